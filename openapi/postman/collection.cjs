@@ -1,10 +1,9 @@
-// Makes the Postman collection from the document:
+// Makes the Postman collection from the OpenAPI document:
 //     .ci/postman update
-// openapi-to-postmanv2 gives a request for every operation. What is added here: the document's own examples (the converter
-// invents values, different ones each time), signing in by collection variables, scripts that carry ids and tokens from one answer
-// to the next request, a first folder that walks the whole path and asserts each step, and scripts in the other folders that
-// create the data that a request needs (an account, an image, a multipart upload) and no variable has: each request works on
-// its own, and the collection runs as a whole.
+// openapi-to-postmanv2 makes a request for every operation. This script adds the document's examples (the converter invents random
+// values), signing in by collection variables, scripts that save ids and tokens for later requests, a first folder that goes from
+// sign-up to deletion and asserts each step, and scripts in the other folders that create missing data of a request (an account, an
+// image, a multipart upload). Each request works alone, and the collection runs as a whole.
 
 const { readFileSync } = require("node:fs");
 const { convertV2 } = require("openapi-to-postmanv2");
@@ -31,7 +30,7 @@ const variables = {
   sha256: "",
 };
 
-/** Saves values of an answer for later requests: runs after every request of the operation, in either folder. */
+/** Saves values of a response for later requests; runs after every request of the operation, in all folders. */
 const keep = {
   session: `const session = pm.response.json();
 if (session.token) {
@@ -67,17 +66,17 @@ const bodies = {
   sign_uppy_request: { method: "PUT", key: "beach.jpg", contentType: "image/jpeg", fileName: "beach.jpg", size: 2482113 },
   uppy_complete_multipart: { parts: [{ PartNumber: 1, ETag: "{{uppyPart}}" }] },
 };
-/** The variable of each parameter in a path: of every operation, and of those whose `id` is not an image's. */
+/** Variables of path parameters: for all operations, and for those whose `id` is not an image's. */
 const parameters = { id: "{{imageId}}", token: "{{uppyToken}}", uploadId: "{{uppyUploadId}}", partNumber: "1" };
 const ids = {
   end_session: "{{sessionId}}",
   sign_parts: "{{uploadId}}",
   list_parts: "{{uploadId}}",
 };
-/** Parameters in queries that are not left out. */
+/** Query parameters to send. */
 const queries = { key: "{{uppyKey}}", partNumbers: "1", filename: "beach.jpg", type: "image/jpeg" };
 
-/** What an operation needs before it is sent, beside a session. Those that are not here need nothing more. */
+/** Data that must exist before a request of an operation. Other operations need only a session. */
 const needs = {
   sign_up: ["stranger"],
   log_in: ["account"],
@@ -105,7 +104,7 @@ const needs = {
   uppy_sign_parts: ["session", "uppy", "uppyMultipart"],
   uppy_complete_multipart: ["session", "uppy", "uppyMultipart", "uppyPart"],
 };
-/** Variables that an operation leaves without a meaning once it has succeeded. */
+/** Variables that are invalid after an operation has succeeded. */
 const ends = {
   log_out: ["token", "refreshToken", "uppyToken"],
   delete_account: ["token", "refreshToken", "uppyToken", "email", "imageId", "ticket", "uploadId", "uppyKey"],
@@ -120,7 +119,7 @@ const lines = (text) => text.split("\n");
 const script = (listen, text) => ({ listen, script: { type: "text/javascript", exec: lines(text) } });
 const json = (value) => ({ mode: "raw", raw: JSON.stringify(value, null, 2), options: { raw: { language: "json" } } });
 
-/** The operation of a converted request. */
+/** Returns the operation of a converted request. */
 function operationOf({ method, url }) {
   const path = `/${url.path.map((part) => part.replace(/^:(.*)$/, "{$1}")).join("/")}`;
   return document.paths[path][method.toLowerCase()];
@@ -151,7 +150,7 @@ function describe(item) {
 
 const withIds = (example) => (example.ids ? { ids: ["{{imageId}}"] } : example);
 
-/** Returns the document's examples of successful answers. */
+/** Returns the document's examples of successful responses. */
 function answersOf(operation, originalRequest) {
   return Object.entries(operation.responses)
     .filter(([status]) => status.startsWith("2"))
@@ -177,7 +176,7 @@ pm.collectionVariables.set("content", content);
 pm.collectionVariables.set("size", content.length);
 pm.collectionVariables.set("sha256", digest.toString(require("crypto-js").enc.Base64));`;
 
-/** Before each request of a folder: makes what the request needs and no variable has. */
+/** Returns the script that runs before each request of a folder and creates the missing data. */
 const prepare = (needed) => `const needed = ${JSON.stringify(needed, null, 4)}[pm.info.requestName] ?? ["session"];
 const variables = pm.collectionVariables;
 const has = (name) => Boolean(variables.get(name));
@@ -265,7 +264,7 @@ ${PICTURE.replace(/^/gm, "        ")}
     for (const need of needed) await make[need]();
 })().catch((error) => console.error(String(error)));`;
 
-/** After each request of a folder. */
+/** Returns the script that runs after each request of a folder. */
 const conclude = (ended) => `pm.test("it succeeds", () => pm.expect(pm.response.code).to.be.below(400));
 const ended = ${JSON.stringify(ended, null, 4)}[pm.info.requestName] ?? [];
 // A token that is refused is replaced before the next request.
@@ -277,7 +276,7 @@ if (pm.info.requestName === "Change the password" && pm.response.code < 300) {
     pm.collectionVariables.set("newPassword", was);
 }`;
 
-/** By the requests' names, which scripts see. */
+/** Returns the table by the names of requests, because scripts do not see operation ids. */
 const byName = (table, requests) => Object.fromEntries(requests.filter(([id]) => table[id]).map(([id, { name }]) => [name, table[id]]));
 
 const PUT = {
@@ -304,7 +303,7 @@ const status = (expected) => `pm.test("the answer is ${expected}", () => pm.resp
 const problem = (expected, code) =>
   `${status(expected)}\npm.test("the problem is ${code}", () => pm.expect(pm.response.json().code).to.equal("${code}"));`;
 
-/** Name, operation or request, its body where it is another, what to do before, and what must hold after. */
+/** Steps: name, operation or request, and the body, the script before and the assertions after if they differ from the default. */
 const PATH = [
   ["Sign up", "sign_up", { before: `pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));`, after: status(201) }],
   ["Sign in", "log_in", { after: status(200) }],

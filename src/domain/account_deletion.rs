@@ -1,8 +1,9 @@
-//! Deleting an account, with everything in it. One conditional update takes it from its owner; the sweeper does the rest, in
-//! steps that can each be repeated, and removes the account's record last.
+//! Deletes accounts with all their data. One conditional update takes the account from its owner; the sweeper does the rest in
+//! repeatable steps, and removes the account's record last.
 //!
-//! Images become tombstones first, which outlive the account: they know all that their end needs. Here are the claim and the
-//! turns of the sweeper; `steps` has what is done for one account, `strays` what of it lies in the bucket without a record.
+//! Images become tombstones, which outlive the account: they contain everything that removing their objects needs. This file has
+//! the claim and the sweeper's rounds; `steps` has the steps of one account's deletion, `leftovers` removes objects without a
+//! record.
 
 mod leftovers;
 mod steps;
@@ -18,40 +19,38 @@ use super::{
     accounts::LogInError,
     audit::audit,
     credentials::{Caller, TokenOrigin},
-    sweeper::{STUCK, backoff},
+    sweep_backoff::{STUCK, backoff},
     throttle::ClientInfo,
 };
 use crate::store::{DeletionDue, Postponement, StoreError};
 
-/// How old a provider's token may be that deletes its user's account.
+/// Maximum age of a provider's token that deletes its user's account.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
-/// Accounts per step.
+/// Accounts per round.
 const ACCOUNTS_PER_STEP: i64 = 10;
-/// Longer than a step takes: some listings, a few updates, and the objects of its images.
+/// Lease of an account, longer than a step: some listings, a few updates, and the deletion of objects.
 const LEASE: Duration = Duration::from_secs(120);
-/// Accounts at once.
+/// Concurrent accounts.
 const MAX_CONCURRENT: usize = 4;
-/// After a record that cannot be read.
+/// Delay after a record that cannot be read.
 const UNREADABLE_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
-/// After a pass that failed and may succeed by itself, or that waits for another server.
+/// Delay after a pass with a temporary failure, or one that waits for another server.
 const RETRY_DELAY: Duration = Duration::from_secs(60);
-/// How long it is known that a provider's user was deleted: older tokens are refused, so those of before are dead by then.
-pub(super) const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why an account was not deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteAccountError {
-    /// An account with a password is deleted with it.
+    /// Deleting an account with a password requires it.
     #[error("the password is missing")]
     NoPassword,
-    /// The password is wrong, or was not looked at.
+    /// The password is wrong, or was not verified.
     #[error(transparent)]
     Password(#[from] LogInError),
-    /// The identity provider's token is not fresh.
+    /// The identity provider's token is too old.
     #[error("the token is older than five minutes")]
     TokenTooOld,
-    /// The account is gone.
-    #[error("the account is gone")]
+    /// The account has been deleted.
+    #[error("the account has been deleted")]
     NoAccount,
 }
 
@@ -61,20 +60,20 @@ impl From<StoreError> for DeleteAccountError {
     }
 }
 
-/// Outcome of the deletions in a round of the sweeper.
+/// Result of one round of the sweeper over deleted accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SweptDeletions {
     /// Accounts whose data is completely deleted.
     pub gone: u32,
     /// Accounts whose step failed.
     pub failed: u32,
-    /// Whether there is more to do now.
+    /// Whether more is due now.
     pub more: bool,
 }
 
 impl Valet {
-    /// Deletes the caller's account: for its owner at once, and all that is in it by and by. Who has a password proves it,
-    /// an identity provider's user has a fresh token.
+    /// Deletes the caller's account: for its owner at once, its data step by step. Requires the password of an account that has
+    /// one, otherwise a recent token of the identity provider.
     ///
     /// # Errors
     /// [`DeleteAccountError`].
@@ -97,11 +96,11 @@ impl Valet {
             _ => return Err(DeleteAccountError::TokenTooOld),
         };
         if !self.store.users.claim_deletion(&account, now).await? {
-            // Its twin was faster, or the password was changed meanwhile.
+            // A concurrent request was faster, or the password was changed meanwhile.
             self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
             return Err(LogInError::InvalidCredentials.into());
         }
-        audit!("account_deletion_begun", user = %caller.user, "an account is deleted by its owner");
+        audit!("account_deletion_begun", user = %caller.user, "the owner deleted an account");
         if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
             provider.forget_user(&identity.subject);
         }
@@ -109,13 +108,13 @@ impl Valet {
         Ok(())
     }
 
-    /// A step of each deletion that is due, some at once. None holds up another.
+    /// Takes a step of each deletion that is due, several concurrently. No deletion delays another.
     pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
         let began = Instant::now();
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
         let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_STEP).await?;
         let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(MAX_CONCURRENT).collect().await;
-        // What fails is postponed: behind a full batch there may be others.
+        // Failed deletions are postponed; more may be due behind a full batch.
         let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS_PER_STEP);
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for step in steps {
@@ -129,12 +128,12 @@ impl Valet {
         Ok(swept)
     }
 
-    /// A step of one deletion, under a lease that begins at `now`.
+    /// Takes a step of one deletion, under a lease that begins at `now`.
     async fn sweep_deletion(&self, due: DeletionDue, now: OffsetDateTime) -> Result<Step, StoreError> {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
-                // Named at once: no repeat reads it.
+                // Reported as stuck at once: no repeat can read it.
                 let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
                 self.store.users.postpone_unreadable(&id, due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
@@ -150,21 +149,21 @@ impl Valet {
         if matches!(step, Ok(Step::Done)) {
             step = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
                 true => Step::Done,
-                // A server has begun something for it meanwhile.
+                // A server has inserted data of the account meanwhile.
                 false => Step::Wait(now + RETRY_DELAY),
             });
         }
         let again = |due| Postponement { due, failures: 0 };
         let to = match &step {
             Ok(Step::Done) => {
-                audit!("account_deleted", %user, "nothing of a deleted account is left");
+                audit!("account_deleted", %user, "removed all data of a deleted account");
                 return step;
             }
             Ok(Step::More) => again(now),
             Ok(Step::Wait(until)) => again(*until),
             Err(error) => {
                 let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
-                tracing::warn!(%user, %error, failures, "failed to go on with the deletion of an account");
+                tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");
                 let wait = if failures > deletion.failures { backoff(failures) } else { RETRY_DELAY };
                 Postponement { due: now + wait, failures }
             }

@@ -1,4 +1,4 @@
-//! Signing up and in.
+//! Accounts with a password: signing up, signing in, and changing the password.
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -22,7 +22,7 @@ use crate::{
     store::{Account, NewPassword, StoreError},
 };
 
-/// Not a password to protect an account with; what follows "the password" says why.
+/// Reason why a password is too weak; completes a sentence that begins with "the password".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the password {0}")]
 pub struct WeakPassword(pub Cow<'static, str>);
@@ -30,28 +30,28 @@ pub struct WeakPassword(pub Cow<'static, str>);
 /// Why a sign-up failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignUpError {
-    /// Not an address.
+    /// The text is not an email address.
     #[error(transparent)]
     InvalidEmail(#[from] InvalidEmail),
-    /// Not a password to protect an account with.
+    /// The password is too weak.
     #[error(transparent)]
     WeakPassword(#[from] WeakPassword),
-    /// The address has an account.
+    /// The address has an account already.
     #[error("the email address has an account already")]
     EmailTaken,
-    /// There are no accounts here.
+    /// Local accounts are disabled.
     #[error(transparent)]
     NoLocalAccount(#[from] NoLocalAccount),
-    /// Accounts are not made here any more.
+    /// Sign-up is closed.
     #[error("sign-up is closed")]
     Closed,
-    /// Too many from there.
+    /// Too many sign-ups from the client's networks.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// Too many at once.
+    /// Too many passwords are being hashed.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
-    /// Not known whether it happened.
+    /// It is not known whether the account was created.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -59,16 +59,16 @@ pub enum SignUpError {
 /// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogInError {
-    /// No such account, or not its password: the same answer after the same time.
+    /// The account does not exist, or the password is wrong: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
-    /// There are no accounts here, or the caller's is not one of ours.
+    /// Local accounts are disabled, or the caller has none.
     #[error(transparent)]
     NoLocalAccount(#[from] NoLocalAccount),
-    /// Too many from there, or too many wrong passwords.
+    /// Too many logins from the client's networks, or too many wrong passwords.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// Too many at once.
+    /// Too many passwords are being hashed.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// The database failed.
@@ -76,25 +76,25 @@ pub enum LogInError {
     Store(#[from] StoreError),
 }
 
-/// A change of password, as its owner asks for it.
+/// A change of password that an owner requests.
 #[derive(Clone, Copy)]
 pub struct PasswordChange<'a> {
-    /// The password that holds.
+    /// Current password.
     pub current: &'a str,
-    /// The one to come after it.
+    /// New password.
     pub new: &'a str,
 }
 
-/// Why a password was not changed by its owner.
+/// Why an owner's change of password failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangePasswordError {
-    /// The current password is wrong, or was not looked at.
+    /// The current password is wrong, or was not verified.
     #[error(transparent)]
     Current(#[from] LogInError),
-    /// The new one.
+    /// The new password is too weak.
     #[error(transparent)]
     WeakPassword(#[from] WeakPassword),
-    /// The account is gone.
+    /// The account has been deleted.
     #[error("the account is gone")]
     NoAccount,
 }
@@ -111,42 +111,42 @@ impl From<StoreError> for ChangePasswordError {
     }
 }
 
-/// Why a password was not set by the operator.
+/// Why an operator could not set a password.
 #[derive(Debug, thiserror::Error)]
 pub enum SetPasswordError {
-    /// Not an address.
+    /// The text is not an email address.
     #[error(transparent)]
     InvalidEmail(#[from] InvalidEmail),
-    /// The new password.
+    /// The new password is too weak.
     #[error(transparent)]
     WeakPassword(#[from] WeakPassword),
     /// The address has no account.
     #[error("no account has this email address")]
     NoAccount,
-    /// A concurrent change came first.
-    #[error("the password was changed by somebody else at this moment; try again")]
+    /// Another request changed the password at the same time.
+    #[error("another request changed the password at the same time; try again")]
     Changed,
-    /// Too many at once.
+    /// Too many passwords are being hashed.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
-    /// Not known whether it happened; safe to repeat.
+    /// It is not known whether the password was set; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The address whose password an account has. An identity provider's user has none, whatever address it told.
+/// Returns the address that the account's password belongs to. An identity provider's user has no password, even with an address.
 fn own_email(account: &Account) -> Result<&Email, LogInError> {
     let email = account.user.email.as_ref().filter(|_| account.password_hash.is_some());
     email.ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
-/// The session of a caller who is to prove a password: accounts with a password are signed in to by sessions alone.
+/// Returns the session of a caller who must enter a password. Only sessions belong to accounts with a password.
 fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
     caller.session().ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
 impl Valet {
-    /// Makes an account and signs in. The unique index decides who owns an address.
+    /// Creates an account and signs in. The unique index decides which of two concurrent sign-ups gets an address.
     ///
     /// # Errors
     /// [`SignUpError`].
@@ -167,15 +167,15 @@ impl Valet {
         let permit = self.passwords.acquire(holder)?;
         let hash = self.hash_new_password::<SignUpError>(password, &email, (holder, &permit)).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
-        // Before the session, whose write may fail: the account is there either way.
+        // Audited before the session is created, which may fail: the account exists either way.
         audit!("account_created", user = %account.user.id, "signed up");
         let (signed_in, session) = self.start_session(account, client, now).await?;
         self.record_network(signed_in.user.id, client, now).await;
-        tracing::info!(user = %signed_in.user.id, %session, "session of a new account begun");
+        tracing::info!(user = %signed_in.user.id, %session, "started the session of a new account");
         Ok(signed_in)
     }
 
-    /// Signs in. An unknown address costs what a wrong password costs.
+    /// Signs in. An unknown address takes as long as a wrong password.
     ///
     /// # Errors
     /// [`LogInError`].
@@ -195,7 +195,7 @@ impl Valet {
                 let account = self.store.users.find_by_email(&email).await.inspect_err(|_| attempt.cancel())?;
                 self.verify_password(account, password, attempt, &permit).await?
             }
-            // Belongs to nobody: there is nothing to attempt, but the time it takes must not tell.
+            // No account has this address. A hash is still verified, so that the time does not reveal it.
             Err(InvalidEmail) => self.verify_password(None, password, LoginAttempt::untracked(), &permit).await?,
         };
         let user = account.user.id;
@@ -205,7 +205,7 @@ impl Valet {
         Ok(signed_in)
     }
 
-    /// Changes the password, which ends every session but the one that asks. A repeat by that session succeeds.
+    /// Changes the password, which ends every session except the caller's. A repeat by that session succeeds.
     ///
     /// # Errors
     /// [`ChangePasswordError`].
@@ -229,7 +229,7 @@ impl Valet {
         let kept_session = caller.session();
         let new = NewPassword { hash: &hash, kept_session, at: now };
         let Some(version) = self.store.users.change_password(&account, &new).await? else {
-            // Another request changed the password meanwhile; it may have been the same change.
+            // Another request changed the password meanwhile, possibly to the same one.
             let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
             return self.accept_repeat(account, caller, change.new, &permit).await;
         };
@@ -238,8 +238,8 @@ impl Valet {
         Ok(())
     }
 
-    /// Accepts a change whose current password is wrong where it repeats the last one, whose answer was lost: the session that
-    /// asks is the one that the last change kept, and the new password is the account's.
+    /// Accepts a change with a wrong current password if it repeats the last change, whose answer was lost: the last change kept
+    /// the caller's session, and the new password is the account's.
     async fn accept_repeat(
         &self,
         account: Account,
@@ -251,16 +251,16 @@ impl Valet {
         if kept.is_none() || kept != caller.session() {
             return Err(LogInError::InvalidCredentials.into());
         }
-        // AttemptKey as any other attempt: otherwise a stolen access token would give two for one.
+        // Counted as any other attempt: otherwise a stolen access token would allow two attempts for one.
         let attempt = self.count_attempt_of(caller)?;
         let version = account.password.version;
         self.verify_password(Some(account), new, attempt, permit).await?;
-        audit!("password_change_repeated", user = %caller.user, "a change of the password that had been made was asked for again");
+        audit!("password_change_repeated", user = %caller.user, "repeated a change of the password");
         self.clear_outdated_sessions(caller.user, version, kept).await;
         Ok(())
     }
 
-    /// Sets the password of an address's account, for the operator, which ends all its sessions.
+    /// Sets the password of an account on behalf of the operator, which ends all its sessions.
     ///
     /// # Errors
     /// [`SetPasswordError`].
@@ -272,12 +272,12 @@ impl Valet {
         let hash = self.hash_new_password::<SetPasswordError>(new, &email, (holder, &permit)).await?;
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
         let version = self.store.users.change_password(&account, &new).await?.ok_or(SetPasswordError::Changed)?;
-        audit!("password_set_by_operator", user = %account.user.id, "password set by the operator");
+        audit!("password_set_by_operator", user = %account.user.id, "operator set the password");
         self.clear_outdated_sessions(account.user.id, version, None).await;
         Ok(())
     }
 
-    /// The hash of a password that may become the one of this address's account.
+    /// Checks the strength of a new password, and returns its hash.
     async fn hash_new_password<E: From<WeakPassword> + From<Overloaded>>(
         &self,
         password: &str,
@@ -291,7 +291,7 @@ impl Valet {
         }
     }
 
-    /// Counts a caller who is to prove the account's password, and takes a permit for hashing it.
+    /// Counts a call in which the caller must enter the password, and acquires a permit for hashing it.
     pub(super) fn admit_password_check(
         &self,
         caller: Caller,
@@ -303,13 +303,13 @@ impl Valet {
         Ok((holder, self.passwords.acquire(holder)?))
     }
 
-    /// Counts a caller's try of the password by the session that it is made in.
+    /// Counts a caller's attempt at the password for the session that it is made in.
     pub(super) fn count_attempt_of(&self, caller: Caller) -> Result<LoginAttempt<'_>, LogInError> {
         Ok(self.throttle.count_attempt_in_session(session_of(caller)?)?)
     }
 
-    /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
-    /// today's is replaced on the way.
+    /// Returns the account if the password matches. Without an account the verification takes as long. Replaces a hash that was
+    /// made with other parameters than the current ones.
     pub(super) async fn verify_password(
         &self,
         account: Option<Account>,
@@ -317,27 +317,27 @@ impl Valet {
         attempt: LoginAttempt<'_>,
         permit: &HashPermit,
     ) -> Result<Account, LogInError> {
-        // What is too long to be a password was never hashed; it is not hashed now, either.
+        // Longer passwords were never accepted, so an empty one is verified in their place to bound the work.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let matched = self.passwords.verify(permit, password.clone(), hash).await.inspect_err(|_| attempt.cancel())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| matched != PasswordMatch::Mismatch) else {
-            audit!("password_refused", user, "a wrong password, or no such account");
+            audit!("password_refused", user, "refused a wrong password, or an unknown account");
             return Err(LogInError::InvalidCredentials);
         };
         attempt.succeeded();
-        // A server too busy for it now does it the next time.
+        // If the pool is overloaded, the next login replaces the hash.
         if matched == PasswordMatch::OutdatedHash
             && let Ok(hash) = self.passwords.hash(permit, password).await
         {
             self.store.users.rehash_password(&account, &hash).await?;
-            tracing::info!(user, "password hashed with today's parameters");
+            tracing::info!(user, "hashed a password again with the current parameters");
         }
         Ok(account)
     }
 
-    /// The user and what they hold. `None` when the account is gone.
+    /// Returns the user and their usage. `None` if the account has been deleted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -346,13 +346,13 @@ impl Valet {
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 
-    /// Counts of what users do, for handlers to charge before they ask for it.
+    /// Returns the rate limits, for handlers to count calls.
     #[must_use]
     pub fn throttle(&self) -> &Throttle {
         &self.throttle
     }
 
-    /// Bytes that a user may hold.
+    /// Returns the quota of a user in bytes.
     #[must_use]
     pub fn quota_bytes(&self) -> u64 {
         self.uploads.quota_bytes

@@ -1,10 +1,10 @@
-//! The audit log: who came in, who was refused, what was ended and deleted; lines with the target `audit` and a stable name in
-//! `event`. Never a secret, never an address of mail: users and sessions by their ids.
+//! The audit log: sign-ins, refusals, ended sessions and deletions, as log lines with the target `audit` and a stable name in
+//! `event`. It contains no secrets and no email addresses; users and sessions are named by their ids.
 //!
-//! The request's id and the client's address are in the span around a line, which has the same target: `RUST_LOG=audit=info`
-//! alone gives the whole audit log.
+//! The span around each line has the request id, the client's address, and the same target: `RUST_LOG=audit=info` alone selects
+//! the whole audit log.
 
-/// Writes an event: its name, its fields, its words for people.
+/// Logs an event: its name, its fields, and a message.
 macro_rules! audit {
     ($event:literal, $($field:tt)+) => {
         tracing::info!(target: "audit", event = $event, $($field)+)
@@ -13,7 +13,7 @@ macro_rules! audit {
 
 pub(super) use audit;
 
-/// An access token, or one in a path of Uppy's, that proved nothing.
+/// Logs the refusal of an access token, or of a token in the path of Uppy's calls.
 pub fn token_refused(reason: &str) {
-    audit!("token_refused", reason, "an access token was refused");
+    audit!("token_refused", reason, "refused an access token");
 }

@@ -16,7 +16,7 @@ use crate::{
     store::{LookupResult, StoreError},
 };
 
-/// Inspections of an upload that is declared anew meanwhile.
+/// Inspections of an upload that is declared again meanwhile.
 const MAX_ATTEMPTS: usize = 3;
 
 /// Why an image is not ready.
@@ -71,7 +71,7 @@ impl Valet {
         let mut found = self.store.images.find_all_owned(user, ids).await?;
         let (mut unresolved, mut moved) = (HashMap::new(), Vec::new());
         for _ in 0..MAX_ATTEMPTS {
-            // A pending upload is inspected even after its expiry, and again if it was declared anew meanwhile.
+            // A pending upload is inspected even after its expiry, and again if it was declared again meanwhile.
             let is_open = |image: &&Image| image.state == ImageState::Pending && !unresolved.contains_key(&image.id);
             let pending: Vec<_> = found.readable().iter().filter(is_open).cloned().collect();
             if pending.is_empty() {
@@ -102,7 +102,7 @@ impl Valet {
             let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
             match (image.outcome(), image.rejection) {
                 (ImageState::Ready, _) => Ok(image.clone()),
-                (ImageState::Pending, _) => Err(unresolved.get(id).cloned().unwrap_or_else(declared_anew)),
+                (ImageState::Pending, _) => Err(unresolved.get(id).cloned().unwrap_or_else(declared_again)),
                 (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
                 (ImageState::Expired, _) => Err(ConfirmError::Expired),
                 _ => Err(ConfirmError::NotFound),
@@ -169,8 +169,8 @@ struct Resolved {
     ready: Option<Image>,
 }
 
-fn declared_anew() -> ConfirmError {
-    StoreError::Contention { what: "an upload that is declared anew while it is confirmed" }.into()
+fn declared_again() -> ConfirmError {
+    StoreError::Contention { what: "an upload that is declared again while it is confirmed" }.into()
 }
 
 /// Returns the error for an object that was not requested from S3, since S3 did not answer for an earlier one.

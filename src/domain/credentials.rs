@@ -1,5 +1,5 @@
-//! Access tokens here, passwords in `passwords`, a provider's tokens in `oidc_tokens`: the only place that names argon2 and
-//! jsonwebtoken.
+//! Access tokens of this service. With `passwords`, `oidc_tokens` and `uppy_token` below it, this is the only place that names
+//! argon2 and jsonwebtoken.
 
 pub mod oidc_tokens;
 pub mod passwords;
@@ -20,16 +20,16 @@ use crate::{
     model::{SessionId, UserId},
 };
 
-/// The system gives no random bytes.
+/// The operating system's source of random bytes failed.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the system's source of random bytes failed")]
 pub struct NoRandomness;
 
-/// Issues and verifies access tokens: JWTs, HS256 alone.
+/// Issues and verifies access tokens: JWTs signed with HS256.
 pub struct Tokens {
     signing: EncodingKey,
     kid: String,
-    /// By `kid`: the current secret and those before it.
+    /// Keys by `kid`: those of the current secret and of the previous ones.
     verifying: Vec<(String, DecodingKey)>,
     validation: Validation,
     issuer: String,
@@ -43,7 +43,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// A session, and when it ends unless it is refreshed.
+/// A session and its end unless it is refreshed.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionEnd {
     /// The session.
@@ -57,26 +57,26 @@ pub struct SessionEnd {
 pub struct Caller {
     /// The user.
     pub user: UserId,
-    /// Issuer of the token.
+    /// Issuer of the token, with its session or times.
     pub origin: TokenOrigin,
 }
 
-/// Where a token came from.
+/// Origin of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenOrigin {
-    /// A sign-in here.
+    /// A session of this service.
     Session(SessionId),
     /// The identity provider.
     Provider {
-        /// When it made the token.
+        /// When the provider issued the token.
         issued_at: OffsetDateTime,
-        /// From when on the token is refused here.
+        /// When this service begins to refuse the token.
         expires_at: OffsetDateTime,
     },
 }
 
 impl Caller {
-    /// The sign-in the token came from; a provider's tokens have none here.
+    /// Returns the session of the token; a provider's token has none.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         match self.origin {
@@ -86,7 +86,7 @@ impl Caller {
     }
 }
 
-/// Possible issuer of a token, by its unverified header.
+/// Issuer of a token according to its unverified header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenIssuer {
     /// This service.
@@ -96,17 +96,18 @@ pub enum TokenIssuer {
 }
 
 impl TokenIssuer {
-    /// Reads the header. The algorithms of the two have nothing in common, and each verifier knows only its own: no token
-    /// chooses how it is verified.
+    /// Reads the issuer from the token's header. The two issuers' algorithms differ, and each verifier accepts only its own, so a
+    /// token cannot choose how it is verified.
     ///
     /// # Errors
-    /// [`TokenError::Invalid`] for a token of neither.
+    /// [`TokenError::Invalid`] if the token can be of neither.
     pub fn read(token: &str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        // RFC 7515 section 4.1.11: what is critical and not understood makes a token invalid; nothing is understood here.
+        // RFC 7515 section 4.1.11: an unsupported critical header parameter makes a token invalid. No such parameter is
+        // supported.
         if header.crit.is_some() || header.enc.is_some() || header.zip.is_some() {
             return Err(TokenError::Invalid);
         }
@@ -117,18 +118,19 @@ impl TokenIssuer {
     }
 }
 
-/// Why a token proves nothing.
+/// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token of this service: malformed, forged, or for another audience.
+    /// The token is malformed, forged, or for another audience.
     #[error("the access token is not valid")]
     Invalid,
-    /// It was one.
+    /// The token has expired.
     #[error("the access token has expired")]
     Expired,
 }
 
-/// Every claim but `nbf` is required, and of this type. Ours have no `nbf`; it is for tools that make tokens with our key.
+/// Claims of an access token. All except `nbf` are required, with these types. This service sets no `nbf`; other tools that issue
+/// tokens with its key may.
 #[derive(Serialize, Deserialize)]
 struct AccessClaims {
     sub: String,
@@ -146,23 +148,23 @@ fn not_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
     i64::deserialize(deserializer).map(Some)
 }
 
-/// RFC 9068: keeps other JWTs of the same key from passing as access tokens.
+/// Type in the header (RFC 9068): no other JWT signed with the same key is accepted as an access token.
 const TYP: &str = "at+jwt";
 const ALGORITHM: jsonwebtoken::Algorithm = jsonwebtoken::Algorithm::HS256;
-/// Seconds: none of ours was ever made to live longer.
+/// Maximum lifetime in seconds, which no configuration exceeds.
 const MAX_LIFE: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
-/// Bytes; a provider's token with many groups has a few thousand.
+/// Maximum length of a token in bytes; a provider's token with many groups has a few thousand.
 const MAX_TOKEN: usize = 16 * 1024;
 
 impl Tokens {
-    /// Keys from the settings.
+    /// Creates the keys from the settings.
     #[must_use]
     pub fn new(config: &config::Tokens) -> Self {
         let mut validation = Validation::new(ALGORITHM);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
-        // Compared here, with the caller's clock and no leeway.
+        // `check_times` compares it with the caller's clock and without leeway.
         validation.validate_exp = false;
         let secrets = std::iter::once(&config.secret).chain(&config.previous);
         let verifying = |secret: &SecretString| (kid(secret), DecodingKey::from_secret(secret.expose_secret().as_bytes()));
@@ -177,14 +179,14 @@ impl Tokens {
         }
     }
 
-    /// How long a token lives.
+    /// Returns the lifetime of a token.
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// A token for a sign-in, and how long it lives: no longer than its session does. `None` when the library cannot sign, which
-    /// its key's kind excludes.
+    /// Returns a token for a session, and its lifetime, which does not exceed the session's. `None` if the library cannot sign,
+    /// which the kind of key excludes.
     #[must_use]
     pub fn issue(&self, user: UserId, session: SessionEnd, now: OffsetDateTime) -> Option<(SecretString, Duration)> {
         let ttl = self.ttl.min((session.at - now).try_into().unwrap_or_default());
@@ -211,17 +213,17 @@ impl Tokens {
         let claims: AccessClaims = self.decode_own(token, header)?;
         let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
         let (user, session) = caller.ok_or(TokenError::Invalid)?;
-        check_life((claims.nbf, claims.iat, claims.exp), now)?;
+        check_times(TokenTimes { nbf: claims.nbf, iat: claims.iat, exp: claims.exp }, now)?;
         Ok(Caller { user, origin: TokenOrigin::Session(session) })
     }
 
-    /// The claims of a token that one of our keys signed, under this header.
+    /// Verifies a token that this service signed with the given header, and returns its claims.
     fn decode_own<C: DeserializeOwned>(&self, token: &str, header: fn(&str) -> Header) -> Result<C, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
         }
         let given = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        // All of the header is ours, or none of the token is.
+        // Accepts only tokens whose whole header equals one that this service issues.
         let key = self.verifying.iter().find(|(kid, _)| header(kid) == given).ok_or(TokenError::Invalid)?;
         let opened = jsonwebtoken::decode::<C>(token, &key.1, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -231,10 +233,18 @@ impl Tokens {
     }
 }
 
-/// Whether a token of ours that says `nbf`, `iat` and `exp` lives at `now`.
-fn check_life((nbf, iat, exp): (Option<i64>, i64, i64), now: OffsetDateTime) -> Result<(), TokenError> {
+/// Times of a token, in seconds since the epoch.
+#[derive(Clone, Copy)]
+struct TokenTimes {
+    nbf: Option<i64>,
+    iat: i64,
+    exp: i64,
+}
+
+/// Checks that a token with these times is valid at `now`.
+fn check_times(TokenTimes { nbf, iat, exp }: TokenTimes, now: OffsetDateTime) -> Result<(), TokenError> {
     let now = now.unix_timestamp();
-    // Made by another of our servers, whose clock may be ahead.
+    // Another server with a clock ahead may have issued the token.
     let begins = iat.max(nbf.unwrap_or(iat));
     if begins > now.saturating_add(oidc_tokens::LEEWAY) || !(0..=MAX_LIFE).contains(&exp.saturating_sub(iat)) {
         return Err(TokenError::Invalid);
@@ -242,7 +252,7 @@ fn check_life((nbf, iat, exp): (Option<i64>, i64, i64), now: OffsetDateTime) -> 
     if exp <= now { Err(TokenError::Expired) } else { Ok(()) }
 }
 
-/// The header of our tokens: this and nothing else.
+/// Returns the header of an access token, complete.
 fn header(kid: &str) -> Header {
     let mut header = Header::new(ALGORITHM);
     header.typ = Some(TYP.to_owned());
@@ -250,7 +260,7 @@ fn header(kid: &str) -> Header {
     header
 }
 
-/// Names a secret without telling anything of it: eight hex digits of its hash.
+/// Returns an identifier of a secret that reveals nothing of it: eight hex digits of its hash.
 fn kid(secret: &SecretString) -> String {
     let hash = digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
     hash.as_ref()[..4].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))

@@ -48,7 +48,7 @@ fn issue(tokens: &Tokens, caller: Caller, ends_at: OffsetDateTime) -> SecretStri
     tokens.issue(caller.user, SessionEnd { id: caller.session().unwrap(), at: ends_at }, NOW).unwrap().0
 }
 
-/// A token that is said to live on after its session is refused before its time.
+/// A token whose claims outlive its session is refused when the session ends.
 #[test]
 fn no_token_outlives_its_session() {
     let tokens = Tokens::new(&config(SECRET, &[]));
@@ -137,7 +137,7 @@ fn t1_t3_no_other_token_passes() {
     }
 }
 
-/// What any stranger sends, with `verify` and with what decides whose token it is.
+/// Checks that a token is refused by `verify` and by the choice of its issuer.
 fn assert_refused(tokens: &Tokens, text: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!(tokens.verify(text, NOW), Err(TokenError::Invalid), "{}", text);
     let _ = TokenIssuer::read(text);
@@ -155,7 +155,7 @@ proptest! {
 
     /// Every character counts, those of the signature to their last bit.
     #[test]
-    fn t1_a_changed_token_is_none(
+    fn t1_a_changed_token_is_refused(
         (_, text) in any::<([u8; 16], [u8; 16])>().prop_flat_map(|(user, session)| {
             let tokens = Tokens::new(&config(SECRET, &[]));
             let session = SessionEnd { id: SessionId::from_bytes(session), at: NOW + Duration::from_secs(86_400) };

@@ -1,4 +1,4 @@
-//! Deleting: final for the user at once; the object goes now, and once more when every URL for it has died.
+//! Deletes images: for the user at once and for good. The object is deleted at once, and again when every URL for it has expired.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,24 +11,24 @@ use crate::{
     store::StoreError,
 };
 
-/// Why nothing was deleted.
+/// Why an image was not deleted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeleteError {
-    /// Not this user's, or not there any more.
+    /// The image does not exist, is another user's, or is purged.
     #[error("there is no such image")]
     NotFound,
-    /// The database failed; asking again is safe.
+    /// The database failed; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Races with a confirm or the sweeper are settled by looking again.
+/// Attempts at deleting images that a confirm or the sweeper changes meanwhile.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
-/// How long the user waits for the bytes to go; what is left then is the sweeper's.
+/// How long a request waits for the objects' deletion; the sweeper deletes the rest.
 const PURGE_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Valet {
-    /// Deletes an image or an open upload; done again while its tombstone lives.
+    /// Deletes an image or an open upload. Succeeds again while its tombstone exists.
     ///
     /// # Errors
     /// [`DeleteError`].
@@ -36,10 +36,10 @@ impl Valet {
         single_result(self.delete_all(user, &[id], now).await?)
     }
 
-    /// Deletes images and open uploads; done again while their tombstones live. One that is not there harms no other.
+    /// Deletes images and open uploads. Succeeds again while their tombstones exist. A failure of one does not affect the others.
     ///
     /// # Errors
-    /// [`StoreError`]; asking again is safe.
+    /// [`StoreError`]; safe to repeat.
     pub async fn delete_all(
         &self,
         user: UserId,
@@ -81,7 +81,7 @@ impl Valet {
                     Some(ImageState::Ready | ImageState::Pending) => taken.contains(id),
                 };
                 if let (true, Some(image)) = (deleted, image) {
-                    tracing::info!(image = %id, %user, "deleted");
+                    tracing::info!(image = %id, %user, "deleted an image");
                     done.insert(*id, Ok(()));
                     tombstones.push(Image { state: ImageState::Deleting, ..image.clone() });
                 }
@@ -92,7 +92,7 @@ impl Valet {
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
     }
 
-    /// [`Valet::delete_pending`] for many, at the cost of a few round trips; says which are deleted.
+    /// [`Valet::delete_pending`] for many images, in a few round trips. Returns the deleted ones.
     async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<ImageId>, StoreError> {
         match images {
             [] => return Ok(Vec::new()),
@@ -102,14 +102,13 @@ impl Valet {
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
-        // Some may be another delete's, which settles the same reservations: each is settled once.
+        // A concurrent request may have deleted some, and settles the same reservations: each is settled once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).cloned().collect();
         self.settle_reservations(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }
 
-    /// The bytes go while the user waits, as one expects of a delete. What fails here the sweeper does: the tombstones are
-    /// due already.
+    /// Deletes the objects of tombstones while the user waits. The sweeper retries failures: the tombstones are due already.
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
         let purge = |tombstone: Image| {
             async move {
@@ -124,16 +123,16 @@ impl Valet {
         for (removed, tombstone) in &purged {
             match removed {
                 Ok(Removal::Complete) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
-                // It is due already: the sweeper goes on.
+                // The tombstone is due already: the sweeper continues.
                 Ok(Removal::Partial) => {}
                 Err(error) => {
-                    tracing::warn!(image = %tombstone.id, %error, "the object of a deleted image is left to the sweeper");
+                    tracing::warn!(image = %tombstone.id, %error, "failed to delete the object of a deleted image; the sweeper retries");
                 }
             }
         }
-        // The images are due at `now`, by the updates that made them tombstones.
+        // The updates that made them tombstones have set their next sweep to `now`.
         if let Err(error) = self.store.images.postpone_all(&done, now).await {
-            tracing::warn!(%error, "deleted images are looked at again before their URLs have died");
+            tracing::warn!(%error, "failed to postpone tombstones; the sweeper checks them early");
         }
     }
 }

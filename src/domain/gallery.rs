@@ -1,4 +1,4 @@
-//! Reading: ready images, and URLs that stay the same within a window so that caches hit.
+//! Reading ready images, with presigned URLs that stay the same within a time window, so that caches hit.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::{
     store::{GalleryRow, Objects, RawGalleryPage, StoreError},
 };
 
-/// A ready image with a URL to its bytes.
+/// A ready image with its presigned URLs.
 #[derive(Debug)]
 pub struct PresignedImage {
-    /// Ready.
+    /// The image, in state ready.
     pub image: Image,
-    /// The same for everybody who asks within the window.
+    /// URL of the bytes; the same for all requests within the window.
     pub url: Presigned,
-    /// Of its preview, if it has one.
+    /// URL of the preview, if the image has one.
     pub preview: Option<Presigned>,
 }
 
-/// A page of ready images, whose URLs are signed as they are asked for.
+/// A page of ready images. URLs are signed when the response is written.
 #[derive(Debug)]
 pub struct GalleryPage<'a> {
     found: RawGalleryPage,
     urls: ReadUrls<'a>,
 }
 
-/// How the URLs of a user's images are signed in this window.
+/// Parameters of the read URLs of a user's images in this window.
 #[derive(Debug)]
 struct ReadUrls<'a> {
     objects: &'a Objects,
@@ -39,10 +39,10 @@ struct ReadUrls<'a> {
 }
 
 impl GalleryPage<'_> {
-    /// The first `limit` images that can be read, and where the next page goes on if there are more.
+    /// Returns the first `limit` readable images, and the position of the next page if there are more.
     ///
     /// # Errors
-    /// [`StoreError`] when the database's answer is malformed.
+    /// [`StoreError`] if the database's answer is malformed.
     pub fn rows(&self, limit: u32) -> Result<(Vec<GalleryRow<'_>>, Option<Position>), StoreError> {
         let limit = limit as usize;
         let mut rows = self.found.rows()?;
@@ -50,41 +50,41 @@ impl GalleryPage<'_> {
         rows.truncate(limit);
         let next = match self.found.length()? > limit {
             false => None,
-            // Some cannot be read: the next page goes on behind them.
+            // Some records cannot be read: the next page continues after them.
             true if all_shown => self.found.end()?,
             true => rows.last().and_then(GalleryRow::position),
         };
         Ok((rows, next))
     }
 
-    /// Appends the URL of one, plain ASCII without quotes or backslashes, and answers when it ends: all of a page together.
+    /// Appends an image's URL, which is ASCII without quotes or backslashes, and returns its expiry, the same for the whole page.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
+        objects.presign_get_into(row.key, row.content_type, cache_control, *signed_at, *ttl, out)
     }
 
-    /// [`GalleryPage::push_url`] of its preview, if it has one.
+    /// Appends the URL of an image's preview, if it has one.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        let key = ObjectKey::stored(row.key.to_owned()).preview();
-        objects.presign_get_into((key.as_str(), content_type), cache_control, *signed_at, *ttl, out).map(drop)
+        let key = ObjectKey::from_stored(row.key.to_owned()).preview();
+        objects.presign_get_into(key.as_str(), content_type, cache_control, *signed_at, *ttl, out).map(drop)
     }
 }
 
-/// Why an image cannot be read.
+/// Why an image is not returned.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Not this user's, not there, or not ready.
+    /// The image does not exist, is another user's, or is not ready.
     #[error("there is no such image")]
     NotFound,
-    /// A caption that cannot be stored; the rest of the sentence.
+    /// The caption is invalid; completes a sentence that begins with "the caption".
     #[error("the caption {0}")]
     InvalidCaption(&'static str),
     /// The database or the credentials failed.
@@ -93,7 +93,7 @@ pub enum ReadError {
 }
 
 impl Valet {
-    /// Ready images, newest first, at most `limit` and one more if there are more.
+    /// Returns ready images, the newest first: at most `limit`, and one more if there are more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -108,7 +108,7 @@ impl Valet {
         Ok(GalleryPage { found, urls: self.read_urls(user, now) })
     }
 
-    /// One ready image.
+    /// Returns one ready image.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -116,7 +116,7 @@ impl Valet {
         Ok(self.presign_image(self.find_ready(user, id).await?, now)?)
     }
 
-    /// Ready images of these ids, one answer for each.
+    /// Returns the ready images of these ids, with a result for each.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,7 +146,7 @@ impl Valet {
         Ok(self.objects.presign_download(&image.key, upload.content_type, &name, now, ttl)?)
     }
 
-    /// Sets the caption; the empty text clears it.
+    /// Sets the caption; an empty one removes it.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -162,7 +162,7 @@ impl Valet {
         Ok(self.presign_image(image, now)?)
     }
 
-    /// A ready image with its URL.
+    /// Signs the URLs of a ready image.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
@@ -179,7 +179,7 @@ impl Valet {
 
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.uploads.read_url_ttl;
-        // A constant: anything else would make another URL of the same bytes. They never change, hence `immutable`.
+        // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
         ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }
     }
@@ -190,8 +190,8 @@ impl Valet {
     }
 }
 
-/// The signing time of read URLs: `now` floored to half the TTL, so that every URL has between half and all of its life
-/// left, shifted by the owner, so that all users' pages do not change at once.
+/// Returns the signing time of read URLs: `now` rounded down to half the TTL, so that every URL has between half and all of its
+/// lifetime left, shifted by the owner, so that not all users' URLs change at once.
 fn window_start(owner: UserId, now: OffsetDateTime, ttl: Duration) -> OffsetDateTime {
     let half = i64::try_from(ttl.as_secs() / 2).unwrap_or(i64::MAX).max(1);
     // The last eight bytes of a UUIDv7 are random.

@@ -1,9 +1,9 @@
-//! A map of bounded size that forgets what was not used for longest.
+//! A map of bounded size that drops the entries unused for longest.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Two generations: what is used moves into the young one, and when that is full the old one is dropped. So memory is
-/// bounded whatever the callers send, every operation takes constant time, and what is used often is never forgotten.
+/// A cache of two generations. A used entry moves into the young generation; when that is full, the old one is dropped. So memory
+/// is bounded, every operation takes constant time, and frequently used entries stay.
 #[derive(Debug)]
 pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
@@ -12,7 +12,7 @@ pub struct GenerationalCache<K, V> {
 }
 
 impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
-    /// Keeps at most `capacity` entries, and at least the half of it that was used last.
+    /// Creates a cache of at most `capacity` entries; it keeps at least the half that was used last.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), half: capacity.div_ceil(2) }
@@ -28,7 +28,7 @@ impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
         Some(value)
     }
 
-    /// Keeps a value for a key.
+    /// Stores a value.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
@@ -37,7 +37,7 @@ impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
         self.young.insert(key, value);
     }
 
-    /// Forgets a key.
+    /// Removes an entry.
     pub fn remove(&mut self, key: K) {
         self.young.remove(&key);
         self.old.remove(&key);

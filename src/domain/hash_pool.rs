@@ -1,5 +1,4 @@
-//! Work for a core, of which only so much goes on at once: refused at once when a caller has more than its share, waited for in turn
-//! otherwise.
+//! A bounded pool of threads for hashing passwords. A caller beyond its fair share is refused at once; others wait in turn.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,17 +12,18 @@ use crate::{
     telemetry::spans,
 };
 
-/// More work waits than can be done soon, or more of this caller's than its share.
+/// Too much work is queued, or the caller has more than its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked at once")]
 pub struct Overloaded;
 
-/// How many may wait for each that is under way. FairSemaphore are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
+/// Queue length per thread. FairSemaphore alternate between networks, and within a network between users, so a long queue delays only the
+/// callers that fill it.
 const QUEUE_PER_PERMIT: usize = 32;
-/// How long a caller may wait for its turn.
+/// Maximum wait for a turn.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// Runs work on the blocking pool, a bounded number at a time.
+/// Runs work on tokio's blocking pool, a bounded number of tasks at a time.
 #[derive(Debug, Clone)]
 pub struct HashPool {
     name: &'static str,
@@ -32,7 +32,7 @@ pub struct HashPool {
     users: Arc<Shares<UserId>>,
 }
 
-/// A permit among those that wait, or are worked on; given back when the last copy is dropped.
+/// Permit to queue and run work; released when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub struct HashPermit(Arc<Held>);
 
@@ -44,34 +44,35 @@ struct Held {
 }
 
 impl HashPool {
-    /// As many at a time as there are permits; `name` is that of the work in traces.
+    /// Creates a pool that runs `permits` tasks at a time; `name` is the name of their spans.
     #[must_use]
     pub fn new(name: &'static str, permits: usize) -> Self {
         let places = permits * (1 + QUEUE_PER_PERMIT);
         Self { name, turns: FairSemaphore::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
     }
 
-    /// How many are under way, and how many wait.
+    /// Returns how many tasks run, and how many wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
         let running = self.turns.running();
         (running, self.sites.taken().saturating_sub(running))
     }
 
-    /// A permit in the queue.
+    /// Acquires a place in the queue.
     ///
     /// # Errors
-    /// [`Overloaded`] when the holder's network or user has its share: at once.
+    /// [`Overloaded`] at once if the holder's network or user has its share.
     pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
         Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
     }
 
-    /// Does the work when its turn comes. What began is finished: a client that hangs up cancels the request, not the work.
+    /// Runs the work when its turn comes. Started work runs to its end: a client that disconnects cancels the request, not the
+    /// work.
     ///
     /// # Errors
-    /// [`Overloaded`] when the turn does not come in time.
+    /// [`Overloaded`] if the turn does not come in time.
     pub async fn run<T: Send + 'static>(
         &self,
         permit: &HashPermit,
@@ -92,7 +93,7 @@ impl HashPool {
             work()
         });
         work.await.map_err(|error| match error.try_into_panic() {
-            // A fault is no load: it goes on to where every handler's panics are caught.
+            // A panic does not mean overload: it is resumed, and caught like every handler's panic.
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Overloaded,
         })
@@ -109,7 +110,7 @@ fn refused() -> Overloaded {
 mod tests {
     use super::*;
 
-    /// A fault in hashing is a fault of the request, which the handlers' guard answers, and takes no permit and no permit with it.
+    /// A panic during hashing fails the request, and releases the permit and the thread.
     #[tokio::test]
     async fn a_panic_is_no_load_and_gives_everything_back() {
         let pool = HashPool::new("test", 1);

@@ -1,7 +1,7 @@
-//! Users of an identity provider: its tokens let them in beside, or instead of, those with an account here.
+//! Authenticates users of an identity provider (OpenID Connect) by its access tokens, beside or instead of local accounts.
 //!
-//! Its keys are kept in memory, last_fetch again from time to time and for a token of an unknown key. What is known goes on
-//! through an outage; whoever brings a known key waits for nobody.
+//! The provider's keys are cached in memory, and fetched at intervals and for a token with an unknown key. During an outage of
+//! the provider the cached keys stay in use; a token with a known key never waits for a fetch.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -29,27 +29,27 @@ use crate::{
     store::{ProviderIdentity, StoreError, oidc_discovery},
 };
 
-/// Without a fetch that succeeded for so long, the keys are trusted no more: some may have been revoked.
+/// Maximum age of the keys: after this time without a successful fetch they are not trusted, because some may have been revoked.
 const MAX_KEY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a request waits for keys; the fetch goes on for those after it.
+/// How long a request waits for a fetch; the fetch continues for later requests.
 const MAX_KEY_WAIT: Duration = Duration::from_secs(3);
-/// After a fetch in the background that failed.
+/// Delay after a failed fetch in the background.
 const FETCH_RETRY: Duration = Duration::from_secs(15);
-/// Users that are remembered.
+/// Cached users.
 const CAPACITY: usize = 100_000;
 
-/// The provider, as far as this server knows it.
+/// The identity provider's settings, and the cached keys and users.
 #[derive(Debug)]
 pub(super) struct IdentityProvider {
     settings: config::OidcProvider,
     keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
-    /// When a fetch began last; held while one is under way, so that there is one at a time.
+    /// When the latest fetch began; locked during a fetch, so that only one runs at a time.
     last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
-    /// Users by the hash of their subject, and when the database was asked.
+    /// Users by the hash of their subject, with the time of the query.
     users: Mutex<GenerationalCache<[u8; 32], (UserId, Instant)>>,
 }
 
-/// The provider's keys as they are now, or what is wrong with them.
+/// Fetches the provider's current keys. The error is a text for the operator.
 pub(super) async fn fetch_keys(settings: &config::OidcProvider) -> Result<ProviderKeys, String> {
     let document = oidc_discovery::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
     ProviderKeys::parse(&document).map_err(|error| error.to_string())
@@ -70,37 +70,36 @@ impl IdentityProvider {
         keys.as_ref().filter(|(_, at)| at.elapsed() < MAX_KEY_AGE).map(|(keys, _)| Arc::clone(keys))
     }
 
-    /// Whether the keys are as the provider had them since `moment`.
+    /// Returns whether the keys were fetched after `moment`.
     fn is_fresh_since(&self, moment: Instant) -> bool {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|(_, at)| *at >= moment)
     }
 
-    /// Fetches the keys; those of before stand when that fails.
+    /// Fetches the keys; if that fails, the cached ones stay. Returns whether it succeeded.
     async fn refresh_keys(&self) -> bool {
         match fetch_keys(&self.settings).await {
             Ok(keys) => {
                 let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
                 if known.as_ref().is_none_or(|(before, _)| format!("{before:?}") != format!("{keys:?}")) {
-                    tracing::info!(issuer = self.settings.issuer, count = keys.count(), "keys of the identity provider");
+                    tracing::info!(
+                        issuer = self.settings.issuer,
+                        count = keys.count(),
+                        "fetched new keys of the identity provider"
+                    );
                 }
                 *known = Some((Arc::new(keys), Instant::now()));
                 true
             }
             Err(reason) => {
                 let kept = self.keys().is_some();
-                tracing::warn!(
-                    issuer = self.settings.issuer,
-                    reason,
-                    kept,
-                    "the identity provider's keys could not be last_fetch"
-                );
+                tracing::warn!(issuer = self.settings.issuer, reason, kept, "failed to fetch the identity provider's keys");
                 false
             }
         }
     }
 
-    /// The keys with this one among them, last_fetch anew if need be: by one request for all that wait, not more often than the
-    /// pause allows, and in a task of its own, so that nobody who hangs up takes it along.
+    /// Returns the keys if this one is among them, fetching them if necessary: once for all waiting requests, at most once in the
+    /// configured pause, and in a separate task, so that a client that disconnects does not cancel the fetch.
     async fn keys_including(self: &Arc<Self>, key_id: &KeyId) -> Result<Arc<ProviderKeys>, AuthenticateError> {
         let known = || self.keys().filter(|keys| keys.has(key_id));
         if let Some(keys) = known() {
@@ -118,20 +117,20 @@ impl IdentityProvider {
                 provider.refresh_keys().await;
                 drop(last_fetch);
             });
-            // Only a panic ends it early, and that says so itself.
+            // The task fails only by a panic, which is logged where it happens.
             let _ = fetch.await;
         };
         let began = Instant::now();
         let _ = tokio::time::timeout(MAX_KEY_WAIT, refresh).await;
         match known() {
             Some(keys) => Ok(keys),
-            // The provider was asked a moment ago and knows no such key.
+            // The provider was queried a moment ago and has no such key.
             None if began.checked_sub(pause).is_some_and(|moment| self.is_fresh_since(moment)) => Err(TokenError::Invalid.into()),
             None => Err(AuthenticateError::KeysUnavailable),
         }
     }
 
-    /// The user is deleted.
+    /// Removes a deleted user from the cache.
     pub(super) fn forget_user(&self, subject: &str) {
         self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(hash(subject));
     }
@@ -143,7 +142,7 @@ impl IdentityProvider {
 }
 
 impl Valet {
-    /// Fetches the identity provider's keys from time to time until `stop`; returns at once when there is no provider.
+    /// Fetches the identity provider's keys at intervals until `stop`; returns at once without a provider.
     pub async fn refresh_provider_until(&self, stop: CancellationToken) {
         let Some(provider) = &self.provider else { return };
         loop {
@@ -163,15 +162,15 @@ impl Valet {
         }
     }
 
-    /// Whether this server has accounts of its own.
+    /// Checks that local accounts are enabled.
     ///
     /// # Errors
-    /// [`NoLocalAccount`] when it has none.
+    /// [`NoLocalAccount`] if they are disabled.
     pub(super) fn local_accounts(&self) -> Result<(), NoLocalAccount> {
         if self.local_accounts { Ok(()) } else { Err(NoLocalAccount::Disabled) }
     }
 
-    /// Returns the user of a provider's token, creating the user for the first one.
+    /// Returns the user of a provider's token, and creates the user at the first one.
     pub(super) async fn authenticate_with_provider(
         &self,
         token: &str,
@@ -204,7 +203,7 @@ impl Valet {
         if let Some(user) = users.find_identity(issuer, &identity.subject).await? {
             return Ok(user);
         }
-        // A token from before the deletion of its user does not make the account anew; the provider's clock may be ahead.
+        // A token from before the deletion of its user does not create the account again; the provider's clock may be ahead.
         let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
         if users.was_deleted(&named, issued_at).await? {
@@ -212,11 +211,11 @@ impl Valet {
         }
         let made = users.insert_identity(&named, identity.email.as_ref(), now).await?;
         if let Some(user) = made {
-            audit!("account_created", %user, provider = true, "an identity provider's user came for the first time");
+            audit!("account_created", %user, provider = true, "created an account for an identity provider's user");
             return Ok(user);
         }
-        // Another request was faster.
-        let lost = || StoreError::Contention { what: "a user who is deleted while it is made" };
+        // Another request created the user first.
+        let lost = || StoreError::Contention { what: "a user who is deleted during creation" };
         Ok(users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)?)
     }
 }

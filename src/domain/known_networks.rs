@@ -1,6 +1,7 @@
-//! The owner's way in while strangers attempt: networks that an account was signed in to from are not held to the account's limit of
-//! wrong passwords, only to their own, and addresses that it was signed in to from not to those of their networks (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, since
-//! clients of other origins and native apps keep none; NIST SP 800-63B section 5.2.2).
+//! Networks and addresses that an account was signed in to from. They keep an account accessible to its owner while others guess
+//! passwords: a known network is exempt from the account's limit of wrong passwords, a known address also from its networks'
+//! limits (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, because clients of other origins and
+//! native apps keep none; NIST SP 800-63B section 5.2.2).
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -20,12 +21,12 @@ use crate::{
     store::StoreError,
 };
 
-/// How long a server does not record the same address of the same user again.
+/// How long a server does not record the same address of a user again.
 const RECORD_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Addresses that a server remembers to have recorded.
+/// Recorded addresses that a server remembers.
 const CAPACITY: usize = 50_000;
 
-/// Networks that this server has recorded lately: most sign-ins come from a known network, and need no write.
+/// Networks that this server has recorded recently: most sign-ins come from one of them, and need no write.
 #[derive(Debug)]
 pub struct RecentlyRecorded(Mutex<GenerationalCache<(UserId, NetworkPrefix), Instant>>);
 
@@ -47,7 +48,7 @@ impl RecentlyRecorded {
 }
 
 impl Valet {
-    /// Counts a try of an account's password, by what is known of the client's address.
+    /// Counts an attempt at an account's password, with the limits for the address's history.
     pub(super) async fn count_attempt(
         &self,
         email: &Email,
@@ -58,7 +59,7 @@ impl Valet {
             Ok(attempt) => return Ok(attempt),
             Err(refused) => refused,
         };
-        // Other addresses do not use up the tries of this one: without one left, there is nothing to look up.
+        // Other addresses do not use up the attempts of this one. If it has none left, there is nothing to look up.
         let attempt =
             self.throttle.count_attempt(email, client, AddressHistory::KnownHost).inspect_err(throttle::audit_refusal)?;
         let attempt = match self.address_history(email, client, now).await.inspect_err(|_| attempt.cancel())? {
@@ -75,8 +76,8 @@ impl Valet {
         Ok(attempt.inspect_err(throttle::audit_refusal)?)
     }
 
-    /// Looks up where the account of this address was signed in to from lately. Asks the database as often where there is no such
-    /// account: the time must not tell.
+    /// Looks up whether the account was signed in to recently from the client's address. Queries the database even if the account
+    /// does not exist, so that the time does not reveal it.
     async fn address_history(
         &self,
         email: &Email,
@@ -95,7 +96,7 @@ impl Valet {
         })
     }
 
-    /// Records the network of a sign-in. A failure does not fail the sign-in: the next one records it.
+    /// Records the network of a sign-in. If that fails, the sign-in still succeeds, and the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &ClientInfo, now: OffsetDateTime) {
         let (host, asked) = (NetworkPrefix::host(client.address), Instant::now());
         if self.recent_networks.is_fresh((user, host), asked) {

@@ -1,16 +1,15 @@
 //! Transitions of an image's state. Each is one conditional update, followed by settling the reservation.
 //!
 //! ```text
-//!               accept                  delete
-//!   pending ───────────────▶ ready ───────────────▶ deleting ──┐
-//!      │ ├───────── delete_pending ─────────────────────▲      │   sweeper: no object left,
-//!      │ ├───────── reject ────────▶ rejected ─────────────────┼─▶ every URL dead   ▶ gone
-//!      │ └───────── expire ────────▶ expired  ─────────────────┘
+//! pending ──accept──▶ ready ──delete_ready──▶ deleting ──┐
+//!    ├──────────────delete_pending──────────▶ deleting ──┤  sweeper, once every URL has expired
+//!    ├──────────────reject──────────────────▶ rejected ──┼────────────────────────────────────▶ gone
+//!    └──────────────expire──────────────────▶ expired ───┘
 //! ```
 //!
 //! [`ImageState::may_become`] lists the legal transitions. `deleting`, `rejected` and `expired` are tombstones: the record stays
-//! until the sweeper has removed the objects and no URL can write them again. Deletions of ready images, which change the usage in
-//! the same transaction, are in `reservations`; the sweeper marks images `gone`.
+//! until the sweeper has removed the objects and no URL can write them again. `delete_ready`, which also settles the reservation,
+//! is in `reservations`; the sweeper marks images `gone`.
 
 use time::OffsetDateTime;
 
@@ -55,7 +54,7 @@ impl Valet {
     /// `pending → rejected`. The sweeper removes the bytes, and frees them once no URL can write them again.
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
         if self.store.images.reject(image, why, now).await? {
-            tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
+            tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
             self.settle_counting_bytes(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }]).await?;
         }
         Ok(())
@@ -65,7 +64,7 @@ impl Valet {
     pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
-            tracing::info!(image = %image.id, user = %image.user, "expired");
+            tracing::info!(image = %image.id, user = %image.user, "expired an upload");
             self.settle_reservations(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
         }
         Ok(expired)
@@ -90,5 +89,5 @@ impl Valet {
 }
 
 fn log_accepted(image: &Image, verified: &Verified) {
-    tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
+    tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed an upload");
 }

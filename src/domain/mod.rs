@@ -1,6 +1,6 @@
-//! The use cases. Nothing here names poem, mongodb or aws: decisions only, with time as a parameter.
+//! The use cases: decisions, without HTTP, MongoDB or AWS types, and with the time as a parameter.
 //!
-//! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
+//! Errors are enums without HTTP; `http` maps them to problems.
 
 pub mod account_deletion;
 pub mod accounts;
@@ -32,12 +32,13 @@ mod s3_timeouts;
 pub mod sessions;
 pub mod shares;
 pub mod store_capabilities;
+mod sweep_backoff;
 pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 pub mod uppy;
 
-/// For `tests/fuzz` alone.
+/// Exposed to `tests/fuzz` only.
 #[cfg(fuzzing)]
 pub use refresh_token::RefreshToken;
 
@@ -65,7 +66,7 @@ pub struct Valet {
     provider: Option<Arc<identity_provider::IdentityProvider>>,
     throttle: throttle::Throttle,
     recent_networks: known_networks::RecentlyRecorded,
-    /// Calls to S3 under way for each user.
+    /// Permits for calls to S3, by user.
     s3_turns: Arc<FairSemaphore<UserId>>,
     timeouts: s3_timeouts::RecentTimeouts,
     arrival_poller: arrival_polling::ArrivalPoller,
@@ -74,22 +75,22 @@ pub struct Valet {
     passwords: credentials::passwords::Passwords,
 }
 
-/// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
+/// Transfer rate of the slowest client that is waited for; a large file gets a grace period in proportion.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
-/// Objects that S3 is asked about at once for one user, whatever the number of requests.
+/// Concurrent objects in calls to S3 for one user, over all requests.
 const MAX_S3_CALLS_PER_USER: usize = 16;
 
-/// The answer of a call for many that was made for one.
+/// Returns the only result of a batch call that was made with one item.
 fn single_result<T, E: From<StoreError>>(mut results: Vec<Result<T, E>>) -> Result<T, E> {
-    results.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
+    results.pop().unwrap_or_else(|| Err(StoreError::Update("a batch call returned no result".to_owned()).into()))
 }
 
 impl Valet {
-    /// Puts the parts together.
+    /// Creates the state from the configuration.
     ///
     /// # Errors
-    /// Only when the system gives no randomness.
+    /// [`credentials::NoRandomness`] if the system's source of random bytes fails.
     pub fn new(config: &Config, store: Store, objects: Objects) -> Result<Self, credentials::NoRandomness> {
         Ok(Self {
             store,
@@ -118,7 +119,7 @@ impl Valet {
         })
     }
 
-    /// Whether the database answers and can be written to.
+    /// Checks that the database answers and has a writable primary.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -126,7 +127,7 @@ impl Valet {
         self.store.now().await.map(drop)
     }
 
-    /// Whether the bucket answers.
+    /// Checks that the bucket answers.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,7 +135,7 @@ impl Valet {
         self.objects.probe().await
     }
 
-    /// Whether the bucket can be used; else why not, as an operator can act on it.
+    /// Checks that the bucket can be used. The error describes the cause for the operator.
     ///
     /// # Errors
     /// [`Diagnosis`].
@@ -142,37 +143,37 @@ impl Valet {
         self.objects.diagnose().await.map(drop)
     }
 
-    /// How many passwords are being hashed, and how many wait.
+    /// Returns how many passwords are being hashed, and how many wait.
     #[must_use]
     pub fn hash_load(&self) -> (usize, usize) {
         self.passwords.load()
     }
 
-    /// How far S3's clock is ahead of this machine's, by its latest answers.
+    /// Returns how far S3's clock is ahead of the server's, by its latest responses.
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {
         self.objects.clock_ahead()
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     #[must_use]
     pub fn bucket(&self) -> &str {
         self.objects.bucket()
     }
 
-    /// Where clients reach the bucket: scheme and host, for the page's content security policy.
+    /// Returns the origin at which clients reach the bucket, for the page's content security policy.
     #[must_use]
     pub fn bucket_origin(&self) -> &str {
         self.objects.origin()
     }
 
-    /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a
-    /// request begins, and a slow transfer goes on.
+    /// Returns how long after a URL's expiry a transfer of `size` bytes may still arrive: S3 checks the expiry when a request
+    /// begins, and a slow transfer continues.
     fn grace(&self, size: u64) -> Duration {
         self.sweep.grace.max(Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND))
     }
 
-    /// From when on no PUT for this image can arrive.
+    /// Returns the time after which no PUT for this image can arrive.
     fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
         image.urls_die_at + self.grace(image.upload.largest_transfer())
     }

@@ -1,28 +1,30 @@
-//! Rules for new passwords: long enough, and not a common one (NIST SP 800-63B section 3.1.1.2). Pure.
+//! Rules for new passwords: long enough and not common (NIST SP 800-63B section 3.1.1.2). No I/O.
 //!
-//! No rules of composition. zxcvbn estimates how many guesses a password survives, knowing common passwords, words, names,
-//! keyboard rows, sequences, repeats and dates; here it also knows this service's name and the account's address.
+//! There are no composition rules. zxcvbn estimates how many guesses a password withstands from common passwords, words, names,
+//! keyboard rows, sequences, repeats and dates, and from this service's name and the account's address.
 
 use std::{borrow::Cow, collections::HashSet};
 
 use crate::model::Email;
 
-/// The shortest new password in code points, unless `PASSWORD_MIN_LENGTH` asks for more.
+/// Minimum length of a new password in code points, unless `PASSWORD_MIN_LENGTH` requires more.
 pub const MIN_CHARS: usize = 12;
-/// The longest password in bytes: more is no safer, and hashing it costs.
+/// Maximum length of a password in bytes: a longer one adds no security, and costs time to hash.
 pub const MAX_BYTES: usize = 1024;
-/// The powers of ten of guesses that a password must survive. Throttling leaves strangers some hundred guesses a day at one account.
+/// Guesses that a password must withstand, as a power of ten. Rate limits allow strangers a few hundred guesses a day at one
+/// account.
 const MIN_GUESSES_LOG10: f64 = 7.0;
-/// zxcvbn takes seconds over a hundred characters that may all stand for others; a part is enough to tell strength.
+/// Maximum length of a part. zxcvbn takes seconds for a hundred ambiguous characters; a part suffices to judge the strength.
 const PART_CHARS: usize = 32;
-/// Characters that zxcvbn tries as letters, in every combination: its time doubles with each kind of them in a part.
+/// Characters that zxcvbn substitutes by letters in every combination: its time doubles with each kind of them in a part.
 const LOOK_ALIKES: &str = "4@8({[<369!1|0$5+7%2";
-/// Kinds of look-alikes in a part: 32 characters with 12 of them take zxcvbn 3.1 some 11 ms, with 16 of them 36 ms.
+/// Maximum number of kinds of look-alikes in a part. zxcvbn 3.1 takes some 11 ms for 32 characters with 12 kinds, 36 ms with 16.
 const MAX_LOOK_ALIKES: usize = 12;
-/// Parts that are judged: together with the bounds above, no password takes more than some 35 ms of a core.
+/// Maximum number of parts that are judged. Together with the bounds above, no password takes more than some 35 ms of a core.
 const MAX_PARTS: usize = 3;
 
-/// Why this may not become the password of this address's account: what follows "the password". `min_chars` is in code points.
+/// Returns why a new password is too weak for this address's account, as the end of a sentence that begins with "the password".
+/// `min_chars` is in code points.
 #[must_use]
 pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'static, str>> {
     if password.len() > MAX_BYTES {
@@ -34,11 +36,11 @@ pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'
     let known = known_words(email);
     let known: Vec<_> = known.iter().map(String::as_str).collect();
     let lower = password.to_lowercase();
-    // The longest first. What a guesser knows is worth a letter, wherever a part would cut it.
+    // The longest word first. Each known word counts as one letter, even if a part would cut it.
     let rest = known.iter().fold(lower.clone(), |rest, word| rest.replace(word, "v"));
     let is_of_known = rest != lower;
     let chars: Vec<_> = if is_of_known { rest.chars().collect() } else { password.chars().collect() };
-    // One part that is hard to guess makes the whole so.
+    // One part that is hard to guess suffices.
     if parts_to_judge(&chars).iter().any(|part| survives(&part.iter().collect::<String>(), &known)) {
         return None;
     }
@@ -51,7 +53,7 @@ pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'
     Some(why.into())
 }
 
-/// What a guesser tries first here: the service's name, the address, and the parts of what is before its `@`.
+/// Returns the words that an attacker tries first: the service's name, the address, and the parts of its local part.
 fn known_words(email: &Email) -> Vec<String> {
     let address = email.key();
     let local = address.split('@').next().unwrap_or(address);
@@ -62,7 +64,7 @@ fn known_words(email: &Email) -> Vec<String> {
     all
 }
 
-/// The parts with the most different characters, each once: a repeated part is as weak as the first.
+/// Returns the parts with the most distinct characters, each once: a repeated part is as weak as the first.
 fn parts_to_judge(chars: &[char]) -> Vec<&[char]> {
     let distinct = |part: &[char]| part.iter().collect::<HashSet<_>>().len();
     let mut seen = HashSet::new();
@@ -175,8 +177,8 @@ mod tests {
         assert_eq!(weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap(), MIN_CHARS), None, "hers, not his");
     }
 
-    /// The slowest kinds that are known, in twice the time that an idle core needs for them: this is built with optimisations, but
-    /// the machine may be busy.
+    /// Measures the slowest known kinds of passwords against twice the time of an idle core: this crate is built with
+    /// optimizations in tests, but the machine may be busy.
     #[test]
     fn a7_no_password_takes_long_to_judge() {
         of_ada("the dictionaries are made once");

@@ -1,5 +1,5 @@
-//! Recounting: usage computed anew from the images, for drift that no crash of ours explains (a restored backup, a hand in
-//! the database).
+//! Recounts usage from the images, to correct drift that has a cause outside of this program (a restored backup, manual changes
+//! in the database).
 
 use std::fmt;
 
@@ -13,17 +13,17 @@ use crate::{
 
 /// Users per page.
 const USERS_PER_PAGE: u32 = 1000;
-/// Users at once.
+/// Concurrent users.
 const MAX_CONCURRENT: usize = 4;
 
-/// Outcome of a recount.
+/// Result of a recount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recounted {
-    /// Users that were looked at.
+    /// Users that were recounted.
     pub users: u64,
-    /// Users whose counts were wrong, and are right now.
+    /// Users whose counts were corrected.
     pub repaired: u64,
-    /// Users that could not be recounted now.
+    /// Users that could not be recounted.
     pub failed: u64,
 }
 
@@ -33,25 +33,25 @@ impl fmt::Display for Recounted {
     }
 }
 
-/// Why nothing was recounted.
+/// Why a recount failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecountError {
     /// No account has this email.
     #[error("there is no account with this email")]
     NotFound,
-    /// The database was restored in part: the counts would be of what is missing.
+    /// The database was restored in part, so recounting would lose the counts of the missing part.
     #[error(
         "nothing was recounted: the database has nothing in its collection {0}, and the others say that there was something. \
          Restore it first, or recount single accounts"
     )]
     RestoredInPart(Missing),
-    /// The database failed; asking again is safe.
+    /// The database failed; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Valet {
-    /// Recounts one account, or all; each repair is on_repair as it is made. Safe while servers run.
+    /// Recounts one account, or all, and passes each repair to `on_repair`. Safe while servers run.
     ///
     /// # Errors
     /// [`RecountError`].
@@ -104,7 +104,7 @@ impl Valet {
                 }
                 Err(error) => {
                     total.failed += 1;
-                    tracing::warn!(%user, %error, "a user could not be recounted");
+                    tracing::warn!(%user, %error, "failed to recount a user");
                 }
             }
         }

@@ -1,13 +1,13 @@
-//! Refresh tokens: opaque to clients, known here by their hashes alone. Pure but for the system's randomness.
+//! Refresh tokens: opaque to clients, stored only as hashes. No I/O except the system's randomness.
 //!
-//! A token is the base64url of a version byte, its session's id and 32 secret bytes. The first half of these is random; the
-//! second is a tag, the HMAC-SHA256 of all before it under a key of the session's. So a session knows every token that it ever
-//! issued, however long ago it was spent, and no changed or made-up one. The random half of a token's successor is cut from the
-//! HMAC-SHA256 of the salt drawn at the exchange, keyed with the secret: whoever still holds the parent can be given the same
-//! child again, and the database holds nothing a living token could be made from.
+//! A token is the base64url of a version byte, its session's id and 32 secret bytes. The first half of the secret is random; the
+//! second is a tag, the HMAC-SHA256 of all bytes before it under a key of the session. So a session recognizes every token that
+//! it issued, however long ago, and rejects changed and invented ones. The random half of a token's successor is taken from the
+//! HMAC-SHA256 of the salt drawn at the exchange, keyed with the secret: a client that still holds the parent can be given the
+//! same successor again, and no valid token can be computed from the database.
 //!
-//! Former versions drew all of a first token's secret at random and took a child's whole from the HMAC: such tokens are known by
-//! their hashes alone.
+//! Earlier releases drew a first token's whole secret at random, and took a successor's whole secret from the HMAC: such tokens
+//! are recognized by their hashes only.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ use secrecy::SecretString;
 use super::credentials::NoRandomness;
 use crate::model::SessionId;
 
-/// The one form there is.
+/// Version byte of the only format.
 const VERSION: u8 = 1;
-/// Version, session, secret.
+/// Length in bytes: version, session, secret.
 const LENGTH: usize = 1 + 16 + 32;
-/// The random part of the secret; the rest is the tag.
+/// Length of the random part of the secret; the rest is the tag.
 const RANDOM: usize = 16;
 
 /// A refresh token.
@@ -33,7 +33,7 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// A session's first, tagged with its key.
+    /// Creates the first token of a session, tagged with the session's key.
     ///
     /// # Errors
     /// [`NoRandomness`].
@@ -41,7 +41,7 @@ impl RefreshToken {
         Ok(Self { session, secret: random()? }.tagged(key))
     }
 
-    /// Reads what [`RefreshToken::expose`] wrote; anything else is `None`.
+    /// Parses the text of [`RefreshToken::expose`]; returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = <[u8; LENGTH]>::try_from(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
@@ -51,7 +51,7 @@ impl RefreshToken {
         (*version == VERSION).then(|| Self { session: SessionId::from_bytes(*session), secret })
     }
 
-    /// The token as clients keep it.
+    /// Returns the token's text, for the client.
     #[must_use]
     pub fn expose(&self) -> SecretString {
         URL_SAFE_NO_PAD.encode(self.bytes()).into()
@@ -63,7 +63,7 @@ impl RefreshToken {
         self.session
     }
 
-    /// Returns the digest that is stored of it. The secret has at least 128 random bits, so a fast hash without a salt is enough.
+    /// Returns the digest that is stored. The secret has at least 128 random bits, so a fast hash without a salt suffices.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = [0; 32];
@@ -71,20 +71,20 @@ impl RefreshToken {
         hash
     }
 
-    /// Whether the session with this key issued it.
+    /// Returns whether the session with this key issued the token.
     #[must_use]
-    pub fn is_of(&self, key: &[u8; 32]) -> bool {
+    pub fn was_issued_with(&self, key: &[u8; 32]) -> bool {
         let issued = self.clone().tagged(key);
         constant_time::verify_slices_are_equal(&issued.secret[RANDOM..], &self.secret[RANDOM..]).is_ok()
     }
 
-    /// Its one successor under this salt, in the session with this key.
+    /// Returns the token's only successor with this salt, in the session with this key.
     #[must_use]
     pub fn child(&self, salt: &[u8; 32], key: &[u8; 32]) -> Self {
         self.untagged_child(salt).tagged(key)
     }
 
-    /// Its successor as former versions made it.
+    /// Returns the token's successor as earlier releases computed it.
     #[must_use]
     pub fn untagged_child(&self, salt: &[u8; 32]) -> Self {
         let mut secret = [0; 32];
@@ -134,7 +134,7 @@ mod tests {
     }
 
     proptest! {
-        /// One token has one text.
+        /// Each token has exactly one text.
         #[test]
         fn t5_no_other_text_is_read(text in prop_oneof![any_text(), "[A-Za-z0-9_-]{64,67}"]) {
             if let Some(token) = RefreshToken::parse(&text) {
@@ -142,7 +142,7 @@ mod tests {
             }
         }
 
-        /// Any 32 bytes are a secret, so a changed token may be read: it is never the one it was.
+        /// Any 32 bytes are a secret, so a changed text may parse; it is never the original token.
         #[test]
         fn t5_a_changed_token_is_another(
             (token, text) in token().prop_flat_map(|token| (Just(token.clone()), mutated(token.expose().expose_secret().to_owned())))
@@ -186,13 +186,13 @@ mod tests {
         let (key, other_key) = (random().unwrap(), random().unwrap());
         let first = RefreshToken::new(SessionId::new(), &key).unwrap();
         let child = first.child(&random().unwrap(), &key);
-        assert!(first.is_of(&key) && child.is_of(&key) && !first.is_of(&other_key));
-        assert!(!first.untagged_child(&random().unwrap()).is_of(&key), "one of before there were tags");
-        assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.is_of(&key), "of another session");
+        assert!(first.was_issued_with(&key) && child.was_issued_with(&key) && !first.was_issued_with(&other_key));
+        assert!(!first.untagged_child(&random().unwrap()).was_issued_with(&key), "a token of an earlier release, without a tag");
+        assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.was_issued_with(&key), "a token of another session");
         for at in 0..32 {
             let mut changed = child.clone();
             changed.secret[at] ^= 0x20;
-            assert!(!changed.is_of(&key), "byte {at}");
+            assert!(!changed.was_issued_with(&key), "byte {at}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Removing what lies in S3 for an image: open multipart uploads, objects, all their versions.
+//! Removes an image's data from S3: open multipart uploads, objects, and all their versions.
 //!
-//! No step keeps another from being taken: what a client has named or written may make any of them fail for good.
+//! Every step is taken even if others fail: an object that a client wrote may make any of them fail permanently.
 
 use super::Valet;
 use crate::{
@@ -8,38 +8,38 @@ use crate::{
     store::{StoreError, objects::AbortProgress},
 };
 
-/// A store that did not answer so many steps of one image is not asked for the others.
+/// Timeouts after which the remaining steps of an image are skipped.
 const MAX_TIMEOUTS: u32 = 2;
 
-/// The objects to remove.
+/// Objects and multipart uploads to remove.
 #[derive(Debug)]
 pub(super) struct ObjectsToRemove<'a> {
-    /// Objects.
+    /// Keys of objects.
     keys: Vec<&'a ObjectKey>,
     /// Keys at which multipart uploads may be open.
     multiparts: Vec<&'a ObjectKey>,
-    /// The recorded one: stores that cannot list uploads abort it by its name.
+    /// The recorded upload, for stores that cannot list uploads.
     upload_id: Option<&'a str>,
 }
 
-/// How far a removal came.
+/// Extent of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removal {
     /// Nothing is left.
     Complete,
-    /// There is more than is removed in one go: another round goes on.
+    /// There is more than one round removes.
     Partial,
 }
 
 impl<'a> ObjectsToRemove<'a> {
-    /// Returns the objects beside a ready image.
+    /// Returns the leftover objects beside a ready image.
     pub(super) fn beside(image: &'a Image) -> Self {
         let keys: Vec<_> = image.leftover_keys.iter().collect();
         let multiparts = keys.iter().copied().filter(|key| image.upload.is_in_parts() && key.is_incoming()).collect();
         Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
     }
 
-    /// Everything of a deleted image but its preview.
+    /// Returns all objects of a deleted image except its preview.
     fn of(image: &'a Image) -> Self {
         let beside = Self::beside(image);
         let mut multiparts = beside.multiparts;
@@ -61,7 +61,7 @@ struct StepResults {
 
 impl StepResults {
     /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
-    fn note(&mut self, key: &ObjectKey, step: Result<AbortProgress, StoreError>) {
+    fn record(&mut self, key: &ObjectKey, step: Result<AbortProgress, StoreError>) {
         match step {
             Ok(AbortProgress::All) => {}
             Ok(AbortProgress::Some) => self.partial = true,
@@ -79,7 +79,7 @@ impl StepResults {
         self.timeouts >= MAX_TIMEOUTS
     }
 
-    fn end(self) -> Result<Removal, StoreError> {
+    fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),
             None if self.partial => Ok(Removal::Partial),
@@ -89,10 +89,10 @@ impl StepResults {
 }
 
 impl Valet {
-    /// Deletes what lies in S3 for a deleted image: open uploads first, whose completion would bring the object back.
+    /// Deletes a deleted image's data from S3: open uploads first, because completing one would create the object again.
     ///
     /// # Errors
-    /// [`StoreError`] when a step failed; all the others were taken. Safe to repeat.
+    /// [`StoreError`] if a step failed; all others were taken. Safe to repeat.
     pub(super) async fn remove_image_objects(&self, image: &Image) -> Result<Removal, StoreError> {
         let (preview, mut remains) = (image.preview_key(), ObjectsToRemove::of(image));
         remains.keys.extend(preview.as_ref());
@@ -107,17 +107,17 @@ impl Valet {
         let mut steps = StepResults::default();
         for key in &remains.multiparts {
             if let Some(upload_id) = remains.upload_id.filter(|_| !steps.has_timed_out()) {
-                steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
+                steps.record(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
             }
             if !steps.has_timed_out() {
-                steps.note(key, self.objects.abort_some_multiparts(key).await);
+                steps.record(key, self.objects.abort_some_multiparts(key).await);
             }
         }
         for key in &remains.keys {
             if !steps.has_timed_out() {
-                steps.note(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
+                steps.record(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
             }
         }
-        steps.end()
+        steps.finish()
     }
 }

@@ -1,13 +1,14 @@
-//! Reservations: what an upload takes of its owner's quota, from its opening until no URL can write bytes for it.
+//! Reservations: the storage that an upload holds in its owner's usage, from its opening until no URL can write bytes for it.
 //!
-//! The rule: `usedBytes` counts a pending upload with what it reserved, a ready image with its bytes, and a deleted, rejected or
-//! expired one with what it had until its last URL is dead and transfers that began in time are over. While something can be
-//! written beside a ready image (the source of a copy, a preview that did not come), all that was reserved stays counted. So
-//! what a URL can still write is never more than what is counted for it; docs/quota.md has the exceptions, and their bounds.
+//! `usedBytes` counts a pending upload with its reservation, a ready image with its bytes, and a deleted, rejected or expired one
+//! with its former count until its last URL has expired and the transfers that began in time are over. While an object can be
+//! written beside a ready image (the source of a copy, a preview that has not arrived), its whole reservation stays counted. So
+//! the bytes that a URL can still write never exceed the bytes counted for it; docs/quota.md has the exceptions, and their
+//! bounds.
 //!
-//! A move of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). Where the
-//! server dies in between, or the former version made the move, the sweeper finds the reservation that does not fit the state,
-//! and the step that was announced and not finished.
+//! A change of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). If the
+//! server dies in between, or an earlier release made the change, the sweeper finds the reservation that does not fit the state,
+//! or the step that was announced and not finished.
 
 use std::{
     collections::HashMap,
@@ -22,45 +23,54 @@ use crate::{
     store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StaleEntries, StepOutcome, StoreError, UnsettledKind},
 };
 
-/// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
+/// Users per step of each kind: no user delays the others.
 const USERS_PER_STEP: u32 = 50;
 const ENTRIES_PER_USER: usize = 100;
-/// The former version's holds of one user, per step.
+/// Holds of an earlier release per user and step.
 pub(super) const HOLDS_PER_STEP: i32 = 100;
-/// Images with a reservation to settle, per step.
+/// Images with a reservation to settle per step.
 const IMAGES_PER_STEP: u32 = 500;
-/// Settlements in one step.
+/// Settlements in one update.
 const SETTLEMENTS_PER_UPDATE: usize = 100;
-/// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
+/// Attempts at a settlement. Another server may settle the same image at the same time, and is waited for.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
-/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED_AFTER`] before the last.
+/// Pause after the first attempt, which doubles with each; together longer than [`ABANDONED_AFTER`] before the last.
 const FIRST_BACKOFF: std::time::Duration = std::time::Duration::from_millis(20);
-/// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
+/// Age at which a step that another server announced is finished here: that server is slow, or dead.
 const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// After a reservation that could not be settled.
+/// Delay after a failed settlement.
 const RETRY_DELAY: Duration = Duration::minutes(1);
 
-/// Outcome of a step of the sweeper.
+/// Result of one round of the sweeper over reservations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweptReservations {
-    /// Uploads that came to nothing, whose bytes are free again.
+    /// Uploads without an image, whose bytes were released.
     pub freed: u32,
-    /// Could not be settled now.
+    /// Reservations that could not be settled.
     pub failed: u32,
-    /// Whether there may be more to do now.
+    /// Whether more may be due now.
     pub more: bool,
 }
 
-/// Where the sweeper is.
+/// Result of settling one user's holds of an earlier release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SettledHolds {
+    /// Uploads without an image, whose bytes were released.
+    freed: u32,
+    /// Whether any hold was settled or converted.
+    pub(super) has_changed: bool,
+}
+
+/// Progress of the sweeper.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The last user whose former holds were looked at.
+    /// Last user whose holds of an earlier release were settled.
     former: Mutex<Option<UserId>>,
 }
 
 impl Valet {
-    /// Reserves the quota of new uploads: all of them, or none.
+    /// Reserves quota for new uploads: for all of them, or for none.
     pub(super) async fn reserve(
         &self,
         user: UserId,
@@ -71,8 +81,8 @@ impl Valet {
         self.store.users.reserve(user, uploads, room, now).await
     }
 
-    /// Inserts uploads whose quota is reserved, each with the time at which the sweeper is to look at it. What a unique index
-    /// refuses is free again.
+    /// Inserts uploads with reserved quota, each with the time of its first sweep. Releases the quota of those that a unique
+    /// index refuses.
     pub(super) async fn insert_reserved(
         &self,
         user: UserId,
@@ -89,18 +99,18 @@ impl Valet {
         Ok(results)
     }
 
-    /// Whether bytes can still arrive for an image.
+    /// Returns whether bytes can still arrive for an image.
     pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
         let quiet_from = self.quiet_from(image);
-        // An upload in parts is opened without a URL.
+        // A multipart upload is opened without a URL.
         let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
         if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
     }
 
-    /// Brings the reservations of one user's images in line with the states they have come to.
+    /// Settles the reservations of one user's images according to their states.
     ///
     /// # Errors
-    /// [`StoreError`]; what was not settled is left to the sweeper.
+    /// [`StoreError`]; the sweeper settles the rest.
     pub(super) async fn settle_reservations(
         &self,
         user: UserId,
@@ -110,12 +120,12 @@ impl Valet {
         self.settle_by_urls(user, images, |image| self.urls(image, now)).await
     }
 
-    /// As [`Valet::settle_reservations`], for images whose bytes may lie in the bucket still: the bytes stay counted.
+    /// Does as [`Valet::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
     }
 
-    /// As [`Valet::settle_counting_bytes`], where the image was read with a reservation.
+    /// Does as [`Valet::settle_counting_bytes`], if the image was read with a reservation.
     pub(super) async fn settle_if_reserved(&self, image: &Image) -> Result<(), StoreError> {
         match image.reservation {
             Some(_) => self.settle_counting_bytes(image.user, std::slice::from_ref(image)).await,
@@ -123,7 +133,7 @@ impl Valet {
         }
     }
 
-    /// Frees what is counted for an image beyond its state, once nothing of that lies in the bucket.
+    /// Releases the bytes that are counted for an image beyond its state, after its objects were removed.
     pub(super) async fn release_reservation(&self, image: &Image) -> Result<(), StoreError> {
         self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
@@ -135,11 +145,11 @@ impl Valet {
         urls: impl Fn(&Image) -> UrlLifetime,
     ) -> Result<(), StoreError> {
         self.settle_legacy_holds_of(user, images).await?;
-        // Boxed: what waits for a settlement waits for much else, and types of futures may be only so deep.
+        // Boxed to bound the depth of the callers' future types.
         Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
     }
 
-    /// Settles the former version's holds of images that carry no reservation.
+    /// Settles an earlier release's holds of images without a reservation.
     async fn settle_legacy_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
         let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
@@ -148,7 +158,7 @@ impl Valet {
         self.store.users.settle_legacy_holds(user, &ready, &ended).await
     }
 
-    /// Takes the images' steps, and again by what the images are then where another server was faster.
+    /// Applies the images' settlements; reads the images again and repeats if another server was faster.
     async fn apply_settlements(
         &self,
         user: UserId,
@@ -177,7 +187,7 @@ impl Valet {
         Err(StoreError::Contention { what: "the user's reservations" })
     }
 
-    /// Waits for other servers' steps of these images, and finishes those that are abandoned.
+    /// Waits for other servers' steps on these images, and finishes abandoned ones.
     pub(super) async fn finish_abandoned_steps(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
         tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
         let mut steps = self.store.users.find_announced_steps(user, ABANDONED_AFTER).await?;
@@ -185,8 +195,8 @@ impl Valet {
         self.store.finish_steps(user, &steps).await
     }
 
-    /// `ready → deleting` for one user's images, with what becomes of their bytes. Answers those that were moved; of the others,
-    /// the caller, who has `tried` so often before, looks again what they are.
+    /// `ready → deleting` for one user's images, with the settlement of their bytes. Returns the deleted ones; the caller, which
+    /// has made `tried` attempts before, reads the others again.
     pub(super) async fn delete_ready(
         &self,
         user: UserId,
@@ -198,7 +208,7 @@ impl Valet {
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             StepOutcome::Applied(images) => Ok(images),
             StepOutcome::Conflict => {
-                // A server of the former version that died after it had confirmed them leaves their holds.
+                // A server of an earlier release that died after a confirm leaves holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_legacy_holds_of(user, &images).await?;
                 self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - deletion::MAX_ATTEMPTS).await?;
@@ -217,8 +227,8 @@ impl Valet {
         self.close_openings(user, openings, now).await.map(drop)
     }
 
-    /// Settles a bounded number of reservations that servers left: openings without an image, steps that were begun, reservations
-    /// that no longer fit the state, and the former version's holds.
+    /// Settles a bounded number of reservations that servers left behind: openings without an image, announced steps,
+    /// reservations that do not fit their image's state, and holds of an earlier release.
     pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SweptReservations, StoreError> {
         let mut settled = SweptReservations::default();
         self.sweep_openings(now, &mut settled).await?;
@@ -249,7 +259,7 @@ impl Valet {
                 }
             }
             if failed || images.len() == ENTRIES_PER_USER {
-                // What failed is looked at again when it is as old anew; the rest of many waits behind other users'.
+                // A failed entry is due again after the same time; the rest of a long list waits behind other users.
                 let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
             }
@@ -270,7 +280,7 @@ impl Valet {
                 tracing::warn!(%user, %error, "failed to finish steps of a user's reservations");
                 settled.failed += 1;
             }
-            // What failed is looked at again when it is as old anew.
+            // A failed entry is due again after the same time.
             if unreadable > 0 || finished.is_err() {
                 self.store.users.postpone_steps(user, now).await?;
             }
@@ -279,17 +289,17 @@ impl Valet {
         Ok(())
     }
 
-    /// Removes openings. One without an image is freed once its insertion can no longer succeed.
+    /// Closes openings. One without an image is released after a tombstone has made its insertion impossible.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
         let there = self.store.images.reservation_statuses(user, openings).await?;
         let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
         for image in openings.iter().copied() {
             match there.get(&image) {
                 Some(found) if !found.was_never_inserted => inserted.push(image),
-                // By a sweeper that died before its next write.
+                // A sweeper that died before its next write inserted the tombstone.
                 Some(_) => cancelled.push(image),
                 None if self.store.images.insert_tombstone(user, image, 0, now).await? => cancelled.push(image),
-                // It was inserted meanwhile, or precluded: the next look tells.
+                // Another process inserted it meanwhile; the next sweep decides.
                 None => {}
             }
         }
@@ -313,12 +323,12 @@ impl Valet {
             }
             settled.failed += u32::try_from(failed.len()).unwrap_or(u32::MAX);
             for (user, images) in by_user {
-                // What is written beside a ready image is counted until the sweeper has cleared it.
+                // Leftovers of a ready image stay counted until the sweeper has removed them.
                 if let Err(error) = self.settle_counting_bytes(user, &images).await {
                     tracing::warn!(%user, %error, "failed to settle a user's reservations");
                     settled.failed += 1;
                 }
-                // What was settled is not due any more, and is not postponed.
+                // Settled ones are not due any more, and are not postponed.
                 failed.extend(images.iter().map(|image| image.id.to_string()));
             }
             self.store.images.postpone_settling(&failed, now, now + RETRY_DELAY).await?;
@@ -332,23 +342,23 @@ impl Valet {
         if found.is_empty() && after.is_some() {
             found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
-        // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
+        // The next step continues after these users, and starts again after the last, so that no user delays another.
         let last = found.last().map(|holds| holds.user);
         *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
         for holds in found {
             let (user, unreadable) = (holds.user, holds.unreadable);
             let taken = self.settle_legacy_holds(holds, now).await;
             if unreadable > 0 {
-                tracing::error!(%user, unreadable, "failed to read a user's holds of the former version");
+                tracing::error!(%user, unreadable, "failed to read a user's holds of an earlier release");
                 settled.failed += unreadable;
             }
             match taken {
-                Ok((freed, changed)) => {
+                Ok(SettledHolds { freed, has_changed }) => {
                     settled.freed += freed;
-                    settled.more |= changed;
+                    settled.more |= has_changed;
                 }
                 Err(error) => {
-                    tracing::warn!(%user, %error, "failed to convert a user's holds of the former version");
+                    tracing::warn!(%user, %error, "failed to convert a user's holds of an earlier release");
                     settled.failed += 1;
                 }
             }
@@ -356,13 +366,12 @@ impl Valet {
         Ok(())
     }
 
-    /// Settles the former version's holds of one user by what became of their images, and converts those of pending ones.
-    /// Answers how many came to nothing, and whether anything changed.
+    /// Settles an earlier release's holds of one user according to their images, and converts those of pending ones.
     pub(super) async fn settle_legacy_holds(
         &self,
         LegacyHolds { user, holds, .. }: LegacyHolds,
         now: OffsetDateTime,
-    ) -> Result<(u32, bool), StoreError> {
+    ) -> Result<SettledHolds, StoreError> {
         let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
         let there = self.store.images.reservation_statuses(user, &ids).await?;
         let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -370,7 +379,7 @@ impl Valet {
             match there.get(&hold.image) {
                 Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
-                // Ended, or counted twice: by the hold, and by the reservation.
+                // Ended, or counted twice: by the hold and by a reservation.
                 Some(_) => ended.push(hold.image),
                 None if hold.at < now - OPENING_GRACE
                     && self.store.images.insert_tombstone(user, hold.image, hold.bytes, now).await? =>
@@ -383,6 +392,6 @@ impl Valet {
         }
         self.store.users.settle_legacy_holds(user, &ready, &ended).await?;
         let converted = !pending.is_empty() && self.store.convert_legacy_holds(user, &pending).await?;
-        Ok((missing, converted || !ready.is_empty() || !ended.is_empty()))
+        Ok(SettledHolds { freed: missing, has_changed: converted || !ready.is_empty() || !ended.is_empty() })
     }
 }

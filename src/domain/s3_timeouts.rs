@@ -1,4 +1,4 @@
-//! Calls to S3 that said nothing in time: requests of the same user that waited meanwhile for their turn need not find out again.
+//! Recent timeouts of S3 calls, by user: requests of the same user that waited for their turn meanwhile do not wait for S3 again.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,10 +8,10 @@ use std::{
 use super::generational_cache::GenerationalCache;
 use crate::model::UserId;
 
-/// Users that are remembered.
+/// Users whose timeout is remembered.
 const CAPACITY: usize = 10_000;
 
-/// When a call for a user was given up last.
+/// Time of each user's latest timeout.
 #[derive(Debug)]
 pub struct RecentTimeouts(Mutex<GenerationalCache<UserId, Instant>>);
 
@@ -22,12 +22,12 @@ impl Default for RecentTimeouts {
 }
 
 impl RecentTimeouts {
-    /// A call for this user was given up.
+    /// Records a timeout of a call for this user.
     pub fn record(&self, user: UserId, now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(user, now);
     }
 
-    /// Whether one was given up since then.
+    /// Returns whether a call for this user has timed out after `began`.
     pub fn any_since(&self, user: UserId, began: Instant) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(user).is_some_and(|at| at > began)
     }
@@ -40,10 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_those_who_waited_meanwhile_are_spared() {
-        let (silences, ada, bob) = (RecentTimeouts::default(), UserId::new(), UserId::new());
+    fn a_timeout_counts_for_earlier_requests_of_the_same_user() {
+        let (timeouts, ada, bob) = (RecentTimeouts::default(), UserId::new(), UserId::new());
         let (before, at) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-        silences.record(ada, at);
-        assert!(silences.any_since(ada, before) && !silences.any_since(ada, at) && !silences.any_since(bob, before));
+        timeouts.record(ada, at);
+        assert!(timeouts.any_since(ada, before) && !timeouts.any_since(ada, at) && !timeouts.any_since(bob, before));
     }
 }

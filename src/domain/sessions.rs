@@ -1,8 +1,8 @@
-//! Sessions: begun by a sign-in, carried on by refresh tokens, ended by their holder, their owner, or a change of the account.
+//! Sessions: started by a sign-in, continued by refresh tokens, ended by a logout, by their owner, or by a change of the account.
 //!
-//! A session lives while its record is there and the account's password is of the session's version, or names the session as
-//! the one that outlived its last change. So a changed password and a deleted account end sessions with the one update that
-//! they are; that the records are deleted afterwards is cleaning up.
+//! A session is active while its record exists and its password version is the account's, or the account names it as the session
+//! that the last change of password kept. So changing the password or deleting the account ends sessions with one update;
+//! deleting the records afterwards is cleanup.
 
 mod refresh;
 pub mod session_cache;
@@ -26,53 +26,54 @@ use crate::{
     store::{Account, PasswordState, Session, StoreError},
 };
 
-/// A session ends after this however much it is used.
+/// Maximum lifetime of a session, however often it is refreshed.
 const MAX_SESSION_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Sessions that an account may have: where a sign-in makes more, those go that were not used for longest.
+/// Maximum number of sessions of an account. A further sign-in ends the one unused for longest.
 const MAX_SESSIONS: u32 = 1000;
-/// Characters that are kept of a `User-Agent`.
+/// Characters of a `User-Agent` that are stored.
 const MAX_DEVICE_CHARS: usize = 200;
 
-/// A sign-in: what a client keeps.
+/// Tokens of a sign-in, for the client.
 #[derive(Debug)]
 pub struct SignedIn {
     /// The user who signed in.
     pub user: User,
     /// The access token.
     pub token: SecretString,
-    /// How long the access token lives.
+    /// Lifetime of the access token.
     pub expires_in: Duration,
     /// The refresh token, good for one exchange.
     pub refresh_token: SecretString,
-    /// How long the session lives unless it is refreshed.
+    /// Lifetime of the session unless it is refreshed.
     pub refresh_expires_in: Duration,
 }
 
-/// Why a refresh token does nothing.
+/// Why a refresh token is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// Not a refresh token of this service, or not one of the session that it names.
+    /// The text is not a refresh token, or its session did not issue it.
     #[error("the refresh token is not valid")]
     Invalid,
-    /// It was exchanged a moment ago, and its child is in use or was given to another client. The session goes on.
+    /// The token was exchanged a moment ago, and its successor is in use or was given to another client. The session stays
+    /// active.
     #[error("the refresh token was exchanged already")]
     Spent,
-    /// Its session is over: signed out, expired, or ended because a token was used twice or the password was changed.
+    /// The session was ended or has expired.
     #[error("the session has ended")]
     Ended,
-    /// There are no accounts here.
+    /// Local accounts are disabled.
     #[error(transparent)]
     NoLocalAccount(#[from] NoLocalAccount),
-    /// Too many from there.
+    /// Too many refreshes from the client's networks.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// Not known whether it happened; the same token can be tried again.
+    /// It is not known whether the token was exchanged; the client can send it again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Valet {
-    /// Begins a session of the account as it was read, and ends the longest unused beyond [`MAX_SESSIONS`].
+    /// Starts a session of the account, and ends those unused for longest beyond [`MAX_SESSIONS`].
     pub(super) async fn start_session(
         &self,
         account: Account,
@@ -86,7 +87,7 @@ impl Valet {
             id,
             user,
             device: client.device.as_deref().and_then(device_name),
-            // Where the password was changed since, the session is dead from its beginning.
+            // If the password was changed after the account was read, the session is never active.
             password_version: Some(account.password.version),
             created_at: now,
             last_used_at: now,
@@ -101,14 +102,15 @@ impl Valet {
         self.store.sessions.insert(&session).await?;
         match self.store.sessions.delete_unused_beyond(user, MAX_SESSIONS).await {
             Ok(0) => {}
-            Ok(count) => audit!("sessions_ended", %user, count, "the longest unused of too many sessions ended"),
-            // The next sign-in does it.
-            Err(error) => tracing::warn!(%user, %error, "failed to delete the longest unused sessions"),
+            Ok(count) => audit!("sessions_ended", %user, count, "ended the sessions unused for longest"),
+            // The next sign-in retries.
+            Err(error) => tracing::warn!(%user, %error, "failed to delete the sessions unused for longest"),
         }
-        Ok((self.signed_in(account.user, &token, session.expires_at, now)?, id))
+        Ok((self.issue_tokens(account.user, &token, session.expires_at, now)?, id))
     }
 
-    /// Who holds this access token, if its session goes on. A session that ended elsewhere is noticed within
+    /// Returns the caller of an access token whose session is active. An end on another server takes effect within
+    /// [`session_cache::SessionCache::TTL`], one on this server at once.
     /// [`session_cache::SessionCache::TTL`], one that ended here at once.
     ///
     /// # Errors
@@ -129,12 +131,12 @@ impl Valet {
             TokenIssuer::Provider(key) => return self.authenticate_with_provider(token, &key, now).await,
         }
         let caller = self.tokens.verify(token, now)?;
-        // Ours come from a session.
+        // A local access token always belongs to a session.
         let TokenOrigin::Session(session) = caller.origin else { return Err(TokenError::Invalid.into()) };
         if self.is_session_active(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::SessionEnded) }
     }
 
-    /// Whether a session is this user's and lives.
+    /// Returns whether a session belongs to this user and is active.
     pub(super) async fn is_session_active(
         &self,
         user: UserId,
@@ -151,7 +153,7 @@ impl Valet {
         Ok(self.session_cache.insert(user, session, alive, asked))
     }
 
-    /// A user's sessions, the newest first.
+    /// Returns a user's active sessions, the newest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -170,28 +172,28 @@ impl Valet {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
             self.session_cache.mark_ended(user, id, Instant::now());
-            audit!("session_ended", %user, session = %id, "session ended by its owner");
+            audit!("session_ended", %user, session = %id, "the owner ended a session");
         } else {
-            audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
+            audit!("session_not_found", %user, session = %id, "request to end a session that does not exist or belongs to another user");
         }
         Ok(ended)
     }
 
-    /// Cleans up behind a changed password of this version, which has ended every session but `kept`.
+    /// Deletes the sessions that a change of password to this version has ended: all except `kept`.
     pub(super) async fn clear_outdated_sessions(&self, user: UserId, version: i64, kept: Option<SessionId>) {
         self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_outdated(user, version, kept).await;
         log_cleared(user, deleted);
     }
 
-    /// Cleans up behind a deleted account, whose sessions have ended with it.
+    /// Deletes the sessions of a deleted account.
     pub(super) async fn clear_sessions(&self, user: UserId) {
         self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_all(user).await;
         log_cleared(user, deleted);
     }
 
-    fn signed_in(
+    fn issue_tokens(
         &self,
         user: User,
         token: &RefreshToken,
@@ -200,7 +202,7 @@ impl Valet {
     ) -> Result<SignedIn, StoreError> {
         let session = SessionEnd { id: token.session(), at: expires_at };
         let access = self.tokens.issue(user.id, session, now);
-        let (access, expires_in) = access.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
+        let (access, expires_in) = access.ok_or(StoreError::Credentials { reason: "failed to sign a token".to_owned() })?;
         Ok(SignedIn {
             user,
             token: access,
@@ -211,8 +213,8 @@ impl Valet {
     }
 }
 
-/// Whether the account's password lets the session live. Sessions of before they had a version live until its first change by
-/// a program that records the time of it.
+/// Returns whether the account's password leaves the session active. A session from a release without password versions stays
+/// active until a release with them changes the password.
 fn is_active(session: &Session, password: &PasswordState) -> bool {
     let is_current = match session.password_version {
         Some(version) => version == password.version,
@@ -221,10 +223,10 @@ fn is_active(session: &Session, password: &PasswordState) -> bool {
     is_current || password.kept_session == Some(session.id)
 }
 
-/// Sessions that are dead are deleted by and by where this has failed: they expire.
+/// Logs the outcome of deleting ended sessions. Records that could not be deleted expire.
 fn log_cleared(user: UserId, deleted: Result<u64, StoreError>) {
     match deleted {
-        Ok(count) => audit!("sessions_ended", %user, count, "sessions ended"),
+        Ok(count) => audit!("sessions_ended", %user, count, "ended sessions"),
         Err(error) => tracing::warn!(%user, %error, "failed to delete the records of ended sessions"),
     }
 }
@@ -233,7 +235,7 @@ fn no_randomness(error: NoRandomness) -> StoreError {
     StoreError::Credentials { reason: error.to_string() }
 }
 
-/// A client's name for itself, fit to be shown: no control characters, and no more than a line of it.
+/// Returns the client's name in displayable form: one line without control characters, shortened.
 fn device_name(user_agent: &str) -> Option<String> {
     let plain: String = user_agent.chars().map(|c| if c.is_control() || c == '\u{fffd}' { ' ' } else { c }).collect();
     let name: String = plain.trim().chars().take(MAX_DEVICE_CHARS).collect();

@@ -1,8 +1,8 @@
-//! Places of a bounded number, shared so that no holder takes them all.
+//! A bounded number of permits, shared fairly: no holder can take all of them.
 //!
-//! The rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
-//! IEEE/ACM Transactions on Networking 6(2), 1998): a holder may have as many places as are free. One alone gets half of them, two
-//! get a third each, and one that has none gets one while any is free.
+//! The rule is dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
+//! IEEE/ACM Transactions on Networking 6(2), 1998): a holder may have as many permits as are free. A single holder gets half of
+//! them, two get a third each, and a holder without any gets one while any is free.
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Places, and who holds how many.
+/// Permits, and how many each holder has.
 #[derive(Debug)]
 pub struct Shares<K> {
     total: usize,
-    /// A holder may have the free places divided by this.
+    /// A holder may have the number of free permits divided by this.
     divisor: usize,
     held: Mutex<Held<K>>,
 }
@@ -22,11 +22,11 @@ pub struct Shares<K> {
 #[derive(Debug)]
 struct Held<K> {
     sum: usize,
-    /// Has only those who hold something, so it is no larger than `sum`.
+    /// Contains only holders that have some, so it is no larger than `sum`.
     by_holder: HashMap<K, usize>,
 }
 
-/// Places that are held until this is dropped.
+/// Permits of one holder, released when this is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash + Copy> {
     shares: Arc<Shares<K>>,
@@ -35,27 +35,27 @@ pub struct Share<K: Eq + Hash + Copy> {
 }
 
 impl<K: Eq + Hash + Copy> Shares<K> {
-    /// That many places, all free, of which a holder may have as many as are free.
+    /// Creates `total` free permits; a holder may have as many as are free.
     #[must_use]
     pub fn new(total: usize) -> Arc<Self> {
         Self::divided(total, 1)
     }
 
-    /// That many places, all free, of which a holder may have the free ones divided by `divisor`, or one: one alone gets a
-    /// `divisor + 1`th of all.
+    /// Creates `total` free permits; a holder may have the number of free ones divided by `divisor`, or one. A single holder gets
+    /// one in `divisor + 1` of all.
     #[must_use]
     pub fn divided(total: usize, divisor: usize) -> Arc<Self> {
         Arc::new(Self { total, divisor, held: Mutex::new(Held { sum: 0, by_holder: HashMap::new() }) })
     }
 
-    /// Takes `count` places, or `None` of them when the holder would have more than are left free.
+    /// Takes `count` permits. `None` if the holder would have more than the rule allows.
     #[must_use]
     pub fn take(self: &Arc<Self>, holder: K, count: usize) -> Option<Share<K>> {
         let mut share = Share { shares: self.clone(), holder, count: 0 };
         share.grow(count).then_some(share)
     }
 
-    /// Places that are taken.
+    /// Returns the number of permits that are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.lock().sum
@@ -67,7 +67,7 @@ impl<K: Eq + Hash + Copy> Shares<K> {
 }
 
 impl<K: Eq + Hash + Copy> Share<K> {
-    /// Takes `more` places besides; `false` and none of them when the holder would have more than are left free.
+    /// Takes `more` permits. Returns `false`, and takes none, if the holder would have more than the rule allows.
     pub fn grow(&mut self, more: usize) -> bool {
         let mut held = self.shares.lock();
         let mine = held.by_holder.get(&self.holder).copied().unwrap_or(0);
@@ -85,7 +85,7 @@ impl<K: Eq + Hash + Copy> Share<K> {
         true
     }
 
-    /// Places that are held.
+    /// Returns the number of permits in this share.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
@@ -122,11 +122,11 @@ mod tests {
             for holder in 0..3 {
                 greedy.extend(all_that_fit(&shares, holder));
                 let free = total - shares.taken();
-                assert!(holder > 0 || greedy.len() == total.div_ceil(2), "one alone has half: {} of {total}", greedy.len());
+                assert!(holder > 0 || greedy.len() == total.div_ceil(2), "a single holder has half: {} of {total}", greedy.len());
                 assert_eq!(shares.take(200, 1).is_some(), free > 0, "{holder} of {total}");
             }
             drop(greedy);
-            assert_eq!((shares.taken(), shares.lock().by_holder.len()), (0, 0), "nothing is kept of those who left");
+            assert_eq!((shares.taken(), shares.lock().by_holder.len()), (0, 0), "holders without permits are removed");
         }
     }
 
@@ -138,8 +138,8 @@ mod tests {
             taken.push((network, user));
         }
         assert_eq!(taken.len(), 1024 / 3);
-        assert!(networks.take(1, 1).is_some() && users.take(2, 1).is_some(), "a colleague in the office");
-        assert!(Shares::divided(1, 2).take(1_u8, 1).is_some(), "the first always");
+        assert!(networks.take(1, 1).is_some() && users.take(2, 1).is_some(), "another user of the same network");
+        assert!(Shares::divided(1, 2).take(1_u8, 1).is_some(), "the first permit is always granted");
     }
 
     #[test]

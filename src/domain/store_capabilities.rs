@@ -1,7 +1,7 @@
-//! What the object store is known to enforce, and what follows: which uploads are issued, and whether an object is final where
+//! Known capabilities of the object store, and their consequences: which uploads are issued, and whether an object is final where
 //! a client put it or is copied at confirm.
 //!
-//! `capability_probing` finds it out. Until the first probe has succeeded no upload is issued that some store does not take
+//! `capability_probing` updates them. Until the first probe has succeeded, no upload is issued that some store does not take
 //! safely, and every confirmed object is copied.
 
 use std::{
@@ -105,7 +105,7 @@ impl UnsignedHeaders {
     }
 }
 
-/// What a store enforces of presigned requests.
+/// Guarantees of a store about presigned requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreCapabilities {
     /// Refuses a second PUT under `if-none-match: *`, also one that overlaps the first or that an unsigned header makes a copy.

@@ -1,8 +1,8 @@
-//! Throttling: how often one account, network or user may do a thing. Each server counts for itself, in bounded memory.
+//! Rate limits of accounts, networks and users. Each server counts for itself, in bounded memory.
 //!
-//! Networks are counted at every width that one customer may have, so that hopping between addresses gains little. Wrong passwords are
-//! counted by account and network together, so that they cost their sender's network first, and by account; `known_networks` keeps the
-//! owner's way in.
+//! Networks are counted at every prefix length that one customer may have, so that switching between addresses gains little.
+//! Wrong passwords are counted by account and network together, so that they use up their sender's limit first, and by account;
+//! `known_networks` keeps the account accessible to its owner.
 
 mod limit;
 
@@ -21,10 +21,10 @@ use crate::{
     store::request_origin,
 };
 
-/// Calls that end sessions, by one session from one network, beyond `RATE_LIMIT_CALLS`.
+/// Calls that end sessions, by one session from one network, allowed in addition to `RATE_LIMIT_CALLS`.
 const SESSION_ENDING: Rate = Rate::new(10, 60);
 
-/// The names of the limits, as refusals give them.
+/// Names of the limits in refusals.
 pub mod names {
     /// `RATE_LIMIT_SIGNUP`
     pub const SIGNUP: &str = "signup";
@@ -48,39 +48,39 @@ pub mod names {
     pub const S3: &str = "s3";
 }
 
-/// The client of a request, as far as the request tells.
+/// Client of a request.
 #[derive(Debug, Clone)]
 pub struct ClientInfo {
-    /// The address of the client, or of the last proxy that is not ours.
+    /// Address of the client, or of the last proxy that is not trusted.
     pub address: IpAddr,
-    /// The client's name for itself.
+    /// `User-Agent` of the client.
     pub device: Option<String>,
 }
 
 impl ClientInfo {
-    /// Whose work it is that this client asks for.
+    /// Returns the holder of work for this client.
     #[must_use]
     pub fn holder(&self, user: Option<UserId>) -> RequestOrigin {
         RequestOrigin { site: NetworkPrefix::site(self.address), user }
     }
 }
 
-/// Too often.
+/// A rate limit is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests: {limit}")]
 pub struct Throttled {
-    /// Which limit, one of [`names`].
+    /// Name of the limit, one of [`names`].
     pub limit: &'static str,
     /// Its rate.
     pub rate: Rate,
-    /// How long to wait.
+    /// Time until the call is allowed.
     pub retry_after: Duration,
 }
 
-/// An account by the digest of its address, whether it exists or not.
+/// Digest of an account's address, whether the account exists or not.
 type AccountKey = [u8; 16];
 
-/// All limits; `None` where they are off.
+/// All limits; `None` if they are off.
 #[derive(Debug)]
 pub struct Throttle(Option<Limits>);
 
@@ -101,20 +101,20 @@ struct Limits {
     s3: UserLimit,
 }
 
-/// The history of the address that a password is tried from.
+/// History of the address that an attempt comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressHistory {
-    /// Nothing: counted for the address, the networks it is in, and the account.
+    /// No sign-in is known: counted for the address, its networks, and the account.
     Unknown,
-    /// The account was signed in to from its /24 or /48: not counted for the account.
+    /// The account was signed in to from the same /24 or /48: not counted for the account.
     KnownSite,
-    /// The account was signed in to from the address itself, or its /64: counted for that alone, so that neighbours use up none
-    /// of its tries.
+    /// The account was signed in to from the same address or /64: counted for that only, so that neighbours do not use up its
+    /// attempts.
     KnownHost,
 }
 
 impl Throttle {
-    /// From the settings.
+    /// Creates the limits from the settings.
     #[must_use]
     pub fn new(config: &config::RateLimits) -> Self {
         Self(config.on.then(|| Limits {
@@ -142,7 +142,7 @@ impl Throttle {
         self.check(|limits, now| limits.signup.take_from((), client.address, now))
     }
 
-    /// Counts a login, or another call that proves a password.
+    /// Counts a login, or another call with a password.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -150,10 +150,11 @@ impl Throttle {
         self.check(|limits, now| limits.login.take_from((), client.address, now))
     }
 
-    /// Counts a try of an account's password: as wrong until it is known, so that a thousand at once are counted, too.
+    /// Counts an attempt at an account's password as wrong until the result is known, so that concurrent attempts are counted
+    /// too.
     ///
     /// # Errors
-    /// [`Throttled`]; not audited, since the caller may try again with another history.
+    /// [`Throttled`]; not audited, because the caller may count the attempt with another history.
     pub fn count_attempt(
         &self,
         email: &Email,
@@ -174,7 +175,7 @@ impl Throttle {
         Ok(LoginAttempt(Some((limits, AttemptKey::Address { account, address: client.address, history }))))
     }
 
-    /// Counts a try of the password by a caller who is signed in: whoever stole a session can use up that session's tries alone.
+    /// Counts an attempt at the password by a caller who is signed in. A thief of a session uses up only that session's attempts.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -183,8 +184,8 @@ impl Throttle {
         Ok(LoginAttempt(self.0.as_ref().map(|limits| (limits, AttemptKey::Session(session)))))
     }
 
-    /// Counts a call that proves a user's password besides logins: changing it, deleting the account. By session, as wrong
-    /// passwords are: the tries of a stolen one leave those of the others.
+    /// Counts a call with the user's password other than a login: changing it, or deleting the account. Counted by session like
+    /// wrong passwords, so that a stolen session leaves the others' calls.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -192,7 +193,7 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a logout: apart from refreshes, so that a flood of those blocks no logout.
+    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -200,8 +201,8 @@ impl Throttle {
         self.check(|limits, now| limits.logout.take_from((), client.address, now))
     }
 
-    /// Counts a call that ends sessions and that a limit or a bound of its user has refused: by session and network. So neither a
-    /// flood in the user's name nor a stolen session used elsewhere keeps the owner from ending it.
+    /// Counts a call that ends sessions and that a limit of its user has refused, by session and network. Neither a flood in the
+    /// user's name nor a stolen session used elsewhere keeps the owner from ending it.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -226,7 +227,7 @@ impl Throttle {
         self.check(|limits, now| limits.calls.take(user, 1, now))
     }
 
-    /// Counts uploads issued at once.
+    /// Counts uploads issued in one call.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -234,7 +235,7 @@ impl Throttle {
         self.check(|limits, now| limits.upload.take(user, count, now))
     }
 
-    /// Counts URLs signed at once.
+    /// Counts URLs signed in one call.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -242,7 +243,7 @@ impl Throttle {
         self.check(|limits, now| limits.urls.take(user, count, now))
     }
 
-    /// Counts objects that S3 is asked about at once.
+    /// Counts calls to S3 that one request makes.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -258,29 +259,29 @@ impl Throttle {
 
 /// Audits a refusal.
 pub(super) fn audit_refusal(throttled: &Throttled) {
-    audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "too many requests");
+    audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "refused a call beyond a rate limit");
 }
 
-/// Where a guess was counted.
+/// The limits in which an attempt was counted.
 #[derive(Debug, Clone, Copy)]
 enum AttemptKey {
     Address { account: AccountKey, address: IpAddr, history: AddressHistory },
     Session(SessionId),
 }
 
-/// A try of a password that is counted as wrong unless [`LoginAttempt::succeeded`] or [`LoginAttempt::cancel`] follows.
+/// An attempt at a password, counted as wrong unless [`LoginAttempt::succeeded`] or [`LoginAttempt::cancel`] is called.
 #[must_use]
 #[derive(Debug)]
 pub struct LoginAttempt<'a>(Option<(&'a Limits, AttemptKey)>);
 
 impl LoginAttempt<'_> {
-    /// One that is not counted.
+    /// Returns an attempt that is not counted.
     pub fn untracked() -> Self {
         Self(None)
     }
 
-    /// It was right: the counts of this host or session start anew, and so does the account's where the try was counted for it. What
-    /// others in the wider network have tried stands.
+    /// Resets the counts of the host or session, and the account's if the attempt was counted for it. Other attempts from the
+    /// wider network stay counted.
     pub fn succeeded(self) {
         let Some((limits, counted)) = self.0 else { return };
         match counted {
@@ -297,7 +298,7 @@ impl LoginAttempt<'_> {
         }
     }
 
-    /// It was not looked at.
+    /// Takes the count back: the password was not verified.
     pub fn cancel(&self) {
         let Some((limits, counted)) = self.0 else { return };
         match counted {

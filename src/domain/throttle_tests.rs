@@ -32,7 +32,7 @@ fn many_at_once_are_all_or_none_and_never_impossible() {
 }
 
 #[test]
-fn a6_what_was_not_wrong_is_not_held_against_anybody() {
+fn a6_correct_and_cancelled_attempts_do_not_count() {
     let limit = Limit::new("x", Rate::new(2, 60));
     let start = Instant::now();
     for _ in 0..5 {
@@ -132,7 +132,7 @@ async fn a_network_does_four_times_what_its_users_may() {
             assert_eq!(
                 (0..100).filter(|_| count(&throttle, UserId::new()).is_ok()).count(),
                 30,
-                "what a refusal counted is given back"
+                "a refusal takes its counts back"
             );
         })
         .await;

@@ -103,10 +103,10 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     assert_eq!(attribute(head, "http.response.status_code"), "200");
     assert!(!super::app::s3_is_local() || !attribute(head, "aws.request_id").is_empty(), "{head:?}");
     assert_eq!(attribute(named(&calls, "S3.GetObject"), "http.response.status_code"), "206");
-    let moved = named(&calls, "update images");
+    let moved = named(&calls, "findAndModify images");
     for (name, value) in [
         ("db.system.name", "mongodb"),
-        ("db.operation.name", "update"),
+        ("db.operation.name", "findAndModify"),
         ("db.collection.name", "images"),
         ("db.namespace", app.config.mongo.database.as_str()),
         ("server.address", "127.0.0.1"),

@@ -30,7 +30,7 @@ func random() string {
 	return hex.EncodeToString(text)
 }
 
-// A picture nobody has uploaded before: what comes after an image's end is welcome.
+// A picture that was never uploaded before: bytes after the end of an image are accepted.
 func newPicture() ([]byte, *valet.NewUpload) {
 	content, err := os.ReadFile(os.Getenv("VALET_PICTURE"))
 	check(err == nil, err)
@@ -39,7 +39,7 @@ func newPicture() ([]byte, *valet.NewUpload) {
 	return content, valet.NewNewUpload("beach.png", valet.PNG, int64(len(content)), base64.StdEncoding.EncodeToString(digest[:]))
 }
 
-// Sends the bytes as the ticket says, and nothing else.
+// Sends the bytes with the method and the headers of the ticket, and no others.
 func put(ticket *valet.UploadTicket, content []byte) int {
 	check(ticket.Upload != nil, ticket)
 	request, err := http.NewRequest(ticket.Upload.Method, ticket.Upload.Url, bytes.NewReader(content))
@@ -53,7 +53,7 @@ func put(ticket *valet.UploadTicket, content []byte) int {
 	return answer.StatusCode
 }
 
-// What a call was refused with.
+// Returns the status and code of a refused call.
 func problem(err error) valet.Problem {
 	var refused *valet.GenericOpenAPIError
 	check(errors.As(err, &refused), "no problem", err)

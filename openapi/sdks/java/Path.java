@@ -25,7 +25,7 @@ public final class Path {
     private static final HttpClient HTTP = HttpClient.newHttpClient();
 
     private record Picture(byte[] bytes, String sha256) {
-        /** One that nobody has uploaded before: what comes after an image's end is welcome. */
+        /** A picture that was never uploaded before: bytes after the end of an image are accepted. */
         static Picture make() throws Exception {
             byte[] file = Files.readAllBytes(java.nio.file.Path.of(System.getenv("VALET_PICTURE")));
             UUID id = UUID.randomUUID();
@@ -42,7 +42,7 @@ public final class Path {
         }
     }
 
-    /** Sends the bytes as the ticket says, and nothing else. */
+    /** Sends the bytes with the method and the headers of the ticket, and no others. */
     private static int put(PresignedRequest request, byte[] bytes) throws Exception {
         HttpRequest.Builder put = HttpRequest.newBuilder(request.getUrl()).method(request.getMethod(), HttpRequest.BodyPublishers.ofByteArray(bytes));
         request.getHeaders().forEach(put::header);
@@ -57,7 +57,7 @@ public final class Path {
         void run() throws ApiException;
     }
 
-    /** The problem that a call is refused with. */
+    /** Returns the problem of a refused call. */
     private static Problem problem(Call call) throws Exception {
         try {
             call.run();

@@ -34,7 +34,7 @@ function check(bool $holds, mixed $what): void
     }
 }
 
-/** Sends the bytes as the ticket says, and nothing else. */
+/** Sends the bytes with the method and the headers of the ticket, and no others. */
 function put(PresignedRequest $request, string $content): int
 {
     $options = ['headers' => $request->getHeaders(), 'body' => $content, 'http_errors' => false];
@@ -49,7 +49,7 @@ function newPicture(): array
     return [$content, ['file_name' => 'beach.png', 'content_type' => ImageType::PNG, 'size' => strlen($content), 'sha256' => $digest]];
 }
 
-/** The status and code that a call is refused with. */
+/** Returns the status and code of a refused call. */
 function refusal(callable $call): array
 {
     try {

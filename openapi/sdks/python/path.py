@@ -35,12 +35,12 @@ picture = Path(os.environ["VALET_PICTURE"]).read_bytes()
 
 
 def put(request: PresignedRequest, content: bytes) -> int:
-    """Sends the bytes as the ticket says, and nothing else."""
+    """Sends the bytes with the method and the headers of the ticket, and no others."""
     return httpx.request(request.method, request.url, headers=request.headers.to_dict(), content=content).status_code
 
 
 def new_picture() -> tuple[bytes, dict]:
-    """A picture nobody has uploaded before: what comes after an image's end is welcome."""
+    """A picture that was never uploaded before: bytes after the end of an image are accepted."""
     content = picture + uuid.uuid4().bytes
     digest = b64encode(hashlib.sha256(content).digest()).decode()
     return content, {"file_name": "beach.png", "content_type": ImageType.PNG, "size": len(content), "sha256": digest}

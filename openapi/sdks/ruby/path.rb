@@ -11,7 +11,7 @@ def check(holds, what)
   raise what.inspect unless holds
 end
 
-# Sends the bytes as the ticket says, and nothing else.
+# Sends the bytes with the method and the headers of the ticket, and no others.
 def put(request, content)
   url = URI(request.url)
   asked = Net::HTTPGenericRequest.new(request.method, true, true, url, request.headers)
@@ -26,7 +26,7 @@ def new_picture
   [content, { file_name: 'beach.png', content_type: ValetClient::ImageType::PNG, size: content.bytesize, sha256: digest }]
 end
 
-# The problem that a call is refused with.
+# Returns the problem of a refused call.
 def problem
   yield
   raise 'nothing was refused'

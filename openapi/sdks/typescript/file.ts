@@ -1,4 +1,4 @@
-// A picture nobody has uploaded before, and what a client has to say of it.
+// A picture that was never uploaded before, and its declaration.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
@@ -12,13 +12,13 @@ export function required(name: string): string {
 }
 
 export async function newPicture() {
-  // What comes after an image's end is welcome.
+  // Bytes after the end of an image are accepted.
   const bytes = new Uint8Array([...picture, ...crypto.getRandomValues(new Uint8Array(16))]);
   const sha256 = Buffer.from(await crypto.subtle.digest("SHA-256", bytes)).toString("base64");
   return { bytes, declared: { fileName: "beach.png", contentType: "image/png" as const, size: bytes.length, sha256 } };
 }
 
-/** Sends the bytes as the ticket says, and nothing else. */
+/** Sends the bytes with the method and the headers of the ticket, and no others. */
 export async function put(request: { method: string; url: string; headers: Record<string, string> }, bytes: Uint8Array<ArrayBuffer>) {
   const { method, headers } = request;
   const answer = await fetch(request.url, { method, headers, body: bytes });

@@ -7,7 +7,7 @@ import { newCredentials, newPicture, put, url } from "./file.js";
 let token = "";
 client.setConfig({ baseUrl: url, auth: () => token });
 
-// Accounts. What is not acceptable is thrown, as a `Problem`.
+// Accounts. A refused call throws its `Problem`.
 const throwOnError = true;
 const credentials = newCredentials();
 await valet.signUp({ body: credentials, throwOnError });

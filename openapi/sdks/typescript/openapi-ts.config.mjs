@@ -1,4 +1,4 @@
-// `.js` in imports: node runs what tsc made of it, without a bundler.
+// `.js` in imports: node runs the output of tsc without a bundler.
 export default {
   input: "openapi.json",
   output: { path: "client", importFileExtension: ".js" },

@@ -13,24 +13,24 @@ use crate::{
     },
 };
 
-/// Objects that are removed at once.
+/// Concurrent removals.
 const MAX_CONCURRENT: usize = 8;
-/// How long one pass may go on from page to page, and take in all: the next pass goes on, and the lease is longer.
+/// How long one pass continues from page to page; the next pass resumes.
 const LISTING_DEADLINE: Duration = Duration::from_secs(20);
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(40);
 
-/// What was found.
+/// Result of removing leftovers.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
-    /// Objects and uploads that are gone.
+    /// Objects and uploads that were removed.
     pub removed: u64,
     /// Objects whose versions the store retains.
     pub retained: u64,
-    /// Bytes of the largest of them.
+    /// Size of the largest of them in bytes.
     pub largest: u64,
-    /// Why one could not be removed. All the others were.
+    /// Failure to remove one; the others were removed.
     failed: Option<StoreError>,
-    /// Whether the time was over before the listings were.
+    /// Whether the time ended before the listings.
     is_cut: bool,
 }
 
@@ -40,7 +40,7 @@ impl Leftovers {
         self.is_cut
     }
 
-    fn note(&mut self, removed: Result<PurgeOutcome, StoreError>) {
+    fn record(&mut self, removed: Result<PurgeOutcome, StoreError>) {
         match removed {
             Ok(PurgeOutcome::Removed) => self.removed += 1,
             Ok(PurgeOutcome::Hidden) => self.retained += 1,
@@ -52,35 +52,35 @@ impl Leftovers {
         }
     }
 
-    /// How far the removal came; `Partial` where something was removed and there may be more.
+    /// Returns the extent of the removal; `Partial` if objects were removed and there may be more.
     ///
     /// # Errors
-    /// Why an object is still there.
-    pub(super) fn end(self) -> Result<Removal, StoreError> {
+    /// [`StoreError`] if an object remains.
+    pub(super) fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),
             None if self.retained > 0 => Err(StoreError::ObjectsRemain { objects: self.retained }),
             None if self.is_cut && self.removed > 0 => Ok(Removal::Partial),
-            None if self.is_cut => Err(StoreError::ObjectsTimeout { operation: "listing what an account left" }),
+            None if self.is_cut => Err(StoreError::ObjectsTimeout { operation: "listing an account's leftovers" }),
             None => Ok(Removal::Complete),
         }
     }
 }
 
 impl Valet {
-    /// Removes what lies under the user's prefixes at keys of Valet's form. Keys of any other form are another program's.
+    /// Removes objects under the user's prefixes at keys of Valet's form. Keys of another form belong to another program.
     ///
     /// # Errors
-    /// [`StoreError`] when the bucket could not be listed.
+    /// [`StoreError`] if the bucket could not be listed.
     pub(super) async fn remove_leftovers_within_deadline(&self, user: UserId) -> Result<Leftovers, StoreError> {
         let removed = tokio::time::timeout(REMOVAL_DEADLINE, self.remove_all_leftovers(user)).await;
-        removed.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "removing what an account left" }))
+        removed.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "removing an account's leftovers" }))
     }
 
     async fn remove_all_leftovers(&self, user: UserId) -> Result<Leftovers, StoreError> {
         let (mut leftovers, ends) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
         for prefix in ObjectKey::user_prefixes(user) {
-            // Uploads first: their completion would bring an object back.
+            // Uploads first, because completing one would create an object again.
             let mut next = None;
             while let Some(page) = self.objects.upload_page(&prefix, next).await? {
                 self.abort_leftover_uploads(user, page.uploads, &mut leftovers).await;
@@ -92,17 +92,17 @@ impl Valet {
             let mut next = None;
             loop {
                 let page = self.objects.list_page(&prefix, next).await?;
-                let ours = page.objects.iter().filter(|object| is_of(user, &object.key));
+                let ours = page.objects.iter().filter(|object| belongs_to(user, &object.key));
                 leftovers.largest = ours.map(|object| object.size).fold(leftovers.largest, u64::max);
                 let keys = page.objects.into_iter().map(|object| object.key).collect();
-                // Of those that the store retains, the versions are listed below.
+                // Retained objects are counted by their versions, which are listed below.
                 for purged in self
                     .purge_leftover_objects(user, keys)
                     .await
                     .into_iter()
                     .filter(|purged| !matches!(purged, Ok(PurgeOutcome::Hidden)))
                 {
-                    leftovers.note(purged);
+                    leftovers.record(purged);
                 }
                 next = page.next;
                 if next.is_none() || leftovers.is_cut(ends) {
@@ -112,7 +112,7 @@ impl Valet {
             let mut next = None;
             while let Some(page) = self.objects.version_page(&prefix, next).await? {
                 for purged in self.purge_leftover_objects(user, page.keys).await {
-                    leftovers.note(purged);
+                    leftovers.record(purged);
                 }
                 next = page.next;
                 if next.is_none() || leftovers.is_cut(ends) {
@@ -124,21 +124,21 @@ impl Valet {
     }
 
     async fn abort_leftover_uploads(&self, user: UserId, uploads: Vec<ListedUpload>, leftovers: &mut Leftovers) {
-        let ours = uploads.into_iter().filter(|upload| is_of(user, &upload.key));
+        let ours = uploads.into_iter().filter(|upload| belongs_to(user, &upload.key));
         let abort = |upload: ListedUpload| {
             async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| PurgeOutcome::Removed) }.boxed()
         };
         let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(MAX_CONCURRENT).collect().await;
-        aborted.into_iter().for_each(|aborted| leftovers.note(aborted));
+        aborted.into_iter().for_each(|aborted| leftovers.record(aborted));
     }
 
     async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<PurgeOutcome, StoreError>> {
-        let ours = keys.into_iter().filter(|key| is_of(user, key));
+        let ours = keys.into_iter().filter(|key| belongs_to(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
         stream::iter(ours).map(purge).buffer_unordered(MAX_CONCURRENT).collect().await
     }
 }
 
-fn is_of(user: UserId, key: &ObjectKey) -> bool {
+fn belongs_to(user: UserId, key: &ObjectKey) -> bool {
     key.owner().is_some_and(|owner| owner.user == user)
 }

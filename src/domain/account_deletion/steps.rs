@@ -1,23 +1,23 @@
-//! The steps of deleting one account. Each step goes on past the failures of those before it.
+//! The steps of deleting one account. Each step is taken even if earlier ones failed.
 
 use time::{Duration, OffsetDateTime};
 
-use super::{DELETION_MEMORY, RETRY_DELAY, leftovers::Leftovers};
+use super::{RETRY_DELAY, leftovers::Leftovers};
 use crate::{
-    domain::{Valet, removal::Removal, reservations},
+    domain::{Valet, credentials::oidc_tokens::DELETION_MEMORY, removal::Removal, reservations},
     model::{OPENING_GRACE, UserId},
     store::{Deletion, RemainingImage, StoreError},
 };
 
-/// Images that are taken in one pass at an account.
+/// Images per pass over an account.
 const IMAGES_PER_PASS: u32 = 100;
-/// The longest between two looks at an account whose tombstones wait.
+/// Maximum delay between two passes over an account whose tombstones wait.
 const MAX_WAIT: Duration = Duration::days(1);
 
-/// How a deletion goes on.
+/// When a deletion continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// At once: something was done, and there may be more.
+    /// At once: a step made progress, and there may be more.
     More,
     /// Not before this time.
     Wait(OffsetDateTime),
@@ -34,14 +34,14 @@ struct PassResult {
 }
 
 impl PassResult {
-    fn note(&mut self, user: UserId, step: Result<Step, StoreError>) {
+    fn record(&mut self, user: UserId, step: Result<Step, StoreError>) {
         match step {
             Ok(Step::More) => self.has_more = true,
             Ok(Step::Wait(until)) => self.until = Some(self.until.map_or(until, |earlier| earlier.min(until))),
             Ok(Step::Done) => {}
             Err(error) => {
                 tracing::debug!(%user, %error, "failed to take a step of the deletion of an account");
-                // What passes by itself is reported before what does not: the next pass may come further.
+                // Temporary failures take precedence over permanent ones: the next pass may get further.
                 if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
                     self.failed = Some(error);
                 }
@@ -49,8 +49,8 @@ impl PassResult {
         }
     }
 
-    /// As long as something is done, a failure of another step waits for no longer pause.
-    fn end(self) -> Result<Step, StoreError> {
+    /// A step that made progress outweighs failures of others, so the next pass is not delayed.
+    fn finish(self) -> Result<Step, StoreError> {
         match (self.has_more, self.failed, self.until) {
             (true, _, _) => Ok(Step::More),
             (false, Some(error), _) => Err(error),
@@ -64,23 +64,23 @@ impl Valet {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
-        pass.note(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
-        pass.note(user, self.end_sessions(user).await);
-        pass.note(user, self.end_openings(deletion, now).await);
-        // After the openings: no image comes after this.
-        pass.note(user, self.tombstone_images(user, now).await);
+        pass.record(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
+        pass.record(user, self.end_sessions(user).await);
+        pass.record(user, self.end_openings(deletion, now).await);
+        // After the openings are closed, no image can be inserted.
+        pass.record(user, self.tombstone_images(user, now).await);
         if pass.has_more {
-            return pass.end();
+            return pass.finish();
         }
         let left = self.end_records(deletion, now).await;
         let (is_empty, is_hindered) = match &left {
             Ok(left) => (left.is_empty(), left.iter().any(|record| record.failures > 0)),
             Err(_) => (false, true),
         };
-        pass.note(user, left.map(|left| wait_for(&left, now)));
-        // While tombstones end by themselves, the sweeper removes what they name.
+        pass.record(user, left.map(|left| wait_for(&left, now)));
+        // While tombstones end without failures, the sweeper removes their objects.
         if is_empty || is_hindered {
-            pass.note(user, self.remove_leftovers(deletion, now).await);
+            pass.record(user, self.remove_leftovers(deletion, now).await);
         }
         if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
@@ -89,10 +89,10 @@ impl Valet {
                 return Ok(Step::Wait(remembered));
             }
         }
-        pass.end()
+        pass.finish()
     }
 
-    /// Again: a sign-in that was under way when the account was claimed may have left one.
+    /// Deletes sessions again, because a sign-in that ran during the claim may have left one.
     async fn end_sessions(&self, user: UserId) -> Result<Step, StoreError> {
         if self.store.sessions.has_any(user).await? {
             self.store.sessions.delete_all(user).await?;
@@ -100,8 +100,8 @@ impl Valet {
         Ok(Step::Done)
     }
 
-    /// Ends what counts the account's uploads beside its images. Counters or entries that cannot be read are made anew: they would
-    /// keep tombstones from being settled.
+    /// Closes the entries that count the account's uploads beside its images. Unreadable counters or entries are replaced,
+    /// because they would keep tombstones from being settled.
     async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let done = match self.close_entries(deletion, now).await {
@@ -113,7 +113,7 @@ impl Valet {
         };
         match done {
             Err(error) if !error.is_passing() => {
-                tracing::warn!(%user, %error, "failed to settle the reservations of a deleted account; they are counted anew");
+                tracing::warn!(%user, %error, "failed to settle the reservations of a deleted account; counting them again");
                 self.store.users.discard_entries(user).await?;
                 self.store.recount(user, now).await?;
                 Ok(Step::Done)
@@ -122,8 +122,7 @@ impl Valet {
         }
     }
 
-    /// A server that had reserved before the claim may insert its image still: its place is taken. Steps that are announced
-    /// are finished.
+    /// Closes openings, so that a server that reserved before the claim cannot insert its image, and finishes announced steps.
     async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let openings = self.store.users.find_openings(user).await?;
@@ -136,15 +135,15 @@ impl Valet {
         }
         let held = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
         let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
-        match self.settle_legacy_holds(held, now).await? {
-            (_, true) => Ok(Step::More),
-            // A server of the former version may insert an image of one still.
-            (_, false) if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
-            (_, false) => Ok(Step::Done),
+        match self.settle_legacy_holds(held, now).await?.has_changed {
+            true => Ok(Step::More),
+            // A server of an earlier release may still insert an image of a hold.
+            false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
+            false => Ok(Step::Done),
         }
     }
 
-    /// Images become tombstones, whatever their states are and whether their records can be read.
+    /// Makes tombstones of all images, in any state and even if their records cannot be read.
     async fn tombstone_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
         let found = self.store.images.find_live_owned(user, IMAGES_PER_PASS).await?;
         if found.is_empty() {
@@ -160,7 +159,7 @@ impl Valet {
             Err(error) => return Err(error),
         };
         let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));
-        // The tombstones' sweep removes what they name.
+        // Sweeping the tombstones removes their objects.
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
         let buried = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {
@@ -171,47 +170,46 @@ impl Valet {
         }
     }
 
-    /// The records that are left. Those that no sweep can end go once no URL of theirs is alive.
+    /// Returns the remaining records. Unreadable ones are removed once no URL of theirs is alive.
     async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
         let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
         self.store.images.schedule_owned_tombstones(deletion.user, &left, now).await?;
         let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
-        if largest.is_some_and(|bytes| now >= self.quiet_after_deletion(deletion, bytes)) {
+        if largest.is_some_and(|bytes| now >= self.arrivals_end_after_deletion(deletion, bytes)) {
             self.store.images.purge_owned_unreadable(deletion.user, &left, now).await?;
             left.retain(|record| record.id.is_some());
         }
         Ok(left)
     }
 
-    /// From when on nothing can arrive through a URL that was signed before the account was claimed, for an upload of so many
-    /// bytes.
-    fn quiet_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
+    /// Returns the time after which no URL that was signed before the claim can bring an upload of `bytes`.
+    fn arrivals_end_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
         deletion.at + self.uploads.url_ttl + self.grace(bytes)
     }
 
-    /// What lies in the bucket without a record is removed, and looked for again when no URL can bring it back.
+    /// Removes objects without a record, and again when no URL can write them anymore.
     async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let found = self.remove_leftovers_within_deadline(deletion.user).await?;
         let Leftovers { removed, largest, .. } = found;
-        match found.end()? {
+        match found.finish()? {
             Removal::Complete if removed == 0 => return Ok(Step::Done),
             Removal::Complete => {}
             Removal::Partial => return Ok(Step::More),
         }
-        tracing::warn!(user = %deletion.user, removed, "objects of a deleted account without a record were removed");
-        let quiet = self.quiet_after_deletion(deletion, largest);
-        if now < quiet {
-            return Ok(Step::Wait(quiet));
+        tracing::warn!(user = %deletion.user, removed, "removed objects of a deleted account that had no record");
+        let arrivals_end = self.arrivals_end_after_deletion(deletion, largest);
+        if now < arrivals_end {
+            return Ok(Step::Wait(arrivals_end));
         }
         let again = self.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
-            0 => again.end().map(|_| Step::Done),
+            0 => again.finish().map(|_| Step::Done),
             objects => Err(StoreError::ObjectsRemain { objects }),
         }
     }
 }
 
-/// Until the sweeper looks at the first of them again.
+/// Returns the wait until the first of the records is swept again.
 fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
     let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY_DELAY)).min();
     due.map_or(Step::Done, |due| Step::Wait(due.min(now + MAX_WAIT)))

@@ -1,10 +1,10 @@
-//! EXIF orientation from a TIFF block: the one tag that changes how wide an image is. Nothing else of EXIF is read.
+//! EXIF orientation from a TIFF block: the only tag that changes the displayed size. No other tag is read.
 
-/// Whether the block turns its image by a quarter, which swaps width and height (orientations 5 to 8).
-/// None where it says nothing about it.
+/// Returns whether the block turns its image by a quarter, which swaps width and height (orientations 5 to 8). `None` without an
+/// orientation.
 ///
-/// As browsers do: the tag counts in the first directory only, as one SHORT; a broken block is no orientation and
-/// does not make the image unacceptable.
+/// As in browsers, only the first directory counts, and the tag must be one SHORT; a broken block has no orientation, and does
+/// not make the image unacceptable.
 pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
     let big = match tiff.get(..4)? {
         b"MM\0*" => true,

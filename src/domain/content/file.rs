@@ -1,14 +1,14 @@
-//! Two cursors: [`File`] over a file whose bytes are fetched window by window, [`Part`] over a complete part of it.
+//! Two cursors: [`File`] over a file that is fetched range by range, [`Part`] over a complete part of it.
 //!
-//! [`File`] decides what missing bytes mean, so that the parsers need not: the file ends before them, or they are to be
-//! fetched. A parser marks the places from which it can go on; what lies before the last mark is dropped.
+//! [`File`] decides what missing bytes mean, so that the parsers need not: the file ends before them, or they must be fetched. A
+//! parser marks positions from which it can resume; bytes before the last mark are dropped.
 
 use super::Refusal;
 
-/// The most bytes of one segment, chunk or box that are looked at together.
+/// Maximum length of a segment, chunk or box that is read as a whole.
 const MAX_ELEMENT: u64 = 1 << 20;
 
-/// Why a parser stops without an answer.
+/// Why a parser stops without a result.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The bytes from the mark to this offset are wanted.
@@ -27,7 +27,7 @@ impl From<Refusal> for Stop {
 #[derive(Debug)]
 pub(super) struct File {
     total: u64,
-    /// Where `bytes` begins.
+    /// Offset of `bytes` in the file.
     start: u64,
     bytes: Vec<u8>,
     mark: u64,

@@ -12,8 +12,8 @@ pub(super) struct Gif {
 }
 
 impl Gif {
-    /// Reads on to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
-    /// without a frame is no image.
+    /// Reads up to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
+    /// without a frame is refused.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         let screen = match self.screen {
             Some(screen) => screen,
@@ -60,7 +60,7 @@ impl Gif {
     }
 
     /// Returns the logical screen, once it has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         self.screen
     }
 }

@@ -45,7 +45,7 @@ impl Jpeg {
                 0xDA => {
                     let frame = self.frame.as_ref().ok_or(Refusal::Malformed)?;
                     self.scan(frame, segment(file)?)?;
-                    return self.known().ok_or(Refusal::Malformed.into());
+                    return self.size_so_far().ok_or(Refusal::Malformed.into());
                 }
                 0xC0..=0xC3 | 0xC9 | 0xCA => {
                     let frame = Frame::read(code, segment(file)?)?;
@@ -75,7 +75,7 @@ impl Jpeg {
     }
 
     /// Returns the displayed size, once the frame has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         let frame = self.frame.as_ref()?;
         Some(frame.size.turned_if(self.turned == Some(true)))
     }

@@ -1,12 +1,12 @@
-//! Identifies an uploaded file from its bytes: the format by its magic bytes and headers, and the pixel size
-//! as displayed. Bytes in, verdict out: no I/O, no pixel is decoded, no allocation follows a size the file claims. Fetching the
-//! bytes belongs to the caller: an [`ContentInspector`] names the range that it needs next.
+//! Identifies an uploaded file from its bytes: its format by magic bytes and headers, and its pixel size as displayed. No I/O, no
+//! decoding of pixels, and no allocation by a size that the file claims. The caller fetches the bytes: a [`ContentInspector`]
+//! names the range that it needs next.
 //!
-//! The parsers are our own: the size lies where the headers say, and the question "is this a broken file, or do we
-//! need more of it?" is one that readers of whole files cannot answer. Boxes, segments, chunks and blocks are passed over by
-//! their length, since cameras write the index behind the pixels and editors write mebibytes of metadata before them.
+//! The parsers are written here because readers of whole files cannot tell a broken file from an incomplete one.
+//! Boxes, segments, chunks and blocks are skipped by their length: cameras write the index behind the pixels, and editors write
+//! mebibytes of metadata before them.
 //!
-//! Displayed means what browsers lay out (CSS `image-orientation: from-image`, the default):
+//! The displayed size is the one that browsers lay out (CSS `image-orientation: from-image`, the default):
 //! - JPEG: the frame's size, swapped for EXIF orientations 5 to 8 of the first Exif segment.
 //! - PNG: the same by an `eXIf` chunk, if it stands before the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one).
 //! - WebP: the canvas. Its EXIF chunk follows the pixels, Chromium ignores its orientation and cameras write none.
@@ -34,29 +34,29 @@ use file::{File, Stop};
 
 pub use crate::model::{Format, Refusal};
 
-/// How much of a file is asked for before an inspection gives up.
+/// Limits of how much of a file an inspection reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadBudget {
-    /// The length of the first range, in bytes.
+    /// Length of the first range in bytes.
     pub first: u64,
-    /// The most ranges.
+    /// Maximum number of ranges.
     pub ranges: u32,
-    /// The most bytes in all ranges together.
+    /// Maximum number of bytes in all ranges.
     pub bytes: u64,
 }
 
 impl ReadBudget {
-    /// The first range is enough for almost every photograph; the rest reaches behind the metadata of any editor.
-    pub const USUAL: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
+    /// The first range suffices for almost every photograph; the rest covers the metadata of any editor.
+    pub const DEFAULT: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
 }
 
-/// A sensible `max_pixels`: room for 200-megapixel phones, an end for decompression bombs (1 GiB as RGBA).
+/// Default of `max_pixels`: enough for 200-megapixel phones, a limit for decompression bombs (1 GiB as RGBA).
 pub const MAX_PIXELS: u64 = 1 << 28;
 
-/// The longest side accepted, in pixels: the most that JPEG can say.
+/// Longest accepted side in pixels: the maximum of JPEG.
 pub const MAX_SIDE: u32 = 65_535;
 
-/// A proved image.
+/// A verified image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
     /// The image's format.
@@ -95,10 +95,10 @@ enum Parser {
     Boxes(isobmff::Boxes),
 }
 
-/// An inspection of one file, under way.
+/// Incremental inspection of one file.
 ///
-/// The caller fetches [`Self::wanted`] and supplies it until there is a verdict: within the bounds of [`ReadBudget`], no byte
-/// twice, and for almost every photograph once.
+/// The caller fetches [`Self::wanted`] and supplies it until there is a verdict. No byte is fetched twice, and almost every
+/// photograph takes one range; [`ReadBudget`] limits the rest.
 #[derive(Debug)]
 pub struct ContentInspector {
     file: File,
@@ -114,10 +114,10 @@ impl ContentInspector {
     /// Begins the inspection of a file of `total` bytes, which may have at most `max_pixels`.
     #[must_use]
     pub fn new(total: u64, max_pixels: u64) -> Self {
-        Self::with_budget(total, max_pixels, ReadBudget::USUAL)
+        Self::with_budget(total, max_pixels, ReadBudget::DEFAULT)
     }
 
-    /// Begins an inspection with other bounds than the usual ones.
+    /// Begins an inspection with another budget than the default.
     #[must_use]
     pub fn with_budget(total: u64, max_pixels: u64, budget: ReadBudget) -> Self {
         let wanted = 0..total.min(budget.first);
@@ -130,10 +130,9 @@ impl ContentInspector {
         self.wanted.clone()
     }
 
-    /// Takes the bytes of [`Self::wanted`]; bytes behind it are not looked at. Returns the verdict, or none when another range
-    /// is wanted.
+    /// Takes the bytes of [`Self::wanted`], and ignores further ones. Returns the verdict, or `None` if another range is wanted.
     ///
-    /// The verdict does not depend on where the ranges lie: it is that of the whole file.
+    /// The verdict does not depend on the ranges: it is that of the whole file.
     pub fn supply(&mut self, bytes: &[u8]) -> Option<Result<Content, Refusal>> {
         let length = self.wanted.end - self.wanted.start;
         let bytes = usize::try_from(length).ok().and_then(|length| bytes.get(..length)).unwrap_or(bytes);
@@ -149,8 +148,8 @@ impl ContentInspector {
                     self.wanted = wanted;
                     return None;
                 }
-                // A size that was found is kept when an element that might change it lies too deep.
-                None => match self.parser.as_ref().and_then(Parser::known) {
+                // A size that was found is kept if an element that might change it lies too deep.
+                None => match self.parser.as_ref().and_then(Parser::size_so_far) {
                     Some(known) => known,
                     None => return Some(Err(Refusal::TooDeep)),
                 },
@@ -167,7 +166,7 @@ impl ContentInspector {
         parser.advance(&mut self.file)
     }
 
-    /// Returns the next range for a parser that needs the bytes up to `end`; none when budget is over.
+    /// Returns the next range for a parser that needs the bytes up to `end`; `None` if the budget does not suffice.
     ///
     /// Ranges grow, so that headers in many small pieces do not take many requests, and the last of them use up what is left.
     fn next_range(&self, end: u64) -> Option<Range<u64>> {
@@ -224,14 +223,14 @@ impl Parser {
         }
     }
 
-    /// Returns the answer as far as it is known.
-    fn known(&self) -> Option<(Format, Size)> {
+    /// Returns the result so far.
+    fn size_so_far(&self) -> Option<(Format, Size)> {
         match self {
-            Self::Jpeg(jpeg) => jpeg.known().map(|size| (Format::Jpeg, size)),
-            Self::Png(png) => png.known().map(|size| (Format::Png, size)),
-            Self::Gif(gif) => gif.known().map(|size| (Format::Gif, size)),
-            Self::Webp(webp) => webp.known().map(|size| (Format::Webp, size)),
-            Self::Boxes(boxes) => boxes.known(),
+            Self::Jpeg(jpeg) => jpeg.size_so_far().map(|size| (Format::Jpeg, size)),
+            Self::Png(png) => png.size_so_far().map(|size| (Format::Png, size)),
+            Self::Gif(gif) => gif.size_so_far().map(|size| (Format::Gif, size)),
+            Self::Webp(webp) => webp.size_so_far().map(|size| (Format::Webp, size)),
+            Self::Boxes(boxes) => boxes.size_so_far(),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Png {
                 return Err(Refusal::Malformed.into());
             }
             match &kind {
-                b"IDAT" => return self.known().ok_or(Refusal::Malformed.into()),
+                b"IDAT" => return self.size_so_far().ok_or(Refusal::Malformed.into()),
                 b"IHDR" => return Err(Refusal::Malformed.into()),
                 b"IEND" => return Err(Refusal::NoPicture.into()),
                 // An error in a critical chunk is fatal (13.1).
@@ -59,7 +59,7 @@ impl Png {
     }
 
     /// Returns the displayed size, once the header has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         Some(self.header?.size.turned_if(self.turned == Some(true)))
     }
 }

@@ -78,7 +78,7 @@ fn inspected(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Inspected {
 }
 
 fn verdict(file: &[u8]) -> Result<Content, Refusal> {
-    inspected(file, MAX_PIXELS, ReadBudget::USUAL).verdict
+    inspected(file, MAX_PIXELS, ReadBudget::DEFAULT).verdict
 }
 
 fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
@@ -113,15 +113,15 @@ fn every_structure_has_its_verdict() {
 fn ordinary_files_take_one_range() {
     for Fixture { name, bytes, .. } in fixtures() {
         let most = if name == "deep.jpg" { 2 } else { 1 };
-        assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::USUAL).ranges, most, "{name}");
+        assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::DEFAULT).ranges, most, "{name}");
     }
     // A photograph's pixels, and those of a phone that writes its index behind them.
     let pixels = vec![7; 3 << 20];
     let photograph = [build::jpeg(&[&build::exif(&build::orientation(build::TURNED))]), pixels].concat();
-    let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, ReadBudget::USUAL);
+    let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, ReadBudget::DEFAULT);
     assert_eq!((ranges, bytes), (1, 64 << 10));
     let behind = build::Heif { data_first: true, filler: 3 << 20, ..build::Heif::heic() }.build();
-    let Inspected { ranges, bytes, .. } = inspected(&behind, MAX_PIXELS, ReadBudget::USUAL);
+    let Inspected { ranges, bytes, .. } = inspected(&behind, MAX_PIXELS, ReadBudget::DEFAULT);
     assert_eq!(ranges, 2);
     assert!(bytes < 2 * (64 << 10));
 }
@@ -153,7 +153,7 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
     let files = fixtures().into_iter().map(|fixture| (fixture.name, fixture.bytes));
     let structures = structures::all().into_iter().map(|structure| (structure.name.to_owned(), structure.bytes));
     for (name, bytes) in files.chain(structures).filter(|(_, bytes)| bytes.len() < 200_000) {
-        let whole = inspected(&bytes, MAX_PIXELS, ReadBudget { first: u64::MAX, ..ReadBudget::USUAL });
+        let whole = inspected(&bytes, MAX_PIXELS, ReadBudget { first: u64::MAX, ..ReadBudget::DEFAULT });
         assert_eq!(whole.ranges, 1);
         for first in [12, 13, 64, 1000] {
             // So many that each is as short as can be.
@@ -218,8 +218,8 @@ fn bombs_and_empty_images_are_refused() {
     assert_eq!(size(&png(0, 1)), Err(Refusal::EmptyDimensions));
     assert_eq!(size(&png(1, 0)), Err(Refusal::EmptyDimensions));
     let file = png(100, 100);
-    assert!(inspected(&file, 10_000, ReadBudget::USUAL).verdict.is_ok());
-    assert_eq!(inspected(&file, 9_999, ReadBudget::USUAL).verdict, Err(Refusal::TooManyPixels));
+    assert!(inspected(&file, 10_000, ReadBudget::DEFAULT).verdict.is_ok());
+    assert_eq!(inspected(&file, 9_999, ReadBudget::DEFAULT).verdict, Err(Refusal::TooManyPixels));
 }
 
 proptest! {

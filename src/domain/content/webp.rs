@@ -9,11 +9,11 @@ const ANIMATION: u8 = 0x02;
 /// State read from the chunks so far.
 #[derive(Debug, Default)]
 pub(super) struct Webp {
-    /// Where the RIFF container ends.
+    /// End of the RIFF container.
     end: Option<u64>,
     canvas: Option<Canvas>,
     has_animation: bool,
-    /// Where the first frame of an animation ends, once the cursor is inside of it.
+    /// End of the first frame of an animation, once the cursor is inside of it.
     frame: Option<u64>,
 }
 
@@ -72,7 +72,7 @@ impl Webp {
     }
 
     /// Returns the canvas, once it has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         self.canvas.map(|canvas| canvas.size)
     }
 

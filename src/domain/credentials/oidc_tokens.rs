@@ -1,7 +1,7 @@
-//! Tokens that an identity provider signed, and its keys. A key decides its algorithm, never the token; nothing in a token
-//! leads to a key but its `kid`, by comparison.
+//! Verifies access tokens of an identity provider, and parses its keys (OpenID Connect). The key determines the algorithm, never
+//! the token, and a token selects a key only by its `kid`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -10,19 +10,22 @@ use serde_json::{Number, Value};
 use time::OffsetDateTime;
 
 use super::TokenError;
-use crate::{config, domain::account_deletion::DELETION_MEMORY, model::Email};
+use crate::{config, model::Email};
 
-/// How far the provider's clock and ours may be apart, in seconds.
+/// Tolerated difference between the provider's clock and the server's, in seconds.
 pub const LEEWAY: i64 = 30;
-/// The oldest token that is taken, in seconds, whatever its `exp` says: it is remembered for as long, and a provider's clock
-/// ahead of ours, that a user was deleted, whom an older token would make anew.
+/// How long the deletion of a provider's user is remembered. Older tokens are refused, so none from before the deletion is valid
+/// by then.
+pub const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY`],
+/// since an older token would create the user again.
 const MAX_AGE: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
-/// Keys of one provider that are kept.
+/// Maximum number of keys of a provider.
 const MAX_KEYS: usize = 100;
-/// OpenID Connect Core section 2.
+/// Maximum length of a subject in bytes (OpenID Connect Core section 2).
 const MAX_SUBJECT: usize = 255;
 
-/// A key, as a token names it.
+/// Identifier of a key in a token's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyId {
     kid: String,
@@ -30,27 +33,27 @@ pub struct KeyId {
 }
 
 impl KeyId {
-    /// The name in this header, if its algorithm is one of a provider's.
+    /// Returns the identifier in a header with an algorithm of providers.
     pub(super) fn from_header(header: &jsonwebtoken::Header) -> Option<Self> {
         let known = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
         known.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
     }
 }
 
-/// The user of a provider's token.
+/// User of a provider's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The provider's name for the user.
+    /// The provider's identifier of the user.
     pub subject: String,
-    /// Only one that the provider has verified.
+    /// Email address, if the provider has verified it.
     pub email: Option<Email>,
-    /// When the token was made.
+    /// When the token was issued.
     pub issued_at: OffsetDateTime,
-    /// From when on the token is refused: its own end and [`LEEWAY`], or the end of the longest age that is accepted.
+    /// When the token begins to be refused: its expiry and [`LEEWAY`], or the end of the maximum age.
     pub expires_at: OffsetDateTime,
 }
 
-/// A provider's keys for verifying.
+/// A provider's public keys.
 pub struct ProviderKeys(Vec<(KeyId, DecodingKey)>);
 
 impl fmt::Debug for ProviderKeys {
@@ -59,18 +62,18 @@ impl fmt::Debug for ProviderKeys {
     }
 }
 
-/// A document that holds no key that can be used.
+/// The document contains no usable key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its keys (jwks_uri): none is an RS256, ES256 or EdDSA key with a kid")]
+#[error("the provider's key set (jwks_uri) contains no RS256, ES256 or EdDSA key with a kid")]
 pub struct NoUsableKeys;
 
-/// RFC 7517 section 5: what is not understood is skipped, key by key.
+/// JSON Web Key Set (RFC 7517 section 5). Keys that are not understood are skipped.
 #[derive(Deserialize)]
 struct JwkSet {
     keys: Vec<Value>,
 }
 
-/// RFC 7517, RFC 7518 section 6, RFC 8037 section 2.
+/// JSON Web Key (RFC 7517, RFC 7518 section 6, RFC 8037 section 2).
 #[derive(Deserialize)]
 struct Jwk {
     kid: String,
@@ -87,7 +90,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// `None` when it is for something else, of another kind, or malformed.
+    /// Returns the verifying key. `None` for another purpose or kind of key, or a malformed one.
     fn into_key(self) -> Option<(KeyId, DecodingKey)> {
         let verifies = self.key_ops.is_none_or(|all| all.iter().any(|one| one == "verify"));
         if !verifies || self.purpose.is_some_and(|purpose| purpose != "sig") {
@@ -97,7 +100,7 @@ impl Jwk {
         let (algorithm, names, key) = match (self.kty.as_str(), self.crv.as_deref()) {
             ("RSA", _) => {
                 let (n, e) = (bytes(self.n)?, bytes(self.e)?);
-                // RFC 7518 section 3.3: 2048 bits or more; more than 8192 only cost.
+                // RFC 7518 section 3.3 requires at least 2048 bits; more than 8192 only cost time.
                 let size = n.iter().skip_while(|byte| **byte == 0).count();
                 if !(256..=1024).contains(&size) || !(1..=8).contains(&e.len()) {
                     return None;
@@ -122,7 +125,7 @@ impl Jwk {
     }
 }
 
-/// The claims that are read; others are ignored.
+/// Claims that are read; others are ignored.
 #[derive(Deserialize)]
 struct ProviderClaims {
     iss: String,
@@ -147,10 +150,10 @@ enum Audience {
 }
 
 impl ProviderKeys {
-    /// Those keys of the set that can be used here.
+    /// Parses a key set, and keeps the usable keys.
     ///
     /// # Errors
-    /// [`NoUsableKeys`] when there is none.
+    /// [`NoUsableKeys`] if it contains none.
     pub fn parse(document: &[u8]) -> Result<Self, NoUsableKeys> {
         let set: JwkSet = serde_json::from_slice(document).map_err(|_| NoUsableKeys)?;
         let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.into_key());
@@ -158,13 +161,13 @@ impl ProviderKeys {
         if keys.is_empty() { Err(NoUsableKeys) } else { Ok(Self(keys)) }
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether the key is among them.
+    /// Returns whether the set contains the key.
     #[must_use]
     pub fn has(&self, id: &KeyId) -> bool {
         self.0.iter().any(|(known, _)| known == id)
@@ -183,7 +186,7 @@ impl ProviderKeys {
     ) -> Result<Identity, TokenError> {
         let (_, key) = self.0.iter().find(|(known, _)| known == id).ok_or(TokenError::Invalid)?;
         let mut validation = Validation::new(id.algorithm);
-        // The claims are judged here, by the caller's clock.
+        // `ProviderClaims::verify` checks the claims by the caller's clock.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -195,8 +198,8 @@ impl ProviderKeys {
     }
 }
 
-/// Providers mark access tokens `at+jwt` (RFC 9068), `JWT`, or not at all. Another type is another thing, such as a logout
-/// token, and no proof of a caller.
+/// Returns whether a token of this type is an access token. Providers use `at+jwt` (RFC 9068), `JWT`, or no type. Another type is
+/// another kind of token, such as a logout token.
 fn is_for_access(typ: Option<&str>) -> bool {
     let Some(typ) = typ.map(str::to_ascii_lowercase) else { return true };
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
@@ -210,14 +213,14 @@ impl ProviderClaims {
         let is_ours = match (&self.aud, self.token_use.as_deref()) {
             (Some(Audience::One(aud)), _) => provider.audiences.contains(aud),
             (Some(Audience::Many(all)), _) => all.iter().any(|aud| provider.audiences.contains(aud)),
-            // Access tokens of Amazon Cognito have no `aud`; they name the client they were made for.
+            // Access tokens of Amazon Cognito have no `aud`, but name the client that they were issued for.
             (None, Some("access")) => self.client_id.as_ref().is_some_and(|client| provider.audiences.contains(client)),
             (None, _) => false,
         };
         let is_named = !self.sub.is_empty() && self.sub.len() <= MAX_SUBJECT;
         let is_early = iat > now + LEEWAY || nbf.is_some_and(|nbf| nbf > now + LEEWAY);
-        // `events`: a logout token or another report (RFC 8417). `cnf`: worth something only with a proof of a key's
-        // possession (RFC 7800), which nobody asks for here.
+        // `events` marks a logout token or another security event (RFC 8417). `cnf` requires a proof of possession of a key (RFC
+        // 7800), which this service does not request.
         let is_plain = self.events.is_none() && self.cnf.is_none();
         if self.iss != provider.issuer || !is_ours || !is_named || is_early || !is_plain || iat > exp {
             return Err(TokenError::Invalid);
@@ -238,9 +241,9 @@ impl ProviderClaims {
     }
 }
 
-/// RFC 7519 section 2, `NumericDate`: seconds, maybe with a fraction. `None` outside of the calendar.
+/// Returns the whole seconds of a `NumericDate` (RFC 7519 section 2). `None` outside of the calendar.
 fn seconds(number: &Number) -> Option<i64> {
-    // Beyond 2^53 a float is no second, and far outside of the years in question.
+    // Above 2^53 a float does not represent every second; the calendar ends far below.
     #[allow(clippy::cast_possible_truncation)]
     let whole = number.as_i64().or_else(|| number.as_f64().filter(|value| value.abs() < 9e15).map(|value| value as i64))?;
     (0..=253_402_300_799).contains(&whole).then_some(whole)

@@ -1,4 +1,4 @@
-//! Passwords: hashing, verifying and estimating.
+//! Hashes and verifies passwords, and estimates their strength, on bounded pools of threads.
 
 use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_parallelism};
 
@@ -22,13 +22,13 @@ use crate::{
     model::{Email, RequestOrigin},
 };
 
-/// A password as a person typed it: NFKC, so that two keyboards that compose letters differently type the same one
-/// (NIST SP 800-63B section 5.1.1.2).
+/// A password in normalization form KC, so that keyboards that compose letters differently type the same password (NIST SP
+/// 800-63B section 5.1.1.2).
 #[derive(Clone)]
 pub struct Password(SecretString);
 
 impl Password {
-    /// Normalises what was typed.
+    /// Normalizes a password.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.nfkc().collect::<String>().into())
@@ -44,35 +44,35 @@ impl fmt::Debug for Password {
 /// Outcome of comparing a password with a stored hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordMatch {
-    /// Not the one.
+    /// Another password.
     Mismatch,
-    /// The one.
+    /// The same password.
     Match,
-    /// The one, hashed with other parameters than today's: hash it again.
+    /// The same password, hashed with other parameters than the current ones: hash it again.
     OutdatedHash,
 }
 
-/// Hashes, verifies and judges passwords on the blocking pool, a bounded number at a time.
+/// Pools for hashing passwords and for estimating their strength.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     /// Each hash takes 19 MiB and a core.
     hashing: HashPool,
-    /// Separate from hashing: a password whose strength is slow to estimate delays no sign-in.
+    /// Separate from hashing, so that a password that is slow to estimate delays no sign-in.
     estimating: HashPool,
-    /// Code points of the shortest new password.
+    /// Minimum length of a new password in code points.
     min_chars: usize,
-    /// Verified against when there is no account, at the same cost.
+    /// Verified if the account does not exist, at the same cost.
     dummy_hash: Arc<str>,
 }
 
 impl Passwords {
-    /// As many at a time as there are cores but one; new passwords have at least `min_chars` code points.
+    /// Creates the pools: all cores except one hash. New passwords have at least `min_chars` code points.
     ///
     /// # Errors
     /// [`NoRandomness`].
     pub fn new(min_chars: usize) -> Result<Self, NoRandomness> {
         let cores = available_parallelism().map_or(1, NonZero::get);
-        // Of today's parameters, and of no password: nothing need be hashed for it, and nothing is known to hash to it.
+        // A random output with the current parameters: no password is known to hash to it.
         let random = || [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::into_bytes).concat();
         let dummy_hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
@@ -82,7 +82,7 @@ impl Passwords {
             hash: Some(Output::new(&random()).map_err(|_| NoRandomness)?),
         };
         Ok(Self {
-            // A core stays free: the gallery's readers must not wait for logins.
+            // One core stays free, so that reading the gallery does not wait for logins.
             hashing: HashPool::new("hash password", cores.saturating_sub(1).max(1)),
             estimating: HashPool::new("estimate password strength", (cores / 4).max(1)),
             min_chars,
@@ -90,21 +90,21 @@ impl Passwords {
         })
     }
 
-    /// How many are being hashed, and how many wait.
+    /// Returns how many passwords are being hashed, and how many wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
         self.hashing.load()
     }
 
-    /// A permit in the queue for hashing. Taken before anything is read for a password, so that one too many costs next to nothing.
+    /// Acquires a permit for hashing. To be acquired before the database is read, so that a refused call costs almost nothing.
     ///
     /// # Errors
-    /// [`Overloaded`] when the caller has its share: at once.
+    /// [`Overloaded`] at once if the caller has its share.
     pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         self.hashing.acquire(holder)
     }
 
-    /// Why a password may not become that of this address's account, by [`password_rules`].
+    /// Returns why a new password is too weak for this address's account, by [`password_rules`].
     ///
     /// # Errors
     /// [`Overloaded`].
@@ -119,7 +119,7 @@ impl Passwords {
         self.estimating.run(&self.estimating.acquire(holder)?, judge).await
     }
 
-    /// The PHC string of a password, with a fresh salt.
+    /// Returns the PHC string of a password, with a new salt.
     ///
     /// # Errors
     /// [`Overloaded`].
@@ -131,7 +131,7 @@ impl Passwords {
         })
     }
 
-    /// Whether the password is the hash's. Without a hash the answer is [`PasswordMatch::Mismatch`], after the same work.
+    /// Compares a password with a hash. Without a hash the result is [`PasswordMatch::Mismatch`], after the same work.
     ///
     /// # Errors
     /// [`Overloaded`].
@@ -147,7 +147,7 @@ impl Passwords {
             let parsed =
                 PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "failed to read a stored password hash"));
             let parsed = parsed.ok().filter(|parsed| {
-                // The work is done whether there is an account or not.
+                // Verified even without an account, so that the time does not reveal it.
                 hasher().verify_password(password.0.expose_secret().as_bytes(), parsed).is_ok() && hash.is_some()
             });
             match parsed {
@@ -160,14 +160,14 @@ impl Passwords {
     }
 }
 
-/// Argon2id at OWASP's first choice for servers with little memory to spare: 19 MiB, two passes, one lane.
+/// Returns Argon2id with OWASP's parameters for servers with little memory: 19 MiB, two passes, one lane.
 fn hasher() -> Argon2<'static> {
-    // The constants are within argon2's bounds; its default is these same values.
+    // The constants are within argon2's bounds, so the default, which has the same values, is never used.
     let params = Params::new(19_456, 2, 1, None).unwrap_or_default();
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// Whether a hash was made as [`hasher`] makes them now.
+/// Returns whether a hash was made with the parameters of [`hasher`].
 fn is_current(hash: &PasswordHash) -> bool {
     let params = Params::try_from(hash).ok();
     let current = params.is_some_and(|params| {

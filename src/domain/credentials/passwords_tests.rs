@@ -20,14 +20,14 @@ async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
     assert_eq!(
         verify("correct horse e\u{301}").await,
         Ok(PasswordMatch::Match),
-        "composed and decomposed letters are one password"
+        "composed and decomposed letters are the same password"
     );
     assert_eq!(verify("correct horse e").await, Ok(PasswordMatch::Mismatch));
     assert_eq!(passwords.verify(&permit, Password::new("correct horse é"), None).await, Ok(PasswordMatch::Mismatch));
 }
 
 #[tokio::test]
-async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
+async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
     let passwords = Passwords::new(12).unwrap();
     let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());

@@ -1,17 +1,17 @@
-//! The token that stands in the path of Uppy's calls, which cannot carry a header: it opens nothing but these, and its header
-//! keeps it from passing as an access token, and those from passing as it.
+//! The token in the path of Uppy's calls, which cannot carry a header. It is accepted for these calls only, and its header type
+//! distinguishes it from an access token.
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Caller, TokenError, Tokens, check_life};
+use super::{Caller, TokenError, TokenTimes, Tokens, check_times};
 use crate::model::{SessionId, UserId};
 
 const TYP: &str = "uppy+jwt";
 
-/// `sid` is absent where the caller's sign-in is an identity provider's.
+/// Claims of the token. `sid` is absent if an identity provider signed the caller in.
 #[derive(Serialize, Deserialize)]
 struct UppyClaims {
     sub: String,
@@ -24,7 +24,7 @@ struct UppyClaims {
 }
 
 impl Tokens {
-    /// A token for the path, until `expires_at`. `None` when the library cannot sign, which its key's kind excludes.
+    /// Returns a token that is valid until `expires_at`. `None` if the library cannot sign, which the kind of key excludes.
     #[must_use]
     pub fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime, expires_at: OffsetDateTime) -> Option<SecretString> {
         let claims = UppyClaims {
@@ -38,7 +38,7 @@ impl Tokens {
         jsonwebtoken::encode(&header(&self.kid), &claims, &self.signing).ok().map(SecretString::from)
     }
 
-    /// Returns the user of this token, and the session that it ends with.
+    /// Returns the user of a token, and the session with which it ends.
     ///
     /// # Errors
     /// [`TokenError`], without details of the token.
@@ -46,12 +46,12 @@ impl Tokens {
         let claims: UppyClaims = self.decode_own(token, header)?;
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Invalid)?;
         let session = claims.sid.as_deref().map(|sid| SessionId::parse(sid).ok_or(TokenError::Invalid)).transpose()?;
-        check_life((None, claims.iat, claims.exp), now)?;
+        check_times(TokenTimes { nbf: None, iat: claims.iat, exp: claims.exp }, now)?;
         Ok((user, session))
     }
 }
 
-/// The header of these tokens: this and nothing else.
+/// Returns the header of such a token, complete.
 fn header(kid: &str) -> Header {
     let mut header = super::header(kid);
     header.typ = Some(TYP.to_owned());
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(
             tokens.verify_uppy_token(path.expose_secret(), now - Duration::from_secs(60)),
             Err(TokenError::Invalid),
-            "not made yet"
+            "not issued yet"
         );
         let provided = Caller { user, origin: TokenOrigin::Provider { issued_at: now, expires_at: end } };
         let path = tokens.issue_uppy_token(provided, now, end).unwrap();

@@ -1,17 +1,17 @@
-//! The rules about MongoDB.
+//! Checks the rules about MongoDB.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, Report, clock, holds, rules};
+use super::{Answer, Report, answer_if, compare_clocks, rules};
 use crate::{
     config,
     store::{StoreError, database_probe::DatabaseProbe},
 };
 
-/// The first releases of the series still maintained in which all known network holes are closed.
+/// First releases of the maintained series without known vulnerabilities over the network.
 const PATCHED: [[u32; 3]; 2] = [[7, 0, 32], [8, 0, 21]];
-/// Series after 8.0 in which the older hole (CVE-2025-14847) is closed.
+/// First later release without the older vulnerability (CVE-2025-14847).
 const LATER: [u32; 3] = [8, 2, 3];
 
 pub(super) async fn examine(config: &config::Mongo) -> Report {
@@ -29,15 +29,15 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
         }
     };
     report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.round_trip.as_secs_f64() * 1000.0)));
-    report.add(&rules::REPLICA_SET, holds(hello.replicated, ""));
-    report.add(&rules::PRIMARY, holds(hello.writable, ""));
+    report.add(&rules::REPLICA_SET, answer_if(hello.replicated, ""));
+    report.add(&rules::PRIMARY, answer_if(hello.writable, ""));
     if let Some(theirs) = hello.now {
-        report.add(&rules::DATABASE_CLOCK, clock(theirs, ours, hello.round_trip));
+        report.add(&rules::DATABASE_CLOCK, compare_clocks(theirs, ours, hello.round_trip));
     }
     report.add(
         &rules::DATABASE_VERSION,
         match database.version().await {
-            Ok(version) => holds(is_patched(&version), version),
+            Ok(version) => answer_if(is_patched(&version), version),
             Err(error) => Answer::Skipped(error.to_string()),
         },
     );
@@ -49,12 +49,12 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
     report.add(&rules::MAJORITY, done(database.write(&scratch).await));
     report.add(&rules::TRANSACTION, done(database.transaction(&scratch).await));
     if let Err(error) = database.clean(&scratch).await {
-        tracing::warn!(collection = scratch, %error, "a collection of this check was left behind");
+        tracing::warn!(collection = scratch, %error, "failed to drop a collection of this check");
     }
     report
 }
 
-/// Unknown versions count as new.
+/// Returns whether a version has no known vulnerabilities. An unknown version counts as new.
 fn is_patched(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let version = [(); 3].map(|()| numbers.next().unwrap_or(0));

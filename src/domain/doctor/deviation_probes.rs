@@ -1,4 +1,5 @@
-//! Asking the questions of the table (`kinds`): each makes an object of its own, deviates once, and looks what came of it.
+//! Runs the probes of `probe_matrix`: each writes an object of its own, sends a request with one deviation, and observes the
+//! result.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -20,52 +21,52 @@ use crate::{
     },
 };
 
-/// Questions that are asked at once.
+/// Concurrent probes.
 const MAX_CONCURRENT: usize = 16;
 const BOUNDARY: &str = "valet-check";
 
-/// A question and what came of it.
+/// A probe and its outcome.
 pub(super) struct ProbeResult {
     pub deviation: Deviation,
     pub kind: RequestKind,
     pub outcome: ProbeOutcome,
 }
 
-/// Whether a signed request stands a deviation, with what was seen.
+/// Whether the store enforced the signature, with the observation.
 pub(super) enum ProbeOutcome {
-    /// The store refused it, or took no notice of it.
+    /// The store refused the deviation, or ignored it.
     Enforced,
-    /// The store obeyed.
+    /// The store obeyed the deviation.
     Obeyed(String),
-    /// Anyone may read every object, so that nothing can be published: another rule says so.
+    /// Anyone may read every object, so publishing one has no visible effect; another rule reports that.
     Unobservable,
-    /// The store does not have this kind of request: it refuses it as it was signed.
+    /// The store does not support this kind of request: it refuses it without a deviation.
     Unsupported(String),
-    /// There was no answer.
+    /// The store did not answer.
     Failed(String),
 }
 
-/// State that the probes share.
+/// Shared state of the probes.
 pub(super) struct ProbeSetup {
-    /// Holds [`OTHER`], and is what is copied.
+    /// Object that is copied; contains [`OTHER`].
     pub source: ObjectKey,
-    /// Anyone may read every object: whether one was published cannot be seen.
-    pub is_open: bool,
+    /// Whether anyone may read every object.
+    pub is_public: bool,
 }
 
 impl ProbeSetup {
     pub async fn prepare(context: &ProbeContext<'_>) -> Result<Self, StoreError> {
         let source = context.key("source");
         put_as_signed(context, &source).await?;
-        let is_open = context.read_unsigned(&source).await?.is_success();
-        Ok(Self { source, is_open })
+        let is_public = context.read_unsigned(&source).await?.is_success();
+        Ok(Self { source, is_public })
     }
 }
 
-/// Puts [`OTHER`]. A store that refuses that, before the questions or after them, has not answered them.
+/// Uploads [`OTHER`], before the probes and after them: a store that refuses it has not answered the probes.
 ///
 /// # Errors
-/// [`StoreError`] when it is not there then.
+/// [`StoreError`] if the upload fails.
 pub(super) async fn put_as_signed(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(), StoreError> {
     let put = context.presigned_put(key, OTHER)?;
     let response = context.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
@@ -75,16 +76,16 @@ pub(super) async fn put_as_signed(context: &ProbeContext<'_>, key: &ObjectKey) -
     Err(StoreError::Objects { operation: "presigned PUT", reason: response.describe() })
 }
 
-/// Asks each question of a deviation that `wanted` takes, of the kinds of request that the store has.
+/// Runs the probes of the deviations that `wanted` selects.
 pub(super) async fn run_probes(
     context: &ProbeContext<'_>,
     setup: &ProbeSetup,
     wanted: fn(Deviation) -> bool,
 ) -> Vec<ProbeResult> {
-    let questions = PROBES.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
-    let questions: Vec<_> = questions.flat_map(|(deviation, kinds)| kinds.iter().map(|kind| (*deviation, *kind))).collect();
-    let asked = stream::iter(questions).map(|(deviation, kind)| async move {
-        let outcome = DeviationProbe { context, setup, deviation, kind }.ask().await;
+    let selected = PROBES.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
+    let probes: Vec<_> = selected.flat_map(|(deviation, kinds)| kinds.iter().map(|kind| (*deviation, *kind))).collect();
+    let asked = stream::iter(probes).map(|(deviation, kind)| async move {
+        let outcome = DeviationProbe { context, setup, deviation, kind }.run().await;
         let outcome = outcome.unwrap_or_else(|error| match error {
             error if error.is_final() => ProbeOutcome::Unsupported(error.to_string()),
             error => ProbeOutcome::Failed(error.to_string()),
@@ -98,7 +99,7 @@ pub(super) async fn run_probes(
         .into_iter()
         .partition(|asked| asked.deviation == Deviation::Nothing);
     for ProbeResult { kind, outcome, .. } in as_signed {
-        // What stands only because everything is refused.
+        // Refused only because every request of this kind is refused.
         let stands = asked.iter_mut().filter(|asked| asked.kind == kind && matches!(asked.outcome, ProbeOutcome::Enforced));
         match outcome {
             ProbeOutcome::Unsupported(why) => stands.for_each(|asked| asked.outcome = ProbeOutcome::Unsupported(why.clone())),
@@ -109,7 +110,7 @@ pub(super) async fn run_probes(
     asked
 }
 
-/// One question.
+/// One probe.
 struct DeviationProbe<'a> {
     context: &'a ProbeContext<'a>,
     setup: &'a ProbeSetup,
@@ -118,7 +119,7 @@ struct DeviationProbe<'a> {
 }
 
 impl DeviationProbe<'_> {
-    async fn ask(&self) -> Result<ProbeOutcome, StoreError> {
+    async fn run(&self) -> Result<ProbeOutcome, StoreError> {
         let mut key = self.context.key(&probe_names::trial(self.kind, self.deviation));
         let response = match self.kind {
             RequestKind::Put => self.put(&key).await?,
@@ -135,8 +136,8 @@ impl DeviationProbe<'_> {
                 let url = self.context.objects.presign_get(&self.setup.source, TYPE, "private", at, ttl)?.url;
                 let got = reject_outage(self.context.get(&self.changed(url), &[]).await?)?;
                 return Ok(match self.deviation {
-                    Deviation::Nothing => taken(got.is_success(), &got),
-                    _ => fell(got.is_success(), &got, "read"),
+                    Deviation::Nothing => accepted(got.is_success(), &got),
+                    _ => obeyed_if(got.is_success(), &got, "read"),
                 });
             }
         };
@@ -147,27 +148,27 @@ impl DeviationProbe<'_> {
         let stored = self.context.read(key).await?;
         let keeps = |name: &str| !matches!(stored.header(name), "" | "0");
         Ok(match self.deviation {
-            Deviation::Nothing => taken(response.is_success() && stored.is_success(), response),
-            Deviation::CopySource => fell(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
-            Deviation::Acl | Deviation::Grant if self.setup.is_open => ProbeOutcome::Unobservable,
+            Deviation::Nothing => accepted(response.is_success() && stored.is_success(), response),
+            Deviation::CopySource => obeyed_if(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
+            Deviation::Acl | Deviation::Grant if self.setup.is_public => ProbeOutcome::Unobservable,
             Deviation::Acl | Deviation::Grant => {
-                fell(self.context.read_unsigned(key).await?.is_success(), response, "anyone may read it")
+                obeyed_if(self.context.read_unsigned(key).await?.is_success(), response, "anyone may read it")
             }
-            Deviation::Metadata => fell(keeps("x-amz-meta-valet-check"), response, "kept"),
+            Deviation::Metadata => obeyed_if(keeps("x-amz-meta-valet-check"), response, "kept"),
             Deviation::Tagging => {
                 let kept = keeps("x-amz-tagging-count") || stored.is_success() && self.has_tags(key).await?;
-                fell(kept, response, "kept")
+                obeyed_if(kept, response, "kept")
             }
-            Deviation::Redirect => fell(keeps("x-amz-website-redirect-location"), response, "kept"),
+            Deviation::Redirect => obeyed_if(keeps("x-amz-website-redirect-location"), response, "kept"),
             Deviation::CustomerKey | Deviation::StorageClass => {
-                fell(response.is_success() && !stored.is_success(), response, "cannot be read any more")
+                obeyed_if(response.is_success() && !stored.is_success(), response, "cannot be read any more")
             }
-            _ if stored.is_success() && !response.is_success() => fell(true, response, "yet stored"),
-            _ => fell(stored.is_success() || response.is_success(), response, "taken"),
+            _ if stored.is_success() && !response.is_success() => obeyed_if(true, response, "yet stored"),
+            _ => obeyed_if(stored.is_success() || response.is_success(), response, "taken"),
         })
     }
 
-    /// Whether the object has tags. LocalStack leaves their count out of a GET where the bucket has versions.
+    /// Returns whether the object has tags. LocalStack omits their count from a GET in a bucket with versions.
     async fn has_tags(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let url = self.context.presign(&PresignRequest {
             method: "GET",
@@ -183,7 +184,7 @@ impl DeviationProbe<'_> {
         if self.deviation == Deviation::Expired { UrlValidity::Expired } else { UrlValidity::Current }
     }
 
-    /// The URL as it is sent.
+    /// Returns the URL to send.
     fn changed(&self, mut url: String) -> String {
         match self.deviation {
             Deviation::Signature => tamper(&mut url),
@@ -202,7 +203,7 @@ impl DeviationProbe<'_> {
         self.deviation.headers(&self.context.prober.copy_source(&self.setup.source))
     }
 
-    /// The deviating headers come last, and replace signed ones.
+    /// Sends a request. Deviating headers come last, and replace signed ones.
     async fn send(
         &self,
         method: Method,
@@ -213,7 +214,7 @@ impl DeviationProbe<'_> {
         let added = self.added();
         let mut headers: Vec<_> = signed.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
         if body.is_empty() {
-            // Else it is left out.
+            // The client omits it otherwise.
             headers.push(("content-length", "0"));
         }
         reject_outage(self.context.wire.send(method, &self.changed(url), &headers, body).await?)
@@ -222,7 +223,7 @@ impl DeviationProbe<'_> {
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         if self.deviation == Deviation::Length {
-            // Without a checksum, which would refuse other bytes as well.
+            // Without a checksum, by which the store would refuse other bytes as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
             let url =
@@ -243,7 +244,7 @@ impl DeviationProbe<'_> {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
                 self.context.objects.presign_part(key, &upload, part, at, ttl)?.signed.url
             };
-            // A copy has no body: stores differ in what they make of one, and of a copy without a range.
+            // Without a body: stores treat a copy with a body, or without a range, differently.
             let is_bare = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
             let body = if is_bare { Bytes::new() } else { self.body() };
             let mut response = self.send(Method::PUT, url.clone(), &[], body).await?;
@@ -291,14 +292,14 @@ impl DeviationProbe<'_> {
         sent
     }
 
-    /// A part as it should be.
+    /// Uploads a valid part.
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let (at, ttl) = self.context.validity(UrlValidity::Current);
         let url = self.context.objects.presign_any_part(key, upload, 1, at, ttl)?.url;
         reject_outage(self.context.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
-    /// Makes the part an object, if there is one.
+    /// Completes the upload if a part has arrived.
     async fn finish(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         if let Some(part) = self.context.prober.parts(key, upload).await?.unwrap_or_default().first() {
             self.context.prober.complete_once(key, upload, &part.etag).await?;
@@ -312,7 +313,7 @@ impl DeviationProbe<'_> {
         }
     }
 
-    /// The deviation as a field, then as a header of the request: stores obey the one or the other.
+    /// Sends the deviation as a form field, then as a header of the request: stores obey one or the other.
     async fn form(&self, key: &ObjectKey) -> Result<ProbeOutcome, StoreError> {
         let life = self.validity();
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
@@ -330,7 +331,7 @@ impl DeviationProbe<'_> {
     }
 }
 
-/// The form field that does what the header does ("POST Object" in the S3 API reference).
+/// Returns the form field that corresponds to a header ("POST Object" in the S3 API reference).
 fn as_field((name, value): (&'static str, String)) -> (&'static str, String) {
     match name {
         "x-amz-acl" => ("acl", value),
@@ -341,7 +342,7 @@ fn as_field((name, value): (&'static str, String)) -> (&'static str, String) {
     }
 }
 
-/// Sends a form with [`BODY`], as a browser does: the signed fields, then the file.
+/// Sends a form with [`BODY`] like a browser: the signed fields, then the file.
 pub(super) async fn send_form(
     context: &ProbeContext<'_>,
     form: &SignedForm,
@@ -377,11 +378,11 @@ fn tamper(text: &mut String) {
     text.push(last);
 }
 
-/// For a request as it was signed.
-fn taken(taken: bool, response: &Response) -> ProbeOutcome {
-    if taken { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.describe()) }
+/// Returns the outcome of a request without a deviation.
+fn accepted(is_accepted: bool, response: &Response) -> ProbeOutcome {
+    if is_accepted { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.describe()) }
 }
 
-fn fell(obeyed: bool, response: &Response, what: &str) -> ProbeOutcome {
-    if obeyed { ProbeOutcome::Obeyed(format!("{}, {what}", response.describe())) } else { ProbeOutcome::Enforced }
+fn obeyed_if(obeyed: bool, response: &Response, effect: &str) -> ProbeOutcome {
+    if obeyed { ProbeOutcome::Obeyed(format!("{}, {effect}", response.describe())) } else { ProbeOutcome::Enforced }
 }

@@ -1,8 +1,8 @@
-//! The doctor: whether the configured database and bucket give what Valet's promises rest on, found out by trying.
+//! The doctor (`valet check`): probes whether the configured database and bucket give the guarantees that Valet needs.
 //!
-//! Nothing is believed for being documented. What is written lies under `check/<uuid>` in the bucket and in a collection
-//! `check-<uuid>`, and is removed. Clocks are what some rules are about, so unlike in the other use cases the time is not
-//! a parameter everywhere.
+//! Every guarantee is probed, even a documented one. Probes write under `check/<uuid>` in the bucket and to a collection
+//! `check-<uuid>`, and remove it again. Some rules are about clocks, so unlike in the other use cases the time is not always a
+//! parameter.
 
 mod database;
 mod deviation_probes;
@@ -39,22 +39,22 @@ use crate::{
     },
 };
 
-/// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
+/// Maximum difference between two clocks. A `Date` header counts in whole seconds.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// The longest a check asks: what it wrote is then old enough for the next one to remove.
+/// Time limit of the probes: later checks remove older objects.
 const CHECK_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// Actions besides probing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Set CORS, the public access block and the lifecycle rule first.
+    /// Sets CORS, the public access block and the lifecycle rule before probing.
     pub fix: bool,
-    /// Loopback origins may upload too: for development.
+    /// Whether loopback origins may upload too, for development.
     pub loopback: bool,
 }
 
-/// Reports settings that cannot be read: nothing else can be asked.
+/// Returns the report for settings that cannot be read: nothing else can be checked.
 #[must_use]
 pub fn unreadable(problems: &Problems) -> Report {
     let mut report = Report::default();
@@ -62,14 +62,14 @@ pub fn unreadable(problems: &Problems) -> Report {
     complete(report, "depends on a failed check")
 }
 
-/// Examines the database and the bucket. Takes some seconds; every call has its deadline.
+/// Checks the database and the bucket. Takes some seconds; every call has a time limit.
 pub async fn run(config: &Config, options: Options) -> Report {
     run_until(config, options, std::future::pending()).await
 }
 
-/// [`run`], which asks nothing more when `stop` ends, and removes what it wrote all the same.
+/// Does as [`run`], but stops probing when `stop` ends; still removes what it wrote.
 pub async fn run_until(config: &Config, options: Options, stop: impl Future<Output = ()>) -> Report {
-    let reached = reach(config).await;
+    let reached = connect(config).await;
     let pair = match &reached {
         Ok(reached) => Some(examine_pair(config, &reached.objects).await),
         Err(_) => None,
@@ -79,7 +79,7 @@ pub async fn run_until(config: &Config, options: Options, stop: impl Future<Outp
     if let Some(Err(error)) = &pair
         && error.is_mismatch()
     {
-        // Another deployment's bucket is not written to, and its settings are not changed.
+        // Nothing is written to the bucket of another deployment, and its settings are not changed.
         report.add(&rules::PAIR, Answer::No(error.to_string()));
         return complete(report, "the bucket belongs to another deployment");
     }
@@ -96,15 +96,15 @@ pub async fn run_until(config: &Config, options: Options, stop: impl Future<Outp
     match pair {
         None => {}
         Some(Ok(Some(id))) => report.add(&rules::PAIR, Answer::Yes(id.to_string())),
-        Some(Ok(None)) => report.add(&rules::PAIR, Answer::Skipped("the first start of a server ties them".to_owned())),
-        // The server would not start either. Where the database is out of reach, the rule about it says so.
+        Some(Ok(None)) => report.add(&rules::PAIR, Answer::Skipped("the first start of a server pairs them".to_owned())),
+        // A server would not start either. If the database is unreachable, its own rule reports that.
         Some(Err(error)) if is_reachable(&rules::DATABASE) => report.add(&rules::PAIR, Answer::No(error.to_string())),
         Some(Err(error)) => report.add(&rules::PAIR, Answer::Skipped(error.to_string())),
     }
     complete(report, "depends on a failed check")
 }
 
-/// Adds the rules that were not examined, and sorts.
+/// Adds the rules that were not checked, and sorts.
 fn complete(mut report: Report, skipped: &str) -> Report {
     for rule in rules::ALL {
         if report.answer(rule.name).is_none() {
@@ -115,7 +115,7 @@ fn complete(mut report: Report, skipped: &str) -> Report {
     report
 }
 
-/// Judges the pair. Writes no id: that is for the first start of a server.
+/// Checks that bucket and database belong together. Writes no id: the first start of a server does.
 async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
     deployment::examine(&DatabaseProbe::open(&config.mongo).await?, objects).await
 }
@@ -132,22 +132,22 @@ async fn examine_provider(config: &Config) -> Answer {
 struct Reached {
     objects: Objects,
     wire: ProbeClient,
-    /// The region that it is in, where the store tells it.
+    /// The bucket's region, if the store reports it.
     region: Option<String>,
 }
 
-/// Why a bucket cannot be examined.
+/// Why a bucket cannot be checked.
 enum Unusable {
-    /// There is nothing to ask it with.
-    Unequipped(StoreError),
-    /// It does not answer, or refuses.
+    /// The client could not be created.
+    NoClient(StoreError),
+    /// The bucket does not answer, or refuses.
     Refused(Diagnosis),
 }
 
 impl Unusable {
     fn add_to(&self, report: &mut Report) {
         match self {
-            Self::Unequipped(error) => report.add(&rules::CREDENTIALS, Answer::No(error.to_string())),
+            Self::NoClient(error) => report.add(&rules::CREDENTIALS, Answer::No(error.to_string())),
             Self::Refused(diagnosis) => {
                 report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
                 report.add_cause(&rules::BUCKET, diagnosis.to_string(), diagnosis.remedy(), details(diagnosis));
@@ -156,9 +156,9 @@ impl Unusable {
     }
 }
 
-async fn reach(config: &Config) -> Result<Reached, Unusable> {
-    let objects = Objects::connect(&config.s3).await.map_err(Unusable::Unequipped)?;
-    let wire = objects.probe_client().map_err(Unusable::Unequipped)?;
+async fn connect(config: &Config) -> Result<Reached, Unusable> {
+    let objects = Objects::connect(&config.s3).await.map_err(Unusable::NoClient)?;
+    let wire = objects.probe_client().map_err(Unusable::NoClient)?;
     let region = objects.diagnose().await.map_err(Unusable::Refused)?;
     Ok(Reached { objects, wire, region })
 }
@@ -175,15 +175,15 @@ async fn examine_bucket(
     report.add(&rules::REGION, region_answer(reached));
     let context = ProbeContext::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
     let cut_short = tokio::select! {
-        () = ask(&context, config, options, report) => None,
+        () = run_checks(&context, config, options, report) => None,
         () = stop => Some("the check was interrupted"),
         () = tokio::time::sleep(CHECK_DEADLINE) => Some("the check took too long"),
     };
     report.cut_short = cut_short;
-    report.add(&rules::CLEAN, settled(context.clean().await));
+    report.add(&rules::CLEAN, answer_or_no(context.clean().await));
 }
 
-async fn ask(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
+async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let retention = context.prober.default_retention().await;
     let is_retained = matches!(retention, Ok(Setting::Set(_)));
     report.add(
@@ -191,26 +191,26 @@ async fn ask(context: &ProbeContext<'_>, config: &Config, options: Options, repo
         match retention {
             Ok(Setting::Set(retention)) => Answer::No(retention),
             Ok(Setting::Unset | Setting::Unsupported) => Answer::Yes(String::new()),
-            Ok(Setting::Denied) => Answer::Skipped("these credentials may not read it".to_owned()),
+            Ok(Setting::Denied) => Answer::Skipped("the credentials lack permission to read it".to_owned()),
             Err(error) => Answer::Skipped(error.to_string()),
         },
     );
     if is_retained {
-        // What would be written could not be removed.
+        // Objects of probes could not be removed.
         return;
     }
     if options.fix {
-        settings::fix(context, config, options.loopback, report).await;
+        settings::fix(context, config, options, report).await;
     }
     uploads::examine(context, config.uploads.max_bytes, report).await;
     multipart::examine(context, report).await;
-    settings::examine(context, config, options.loopback, report).await;
+    settings::examine(context, config, options, report).await;
 }
 
 fn region_answer(reached: &Reached) -> Answer {
     let ours = reached.objects.region();
     match reached.region.clone() {
-        None => Answer::Skipped("the store does not tell it".to_owned()),
+        None => Answer::Skipped("the store does not report it".to_owned()),
         Some(region) if region == ours => Answer::Yes(region),
         Some(region) => Answer::No(format!("the bucket is in {region}, requests are signed for {ours}")),
     }
@@ -218,14 +218,14 @@ fn region_answer(reached: &Reached) -> Answer {
 
 fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
     let Diagnosis { address, status, code, message, request_id, .. } = diagnosis;
-    let told = [
+    let values = [
         ("address", Some(address.clone())),
         ("httpStatus", status.map(|status| status.to_string())),
         ("s3Code", code.clone()),
         ("s3Message", message.clone()),
         ("s3RequestId", request_id.clone()),
     ];
-    told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// Probes how the store treats requests that deviate from their signature, through its internal endpoint and with the same
@@ -265,24 +265,24 @@ async fn probe_within<T>(
     let found = tokio::time::timeout(deadline, probe(&context)).await.unwrap_or_else(|_| Err(late()));
     let cleaned = tokio::time::timeout(deadline, context.clean()).await;
     if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
-        tracing::warn!(%error, "objects under check/ are left to the next check");
+        tracing::warn!(%error, "failed to remove objects under check/; the next check retries");
     }
     found
 }
 
-/// A question that got no answer is answered no.
-fn settled(answer: Result<Answer, StoreError>) -> Answer {
+/// Returns the answer of a probe; a probe that failed answers no.
+fn answer_or_no(answer: Result<Answer, StoreError>) -> Answer {
     answer.unwrap_or_else(|error| Answer::No(error.to_string()))
 }
 
-fn holds(condition: bool, seen: impl Into<String>) -> Answer {
+fn answer_if(condition: bool, seen: impl Into<String>) -> Answer {
     if condition { Answer::Yes(seen.into()) } else { Answer::No(seen.into()) }
 }
 
-/// How far another clock is from ours, said and judged; `took` is how long its answer was on the way.
-fn clock(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
+/// Compares another clock with the server's; `took` is the duration of the response.
+fn compare_clocks(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
     let ahead = theirs - ours;
     let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
     let way = if ahead.is_negative() { "behind" } else { "ahead" };
-    holds(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+    answer_if(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
 }

@@ -1,11 +1,11 @@
-//! The rules about multipart uploads: one from beginning to end, then what should be refused.
+//! Checks the rules about multipart uploads: a complete upload, then requests that must be refused.
 
 use bytes::Bytes;
 
 use super::{
-    Answer, Report, holds,
+    Answer, Report, answer_if, answer_or_no,
     probe_context::{BODY, OTHER, ProbeContext, UrlValidity, sha256},
-    rules, settled,
+    rules,
 };
 use crate::{
     model::{ObjectKey, PartChecksums},
@@ -19,24 +19,27 @@ use crate::{
     },
 };
 
-/// The least size of a part that is not the last, in bytes ("Amazon S3 multipart upload limits").
+/// Minimum size in bytes of all parts except the last ("Amazon S3 multipart upload limits").
 const MIN_PART: usize = 5 << 20;
 
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
-    let whole = settled(upload(context).await);
+    let whole = answer_or_no(upload(context).await);
     let works = matches!(whole, Answer::Yes(_));
     report.add(&rules::MULTIPART, whole);
     if !works {
         return;
     }
-    report.add(&rules::COMPLETE_ONCE, settled(again(context).await));
-    report.add(&rules::PART_CAP, settled(part_cap(context).await));
+    report.add(&rules::COMPLETE_ONCE, answer_or_no(complete_twice(context).await));
+    report.add(&rules::PART_CAP, answer_or_no(part_cap(context).await));
     let key = context.key("parts");
     match context.prober.begin(&key, PartChecksums::Sha256).await {
         Ok(upload) => {
-            report.add(&rules::PART_CHECKSUM, settled(part_checksum(context, &key, &upload).await));
-            report.add(&rules::PARTS_SUMMED, settled(summed(context, &key, &upload).await.map(|all| holds(all, ""))));
-            report.add(&rules::ABORT, settled(abort(context, &key, &upload).await));
+            report.add(&rules::PART_CHECKSUM, answer_or_no(part_checksum(context, &key, &upload).await));
+            report.add(
+                &rules::PARTS_SUMMED,
+                answer_or_no(lists_all_checksums(context, &key, &upload).await.map(|all| answer_if(all, ""))),
+            );
+            report.add(&rules::ABORT, answer_or_no(abort(context, &key, &upload).await));
         }
         Err(error) => report.add(&rules::PART_CHECKSUM, Answer::No(error.to_string())),
     }
@@ -44,24 +47,24 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
 
 async fn upload(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("multipart");
-    let (status, parts) = attempt(context, &key).await?;
+    let (status, parts) = upload_one_part(context, &key).await?;
     let size = context.objects.head(&key).await?.map(|head| head.size);
     let whole = status == Some(200) && size == u64::try_from(BODY.len()).ok();
     let seen = status.map_or_else(|| parts.clone(), |status| format!("{parts}, complete HTTP {status}"));
-    Ok(holds(whole, seen))
+    Ok(answer_if(whole, seen))
 }
 
-/// A second upload of the same key may begin, and may not replace the first.
-async fn again(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
-    let (status, parts) = attempt(context, &context.key("multipart")).await?;
+/// Checks that a second upload of the same key does not replace the first object.
+async fn complete_twice(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let (status, parts) = upload_one_part(context, &context.key("multipart")).await?;
     Ok(match status {
-        Some(status) => holds((400..500).contains(&status), format!("HTTP {status}")),
+        Some(status) => answer_if((400..500).contains(&status), format!("HTTP {status}")),
         None => Answer::No(parts),
     })
 }
 
-/// One part up and completed: the status of the completion, and what came of the part. Leaves no upload open.
-async fn attempt(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
+/// Uploads one part and completes it. Returns the status of the completion, and a description of the part. Leaves no upload open.
+async fn upload_one_part(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
     let upload = context.prober.begin(key, PartChecksums::None).await?;
     let done = async {
         let length = BODY.len().to_string();
@@ -78,7 +81,7 @@ async fn attempt(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<
     if !matches!(done, Ok((Some(200), _)))
         && let Err(error) = context.prober.abort(key, &upload).await
     {
-        tracing::warn!(%error, "a multipart upload of this check was left open");
+        tracing::warn!(%error, "failed to abort a multipart upload of this check");
     }
     done
 }
@@ -96,7 +99,7 @@ async fn put_part(
     context.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
 
-/// Sends a part of the least size that S3 takes for all but the last.
+/// Uploads a part of the minimum size.
 async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("part-cap");
     let upload = context.prober.begin(&key, PartChecksums::None).await?;
@@ -109,7 +112,7 @@ async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     .await;
     context.prober.abort(&key, &upload).await?;
     let sent = sent?;
-    Ok(holds(sent.is_success(), sent.describe()))
+    Ok(answer_if(sent.is_success(), sent.describe()))
 }
 
 async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
@@ -120,24 +123,24 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
         return Ok(Answer::No(format!("{} for other bytes", wrong.describe())));
     }
     let kept = context.prober.parts(key, upload).await?.unwrap_or_default().len();
-    // The right bytes must be welcome: refusing everything proves nothing.
+    // The right bytes must be accepted: a store that refuses everything proves nothing.
     let right = put_part(context, key, upload, &headers, BODY).await?;
     let seen = format!("{}; {} for the right bytes", wrong.describe(), right.status);
-    Ok(holds(kept == 0 && right.is_success(), seen))
+    Ok(answer_if(kept == 0 && right.is_success(), seen))
 }
 
-/// Whether the listing of the parts tells their checksums, which completing them asks for.
-async fn summed(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
+/// Returns whether the listing of parts contains their checksums, which completing them requires.
+async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
     Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
 }
 
-/// The same question by itself. No, only where a part was taken and listed without.
+/// Probes the same alone. `false` only if a part was accepted and listed without its checksum.
 pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, StoreError> {
     let (key, digest) = (context.key("summed"), sha256(BODY).to_string());
     let upload = context.prober.begin(&key, PartChecksums::Sha256).await?;
     let all = async {
         put_part(context, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
-        summed(context, &key, &upload).await
+        lists_all_checksums(context, &key, &upload).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;
@@ -147,5 +150,5 @@ pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, 
 async fn abort(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     context.prober.abort(key, upload).await?;
     let left = context.prober.parts(key, upload).await?;
-    Ok(holds(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
+    Ok(answer_if(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
 }

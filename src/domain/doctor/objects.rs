@@ -1,11 +1,11 @@
-//! The rules about what lies in the bucket: seen, read, copied, deleted, and closed to strangers.
+//! Checks the rules about stored objects: inspected, read, copied, deleted, and inaccessible to strangers.
 
 use bytes::Bytes;
 
 use super::{
-    Answer, Report, holds,
+    Answer, Report, answer_if, answer_or_no,
     probe_context::{BODY, ProbeContext, TYPE, sha256},
-    rules, settled,
+    rules,
 };
 use crate::{
     model::{FileName, ObjectKey},
@@ -13,46 +13,46 @@ use crate::{
     store::{StoreError, objects::http_probe::Method},
 };
 
-/// `key` holds [`BODY`].
+/// Checks an object at `key` that contains [`BODY`].
 pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report: &mut Report) {
     match context.objects.head(key).await {
         Ok(Some(head)) => {
             let length = u64::try_from(BODY.len()).unwrap_or(0);
             let same = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
-            report.add(&rules::HEAD, holds(same && !head.etag.is_empty(), ""));
-            report.add(&rules::HEAD_CHECKSUM, holds(head.sha256 == Some(sha256(BODY)), ""));
-            report.add(&rules::COPY, settled(copy(context, key, &head.etag).await));
+            report.add(&rules::HEAD, answer_if(same && !head.etag.is_empty(), ""));
+            report.add(&rules::HEAD_CHECKSUM, answer_if(head.sha256 == Some(sha256(BODY)), ""));
+            report.add(&rules::COPY, answer_or_no(copy(context, key, &head.etag).await));
         }
         Ok(None) => report.add(&rules::HEAD, Answer::No("HTTP 404 right after the upload".to_owned())),
         Err(error) => report.add(&rules::HEAD, Answer::No(error.to_string())),
     }
     let missing = context.objects.head(&context.key("missing")).await;
-    report.add(&rules::LIST, settled(missing.map(|found| holds(found.is_none(), ""))));
-    report.add(&rules::RANGE, settled(range(context, key).await));
-    report.add(&rules::OVERRIDES, settled(overrides(context, key).await));
-    report.add(&rules::ANONYMOUS, settled(anonymous(context, key).await));
+    report.add(&rules::LIST, answer_or_no(missing.map(|found| answer_if(found.is_none(), ""))));
+    report.add(&rules::RANGE, answer_or_no(range(context, key).await));
+    report.add(&rules::OVERRIDES, answer_or_no(overrides(context, key).await));
+    report.add(&rules::ANONYMOUS, answer_or_no(anonymous(context, key).await));
     report.add(
         &rules::VERSIONS,
-        settled(context.prober.versions(key).await.map(|listed| match listed {
-            Some(count) => holds(count > 0, ""),
+        answer_or_no(context.prober.versions(key).await.map(|listed| match listed {
+            Some(count) => answer_if(count > 0, ""),
             None => Answer::Skipped("the store has no versions".to_owned()),
         })),
     );
-    report.add(&rules::DELETE, settled(delete(context, key).await));
-    report.add(&rules::RETAINED, settled(retained(context, key).await));
+    report.add(&rules::DELETE, answer_or_no(delete(context, key).await));
+    report.add(&rules::RETAINED, answer_or_no(retained(context, key).await));
 }
 
-/// The object is copied while its entity tag is the one that was seen, and not when it is another.
+/// Checks that an object is copied only if its entity tag is the given one.
 async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
     let same = context.prober.copy(key, etag, &context.key("copied")).await?;
     let other = context.prober.copy(key, "\"00000000000000000000000000000000\"", &context.key("not-copied")).await?;
-    Ok(holds(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
+    Ok(answer_if(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
 }
 
 async fn range(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = context.get(&url, &[("range", "bytes=8-15")]).await?;
-    Ok(holds(part.status == 206 && part.body == BODY[8..16], part.describe()))
+    Ok(answer_if(part.status == 206 && part.body == BODY[8..16], part.describe()))
 }
 
 async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
@@ -69,10 +69,10 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     .filter_map(|(what, honoured)| (!honoured).then_some(what))
     .collect();
     let seen = if ignored.is_empty() { String::new() } else { format!("ignored: {}", ignored.join(", ")) };
-    Ok(holds(ignored.is_empty(), seen))
+    Ok(answer_if(ignored.is_empty(), seen))
 }
 
-/// Reading, writing and listing without a signature.
+/// Checks that reading, writing and listing without a signature is refused.
 async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let other = context.key("anonymous");
     let bare = |key: &ObjectKey| {
@@ -88,10 +88,10 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     ];
     let closed = answers.iter().all(|(_, answer)| answer.is_rejected());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
-    Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
+    Ok(answer_if(closed, format!("HTTP {}", seen.join(", "))))
 }
 
-/// `key` was deleted.
+/// Checks that no version of a deleted object remains.
 async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let left = match context.prober.versions(key).await? {
         None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
@@ -105,5 +105,5 @@ async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, S
     context.objects.purge(key).await?;
     let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let after = context.get(&url, &[]).await?;
-    Ok(holds(!after.is_success(), format!("{} afterwards", after.describe())))
+    Ok(answer_if(!after.is_success(), format!("{} afterwards", after.describe())))
 }

@@ -1,4 +1,4 @@
-//! The bench: presigned requests with one deviation each, under a prefix that is cleaned up.
+//! Context of the probes: the bucket, the HTTP client, and the keys under which probes write and which are removed afterwards.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, holds, probe_names::is_name};
+use super::{Answer, answer_if, probe_names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
     signer::{PresignRequest, Presigned, SignedForm},
@@ -26,46 +26,46 @@ use crate::{
     },
 };
 
-/// All that is written lies under here.
+/// NetworkPrefix of all objects of probes.
 const PREFIX: &str = "check/";
-/// What an earlier check left is removed when it is this old: no check asks longer than [`super::CHECK_DEADLINE`].
+/// Age at which objects of earlier checks are removed; longer than [`super::CHECK_DEADLINE`].
 const STALE_AGE: Duration = Duration::from_secs(15 * 60);
-/// The end of the key of a second request.
+/// Suffix of the key of a probe's second request.
 const HEADER_SUFFIX: &str = "-header";
-/// Objects that are removed at once.
+/// Concurrent removals.
 const MAX_CONCURRENT: usize = 8;
-/// The life of the URLs that are to work.
+/// Lifetime of valid URLs.
 const TTL: Duration = Duration::from_secs(5 * 60);
-/// The bytes that are uploaded, and others of the same length.
+/// Bytes that probes upload, and others of the same length.
 pub(super) const BODY: &[u8; 48] = b"written by valet check, which removes it again. ";
 pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed for.. ";
 /// Their declared type.
 pub(super) const TYPE: ContentType = ContentType::Png;
 
-/// A bucket under examination.
+/// The bucket that is checked.
 pub(super) struct ProbeContext<'a> {
     pub objects: &'a Objects,
     pub prober: Prober<'a>,
     pub wire: ProbeClient,
     run: String,
     now: OffsetDateTime,
-    /// Every key that was named, for a store whose objects these credentials may not list.
-    named: Mutex<Vec<ObjectKey>>,
+    /// Every key that was used, for a store whose objects the credentials may not list.
+    used_keys: Mutex<Vec<ObjectKey>>,
 }
 
-/// A presigned PUT as it will be sent.
+/// A presigned PUT to be sent.
 pub(super) struct Put {
     pub url: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
 }
 
-/// When a URL works.
+/// Validity of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UrlValidity {
-    /// As long as the check takes.
+    /// Valid during the check.
     Current,
-    /// For a second, an hour ago.
+    /// Valid for a second, an hour ago.
     Expired,
 }
 
@@ -83,38 +83,38 @@ impl<'a> ProbeContext<'a> {
             wire,
             run: format!("{PREFIX}{}/", Uuid::new_v4()),
             now,
-            named: Mutex::default(),
+            used_keys: Mutex::default(),
         }
     }
 
-    /// Returns the key of a probe of this name, which is one of those that [`ProbeContext::clean`] removes.
+    /// Returns the key of a probe of this name, which must be one that [`ProbeContext::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        self.named(ObjectKey::from_stored(format!("{}{name}", self.run)))
+        self.remember(ObjectKey::from_stored(format!("{}{name}", self.run)))
     }
 
     /// Returns the key of the preview of a probe.
     pub fn preview(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(key.preview())
+        self.remember(key.preview())
     }
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
+        self.remember(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
     }
 
-    fn named(&self, key: ObjectKey) -> ObjectKey {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+    fn remember(&self, key: ObjectKey) -> ObjectKey {
+        self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
         key
     }
 
-    /// The PUT that clients get where the store needs no sealed one, for these bytes.
+    /// Presigns a plain PUT of these bytes, as clients get it.
     pub fn presigned_put(&self, key: &ObjectKey, body: &[u8]) -> Result<Put, StoreError> {
         let put = self.objects.presign_put_as(Sealing::Plain, key, new_object(body), self.now, TTL)?;
         Ok(Put { url: put.signed.url, headers: put.headers, body: Bytes::copy_from_slice(body) })
     }
 
-    /// When a URL of this life is signed, and for how long.
+    /// Returns the signing time and the lifetime of a URL.
     pub fn validity(&self, life: UrlValidity) -> (OffsetDateTime, Duration) {
         match life {
             UrlValidity::Current => (self.now, TTL),
@@ -122,30 +122,30 @@ impl<'a> ProbeContext<'a> {
         }
     }
 
-    /// Uploads [`BODY`], with one deviation from what was signed.
+    /// Uploads [`BODY`], with one deviation from the signature.
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
         reject_outage(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
     }
 
-    /// The form that Uppy gets, for [`BODY`].
+    /// Signs a form for [`BODY`], as Uppy gets it.
     pub fn signed_form(&self, key: &ObjectKey, life: UrlValidity) -> Result<SignedForm, StoreError> {
         let (at, ttl) = self.validity(life);
-        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), at, ttl)
+        self.objects.sign_form(key, TYPE, u64::try_from(BODY.len()).unwrap_or(0), at, ttl)
     }
 
-    /// A URL for any request, that works now.
+    /// Presigns any request, with a valid URL.
     pub fn presign(&self, request: &PresignRequest<'_>) -> Result<String, StoreError> {
         Ok(self.prober.presign(request, self.now, TTL)?.url)
     }
 
-    /// The GET that clients get, with another type than the stored one pinned.
+    /// Presigns a GET as clients get it, with another type than the stored one.
     pub fn presigned_get(&self, key: &ObjectKey, cache_control: &str) -> Result<Presigned, StoreError> {
         self.objects.presign_get(key, ContentType::Webp, cache_control, self.now, TTL)
     }
 
-    /// The GET that saves under a name.
+    /// Presigns a GET that saves the object under a file name.
     pub fn presigned_download(&self, key: &ObjectKey, name: &crate::model::FileName) -> Result<Presigned, StoreError> {
         self.objects.presign_download(key, ContentType::Webp, name, self.now, TTL)
     }
@@ -155,7 +155,7 @@ impl<'a> ProbeContext<'a> {
         self.wire.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// Reads the object with a signed GET. HEAD needs one more permission.
+    /// Reads the object with a signed GET, since HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         reject_outage(
             self.get(&self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
@@ -168,17 +168,17 @@ impl<'a> ProbeContext<'a> {
         reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
-    /// Whether the store refused, by a 4xx and by keeping nothing.
+    /// Returns whether the store refused a request: it answered 4xx, and stored nothing.
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
-        Ok(holds(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
+        Ok(answer_if(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
     }
 
-    /// Removes what this check wrote, and what checks that died have left.
+    /// Removes the objects of this check, and those of interrupted earlier ones.
     pub async fn clean(&self) -> Result<Answer, StoreError> {
         let mut next = None;
-        // Objects have the store's time.
+        // Objects carry the store's time.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         loop {
             let page = match self.objects.list_page(PREFIX, next).await {
@@ -197,12 +197,12 @@ impl<'a> ProbeContext<'a> {
         }
         self.abort_uploads().await?;
         let left = self.objects.list_page(&self.run, None).await?.objects.len();
-        Ok(holds(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+        Ok(answer_if(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
     }
 
-    /// Aborts the uploads in parts that this check opened, and those that checks that died have left open.
+    /// Aborts the multipart uploads of this check, and those of interrupted earlier ones.
     async fn abort_uploads(&self) -> Result<(), StoreError> {
-        // Uploads have the store's time, too.
+        // Uploads carry the store's time, too.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         let mut next = None;
         while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
@@ -222,14 +222,14 @@ impl<'a> ProbeContext<'a> {
         Ok(())
     }
 
-    /// Removes what this check may have written, where the store does not list it: what others left is not seen.
+    /// Removes the objects of this check if the store does not list them; those of earlier checks stay.
     async fn clean_unlisted(&self, unlisted: &StoreError) -> Result<Answer, StoreError> {
         tracing::debug!(%unlisted, "failed to list the objects of checks");
-        let mut keys = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut keys = self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         keys.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         keys.dedup();
         self.purge(&keys).await?;
-        Ok(Answer::Yes("objects cannot be listed: only those of this check were removed".to_owned()))
+        Ok(Answer::Yes("objects cannot be listed; removed only those of this check".to_owned()))
     }
 
     async fn purge(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
@@ -240,21 +240,21 @@ impl<'a> ProbeContext<'a> {
     }
 }
 
-/// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name that checks use. The bucket's owner may keep objects of
-/// others under `check/`.
+/// Returns whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name that checks use. The bucket's owner may keep
+/// other objects under `check/`.
 fn is_probe(key: &ObjectKey) -> bool {
     let Some((run, name)) = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else { return false };
     let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
-    // Trials of a preview and of a form write under keys made of the probe's.
+    // Probes of previews and forms write under keys derived from the probe's.
     let is_of = |end| name.strip_suffix(end).is_some_and(is_name);
     is_run && (is_name(name) || is_of("-preview") || is_of(HEADER_SUFFIX))
 }
 
-/// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
-/// (408, 429) or any 5xx but 501, which says that the store does not know the call.
+/// Returns the response, unless it reports an outage, which proves neither obedience nor refusal: 408, 429, or any 5xx except
+/// 501, by which a store rejects an unknown request.
 ///
 /// # Errors
-/// [`StoreError::Objects`] for such an answer.
+/// [`StoreError::Objects`] for an outage.
 pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
         return Err(StoreError::Objects { operation: "presigned request", reason: response.describe() });
@@ -262,7 +262,7 @@ pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> 
     Ok(response)
 }
 
-/// What a PUT of these bytes declares.
+/// Returns the declaration of a PUT of these bytes.
 pub(super) fn new_object(body: &[u8]) -> NewObject {
     NewObject { content_type: TYPE, size: u64::try_from(body.len()).unwrap_or(0), sha256: sha256(body) }
 }

@@ -1,12 +1,12 @@
-//! The table of what is asked about signed requests: each guarantee, of every kind of request that Valet signs.
+//! The matrix of probes of signed requests: each deviation from the signature with the kinds of request that Valet signs.
 //!
-//! `valet check` asks all of it; the server asks at start what decides which uploads the store can stand
-//! ([`Deviation::is_critical`]). A guarantee that holds for one kind says nothing of another: Ceph RGW refuses an unsigned copy source
-//! on a part of signed length and obeys it on one of any length.
+//! `valet check` runs all of them; the server runs those that decide which uploads it issues ([`Deviation::is_critical`]). A
+//! guarantee for one kind of request does not imply it for another: Ceph RGW refuses an unsigned copy source on a part of signed
+//! length, and obeys it on one of any length.
 
 use super::{report::Rule, rules};
 
-/// A kind of signed request, as a client gets it.
+/// A kind of signed request that clients get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
     /// The PUT of an image, which signs type, length, digest and `if-none-match`.
@@ -15,11 +15,11 @@ pub(super) enum RequestKind {
     Preview,
     /// A part whose length is signed.
     Part,
-    /// A part of any length: Uppy does not tell it.
+    /// A part of any length, because Uppy does not declare it.
     AnyPart,
-    /// The call by which Uppy's own client opens a multipart upload.
+    /// The request by which Uppy's own client opens a multipart upload.
     Create,
-    /// The call by which it completes one.
+    /// The request by which it completes one.
     Complete,
     /// A form with a POST policy.
     Form,
@@ -28,7 +28,7 @@ pub(super) enum RequestKind {
 }
 
 impl RequestKind {
-    /// The name in the table.
+    /// Returns the name in the report.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Put => "PUT",
@@ -42,12 +42,12 @@ impl RequestKind {
         }
     }
 
-    /// Whether it is a call of a multipart upload, which not every store has.
+    /// Returns whether it belongs to a multipart upload, which not every store supports.
     pub fn is_multipart(self) -> bool {
         matches!(self, Self::Part | Self::AnyPart | Self::Create | Self::Complete)
     }
 
-    /// Whether it brings bytes whose digest was declared.
+    /// Returns whether it uploads bytes with a declared digest.
     pub fn has_digest(self) -> bool {
         matches!(self, Self::Put | Self::Preview)
     }
@@ -56,13 +56,13 @@ impl RequestKind {
 /// A change of a request after it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deviation {
-    /// Nothing: a store that refuses the request as it was signed proves nothing by refusing others.
+    /// No change. A store that refuses this request proves nothing by refusing others.
     Nothing,
-    /// A digit of the signature.
+    /// A changed digit of the signature.
     Signature,
-    /// A query parameter more.
+    /// An additional query parameter.
     Query,
-    /// The time: the URL has expired.
+    /// An expired URL.
     Expired,
     /// A longer body.
     Length,
@@ -72,7 +72,7 @@ pub(super) enum Deviation {
     CopySource,
     /// A header that publishes the object, by a canned ACL.
     Acl,
-    /// The same, by a grant.
+    /// A header that publishes the object, by a grant.
     Grant,
     /// A header that adds user metadata.
     Metadata,
@@ -80,16 +80,16 @@ pub(super) enum Deviation {
     Tagging,
     /// A header that makes S3 website hosting redirect readers of the object.
     Redirect,
-    /// Headers that encrypt it with a key of the client's.
+    /// Headers that encrypt the object with a key of the client's.
     CustomerKey,
-    /// A header that archives it.
+    /// A header that archives the object.
     StorageClass,
 }
 
 use Deviation as D;
 use RequestKind as K;
 
-/// Each deviation with the kinds for which it can mean something.
+/// Each deviation with the kinds of request that it can affect.
 pub(super) const PROBES: &[(Deviation, &[RequestKind])] = &[
     (D::Nothing, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
     (D::Signature, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
@@ -107,11 +107,11 @@ pub(super) const PROBES: &[(Deviation, &[RequestKind])] = &[
     (D::StorageClass, &[K::Put, K::Create, K::Form]),
 ];
 
-/// `AES256` with a key of 32 times the letter k: what [`Deviation::CustomerKey`] encrypts with, its base64 and that of its MD5.
+/// Key of [`Deviation::CustomerKey`] for `AES256`, 32 times the letter k: its base64, and that of its MD5.
 const CUSTOMER_KEY: [&str; 2] = ["a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "mT2HRsMGJ5IX5C+0rreZ8Q=="];
 
 impl Deviation {
-    /// The line of the doctor's table that it belongs to. `None` where nothing deviates.
+    /// Returns the rule that the deviation tests. `None` for no deviation.
     pub fn rule(self) -> Option<&'static Rule> {
         Some(match self {
             Self::Nothing => return None,
@@ -125,12 +125,12 @@ impl Deviation {
         })
     }
 
-    /// Whether it reads or publishes what is another's or private: the server does not sign what cannot stand it.
+    /// Returns whether the deviation reads or publishes objects. The server issues no uploads that are vulnerable to it.
     pub fn is_critical(self) -> bool {
         matches!(self, Self::CopySource | Self::Acl | Self::Grant)
     }
 
-    /// Describes the change in a few words.
+    /// Returns the name in the report.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
@@ -150,7 +150,7 @@ impl Deviation {
         }
     }
 
-    /// The headers that it adds; `source` names an object to copy.
+    /// Returns the headers that it adds; `source` names an object to copy.
     pub fn headers(self, source: &str) -> Vec<(&'static str, String)> {
         let one = |name, value: &str| vec![(name, value.to_owned())];
         match self {

@@ -1,8 +1,8 @@
-//! Names of the objects that the questions write. A check that died leaves some: those alone are removed later.
+//! Names of the objects that probes write. After an interrupted check, only objects with these names are removed.
 
 use super::probe_matrix::{Deviation, PROBES, RequestKind};
 
-/// Names of the objects that the questions write, besides those of [`trial`], [`sealed`] and [`overlap`].
+/// Names of probes' objects, in addition to those of [`trial`], [`sealed`] and [`overlap`].
 const NAMES: [&str; 20] = [
     "after-block",
     "afterwards",
@@ -25,21 +25,21 @@ const NAMES: [&str; 20] = [
     "summed",
     "transport",
 ];
-/// How often two PUTs with one URL are sent at once.
+/// Rounds in which two PUTs with the same URL are sent concurrently.
 pub(super) const ROUNDS: usize = 5;
 
-/// What a sealed PUT is tried with: nothing, and each header that decides.
+/// Deviations of a sealed PUT: none, and each critical header.
 pub(super) const SEALED: [Option<Deviation>; 4] =
     [None, Some(Deviation::CopySource), Some(Deviation::Acl), Some(Deviation::Grant)];
 
-/// Whether an object of a question has this name.
+/// Returns whether a probe's object has this name.
 pub(super) fn is_name(name: &str) -> bool {
     let is_trial = || PROBES.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| trial(*kind, *deviation) == name));
     let is_sealed = || SEALED.iter().any(|deviation| sealed(*deviation) == name);
     NAMES.contains(&name) || (1..=ROUNDS).any(|round| overlap(round) == name) || is_sealed() || is_trial()
 }
 
-/// Returns the name of the object of one question.
+/// Returns the name of the object of one probe in the matrix.
 pub(super) fn trial(kind: RequestKind, deviation: Deviation) -> String {
     slug(&format!("{}-{}", kind.as_str(), deviation.as_str()))
 }

@@ -1,22 +1,22 @@
-//! Findings: the table for people, and the JSON document for programs.
+//! The report of `valet check`: a table for people, and a JSON document for programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How much depends on a rule.
+/// Severity of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// A promise of Valet's does not hold without it.
+    /// Without it a guarantee of Valet does not hold.
     Broken,
-    /// Valet's promises hold, with less behind them or at a price.
+    /// Valet's guarantees hold, but more weakly or at a cost.
     Weaker,
-    /// Better so.
+    /// A recommendation.
     Advice,
 }
 
 impl Severity {
-    /// The word in the table.
+    /// Returns the word in the table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,12 +27,12 @@ impl Severity {
     }
 }
 
-/// Something that should hold of the database or the bucket.
+/// A requirement for the database or the bucket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The name for programs, which stays.
+    /// Stable name for programs.
     pub id: &'static str,
-    /// The question, as a line of the table.
+    /// Name of the line in the table.
     pub name: &'static str,
     /// Severity of a 'no'.
     pub severity: Severity,
@@ -42,27 +42,27 @@ pub struct Rule {
     pub remedy: &'static str,
 }
 
-/// Whether a rule holds, with what was seen.
+/// Whether a rule holds, with the observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// It holds.
     Yes(String),
     /// It does not.
     No(String),
-    /// It could not be asked, and why.
+    /// It was not checked; holds the reason.
     Skipped(String),
 }
 
 /// One line of the table.
 #[derive(Debug)]
 pub struct Finding {
-    /// The question.
+    /// The rule.
     pub rule: &'static Rule,
     /// The observation.
     pub answer: Answer,
     /// Remedy of a 'no': the rule's, or that of the cause.
     pub remedy: &'static str,
-    /// More for programs: names in snake case, and values.
+    /// Further values for programs, by name in camel case.
     pub details: Vec<(&'static str, String)>,
 }
 
@@ -72,11 +72,11 @@ pub struct Finding {
 pub enum Verdict {
     /// The rule holds.
     Ok,
-    /// It does not, and Valet's promises hold all the same.
+    /// The rule does not hold, but Valet's guarantees do.
     Warning,
-    /// A promise of Valet's does not hold.
+    /// A guarantee of Valet does not hold.
     Broken,
-    /// It could not be asked.
+    /// The rule was not checked.
     Skipped,
 }
 
@@ -108,7 +108,7 @@ impl Finding {
         })
     }
 
-    /// Returns what it is worth.
+    /// Returns the verdict for the answer and the rule's severity.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match (&self.answer, self.rule.severity) {
@@ -126,19 +126,19 @@ impl Finding {
             Answer::Yes(seen) => format!("{name}: yes, {seen}"),
             Answer::No(seen) if seen.is_empty() => format!("{name}: no; {consequence}"),
             Answer::No(seen) => format!("{name}: no, {seen}; {consequence}"),
-            Answer::Skipped(why) => format!("{name}: not asked, {why}"),
+            Answer::Skipped(why) => format!("{name}: not checked, {why}"),
         }
     }
 }
 
-/// Everything that was found.
+/// All findings of a check.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// In the order of asking.
+    /// Findings in the order of the checks.
     pub findings: Vec<Finding>,
-    /// Changes made before probing, a line each.
+    /// Changes that were made before probing, one line each.
     pub changes: Vec<String>,
-    /// Why the check ended before everything was asked.
+    /// Why the check ended early.
     pub cut_short: Option<&'static str>,
 }
 
@@ -148,25 +148,25 @@ impl Report {
         self.findings.push(Finding { rule, answer, remedy: rule.remedy, details: Vec::new() });
     }
 
-    /// Adds a 'no' whose cause is known, with what to do about that.
+    /// Adds a 'no' with a known cause, and the remedy for it.
     pub fn add_cause(&mut self, rule: &'static Rule, seen: String, remedy: &'static str, details: Vec<(&'static str, String)>) {
         self.findings.push(Finding { rule, answer: Answer::No(seen), remedy, details });
     }
 
-    /// The answer to the rule of this name.
+    /// Returns the answer for the rule of this name.
     #[must_use]
     pub fn answer(&self, name: &str) -> Option<&Answer> {
         self.findings.iter().find(|finding| finding.rule.name == name).map(|finding| &finding.answer)
     }
 
-    /// How many findings of this severity say no.
+    /// Returns the number of rules of this severity that do not hold.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
         let is_no = |finding: &&Finding| matches!(finding.answer, Answer::No(_)) && finding.rule.severity == severity;
         self.findings.iter().filter(is_no).count()
     }
 
-    /// Whether every promise holds here; not known of a check that was cut short.
+    /// Returns whether all guarantees hold; `false` for a check that was cut short.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.count(Severity::Broken) == 0 && self.cut_short.is_none()

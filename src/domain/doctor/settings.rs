@@ -1,11 +1,11 @@
-//! The rules about the bucket's own settings, and setting them.
+//! Checks the bucket's settings: CORS, lifecycle rules and the public access block, and sets them with `--fix`.
 
 use bytes::Bytes;
 
 use super::{
-    Answer, Report, holds,
+    Answer, Options, Report, answer_if, answer_or_no,
     probe_context::{BODY, ProbeContext},
-    rules, settled,
+    rules,
 };
 use crate::{
     config::Config,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// S3's own wildcard stands for a port. Apps in web views come from `localhost` without one.
+/// Origins of development pages. `*` is S3's wildcard, for a port. Apps in web views use `localhost` without a port.
 const LOOPBACK: [&str; 6] = [
     "http://localhost",
     "http://localhost:*",
@@ -29,34 +29,34 @@ const LOOPBACK: [&str; 6] = [
     "https://localhost",
     "https://localhost:*",
 ];
-/// Pages that are asked for in their stead.
+/// Origins that are probed for them.
 const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
-/// Headers that a browser's preflight names before a presigned PUT.
+/// Headers that a browser's preflight of a presigned PUT names.
 const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
 
-pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
+pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let mut origins = config.cors.exact.clone();
-    if loopback {
+    if options.loopback {
         origins.extend(LOOPBACK.map(str::to_owned));
     }
-    let said = |what: &str, change: Result<Change, StoreError>| match change {
+    let outcome = |what: &str, change: Result<Change, StoreError>| match change {
         Ok(Change::Made) => format!("{what}: set"),
         Ok(Change::None) => format!("{what}: was set already"),
         Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
         Err(error) => format!("{what}: not set: {error}"),
     };
     report.changes.push(if origins.is_empty() {
-        "CORS: left as it is, CORS_ORIGINS is empty".to_owned()
+        "CORS: not changed, CORS_ORIGINS is empty".to_owned()
     } else {
-        said("CORS", context.objects.set_allowed_origins(&origins).await)
+        outcome("CORS", context.objects.set_allowed_origins(&origins).await)
     });
     let days = abandoned_after(config);
-    report.changes.push(said("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
-    report.changes.push(said("public access block", block_access(context).await));
+    report.changes.push(outcome("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
+    report.changes.push(outcome("public access block", block_access(context).await));
 }
 
-/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do. Where they do already
-/// nothing is tried, since clients are uploading.
+/// Sets the public access block. Ceph RGW refuses every PUT once `BlockPublicAcls` is set; the other three flags suffice then. If
+/// they are set already, nothing is changed, because clients are uploading.
 async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> {
     if matches!(context.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
         return Ok(Change::None);
@@ -69,9 +69,9 @@ async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> 
     Ok(change)
 }
 
-pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
+pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let mut origins: Vec<_> = config.cors.exact.iter().map(String::as_str).collect();
-    if loopback {
+    if options.loopback {
         origins.extend(LOOPBACK_PAGES);
     }
     if origins.is_empty() {
@@ -79,13 +79,13 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, loopbac
             report.add(rule, Answer::Skipped("CORS_ORIGINS is empty: no page of another origin uploads".to_owned()));
         }
     } else {
-        report.add(&rules::CORS, settled(preflights(context, &origins).await));
-        report.add(&rules::EXPOSED, settled(exposed(context, &origins).await));
+        report.add(&rules::CORS, answer_or_no(preflights(context, &origins).await));
+        report.add(&rules::EXPOSED, answer_or_no(exposes_etag(context, &origins).await));
     }
     lifecycle(context, abandoned_after(config), report).await;
     let blocked = match context.objects.access_block().await {
         Ok(Setting::Set(block)) => {
-            holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
+            answer_if(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
         }
         Ok(Setting::Unset) => Answer::No("none".to_owned()),
         other => Answer::Skipped(unknown(other)),
@@ -93,7 +93,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, loopbac
     report.add(&rules::ACCESS_BLOCK, blocked);
 }
 
-/// Adds the answers about lifecycle rules. Uploads live for less than `needed` days.
+/// Checks the lifecycle rules. Uploads are open for less than `needed` days.
 async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report) {
     let found = match context.objects.lifecycle_rules().await {
         Ok(Setting::Set(found)) => found,
@@ -108,32 +108,32 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     };
     let after = |days: Option<i32>, none: &str| days.map_or_else(|| none.to_owned(), |days| format!("after {days} days"));
     let no_rule = if found.aborts_any_after.is_some() { "no rule for all of them" } else { "no rule" };
-    report.add(&rules::LIFECYCLE, holds(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
+    report.add(&rules::LIFECYCLE, answer_if(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
-    report.add(&rules::LIFECYCLE_EARLY, holds(!is_early, after(found.aborts_any_after, "no rule")));
-    // What is not confirmed by then never will be.
+    report.add(&rules::LIFECYCLE_EARLY, answer_if(!is_early, after(found.aborts_any_after, "no rule")));
+    // Uploads older than that are never confirmed.
     let is_over = |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
-    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(said).collect();
-    let archiving: Vec<_> = found.archiving.iter().map(said).collect();
+    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(describe).collect();
+    let archiving: Vec<_> = found.archiving.iter().map(describe).collect();
     for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
-        report.add(rule, holds(touched.is_empty(), touched.join("; ")));
+        report.add(rule, answer_if(touched.is_empty(), touched.join("; ")));
     }
 }
 
-fn said(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
+fn describe(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
     let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
     format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
 
 fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
     match setting {
-        Ok(Setting::Denied) => "these credentials may not read it".to_owned(),
+        Ok(Setting::Denied) => "the credentials lack permission to read it".to_owned(),
         Ok(_) => "the store has no such setting".to_owned(),
         Err(error) => error.to_string(),
     }
 }
 
-/// A day more than the longest upload lives, in S3's whole days: no rule of the store's may end one sooner.
+/// Returns the days after which an upload is certainly closed, in S3's whole days: no lifecycle rule may abort one sooner.
 fn abandoned_after(config: &Config) -> i32 {
     let longest = config.uploads.ttl.max(config.uploads.multipart_ttl).as_secs();
     i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
@@ -157,10 +157,10 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
         }
     }
     let seen = if refused.is_empty() { origins.join(", ") } else { refused.join(", ") };
-    Ok(holds(refused.is_empty(), seen))
+    Ok(answer_if(refused.is_empty(), seen))
 }
 
-async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+async fn exposes_etag(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let key = context.key("exposed");
     context.put(&key, |_| {}).await?;
     let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
@@ -171,5 +171,5 @@ async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer,
             hidden.push(*origin);
         }
     }
-    Ok(holds(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
+    Ok(answer_if(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
 }

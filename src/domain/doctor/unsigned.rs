@@ -1,4 +1,5 @@
-//! What the answers to the table's questions amount to: lines of the doctor's table, and which uploads the store can stand.
+//! Evaluates the probes of `probe_matrix`: one answer per rule of the doctor, and the treatment of unsigned headers for the
+//! server.
 
 use bytes::Bytes;
 
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Adds the answers, one for each rule, and whether sealing helps where it is needed.
+/// Adds one answer per rule, and whether sealing helps if it is needed.
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     let asked = match ProbeSetup::prepare(context).await {
         Ok(setup) => {
@@ -36,8 +37,8 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     }
 }
 
-/// One answer for one guarantee, of every kind of request. A kind that the store does not have is named, and no fault here: other
-/// rules ask for it.
+/// Returns one answer for a rule, over all kinds of request. Unsupported kinds are listed, and are not failures here: other rules
+/// check them.
 fn answer(asked: &[&ProbeResult]) -> Answer {
     let is_lacking = |asked: &&&ProbeResult| match asked.outcome {
         ProbeOutcome::Unsupported(_) => true,
@@ -70,9 +71,9 @@ fn answer(asked: &[&ProbeResult]) -> Answer {
         (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.outcome, ProbeOutcome::Unobservable)) => {
             Answer::Skipped("anyone may read every object".to_owned())
         }
-        (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not to be asked of {lacking}")),
+        (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not supported: {lacking}")),
         (stand, lacking) if lacking.is_empty() => Answer::Yes(stand),
-        (stand, lacking) => Answer::Yes(format!("{stand}; not to be asked of {lacking}")),
+        (stand, lacking) => Answer::Yes(format!("{stand}; not supported: {lacking}")),
     }
 }
 
@@ -81,11 +82,11 @@ async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[
         asked.deviation.is_critical() && asked.kind.has_digest() && matches!(asked.outcome, ProbeOutcome::Obeyed(_))
     };
     if !asked.iter().any(falls) {
-        return Answer::Skipped("the store needs no sealed PUT".to_owned());
+        return Answer::Skipped("sealed PUTs are not needed".to_owned());
     }
     match can_seal(context, setup).await {
         Ok(true) => Answer::Yes("PUT, preview PUT".to_owned()),
-        Ok(false) => Answer::No("the store refuses it, or obeys all the same".to_owned()),
+        Ok(false) => Answer::No("the store refuses a sealed PUT, or obeys the header".to_owned()),
         Err(error) => Answer::No(error.to_string()),
     }
 }
@@ -106,7 +107,7 @@ pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<Unsigned
             ProbeOutcome::Unsupported(why) | ProbeOutcome::Failed(why) if kind.has_digest() => {
                 return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
             }
-            // The kinds of request that the store does not have bring nothing.
+            // A kind of request that the store does not support cannot be abused.
             ProbeOutcome::Unsupported(_) => {}
             ProbeOutcome::Failed(_) => unanswered = true,
         }
@@ -126,12 +127,12 @@ pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<Unsigned
             (true, false) => UploadSafety::Safe,
         },
         put_sealing,
-        is_public: setup.is_open,
+        is_public: setup.is_public,
         obeyed,
     })
 }
 
-/// Whether the store takes a sealed PUT, and refuses it with each of the headers that decide.
+/// Returns whether the store accepts a sealed PUT, and refuses it with each of the critical headers.
 async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool, StoreError> {
     let (at, ttl) = context.validity(UrlValidity::Current);
     for deviation in SEALED {

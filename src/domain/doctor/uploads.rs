@@ -1,4 +1,4 @@
-//! The rules about uploads: one as clients make it, then what the store does about others. `kinds` has the deviations.
+//! Checks the rules about uploads: a regular one, then deviating ones; `probe_matrix` lists the deviations from the signature.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use futures_util::future::try_join_all;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{
-    Answer, Report, clock, deviation_probes, holds, multipart, objects,
+    Answer, Report, answer_if, answer_or_no, compare_clocks, deviation_probes, multipart, objects,
     probe_context::{BODY, OTHER, ProbeContext, UrlValidity, new_object},
     probe_names::{self, ROUNDS},
-    rules, settled, unsigned,
+    rules, unsigned,
 };
 use crate::{
     domain::store_capabilities::StoreCapabilities,
@@ -28,22 +28,22 @@ pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: 
         Err(error) => return report.add(&rules::PUT, Answer::No(error.to_string())),
     };
     if let Ok(theirs) = OffsetDateTime::parse(accepted.header("date"), &Rfc2822) {
-        // Somewhere within the second that it names.
+        // The middle of the second in the header.
         let theirs = theirs + Duration::from_millis(500);
-        report.add(&rules::STORE_CLOCK, clock(theirs, OffsetDateTime::now_utc(), began.elapsed()));
+        report.add(&rules::STORE_CLOCK, compare_clocks(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
-    report.add(&rules::TRANSPORT, settled(transport(context)));
-    report.add(&rules::PUT, holds(accepted.is_success(), accepted.describe()));
+    report.add(&rules::TRANSPORT, answer_or_no(transport(context)));
+    report.add(&rules::PUT, answer_if(accepted.is_success(), accepted.describe()));
     if !accepted.is_success() {
-        // A store that refuses everything would pass every test of refusing.
+        // A store that refuses everything would pass every further probe.
         return;
     }
     unsigned::examine(context, report).await;
-    report.add(&rules::CHECKSUM, settled(checksum(context).await));
-    report.add(&rules::ONCE, settled(once(context).await));
-    report.add(&rules::OVERLAP, settled(overlap(context).await));
-    report.add(&rules::BODY_CAP, settled(body_cap(context, max_bytes).await));
-    report.add(&rules::FORM, settled(form(context).await));
+    report.add(&rules::CHECKSUM, answer_or_no(checksum(context).await));
+    report.add(&rules::ONCE, answer_or_no(once(context).await));
+    report.add(&rules::OVERLAP, answer_or_no(overlap(context).await));
+    report.add(&rules::BODY_CAP, answer_or_no(body_cap(context, max_bytes).await));
+    report.add(&rules::FORM, answer_or_no(form(context).await));
     objects::examine(context, &key, report).await;
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<Sto
             reason: format!("{} to a presigned PUT", accepted.describe()),
         });
     }
-    let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
+    let is_yes = |answer: &Answer| matches!(answer, Answer::Yes(_));
     // Concurrently: the store may be far away, and uploads are copied until the last answer has arrived.
     let (uploads, parts) = tokio::join!(
         async { tokio::try_join!(checksum(context), once(context), overlap(context), unsigned::probe_headers(context)) },
@@ -65,15 +65,15 @@ pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<Sto
     );
     let (checksum, once, overlap, unsigned_headers) = uploads?;
     Ok(StoreCapabilities {
-        writes_once: holds(&once) && holds(&overlap) && unsigned_headers.obeyed.is_empty(),
-        verifies_checksums: holds(&checksum),
+        writes_once: is_yes(&once) && is_yes(&overlap) && unsigned_headers.obeyed.is_empty(),
+        verifies_checksums: is_yes(&checksum),
         // A store may have no multipart uploads at all.
         lists_part_checksums: parts.unwrap_or(true),
         unsigned_headers,
     })
 }
 
-/// Clear text is fine on this machine only.
+/// Checks that the public endpoint uses TLS, unless it is on this machine.
 fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let put = context.presigned_put(&context.key("transport"), BODY)?;
     let url = url::Url::parse(&put.url).ok();
@@ -86,7 +86,7 @@ fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     Ok(if local && !secure {
         Answer::Skipped("this machine only".to_owned())
     } else {
-        holds(secure, if secure { "https" } else { "http" })
+        answer_if(secure, if secure { "https" } else { "http" })
     })
 }
 
@@ -99,7 +99,7 @@ async fn checksum(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
 async fn once(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("once");
     let (first, second) = (context.put(&key, |_| {}).await?, context.put(&key, |_| {}).await?);
-    Ok(holds(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
+    Ok(answer_if(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
 }
 
 async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
@@ -109,16 +109,16 @@ async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
         async move {
             let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
             let both = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
-            // Neither may win (AWS answers 409 to both, rarely): that loses nothing, the client repeats.
+            // Both may fail (AWS rarely answers 409 to both): nothing is lost, and the client repeats.
             Ok::<_, StoreError>(both.iter().filter(|response| response.is_success()).count() > 1)
         }
     });
     let twice = try_join_all(rounds).await?.into_iter().filter(|two_winners| *two_winners).count();
     let seen = if twice == 0 { format!("in {ROUNDS} rounds") } else { format!("two winners in {twice} of {ROUNDS} rounds") };
-    Ok(holds(twice == 0, seen))
+    Ok(answer_if(twice == 0, seen))
 }
 
-/// Announces the largest body that a PUT may have; none of it is sent.
+/// Announces a body of the maximum size with `Expect: 100-continue`, and sends none of it.
 async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, StoreError> {
     let (at, ttl) = context.validity(UrlValidity::Current);
     let object = NewObject { size: max_bytes, ..new_object(BODY) };
@@ -134,5 +134,5 @@ async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, 
 async fn form(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let form = context.signed_form(&context.key("form"), UrlValidity::Current)?;
     let response = deviation_probes::send_form(context, &form, &[], &[], None).await?;
-    Ok(holds(response.is_success(), response.describe()))
+    Ok(answer_if(response.is_success(), response.describe()))
 }

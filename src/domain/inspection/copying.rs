@@ -109,7 +109,7 @@ impl Valet {
         Ok(())
     }
 
-    /// Deletes the copy of a failed attempt at once, so that nobody pays for it, and drops the claim. A copy that cannot be
+    /// Deletes the copy of a failed attempt at once, because stored bytes cost money, and drops the claim. A copy that cannot be
     /// deleted is left to the sweeper; the next attempt does not wait for that.
     async fn discard_attempt(&self, image: &Image, copy: &ObjectKey) {
         let mut copies = vec![copy.clone()];

@@ -1,8 +1,8 @@
-//! Uploads in parts, for big files and bad networks: opening them, keys for any parts, what has arrived, and joining them.
+//! PartLayout uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
+//! the parts.
 //!
-//! S3 has a state of its own for each of these uploads, named by the document's `uploadId`. It is opened after the
-//! document is there and aborted before the object is deleted, so that whatever dies between two steps leaves something
-//! that the document's key finds.
+//! S3 keeps state for each multipart upload, named by the document's `uploadId`. It is created after the document is inserted,
+//! and aborted before the object is deleted, so that a crash between two steps leaves nothing that the document does not name.
 
 mod completing;
 mod opening;
@@ -36,9 +36,9 @@ pub struct DeclaredMultipart<'a> {
     pub file_name: &'a str,
     /// See [`crate::model::ContentType`].
     pub content_type: &'a str,
-    /// Bytes; anything an integer can be.
+    /// Size in bytes; any integer.
     pub size: i64,
-    /// Bytes of every part but the last; `None` leaves it to us.
+    /// Size in bytes of every part except the last; `None` lets the server choose.
     pub part_size: Option<i64>,
     /// Checksum that S3 verifies of each part.
     pub part_checksums: PartChecksums,
@@ -46,7 +46,7 @@ pub struct DeclaredMultipart<'a> {
     pub caption: Option<&'a str>,
     /// See [`crate::model::ThumbHash`].
     pub thumb_hash: Option<&'a str>,
-    /// The caller's name for this request.
+    /// Idempotency key of the request.
     pub key: Option<&'a IdempotencyKey>,
 }
 
@@ -59,31 +59,31 @@ impl DeclaredMultipart<'_> {
     }
 }
 
-/// Why an upload's parts are not signed or listed.
+/// Why the parts of an upload are not presigned or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
-    /// Not this user's, or not there.
+    /// No such upload, or another user's.
     #[error("there is no such upload")]
     NotFound,
-    /// It comes in one PUT.
-    #[error("the upload is not in parts")]
+    /// The upload is a single PUT.
+    #[error("the upload is not a multipart upload")]
     NotMultipart,
-    /// Its parts are an image already.
+    /// The upload is complete: its parts are an image.
     #[error("the upload is complete")]
     Complete,
-    /// The upload's time is over.
+    /// The upload has expired.
     #[error("the upload has expired")]
     Expired,
-    /// Its bytes came, and were not what was declared.
+    /// The uploaded bytes did not match the declaration.
     #[error("the upload was rejected")]
     Rejected(Rejection),
-    /// The requested parts cannot be signed; never empty.
+    /// Some requested parts are invalid; never empty.
     #[error("the parts cannot be signed")]
     InvalidParts(Vec<InvalidPart>),
-    /// Looking at what has arrived takes more calls to S3 than the user has left.
+    /// Listing the parts takes more calls to S3 than the user has left.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// The store cannot have it.
+    /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database, S3 or the credentials failed.
@@ -91,11 +91,11 @@ pub enum PartsError {
     Store(#[from] StoreError),
 }
 
-/// Races are settled by looking again; more than this is a fault.
+/// Attempts at an upload that concurrent requests change; more conflicts are a fault.
 const MAX_ATTEMPTS: usize = 5;
 
 impl Valet {
-    /// Opens an upload in parts, or finds the one under the same key; the last value says whether it was opened now.
+    /// Opens a multipart upload, or finds the one with the same idempotency key.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -114,14 +114,14 @@ impl Valet {
             {
                 let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
                 if image.state == ImageState::Pending && image.is_unopened() {
-                    // The request that opened it was given up, or is under way.
+                    // The request that opened it was cancelled, or is still running.
                     self.create_multipart_in_s3(&image, multipart.checksums()).await?;
                     continue;
                 }
                 return Ok((image, multipart, false));
             }
             let id = ImageId::new();
-            // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
+            // No URL has been signed. Only the server completes the parts, so the object is final where it is made.
             let lifetimes = unopened_lifetimes(now);
             let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
             if self.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
@@ -132,10 +132,10 @@ impl Valet {
                 continue;
             }
             if let Err(error) = self.create_multipart_in_s3(&image, multipart.checksums()).await {
-                // The client gets no id to go on with, and its next try is another upload: this one must not hold quota
-                // for days. What S3 may have opened, the tombstone's sweep aborts.
+                // The client gets no id, and its next attempt opens another upload, so this one must not hold quota for days. The
+                // sweeper aborts the upload that S3 may have opened.
                 if let Err(error) = self.delete_pending(&image, now).await {
-                    tracing::warn!(image = %id, %error, "an upload that S3 did not open is left to expire");
+                    tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
                 }
                 return Err(error.into());
             }
@@ -145,11 +145,11 @@ impl Valet {
         Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
 
-    /// Every rule that what was declared breaks.
+    /// Validates a declaration. Returns every rule that it breaks.
     fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, PartLayout), Vec<DeclarationError>> {
         let size = super::uploads::validate_size(declared.size, self.uploads.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
-            // A negative number is below every bound, as zero is.
+            // A negative number is below the minimum, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
             let part_size = asked.unwrap_or_else(|| PartLayout::part_size_for(*size));
             PartLayout::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
@@ -182,7 +182,7 @@ impl Valet {
         }
     }
 
-    /// Keys to write these parts, in the order asked for.
+    /// Presigns PUTs of these parts, in the order of the request.
     ///
     /// # Errors
     /// [`PartsError`].
@@ -203,7 +203,7 @@ impl Valet {
             let parts = parts::validate(multipart, asked).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
-                // The server that opened it died before it recorded S3's name.
+                // The server that opened it died before it recorded S3's upload id.
                 self.create_multipart_in_s3(&image, multipart.checksums()).await?;
                 continue;
             };
@@ -218,10 +218,10 @@ impl Valet {
                 return Ok(signed);
             }
         }
-        Err(StoreError::Contention { what: "an upload in parts" }.into())
+        Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
-    /// Numbers and sizes of the parts that S3 has.
+    /// Returns numbers and sizes of the parts that have arrived.
     ///
     /// # Errors
     /// [`PartsError`].
@@ -235,15 +235,15 @@ impl Valet {
             return Ok(parts.into_iter().map(|part| (part.number, part.size)).collect());
         }
         if self.objects.head(&image.key).await?.is_some() {
-            // Completed, and the confirm did not get further.
+            // Completed, but not confirmed yet.
             return Ok(multipart.parts().collect());
         }
-        // Somebody else aborted it, such as the bucket's lifecycle rule: the client begins anew, under the same id.
+        // Another program aborted it, such as the bucket's lifecycle rule: the client uploads all parts again, under the same id.
         self.create_multipart_in_s3(&image, multipart.checksums()).await?;
         Ok(Vec::new())
     }
 
-    /// The user's upload in parts, pending or ready.
+    /// Returns the user's multipart upload, pending or ready.
     async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, PartLayout), PartsError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
         match (image.outcome(), image.rejection, image.upload.multipart) {

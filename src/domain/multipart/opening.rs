@@ -1,4 +1,4 @@
-//! Opening an upload in parts in S3, after its record is there.
+//! Creates a multipart upload in S3, after its record is inserted.
 
 use time::OffsetDateTime;
 
@@ -8,15 +8,14 @@ use crate::{
     store::{Opened, StoreError},
 };
 
-/// The times of an upload in parts that S3 is being asked to open: should the request be given up meanwhile, its reservation ends
-/// soon.
+/// Returns the times of a multipart upload that is not created in S3 yet: if the request is cancelled, its reservation ends soon.
 pub(in crate::domain) fn unopened_lifetimes(now: OffsetDateTime) -> Lifetimes {
     Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_die_at: now }
 }
 
 impl Valet {
-    /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
-    /// wins, and the others abort what they opened: looking again tells.
+    /// Creates the multipart upload in S3, and records its upload id in place of the one in `image`. Of several concurrent
+    /// requests the first to record wins, and the others abort theirs: the caller reads the image again.
     pub(in crate::domain) async fn create_multipart_in_s3(
         &self,
         image: &Image,
@@ -31,9 +30,9 @@ impl Valet {
         Ok(())
     }
 
-    /// The times of an upload in parts, once S3 has opened it.
+    /// Returns the times of a multipart upload after it was created in S3.
     pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
-        let lives = if image.upload.unverified.is_some() { self.loose_parts_ttl() } else { self.uploads.multipart_ttl };
-        Opened { expires_at: image.created_at + lives, due: self.quiet_from(image) }
+        let ttl = if image.upload.unverified.is_some() { self.uppy_parts_ttl() } else { self.uploads.multipart_ttl };
+        Opened { expires_at: image.created_at + ttl, due: self.quiet_from(image) }
     }
 }

@@ -1,4 +1,4 @@
-//! Parts as clients ask for them and as they are missing: numbers, digests, and the rules for both. No I/O.
+//! Validates requests for part URLs, and selects the parts that complete an upload. No I/O.
 
 use crate::{
     domain::inspection::MissingParts,
@@ -6,30 +6,30 @@ use crate::{
     store::objects::{NewPart, StoredPart},
 };
 
-/// A part whose URL a client asks for, not checked yet.
+/// A part whose URL a client requests, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestedPart<'a> {
-    /// From 1; anything an integer can be.
+    /// Part number, from 1; any integer.
     pub number: i64,
-    /// Of the part's bytes.
+    /// SHA-256 of the part's bytes.
     pub sha256: Option<&'a str>,
 }
 
-/// The most parts that are signed at once.
+/// Maximum number of parts in one request.
 pub const MAX_PARTS_PER_REQUEST: usize = 1000;
 
-/// Why an asked part cannot be signed. Where it stands in the request, and the rule.
+/// Why a requested part is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPart {
-    /// None was asked for, or more than [`MAX_PARTS_PER_REQUEST`].
+    /// No part was requested, or more than [`MAX_PARTS_PER_REQUEST`].
     Count,
-    /// The part at this index: there is no such number; holds the highest.
+    /// The number of the part at this index is out of range; holds the highest.
     Number(usize, u32),
-    /// The part at this index: the end of a sentence about its digest.
+    /// The digest of the part at this index is invalid; holds the end of a sentence about it.
     Sha256(usize, &'static str),
 }
 
-/// The parts with their exact lengths, or every rule that the request breaks.
+/// Returns the parts with their exact lengths, or every rule that the request breaks.
 pub(super) fn validate(multipart: PartLayout, asked: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
     if asked.is_empty() || asked.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);

@@ -1,7 +1,7 @@
-//! The orphan scan: bucket and database compared both ways, in bounded memory however many there are.
+//! The orphan scan: compares bucket and database both ways, in bounded memory.
 //!
-//! Both sides stream in the order of keys and are merged; what has no partner there is only a suspect, and is looked up
-//! by itself before it counts. So a listing out of order, or a change meanwhile, costs time and never a wrong verdict.
+//! Both sides are streamed in the order of keys and merged. An entry without a counterpart is only a suspect, and is looked up by
+//! itself before it counts. So a listing out of order, or a concurrent change, costs time but never causes a wrong verdict.
 
 mod report;
 
@@ -19,16 +19,16 @@ use crate::{
     },
 };
 
-/// Where Valet's objects lie, in the order of keys.
+/// Prefixes of Valet's objects, in the order of keys.
 const PREFIXES: [&str; 2] = ["in/", "u/"];
 /// Suspects that are looked up in one query.
 const LOOKUP_BATCH: usize = 500;
-/// Calls to S3 at once.
+/// Concurrent calls to S3.
 const MAX_CONCURRENT_CALLS: usize = 16;
 
 impl Valet {
-    /// Finds objects written and multipart uploads opened before `before` that no record owns, and ready images without an object.
-    /// Deletes nothing. Every orphan is passed to `on_orphan` as it is found.
+    /// Finds objects written and multipart uploads opened before `before` that no record owns, and ready images without an
+    /// object. Deletes nothing. Passes each orphan to `on_orphan` when it is found.
     ///
     /// # Errors
     /// [`OrphanError`].
@@ -40,8 +40,7 @@ impl Valet {
         self.scan(before, Action::Report(on_orphan)).await
     }
 
-    /// Deletes the orphans that a scan `found` before and no others, each looked up again right before. Records are never
-    /// deleted.
+    /// Deletes only orphans that an earlier scan `found`, each looked up again immediately before. Records are never deleted.
     ///
     /// # Errors
     /// [`OrphanError`].
@@ -89,20 +88,20 @@ impl Valet {
 
 /// The treatment of orphans.
 enum Action<'a> {
-    /// Passes each on.
+    /// Passes each to a callback.
     Report(&'a mut (dyn FnMut(Orphan<'_>) + Send + 'a)),
     /// Deletes those that the operator has seen.
     Delete(&'a Shown),
 }
 
-/// The records in their order, the next one read ahead.
+/// The records in the order of keys, with the next one read ahead.
 struct Records {
     inventory: Inventory,
     next: Option<InventoryEntry>,
 }
 
 impl Records {
-    /// Reads the next record; unreadable ones are counted and passed over.
+    /// Reads the next record; counts and skips unreadable ones.
     async fn advance(&mut self, seen: &mut Orphans) -> Result<(), StoreError> {
         loop {
             match self.inventory.next().await {
@@ -112,7 +111,7 @@ impl Records {
                     return Ok(());
                 }
                 Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::warn!(%error, "failed to read a record; its object is not judged");
+                    tracing::warn!(%error, "failed to read a record; skipping its object");
                     seen.records += 1;
                     seen.unreadable += 1;
                 }
@@ -150,7 +149,7 @@ impl Scan<'_, '_> {
         if self.objects.len() < LOOKUP_BATCH { Ok(()) } else { self.judge_objects().await }
     }
 
-    /// Only a ready image promises an object.
+    /// Keeps the record of a ready image as a suspect; other states need no object.
     async fn suspect_record(&mut self, record: InventoryEntry) -> Result<(), StoreError> {
         if record.state == ImageState::Ready {
             self.records.push(record);
@@ -158,15 +157,15 @@ impl Scan<'_, '_> {
         if self.records.len() < LOOKUP_BATCH { Ok(()) } else { self.judge_records().await }
     }
 
-    /// An object is an orphan when no record owns it. While the sweeper has something to do about an image, everything under
-    /// the image's name is the sweeper's.
+    /// Looks up suspect objects. An object is an orphan if no record owns it. While the sweeper still has work for an image, all
+    /// objects of the image belong to the sweeper.
     async fn judge_objects(&mut self) -> Result<(), OrphanError> {
         let suspects = std::mem::take(&mut self.objects);
         let ids: Vec<ImageId> = suspects.iter().map(|(_, owner)| owner.image).collect();
         let known = self.valet.store.images.entries(&ids).await?;
         let is_known = |object: &ListedObject, owner: KeyOwner| match known.get(&owner.image) {
             Some(Some(entry)) => entry.user == owner.user && entry.owns(&object.key),
-            // The record cannot be read: it may well own the object.
+            // The record cannot be read, and may own the object.
             Some(None) => true,
             None => false,
         };
@@ -196,7 +195,7 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// A store that cannot list uploads leaves them to the bucket's lifecycle rule.
+    /// Compares open uploads. If the store cannot list them, they are left to the bucket's lifecycle rule.
     async fn compare_uploads(&mut self) -> Result<(), OrphanError> {
         for prefix in PREFIXES {
             let mut next = None;
@@ -211,14 +210,14 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// An open upload is an orphan when the sweeper has nothing to do about its image, or there is no record of it.
+    /// Looks up open uploads. One is an orphan if the sweeper has no work for its image, or no record exists.
     async fn judge_uploads(&mut self, uploads: Vec<ListedUpload>) -> Result<(), OrphanError> {
         let ours: Vec<_> = uploads.into_iter().filter_map(|upload| Some((upload.key.owner()?, upload))).collect();
         let ids: Vec<ImageId> = ours.iter().map(|(owner, _)| owner.image).collect();
         let known = self.valet.store.images.entries(&ids).await?;
         let is_known = |owner: KeyOwner| match known.get(&owner.image) {
             Some(Some(entry)) => entry.user == owner.user && entry.is_unsettled(),
-            // The record cannot be read: it may well name the upload.
+            // The record cannot be read, and may name the upload.
             Some(None) => true,
             None => false,
         };
@@ -246,7 +245,7 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// A ready image is missing its object when S3 says so, and it is ready there still when S3 has said so.
+    /// Looks up suspect records. An object is missing if S3 reports it missing and the image is still ready afterwards.
     async fn judge_records(&mut self) -> Result<(), StoreError> {
         let (valet, suspects) = (self.valet, std::mem::take(&mut self.records));
         let heads = stream::iter(suspects).map(|record| async move {
@@ -268,7 +267,7 @@ impl Scan<'_, '_> {
 }
 
 impl Valet {
-    /// Aborts these uploads. Returns how many were; failures are logged.
+    /// Aborts these uploads. Returns how many succeeded; failures are logged.
     async fn abort_orphans(&self, orphans: &[ListedUpload]) -> u64 {
         let aborts = stream::iter(orphans).map(|orphan| async move {
             let aborted = self.objects.abort_multipart(&orphan.key, &orphan.id).await;
@@ -280,7 +279,7 @@ impl Valet {
         aborts.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, one| async move { sum + one }).await
     }
 
-    /// Deletes these objects with their versions. Returns how many were; failures are logged.
+    /// Deletes these objects with their versions. Returns how many succeeded; failures are logged.
     async fn purge_orphans(&self, orphans: &[ListedObject]) -> u64 {
         let purges = stream::iter(orphans).map(|orphan| async move {
             let purged = self.objects.purge(&orphan.key).await;

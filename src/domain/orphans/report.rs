@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-/// Keys of each kind that are remembered to be shown.
+/// Keys of each kind that are listed.
 const MAX_LISTED: usize = 100;
-/// Without the operator naming the number, at most one object in so many is deleted.
+/// If the operator does not name the number, at most one in this many objects is deleted.
 const MAX_ORPHAN_SHARE: u64 = 10;
 
 /// The result of an orphan scan.
@@ -32,13 +32,13 @@ pub struct Orphans {
     pub unreadable: u64,
     /// Objects under keys of any other form. They belong to another program and are never deleted.
     pub foreign: Found<ObjectKey>,
-    /// Old objects without a record, or whose record is gone.
+    /// Objects, old enough to be judged, without a record or with a purged one.
     pub orphans: Found<ListedObject>,
-    /// Their bytes.
+    /// Size of the orphans in bytes.
     pub orphan_bytes: u64,
     /// Open multipart uploads at keys of Valet's form.
     pub open: u64,
-    /// Old open uploads without a record, or whose record is gone or of a settled image.
+    /// Open uploads, old enough to be judged, without a record, with a purged one, or with a settled image's.
     pub uploads: Found<ListedUpload>,
     /// Objects and open uploads without a record that are not old enough to be judged.
     pub young: u64,
@@ -48,7 +48,7 @@ pub struct Orphans {
     pub deleted: u64,
     /// Orphans that could not be deleted.
     pub failed: u64,
-    /// Orphans that the scan before a deletion had not shown. They are left alone.
+    /// Orphans that the earlier scan had not shown. They are not deleted.
     pub new: u64,
     pub(super) shown: Shown,
 }
@@ -87,18 +87,18 @@ impl fmt::Debug for Shown {
 /// The operator's consent to delete the orphans that a scan found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
-    /// Without their number: enough for at most a tenth of the objects.
+    /// Consent without the number: allows at most a tenth of the objects.
     Given,
-    /// With their number, which must be that of the scan.
+    /// Consent to this number, which must be the scan's.
     Number(u64),
 }
 
-/// How many, and the first of them.
+/// A count, and the first items.
 #[derive(Debug)]
 pub struct Found<T> {
-    /// All.
+    /// Number of all items.
     pub count: u64,
-    /// At most a hundred.
+    /// At most a hundred items.
     pub first: Vec<T>,
 }
 
@@ -118,13 +118,13 @@ impl<T> Found<T> {
 }
 
 impl Orphans {
-    /// Orphaned objects and open uploads: the number that an operator consents to.
+    /// Returns the number of orphaned objects and open uploads, to which an operator consents.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.orphans.count + self.uploads.count
     }
 
-    /// Refuses a deletion that the database does not vouch for: a wrong, empty or half restored one makes every object look
+    /// Refuses a deletion that the database does not justify: with a wrong, empty or partly restored database every object looks
     /// like an orphan.
     pub(super) fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
         let (orphans, all) = (self.number(), self.objects + self.open);
@@ -185,7 +185,7 @@ impl fmt::Display for ListedUpload {
     }
 }
 
-/// An orphan, as it is shown.
+/// An orphan that is reported.
 #[derive(Debug, Clone, Copy)]
 pub enum Orphan<'a> {
     /// An object.
@@ -230,10 +230,10 @@ pub(super) fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// Why there was no scan, only a part of one, or no deletion.
+/// Why a scan failed, or deleted nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum OrphanError {
-    /// Uploads of this moment would be judged.
+    /// The time is in the future: uploads in progress would be judged.
     #[error("the time must lie in the past: uploads that are under way must not be judged")]
     NotPast,
     /// The database has no record of any object.
@@ -256,13 +256,13 @@ pub enum OrphanError {
         /// Objects and open uploads in the bucket.
         objects: u64,
     },
-    /// The operator named another number than the scan found.
+    /// The operator named another number than the scan's.
     #[error("nothing was deleted: there are {orphans} orphans now; look at them again")]
     OtherNumber {
         /// Orphans of the scan.
         orphans: u64,
     },
-    /// The database or S3 failed; nothing else changed beside the deletions until then.
+    /// The database or S3 failed, possibly after some deletions.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

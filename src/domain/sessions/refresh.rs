@@ -1,9 +1,11 @@
-//! Refresh tokens: one exchange for the next token, and signing out. The secret decides, never the session's id alone.
+//! Refresh tokens: exchanging one for its successor, and logging out. The token's secret authenticates, never the session's id
+//! alone.
 //!
-//! A spent token that comes again may be a thief's, or a client's that lost the answer or has two tabs. For [`REUSE_GRACE`] after its
-//! exchange a session bears with it: while the child is unused, the client that made the exchange is given the same child
-//! again; else the token is refused and nothing more. After that a spent token ends the session (RFC 9700 section 4.14.2). A
-//! session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges; one that it forgot counts as made within the time while those are.
+//! A token that is sent again after its exchange may come from a thief, from a client that lost the answer, or from a second tab.
+//! For [`REUSE_GRACE`] after the exchange the session tolerates it: while the successor is unused, the client that made the
+//! exchange gets the same successor again; any other use is refused. After that a repeated token ends the session (RFC 9700
+//! section 4.14.2). A session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges; a forgotten one counts as recent while the
+//! remembered ones are.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -25,16 +27,16 @@ use crate::{
     store::{Exchange, Rotation, Session, StoreError},
 };
 
-/// How long a session bears with a spent token.
+/// How long after its exchange a repeated token is tolerated.
 const REUSE_GRACE: Duration = Duration::from_secs(5 * 60);
-/// Exchanges that a session remembers: an app that refreshes once an access token's life has one within [`REUSE_GRACE`].
+/// Exchanges that a session remembers. An app that refreshes once in an access token's lifetime makes one within [`REUSE_GRACE`].
 const MAX_REMEMBERED_EXCHANGES: usize = 32;
 
-/// ClientInfo that sent a token, by its request.
+/// Properties of a request by which clients are told apart.
 pub(super) struct ClientFingerprint {
-    /// SHA-256 of the `User-Agent`; one that is missing is as good as an empty one.
+    /// SHA-256 of the `User-Agent`; a missing one counts as empty.
     pub(super) agent: [u8; 32],
-    /// The network it comes from: the /24 or /48 of its address.
+    /// Network of the client: the /24 or /48 of its address.
     network: String,
 }
 
@@ -51,17 +53,17 @@ impl ClientFingerprint {
     }
 }
 
-/// Where a refresh token stands in the session that it names.
+/// Position of a refresh token in its session's chain of exchanges.
 enum TokenPosition<'a> {
-    /// The one to be exchanged next.
+    /// Not exchanged yet.
     Current,
-    /// Exchanged for the living one.
+    /// Exchanged for the current token.
     Parent(&'a Exchange),
-    /// Exchanged, and so was its child; the session remembers it.
+    /// Exchanged, as was its successor; the session remembers the exchange.
     Earlier(&'a Exchange),
-    /// Exchanged before all that the session remembers: before this time, where its memory was full.
+    /// Exchanged before all remembered exchanges: if the memory was full, before this time.
     Forgotten(Option<OffsetDateTime>),
-    /// Not one of the session's.
+    /// Not issued by the session.
     Unknown,
 }
 
@@ -76,7 +78,7 @@ impl<'a> TokenPosition<'a> {
         }
         match session.earlier.iter().find(|exchange| exchange.hash == hash) {
             Some(exchange) => Self::Earlier(exchange),
-            None if session.token_key.is_some_and(|key| token.is_of(&key)) => {
+            None if session.token_key.is_some_and(|key| token.was_issued_with(&key)) => {
                 let is_full = session.earlier.len() >= MAX_REMEMBERED_EXCHANGES;
                 Self::Forgotten(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
             }
@@ -85,27 +87,27 @@ impl<'a> TokenPosition<'a> {
     }
 }
 
-/// How a spent token is handled.
+/// Response to a token that was exchanged before.
 #[derive(Debug, PartialEq, Eq)]
 enum ReuseDecision {
-    /// The same child again.
+    /// Sends the same successor again.
     Repeat,
-    /// Nothing; the session goes on.
+    /// Refuses the token; the session stays active.
     Refuse,
-    /// The session ends.
+    /// Ends the session.
     EndSession,
 }
 
 impl ReuseDecision {
-    /// Of a token that comes again at `now`. The newcomer rule: where a `User-Agent` exchanged a token that another had been
-    /// given, the other one may be the owner, and the newcomer a thief who was faster. It holds while the child is unused: later
-    /// copies are those of an app that was updated and went on.
+    /// Decides about a token sent again at `now`. The newcomer rule: if a `User-Agent` exchanged a token that had been given to
+    /// another one, the other may be the owner, and the newcomer a faster thief. The rule applies while the successor is unused:
+    /// later repeats come from an app that was updated and continued.
     fn decide(position: &TokenPosition<'_>, fingerprint: &ClientFingerprint, now: OffsetDateTime) -> Self {
         let (exchange, is_child_used) = match position {
             TokenPosition::Parent(exchange) => (exchange, false),
             TokenPosition::Earlier(exchange) => (exchange, true),
             TokenPosition::Current | TokenPosition::Unknown => return Self::Refuse,
-            // It may be of a moment ago: so many exchanges came after it.
+            // It may be recent, because many exchanges followed it.
             TokenPosition::Forgotten(Some(before)) if now - *before <= REUSE_GRACE => return Self::Refuse,
             TokenPosition::Forgotten(_) => return Self::EndSession,
         };
@@ -122,7 +124,7 @@ impl ReuseDecision {
 }
 
 impl Valet {
-    /// Exchanges a refresh token for a fresh sign-in. A token is good for one exchange; the module says what a spent one does.
+    /// Exchanges a refresh token for new tokens. The module's documentation says how a repeated token is handled.
     ///
     /// # Errors
     /// [`RefreshError`].
@@ -130,16 +132,16 @@ impl Valet {
         self.local_accounts()?;
         self.throttle.count_refresh(client)?;
         let Some(token) = RefreshToken::parse(token) else {
-            audit!("refresh_refused", reason = "malformed", "a text that is no refresh token was refused");
+            audit!("refresh_refused", reason = "malformed", "refused a malformed refresh token");
             return Err(RefreshError::Invalid);
         };
         let (id, fingerprint) = (token.session(), ClientFingerprint::of(client));
-        // In the second round a request that lost the exchange to its twin finds its token to be the parent.
+        // A request that lost the exchange to a concurrent one finds its token to be the parent in the second round.
         for _ in 0..2 {
             let Some(session) = self.store.sessions.find(id, now).await? else { break };
             let position = TokenPosition::of(&token, &session);
             if matches!(position, TokenPosition::Unknown) {
-                audit!("refresh_refused", session = %id, reason = "unknown secret", "a token that its session does not know");
+                audit!("refresh_refused", session = %id, reason = "unknown secret", "refused a token that its session did not issue");
                 return Err(RefreshError::Invalid);
             }
             let account = self.store.users.find(session.user).await?;
@@ -152,11 +154,11 @@ impl Valet {
                 return Ok(signed_in);
             }
         }
-        audit!("refresh_refused", session = %id, reason = "session ended", "a token of a session that is over was refused");
+        audit!("refresh_refused", session = %id, reason = "session ended", "refused a token of an ended session");
         Err(RefreshError::Ended)
     }
 
-    /// Exchanges the living token. `None` when another request has exchanged it since the session was read.
+    /// Exchanges the current token. `None` if another request has exchanged it meanwhile.
     async fn exchange(
         &self,
         token: &RefreshToken,
@@ -183,8 +185,8 @@ impl Valet {
         if !self.store.sessions.rotate(session.id, &rotation).await? {
             return Ok(None);
         }
-        tracing::info!(user = %session.user, session = %session.id, "session refreshed");
-        Ok(Some(self.signed_in(user, &child, expires_at, now)?))
+        tracing::info!(user = %session.user, session = %session.id, "refreshed a session");
+        Ok(Some(self.issue_tokens(user, &child, expires_at, now)?))
     }
 
     async fn handle_spent(
@@ -210,7 +212,7 @@ impl Valet {
                 session = %session.id,
                 first_network,
                 network,
-                "a refresh token was used twice: the session ends"
+                "a refresh token was used twice; ending the session"
             );
             self.end(session).await?;
             return Err(RefreshError::Ended);
@@ -225,7 +227,7 @@ impl Valet {
                 reason = "spent",
                 first_network,
                 network,
-                "a refresh token that was exchanged a moment ago was refused"
+                "refused a refresh token that was exchanged a moment ago"
             );
             return Err(RefreshError::Spent);
         };
@@ -235,12 +237,12 @@ impl Valet {
             session = %session.id,
             first_network,
             network,
-            "the answer to a refresh was given again"
+            "repeated the answer to a refresh"
         );
-        Ok(self.signed_in(user, &child, session.expires_at, now)?)
+        Ok(self.issue_tokens(user, &child, session.expires_at, now)?)
     }
 
-    /// Ends the session of a refresh token, spent ones included. Does nothing when it is over already.
+    /// Ends the session of a refresh token, even of one that was exchanged. Does nothing if the session has ended.
     ///
     /// # Errors
     /// [`RefreshError`], but neither [`RefreshError::Spent`] nor [`RefreshError::Ended`].
@@ -248,16 +250,16 @@ impl Valet {
         self.local_accounts()?;
         self.throttle.count_logout(client)?;
         let Some(token) = RefreshToken::parse(token) else {
-            audit!("logout_refused", reason = "malformed", "a text that is no refresh token was refused");
+            audit!("logout_refused", reason = "malformed", "refused a malformed refresh token");
             return Err(RefreshError::Invalid);
         };
         let id = token.session();
         let Some(session) = self.store.sessions.find(id, now).await? else {
-            audit!("session_not_found", session = %id, "asked to log out of a session that is over");
+            audit!("session_not_found", session = %id, "request to log out of an ended session");
             return Ok(());
         };
         if matches!(TokenPosition::of(&token, &session), TokenPosition::Unknown) {
-            audit!("logout_refused", session = %id, reason = "unknown secret", "a token that its session does not know");
+            audit!("logout_refused", session = %id, reason = "unknown secret", "refused a token that its session did not issue");
             return Err(RefreshError::Invalid);
         }
         if self.end(&session).await? {
@@ -266,7 +268,7 @@ impl Valet {
         Ok(())
     }
 
-    /// Ends a session, in the database first: what another request reads meanwhile does not outlive it here.
+    /// Ends a session: in the database first, so that no concurrent request caches it as active afterwards.
     async fn end(&self, session: &Session) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(session.user, session.id).await?;
         self.session_cache.mark_ended(session.user, session.id, Instant::now());
@@ -274,10 +276,10 @@ impl Valet {
     }
 }
 
-/// The living token, as the child of its parent.
+/// Returns the current token, computed from its parent.
 fn child_of(parent: &RefreshToken, exchange: &Exchange, session: &Session) -> Option<RefreshToken> {
     let tagged = session.token_key.map(|key| parent.child(&exchange.salt, &key));
-    // A server of a former version that runs beside this one may have made the exchange.
+    // A server of an earlier release that runs beside this one may have made the exchange.
     let untagged = parent.untagged_child(&exchange.salt);
     tagged.into_iter().chain([untagged]).find(|child| child.hash() == session.token_hash)
 }
@@ -290,7 +292,7 @@ mod tests {
         ClientFingerprint { agent: [agent; 32], network: String::new() }
     }
 
-    /// Every answer, by who exchanged the token, who shows it, whether the child was used, and when.
+    /// Covers every decision by client, use of the successor, and time.
     #[test]
     fn a_spent_token_is_answered_by_client_child_and_time() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(86_400);
@@ -334,7 +336,7 @@ mod tests {
             assert_eq!(
                 ReuseDecision::decide(&TokenPosition::Forgotten(Some(within.at)), fingerprint, now),
                 ReuseDecision::Refuse,
-                "forgotten for their number"
+                "forgotten because of many exchanges"
             );
         }
         let of_before = Exchange { agent: None, ..within };

@@ -24,7 +24,10 @@ use super::{
     turns::{dominant, in_turns},
 };
 use crate::{
-    domain::Valet,
+    domain::{
+        Valet,
+        sweep_backoff::{FIRST_DELAY, backoff},
+    },
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
@@ -57,10 +60,6 @@ const SLOWEST_STORE: u64 = 4 << 20;
 const LARGE: u64 = 16 << 20;
 /// How long what was handed to the slow lane may wait there before another server may take it.
 const HANDED_OVER: Duration = Duration::from_secs(30);
-/// After an image that could not be settled: S3 or the database may be down.
-const RETRY: Duration = Duration::from_secs(60);
-/// The longest wait before another try of what failed for good.
-const SELDOM: Duration = Duration::from_secs(24 * 60 * 60);
 /// After so many failed claims in a row, the sweep ends: the database is in trouble.
 const UNCLAIMED: u32 = 3;
 
@@ -139,11 +138,6 @@ impl Waiting {
     fn is_outdated(&self, all_settled: bool) -> bool {
         self.looked_at.elapsed() >= LOOK_AGAIN || (all_settled && self.images.is_empty() && self.found_some)
     }
-}
-
-/// How long an image or an account waits that failed so often in a row in a way that no repeat cures.
-pub(in crate::domain) fn backoff(failures: u32) -> Duration {
-    RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(SELDOM)
 }
 
 impl Valet {
@@ -322,7 +316,7 @@ impl Valet {
             let failures = due.failures.saturating_add(1);
             (failures, backoff(failures))
         } else {
-            (due.failures, RETRY)
+            (due.failures, FIRST_DELAY)
         };
         tracing::warn!(image = %due.id(), %error, failures, "failed to sweep an image");
         let to = Postponement { due: lease.now + wait, failures };
@@ -373,18 +367,5 @@ impl Valet {
             }
         };
         self.end_claim(due, lease, settled, tally).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_fails_for_good_waits_longer_each_time_and_never_more_than_a_day() {
-        let minutes: Vec<_> = (1..=13).map(|failures| backoff(failures).as_secs() / 60).collect();
-        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440]);
-        assert_eq!(backoff(u32::MAX), SELDOM);
-        assert_eq!(backoff(0), RETRY);
     }
 }

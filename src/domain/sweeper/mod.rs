@@ -21,14 +21,14 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+pub(super) use self::settling::PARTS_SEEN_EVERY;
 pub use self::tally::Swept;
-pub(super) use self::{images::backoff, settling::PARTS_SEEN_EVERY};
 use self::{
     images::{Round, Scope, WINDOW},
     lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
-use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations};
+use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations, sweep_backoff::STUCK};
 use crate::{
     metrics::{METRICS, StateLabel},
     store::{StoreError, uncounted},
@@ -37,9 +37,6 @@ use crate::{
 
 /// Images that are due are counted up to here.
 const COUNTED: u32 = 1000;
-/// An image or the deletion of an account that failed so often in a row, in a way that no repeat cures, needs an operator: the
-/// first failure is an hour old by then.
-pub(super) const STUCK: u32 = 6;
 /// The room of a server's lane for images that take long.
 const SLOW: Room = Room { all: 16, of_one_owner: 4 };
 /// Between two looks at how much there is in all.

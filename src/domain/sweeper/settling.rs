@@ -14,15 +14,15 @@ use crate::{
     store::{Lease, StoreError},
 };
 
-/// Between two looks at parts of undeclared length, while a URL lives that can bring more.
+/// Interval between two checks of parts of undeclared length, while a URL for more of them is alive.
 pub(in crate::domain) const PARTS_SEEN_EVERY: Duration = Duration::from_secs(60);
-/// Until the next round of a removal that is larger than one.
+/// Delay before the next round of a removal that takes several.
 const GO_ON: Duration = Duration::from_secs(5);
-/// How long after an upload's end an object is waited for that cannot be read for a reason that an operator could mend.
+/// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Valet {
-    /// Settles an image that is claimed.
+    /// Settles a claimed image.
     pub(super) async fn settle_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
         let swept = match image.state {
             ImageState::Pending => self.sweep_pending(image, lease).await,
@@ -33,10 +33,10 @@ impl Valet {
         Ok(())
     }
 
-    /// Every URL has died: what is there now is all that will ever be. Or no client will report when it comes, and it is
-    /// looked for.
+    /// Resolves a pending upload: every URL has expired, so no more bytes can arrive, or no client will confirm it, and it is
+    /// polled for.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        // Of what S3 has not opened no URL was given out.
+        // No URL was signed for an upload that S3 has not opened.
         let ends = if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.quiet_from(image)) };
         let mut swept = Swept::default();
         match self.inspect_upload(image, lease.now).await {
@@ -65,7 +65,7 @@ impl Valet {
                 }
             }
             Err(error) if lease.now >= ends + UNREADABLE_FOR && self.is_lasting(&error).await => {
-                tracing::warn!(image = %image.id, %error, "an upload that could not be read for a week is rejected");
+                tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
                 self.reject(image, Rejection::ObjectMismatch, lease.now).await?;
                 swept.rejected += 1;
             }
@@ -74,24 +74,24 @@ impl Valet {
         Ok(swept)
     }
 
-    /// When an upload that is not there yet is looked at again.
+    /// Returns when an upload that has not arrived is swept again.
     fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
-        // A transfer that began in time may still arrive.
+        // A transfer that began before the URL expired may still arrive.
         if image.upload.unverified == Some(UnverifiedUpload::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
             again = again.min(lease.now + PARTS_SEEN_EVERY);
         }
         again
     }
 
-    /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
+    /// Deletes leftovers beside a ready image at once, and again after every URL has expired.
     async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
         // The server that made it ready may have died before it settled the reservation.
         let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
-        // Whoever holds a URL that opens an upload may open another, before and after.
+        // A client with a URL that opens uploads may open more of them, before and after this.
         let removal = self.remove_objects(&ObjectsToRemove::beside(image)).await?;
-        // What is removed does not wait for counters that cannot be read.
+        // Removal does not wait for counters that cannot be read.
         settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
@@ -104,13 +104,13 @@ impl Valet {
         Ok(Swept { purged: 1, ..Swept::default() })
     }
 
-    /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
+    /// Deletes a tombstone's object at once, and again after every URL has expired; then ends the tombstone.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
         // The server that made the tombstone may have died before it settled the reservation.
         let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
         let removal = self.remove_image_objects(image).await?;
-        // What is removed does not wait for counters that cannot be read.
+        // Removal does not wait for counters that cannot be read.
         settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };
         match removal {

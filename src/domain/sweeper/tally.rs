@@ -10,21 +10,21 @@ use crate::metrics::{METRICS, Metrics};
 /// Outcomes of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Made ready for clients that died before they confirmed.
+    /// Uploads confirmed for clients that did not.
     pub confirmed: u32,
-    /// Were not what was declared.
+    /// Uploads that did not match their declaration.
     pub rejected: u32,
-    /// Never came.
+    /// Uploads that did not arrive.
     pub expired: u32,
-    /// Objects deleted, the first or the second time.
+    /// Images whose objects were deleted, for the first or the second time.
     pub purged: u32,
     /// Tombstones that ended.
     pub gone: u32,
-    /// Holds of uploads that do not exist, freed.
+    /// Reservations without an image that were released.
     pub holds: u32,
     /// Deleted accounts whose data is completely deleted.
     pub accounts: u32,
-    /// Could not be settled now.
+    /// Images and accounts that could not be settled.
     pub failed: u32,
 }
 
@@ -42,7 +42,7 @@ impl AddAssign for Swept {
 }
 
 impl Swept {
-    /// Adds it to the metrics.
+    /// Adds the outcomes to the metrics.
     pub(super) fn count(self) {
         let Self { confirmed, rejected, expired, purged, gone, holds, accounts, failed } = self;
         let counts = [confirmed, rejected, expired, purged, gone, holds, accounts, failed];
@@ -52,12 +52,12 @@ impl Swept {
     }
 }
 
-/// A sum that images are added to as they are settled, many at once.
+/// A sum to which concurrent work adds outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Swept>);
 
 impl Tally {
-    /// Adds to the sum and to the metrics.
+    /// Adds outcomes to the sum and to the metrics.
     pub(super) fn add(&self, swept: Swept) {
         swept.count();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += swept;

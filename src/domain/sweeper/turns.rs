@@ -1,8 +1,8 @@
-//! The order between owners: one image of each in turn, so that no owner's many keep another's few waiting.
+//! Fair order between owners: one image of each in turn, so that an owner of many does not delay an owner of few.
 
 use std::collections::HashMap;
 
-/// At most `most` of `due`, one of each owner in turn, each owner's in the order that they have.
+/// Returns at most `most` of `due`, one of each owner in turn; each owner's images keep their order.
 pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String, most: usize) -> Vec<T> {
     let mut turns: Vec<(usize, usize, T)> = Vec::with_capacity(due.len());
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -15,7 +15,7 @@ pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String, most: usize
     turns.into_iter().take(most).map(|(_, _, one)| one).collect()
 }
 
-/// The owner of more than half of `due`.
+/// Returns an image of the owner of more than half of `due`, if there is one.
 pub(super) fn dominant<T>(due: &[T], owner: impl Fn(&T) -> String) -> Option<&T> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     due.iter().find(|one| {

@@ -1,4 +1,4 @@
-//! One limit: by a key, by a key and the networks of an address, or by a user and the user's network.
+//! One rate limit: by a key, by a key and the networks of an address, or by a user and the user's network.
 
 use std::{
     hash::Hash,
@@ -15,14 +15,14 @@ use crate::{
     store::request_origin,
 };
 
-/// Keys that each limit remembers: a few megabytes when full.
+/// Keys that each limit remembers; a few megabytes in all.
 const CAPACITY: usize = 100_000;
-/// What a network may do in multiples of what one host in it may: /32 and /64, /56, /24 and /48.
+/// Rates of networks as multiples of a host's rate: for /32 and /64, for /56, for /24 and /48.
 const FACTORS: [u32; 3] = [1, 2, 4];
-/// What a /24 or /48 may do in multiples of what one user may.
+/// Rate of a /24 or /48 as a multiple of a user's rate.
 const USERS_OF_SITE: u32 = FACTORS[2];
 
-/// A limit: the generic cell rate algorithm (ITU-T I.371), a leaky bucket that keeps one time per key: when the bucket
+/// A limit by the generic cell rate algorithm (ITU-T I.371): a leaky bucket that stores one time per key, at which the bucket
 /// will be empty.
 #[derive(Debug)]
 pub(super) struct Limit<K> {
@@ -36,17 +36,17 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         Self { name, rate, empty_at: Mutex::new(GenerationalCache::new(CAPACITY)) }
     }
 
-    /// Counts `n` times at once, or none of them.
+    /// Counts `n` calls, or none of them.
     pub(super) fn take(&self, key: K, n: u32, now: Instant) -> Result<(), Throttled> {
         Self::fill(&mut self.lock(), self.name, (key, n), self.rate, now)
     }
 
-    /// Takes back what was counted `n` times at once.
+    /// Takes back `n` counted calls.
     pub(super) fn give_back(&self, key: K, n: u32) {
         Self::drain(&mut self.lock(), (key, n), self.rate);
     }
 
-    /// Forgets what was counted.
+    /// Resets a key's count.
     pub(super) fn forget(&self, key: K) {
         self.lock().remove(key);
     }
@@ -83,7 +83,7 @@ fn cost(rate: Rate, n: u32) -> Duration {
     rate.window * n.min(rate.count) / rate.count
 }
 
-/// The networks that an address is in, each with the rate that it may have.
+/// Returns the networks of an address, each with its rate.
 fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (NetworkPrefix, Rate)> {
     let wider = move |(prefix, factor): (Option<NetworkPrefix>, u32)| {
         prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
@@ -91,9 +91,9 @@ fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (Net
     NetworkPrefix::nested(address).into_iter().zip(FACTORS).filter_map(wider)
 }
 
-/// A limit of what comes from a network, counted for its hosts and its wider networks alike.
+/// A limit by network, counted for the host and its wider networks.
 impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
-    /// Counts once for each network that the address is in, or for none of them.
+    /// Counts one call for each network of the address, or for none of them.
     pub(super) fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
         let mut all = self.lock();
         let mut counted = Vec::with_capacity(FACTORS.len());
@@ -114,7 +114,7 @@ impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
     }
 }
 
-/// A limit of what a user does, counted for the network of the request as well: one address makes hundreds of users a minute.
+/// A limit by user, counted for the network of the request as well, because one address can create hundreds of users a minute.
 #[derive(Debug)]
 pub(super) struct UserLimit {
     by_user: Limit<UserId>,
@@ -127,7 +127,7 @@ impl UserLimit {
         Self { by_user: Limit::new(name, rate), by_site: Limit::new(name, of_site) }
     }
 
-    /// Counts `n` times at once for the user and for the network, or for neither.
+    /// Counts `n` calls for the user and for the network, or for neither.
     pub(super) fn take(&self, user: UserId, n: u32, now: Instant) -> Result<(), Throttled> {
         self.by_user.take(user, n, now)?;
         let Some(caller) = request_origin::current() else { return Ok(()) };

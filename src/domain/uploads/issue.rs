@@ -1,4 +1,5 @@
-//! Opening uploads: reserve, insert, sign; what is known already is found instead.
+//! Opens uploads: reserves quota, inserts images, and presigns PUTs. Finds existing uploads and images of the same bytes or key
+//! instead.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use crate::{
     store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
-/// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
+/// Attempts at opening uploads that concurrent requests change; more conflicts are a fault.
 const MAX_ATTEMPTS: usize = 5;
-/// How long a key finds its upload.
+/// How long an idempotency key finds its upload.
 const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A declared upload, by its place among those of the request.
+/// A valid declaration, and its index in the request.
 pub(super) struct UploadRequest {
     pub(super) at: usize,
     pub(super) upload: Upload,
@@ -24,15 +25,15 @@ pub(super) struct UploadRequest {
     pub(super) idempotency: Option<Idempotency>,
 }
 
-/// One answer for each upload of the request.
+/// Results of the request's items, in order.
 pub(super) type Results = Vec<Option<Result<Issued, IssueError>>>;
 
 impl Valet {
-    /// Opens uploads, or finds those and the images that this user has of the same bytes or under the same key. One bad
-    /// item harms no other.
+    /// Opens uploads, or finds this user's uploads and images with the same bytes or the same key. An invalid item does not
+    /// affect the others.
     ///
     /// # Errors
-    /// [`StoreError`]; asking again is safe.
+    /// [`StoreError`]; safe to repeat.
     pub async fn issue_all(
         &self,
         user: UserId,
@@ -41,51 +42,51 @@ impl Valet {
     ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
         let fit = self.capabilities.require_support(UploadClass::WithDigest);
         let mut results: Results = declared.iter().map(|_| None).collect();
-        let mut wanted = Vec::with_capacity(declared.len());
+        let mut requests = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
             match self.validate(declared) {
                 Ok(_) if fit.is_err() => results[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
                 Ok((upload, sha256)) => {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
-                    wanted.push(UploadRequest { at, upload, sha256, idempotency: declared.key.map(named) });
+                    requests.push(UploadRequest { at, upload, sha256, idempotency: declared.key.map(named) });
                 }
                 Err(broken) => results[at] = Some(Err(IssueError::InvalidDeclaration(broken))),
             }
         }
-        if wanted.len() > 1 {
-            // A phone that sends its camera roll again has most of it here; a single upload is new as a rule.
-            wanted = self.resolve_known(user, wanted, &mut results, now).await?;
+        if requests.len() > 1 {
+            // A client that uploads its camera roll again has uploaded most of it before; a single upload is usually new.
+            requests = self.resolve_known(user, requests, &mut results, now).await?;
         }
         for _ in 0..MAX_ATTEMPTS {
-            if wanted.is_empty() {
+            if requests.is_empty() {
                 break;
             }
-            wanted = self.open_uploads(user, wanted, &mut results, now).await?;
-            if !wanted.is_empty() {
-                wanted = self.resolve_known(user, wanted, &mut results, now).await?;
-                wanted = self.resolve_refused(user, wanted, &mut results).await?;
+            requests = self.open_uploads(user, requests, &mut results, now).await?;
+            if !requests.is_empty() {
+                requests = self.resolve_known(user, requests, &mut results, now).await?;
+                requests = self.resolve_refused(user, requests, &mut results).await?;
             }
         }
-        let unsettled = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
-        Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unsettled)).collect())
+        let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
+        Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unresolved)).collect())
     }
 
-    /// Reserves, inserts, signs. What is left was refused by the quota or by a unique index.
+    /// Reserves, inserts and signs. Returns the requests that the quota or a unique index refused.
     async fn open_uploads(
         &self,
         user: UserId,
-        wanted: Vec<UploadRequest>,
+        requests: Vec<UploadRequest>,
         results: &mut Results,
         now: OffsetDateTime,
     ) -> Result<Vec<UploadRequest>, StoreError> {
-        let mut drafts = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            drafts.push((self.draft_image(user, &wanted, now)?, wanted));
+        let mut drafts = Vec::with_capacity(requests.len());
+        for request in requests {
+            drafts.push((self.draft_image(user, &request, now)?, request));
         }
         let mut refused = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
         if self.reserve(user, &images, now).await? == ReserveOutcome::Refused {
-            // Not all fit: those that do, in the order they were asked for.
+            // Not all fit into the quota: reserves those that do, in the order of the request.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
                 let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
@@ -98,12 +99,12 @@ impl Valet {
         }
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
         let inserted = self.insert_reserved(user, &rows).await?;
-        for (((image, puts), wanted), inserted) in drafts.into_iter().zip(inserted) {
+        for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
-                results[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
+                results[request.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
-                refused.push(wanted);
+                refused.push(request);
             }
         }
         Ok(refused)
@@ -112,32 +113,32 @@ impl Valet {
     fn draft_image(
         &self,
         user: UserId,
-        wanted: &UploadRequest,
+        request: &UploadRequest,
         now: OffsetDateTime,
     ) -> Result<(Image, PresignedPuts), StoreError> {
         let id = ImageId::new();
         let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
-        let puts = self.presign_puts(&key, (&wanted.upload, wanted.sha256), now)?;
+        let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
-        Ok((Image::pending((user, id, key), wanted.upload.clone(), wanted.idempotency.clone(), lifetimes), puts))
+        Ok((Image::pending((user, id, key), request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
     }
 
-    /// Results with what this user has under the same key, else of the same bytes. What is left is not known, or not any more.
+    /// Resolves requests with this user's uploads and images of the same key or the same bytes. Returns the other requests.
     async fn resolve_known(
         &self,
         user: UserId,
-        wanted: Vec<UploadRequest>,
+        requests: Vec<UploadRequest>,
         results: &mut Results,
         now: OffsetDateTime,
     ) -> Result<Vec<UploadRequest>, StoreError> {
-        let digests: Vec<_> = wanted.iter().map(|wanted| wanted.sha256).collect();
-        let keys: Vec<_> = wanted.iter().filter_map(|wanted| wanted.idempotency.as_ref()).map(|known| &known.key).collect();
+        let digests: Vec<_> = requests.iter().map(|request| request.sha256).collect();
+        let keys: Vec<_> = requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|known| &known.key).collect();
         let known = self.store.images.find_owned_known(user, &digests, &keys).await?;
         let (mut left, mut matched) = (Vec::new(), Vec::new());
-        for wanted in wanted {
-            let named = wanted.idempotency.as_ref();
-            if let Err(error) = known.verify_readable(named.map(|named| &named.key), Some(wanted.sha256)) {
-                results[wanted.at] = Some(Err(error.into()));
+        for request in requests {
+            let named = request.idempotency.as_ref();
+            if let Err(error) = known.verify_readable(named.map(|named| &named.key), Some(request.sha256)) {
+                results[request.at] = Some(Err(error.into()));
                 continue;
             }
             let by_key = known
@@ -150,42 +151,43 @@ impl Valet {
                     None
                 }
                 (Some(image), named) if image.idempotency.as_ref() != named => {
-                    results[wanted.at] = Some(Err(IssueError::KeyReused));
+                    results[request.at] = Some(Err(IssueError::KeyReused));
                     continue;
                 }
                 (by_key, _) => by_key,
             };
-            let is_same = |image: &&Image| (image.upload.sha256, image.upload.size) == (Some(wanted.sha256), wanted.upload.size);
+            let is_same =
+                |image: &&Image| (image.upload.sha256, image.upload.size) == (Some(request.sha256), request.upload.size);
             match image.or_else(|| known.readable().iter().filter(|image| image.state.is_live()).find(is_same)) {
-                Some(image) => matched.push((wanted, image)),
-                None => left.push(wanted),
+                Some(image) => matched.push((request, image)),
+                None => left.push(request),
             }
         }
         let matched = self.redeclare(user, matched, results, now).await?;
         let ids: Vec<_> = matched.iter().map(|(_, image)| image.id).collect();
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
-        for ((wanted, image), ticket) in matched.into_iter().zip(renewed) {
+        for ((request, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
-                Ok(ticket) => results[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
-                // This one's own; the others are not held up.
-                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[wanted.at] = Some(Err(error.into())),
+                Ok(ticket) => results[request.at] = Some(Ok(Issued { ticket, opened: false })),
+                // An error of this item only; the others continue.
+                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
-                Err(RenewError::Unsupported(unfit)) => results[wanted.at] = Some(Err(unfit.into())),
+                Err(RenewError::Unsupported(unfit)) => results[request.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
-                    // What came of it is settled now: the next round finds the image, or opens a new upload.
+                    // Resolved now, so that the next round finds the image, or opens a new upload.
                     self.resolve_expired(image, now).await?;
-                    left.push(wanted);
+                    left.push(request);
                 }
-                Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(wanted),
+                Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(request),
             }
         }
         Ok(left)
     }
 
-    /// The user's upload under this key; the key is released when its time is over.
+    /// Returns the user's upload with this idempotency key; an expired key is released.
     ///
     /// # Errors
-    /// [`IssueError::KeyReused`] when the key came with another request.
+    /// [`IssueError::KeyReused`] if the key was used for another request.
     pub(in crate::domain) async fn find_under_key(
         &self,
         user: UserId,
@@ -205,22 +207,22 @@ impl Valet {
         }
     }
 
-    /// Says why the quota refused; what would be let in by now is left.
+    /// Resolves requests with the reason why the quota refuses them. Returns those that it would accept now.
     async fn resolve_refused(
         &self,
         user: UserId,
-        wanted: Vec<UploadRequest>,
+        requests: Vec<UploadRequest>,
         results: &mut Results,
     ) -> Result<Vec<UploadRequest>, StoreError> {
-        if wanted.is_empty() {
-            return Ok(wanted);
+        if requests.is_empty() {
+            return Ok(requests);
         }
         let usage = self.store.users.usage(user).await?;
         let mut left = Vec::new();
-        for wanted in wanted {
-            match self.quota_refusal(usage, wanted.upload.bytes()) {
-                Some(refusal) => results[wanted.at] = Some(Err(refusal)),
-                None => left.push(wanted),
+        for request in requests {
+            match self.quota_refusal(usage, request.upload.bytes()) {
+                Some(refusal) => results[request.at] = Some(Err(refusal)),
+                None => left.push(request),
             }
         }
         Ok(left)

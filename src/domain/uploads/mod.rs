@@ -1,7 +1,7 @@
-//! Issuing uploads: what may be uploaded, who pays for it, and the key to write it once.
+//! Issuing uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
-//! Here is what a client declares and how it is checked; `issue` opens uploads, `renew` gives fresh URLs, both for any
-//! number at once at the cost of a few round trips.
+//! This file has the declarations and their validation; `issue` opens uploads, `renew` signs new URLs, `redeclare` changes the
+//! declaration of pending uploads. All of them work on batches, in a few round trips for any number.
 
 mod issue;
 mod redeclare;
@@ -33,17 +33,17 @@ pub struct DeclaredUpload<'a> {
     pub file_name: &'a str,
     /// See [`ContentType`].
     pub content_type: &'a str,
-    /// Bytes; anything an integer can be.
+    /// Size in bytes; any integer.
     pub size: i64,
     /// See [`Sha256`].
     pub sha256: &'a str,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
-    /// The small picture that comes beside it.
+    /// The image's preview, if one is uploaded beside it.
     pub preview: Option<DeclaredPreview<'a>>,
     /// See [`ThumbHash`].
     pub thumb_hash: Option<&'a str>,
-    /// The caller's name for this request.
+    /// Idempotency key of the request.
     pub key: Option<&'a IdempotencyKey>,
 }
 
@@ -52,14 +52,14 @@ pub struct DeclaredUpload<'a> {
 pub struct DeclaredPreview<'a> {
     /// One of [`Preview::TYPES`].
     pub content_type: &'a str,
-    /// Bytes; anything an integer can be.
+    /// Size in bytes; any integer.
     pub size: i64,
     /// See [`Sha256`].
     pub sha256: &'a str,
 }
 
 impl DeclaredUpload<'_> {
-    /// The digest of everything that was declared: what tells a repeat from another request under the same key.
+    /// Returns the digest of the declaration, which distinguishes a repeat from another request with the same key.
     fn fingerprint(&self) -> Sha256 {
         let size = self.size.to_string();
         let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
@@ -72,7 +72,7 @@ impl DeclaredUpload<'_> {
     }
 }
 
-/// The digest of a request's members, in their order.
+/// Returns the digest of a request's members, in order.
 pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
     let mut context = digest::Context::new(&digest::SHA256);
     for member in members {
@@ -84,22 +84,22 @@ pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
     Sha256::from_bytes(bytes)
 }
 
-/// Why a declared upload cannot be stored. Each names the member it is about.
+/// Why a declaration is invalid. Each variant is about one member of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeclarationError {
     /// `fileName`
     FileName(InvalidFileName),
-    /// `contentType`; holds what is allowed.
+    /// `contentType`; holds the allowed types.
     ContentType(Vec<ContentType>),
     /// `size`: less than a byte.
     Size,
-    /// `size`; holds the most that is allowed, in bytes.
+    /// `size`; holds the maximum in bytes.
     TooLarge(u64),
     /// `sha256`
     Sha256(InvalidSha256),
-    /// `partSize`, or the number of parts it makes.
+    /// `partSize`, or the number of parts that follows from it.
     PartSize,
-    /// `caption`; the rest of the sentence.
+    /// `caption`; holds the end of a sentence.
     Caption(&'static str),
     /// `preview.contentType`
     PreviewType,
@@ -112,12 +112,12 @@ pub enum DeclarationError {
 }
 
 impl fmt::Display for DeclarationError {
-    /// The end of a sentence that begins with the member's name.
+    /// Writes the end of a sentence that begins with the member's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FileName(error) => error.fmt(f),
-            Self::ContentType(allowed) => one_of(f, allowed),
-            Self::PreviewType => one_of(f, &Preview::TYPES),
+            Self::ContentType(allowed) => write_allowed_types(f, allowed),
+            Self::PreviewType => write_allowed_types(f, &Preview::TYPES),
             Self::PreviewSize => write!(f, "must be from 1 to {} bytes", Preview::MAX_BYTES),
             Self::ThumbHash(error) => error.fmt(f),
             Self::Size => f.write_str("must be at least 1 byte"),
@@ -135,7 +135,7 @@ impl fmt::Display for DeclarationError {
     }
 }
 
-fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
+fn write_allowed_types(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
     let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
     write!(f, "must be one of {}", names.join(", "))
 }
@@ -143,53 +143,53 @@ fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
 /// Why no upload was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The declared upload cannot be stored; never empty.
-    #[error("the declared upload cannot be stored")]
+    /// The declaration is invalid; never empty.
+    #[error("the declaration is invalid")]
     InvalidDeclaration(Vec<DeclarationError>),
-    /// The bytes would not fit.
+    /// The bytes exceed the free quota.
     #[error("the quota of {quota} bytes has {free} left")]
     QuotaExceeded {
-        /// Bytes.
+        /// In bytes.
         quota: u64,
-        /// Bytes.
+        /// In bytes.
         free: u64,
     },
-    /// Too many uploads are open; holds how many may be.
-    #[error("{0} uploads are open already")]
+    /// Too many uploads are open; holds the maximum.
+    #[error("the maximum of {0} open uploads is reached")]
     TooManyPending(u32),
-    /// The key came with another request before.
+    /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// The account is gone.
-    #[error("the account is gone")]
+    /// The account has been deleted.
+    #[error("the account has been deleted")]
     NoAccount,
-    /// Making room for it takes more calls to S3 than the user has left.
+    /// Freeing quota for it takes more calls to S3 than the user has left.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// The store cannot have it.
+    /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
-    /// Not known whether an upload was opened; asking again is safe.
+    /// It is not known whether an upload was opened; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why an upload's URL was not renewed.
+/// Why an upload got no new URLs.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
-    /// Not this user's, or not there.
+    /// No such upload, or another user's.
     #[error("there is no such upload")]
     NotFound,
-    /// It comes in parts, whose URLs are asked for by number.
-    #[error("the upload is not a single one")]
+    /// The upload is a multipart upload; its URLs are requested by part number.
+    #[error("the upload is a multipart upload")]
     NotSingle,
-    /// The upload's time is over.
+    /// The upload has expired.
     #[error("the upload has expired")]
     Expired,
-    /// Its bytes came, and were not what was declared.
+    /// The uploaded bytes did not match the declaration.
     #[error("the upload was rejected")]
     Rejected(Rejection),
-    /// The store cannot have it.
+    /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database or the credentials failed.
@@ -197,26 +197,26 @@ pub enum RenewError {
     Store(#[from] StoreError),
 }
 
-/// An upload that is open, or an image that needs none.
+/// An open upload, or a ready image with the same bytes.
 #[derive(Debug)]
 pub enum Ticket {
-    /// The bytes are awaited.
+    /// The client is to upload the bytes.
     Pending(Box<Image>, PresignedPuts),
-    /// The bytes are here.
+    /// The bytes have been uploaded before.
     Ready(Box<Image>),
 }
 
 /// The presigned PUTs of an upload.
 #[derive(Debug, Clone)]
 pub struct PresignedPuts {
-    /// Of the image.
+    /// PUT of the image.
     pub image: PresignedPut,
-    /// Of its preview, when one was declared.
+    /// PUT of its preview, if one was declared.
     pub preview: Option<PresignedPut>,
 }
 
 impl PresignedPuts {
-    /// When the last of them dies.
+    /// Returns when the last of them expires.
     fn die_at(&self) -> OffsetDateTime {
         let preview = self.preview.as_ref().map(|put| put.signed.expires_at);
         preview.map_or(self.image.signed.expires_at, |dies_at| dies_at.max(self.image.signed.expires_at))
@@ -226,14 +226,14 @@ impl PresignedPuts {
 /// A ticket, and whether this call opened the upload.
 #[derive(Debug)]
 pub struct Issued {
-    /// What the client goes on with.
+    /// The ticket, for the client.
     pub ticket: Ticket,
-    /// `false`: these bytes were known already.
+    /// `false` if the bytes or the key were known already.
     pub opened: bool,
 }
 
 impl Valet {
-    /// Opens an upload, or finds the one or the image that this user has of the same bytes or under the same key.
+    /// Opens an upload, or finds this user's upload or image with the same bytes or the same key.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -241,7 +241,7 @@ impl Valet {
         single_result(self.issue_all(user, &[declared], now).await?)
     }
 
-    /// A fresh URL for an upload that is open; the image when it needs none any more.
+    /// Signs new URLs for an open upload; returns the image if it is ready.
     ///
     /// # Errors
     /// [`RenewError`].
@@ -249,7 +249,7 @@ impl Valet {
         single_result(self.renew_all(user, &[id], now).await?)
     }
 
-    /// Every rule that what was declared breaks.
+    /// Validates a declaration. Returns every rule that it breaks.
     fn validate(&self, declared: &DeclaredUpload<'_>) -> Result<(Upload, Sha256), Vec<DeclarationError>> {
         let size = validate_size(declared.size, self.uploads.max_bytes);
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
@@ -281,19 +281,19 @@ impl Valet {
         }
     }
 
-    /// A media type that is accepted here.
+    /// Returns an accepted media type.
     pub(super) fn validate_type(&self, declared: &str) -> Result<ContentType, DeclarationError> {
         let allowed = ContentType::parse(declared).filter(|known| self.uploads.types.contains(known));
         allowed.ok_or_else(|| DeclarationError::ContentType(self.uploads.types.clone()))
     }
 
-    /// Why a reservation failed; `Ok` when it would succeed by now.
+    /// Returns why a reservation failed; `Ok` if it would succeed now.
     pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
         let usage = self.store.users.usage(user).await?;
         self.quota_refusal(usage, size).map_or(Ok(()), Err)
     }
 
-    /// Why `bytes` more are not let in; `None` when they are.
+    /// Returns why an upload of `bytes` is refused; `None` if it is not.
     fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
         let Some(usage) = usage else { return Some(IssueError::NoAccount) };
         let most = self.uploads.max_pending;
@@ -301,7 +301,7 @@ impl Valet {
         self.exceeds_quota(usage, bytes).or_else(too_many)
     }
 
-    /// Returns the refusal of `bytes` more that do not fit into the quota, and counts it.
+    /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
     fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
         let quota = self.uploads.quota_bytes;
         let free = quota.saturating_sub(usage.bytes);
@@ -311,7 +311,7 @@ impl Valet {
         })
     }
 
-    /// Open uploads, the newest first, at most `limit`.
+    /// Returns at most `limit` open uploads, the newest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -322,7 +322,8 @@ impl Valet {
     fn presign_puts(
         &self,
         key: &ObjectKey,
-        (upload, sha256): (&Upload, Sha256),
+        upload: &Upload,
+        sha256: Sha256,
         now: OffsetDateTime,
     ) -> Result<PresignedPuts, StoreError> {
         let ttl = self.uploads.url_ttl;
@@ -337,11 +338,11 @@ impl Valet {
     }
 }
 
-/// At least a byte, and at most `most`.
-pub(super) fn validate_size(declared: i64, most: u64) -> Result<u64, DeclarationError> {
+/// Returns a size from 1 to `max` bytes.
+pub(super) fn validate_size(declared: i64, max: u64) -> Result<u64, DeclarationError> {
     match u64::try_from(declared) {
         Err(_) | Ok(0) => Err(DeclarationError::Size),
-        Ok(size) if size > most => Err(DeclarationError::TooLarge(most)),
+        Ok(size) if size > max => Err(DeclarationError::TooLarge(max)),
         Ok(size) => Ok(size),
     }
 }
@@ -362,7 +363,7 @@ fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Declar
     }
 }
 
-/// What shows until there are pixels, if any was declared.
+/// Returns the declared placeholder, if there is one.
 pub(super) fn validate_thumb_hash(declared: Option<&str>) -> Result<Option<ThumbHash>, DeclarationError> {
     declared.map(ThumbHash::parse).transpose().map_err(DeclarationError::ThumbHash)
 }

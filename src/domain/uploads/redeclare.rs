@@ -1,4 +1,5 @@
-//! Declaring pending bytes once more: nothing is served yet, so the later name, type, caption, preview and `ThumbHash` count.
+//! Declares pending uploads again. The later file name, type, caption, preview and `ThumbHash` replace the earlier ones, since
+//! nothing is served yet.
 
 use std::collections::HashMap;
 
@@ -12,9 +13,9 @@ use crate::{
 };
 
 impl Valet {
-    /// Gives the pending uploads that declarations were `matched` with what these declare, the last one of an upload where there
-    /// are several. Returns those that are to be answered with the upload; one whose larger preview does not fit into the quota
-    /// is answered here.
+    /// Replaces the declarations of the pending uploads that requests were `matched` with, by the last one if several match the
+    /// same upload. Returns the requests to be answered with the upload; one whose larger preview exceeds the quota is answered
+    /// here.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -26,22 +27,22 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Vec<(UploadRequest, &'a Image)>, StoreError> {
         let (mut known, mut later) = (Vec::new(), HashMap::<ImageId, (&Image, Upload)>::new());
-        for (wanted, image) in matched {
-            // The repeat of a request changes nothing: another one may have come in between.
-            let is_repeat = wanted.idempotency.is_some() && wanted.idempotency == image.idempotency;
+        for (request, image) in matched {
+            // The repeat of a request changes nothing, because another one may have been made in between.
+            let is_repeat = request.idempotency.is_some() && request.idempotency == image.idempotency;
             let is_open = image.state == ImageState::Pending && image.expires_at > now;
             let declared = later.get(&image.id).map_or(&image.upload, |(_, upload)| upload);
-            if is_repeat || !is_open || declared.is_declared_as(&wanted.upload) {
-                known.push((wanted, image));
+            if is_repeat || !is_open || declared.is_declared_as(&request.upload) {
+                known.push((request, image));
                 continue;
             }
-            match self.reserve_growth(user, image, &wanted.upload).await {
+            match self.reserve_growth(user, image, &request.upload).await {
                 Ok(()) => {
-                    later.insert(image.id, (image, wanted.upload.clone()));
-                    known.push((wanted, image));
+                    later.insert(image.id, (image, request.upload.clone()));
+                    known.push((request, image));
                 }
                 Err(IssueError::Store(error)) => return Err(error),
-                Err(refusal) => results[wanted.at] = Some(Err(refusal)),
+                Err(refusal) => results[request.at] = Some(Err(refusal)),
             }
         }
         let later: Vec<_> = later.values().map(|(image, upload)| (*image, upload)).collect();
@@ -49,8 +50,8 @@ impl Valet {
         Ok(known)
     }
 
-    /// Reserves what a larger preview needs beyond what the upload has. Nothing is given back for a smaller one: the former one's
-    /// URL lives.
+    /// Reserves the additional bytes of a larger preview. Nothing is released for a smaller one, because the earlier one's URL is
+    /// alive.
     async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), IssueError> {
         let wanted = upload.bytes();
         if wanted <= image.reserved {
@@ -63,7 +64,7 @@ impl Valet {
         Ok(Box::pin(self.grow(user, image.id, wanted)).await?)
     }
 
-    /// Raises what a pending upload has reserved to `bytes`. One that is not pending any more stays as it is.
+    /// Raises the reservation of a pending upload to `bytes`. An upload in another state stays as it is.
     async fn grow(&self, user: UserId, id: ImageId, bytes: u64) -> Result<(), StoreError> {
         for tried in 0..reservations::MAX_ATTEMPTS {
             let Some(image) = self.store.images.find_owned(user, id).await? else { return Ok(()) };
@@ -77,6 +78,6 @@ impl Valet {
             }
             self.finish_abandoned_steps(user, &[id], tried).await?;
         }
-        Err(StoreError::Contention { what: "an upload that is declared anew" })
+        Err(StoreError::Contention { what: "an upload that is declared again" })
     }
 }

@@ -1,4 +1,4 @@
-//! Fresh URLs for uploads that are open.
+//! Signs new URLs for open uploads.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::{
 };
 
 impl Valet {
-    /// A fresh URL for each upload that is open; the image where none is needed any more. Three round trips for any number.
+    /// Signs new URLs for each open upload, and returns ready images. Takes three round trips for any number.
     ///
     /// # Errors
-    /// [`StoreError`]; asking again is safe.
+    /// [`StoreError`]; safe to repeat.
     pub async fn renew_all(
         &self,
         user: UserId,
@@ -27,27 +27,27 @@ impl Valet {
         for image in self.store.images.find_all_owned(user, ids).await?.readable() {
             let is_open = fit.is_ok() && image.expires_at > now;
             if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, is_open) {
-                let puts = self.presign_puts(&image.key, (&image.upload, sha256), now)?;
+                let puts = self.presign_puts(&image.key, &image.upload, sha256, now)?;
                 signed.insert(image.id, (puts, image.upload.size));
             }
         }
         let pending: Vec<_> = signed.keys().copied().collect();
         let dies = signed.values().map(|(puts, _)| puts.die_at()).max();
         if let Some(dies) = dies {
-            // One grace for all, the largest: to look late is safe.
+            // The largest grace period for all: a late sweep is safe.
             let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
             self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.grace(largest)).await?;
         }
-        // Read after the URLs' death was raised: what is pending now cannot expire while they live.
+        // Read after the URLs' expiry was stored: an upload that is pending now cannot expire while they are alive.
         let current = self.store.images.find_all_owned(user, ids).await?;
-        // The same id may be asked for twice.
+        // The same id may occur twice.
         let answer = |id: &ImageId| {
             let image = current.get(*id)?.cloned().ok_or(RenewError::NotFound)?;
             match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
                 (ImageState::Pending, ..) if image.expires_at > now && image.upload.sha256.is_some() => {
-                    // It stands now: the store was tried out meanwhile.
+                    // Supported now, if the store was probed meanwhile.
                     Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unsupported))
                 }
                 (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),

@@ -1,11 +1,11 @@
-//! Uploads by Uppy as it is: it neither tells a file's size and digest nor says when a form has arrived.
+//! Uploads by unmodified Uppy, which declares neither size nor digest, and does not confirm its forms.
 //!
-//! So these uploads are unverified: what they may bring is bounded, the bound is reserved, what came is proved and the rest is
-//! given back. Forms and what Uppy's own S3 client writes land under `in/` and are copied at confirm, since their URLs write
-//! more than once; the sweeper checks for them soon. Parts that this server completes are final where they lie.
+//! These uploads have a maximum size, which is reserved; the actual bytes are verified at confirm and the rest is released.
+//! Forms, and the objects of Uppy's own S3 client, are written under `in/` and copied at confirm, because their URLs can write
+//! more than once; the sweeper polls for them. Parts that this server completes are final where they are made.
 //!
-//! Here are the token that stands in the path, what is declared, and opening; `parts` has the multipart calls, `signing` the
-//! signatures that Uppy's own S3 client asks for.
+//! This file has Uppy's token, the validation of metadata, and forms; `parts` has the multipart calls of Companion's protocol,
+//! `signing` the requests that Uppy's own S3 client sends, `part_limits` the bound on parts of undeclared length.
 
 pub(super) mod part_limits;
 mod parts;
@@ -36,11 +36,11 @@ use crate::{
     store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
-/// Of an upload in parts without a size, this share of the quota is reserved.
+/// Share of the quota that a multipart upload without a size reserves.
 const QUOTA_SHARE: u64 = 16;
-/// How many of a user's forms are looked at when there is no room for another.
+/// Forms that are confirmed at once if the quota has no room for another upload.
 const MAX_FORMS_PER_CONFIRM: usize = 16;
-/// Tries to reserve: once, and again for what is settled meanwhile.
+/// Attempts to reserve: one, and more after the user's forms were confirmed.
 const MAX_ATTEMPTS: usize = 5;
 
 /// A file's metadata as Uppy sends it, not validated yet.
@@ -48,41 +48,41 @@ const MAX_ATTEMPTS: usize = 5;
 pub struct UppyMetadata<'a> {
     /// See [`FileName`].
     pub file_name: &'a str,
-    /// The media type; Uppy has none for every file.
+    /// Media type; absent for file types that Uppy does not know.
     pub content_type: Option<&'a str>,
-    /// Bytes, where the page adds them. What is no number was not meant for us.
+    /// Size in bytes, if the page adds it. A value that is not a number is ignored.
     pub size: Option<i64>,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
 }
 
-/// A short-lived token for Uppy's path.
+/// A short-lived token for the path of Uppy's calls, and the limits of uploads.
 #[derive(Debug)]
 pub struct UppyToken {
-    /// Stands in the path of its calls.
+    /// Token in the path of Uppy's calls.
     pub token: SecretString,
-    /// When it stops working.
+    /// Expiry of the token.
     pub expires_at: OffsetDateTime,
-    /// The most bytes of a form.
+    /// Maximum size of a form upload in bytes.
     pub max_form_bytes: u64,
-    /// The most bytes of a file.
+    /// Maximum size of a file in bytes.
     pub max_bytes: u64,
     /// Accepted media types.
     pub types: Vec<ContentType>,
 }
 
 impl Valet {
-    /// A token for the path of Uppy's calls. It lives no longer than an access token, an upload's URL or the provider's token that
-    /// the caller came with, and ends with the caller's session.
+    /// Returns a token for the path of Uppy's calls. It is valid no longer than an access token, an upload's URL or the caller's
+    /// provider token, and ends with the caller's session.
     ///
     /// # Errors
-    /// [`UnsupportedUpload`] when the store cannot have Uppy's uploads, or nothing can be signed.
+    /// [`UnsupportedUpload`] if the store does not take Uppy's uploads safely, or the token could not be signed.
     pub async fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime) -> Result<UppyToken, UnsupportedUpload> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
         let expires_at = match caller.origin {
-            // One that has ended meanwhile opens nothing.
+            // If the session has ended, the token is expired.
             TokenOrigin::Session(session) => self
                 .store
                 .sessions
@@ -93,7 +93,7 @@ impl Valet {
         };
         let token = self.tokens.issue_uppy_token(caller, now, expires_at);
         Ok(UppyToken {
-            token: token.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?,
+            token: token.ok_or(StoreError::Credentials { reason: "failed to sign a token".to_owned() })?,
             expires_at,
             max_form_bytes: self.uploads.max_bytes,
             max_bytes: self.uploads.multipart_max_bytes,
@@ -114,7 +114,7 @@ impl Valet {
         let is_active = match session {
             Some(session) if self.local_accounts => self.is_session_active(user, session, now).await?,
             Some(_) => false,
-            // The provider's sessions are not known here; the account is.
+            // The provider's sessions are unknown here, so the account decides.
             None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),
         };
         if is_active {
@@ -125,7 +125,7 @@ impl Valet {
         }
     }
 
-    /// A form for one file.
+    /// Returns a signed form for one file.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -140,15 +140,15 @@ impl Valet {
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.uploads.url_ttl)?;
-        // Nobody can ask for another form for it: it lives as long as this one.
+        // No other form can be signed for this upload, so it expires with this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
         self.reserve_and_insert(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
         self.arrival_poller.schedule();
         Ok(form)
     }
 
-    /// Reserves and inserts. Where there is no room, what the user's earlier forms brought is settled first: each may hold far
-    /// more than it needs.
+    /// Reserves quota and inserts the image. If there is no room, confirms the user's earlier forms first: each may hold much
+    /// more than its bytes.
     async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..MAX_ATTEMPTS {
@@ -167,10 +167,11 @@ impl Valet {
         Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
 
-    /// Confirms those of the user's forms that arrived, the oldest first.
+    /// Confirms the user's forms that have arrived, the oldest first.
     ///
     /// # Errors
-    /// [`IssueError::Throttled`] where the user has used up their calls to S3: each form costs two, asking for it and reading it.
+    /// [`IssueError::Throttled`] if the user has used up their calls to S3: each form takes two, one to find and one to read the
+    /// object.
     async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
         let forms =
@@ -183,26 +184,26 @@ impl Valet {
         Ok(())
     }
 
-    /// What is to be stored, or every rule that what was metadata breaks.
+    /// Validates metadata. Returns every rule that it breaks.
     fn validate_metadata(
         &self,
         metadata: &UppyMetadata<'_>,
         unverified: UnverifiedUpload,
     ) -> Result<Upload, Vec<DeclarationError>> {
-        let (most, bound) = match unverified {
+        let (max, bound) = match unverified {
             UnverifiedUpload::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
             UnverifiedUpload::Parts => {
-                let most = self.uploads.multipart_max_bytes;
-                (most, (self.uploads.quota_bytes / QUOTA_SHARE).max(self.uploads.max_bytes).min(most))
+                let max = self.uploads.multipart_max_bytes;
+                (max, (self.uploads.quota_bytes / QUOTA_SHARE).max(self.uploads.max_bytes).min(max))
             }
         };
-        let size = metadata.size.map_or(Ok(bound), |size| validate_size(size, most));
+        let size = metadata.size.map_or(Ok(bound), |size| validate_size(size, max));
         let file_name = FileName::parse(metadata.file_name).map_err(DeclarationError::FileName);
         let declared =
             metadata.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
         let content_type = match declared {
             Some(declared) => self.validate_type(declared),
-            // Uppy's own list of extensions does not know them all, nor does every browser.
+            // Neither Uppy's list of extensions nor every browser knows all of these types.
             None => self.validate_type(ContentType::by_extension(metadata.file_name).map_or("", ContentType::as_str)),
         };
         let caption = metadata.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
@@ -225,13 +226,14 @@ impl Valet {
         }
     }
 
-    /// How long an upload in parts stays open: as long as a single one, since its bound is a guess that costs quota.
-    pub(super) fn loose_parts_ttl(&self) -> Duration {
+    /// Returns how long a multipart upload stays open: as long as a single PUT, because its bound is an estimate that costs
+    /// quota.
+    pub(super) fn uppy_parts_ttl(&self) -> Duration {
         self.uploads.ttl.min(self.uploads.multipart_ttl)
     }
 }
 
-/// Whether an upload in parts can be gone on with at `now`: its image when it is ready.
+/// Checks that a multipart upload is open at `now`, or ready.
 fn require_open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
     use super::multipart::PartsError;
     match (image.outcome(), image.rejection) {

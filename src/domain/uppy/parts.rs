@@ -1,4 +1,4 @@
-//! Uploads in parts as Companion has them: opened, listed, signed, completed and aborted by this server, in S3's own words.
+//! PartLayout uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
 
 use std::collections::HashMap;
 
@@ -20,41 +20,41 @@ use crate::{
     store::{StoreError, objects::StoredPart},
 };
 
-/// Lost races are settled by looking again, so often.
+/// Attempts at an upload that concurrent requests change.
 const MAX_ATTEMPTS: usize = 5;
-/// The most parts that are signed at once.
+/// Maximum number of parts in one request.
 const MAX_PARTS_PER_REQUEST: usize = 1000;
 
-/// A part that S3 has, or had.
+/// A part that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedPart {
-    /// From 1.
+    /// Part number, from 1.
     pub number: u32,
-    /// With its quotes.
+    /// Entity tag, with its quotes.
     pub etag: String,
-    /// Bytes; not known any more once the parts are one object.
+    /// Size in bytes; unknown after the parts were completed.
     pub size: Option<u64>,
 }
 
-/// A part that a client says belongs to the file.
+/// A part that a client names to complete an upload.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedPart<'a> {
-    /// Anything an integer can be.
+    /// Part number; any integer.
     pub number: i64,
-    /// With or without quotes: Uppy mixes them.
+    /// Entity tag, with or without quotes: Uppy sends both.
     pub etag: &'a str,
 }
 
-/// Why parts did not become an image.
+/// Why the parts did not become an image.
 #[derive(Debug, thiserror::Error)]
 pub enum CompletePartsError {
-    /// None was named, or more than there can be.
-    #[error("from 1 to {} parts make a file", PartLayout::MAX_PARTS)]
+    /// No part was named, or more than the maximum.
+    #[error("an upload has from 1 to {} parts", PartLayout::MAX_PARTS)]
     Count,
     /// The upload cannot be completed.
     #[error(transparent)]
     Parts(#[from] PartsError),
-    /// It was, and is no image of ours.
+    /// The upload was completed, but not confirmed.
     #[error(transparent)]
     Confirm(#[from] ConfirmError),
 }
@@ -66,7 +66,7 @@ impl From<StoreError> for CompletePartsError {
 }
 
 impl Valet {
-    /// Opens an upload in parts.
+    /// Opens a multipart upload.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -79,13 +79,13 @@ impl Valet {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
-        // Only this server completes the parts, so what comes of them is final where it lies.
+        // Only this server completes the parts, so the object is final where it is made.
         let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened_lifetimes(now));
         self.reserve_and_insert(&image, image.expires_at, now).await?;
         if let Err(error) = self.create_multipart_in_s3(&image, PartChecksums::None).await {
-            // The client gets no id to go on with: this must not hold quota for a day.
+            // The client gets no id, so this upload must not hold quota for a day.
             if let Err(error) = self.delete_pending(&image, now).await {
-                tracing::warn!(image = %id, %error, "an upload that S3 did not open is left to expire");
+                tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
             }
             return Err(error.into());
         }
@@ -93,7 +93,7 @@ impl Valet {
         Ok(Image { expires_at, ..image })
     }
 
-    /// The parts that S3 has, all of them.
+    /// Returns all parts that have arrived.
     ///
     /// # Errors
     /// [`PartsError`].
@@ -114,15 +114,15 @@ impl Valet {
             return Ok(stored.into_iter().map(listed).collect());
         }
         if let Some(head) = self.objects.head(&image.key).await? {
-            // Completed, and the server died before it confirmed.
+            // Completed, but the server died before it confirmed.
             return Ok(parts_of(&head.etag));
         }
-        // Somebody else aborted it, such as the bucket's lifecycle rule: the client sends the parts anew.
+        // Another program aborted it, such as the bucket's lifecycle rule: the client uploads the parts again.
         self.create_multipart_in_s3(&image, PartChecksums::None).await?;
         Ok(Vec::new())
     }
 
-    /// URLs to write these parts, in the order asked for.
+    /// Presigns URLs for these parts, in the order of the request.
     ///
     /// # Errors
     /// [`PartsError`].
@@ -141,7 +141,7 @@ impl Valet {
             let numbers = part_numbers(numbers).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let Some(upload_id) = image.upload_id.as_deref() else {
-                // The server that opened it died before it recorded S3's name.
+                // The server that opened it died before it recorded S3's upload id.
                 self.create_multipart_in_s3(&image, PartChecksums::None).await?;
                 continue;
             };
@@ -153,15 +153,15 @@ impl Valet {
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
-            // Not when another request moved it meanwhile: looking again finds out how.
+            // `false` if another request changed its state: the next attempt reads it again.
             if self.store.images.raise_owned_parts(user, id, dies_at, now + PARTS_SEEN_EVERY).await? {
                 return Ok(signed);
             }
         }
-        Err(StoreError::Contention { what: "an upload in parts" }.into())
+        Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
-    /// Makes the named parts one object and confirms it. Repeating it gives the same answer.
+    /// Completes the upload with the named parts, and confirms it. A repeat has the same result.
     ///
     /// # Errors
     /// [`CompletePartsError`].
@@ -182,7 +182,7 @@ impl Valet {
             let select_parts = |stored: &mut Vec<StoredPart>| {
                 stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
                 let is_there = |number: u32| stored.binary_search_by_key(&number, |part| part.number).is_ok();
-                // A number that cannot be is missing, too; the nearest that can be stands for it.
+                // An impossible number counts as missing; the nearest representable one stands for it.
                 let number = |number: &i64| u32::try_from(*number).unwrap_or(if *number < 0 { 0 } else { u32::MAX });
                 let mut missing: Vec<_> = wanted.keys().map(number).filter(|number| !is_there(*number)).collect();
                 missing.sort_unstable();
@@ -199,7 +199,7 @@ impl Valet {
         Ok(self.confirm(user, id, now).await?)
     }
 
-    /// Gives an upload up; done again while its tombstone lives. An image that is ready stays.
+    /// Aborts an upload. Succeeds again while its tombstone exists; a ready image is not affected.
     ///
     /// # Errors
     /// [`PartsError`].
@@ -213,25 +213,25 @@ impl Valet {
             let image = self.find_uppy_parts(user, (id, key)).await?;
             match image.state {
                 ImageState::Pending if self.delete_pending(&image, now).await? => {
-                    tracing::info!(image = %id, %user, "upload aborted");
+                    tracing::info!(image = %id, %user, "aborted an upload");
                     self.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
                     return Ok(());
                 }
-                // Another request moved it at this moment.
+                // Another request changed its state at the same time.
                 ImageState::Pending => {}
                 ImageState::Ready => return Err(PartsError::Complete),
                 ImageState::Purged => return Err(PartsError::NotFound),
                 _ => return Ok(()),
             }
         }
-        Err(StoreError::Contention { what: "an upload in parts" }.into())
+        Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
     async fn find_open_uppy_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {
         require_open_or_ready(self.find_uppy_parts(user, named).await?, now)
     }
 
-    /// The user's upload in parts of this id and key, in any state.
+    /// Returns the user's multipart upload with this id and key, in any state.
     async fn find_uppy_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, id).await?;
         let is_it = |image: &Image| {
@@ -241,7 +241,7 @@ impl Valet {
     }
 }
 
-/// Numbers that parts can have.
+/// Returns the part numbers, or every rule that the request breaks.
 fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
     if numbers.is_empty() || numbers.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
@@ -257,8 +257,8 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
     if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
 }
 
-/// What an object's entity tag tells of the parts it was made of (AWS: `"<digest>-<count>"`): for a client that lost the answer
-/// to its completion and lists the parts to go on.
+/// Returns the parts that an object was made of according to its entity tag (AWS: `"<digest>-<count>"`), for a client that lost
+/// the answer to its completion and lists the parts to resume.
 fn parts_of(etag: &str) -> Vec<ListedPart> {
     let count = etag.trim_matches('"').rsplit_once('-').and_then(|(_, count)| count.parse().ok()).unwrap_or(1);
     (1..=count.min(PartLayout::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()

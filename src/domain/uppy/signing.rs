@@ -1,7 +1,6 @@
-//! Signatures for Uppy's own S3 client, which makes every call itself: opening, parts, listing, completing, aborting.
+//! Signs requests of Uppy's own S3 client, which opens, uploads, lists, completes and aborts by itself.
 //!
-//! Its URLs open and complete as often as they are used while they live. So all of it happens under `in/`, and what is
-//! confirmed is a copy.
+//! Its URLs open and complete repeatedly while they are alive. So its objects are written under `in/`, and a copy is confirmed.
 
 use std::time::Duration;
 
@@ -22,62 +21,62 @@ use crate::{
     store::{StoreError, objects::MultipartCall},
 };
 
-/// S3's names for uploads are far shorter.
+/// Maximum length of an upload id; stores use far shorter ones.
 const MAX_UPLOAD_ID: usize = 1024;
 
-/// Whether S3 may have given this name to an upload: base64 in either alphabet, hexadecimal, or a few marks between.
+/// Returns whether a text can be an upload id: base64 in either alphabet, hexadecimal, or a few other characters.
 fn is_upload_id(text: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     (1..=MAX_UPLOAD_ID).contains(&text.len()) && text.bytes().all(is_legal) && !text.contains("..")
 }
 
-/// A call that is to be signed.
+/// A request that Uppy wants to sign.
 #[derive(Debug, Clone, Copy)]
 pub enum UppyCall<'a> {
-    /// A file in one request.
+    /// Uploads a file in one request.
     Put(UppyMetadata<'a>),
-    /// Opens an upload in parts.
+    /// Opens a multipart upload.
     Create(UppyMetadata<'a>),
-    /// A call of the upload that S3 knows by `upload_id`, of the object at `key`.
+    /// Sends a request about the open multipart upload `upload_id` at `key`.
     Open {
-        /// As an answer of ours gave it.
+        /// Object key from an earlier response.
         key: &'a str,
-        /// S3's.
+        /// S3's upload id.
         upload_id: &'a str,
-        /// Which call.
+        /// The request.
         call: PartsCall,
     },
 }
 
-/// A call of an upload that is open.
+/// A request about an open multipart upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartsCall {
-    /// Writes the part of this number.
+    /// Uploads the part with this number.
     Part(i64),
     /// Lists its parts.
     List,
-    /// Makes them the object.
+    /// Completes it.
     Complete,
-    /// Gives it up.
+    /// Aborts it.
     Abort,
 }
 
-/// An S3 request that Uppy wants to send.
+/// A signed request, for Uppy to send.
 #[derive(Debug)]
 pub enum SignedCall {
-    /// A form.
+    /// A form with a POST policy.
     Form(SignedForm),
-    /// A request to this URL, of the object at this key.
+    /// A presigned URL of the object at this key.
     Url(Presigned, ObjectKey),
 }
 
-/// Why nothing was signed.
+/// Why a request was not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// No upload could be opened.
+    /// The upload was not opened.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// The upload cannot be gone on with.
+    /// The upload cannot be continued.
     #[error(transparent)]
     Parts(#[from] PartsError),
 }
@@ -89,7 +88,7 @@ impl From<StoreError> for SignError {
 }
 
 impl Valet {
-    /// Signs a call of Uppy's own S3 client, for at most `longest`.
+    /// Signs a request of Uppy's own S3 client, for at most `longest`.
     ///
     /// # Errors
     /// [`SignError`].
@@ -104,7 +103,7 @@ impl Valet {
         match call {
             UppyCall::Put(metadata) => Ok(SignedCall::Form(self.issue_form(user, &metadata, now).await?)),
             UppyCall::Create(metadata) => self.sign_create(user, &metadata, ttl, now).await,
-            UppyCall::Open { key, upload_id, call } => self.sign_call(user, (key, upload_id), call, ttl, now).await,
+            UppyCall::Open { key, upload_id, call } => self.sign_call(user, key, upload_id, call, ttl, now).await,
         }
     }
 
@@ -120,7 +119,7 @@ impl Valet {
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
-        let expires_at = now + self.loose_parts_ttl();
+        let expires_at = now + self.uppy_parts_ttl();
         let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
         self.reserve_and_insert(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
             .await?;
@@ -130,7 +129,8 @@ impl Valet {
     async fn sign_call(
         &self,
         user: UserId,
-        (key, upload_id): (&str, &str),
+        key: &str,
+        upload_id: &str,
         call: PartsCall,
         ttl: Duration,
         now: OffsetDateTime,
@@ -165,17 +165,17 @@ impl Valet {
             PartsCall::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
             PartsCall::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
-        // The sweeper checks for it anyway: its checks are not put off.
+        // The sweeper polls for the upload in any case, and is not postponed.
         if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
-            // Another request moved it meanwhile: its new state is the answer.
+            // Another request changed its state meanwhile, which determines the answer.
             let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
             return Err(match require_open_or_ready(moved, now)?.state {
                 ImageState::Ready => PartsError::Complete.into(),
-                _ => PartsError::from(StoreError::Contention { what: "an upload in parts" }).into(),
+                _ => PartsError::from(StoreError::Contention { what: "a multipart upload" }).into(),
             });
         }
         match call {
-            // S3's copy of it goes by the client's call, and by the tombstone's sweep.
+            // The client's request aborts it in S3, and the sweeper if that is never sent.
             PartsCall::Abort => drop(self.delete_pending(&image, now).await?),
             PartsCall::Complete => {
                 self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
@@ -186,8 +186,8 @@ impl Valet {
         Ok(SignedCall::Url(url, image.key))
     }
 
-    /// Records S3's name for an upload: on a store that cannot list uploads, the sweeper aborts it by that name. A name that S3
-    /// does not know is not kept.
+    /// Records S3's upload id, so that the sweeper can abort the upload on a store that cannot list uploads. An id that S3 does
+    /// not know is not recorded.
     async fn record_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
         self.throttle.count_s3_calls(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {

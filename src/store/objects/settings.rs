@@ -226,7 +226,7 @@ where
     }
 }
 
-fn made<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
+fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

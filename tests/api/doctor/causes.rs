@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use hyper::{Response, StatusCode};
 use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use valet::domain::doctor::{self, Answer, Options, Report};
 
 use crate::{
@@ -45,8 +45,10 @@ async fn every_cause_has_its_own_message_and_remedy() {
     }
     let app = TestApp::start().await;
     let s3 = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    // Bound but never accepted: no request to it is answered.
-    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    // Bound and not listening: connections are refused, and no other test gets the port.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = format!("http://{}", bound.local_addr().unwrap());
     let mongod = app.config.mongo.uri.expose_secret().replace("mongodb://", "http://");
     let mongod = mongod.split(['/', '?']).take(3).collect::<Vec<_>>().join("/");
     let tls = TlsFront::start(s3.trim_start_matches("http://").parse().unwrap()).await;

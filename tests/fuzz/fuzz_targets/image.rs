@@ -40,9 +40,9 @@ fn judge(file: &[u8], first: u64) {
     // So many ranges that each is as short as can be.
     let steps = inspect(file, MAX_PIXELS, ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX });
     assert_eq!(steps, whole, "the verdict depends on where the ranges lie");
-    let usual = inspect(file, MAX_PIXELS, ReadBudget::USUAL);
+    let usual = inspect(file, MAX_PIXELS, ReadBudget::DEFAULT);
     // With less of it seen, a file may be accepted that the rest would refuse, or be refused for want of budget.
-    assert!(usual == whole || file.len() as u64 > ReadBudget::USUAL.first, "one range of all of it");
+    assert!(usual == whole || file.len() as u64 > ReadBudget::DEFAULT.first, "one range of all of it");
 }
 
 thread_local! {
@@ -71,7 +71,7 @@ fuzz_target!(|file: &[u8]| {
         }
     }
     // A bound that nothing fits into.
-    assert!(inspect(file, 0, ReadBudget::USUAL).is_err());
+    assert!(inspect(file, 0, ReadBudget::DEFAULT).is_err());
 
     // Some files again with a hole in them, so that the rest lies where the first range does not reach.
     if hash % 16 == 0 {

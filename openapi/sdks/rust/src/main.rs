@@ -29,7 +29,7 @@ fn new_picture() -> (Vec<u8>, NewUpload) {
     (content, declared)
 }
 
-/// Sends the bytes as the ticket says, and nothing else.
+/// Sends the bytes with the method and the headers of the ticket, and no others.
 async fn put(request: &PresignedRequest, content: &[u8]) -> u16 {
     let method = request.method.parse().unwrap();
     let sent = reqwest::Client::new().request(method, &request.url).body(content.to_vec());
@@ -37,7 +37,7 @@ async fn put(request: &PresignedRequest, content: &[u8]) -> u16 {
     sent.send().await.unwrap().status().as_u16()
 }
 
-/// The problem that a call is refused with.
+/// Returns the problem of a refused call.
 fn problem<T: Debug, E: Debug>(answer: Result<T, Error<E>>) -> (u16, String) {
     let Err(Error::ResponseError(refused)) = answer else { panic!("no problem: {answer:?}") };
     (refused.status.as_u16(), serde_json::from_str::<Problem>(&refused.content).unwrap().code)

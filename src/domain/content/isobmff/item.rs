@@ -171,8 +171,8 @@ fn displayed(own: &[&Property], format: Format) -> Result<Size, Stop> {
     Ok(transformations.into_iter().fold(size, apply))
 }
 
-/// Returns the crop's size (ISO/IEC 14496-12, 12.1.4): width and height as fractions, rounded to whole pixels. None for a crop
-/// that is no part of the image: decoders show the whole.
+/// Returns the crop's size (ISO/IEC 14496-12, 12.1.4): width and height as fractions, rounded to whole pixels. `None` for a crop
+/// outside of the image: decoders show the whole.
 fn clean_aperture(size: Size, mut clap: Part<'_>) -> Option<Size> {
     let mut side = |full: u32| -> Option<(u32, u64)> {
         let (numerator, denominator) = (u64::from(clap.u32_be().ok()?), u64::from(clap.u32_be().ok()?));

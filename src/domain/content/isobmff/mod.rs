@@ -60,14 +60,14 @@ impl Boxes {
     /// Reads on to the format and the displayed size.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self.walk(file) {
-            // Whatever is wrong behind the item's own headers is no concern of those who show the item.
+            // Errors behind the item's headers do not matter to decoders that show the item.
             Err(Stop::Refused(refusal)) => self.item.ok_or(refusal.into()),
             other => other,
         }
     }
 
     /// Returns the answer by the primary item, once `meta` has been read.
-    pub(super) fn known(&self) -> Option<(Format, Size)> {
+    pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
         self.item
     }
 

@@ -16,7 +16,7 @@ impl Random {
     }
 }
 
-/// Where the elements of a file begin that a parser looks at: boxes, segments, chunks, blocks.
+/// Returns the offsets of the elements that a parser reads: boxes, segments, chunks, blocks.
 fn elements(file: &[u8]) -> Vec<usize> {
     let tags = file
         .windows(4)

@@ -1,4 +1,4 @@
-//! What each format's own rules refuse and allow, one broken header at a time.
+//! Tests of each format's rules, with one broken header at a time.
 
 use super::super::{Format, Refusal, exif};
 use super::{build, fixture, size, verdict};
