@@ -18,7 +18,7 @@ use criterion::Criterion;
 use rusty_s3::{Bucket, S3Action, UrlStyle, actions};
 use secrecy::SecretString;
 use time::OffsetDateTime;
-use valet::signer::{Credentials, Location, Request, Signer};
+use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -33,13 +33,13 @@ const TTL: Duration = Duration::from_secs(300);
 const RUNS: usize = 5;
 const PER_RUN: u32 = 20_000;
 
-const GET: Request<'_> = Request {
+const GET: PresignRequest<'_> = PresignRequest {
     method: "GET",
     key: KEY,
     headers: &[],
     query: &[("response-cache-control", CACHE), ("response-content-type", "image/jpeg")],
 };
-const PUT: Request<'_> = Request {
+const PUT: PresignRequest<'_> = PresignRequest {
     method: "PUT",
     key: KEY,
     headers: &[
@@ -50,7 +50,7 @@ const PUT: Request<'_> = Request {
     ],
     query: &[],
 };
-const PART: Request<'_> = Request {
+const PART: PresignRequest<'_> = PresignRequest {
     method: "PUT",
     key: KEY,
     headers: &[("content-length", "8388608")],
@@ -67,7 +67,7 @@ struct Floor {
 
 impl Floor {
     /// Prepares the inputs for a URL of the signer.
-    fn of(request: &Request<'_>, url: &str) -> Self {
+    fn of(request: &PresignRequest<'_>, url: &str) -> Self {
         let (unsigned, signature) = url.split_once("&X-Amz-Signature=").unwrap();
         let (path, query) = unsigned.split_once("amazonaws.com").unwrap().1.split_once('?').unwrap();
         let host = format!("{BUCKET}.s3.{REGION}.amazonaws.com");
@@ -110,8 +110,11 @@ fn main() {
         session_token: None,
         expires_at: None,
     };
-    let signer =
-        Signer::new(Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), false), REGION, credentials);
+    let signer = Signer::new(
+        Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::VirtualHost),
+        REGION,
+        credentials,
+    );
     let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
     let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
     let sdk = aws_sdk_s3::Client::from_conf(sdk.credentials_provider(keys).build());
@@ -120,7 +123,7 @@ fn main() {
     let bucket = Bucket::new(ENDPOINT.parse().unwrap(), UrlStyle::VirtualHost, BUCKET, REGION).unwrap();
     let rusty = rusty_s3::Credentials::new(KEY_ID, SECRET);
 
-    let ours = |request: &'static Request<'static>| {
+    let ours = |request: &'static PresignRequest<'static>| {
         let floor = Floor::of(request, &signer.presign(request, at, TTL).unwrap().url);
         let signer = &signer;
         let floor: Way<'_> = ("floor", Box::new(move || drop(black_box(floor.run()))));

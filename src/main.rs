@@ -167,7 +167,7 @@ fn settings() -> Result<Config, Problems> {
 
 fn warn_of_unknown_settings() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for (name, meant) in config::unknown(names) {
+    for (name, meant) in config::misspelled_settings(names) {
         let meant = meant.unwrap_or_else(|| "-".to_owned());
         tracing::warn!(name, meant, "a variable that looks like a setting is not one, and is not read");
     }

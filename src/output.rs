@@ -1,4 +1,5 @@
-//! Prints the output of commands. A closed pipe (`valet openapi | head -1`) is no failure: the rest of the output is dropped.
+//! Prints the output of commands. A closed pipe (`valet openapi | head -1`) is not a failure: the rest of the output is
+//! dropped.
 
 use std::{
     fmt::Display,
@@ -10,15 +11,15 @@ use std::{
 /// # Errors
 /// When the write fails for another reason than a closed pipe, such as a full disk.
 pub fn line(text: impl Display) -> io::Result<()> {
-    written(writeln!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()))
+    ignore_broken_pipe(writeln!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()))
 }
 
 /// Prints a text as it is to standard output.
 ///
 /// # Errors
-/// As [`line`].
+/// When the write fails, as for [`line`].
 pub fn text(text: &str) -> io::Result<()> {
-    written(io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))
+    ignore_broken_pipe(io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))
 }
 
 /// Prints the error of a command to standard error. A failure of that write is ignored.
@@ -49,9 +50,9 @@ impl Lines {
     }
 }
 
-fn written(done: io::Result<()>) -> io::Result<()> {
-    match done {
+fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+        result => result,
     }
 }

@@ -121,7 +121,9 @@ impl AppState {
         let (running, waiting) = self.valet.hash_load();
         METRICS.hashes_running.set(i64::try_from(running).unwrap_or(i64::MAX));
         METRICS.hashes_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        METRICS.tasks.set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        METRICS
+            .tokio_alive_tasks
+            .set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
         METRICS.text()
     }
 

@@ -1,5 +1,5 @@
-//! Logs: structured lines with the request's id and its place in a trace; and the spans of that trace. What must never be
-//! logged is kept out where it lives: secrets, tokens, passwords and presigned URLs have types whose Debug says nothing.
+//! Logs (structured lines with request id and trace id) and the export of spans. Secrets are kept out at their source: secrets,
+//! tokens, passwords and presigned URLs have types whose Debug output omits them.
 
 pub mod context;
 #[cfg(feature = "otlp")]
@@ -18,39 +18,39 @@ use tracing_subscriber::{
 use self::context::TraceContext;
 use crate::config::LogFormat;
 
-/// The target of the span around each request, and of the audit log's lines.
+/// Target of the span around each request, and of the lines of the audit log.
 pub const AUDIT: &str = "audit";
 
-/// Starts logging to standard error, and exporting spans where this build can and the environment says so. `RUST_LOG`
-/// decides what is logged (default: info).
+/// Starts logging to standard error, and exporting spans if this build supports it and a collector is configured. `RUST_LOG`
+/// filters the lines (default: info).
 ///
-/// The HTTP libraries' own debug lines hold whole requests, presigned queries and all, so they stay off whatever
-/// `RUST_LOG` says.
+/// The debug lines of the HTTP libraries contain whole requests with presigned queries, so they stay off regardless of
+/// `RUST_LOG`.
 pub fn start(format: LogFormat) {
-    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,poem=warn"));
-    // Whatever else is logged, a line says which request it belongs to.
-    let chosen = chosen.or(filter_fn(|about| about.is_span() && about.target() == AUDIT));
-    // A filter of its own: within one, a directive for a module would outrank the library's. Names are prefixes.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,poem=warn"));
+    // The request's span stays on regardless of the filter: every line carries its request id.
+    let filter = filter.or(filter_fn(|about| about.is_span() && about.target() == AUDIT));
+    // A separate filter: within one filter, a directive for a module would outrank the library's. Names are prefixes.
     let libraries = ["aws_", "hyper", "h2", "rustls", "s3s", "mongodb", "opentelemetry"];
     let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(libraries.map(|name| (name, LevelFilter::WARN)));
-    let shown = chosen.and(quiet.with_target(spans::TARGET, LevelFilter::OFF));
+    let shown = filter.and(quiet.with_target(spans::TARGET, LevelFilter::OFF));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(shown).boxed(),
         LogFormat::Text => lines.with_target(false).with_filter(shown).boxed(),
     };
-    let (exported, problem) = match exported() {
+    let (exported, problem) = match export_layer() {
         Ok(exported) => (exported, None),
         Err(problem) => (None, Some(problem)),
     };
-    // A second call, as tests make, changes nothing.
+    // A second call, as in tests, has no effect.
     let _ = tracing_subscriber::registry().with(lines).with(exported).try_init();
     if let Some(problem) = problem {
-        tracing::warn!(problem, "traces are not exported");
+        tracing::warn!(problem, "failed to start exporting traces");
     }
 }
 
-/// Sends what spans still wait to be sent, within seconds: before the process ends.
+/// Sends the spans that are still queued, within seconds, before the process ends.
 pub async fn stop() {
     #[cfg(feature = "otlp")]
     otlp::stop().await;
@@ -58,12 +58,12 @@ pub async fn stop() {
 
 /// Returns the exporter of spans, if a collector is configured.
 #[cfg(feature = "otlp")]
-fn exported<S>() -> Result<Option<impl Layer<S>>, String>
+fn export_layer<S>() -> Result<Option<impl Layer<S>>, String>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let layer = |tracer| {
-        // Attributes are ours alone: no source locations, threads or lines of the log.
+        // Only our own attributes: no source locations, threads or log lines.
         let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
         let layer = layer.with_tracked_inactivity(false).with_target(false).with_context_activation(false);
         layer.with_filter(filter_fn(|about| about.is_span() && about.target() == spans::TARGET))
@@ -72,10 +72,10 @@ where
 }
 
 #[cfg(not(feature = "otlp"))]
-fn exported() -> Result<Option<tracing_subscriber::layer::Identity>, String> {
+fn export_layer() -> Result<Option<tracing_subscriber::layer::Identity>, String> {
     let names = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
     match names.into_iter().find(|name| std::env::var(name).is_ok_and(|value| !value.is_empty())) {
-        Some(name) => Err(format!("{name} is set, and this build is without the feature otlp")),
+        Some(name) => Err(format!("{name} is set, but this build lacks the feature otlp")),
         None => Ok(None),
     }
 }

@@ -1,4 +1,4 @@
-//! Settings of who may sign in, and how: accounts of this service's own, and those of an identity provider.
+//! Settings of sign-in: local accounts, and tokens of an identity provider.
 
 use std::time::Duration;
 
@@ -9,38 +9,39 @@ use super::reader::Reader;
 /// Settings of sign-in: local accounts and the identity provider.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    /// `LOCAL_ACCOUNTS`: sign-up, login, and the tokens they give.
+    /// `LOCAL_ACCOUNTS`: whether sign-up and login of local accounts are enabled.
     pub local: bool,
-    /// `PASSWORD_MIN_LENGTH`: code points of the shortest new password.
+    /// `PASSWORD_MIN_LENGTH`: the least number of code points in a new password.
     pub password_min_chars: usize,
-    /// `OIDC_ISSUER` and `OIDC_AUDIENCE`: another party's tokens.
-    pub provider: Option<Provider>,
+    /// `OIDC_ISSUER` and `OIDC_AUDIENCE`: the identity provider whose tokens are accepted.
+    pub provider: Option<OidcProvider>,
 }
 
-/// An OpenID provider whose tokens are believed.
+/// An OpenID provider whose tokens are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
+pub struct OidcProvider {
     /// The `iss` of its tokens, byte for byte.
     pub issuer: String,
-    /// One of these must be among the `aud` of a token.
+    /// Accepted audiences: a token's `aud` must contain one of them.
     pub audiences: Vec<String>,
-    /// Between two fetches of its keys when nothing calls for one. No setting of the environment.
+    /// Interval between two routine fetches of its keys. Not configurable.
     pub refresh_every: Duration,
-    /// Between two fetches that tokens of unknown keys cause. No setting of the environment.
+    /// Least interval between two fetches caused by tokens with unknown keys. Not configurable.
     pub refresh_pause: Duration,
 }
 
-impl Provider {
-    /// A provider at the usual pace.
+impl OidcProvider {
+    /// Returns a provider with the default intervals.
     #[must_use]
     pub fn new(issuer: String, audiences: Vec<String>) -> Self {
         Self { issuer, audiences, refresh_every: Duration::from_secs(10 * 60), refresh_pause: Duration::from_secs(10) }
     }
 }
 
-/// Whether what comes from this address is its owner's word: over TLS, or without leaving the machine.
+/// Returns whether responses from this URL cannot be forged on the way: it is https, or http on the loopback interface, and has
+/// no credentials.
 #[must_use]
-pub fn is_authentic(url: &Url) -> bool {
+pub fn is_trustworthy_url(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -57,28 +58,31 @@ impl Reader<'_> {
         let issuer = self.text("OIDC_ISSUER");
         let audiences = self.list("OIDC_AUDIENCE");
         if issuer.as_deref().is_some_and(|issuer| !is_issuer(issuer)) {
-            self.wrong("OIDC_ISSUER", "the provider's https address exactly as its tokens' `iss` says it, without a query");
+            self.report_invalid(
+                "OIDC_ISSUER",
+                "the provider's https address exactly as in the `iss` of its tokens, without a query",
+            );
         }
         if issuer.is_some() && audiences.is_empty() {
-            self.problems
-                .push("OIDC_AUDIENCE is not set: give the `aud` of the tokens that are meant for this service".to_owned());
+            self.problems.push("OIDC_AUDIENCE is not set: set it to the `aud` of the tokens for this service".to_owned());
         }
         if issuer.is_none() && !audiences.is_empty() {
-            self.problems.push("OIDC_ISSUER is not set, but OIDC_AUDIENCE is: give both or neither".to_owned());
+            self.problems.push("OIDC_ISSUER is not set, but OIDC_AUDIENCE is: set both or neither".to_owned());
         }
         if issuer.is_none() && !local {
-            self.problems.push("LOCAL_ACCOUNTS is off and OIDC_ISSUER is not set: nobody could sign in".to_owned());
+            self.problems.push("LOCAL_ACCOUNTS is off and OIDC_ISSUER is not set: signing in would be impossible".to_owned());
         }
-        let password_min_chars = self.checked("PASSWORD_MIN_LENGTH", 12, "a whole number from 12 to 64", |text| {
+        let password_min_chars = self.read_valid("PASSWORD_MIN_LENGTH", 12, "a whole number from 12 to 64", |text| {
             text.parse().ok().filter(|value| (12..=64).contains(value))
         });
-        Accounts { local, password_min_chars, provider: issuer.map(|issuer| Provider::new(issuer, audiences)) }
+        Accounts { local, password_min_chars, provider: issuer.map(|issuer| OidcProvider::new(issuer, audiences)) }
     }
 }
 
-/// OpenID Connect Core section 2: an `https` URL with host and maybe port and path, no query and no fragment.
+/// Returns whether the text is an issuer by OpenID Connect Core section 2: a URL with host and maybe port and path, no query
+/// and no fragment.
 fn is_issuer(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| is_authentic(&url) && url.query().is_none() && url.fragment().is_none())
+    Url::parse(text).is_ok_and(|url| is_trustworthy_url(&url) && url.query().is_none() && url.fragment().is_none())
 }
 
 #[cfg(test)]

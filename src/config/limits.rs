@@ -1,5 +1,4 @@
-//! Settings of throttling and of load: how often is too often, how many are too many, and which proxies are believed about who
-//! asks.
+//! Settings of rate limits and load: permitted rates, concurrent connections and requests, and trusted proxies.
 
 use std::{
     fmt,
@@ -8,24 +7,24 @@ use std::{
     time::Duration,
 };
 
-/// How often something may be done.
+/// A rate limit: a burst and its refill time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// This many times at once,
+    /// The burst: this many at once.
     pub count: u32,
-    /// and as many again spread over this time.
+    /// The time over which as many again are permitted.
     pub window: Duration,
 }
 
-/// Not a rate.
+/// The text is not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidRate;
 
 impl Rate {
-    /// Format of a setting, for people.
-    pub const FORM: &'static str = "a count and a time such as 300/1m, the time from 1s to 1day";
+    /// The format, as error messages describe it.
+    pub const FORMAT: &'static str = "a count and a time such as 300/1m, the time from 1s to 1day";
 
-    /// So often in so many seconds.
+    /// Returns a rate of `count` in so many seconds.
     #[must_use]
     pub const fn new(count: u32, seconds: u64) -> Self {
         Self { count, window: Duration::from_secs(seconds) }
@@ -44,21 +43,21 @@ impl FromStr for Rate {
     }
 }
 
-/// `RATE_LIMIT` and the setting of each limit. A limit of networks is what one host may do, an IPv4 address or an IPv6 /64; a /56 may do
-/// twice as much, a /48 and an IPv4 /24 four times.
+/// `RATE_LIMIT` and the setting of each limit. A limit by network applies to one host, an IPv4 address or an IPv6 /64; a /56
+/// has twice as much, a /48 and an IPv4 /24 four times.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    /// `RATE_LIMIT`: whether there are any.
+pub struct RateLimits {
+    /// `RATE_LIMIT`: whether limits are enabled.
     pub on: bool,
     /// `RATE_LIMIT_SIGNUP`: sign-ups from one network.
     pub signup: Rate,
-    /// `RATE_LIMIT_LOGIN`: passwords proved from one network, whatever comes of them.
+    /// `RATE_LIMIT_LOGIN`: password verifications from one network, successful or not.
     pub login: Rate,
     /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one network.
     pub login_failures: Rate,
-    /// `RATE_LIMIT_ACCOUNT_FAILURES`: wrong passwords for one account from all networks that it was not signed in to from.
+    /// `RATE_LIMIT_ACCOUNT_FAILURES`: wrong passwords for one account from all networks without an earlier sign-in to it.
     pub account_failures: Rate,
-    /// `RATE_LIMIT_PASSWORD`: one session's changes of the password and deletions of the account, tries included.
+    /// `RATE_LIMIT_PASSWORD`: one session's attempts to change the password or delete the account.
     pub password: Rate,
     /// `RATE_LIMIT_REFRESH`: refreshes and logouts from one network.
     pub refresh: Rate,
@@ -66,18 +65,20 @@ pub struct Limits {
     pub calls: Rate,
     /// `RATE_LIMIT_UPLOAD`: uploads issued to one user.
     pub upload: Rate,
-    /// `RATE_LIMIT_URLS`: URLs of uploads, parts and images signed on demand for one user, each item of a batch counted.
+    /// `RATE_LIMIT_URLS`: presigned URLs of uploads, parts and images requested by one user, each item of a batch counted.
     pub urls: Rate,
-    /// `RATE_LIMIT_S3`: objects that S3 is asked about for one user, each item of a batch counted.
+    /// `RATE_LIMIT_S3`: S3 lookups for one user, each item of a batch counted.
     pub s3: Rate,
 }
 
-impl Default for Limits {
-    /// Wide enough for an office behind one address and for whole photo libraries; they stop programs that guess or flood.
+impl Default for RateLimits {
+    /// Returns limits that are wide enough for an office behind one address and for whole photo libraries, and stop programs
+    /// that guess or flood.
     ///
-    /// NIST SP 800-63B section 5.2.2 (in revision 4, 3.2.2) allows at most 100 consecutive wrong passwords on one account. After 100
-    /// from networks that are strange to the account, those have one try in 14 minutes between them; networks that it was signed in to
-    /// from go on, which that section names as a way to keep attackers from locking the owner out.
+    /// NIST SP 800-63B section 5.2.2 (in revision 4, 3.2.2) allows at most 100 consecutive wrong passwords on one account.
+    /// After 100 from networks without an earlier sign-in to the account, those share one attempt in 14 minutes; networks with
+    /// an earlier sign-in are not limited by it, which that section names as a way to keep attackers from locking the owner
+    /// out.
     fn default() -> Self {
         Self {
             on: true,
@@ -95,16 +96,16 @@ impl Default for Limits {
     }
 }
 
-/// How much is carried at once; what comes beyond it is refused, not queued.
+/// RateLimits of concurrent work; requests beyond them are rejected, not queued.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
-    /// `MAX_CONNECTIONS`: of clients, whatever they do.
+pub struct LoadLimits {
+    /// `MAX_CONNECTIONS`: open client connections.
     pub max_connections: usize,
-    /// `MAX_REQUESTS`: whose bodies are here, until their answers are made.
+    /// `MAX_REQUESTS`: requests from the arrival of their bodies until their responses are made.
     pub max_requests: usize,
 }
 
-/// An address, or all that begin with the same bits.
+/// An address, or all addresses with the same leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     first: u128,
@@ -112,32 +113,32 @@ pub struct Network {
     is_v4: bool,
 }
 
-/// Not a network.
+/// The text is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidNetwork;
 
 impl Network {
-    /// Whether it is wider than any private network (`10.0.0.0/8`, `fc00::/7`): a few such networks are everybody, who then writes
-    /// whose request it is.
+    /// Returns whether it is wider than any private network (`10.0.0.0/8`, `fc00::/7`): trusting it would let many clients
+    /// forge their address.
     pub(super) fn is_too_wide(&self) -> bool {
         self.bits < if self.is_v4 { 8 } else { 7 }
     }
 
-    /// Whether all addresses of `other` are in this network.
+    /// Returns whether all addresses of `other` are in this network.
     pub(super) fn contains(&self, other: &Self) -> bool {
         let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
         self.is_v4 == other.is_v4 && self.bits <= other.bits && other.first & mask == self.first
     }
 
-    fn holds(&self, address: IpAddr) -> bool {
-        let (number, is_v4) = number(address);
+    fn contains_address(&self, address: IpAddr) -> bool {
+        let (number, is_v4) = to_bits(address);
         let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
         is_v4 == self.is_v4 && number & mask == self.first & mask
     }
 }
 
-/// The address at the upper end of 128 bits, so that prefixes of both kinds compare alike.
-fn number(address: IpAddr) -> (u128, bool) {
+/// Returns the address in the upper end of 128 bits, so that prefixes of both families compare alike, and whether it is IPv4.
+fn to_bits(address: IpAddr) -> (u128, bool) {
     match address.to_canonical() {
         IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, true),
         IpAddr::V6(address) => (u128::from(address), false),
@@ -149,22 +150,22 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let (first, is_v4) = number(address.parse().map_err(|_| InvalidNetwork)?);
+        let (first, is_v4) = to_bits(address.parse().map_err(|_| InvalidNetwork)?);
         let most = if is_v4 { 32 } else { 128 };
         let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidNetwork)?;
-        // Bits behind the prefix say that something else was meant: 10.0.0.1/8 is one address or a network.
+        // Bits behind the prefix show a mistake: 10.0.0.1/8 is either an address or a network.
         let behind = first.checked_shl(bits).unwrap_or(0);
         if bits <= most && behind == 0 { Ok(Self { first, bits, is_v4 }) } else { Err(InvalidNetwork) }
     }
 }
 
-/// `TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is trusted. None by default.
+/// `TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is trusted. Empty by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(pub Vec<Network>);
 
 impl TrustedProxies {
-    /// Format of a setting, for people.
-    pub const FORM: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and no wider than \
+    /// The format, as error messages describe it.
+    pub const FORMAT: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and no wider than \
          an IPv4 /8 or an IPv6 /7";
 
     /// Returns the client: the last hop that is not a trusted proxy. Hops to the left of it may be forged.
@@ -174,25 +175,25 @@ impl TrustedProxies {
     pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
         let mut client = peer.to_canonical();
         for hop in forwarded.flat_map(|field| field.split(',')).rev() {
-            if !self.trust(client) {
+            if !self.is_trusted(client) {
                 break;
             }
-            // A hop that cannot be read was not written by one of ours, who would have known it.
-            let Some(address) = address(hop.trim()) else { break };
+            // A trusted proxy writes valid addresses, so an unreadable hop was written by the client.
+            let Some(address) = parse_hop(hop.trim()) else { break };
             client = address;
         }
         client
     }
 
-    /// Whether this address is a proxy of ours.
+    /// Returns whether this address is a trusted proxy.
     #[must_use]
-    pub fn trust(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.holds(address))
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains_address(address))
     }
 }
 
-/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`.
-fn address(hop: &str) -> Option<IpAddr> {
+/// Parses a hop: `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
     let parsed = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
     parsed.ok().map(|address| address.to_canonical())
@@ -224,10 +225,14 @@ mod tests {
         let trusted = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8"].map(|text| text.parse().unwrap()).to_vec());
         let client =
             |peer: &str, forwarded: &[&str]| trusted.client(peer.parse().unwrap(), forwarded.iter().copied()).to_string();
-        assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9", "a stranger is not believed");
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9", "an untrusted peer");
         assert_eq!(client("10.1.2.3", &[]), "10.1.2.3");
         assert_eq!(client("10.1.2.3", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(client("10.1.2.3", &["1.1.1.1, 198.51.100.1"]), "198.51.100.1", "what the client made up is to the left");
+        assert_eq!(
+            client("10.1.2.3", &["1.1.1.1, 198.51.100.1"]),
+            "198.51.100.1",
+            "entries to the left are forged by the client"
+        );
         assert_eq!(
             client("10.1.2.3", &["1.1.1.1", "198.51.100.1, 192.0.2.7"]),
             "198.51.100.1",
@@ -248,7 +253,7 @@ mod tests {
     #[test]
     fn networks_are_checked() {
         let all: Network = "0.0.0.0/0".parse().unwrap();
-        assert!(all.holds("203.0.113.9".parse().unwrap()) && !all.holds("2001:db8::1".parse().unwrap()));
+        assert!(all.contains_address("203.0.113.9".parse().unwrap()) && !all.contains_address("2001:db8::1".parse().unwrap()));
         for bad in
             ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "proxy.example", "10.0.0.1/8", "fd00::1/8"]
         {

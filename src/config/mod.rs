@@ -1,31 +1,31 @@
-//! Typed settings, read once; every problem in one message.
+//! Typed settings, read once from the environment; one message lists every problem.
 //!
-//! Names, defaults and meanings are in [`SETTINGS`]. A value that can have no effect is a problem like a malformed one.
-//! Nothing else in the program reads the environment, but the AWS SDK for its own credential chain and endpoint flags,
-//! OpenTelemetry for where traces go (`OTEL_…`), and logging (`RUST_LOG`).
+//! Names, defaults and meanings are in [`SETTINGS`]. A value without effect is a problem like a malformed one. The rest of the
+//! program does not read the environment, with three exceptions: the AWS SDK (credential chain and endpoint flags),
+//! OpenTelemetry (`OTEL_…`) and logging (`RUST_LOG`).
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
 mod accounts;
-mod connection;
-mod known;
+mod combinations;
 mod limits;
-mod names;
+mod misspelled;
+mod mongodb_uri;
 mod origins;
 mod reader;
+#[cfg(test)]
+mod rejected_values_tests;
+mod resources;
 mod settings;
 mod switches;
-mod together;
 mod traces;
-#[cfg(test)]
-mod useless;
 
-pub use accounts::{Accounts, Provider, is_authentic};
-pub use connection::POOL;
-pub use known::{names, unknown};
-pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
+pub use accounts::{Accounts, OidcProvider, is_trustworthy_url};
+pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLimits, TrustedProxies};
+pub use misspelled::{misspelled_settings, setting_names};
+pub use mongodb_uri::DEFAULT_POOL_SIZE;
 pub use settings::{SETTINGS, Setting};
 pub use switches::Switches;
 
@@ -37,17 +37,17 @@ use crate::{
     signer::{self, BucketName, Endpoint},
 };
 
-/// A setting by its name; empty counts as absent. U+FFFD stands for bytes that are not UTF-8.
+/// Looks up a setting by name; an empty value counts as absent. U+FFFD replaces bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Settings of the server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the API listens.
+    /// The address on which the API listens.
     pub bind: SocketAddr,
-    /// Where operators' tools find metrics; `None`: nowhere.
+    /// The address on which metrics are served; `None`: none.
     pub admin_bind: Option<SocketAddr>,
-    /// How long a server continues to serve after a signal to stop, not ready, before it refuses new connections.
+    /// How long a server continues to serve after a stop signal, reporting itself not ready, before it refuses new connections.
     pub stop_delay: Duration,
     /// The database.
     pub mongo: Mongo,
@@ -59,26 +59,26 @@ pub struct Config {
     pub accounts: Accounts,
     /// Optional features.
     pub switches: Switches,
-    /// Limits and lifetimes of uploads.
+    /// RateLimits and lifetimes of uploads.
     pub uploads: Uploads,
-    /// The sweeper's pace.
+    /// The sweeper's intervals.
     pub sweep: Sweep,
-    /// How often is too often.
-    pub limits: Limits,
-    /// How much is too much at once.
-    pub load: Load,
+    /// Rate limits.
+    pub limits: RateLimits,
+    /// RateLimits of concurrent work.
+    pub load: LoadLimits,
     /// Proxies whose `X-Forwarded-*` headers are trusted.
     pub proxies: TrustedProxies,
     /// Origins of pages that may call the API.
     pub cors: CorsOrigins,
-    /// How log lines are written.
+    /// The format of log lines.
     pub log: LogFormat,
 }
 
 /// The database's settings.
 #[derive(Debug, Clone)]
 pub struct Mongo {
-    /// May hold a password.
+    /// The connection string; may contain a password.
     pub uri: SecretString,
     /// The database's name.
     pub database: String,
@@ -89,102 +89,102 @@ pub struct Mongo {
 pub struct S3 {
     /// The bucket's name.
     pub bucket: BucketName,
-    /// Where this server reaches S3; `None` is AWS.
+    /// The endpoint for this server's own calls; `None` is AWS.
     pub endpoint: Option<Endpoint>,
-    /// Where clients reach it: the host in URLs.
+    /// The endpoint for clients: the host in presigned URLs.
     pub public_endpoint: Option<Endpoint>,
     /// `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
-    /// Where an upload becomes final.
+    /// Whether an upload is copied to become final.
     pub finalize: Finalize,
-    /// `None`: as the AWS SDK finds it.
+    /// The region; `None`: as the AWS SDK finds it.
     pub region: Option<String>,
-    /// Certificates in PEM that are believed instead of the system's.
+    /// Trusted certificates in PEM, instead of the system's.
     pub ca_bundle: Option<Vec<u8>>,
-    /// `None`: the AWS SDK's own chain. Set by the local stack only.
+    /// The credentials; `None`: the AWS SDK's own chain. Set by the local stack only.
     pub credentials: Option<signer::Credentials>,
 }
 
 /// Settings of access tokens.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// Signs; at least 32 bytes.
+    /// The secret that signs; at least 32 bytes.
     pub secret: SecretString,
-    /// Still verify, until the last token they signed has expired.
+    /// Earlier secrets, which only verify, until the last token that they signed has expired.
     pub previous: Vec<SecretString>,
     /// The `iss` claim.
     pub issuer: String,
     /// The `aud` claim.
     pub audience: String,
-    /// How long a token lives.
+    /// How long an access token is valid.
     pub access_ttl: Duration,
-    /// How long a session lives without being used.
+    /// How long a session lasts without being used.
     pub refresh_ttl: Duration,
 }
 
 impl Tokens {
-    /// The longest an access token may be made to live.
+    /// The longest permitted validity of an access token.
     pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
-/// Limits and lifetimes of uploads.
+/// RateLimits and lifetimes of uploads.
 #[derive(Debug, Clone)]
 pub struct Uploads {
     /// The largest file of a single PUT, in bytes.
     pub max_bytes: u64,
-    /// The media types that are accepted.
+    /// The accepted media types.
     pub types: Vec<ContentType>,
-    /// The life of a PUT URL.
+    /// How long a PUT URL is valid.
     pub url_ttl: Duration,
-    /// The life of an upload, over which its URL can be renewed.
+    /// How long an upload stays open; its URL can be renewed until then.
     pub ttl: Duration,
     /// Open uploads per user.
     pub max_pending: u32,
-    /// The life of a GET URL.
+    /// How long a GET URL is valid.
     pub read_url_ttl: Duration,
-    /// The largest file that may come in parts, in bytes.
+    /// The largest file of a multipart upload, in bytes.
     pub multipart_max_bytes: u64,
-    /// The life of a multipart upload, over which its parts' URLs can be had.
+    /// How long a multipart upload stays open; URLs of its parts can be requested until then.
     pub multipart_ttl: Duration,
     /// Bytes per user.
     pub quota_bytes: u64,
 }
 
-/// Where an upload becomes final.
+/// Whether an upload is copied to become final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finalize {
-    /// As the store turns out to need it.
+    /// Decided by probing the store.
     Auto,
-    /// Where it was put: the store holds to the digest and the "once" that were signed.
+    /// Never: the store enforces the signed digest and "once".
     InPlace,
-    /// Under a fresh key, copied at confirm.
+    /// Always: copied to a new key at confirm.
     Copy,
 }
 
-/// The sweeper's pace.
+/// The sweeper's intervals.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep {
-    /// Between two sweeps.
+    /// Interval between two sweeps.
     pub interval: Duration,
-    /// How long after a URL's death its object may still be on its way.
+    /// How long after the expiry of a URL its object may still be in transfer.
     pub grace: Duration,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// Everything that is wrong with the settings.
+/// All problems of the settings.
 #[derive(Debug)]
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// Returns a sentence for each problem, which begins with the setting's name.
+    /// Returns a sentence for each problem; it begins with the setting's name.
     #[must_use]
     pub fn list(&self) -> &[String] {
         &self.0
@@ -207,16 +207,17 @@ impl Config {
     /// Reads all settings.
     ///
     /// # Errors
-    /// [`Problems`] lists every missing, malformed or weak setting, by name and without its value.
+    /// [`Problems`] lists every missing, malformed or weak setting by name, without its value.
     pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
         let mut env = Reader::new(lookup);
         env.log_filter("RUST_LOG");
-        // The TLS libraries read it by themselves, and trust no certificate where they cannot.
+        // The TLS libraries read this file themselves, and trust no certificate when they cannot.
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
-        // A shorter life of uploads shortens their URLs', and one of sessions their access tokens', unless that is said.
-        let mut upload_life = |name, default| env.lifetime(name, default, (LEAST_UPLOAD_TTL, hours(24 * 30)));
+        // A shorter lifetime of uploads shortens the default of their URLs, and a shorter one of sessions that of their access
+        // tokens.
+        let mut upload_life = |name, default| env.lifetime(name, default, (MIN_UPLOAD_TTL, hours(24 * 30)));
         let lives = (upload_life("UPLOAD_TTL", hours(24)), upload_life("MULTIPART_TTL", hours(24 * 7)));
         let url_ttl = hours(1).min(lives.0).min(lives.1);
         let refresh_ttl = env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365));
@@ -249,10 +250,10 @@ impl Config {
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
-                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (LEAST_UPLOAD_TTL, signer::MAX_EXPIRES)),
+                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (MIN_UPLOAD_TTL, signer::MAX_EXPIRES)),
                 ttl: lives.0,
                 max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
-                read_url_ttl: env.lifetime("READ_URL_TTL", Duration::from_secs(300), (LEAST_READ_URL_TTL, signer::MAX_EXPIRES)),
+                read_url_ttl: env.lifetime("READ_URL_TTL", Duration::from_secs(300), (MIN_READ_URL_TTL, signer::MAX_EXPIRES)),
                 multipart_max_bytes: env.bytes("MULTIPART_MAX_BYTES", 5 << 30, 5 << 40),
                 multipart_ttl: lives.1,
                 quota_bytes: env.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
@@ -267,17 +268,17 @@ impl Config {
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),
         };
-        env.check_together(&config);
+        env.check_combinations(&config);
         env.check_encoding();
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
 
-/// A URL that is handed out has at least half of its life left: five seconds, in which a client on a phone can use it.
-const LEAST_READ_URL_TTL: Duration = Duration::from_secs(10);
+/// The shortest validity of a GET URL: one that is returned has at least half of it left, five seconds for a client on a phone.
+const MIN_READ_URL_TTL: Duration = Duration::from_secs(10);
 
-/// The shortest life of an upload and of its URL: of one second, a URL signed in whole seconds may have nothing left.
-const LEAST_UPLOAD_TTL: Duration = Duration::from_secs(2);
+/// The shortest lifetime of an upload and its URL: of one second, a URL signed in whole seconds may have nothing left.
+const MIN_UPLOAD_TTL: Duration = Duration::from_secs(2);
 
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_that_is_needed() {
+    fn required_settings_suffice() {
         let config = read(&[("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)]).unwrap();
         assert_eq!(config.uploads.max_bytes, 50 * 1024 * 1024);
         assert_eq!(config.uploads.types.len(), 7);

@@ -1,18 +1,18 @@
-//! `CORS_ORIGINS`: which pages may call, compared with what a browser sends as `Origin`.
+//! `CORS_ORIGINS`: origins whose pages may call the API, compared with the `Origin` that a browser sends.
 
 use url::Url;
 
-/// Which origins a browser may call from.
+/// Origins from which a browser may call.
 #[derive(Debug, Clone, Default)]
 pub struct CorsOrigins {
     /// Origins, compared byte for byte. Custom schemes such as `capacitor://localhost` are legal.
     pub exact: Vec<String>,
-    /// Any port of localhost and the loopback addresses: for development.
+    /// Whether any port of localhost and the loopback addresses is permitted, for development.
     pub loopback: bool,
 }
 
 impl CorsOrigins {
-    /// Whether a page of this origin may call.
+    /// Returns whether a page of this origin may call.
     #[must_use]
     pub fn allow(&self, origin: &str) -> bool {
         self.exact.iter().any(|known| known == origin) || (self.loopback && is_loopback(origin))
@@ -32,16 +32,16 @@ fn is_loopback(origin: &str) -> bool {
     })
 }
 
-/// Whether a browser or a web view sends exactly this text as `Origin`: the serialization of an origin (WHATWG HTML,
-/// "ASCII serialization of an origin"; RFC 6454 section 6.2) of a scheme that pages have.
-pub(super) fn is_sent(text: &str) -> bool {
+/// Returns whether a browser or a web view sends exactly this text as `Origin`: the ASCII serialization of an origin (WHATWG
+/// HTML; RFC 6454 section 6.2) with a scheme that pages have.
+pub(super) fn is_origin_header(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
     match scheme {
-        // `Url` writes hosts in lower case and in punycode, and leaves out the scheme's own port.
+        // `Url` normalizes hosts to lower case and punycode, and omits the scheme's default port.
         "http" | "https" => {
             !authority.contains('*') && Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
         }
-        // Pages have none of these; those of files are of the origin `null`.
+        // Pages have no such scheme; those from files have the origin `null`.
         "file" | "ftp" | "ws" | "wss" | "data" | "blob" | "about" | "javascript" => false,
         _ => is_custom_scheme(scheme) && is_custom_authority(authority),
     }
@@ -52,7 +52,8 @@ fn is_custom_scheme(scheme: &str) -> bool {
     scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(rest)
 }
 
-/// `localhost`, `localhost:3000`, `com.example.app`, an extension's id.
+/// Returns whether the text is the authority of an app's origin: `localhost`, `localhost:3000`, `com.example.app`, an
+/// extension's id.
 fn is_custom_authority(authority: &str) -> bool {
     let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
     let is_host_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
@@ -79,7 +80,7 @@ mod tests {
             "app://obsidian.md",
             "chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai",
         ] {
-            assert!(is_sent(good), "{good}");
+            assert!(is_origin_header(good), "{good}");
         }
         for bad in [
             "",
@@ -118,7 +119,7 @@ mod tests {
             "capacitor://*",
             "1app://x",
         ] {
-            assert!(!is_sent(bad), "{bad}");
+            assert!(!is_origin_header(bad), "{bad}");
         }
     }
 

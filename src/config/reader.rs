@@ -1,17 +1,17 @@
-//! Reads settings one by one and gathers what is wrong, so that one message can list it all.
+//! Reads and validates single settings and collects the problems, so that one message can list them all.
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Finalize, Limits, Load, LogFormat, Lookup, Network, Rate, TrustedProxies, origins::is_sent};
+use super::{Finalize, LoadLimits, LogFormat, Lookup, Network, Rate, RateLimits, TrustedProxies, origins::is_origin_header};
 use crate::model::ContentType;
 
-/// Reads settings one by one and gathers what is wrong.
+/// Reads settings and collects their problems.
 pub(super) struct Reader<'a> {
     lookup: Lookup<'a>,
     pub(super) problems: Vec<String>,
-    /// The settings that were read.
+    /// The names of the settings that were read.
     pub(super) names: RefCell<BTreeSet<String>>,
 }
 
@@ -29,15 +29,15 @@ impl<'a> Reader<'a> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// Reports each setting that was read and whose value held bytes that are not UTF-8.
+    /// Reports each setting that was read and whose value had bytes that are not UTF-8.
     pub(super) fn check_encoding(&mut self) {
         let is_broken = |name: &&String| (self.lookup)(name).is_some_and(|value| value.contains(char::REPLACEMENT_CHARACTER));
         let broken: Vec<_> = self.names.borrow().iter().filter(is_broken).cloned().collect();
-        broken.iter().for_each(|name| self.wrong(name, "UTF-8"));
+        broken.iter().for_each(|name| self.report_invalid(name, "UTF-8"));
     }
 
-    /// A wrong value is reported and replaced by the default, so that reading goes on.
-    pub(super) fn wrong(&mut self, name: &str, wanted: impl fmt::Display) {
+    /// Reports an invalid value; the default replaces it, so that reading goes on.
+    pub(super) fn report_invalid(&mut self, name: &str, wanted: impl fmt::Display) {
         let problem = format!("{name} must be {wanted}");
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
     pub(super) fn required(&mut self, name: &str, wanted: &str) -> String {
         let value = self.text(name);
         if value.is_none() {
-            self.problems.push(format!("{name} is not set: give {wanted}"));
+            self.problems.push(format!("{name} is not set: set it to {wanted}"));
         }
         value.unwrap_or_default()
     }
@@ -56,12 +56,12 @@ impl<'a> Reader<'a> {
         let wanted = "a MongoDB connection string: mongodb://… or mongodb+srv://…";
         let uri = self.required("MONGODB_URI", wanted);
         if !uri.is_empty() && !uri.starts_with("mongodb://") && !uri.starts_with("mongodb+srv://") {
-            self.wrong("MONGODB_URI", wanted);
+            self.report_invalid("MONGODB_URI", wanted);
         }
         uri
     }
 
-    pub(super) fn checked<T>(
+    pub(super) fn read_valid<T>(
         &mut self,
         name: &str,
         default: T,
@@ -70,21 +70,21 @@ impl<'a> Reader<'a> {
     ) -> T {
         let Some(text) = self.text(name) else { return default };
         read(&text).unwrap_or_else(|| {
-            self.wrong(name, wanted);
+            self.report_invalid(name, wanted);
             default
         })
     }
 
     pub(super) fn parsed<T: FromStr>(&mut self, name: &str, default: T, wanted: &str) -> T {
-        self.checked(name, default, wanted, |text| text.parse().ok())
+        self.read_valid(name, default, wanted, |text| text.parse().ok())
     }
 
     pub(super) fn optional<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
-        self.checked(name, None, wanted, |text| text.parse().ok().map(Some))
+        self.read_valid(name, None, wanted, |text| text.parse().ok().map(Some))
     }
 
     pub(super) fn flag(&mut self, name: &str, default: bool) -> bool {
-        self.checked(name, default, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+        self.read_valid(name, default, "true or false", |text| match text.to_ascii_lowercase().as_str() {
             "true" | "on" | "1" | "yes" => Some(true),
             "false" | "off" | "0" | "no" => Some(false),
             _ => None,
@@ -98,30 +98,31 @@ impl<'a> Reader<'a> {
     pub(super) fn lifetime(&mut self, name: &str, default: Duration, (least, most): (Duration, Duration)) -> Duration {
         let (from, to) = (humantime::format_duration(least), humantime::format_duration(most));
         let wanted = format!("a duration with a unit, such as 30s, 15m or 2h, from {from} to {to}");
-        self.checked(name, default, wanted, |text| {
+        self.read_valid(name, default, wanted, |text| {
             humantime::parse_duration(text).ok().filter(|value| (least..=most).contains(value))
         })
     }
 
     pub(super) fn bytes(&mut self, name: &str, default: u64, most: u64) -> u64 {
         let wanted = format!("a size such as 50MiB or 10 GiB, from 1 byte to {}", bytesize::ByteSize(most));
-        self.checked(name, default, wanted, |text| {
+        self.read_valid(name, default, wanted, |text| {
             text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()).filter(|size| (1..=most).contains(size))
         })
     }
 
     pub(super) fn number(&mut self, name: &str, default: u64, most: u64) -> u64 {
-        self.checked(name, default, format!("a whole number from 1 to {most}"), |text| {
+        self.read_valid(name, default, format!("a whole number from 1 to {most}"), |text| {
             text.parse().ok().filter(|value| (1..=most).contains(value))
         })
     }
 
-    /// A list without an item, or with an empty one, is a mistake: leaving the setting out says "none".
+    /// Reads a list. A list without an item, or with an empty one, is a mistake: an empty list is given by omitting the
+    /// setting.
     pub(super) fn list(&mut self, name: &str) -> Vec<String> {
         let Some(text) = self.text(name) else { return Vec::new() };
         let items: Vec<_> = text.split(',').map(|item| item.trim().to_owned()).collect();
         if items.iter().any(String::is_empty) {
-            self.wrong(name, "a list with something between, before and after its commas");
+            self.report_invalid(name, "a list without empty items");
         }
         self.check_different(name, &items);
         items.into_iter().filter(|item| !item.is_empty()).collect()
@@ -129,22 +130,22 @@ impl<'a> Reader<'a> {
 
     fn check_different<T: PartialEq>(&mut self, name: &str, items: &[T]) {
         if (1..items.len()).any(|at| items[..at].contains(&items[at])) {
-            self.wrong(name, "a list of different values, each given once");
+            self.report_invalid(name, "a list without duplicates");
         }
     }
 
     pub(super) fn secret(&mut self, name: &str) -> SecretString {
         let value = self.required(name, "at least 32 random bytes, for example from: openssl rand -base64 48");
-        self.strong(name, &value);
+        self.check_strength(name, &value);
         value.into()
     }
 
-    /// Secrets may hold commas: then they are given as a JSON list, or one a line.
+    /// Reads secrets. They may contain commas; then they are given as a JSON list, or one per line.
     pub(super) fn secrets(&mut self, name: &str) -> Vec<SecretString> {
         let text = self.text(name).unwrap_or_default();
         let values: Vec<String> = if text.starts_with('[') {
             serde_json::from_str(&text).unwrap_or_else(|_| {
-                self.wrong(name, "a JSON list of texts, where it begins with a bracket");
+                self.report_invalid(name, "a JSON list of strings, if it begins with a bracket");
                 Vec::new()
             })
         } else if text.contains('\n') {
@@ -152,15 +153,16 @@ impl<'a> Reader<'a> {
         } else {
             self.list(name)
         };
-        values.iter().for_each(|value| self.strong(name, value));
+        values.iter().for_each(|value| self.check_strength(name, value));
         values.into_iter().map(SecretString::from).collect()
     }
 
-    /// RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits. A repeated letter has that many and no strength.
-    pub(super) fn strong(&mut self, name: &str, value: &str) {
+    /// Checks the strength of a secret: an HS256 key has at least the hash's 256 bits (RFC 7518 section 3.2). A repeated letter
+    /// has that many bits and no strength.
+    pub(super) fn check_strength(&mut self, name: &str, value: &str) {
         let distinct = value.bytes().collect::<std::collections::BTreeSet<_>>().len();
         if (!value.is_empty() || name == "JWT_PREVIOUS_SECRETS") && (value.len() < 32 || distinct < 8) {
-            self.wrong(name, "at least 32 random bytes: whoever guesses it can sign in as anyone");
+            self.report_invalid(name, "at least 32 random bytes: a guessed secret permits signing in as any user");
         }
     }
 
@@ -168,17 +170,17 @@ impl<'a> Reader<'a> {
         let listed = self.list(name);
         let known: Vec<_> = listed.iter().filter_map(|item| ContentType::parse(item)).collect();
         if known.len() < listed.len() {
-            self.wrong(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
+            self.report_invalid(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
         }
-        // Two names of one type, too.
+        // Two aliases of one type are duplicates, too.
         self.check_different(name, &known);
         if known.is_empty() { ContentType::ALL.to_vec() } else { known }
     }
 
     pub(super) fn origins(&mut self, name: &str) -> Vec<String> {
         let origins = self.list(name);
-        if !origins.iter().all(|origin| is_sent(origin)) {
-            self.wrong(
+        if !origins.iter().all(|origin| is_origin_header(origin)) {
+            self.report_invalid(
                 name,
                 "a list of origins exactly as browsers send them, such as https://app.example.com: in lower case, hosts in \
                  punycode, without a wildcard, a default port, a user name, a path or a slash at the end",
@@ -187,26 +189,29 @@ impl<'a> Reader<'a> {
         origins
     }
 
-    pub(super) fn limits(&mut self) -> Limits {
-        let default = Limits::default();
-        Limits {
+    pub(super) fn limits(&mut self) -> RateLimits {
+        let default = RateLimits::default();
+        RateLimits {
             on: self.flag("RATE_LIMIT", default.on),
-            signup: self.parsed("RATE_LIMIT_SIGNUP", default.signup, Rate::FORM),
-            login: self.parsed("RATE_LIMIT_LOGIN", default.login, Rate::FORM),
-            login_failures: self.parsed("RATE_LIMIT_LOGIN_FAILURES", default.login_failures, Rate::FORM),
-            account_failures: self.parsed("RATE_LIMIT_ACCOUNT_FAILURES", default.account_failures, Rate::FORM),
-            password: self.parsed("RATE_LIMIT_PASSWORD", default.password, Rate::FORM),
-            refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORM),
-            calls: self.parsed("RATE_LIMIT_CALLS", default.calls, Rate::FORM),
-            upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORM),
-            urls: self.parsed("RATE_LIMIT_URLS", default.urls, Rate::FORM),
-            s3: self.parsed("RATE_LIMIT_S3", default.s3, Rate::FORM),
+            signup: self.parsed("RATE_LIMIT_SIGNUP", default.signup, Rate::FORMAT),
+            login: self.parsed("RATE_LIMIT_LOGIN", default.login, Rate::FORMAT),
+            login_failures: self.parsed("RATE_LIMIT_LOGIN_FAILURES", default.login_failures, Rate::FORMAT),
+            account_failures: self.parsed("RATE_LIMIT_ACCOUNT_FAILURES", default.account_failures, Rate::FORMAT),
+            password: self.parsed("RATE_LIMIT_PASSWORD", default.password, Rate::FORMAT),
+            refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORMAT),
+            calls: self.parsed("RATE_LIMIT_CALLS", default.calls, Rate::FORMAT),
+            upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORMAT),
+            urls: self.parsed("RATE_LIMIT_URLS", default.urls, Rate::FORMAT),
+            s3: self.parsed("RATE_LIMIT_S3", default.s3, Rate::FORMAT),
         }
     }
 
-    pub(super) fn load(&mut self) -> Load {
+    pub(super) fn load(&mut self) -> LoadLimits {
         let mut count = |name, default, most| usize::try_from(self.number(name, default, most)).unwrap_or(usize::MAX);
-        Load { max_connections: count("MAX_CONNECTIONS", 10_000, 1_000_000), max_requests: count("MAX_REQUESTS", 1024, 100_000) }
+        LoadLimits {
+            max_connections: count("MAX_CONNECTIONS", 10_000, 1_000_000),
+            max_requests: count("MAX_REQUESTS", 1024, 100_000),
+        }
     }
 
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {
@@ -214,17 +219,17 @@ impl<'a> Reader<'a> {
         let known: Vec<Network> =
             listed.iter().filter_map(|item| item.parse().ok()).filter(|one: &Network| !one.is_too_wide()).collect();
         if known.len() < listed.len() {
-            self.wrong(name, TrustedProxies::FORM);
+            self.report_invalid(name, TrustedProxies::FORMAT);
         }
         let is_inside = |at: usize| (0..known.len()).any(|other| other != at && known[other].contains(&known[at]));
         if (0..known.len()).any(is_inside) {
-            self.wrong(name, "a list of networks of which none lies in another");
+            self.report_invalid(name, "a list of networks that do not overlap");
         }
         TrustedProxies(known)
     }
 
     pub(super) fn log_format(&mut self) -> LogFormat {
-        self.checked("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
+        self.read_valid("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
             "json" => Some(LogFormat::Json),
             "text" => Some(LogFormat::Text),
             _ => None,
@@ -232,7 +237,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn finalize(&mut self, name: &str) -> Finalize {
-        self.checked(name, Finalize::Auto, "auto, in-place or copy", |text| match text {
+        self.read_valid(name, Finalize::Auto, "auto, in-place or copy", |text| match text {
             "auto" => Some(Finalize::Auto),
             "in-place" => Some(Finalize::InPlace),
             "copy" => Some(Finalize::Copy),

@@ -1,11 +1,12 @@
-//! Name, default and meaning of every setting: the tables of `docs/configuration.md` and `docs/observability.md` are made from these.
+//! Name, default and meaning of every setting. The tables of `docs/configuration.md` and `docs/observability.md` are generated
+//! from these.
 
-/// A setting as the documents describe it. `tests/docs` checks that each setting that is read is here, and that its default is true.
+/// A setting as the documents describe it. `tests/docs` checks that each setting that is read is listed, with its true default.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// The variable's name.
     pub name: &'static str,
-    /// A value that has the same effect as leaving the setting out; empty where no value has.
+    /// A value with the same effect as omitting the setting; empty if there is none.
     pub default: &'static str,
     /// Effect of the setting; the reader words its bounds.
     pub meaning: &'static str,

@@ -1,11 +1,11 @@
-//! Optional features: sign-up, Uppy's operations, Swagger UI with the document.
+//! Settings that enable optional features: sign-up, Uppy's operations, Swagger UI with the OpenAPI document.
 
 use super::reader::Reader;
 
-/// Each `on` or `off`; on by default.
+/// Optional features, each `on` or `off`; on by default.
 #[derive(Debug, Clone, Copy)]
 pub struct Switches {
-    /// `SIGNUP`: making accounts of this service's own. Those that there are can log in either way.
+    /// `SIGNUP`: creating local accounts. Existing ones can log in either way.
     pub signup: bool,
     /// `UPPY`: the calls of an unmodified `@uppy/aws-s3`.
     pub uppy: bool,
@@ -14,10 +14,10 @@ pub struct Switches {
 }
 
 impl Reader<'_> {
-    /// `has_local_accounts`: whether there is a sign-up to be switched.
+    /// Reads the switches. `has_local_accounts`: whether `SIGNUP` has an effect.
     pub(super) fn switches(&mut self, has_local_accounts: bool) -> Switches {
         if !has_local_accounts && self.text("SIGNUP").is_some() {
-            self.problems.push("SIGNUP has no effect while LOCAL_ACCOUNTS is off: leave it out".to_owned());
+            self.problems.push("SIGNUP has no effect while LOCAL_ACCOUNTS is off: remove it".to_owned());
         }
         Switches { signup: self.flag("SIGNUP", true), uppy: self.flag("UPPY", true), docs: self.flag("DOCS", true) }
     }

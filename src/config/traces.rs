@@ -1,5 +1,5 @@
-//! OpenTelemetry's settings of traces (`OTEL_…`; OpenTelemetry specification, "Environment Variable Specification"). The SDK reads
-//! them itself, and passes over what it cannot read or does not speak: here that stops the start.
+//! Checks OpenTelemetry's settings of traces (`OTEL_…`; OpenTelemetry specification, "Environment Variable Specification"). The
+//! SDK reads them itself and ignores invalid or unsupported values; here those stop the start.
 
 use url::Url;
 
@@ -7,12 +7,12 @@ use super::reader::Reader;
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// Each a setting for all signals and the one for traces.
+/// For each of these, the setting for all signals and the one for traces.
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"];
 const COMPRESSIONS: [&str; 2] = ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"];
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"];
 
-/// Numbers of the queue that spans wait in.
+/// Settings of the queue of spans.
 const QUEUE: [&str; 3] = ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"];
 
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -21,43 +21,44 @@ const SAMPLERS: [&str; 6] =
     ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
 
 impl Reader<'_> {
-    /// The names of the service and of its attributes are left to the SDK: other programs have them too.
+    /// Checks all settings of traces. The names of the service and of its attributes are left to the SDK, because other
+    /// programs have them too.
     pub(super) fn check_traces(&mut self) {
         let one_of = |known: &'static [&'static str]| move |text: &str| known.contains(&text).then_some(());
         let is_url = |text: &str| Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         for name in ENDPOINTS {
-            self.checked(name, (), "the address of a collector, such as http://collector:4318", |text| {
+            self.read_valid(name, (), "the address of a collector, such as http://collector:4318", |text| {
                 is_url(text).then_some(())
             });
         }
         for name in PROTOCOLS {
-            self.checked(name, (), "http/protobuf, which alone is spoken here", one_of(&["http/protobuf"]));
+            self.read_valid(name, (), "http/protobuf, the only supported protocol", one_of(&["http/protobuf"]));
         }
         for name in COMPRESSIONS {
-            self.checked(name, (), "none: nothing is compressed here", one_of(&["none"]));
+            self.read_valid(name, (), "none: compression is not supported", one_of(&["none"]));
         }
         for name in TIMEOUTS.into_iter().chain(QUEUE) {
             self.number(name, 1, u64::from(u32::MAX));
         }
-        self.checked("OTEL_SDK_DISABLED", (), "true or false", |text| {
+        self.read_valid("OTEL_SDK_DISABLED", (), "true or false", |text| {
             ["true", "false"].iter().any(|flag| text.eq_ignore_ascii_case(flag)).then_some(())
         });
-        self.checked("OTEL_TRACES_EXPORTER", (), "otlp or none", one_of(&["otlp", "none"]));
-        self.checked(SAMPLER, (), format_args!("one of: {}", SAMPLERS.join(", ")), one_of(&SAMPLERS));
+        self.read_valid("OTEL_TRACES_EXPORTER", (), "otlp or none", one_of(&["otlp", "none"]));
+        self.read_valid(SAMPLER, (), format_args!("one of: {}", SAMPLERS.join(", ")), one_of(&SAMPLERS));
         let is_part = |text: &str| text.parse::<f64>().is_ok_and(|part| (0.0..=1.0).contains(&part));
-        self.checked(SAMPLER_ARG, (), "a part of all traces, from 0 to 1", |text| is_part(text).then_some(()));
+        self.read_valid(SAMPLER_ARG, (), "the sampled fraction of traces, from 0 to 1", |text| is_part(text).then_some(()));
         let takes_part = self.text(SAMPLER).is_some_and(|sampler| sampler.ends_with("traceidratio"));
-        self.no_effect_if(!takes_part, SAMPLER_ARG, "without an OTEL_TRACES_SAMPLER that takes a part of all traces");
+        self.no_effect_if(!takes_part, SAMPLER_ARG, "without an OTEL_TRACES_SAMPLER that samples a fraction of traces");
         self.check_exporter();
     }
 
-    /// Nothing is sent unless a collector is named.
+    /// Reports settings without effect: nothing is sent unless a collector is set.
     fn check_exporter(&mut self) {
         let headers = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
         let is_named = ENDPOINTS.iter().any(|name| self.is_set(name));
         let exporter = [PROTOCOLS, COMPRESSIONS, TIMEOUTS, headers].concat();
         for name in exporter.into_iter().chain(QUEUE).chain([SAMPLER]) {
-            self.no_effect_if(!is_named, name, "without OTEL_EXPORTER_OTLP_ENDPOINT, where traces are sent");
+            self.no_effect_if(!is_named, name, "without OTEL_EXPORTER_OTLP_ENDPOINT");
         }
     }
 }

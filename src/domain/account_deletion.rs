@@ -22,7 +22,7 @@ use super::{
     sweep_backoff::{STUCK, backoff},
     throttle::ClientInfo,
 };
-use crate::store::{DeletionDue, Postponed, StoreError};
+use crate::store::{DeletionDue, Postponement, StoreError};
 
 /// Maximum age of a provider's token that deletes its user's account.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
@@ -101,8 +101,8 @@ impl Valet {
             return Err(LogInError::InvalidCredentials.into());
         }
         audit!("account_deletion_begun", user = %caller.user, "the owner deleted an account");
-        if let (Some(provider), Some((_, subject))) = (&self.provider, &account.identity) {
-            provider.forget_user(subject);
+        if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
+            provider.forget_user(&identity.subject);
         }
         self.clear_sessions(caller.user).await;
         Ok(())
@@ -112,7 +112,7 @@ impl Valet {
     pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
         let began = Instant::now();
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
-        let due = self.store.users.deletions_due(now, ACCOUNTS_PER_STEP).await?;
+        let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_STEP).await?;
         let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(MAX_CONCURRENT).collect().await;
         // Failed deletions are postponed; more may be due behind a full batch.
         let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS_PER_STEP);
@@ -134,7 +134,7 @@ impl Valet {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
                 // Reported as stuck at once: no repeat can read it.
-                let to = Postponed { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
+                let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
                 self.store.users.postpone_unreadable(&id, due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
                 tracing::error!(%error, "failed to read the record of a deleted account");
@@ -153,7 +153,7 @@ impl Valet {
                 false => Step::Wait(now + RETRY_DELAY),
             });
         }
-        let again = |due| Postponed { due, failures: 0 };
+        let again = |due| Postponement { due, failures: 0 };
         let to = match &step {
             Ok(Step::Done) => {
                 audit!("account_deleted", %user, "removed all data of a deleted account");
@@ -165,7 +165,7 @@ impl Valet {
                 let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
                 tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");
                 let wait = if failures > deletion.failures { backoff(failures) } else { RETRY_DELAY };
-                Postponed { due: now + wait, failures }
+                Postponement { due: now + wait, failures }
             }
         };
         self.store.users.postpone_deletion(user, lease, to).await?;

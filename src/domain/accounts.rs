@@ -18,7 +18,7 @@ use super::{
     throttle::{ClientInfo, LoginAttempt, Throttle, Throttled},
 };
 use crate::{
-    model::{Email, Holder, InvalidEmail, Prefix, SessionId, Usage, User, UserId},
+    model::{Email, InvalidEmail, NetworkPrefix, RequestOrigin, SessionId, Usage, User, UserId},
     store::{Account, NewPassword, StoreError},
 };
 
@@ -267,7 +267,7 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str, now: OffsetDateTime) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let holder = Holder { site: Prefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
+        let holder = RequestOrigin { site: NetworkPrefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
         let permit = self.passwords.acquire(holder)?;
         let hash = self.hash_new_password::<SetPasswordError>(new, &email, (holder, &permit)).await?;
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
@@ -282,7 +282,7 @@ impl Valet {
         &self,
         password: &str,
         email: &Email,
-        (holder, permit): (Holder, &HashPermit),
+        (holder, permit): (RequestOrigin, &HashPermit),
     ) -> Result<String, E> {
         let password = Password::new(password);
         match self.passwords.weakness(holder, password.clone(), email).await? {
@@ -292,7 +292,11 @@ impl Valet {
     }
 
     /// Counts a call in which the caller must enter the password, and acquires a permit for hashing it.
-    pub(super) fn admit_password_check(&self, caller: Caller, client: &ClientInfo) -> Result<(Holder, HashPermit), LogInError> {
+    pub(super) fn admit_password_check(
+        &self,
+        caller: Caller,
+        client: &ClientInfo,
+    ) -> Result<(RequestOrigin, HashPermit), LogInError> {
         self.throttle.count_login(client)?;
         self.throttle.count_password_check(session_of(caller)?)?;
         let holder = client.holder(Some(caller.user));

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Image, ImageId, ImageState, Rejection, UserId},
-    store::{Found, StoreError},
+    store::{LookupResult, StoreError},
 };
 
 /// Inspections of an upload that is declared again meanwhile.
@@ -83,7 +83,7 @@ impl Valet {
             found = match resolved.ready {
                 Some(image) if ids.len() == 1 => {
                     moved.clear();
-                    Found::from(image)
+                    LookupResult::from(image)
                 }
                 // Read again: another request may have moved them.
                 _ => self.store.images.find_all_owned(user, ids).await?,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::macros::datetime;
 
 use super::*;
-use crate::model::mutations::{any_text, mutated};
+use crate::model::text_strategies::{any_text, mutated};
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -70,7 +70,7 @@ impl Valet {
                     }
                 };
                 let deleted = match image.map(|image| image.state) {
-                    None | Some(ImageState::Gone) => {
+                    None | Some(ImageState::Purged) => {
                         done.insert(*id, Err(DeleteError::NotFound));
                         false
                     }

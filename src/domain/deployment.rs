@@ -14,7 +14,7 @@ use self::stamps::{NextStamp, is_in_time};
 use super::Valet;
 use crate::{
     model::DeploymentId,
-    store::{DeploymentRecord, Objects, StoreError, objects::marker::Marker, probe::DatabaseProbe},
+    store::{DeploymentRecord, Objects, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
 };
 
 /// Objects whose records are looked up before a bucket without a marker is taken over.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::Valet;
-pub use crate::store::Row;
+pub use crate::store::GalleryRow;
 use crate::{
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
-    store::{Objects, Page, StoreError},
+    store::{Objects, RawGalleryPage, StoreError},
 };
 
 /// A ready image with its presigned URLs.
@@ -26,7 +26,7 @@ pub struct PresignedImage {
 /// A page of ready images. URLs are signed when the response is written.
 #[derive(Debug)]
 pub struct GalleryPage<'a> {
-    found: Page,
+    found: RawGalleryPage,
     urls: ReadUrls<'a>,
 }
 
@@ -44,7 +44,7 @@ impl GalleryPage<'_> {
     ///
     /// # Errors
     /// [`StoreError`] if the database's answer is malformed.
-    pub fn rows(&self, limit: u32) -> Result<(Vec<Row<'_>>, Option<Position>), StoreError> {
+    pub fn rows(&self, limit: u32) -> Result<(Vec<GalleryRow<'_>>, Option<Position>), StoreError> {
         let limit = limit as usize;
         let mut rows = self.found.rows()?;
         let all_shown = rows.len() <= limit;
@@ -53,7 +53,7 @@ impl GalleryPage<'_> {
             false => None,
             // Some records cannot be read: the next page continues after them.
             true if all_shown => self.found.end()?,
-            true => rows.last().and_then(Row::position),
+            true => rows.last().and_then(GalleryRow::position),
         };
         Ok((rows, next))
     }
@@ -62,20 +62,20 @@ impl GalleryPage<'_> {
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn push_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
+    pub fn push_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
+        objects.presign_get_into(row.key, row.content_type, cache_control, *signed_at, *ttl, out)
     }
 
     /// Appends the URL of an image's preview, if it has one.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn push_preview_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        let key = ObjectKey::stored(row.key.to_owned()).preview();
-        objects.presign_get_into((key.as_str(), content_type), cache_control, *signed_at, *ttl, out).map(drop)
+        let key = ObjectKey::from_stored(row.key.to_owned()).preview();
+        objects.presign_get_into(key.as_str(), content_type, cache_control, *signed_at, *ttl, out).map(drop)
     }
 }
 
@@ -142,7 +142,7 @@ impl Valet {
     pub async fn download(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Presigned, ReadError> {
         let image = self.find_ready(user, id).await?;
         let upload = &image.upload;
-        let name = upload.file_name.saved_as(upload.content_type);
+        let name = upload.file_name.download_name(upload.content_type);
         let ttl = self.uploads.read_url_ttl;
         Ok(self.objects.presign_download(&image.key, upload.content_type, &name, now, ttl)?)
     }

@@ -7,8 +7,8 @@ use tracing::Instrument;
 use super::shares::{Share, Shares};
 use crate::{
     metrics::METRICS,
-    model::{Holder, Prefix, UserId},
-    store::turns::Turns,
+    model::{NetworkPrefix, RequestOrigin, UserId},
+    store::fair_semaphore::FairSemaphore,
     telemetry::spans,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 #[error("too many passwords are being checked at once")]
 pub struct Overloaded;
 
-/// Queue length per thread. Turns alternate between networks, and within a network between users, so a long queue delays only the
+/// Queue length per thread. FairSemaphore alternate between networks, and within a network between users, so a long queue delays only the
 /// callers that fill it.
 const QUEUE_PER_PERMIT: usize = 32;
 /// Maximum wait for a turn.
@@ -27,8 +27,8 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct HashPool {
     name: &'static str,
-    turns: Arc<Turns<Prefix, Option<UserId>>>,
-    sites: Arc<Shares<Prefix>>,
+    turns: Arc<FairSemaphore<NetworkPrefix, Option<UserId>>>,
+    sites: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
 }
 
@@ -38,8 +38,8 @@ pub struct HashPermit(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
-    holder: Holder,
-    _of_site: Share<Prefix>,
+    holder: RequestOrigin,
+    _of_site: Share<NetworkPrefix>,
     _of_user: Option<Share<UserId>>,
 }
 
@@ -48,7 +48,7 @@ impl HashPool {
     #[must_use]
     pub fn new(name: &'static str, permits: usize) -> Self {
         let places = permits * (1 + QUEUE_PER_PERMIT);
-        Self { name, turns: Turns::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
+        Self { name, turns: FairSemaphore::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
     }
 
     /// Returns how many tasks run, and how many wait.
@@ -62,7 +62,7 @@ impl HashPool {
     ///
     /// # Errors
     /// [`Overloaded`] at once if the holder's network or user has its share.
-    pub fn acquire(&self, holder: Holder) -> Result<HashPermit, Overloaded> {
+    pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
         Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
@@ -86,7 +86,7 @@ impl HashPool {
         permit: HashPermit,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
-        let Holder { site, user } = permit.0.holder;
+        let RequestOrigin { site, user } = permit.0.holder;
         let turn = tokio::time::timeout(MAX_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
         let work = tokio::task::spawn_blocking(move || {
             let _held = (turn, permit);
@@ -114,7 +114,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_no_load_and_gives_everything_back() {
         let pool = HashPool::new("test", 1);
-        let holder = Holder { site: Prefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
+        let holder =
+            RequestOrigin { site: NetworkPrefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
         for _ in 0..3 {
             let pool = pool.clone();
             let permit = pool.acquire(holder).unwrap();

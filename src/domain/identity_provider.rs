@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config,
     model::UserId,
-    store::{StoreError, provider},
+    store::{ProviderIdentity, StoreError, oidc_discovery},
 };
 
 /// Maximum age of the keys: after this time without a successful fetch they are not trusted, because some may have been revoked.
@@ -41,7 +41,7 @@ const CAPACITY: usize = 100_000;
 /// The identity provider's settings, and the cached keys and users.
 #[derive(Debug)]
 pub(super) struct IdentityProvider {
-    settings: config::Provider,
+    settings: config::OidcProvider,
     keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
     /// When the latest fetch began; locked during a fetch, so that only one runs at a time.
     last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
@@ -50,13 +50,13 @@ pub(super) struct IdentityProvider {
 }
 
 /// Fetches the provider's current keys. The error is a text for the operator.
-pub(super) async fn fetch_keys(settings: &config::Provider) -> Result<ProviderKeys, String> {
-    let document = provider::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
+pub(super) async fn fetch_keys(settings: &config::OidcProvider) -> Result<ProviderKeys, String> {
+    let document = oidc_discovery::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
     ProviderKeys::parse(&document).map_err(|error| error.to_string())
 }
 
 impl IdentityProvider {
-    pub(super) fn new(settings: &config::Provider) -> Self {
+    pub(super) fn new(settings: &config::OidcProvider) -> Self {
         Self {
             settings: settings.clone(),
             keys: RwLock::default(),
@@ -204,11 +204,12 @@ impl Valet {
             return Ok(user);
         }
         // A token from before the deletion of its user does not create the account again; the provider's clock may be ahead.
+        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
-        if users.was_deleted((issuer, &identity.subject), issued_at).await? {
+        if users.was_deleted(&named, issued_at).await? {
             return Err(AuthenticateError::SessionEnded);
         }
-        let made = users.insert_identity((issuer, &identity.subject), identity.email.as_ref(), now).await?;
+        let made = users.insert_identity(&named, identity.email.as_ref(), now).await?;
         if let Some(user) = made {
             audit!("account_created", %user, provider = true, "created an account for an identity provider's user");
             return Ok(user);

@@ -17,7 +17,7 @@ use super::{
     throttle::{self, AddressHistory, ClientInfo, LoginAttempt, names},
 };
 use crate::{
-    model::{Email, Prefix, UserId},
+    model::{Email, NetworkPrefix, UserId},
     store::StoreError,
 };
 
@@ -28,7 +28,7 @@ const CAPACITY: usize = 50_000;
 
 /// Networks that this server has recorded recently: most sign-ins come from one of them, and need no write.
 #[derive(Debug)]
-pub struct RecentlyRecorded(Mutex<GenerationalCache<(UserId, Prefix), Instant>>);
+pub struct RecentlyRecorded(Mutex<GenerationalCache<(UserId, NetworkPrefix), Instant>>);
 
 impl Default for RecentlyRecorded {
     fn default() -> Self {
@@ -37,12 +37,12 @@ impl Default for RecentlyRecorded {
 }
 
 impl RecentlyRecorded {
-    fn is_fresh(&self, key: (UserId, Prefix), now: Instant) -> bool {
+    fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
-    fn insert(&self, key: (UserId, Prefix), now: Instant) {
+    fn insert(&self, key: (UserId, NetworkPrefix), now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
     }
 }
@@ -86,8 +86,9 @@ impl Valet {
     ) -> Result<AddressHistory, StoreError> {
         let account = self.store.users.find_by_email(email).await?;
         let user = account.map_or_else(UserId::new, |account| account.user.id);
-        let [host, site] = [Prefix::host(client.address), Prefix::site(client.address)].map(|network| network.to_string());
-        let known = self.store.known_networks.known(user, [&host, &site], now).await?;
+        let [host, site] =
+            [NetworkPrefix::host(client.address), NetworkPrefix::site(client.address)].map(|network| network.to_string());
+        let known = self.store.known_networks.find_known(user, [&host, &site], now).await?;
         Ok(match (known.contains(&host), known.contains(&site)) {
             (true, _) => AddressHistory::KnownHost,
             (false, true) => AddressHistory::KnownSite,
@@ -97,11 +98,11 @@ impl Valet {
 
     /// Records the network of a sign-in. If that fails, the sign-in still succeeds, and the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &ClientInfo, now: OffsetDateTime) {
-        let (host, asked) = (Prefix::host(client.address), Instant::now());
+        let (host, asked) = (NetworkPrefix::host(client.address), Instant::now());
         if self.recent_networks.is_fresh((user, host), asked) {
             return;
         }
-        let networks = [host, Prefix::site(client.address)].map(|network| network.to_string());
+        let networks = [host, NetworkPrefix::site(client.address)].map(|network| network.to_string());
         match self.store.known_networks.record(user, &networks, now).await {
             Ok(()) => self.recent_networks.insert((user, host), asked),
             Err(error) => tracing::warn!(%user, %error, "failed to record the network of a sign-in"),

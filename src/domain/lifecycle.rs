@@ -16,21 +16,21 @@ use time::OffsetDateTime;
 use super::Valet;
 use crate::{
     model::{Image, ImageState, Rejection, Verified},
-    store::{Accepted, StoreError, objects::COMPLETING},
+    store::{AcceptOutcome, StoreError, objects::COMPLETE_DEADLINE},
 };
 
 impl Valet {
     /// `pending → ready`; the image's bytes stay counted. Returns `None` if another request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        if let Some(settlement) = image.acceptance(verified) {
+        if let Some(settlement) = image.acceptance_step(verified) {
             match self.store.accept(image, verified, &settlement).await? {
-                Accepted::Ready(ready) => {
+                AcceptOutcome::Ready(ready) => {
                     log_accepted(image, verified);
                     return Ok(Some(*ready));
                 }
-                Accepted::Changed => return Ok(None),
+                AcceptOutcome::Changed => return Ok(None),
                 // The reservation is settled after the step that is under way.
-                Accepted::InTheWay => {}
+                AcceptOutcome::Conflict => {}
             }
         }
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
@@ -74,7 +74,7 @@ impl Valet {
     /// until which something may be written, as a URL would have.
     pub(super) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
-        let no_url_left = current.urls_die_at <= (now + COMPLETING).max(image.urls_die_at);
+        let no_url_left = current.urls_die_at <= (now + COMPLETE_DEADLINE).max(image.urls_die_at);
         if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 

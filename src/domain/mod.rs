@@ -42,7 +42,7 @@ pub mod uppy;
 #[cfg(fuzzing)]
 pub use refresh_token::RefreshToken;
 
-pub use crate::store::{StoreError, requests};
+pub use crate::store::{StoreError, request_origin};
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -52,7 +52,7 @@ use std::{
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, objects::Diagnosis, turns::Turns},
+    store::{Objects, Store, fair_semaphore::FairSemaphore, objects::Diagnosis},
 };
 
 /// State of the use cases; one instance serves all requests.
@@ -72,7 +72,7 @@ pub struct Valet {
     throttle: throttle::Throttle,
     recent_networks: known_networks::RecentlyRecorded,
     /// Permits for calls to S3, by user.
-    s3_turns: Arc<Turns<UserId>>,
+    s3_turns: Arc<FairSemaphore<UserId>>,
     timeouts: s3_timeouts::RecentTimeouts,
     arrival_poller: arrival_polling::ArrivalPoller,
     part_checks: uppy::part_limits::PartChecks,
@@ -117,7 +117,7 @@ impl Valet {
                 .map(|settings| Arc::new(identity_provider::IdentityProvider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             recent_networks: known_networks::RecentlyRecorded::default(),
-            s3_turns: Turns::new(usize::MAX, MAX_S3_CALLS_PER_USER),
+            s3_turns: FairSemaphore::new(usize::MAX, MAX_S3_CALLS_PER_USER),
             timeouts: s3_timeouts::RecentTimeouts::default(),
             arrival_poller: arrival_polling::ArrivalPoller::default(),
             part_checks: uppy::part_limits::PartChecks::default(),

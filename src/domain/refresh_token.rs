@@ -127,7 +127,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::model::mutations::{any_text, mutated};
+    use crate::model::text_strategies::{any_text, mutated};
 
     fn token() -> impl Strategy<Value = RefreshToken> {
         any::<([u8; 16], [u8; 32])>().prop_map(|(id, secret)| RefreshToken { session: SessionId::from_bytes(id), secret })

@@ -5,7 +5,7 @@
 use super::Valet;
 use crate::{
     model::{Image, ObjectKey},
-    store::{StoreError, objects::Aborted},
+    store::{StoreError, objects::AbortProgress},
 };
 
 /// Timeouts after which the remaining steps of an image are skipped.
@@ -34,7 +34,7 @@ pub(super) enum Removal {
 impl<'a> ObjectsToRemove<'a> {
     /// Returns the leftover objects beside a ready image.
     pub(super) fn beside(image: &'a Image) -> Self {
-        let keys: Vec<_> = image.strays.iter().collect();
+        let keys: Vec<_> = image.leftover_keys.iter().collect();
         let multiparts = keys.iter().copied().filter(|key| image.upload.is_in_parts() && key.is_incoming()).collect();
         Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
     }
@@ -61,10 +61,10 @@ struct StepResults {
 
 impl StepResults {
     /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
-    fn record(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
+    fn record(&mut self, key: &ObjectKey, step: Result<AbortProgress, StoreError>) {
         match step {
-            Ok(Aborted::All) => {}
-            Ok(Aborted::Some) => self.partial = true,
+            Ok(AbortProgress::All) => {}
+            Ok(AbortProgress::Some) => self.partial = true,
             Err(error) => {
                 tracing::debug!(%key, %error, "failed to take a step of a removal");
                 self.timeouts += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
@@ -107,7 +107,7 @@ impl Valet {
         let mut steps = StepResults::default();
         for key in &remains.multiparts {
             if let Some(upload_id) = remains.upload_id.filter(|_| !steps.has_timed_out()) {
-                steps.record(key, self.objects.abort_multipart(key, upload_id).await.map(|()| Aborted::All));
+                steps.record(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
             }
             if !steps.has_timed_out() {
                 steps.record(key, self.objects.abort_some_multiparts(key).await);
@@ -115,7 +115,7 @@ impl Valet {
         }
         for key in &remains.keys {
             if !steps.has_timed_out() {
-                steps.record(key, self.objects.purge(key).await.map(|_| Aborted::All));
+                steps.record(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
             }
         }
         steps.finish()

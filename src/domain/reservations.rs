@@ -19,8 +19,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::{Valet, deletion};
 use crate::{
-    model::{Image, ImageId, ImageState, OPENING, Settlement, Urls, UserId},
-    store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
+    model::{Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
+    store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StaleEntries, StepOutcome, StoreError, UnsettledKind},
 };
 
 /// Users per step of each kind: no user delays the others.
@@ -71,8 +71,13 @@ pub(super) struct Progress {
 
 impl Valet {
     /// Reserves quota for new uploads: for all of them, or for none.
-    pub(super) async fn reserve(&self, user: UserId, uploads: &[&Image], now: OffsetDateTime) -> Result<Reserved, StoreError> {
-        let room = Room { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
+    pub(super) async fn reserve(
+        &self,
+        user: UserId,
+        uploads: &[&Image],
+        now: OffsetDateTime,
+    ) -> Result<ReserveOutcome, StoreError> {
+        let room = QuotaLimits { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
         self.store.users.reserve(user, uploads, room, now).await
     }
 
@@ -82,24 +87,24 @@ impl Valet {
         &self,
         user: UserId,
         uploads: &[(&Image, OffsetDateTime)],
-    ) -> Result<Vec<Inserted>, StoreError> {
+    ) -> Result<Vec<InsertOutcome>, StoreError> {
         let results = self.store.images.insert_all(uploads).await?;
-        let with = |wanted: Inserted| {
+        let with = |wanted: InsertOutcome| {
             let ids = uploads.iter().zip(&results).filter(move |(_, inserted)| **inserted == wanted);
             ids.map(|((image, _), _)| image.id)
         };
-        self.store.users.note_inserted(user, with(Inserted::Yes));
-        let refused: Vec<_> = with(Inserted::Known).collect();
+        self.store.users.note_inserted(user, with(InsertOutcome::Inserted));
+        let refused: Vec<_> = with(InsertOutcome::Duplicate).collect();
         self.store.users.close_openings(user, &[], &refused).await?;
         Ok(results)
     }
 
     /// Returns whether bytes can still arrive for an image.
-    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> Urls {
+    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
         let quiet_from = self.quiet_from(image);
         // A multipart upload is opened without a URL.
         let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
-        if is_dead { Urls::Dead } else { Urls::AliveUntil(quiet_from) }
+        if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
     }
 
     /// Settles the reservations of one user's images according to their states.
@@ -117,7 +122,7 @@ impl Valet {
 
     /// Does as [`Valet::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_by_urls(user, images, |image| Urls::AliveUntil(self.quiet_from(image))).await
+        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
     }
 
     /// Does as [`Valet::settle_counting_bytes`], if the image was read with a reservation.
@@ -130,22 +135,27 @@ impl Valet {
 
     /// Releases the bytes that are counted for an image beyond its state, after its objects were removed.
     pub(super) async fn release_reservation(&self, image: &Image) -> Result<(), StoreError> {
-        self.apply_settlements(image.user, vec![image.clone()], |image| image.settlement(Urls::Dead)).await
+        self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
 
-    async fn settle_by_urls(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> Urls) -> Result<(), StoreError> {
-        self.settle_former_holds_of(user, images).await?;
+    async fn settle_by_urls(
+        &self,
+        user: UserId,
+        images: &[Image],
+        urls: impl Fn(&Image) -> UrlLifetime,
+    ) -> Result<(), StoreError> {
+        self.settle_legacy_holds_of(user, images).await?;
         // Boxed to bound the depth of the callers' future types.
-        Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settlement(urls(image)))).await
+        Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
     }
 
     /// Settles an earlier release's holds of images without a reservation.
-    async fn settle_former_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
+    async fn settle_legacy_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
         let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
         let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
         let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
-        self.store.users.settle_former_holds(user, &ready, &ended).await
+        self.store.users.settle_legacy_holds(user, &ready, &ended).await
     }
 
     /// Applies the images' settlements; reads the images again and repeats if another server was faster.
@@ -153,15 +163,15 @@ impl Valet {
         &self,
         user: UserId,
         mut images: Vec<Image>,
-        step: impl Fn(&Image) -> Option<Settlement>,
+        step: impl Fn(&Image) -> Option<ReservationStep>,
     ) -> Result<(), StoreError> {
         for tried in 0..MAX_ATTEMPTS {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
             let mut left = Vec::new();
             for some in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
-                let taken = match self.store.settle(user, some).await? {
-                    Stepped::Taken(taken) => taken,
-                    Stepped::InTheWay => Vec::new(),
+                let taken = match self.store.apply_steps(user, some).await? {
+                    StepOutcome::Applied(taken) => taken,
+                    StepOutcome::Conflict => Vec::new(),
                 };
                 left.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
             }
@@ -180,7 +190,7 @@ impl Valet {
     /// Waits for other servers' steps on these images, and finishes abandoned ones.
     pub(super) async fn finish_abandoned_steps(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
         tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
-        let mut steps = self.store.users.steps_under_way(user, ABANDONED_AFTER).await?;
+        let mut steps = self.store.users.find_announced_steps(user, ABANDONED_AFTER).await?;
         steps.retain(|step| images.contains(&step.image));
         self.store.finish_steps(user, &steps).await
     }
@@ -194,13 +204,13 @@ impl Valet {
         tried: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
+        let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.urls(image, now))).collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
-            Stepped::Taken(images) => Ok(images),
-            Stepped::InTheWay => {
+            StepOutcome::Applied(images) => Ok(images),
+            StepOutcome::Conflict => {
                 // A server of an earlier release that died after a confirm leaves holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
-                self.settle_former_holds_of(user, &images).await?;
+                self.settle_legacy_holds_of(user, &images).await?;
                 self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - deletion::MAX_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
@@ -224,14 +234,14 @@ impl Valet {
         self.sweep_openings(now, &mut settled).await?;
         self.sweep_steps(now, &mut settled).await?;
         self.sweep_unsettled(now, &mut settled).await?;
-        self.sweep_former_holds(now, &mut settled).await?;
+        self.sweep_legacy_holds(now, &mut settled).await?;
         Ok(settled)
     }
 
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_openings(now - OPENING, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
         settled.more |= stale.len() == USERS_PER_STEP as usize;
-        for Stale { user, entries: images, unreadable } in stale {
+        for StaleEntries { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read entries of a user's opening uploads");
@@ -250,7 +260,7 @@ impl Valet {
             }
             if failed || images.len() == ENTRIES_PER_USER {
                 // A failed entry is due again after the same time; the rest of a long list waits behind other users.
-                let at = if failed { now } else { now - OPENING - Duration::MILLISECOND };
+                let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
             }
         }
@@ -258,9 +268,9 @@ impl Valet {
     }
 
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_steps(now - OPENING, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
         settled.more |= stale.len() == USERS_PER_STEP as usize;
-        for Stale { user, entries: steps, unreadable } in stale {
+        for StaleEntries { user, entries: steps, unreadable } in stale {
             let finished = self.store.finish_steps(user, &steps).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read steps of a user's reservations");
@@ -281,14 +291,14 @@ impl Valet {
 
     /// Closes openings. One without an image is released after a tombstone has made its insertion impossible.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
-        let there = self.store.images.standings(user, openings).await?;
+        let there = self.store.images.reservation_statuses(user, openings).await?;
         let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
         for image in openings.iter().copied() {
             match there.get(&image) {
-                Some(found) if !found.was_precluded => inserted.push(image),
+                Some(found) if !found.was_never_inserted => inserted.push(image),
                 // A sweeper that died before its next write inserted the tombstone.
                 Some(_) => cancelled.push(image),
-                None if self.store.images.preclude(user, image, 0, now).await? => cancelled.push(image),
+                None if self.store.images.insert_tombstone(user, image, 0, now).await? => cancelled.push(image),
                 // Another process inserted it meanwhile; the next sweep decides.
                 None => {}
             }
@@ -297,10 +307,10 @@ impl Valet {
     }
 
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        for which in Unsettled::ALL {
+        for which in UnsettledKind::ALL {
             let mut failed = Vec::new();
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.unsettled(which, now, IMAGES_PER_STEP).await?;
+            let found = self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await?;
             settled.more |= found.len() == IMAGES_PER_STEP as usize;
             for image in found {
                 match image {
@@ -326,18 +336,18 @@ impl Valet {
         Ok(())
     }
 
-    async fn sweep_former_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
+    async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = self.store.users.former_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
+        let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         if found.is_empty() && after.is_some() {
-            found = self.store.users.former_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
+            found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
         // The next step continues after these users, and starts again after the last, so that no user delays another.
         let last = found.last().map(|holds| holds.user);
         *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
         for holds in found {
             let (user, unreadable) = (holds.user, holds.unreadable);
-            let taken = self.settle_former_holds(holds, now).await;
+            let taken = self.settle_legacy_holds(holds, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read a user's holds of an earlier release");
                 settled.failed += unreadable;
@@ -357,13 +367,13 @@ impl Valet {
     }
 
     /// Settles an earlier release's holds of one user according to their images, and converts those of pending ones.
-    pub(super) async fn settle_former_holds(
+    pub(super) async fn settle_legacy_holds(
         &self,
-        FormerHolds { user, holds, .. }: FormerHolds,
+        LegacyHolds { user, holds, .. }: LegacyHolds,
         now: OffsetDateTime,
     ) -> Result<SettledHolds, StoreError> {
         let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
-        let there = self.store.images.standings(user, &ids).await?;
+        let there = self.store.images.reservation_statuses(user, &ids).await?;
         let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for hold in holds {
             match there.get(&hold.image) {
@@ -371,15 +381,17 @@ impl Valet {
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
                 // Ended, or counted twice: by the hold and by a reservation.
                 Some(_) => ended.push(hold.image),
-                None if hold.at < now - OPENING && self.store.images.preclude(user, hold.image, hold.bytes, now).await? => {
+                None if hold.at < now - OPENING_GRACE
+                    && self.store.images.insert_tombstone(user, hold.image, hold.bytes, now).await? =>
+                {
                     missing += 1;
                     ended.push(hold.image);
                 }
                 None => {}
             }
         }
-        self.store.users.settle_former_holds(user, &ready, &ended).await?;
-        let converted = !pending.is_empty() && self.store.convert_former_holds(user, &pending).await?;
+        self.store.users.settle_legacy_holds(user, &ready, &ended).await?;
+        let converted = !pending.is_empty() && self.store.convert_legacy_holds(user, &pending).await?;
         Ok(SettledHolds { freed: missing, has_changed: converted || !ready.is_empty() || !ended.is_empty() })
     }
 }

@@ -17,8 +17,8 @@ use self::limit::{Limit, UserLimit};
 use super::{audit::audit, credentials::Caller};
 use crate::{
     config::{self, Rate},
-    model::{Email, Holder, Prefix, SessionId, UserId},
-    store::requests,
+    model::{Email, NetworkPrefix, RequestOrigin, SessionId, UserId},
+    store::request_origin,
 };
 
 /// Calls that end sessions, by one session from one network, allowed in addition to `RATE_LIMIT_CALLS`.
@@ -60,8 +60,8 @@ pub struct ClientInfo {
 impl ClientInfo {
     /// Returns the holder of work for this client.
     #[must_use]
-    pub fn holder(&self, user: Option<UserId>) -> Holder {
-        Holder { site: Prefix::site(self.address), user }
+    pub fn holder(&self, user: Option<UserId>) -> RequestOrigin {
+        RequestOrigin { site: NetworkPrefix::site(self.address), user }
     }
 }
 
@@ -86,16 +86,16 @@ pub struct Throttle(Option<Limits>);
 
 #[derive(Debug)]
 struct Limits {
-    signup: Limit<((), Prefix)>,
-    login: Limit<((), Prefix)>,
-    login_failures: Limit<(AccountKey, Prefix)>,
+    signup: Limit<((), NetworkPrefix)>,
+    login: Limit<((), NetworkPrefix)>,
+    login_failures: Limit<(AccountKey, NetworkPrefix)>,
     session_failures: Limit<SessionId>,
     account_failures: Limit<AccountKey>,
     password: Limit<SessionId>,
-    refresh: Limit<((), Prefix)>,
-    logout: Limit<((), Prefix)>,
+    refresh: Limit<((), NetworkPrefix)>,
+    logout: Limit<((), NetworkPrefix)>,
     calls: UserLimit,
-    session_ending: Limit<(UserId, Option<SessionId>, Option<Prefix>)>,
+    session_ending: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
     upload: UserLimit,
     urls: UserLimit,
     s3: UserLimit,
@@ -116,7 +116,7 @@ pub enum AddressHistory {
 impl Throttle {
     /// Creates the limits from the settings.
     #[must_use]
-    pub fn new(config: &config::Limits) -> Self {
+    pub fn new(config: &config::RateLimits) -> Self {
         Self(config.on.then(|| Limits {
             signup: Limit::new(names::SIGNUP, config.signup),
             login: Limit::new(names::LOGIN, config.login),
@@ -164,7 +164,7 @@ impl Throttle {
         let Some(limits) = &self.0 else { return Ok(LoginAttempt::untracked()) };
         let (account, now) = (account_key(email), Instant::now());
         match history {
-            AddressHistory::KnownHost => limits.login_failures.take((account, Prefix::host(client.address)), 1, now)?,
+            AddressHistory::KnownHost => limits.login_failures.take((account, NetworkPrefix::host(client.address)), 1, now)?,
             AddressHistory::KnownSite => limits.login_failures.take_from(account, client.address, now)?,
             AddressHistory::Unknown => {
                 limits.login_failures.take_from(account, client.address, now)?;
@@ -207,7 +207,7 @@ impl Throttle {
     /// # Errors
     /// [`Throttled`].
     pub fn count_session_ending(&self, caller: Caller) -> Result<(), Throttled> {
-        let site = requests::caller().map(|caller| caller.site);
+        let site = request_origin::current().map(|caller| caller.site);
         self.check(|limits, now| limits.session_ending.take((caller.user, caller.session(), site), 1, now))
     }
 
@@ -289,7 +289,7 @@ impl LoginAttempt<'_> {
                 if history != AddressHistory::KnownHost {
                     limits.login_failures.give_back_from(account, address);
                 }
-                limits.login_failures.forget((account, Prefix::host(address)));
+                limits.login_failures.forget((account, NetworkPrefix::host(address)));
                 if history == AddressHistory::Unknown {
                     limits.account_failures.forget(account);
                 }
@@ -304,7 +304,7 @@ impl LoginAttempt<'_> {
         match counted {
             AttemptKey::Address { account, address, history } => {
                 match history {
-                    AddressHistory::KnownHost => limits.login_failures.give_back((account, Prefix::host(address)), 1),
+                    AddressHistory::KnownHost => limits.login_failures.give_back((account, NetworkPrefix::host(address)), 1),
                     AddressHistory::KnownSite | AddressHistory::Unknown => limits.login_failures.give_back_from(account, address),
                 }
                 if history == AddressHistory::Unknown {

@@ -71,7 +71,7 @@ fn client(address: &str) -> ClientInfo {
 /// NIST SP 800-63B section 5.2.2: at most 100 consecutive failures on one account, from wherever they come.
 #[test]
 fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() {
-    let throttle = Throttle::new(&config::Limits::default());
+    let throttle = Throttle::new(&config::RateLimits::default());
     let ada = Email::parse("ada@example.com").unwrap();
     let tried = (0..100_000_u32).filter(|at| {
         let address = format!("{}.{}.{}.9", 1 + at / 65_536, at / 256 % 256, at % 256);
@@ -94,7 +94,7 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
 
 #[test]
 fn a8_what_a_refused_try_counted_is_given_back() {
-    let config = config::Limits { account_failures: Rate::new(1, 3600), ..config::Limits::default() };
+    let config = config::RateLimits { account_failures: Rate::new(1, 3600), ..config::RateLimits::default() };
     let throttle = Throttle::new(&config);
     let ada = Email::parse("ada@example.com").unwrap();
     let from = client("198.51.100.1");
@@ -111,8 +111,8 @@ fn a8_what_a_refused_try_counted_is_given_back() {
 async fn a_network_does_four_times_what_its_users_may() {
     let rate = Rate::new(10, 3600);
     let throttle =
-        Throttle::new(&config::Limits { calls: rate, upload: rate, urls: rate, s3: rate, ..config::Limits::default() });
-    let site = |address: &str| Prefix::site(address.parse().unwrap());
+        Throttle::new(&config::RateLimits { calls: rate, upload: rate, urls: rate, s3: rate, ..config::RateLimits::default() });
+    let site = |address: &str| NetworkPrefix::site(address.parse().unwrap());
     type Count = fn(&Throttle, UserId) -> Result<(), Throttled>;
     let limits: [Count; 4] = [
         |throttle, user| throttle.count_call(user),
@@ -121,13 +121,13 @@ async fn a_network_does_four_times_what_its_users_may() {
         |throttle, user| throttle.count_s3_calls(user, 1),
     ];
     for count in limits {
-        requests::scope(site("198.51.100.1"), async {
+        request_origin::scope(site("198.51.100.1"), async {
             assert_eq!((0..1000).filter(|_| count(&throttle, UserId::new()).is_ok()).count(), 40);
             assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "says which rate it was");
         })
         .await;
         let user = UserId::new();
-        requests::scope(site("198.51.101.1"), async {
+        request_origin::scope(site("198.51.101.1"), async {
             assert_eq!((0..100).filter(|_| count(&throttle, user).is_ok()).count(), 10, "one user");
             assert_eq!(
                 (0..100).filter(|_| count(&throttle, UserId::new()).is_ok()).count(),

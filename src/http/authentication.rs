@@ -11,7 +11,7 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::{
-    domain::{audit, credentials::Caller, requests},
+    domain::{audit, credentials::Caller, request_origin},
     model::UserId,
     state::AppState,
 };
@@ -55,7 +55,7 @@ async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, C
 /// # Errors
 /// 429 beyond the user's rate limit, 503 when the user has a share of all permits.
 pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
-    requests::identify(user);
+    request_origin::identify(user);
     app.valet.throttle().count_call(user)?;
     permits::acquire_for_user(user)
 }

@@ -45,7 +45,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub fn warn_of_untrusted_proxy(request: &Request, proxies: &TrustedProxies) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let peer = peer(request);
-    if !request.headers().contains_key("x-forwarded-for") || proxies.trust(peer) || !is_private(peer) {
+    if !request.headers().contains_key("x-forwarded-for") || proxies.is_trusted(peer) || !is_private(peer) {
         return;
     }
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,7 @@ fn is_private(address: IpAddr) -> bool {
 /// Returns whether the request came over TLS on every hop, according to a trusted proxy.
 pub fn is_tls(request: &Request, proxies: &TrustedProxies) -> bool {
     let mut hops = fields(request, "x-forwarded-proto").flat_map(|field| field.split(',')).peekable();
-    hops.peek().is_some() && proxies.trust(peer(request)) && hops.all(|hop| hop.trim().eq_ignore_ascii_case("https"))
+    hops.peek().is_some() && proxies.is_trusted(peer(request)) && hops.all(|hop| hop.trim().eq_ignore_ascii_case("https"))
 }
 
 fn peer(request: &Request) -> IpAddr {

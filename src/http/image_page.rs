@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         StoreError,
-        gallery::{GalleryPage, Row},
+        gallery::{GalleryPage, GalleryRow},
     },
     model::UserId,
 };
@@ -31,7 +31,7 @@ pub struct ImagePage {
 /// Writes the images of a page.
 pub struct PageWriter<'a> {
     gallery: &'a GalleryPage<'a>,
-    rows: Vec<Row<'a>>,
+    rows: Vec<GalleryRow<'a>>,
     next_cursor: Option<String>,
 }
 
@@ -89,7 +89,7 @@ impl<'a> PageWriter<'a> {
     }
 
     /// Writes the members of [`GalleryImage`].
-    fn push_image(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn push_image(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         out.extend_from_slice(b"{\"id\":");
         push_text(out, row.id);
         out.extend_from_slice(b",\"fileName\":");

@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::mutations::{any_text, mutated};
+    use crate::model::text_strategies::{any_text, mutated};
 
     const LISTINGS: [Listing; 2] = [Listing::Gallery, Listing::Pending];
 

@@ -1,4 +1,4 @@
-//! Captions: text that people see beside an image.
+//! Captions: the text shown beside an image.
 
 /// A caption: text of at most 1000 characters; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,11 +8,11 @@ impl Caption {
     /// The longest caption in characters (Unicode code points).
     pub const MAX_CHARS: usize = 1000;
 
-    /// `Ok(None)` for the empty text, which clears; `Err` when too long or when it holds NUL, which JSON
-    /// allows and most of what displays it does not.
+    /// Parses a caption. The empty text clears the caption and gives `Ok(None)`. NUL is refused: JSON allows it, and most of
+    /// what displays text does not.
     ///
     /// # Errors
-    /// The rule that is broken, as a sentence's end: "must …".
+    /// The broken rule, as the end of a sentence: "must …".
     pub fn parse(text: &str) -> Result<Option<Self>, &'static str> {
         if text.chars().count() > Self::MAX_CHARS {
             return Err("must be at most 1000 characters long");
@@ -23,7 +23,7 @@ impl Caption {
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
 
-    /// The caption's text.
+    /// Returns the caption's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,8 +1,8 @@
-//! The media types of images, by all names that clients send.
+//! Media types of images, with the aliases and file extensions that clients send for them.
 
 use std::fmt;
 
-/// A media type that Valet can prove from the bytes. Never SVG: it is a document that runs scripts.
+/// A media type that Valet verifies from the bytes. Never SVG: an SVG document runs scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentType {
     /// `image/jpeg`
@@ -25,7 +25,8 @@ pub enum ContentType {
 struct Names {
     /// The name in the IANA registry: signed, stored and served.
     registered: &'static str,
-    /// Names without a registration, or of the same format's sequences, that browsers, phones and systems send.
+    /// Names without a registration, or of image sequences in the same format, that browsers, phones and operating systems
+    /// send.
     aliases: &'static [&'static str],
     /// Extensions of file names.
     extensions: &'static [&'static str],
@@ -35,8 +36,8 @@ impl ContentType {
     /// All media types, in the order of the documentation.
     pub const ALL: [Self; 7] = [Self::Jpeg, Self::Png, Self::Webp, Self::Gif, Self::Avif, Self::Heic, Self::Heif];
 
-    /// Returns the one table of names. It covers the aliases in WHATWG MIME Sniffing, Chromium's and Firefox's tables, Android's
-    /// `MimeTypeMap` and shared-mime-info; cameras of Canon and Sony name HEIF files `.HIF`.
+    /// Returns the names of the media type. The table covers the aliases in WHATWG MIME Sniffing, Chromium's and Firefox's
+    /// tables, Android's `MimeTypeMap` and shared-mime-info; cameras of Canon and Sony name HEIF files `.HIF`.
     fn names(self) -> Names {
         let (registered, aliases, extensions): (_, &[_], &[_]) = match self {
             Self::Jpeg => (
@@ -65,7 +66,7 @@ impl ContentType {
         Names { registered, aliases, extensions }
     }
 
-    /// Reads a media type without parameters, by its registered name or an alias; names are case-insensitive (RFC 9110 section
+    /// Parses a media type without parameters, by its registered name or an alias; names are case-insensitive (RFC 9110 section
     /// 8.3.1).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

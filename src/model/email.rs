@@ -1,27 +1,27 @@
-//! Email addresses: as typed, and the key that decides whether two are the same account.
+//! Email addresses: the address as typed, and the key under which equal addresses are one account.
 
 use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
-/// An address that can be an account's name.
+/// An email address that can name an account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email {
     address: String,
     key: String,
 }
 
-/// The text is not an address Valet can use.
+/// The text is not an email address that Valet accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an email address of the form name@example.com")]
 pub struct InvalidEmail;
 
 impl Email {
-    /// Reads an address as a person types it: surrounding white space goes (phone keyboards add it).
+    /// Parses an address as a person types it: surrounding white space is removed, since phone keyboards add it.
     ///
     /// # Errors
-    /// [`InvalidEmail`] for what RFC 5321 does not allow, for a domain without a dot, and for comments,
-    /// display names and address literals.
+    /// [`InvalidEmail`] for text that RFC 5321 does not allow, for a domain without a dot, and for comments, display names and
+    /// address literals.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
         let address = text.trim();
         let options = email_address::Options::default().with_required_tld().without_display_text().without_domain_literal();
@@ -32,7 +32,7 @@ impl Email {
         Ok(Self { key: address.nfkc().collect::<String>().to_lowercase(), address: address.to_owned() })
     }
 
-    /// The address as it was given.
+    /// Returns the address as it was typed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.address
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         for bad in [
             "",
             "ada",

@@ -1,4 +1,4 @@
-//! File names: metadata for people, never part of an object's key.
+//! File names: metadata shown to people, never part of an object key.
 
 use std::fmt::Write;
 
@@ -8,21 +8,21 @@ use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName(String);
 
-/// Nothing is left of the name once folders and characters that cannot be shown are taken off.
+/// No permitted character is left of the name once folders and characters that cannot be shown are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must name a file")]
 pub struct InvalidFileName;
 
 impl FileName {
-    /// The longest name in bytes of UTF-8: what common file systems hold.
+    /// The longest name in bytes of UTF-8: the limit of common file systems.
     pub const MAX_BYTES: usize = 255;
 
     /// The longest extension in bytes that is kept when a name is shortened.
     const MAX_EXTENSION: usize = 32;
 
-    /// Reads a name as browsers and phones send it. The name is only for people and never keeps a file out: folders before it
-    /// are taken off, whichever slash they use, as are characters that headers and logs cannot hold or that make a name read as
-    /// another; a longer name is shortened.
+    /// Cleans a name as browsers and phones send it. The name never keeps a file out, since it is only metadata: folders before
+    /// it are removed, whichever slash they use, as are characters that headers and logs cannot hold or that make a name read
+    /// as another; a longer name is shortened.
     ///
     /// # Errors
     /// [`InvalidFileName`] for a name without a permitted character.
@@ -33,16 +33,16 @@ impl FileName {
         if matches!(name.as_str(), "" | "." | "..") { Err(InvalidFileName) } else { Ok(Self(name)) }
     }
 
-    /// The cleaned name.
+    /// Returns the cleaned name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// `Content-Disposition` for a download that saves under this name (RFC 6266): an ASCII fall-back in quotes,
-    /// and the exact name after `filename*` in the encoding of RFC 8187.
+    /// Returns the `Content-Disposition` of a download that saves under this name (RFC 6266): an ASCII fallback in quotes, and
+    /// the exact name after `filename*` in the encoding of RFC 8187.
     #[must_use]
-    pub fn attachment(&self) -> String {
+    pub fn content_disposition(&self) -> String {
         let mut fallback = String::with_capacity(self.0.len());
         let mut exact = String::with_capacity(self.0.len());
         for c in self.0.chars() {
@@ -63,8 +63,8 @@ impl FileName {
     }
 }
 
-/// Whether the character is C0, C1, DEL, a line or paragraph separator, or turns the direction of what follows it: U+202A to
-/// U+202E and U+2066 to U+2069 make `gpj.exe` read as `exe.jpg`.
+/// Returns whether the character is C0, C1, DEL, a line or paragraph separator, or changes the direction of the text after it:
+/// U+202A to U+202E and U+2066 to U+2069 make `gpj.exe` read as `exe.jpg`.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -79,7 +79,7 @@ fn shortened(name: &str) -> String {
         _ => "",
     };
     let longest = name.floor_char_boundary(FileName::MAX_BYTES - extension.len());
-    // Marks and joined emoji stay with the character that they belong to, where there is one.
+    // Keeps marks and joined emoji with the character they belong to, where there is one.
     let joins = |end: usize| {
         let (before, after) = name.split_at(end);
         before.ends_with('\u{200D}') || after.starts_with(|c| c == '\u{200D}' || is_combining_mark(c))
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn g5_the_disposition_is_one_safe_header() {
-        let name = |text: &str| FileName::parse(text).unwrap().attachment();
+        let name = |text: &str| FileName::parse(text).unwrap().content_disposition();
         assert_eq!(name("cat.jpg"), "attachment; filename=\"cat.jpg\"; filename*=UTF-8''cat.jpg");
         assert_eq!(name("a\"b;%0d%0a.jpg"), "attachment; filename=\"a_b;_0d_0a.jpg\"; filename*=UTF-8''a%22b%3B%250d%250a.jpg");
         assert_eq!(name("€ 'x'.png"), "attachment; filename=\"_ 'x'.png\"; filename*=UTF-8''%E2%82%AC%20%27x%27.png");

@@ -1,8 +1,8 @@
-//! The image formats that Valet proves from a file's own bytes.
+//! Image formats that Valet recognizes by a file's own bytes.
 
 use super::ContentType;
 
-/// An image format. HEIC and HEIF are one: devices disagree about which of the two to declare.
+/// An image format. HEIC and HEIF are one, because devices disagree about which of the two to declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// JPEG, with or without anything appended.
@@ -15,7 +15,7 @@ pub enum Format {
     Gif,
     /// HEIF that holds AV1.
     Avif,
-    /// HEIF that holds anything else, HEVC as a rule: phones call it HEIC.
+    /// HEIF that holds any other coding, usually HEVC: phones call it HEIC.
     Heif,
 }
 
@@ -25,7 +25,7 @@ impl Format {
 
     /// Returns the format of files that are declared as `content_type`.
     #[must_use]
-    pub fn of(content_type: ContentType) -> Self {
+    pub fn declared_as(content_type: ContentType) -> Self {
         match content_type {
             ContentType::Jpeg => Self::Jpeg,
             ContentType::Png => Self::Png,

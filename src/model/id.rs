@@ -11,26 +11,26 @@ macro_rules! identifier {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A fresh identifier: UUIDv7 (RFC 9562), so that indexes grow at one end.
+            /// Returns a fresh identifier: UUIDv7 (RFC 9562), so that indexes grow at one end.
             #[must_use]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// Reads the one form this program writes; anything else is `None`, which callers answer as "not found".
+            /// Parses the one form this program writes; anything else is `None`, which callers report as "not found".
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 let id = Uuid::try_parse(text).ok()?;
                 (text.len() == 36 && !text.bytes().any(|b| b.is_ascii_uppercase())).then_some(Self(id))
             }
 
-            /// The sixteen bytes, for cursors and hashes.
+            /// Returns the sixteen bytes, for cursors and hashes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
-            /// The identifier of these sixteen bytes.
+            /// Returns the identifier of these sixteen bytes.
             #[must_use]
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
@@ -74,7 +74,7 @@ identifier!(
     StepId
 );
 identifier!(
-    /// A deployment: one bucket and one database that belong together. Both keep it.
+    /// A deployment: one bucket and one database that belong together. Both store it.
     DeploymentId
 );
 

@@ -1,4 +1,5 @@
-//! An image and its life: `pending → ready → deleting → gone` and `pending → rejected | expired → gone`.
+//! Images: states and their transitions (`pending → ready → deleting → purged` and `pending → rejected | expired → purged`),
+//! object keys, and the record of an image.
 
 use std::fmt;
 
@@ -6,32 +7,32 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Caption, ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Rejection, Reservation,
-    Sha256, StepId, ThumbHash, UserId, object_key::PREVIEW,
+    Caption, ContentType, FileName, Idempotency, ImageId, OPENING_GRACE, PartLayout, Preview, QuotaCounter, Rejection,
+    Reservation, Sha256, StepId, ThumbHash, UnverifiedUpload, UserId, object_key::PREVIEW_SUFFIX,
 };
 
-/// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
+/// The state of an image. Each transition is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageState {
-    /// Issued; its bytes are awaited.
+    /// Issued; the bytes have not been verified yet.
     Pending,
-    /// Verified and served. Its bytes never change.
+    /// Verified and served; the bytes never change.
     Ready,
-    /// Deleted by its owner; the object goes now, and once more when every URL for it has died.
+    /// Deleted by its owner. The object is deleted now, and once more when every URL for it has expired.
     Deleting,
-    /// The bytes were not what was promised.
+    /// The bytes are not the declared ones, or not an accepted image.
     Rejected,
-    /// The bytes never came.
+    /// The bytes never arrived.
     Expired,
-    /// Nothing is left but this record, for a while.
-    Gone,
+    /// Only the record is left, for a day.
+    Purged,
 }
 
 impl ImageState {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Pending, Self::Ready, Self::Deleting, Self::Rejected, Self::Expired, Self::Gone];
+    /// All states.
+    pub const ALL: [Self; 6] = [Self::Pending, Self::Ready, Self::Deleting, Self::Rejected, Self::Expired, Self::Purged];
 
-    /// The name in the database.
+    /// Returns the name in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,96 +41,96 @@ impl ImageState {
             Self::Deleting => "deleting",
             Self::Rejected => "rejected",
             Self::Expired => "expired",
-            Self::Gone => "gone",
+            Self::Purged => "gone",
         }
     }
 
-    /// Reads the database's name.
+    /// Parses the name in the database.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Whether the move is legal.
+    /// Returns whether the transition is legal.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
-        use ImageState::{Deleting, Expired, Gone, Pending, Ready, Rejected};
+        use ImageState::{Deleting, Expired, Pending, Purged, Ready, Rejected};
         matches!(
             (self, next),
-            (Pending, Ready | Deleting | Rejected | Expired) | (Ready, Deleting) | (Deleting | Rejected | Expired, Gone)
+            (Pending, Ready | Deleting | Rejected | Expired) | (Ready, Deleting) | (Deleting | Rejected | Expired, Purged)
         )
     }
 
-    /// Pending or ready: holds its bytes' place, and counts against the quota.
+    /// Returns whether the image is pending or ready, and so counts as live against the quota.
     #[must_use]
     pub fn is_live(self) -> bool {
         matches!(self, Self::Pending | Self::Ready)
     }
 
-    /// The record outlives its object so that the object can be deleted a second time: a delete re-opens the key
-    /// for a PUT URL that has not died yet, since `If-None-Match` sees only current objects.
+    /// Returns whether the record outlives its object so that the object can be deleted a second time: after a deletion, a PUT
+    /// URL that has not expired can write the key again, since `If-None-Match` sees only current objects.
     #[must_use]
     pub fn is_tombstone(self) -> bool {
-        self.may_become(Self::Gone)
+        self.may_become(Self::Purged)
     }
 }
 
-/// Where bytes lie in the bucket. No byte of it is the caller's. All keys of an image hold its id:
+/// An object key. No byte of it comes from the caller. All keys of an image contain its id:
 ///
-/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once".
-/// - `in/<user>/<image>`: written by a client to a store that does not hold to these; copied from there at confirm.
-/// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key that no URL was ever signed for.
-/// - any of them with `-preview` after it: the preview beside those bytes.
+/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once" (`If-None-Match`).
+/// - `in/<user>/<image>`: written by a client to a store that does not enforce these; copied from there at confirm.
+/// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key for which no URL is ever signed.
+/// - any of them with `-preview` after it: the preview of those bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
-/// Prefix of keys that are not final.
-const INCOMING: &str = "in/";
+/// NetworkPrefix of the keys that clients write and that are copied at confirm.
+const INCOMING_PREFIX: &str = "in/";
 
 impl ObjectKey {
-    /// The final key of an image whose upload the store itself holds to what was signed.
+    /// Returns the final key of an image on a store that enforces what was signed.
     #[must_use]
-    pub fn of(user: UserId, image: ImageId) -> Self {
+    pub fn final_for(user: UserId, image: ImageId) -> Self {
         Self(format!("u/{user}/{image}"))
     }
 
-    /// The key of an upload that is copied at confirm.
+    /// Returns the key of an upload that is copied at confirm.
     #[must_use]
     pub fn incoming(user: UserId, image: ImageId) -> Self {
-        Self(format!("{INCOMING}{user}/{image}"))
+        Self(format!("{INCOMING_PREFIX}{user}/{image}"))
     }
 
-    /// Returns a new key for a copy, for which no URL was ever signed.
+    /// Returns a new key for a copy. No URL is ever signed for it.
     #[must_use]
-    pub fn attempt(user: UserId, image: ImageId) -> Self {
+    pub fn copy_attempt(user: UserId, image: ImageId) -> Self {
         Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
     }
 
     /// Returns the prefixes of the keys of a user's objects.
     #[must_use]
-    pub fn prefixes_of(user: UserId) -> [String; 2] {
-        [format!("{INCOMING}{user}/"), format!("u/{user}/")]
+    pub fn user_prefixes(user: UserId) -> [String; 2] {
+        [format!("{INCOMING_PREFIX}{user}/"), format!("u/{user}/")]
     }
 
-    /// Where the preview of these bytes lies.
+    /// Returns the key of the preview of these bytes.
     #[must_use]
     pub fn preview(&self) -> Self {
-        Self(format!("{self}{PREVIEW}"))
+        Self(format!("{self}{PREVIEW_SUFFIX}"))
     }
 
-    /// Whether what lies here has to be copied before it is an image.
+    /// Returns whether the object has to be copied before it can be an image.
     #[must_use]
     pub fn is_incoming(&self) -> bool {
-        self.0.starts_with(INCOMING)
+        self.0.starts_with(INCOMING_PREFIX)
     }
 
-    /// A key read back from the database or a listing.
+    /// Wraps a key that was read from the database or a listing.
     #[must_use]
-    pub fn stored(key: String) -> Self {
+    pub fn from_stored(key: String) -> Self {
         Self(key)
     }
 
-    /// The key's text.
+    /// Returns the key's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -142,7 +143,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// Size in pixels as displayed: EXIF orientation and HEIF rotation applied.
+/// Size in pixels as displayed, with EXIF orientation and HEIF rotation applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
     /// Pixels across.
@@ -151,110 +152,112 @@ pub struct Dimensions {
     pub height: u32,
 }
 
-/// A valid declaration of an upload.
+/// A validated declaration of an upload.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    /// The name to show and to save under.
+    /// The file name that is shown and that downloads are saved under.
     pub file_name: FileName,
-    /// Signed into the URL, compared and proved at confirm.
+    /// Signed into the URL; compared and verified at confirm.
     pub content_type: ContentType,
-    /// Bytes; signed into the URL, compared at confirm. Of a loose upload the most it may have, until it is confirmed.
+    /// Bytes; signed into the URL and compared at confirm. For an unverified upload, the upper bound until it is confirmed.
     pub size: u64,
-    /// Set where `size` is a bound and no digest was declared.
-    pub loose: Option<Loose>,
-    /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes. None is declared for a
-    /// multipart upload: S3's digest of parts is not the file's.
+    /// Set when `size` is an upper bound and no digest was declared.
+    pub unverified: Option<UnverifiedUpload>,
+    /// Signed into the URL and compared at confirm; two uploads with the same digest are the same bytes. `None` for a multipart
+    /// upload: S3's digest of parts is not that of the file.
     pub sha256: Option<Sha256>,
     /// Shown with the image.
     pub caption: Option<Caption>,
-    /// How it is cut, when it comes in parts.
-    pub multipart: Option<Multipart>,
-    /// The small picture that comes beside it; of a ready image, the one that came and was right.
+    /// The layout of the parts of a multipart upload.
+    pub multipart: Option<PartLayout>,
+    /// The preview that is uploaded beside it; for a ready image, the one that was verified.
     pub preview: Option<Preview>,
-    /// Shown until there are pixels.
+    /// A placeholder that clients show while the image loads.
     pub thumb_hash: Option<ThumbHash>,
 }
 
 impl Upload {
-    /// All that counts against the quota, in bytes.
+    /// Returns the bytes that count against the quota: file and preview.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
     }
 
-    /// Whether `later` declares the same as this, of what a later declaration of the same bytes may change.
+    /// Returns whether `later` declares the same file name, content type, caption, preview and ThumbHash: the fields that a
+    /// repeated declaration of the same bytes may change.
     #[must_use]
     pub fn is_declared_as(&self, later: &Self) -> bool {
         (&self.file_name, self.content_type, &self.caption, self.preview, &self.thumb_hash)
             == (&later.file_name, later.content_type, &later.caption, later.preview, &later.thumb_hash)
     }
 
-    /// Bytes of the largest single transfer: the whole file, or a part.
+    /// Returns the bytes of the largest single transfer: the whole file, or a part.
     #[must_use]
     pub fn largest_transfer(&self) -> u64 {
-        self.multipart.map_or(self.size, |multipart| multipart.longest())
+        self.multipart.map_or(self.size, |multipart| multipart.longest_part())
     }
 }
 
-/// One image's record.
+/// The record of an image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// UUIDv7.
+    /// UUIDv7, so that ids sort by time.
     pub id: ImageId,
     /// The owner.
     pub user: UserId,
-    /// Where the bytes are; while pending, where they are to be put.
+    /// The key of the bytes; while pending, the key that the client writes to.
     pub key: ObjectKey,
-    /// Other keys that something of this image was or may still be written to, and that are cleared once no URL lives:
-    /// copies that were begun, the place that a copy was made from, a preview that did not come in time.
-    pub strays: Vec<ObjectKey>,
-    /// Where the image stands.
+    /// Other keys under which bytes of this image may lie, cleared once no URL for them is valid: copies that were started, the
+    /// source of a copy, a preview that did not arrive in time.
+    pub leftover_keys: Vec<ObjectKey>,
+    /// The state of the image.
     pub state: ImageState,
-    /// As declared; of a pending upload, as declared last.
+    /// As declared; while pending, as declared last.
     pub upload: Upload,
-    /// Other types that presigned PUTs of this upload were signed for, before it was declared anew.
-    pub former_types: Vec<ContentType>,
+    /// Other content types that presigned PUTs of this upload were signed for before it was declared again.
+    pub earlier_types: Vec<ContentType>,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
-    /// The share of the quota that is counted for it now, where its state alone does not say. The former version writes none.
+    /// The reservation that counts against the quota, when the state alone does not determine it. The former version of Valet
+    /// writes none.
     pub reservation: Option<Reservation>,
-    /// The latest step of the reservation: the next one is taken on condition that no other came in between.
+    /// The latest step of the reservation; the next one is applied only if this one is still the latest.
     pub last_step: Option<StepId>,
-    /// Under which key the upload was opened, while the key is kept.
+    /// The idempotency key of the upload, while it is kept.
     pub idempotency: Option<Idempotency>,
-    /// S3's name for a multipart upload; absent until S3 has opened it.
+    /// S3's id of the multipart upload; absent until S3 has opened it.
     pub upload_id: Option<String>,
-    /// Why, when `state` is rejected.
+    /// The reason, when `state` is rejected.
     pub rejection: Option<Rejection>,
-    /// State of the tombstone before it was purged: the answer stays the same while the record is kept.
-    pub gone_from: Option<ImageState>,
-    /// The object's entity tag at confirm: what was verified.
+    /// State of the tombstone before it was purged: the outcome stays the same while the record is kept.
+    pub purged_from: Option<ImageState>,
+    /// The entity tag of the object that was verified at confirm.
     pub etag: Option<String>,
-    /// Known from confirm on.
+    /// Set at confirm.
     pub dimensions: Option<Dimensions>,
     /// When the upload was issued.
     pub created_at: OffsetDateTime,
     /// When it was confirmed, by the database's clock: the gallery's order.
     pub uploaded_at: Option<OffsetDateTime>,
-    /// The end of the upload, not of its URL.
+    /// When the upload expires; its URLs may expire earlier.
     pub expires_at: OffsetDateTime,
-    /// When the last PUT URL given out dies. Raised before a URL leaves, never lowered.
+    /// When the last issued PUT URL expires. Raised before a URL is returned, never lowered.
     pub urls_die_at: OffsetDateTime,
 }
 
-/// When a new upload's life and its URLs' end.
+/// When a new upload was issued, and when it and its URLs expire.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetimes {
     /// When it was issued.
     pub created_at: OffsetDateTime,
-    /// The end of the upload.
+    /// When the upload expires.
     pub expires_at: OffsetDateTime,
-    /// The end of the URLs that leave with it.
+    /// When the URLs that are returned with it expire.
     pub urls_die_at: OffsetDateTime,
 }
 
 impl Image {
-    /// A new upload, to be put at `key`.
+    /// Returns a new upload, to be put at `key`.
     #[must_use]
     pub fn pending(
         (user, id, key): (UserId, ImageId, ObjectKey),
@@ -263,22 +266,22 @@ impl Image {
         lifetimes: Lifetimes,
     ) -> Self {
         let reserved = upload.bytes();
-        let due = lifetimes.created_at + OPENING;
+        let due = lifetimes.created_at + OPENING_GRACE;
         Self {
             id,
             user,
             key,
-            strays: Vec::new(),
+            leftover_keys: Vec::new(),
             state: ImageState::Pending,
             reserved,
-            reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
+            reservation: Some(Reservation { bytes: reserved, counter: QuotaCounter::Pending, due }),
             last_step: None,
             upload,
-            former_types: Vec::new(),
+            earlier_types: Vec::new(),
             idempotency,
             upload_id: None,
             rejection: None,
-            gone_from: None,
+            purged_from: None,
             etag: None,
             dimensions: None,
             created_at: lifetimes.created_at,
@@ -288,43 +291,43 @@ impl Image {
         }
     }
 
-    /// The types that presigned PUTs of this upload were signed for.
+    /// Returns the types that presigned PUTs of this upload were signed for.
     pub fn signed_types(&self) -> impl Iterator<Item = ContentType> {
-        std::iter::once(self.upload.content_type).chain(self.former_types.iter().copied())
+        std::iter::once(self.upload.content_type).chain(self.earlier_types.iter().copied())
     }
 
-    /// Whether it is an upload in parts that S3 has not opened yet, or whose server died before it had recorded that.
+    /// Returns whether this is an upload in parts that S3 has not opened yet, or whose server died before it had recorded that.
     #[must_use]
     pub fn is_unopened(&self) -> bool {
         self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
     }
 
-    /// Where its preview lies, if it has one.
+    /// Returns the key of the preview, if one was declared.
     #[must_use]
     pub fn preview_key(&self) -> Option<ObjectKey> {
         self.upload.preview.map(|_| self.key.preview())
     }
 
-    /// Every key under which something of it may lie.
+    /// Returns every key under which bytes of this image may lie.
     #[must_use]
     pub fn keys(&self) -> Vec<ObjectKey> {
         let mut keys = vec![self.key.clone()];
         keys.extend(self.preview_key());
-        keys.extend(self.strays.iter().cloned());
+        keys.extend(self.leftover_keys.iter().cloned());
         keys
     }
 
-    /// Reserved bytes that did not come: of a ready image without the preview it announced, or below its bound.
+    /// Returns reserved bytes that did not arrive: those of a declared preview that is missing, or the rest of a size bound.
     #[must_use]
     pub fn surplus(&self) -> u64 {
         self.reserved.saturating_sub(self.upload.bytes())
     }
 
-    /// The state that decides an answer: rejected and expired uploads are told apart after their tombstones have ended.
+    /// Returns the state that determines the outcome of a request: a purged image still counts as rejected or expired.
     #[must_use]
     pub fn outcome(&self) -> ImageState {
-        match (self.state, self.gone_from) {
-            (ImageState::Gone, Some(was @ (ImageState::Rejected | ImageState::Expired))) => was,
+        match (self.state, self.purged_from) {
+            (ImageState::Purged, Some(was @ (ImageState::Rejected | ImageState::Expired))) => was,
             (state, _) => state,
         }
     }
@@ -333,24 +336,24 @@ impl Image {
 /// The verified properties of an upload, and the key of its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// The key of the bytes that were examined: the upload's own, or that of a copy.
+    /// The key of the bytes that were verified: the upload's own, or that of a copy.
     pub key: ObjectKey,
-    /// Of those bytes.
+    /// The entity tag of those bytes.
     pub etag: String,
-    /// How many they are.
+    /// The number of those bytes.
     pub bytes: u64,
     /// As displayed.
     pub size: Dimensions,
-    /// Whether the announced preview lies beside them and is right.
+    /// Whether the declared preview is there and was verified.
     pub preview: bool,
 }
 
-/// A place in the gallery's order, newest first: the last image a client has seen.
+/// A position in the gallery's order, newest first: that of the last image a client has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// To the millisecond, as the database keeps it. `None` in the list of pending uploads, ordered by id alone.
+    /// To the millisecond, as the database stores it. `None` in the list of pending uploads, which is ordered by id alone.
     pub uploaded_at: Option<OffsetDateTime>,
-    /// Decides between images of one millisecond.
+    /// Breaks ties within a millisecond.
     pub id: ImageId,
 }
 
@@ -359,13 +362,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i8_no_move_leads_back() {
+    fn i8_no_transition_leads_back() {
         for from in ImageState::ALL {
             assert!(!from.may_become(ImageState::Pending), "{from:?}");
-            assert!(!ImageState::Gone.may_become(from), "{from:?}");
+            assert!(!ImageState::Purged.may_become(from), "{from:?}");
             assert_eq!(ImageState::parse(from.as_str()), Some(from));
         }
-        assert!(!ImageState::Ready.may_become(ImageState::Gone), "bytes would be orphaned");
-        assert!(!ImageState::Expired.may_become(ImageState::Ready), "C9: what expired never resurrects");
+        assert!(!ImageState::Ready.may_become(ImageState::Purged), "bytes would be orphaned");
+        assert!(!ImageState::Expired.may_become(ImageState::Ready), "C9: an expired upload never comes back");
     }
 }

@@ -1,30 +1,30 @@
-//! The vocabulary: identifiers, checked values and the image's states with their legal moves.
+//! The vocabulary: identifiers, validated values, and the states of an image with their legal transitions.
 //!
-//! No I/O lives here, and nothing of poem, mongodb or aws. A value of one of these types has passed its
-//! checks; the rest of the program does not check again.
+//! No I/O lives here, and nothing of poem, mongodb or aws. A value of one of these types has been validated; the rest of the
+//! program does not validate it again.
 
 mod caption;
 mod content_type;
 pub mod cors;
+mod download_name;
 mod email;
 mod file_name;
 mod format;
 mod id;
 mod idempotency;
 mod image;
-mod loose;
-mod multipart;
-#[cfg(test)]
-pub(crate) mod mutations;
+mod network;
 mod object_key;
-mod prefix;
+#[cfg(test)]
+mod parser_tests;
+mod part_layout;
 mod preview;
-mod refusal;
+mod rejection;
 mod reservation;
-mod saved_name;
 mod sha256;
 #[cfg(test)]
-mod tests;
+pub(crate) mod text_strategies;
+mod unverified_upload;
 mod user;
 
 pub use caption::Caption;
@@ -35,12 +35,12 @@ pub use format::Format;
 pub use id::{DeploymentId, ImageId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 pub use image::{Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Upload, Verified};
-pub use loose::Loose;
-pub use multipart::{Multipart, PartChecksums};
+pub use network::{NetworkPrefix, RequestOrigin};
 pub use object_key::KeyOwner;
-pub use prefix::{Holder, Prefix};
+pub use part_layout::{PartChecksums, PartLayout};
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
-pub use refusal::{Refusal, Rejection};
-pub use reservation::{Books, OPENING, Place, Reservation, Settlement, Urls};
+pub use rejection::{Refusal, Rejection};
+pub use reservation::{OPENING_GRACE, QuotaCounter, Reservation, ReservationStep, UrlLifetime, UsageCounts};
 pub use sha256::{InvalidSha256, Sha256};
+pub use unverified_upload::UnverifiedUpload;
 pub use user::{Usage, User};

@@ -1,10 +1,10 @@
-//! Recognizes object keys that Valet wrote, in a bucket that others may write to as well.
+//! Recognizes object keys that Valet wrote, in a bucket that other programs may write to as well.
 
 use super::{ImageId, ObjectKey, UserId};
 
-/// Ends the key of a preview.
-pub(super) const PREVIEW: &str = "-preview";
-/// Hexadecimal digits of a copy's attempt (a `UUIDv4` without hyphens).
+/// Suffix of a preview's key.
+pub(super) const PREVIEW_SUFFIX: &str = "-preview";
+/// Hexadecimal digits of a copy's attempt: a `UUIDv4` without hyphens.
 const ATTEMPT_DIGITS: usize = 32;
 /// Characters of an identifier in its hyphenated form.
 const ID_CHARS: usize = 36;
@@ -20,11 +20,11 @@ pub struct KeyOwner {
 
 impl ObjectKey {
     /// Returns the owner in a key of exactly one of the forms that Valet writes (see [`ObjectKey`]). `None` for every other
-    /// key: it is another program's, and never deleted.
+    /// key: it belongs to another program and is never deleted.
     #[must_use]
     pub fn owner(&self) -> Option<KeyOwner> {
         let text = self.as_str();
-        let text = text.strip_suffix(PREVIEW).unwrap_or(text);
+        let text = text.strip_suffix(PREVIEW_SUFFIX).unwrap_or(text);
         let (prefix, rest) = text.split_once('/')?;
         let (user, name) = rest.split_once('/')?;
         let (image, attempt) = name.split_at_checked(ID_CHARS)?;
@@ -38,7 +38,8 @@ impl ObjectKey {
     }
 }
 
-/// Whether the sixteen bytes are a UUIDv7 (RFC 9562 section 5.7), the only kind that Valet makes for users and images.
+/// Returns whether the sixteen bytes are a UUIDv7 (RFC 9562 section 5.7), the only version that Valet makes for users and
+/// images.
 fn is_v7(bytes: &[u8; 16]) -> bool {
     bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10
 }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     fn forms(user: UserId, image: ImageId) -> Vec<ObjectKey> {
-        let bases = [ObjectKey::of(user, image), ObjectKey::incoming(user, image), ObjectKey::attempt(user, image)];
+        let bases = [ObjectKey::final_for(user, image), ObjectKey::incoming(user, image), ObjectKey::copy_attempt(user, image)];
         bases.into_iter().flat_map(|key| [key.preview(), key]).collect()
     }
 
@@ -71,7 +72,7 @@ mod tests {
     fn look_alikes_have_no_owner() {
         let (user, image) = (UserId::new(), ImageId::new());
         let (u, i, v4) = (user.to_string(), image.to_string(), uuid::Uuid::new_v4());
-        let attempt = ObjectKey::attempt(user, image);
+        let attempt = ObjectKey::copy_attempt(user, image);
         for key in [
             "u/holiday/beach.jpg".to_owned(),
             "u/readme.txt".to_owned(),
@@ -99,12 +100,12 @@ mod tests {
             format!("u/{u}/{i}-{}", "0".repeat(32)),
             format!("u/{u}/{i} "),
         ] {
-            assert_eq!(ObjectKey::stored(key.clone()).owner(), None, "{key}");
+            assert_eq!(ObjectKey::from_stored(key.clone()).owner(), None, "{key}");
         }
     }
 
     proptest! {
-        /// A change of one character never names the same owner under another key, unless Valet could have written it.
+        /// A change of one character never gives the same owner under another key, unless Valet could have written it.
         #[test]
         fn one_changed_character_is_noticed(form in 0_usize..6, at in any::<prop::sample::Index>(), with in any::<char>()) {
             let (user, image) = (UserId::new(), ImageId::new());
@@ -112,7 +113,7 @@ mod tests {
             let mut chars: Vec<char> = key.as_str().chars().collect();
             let at = at.index(chars.len());
             chars[at] = with;
-            let changed = ObjectKey::stored(chars.into_iter().collect());
+            let changed = ObjectKey::from_stored(chars.into_iter().collect());
             if let Some(owner) = changed.owner() {
                 prop_assert!(with.is_ascii_digit() || ('a'..='f').contains(&with) || changed == key, "{changed}");
                 prop_assert!(forms(owner.user, owner.image).iter().any(|form| form.as_str().len() == changed.as_str().len()));
@@ -121,7 +122,7 @@ mod tests {
 
         #[test]
         fn no_other_text_names_an_owner(text in "\\PC{0,90}") {
-            prop_assert_eq!(ObjectKey::stored(text).owner(), None);
+            prop_assert_eq!(ObjectKey::from_stored(text).owner(), None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Placeholders for an image while it loads: a preview that the client made, and a ThumbHash.
+//! Placeholders for an image while it loads: a preview that the client uploads, and a ThumbHash.
 
 use std::fmt;
 
@@ -6,41 +6,41 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{ContentType, Sha256};
 
-/// A small picture of the image, uploaded beside it.
+/// A small picture of the image, uploaded beside it by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preview {
     /// JPEG or WebP.
     pub content_type: ContentType,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Signed into its URL, compared at confirm.
+    /// Signed into its URL and compared at confirm.
     pub sha256: Sha256,
 }
 
 impl Preview {
-    /// The largest, in bytes.
+    /// The largest size in bytes.
     pub const MAX_BYTES: u64 = 256 * 1024;
-    /// The media types it may have: what every client can make and show.
+    /// The permitted media types: every client can make and show them.
     pub const TYPES: [ContentType; 2] = [ContentType::Jpeg, ContentType::Webp];
 }
 
-/// A ThumbHash (evanw.github.io/thumbhash): some 25 bytes that clients decode to a blurred picture. Opaque here.
+/// A ThumbHash (evanw.github.io/thumbhash): about 25 bytes that clients decode to a blurred picture. Opaque to the server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ThumbHash(Vec<u8>);
 
-/// Not base64 of 1 to 32 bytes.
+/// The text is not base64 of 1 to 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be the base64 (standard alphabet, padded) of at most {} bytes", ThumbHash::MAX_BYTES)]
 pub struct InvalidThumbHash;
 
 impl ThumbHash {
-    /// The longest, in bytes.
+    /// The greatest length in bytes.
     pub const MAX_BYTES: usize = 32;
 
-    /// Reads padded standard base64.
+    /// Parses padded standard base64.
     ///
     /// # Errors
-    /// [`InvalidThumbHash`], also for nothing at all.
+    /// [`InvalidThumbHash`], also for the empty text.
     pub fn parse(text: &str) -> Result<Self, InvalidThumbHash> {
         if text.is_empty() || text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
             return Err(InvalidThumbHash);

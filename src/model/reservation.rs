@@ -1,10 +1,10 @@
-//! The share of a user's quota that an upload takes: from its opening until the last URL that could write bytes for it is
-//! dead.
+//! Reservations: the share of a user's quota that an upload takes, from its opening until the last URL that could write bytes
+//! for it has expired.
 //!
-//! An image's document carries its own [`Reservation`] as long as the user's counters differ from what the state alone says.
-//! Without one, a ready image counts with its bytes and as one image, and anything else counts nothing. So the counters of a
-//! user are at any time the sum of [`Image::booked`] over the images, and each step from one booking to the next is a
-//! [`Settlement`]: applied to both documents, or to neither (`store/reservations.rs`).
+//! An image's document carries its own [`Reservation`] as long as the user's counters differ from what the state alone
+//! determines. Without one, a ready image counts with its bytes and as one image, and any other counts nothing. So the counters
+//! of a user are always the sum of [`Image::usage_counts`] over the images, and each change from one value to the next is a
+//! [`ReservationStep`]: applied to both documents, or to neither (`store/reservations.rs`).
 
 use std::ops::{AddAssign, Sub};
 
@@ -12,25 +12,25 @@ use time::{Duration, OffsetDateTime};
 
 use super::{Image, ImageId, ImageState, StepId, Verified};
 
-/// How long after an upload was opened its reservation is left to the request that opened it.
-pub const OPENING: Duration = Duration::minutes(2);
+/// How long a new upload's reservation is left to the request that opened the upload, before the sweeper settles it.
+pub const OPENING_GRACE: Duration = Duration::minutes(2);
 
-/// The counter of the user's record in which an image has a place.
+/// The counter of the user's record that includes an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum QuotaCounter {
     /// `pending`: open uploads.
     Pending,
-    /// `images`: ready ones.
+    /// `images`: ready images.
     Image,
-    /// No counter: only its bytes are counted.
+    /// No counter: only the bytes are counted.
     None,
 }
 
-impl Place {
-    /// All of them.
+impl QuotaCounter {
+    /// All counters.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Image, Self::None];
 
-    /// The name in the database.
+    /// Returns the name in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,45 +40,45 @@ impl Place {
         }
     }
 
-    /// Reads the database's name.
+    /// Parses the name in the database.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|place| place.as_str() == text)
+        Self::ALL.into_iter().find(|counter| counter.as_str() == text)
     }
 }
 
-/// The share of the user's counters that belongs to an image.
+/// The share of the user's counters that is reserved for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     /// Bytes of the quota.
     pub bytes: u64,
-    /// Where it is counted.
-    pub place: Place,
-    /// When the sweeper looks whether it is settled, if the image is not pending.
+    /// The counter that includes it.
+    pub counter: QuotaCounter,
+    /// When the sweeper checks whether the reservation still fits the state, if the image is not pending.
     pub due: OffsetDateTime,
 }
 
 /// Whether bytes can still arrive for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urls {
-    /// A URL lives, or a transfer may be under way, until this time.
+pub enum UrlLifetime {
+    /// A URL is valid, or a transfer may be in progress, until this time.
     AliveUntil(OffsetDateTime),
-    /// No URL was ever given out, or all are dead and every transfer is over.
+    /// No URL was ever issued, or all have expired and every transfer is over.
     Dead,
 }
 
-/// A share of a user's counters. Negative in a difference.
+/// Amounts in a user's counters; negative in a difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Books {
-    /// Of `usedBytes`.
+pub struct UsageCounts {
+    /// Amount in `usedBytes`.
     pub bytes: i64,
-    /// Of `images`.
+    /// Amount in `images`.
     pub images: i64,
-    /// Of `pending`.
+    /// Amount in `pending`.
     pub pending: i64,
 }
 
-impl Sub for Books {
+impl Sub for UsageCounts {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
@@ -86,7 +86,7 @@ impl Sub for Books {
     }
 }
 
-impl AddAssign for Books {
+impl AddAssign for UsageCounts {
     fn add_assign(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.images += other.images;
@@ -94,9 +94,9 @@ impl AddAssign for Books {
     }
 }
 
-/// A step of an image's reservation, which is taken if the image is still as it was read.
+/// A change of an image's reservation, applied only if the image is still as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settlement {
+pub struct ReservationStep {
     /// The image.
     pub image: ImageId,
     /// Its state when it was read.
@@ -105,90 +105,93 @@ pub struct Settlement {
     pub before: Option<Reservation>,
     /// The latest step of its reservation when it was read.
     pub last_step: Option<StepId>,
-    /// Its reservation from now on.
+    /// Its reservation after the step.
     pub after: Option<Reservation>,
-    /// The user's counters hold this for it.
-    pub booked: Books,
-    /// They are to hold this.
-    pub books: Books,
+    /// Amounts in the user's counters for the image before the step.
+    pub counts_before: UsageCounts,
+    /// Amounts in them after the step.
+    pub counts_after: UsageCounts,
 }
 
 impl Image {
-    /// The share of the user's counters that is this image's, by its document alone.
+    /// Returns the image's share of the user's counters, computed from its document alone.
     #[must_use]
-    pub fn booked(&self) -> Books {
-        self.books_with(self.state, self.reservation)
+    pub fn usage_counts(&self) -> UsageCounts {
+        self.usage_counts_as(self.state, self.reservation)
     }
 
-    /// The step that brings the reservation in line with the state; `None` where it is.
+    /// Returns the step that makes the reservation fit the state; `None` when it does already.
     #[must_use]
-    pub fn settlement(&self, urls: Urls) -> Option<Settlement> {
-        let (before, after) = (self.reservation, self.settled(urls));
-        let value = |reservation: Option<Reservation>| reservation.map(|reservation| (reservation.bytes, reservation.place));
+    pub fn settling_step(&self, urls: UrlLifetime) -> Option<ReservationStep> {
+        let (before, after) = (self.reservation, self.settled_reservation(urls));
+        let value = |reservation: Option<Reservation>| reservation.map(|reservation| (reservation.bytes, reservation.counter));
         (value(before) != value(after)).then(|| self.step(self.state, after))
     }
 
-    /// Returns the step that goes with `pending → ready` where nothing can be written beside the ready image: all that was
-    /// declared came, to its final key. `None` otherwise; the reservation then follows in a step of its own.
+    /// Returns the step of the transition `pending → ready` if nothing can be written beside the ready image: everything declared
+    /// arrived, under its final key. `None` otherwise; the reservation then ends in a later step.
     #[must_use]
-    pub fn acceptance(&self, verified: &Verified) -> Option<Settlement> {
+    pub fn acceptance_step(&self, verified: &Verified) -> Option<ReservationStep> {
         let is_complete = self.upload.preview.is_some() == verified.preview && verified.key == self.key;
-        let is_plain = self.strays.is_empty() && self.upload.loose.is_none() && !self.key.is_incoming();
+        let is_plain = self.leftover_keys.is_empty() && self.upload.unverified.is_none() && !self.key.is_incoming();
         (self.reservation.is_some() && is_complete && is_plain).then(|| self.step(ImageState::Ready, None))
     }
 
-    /// The step by which a pending upload reserves `bytes`; `None` where it has as many, or the former version's hold counts it.
+    /// Returns the step that raises the reservation of a pending upload to `bytes`; `None` when it has as many, or when a hold
+    /// of the former version counts the upload.
     #[must_use]
-    pub fn growth(&self, bytes: u64) -> Option<Settlement> {
+    pub fn growth_step(&self, bytes: u64) -> Option<ReservationStep> {
         let reservation = self.reservation.filter(|reservation| reservation.bytes < bytes)?;
         (self.state == ImageState::Pending).then(|| self.step(self.state, Some(Reservation { bytes, ..reservation })))
     }
 
-    /// The step that goes with `ready → deleting`: the bytes are free at once if no URL can write them again.
+    /// Returns the step of the transition `ready → deleting`: the bytes are released at once if no URL can write them again.
     #[must_use]
-    pub fn deletion(&self, urls: Urls) -> Settlement {
-        self.step(ImageState::Deleting, kept(self.booked().bytes, Place::None, urls))
+    pub fn deletion_step(&self, urls: UrlLifetime) -> ReservationStep {
+        self.step(ImageState::Deleting, reserve_while_urls_live(self.usage_counts().bytes, QuotaCounter::None, urls))
     }
 
-    fn step(&self, becomes: ImageState, after: Option<Reservation>) -> Settlement {
-        Settlement {
+    fn step(&self, becomes: ImageState, after: Option<Reservation>) -> ReservationStep {
+        ReservationStep {
             image: self.id,
             state: self.state,
             before: self.reservation,
             last_step: self.last_step,
             after,
-            booked: self.booked(),
-            books: self.books_with(becomes, after),
+            counts_before: self.usage_counts(),
+            counts_after: self.usage_counts_as(becomes, after),
         }
     }
 
-    fn settled(&self, urls: Urls) -> Option<Reservation> {
+    fn settled_reservation(&self, urls: UrlLifetime) -> Option<Reservation> {
         let reservation = self.reservation?;
         match self.state {
             ImageState::Pending => Some(reservation),
-            // Beside an image without leftovers nothing can be written any more, whichever of its URLs lives.
-            ImageState::Ready if self.strays.is_empty() || self.surplus() == 0 => None,
-            ImageState::Ready => kept(signed(reservation.bytes), Place::Image, urls),
-            ImageState::Deleting | ImageState::Rejected | ImageState::Expired => kept(self.booked().bytes, Place::None, urls),
-            ImageState::Gone => None,
+            // Without leftover keys or surplus, no URL can add bytes any more.
+            ImageState::Ready if self.leftover_keys.is_empty() || self.surplus() == 0 => None,
+            ImageState::Ready => reserve_while_urls_live(to_signed(reservation.bytes), QuotaCounter::Image, urls),
+            ImageState::Deleting | ImageState::Rejected | ImageState::Expired => {
+                reserve_while_urls_live(self.usage_counts().bytes, QuotaCounter::None, urls)
+            }
+            ImageState::Purged => None,
         }
     }
 
-    fn books_with(&self, state: ImageState, reservation: Option<Reservation>) -> Books {
-        let own = signed(self.upload.bytes());
+    fn usage_counts_as(&self, state: ImageState, reservation: Option<Reservation>) -> UsageCounts {
+        let own = to_signed(self.upload.bytes());
         match (state, reservation) {
-            (ImageState::Ready, None) => Books { bytes: own, images: 1, pending: 0 },
-            (_, None) => Books::default(),
-            (_, Some(Reservation { bytes, place, .. })) => {
-                let mut books = Books {
-                    bytes: signed(bytes),
-                    images: (place == Place::Image).into(),
-                    pending: (place == Place::Pending).into(),
+            (ImageState::Ready, None) => UsageCounts { bytes: own, images: 1, pending: 0 },
+            (_, None) => UsageCounts::default(),
+            (_, Some(Reservation { bytes, counter, .. })) => {
+                let mut books = UsageCounts {
+                    bytes: to_signed(bytes),
+                    images: (counter == QuotaCounter::Image).into(),
+                    pending: (counter == QuotaCounter::Pending).into(),
                 };
-                // Servers of the former version know no reservations: their deletion of a ready image has subtracted the
-                // image itself, wherever it was counted.
-                if !state.is_live() && self.uploaded_at.is_some() && place != Place::None {
-                    books += Books { bytes: -own, images: -1, pending: 0 };
+                // Servers of the former version know no reservations: their deletion of a ready image has subtracted the image
+                // itself, whatever counted it.
+                if !state.is_live() && self.uploaded_at.is_some() && counter != QuotaCounter::None {
+                    books += UsageCounts { bytes: -own, images: -1, pending: 0 };
                 }
                 books
             }
@@ -196,16 +199,16 @@ impl Image {
     }
 }
 
-/// The bytes stay counted while a URL lives.
-fn kept(bytes: i64, place: Place, urls: Urls) -> Option<Reservation> {
+/// Returns the reservation of bytes that stay counted while a URL is valid.
+fn reserve_while_urls_live(bytes: i64, counter: QuotaCounter, urls: UrlLifetime) -> Option<Reservation> {
     let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
     match urls {
-        Urls::AliveUntil(due) => Some(Reservation { bytes, place, due }),
-        Urls::Dead => None,
+        UrlLifetime::AliveUntil(due) => Some(Reservation { bytes, counter, due }),
+        UrlLifetime::Dead => None,
     }
 }
 
-/// Sizes fit: the largest that is accepted is far below 2^63.
-fn signed(bytes: u64) -> i64 {
+/// Cannot overflow: the largest accepted size is far below 2^63.
+fn to_signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

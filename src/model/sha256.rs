@@ -1,4 +1,4 @@
-//! SHA-256 digests in the form S3's checksum header wants: base64 of the 32 bytes.
+//! SHA-256 digests in the form of S3's checksum header: base64 of the 32 bytes.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256([u8; 32]);
 
-/// Not base64 of exactly 32 bytes.
+/// The text is not base64 of exactly 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be the base64 (standard alphabet, padded) of the 32 bytes of the file's SHA-256; not hex")]
 pub struct InvalidSha256;
 
 impl Sha256 {
-    /// Reads padded standard base64, as in `x-amz-checksum-sha256`.
+    /// Parses padded standard base64, as in `x-amz-checksum-sha256`.
     ///
     /// # Errors
     /// [`InvalidSha256`] for another length, alphabet, or non-zero trailing bits.
@@ -32,7 +32,7 @@ impl Sha256 {
         Ok(Self(bytes))
     }
 
-    /// The digest of these 32 bytes.
+    /// Returns the digest of these 32 bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

@@ -1,4 +1,4 @@
-//! A user as the rest of the program sees one.
+//! Users: an account, and its use of storage.
 
 use time::OffsetDateTime;
 
@@ -7,20 +7,20 @@ use super::{Email, UserId};
 /// An account.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// Also the token's `sub` and the second segment of every key this user owns.
+    /// Also the `sub` of its access tokens and the second segment of its object keys.
     pub id: UserId,
-    /// Of an account of this service's own: unique by [`Email::key`]. Of an identity provider's user: what it verified, if it
-    /// said; belongs to nobody, and opens nothing.
+    /// For a local account: unique by [`Email::key`]. For a user of an identity provider: the address that the provider
+    /// verified, if it gave one; it is not unique and cannot be used to sign in.
     pub email: Option<Email>,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: OffsetDateTime,
 }
 
-/// A user's storage.
+/// A user's use of storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
-    /// write them again.
+    /// Bytes that count against the quota: those of ready images, of open uploads, and of deleted and failed ones until no URL
+    /// can write them again.
     pub bytes: u64,
     /// Ready images.
     pub images: u64,

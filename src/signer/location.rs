@@ -1,8 +1,8 @@
-//! Where a bucket is: the origin, the host that is signed, and the path in front of a key.
+//! The address of a bucket: the origin, the signed host, and the path before a key.
 
 use url::Host;
 
-use super::names::{BucketName, Endpoint};
+use super::bucket_and_endpoint::{BucketName, Endpoint};
 
 /// A bucket's address as clients see it in URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,28 +14,37 @@ pub struct Location {
     bucket_url: String,
 }
 
-/// The region has no endpoint: its name cannot be part of a host.
+/// How URLs name the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressingStyle {
+    /// `bucket.host/key`, where the bucket's name can be a host label.
+    VirtualHost,
+    /// `host/bucket/key`.
+    Path,
+}
+
+/// The region has no endpoint, because its name cannot be part of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the region's name cannot be part of a host: it has other characters than a-z, 0-9 and '-'")]
 pub struct InvalidRegion;
 
-/// Which of AWS' endpoints is used ("Amazon S3 endpoints and quotas" in the AWS General Reference).
+/// The variant of AWS' endpoint ("Amazon S3 endpoints and quotas" in the AWS General Reference).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AwsEndpoint {
-    /// Cryptography validated after FIPS 140: `s3-fips.…`.
+    /// Uses cryptography validated after FIPS 140: `s3-fips.…`.
     pub fips: bool,
-    /// IPv6 beside IPv4: `s3.dualstack.…`.
+    /// Adds IPv6 to IPv4: `s3.dualstack.…`.
     pub dualstack: bool,
 }
 
 impl Location {
-    /// The bucket at an S3-compatible endpoint. Path style (`host/bucket/key`) when asked for, when the host is an
-    /// IP address, and when the bucket's name cannot be a host label under TLS.
+    /// Returns the bucket at an S3-compatible endpoint. Uses path style (`host/bucket/key`) when it is requested, when the host
+    /// is an IP address, and when the bucket's name cannot be a host label under TLS.
     #[must_use]
-    pub fn endpoint(endpoint: &Endpoint, bucket: &BucketName, force_path_style: bool) -> Self {
+    pub fn endpoint(endpoint: &Endpoint, bucket: &BucketName, style: AddressingStyle) -> Self {
         let is_label = matches!(endpoint.host(), Host::Domain(_)) && !bucket.contains('.');
         let authority = endpoint.authority();
-        let (host, path) = if is_label && !force_path_style {
+        let (host, path) = if is_label && style == AddressingStyle::VirtualHost {
             (format!("{bucket}.{authority}"), "/".to_owned())
         } else {
             (authority.to_owned(), format!("/{bucket}/"))
@@ -45,11 +54,11 @@ impl Location {
         Self { origin, host, path, bucket: bucket.clone(), bucket_url }
     }
 
-    /// The bucket at AWS, by an endpoint of its region.
+    /// Returns the bucket at the AWS endpoint of its region.
     ///
     /// # Errors
     /// [`InvalidRegion`] when the region's name cannot be part of a host.
-    pub fn aws(region: &str, bucket: &BucketName, force_path_style: bool, which: AwsEndpoint) -> Result<Self, InvalidRegion> {
+    pub fn aws(region: &str, bucket: &BucketName, style: AddressingStyle, which: AwsEndpoint) -> Result<Self, InvalidRegion> {
         let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !is_region {
             return Err(InvalidRegion);
@@ -58,28 +67,28 @@ impl Location {
         let stack = if which.dualstack { "dualstack." } else { "" };
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let endpoint = format!("https://{service}.{stack}{region}.{suffix}").parse().map_err(|_| InvalidRegion)?;
-        Ok(Self::endpoint(&endpoint, bucket, force_path_style))
+        Ok(Self::endpoint(&endpoint, bucket, style))
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    /// The bucket's own URL, without a slash at the end: where forms are posted to.
+    /// Returns the bucket's own URL without a slash at the end; forms are posted to it.
     #[must_use]
     pub fn bucket_url(&self) -> &str {
         &self.bucket_url
     }
 
-    /// Scheme and host, without a slash at the end.
+    /// Returns scheme and host, without a slash at the end.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The value of the `host` header: with the port unless it is the scheme's own.
+    /// Returns the value of the `host` header: with the port unless it is the scheme's default.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host

@@ -1,19 +1,20 @@
-//! SigV4 query presigning and POST policies: narrow keys to one object, for one method, for a short time.
+//! SigV4 query presigning and POST policies: each grants one method on one object for a short time.
 //!
-//! Pure: time is a parameter, nothing here does I/O or knows where credentials come from. The rules are those of the
-//! AWS document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests hold its
-//! published vectors and compare every signed part with the presigner of aws-sdk-s3.
+//! Pure: time is a parameter; nothing here does I/O or knows the source of the credentials. The rules are those of the AWS
+//! document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests check its published vectors
+//! and compare every signed part with the presigner of aws-sdk-s3.
 //!
-//! Here are the URLs, `form` has the policies. What one key and day have in common is made once (`day`); a URL and its
-//! canonical request are written into one buffer, and nothing else is allocated (benches/signer.rs has the figures).
+//! This file signs URLs, `post_policy` signs policies. Values that all URLs of one signing key and day share are computed once
+//! (`signing_day`); a URL and its canonical request are written into one buffer, and nothing else is allocated
+//! (benches/signer.rs measures it).
 
-mod day;
-mod form;
+mod bucket_and_endpoint;
+mod encoding;
 mod location;
-mod names;
+mod post_policy;
+mod signing_day;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,24 +22,24 @@ use aws_lc_rs::{digest, hmac};
 use secrecy::{ExposeSecret, SecretString};
 use time::{OffsetDateTime, UtcOffset};
 
-use self::day::{Day, Days};
-pub use form::{Form, SignedForm};
-pub use location::{AwsEndpoint, InvalidRegion, Location};
-pub use names::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
+use self::signing_day::{SigningDay, SigningDays};
+pub use bucket_and_endpoint::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
+pub use location::{AddressingStyle, AwsEndpoint, InvalidRegion, Location};
+pub use post_policy::{PostPolicy, SignedForm};
 
-/// The longest life S3 accepts for a presigned URL.
+/// The longest validity that S3 accepts for a presigned URL.
 pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A signer of URLs and forms.
+/// Credentials that sign URLs and forms.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Names the key to S3; part of every URL.
+    /// Identifies the key to S3; part of every URL.
     pub access_key_id: String,
-    /// Never leaves this module but as an HMAC.
+    /// Leaves this module only as an HMAC.
     pub secret_access_key: SecretString,
-    /// Of temporary credentials; signed into every URL.
+    /// Set for temporary credentials; signed into every URL.
     pub session_token: Option<SecretString>,
-    /// When temporary credentials end; every URL ends with them.
+    /// When temporary credentials expire; no URL outlives them.
     pub expires_at: Option<OffsetDateTime>,
 }
 
@@ -50,25 +51,25 @@ impl fmt::Debug for Credentials {
 
 /// A request to presign.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The one method the URL works for.
+pub struct PresignRequest<'a> {
+    /// The only method that the URL permits.
     pub method: &'static str,
-    /// The object's key, not encoded.
+    /// The object key, not percent-encoded.
     pub key: &'a str,
-    /// Headers the client must send as given: lower-case names in ascending order, without `host`. One with an empty value must
-    /// not be sent: it is named in `X-Amz-SignedHeaders` and has no line in the canonical request. Only stores that pass over
-    /// signed headers which a request lacks take such a URL (Ceph RGW; AWS refuses it).
+    /// Headers that the client must send as given: lower-case names in ascending order, without `host`. A header with an empty
+    /// value must not be sent: it is listed in `X-Amz-SignedHeaders` and has no line in the canonical request. Only stores that
+    /// ignore signed headers which a request lacks accept such a URL (Ceph RGW; AWS rejects it).
     pub headers: &'a [(&'static str, &'a str)],
-    /// Query parameters besides the signature's own, not encoded.
+    /// Query parameters besides those of the signature, not percent-encoded.
     pub query: &'a [(&'static str, &'a str)],
 }
 
-/// A presigned URL. It is a secret, so Debug leaves its query out.
+/// A presigned URL. It grants access, so Debug omits its query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presigned {
     /// The whole URL.
     pub url: String,
-    /// When S3 stops beginning requests with it.
+    /// When S3 stops accepting new requests with it.
     pub expires_at: OffsetDateTime,
 }
 
@@ -79,19 +80,19 @@ impl fmt::Debug for Presigned {
     }
 }
 
-/// The credentials have ended; nothing signed with them would work.
+/// The credentials have expired; S3 would reject anything signed with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the credentials for S3 have expired")]
 pub struct CredentialsExpired;
 
-/// Presigns for one bucket with one set of credentials.
+/// Presigns URLs for one bucket with one set of credentials.
 pub struct Signer {
     location: Location,
     region: String,
     credentials: Credentials,
-    /// `&X-Amz-Security-Token=…`, encoded; empty without a token. Constant for these credentials.
+    /// `&X-Amz-Security-Token=…`, percent-encoded; empty without a token. Constant for these credentials.
     token: Vec<u8>,
-    days: Days,
+    days: SigningDays,
 }
 
 impl fmt::Debug for Signer {
@@ -100,75 +101,75 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Room for a URL and its canonical request as this program makes them, without a session token.
-const ROOM: usize = 1400;
+/// Buffer size in bytes for a URL and its canonical request as this program makes them, without a session token.
+const TYPICAL_BUFFER_BYTES: usize = 1400;
 
 impl Signer {
-    /// Returns the credentials it signs with.
+    /// Returns the credentials that sign.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
-    /// A signer for the bucket at `location`.
+    /// Returns a signer for the bucket at `location`.
     #[must_use]
     pub fn new(location: Location, region: &str, credentials: Credentials) -> Self {
         let mut token = Vec::new();
         if let Some(text) = &credentials.session_token {
             token.extend_from_slice(b"&X-Amz-Security-Token=");
-            text::encode(&mut token, text.expose_secret(), false);
+            encoding::push_component(&mut token, text.expose_secret());
         }
-        Self { location, region: region.to_owned(), credentials, token, days: Days::default() }
+        Self { location, region: region.to_owned(), credentials, token, days: SigningDays::default() }
     }
 
-    /// A signer with the same credentials for the bucket under another address.
+    /// Returns a signer with the same credentials for the bucket under another address.
     #[must_use]
-    pub fn at(&self, location: Location) -> Self {
+    pub fn with_location(&self, location: Location) -> Self {
         Self::new(location, &self.region, self.credentials.clone())
     }
 
-    /// A URL that S3 accepts from `signed_at` on for `ttl`, or until the credentials end, if that is sooner.
-    /// S3 counts in whole seconds; so does the result.
+    /// Presigns a URL that S3 accepts from `signed_at` on for `ttl`, or until the credentials expire, if that is sooner. S3
+    /// counts in whole seconds, and so does the result.
     ///
     /// # Errors
     /// [`CredentialsExpired`] when less than a second would be left.
     pub fn presign(
         &self,
-        request: &Request<'_>,
+        request: &PresignRequest<'_>,
         signed_at: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, CredentialsExpired> {
-        let mut url = Vec::with_capacity(ROOM + 2 * self.token.len());
+        let mut url = Vec::with_capacity(TYPICAL_BUFFER_BYTES + 2 * self.token.len());
         let expires_at = self.presign_into(request, signed_at, ttl, &mut url)?;
-        // Locations and encoded text are ASCII.
+        // Lossless: locations and encoded text are ASCII.
         Ok(Presigned { url: String::from_utf8(url).unwrap_or_default(), expires_at })
     }
 
-    /// [`Signer::presign`] for many URLs in one buffer: appends the URL, which is plain ASCII without quotes or backslashes,
-    /// and answers when it ends.
+    /// Presigns as [`Signer::presign`] does, into a buffer for many URLs: appends the URL, which is plain ASCII without quotes
+    /// or backslashes, and returns when it expires.
     ///
     /// # Errors
     /// [`CredentialsExpired`]; nothing is appended then.
     pub fn presign_into(
         &self,
-        request: &Request<'_>,
+        request: &PresignRequest<'_>,
         signed_at: OffsetDateTime,
         ttl: Duration,
         out: &mut Vec<u8>,
     ) -> Result<OffsetDateTime, CredentialsExpired> {
-        let (signed_at, ttl) = self.life(signed_at, ttl)?;
+        let (signed_at, ttl) = self.lifetime(signed_at, ttl)?;
         let day = self.day(signed_at);
 
         out.extend_from_slice(self.location.origin().as_bytes());
         let path = out.len();
         out.extend_from_slice(self.location.path().as_bytes());
-        text::encode(out, request.key, true);
+        encoding::push_path(out, request.key);
         let query = out.len();
-        // Canonical order is by encoded bytes: `X-Amz-…` before every lower-case name.
+        // Canonical order compares encoded bytes: `X-Amz-…` sorts before every lower-case name.
         out.extend_from_slice(&day.query);
-        text::push_clock(out, signed_at);
+        encoding::push_clock(out, signed_at);
         out.extend_from_slice(b"Z&X-Amz-Expires=");
-        text::push_number(out, ttl);
+        encoding::push_number(out, ttl);
         out.extend_from_slice(&self.token);
         out.extend_from_slice(b"&X-Amz-SignedHeaders=");
         push_names(out, request.headers, b"%3B");
@@ -181,7 +182,7 @@ impl Signer {
         }
         let end = out.len();
 
-        // The canonical request stands behind the URL for as long as its digest takes, then the string to sign.
+        // The canonical request and then the string to sign are written behind the URL, and truncated once they are hashed.
         out.extend_from_slice(request.method.as_bytes());
         out.push(b'\n');
         out.extend_from_within(path..query);
@@ -199,19 +200,19 @@ impl Signer {
         out.truncate(end);
 
         out.extend_from_slice(day.to_sign.as_bytes());
-        text::push_clock(out, signed_at);
+        encoding::push_clock(out, signed_at);
         out.extend_from_slice(day.scope.as_bytes());
-        text::push_hex(out, digest.as_ref());
+        encoding::push_hex(out, digest.as_ref());
         let signature = hmac::sign(&day.key, &out[end..]);
         out.truncate(end);
 
         out.extend_from_slice(b"&X-Amz-Signature=");
-        text::push_hex(out, signature.as_ref());
+        encoding::push_hex(out, signature.as_ref());
         Ok(signed_at + Duration::from_secs(ttl))
     }
 
-    /// The signing time in whole seconds of UTC, and how many seconds it may hold.
-    fn life(&self, signed_at: OffsetDateTime, ttl: Duration) -> Result<(OffsetDateTime, u64), CredentialsExpired> {
+    /// Returns the signing time in whole seconds of UTC, and the validity in seconds.
+    fn lifetime(&self, signed_at: OffsetDateTime, ttl: Duration) -> Result<(OffsetDateTime, u64), CredentialsExpired> {
         let signed_at = signed_at.to_offset(UtcOffset::UTC).truncate_to_second();
         let mut ttl = ttl.min(MAX_EXPIRES).as_secs();
         if let Some(end) = self.credentials.expires_at {
@@ -220,7 +221,7 @@ impl Signer {
         if ttl == 0 { Err(CredentialsExpired) } else { Ok((signed_at, ttl)) }
     }
 
-    fn day(&self, signed_at: OffsetDateTime) -> Arc<Day> {
+    fn day(&self, signed_at: OffsetDateTime) -> Arc<SigningDay> {
         self.days.get(signed_at.date(), &self.credentials, &self.region)
     }
 }
@@ -228,7 +229,7 @@ impl Signer {
 /// Names and values, sorted by name.
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
-/// The headers that stand before `host` in canonical order, and those behind it.
+/// Returns the headers before `host` in canonical order, and those after it.
 fn around_host(headers: Headers<'_>) -> (Headers<'_>, Headers<'_>) {
     debug_assert!(headers.is_sorted_by_key(|(name, _)| *name), "headers are given in canonical order");
     headers.split_at(headers.partition_point(|(name, _)| *name < "host"))
@@ -259,8 +260,8 @@ fn push_headers(out: &mut Vec<u8>, headers: &[(&'static str, &str)]) {
 fn push_pairs(out: &mut Vec<u8>, pairs: &[(&'static str, &str)]) {
     for (name, value) in pairs {
         out.push(b'&');
-        text::encode(out, name, false);
+        encoding::push_component(out, name);
         out.push(b'=');
-        text::encode(out, value, false);
+        encoding::push_component(out, value);
     }
 }

@@ -1,4 +1,4 @@
-//! The published vector, and equality with aws-sdk-s3's presigner over random inputs.
+//! Tests of the published vectors, and of equality with aws-sdk-s3's presigner over random inputs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
@@ -15,14 +15,20 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{AwsEndpoint, BucketName, Credentials, CredentialsExpired, Form, Location, Request, Signer};
+use super::{
+    AddressingStyle, AwsEndpoint, BucketName, Credentials, CredentialsExpired, Location, PostPolicy, PresignRequest, Signer,
+};
 
 fn name(bucket: &str) -> BucketName {
     bucket.parse().unwrap()
 }
 
+fn style(path_style: bool) -> AddressingStyle {
+    if path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost }
+}
+
 fn at(endpoint: &str, bucket: &str, path_style: bool) -> Location {
-    Location::endpoint(&endpoint.parse().unwrap(), &name(bucket), path_style)
+    Location::endpoint(&endpoint.parse().unwrap(), &name(bucket), style(path_style))
 }
 
 fn credentials(token: Option<&str>) -> Credentials {
@@ -38,7 +44,7 @@ fn credentials(token: Option<&str>) -> Credentials {
 fn the_published_vector_of_the_aws_document() {
     let location = at("https://s3.amazonaws.com", "examplebucket", false);
     let signer = Signer::new(location, "us-east-1", credentials(None));
-    let request = Request { method: "GET", key: "test.txt", headers: &[], query: &[] };
+    let request = PresignRequest { method: "GET", key: "test.txt", headers: &[], query: &[] };
     let signed = signer.presign(&request, datetime!(2013-05-24 00:00 UTC), Duration::from_secs(86_400)).unwrap();
     assert_eq!(
         signed.url,
@@ -72,14 +78,14 @@ fn the_published_policy_of_the_aws_document() {
         "}",
     ];
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("sigv4examplebucket"), false, AwsEndpoint::default()).unwrap(),
+        Location::aws("us-east-1", &name("sigv4examplebucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(None),
     );
     let day = signer.day(datetime!(2015-12-29 00:00 UTC));
     assert_eq!(day.credential, "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request");
     assert_eq!(
-        super::form::sign_policy(&day.key, &STANDARD.encode(policy.join("\r\n"))),
+        super::post_policy::sign_policy(&day.key, &STANDARD.encode(policy.join("\r\n"))),
         "8afdbf4008c03f22c2cd3cdb72e4afbb1f6a588f3255ac628749a66d7f09699e"
     );
 }
@@ -89,7 +95,7 @@ fn a_form_says_what_it_allows_and_no_more() {
     let keys = Credentials { expires_at: Some(datetime!(2026-11-22 10:04 UTC)), ..credentials(Some("to/ken")) };
     let signer = Signer::new(at("http://localhost:9000", "bucket", true), "eu-west-3", keys);
     let fields = [("key", "in/a \"1\".png"), ("content-type", "image/png")];
-    let form = Form { fields: &fields, prefixes: &[("x-amz-meta-name", "")], length: 1..=50 };
+    let form = PostPolicy { fields: &fields, prefixes: &[("x-amz-meta-name", "")], length: 1..=50 };
     let signed = signer.sign_form(&form, datetime!(2026-11-22 10:00:00.5 UTC), Duration::from_secs(3600)).unwrap();
     assert_eq!(signed.url, "http://localhost:9000/bucket");
     assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "with the credentials");
@@ -97,7 +103,7 @@ fn a_form_says_what_it_allows_and_no_more() {
     let own = ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
     assert_eq!(names, [["key", "content-type"].as_slice(), &own].concat());
     let policy = &signed.fields[6].1;
-    assert_eq!(signed.fields[7].1, super::form::sign_policy(&signer.day(datetime!(2026-11-22 23:59 UTC)).key, policy));
+    assert_eq!(signed.fields[7].1, super::post_policy::sign_policy(&signer.day(datetime!(2026-11-22 23:59 UTC)).key, policy));
     let policy: serde_json::Value = serde_json::from_slice(&STANDARD.decode(policy).unwrap()).unwrap();
     assert_eq!(
         policy,
@@ -116,11 +122,11 @@ fn a_form_says_what_it_allows_and_no_more() {
 #[test]
 fn days_do_not_mix_and_urls_stand_side_by_side() {
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
+        Location::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(None),
     );
-    let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
+    let request = PresignRequest { method: "GET", key: "k", headers: &[], query: &[] };
     let days = [datetime!(2026-11-21 23:59:59 UTC), datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-23 00:00 UTC)];
     let ttl = Duration::from_secs(300);
     let alone: Vec<_> = days
@@ -143,12 +149,12 @@ fn a_url_does_not_outlive_its_credentials() {
     let signer = |ends: Duration| {
         let credentials = Credentials { expires_at: Some(now + ends), ..credentials(Some("token")) };
         Signer::new(
-            Location::aws("eu-central-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
+            Location::aws("eu-central-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
             "eu-central-1",
             credentials,
         )
     };
-    let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
+    let request = PresignRequest { method: "GET", key: "k", headers: &[], query: &[] };
     let short = signer(Duration::from_secs(60)).presign(&request, now, Duration::from_secs(300)).unwrap();
     assert_eq!(short.expires_at, now + Duration::from_secs(60));
     assert!(short.url.contains("X-Amz-Expires=60&X-Amz-Security-Token=token"));
@@ -169,18 +175,18 @@ fn locations() {
     assert_eq!(at("https://s3.example:443", "bkt", false), ("https://bkt.s3.example/".into(), "bkt.s3.example".into()));
     assert_eq!(at("https://s3.example/", "a.b", false), ("https://s3.example/a.b/".into(), "s3.example".into()));
     for bad in ["", "us east", "us/east", "US-EAST-1", "us.east@evil"] {
-        assert!(Location::aws(bad, &name("bucket"), true, AwsEndpoint::default()).is_err(), "{bad}");
+        assert!(Location::aws(bad, &name("bucket"), AddressingStyle::Path, AwsEndpoint::default()).is_err(), "{bad}");
     }
 }
 
-/// What this signer names and what aws-sdk-s3 calls is one host.
+/// This signer names the same host that aws-sdk-s3 calls.
 #[test]
 fn endpoints_of_aws_are_those_of_the_sdk() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for region in ["us-east-1", "us-gov-west-1", "eu-central-1", "cn-north-1"] {
         for (fips, dualstack) in [(false, false), (true, false), (false, true), (true, true)] {
             for (bucket, path_style) in [("bucket", false), ("bucket", true), ("my.bucket", false)] {
-                let ours = Location::aws(region, &name(bucket), path_style, AwsEndpoint { fips, dualstack }).unwrap();
+                let ours = Location::aws(region, &name(bucket), style(path_style), AwsEndpoint { fips, dualstack }).unwrap();
                 let config = aws_sdk_s3::Config::builder()
                     .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
                     .region(aws_sdk_s3::config::Region::new(region))
@@ -205,15 +211,15 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
 #[test]
 fn debug_shows_no_secret_and_no_query() {
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
+        Location::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(Some("canary-token")),
     );
-    let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
+    let request = PresignRequest { method: "GET", key: "k", headers: &[], query: &[] };
     let signed = signer.presign(&request, datetime!(2026-11-22 10:00 UTC), Duration::from_secs(300)).unwrap();
     let text = format!("{signer:?} {signed:?} {:?}", signer.credentials);
     let form = signer.sign_form(
-        &Form { fields: &[], prefixes: &[], length: 0..=1 },
+        &PostPolicy { fields: &[], prefixes: &[], length: 0..=1 },
         datetime!(2026-11-22 10:00 UTC),
         Duration::from_secs(300),
     );
@@ -229,7 +235,7 @@ fn parts(url: &str) -> (String, BTreeSet<String>) {
     (path.to_owned(), query.split('&').map(str::to_owned).collect())
 }
 
-/// The scheme's own port is not part of `host`.
+/// Returns the scheme's own port is not part of `host`.
 fn endpoint(port: u16) -> String {
     if port == 80 { "http://s3.example".to_owned() } else { format!("http://s3.example:{port}") }
 }
@@ -286,7 +292,7 @@ proptest! {
         let config = PresigningConfig::builder()
             .start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(instant).unwrap()))
             .expires_in(Duration::from_secs(ttl)).build().unwrap();
-        let location = Location::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), path_style);
+        let location = Location::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), style(path_style));
         let signer = Signer::new(location, "eu-west-3", Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) });
         let sdk = client(token, path_style, port);
         let size = size.to_string();
@@ -300,7 +306,7 @@ proptest! {
             prop_assert_eq!(theirs.headers().collect::<Vec<_>>(), headers.clone());
             let number = number.to_string();
             let query = [("uploadId", upload_id.as_str()), ("x-id", "UploadPart"), ("partNumber", number.as_str())];
-            let request = Request { method: "PUT", key: &key, headers: &headers, query: &query };
+            let request = PresignRequest { method: "PUT", key: &key, headers: &headers, query: &query };
             (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
         } else if let Call::Put = call {
             let put = sdk.put_object().bucket("bucket").key(&key).content_type("image/jpeg").content_length(size.parse().unwrap())
@@ -309,14 +315,14 @@ proptest! {
             let theirs = runtime.block_on(put.presigned(config)).unwrap();
             let sent: BTreeSet<_> = theirs.headers().collect();
             prop_assert_eq!(sent, BTreeSet::from(headers));
-            let request = Request { method: "PUT", key: &key, headers: &headers, query: &[("x-id", "PutObject")] };
+            let request = PresignRequest { method: "PUT", key: &key, headers: &headers, query: &[("x-id", "PutObject")] };
             (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
         } else {
             let theirs = runtime.block_on(sdk.get_object().bucket("bucket").key(&key).set_response_content_disposition(disposition.clone())
                 .response_content_type("image/png").presigned(config)).unwrap();
             let mut query = vec![("x-id", "GetObject"), ("response-content-type", "image/png")];
             query.extend(disposition.as_deref().map(|value| ("response-content-disposition", value)));
-            let request = Request { method: "GET", key: &key, headers: &[], query: &query };
+            let request = PresignRequest { method: "GET", key: &key, headers: &[], query: &query };
             (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
         };
         prop_assert_eq!(parts(theirs.uri()), parts(&ours.url));

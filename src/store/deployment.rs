@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, datetime, images::not_gone, instant, is_duplicate, probe::DatabaseProbe};
+use super::{Store, StoreError, database_probe::DatabaseProbe, datetime, images::not_purged, instant, is_duplicate};
 use crate::model::{DeploymentId, ImageId, ImageState};
 
 const COLLECTION: &str = "meta";
@@ -52,7 +52,7 @@ impl Store {
     /// Returns the examiner of this database.
     #[must_use]
     pub fn probe(&self) -> DatabaseProbe {
-        DatabaseProbe::of(&self.calls)
+        DatabaseProbe::with_client(&self.mongo)
     }
 
     /// Writes `id` unless there is one already. Returns the record that is there afterwards: of several servers at their first
@@ -61,10 +61,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn insert_deployment_id(&self, id: DeploymentId) -> Result<DeploymentRecord, StoreError> {
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = doc! { "$setOnInsert": { "id": id.to_string() } };
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
-        match self.calls.run(async { write.await }).await {
+        match self.mongo.run(async { write.await }).await {
             Ok(_) => {}
             // Two upserts at once: one of them may find the other's document.
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
@@ -81,10 +81,10 @@ impl Store {
         let is_readable = doc! { "$eq": [{ "$type": "$stamp" }, "date"] };
         let stamp = doc! { "$cond": [is_readable, next_stamp(), "$$NOW"] };
         let set = doc! { "$set": { "id": id.to_string(), "stamp": stamp } };
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = meta.find_one_and_update(doc! { "_id": NAME }, vec![set, doc! { "$unset": "formerStamp" }]);
         let update = update.upsert(true).return_document(ReturnDocument::After);
-        let replaced = self.calls.run(async { update.await }).await?;
+        let replaced = self.mongo.run(async { update.await }).await?;
         DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { what: "the deployment's id" })?)
     }
 
@@ -108,9 +108,9 @@ impl Store {
             "$expr": { "$lte": ["$stamp", { "$subtract": ["$$NOW", age] }] },
         };
         let set = doc! { "$set": { "formerStamp": "$stamp", "stamp": next_stamp() } };
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = meta.find_one_and_update(filter, vec![set]).return_document(ReturnDocument::After);
-        self.calls.run(async { update.await }).await?.map(|stamped| DeploymentRecord::read(&stamped)).transpose()
+        self.mongo.run(async { update.await }).await?.map(|stamped| DeploymentRecord::read(&stamped)).transpose()
     }
 }
 
@@ -152,12 +152,12 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
-        let found = self.calls.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
+        let found = self.mongo.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
         found.map(|found| DeploymentRecord::read(&found)).transpose()
     }
 
-    /// Whether any image is ready.
+    /// Returns whether any image is ready.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -165,12 +165,12 @@ impl DatabaseProbe {
         self.has_image(doc! { "state": ImageState::Ready.as_str() }).await
     }
 
-    /// Whether there is a record of any of these images.
+    /// Returns whether there is a record of any of these images.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn knows_any(&self, images: &[ImageId]) -> Result<bool, StoreError> {
-        let mut filter = not_gone();
+        let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": images.iter().map(ToString::to_string).collect::<Vec<_>>() });
         self.has_image(filter).await
     }
@@ -180,8 +180,8 @@ impl DatabaseProbe {
     }
 
     async fn has_any(&self, collection: &str, filter: Document) -> Result<bool, StoreError> {
-        let records = self.calls.database().collection::<Document>(collection);
-        let found = self.calls.read(|| async {
+        let records = self.mongo.database().collection::<Document>(collection);
+        let found = self.mongo.read(|| async {
             records.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
         });
         Ok(!found.await?.is_empty())

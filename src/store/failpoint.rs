@@ -1,33 +1,33 @@
-//! Dying on purpose: how the tests show that a server may be killed after any call to MongoDB or S3.
+//! A failpoint for tests: aborts the process after a given number of calls to MongoDB and S3.
 //!
-//! Only builds with the feature `dev` can. A server that was started with `VALET_ABORT_AT=FILE` counts its calls while
-//! FILE is there, and aborts, as SIGKILL would end it, after as many as FILE says. So a test arms each server once, for one
-//! request, and goes through 1, 2, 3 and so on until the request is answered, without naming the calls.
+//! Only builds with the feature `dev` have it. A server that was started with `VALET_ABORT_AT=FILE` counts its calls while FILE
+//! exists, and aborts, as with SIGKILL, after the number of calls in FILE. A test arms each server once, for one request, and
+//! tries 1, 2, 3 and so on until the request is answered, without naming the calls.
 
-/// A call to MongoDB or S3 is over.
+/// Counts a finished call to MongoDB or S3.
 #[cfg(not(feature = "dev"))]
-pub(super) fn passed() {}
+pub(super) fn count_call() {}
 
 #[cfg(feature = "dev")]
 tokio::task_local! {
     static UNCOUNTED: ();
 }
 
-/// Does work whose calls are not counted, such as trying the store out and a server's own sweeps: no part of any request.
+/// Runs work whose calls are not counted, because it belongs to no request: capability probes and the server's own sweeps.
 #[cfg(not(feature = "dev"))]
 pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     work.await
 }
 
-/// Does work whose calls are not counted, such as trying the store out and a server's own sweeps: no part of any request.
+/// Runs work whose calls are not counted, because it belongs to no request: capability probes and the server's own sweeps.
 #[cfg(feature = "dev")]
 pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     UNCOUNTED.scope((), work).await
 }
 
-/// A call to MongoDB or S3 is over; it may have been the last.
+/// Counts a finished call to MongoDB or S3; it may be the last.
 #[cfg(feature = "dev")]
-pub(super) fn passed() {
+pub(super) fn count_call() {
     if UNCOUNTED.try_with(|()| ()).is_ok() {
         return;
     }

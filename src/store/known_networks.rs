@@ -1,5 +1,5 @@
-//! Addresses and networks that accounts were signed in to from: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` forgets them. A
-//! collection of its own: nobody reads it but logins of an account that is under attack.
+//! Networks from which accounts were signed in to: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` removes
+//! them. A separate collection, because only logins to an account under attack read it.
 
 use std::time::Duration;
 
@@ -11,83 +11,90 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Calls, StoreError, datetime};
+use super::{MongoClient, StoreError, datetime};
 use crate::model::UserId;
 
-/// How long a network is known after a sign-in from there.
-pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a network is known after a sign-in.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Networks that are kept of an account. Hosts of an IPv6 network are free: their sign-ins must not fill the database.
-const MOST: u64 = 200;
+/// The largest number of networks kept for an account: an IPv6 network has many free hosts, whose sign-ins must not fill the
+/// database.
+const MAX_NETWORKS: u64 = 200;
 
 /// Queries and updates of `knownNetworks`.
 #[derive(Debug, Clone)]
 pub struct KnownNetworks {
     collection: Collection<Document>,
-    calls: Calls,
+    mongo: MongoClient,
 }
 
 fn id(user: UserId, network: &str) -> String {
     format!("{user}/{network}")
 }
 
-/// All of a user's.
-fn of(user: UserId) -> Document {
+/// Returns a filter for all networks of a user.
+fn owned_by(user: UserId) -> Document {
     // '0' is the character after '/'.
     doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } }
 }
 
 impl KnownNetworks {
-    pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("knownNetworks"), calls: calls.clone() }
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("knownNetworks"), mongo: mongo.clone() }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        let ttl = IndexOptions::builder().name("at".to_owned()).expire_after(KEPT).build();
+        let ttl = IndexOptions::builder().name("at".to_owned()).expire_after(RETENTION).build();
         let index = IndexModel::builder().keys(doc! { "at": 1 }).options(ttl).build();
-        self.calls.run(async { self.collection.create_index(index).await }).await.map(drop)
+        self.mongo.run(async { self.collection.create_index(index).await }).await.map(drop)
     }
 
-    /// Records a sign-in from an address, by the networks that it is in, and forgets the oldest beyond 200 of the account.
+    /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond 200 of the account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn record(&self, user: UserId, networks: &[String], now: OffsetDateTime) -> Result<(), StoreError> {
         for network in networks {
             let (filter, update) = (doc! { "_id": id(user, network) }, doc! { "$max": { "at": datetime(now) } });
-            self.calls.run(async { self.collection.update_one(filter, update).upsert(true).await }).await?;
+            self.mongo.run(async { self.collection.update_one(filter, update).upsert(true).await }).await?;
         }
         let beyond = || async {
-            let found = self.collection.find(of(user)).sort(doc! { "at": -1 }).skip(MOST).projection(doc! { "_id": 1 }).await?;
+            let found = self
+                .collection
+                .find(owned_by(user))
+                .sort(doc! { "at": -1 })
+                .skip(MAX_NETWORKS)
+                .projection(doc! { "_id": 1 })
+                .await?;
             found.try_collect::<Vec<_>>().await
         };
-        let beyond = self.calls.read(beyond).await?;
+        let beyond = self.mongo.read(beyond).await?;
         let ids: Vec<_> = beyond.iter().filter_map(|document| document.get("_id").cloned()).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        self.calls.run(async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await }).await.map(drop)
+        self.mongo.run(async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await }).await.map(drop)
     }
 
-    /// Returns those of the networks that the account was signed in to from lately.
+    /// Returns those of the networks from which the account was recently signed in to.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn known(&self, user: UserId, networks: [&str; 2], now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
+    pub async fn find_known(&self, user: UserId, networks: [&str; 2], now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
         let ids = networks.map(|network| id(user, network)).to_vec();
-        // The database removes what is too old once a minute; until then it does not count any more.
-        let filter = doc! { "_id": { "$in": ids }, "at": { "$gt": datetime(now - KEPT) } };
+        // The TTL monitor runs once a minute; until then an expired record is ignored.
+        let filter = doc! { "_id": { "$in": ids }, "at": { "$gt": datetime(now - RETENTION) } };
         let find = || async { self.collection.find(filter.clone()).await?.try_collect::<Vec<_>>().await };
-        let found = self.calls.read(find).await?;
+        let found = self.mongo.read(find).await?;
         let network = |document: &Document| document.get_str("_id").ok()?.split_once('/').map(|(_, network)| network.to_owned());
         Ok(found.iter().filter_map(network).collect())
     }
 
-    /// Forgets the networks of a deleted account.
+    /// Deletes the networks of a deleted account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn forget_all(&self, user: UserId) -> Result<(), StoreError> {
-        self.calls.run(async { self.collection.delete_many(of(user)).await }).await.map(drop)
+    pub async fn delete_all(&self, user: UserId) -> Result<(), StoreError> {
+        self.mongo.run(async { self.collection.delete_many(owned_by(user)).await }).await.map(drop)
     }
 }

@@ -1,24 +1,24 @@
-//! Documents and objects: every query and update to MongoDB, every call to S3.
+//! The store: every query and update of MongoDB, and every call to S3.
 //!
-//! Only this room names mongodb and aws-sdk-s3; nothing here knows HTTP or decides policy. Tenants are in a query's name
-//! (`find_owned`), a change of state is one conditional update, and each call has a deadline, since the driver has no
-//! socket timeout.
+//! Only this module names mongodb and aws-sdk-s3; nothing here knows HTTP or decides policy. Queries for one tenant say so in
+//! their name (`find_owned`), a transition of state is one conditional update, and each call has a deadline, because the driver
+//! has no socket timeout.
 
-mod calls;
-mod commands;
+pub mod database_probe;
 mod deployment;
+mod driver_events;
+mod elections;
 mod failpoint;
+pub mod fair_semaphore;
 mod images;
 mod known_networks;
+mod mongo;
 pub mod objects;
-mod primary;
-pub mod probe;
-pub mod provider;
+pub mod oidc_discovery;
 mod recount;
-pub mod requests;
+pub mod request_origin;
 mod reservations;
 mod sessions;
-pub mod turns;
 mod undated;
 mod users;
 
@@ -31,100 +31,100 @@ use time::OffsetDateTime;
 pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
 pub use images::{
-    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Opened, Page, Postponed, Remaining, Row, Standing,
-    Unsettled,
+    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened, Postponement,
+    QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use reservations::{Accepted, Stepped};
+pub use reservations::{AcceptOutcome, StepOutcome};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, Stale, StepUnderWay,
-    Users,
+    Account, Deletion, DeletionDue, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,
+    ReserveOutcome, StaleEntries, StepUnderWay, Users,
 };
 
-use self::calls::{Calls, DEADLINE};
+use self::mongo::{DEADLINE, MongoClient};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ImageState, StepId},
 };
 
-/// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
+/// A failed call. The caller cannot know whether a write was applied, so it must be safe to repeat.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database answered with an error, or could not be reached.
-    #[error("{}", said(.0))]
+    /// The database returned an error, or could not be reached.
+    #[error("{}", describe(.0))]
     Database(#[source] mongodb::error::Error),
-    /// One of many updates was refused.
+    /// One of many updates was rejected.
     #[error("the database refused an update: {0}")]
     Update(String),
-    /// The database did not answer in time.
-    #[error("the database did not answer within {} s", DEADLINE.as_secs())]
+    /// The database did not respond in time.
+    #[error("the database did not respond within {} s", DEADLINE.as_secs())]
     DatabaseTimeout,
-    /// A document is not what this program writes.
+    /// A document deviates from those that this program writes.
     #[error("the document {id} in {collection} cannot be read: {field} is missing or malformed")]
     Corrupt {
-        /// Which collection.
+        /// The collection.
         collection: &'static str,
-        /// Which document.
+        /// The document.
         id: String,
-        /// Which field.
+        /// The field.
         field: &'static str,
     },
-    /// The object store answered with an error, or could not be reached.
+    /// The object store returned an error, or could not be reached.
     #[error("the object store failed ({operation}): {reason}")]
     Objects {
         /// The S3 operation.
         operation: &'static str,
-        /// Status and S3's error code, or the transport's words. Never a URL.
+        /// Status and S3's error code, or the text of the transport error. Never a URL.
         reason: String,
     },
-    /// The object store refuses this object, part or upload, and would refuse it again.
-    #[error("the object store refuses it for good ({operation}): {reason}")]
+    /// The object store rejects this object, part or upload, and would reject it again.
+    #[error("the object store rejected the request permanently ({operation}): {reason}")]
     ObjectRefused {
         /// The S3 operation.
         operation: &'static str,
         /// Status and S3's error code.
         reason: String,
     },
-    /// The object store does not have this call.
-    #[error("the object store has no such call ({operation}): {reason}")]
+    /// The object store does not support this operation.
+    #[error("the object store does not support {operation}: {reason}")]
     ObjectsUnsupported {
         /// The S3 operation.
         operation: &'static str,
         /// Status and S3's error code.
         reason: String,
     },
-    /// The object store refuses the credentials, the rights, the bucket or its encryption key.
-    #[error("the object store is not set up for it ({operation}): {reason}")]
+    /// The object store rejects the credentials, their permissions, the bucket or its encryption key.
+    #[error("the object store is misconfigured ({operation}): {reason}")]
     ObjectsMisconfigured {
         /// The S3 operation.
         operation: &'static str,
         /// Status and S3's error code.
         reason: String,
     },
-    /// Other requests changed the same records at the same time, more often than this one tried.
-    #[error("lost the race for {what} again and again")]
+    /// Other requests changed the same records concurrently, in every attempt.
+    #[error("concurrent changes of {what} in every attempt")]
     Contention {
         /// The kind of record.
         what: &'static str,
     },
-    /// The object store did not answer in time.
-    #[error("the object store did not answer in time ({operation})")]
+    /// The object store did not respond in time.
+    #[error("the object store did not respond in time ({operation})")]
     ObjectsTimeout {
         /// The S3 operation.
         operation: &'static str,
     },
-    /// The object store keeps what was deleted: versions under Object Lock or a policy without `s3:DeleteObjectVersion`, or
+    /// The object store retains deleted data: versions under Object Lock or a policy without `s3:DeleteObjectVersion`, or
     /// uploads that it cannot abort.
     #[error("the object store retains {objects} deleted objects, or versions of them")]
     ObjectsRemain {
         /// Objects and uploads.
         objects: u64,
     },
-    /// There are no credentials to sign with.
+    /// No credentials to sign with are available.
     #[error("no valid credentials for S3: {reason}")]
     Credentials {
         /// Message of the credential provider chain.
@@ -133,14 +133,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether every repeat of the same call fails in the same way, whatever an operator does meanwhile to credentials
-    /// and rights: what waits for it may be given up.
+    /// Returns whether every repeat of the same call fails in the same way, even if an operator changes credentials or
+    /// permissions meanwhile: waiting for it is pointless.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
     }
 
-    /// Whether the same call may succeed by itself after a while. What does not waits longer each time.
+    /// Returns whether the same call may succeed by itself after a while. Other calls are retried at growing intervals.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         let needs_operator =
@@ -152,33 +152,33 @@ impl StoreError {
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Accounts and what they hold.
+    /// Accounts and their counters.
     pub users: Users,
-    /// Who is signed in.
+    /// Sessions.
     pub sessions: Sessions,
     /// Images in every state.
     pub images: Images,
-    /// Where accounts were signed in to from.
+    /// Networks from which accounts were signed in to.
     pub known_networks: KnownNetworks,
-    calls: Calls,
+    mongo: MongoClient,
 }
 
 impl Store {
-    /// Connects, and writes nothing: the database may turn out to be another deployment's.
+    /// Connects without writing, because the database may belong to another deployment.
     ///
     /// # Errors
     /// When the database cannot be reached.
     pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
-        let calls = Calls::open(config).await?;
-        calls.settle().await?;
-        let (users, sessions, images) = (Users::new(&calls), Sessions::new(&calls), Images::new(&calls));
-        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&calls), calls })
+        let mongo = MongoClient::open(config).await?;
+        mongo.wait_for_primary().await?;
+        let (users, sessions, images) = (Users::new(&mongo), Sessions::new(&mongo), Images::new(&mongo));
+        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&mongo), mongo })
     }
 
-    /// Makes the indexes the program relies on.
+    /// Creates the indexes that the program relies on.
     ///
     /// # Errors
-    /// When an index cannot be made: their absence would break promises silently.
+    /// When an index cannot be created: without it, guarantees would break silently.
     pub async fn make_indexes(&self) -> Result<(), StoreError> {
         self.users.make_indexes().await?;
         self.sessions.make_indexes().await?;
@@ -186,12 +186,12 @@ impl Store {
         self.known_networks.make_indexes().await
     }
 
-    /// The database's clock: what the sweeper goes by, so that a server whose clock is wrong sweeps nothing early.
+    /// Returns the database's clock. The sweeper uses it, so that a server whose clock is wrong sweeps nothing early.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; it doubles as the readiness probe.
+    /// [`StoreError`] when the database does not respond; this call is also the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = self.calls.command(doc! { "hello": 1 }).await?;
+        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         let now = hello.get_datetime("localTime").ok().filter(|_| writable);
         now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {
@@ -202,16 +202,16 @@ impl Store {
     }
 }
 
-/// Images that came into a state.
-fn count_moved(to: ImageState, how_many: u64) {
-    Metrics::count(&METRICS.images, to.as_str(), how_many);
+/// Counts images that entered a state.
+fn count_transitions(to: ImageState, how_many: u64) {
+    Metrics::count(&METRICS.image_transitions, to.as_str(), how_many);
 }
 
-/// MongoDB's error code of a unique index.
+/// MongoDB's error code for a violated unique index.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// The driver's words without its dump of the topology.
-fn said(error: &mongodb::error::Error) -> String {
+/// Describes an error of the driver, without its dump of the topology.
+fn describe(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
         ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),
@@ -219,18 +219,18 @@ fn said(error: &mongodb::error::Error) -> String {
     }
 }
 
-/// Whether a unique index refused the write.
+/// Returns whether a unique index rejected the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == DUPLICATE_KEY)
 }
 
-/// Whether an index of this name exists with other options.
+/// Returns whether an index of this name exists with other options.
 fn is_other_index(error: &mongodb::error::Error) -> bool {
     // IndexOptionsConflict, IndexKeySpecsConflict.
     matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
 }
 
-/// The places in a bulk insertion that unique indexes refused; `None` when something else went wrong.
+/// Returns the positions in a bulk insertion that unique indexes rejected; `None` if there was another error.
 fn duplicates(error: &mongodb::error::Error) -> Option<Vec<usize>> {
     match &*error.kind {
         ErrorKind::InsertMany(failure) if failure.write_concern_error.is_none() => {
@@ -249,27 +249,27 @@ fn instant(at: DateTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.timestamp_millis()) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// What this program holds in memory fits.
+/// Cannot overflow: counts things in memory.
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Sizes fit: the largest that is accepted is far below 2^63.
+/// Cannot overflow: the largest accepted size is far below 2^63.
 fn integer(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Returns a whole number of either width: servers, `mongoimport` and `mongosh` choose one by the value.
+/// Returns a whole number of either width: servers, `mongoimport` and `mongosh` choose it by the value.
 fn whole_number(document: &Document, field: &str) -> Option<i64> {
     document.get_i64(field).ok().or_else(|| document.get_i32(field).ok().map(i64::from))
 }
 
-/// Returns the documents in an array; none where there is no array.
+/// Returns the documents in an array; no documents if there is no array.
 fn entries<'a>(document: &'a Document, field: &str) -> impl Iterator<Item = &'a Document> {
     document.get_array(field).map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document)
 }
 
-/// Returns a step as the value of `lastStep` in a filter: null also matches the absent field.
+/// Returns a step as the value of `lastStep` in a filter: null also matches an absent field.
 fn last_step(step: Option<StepId>) -> Bson {
     step.map_or(Bson::Null, |step| step.to_string().into())
 }

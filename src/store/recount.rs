@@ -1,9 +1,8 @@
-//! A user's counts computed anew from the images, and repaired when they drifted.
+//! Recomputes a user's counters from the images, and repairs them if they drifted.
 //!
-//! One snapshot transaction: user and images are read as of one moment, and the write fails when another write has changed the
-//! user since, so that no reservation, confirm or delete under way is lost or counted twice. What is counted is what the
-//! images' reservations say: an announced step that its image has taken is counted then and its entry goes, one that is not
-//! taken yet keeps its entry.
+//! One snapshot transaction: user and images are read as of one moment, and the write fails if the user has changed since, so
+//! that no concurrent reservation, confirm or delete is lost or counted twice. The images' reservations are counted: an
+//! announced step that its image has taken is counted and its entry removed; one that is not taken yet keeps its entry.
 
 use std::{collections::HashSet, fmt, time::Duration};
 
@@ -15,15 +14,15 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, commands::followed, count, datetime, entries, images, whole_number};
-use crate::model::{Books, ImageState, UserId};
+use super::{Store, StoreError, count, datetime, driver_events::instrument, entries, images, whole_number};
+use crate::model::{ImageState, UsageCounts, UserId};
 
-/// The longest one user may take, retries included: the server ends transactions after a minute.
+/// Deadline for one user, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
-/// An entry without an image may be of an upload that is being issued, when it is younger than this.
+/// Age up to which an entry without an image may belong to an upload that is being issued.
 const ISSUING: Duration = Duration::from_secs(10 * 60);
 
-/// A user's counts.
+/// A user's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Bytes of ready images and of reservations.
@@ -37,11 +36,11 @@ pub struct Counts {
 /// A correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repair {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// As they were.
+    /// The counters before.
     pub was: Counts,
-    /// As they are now.
+    /// The counters now.
     pub is: Counts,
 }
 
@@ -54,14 +53,14 @@ impl fmt::Display for Repair {
 }
 
 impl Store {
-    /// Counts anew, and repairs what drifted. `None` when nothing did, or there is no such user.
+    /// Recomputes the counters, and repairs them. Returns `None` if they were right, or the user does not exist.
     ///
     /// # Errors
-    /// [`StoreError`], also for a user who is so busy that no moment was found; safe to repeat.
+    /// [`StoreError`], also if concurrent changes made every attempt fail; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
-        let context = (self.calls.database().clone(), user, now);
+        let context = (self.mongo.database().clone(), user, now);
         let transaction = async {
-            let mut session = self.calls.database().client().start_session().await?;
+            let mut session = self.mongo.database().client().start_session().await?;
             let transaction = session.start_transaction().read_concern(ReadConcern::snapshot());
             transaction
                 .and_run(context, |session, (database, user, now)| {
@@ -69,7 +68,7 @@ impl Store {
                 })
                 .await
         };
-        let (done, _) = tokio::time::timeout(DEADLINE, followed(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let (done, _) = tokio::time::timeout(DEADLINE, instrument(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
 }
@@ -99,7 +98,7 @@ async fn repair(
     books += reserved.books;
     let entries = still_opening(&images, user, &opening, now, session).await?;
     let settling = not_taken(&images, user, &steps, session).await?;
-    // What was a hold of the former version counts until its image has a reservation.
+    // A hold of the former version counts until its image has a reservation.
     let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
     let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
     let former: Vec<_> = reserved.former.into_iter().filter(is_held).collect();
@@ -125,21 +124,25 @@ async fn repair(
     Ok(Some(Repair { user, was, is }))
 }
 
-/// Ready images that count with their own bytes and nothing else.
-async fn count_ready(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Books> {
+/// Counts ready images that have no reservation, so count with their own bytes.
+async fn count_ready(
+    images: &Collection<Document>,
+    user: UserId,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<UsageCounts> {
     let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
-    // A damaged size counts as nothing: `$add` fails as a whole over one text.
+    // A damaged size counts as nothing: a single non-numeric value would make the whole `$add` fail.
     let whole = |field: &str| doc! { "$convert": { "input": field, "to": "long", "onError": 0_i64, "onNull": 0_i64 } };
     let bytes = doc! { "$add": [whole("$size"), whole("$preview.size")] };
     let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();
-    Ok(Books { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
+    Ok(UsageCounts { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
 }
 
-/// Images that carry a reservation, and pending ones that the former version counts.
+/// Images with a reservation, and pending ones that the former version counts.
 struct Reserved {
-    books: Books,
+    books: UsageCounts,
     former: Vec<Document>,
 }
 
@@ -147,10 +150,10 @@ impl Reserved {
     async fn read(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Self> {
         let states: Vec<_> = ImageState::ALL.map(ImageState::as_str).to_vec();
         let counted = [doc! { "reservation": { "$exists": true } }, doc! { "state": ImageState::Pending.as_str() }];
-        // The states are named for the index.
+        // The states are listed so that the query can use the index.
         let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted };
         let mut found = images.find(filter).session(&mut *session).await?;
-        let mut reserved = Self { books: Books::default(), former: Vec::new() };
+        let mut reserved = Self { books: UsageCounts::default(), former: Vec::new() };
         while let Some(image) = found.next(&mut *session).await.transpose()? {
             if image.contains_key("reservation") {
                 reserved.books += booked(&image);
@@ -162,19 +165,19 @@ impl Reserved {
     }
 }
 
-/// The image's share; of an image that cannot be read, what its reservation says.
-fn booked(image: &Document) -> Books {
+/// Returns the image's share of the counters; for an unreadable image, that of its reservation.
+fn booked(image: &Document) -> UsageCounts {
     images::read(image.clone()).map_or_else(
-        |_| Books {
+        |_| UsageCounts {
             bytes: image.get_document("reservation").map_or(0, |reservation| number(reservation, "bytes")),
             images: 0,
             pending: (text(image, "state") == ImageState::Pending.as_str()).into(),
         },
-        |image| image.booked(),
+        |image| image.usage_counts(),
     )
 }
 
-/// Entries of uploads that are being opened at this moment: young, and without an image.
+/// Returns entries of uploads that are being opened: recent, and without an image.
 async fn still_opening(
     images: &Collection<Document>,
     user: UserId,
@@ -189,7 +192,7 @@ async fn still_opening(
     Ok(opening.iter().filter(is_kept).cloned().collect())
 }
 
-/// Steps that are announced and that their images have not taken.
+/// Returns steps that are announced and that their images have not taken.
 async fn not_taken(
     images: &Collection<Document>,
     user: UserId,
@@ -200,8 +203,8 @@ async fn not_taken(
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
-/// The former version's holds: one for each of its pending images, and those of uploads that it may be opening; in their
-/// order, new ones last.
+/// Returns the holds of the former version: one for each of its pending images, and those of uploads that it may be opening; in
+/// their order, new ones last.
 async fn recount_holds(
     images: &Collection<Document>,
     (user, held, open): (UserId, &[Document], &[Document]),
@@ -226,7 +229,7 @@ async fn recount_holds(
     Ok(holds)
 }
 
-/// Returns the texts that the entries' images have in `field`.
+/// Returns the values of the text `field` in the entries' images.
 async fn values_of_images(
     images: &Collection<Document>,
     (user, entries): (UserId, &[Document]),
@@ -253,7 +256,7 @@ fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }
 
-/// Returns a number; one that is missing counts as nothing.
+/// Returns a number; a missing one counts as zero.
 fn number(document: &Document, field: &str) -> i64 {
     whole_number(document, field).unwrap_or(0)
 }

@@ -1,4 +1,5 @@
-//! Steps of reservations: an image and its owner's counters change together, or not at all, though no write spans both.
+//! Steps of reservations: an image and its owner's counters change together or not at all, although no write spans both
+//! documents.
 //!
 //! 1. An entry in the user's `settling` announces the step: its image, an id of its own and what it adds to the counters. The
 //!    entry is refused while another step of the same image is announced.
@@ -6,110 +7,121 @@
 //!    its `lastStep`.
 //! 3. One update of the user removes the entry and adds to the counters, or nothing where the image did not change.
 //!
-//! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish that
-//! ([`Store::finish_steps`]): where `lastStep` is still what the entry says was read, it becomes another, so that the second
-//! update finds another image than was read, however late it arrives; else `lastStep` tells whether the step was taken. Nobody
-//! takes a further step of the image until the entry is gone. The third update adds what the entry says only if it removes the
-//! entry. So each step is counted once.
+//! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
+//! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the
+//! second update no longer matches, however late it arrives; otherwise `lastStep` shows whether the step was taken. No further
+//! step of the image begins until the entry is removed. The third update adds the amounts of the entry only if it removes the
+//! entry, so each step is counted once.
 
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, count_moved, datetime, integer, last_step,
-    users::{Announced, StepUnderWay},
+    Store, StoreError, count_transitions, datetime, integer, last_step,
+    users::{AnnounceOutcome, StepUnderWay},
 };
-use crate::model::{Image, ImageId, ImageState, Reservation, Settlement, StepId, UserId, Verified};
+use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
-/// What came of steps.
+/// The outcome of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stepped {
-    /// These images took theirs; the others were not as they were read.
-    Taken(Vec<ImageId>),
-    /// Nothing is changed: other steps of these images are under way, or were left by a server that died, or the former
-    /// version's holds count them.
-    InTheWay,
+pub enum StepOutcome {
+    /// These images took their steps; the others had changed since they were read.
+    Applied(Vec<ImageId>),
+    /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or holds of the
+    /// former version count them.
+    Conflict,
 }
 
-/// Outcome of [`Store::accept`].
+/// The outcome of [`Store::accept`].
 #[derive(Debug)]
-pub enum Accepted {
+pub enum AcceptOutcome {
     /// The image is ready.
     Ready(Box<Image>),
-    /// The image was not as it was read.
+    /// The image had changed since it was read.
     Changed,
-    /// Nothing is changed: another step of the image is under way.
-    InTheWay,
+    /// Nothing has changed: another step of the image is in progress.
+    Conflict,
 }
 
 impl Store {
-    /// `pending → ready` with what was verified, and the end of the image's reservation, which `settlement` is.
+    /// Makes the transition `pending → ready` with the verified properties, as the step `change`, which ends the image's
+    /// reservation.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
-    pub async fn accept(&self, image: &Image, verified: &Verified, settlement: &Settlement) -> Result<Accepted, StoreError> {
-        let steps = [under_way(settlement)];
-        let announced = self.users.announce(image.user, steps.iter().zip([settlement])).await?;
-        if announced == Announced::InTheWay {
-            return Ok(Accepted::InTheWay);
+    pub async fn accept(
+        &self,
+        image: &Image,
+        verified: &Verified,
+        change: &ReservationStep,
+    ) -> Result<AcceptOutcome, StoreError> {
+        let steps = [announced_step(change)];
+        let announced = self.users.announce_steps(image.user, steps.iter().zip([change])).await?;
+        if announced == AnnounceOutcome::Conflict {
+            return Ok(AcceptOutcome::Conflict);
         }
         let [StepUnderWay { step, .. }] = steps;
-        let ready = self.images.mark_owned_ready_by_step(image, verified, as_read(image.user, settlement), step).await?;
+        let ready = self.images.mark_owned_ready_by_step(image, verified, as_read(image.user, change), step).await?;
         let taken = match &ready {
             Some(_) => vec![step],
             None => self.images.decide_steps(image.user, &steps).await?,
         };
-        if announced == Announced::Yes {
+        if announced == AnnounceOutcome::Announced {
             self.users.close_steps(image.user, &steps, &taken).await?;
         }
-        Ok(ready.map_or(Accepted::Changed, |ready| Accepted::Ready(Box::new(ready))))
+        Ok(ready.map_or(AcceptOutcome::Changed, |ready| AcceptOutcome::Ready(Box::new(ready))))
     }
 
-    /// Applies settlements of one user's images.
+    /// Applies steps of one user's images.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
-    pub async fn settle(&self, user: UserId, settlements: &[Settlement]) -> Result<Stepped, StoreError> {
-        self.step(user, settlements, |settlement| reserved(settlement.after)).await
+    pub async fn apply_steps(&self, user: UserId, changes: &[ReservationStep]) -> Result<StepOutcome, StoreError> {
+        self.take_steps(user, changes, |change| reservation_update(change.after)).await
     }
 
-    /// Raises what a pending upload has reserved, as `growth` says.
+    /// Raises the reservation of a pending upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
-    pub async fn grow(&self, user: UserId, growth: &Settlement) -> Result<Stepped, StoreError> {
-        let step = self.step(user, std::slice::from_ref(growth), |growth| {
-            let (mut set, unset) = reserved(growth.after);
+    pub async fn grow_reservation(&self, user: UserId, growth: &ReservationStep) -> Result<StepOutcome, StoreError> {
+        let step = self.take_steps(user, std::slice::from_ref(growth), |growth| {
+            let (mut set, unset) = reservation_update(growth.after);
             set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
             (set, unset)
         });
         step.await
     }
 
-    /// `ready → deleting` for one user's images, with what becomes of their bytes.
+    /// Makes the transition `ready → deleting` for one user's images, and releases or keeps their bytes.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
-    pub async fn delete_ready(&self, user: UserId, deletions: &[Settlement], now: OffsetDateTime) -> Result<Stepped, StoreError> {
-        let stepped = self.step(user, deletions, |deletion| {
-            let (mut set, mut unset) = reserved(deletion.after);
+    /// [`StoreError`]; the caller must then read whether it happened.
+    pub async fn delete_ready(
+        &self,
+        user: UserId,
+        deletions: &[ReservationStep],
+        now: OffsetDateTime,
+    ) -> Result<StepOutcome, StoreError> {
+        let stepped = self.take_steps(user, deletions, |deletion| {
+            let (mut set, mut unset) = reservation_update(deletion.after);
             set.extend(doc! { "state": ImageState::Deleting.as_str(), "due": datetime(now) });
             unset.extend(doc! { "live": "", "idemKey": "", "idemHash": "" });
             (set, unset)
         });
         let stepped = stepped.await?;
-        if let Stepped::Taken(images) = &stepped {
-            count_moved(ImageState::Deleting, images.len() as u64);
+        if let StepOutcome::Applied(images) = &stepped {
+            count_transitions(ImageState::Deleting, images.len() as u64);
         }
         Ok(stepped)
     }
 
-    /// Converts the former version's holds of images into reservations. `false` when one of the holds was gone, and nothing is
-    /// changed.
+    /// Converts holds of the former version into reservations. Returns `false`, and changes nothing, if one of the holds no
+    /// longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; what is begun is finished as any step.
-    pub async fn convert_former_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
+    /// [`StoreError`]; a conversion that has begun is finished like any step.
+    pub async fn convert_legacy_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
         // The former version takes no steps.
         let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
             image: *image,
@@ -125,7 +137,7 @@ impl Store {
         Ok(announced)
     }
 
-    /// Finishes steps that are announced, whoever began them: those that their images took are counted, the others can no
+    /// Finishes announced steps, also those of other servers: those that their images took are counted, and the others can no
     /// longer be taken.
     ///
     /// # Errors
@@ -135,67 +147,67 @@ impl Store {
         self.users.close_steps(user, steps, &taken).await
     }
 
-    async fn step(
+    async fn take_steps(
         &self,
         user: UserId,
-        settlements: &[Settlement],
-        change: impl Fn(&Settlement) -> (Document, Document),
-    ) -> Result<Stepped, StoreError> {
-        if settlements.is_empty() {
-            return Ok(Stepped::Taken(Vec::new()));
+        changes: &[ReservationStep],
+        update_of: impl Fn(&ReservationStep) -> (Document, Document),
+    ) -> Result<StepOutcome, StoreError> {
+        if changes.is_empty() {
+            return Ok(StepOutcome::Applied(Vec::new()));
         }
-        let steps: Vec<_> = settlements.iter().map(under_way).collect();
-        let announced = self.users.announce(user, steps.iter().zip(settlements)).await?;
-        if announced == Announced::InTheWay {
-            return Ok(Stepped::InTheWay);
+        let steps: Vec<_> = changes.iter().map(announced_step).collect();
+        let announced = self.users.announce_steps(user, steps.iter().zip(changes)).await?;
+        if announced == AnnounceOutcome::Conflict {
+            return Ok(StepOutcome::Conflict);
         }
-        let updates = steps.iter().zip(settlements).map(|(step, settlement)| {
-            let (mut set, unset) = change(settlement);
+        let updates = steps.iter().zip(changes).map(|(step, change)| {
+            let (mut set, unset) = update_of(change);
             set.insert("lastStep", step.step.to_string());
             let mut update = doc! { "$set": set };
             if !unset.is_empty() {
                 update.insert("$unset", unset);
             }
-            (as_read(user, settlement), update)
+            (as_read(user, change), update)
         });
         let taken = match self.images.update_all(updates).await? {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
         };
-        // Tombstones outlive their owner's account: nothing counts them then.
-        if announced == Announced::Yes {
+        // A tombstone outlives its owner's account; then no counters exist.
+        if announced == AnnounceOutcome::Announced {
             self.users.close_steps(user, &steps, &taken).await?;
         }
-        Ok(Stepped::Taken(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
+        Ok(StepOutcome::Applied(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
     }
 }
 
-fn under_way(settlement: &Settlement) -> StepUnderWay {
-    StepUnderWay { image: settlement.image, step: StepId::new(), before: settlement.last_step, hold: None }
+fn announced_step(change: &ReservationStep) -> StepUnderWay {
+    StepUnderWay { image: change.image, step: StepId::new(), before: change.last_step, hold: None }
 }
 
-/// The image as it was read.
-fn as_read(user: UserId, settlement: &Settlement) -> Document {
+/// Returns a filter for the image as it was read.
+fn as_read(user: UserId, change: &ReservationStep) -> Document {
     let mut filter = doc! {
-        "_id": settlement.image.to_string(),
+        "_id": change.image.to_string(),
         "user": user.to_string(),
-        "state": settlement.state.as_str(),
-        "lastStep": last_step(settlement.last_step),
+        "state": change.state.as_str(),
+        "lastStep": last_step(change.last_step),
     };
-    match settlement.before {
-        Some(Reservation { bytes, place, .. }) => {
-            filter.extend(doc! { "reservation.bytes": integer(bytes), "reservation.place": place.as_str() });
+    match change.before {
+        Some(Reservation { bytes, counter, .. }) => {
+            filter.extend(doc! { "reservation.bytes": integer(bytes), "reservation.place": counter.as_str() });
         }
         None => drop(filter.insert("reservation", doc! { "$exists": false })),
     }
     filter
 }
 
-/// What is to be set and unset.
-fn reserved(reservation: Option<Reservation>) -> (Document, Document) {
+/// Returns the fields to set and to unset.
+fn reservation_update(reservation: Option<Reservation>) -> (Document, Document) {
     match reservation {
-        Some(Reservation { bytes, place, due }) => {
-            let value = doc! { "bytes": integer(bytes), "place": place.as_str(), "due": datetime(due) };
+        Some(Reservation { bytes, counter, due }) => {
+            let value = doc! { "bytes": integer(bytes), "place": counter.as_str(), "due": datetime(due) };
             (doc! { "reservation": value }, Document::new())
         }
         None => (Document::new(), doc! { "reservation": "" }),

@@ -55,12 +55,12 @@ impl Store {
         index: Option<&str>,
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
-        let records = self.calls.database().collection::<Document>(collection);
+        let records = self.mongo.database().collection::<Document>(collection);
         let update = records.update_many(filter, doc! { "$set": { "due": datetime(now) } });
         let update = match index {
             Some(name) => update.hint(Hint::Name(name.to_owned())),
             None => update,
         };
-        Ok(self.calls.run(async { update.await }).await?.modified_count)
+        Ok(self.mongo.run(async { update.await }).await?.modified_count)
     }
 }

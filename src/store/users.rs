@@ -1,17 +1,18 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}],
-//! settling: [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
-//! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
+//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling: [{image, step,
+//! before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. A local account has emailKey and
+//! passwordHash, one of an identity provider has identity; each is unique by a partial index, so that neither kind can be
+//! mistaken for the other.
 //!
-//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` and `settling` count their
-//! uploads, `former_holds` takes over how the former version counted them, `deletion` ends accounts.
+//! This file inserts and finds accounts; `passwords` changes their passwords, `quota` and `reservation_steps` count their
+//! uploads, `legacy_holds` converts the counts of the former version, `deletion` ends accounts.
 
 mod deletion;
-mod former_holds;
 mod identities;
+mod legacy_holds;
 mod passwords;
 mod quota;
-mod settling;
+mod reservation_steps;
 
 use std::sync::Arc;
 
@@ -24,37 +25,38 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub(super) use self::settling::Announced;
-use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
+pub(super) use self::reservation_steps::AnnounceOutcome;
+use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc};
 pub use self::{
     deletion::{Deletion, DeletionDue},
-    former_holds::{FormerHold, FormerHolds},
+    identities::ProviderIdentity,
+    legacy_holds::{LegacyHold, LegacyHolds},
     passwords::{NewPassword, PasswordState},
-    quota::{Reserved, Room, Stale},
-    settling::StepUnderWay,
+    quota::{QuotaLimits, ReserveOutcome, StaleEntries},
+    reservation_steps::StepUnderWay,
 };
-use super::{Calls, StoreError, datetime, instant, is_duplicate, is_other_index};
+use super::{MongoClient, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
 pub struct Users {
     collection: Collection<UserDoc>,
-    calls: Calls,
-    inserted: Arc<quota::Inserted>,
+    mongo: MongoClient,
+    inserted: Arc<quota::InsertedUploads>,
 }
 
-/// A user with what proves a password.
+/// An account, with its password hash.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// The user.
     pub user: User,
-    /// PHC string; an identity provider's user has no password here.
+    /// PHC string; `None` for a user of an identity provider.
     pub password_hash: Option<SecretString>,
-    /// Which sessions the password lets live.
+    /// The password's version, which determines the valid sessions.
     pub password: PasswordState,
-    /// Issuer and subject of an identity provider's user.
-    pub identity: Option<(String, String)>,
+    /// Identity of a user of an identity provider.
+    pub identity: Option<ProviderIdentity>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,7 +75,7 @@ struct UserDoc {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     password_changed_at: Option<DateTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    kept_session: Option<KeptDoc>,
+    kept_session: Option<KeptSessionDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityDoc>,
     created_at: DateTime,
@@ -83,7 +85,7 @@ struct UserDoc {
     pending: i64,
     #[serde(default)]
     opening: Vec<Document>,
-    /// Always empty in what this version writes; the former version cannot read a record without it.
+    /// Always empty in records of this version; the former version cannot read a record without it.
     holds: Vec<Document>,
 }
 
@@ -115,22 +117,22 @@ impl UserDoc {
             created_at: instant(self.created_at),
         };
         let password = PasswordState::read(self.password_version, self.password_changed_at, self.kept_session.as_ref());
-        let identity = self.identity.map(|identity| (identity.issuer, identity.subject));
+        let identity = self.identity.map(IdentityDoc::into_identity);
         Ok(Account { identity, user, password_hash: self.password_hash.map(SecretString::from), password })
     }
 }
 
 impl Users {
-    pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("users"), calls: calls.clone(), inserted: Arc::default() }
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("users"), mongo: mongo.clone(), inserted: Arc::default() }
     }
 
-    /// How many accounts there are, about: the database's own figure, which costs nothing.
+    /// Returns the approximate number of accounts, which the database maintains.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn estimated_count(&self) -> Result<u64, StoreError> {
-        self.calls.read(|| async { self.collection.estimated_document_count().await }).await
+        self.mongo.read(|| async { self.collection.estimated_document_count().await }).await
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -152,20 +154,20 @@ impl Users {
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        match self.calls.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
-            // Before identity providers, every user had an emailKey and the index knew none without.
+        match self.mongo.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
+            // Before identity providers were supported, every user had an emailKey, and the index was not partial.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
-                self.calls.run(async { self.collection.drop_index("emailKey").await }).await?;
-                self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+                self.mongo.run(async { self.collection.drop_index("emailKey").await }).await?;
+                self.mongo.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
             }
             made => made.map(drop),
         }
     }
 
-    /// Adds an account. `None` when the email belongs to one already: the unique index decides.
+    /// Inserts an account. Returns `None` if the email belongs to an account already; the unique index decides.
     ///
     /// # Errors
-    /// [`StoreError`]; an account may have been made whose answer was lost, and a repeat then answers `None`.
+    /// [`StoreError`]; the account may have been created although the response was lost, and a repeat then returns `None`.
     pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<Account>, StoreError> {
         let id = UserId::new();
         let document = UserDoc {
@@ -184,14 +186,14 @@ impl Users {
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match self.calls.run(async { self.collection.insert_one(document).await }).await {
+        match self.mongo.run(async { self.collection.insert_one(document).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The account of an email.
+    /// Returns the account of an email.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,7 +201,7 @@ impl Users {
         self.find_one(doc! { "emailKey": email.key() }).await
     }
 
-    /// The account of an id.
+    /// Returns the account of an id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -208,25 +210,25 @@ impl Users {
     }
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
-        // Holds may be many, and no reader of an account wants them.
+        // Excludes holds, which may be many and which no reader of an account needs.
         let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
-        self.calls
+        self.mongo
             .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
     }
 
-    /// The ids of records in their order, after `after`: those that are no user's as they are written. The last page is empty.
+    /// Returns the ids of records in their order, after `after`; as errors those that are not user ids. The last page is empty.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn ids(&self, after: Option<&str>, limit: u32) -> Result<Vec<Result<UserId, String>>, StoreError> {
-        // A comparison is among texts alone.
+        // Comparisons match only values of the same type.
         let filter = doc! { "_id": after.map_or_else(|| doc! { "$gte": "" }, |after| doc! { "$gt": after }) };
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
-            .calls
+            .mongo
             .read(|| async {
                 use futures_util::TryStreamExt;
                 let find = ids.find(filter.clone()).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
@@ -240,12 +242,12 @@ impl Users {
         Ok(found.iter().map(id).collect())
     }
 
-    /// How many records have an id that is no text.
+    /// Returns the number of records whose id is not a text.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn count_nameless(&self) -> Result<u64, StoreError> {
         let filter = doc! { "_id": { "$not": { "$type": "string" } } };
-        self.calls.read(|| async { self.collection.count_documents(filter.clone()).await }).await
+        self.mongo.read(|| async { self.collection.count_documents(filter.clone()).await }).await
     }
 }

@@ -1,42 +1,42 @@
-//! The caller's place in a trace, as W3C Trace Context says it (<https://www.w3.org/TR/trace-context/>): read here, and
-//! believed only when every byte is as the standard wants it.
+//! Parses W3C Trace Context (<https://www.w3.org/TR/trace-context/>); a header that deviates from the standard in any byte is
+//! ignored.
 
-/// The headers, in lower case.
+/// Header with the trace and span ids, in lower case.
 pub const TRACEPARENT: &str = "traceparent";
-/// State of each tracing system on the way (`tracestate`).
+/// Header with the state of each tracing system on the way.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The longest `tracestate` that is continued, and the members of it: the least that the standard asks for, and the most.
-const STATE_BYTES: usize = 512;
-const STATE_MEMBERS: usize = 32;
+/// Bounds of a continued `tracestate`: bytes, the least that the standard requires, and members, the most that it permits.
+const MAX_STATE_BYTES: usize = 512;
+const MAX_STATE_MEMBERS: usize = 32;
 
-/// The span of the caller that a request belongs to.
+/// The caller's span that a request belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// Never zero.
     pub trace_id: u128,
     /// The caller's span; never zero.
     pub span_id: u64,
-    /// Whether the caller keeps its spans.
+    /// Whether the caller records its spans.
     pub sampled: bool,
-    /// `tracestate`, its lines joined and cut to what is continued.
+    /// `tracestate`, with its lines joined and truncated to the bounds.
     pub state: String,
 }
 
 impl TraceContext {
-    /// From the lines of both headers. `None` when there is no `traceparent`, more than one, or one that is not valid: then
-    /// a trace begins here, and `tracestate` means nothing.
-    pub fn of<'a>(mut parents: impl Iterator<Item = &'a [u8]>, states: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    /// Parses the lines of both headers. `None` without a `traceparent`, with several, or with an invalid one: then a new trace
+    /// begins, and `tracestate` is ignored.
+    pub fn parse<'a>(mut parents: impl Iterator<Item = &'a [u8]>, states: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
-        let (trace_id, span_id, sampled) = parent_of(parent)?;
-        Some(Self { trace_id, span_id, sampled, state: state_of(states) })
+        let (trace_id, span_id, sampled) = parse_traceparent(parent)?;
+        Some(Self { trace_id, span_id, sampled, state: join_tracestate(states) })
     }
 }
 
-/// Section 3.2: `version-trace-parent-flags`. Later versions may add to the end, after another dash.
-fn parent_of(text: &[u8]) -> Option<(u128, u64, bool)> {
+/// Parses `traceparent` (section 3.2): `version-trace-parent-flags`. Later versions may append fields after another dash.
+fn parse_traceparent(text: &[u8]) -> Option<(u128, u64, bool)> {
     let (fields, rest) = text.split_at_checked(55)?;
-    let field = |from: usize, to: usize| hexadecimal(&fields[from..to]);
+    let field = |from: usize, to: usize| parse_hex(&fields[from..to]);
     let dashes = [2, 35, 52].into_iter().all(|at| fields[at] == b'-');
     let version = field(0, 2).filter(|version| *version != 0xff)?;
     let complete = rest.is_empty() || (version > 0 && rest[0] == b'-');
@@ -46,18 +46,18 @@ fn parent_of(text: &[u8]) -> Option<(u128, u64, bool)> {
     (dashes && complete).then_some((trace_id, u64::try_from(span_id).ok()?, flags & 1 == 1))
 }
 
-/// Lower case only, as the standard has it.
-fn hexadecimal(digits: &[u8]) -> Option<u128> {
+/// Parses lower-case hexadecimal digits; the standard forbids upper case.
+fn parse_hex(digits: &[u8]) -> Option<u128> {
     let lower = digits.iter().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(digit));
     u128::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| lower)?, 16).ok()
 }
 
-/// Section 3.3: members of all lines in their order, the newest first; whole ones are left out at the end.
-fn state_of<'a>(lines: impl Iterator<Item = &'a [u8]>) -> String {
+/// Joins `tracestate` (section 3.3): members of all lines in order, the newest first; whole members are dropped at the end.
+fn join_tracestate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> String {
     let mut state = String::new();
     let members = lines.filter_map(|line| std::str::from_utf8(line).ok()).flat_map(|line| line.split(','));
-    for member in members.map(str::trim).filter(|member| !member.is_empty()).take(STATE_MEMBERS) {
-        if state.len() + 1 + member.len() > STATE_BYTES {
+    for member in members.map(str::trim).filter(|member| !member.is_empty()).take(MAX_STATE_MEMBERS) {
+        if state.len() + 1 + member.len() > MAX_STATE_BYTES {
             break;
         }
         if !state.is_empty() {
@@ -76,7 +76,7 @@ mod tests {
     const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn read(parents: &[&str], states: &[&str]) -> Option<TraceContext> {
-        TraceContext::of(parents.iter().map(|line| line.as_bytes()), states.iter().map(|line| line.as_bytes()))
+        TraceContext::parse(parents.iter().map(|line| line.as_bytes()), states.iter().map(|line| line.as_bytes()))
     }
 
     #[test]
@@ -86,14 +86,14 @@ mod tests {
         assert_eq!((context.span_id, context.sampled), (0xb7ad_6b71_6920_3331, true));
         assert_eq!(context.state, "a=1,b=2,c=3");
         assert!(!read(&[&VALID.replace("-01", "-00")], &[]).unwrap().sampled);
-        // Other flags are kept for later levels of the standard, and a later version may say more.
+        // Other flags are reserved by the standard, and a later version may append fields.
         assert!(read(&[&VALID.replace("-01", "-03")], &[]).unwrap().sampled);
         let later = VALID.replacen("00", "cc", 1);
         assert!(read(&[&later], &[]).is_some() && read(&[&format!("{later}-what-the-future-brings")], &[]).is_some());
     }
 
     #[test]
-    fn an_invalid_parent_is_none() {
+    fn invalid_parents_are_ignored() {
         let zeros = |n| "0".repeat(n);
         for invalid in [
             String::new(),

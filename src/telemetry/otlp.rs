@@ -1,7 +1,7 @@
-//! Spans on their way to an OpenTelemetry collector (OTLP over HTTP, protobuf). The environment is read by OpenTelemetry's
-//! own names; nothing is sent unless an endpoint is named. The settings (`config`) refuse what is not spoken here.
+//! Exports spans to an OpenTelemetry collector (OTLP over HTTP, protobuf). OpenTelemetry's own environment variables apply;
+//! nothing is sent unless an endpoint is set. `config` rejects settings that are not supported here.
 //!
-//! A request never waits for this: a span is put into a bounded queue or, when that is full, counted and forgotten.
+//! A request never waits for the export: its span is put into a bounded queue or, when that is full, counted and dropped.
 
 use std::{
     env,
@@ -40,64 +40,69 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::context::TraceContext;
 use crate::metrics::{METRICS, Metrics};
 
-/// Spans that may wait, when `OTEL_BSP_MAX_QUEUE_SIZE` does not say: OpenTelemetry's own figure.
-const QUEUE: usize = 2048;
-/// How long an export may take, when `OTEL_EXPORTER_OTLP_TIMEOUT` does not say: OpenTelemetry's own figure.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the process waits at its end for what is still to be sent.
-const FLUSH: Duration = Duration::from_secs(3);
-/// The longest answer of a collector that is read.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Default of `OTEL_BSP_MAX_QUEUE_SIZE` in spans, as OpenTelemetry defines it.
+const DEFAULT_QUEUE_SPANS: usize = 2048;
+/// Default of `OTEL_EXPORTER_OTLP_TIMEOUT`, as OpenTelemetry defines it.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the process waits at its end for queued spans to be sent.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+/// The longest response of a collector that is read, in bytes.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-fn set(name: &str) -> Option<String> {
+fn env_var(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// The setting for traces, else that for all signals.
-fn of_traces(name: &str) -> Option<String> {
-    set(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| set(&format!("OTEL_EXPORTER_OTLP_{name}")))
+/// Returns the setting for traces, else the one for all signals.
+fn trace_setting(name: &str) -> Option<String> {
+    env_var(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| env_var(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }
 
-/// Returns the source of spans, if the environment names a collector.
+/// Returns the tracer, if the environment names a collector.
 ///
 /// # Errors
-/// Describes a problem of the environment, without its values.
+/// The problem of the environment, without the values.
 pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
-    let Some(endpoint) = of_traces("ENDPOINT") else { return Ok(None) };
-    let is = |name: &str, value: &str| set(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+    let Some(endpoint) = trace_setting("ENDPOINT") else { return Ok(None) };
+    let is = |name: &str, value: &str| env_var(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
     }
     let runtime = Handle::try_current().map_err(|error| error.to_string())?;
-    let timeout = of_traces("TIMEOUT").and_then(|ms| ms.parse().ok()).map_or(TIMEOUT, Duration::from_millis);
+    let timeout = trace_setting("TIMEOUT").and_then(|ms| ms.parse().ok()).map_or(DEFAULT_TIMEOUT, Duration::from_millis);
     let builder = Otlp::builder().with_http().with_protocol(Protocol::HttpBinary);
     let builder = if endpoint.starts_with("https:") {
         let tls = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots();
         let tls = tls.map_err(|_| "the system's certificates cannot be read".to_owned())?;
-        builder.with_http_client(Post::with(tls.https_only().enable_http1().build(), runtime, timeout))
+        builder.with_http_client(ExportClient::with(tls.https_only().enable_http1().build(), runtime, timeout))
     } else {
-        // No certificates are needed, and an image may have none.
-        builder.with_http_client(Post::with(HttpConnector::new(), runtime, timeout))
+        // A plain connection needs no certificates, and a container image may have none.
+        builder.with_http_client(ExportClient::with(HttpConnector::new(), runtime, timeout))
     };
-    // Its words hold the endpoint, which may hold a password.
+    // The error text contains the endpoint, which may contain a password.
     let exporter =
         builder.build().map_err(|_| "OTEL_EXPORTER_OTLP_ENDPOINT or another of its settings is not valid".to_owned())?;
 
-    let most = set("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|most| most.parse().ok()).filter(|most| *most > 0).unwrap_or(QUEUE);
+    let max_queue = env_var("OTEL_BSP_MAX_QUEUE_SIZE")
+        .and_then(|size| size.parse().ok())
+        .filter(|size| *size > 0)
+        .unwrap_or(DEFAULT_QUEUE_SPANS);
     let waiting = Arc::new(AtomicUsize::new(0));
-    let exporter = Counted { inner: exporter, waiting: waiting.clone(), failing: AtomicBool::new(false) };
-    let batches = BatchConfigBuilder::default().with_max_queue_size(most).build();
+    let exporter = MeteredExporter { inner: exporter, waiting: waiting.clone(), failing: AtomicBool::new(false) };
+    let batches = BatchConfigBuilder::default().with_max_queue_size(max_queue).build();
     let inner = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-    let provider =
-        SdkTracerProvider::builder().with_resource(resource()).with_span_processor(Bounded { inner, waiting, most }).build();
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource())
+        .with_span_processor(BoundedQueue { inner, waiting, max_queue })
+        .build();
     let tracer = provider.tracer("valet");
     let _ = PROVIDER.set(provider);
     Ok(Some(tracer))
 }
 
-/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, else this program's own name.
+/// Returns the resource: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, else this program's own name.
 fn resource() -> Resource {
     let detected = Resource::builder().build();
     let named = detected.get(&Key::new("service.name")).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
@@ -110,7 +115,7 @@ fn resource() -> Resource {
 pub(super) fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
     if let Some(TraceContext { trace_id, span_id, sampled, state }) = caller {
         let flags = TraceFlags::default().with_sampled(*sampled);
-        // A malformed tracestate is dropped; the trace is continued.
+        // A malformed tracestate is dropped; the trace continues.
         let state = state.parse().unwrap_or_default();
         let (trace, parent) = (TraceId::from(*trace_id), SpanId::from(*span_id));
         let caller = SpanContext::new(trace, parent, flags, true, state);
@@ -122,23 +127,23 @@ pub(super) fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Optio
     context.is_valid().then_some(ids)
 }
 
-/// Sends what waits, for as long as [`FLUSH`].
+/// Sends the queued spans, for at most [`FLUSH_DEADLINE`].
 pub(super) async fn stop() {
     if let Some(provider) = PROVIDER.get() {
-        let _ = tokio::task::spawn_blocking(|| provider.shutdown_with_timeout(FLUSH)).await;
+        let _ = tokio::task::spawn_blocking(|| provider.shutdown_with_timeout(FLUSH_DEADLINE)).await;
     }
 }
 
-/// Refuses what the queue cannot hold, so that what is lost is counted.
+/// A span processor that drops spans beyond the queue's size, so that dropped ones are counted.
 #[derive(Debug)]
-struct Bounded {
+struct BoundedQueue {
     inner: BatchSpanProcessor,
     /// Spans that wait or are being sent.
     waiting: Arc<AtomicUsize>,
-    most: usize,
+    max_queue: usize,
 }
 
-impl SpanProcessor for Bounded {
+impl SpanProcessor for BoundedQueue {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.inner.on_start(span, context);
     }
@@ -147,7 +152,7 @@ impl SpanProcessor for Bounded {
         if !span.span_context.is_sampled() {
             return;
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_queue {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             Metrics::count(&METRICS.spans, "dropped", 1);
         } else {
@@ -168,23 +173,23 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what was sent and what was not, and logs when that changes.
+/// An exporter that counts exported and failed spans, and logs when the outcome changes.
 #[derive(Debug)]
-struct Counted {
+struct MeteredExporter {
     inner: Otlp,
     waiting: Arc<AtomicUsize>,
     failing: AtomicBool,
 }
 
-impl SpanExporter for Counted {
+impl SpanExporter for MeteredExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let done = self.inner.export(batch).await;
         self.waiting.fetch_sub(spans, Ordering::Relaxed);
         Metrics::count(&METRICS.spans, if done.is_ok() { "exported" } else { "failed" }, spans as u64);
         match (&done, self.failing.swap(done.is_err(), Ordering::Relaxed)) {
-            (Err(error), false) => tracing::warn!(%error, "traces cannot be exported; requests do not wait for it"),
-            (Ok(()), true) => tracing::info!("traces are exported again"),
+            (Err(error), false) => tracing::warn!(%error, "failed to export traces; requests are not affected"),
+            (Ok(()), true) => tracing::info!("exporting traces again"),
             _ => {}
         }
         done
@@ -203,27 +208,27 @@ impl SpanExporter for Counted {
     }
 }
 
-/// Posts with the program's own HTTP and TLS. Batches are sent from a thread without a runtime, so the server's is brought.
+/// An HTTP client for the exporter. Batches are sent from a thread without a runtime, so it carries the server's.
 #[derive(Debug)]
-struct Post<C> {
+struct ExportClient<C> {
     client: Client<C, Full<Bytes>>,
     runtime: Handle,
     timeout: Duration,
 }
 
-impl<C: Connect + Clone + Send + Sync + 'static> Post<C> {
+impl<C: Connect + Clone + Send + Sync + 'static> ExportClient<C> {
     fn with(connector: C, runtime: Handle, timeout: Duration) -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build(connector), runtime, timeout }
     }
 }
 
 #[async_trait]
-impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient for Post<C> {
+impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient for ExportClient<C> {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (client, timeout) = (self.client.clone(), self.timeout);
         let exchange = async move {
             let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?.to_bytes();
             Ok(Response::from_parts(parts, body))
         };
         self.runtime.spawn(async move { tokio::time::timeout(timeout, exchange).await }).await??

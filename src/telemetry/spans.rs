@@ -1,8 +1,8 @@
-//! The spans of a trace: one for each request, for each call to S3 and MongoDB, for sweeps and for passwords' hashes. Names
-//! and attributes are OpenTelemetry's (<https://opentelemetry.io/docs/specs/semconv/>).
+//! The spans of a trace: one for each request, for each call to S3 and MongoDB, for sweeps and for password hashes. Names and
+//! attributes follow OpenTelemetry (<https://opentelemetry.io/docs/specs/semconv/>).
 //!
-//! They have a target of their own and are no part of the log: only the exporter sees them. Without the feature `otlp` none
-//! is made. An attribute is never a query, an address of mail or a client's, nor anything out of a body.
+//! They have a target of their own and are not logged: only the exporter receives them. Without the feature `otlp` none is
+//! created. No attribute holds a query, an email address, a client address, or content of a body.
 
 use std::fmt;
 
@@ -11,35 +11,35 @@ use uuid::Uuid;
 
 use super::context::TraceContext;
 
-/// The target of all of them.
+/// Target of all spans.
 pub(super) const TARGET: &str = "otlp";
 
-/// Whether there is an exporter in this build; else the compiler leaves all of this out.
-const BUILT: bool = cfg!(feature = "otlp");
+/// Whether this build has an exporter; without one, the compiler removes all of this.
+const ENABLED: bool = cfg!(feature = "otlp");
 
-/// A span's place, as log lines show it.
+/// The trace and span ids, as log lines show them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
+pub struct SpanIds {
     trace: u128,
     span: u64,
 }
 
-impl Ids {
-    /// 32 hexadecimal digits.
+impl SpanIds {
+    /// Returns the trace id as 32 hexadecimal digits.
     #[must_use]
     pub fn trace(&self) -> impl fmt::Display + use<> {
         let id = self.trace;
         fmt::from_fn(move |f| write!(f, "{id:032x}"))
     }
 
-    /// 16 hexadecimal digits.
+    /// Returns the span id as 16 hexadecimal digits.
     #[must_use]
     pub fn span(&self) -> impl fmt::Display + use<> {
         let id = self.span;
         fmt::from_fn(move |f| write!(f, "{id:016x}"))
     }
 
-    /// A span of the caller's trace, or of one that begins here. Both ids end in bits that are random in version 4.
+    /// Returns ids for a span of the caller's trace, or of a new trace. Version 4 UUIDs end in random bits.
     fn fresh(caller: Option<&TraceContext>) -> Self {
         let trace = caller.map_or_else(|| Uuid::new_v4().as_u128(), |caller| caller.trace_id);
         Self { trace, span: Uuid::new_v4().as_u64_pair().1 }
@@ -48,59 +48,59 @@ impl Ids {
 
 /// A request's span.
 #[derive(Debug)]
-pub struct Server {
+pub struct ServerSpan {
     span: Span,
-    ids: Ids,
+    ids: SpanIds,
 }
 
 /// Attributes of a request's span.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// GET, POST, …; `None` for a method that HTTP does not know.
+pub struct RequestAttributes<'a> {
+    /// GET, POST, …; `None` for a method that HTTP does not define.
     pub method: Option<&'static str>,
-    /// The documented path, its parameters in braces; `None` for all others.
+    /// The path in the OpenAPI document with its parameters in braces; `None` for all others.
     pub route: Option<&'a str>,
-    /// As it may be logged.
+    /// The path as it may be logged.
     pub path: &'a str,
     /// The request's id.
     pub id: &'a str,
 }
 
-impl Server {
-    /// Begins one, in the caller's trace when there is one.
+impl ServerSpan {
+    /// Begins a span, in the caller's trace if there is one.
     #[must_use]
-    pub fn begin(caller: Option<&TraceContext>, asked: &Asked<'_>) -> Self {
-        let span = if BUILT { server(asked) } else { Span::none() };
+    pub fn begin(caller: Option<&TraceContext>, attributes: &RequestAttributes<'_>) -> Self {
+        let span = if ENABLED { server_span(attributes) } else { Span::none() };
         let ids = match super::join(&span, caller) {
-            Some((trace, span)) => Ids { trace, span },
-            // Nobody keeps it, but the log's lines still say what belongs together.
-            None => Ids::fresh(caller),
+            Some((trace, span)) => SpanIds { trace, span },
+            // The span is not exported, but its ids still connect log lines.
+            None => SpanIds::fresh(caller),
         };
         Self { span, ids }
     }
 
-    /// For the log.
+    /// Returns the ids for the log.
     #[must_use]
-    pub fn ids(&self) -> Ids {
+    pub fn ids(&self) -> SpanIds {
         self.ids
     }
 
-    /// To work in.
+    /// Returns the span to process the request in.
     #[must_use]
     pub fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// The answer's status. Only what is the server's fault is an error of its span.
-    pub fn answered(&self, status: u16) {
+    /// Records the response's status. Only server errors are errors of the span.
+    pub fn record_response(&self, status: u16) {
         self.span.record("http.response.status_code", status);
         if status >= 500 {
-            failed(&self.span, &status.to_string());
+            record_failure(&self.span, &status.to_string());
         }
     }
 }
 
-fn server(Asked { method, route, path, id }: &Asked<'_>) -> Span {
+fn server_span(RequestAttributes { method, route, path, id }: &RequestAttributes<'_>) -> Span {
     let name = |method: &str| route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
     tracing::info_span!(
         target: TARGET,
@@ -117,21 +117,21 @@ fn server(Asked { method, route, path, id }: &Asked<'_>) -> Span {
     )
 }
 
-/// Work of this server's own, under what is current.
+/// Begins a span for work of this server, as a child of the current span.
 pub fn internal(name: &'static str) -> Span {
-    if BUILT { tracing::info_span!(target: TARGET, "internal", otel.name = name) } else { Span::none() }
+    if ENABLED { tracing::info_span!(target: TARGET, "internal", otel.name = name) } else { Span::none() }
 }
 
-/// A call to another server, under what is current. Dropped before its end, it was cancelled: by a deadline, or by a client
-/// that hung up.
+/// A call to another server, as a child of the current span. A call that is dropped before its end was cancelled: by a
+/// deadline, or by a client that disconnected.
 #[derive(Debug)]
-pub struct Call {
+pub struct ClientSpan {
     span: Span,
     open: bool,
 }
 
-impl Call {
-    /// To S3, by the operation's name.
+impl ClientSpan {
+    /// Begins a call to S3, named by the operation.
     #[must_use]
     pub fn s3(operation: &str) -> Self {
         let span = || {
@@ -152,9 +152,9 @@ impl Call {
         Self::begin(span)
     }
 
-    /// To MongoDB: a command, its database and its collection, and who is asked.
+    /// Begins a command to MongoDB on a database and a collection of a server.
     #[must_use]
-    pub fn mongodb(command: &str, database: &str, collection: Option<&str>, server: (&str, Option<u16>)) -> Self {
+    pub fn mongodb(command: &str, database: &str, collection: Option<&str>, host: &str, port: Option<u16>) -> Self {
         let span = || {
             tracing::info_span!(
                 target: TARGET,
@@ -167,49 +167,49 @@ impl Call {
                 db.operation.name = command,
                 db.namespace = database,
                 db.collection.name = collection,
-                server.address = server.0,
-                server.port = server.1,
+                server.address = host,
+                server.port = port,
             )
         };
         Self::begin(span)
     }
 
     fn begin(span: impl FnOnce() -> Span) -> Self {
-        let span = if BUILT { span() } else { Span::none() };
+        let span = if ENABLED { span() } else { Span::none() };
         Self { open: !span.is_disabled(), span }
     }
 
-    /// Whether anybody keeps it.
+    /// Returns whether the span is recorded.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
+    pub fn is_recorded(&self) -> bool {
         self.open
     }
 
-    /// S3's answer: its status, its name for the request, and what kind of failure the call was.
-    pub fn answered(self, status: Option<u16>, request_id: Option<&str>, failure: Option<&str>) {
+    /// Ends the span with the status of S3's response, its request id, and the kind of failure.
+    pub fn end_s3(self, status: Option<u16>, request_id: Option<&str>, failure: Option<&str>) {
         self.span.record("http.response.status_code", status);
         self.span.record("aws.request_id", request_id);
         self.end(failure);
     }
 
-    /// Its end, and what kind of failure it was.
+    /// Ends the span with the kind of failure.
     pub fn end(mut self, failure: Option<&str>) {
         self.open = false;
         if let Some(failure) = failure {
-            failed(&self.span, failure);
+            record_failure(&self.span, failure);
         }
     }
 }
 
-impl Drop for Call {
+impl Drop for ClientSpan {
     fn drop(&mut self) {
         if self.open {
-            failed(&self.span, "cancelled");
+            record_failure(&self.span, "cancelled");
         }
     }
 }
 
-fn failed(span: &Span, why: &str) {
+fn record_failure(span: &Span, why: &str) {
     span.record("error.type", why);
     span.record("otel.status_code", "ERROR");
 }

@@ -142,7 +142,7 @@ async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
 #[tokio::test]
 async fn only_the_owner_can_delete_the_account() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.limits.login_failures = Rate::new(3, 600);
     })
     .await;

@@ -88,7 +88,7 @@ async fn damaged_ids_are_refused_and_repaired_by_join() {
 #[tokio::test]
 async fn images_after_other_programs_keys_are_found() {
     let app = TestApp::start().await;
-    app.bucket_put(ObjectKey::of(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
+    app.bucket_put(ObjectKey::final_for(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
     for n in 0..1001 {
         app.bucket_put(&format!("u/0/{n}"), "text/plain", vec![1]).await;
     }
@@ -116,7 +116,7 @@ async fn only_a_plausible_pair_is_accepted() {
     let images = app.db.collection::<Document>("images");
     let record = images.find_one(doc! {}).await.unwrap().unwrap();
     let object = record.get_str("key").unwrap().to_owned();
-    let unknown = ObjectKey::of(UserId::new(), ImageId::new()).to_string();
+    let unknown = ObjectKey::final_for(UserId::new(), ImageId::new()).to_string();
     let rows = [
         // A new installation, and one from before ids existed.
         (None, None, None, false, Then::Tied),

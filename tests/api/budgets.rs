@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 use valet::{
-    config::{Limits, Rate},
+    config::{Rate, RateLimits},
     http::operations::all,
 };
 
@@ -19,9 +19,9 @@ const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
 const OFTEN: Rate = Rate::new(1_000_000, 1);
 
 /// Returns limits that are all wide except for this one.
-fn limits_with_only(name: &str) -> Limits {
+fn limits_with_only(name: &str) -> RateLimits {
     let rate = |of: &str| if of == name { ONCE } else { OFTEN };
-    Limits {
+    RateLimits {
         on: true,
         signup: rate("signup"),
         login: rate("login"),

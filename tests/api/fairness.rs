@@ -147,7 +147,7 @@ async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, wha
 async fn flood_of_any_operation_does_not_block_other_users() {
     let thresholds = thresholds();
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.proxies.0.push("127.0.0.1".parse().unwrap());
     })
     .await;

@@ -18,7 +18,7 @@ async fn app_of(provider: &Provider) -> TestApp {
 }
 
 async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts)) -> TestApp {
-    let settings = config::Provider::new(provider.issuer.clone(), vec!["other".to_owned(), AUDIENCE.to_owned()]);
+    let settings = config::OidcProvider::new(provider.issuer.clone(), vec!["other".to_owned(), AUDIENCE.to_owned()]);
     TestApp::start_with(|config| {
         config.accounts.provider = Some(settings);
         change(&mut config.accounts);

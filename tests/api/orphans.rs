@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use valet::{
     domain::orphans::{Consent, Found, OrphanError, Orphans},
     model::{ImageId, ObjectKey, UserId},
-    store::objects::listing::Listed,
+    store::objects::list::ListedObject,
 };
 
 use super::{
@@ -32,7 +32,7 @@ async fn delete(app: &TestApp) -> Orphans {
     app.app.valet.delete_orphans(before, &found, Consent::Number(found.number())).await.unwrap()
 }
 
-fn keys(found: &Found<Listed>) -> Vec<&str> {
+fn keys(found: &Found<ListedObject>) -> Vec<&str> {
     found.first.iter().map(|listed| listed.key.as_str()).collect()
 }
 

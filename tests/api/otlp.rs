@@ -193,7 +193,7 @@ async fn unresponsive_collector_delays_no_request() {
         assert!(began.elapsed() < Duration::from_secs(60), "far less than the exporter waits: {:?}", began.elapsed());
         let metrics = client.http.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
         let lost = |kind: &str| {
-            let name = format!("valet_trace_spans_total{{kind=\"{kind}\"}} ");
+            let name = format!("valet_trace_spans_total{{outcome=\"{kind}\"}} ");
             metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
         };
         assert!(lost("dropped") + lost("failed") >= 50 && lost("exported") == 0, "{metrics}");

@@ -74,7 +74,7 @@ async fn assert_recovers(client: &Client, process: &Process, call: Call) {
 /// Returns the number of a server's runtime tasks and its memory in KiB.
 async fn size(process: &Process, admin: &Client) -> (u64, u64) {
     let text = admin.http.get(format!("{}/metrics", admin.base)).send().await.unwrap().text().await.unwrap();
-    let tasks = text.lines().find_map(|line| line.strip_prefix("valet_tasks ")).unwrap().parse().unwrap();
+    let tasks = text.lines().find_map(|line| line.strip_prefix("valet_tokio_alive_tasks ")).unwrap().parse().unwrap();
     (tasks, memory(process.id(), "VmRSS"))
 }
 

@@ -7,9 +7,9 @@ use valet::config::Rate;
 use super::app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png};
 
 /// Starts an application with production limits except for `change`; it trusts the tests' address as a proxy.
-async fn throttled(change: impl FnOnce(&mut valet::config::Limits)) -> TestApp {
+async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
     TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         change(&mut config.limits);
         config.proxies.0.push("127.0.0.1".parse().unwrap());
     })
@@ -151,7 +151,7 @@ async fn l3_each_limit_counts_by_its_own_key() {
 #[tokio::test]
 async fn untrusted_client_cannot_choose_its_address() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits { refresh: Rate::new(2, 60), ..Default::default() };
+        config.limits = valet::config::RateLimits { refresh: Rate::new(2, 60), ..Default::default() };
     })
     .await;
     let refresh =
@@ -181,7 +181,7 @@ async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_the_owner_out() {
     let change = |config: &mut valet::config::Config| {
-        config.limits = valet::config::Limits { account_failures: Rate::new(8, 86_400), ..Default::default() };
+        config.limits = valet::config::RateLimits { account_failures: Rate::new(8, 86_400), ..Default::default() };
         config.proxies.0.push("127.0.0.1".parse().unwrap());
     };
     let app = TestApp::start_with(change).await;

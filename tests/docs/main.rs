@@ -15,7 +15,7 @@ use std::{
 use valet::{
     config::{self, Config, SETTINGS},
     http::problem::Code,
-    metrics::{Answered, Kind, Metrics},
+    metrics::{Metrics, RequestLabels, StateLabel},
 };
 
 /// Compares the block with `wanted`, or writes it where `UPDATE_DOCS` is set.
@@ -79,7 +79,7 @@ fn settings_are_documented() {
 fn every_setting_that_is_read_is_listed_once() {
     let listed: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
     assert_eq!(listed.len(), SETTINGS.len());
-    assert_eq!(listed, config::names());
+    assert_eq!(listed, config::setting_names());
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn problem_codes_are_documented() {
 fn metrics_are_documented() {
     let metrics = Metrics::default();
     // A family has its labels in the text only where it has a sample.
-    drop(metrics.requests.get_or_create(&Answered { route: String::new(), method: "GET", status: 200 }));
-    drop(metrics.images_present.get_or_create(&Kind { kind: "ready" }));
-    drop(metrics.image_bytes.get_or_create(&Kind { kind: "ready" }));
+    drop(metrics.requests.get_or_create(&RequestLabels { route: String::new(), method: "GET", status: 200 }));
+    drop(metrics.images.get_or_create(&StateLabel { state: "ready" }));
+    drop(metrics.image_bytes.get_or_create(&StateLabel { state: "ready" }));
     metrics.s3_call("HeadObject", None, std::time::Duration::ZERO);
     metrics.mongodb_command("find", "ok", std::time::Duration::ZERO);
     let text = metrics.text();

@@ -9,7 +9,7 @@ use crate::{
     model::{ObjectKey, UserId},
     store::{
         StoreError,
-        objects::{Purged, listing::ListedUpload},
+        objects::{PurgeOutcome, list::ListedUpload},
     },
 };
 
@@ -40,10 +40,10 @@ impl Leftovers {
         self.is_cut
     }
 
-    fn record(&mut self, removed: Result<Purged, StoreError>) {
+    fn record(&mut self, removed: Result<PurgeOutcome, StoreError>) {
         match removed {
-            Ok(Purged::Gone) => self.removed += 1,
-            Ok(Purged::Hidden) => self.retained += 1,
+            Ok(PurgeOutcome::Removed) => self.removed += 1,
+            Ok(PurgeOutcome::Hidden) => self.retained += 1,
             Err(error) => {
                 if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
                     self.failed = Some(error);
@@ -79,7 +79,7 @@ impl Valet {
 
     async fn remove_all_leftovers(&self, user: UserId) -> Result<Leftovers, StoreError> {
         let (mut leftovers, ends) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
-        for prefix in ObjectKey::prefixes_of(user) {
+        for prefix in ObjectKey::user_prefixes(user) {
             // Uploads first, because completing one would create an object again.
             let mut next = None;
             while let Some(page) = self.objects.upload_page(&prefix, next).await? {
@@ -100,7 +100,7 @@ impl Valet {
                     .purge_leftover_objects(user, keys)
                     .await
                     .into_iter()
-                    .filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
+                    .filter(|purged| !matches!(purged, Ok(PurgeOutcome::Hidden)))
                 {
                     leftovers.record(purged);
                 }
@@ -126,13 +126,13 @@ impl Valet {
     async fn abort_leftover_uploads(&self, user: UserId, uploads: Vec<ListedUpload>, leftovers: &mut Leftovers) {
         let ours = uploads.into_iter().filter(|upload| belongs_to(user, &upload.key));
         let abort = |upload: ListedUpload| {
-            async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| Purged::Gone) }.boxed()
+            async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| PurgeOutcome::Removed) }.boxed()
         };
         let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(MAX_CONCURRENT).collect().await;
         aborted.into_iter().for_each(|aborted| leftovers.record(aborted));
     }
 
-    async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
+    async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<PurgeOutcome, StoreError>> {
         let ours = keys.into_iter().filter(|key| belongs_to(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
         stream::iter(ours).map(purge).buffer_unordered(MAX_CONCURRENT).collect().await

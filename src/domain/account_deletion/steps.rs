@@ -5,8 +5,8 @@ use time::{Duration, OffsetDateTime};
 use super::{RETRY_DELAY, leftovers::Leftovers};
 use crate::{
     domain::{Valet, credentials::oidc_tokens::DELETION_MEMORY, removal::Removal, reservations},
-    model::{OPENING, UserId},
-    store::{Deletion, Remaining, StoreError},
+    model::{OPENING_GRACE, UserId},
+    store::{Deletion, RemainingImage, StoreError},
 };
 
 /// Images per pass over an account.
@@ -64,7 +64,7 @@ impl Valet {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
-        pass.record(user, self.store.known_networks.forget_all(user).await.map(|()| Step::Done));
+        pass.record(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
         pass.record(user, self.end_sessions(user).await);
         pass.record(user, self.end_openings(deletion, now).await);
         // After the openings are closed, no image can be inserted.
@@ -85,7 +85,7 @@ impl Valet {
         if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
             let remembered = deletion.at + DELETION_MEMORY;
-            if deletion.is_foreign && now < remembered {
+            if deletion.has_provider_identity && now < remembered {
                 return Ok(Step::Wait(remembered));
             }
         }
@@ -105,7 +105,7 @@ impl Valet {
     async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let done = match self.close_entries(deletion, now).await {
-            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING).await? {
+            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING_GRACE).await? {
                 true => Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "an entry" }),
                 false => Ok(Step::Done),
             },
@@ -125,27 +125,27 @@ impl Valet {
     /// Closes openings, so that a server that reserved before the claim cannot insert its image, and finishes announced steps.
     async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
-        let openings = self.store.users.openings(user).await?;
+        let openings = self.store.users.find_openings(user).await?;
         if !openings.is_empty() {
             self.close_all_openings(user, &openings, now).await?;
         }
-        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
+        let steps = self.store.users.find_announced_steps(user, std::time::Duration::ZERO).await?;
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
         }
-        let held = self.store.users.former_holds_of(user, reservations::HOLDS_PER_STEP).await?;
+        let held = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
         let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
-        match self.settle_former_holds(held, now).await?.has_changed {
+        match self.settle_legacy_holds(held, now).await?.has_changed {
             true => Ok(Step::More),
             // A server of an earlier release may still insert an image of a hold.
-            false if now < deletion.at + OPENING => Ok(Step::Wait(deletion.at + OPENING)),
+            false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
             false => Ok(Step::Done),
         }
     }
 
     /// Makes tombstones of all images, in any state and even if their records cannot be read.
     async fn tombstone_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
-        let found = self.store.images.unburied_of(user, IMAGES_PER_PASS).await?;
+        let found = self.store.images.find_live_owned(user, IMAGES_PER_PASS).await?;
         if found.is_empty() {
             return Ok(Step::Done);
         }
@@ -158,10 +158,10 @@ impl Valet {
             Err(error) if !error.is_passing() => (Vec::new(), Some(error)),
             Err(error) => return Err(error),
         };
-        let is_left = |record: &&Remaining| record.id.is_none_or(|id| !deleted.contains(&id));
+        let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));
         // Sweeping the tombstones removes their objects.
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
-        let buried = self.store.images.bury_owned(user, &left, now).await?;
+        let buried = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {
             _ if buried > 0 || !deleted.is_empty() => Ok(Step::More),
             Some(error) => Err(error),
@@ -171,12 +171,12 @@ impl Valet {
     }
 
     /// Returns the remaining records. Unreadable ones are removed once no URL of theirs is alive.
-    async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<Remaining>, StoreError> {
-        let mut left = self.store.images.remaining_of(deletion.user, IMAGES_PER_PASS).await?;
-        self.store.images.wake_owned(deletion.user, &left, now).await?;
+    async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
+        let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
+        self.store.images.schedule_owned_tombstones(deletion.user, &left, now).await?;
         let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
         if largest.is_some_and(|bytes| now >= self.arrivals_end_after_deletion(deletion, bytes)) {
-            self.store.images.end_owned_unreadable(deletion.user, &left, now).await?;
+            self.store.images.purge_owned_unreadable(deletion.user, &left, now).await?;
             left.retain(|record| record.id.is_some());
         }
         Ok(left)
@@ -210,7 +210,7 @@ impl Valet {
 }
 
 /// Returns the wait until the first of the records is swept again.
-fn wait_for(left: &[Remaining], now: OffsetDateTime) -> Step {
+fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
     let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY_DELAY)).min();
     due.map_or(Step::Done, |due| Step::Wait(due.min(now + MAX_WAIT)))
 }

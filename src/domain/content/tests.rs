@@ -90,7 +90,7 @@ fn every_fixture_is_proved_with_its_type_and_displayed_size() {
     for Fixture { name, content_type, width, height, bytes } in fixtures() {
         let content = verdict(&bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert_eq!((content.width, content.height), (width, height), "{name}");
-        assert_eq!(Some(content.format), ContentType::parse(&content_type).map(Format::of), "{name}");
+        assert_eq!(Some(content.format), ContentType::parse(&content_type).map(Format::declared_as), "{name}");
     }
 }
 
@@ -99,7 +99,7 @@ fn every_structure_has_its_verdict() {
     let mut wrong = Vec::new();
     for structure in structures::all() {
         let found = verdict(&structure.bytes);
-        let expected = Format::of(ContentType::parse(structure.content_type).unwrap());
+        let expected = Format::declared_as(ContentType::parse(structure.content_type).unwrap());
         if found.map(|content| (content.width, content.height)) != structure.verdict
             || found.is_ok_and(|content| content.format != expected)
         {

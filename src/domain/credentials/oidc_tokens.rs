@@ -181,7 +181,7 @@ impl ProviderKeys {
         &self,
         token: &str,
         id: &KeyId,
-        provider: &config::Provider,
+        provider: &config::OidcProvider,
         now: OffsetDateTime,
     ) -> Result<Identity, TokenError> {
         let (_, key) = self.0.iter().find(|(known, _)| known == id).ok_or(TokenError::Invalid)?;
@@ -206,7 +206,7 @@ fn is_for_access(typ: Option<&str>) -> bool {
 }
 
 impl ProviderClaims {
-    fn verify(self, provider: &config::Provider, now: i64) -> Result<Identity, TokenError> {
+    fn verify(self, provider: &config::OidcProvider, now: i64) -> Result<Identity, TokenError> {
         let (exp, iat) = (seconds(&self.exp), seconds(&self.iat));
         let (exp, iat) = exp.zip(iat).ok_or(TokenError::Invalid)?;
         let nbf = self.nbf.as_ref().map(|nbf| seconds(nbf).ok_or(TokenError::Invalid)).transpose()?;

@@ -19,7 +19,7 @@ use crate::{
         hash_pool::{HashPermit, HashPool, Overloaded},
         password_rules,
     },
-    model::{Email, Holder},
+    model::{Email, RequestOrigin},
 };
 
 /// A password in normalization form KC, so that keyboards that compose letters differently type the same password (NIST SP
@@ -100,7 +100,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Overloaded`] at once if the caller has its share.
-    pub fn acquire(&self, holder: Holder) -> Result<HashPermit, Overloaded> {
+    pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         self.hashing.acquire(holder)
     }
 
@@ -110,7 +110,7 @@ impl Passwords {
     /// [`Overloaded`].
     pub async fn weakness(
         &self,
-        holder: Holder,
+        holder: RequestOrigin,
         password: Password,
         email: &Email,
     ) -> Result<Option<Cow<'static, str>>, Overloaded> {

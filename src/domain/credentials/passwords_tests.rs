@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::model::Prefix;
+use crate::model::NetworkPrefix;
 
-fn holder(address: &str) -> Holder {
-    Holder { site: Prefix::site(address.parse().unwrap()), user: None }
+fn holder(address: &str) -> RequestOrigin {
+    RequestOrigin { site: NetworkPrefix::site(address.parse().unwrap()), user: None }
 }
 
 #[tokio::test]

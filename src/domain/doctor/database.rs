@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Answer, Report, answer_if, compare_clocks, rules};
 use crate::{
     config,
-    store::{StoreError, probe::DatabaseProbe},
+    store::{StoreError, database_probe::DatabaseProbe},
 };
 
 /// First releases of the maintained series without known vulnerabilities over the network.
@@ -28,11 +28,11 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
             return report;
         }
     };
-    report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.took.as_secs_f64() * 1000.0)));
+    report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.round_trip.as_secs_f64() * 1000.0)));
     report.add(&rules::REPLICA_SET, answer_if(hello.replicated, ""));
     report.add(&rules::PRIMARY, answer_if(hello.writable, ""));
     if let Some(theirs) = hello.now {
-        report.add(&rules::DATABASE_CLOCK, compare_clocks(theirs, ours, hello.took));
+        report.add(&rules::DATABASE_CLOCK, compare_clocks(theirs, ours, hello.round_trip));
     }
     report.add(
         &rules::DATABASE_VERSION,

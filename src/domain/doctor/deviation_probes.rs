@@ -10,13 +10,13 @@ use super::{
     probe_names,
 };
 use crate::{
-    model::ObjectKey,
-    signer::{Request, SignedForm},
+    model::{ObjectKey, PartChecksums},
+    signer::{PresignRequest, SignedForm},
     store::{
         StoreError,
         objects::{
             MultipartCall, NewPart, Sealing,
-            wire::{Answer as Response, Method},
+            http_probe::{Method, ProbeResponse as Response},
         },
     },
 };
@@ -73,7 +73,7 @@ pub(super) async fn put_as_signed(context: &ProbeContext<'_>, key: &ObjectKey) -
     if response.is_success() {
         return Ok(());
     }
-    Err(StoreError::Objects { operation: "presigned PUT", reason: response.said() })
+    Err(StoreError::Objects { operation: "presigned PUT", reason: response.describe() })
 }
 
 /// Runs the probes of the deviations that `wanted` selects.
@@ -170,7 +170,12 @@ impl DeviationProbe<'_> {
 
     /// Returns whether the object has tags. LocalStack omits their count from a GET in a bucket with versions.
     async fn has_tags(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        let url = self.context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[("tagging", "")] })?;
+        let url = self.context.presign(&PresignRequest {
+            method: "GET",
+            key: key.as_str(),
+            headers: &[],
+            query: &[("tagging", "")],
+        })?;
         let listed = reject_outage(self.context.get(&url, &[]).await?)?;
         Ok(listed.is_success() && String::from_utf8_lossy(&listed.body).contains("<Key>"))
     }
@@ -195,7 +200,7 @@ impl DeviationProbe<'_> {
     }
 
     fn added(&self) -> Vec<(&'static str, String)> {
-        self.deviation.headers(&self.context.prober.source(&self.setup.source))
+        self.deviation.headers(&self.context.prober.copy_source(&self.setup.source))
     }
 
     /// Sends a request. Deviating headers come last, and replace signed ones.
@@ -221,7 +226,8 @@ impl DeviationProbe<'_> {
             // Without a checksum, by which the store would refuse other bytes as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
-            let url = self.context.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
+            let url =
+                self.context.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
             return self.send(Method::PUT, url, &[], self.body()).await;
         }
         let put = self.context.objects.presign_put_as(Sealing::Plain, key, new_object(BODY), at, ttl)?;
@@ -230,13 +236,13 @@ impl DeviationProbe<'_> {
 
     async fn part(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
-        let upload = self.context.prober.begin(key, false).await?;
+        let upload = self.context.prober.begin(key, PartChecksums::None).await?;
         let sent = async {
             let url = if self.kind == RequestKind::AnyPart {
-                self.context.objects.presign_any_part((key, &upload), 1, at, ttl)?.url
+                self.context.objects.presign_any_part(key, &upload, 1, at, ttl)?.url
             } else {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
-                self.context.objects.presign_part((key, &upload), part, at, ttl)?.signed.url
+                self.context.objects.presign_part(key, &upload, part, at, ttl)?.signed.url
             };
             // Without a body: stores treat a copy with a body, or without a range, differently.
             let is_bare = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
@@ -272,7 +278,7 @@ impl DeviationProbe<'_> {
 
     async fn complete(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
-        let upload = self.context.prober.begin(key, false).await?;
+        let upload = self.context.prober.begin(key, PartChecksums::None).await?;
         let sent = async {
             self.put_part(key, &upload).await?;
             let etag = self.context.prober.parts(key, &upload).await?.unwrap_or_default().pop().map(|part| part.etag);
@@ -289,7 +295,7 @@ impl DeviationProbe<'_> {
     /// Uploads a valid part.
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let (at, ttl) = self.context.validity(UrlValidity::Current);
-        let url = self.context.objects.presign_any_part((key, upload), 1, at, ttl)?.url;
+        let url = self.context.objects.presign_any_part(key, upload, 1, at, ttl)?.url;
         reject_outage(self.context.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
@@ -374,9 +380,9 @@ fn tamper(text: &mut String) {
 
 /// Returns the outcome of a request without a deviation.
 fn accepted(is_accepted: bool, response: &Response) -> ProbeOutcome {
-    if is_accepted { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.said()) }
+    if is_accepted { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.describe()) }
 }
 
 fn obeyed_if(obeyed: bool, response: &Response, effect: &str) -> ProbeOutcome {
-    if obeyed { ProbeOutcome::Obeyed(format!("{}, {effect}", response.said())) } else { ProbeOutcome::Enforced }
+    if obeyed { ProbeOutcome::Obeyed(format!("{}, {effect}", response.describe())) } else { ProbeOutcome::Enforced }
 }

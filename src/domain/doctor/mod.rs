@@ -34,8 +34,8 @@ use crate::{
     model::DeploymentId,
     store::{
         Objects, StoreError,
-        objects::{Diagnosis, settings::Setting, wire::Wire},
-        probe::DatabaseProbe,
+        database_probe::DatabaseProbe,
+        objects::{Diagnosis, http_probe::ProbeClient, settings::Setting},
     },
 };
 
@@ -143,7 +143,7 @@ async fn examine_provider(config: &Config) -> Answer {
 /// A bucket that answers.
 struct Reached {
     objects: Objects,
-    wire: Wire,
+    wire: ProbeClient,
     /// The bucket's region, if the store reports it.
     region: Option<String>,
 }
@@ -170,7 +170,7 @@ impl Unusable {
 
 async fn connect(config: &Config) -> Result<Reached, Unusable> {
     let objects = Objects::connect(&config.s3).await.map_err(Unusable::NoClient)?;
-    let wire = objects.wire().map_err(Unusable::NoClient)?;
+    let wire = objects.probe_client().map_err(Unusable::NoClient)?;
     let region = objects.diagnose().await.map_err(Unusable::Refused)?;
     Ok(Reached { objects, wire, region })
 }
@@ -271,8 +271,8 @@ async fn probe_within<T>(
     deadline: Duration,
     probe: impl AsyncFnOnce(&ProbeContext<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let inside = objects.from_inside();
-    let context = ProbeContext::new(&inside, objects.wire()?, now);
+    let inside = objects.for_internal_use();
+    let context = ProbeContext::new(&inside, objects.probe_client()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
     let found = tokio::time::timeout(deadline, probe(&context)).await.unwrap_or_else(|_| Err(late()));
     let cleaned = tokio::time::timeout(deadline, context.clean()).await;

@@ -8,13 +8,13 @@ use super::{
     rules,
 };
 use crate::{
-    model::ObjectKey,
-    signer::Request,
+    model::{ObjectKey, PartChecksums},
+    signer::PresignRequest,
     store::{
         StoreError,
         objects::{
             NewPart,
-            wire::{Answer as Response, Method},
+            http_probe::{Method, ProbeResponse as Response},
         },
     },
 };
@@ -32,7 +32,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     report.add(&rules::COMPLETE_ONCE, answer_or_no(complete_twice(context).await));
     report.add(&rules::PART_CAP, answer_or_no(part_cap(context).await));
     let key = context.key("parts");
-    match context.prober.begin(&key, true).await {
+    match context.prober.begin(&key, PartChecksums::Sha256).await {
         Ok(upload) => {
             report.add(&rules::PART_CHECKSUM, answer_or_no(part_checksum(context, &key, &upload).await));
             report.add(
@@ -65,7 +65,7 @@ async fn complete_twice(context: &ProbeContext<'_>) -> Result<Answer, StoreError
 
 /// Uploads one part and completes it. Returns the status of the completion, and a description of the part. Leaves no upload open.
 async fn upload_one_part(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
-    let upload = context.prober.begin(key, false).await?;
+    let upload = context.prober.begin(key, PartChecksums::None).await?;
     let done = async {
         let length = BODY.len().to_string();
         let put = put_part(context, key, &upload, &[("content-length", length.as_str())], BODY).await?;
@@ -94,7 +94,7 @@ async fn put_part(
     body: &'static [u8],
 ) -> Result<Response, StoreError> {
     let query = [("partNumber", "1"), ("uploadId", upload)];
-    let url = context.presign(&Request { method: "PUT", key: key.as_str(), headers, query: &query })?;
+    let url = context.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers, query: &query })?;
     let sent: Vec<_> = headers.iter().copied().filter(|(name, _)| *name != "content-length").collect();
     context.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
@@ -102,42 +102,42 @@ async fn put_part(
 /// Uploads a part of the minimum size.
 async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("part-cap");
-    let upload = context.prober.begin(&key, false).await?;
+    let upload = context.prober.begin(&key, PartChecksums::None).await?;
     let sent = async {
         let (at, ttl) = context.validity(UrlValidity::Current);
         let part = NewPart { number: 1, length: MIN_PART as u64, sha256: None };
-        let url = context.objects.presign_part((&key, &upload), part, at, ttl)?.signed.url;
+        let url = context.objects.presign_part(&key, &upload, part, at, ttl)?.signed.url;
         context.wire.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;
     let sent = sent?;
-    Ok(answer_if(sent.is_success(), sent.said()))
+    Ok(answer_if(sent.is_success(), sent.describe()))
 }
 
 async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     let (length, digest) = (BODY.len().to_string(), sha256(BODY).to_string());
     let headers = [("content-length", length.as_str()), ("x-amz-checksum-sha256", digest.as_str())];
     let wrong = put_part(context, key, upload, &headers, OTHER).await?;
-    if !wrong.is_refused() {
-        return Ok(Answer::No(format!("{} for other bytes", wrong.said())));
+    if !wrong.is_rejected() {
+        return Ok(Answer::No(format!("{} for other bytes", wrong.describe())));
     }
     let kept = context.prober.parts(key, upload).await?.unwrap_or_default().len();
     // The right bytes must be accepted: a store that refuses everything proves nothing.
     let right = put_part(context, key, upload, &headers, BODY).await?;
-    let seen = format!("{}; {} for the right bytes", wrong.said(), right.status);
+    let seen = format!("{}; {} for the right bytes", wrong.describe(), right.status);
     Ok(answer_if(kept == 0 && right.is_success(), seen))
 }
 
 /// Returns whether the listing of parts contains their checksums, which completing them requires.
 async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
-    Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.summed))
+    Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
 }
 
 /// Probes the same alone. `false` only if a part was accepted and listed without its checksum.
 pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, StoreError> {
     let (key, digest) = (context.key("summed"), sha256(BODY).to_string());
-    let upload = context.prober.begin(&key, true).await?;
+    let upload = context.prober.begin(&key, PartChecksums::Sha256).await?;
     let all = async {
         put_part(context, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
         lists_all_checksums(context, &key, &upload).await

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     model::{FileName, ObjectKey},
-    signer::Request,
-    store::{StoreError, objects::wire::Method},
+    signer::PresignRequest,
+    store::{StoreError, objects::http_probe::Method},
 };
 
 /// Checks an object at `key` that contains [`BODY`].
@@ -50,9 +50,9 @@ async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result
 }
 
 async fn range(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = context.get(&url, &[("range", "bytes=8-15")]).await?;
-    Ok(answer_if(part.status == 206 && part.body == BODY[8..16], part.said()))
+    Ok(answer_if(part.status == 206 && part.body == BODY[8..16], part.describe()))
 }
 
 async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
@@ -63,7 +63,7 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     let ignored: Vec<_> = [
         ("response-content-type", shown.header("content-type") == "image/webp"),
         ("response-cache-control", shown.header("cache-control") == CACHING),
-        ("response-content-disposition", saved.header("content-disposition") == name.attachment()),
+        ("response-content-disposition", saved.header("content-disposition") == name.content_disposition()),
     ]
     .into_iter()
     .filter_map(|(what, honoured)| (!honoured).then_some(what))
@@ -76,7 +76,7 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
 async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let other = context.key("anonymous");
     let bare = |key: &ObjectKey| {
-        let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
     };
     let (object, target) = (bare(key)?, bare(&other)?);
@@ -86,7 +86,7 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
         ("PUT", context.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
         ("list", context.get(bucket, &[]).await?),
     ];
-    let closed = answers.iter().all(|(_, answer)| answer.is_refused());
+    let closed = answers.iter().all(|(_, answer)| answer.is_rejected());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
     Ok(answer_if(closed, format!("HTTP {}", seen.join(", "))))
 }
@@ -103,7 +103,7 @@ async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer,
 
 async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     context.objects.purge(key).await?;
-    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let after = context.get(&url, &[]).await?;
-    Ok(answer_if(!after.is_success(), format!("{} afterwards", after.said())))
+    Ok(answer_if(!after.is_success(), format!("{} afterwards", after.describe())))
 }

@@ -14,19 +14,19 @@ use uuid::Uuid;
 use super::{Answer, answer_if, probe_names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
-    signer::{Presigned, Request, SignedForm},
+    signer::{PresignRequest, Presigned, SignedForm},
     store::{
         Objects, StoreError,
         objects::{
             NewObject, Sealing,
-            listing::{Listed, ListedUpload},
+            http_probe::{Method, ProbeClient, ProbeResponse as Response},
+            list::{ListedObject, ListedUpload},
             prober::Prober,
-            wire::{Answer as Response, Method, Wire},
         },
     },
 };
 
-/// Prefix of all objects of probes.
+/// NetworkPrefix of all objects of probes.
 const PREFIX: &str = "check/";
 /// Age at which objects of earlier checks are removed; longer than [`super::CHECK_DEADLINE`].
 const STALE_AGE: Duration = Duration::from_secs(15 * 60);
@@ -46,7 +46,7 @@ pub(super) const TYPE: ContentType = ContentType::Png;
 pub(super) struct ProbeContext<'a> {
     pub objects: &'a Objects,
     pub prober: Prober<'a>,
-    pub wire: Wire,
+    pub wire: ProbeClient,
     run: String,
     now: OffsetDateTime,
     /// Every key that was used, for a store whose objects the credentials may not list.
@@ -76,7 +76,7 @@ impl Put {
 }
 
 impl<'a> ProbeContext<'a> {
-    pub fn new(objects: &'a Objects, wire: Wire, now: OffsetDateTime) -> Self {
+    pub fn new(objects: &'a Objects, wire: ProbeClient, now: OffsetDateTime) -> Self {
         Self {
             objects,
             prober: objects.prober(),
@@ -90,7 +90,7 @@ impl<'a> ProbeContext<'a> {
     /// Returns the key of a probe of this name, which must be one that [`ProbeContext::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        self.remember(ObjectKey::stored(format!("{}{name}", self.run)))
+        self.remember(ObjectKey::from_stored(format!("{}{name}", self.run)))
     }
 
     /// Returns the key of the preview of a probe.
@@ -100,7 +100,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.remember(ObjectKey::stored(format!("{key}{HEADER_SUFFIX}")))
+        self.remember(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
     }
 
     fn remember(&self, key: ObjectKey) -> ObjectKey {
@@ -132,11 +132,11 @@ impl<'a> ProbeContext<'a> {
     /// Signs a form for [`BODY`], as Uppy gets it.
     pub fn signed_form(&self, key: &ObjectKey, life: UrlValidity) -> Result<SignedForm, StoreError> {
         let (at, ttl) = self.validity(life);
-        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), at, ttl)
+        self.objects.sign_form(key, TYPE, u64::try_from(BODY.len()).unwrap_or(0), at, ttl)
     }
 
     /// Presigns any request, with a valid URL.
-    pub fn presign(&self, request: &Request<'_>) -> Result<String, StoreError> {
+    pub fn presign(&self, request: &PresignRequest<'_>) -> Result<String, StoreError> {
         Ok(self.prober.presign(request, self.now, TTL)?.url)
     }
 
@@ -158,13 +158,13 @@ impl<'a> ProbeContext<'a> {
     /// Reads the object with a signed GET, since HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         reject_outage(
-            self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
+            self.get(&self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
         )
     }
 
     /// Reads the object without a signature.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let url = self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
@@ -172,7 +172,7 @@ impl<'a> ProbeContext<'a> {
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
-        Ok(answer_if(response.is_refused() && !stored, format!("{}{but}", response.said())))
+        Ok(answer_if(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
     }
 
     /// Removes the objects of this check, and those of interrupted earlier ones.
@@ -186,8 +186,8 @@ impl<'a> ProbeContext<'a> {
                 Err(error) if !error.is_passing() => return self.clean_unlisted(&error).await,
                 Err(error) => return Err(error),
             };
-            let is_stale = |object: &Listed| object.modified < stale && is_probe(&object.key);
-            let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
+            let is_stale = |object: &ListedObject| object.modified < stale && is_probe(&object.key);
+            let is_ours = |object: &ListedObject| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
             self.purge(&ours).await?;
             next = page.next;
@@ -257,7 +257,7 @@ fn is_probe(key: &ObjectKey) -> bool {
 /// [`StoreError::Objects`] for an outage.
 pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
-        return Err(StoreError::Objects { operation: "presigned request", reason: response.said() });
+        return Err(StoreError::Objects { operation: "presigned request", reason: response.describe() });
     }
     Ok(response)
 }
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn only_probes_are_recognized() {
         let run = Uuid::new_v4();
-        let is_probe = |key: String| super::is_probe(&ObjectKey::stored(key));
+        let is_probe = |key: String| super::is_probe(&ObjectKey::from_stored(key));
         assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
         for name in [
             "put-signature",

@@ -9,13 +9,13 @@ use super::{
 };
 use crate::{
     config::Config,
-    signer::Request,
+    signer::PresignRequest,
     store::{
         StoreError,
         objects::{
-            lifecycle::{Lifecycle, Touched},
+            http_probe::Method,
+            lifecycle::{AffectedKeys, Lifecycle},
             settings::{AccessBlock, Change, Setting},
-            wire::Method,
         },
     },
 };
@@ -48,7 +48,7 @@ pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Op
     report.changes.push(if origins.is_empty() {
         "CORS: not changed, CORS_ORIGINS is empty".to_owned()
     } else {
-        outcome("CORS", context.objects.allow_origins(&origins).await)
+        outcome("CORS", context.objects.set_allowed_origins(&origins).await)
     });
     let days = abandoned_after(config);
     report.changes.push(outcome("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
@@ -112,7 +112,7 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
     report.add(&rules::LIFECYCLE_EARLY, answer_if(!is_early, after(found.aborts_any_after, "no rule")));
     // Uploads older than that are never confirmed.
-    let is_over = |touched: &Touched| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
+    let is_over = |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
     let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(describe).collect();
     let archiving: Vec<_> = found.archiving.iter().map(describe).collect();
     for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
@@ -120,7 +120,7 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     }
 }
 
-fn describe(Touched { rule, prefixes, days }: &Touched) -> String {
+fn describe(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
     let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
     format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
@@ -151,7 +151,7 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
         let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
         if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
-            refused.push(format!("{origin} ({})", answer.said()));
+            refused.push(format!("{origin} ({})", answer.describe()));
         } else if !missing.is_empty() {
             refused.push(format!("{origin} (without {})", missing.join(", ")));
         }
@@ -163,7 +163,7 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
 async fn exposes_etag(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let key = context.key("exposed");
     context.put(&key, |_| {}).await?;
-    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let mut hidden = Vec::new();
     for origin in origins {
         let answer = context.get(&url, &[("origin", origin)]).await?;

@@ -15,7 +15,7 @@ use crate::{
     domain::store_capabilities::{UnsignedHeaders, UploadSafety},
     store::{
         StoreError,
-        objects::{Sealing, wire::Method},
+        objects::{Sealing, http_probe::Method},
     },
 };
 
@@ -138,7 +138,7 @@ async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool
     for deviation in SEALED {
         let key = context.key(&probe_names::sealed(deviation));
         let put = context.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
-        let added = deviation.map(|deviation| deviation.headers(&context.prober.source(&setup.source))).unwrap_or_default();
+        let added = deviation.map(|deviation| deviation.headers(&context.prober.copy_source(&setup.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
         let response = reject_outage(context.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
         if response.is_success() != deviation.is_none() || context.read(&key).await?.is_success() != deviation.is_none() {

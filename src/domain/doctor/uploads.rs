@@ -33,7 +33,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: 
         report.add(&rules::STORE_CLOCK, compare_clocks(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
     report.add(&rules::TRANSPORT, answer_or_no(transport(context)));
-    report.add(&rules::PUT, answer_if(accepted.is_success(), accepted.said()));
+    report.add(&rules::PUT, answer_if(accepted.is_success(), accepted.describe()));
     if !accepted.is_success() {
         // A store that refuses everything would pass every further probe.
         return;
@@ -52,7 +52,10 @@ pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<Sto
     let key = context.key("object");
     let accepted = context.put(&key, |_| {}).await?;
     if !accepted.is_success() {
-        return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.said()) });
+        return Err(StoreError::Objects {
+            operation: "PutObject",
+            reason: format!("{} to a presigned PUT", accepted.describe()),
+        });
     }
     let is_yes = |answer: &Answer| matches!(answer, Answer::Yes(_));
     // Concurrently: the store may be far away, and uploads are copied until the last answer has arrived.
@@ -96,7 +99,7 @@ async fn checksum(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
 async fn once(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("once");
     let (first, second) = (context.put(&key, |_| {}).await?, context.put(&key, |_| {}).await?);
-    Ok(answer_if(first.is_success() && second.is_refused(), format!("{}, then {}", first.said(), second.status)))
+    Ok(answer_if(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
 }
 
 async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
@@ -121,15 +124,15 @@ async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, 
     let object = NewObject { size: max_bytes, ..new_object(BODY) };
     let put = context.objects.presign_put_as(Sealing::Plain, &context.key("body-cap"), object, at, ttl)?;
     let headers: Vec<_> = put.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let answer = context.wire.announce(&put.signed.url, &headers, max_bytes).await?;
+    let answer = context.wire.announce_put(&put.signed.url, &headers, max_bytes).await?;
     Ok(match answer {
         None => Answer::Yes(format!("{max_bytes} bytes")),
-        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.said())),
+        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.describe())),
     })
 }
 
 async fn form(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let form = context.signed_form(&context.key("form"), UrlValidity::Current)?;
     let response = deviation_probes::send_form(context, &form, &[], &[], None).await?;
-    Ok(answer_if(response.is_success(), response.said()))
+    Ok(answer_if(response.is_success(), response.describe()))
 }

@@ -9,10 +9,10 @@ use crate::{
         Valet,
         inspection::{Inspection, MissingParts},
     },
-    model::{Image, ImageState, Multipart},
+    model::{Image, ImageState, PartLayout},
     store::{
         StoreError,
-        objects::{COMPLETING, Completion, StoredPart},
+        objects::{COMPLETE_DEADLINE, Completion, StoredPart},
     },
 };
 
@@ -28,8 +28,8 @@ pub(in crate::domain) type SelectParts<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -
 
 /// Keeps the stored parts that have their declared length, and returns the missing ones if there are any. Lengths are signed;
 /// they are compared here as well for stores that do not enforce them.
-pub(super) fn select_by_length(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
-    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
+pub(super) fn select_by_length(multipart: PartLayout, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
+    stored.retain(|part| multipart.part_length(part.number) == Some(part.size));
     let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
     let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
     (!missing.is_empty()).then_some(MissingParts(missing))
@@ -113,10 +113,10 @@ impl Valet {
             return Ok(Attempt::Incomplete(missing));
         }
         // Completing writes the key as a PUT does, possibly after the time limit of the call: a tombstone must outlive that.
-        let dies_at = now + COMPLETING;
+        let dies_at = now + COMPLETE_DEADLINE;
         let due = dies_at + self.grace(0);
         // One at a time: some stores show no object during a second completion although the first has made it.
-        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due, &[]).await? {
+        if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
             let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
             return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });

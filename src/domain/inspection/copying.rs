@@ -13,7 +13,7 @@ use super::{Inspection, object::has_unsigned_headers};
 use crate::{
     domain::Valet,
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
-    store::{StoreError, objects::COPYING},
+    store::{StoreError, objects::COPY_DEADLINE},
 };
 
 /// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
@@ -36,16 +36,17 @@ impl Valet {
             // Spares a useless copy. The digest is not compared: the object may be replaced before it is copied.
             let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
             // Uppy's own S3 client sends a type that no signature covers; the copy gets the declared one.
-            let is_expected = image.upload.lengths().contains(&head.size) && (is_typed || image.upload.loose.is_some());
+            let is_expected =
+                image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.unverified.is_some());
             // The copy would not carry the headers, but an upload is to be refused for the same reasons on every store.
             if !is_expected || has_unsigned_headers(&image.key, &head) {
-                if self.objects.affirm(&image.key, &head).await? {
+                if self.objects.verify_head(&image.key, &head).await? {
                     return Ok(Inspection::Mismatch(Rejection::ObjectMismatch));
                 }
                 attempts += 1;
                 continue;
             }
-            let copy = ObjectKey::attempt(image.user, image.id);
+            let copy = ObjectKey::copy_attempt(image.user, image.id);
             if !self.claim_attempt(image, &copy, now).await? {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
                 if current.is_none_or(|image| image.state != ImageState::Pending) {
@@ -81,13 +82,13 @@ impl Valet {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview.map(|_| copy.preview()));
         // A copy may appear after its time limit, so leftover keys must be cleared later than that.
-        let dies_at = now + COPYING;
-        self.store.images.claim_completion(image, COPYING, dies_at, dies_at + self.grace(0), &written).await
+        let dies_at = now + COPY_DEADLINE;
+        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.grace(0), &written).await
     }
 
     /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
     async fn attempt_copy(&self, image: &Image, etag: &str, copy: &ObjectKey) -> Result<Inspection, StoreError> {
-        if !self.objects.copy((&image.key, etag), copy, image.upload.content_type).await? {
+        if !self.objects.copy(&image.key, etag, copy, image.upload.content_type).await? {
             return Ok(Inspection::Missing);
         }
         if let Some(preview) = image.upload.preview {
@@ -103,7 +104,7 @@ impl Valet {
     async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
         let from = image.key.preview();
         if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned_headers(&from, head)) {
-            self.objects.copy((&from, &head.etag), &copy.preview(), content_type).await?;
+            self.objects.copy(&from, &head.etag, &copy.preview(), content_type).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::{
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
     store::{
         StoreError,
-        objects::{Head, METADATA},
+        objects::{Head, USER_METADATA},
     },
 };
 
@@ -58,11 +58,11 @@ impl DeclaredObject {
     /// Returns the declaration of the image itself.
     fn image(image: &Image, writer: Writer) -> Self {
         let upload = &image.upload;
-        let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
+        let (content_type, lengths, max_pixels) = (upload.content_type, upload.accepted_sizes(), content::MAX_PIXELS);
         let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
         // Before its parts are completed, an upload in parts has no object.
-        let is_expected = upload.multipart.is_none() && upload.loose.is_none();
+        let is_expected = upload.multipart.is_none() && upload.unverified.is_none();
         Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer, is_expected }
     }
 
@@ -82,7 +82,7 @@ pub(super) fn has_unsigned_headers(key: &ObjectKey, head: &Head) -> bool {
 
 /// Returns whether the object has headers that its writer was not to set. Stores give a copy metadata of their own.
 fn has_unexpected_headers(key: &ObjectKey, head: &Head, writer: Writer) -> bool {
-    let is_counted = |header: &&&str| writer == Writer::Client || **header != METADATA;
+    let is_counted = |header: &&&str| writer == Writer::Client || **header != USER_METADATA;
     let refused: Vec<_> = head.unsigned.iter().filter(is_counted).collect();
     if !refused.is_empty() {
         tracing::info!(%key, headers = ?refused, "refused an object with unsigned headers");
@@ -133,7 +133,7 @@ impl Valet {
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
         if !declared.lengths.contains(&head.size) || !is_typed || has_unexpected_headers(key, &head, declared.writer) {
-            let is_current = self.objects.affirm(key, &head).await?;
+            let is_current = self.objects.verify_head(key, &head).await?;
             return Ok(if is_current { ObjectMatch::Mismatch(Rejection::ObjectMismatch) } else { ObjectMatch::Missing });
         }
         if let Some(sha256) = declared.sha256 {
@@ -163,7 +163,7 @@ impl Valet {
                 break content;
             }
         };
-        let expected = Format::of(declared.content_type);
+        let expected = Format::declared_as(declared.content_type);
         match content.and_then(|found| if found.format == expected { Ok(found) } else { Err(Refusal::OtherType(found.format)) }) {
             Ok(Content { width, height, .. }) => {
                 Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height } })

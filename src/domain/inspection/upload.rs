@@ -8,7 +8,7 @@ use crate::{
         Valet,
         store_capabilities::{UnsupportedUpload, UploadClass},
     },
-    model::{Image, Loose},
+    model::{Image, UnverifiedUpload},
     store::StoreError,
 };
 
@@ -30,7 +30,7 @@ impl Valet {
             return self.inspect_copy(image, now).await;
         }
         let inspection = self.inspect_object(image, image.key.clone()).await?;
-        if image.upload.loose == Some(Loose::Parts) && !matches!(inspection, Inspection::Missing) {
+        if image.upload.unverified == Some(UnverifiedUpload::Parts) && !matches!(inspection, Inspection::Missing) {
             self.abort_other_uploads(image).await?;
         }
         Ok(inspection)

@@ -1,4 +1,4 @@
-//! Multipart uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
+//! PartLayout uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
 //! the parts.
 //!
 //! S3 keeps state for each multipart upload, named by the document's `uploadId`. It is created after the document is inserted,
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey, PartChecksums,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout,
         Rejection, Sha256, Upload, UserId,
     },
     store::{
-        Inserted, Reserved, StoreError,
+        InsertOutcome, ReserveOutcome, StoreError,
         objects::{NewPart, PresignedPut},
     },
 };
@@ -103,7 +103,7 @@ impl Valet {
         user: UserId,
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Image, Multipart, bool), IssueError> {
+    ) -> Result<(Image, PartLayout, bool), IssueError> {
         let (upload, multipart) = self.validate_multipart(declared).map_err(IssueError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
@@ -122,12 +122,12 @@ impl Valet {
             let id = ImageId::new();
             // No URL has been signed. Only the server completes the parts, so the object is final where it is made.
             let lifetimes = unopened_lifetimes(now);
-            let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
-            if self.reserve(user, &[&image], now).await? == Reserved::No {
+            let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
+            if self.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
             }
-            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [Inserted::Yes] {
+            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
                 continue;
             }
             if let Err(error) = self.create_multipart_in_s3(&image, multipart.checksums()).await {
@@ -145,13 +145,13 @@ impl Valet {
     }
 
     /// Validates a declaration. Returns every rule that it breaks.
-    fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, Multipart), Vec<DeclarationError>> {
+    fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, PartLayout), Vec<DeclarationError>> {
         let size = super::uploads::validate_size(declared.size, self.uploads.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below the minimum, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
-            let part_size = asked.unwrap_or_else(|| Multipart::part_size_for(*size));
-            Multipart::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
+            let part_size = asked.unwrap_or_else(|| PartLayout::part_size_for(*size));
+            PartLayout::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
         });
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = self.validate_type(declared.content_type);
@@ -164,7 +164,7 @@ impl Valet {
                     file_name,
                     content_type,
                     size,
-                    loose: None,
+                    unverified: None,
                     sha256,
                     caption,
                     multipart: multipart_of,
@@ -207,7 +207,7 @@ impl Valet {
                 continue;
             };
             let sign = |part: NewPart| {
-                let put = self.objects.presign_part((&image.key, upload_id), part, now, self.uploads.url_ttl)?;
+                let put = self.objects.presign_part(&image.key, upload_id, part, now, self.uploads.url_ttl)?;
                 Ok((part.number, put))
             };
             let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
@@ -243,7 +243,7 @@ impl Valet {
     }
 
     /// Returns the user's multipart upload, pending or ready.
-    async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, Multipart), PartsError> {
+    async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, PartLayout), PartsError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
         match (image.outcome(), image.rejection, image.upload.multipart) {
             (ImageState::Pending | ImageState::Ready, _, Some(multipart)) => Ok((image, multipart)),

@@ -4,13 +4,13 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::Valet,
-    model::{Image, Lifetimes, OPENING, PartChecksums},
+    model::{Image, Lifetimes, OPENING_GRACE, PartChecksums},
     store::{Opened, StoreError},
 };
 
 /// Returns the times of a multipart upload that is not created in S3 yet: if the request is cancelled, its reservation ends soon.
 pub(in crate::domain) fn unopened_lifetimes(now: OffsetDateTime) -> Lifetimes {
-    Lifetimes { created_at: now, expires_at: now + OPENING, urls_die_at: now }
+    Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_die_at: now }
 }
 
 impl Valet {
@@ -32,7 +32,7 @@ impl Valet {
 
     /// Returns the times of a multipart upload after it was created in S3.
     pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
-        let ttl = if image.upload.loose.is_some() { self.uppy_parts_ttl() } else { self.uploads.multipart_ttl };
+        let ttl = if image.upload.unverified.is_some() { self.uppy_parts_ttl() } else { self.uploads.multipart_ttl };
         Opened { expires_at: image.created_at + ttl, due: self.quiet_from(image) }
     }
 }

@@ -1,7 +1,7 @@
 //! Validates requests for part URLs. No I/O.
 
 use crate::{
-    model::{Multipart, PartChecksums, Sha256},
+    model::{PartChecksums, PartLayout, Sha256},
     store::objects::NewPart,
 };
 
@@ -29,7 +29,7 @@ pub enum InvalidPart {
 }
 
 /// Returns the parts with their exact lengths, or every rule that the request breaks.
-pub(super) fn validate(multipart: Multipart, asked: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
+pub(super) fn validate(multipart: PartLayout, asked: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
     if asked.is_empty() || asked.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
     }
@@ -37,7 +37,7 @@ pub(super) fn validate(multipart: Multipart, asked: &[RequestedPart<'_>]) -> Res
     let mut parts = Vec::with_capacity(asked.len());
     for (at, part) in asked.iter().enumerate() {
         let number = u32::try_from(part.number).ok();
-        let length = number.and_then(|number| Some((number, multipart.length_of(number)?)));
+        let length = number.and_then(|number| Some((number, multipart.part_length(number)?)));
         let digest = match (multipart.checksums(), part.sha256) {
             (PartChecksums::None, None) => Ok(None),
             (PartChecksums::None, Some(_)) => Err("must be left out: the upload was opened without checksums of parts"),

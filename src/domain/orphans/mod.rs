@@ -14,8 +14,8 @@ use super::{Valet, deployment::Restored};
 use crate::{
     model::{ImageId, ImageState, KeyOwner},
     store::{
-        Entry, Inventory, StoreError,
-        objects::listing::{Listed, ListedUpload},
+        Inventory, InventoryEntry, StoreError,
+        objects::list::{ListedObject, ListedUpload},
     },
 };
 
@@ -111,7 +111,7 @@ enum Action<'a> {
 /// The records in the order of keys, with the next one read ahead.
 struct Records {
     inventory: Inventory,
-    next: Option<Entry>,
+    next: Option<InventoryEntry>,
 }
 
 impl Records {
@@ -140,12 +140,12 @@ struct Scan<'v, 'a> {
     before: OffsetDateTime,
     action: Action<'a>,
     seen: Orphans,
-    objects: Vec<(Listed, KeyOwner)>,
-    records: Vec<Entry>,
+    objects: Vec<(ListedObject, KeyOwner)>,
+    records: Vec<InventoryEntry>,
 }
 
 impl Scan<'_, '_> {
-    async fn compare(&mut self, object: Listed, records: &mut Records) -> Result<(), OrphanError> {
+    async fn compare(&mut self, object: ListedObject, records: &mut Records) -> Result<(), OrphanError> {
         while let Some(passed) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
             self.suspect_record(passed).await?;
             records.advance(&mut self.seen).await?;
@@ -164,7 +164,7 @@ impl Scan<'_, '_> {
     }
 
     /// Keeps the record of a ready image as a suspect; other states need no object.
-    async fn suspect_record(&mut self, record: Entry) -> Result<(), StoreError> {
+    async fn suspect_record(&mut self, record: InventoryEntry) -> Result<(), StoreError> {
         if record.state == ImageState::Ready {
             self.records.push(record);
         }
@@ -177,7 +177,7 @@ impl Scan<'_, '_> {
         let suspects = std::mem::take(&mut self.objects);
         let ids: Vec<ImageId> = suspects.iter().map(|(_, owner)| owner.image).collect();
         let known = self.valet.store.images.entries(&ids).await?;
-        let is_known = |object: &Listed, owner: KeyOwner| match known.get(&owner.image) {
+        let is_known = |object: &ListedObject, owner: KeyOwner| match known.get(&owner.image) {
             Some(Some(entry)) => entry.user == owner.user && entry.owns(&object.key),
             // The record cannot be read, and may own the object.
             Some(None) => true,
@@ -268,7 +268,7 @@ impl Scan<'_, '_> {
             let head = valet.objects.head(&record.key).await?;
             Ok::<_, StoreError>(head.is_none().then_some(record))
         });
-        let absent: Vec<Entry> =
+        let absent: Vec<InventoryEntry> =
             heads.buffered(MAX_CONCURRENT_CALLS).try_filter_map(|record| async move { Ok(record) }).try_collect().await?;
         let ids: Vec<ImageId> = absent.iter().map(|record| record.id).collect();
         let now = valet.store.images.entries(&ids).await?;
@@ -296,7 +296,7 @@ impl Valet {
     }
 
     /// Deletes these objects with their versions. Returns how many succeeded; failures are logged.
-    async fn purge_orphans(&self, orphans: &[Listed]) -> u64 {
+    async fn purge_orphans(&self, orphans: &[ListedObject]) -> u64 {
         let purges = stream::iter(orphans).map(|orphan| async move {
             let purged = self.objects.purge(&orphan.key).await;
             if let Err(error) = &purged {

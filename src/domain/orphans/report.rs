@@ -13,7 +13,7 @@ use crate::{
     model::ObjectKey,
     store::{
         StoreError,
-        objects::listing::{Listed, ListedUpload},
+        objects::list::{ListedObject, ListedUpload},
     },
 };
 
@@ -34,7 +34,7 @@ pub struct Orphans {
     /// Objects under keys of any other form. They belong to another program and are never deleted.
     pub foreign: Found<ObjectKey>,
     /// Objects, old enough to be judged, without a record or with a purged one.
-    pub orphans: Found<Listed>,
+    pub orphans: Found<ListedObject>,
     /// Size of the orphans in bytes.
     pub orphan_bytes: u64,
     /// Open multipart uploads at keys of Valet's form.
@@ -173,7 +173,7 @@ impl Orphans {
     }
 }
 
-impl fmt::Display for Listed {
+impl fmt::Display for ListedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let modified = self.modified.format(&Rfc3339).unwrap_or_default();
         write!(f, "{} ({}, written {modified})", self.key, bytesize::ByteSize(self.size))
@@ -190,7 +190,7 @@ impl fmt::Display for ListedUpload {
 #[derive(Debug, Clone, Copy)]
 pub enum Orphan<'a> {
     /// An object.
-    Object(&'a Listed),
+    Object(&'a ListedObject),
     /// An open multipart upload.
     Upload(&'a ListedUpload),
 }

@@ -28,7 +28,7 @@ use crate::{
         Valet,
         sweep_backoff::{FIRST_DELAY, backoff},
     },
-    store::{Claimed, Due, Lease, Postponed, StoreError},
+    store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
 /// Images that are read from the queue at once, and the maximum of a round.
@@ -95,7 +95,7 @@ impl Round {
     }
 
     /// Records a failed claim. One failure may be caused by the record; several in a row mean that the database has failed.
-    fn unclaimed(&self, due: &Due, error: StoreError) {
+    fn unclaimed(&self, due: &QueuedImage, error: StoreError) {
         self.tally.add(Swept { failed: 1, ..Swept::default() });
         tracing::warn!(image = %due.id(), %error, "failed to claim an image");
         if self.unclaimed.fetch_add(1, Relaxed) + 1 >= UNCLAIMED {
@@ -116,7 +116,7 @@ impl Round {
 /// Images that were read from the queue and wait for a permit.
 #[derive(Debug)]
 struct Waiting {
-    images: VecDeque<Due>,
+    images: VecDeque<QueuedImage>,
     /// The time at which they were due.
     now: OffsetDateTime,
     looked_at: Instant,
@@ -159,7 +159,7 @@ impl Valet {
                 looking = Some(self.look_and_report(scope, reports).boxed());
             }
             while !round.is_stopped()
-                && let Some(due) = places.take_next(&mut waiting.images, Due::owner)
+                && let Some(due) = places.take_next(&mut waiting.images, QueuedImage::owner)
             {
                 under_way.insert(due.id());
                 let now = waiting.now;
@@ -218,22 +218,22 @@ impl Valet {
 
     /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
     /// postponed for a moment.
-    async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<Due>, StoreError> {
-        let mut due = self.store.images.due(now, BATCH).await?;
-        if due.len() < BATCH || dominant(&due, Due::owner).is_none() {
-            return Ok(in_turns(due, Due::owner, BATCH));
+    async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
+        let mut due = self.store.images.find_due(now, BATCH).await?;
+        if due.len() < BATCH || dominant(&due, QueuedImage::owner).is_none() {
+            return Ok(in_turns(due, QueuedImage::owner, BATCH));
         }
-        due = self.store.images.due(now, WINDOW).await?;
+        due = self.store.images.find_due(now, WINDOW).await?;
         let last = due.last().filter(|_| due.len() == WINDOW).map(|last| last.due);
-        let crowd = dominant(&due, Due::owner).cloned();
-        let turns = in_turns(due, Due::owner, BATCH);
+        let crowd = dominant(&due, QueuedImage::owner).cloned();
+        let turns = in_turns(due, QueuedImage::owner, BATCH);
         if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.put_off_owner(&crowd, last, &turns, now + ASIDE).await?;
+            self.store.images.reschedule_owner(&crowd, last, &turns, now + ASIDE).await?;
         }
         Ok(turns)
     }
 
-    async fn sweep_quick(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
+    async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         let owner = due.owner();
         round.health.pace(&owner).await;
         if round.is_stopped() {
@@ -248,12 +248,12 @@ impl Valet {
         };
         round.unclaimed.store(0, Relaxed);
         let (settled, lease) = match claimed {
-            Claimed::Lost => return,
-            Claimed::Unreadable(error, lease) => (Err(error), lease),
-            Claimed::Image(image, lease) => {
+            ClaimOutcome::Lost => return,
+            ClaimOutcome::Unreadable(error, lease) => (Err(error), lease),
+            ClaimOutcome::Image(image, lease) => {
                 match tokio::time::timeout(QUICK, self.settle_image(&image, lease, &round.tally)).await {
                     Ok(settled) => (settled, lease),
-                    Err(_) => return self.hand_over(&due.at(lease.ends), lease.now, round, lane).await,
+                    Err(_) => return self.hand_over(&due.with_due(lease.ends), lease.now, round, lane).await,
                 }
             }
         };
@@ -263,14 +263,14 @@ impl Valet {
     }
 
     /// Returns whether an image is expected to be slow.
-    fn takes_long(&self, due: &Due) -> bool {
+    fn takes_long(&self, due: &QueuedImage) -> bool {
         let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
         due.failures > 0 || (reads_bytes && due.bytes > LARGE)
     }
 
     /// Puts an image into the slow lane, or postpones it if the lane is full.
-    async fn hand_over(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
-        match self.store.images.put_off(due, now + HANDED_OVER).await {
+    async fn hand_over(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
+        match self.store.images.reschedule(due, now + HANDED_OVER).await {
             Ok(None) => {}
             Ok(Some(due)) => {
                 round.claimed.fetch_add(1, Relaxed);
@@ -286,7 +286,7 @@ impl Valet {
             // One call may time out although the store answers others.
             Err(StoreError::ObjectsTimeout { .. }) => {
                 if round.health.note_silence() == Silence::Long && !round.is_stopped() {
-                    if self.objects.lives().await {
+                    if self.objects.is_reachable().await {
                         round.health.forget_silences();
                     } else {
                         round.stop();
@@ -303,7 +303,7 @@ impl Valet {
     }
 
     /// Counts a failure, and schedules the next attempt.
-    async fn end_claim(&self, due: &Due, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
+    async fn end_claim(&self, due: &QueuedImage, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
         let Err(error) = settled else { return };
         tally.add(Swept { failed: 1, ..Swept::default() });
         let (failures, wait) = if self.is_stuck(&error).await {
@@ -313,8 +313,8 @@ impl Valet {
             (due.failures, FIRST_DELAY)
         };
         tracing::warn!(image = %due.id(), %error, failures, "failed to sweep an image");
-        let to = Postponed { due: lease.now + wait, failures };
-        if let Err(error) = self.store.images.postpone_failed(&due.at(lease.ends), to).await {
+        let to = Postponement { due: lease.now + wait, failures };
+        if let Err(error) = self.store.images.postpone_failed(&due.with_due(lease.ends), to).await {
             // The image is due again when its lease ends.
             tracing::warn!(image = %due.id(), %error, "failed to postpone an image that could not be swept");
         }
@@ -325,7 +325,7 @@ impl Valet {
         let mut places = Places::new(SLOW_AT_ONCE, SLOW_SHARE);
         let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
         loop {
-            while let Some(due) = places.take_next(&mut waiting, Due::owner) {
+            while let Some(due) = places.take_next(&mut waiting, QueuedImage::owner) {
                 let sweep = async move {
                     self.sweep_slowly(&due, tally).await;
                     due
@@ -344,14 +344,14 @@ impl Valet {
         }
     }
 
-    async fn sweep_slowly(&self, due: &Due, tally: &Tally) {
+    async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
         let lease_for = LEASE + Duration::from_secs(due.bytes / SLOWEST_STORE);
         // Handing it over has postponed it by the same time.
         let now = due.due - HANDED_OVER;
         let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
-            Ok(Claimed::Lost) => return,
-            Ok(Claimed::Unreadable(error, lease)) => (Err(error), lease),
-            Ok(Claimed::Image(image, lease)) => {
+            Ok(ClaimOutcome::Lost) => return,
+            Ok(ClaimOutcome::Unreadable(error, lease)) => (Err(error), lease),
+            Ok(ClaimOutcome::Image(image, lease)) => {
                 let settled = tokio::time::timeout(lease_for, self.settle_image(&image, lease, tally)).await;
                 (settled.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" })), lease)
             }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::store::Due;
+use crate::store::QueuedImage;
 
 /// Capacity of the lane in images, waiting or being settled: in total, and per owner.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub(super) struct Room {
 /// Sender of the lane.
 #[derive(Debug)]
 pub(super) struct SlowLane {
-    sender: mpsc::Sender<Due>,
+    sender: mpsc::Sender<QueuedImage>,
     room: Room,
     held: Arc<Held>,
 }
@@ -27,7 +27,7 @@ pub(super) struct SlowLane {
 /// Receiver of the lane.
 #[derive(Debug)]
 pub(super) struct SlowQueue {
-    receiver: mpsc::Receiver<Due>,
+    receiver: mpsc::Receiver<QueuedImage>,
     held: Arc<Held>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn slow_lane(room: Room) -> (SlowLane, SlowQueue) {
 
 impl SlowLane {
     /// Takes an image if there is room. Otherwise it becomes due again soon, which does not count as a failure.
-    pub(super) fn take(&self, due: Due) {
+    pub(super) fn take(&self, due: QueuedImage) {
         let owner = due.owner();
         if self.held.enter(&owner, self.room) && self.sender.try_send(due).is_err() {
             self.held.leave(&owner);
@@ -74,12 +74,12 @@ impl SlowLane {
 }
 
 impl SlowQueue {
-    pub(super) async fn next(&mut self) -> Option<Due> {
+    pub(super) async fn next(&mut self) -> Option<QueuedImage> {
         self.receiver.recv().await
     }
 
     /// Removes an image after it was settled or has failed.
-    pub(super) fn leave(&self, due: &Due) {
+    pub(super) fn leave(&self, due: &QueuedImage) {
         self.held.leave(&due.owner());
     }
 }

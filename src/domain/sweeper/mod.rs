@@ -32,7 +32,7 @@ use self::{
 };
 use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations, sweep_backoff::STUCK};
 use crate::{
-    metrics::{Kind, METRICS},
+    metrics::{METRICS, StateLabel},
     store::{StoreError, uncounted},
     telemetry::spans,
 };
@@ -146,13 +146,13 @@ impl Valet {
 
     /// Sets the metrics of a completed sweep, and of the remaining work.
     async fn report(&self, now: OffsetDateTime) {
-        METRICS.swept_at.set(now.unix_timestamp() as f64);
+        METRICS.sweep_last_success.set(now.unix_timestamp() as f64);
         let counted = async {
             let (due, first) = self.store.images.backlog(now, COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
             METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
-            let images = self.store.images.stuck(STUCK, COUNTED).await?;
-            METRICS.sweep_stuck.set((images + self.store.users.stuck_deletions(STUCK, COUNTED).await?).into());
+            let images = self.store.images.count_stuck(STUCK, COUNTED).await?;
+            METRICS.sweep_stuck.set((images + self.store.users.count_stuck_deletions(STUCK, COUNTED).await?).into());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
@@ -174,10 +174,10 @@ impl Valet {
     /// Sets the metrics of images, their bytes and accounts.
     async fn take_census(&self) {
         let counted = async {
-            for (state, count) in self.store.images.census().await? {
-                let kind = Kind { kind: state.as_str() };
-                METRICS.images_present.get_or_create(&kind).set(count.images);
-                METRICS.image_bytes.get_or_create(&kind).set(count.bytes);
+            for (state, count) in self.store.images.count_by_state().await? {
+                let label = StateLabel { state: state.as_str() };
+                METRICS.images.get_or_create(&label).set(count.images);
+                METRICS.image_bytes.get_or_create(&label).set(count.bytes);
             }
             METRICS.accounts.set(i64::try_from(self.store.users.estimated_count().await?).unwrap_or(i64::MAX));
             Ok::<_, StoreError>(())

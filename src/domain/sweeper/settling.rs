@@ -10,7 +10,7 @@ use crate::{
         inspection::Inspection,
         removal::{ObjectsToRemove, Removal},
     },
-    model::{Image, ImageState, Loose, Rejection},
+    model::{Image, ImageState, Rejection, UnverifiedUpload},
     store::{Lease, StoreError},
 };
 
@@ -78,7 +78,7 @@ impl Valet {
     fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began before the URL expired may still arrive.
-        if image.upload.loose == Some(Loose::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
+        if image.upload.unverified == Some(UnverifiedUpload::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
             again = again.min(lease.now + PARTS_SEEN_EVERY);
         }
         again
@@ -98,7 +98,7 @@ impl Valet {
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.release_reservation(image).await?;
-                self.store.images.forget_strays(image, lease.ends).await?;
+                self.store.images.clear_leftovers(image, lease.ends).await?;
             }
         }
         Ok(Swept { purged: 1, ..Swept::default() })
@@ -118,7 +118,7 @@ impl Valet {
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.release_reservation(image).await?;
-                swept.gone += u32::from(self.store.images.mark_gone(image).await?);
+                swept.gone += u32::from(self.store.images.mark_purged(image).await?);
             }
         }
         Ok(swept)

@@ -46,8 +46,8 @@ impl Swept {
     pub(super) fn count(self) {
         let Self { confirmed, rejected, expired, purged, gone, holds, accounts, failed } = self;
         let counts = [confirmed, rejected, expired, purged, gone, holds, accounts, failed];
-        for (kind, count) in crate::metrics::SWEPT.into_iter().zip(counts) {
-            Metrics::count(&METRICS.swept, kind, count.into());
+        for (kind, count) in crate::metrics::SWEEP_OUTCOMES.into_iter().zip(counts) {
+            Metrics::count(&METRICS.sweep_items, kind, count.into());
         }
     }
 }

@@ -11,8 +11,8 @@ use super::Throttled;
 use crate::{
     config::Rate,
     domain::generational_cache::GenerationalCache,
-    model::{Prefix, UserId},
-    store::requests,
+    model::{NetworkPrefix, UserId},
+    store::request_origin,
 };
 
 /// Keys that each limit remembers; a few megabytes in all.
@@ -84,15 +84,15 @@ fn cost(rate: Rate, n: u32) -> Duration {
 }
 
 /// Returns the networks of an address, each with its rate.
-fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (Prefix, Rate)> {
-    let wider = move |(prefix, factor): (Option<Prefix>, u32)| {
+fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (NetworkPrefix, Rate)> {
+    let wider = move |(prefix, factor): (Option<NetworkPrefix>, u32)| {
         prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
     };
-    Prefix::widening(address).into_iter().zip(FACTORS).filter_map(wider)
+    NetworkPrefix::nested(address).into_iter().zip(FACTORS).filter_map(wider)
 }
 
 /// A limit by network, counted for the host and its wider networks.
-impl<K: Eq + Hash + Copy> Limit<(K, Prefix)> {
+impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
     /// Counts one call for each network of the address, or for none of them.
     pub(super) fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
         let mut all = self.lock();
@@ -118,7 +118,7 @@ impl<K: Eq + Hash + Copy> Limit<(K, Prefix)> {
 #[derive(Debug)]
 pub(super) struct UserLimit {
     by_user: Limit<UserId>,
-    by_site: Limit<Prefix>,
+    by_site: Limit<NetworkPrefix>,
 }
 
 impl UserLimit {
@@ -130,7 +130,7 @@ impl UserLimit {
     /// Counts `n` calls for the user and for the network, or for neither.
     pub(super) fn take(&self, user: UserId, n: u32, now: Instant) -> Result<(), Throttled> {
         self.by_user.take(user, n, now)?;
-        let Some(caller) = requests::caller() else { return Ok(()) };
+        let Some(caller) = request_origin::current() else { return Ok(()) };
         self.by_site.take(caller.site, n, now).inspect_err(|_| self.by_user.give_back(user, n))
     }
 }

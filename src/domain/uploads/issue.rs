@@ -9,7 +9,7 @@ use super::{DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticke
 use crate::{
     domain::{Valet, inspection::Inspection, store_capabilities::UploadClass},
     model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
-    store::{Inserted, Reserved, StoreError},
+    store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
 /// Attempts at opening uploads that concurrent requests change; more conflicts are a fault.
@@ -85,11 +85,11 @@ impl Valet {
         }
         let mut refused = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
-        if self.reserve(user, &images, now).await? == Reserved::No {
+        if self.reserve(user, &images, now).await? == ReserveOutcome::Refused {
             // Not all fit into the quota: reserves those that do, in the order of the request.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
-                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == Reserved::Yes;
+                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
                 if fits { fitting.push(draft) } else { refused.push(draft.1) }
             }
             drafts = fitting;
@@ -100,7 +100,7 @@ impl Valet {
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
         let inserted = self.insert_reserved(user, &rows).await?;
         for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
-            if inserted == Inserted::Yes {
+            if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
                 results[request.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
@@ -117,7 +117,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<(Image, PresignedPuts), StoreError> {
         let id = ImageId::new();
-        let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::of(user, id) };
+        let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
         Ok((Image::pending((user, id, key), request.upload.clone(), request.idempotency.clone(), lifetimes), puts))

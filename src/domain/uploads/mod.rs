@@ -19,7 +19,7 @@ use crate::{
     metrics::METRICS,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
+        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
     },
     store::{StoreError, objects::NewObject},
 };
@@ -124,9 +124,9 @@ impl fmt::Display for DeclarationError {
             Self::PartSize => write!(
                 f,
                 "must be from {} to {} bytes, and large enough for {} parts to suffice",
-                Multipart::MIN_PART_SIZE,
-                Multipart::MAX_PART_SIZE,
-                Multipart::MAX_PARTS
+                PartLayout::MIN_PART_SIZE,
+                PartLayout::MAX_PART_SIZE,
+                PartLayout::MAX_PARTS
             ),
             Self::Caption(rule) => f.write_str(rule),
         }
@@ -263,7 +263,7 @@ impl Valet {
                     file_name,
                     content_type,
                     size,
-                    loose: None,
+                    unverified: None,
                     sha256: declared,
                     caption,
                     multipart,

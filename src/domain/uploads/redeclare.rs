@@ -9,7 +9,7 @@ use super::{IssueError, issue::Results, issue::UploadRequest};
 use crate::{
     domain::{Valet, reservations},
     model::{Image, ImageId, ImageState, Upload, UserId},
-    store::{Stepped, StoreError},
+    store::{StepOutcome, StoreError},
 };
 
 impl Valet {
@@ -71,8 +71,8 @@ impl Valet {
             if image.state != ImageState::Pending || image.reserved >= bytes {
                 return Ok(());
             }
-            if let Some(growth) = image.growth(bytes)
-                && matches!(self.store.grow(user, &growth).await?, Stepped::Taken(images) if !images.is_empty())
+            if let Some(growth) = image.growth_step(bytes)
+                && matches!(self.store.grow_reservation(user, &growth).await?, StepOutcome::Applied(images) if !images.is_empty())
             {
                 return Ok(());
             }

@@ -32,8 +32,8 @@ use super::{
     uploads::{DeclarationError, IssueError, validate_size},
 };
 use crate::{
-    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, Loose, ObjectKey, Upload, UserId},
-    store::{Inserted, Reserved, StoreError},
+    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
+    store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
 /// Share of the quota that a multipart upload without a size reserves.
@@ -136,10 +136,10 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<SignedForm, IssueError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_metadata(metadata, Loose::Form).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Form).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
-        let form = self.objects.sign_form(&key, (upload.content_type, upload.size), now, self.uploads.url_ttl)?;
+        let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.uploads.url_ttl)?;
         // No other form can be signed for this upload, so it expires with this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
         self.reserve_and_insert(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
@@ -152,8 +152,8 @@ impl Valet {
     async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..MAX_ATTEMPTS {
-            if self.reserve(user, &[image], now).await? == Reserved::Yes {
-                if self.insert_reserved(user, &[(image, due)]).await? == [Inserted::Yes] {
+            if self.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
+                if self.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
                     return Ok(());
                 }
                 return Err(StoreError::Contention { what: "an image's id" }.into());
@@ -174,7 +174,8 @@ impl Valet {
     /// object.
     async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
-        let forms = open.iter().rev().filter(|image| image.upload.loose == Some(Loose::Form)).map(|image| image.id);
+        let forms =
+            open.iter().rev().filter(|image| image.upload.unverified == Some(UnverifiedUpload::Form)).map(|image| image.id);
         let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();
         if !forms.is_empty() {
             self.throttle.count_s3_calls(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
@@ -184,10 +185,14 @@ impl Valet {
     }
 
     /// Validates metadata. Returns every rule that it breaks.
-    fn validate_metadata(&self, metadata: &UppyMetadata<'_>, loose: Loose) -> Result<Upload, Vec<DeclarationError>> {
-        let (max, bound) = match loose {
-            Loose::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
-            Loose::Parts => {
+    fn validate_metadata(
+        &self,
+        metadata: &UppyMetadata<'_>,
+        unverified: UnverifiedUpload,
+    ) -> Result<Upload, Vec<DeclarationError>> {
+        let (max, bound) = match unverified {
+            UnverifiedUpload::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
+            UnverifiedUpload::Parts => {
                 let max = self.uploads.multipart_max_bytes;
                 (max, (self.uploads.quota_bytes / QUOTA_SHARE).max(self.uploads.max_bytes).min(max))
             }
@@ -208,7 +213,7 @@ impl Valet {
                 file_name,
                 content_type,
                 size,
-                loose: Some(loose),
+                unverified: Some(unverified),
                 sha256: None,
                 caption,
                 multipart: None,

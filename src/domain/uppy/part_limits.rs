@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::{Valet, generational_cache::GenerationalCache, multipart::PartsError},
-    model::{Image, ImageId, ImageState, Loose, Rejection},
+    model::{Image, ImageId, ImageState, Rejection, UnverifiedUpload},
     store::StoreError,
 };
 
@@ -94,7 +94,7 @@ impl Valet {
     /// Rejects a pending upload whose parts of undeclared length exceed its reservation, and removes them. Returns `false` for
     /// any other image.
     pub(in crate::domain) async fn reject_overfull(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if image.upload.loose != Some(Loose::Parts) {
+        if image.upload.unverified != Some(UnverifiedUpload::Parts) {
             return Ok(false);
         }
         let open = self.open_upload_ids(image).await?;

@@ -1,4 +1,4 @@
-//! Multipart uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
+//! PartLayout uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::{
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums, UserId},
+    model::{Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout, UnverifiedUpload, UserId},
     signer::Presigned,
     store::{StoreError, objects::StoredPart},
 };
@@ -49,7 +49,7 @@ pub struct NamedPart<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum CompletePartsError {
     /// No part was named, or more than the maximum.
-    #[error("an upload has from 1 to {} parts", Multipart::MAX_PARTS)]
+    #[error("an upload has from 1 to {} parts", PartLayout::MAX_PARTS)]
     Count,
     /// The upload cannot be completed.
     #[error(transparent)]
@@ -77,10 +77,10 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Image, IssueError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_metadata(metadata, Loose::Parts).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         // Only this server completes the parts, so the object is final where it is made.
-        let image = Image::pending((user, id, ObjectKey::of(user, id)), upload, None, unopened_lifetimes(now));
+        let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened_lifetimes(now));
         self.reserve_and_insert(&image, image.expires_at, now).await?;
         if let Err(error) = self.create_multipart_in_s3(&image, PartChecksums::None).await {
             // The client gets no id, so this upload must not hold quota for a day.
@@ -148,7 +148,7 @@ impl Valet {
             self.enforce_reservation(&image, numbers.len(), now).await?;
             let ttl = self.uploads.url_ttl.min(PART_URL_TTL);
             let sign = |number: u32| {
-                let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, ttl)?;
+                let signed = self.objects.presign_any_part(&image.key, upload_id, number, now, ttl)?;
                 Ok((number, signed))
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
@@ -173,7 +173,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Image, CompletePartsError> {
         let image = self.find_open_uppy_parts(user, (id, key), now).await?;
-        if named.is_empty() || named.len() > Multipart::MAX_PARTS as usize {
+        if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
             return Err(CompletePartsError::Count);
         }
         if image.state == ImageState::Pending {
@@ -220,7 +220,7 @@ impl Valet {
                 // Another request changed its state at the same time.
                 ImageState::Pending => {}
                 ImageState::Ready => return Err(PartsError::Complete),
-                ImageState::Gone => return Err(PartsError::NotFound),
+                ImageState::Purged => return Err(PartsError::NotFound),
                 _ => return Ok(()),
             }
         }
@@ -234,8 +234,9 @@ impl Valet {
     /// Returns the user's multipart upload with this id and key, in any state.
     async fn find_uppy_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, id).await?;
-        let is_it =
-            |image: &Image| image.upload.loose == Some(Loose::Parts) && image.key.as_str() == key && !image.key.is_incoming();
+        let is_it = |image: &Image| {
+            image.upload.unverified == Some(UnverifiedUpload::Parts) && image.key.as_str() == key && !image.key.is_incoming()
+        };
         image.filter(is_it).ok_or(PartsError::NotFound)
     }
 }
@@ -245,12 +246,12 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
     if numbers.is_empty() || numbers.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
     }
-    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
+    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
     let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
     for (at, number) in numbers.iter().enumerate() {
         match legal(*number) {
             Some(number) => legal_ones.push(number),
-            None => broken.push(InvalidPart::Number(at, Multipart::MAX_PARTS)),
+            None => broken.push(InvalidPart::Number(at, PartLayout::MAX_PARTS)),
         }
     }
     if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
@@ -260,7 +261,7 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
 /// the answer to its completion and lists the parts to resume.
 fn parts_of(etag: &str) -> Vec<ListedPart> {
     let count = etag.trim_matches('"').rsplit_once('-').and_then(|(_, count)| count.parse().ok()).unwrap_or(1);
-    (1..=count.min(Multipart::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
+    (1..=count.min(PartLayout::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
 }
 
 #[cfg(test)]
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(part_numbers(&[3, 1, 10_000]), Ok(vec![3, 1, 10_000]));
         assert_eq!(part_numbers(&[]), Err(vec![InvalidPart::Count]));
         assert_eq!(part_numbers(&[1; MAX_PARTS_PER_REQUEST + 1]), Err(vec![InvalidPart::Count]));
-        let broken = |at| InvalidPart::Number(at, Multipart::MAX_PARTS);
+        let broken = |at| InvalidPart::Number(at, PartLayout::MAX_PARTS);
         assert_eq!(part_numbers(&[0, 1, -1, 10_001, i64::MAX]), Err(vec![broken(0), broken(2), broken(3), broken(4)]));
     }
 

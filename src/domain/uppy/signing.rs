@@ -16,7 +16,7 @@ use crate::{
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, UserId},
+    model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UnverifiedUpload, UserId},
     signer::{Presigned, SignedForm},
     store::{StoreError, objects::MultipartCall},
 };
@@ -115,7 +115,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
         self.capabilities.require_support(UploadClass::WithoutDigest).map_err(IssueError::from)?;
-        let upload = self.validate_metadata(metadata, Loose::Parts).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
@@ -137,8 +137,9 @@ impl Valet {
     ) -> Result<SignedCall, SignError> {
         let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(PartsError::NotFound)?;
         let found = self.store.images.find_owned(user, id).await?;
-        let was_there = |image: &Image| image.key.as_str() == key || image.strays.iter().any(|stray| stray.as_str() == key);
-        let is_it = |image: &Image| image.upload.loose == Some(Loose::Parts) && was_there(image);
+        let was_there =
+            |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
+        let is_it = |image: &Image| image.upload.unverified == Some(UnverifiedUpload::Parts) && was_there(image);
         let image = require_open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
         if image.state == ImageState::Ready {
             return Err(PartsError::Complete.into());
@@ -154,11 +155,11 @@ impl Valet {
         }
         let url = match call {
             PartsCall::Part(number) => {
-                let legal = u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
-                let broken = || PartsError::InvalidParts(vec![InvalidPart::Number(0, Multipart::MAX_PARTS)]);
+                let legal = u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
+                let broken = || PartsError::InvalidParts(vec![InvalidPart::Number(0, PartLayout::MAX_PARTS)]);
                 let number = legal.ok_or_else(broken)?;
                 self.enforce_reservation(&image, 1, now).await?;
-                self.objects.presign_any_part((&image.key, upload_id), number, now, ttl.min(PART_URL_TTL))
+                self.objects.presign_any_part(&image.key, upload_id, number, now, ttl.min(PART_URL_TTL))
             }
             PartsCall::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
             PartsCall::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
@@ -177,7 +178,7 @@ impl Valet {
             // The client's request aborts it in S3, and the sweeper if that is never sent.
             PartsCall::Abort => drop(self.delete_pending(&image, now).await?),
             PartsCall::Complete => {
-                self.store.images.look_soon(&image, now + FIRST_POLL_DELAY).await?;
+                self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
                 self.arrival_poller.schedule();
             }
             PartsCall::Part(_) | PartsCall::List => {}

@@ -13,7 +13,7 @@ use crate::{
         problem::{Code, Problem, UNKNOWN_OUTCOME},
         route_table::RouteTable,
     },
-    model::Prefix,
+    model::NetworkPrefix,
 };
 
 /// Admits at most `max_requests` requests at once, each within the limits of its operation.
@@ -28,7 +28,7 @@ where
 {
     let permits = Arc::new(Permits::new(max_requests));
     endpoint.around(move |next, mut request| {
-        let network = Prefix::site(client::address(&request, &proxies));
+        let network = NetworkPrefix::site(client::address(&request, &proxies));
         let operation = routes.find(request.uri().path()).and_then(|route| route.operation(request.method()));
         let permits = permits.clone();
         async move {

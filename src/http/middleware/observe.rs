@@ -12,7 +12,7 @@ use super::request_id::RequestId;
 use crate::{
     config::TrustedProxies,
     http::{client, route_table::RouteTable},
-    metrics::{Answered, METRICS},
+    metrics::{METRICS, RequestLabels},
     telemetry::{
         AUDIT,
         context::{self, TraceContext},
@@ -43,20 +43,20 @@ where
             let client = client::address(&request, &proxies);
             let path = loggable(request.uri().path());
             let route = routes.find(request.uri().path()).map(|route| route.template.as_str());
-            let attributes = spans::Asked { method: known_method(&method), route, path: &path, id: &id };
-            let traced = spans::Server::begin(caller_context(&request).as_ref(), &attributes);
+            let attributes = spans::RequestAttributes { method: known_method(&method), route, path: &path, id: &id };
+            let traced = spans::ServerSpan::begin(caller_context(&request).as_ref(), &attributes);
             let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
             // With the audit log's target, so that its lines have this span whatever else is logged.
             let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path, user = tracing::field::Empty);
             let respond = async {
-                let in_flight = InFlight::begin(Answered {
+                let in_flight = InFlight::begin(RequestLabels {
                     route: route.unwrap_or("other").to_owned(),
                     method: known_method(&method).unwrap_or("other"),
                     status: CLIENT_DISCONNECTED,
                 });
                 let response = next.get_response(request).await;
                 let status = response.status().as_u16();
-                traced.answered(status);
+                traced.record_response(status);
                 in_flight.end(status);
                 response
             };
@@ -67,12 +67,12 @@ where
 
 /// A request that is being handled. Dropping it logs and measures the request, also when the client disconnects.
 struct InFlight {
-    labels: Answered,
+    labels: RequestLabels,
     began: Instant,
 }
 
 impl InFlight {
-    fn begin(labels: Answered) -> Self {
+    fn begin(labels: RequestLabels) -> Self {
         METRICS.in_flight.inc();
         Self { labels, began: Instant::now() }
     }
@@ -106,7 +106,7 @@ fn known_method(method: &Method) -> Option<&'static str> {
 /// Returns the trace context that the request carries.
 fn caller_context(request: &Request) -> Option<TraceContext> {
     let lines = |name| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
-    TraceContext::of(lines(context::TRACEPARENT), lines(context::TRACESTATE))
+    TraceContext::parse(lines(context::TRACEPARENT), lines(context::TRACESTATE))
 }
 
 /// Returns the path with its long segments left out.

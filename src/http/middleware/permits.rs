@@ -7,12 +7,12 @@ use std::{
 
 use crate::{
     domain::{
-        requests,
+        request_origin,
         shares::{Share, Shares},
     },
     http::problem::Problem,
     metrics::METRICS,
-    model::{Prefix, UserId},
+    model::{NetworkPrefix, UserId},
 };
 
 /// Bytes that all bodies together may have in memory, beyond the first [`FREE_BODY_BYTES`] of each.
@@ -23,14 +23,14 @@ const FREE_BODY_BYTES: usize = 16 * 1024;
 /// All permits of the server.
 #[derive(Debug)]
 pub struct Permits {
-    requests: Arc<Shares<Prefix>>,
+    requests: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
-    body_bytes: Arc<Shares<Prefix>>,
+    body_bytes: Arc<Shares<NetworkPrefix>>,
 }
 
 /// A request's or a body's permit, held until it is dropped.
 #[derive(Debug, Default)]
-pub struct Permit(Option<Share<Prefix>>);
+pub struct Permit(Option<Share<NetworkPrefix>>);
 
 /// The permits of users, and that of the request's user once the user is known.
 struct UserPermit {
@@ -68,7 +68,7 @@ impl Permits {
     ///
     /// # Errors
     /// 503 at once when no permit is free, or the network has its share.
-    pub fn acquire(&self, path: &str, network: Prefix) -> Result<Permit, Problem> {
+    pub fn acquire(&self, path: &str, network: NetworkPrefix) -> Result<Permit, Problem> {
         if matches!(path, "/livez" | "/readyz") {
             return Ok(Permit(None));
         }
@@ -76,16 +76,16 @@ impl Permits {
     }
 
     /// Runs the handler of a request from this network; [`acquire_for_user`] holds its user's permit until the handler ends.
-    pub async fn scope<T>(&self, network: Prefix, handler: impl Future<Output = T>) -> T {
+    pub async fn scope<T>(&self, network: NetworkPrefix, handler: impl Future<Output = T>) -> T {
         let permit = UserPermit { users: self.users.clone(), held: Mutex::new(None) };
-        requests::scope(network, USER_PERMIT.scope(permit, handler)).await
+        request_origin::scope(network, USER_PERMIT.scope(permit, handler)).await
     }
 
     /// Extends the permit of a body that has grown to `bytes`.
     ///
     /// # Errors
     /// 503 when other bodies hold all bytes, or the network has its share.
-    pub fn extend(&self, permit: &mut Permit, bytes: usize, network: Prefix) -> Result<(), Problem> {
+    pub fn extend(&self, permit: &mut Permit, bytes: usize, network: NetworkPrefix) -> Result<(), Problem> {
         let held = permit.0.as_ref().map_or(0, Share::count);
         let more = bytes.saturating_sub(FREE_BODY_BYTES + held);
         let fits = match &mut permit.0 {
@@ -102,6 +102,6 @@ impl Permits {
 
 /// Returns the 503 for a request beyond the number that the server handles at once.
 fn too_many_requests() -> Problem {
-    METRICS.shed.inc();
+    METRICS.requests_shed.inc();
     Problem::overloaded("Too many requests are under way.")
 }

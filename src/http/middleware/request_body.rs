@@ -16,7 +16,7 @@ use crate::{
         problem::{Code, Problem},
     },
     metrics::{METRICS, Metrics},
-    model::Prefix,
+    model::NetworkPrefix,
 };
 
 /// Time that a body may take to arrive.
@@ -38,7 +38,7 @@ pub async fn read_body(
     request: &mut Request,
     body: Option<RequestBody>,
     permits: &Permits,
-    network: Prefix,
+    network: NetworkPrefix,
 ) -> Result<Permit, Problem> {
     let takes_none = body == Some(RequestBody::None);
     let limit = match body {
@@ -76,7 +76,7 @@ async fn read_limited(
     request: &mut Request,
     limit: usize,
     permits: &Permits,
-    network: Prefix,
+    network: NetworkPrefix,
 ) -> Result<(Vec<u8>, Permit), Problem> {
     let mut reader = request.take_body().into_async_read();
     let (mut bytes, mut permit) = (Vec::new(), Permit::default());

@@ -21,7 +21,7 @@ pub use self::{
 use super::{batch, pagination};
 use crate::{
     domain::multipart::MAX_PARTS_PER_REQUEST,
-    model::{Caption, Multipart as Parts, Preview},
+    model::{Caption, PartLayout as Parts, Preview},
 };
 
 /// Tags in reading order.

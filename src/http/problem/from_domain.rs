@@ -19,7 +19,7 @@ use crate::{
         uploads::{DeclarationError, IssueError, RenewError},
         uppy::{CompletePartsError, SignError},
     },
-    model::{Multipart, Rejection},
+    model::{PartLayout, Rejection},
 };
 
 const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
@@ -256,7 +256,7 @@ impl From<CompletePartsError> for Problem {
     fn from(error: CompletePartsError) -> Self {
         match error {
             CompletePartsError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
-                .field("parts", format!("must have from 1 to {} items", Multipart::MAX_PARTS)),
+                .field("parts", format!("must have from 1 to {} items", PartLayout::MAX_PARTS)),
             CompletePartsError::Parts(error) => error.into(),
             CompletePartsError::Confirm(error) => error.into(),
         }

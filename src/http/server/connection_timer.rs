@@ -83,7 +83,7 @@ impl ConnectionTimer {
         OpenRequest(self.clone())
     }
 
-    /// Returns the deadline and its cause, one of [`crate::metrics::TOO_SLOW`].
+    /// Returns the deadline and its cause, one of [`crate::metrics::TIMEOUT_PHASES`].
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let state = self.state();
         match (state.write_deadline, state.phase) {

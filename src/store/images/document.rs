@@ -1,12 +1,13 @@
-//! The document of an image, and its two-way conversion. Field names are stable (docs/database.md).
+//! The document of an image and its conversion in both directions. Stored field names must not change (docs/database.md).
 
 use mongodb::bson::{DateTime, RawDocument};
 use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart,
-    ObjectKey, PartChecksums, Place, Preview, Rejection, Reservation, Sha256, StepId, ThumbHash, Upload, UserId,
+    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey,
+    PartChecksums, PartLayout, Preview, QuotaCounter, Rejection, Reservation, Sha256, StepId, ThumbHash, UnverifiedUpload,
+    Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -20,32 +21,32 @@ pub(super) struct ImageDoc {
     user: String,
     key: String,
     state: String,
-    /// Present while pending or ready: what the unique index of bytes covers.
+    /// Present while pending or ready; the unique index on bytes covers such images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<bool>,
     file_name: String,
     content_type: String,
-    /// Types that earlier declarations of the upload had.
+    /// Content types that earlier declarations of the upload had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former_types: Vec<String>,
     size: i64,
-    /// `single` or `multipart`, or a [`Loose`] one's name; single when absent.
+    /// `single` or `multipart`, or the name of an [`UnverifiedUpload`]; single when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    /// Of single uploads.
+    /// Digest of a single upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    /// Of multipart uploads, as the next two.
+    /// Set for multipart uploads, as the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_size: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     part_checksums: Option<String>,
-    /// S3's, recorded once S3 has opened the upload.
+    /// S3's upload id, recorded once S3 has opened the upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<String>,
-    /// Declared while pending; once ready, the one that is there.
+    /// The declared preview while pending; once ready, the verified one.
     #[serde(skip_serializing_if = "Option::is_none")]
     preview: Option<PreviewDoc>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,10 +59,10 @@ pub(super) struct ImageDoc {
     /// The latest step of the reservation.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_step: Option<String>,
-    /// Keys beside `key` that are to be cleared once no URL lives.
+    /// Keys besides `key` that are cleared once no URL for them is valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     strays: Vec<String>,
-    /// Unique per user; gone with the upload's failure or deletion.
+    /// Unique per user; removed when the upload fails or is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     idem_key: Option<String>,
     /// The digest of the request that came with the key.
@@ -69,7 +70,7 @@ pub(super) struct ImageDoc {
     idem_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<String>,
-    /// Beside `rejection`, so that a server of an earlier version can still read the record.
+    /// A separate field, so that a server of an earlier version can still read `rejection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection_cause: Option<String>,
     /// State of the tombstone before it was purged.
@@ -86,12 +87,12 @@ pub(super) struct ImageDoc {
     uploaded_at: Option<DateTime>,
     expires_at: DateTime,
     urls_die_at: DateTime,
-    /// When the sweeper is to look at it; absent when there is nothing to do.
+    /// When the sweeper next processes it; absent when it has nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<DateTime>,
 }
 
-/// The share of the user's counters that is this image's, while its state alone does not say.
+/// The reservation of the image, while its state alone does not determine its share of the user's counters.
 #[derive(Debug, Serialize, Deserialize)]
 struct ReservationDoc {
     bytes: i64,
@@ -101,15 +102,19 @@ struct ReservationDoc {
 
 impl ReservationDoc {
     fn new(reservation: Reservation) -> Self {
-        Self { bytes: integer(reservation.bytes), place: reservation.place.as_str().to_owned(), due: datetime(reservation.due) }
+        Self { bytes: integer(reservation.bytes), place: reservation.counter.as_str().to_owned(), due: datetime(reservation.due) }
     }
 
     fn into_reservation(self) -> Option<Reservation> {
-        Some(Reservation { bytes: u64::try_from(self.bytes).ok()?, place: Place::parse(&self.place)?, due: instant(self.due) })
+        Some(Reservation {
+            bytes: u64::try_from(self.bytes).ok()?,
+            counter: QuotaCounter::parse(&self.place)?,
+            due: instant(self.due),
+        })
     }
 }
 
-/// The preview lies at the image's key with `-preview` after it.
+/// The preview; its key is that of the image with the suffix `-preview`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PreviewDoc {
@@ -137,7 +142,7 @@ impl PreviewDoc {
 }
 
 impl ImageDoc {
-    /// The document of a new upload.
+    /// Returns the document of a new upload.
     pub(super) fn pending(image: &Image, due: DateTime) -> Self {
         let upload = &image.upload;
         Self {
@@ -158,7 +163,7 @@ impl ImageDoc {
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
             preview: upload.preview.map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
-            reserved: (image.reserved != upload.size || upload.loose.is_some()).then(|| integer(image.reserved)),
+            reserved: (image.reserved != upload.size || upload.unverified.is_some()).then(|| integer(image.reserved)),
             reservation: image.reservation.map(ReservationDoc::new),
             last_step: None,
             strays: Vec::new(),
@@ -191,7 +196,7 @@ impl ImageDoc {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
                 content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
                 size,
-                loose: self.kind.as_deref().and_then(Loose::parse),
+                unverified: self.kind.as_deref().and_then(UnverifiedUpload::parse),
                 sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 multipart: self.multipart(size).map_err(corrupt)?,
@@ -201,8 +206,8 @@ impl ImageDoc {
                 },
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
-            // An unknown type admits no object.
-            former_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
+            // A type that this version does not know admits no object.
+            earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
@@ -213,7 +218,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| StepId::parse(text).ok_or_else(|| corrupt("lastStep")))
                 .transpose()?,
-            strays: self.strays.into_iter().map(ObjectKey::stored).collect(),
+            leftover_keys: self.strays.into_iter().map(ObjectKey::from_stored).collect(),
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
             }),
@@ -222,7 +227,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| Rejection::parse(text, self.rejection_cause.as_deref()).ok_or_else(|| corrupt("rejection")))
                 .transpose()?,
-            gone_from: self.gone_from.as_deref().and_then(ImageState::parse),
+            purged_from: self.gone_from.as_deref().and_then(ImageState::parse),
             upload_id: self.upload_id,
             etag: self.etag,
             dimensions,
@@ -230,19 +235,19 @@ impl ImageDoc {
             uploaded_at: self.uploaded_at.map(instant),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
-            key: ObjectKey::stored(self.key),
+            key: ObjectKey::from_stored(self.key),
         })
     }
 
-    /// How a multipart upload is cut; the name of the field that cannot be read.
-    fn multipart(&self, size: u64) -> Result<Option<Multipart>, &'static str> {
+    /// Returns the layout of a multipart upload, or the name of the field that cannot be read.
+    fn multipart(&self, size: u64) -> Result<Option<PartLayout>, &'static str> {
         match self.kind.as_deref().unwrap_or(SINGLE) {
             SINGLE => Ok(None),
-            kind if Loose::parse(kind).is_some() => Ok(None),
+            kind if UnverifiedUpload::parse(kind).is_some() => Ok(None),
             MULTIPART => {
                 let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
                 let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
-                Multipart::cut(size, part_size, checksums).ok_or("partSize").map(Some)
+                PartLayout::cut(size, part_size, checksums).ok_or("partSize").map(Some)
             }
             _ => Err("kind"),
         }
@@ -252,7 +257,7 @@ impl ImageDoc {
 /// Returns the image of a record.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`], whatever is damaged.
+/// [`StoreError::Corrupt`] if any field is damaged.
 pub(super) fn decode(record: &RawDocument) -> Result<Image, StoreError> {
     let id = || record.get_str("_id").unwrap_or_default().to_owned();
     mongodb::bson::deserialize_from_slice::<ImageDoc>(record.as_bytes())
@@ -260,14 +265,14 @@ pub(super) fn decode(record: &RawDocument) -> Result<Image, StoreError> {
         .and_then(ImageDoc::into_image)
 }
 
-/// Returns the image of a record. One that cannot be read is logged: it must not keep the others of a listing from being read.
+/// Returns the image of a record. An unreadable record is logged, and does not make the rest of a listing unreadable.
 pub(super) fn readable(record: &RawDocument) -> Option<Image> {
     decode(record).inspect_err(|error| tracing::error!(%error, "failed to read an image's record")).ok()
 }
 
 fn kind(upload: &Upload) -> &'static str {
-    match (upload.loose, upload.multipart) {
-        (Some(loose), _) => loose.as_str(),
+    match (upload.unverified, upload.multipart) {
+        (Some(unverified), _) => unverified.as_str(),
         (None, Some(_)) => MULTIPART,
         (None, None) => SINGLE,
     }

@@ -1,5 +1,5 @@
-//! The indexes of `images`. All begin with the user but those the sweeper and the TTL monitor read, so that the collection
-//! shards by user.
+//! The indexes of `images`. All begin with the user, so that the collection can be sharded by user, except those that the
+//! sweeper and the TTL monitor read.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use mongodb::{
 
 use crate::model::ImageState;
 
-/// How long a record is kept when nothing is left of its image.
-const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the record of a purged image is kept.
+const PURGED_RECORD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Records of the sweeper's queue that lack their `due`. Only damage makes such records: their indexes are empty and cost an
 /// insertion nothing.
@@ -109,8 +109,8 @@ pub(super) fn models() -> Vec<IndexModel> {
             doc! { "goneAt": 1 },
             IndexOptions::builder()
                 .name("gone".to_owned())
-                .expire_after(GONE_FOR)
-                .partial_filter_expression(doc! { "state": ImageState::Gone.as_str() })
+                .expire_after(PURGED_RECORD_TTL)
+                .partial_filter_expression(doc! { "state": ImageState::Purged.as_str() })
                 .build(),
         ),
     ];

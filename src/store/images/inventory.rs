@@ -1,4 +1,4 @@
-//! Records that own an object, in the order in which S3 lists keys: the orphan scan compares the bucket with them.
+//! Records that own an object, in the order in which S3 lists keys, for comparing the bucket with the database.
 
 use std::{
     collections::HashMap,
@@ -14,35 +14,36 @@ use mongodb::{
 use super::{Images, StoreError};
 use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
 
-/// The longest the database may sort, on its disk where its memory does not suffice.
-const SORT: Duration = Duration::from_secs(10 * 60);
-/// An idle cursor is closed by MongoDB after ten minutes (`cursorTimeoutMillis`); one idle for longer than this is opened anew.
-const IDLE: Duration = Duration::from_secs(5 * 60);
+/// Deadline of a sort by the database, on disk if its memory does not suffice.
+const SORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
+/// Idle time after which a cursor is opened again: MongoDB closes idle ones after ten minutes (`cursorTimeoutMillis`).
+const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
 
-/// As much of a record as the scan needs.
+/// The fields of a record that the comparison needs.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct InventoryEntry {
     /// The image.
     pub id: ImageId,
     /// Its owner.
     pub user: UserId,
-    /// Where its object is, or is to be.
+    /// The key of its object.
     pub key: ObjectKey,
-    /// Never [`ImageState::Gone`].
+    /// Never [`ImageState::Purged`].
     pub state: ImageState,
-    /// Other keys are its own as well, or are about to be.
+    /// Whether other keys belong to it as well, or may soon.
     unsettled: bool,
     preview: bool,
 }
 
-impl Entry {
-    /// Returns whether the sweeper has not finished the image, so that uploads open at its keys are left to the sweeper.
+impl InventoryEntry {
+    /// Returns whether the sweeper has not finished the image; then multipart uploads that are open at its keys are left to the
+    /// sweeper.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         self.unsettled
     }
 
-    /// Whether the sweeper knows of this key, or may learn of it: it is not an orphan.
+    /// Returns whether the key belongs to this image and so is not an orphan.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {
         self.unsettled || *key == self.key || (self.preview && *key == self.key.preview())
@@ -60,19 +61,19 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Returns the next entry. An unreadable record is an error, and the one after it comes next.
+    /// Returns the next entry. An unreadable record is an error, and the following call returns the record after it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next(&mut self) -> Result<Option<Entry>, StoreError> {
-        if self.read_at.elapsed() > IDLE {
+    pub async fn next(&mut self) -> Result<Option<InventoryEntry>, StoreError> {
+        if self.read_at.elapsed() > MAX_IDLE {
             self.reopen().await?;
         }
         let next = match self.advance().await {
             Ok(next) => next,
-            // The cursor is gone with an election or a restart; the records are not.
+            // The cursor was lost in an election or a restart; the records were not.
             Err(error) => {
-                tracing::info!(%error, "reading the records again from where the scan stands");
+                tracing::info!(%error, "lost the cursor; reading on from the last record");
                 self.reopen().await?;
                 self.advance().await?
             }
@@ -86,7 +87,7 @@ impl Inventory {
     }
 
     async fn advance(&mut self) -> Result<Option<Document>, StoreError> {
-        let next = tokio::time::timeout(SORT, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let next = tokio::time::timeout(SORT_DEADLINE, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
         next.map_err(StoreError::Database)
     }
 
@@ -97,18 +98,18 @@ impl Inventory {
 }
 
 async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cursor<Document>, StoreError> {
-    let mut filter = not_gone();
+    let mut filter = not_purged();
     if let Some(after) = after {
         filter.insert("key", doc! { "$gt": after });
     }
     let find = records.find(filter).projection(projection()).sort(doc! { "key": 1 }).allow_disk_use(true);
-    let found = tokio::time::timeout(SORT, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+    let found = tokio::time::timeout(SORT_DEADLINE, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
     found.map_err(StoreError::Database)
 }
 
 impl Images {
-    /// Returns all records that are not gone. The database sorts them each time the cursor is opened: at the start, and where
-    /// the scan has not read for minutes, since MongoDB closes cursors that are idle for ten.
+    /// Returns all records that are not purged. The database sorts them each time the cursor is opened: at the start, and after
+    /// minutes without a read, because MongoDB closes cursors that are idle for ten.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,16 +119,16 @@ impl Images {
         Ok(Inventory { records, cursor, read_at: Instant::now(), last_key: None })
     }
 
-    /// Returns the records of these images that are not gone; `None` for one that cannot be read.
+    /// Returns the records of these images that are not purged; `None` for an unreadable one.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn entries(&self, ids: &[ImageId]) -> Result<HashMap<ImageId, Option<Entry>>, StoreError> {
+    pub async fn entries(&self, ids: &[ImageId]) -> Result<HashMap<ImageId, Option<InventoryEntry>>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
-        let mut filter = not_gone();
+        let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": ids.iter().map(ToString::to_string).collect::<Vec<_>>() });
         let found = self
-            .calls
+            .mongo
             .read(|| async { documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await });
         let found = found.await?;
         let id_of = |record: &Document| record.get_str("_id").ok().and_then(ImageId::parse);
@@ -135,17 +136,17 @@ impl Images {
     }
 }
 
-/// Selects the records that are not gone.
-pub(in crate::store) fn not_gone() -> Document {
-    doc! { "state": { "$ne": ImageState::Gone.as_str() } }
+/// Returns a filter for records that are not purged.
+pub(in crate::store) fn not_purged() -> Document {
+    doc! { "state": { "$ne": ImageState::Purged.as_str() } }
 }
 
 fn projection() -> Document {
-    // The whole preview: of a scalar in its place a projection of its members would show nothing.
+    // Projects the whole preview: a projection of its members would omit a scalar in its place.
     doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "due": 1 }
 }
 
-fn entry(found: &Document) -> Result<Entry, StoreError> {
+fn entry(found: &Document) -> Result<InventoryEntry, StoreError> {
     let text = |field: &'static str| {
         found.get_str(field).map_err(|_| StoreError::Corrupt {
             collection: "images",
@@ -157,8 +158,8 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         |field| StoreError::Corrupt { collection: "images", id: found.get_str("_id").unwrap_or_default().to_owned(), field };
     let image = ImageId::parse(text("_id")?).ok_or_else(|| corrupt("_id"))?;
     let user = UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?;
-    let key = ObjectKey::stored(text("key")?.to_owned());
-    // A record whose own object is not known proves of no object that it is an orphan.
+    let key = ObjectKey::from_stored(text("key")?.to_owned());
+    // If the record's own key is unknown, no object of the image can be proven an orphan.
     if key.owner() != Some(KeyOwner { user, image }) {
         return Err(corrupt("key"));
     }
@@ -167,12 +168,12 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         Some(Bson::Document(_)) => true,
         Some(_) => return Err(corrupt("preview")),
     };
-    Ok(Entry {
+    Ok(InventoryEntry {
         id: image,
         user,
         key,
         state: ImageState::parse(text("state")?).ok_or_else(|| corrupt("state"))?,
-        // The sweeper still has something to do.
+        // `due` is set as long as the sweeper has something to do.
         unsettled: found.contains_key("due"),
         preview,
     })

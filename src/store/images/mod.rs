@@ -1,20 +1,20 @@
-//! Images: one document each in `images`; every move of state is one conditional update on `{_id, user, state}`.
+//! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
 //!
-//! Here are insertion and reading; `moves` changes states, `due` is the sweeper's.
+//! This file inserts and reads; `transitions` changes states, `sweep_queue` schedules the sweeper.
 
-mod census;
-mod declarations;
+mod damaged_tombstone;
+mod deleted_account;
 mod document;
-mod due;
-mod found;
 mod indexes;
 mod inventory;
-mod moves;
+mod lookup;
 mod page;
-mod remaining;
-mod reserved;
-mod salvage;
-mod unissued;
+mod redeclaration;
+mod reservations;
+mod state_counts;
+mod sweep_queue;
+mod tombstone;
+mod transitions;
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -24,81 +24,84 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use self::census::Count;
+pub use self::deleted_account::RemainingImage;
 use self::document::{ImageDoc, decode};
-pub use self::due::{Claimed, Due, Lease, Postponed};
-pub use self::found::Found;
 pub(super) use self::indexes::Undated;
-pub(super) use self::inventory::not_gone;
-pub use self::inventory::{Entry, Inventory};
-pub use self::page::{Page, Row};
-pub use self::remaining::Remaining;
-pub use self::reserved::{Standing, Unsettled};
-use super::{Calls, StoreError, count_moved, datetime, duplicates};
+pub(super) use self::inventory::not_purged;
+pub use self::inventory::{Inventory, InventoryEntry};
+pub use self::lookup::LookupResult;
+pub use self::page::{GalleryRow, RawGalleryPage};
+pub use self::reservations::{ReservationStatus, UnsettledKind};
+pub use self::state_counts::StateCount;
+pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};
+use super::{MongoClient, StoreError, count_transitions, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
 pub struct Images {
     collection: Collection<ImageDoc>,
-    calls: Calls,
+    mongo: MongoClient,
 }
 
-/// The times of an upload that S3 has opened.
+/// The times of a multipart upload that S3 has opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
-    /// The end of the upload.
+    /// When the upload expires.
     pub expires_at: OffsetDateTime,
-    /// When the sweeper looks at it.
+    /// When the sweeper processes it.
     pub due: OffsetDateTime,
 }
 
-/// How an insertion went.
+/// The outcome of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inserted {
-    /// The document is there.
-    Yes,
-    /// This user has a live image of the same bytes, or used the same key.
-    Known,
+pub enum InsertOutcome {
+    /// The document was inserted.
+    Inserted,
+    /// The user has a live image of the same bytes, or used the same idempotency key.
+    Duplicate,
 }
 
 impl Images {
-    pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("images"), calls: calls.clone() }
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("images"), mongo: mongo.clone() }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        self.calls.run(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
+        self.mongo.run(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
     }
 
-    /// Adds pending images, each to be looked at by the sweeper at its time: one round trip for any number.
+    /// Inserts pending images in one round trip, each with the time at which the sweeper processes it.
     ///
     /// # Errors
-    /// [`StoreError`]; some may then be there.
-    pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<Inserted>, StoreError> {
+    /// [`StoreError`]; some may then be inserted.
+    pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<InsertOutcome>, StoreError> {
         let documents: Vec<_> = images.iter().map(|(image, due)| ImageDoc::pending(image, datetime(*due))).collect();
-        let mut inserted = vec![Inserted::Yes; images.len()];
-        match self.calls.run(async { self.collection.insert_many(&documents).ordered(false).await }).await {
+        let mut inserted = vec![InsertOutcome::Inserted; images.len()];
+        match self.mongo.run(async { self.collection.insert_many(&documents).ordered(false).await }).await {
             Ok(_) => {}
             Err(StoreError::Database(error)) => {
                 for at in duplicates(&error).ok_or(StoreError::Database(error))? {
-                    inserted[at] = Inserted::Known;
+                    inserted[at] = InsertOutcome::Duplicate;
                 }
             }
             Err(error) => return Err(error),
         }
-        count_moved(ImageState::Pending, inserted.iter().filter(|inserted| matches!(inserted, Inserted::Yes)).count() as u64);
+        count_transitions(
+            ImageState::Pending,
+            inserted.iter().filter(|inserted| matches!(inserted, InsertOutcome::Inserted)).count() as u64,
+        );
         Ok(inserted)
     }
 
     /// Returns the user's image, in any state.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::Corrupt`] where the record cannot be read.
+    /// [`StoreError`]; [`StoreError::Corrupt`] if the record cannot be read.
     pub async fn find_owned(&self, user: UserId, id: ImageId) -> Result<Option<Image>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
-        let found = self.calls.read(|| async { records.find_one(filter.clone()).await }).await?;
+        let found = self.mongo.read(|| async { records.find_one(filter.clone()).await }).await?;
         found.map(|record| decode(&record)).transpose()
     }
 
@@ -106,11 +109,11 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Found, StoreError> {
+    pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<LookupResult, StoreError> {
         self.find_all(owned_by_ids(user, ids)).await
     }
 
-    /// The user's live (pending or ready) images of these bytes, and those opened under these keys.
+    /// Returns the user's live (pending or ready) images of these bytes, and those opened with these idempotency keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,7 +122,7 @@ impl Images {
         user: UserId,
         digests: &[Sha256],
         keys: &[&IdempotencyKey],
-    ) -> Result<Found, StoreError> {
+    ) -> Result<LookupResult, StoreError> {
         let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
         let mut known = vec![doc! { "user": user.to_string(), "sha256": { "$in": digests }, "live": true }];
         if !keys.is_empty() {
@@ -129,23 +132,23 @@ impl Images {
         self.find_all(doc! { "$or": known }).await
     }
 
-    async fn find_all(&self, filter: Document) -> Result<Found, StoreError> {
+    async fn find_all(&self, filter: Document) -> Result<LookupResult, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
-        let found: Vec<_> = self.calls.read(|| async { records.find(filter.clone()).await?.try_collect().await }).await?;
-        Ok(Found::read(found.iter().map(|record| &**record)))
+        let found: Vec<_> = self.mongo.read(|| async { records.find(filter.clone()).await?.try_collect().await }).await?;
+        Ok(LookupResult::read(found.iter().map(|record| &**record)))
     }
 
-    /// Takes a key off an image: its time is over.
+    /// Removes an expired idempotency key from an image.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn release_owned_key(&self, user: UserId, id: ImageId, key: &IdempotencyKey) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string(), "idemKey": key.as_str() };
-        self.moved(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
+        self.update_one(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
-    /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending;
-    /// says how many were.
+    /// Raises the expiry of the URLs of those images that are pending, before the URLs are returned to a client, and returns
+    /// how many those were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -159,11 +162,12 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        Ok(self.calls.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
+        Ok(self.mongo.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
     }
 
-    /// Records that part URLs of undeclared length will leave that die at `urls_die_at`, before they leave, and has the sweeper
-    /// look at the parts at `look_at` at the latest: signing more does not put a look off. `false` when it is not pending.
+    /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
+    /// process it at `look_at` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
+    /// pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,11 +179,11 @@ impl Images {
         look_at: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at) }, "$min": { "due": datetime(look_at) } };
-        self.moved(owned(user, id, ImageState::Pending), update).await
+        self.update_one(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Records S3's id of a multipart upload in place of the one in `image`, if any, and the upload's new times. Returns `None`
-    /// if another id was recorded meanwhile, or the image is no longer pending.
+    /// Replaces S3's id of a multipart upload in `image`, if any, and sets the upload's new times. Returns `None` if another id
+    /// was recorded meanwhile, or the image is no longer pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -190,7 +194,7 @@ impl Images {
         opened: Option<Opened>,
     ) -> Result<Option<Image>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
-        // Null also matches the absent field.
+        // Null also matches an absent field.
         filter.insert("uploadId", image.upload_id.clone());
         let update = match opened {
             Some(Opened { expires_at, due }) => doc! {
@@ -202,7 +206,7 @@ impl Images {
         self.update_owned(filter, update).await
     }
 
-    /// Sets or clears the caption of a ready image. `None` when there is no such image.
+    /// Sets or clears the caption of a ready image. `None` if the user has no such image.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -219,8 +223,8 @@ impl Images {
         self.update_owned(owned(user, id, ImageState::Ready), update).await
     }
 
-    async fn moved(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+    async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     async fn update_owned(
@@ -230,11 +234,11 @@ impl Images {
     ) -> Result<Option<Image>, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let update = async { records.find_one_and_update(filter, update).return_document(ReturnDocument::After).await };
-        self.calls.run(update).await?.map(|record| decode(&record)).transpose()
+        self.mongo.run(update).await?.map(|record| decode(&record)).transpose()
     }
 }
 
-/// Reads a document as an image.
+/// Decodes a document.
 pub(super) fn read(document: Document) -> Result<Image, StoreError> {
     let id = document.get_str("_id").unwrap_or_default().to_owned();
     let parsed = mongodb::bson::deserialize_from_document::<ImageDoc>(document);

@@ -1,5 +1,5 @@
-//! Pages of a user's images. Ready ones are read as the database sent them: views into its answer, of which nothing is
-//! copied or decoded that the page does not show.
+//! Pages of a user's images. Ready images are views into the database's response: fields that the page does not show are
+//! neither copied nor decoded.
 
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
@@ -14,8 +14,8 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
-/// An image as a page shows it.
-const SHOWN: [&str; 13] = [
+/// Projected fields of a ready image.
+const PROJECTED_FIELDS: [&str; 13] = [
     "_id",
     "key",
     "fileName",
@@ -31,28 +31,28 @@ const SHOWN: [&str; 13] = [
     "uploadedAt",
 ];
 
-/// A page of ready images, in its order.
+/// A page of ready images, in the gallery's order.
 #[derive(Debug)]
-pub struct Page {
+pub struct RawGalleryPage {
     answer: Option<RawBatch>,
 }
 
-/// One of them.
+/// A ready image, borrowed from a page.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
+pub struct GalleryRow<'a> {
     /// The image's id.
     pub id: &'a str,
-    /// Where its bytes are.
+    /// The key of its bytes.
     pub key: &'a str,
-    /// See [`Image`], as everything below.
+    /// As in [`Image`], like everything below.
     pub file_name: &'a str,
-    /// Proved.
+    /// The verified type.
     pub content_type: ContentType,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Base64.
     pub sha256: Option<&'a str>,
-    /// The owner's words.
+    /// The owner's caption.
     pub caption: Option<&'a str>,
     /// The media type of its preview, if it has one.
     pub preview: Option<ContentType>,
@@ -66,16 +66,16 @@ pub struct Row<'a> {
     pub created_at: OffsetDateTime,
     /// When it was confirmed.
     pub uploaded_at: OffsetDateTime,
-    /// The document's bytes: equal ones show the same.
+    /// The document's bytes; equal bytes show the same image.
     pub bytes: &'a [u8],
 }
 
-impl Page {
-    /// The images; a record that cannot be read is logged and left out.
+impl RawGalleryPage {
+    /// Returns the images; an unreadable record is logged and omitted.
     ///
     /// # Errors
-    /// [`StoreError`] when the database's answer is malformed.
-    pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
+    /// [`StoreError`] when the database's response is malformed.
+    pub fn rows(&self) -> Result<Vec<GalleryRow<'_>>, StoreError> {
         let read = |document| match row(document) {
             Ok(row) => Some(row),
             Err(field) => {
@@ -87,7 +87,7 @@ impl Page {
         Ok(self.documents()?.into_iter().filter_map(read).collect())
     }
 
-    /// How many records the database found, readable or not.
+    /// Returns the number of records found, readable or not.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
@@ -95,14 +95,14 @@ impl Page {
         Ok(self.documents()?.len())
     }
 
-    /// Returns the position of the last record that has one, whether the rest of the record can be read or not.
+    /// Returns the position of the last record that has a readable one, even if the rest of the record is unreadable.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
     pub fn end(&self) -> Result<Option<Position>, StoreError> {
         let position = |record: &&RawDocument| {
             let uploaded_at = instant(record.get_datetime("uploadedAt").ok()?);
-            // A malformed `_id` sorts somewhere among those of its millisecond: the next page goes on behind all of them.
+            // A malformed `_id` sorts among those of its millisecond: the next page continues after all of them.
             let id = record.get_str("_id").ok().and_then(ImageId::parse).unwrap_or(ImageId::from_bytes([0; 16]));
             Some(Position { uploaded_at: Some(uploaded_at), id })
         };
@@ -117,19 +117,19 @@ impl Page {
     }
 }
 
-/// Pending records that are read at once at the least.
-const LEAST_READ: usize = 16;
+/// The least number of pending records to read at once.
+const MIN_BATCH: usize = 16;
 
-impl Row<'_> {
-    /// Where the image stands in the gallery's order.
+impl GalleryRow<'_> {
+    /// Returns the image's position in the gallery's order.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         Some(Position { uploaded_at: Some(self.uploaded_at), id: ImageId::parse(self.id)? })
     }
 }
 
-/// Reads a document in one pass; the field that is missing or malformed.
-fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
+/// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
+fn row(document: &RawDocument) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
     let (mut preview, mut thumb_hash) = (None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
@@ -155,7 +155,7 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
             _ => {}
         }
     }
-    Ok(Row {
+    Ok(GalleryRow {
         id: id.filter(|id| ImageId::parse(id).is_some()).ok_or("_id")?,
         key: key.ok_or("key")?,
         file_name: file_name.ok_or("fileName")?,
@@ -183,24 +183,30 @@ fn integer(value: RawBsonRef<'_>) -> Option<i64> {
 }
 
 impl Images {
-    /// Ready images, newest first, after `after`: one index scan that examines exactly what it returns, in one answer.
+    /// Returns ready images, newest first, after `after`: one index scan that examines exactly the returned records, in one
+    /// response.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Page, StoreError> {
-        let projection: Document = SHOWN.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
+    pub async fn page_owned_ready(
+        &self,
+        user: UserId,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<RawGalleryPage, StoreError> {
+        let projection: Document = PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
         let answer = self
-            .calls
+            .mongo
             .read(|| async {
                 let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
                 let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(Page { answer })
+        Ok(RawGalleryPage { answer })
     }
 
-    /// Pending images, the newest upload first. A record that cannot be read is logged, and the next one takes its place.
+    /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -212,17 +218,17 @@ impl Images {
     ) -> Result<Vec<Image>, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let mut page = Vec::new();
-        // Each round but the last found a record that cannot be read.
+        // Each round except the last found an unreadable record.
         for _ in 0..=limit {
-            // At least so many at once that a malformed `_id`, behind which no query can go on, is not the last of them.
-            let wanted = (limit as usize).saturating_sub(page.len()).max(LEAST_READ);
+            // Enough at once that a malformed `_id`, which no query can continue after, is not the last of them.
+            let wanted = (limit as usize).saturating_sub(page.len()).max(MIN_BATCH);
             let find = || {
                 records
                     .find(after_in_order(user, ImageState::Pending, after))
                     .sort(newest_first())
                     .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             };
-            let found = self.calls.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
+            let found = self.mongo.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
             let last = found.iter().rev().find_map(|record| ImageId::parse(record.get_str("_id").ok()?));
             after = last.map(|id| Position { uploaded_at: None, id });
@@ -242,7 +248,7 @@ fn newest_first() -> Document {
 fn after_in_order(user: UserId, state: ImageState, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": state.as_str() };
     if let Some(Position { uploaded_at, id }) = after {
-        // Pending images have no `uploadedAt`: all stand at null in the same index, ordered by id.
+        // Pending images have no `uploadedAt`: in the same index all have null, ordered by id.
         let at = uploaded_at.map_or(Bson::Null, |at| Bson::DateTime(datetime(at)));
         let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
         let alternatives = if uploaded_at.is_some() { vec![same, doc! { "uploadedAt": { "$lt": at } }] } else { vec![same] };

@@ -1,5 +1,5 @@
-//! S3's clock: how far it is from ours, by the `Date` of its answers (RFC 9110 section 6.6.1), and what time to sign URLs with. The
-//! client corrects its own calls by itself.
+//! Measures the offset between S3's clock and this machine's by the `Date` of responses (RFC 9110 section 6.6.1), and corrects
+//! the signing time of URLs with it. The AWS SDK corrects its own calls.
 
 use std::{
     collections::VecDeque,
@@ -17,23 +17,23 @@ use aws_sdk_s3::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-/// Nearer than this, two clocks are the same: a `Date` counts whole seconds, and was on its way. Window-aligned URLs stay
-/// the same as long as what is corrected does.
-const SAME: Duration = Duration::from_secs(5);
-/// What an operator is told of.
-const ALARMING: Duration = Duration::from_secs(60);
+/// Offset below which two clocks count as equal: a `Date` has whole seconds and a delay. Window-aligned URLs stay the same as
+/// long as the correction does.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+/// Offset from which an error is logged.
+const CLOCK_ALARM: Duration = Duration::from_secs(60);
 
-/// So many answers are looked at: what most of them say is the time.
-const HEARD: usize = 5;
+/// Number of latest responses whose majority decides.
+const SAMPLES: usize = 5;
 
-/// How far S3's clock is ahead of ours, by its latest answers. One `Date` alone moves nothing: it may be a proxy's, or that of
-/// one node whose clock is wrong. Clones share it.
+/// The offset of S3's clock, by its latest responses. A single `Date` changes nothing: it may be set by a proxy, or by one node
+/// whose clock is wrong. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// In milliseconds; 0 while the clocks are the same.
+    /// In milliseconds; 0 while the clocks are equal.
     ahead: AtomicI64,
     latest: Mutex<VecDeque<time::Duration>>,
 }
@@ -44,34 +44,34 @@ impl Clock {
         time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
     }
 
-    /// Whether the latest answer differs from what is believed: another one decides.
+    /// Returns whether the latest response contradicts the current offset, so that another response decides.
     pub(super) fn is_in_doubt(&self) -> bool {
         let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= SAME)
+        latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= CLOCK_TOLERANCE)
     }
 
-    /// Takes in what an answer that came at `now` says of the time there.
-    fn hear(&self, theirs: OffsetDateTime, now: OffsetDateTime) {
-        // Somewhere within its second.
-        let heard = theirs + time::Duration::milliseconds(500) - now;
-        let agreed = {
+    /// Records the time in a response that arrived at `now`.
+    fn record_sample(&self, theirs: OffsetDateTime, now: OffsetDateTime) {
+        // On average half a second has passed since the whole second.
+        let sample = theirs + time::Duration::milliseconds(500) - now;
+        let majority = {
             let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            if latest.len() == HEARD {
+            if latest.len() == SAMPLES {
                 latest.pop_front();
             }
-            latest.push_back(heard);
-            agreed(latest.make_contiguous())
+            latest.push_back(sample);
+            majority_offset(latest.make_contiguous())
         };
         let known = self.ahead();
-        let Some(ahead) = agreed.filter(|ahead| (*ahead - known).unsigned_abs() >= SAME) else { return };
-        let ahead = if ahead.unsigned_abs() < SAME { time::Duration::ZERO } else { ahead };
+        let Some(ahead) = majority.filter(|ahead| (*ahead - known).unsigned_abs() >= CLOCK_TOLERANCE) else { return };
+        let ahead = if ahead.unsigned_abs() < CLOCK_TOLERANCE { time::Duration::ZERO } else { ahead };
         METRICS.s3_clock_ahead.set(ahead.as_seconds_f64());
         self.0.ahead.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
         let (seconds, way) = (ahead.unsigned_abs().as_secs(), if ahead.is_negative() { "ahead of" } else { "behind" });
-        if ahead.unsigned_abs() > ALARMING {
+        if ahead.unsigned_abs() > CLOCK_ALARM {
             tracing::error!(
                 seconds,
-                "this machine's clock is {way} S3's: set it (NTP); URLs are signed with S3's time meanwhile"
+                "this machine's clock is far {way} S3's: correct it (NTP); until then URLs are signed with S3's time"
             );
         } else if !ahead.is_zero() {
             tracing::warn!(seconds, "this machine's clock is {way} S3's; URLs are signed with S3's time");
@@ -81,12 +81,12 @@ impl Clock {
     }
 }
 
-/// The offset that more than half of the answers agree on, at least two; of those, the middle one.
-fn agreed(latest: &[time::Duration]) -> Option<time::Duration> {
+/// Returns the offset that more than half of the responses agree on, at least two; of those, the median.
+fn majority_offset(latest: &[time::Duration]) -> Option<time::Duration> {
     let mut sorted = latest.to_vec();
     sorted.sort_unstable();
     let middle = *sorted.get(sorted.len() / 2)?;
-    let same = sorted.iter().filter(|offset| (**offset - middle).unsigned_abs() < SAME).count();
+    let same = sorted.iter().filter(|offset| (**offset - middle).unsigned_abs() < CLOCK_TOLERANCE).count();
     (same >= 2 && same * 2 > sorted.len()).then_some(middle)
 }
 
@@ -103,7 +103,7 @@ impl Intercept for Clock {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         if let Some(theirs) = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()) {
-            self.hear(theirs, OffsetDateTime::now_utc());
+            self.record_sample(theirs, OffsetDateTime::now_utc());
         }
         Ok(())
     }
@@ -118,48 +118,48 @@ mod tests {
 
     const OURS: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
-    /// An answer whose clock is `ahead` seconds ahead, `latency` milliseconds after another.
-    fn hear(clock: &Clock, ahead: i64, latency: i64) -> i128 {
+    /// Records a response of a clock that is `ahead` seconds ahead, `latency` milliseconds late; returns the offset.
+    fn respond(clock: &Clock, ahead: i64, latency: i64) -> i128 {
         let now = OURS + time::Duration::milliseconds(latency);
-        clock.hear((OURS + time::Duration::seconds(ahead)).truncate_to_second(), now);
+        clock.record_sample((OURS + time::Duration::seconds(ahead)).truncate_to_second(), now);
         clock.ahead().whole_milliseconds()
     }
 
     #[test]
     fn a_clock_is_corrected_from_five_seconds_on_and_stays_put_while_answers_jitter() {
         let clock = Clock::default();
-        assert_eq!(hear(&clock, 4, 0), 0, "the same");
+        assert_eq!(respond(&clock, 4, 0), 0, "the same");
         let clock = Clock::default();
-        assert_eq!((hear(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one answer moves nothing");
-        let behind = hear(&clock, 600, 0);
+        assert_eq!((respond(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one answer moves nothing");
+        let behind = respond(&clock, 600, 0);
         assert_eq!((behind, clock.is_in_doubt()), (600_500, false), "two agree");
         for jitter in [-3000, -1, 1, 3000] {
-            assert_eq!(hear(&clock, 600, jitter), behind, "the same correction, so the same URLs");
+            assert_eq!(respond(&clock, 600, jitter), behind, "the same correction, so the same URLs");
         }
-        assert_eq!([hear(&clock, -3600, 0), hear(&clock, -3600, 0)], [behind, behind], "of five, two are no majority");
-        assert_eq!(hear(&clock, -3600, 0), -3_599_500);
-        assert_eq!([hear(&clock, 0, 400), hear(&clock, 0, 400)], [-3_599_500, -3_599_500]);
-        assert_eq!(hear(&clock, 0, 400), 0, "set again");
+        assert_eq!([respond(&clock, -3600, 0), respond(&clock, -3600, 0)], [behind, behind], "two of five are not a majority");
+        assert_eq!(respond(&clock, -3600, 0), -3_599_500);
+        assert_eq!([respond(&clock, 0, 400), respond(&clock, 0, 400)], [-3_599_500, -3_599_500]);
+        assert_eq!(respond(&clock, 0, 400), 0, "set again");
     }
 
     proptest::proptest! {
-        /// Whatever a minority of any five answers in a row says, the time stays what the others say.
+        /// The time stays what the majority of any five consecutive responses says, whatever the minority says.
         #[test]
         fn a_minority_moves_no_clock(
             truth in -10_000i64..10_000,
             lies in proptest::collection::vec((proptest::num::i64::ANY, 0usize..4), 1..40),
         ) {
             let clock = Clock::default();
-            for _ in 0..HEARD {
-                hear(&clock, truth, 0);
+            for _ in 0..SAMPLES {
+                respond(&clock, truth, 0);
             }
             let settled = clock.ahead();
             for (lie, more) in lies {
-                // One lie, then at least two answers that are true.
-                hear(&clock, lie % 100_000_000, 0);
+                // One wrong response, then at least two correct ones.
+                respond(&clock, lie % 100_000_000, 0);
                 proptest::prop_assert_eq!(clock.ahead(), settled);
                 for _ in 0..2 + more {
-                    hear(&clock, truth, 0);
+                    respond(&clock, truth, 0);
                     proptest::prop_assert_eq!(clock.ahead(), settled);
                 }
             }

@@ -1,5 +1,5 @@
-//! Credentials from the SDK's provider chain, asked for ahead of their end and never on a request's path: for what is signed
-//! here, and for the client's own calls.
+//! Credentials from the SDK's provider chain, refreshed before they expire and never while a request waits: for presigned URLs,
+//! and for the client's own calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,32 +14,32 @@ use crate::{
     signer::{Credentials, Signer},
 };
 
-/// Gives the client what is known, without asking anybody. Ended credentials too: whether S3 takes them is for S3 to say.
+/// Provides the client with the cached credentials. Expired ones too: S3 decides whether to accept them.
 #[derive(Debug)]
-pub(super) struct Known(pub watch::Receiver<Arc<Signer>>);
+pub(super) struct CachedCredentials(pub watch::Receiver<Arc<Signer>>);
 
-impl ProvideCredentials for Known {
+impl ProvideCredentials for CachedCredentials {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::ready(Ok(sdk(self.0.borrow().credentials())))
+        future::ProvideCredentials::ready(Ok(to_sdk(self.0.borrow().credentials())))
     }
 }
 
-/// Asked again this long before the credentials end; every URL signed until then lives at least as long.
-const AHEAD: Duration = Duration::from_secs(15 * 60);
-/// Credentials without an end may still be rotated underneath.
-const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
-/// After a refusal, and the least pause between two questions.
-const RETRY: Duration = Duration::from_secs(10);
+/// How long before their expiry credentials are refreshed; every URL signed until then is valid at least as long.
+const REFRESH_AHEAD: Duration = Duration::from_secs(15 * 60);
+/// Interval of refreshing credentials without an expiry, because they may be rotated.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Pause after a failure; also the least pause between two refreshes, and the deadline of one.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// A provider of credentials that are known already.
-pub(super) fn fixed(keys: &Credentials) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(sdk(keys))
+/// Returns a provider of fixed credentials.
+pub(super) fn fixed_provider(keys: &Credentials) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(to_sdk(keys))
 }
 
-fn sdk(keys: &Credentials) -> aws_credential_types::Credentials {
+fn to_sdk(keys: &Credentials) -> aws_credential_types::Credentials {
     let token = keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
     aws_credential_types::Credentials::new(
         keys.access_key_id.as_str(),
@@ -50,39 +50,39 @@ fn sdk(keys: &Credentials) -> aws_credential_types::Credentials {
     )
 }
 
-/// Asks once, now, so that a server without credentials does not start; then goes on in the background until the
-/// receivers are gone. An outage of the provider leaves the last credentials in use for as long as they live.
+/// Fetches credentials once, so that a server without credentials does not start; then refreshes them in the background until
+/// the receivers are dropped. During an outage of the provider the last credentials stay in use until they expire.
 pub(super) async fn keep_fresh(
     provider: SharedCredentialsProvider,
     clock: Clock,
     make: impl Fn(Credentials) -> Signer + Send + Sync + 'static,
 ) -> Result<watch::Receiver<Arc<Signer>>, StoreError> {
-    let first = ask(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
+    let first = fetch(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
     let (sender, receiver) = watch::channel(Arc::new(make(first.clone())));
-    tell(&first);
+    record_expiry(&first);
     tokio::spawn(async move {
         let mut current = first;
-        let mut pause = until_next(&current, &clock);
+        let mut pause = until_refresh(&current, &clock);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = sender.closed() => return,
             }
-            match ask(&provider).await {
+            match fetch(&provider).await {
                 Ok(fresh) => {
-                    tell(&fresh);
-                    if !same(&fresh, &current) {
-                        // The same credentials keep their signer: its key of the day, and the URLs it repeats.
+                    record_expiry(&fresh);
+                    if !are_equal(&fresh, &current) {
+                        // Unchanged credentials keep their signer, with its cached signing key and identical URLs.
                         let _ = sender.send(Arc::new(make(fresh.clone())));
-                        tracing::info!(expires_at = ?fresh.expires_at, "credentials for S3 renewed");
+                        tracing::info!(expires_at = ?fresh.expires_at, "renewed the credentials for S3");
                     }
                     current = fresh;
-                    pause = until_next(&current, &clock);
+                    pause = until_refresh(&current, &clock);
                 }
                 Err(reason) => {
                     METRICS.s3_credential_failures.inc();
-                    tracing::warn!(reason, expires_at = ?current.expires_at, "credentials for S3 could not be renewed");
-                    pause = RETRY;
+                    tracing::warn!(reason, expires_at = ?current.expires_at, "failed to renew the credentials for S3");
+                    pause = RETRY_PAUSE;
                 }
             }
         }
@@ -90,15 +90,15 @@ pub(super) async fn keep_fresh(
     Ok(receiver)
 }
 
-/// To the metrics: until when these are good.
-fn tell(keys: &Credentials) {
-    METRICS.s3_credentials_end.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
+/// Sets the metric of the expiry.
+fn record_expiry(keys: &Credentials) {
+    METRICS.s3_credentials_expiry.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
 }
 
-async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {
-    let answer = tokio::time::timeout(RETRY, provider.provide_credentials()).await;
-    // The provider's own words may name files and hosts but hold no secret; its source chain is left out all the same.
-    let keys = answer.map_err(|_| "the provider did not answer".to_owned())?.map_err(|error| error.to_string())?;
+async fn fetch(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {
+    let response = tokio::time::timeout(RETRY_PAUSE, provider.provide_credentials()).await;
+    // The error text may name files and hosts but contains no secret; its sources are omitted nevertheless.
+    let keys = response.map_err(|_| "the provider did not respond".to_owned())?.map_err(|error| error.to_string())?;
     Ok(Credentials {
         access_key_id: keys.access_key_id().to_owned(),
         secret_access_key: SecretString::from(keys.secret_access_key()),
@@ -107,7 +107,7 @@ async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, String
     })
 }
 
-fn same(a: &Credentials, b: &Credentials) -> bool {
+fn are_equal(a: &Credentials, b: &Credentials) -> bool {
     let token = |keys: &Credentials| keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
     a.access_key_id == b.access_key_id
         && a.expires_at == b.expires_at
@@ -115,8 +115,8 @@ fn same(a: &Credentials, b: &Credentials) -> bool {
         && a.secret_access_key.expose_secret() == b.secret_access_key.expose_secret()
 }
 
-fn until_next(keys: &Credentials, clock: &Clock) -> Duration {
-    let Some(end) = keys.expires_at else { return LOOK_AGAIN };
+fn until_refresh(keys: &Credentials, clock: &Clock) -> Duration {
+    let Some(end) = keys.expires_at else { return REFRESH_INTERVAL };
     let left = Duration::try_from(end - (OffsetDateTime::now_utc() + clock.ahead())).unwrap_or_default();
-    left.saturating_sub(AHEAD).clamp(RETRY, Duration::from_secs(60 * 60))
+    left.saturating_sub(REFRESH_AHEAD).clamp(RETRY_PAUSE, Duration::from_secs(60 * 60))
 }

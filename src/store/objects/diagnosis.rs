@@ -1,5 +1,5 @@
-//! Why the bucket cannot be used. A HEAD's answer has no body, so after one that failed the bucket is asked again by a GET: S3's code
-//! and words are there ("Error responses" in the S3 API reference).
+//! Diagnoses why the bucket cannot be used. The response to a HEAD has no body, so after a failed one the bucket is read by a
+//! GET, whose body has S3's code and message ("Error responses" in the S3 API reference).
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use aws_sdk_s3::{
 
 use super::{Objects, StoreError, transport::Transport};
 
-/// The longest text of the store's that is repeated.
-const LONGEST: usize = 200;
+/// The longest text of the store that is repeated, in characters.
+const MAX_TEXT_CHARS: usize = 200;
 
-/// Why the bucket cannot be used, in one sentence; what an operator does about it; and what the store said.
+/// The reason why the bucket cannot be used, the remedy, and the store's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// Scheme, host and, in path style, the bucket's name.
@@ -22,7 +22,7 @@ pub struct Diagnosis {
     pub status: Option<u16>,
     /// S3's error code.
     pub code: Option<String>,
-    /// S3's words.
+    /// S3's message.
     pub message: Option<String>,
     /// S3's id of the request.
     pub request_id: Option<String>,
@@ -38,19 +38,19 @@ enum Cause {
     NoBucket,
     Clock,
     Session,
-    /// The bucket is in another region, by its name where the store tells it.
+    /// The bucket is in another region, named by the store if known.
     Region(Option<String>),
     /// A redirect to another host.
     Redirect(Option<String>),
-    /// A refusal by something before the store.
+    /// A rejection by a proxy or firewall in front of the store.
     Refused,
-    /// An answer that is not S3's, by its media type.
+    /// A response that is not S3's, with its media type.
     NotS3(Option<String>),
     /// The store fails, or is overloaded.
     Failing,
     /// GET works where HEAD fails.
     NoHead,
-    /// Another code of S3's.
+    /// Another error code of S3.
     Other,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Diagnosis {
             Cause::NoAnswer(transport) => write!(f, "S3 cannot be reached: {transport}")?,
             Cause::UnknownKey => f.write_str("the store does not know the access key id")?,
             Cause::Signature => f.write_str(
-                "the signature is wrong: the secret access key is not that of the access key id, or a proxy changes Host or path",
+                "the signature is wrong: the secret access key does not belong to the access key id, or a proxy changes Host or path",
             )?,
             Cause::Denied => f.write_str("the credentials may not list the bucket")?,
             Cause::NoBucket => f.write_str("the store has no bucket of this name")?,
@@ -75,11 +75,11 @@ impl fmt::Display for Diagnosis {
             Cause::Region(None) => f.write_str("the bucket is in another region than requests are signed for")?,
             Cause::Redirect(Some(host)) => write!(f, "the address redirects to {host}")?,
             Cause::Redirect(None) => f.write_str("the address redirects to another one")?,
-            Cause::Refused => f.write_str("the request is refused without a reason of S3's, as a proxy or a firewall does")?,
-            Cause::NotS3(Some(media_type)) => write!(f, "what answers there is not S3 ({media_type})")?,
-            Cause::NotS3(None) => f.write_str("what answers there is not S3")?,
+            Cause::Refused => f.write_str("the request is refused without an S3 error code, as by a proxy or a firewall")?,
+            Cause::NotS3(Some(media_type)) => write!(f, "the server is not S3 ({media_type})")?,
+            Cause::NotS3(None) => f.write_str("the server is not S3")?,
             Cause::Failing => f.write_str("the store fails, or is overloaded")?,
-            Cause::NoHead => f.write_str("HEAD is refused, and GET is not")?,
+            Cause::NoHead => f.write_str("HEAD is refused, but GET is not")?,
             Cause::Other => f.write_str("the store refuses to list the bucket")?,
         }
         let Some(status) = self.status else { return Ok(()) };
@@ -92,7 +92,7 @@ impl fmt::Display for Diagnosis {
 }
 
 impl Diagnosis {
-    /// Returns what an operator does about it.
+    /// Returns the remedy for an operator.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match &self.cause {
@@ -101,21 +101,23 @@ impl Diagnosis {
                 "check AWS_ACCESS_KEY_ID, or the profile or role, and that S3_ENDPOINT is the store that gave the key"
             }
             Cause::Signature => {
-                "check AWS_SECRET_ACCESS_KEY; have a proxy before the store pass Host and path as they come; check S3_FORCE_PATH_STYLE"
+                "check AWS_SECRET_ACCESS_KEY; make a proxy before the store pass Host and path unchanged; check S3_FORCE_PATH_STYLE"
             }
             Cause::Denied => {
-                "give the credentials s3:ListBucket on the bucket, and the other rights of deploy/aws/iam-policy.json"
+                "give the credentials s3:ListBucket on the bucket, and the other permissions of deploy/aws/iam-policy.json"
             }
             Cause::NoBucket => "create the bucket, or check S3_BUCKET, S3_ENDPOINT and S3_FORCE_PATH_STYLE",
             Cause::Clock => "run an NTP client on both machines",
             Cause::Session => "renew the credentials; without a session, unset AWS_SESSION_TOKEN",
             Cause::Region(_) => "set AWS_REGION to the bucket's region",
-            Cause::Redirect(_) => "give the address that it leads to as S3_ENDPOINT, or the bucket's region as AWS_REGION",
-            Cause::Refused => "see to the proxy or firewall before the store, and check S3_ENDPOINT",
+            Cause::Redirect(_) => "set S3_ENDPOINT to the address that it leads to, or AWS_REGION to the bucket's region",
+            Cause::Refused => "check the proxy or firewall before the store, and S3_ENDPOINT",
             Cause::NotS3(_) => "check S3_ENDPOINT: host, port and scheme of the store's S3 API, with nothing after them",
-            Cause::Failing => "see to the store, and run this again",
-            Cause::NoHead => "have the proxy before the store pass HEAD requests",
-            Cause::Other => "check S3_BUCKET, S3_ENDPOINT, S3_FORCE_PATH_STYLE, AWS_REGION and the rights of the credentials",
+            Cause::Failing => "check the store, and run this again",
+            Cause::NoHead => "make the proxy before the store pass HEAD requests",
+            Cause::Other => {
+                "check S3_BUCKET, S3_ENDPOINT, S3_FORCE_PATH_STYLE, AWS_REGION and the permissions of the credentials"
+            }
         }
     }
 
@@ -123,12 +125,12 @@ impl Diagnosis {
         Self { address, cause, status: None, code: None, message: None, request_id: None }
     }
 
-    fn of(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
+    fn from_error(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
         let Some(response) = error.raw_response() else {
             let transport = match error {
                 SdkError::TimeoutError(_) => Transport::Silent,
                 SdkError::DispatchFailure(failure) if failure.is_timeout() => Transport::Silent,
-                error => Transport::of(error),
+                error => Transport::find(error),
             };
             return Self::new(address, Cause::NoAnswer(transport));
         };
@@ -159,39 +161,39 @@ impl Diagnosis {
 }
 
 impl Objects {
-    /// Whether the bucket can be used, and in which region it is, where the store tells that.
+    /// Verifies that the bucket can be used, and returns its region if the store reports it.
     ///
     /// # Errors
     /// [`Diagnosis`].
     pub async fn diagnose(&self) -> Result<Option<String>, Diagnosis> {
-        let address = self.inside.bucket_url().to_owned();
-        let told = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
+        let address = self.internal_location.bucket_url().to_owned();
+        let region_of = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
         let first = self.head_bucket().await;
         if matches!(first, Err(StoreError::ObjectsTimeout { .. })) {
             return Err(Diagnosis::new(address, Cause::NoAnswer(Transport::Silent)));
         }
         let listed = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await;
-        match (first, listed.map_err(|error| Diagnosis::of(address.clone(), &error))) {
-            // Whoever answers 200 to every HEAD is not S3 yet.
+        match (first, listed.map_err(|error| Diagnosis::from_error(address.clone(), &error))) {
+            // A server that responds 200 to every HEAD need not be S3.
             (_, Err(diagnosis)) if matches!(diagnosis.cause, Cause::NotS3(_)) => Err(diagnosis),
-            // Some credentials may do everything here but list.
-            (Ok(answer), _) => Ok(told(answer)),
+            // Some credentials permit everything needed except listing.
+            (Ok(answer), _) => Ok(region_of(answer)),
             (Err(_), Err(diagnosis)) => Err(diagnosis),
-            // It works now: that was a passing failure, or something on the way refuses every HEAD.
-            (Err(_), Ok(_)) => self.head_bucket().await.map(told).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
+            // It works now: the failure was transient, or something on the way rejects every HEAD.
+            (Err(_), Ok(_)) => self.head_bucket().await.map(region_of).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
         }
     }
 
-    /// The region that requests are signed for.
+    /// Returns the region that requests are signed for.
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region
     }
 }
 
-/// Text of the store's on one line, without a query.
+/// Returns text of the store on one line, without a query.
 fn clean(text: &str) -> String {
-    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LONGEST).collect();
+    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_TEXT_CHARS).collect();
     line.split('?').next().unwrap_or_default().trim().to_owned()
 }
 

@@ -1,7 +1,7 @@
-//! Classifies failed calls, by the status first: stores differ in their codes.
+//! Classifies failed S3 calls, by status and error code; stores differ in their codes.
 //!
-//! A 404 says that the object is not there only where the store says so itself. The bucket may be what is missing, or a proxy in
-//! front of the store has no such path: those are outages, and nothing may be expired or forgotten for one.
+//! A 404 means that the object does not exist only if the store itself says so. The bucket may be missing instead, or a proxy
+//! in front of the store may not know the path: those are outages, for which nothing may be expired or deleted.
 
 use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
@@ -10,20 +10,22 @@ use aws_sdk_s3::{
 
 use super::{StoreError, transport::Transport};
 
-/// Whether the same call can succeed later, by the answer of S3 ("Error responses" in the S3 API reference).
+/// The class of a failed call: whether the same call can succeed later, by S3's response ("Error responses" in the S3 API
+/// reference).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The object, part, version or upload that the call names is refused; every repeat is refused too.
+    /// The object, part, version or upload in the call is rejected, and every repeat too.
     Object,
-    /// The store does not have this call.
+    /// The store does not support the operation.
     Unsupported,
-    /// Credentials, rights, the bucket or its encryption keys are wrong: an operator has to act, then a repeat succeeds.
+    /// Credentials, permissions, the bucket or its encryption keys are wrong: after an operator has corrected them, a repeat
+    /// succeeds.
     Configuration,
     /// Load, an outage, a clock, credentials that are being renewed, or a broken connection: a repeat succeeds by itself.
     Passing,
 }
 
-/// Codes that a repeat cures, although they come with a 4xx.
+/// Codes that a repeat cures, although their status is 4xx.
 const PASSING: [&str; 18] = [
     "BadDigest",
     "ConditionalRequestConflict",
@@ -45,7 +47,7 @@ const PASSING: [&str; 18] = [
     "XAmzContentSHA256Mismatch",
 ];
 
-/// Codes for which an operator has to change credentials, rights, the bucket or its encryption keys.
+/// Codes for which an operator has to change credentials, permissions, the bucket or its encryption keys.
 const CONFIGURATION: [&str; 20] = [
     "AccessDenied",
     "AccountProblem",
@@ -69,7 +71,7 @@ const CONFIGURATION: [&str; 20] = [
     "UnauthorizedAccess",
 ];
 
-/// Codes about the named object or upload and nothing else, whatever status they come with.
+/// Codes that concern only the object or upload in the call, with any status.
 const OBJECT: [&str; 9] = [
     "EntityTooLarge",
     "EntityTooSmall",
@@ -82,8 +84,8 @@ const OBJECT: [&str; 9] = [
     "NoSuchVersion",
 ];
 
-/// Classifies an answer by its status and S3's error code; `None` for a call without an answer, or for an answer without
-/// a code, which a proxy before the store may have made.
+/// Classifies a response by its status and S3's error code. `status` is `None` for a call without a response, `code` for a
+/// response without a code, which a proxy in front of the store may have sent.
 #[must_use]
 pub fn classify(status: Option<u16>, code: Option<&str>) -> Failure {
     match (status, code) {
@@ -99,13 +101,13 @@ pub fn classify(status: Option<u16>, code: Option<&str>) -> Failure {
     }
 }
 
-/// Whether the code itself says that the answer is about the named object or upload. Other codes of [`Failure::Object`],
-/// such as `InvalidRequest`, may refuse the form of the call for every object.
+/// Returns whether the code itself shows that the response concerns the object or upload. Other codes of [`Failure::Object`],
+/// such as `InvalidRequest`, may reject the form of the call for every object.
 pub(super) fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.code().is_some_and(|code| OBJECT.contains(&code))
 }
 
-/// [`classify`] of a failed call.
+/// Classifies a failed call as [`classify`] does.
 pub(super) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Failure {
     classify(status(error), error.code())
 }
@@ -114,19 +116,19 @@ pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// The store says that this object, version or upload is not there. Not to be asked of HEAD, whose 404 has no words.
+/// Returns whether the store reports that this object, version or upload does not exist. Not for HEAD, whose 404 has no body.
 pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    // `NotFound` is the client's own word for an answer without any.
+    // `NotFound` is the SDK's code for a response without one.
     status(error) == Some(404) && error.code().is_some_and(|code| !matches!(code, "NoSuchBucket" | "NotFound"))
 }
 
-/// Deleted, or replaced, since its entity tag was read.
-pub(super) fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+/// Returns whether the object was deleted or replaced since its entity tag was read.
+pub(super) fn is_deleted_or_replaced<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     status(error) == Some(412) || is_absent(error)
 }
 
-/// The store has no such call, or its policy does not let us make it.
-pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+/// Returns whether the store does not support the operation, or its policy does not permit it.
+pub(super) fn is_unavailable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match status(error) {
         Some(405 | 501) => true,
         Some(400 | 403) => {
@@ -137,21 +139,21 @@ pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool 
     }
 }
 
-/// A store that does not know what it was asked of the bucket lists the bucket's objects instead, with status 200.
+/// Returns whether the store listed the bucket's objects with status 200 instead: some stores do so for unknown subresources.
 pub(super) fn lists_objects<E>(error: &SdkError<E>) -> bool {
     let answer = error.raw_response().filter(|answer| answer.status().is_success());
     let text = answer.and_then(|answer| answer.body().bytes()).and_then(|body| std::str::from_utf8(body).ok());
     text.is_some_and(|text| text.contains("<ListBucketResult"))
 }
 
-/// A 404 with an empty body: it may be of the object or of anything else.
-pub(super) fn is_wordless<E>(error: &SdkError<E>) -> bool {
+/// Returns whether the response is a 404 with an empty body, which may concern the object or anything else.
+pub(super) fn is_bodyless_404<E>(error: &SdkError<E>) -> bool {
     let body = error.raw_response().and_then(|answer| answer.body().bytes());
     status(error) == Some(404) && body.is_some_and(<[u8]>::is_empty)
 }
 
-/// The error of a failed call, by what [`classify`] says of it.
-pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
+/// Returns the error of a failed call, according to [`classify`].
+pub(super) fn error_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
 ) -> StoreError {
@@ -159,12 +161,12 @@ pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
         Failure::Object => StoreError::ObjectRefused { operation, reason: reason(error) },
         Failure::Unsupported => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
         Failure::Configuration => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
-        // A call without an answer is one of these.
+        // Includes calls without a response.
         Failure::Passing => outage(operation, error),
     }
 }
 
-/// A failure that a repeat may cure, whatever the answer was: for answers that decide nothing about an object.
+/// Returns a transient error for any response: for responses that must not decide about an object.
 pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
@@ -176,15 +178,15 @@ pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
     }
 }
 
-/// Status, code and request id, or the transport's words: never a URL.
+/// Describes a failed call by status, code and request id, or by the transport error: never by a URL.
 pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     match error {
-        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::of(error)),
-        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::of(error)),
+        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::find(error)),
+        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::find(error)),
         _ => {
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
             let answer = match status(error) {
-                Some(status @ 200..300) if error.code().is_none() => format!("{status} with an answer that is not S3's"),
+                Some(status @ 200..300) if error.code().is_none() => format!("{status} with a response that is not S3's"),
                 Some(status) => format!("{status} {}", error.code().unwrap_or("without a code")),
                 None => "no status".to_owned(),
             };
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_answer_has_one_class() {
+    fn every_response_has_one_class() {
         for (status, code, class) in [
             (400, "EntityTooSmall", Failure::Object),
             (400, "EntityTooLarge", Failure::Object),
@@ -230,13 +232,13 @@ mod tests {
             assert_eq!(classify(Some(status), Some(code)), class, "{status} {code}");
         }
         assert_eq!(classify(None, None), Failure::Passing, "no answer");
-        assert_eq!(classify(Some(400), None), Failure::Passing, "a proxy's word is no refusal of an object");
+        assert_eq!(classify(Some(400), None), Failure::Passing, "a proxy's response does not reject an object");
         assert_eq!(classify(Some(403), None), Failure::Configuration);
         assert_eq!(classify(Some(404), None), Failure::Configuration);
     }
 
     #[test]
-    fn no_code_is_of_two_classes() {
+    fn every_code_has_one_class() {
         let all: Vec<_> = PASSING.iter().chain(&CONFIGURATION).chain(&OBJECT).collect();
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

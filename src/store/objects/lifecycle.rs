@@ -1,49 +1,50 @@
-//! The bucket's lifecycle rules, as far as they touch Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user guide).
+//! The effects of the bucket's lifecycle rules on Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user
+//! guide).
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
 
-/// The beginnings of Valet's keys: images, uploads that are not final yet, and the deployment's id.
-const OURS: [&str; 3] = ["u/", "in/", "valet/"];
+/// Prefixes of Valet's keys: images, uploads that are copied at confirm, and the deployment's id.
+const KEY_PREFIXES: [&str; 3] = ["u/", "in/", "valet/"];
 
-/// The beginnings of the keys at which clients open multipart uploads.
-const MULTIPARTS: [&str; 2] = ["u/", "in/"];
+/// Prefixes of the keys at which clients open multipart uploads.
+const MULTIPART_PREFIXES: [&str; 2] = ["u/", "in/"];
 
 /// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// After how many days every unfinished multipart upload is aborted; `None` where some stay.
+    /// Days after which every unfinished multipart upload is aborted; `None` if some are not.
     pub aborts_all_after: Option<i32>,
-    /// After how many days the first unfinished multipart upload is aborted; `None` where all stay.
+    /// Days after which the first unfinished multipart upload is aborted; `None` if none is.
     pub aborts_any_after: Option<i32>,
     /// Rules that delete current objects.
-    pub expiring: Vec<Touched>,
+    pub expiring: Vec<AffectedKeys>,
     /// Rules that move objects to a storage class from which they cannot be read at once.
-    pub archiving: Vec<Touched>,
+    pub archiving: Vec<AffectedKeys>,
 }
 
-/// Keys that a rule touches.
+/// The keys that a rule affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touched {
+pub struct AffectedKeys {
     /// The rule's name.
     pub rule: String,
-    /// The beginnings of Valet's keys among them.
+    /// The prefixes of Valet's keys among them.
     pub prefixes: Vec<&'static str>,
-    /// After so many days; `None` at a date.
+    /// Days until the rule applies; `None` if it applies at a date.
     pub days: Option<i32>,
 }
 
-/// Which objects a rule is about.
+/// The objects that a rule applies to.
 #[derive(Debug, Default)]
 struct Scope<'a> {
     prefix: &'a str,
-    /// Valet's objects have no tags.
+    /// Whether it requires tags; Valet's objects have none.
     tagged: bool,
-    /// From this size on, or up to it: not every object.
+    /// Whether it is limited by size, so not to every object.
     sized: bool,
 }
 
 impl<'a> Scope<'a> {
-    fn of(rule: &'a LifecycleRule) -> Self {
+    fn new(rule: &'a LifecycleRule) -> Self {
         #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
         let old_prefix = rule.prefix();
         let Some(filter) = rule.filter() else {
@@ -59,38 +60,42 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The beginnings of Valet's keys that may have objects in it.
-    fn ours(&self) -> Vec<&'static str> {
+    /// Returns the prefixes of Valet's keys in its scope.
+    fn valet_prefixes(&self) -> Vec<&'static str> {
         let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
-        if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
+        if self.tagged { Vec::new() } else { KEY_PREFIXES.iter().filter(meets).copied().collect() }
     }
 
-    /// Whether it has every multipart upload whose key begins so.
+    /// Returns whether every multipart upload at keys with this prefix is in its scope.
     fn has_all_under(&self, beginning: &str) -> bool {
         !self.tagged && !self.sized && beginning.starts_with(self.prefix)
     }
 
-    /// Whether it may have one of Valet's multipart uploads.
+    /// Returns whether a multipart upload of Valet may be in its scope.
     fn has_any_multipart(&self) -> bool {
-        self.ours().iter().any(|ours| MULTIPARTS.contains(ours))
+        self.valet_prefixes().iter().any(|ours| MULTIPART_PREFIXES.contains(ours))
     }
 }
 
 impl Lifecycle {
-    /// Sums up the rules that are enabled.
-    pub(super) fn of(rules: &[LifecycleRule]) -> Self {
+    /// Summarizes the enabled rules.
+    pub(super) fn from_rules(rules: &[LifecycleRule]) -> Self {
         let soonest = |is_meant: &dyn Fn(&Scope<'_>) -> bool| {
-            rules.iter().filter(|rule| is_meant(&Scope::of(rule))).filter_map(abort_days).min()
+            rules.iter().filter(|rule| is_meant(&Scope::new(rule))).filter_map(abort_days).min()
         };
-        let of_each = MULTIPARTS.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
+        let of_each = MULTIPART_PREFIXES.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
         let mut all = Self {
             aborts_all_after: of_each.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
             aborts_any_after: soonest(&|scope| scope.has_any_multipart()),
             ..Self::default()
         };
         for rule in rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled) {
-            let scope = Scope::of(rule);
-            let touched = |days| Touched { rule: rule.id().unwrap_or("without a name").to_owned(), prefixes: scope.ours(), days };
+            let scope = Scope::new(rule);
+            let touched = |days| AffectedKeys {
+                rule: rule.id().unwrap_or("without a name").to_owned(),
+                prefixes: scope.valet_prefixes(),
+                days,
+            };
             if let Some(expiration) = rule.expiration().filter(|it| it.days().is_some() || it.date().is_some()) {
                 all.expiring.push(touched(expiration.days()));
             }
@@ -104,18 +109,18 @@ impl Lifecycle {
     }
 }
 
-/// After how many days the rule, by itself, aborts every multipart upload.
+/// Returns the days after which the rule by itself aborts every multipart upload.
 pub(super) fn aborts_all_after(rule: &LifecycleRule) -> Option<i32> {
-    Lifecycle::of(std::slice::from_ref(rule)).aborts_all_after
+    Lifecycle::from_rules(std::slice::from_ref(rule)).aborts_all_after
 }
 
-/// After how many days the rule aborts multipart uploads, if it is enabled.
+/// Returns the days after which the rule aborts multipart uploads, if it is enabled.
 fn abort_days(rule: &LifecycleRule) -> Option<i32> {
     let is_enabled = *rule.status() == ExpirationStatus::Enabled;
     rule.abort_incomplete_multipart_upload().filter(|_| is_enabled)?.days_after_initiation()
 }
 
-/// Whether its objects have to be restored before they can be read.
+/// Returns whether objects of the storage class must be restored before they can be read.
 fn is_archive(class: &TransitionStorageClass) -> bool {
     matches!(class, TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive)
 }
@@ -139,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_delete_images_are_told_from_others() {
+    fn rules_that_delete_images_are_distinguished_from_others() {
         let days = |n| LifecycleExpiration::builder().days(n).build();
         let tag = Tag::builder().key("a").value("b").build().unwrap();
         let and = |of: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(of).build();
-        let expiring = |filter| Lifecycle::of(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
+        let expiring = |filter| Lifecycle::from_rules(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
         for (text, wanted) in [
             ("", vec!["u/", "in/", "valet/"]),
             ("u", vec!["u/"]),
@@ -169,11 +174,11 @@ mod tests {
             rule(prefix("")).noncurrent_version_expiration(old).build().unwrap(),
             off,
         ];
-        assert_eq!(Lifecycle::of(&harmless), Lifecycle::default());
+        assert_eq!(Lifecycle::from_rules(&harmless), Lifecycle::default());
     }
 
     #[test]
-    fn classes_that_need_a_restore_are_told_from_others() {
+    fn classes_that_need_a_restore_are_distinguished_from_others() {
         use TransitionStorageClass::{DeepArchive, Glacier, GlacierIr, IntelligentTiering, OnezoneIa, StandardIa};
         for (class, archives) in [
             (Glacier, true),
@@ -184,14 +189,14 @@ mod tests {
             (OnezoneIa, false),
         ] {
             let to = Transition::builder().days(30).storage_class(class.clone()).build();
-            let found = Lifecycle::of(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
+            let found = Lifecycle::from_rules(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
             assert_eq!(!found.archiving.is_empty(), archives, "{class}");
             assert_eq!(found.expiring, []);
         }
     }
 
     #[test]
-    fn rules_for_some_multiparts_are_told_from_those_for_all() {
+    fn rules_for_some_multiparts_are_distinguished_from_those_for_all() {
         let abort = |filter, n| {
             let days = AbortIncompleteMultipartUpload::builder().days_after_initiation(n).build();
             rule(filter).abort_incomplete_multipart_upload(days)
@@ -211,10 +216,10 @@ mod tests {
             (vec![(prefix("logs/"), 1), (prefix("valet/"), 1), (tagged(), 1)], None, None),
         ] {
             let made: Vec<_> = rules.iter().map(|(filter, days)| abort(filter.clone(), *days).build().unwrap()).collect();
-            let found = Lifecycle::of(&made);
+            let found = Lifecycle::from_rules(&made);
             assert_eq!((found.aborts_all_after, found.aborts_any_after), (all, any), "{rules:?}");
         }
         let off = abort(prefix(""), 9).status(ExpirationStatus::Disabled).build().unwrap();
-        assert_eq!(Lifecycle::of(&[off]), Lifecycle::default());
+        assert_eq!(Lifecycle::from_rules(&[off]), Lifecycle::default());
     }
 }

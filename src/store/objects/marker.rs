@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, StoreError,
-    errors::{failed, is_absent, status},
+    errors::{error_of, is_absent, status},
 };
 use crate::model::DeploymentId;
 
@@ -33,7 +33,7 @@ impl Objects {
         let got = match self.client.get_object().bucket(&self.bucket).key(KEY).send().await {
             Ok(got) => got,
             Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(failed("GetObject", &error)),
+            Err(error) => return Err(error_of("GetObject", &error)),
         };
         let stamp = got.metadata().and_then(|metadata| metadata.get(STAMP)).and_then(|text| parse_stamp(text));
         let broken = |_| StoreError::Objects { operation: "GetObject", reason: format!("{KEY} broke off") };
@@ -51,7 +51,7 @@ impl Objects {
         match self.put_marker(marker).if_none_match("*").send().await {
             Ok(_) => Ok(()),
             Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(()),
-            Err(error) => Err(failed("PutObject", &error)),
+            Err(error) => Err(error_of("PutObject", &error)),
         }
     }
 
@@ -60,7 +60,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn replace_marker(&self, marker: Marker) -> Result<(), StoreError> {
-        self.put_marker(marker).send().await.map(drop).map_err(|error| failed("PutObject", &error))
+        self.put_marker(marker).send().await.map(drop).map_err(|error| error_of("PutObject", &error))
     }
 
     fn put_marker(&self, marker: Marker) -> aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder {

@@ -1,33 +1,33 @@
-//! The bucket: the only room that calls S3, and the one place where URLs are presigned.
+//! The bucket: the only module that calls S3 and presigns URLs.
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
-mod browser;
+mod aws_environment;
 mod clock;
-mod copying;
-#[cfg(feature = "dev")]
-mod counted;
+mod copy;
 mod credentials;
-mod deleting;
+mod delete;
 mod diagnosis;
 mod errors;
+#[cfg(feature = "dev")]
+mod failpoint_interceptor;
+pub mod http_probe;
 pub mod lifecycle;
-pub mod listing;
+pub mod list;
+mod long_calls;
 pub mod marker;
-mod measured;
+mod metrics_interceptor;
 mod multipart;
 mod open_uploads;
-mod patience;
 mod pool;
+mod post_policy;
+mod presigned_put;
 pub mod prober;
-mod reading;
-mod roots;
-mod sealing;
+mod read;
 pub mod settings;
-mod surroundings;
+mod tls_trust;
 mod transport;
-mod trust;
-pub mod wire;
+mod xml_roots;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -42,49 +42,50 @@ use aws_sdk_s3::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub use self::browser::MultipartCall;
-pub use self::copying::COPYING;
-pub use self::deleting::Purged;
+pub use self::copy::COPY_DEADLINE;
+pub use self::delete::PurgeOutcome;
 pub use self::diagnosis::Diagnosis;
 pub use self::errors::{Failure, classify};
-pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
-pub use self::open_uploads::{Aborted, OpenUploads};
-pub use self::reading::{Head, METADATA};
-pub use self::sealing::{NewObject, Sealing};
+pub use self::multipart::{COMPLETE_DEADLINE, Completion, NewPart, StoredPart};
+pub use self::open_uploads::{AbortProgress, OpenUploads};
+pub use self::post_policy::MultipartCall;
+pub use self::presigned_put::{NewObject, Sealing};
+pub use self::read::{Head, USER_METADATA};
 pub use self::transport::Transport;
 use self::{
-    clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings, trust::Trust, wire::Wire,
+    aws_environment::AwsEnvironment, clock::Clock, credentials::CachedCredentials, errors::error_of, http_probe::ProbeClient,
+    long_calls::long_timeouts, tls_trust::TlsTrust,
 };
 use super::StoreError;
 use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ContentType, FileName, ObjectKey},
-    signer::{Endpoint, Location, Presigned, Request, Signer},
+    signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer},
 };
 
-/// The longest one S3 call may take, retries included: far enough below the ten seconds in which a request is answered that what
-/// has to follow a failure is done in them too.
+/// Deadline of an S3 call, retries included: far enough below the ten seconds of a request that a failure can be handled within
+/// them.
 const DEADLINE: Duration = Duration::from_millis(6500);
-/// The longest one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(3);
-/// The longest a connection may take to be made: a second attempt must fit into a call.
-const CONNECT: Duration = Duration::from_secs(2);
+/// Deadline of one attempt.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(3);
+/// Deadline of connecting: a second attempt must fit into a call.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// One bucket.
+/// A client of one bucket.
 #[derive(Debug, Clone)]
 pub struct Objects {
     client: Client,
     bucket: String,
     origin: String,
-    /// Holds the credentials of the moment.
+    /// A signer with the current credentials.
     signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
-    /// Where this server itself finds the bucket.
-    inside: Location,
+    /// The bucket's address for this server's own calls.
+    internal_location: Location,
     /// See [`Objects::seal_puts`].
     sealed: Arc<AtomicBool>,
-    trust: Trust,
+    trust: TlsTrust,
     /// The region that requests are signed for.
     region: String,
 }
@@ -99,78 +100,79 @@ pub struct PresignedPut {
 }
 
 impl Objects {
-    /// Makes the client, and keeps the signing credentials fresh from then on.
+    /// Creates the client, and keeps the credentials fresh from then on.
     ///
     /// # Errors
-    /// When the provider chain has no credentials or no region, said as an operator can act on it.
+    /// When the provider chain has no credentials or no region, described so that an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
-        let trust = Trust::new(config.ca_bundle.as_deref())?;
-        let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
+        let trust = TlsTrust::new(config.ca_bundle.as_deref())?;
+        let AwsEnvironment { region, provider, aws } = AwsEnvironment::find(config, &trust).await?;
+        let style = if config.force_path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
         let locate = |endpoint: Option<&Endpoint>| match endpoint {
-            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, config.force_path_style)),
-            None => Location::aws(&region, &config.bucket, config.force_path_style, aws)
+            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, style)),
+            None => Location::aws(&region, &config.bucket, style, aws)
                 .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
-        let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
+        let (location, internal_location) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(ATTEMPT)
-            .operation_attempt_timeout(ATTEMPT)
+            .connect_timeout(CONNECT_DEADLINE)
+            .read_timeout(ATTEMPT_DEADLINE)
+            .operation_attempt_timeout(ATTEMPT_DEADLINE)
             .operation_timeout(DEADLINE)
             .build();
         let (origin, clock) = (location.origin().to_owned(), Clock::default());
         let signs_in = region.clone();
         let make = move |keys| Signer::new(location.clone(), &signs_in, keys);
         let signer = credentials::keep_fresh(provider, clock.clone(), make).await?;
-        // Made from nothing: what the SDK would read of the environment (FIPS and dual-stack flags, endpoints, checksums)
-        // reaches no store of the operator's own, and moves no call away from the host that URLs are signed for.
+        // Not based on the environment: its FIPS and dual-stack flags, endpoints and checksum settings must neither apply to a
+        // store of the operator's own nor send calls to another host than the one that URLs are signed for.
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
             .use_fips(aws.fips)
             .use_dual_stack(aws.dualstack)
             .force_path_style(config.force_path_style)
-            .credentials_provider(Known(signer.clone()))
+            .credentials_provider(CachedCredentials(signer.clone()))
             .http_client(pool::Pool::new(trust.clone()))
             .identity_cache(IdentityCache::no_cache())
-            // Some stores send the whole object's checksum with a part of it. What counts is hashed here.
+            // Some stores return the whole object's checksum with a range of it. Digests that matter are computed here.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(clock.clone())
-            .interceptor(measured::Measured)
+            .interceptor(metrics_interceptor::MetricsInterceptor)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.as_ref().map(Into::into));
         #[cfg(feature = "dev")]
-        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
+        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(failpoint_interceptor::FailpointInterceptor));
         let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.to_string(), Arc::default());
-        Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
+        Ok(Self { client, bucket, origin, signer, clock, internal_location, sealed, trust, region })
     }
 
-    /// Returns a client without credentials, which believes the same certificates.
+    /// Returns a client without credentials that trusts the same certificates.
     ///
     /// # Errors
     /// [`StoreError::Objects`] when the system has no certificates.
-    pub fn wire(&self) -> Result<Wire, StoreError> {
-        Ok(Wire::new(self.trust.connector()?))
+    pub fn probe_client(&self) -> Result<ProbeClient, StoreError> {
+        Ok(ProbeClient::new(self.trust.connector()?))
     }
 
-    /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
+    /// Returns how far S3's clock is ahead of this machine's, by its latest responses; zero below five seconds.
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {
         self.clock.ahead()
     }
 
-    /// Where clients reach the bucket: scheme and host.
+    /// Returns the scheme and host at which clients reach the bucket.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
-    /// under another name.
+    /// Returns the same bucket with URLs for this server's own use, signed with the current credentials: clients may use
+    /// another address.
     #[must_use]
-    pub fn from_inside(&self) -> Self {
-        let signer = Arc::new(self.signer().at(self.inside.clone()));
+    pub fn for_internal_use(&self) -> Self {
+        let signer = Arc::new(self.signer().with_location(self.internal_location.clone()));
         Self { signer: watch::channel(signer).1, ..self.clone() }
     }
 
@@ -178,17 +180,18 @@ impl Objects {
         self.signer.borrow().clone()
     }
 
-    /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
-    fn presign(&self, request: &Request<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+    /// Presigns a request. `signed_at` and the returned expiry are times of this machine's clock; the URL contains those of
+    /// S3's clock.
+    fn presign(&self, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         let ahead = self.clock.ahead();
-        Metrics::count(&METRICS.signed, request.method, 1);
+        Metrics::count(&METRICS.presigned_urls, request.method, 1);
         let signed = self.signer().presign(request, signed_at + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// A key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,
-    /// so `cache_control` must be a constant.
+    /// Presigns a GET with the verified type pinned. The same arguments give the same URL as long as the credentials stay the
+    /// same, so `cache_control` must be constant.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -201,31 +204,32 @@ impl Objects {
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
+        self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
-    /// [`Objects::presign_get`] for one of many, by the text of its key: appends the URL, plain ASCII without quotes or
-    /// backslashes, and answers when it ends.
+    /// Presigns as [`Objects::presign_get`] does, for one of many URLs and by the text of its key: appends the URL, plain ASCII
+    /// without quotes or backslashes, and returns when it expires.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_get_into(
         &self,
-        (key, content_type): (&str, ContentType),
+        key: &str,
+        content_type: ContentType,
         cache_control: &str,
         signed_at: OffsetDateTime,
         ttl: Duration,
         out: &mut Vec<u8>,
     ) -> Result<OffsetDateTime, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        let request = Request { method: "GET", key, headers: &[], query: &query };
+        let request = PresignRequest { method: "GET", key, headers: &[], query: &query };
         let ahead = self.clock.ahead();
-        METRICS.signed_gets.inc();
+        METRICS.presigned_gets.inc();
         let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
 
-    /// A key to save the object under `name`.
+    /// Presigns a download that saves the object under `name`.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -237,32 +241,32 @@ impl Objects {
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
-        let disposition = name.attachment();
+        let disposition = name.content_disposition();
         let query = [("response-content-disposition", disposition.as_str()), ("response-content-type", content_type.as_str())];
-        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
+        self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// Whether the bucket is there and answers: the readiness probe.
+    /// Verifies that the bucket exists and S3 responds: the readiness probe.
     ///
     /// # Errors
-    /// [`StoreError`] when it is not.
+    /// [`StoreError`] when it does not.
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.head_bucket().await.map(drop)
     }
 
     async fn head_bucket(&self) -> Result<HeadBucketOutput, StoreError> {
-        let ask = || self.client.head_bucket().bucket(&self.bucket).send();
+        let send = || self.client.head_bucket().bucket(&self.bucket).send();
         let ahead = self.clock.ahead();
-        let mut answer = ask().await;
+        let mut answer = send().await;
         for _ in 0..2 {
-            // An answer may just have said what time it is there; without a body, S3 could not say that this was the matter.
-            // Several are needed before their time is believed.
+            // The response may just have corrected the clock; without a body, S3 could not name a wrong clock as the cause.
+            // Several responses are needed before their time is accepted.
             let may_be_the_clock = answer.is_err() && self.clock.ahead() != ahead;
             if !may_be_the_clock && !self.clock.is_in_doubt() {
                 break;
             }
-            answer = ask().await;
+            answer = send().await;
         }
-        answer.map_err(|error| failed("HeadBucket", &error))
+        answer.map_err(|error| error_of("HeadBucket", &error))
     }
 }

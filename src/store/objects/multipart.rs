@@ -1,4 +1,4 @@
-//! Multipart uploads: S3's calls and the parts' URLs. What a part must be is decided elsewhere.
+//! Multipart uploads: S3's operations and presigned URLs of parts. The rules of parts are in `domain`.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, PresignedPut,
-    errors::{failed, is_absent, status},
-    patient,
+    errors::{error_of, is_absent, status},
+    long_timeouts,
 };
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
-    signer::{Presigned, Request},
+    signer::{PresignRequest, Presigned},
     store::StoreError,
 };
 
-/// The longest S3 may take to put the parts together: it answers when the object is there.
-pub const COMPLETING: Duration = Duration::from_secs(40);
-/// The longest a listing may take, over all of its pages.
-const LISTING: Duration = Duration::from_secs(20);
+/// Deadline of completing: S3 responds when the object is complete.
+pub const COMPLETE_DEADLINE: Duration = Duration::from_secs(40);
+/// Deadline of a listing, over all of its pages.
+const LIST_PARTS_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A part that S3 has.
+/// A part that S3 has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
     /// From 1.
@@ -36,33 +36,33 @@ pub struct StoredPart {
     sha256: Option<String>,
 }
 
-/// A part that is to be written.
+/// A part to presign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewPart {
     /// From 1.
     pub number: u32,
-    /// Exactly so many bytes.
+    /// The exact length in bytes.
     pub length: u64,
-    /// Checksum that S3 verifies of each part.
+    /// The SHA-256 that S3 verifies, if parts have one.
     pub sha256: Option<Sha256>,
 }
 
 /// Outcome of completing a multipart upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// S3 made the object.
+    /// S3 created the object.
     Done,
-    /// The upload is gone, or an object is there: what lies at the key now tells which.
+    /// The upload no longer exists, or an object exists already: the object at the key now decides.
     Superseded,
-    /// S3 does not have one of the parts as it was listed: it was sent anew meanwhile.
+    /// S3 does not have one of the parts as it was listed, because it was sent again meanwhile.
     PartChanged,
 }
 
 impl Objects {
-    /// Opens a multipart upload and gives S3's name for it.
+    /// Opens a multipart upload and returns S3's upload id.
     ///
     /// # Errors
-    /// [`StoreError`]; an upload may then be open that nobody knows the name of: [`Objects::abort_multiparts`] finds it.
+    /// [`StoreError`]; an upload with an unknown id may then be open: [`Objects::abort_multiparts`] finds it.
     pub async fn create_multipart(
         &self,
         key: &ObjectKey,
@@ -75,20 +75,21 @@ impl Objects {
         };
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
         let create = create.content_type(content_type.as_str()).set_checksum_algorithm(algorithm);
-        let made = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        let made = create.send().await.map_err(|error| error_of("CreateMultipartUpload", &error))?;
         made.upload_id.filter(|id| !id.is_empty()).ok_or_else(|| StoreError::Objects {
             operation: "CreateMultipartUpload",
-            reason: "the answer names no upload".to_owned(),
+            reason: "the response has no upload id".to_owned(),
         })
     }
 
-    /// A key to write one part: number, upload, length and, where given, digest are signed.
+    /// Presigns a PUT of one part. Number, upload, length and, if given, digest are signed.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_part(
         &self,
-        (key, upload_id): (&ObjectKey, &str),
+        key: &ObjectKey,
+        upload_id: &str,
         part: NewPart,
         now: OffsetDateTime,
         ttl: Duration,
@@ -98,33 +99,37 @@ impl Objects {
         let mut headers = vec![("content-length", length.as_str())];
         headers.extend(digest.as_deref().map(|digest| ("x-amz-checksum-sha256", digest)));
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
-        let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
+        let signed =
+            self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
         Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
     }
 
-    /// A key to write one part of any length, for clients that do not say it.
+    /// Presigns a PUT of one part of any length, for clients that do not declare it.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_any_part(
         &self,
-        (key, upload_id): (&ObjectKey, &str),
+        key: &ObjectKey,
+        upload_id: &str,
         number: u32,
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
         let number = number.to_string();
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
-        self.presign(&Request { method: "PUT", key: key.as_str(), headers: &[], query: &query }, now, ttl)
+        self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// All parts that S3 has, in order. `None` when S3 has no such upload: it was completed or aborted.
+    /// Returns all parts that S3 has, in order. `None` if the upload does not exist: it was completed or aborted.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
         let listing = self.list_all_parts(key, upload_id);
-        tokio::time::timeout(LISTING, listing).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
+        tokio::time::timeout(LIST_PARTS_DEADLINE, listing)
+            .await
+            .unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
     }
 
     async fn list_all_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
@@ -135,7 +140,7 @@ impl Objects {
             let page = match list.set_part_number_marker(marker.clone()).send().await {
                 Ok(page) => page,
                 Err(error) if is_absent(&error) => return Ok(None),
-                Err(error) => return Err(failed("ListParts", &error)),
+                Err(error) => return Err(error_of("ListParts", &error)),
             };
             parts.extend(page.parts().iter().filter_map(|part| {
                 Some(StoredPart {
@@ -151,17 +156,16 @@ impl Objects {
             }
             marker = next;
         }
-        // Not every store sorts them.
+        // Some stores do not sort them.
         parts.sort_unstable_by_key(|part| part.number);
         Ok(Some(parts))
     }
 
-    /// Makes the parts one object, unless an object is there already.
+    /// Makes the parts one object, unless an object exists already.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] when no object can be made of these parts, such as one that is smaller than 5 MiB and
-    /// not the last (`EntityTooSmall`, "Amazon S3 multipart upload limits"); else [`StoreError`], and the object may come all
-    /// the same.
+    /// [`StoreError::ObjectRefused`] when these parts cannot form an object, such as a part below 5 MiB that is not the last
+    /// (`EntityTooSmall`, "Amazon S3 multipart upload limits"); else [`StoreError`], and the object may still be created.
     pub async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -175,16 +179,17 @@ impl Objects {
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
-        let complete = complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING));
+        let complete =
+            complete.if_none_match("*").multipart_upload(parts).customize().config_override(long_timeouts(COMPLETE_DEADLINE));
         let completed = async {
             match complete.send().await {
                 Ok(_) => Ok(Completion::Done),
                 Err(error) if is_absent(&error) => Ok(Completion::Superseded),
                 Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(Completion::Superseded),
                 Err(error) if error.code() == Some("InvalidPart") => Ok(Completion::PartChanged),
-                Err(error) => Err(failed("CompleteMultipartUpload", &error)),
+                Err(error) => Err(error_of("CompleteMultipartUpload", &error)),
             }
         };
-        self.while_it_lives("CompleteMultipartUpload", completed).await
+        self.await_while_reachable("CompleteMultipartUpload", completed).await
     }
 }

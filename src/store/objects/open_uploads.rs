@@ -1,38 +1,39 @@
-//! Lists and aborts the multipart uploads that are open at a key, by whichever client they were opened.
+//! Lists and aborts the multipart uploads that are open at a key, by any client.
 
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
     Objects,
-    errors::{Failure, failed, failure, is_absent, is_withheld, lists_objects},
+    errors::{Failure, error_of, failure, is_absent, is_unavailable, lists_objects},
 };
 use crate::{model::ObjectKey, store::StoreError};
 
-/// The most pages that are listed in one go, of a thousand uploads each.
-const PAGES: usize = 2;
-/// Uploads that are aborted at once.
-const AT_ONCE: usize = 16;
+/// The largest number of pages that are listed in one call, of a thousand uploads each.
+const MAX_PAGES: usize = 2;
+/// Concurrent aborts.
+const CONCURRENT_ABORTS: usize = 16;
 
 /// The uploads that are open at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUploads {
-    /// S3's names for them.
+    /// S3's upload ids.
     pub ids: Vec<String>,
-    /// Whether that is all of them.
+    /// Whether these are all of them.
     pub complete: bool,
 }
 
-/// How far aborting every upload of a key came.
+/// The progress of aborting every upload of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aborted {
-    /// None is left.
+pub enum AbortProgress {
+    /// No upload is left.
     All,
-    /// There are more than are aborted in one go.
+    /// More uploads are left than are aborted in one call.
     Some,
 }
 
 impl Objects {
-    /// Aborts an upload. Done when there is none, when the store does not take the name for one, and on a store that cannot.
+    /// Aborts an upload. Succeeds if the upload does not exist, if the store rejects the id, and if the store does not support
+    /// aborting.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -40,13 +41,13 @@ impl Objects {
         let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
         match abort.send().await {
             Ok(_) => Ok(()),
-            // The name may be a client's. Not every store answers 404 for one that it never gave (SeaweedFS: InvalidRequest).
+            // The id may come from a client. Some stores do not respond 404 for an unknown one (SeaweedFS: InvalidRequest).
             Err(error) if matches!(failure(&error), Failure::Object | Failure::Unsupported) => Ok(()),
-            Err(error) => Err(failed("AbortMultipartUpload", &error)),
+            Err(error) => Err(error_of("AbortMultipartUpload", &error)),
         }
     }
 
-    /// The uploads that are open at exactly this key. `None` on a store that cannot list them, or for a policy without
+    /// Returns the uploads that are open at exactly this key. `None` if the store cannot list them, or the policy lacks
     /// `s3:ListBucketMultipartUploads`.
     ///
     /// # Errors
@@ -54,13 +55,13 @@ impl Objects {
     pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Option<OpenUploads>, StoreError> {
         let mut found = OpenUploads { ids: Vec::new(), complete: true };
         let mut marker: (Option<String>, Option<String>) = (None, None);
-        for _ in 0..PAGES {
+        for _ in 0..MAX_PAGES {
             let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str());
             let list = list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone());
             let page = match list.send().await {
                 Ok(page) => page,
-                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
-                Err(error) => return Err(failed("ListMultipartUploads", &error)),
+                Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+                Err(error) => return Err(error_of("ListMultipartUploads", &error)),
             };
             // The prefix also matches longer keys.
             let ours = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
@@ -75,9 +76,9 @@ impl Objects {
         Ok(Some(found))
     }
 
-    /// Aborts every upload that is open at this key: also one whose server died before its name was recorded, and those that a
-    /// client opened. On a store that cannot list them they are left to the bucket's lifecycle rule. One that cannot be aborted
-    /// keeps no other open.
+    /// Aborts every upload that is open at this key: also one whose server died before its id was recorded, and those that a
+    /// client opened. A store that cannot list them leaves them to the bucket's lifecycle rule. One failure does not keep the
+    /// others open.
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.
@@ -85,15 +86,15 @@ impl Objects {
         self.abort_some_multiparts(key).await.map(drop)
     }
 
-    /// [`Objects::abort_multiparts`], which also says whether more are left than are aborted in one go.
+    /// Aborts as [`Objects::abort_multiparts`] does, and returns whether more uploads are left than are aborted in one call.
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.
-    pub async fn abort_some_multiparts(&self, key: &ObjectKey) -> Result<Aborted, StoreError> {
-        let Some(found) = self.open_uploads(key).await? else { return Ok(Aborted::All) };
+    pub async fn abort_some_multiparts(&self, key: &ObjectKey) -> Result<AbortProgress, StoreError> {
+        let Some(found) = self.open_uploads(key).await? else { return Ok(AbortProgress::All) };
         let abort = |id: String| async move { self.abort_multipart(key, &id).await }.boxed();
-        let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(AT_ONCE).collect().await;
+        let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(CONCURRENT_ABORTS).collect().await;
         aborted.into_iter().collect::<Result<(), _>>()?;
-        Ok(if found.complete { Aborted::All } else { Aborted::Some })
+        Ok(if found.complete { AbortProgress::All } else { AbortProgress::Some })
     }
 }

@@ -1,8 +1,9 @@
-//! The connections to S3 that are kept for the next call.
+//! The pool of connections to S3.
 //!
-//! A firewall or a balancer that forgets connections, or a machine that is gone, leaves a pool of them that look well and say nothing:
-//! each costs a call its attempt, one after the other. So the first that says nothing for as long as an attempt may take ends the whole
-//! pool, and the next attempt has a connection of its own. Calls that are under way keep theirs.
+//! A firewall or a load balancer that drops connections silently, or a machine that is down, leaves a pool of connections that
+//! look usable and never respond: each would cost a call one attempt, one after the other. So the first connection without a
+//! response for as long as an attempt may take discards the whole pool, and the next attempt opens its own. Calls in progress
+//! keep theirs.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -19,16 +20,16 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponentsBuilder,
 };
 
-use super::{ATTEMPT, roots::Expected, trust::Trust};
+use super::{ATTEMPT_DEADLINE, tls_trust::TlsTrust, xml_roots::ExpectedResponse};
 
-/// A call that was given up after this was given up for silence: [`ATTEMPT`], but for what timers differ.
-const SILENT: Duration = ATTEMPT.saturating_sub(Duration::from_millis(200));
+/// Age from which a cancelled call counts as timed out: [`ATTEMPT_DEADLINE`], less the tolerance of timers.
+const MIN_SILENCE: Duration = ATTEMPT_DEADLINE.saturating_sub(Duration::from_millis(200));
 
-/// An HTTP client whose connections can be given up.
+/// An HTTP client whose pool can be replaced.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     current: Arc<RwLock<Generation>>,
-    trust: Trust,
+    trust: TlsTrust,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ struct Generation {
 }
 
 impl Pool {
-    pub(super) fn new(trust: Trust) -> Self {
+    pub(super) fn new(trust: TlsTrust) -> Self {
         let first = Generation { number: 0, client: trust.sdk_client() };
         Self { current: Arc::new(RwLock::new(first)), trust }
     }
@@ -47,11 +48,11 @@ impl Pool {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gives up the connections of a generation, unless that was done.
+    /// Replaces the pool of this generation, unless it was replaced already.
     fn renew(&self, number: u64) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number == number {
-            tracing::warn!("S3 says nothing: its connections are given up");
+            tracing::warn!("no response from S3; replacing the connection pool");
             *current = Generation { number: number + 1, client: self.trust.sdk_client() };
         }
     }
@@ -79,17 +80,17 @@ struct Connector {
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let waiting = Waiting { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
-        let expected = Expected::of(&request);
+        let expected = ExpectedResponse::for_request(&request);
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             waiting.done(answer.is_ok());
-            expected.read(answer?).await
+            expected.repair(answer?).await
         })
     }
 }
 
-/// A call that has no answer yet; who gives it up drops this.
+/// A call without a response yet; cancelling the call drops this.
 struct Waiting {
     pool: Pool,
     number: u64,
@@ -105,7 +106,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.answered && self.since.elapsed() >= SILENT {
+        if !self.answered && self.since.elapsed() >= MIN_SILENCE {
             self.pool.renew(self.number);
         }
     }

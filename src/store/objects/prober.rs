@@ -1,6 +1,6 @@
-//! Calls of `valet check` through the server's own S3 client, whose answers are the findings.
+//! Calls of `valet check` through the server's own S3 client; their responses are its findings.
 //!
-//! A status that Valet would treat as failure is an answer here, so most of these return it.
+//! A status that is a failure elsewhere is a finding here, so most of these functions return it.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, StoreError,
-    errors::{failed, lists_objects, status},
+    errors::{error_of, lists_objects, status},
     settings::{Setting, setting},
 };
 use crate::{
-    model::ObjectKey,
-    signer::{Presigned, Request},
+    model::{ObjectKey, PartChecksums},
+    signer::{PresignRequest, Presigned},
 };
 
-/// Asks the bucket.
+/// Runs probes against the bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Prober<'a>(&'a Objects);
 
@@ -31,12 +31,12 @@ pub struct ListedPart {
     pub size: u64,
     /// With its quotes.
     pub etag: String,
-    /// Its SHA-256 is there too.
-    pub summed: bool,
+    /// Whether it has a SHA-256.
+    pub has_sha256: bool,
 }
 
 impl Objects {
-    /// The questions of `valet check`.
+    /// Returns the probes for `valet check`.
     #[must_use]
     pub fn prober(&self) -> Prober<'_> {
         Prober(self)
@@ -44,15 +44,15 @@ impl Objects {
 }
 
 impl Prober<'_> {
-    /// A URL for any request, through the endpoint that clients see.
+    /// Presigns any request, at the endpoint that clients use.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign(&self, request: &Request<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+    pub fn presign(&self, request: &PresignRequest<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         self.0.presign(request, at, ttl)
     }
 
-    /// How many versions the key has. `None` on a store without versions.
+    /// Returns the number of versions of the key. `None` if the store has no versions.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -60,11 +60,11 @@ impl Prober<'_> {
         match self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(key.as_str()).send().await {
             Ok(listed) => Ok(Some(listed.versions().len())),
             Err(error) if matches!(status(&error), Some(501 | 405)) || lists_objects(&error) => Ok(None),
-            Err(error) => Err(failed("ListObjectVersions", &error)),
+            Err(error) => Err(error_of("ListObjectVersions", &error)),
         }
     }
 
-    /// The retention that Object Lock gives every new version, as `COMPLIANCE for 1 days`.
+    /// Returns the retention that Object Lock gives every new version, such as `COMPLIANCE for 1 days`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -82,36 +82,36 @@ impl Prober<'_> {
         Ok(Setting::Set(if years > 0 { format!("{mode} for {years} years") } else { format!("{mode} for {days} days") }))
     }
 
-    /// How `x-amz-copy-source` names an object of this bucket.
+    /// Returns the value of `x-amz-copy-source` for an object of this bucket.
     #[must_use]
-    pub fn source(&self, key: &ObjectKey) -> String {
+    pub fn copy_source(&self, key: &ObjectKey) -> String {
         format!("{}/{key}", self.0.bucket)
     }
 
-    /// Copies the object that `etag` names; the status of the answer.
+    /// Copies the object with this entity tag, and returns the status of the response.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none.
+    /// [`StoreError`] without a response.
     pub async fn copy(&self, from: &ObjectKey, etag: &str, to: &ObjectKey) -> Result<u16, StoreError> {
-        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.source(from));
-        answered("CopyObject", copy.copy_source_if_match(etag).send().await)
+        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.copy_source(from));
+        status_of_response("CopyObject", copy.copy_source_if_match(etag).send().await)
     }
 
-    /// Begins a multipart upload; with `checked`, one whose parts carry SHA-256.
+    /// Begins a multipart upload with these checksums of its parts, and returns its id.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn begin(&self, key: &ObjectKey, checked: bool) -> Result<String, StoreError> {
+    pub async fn begin(&self, key: &ObjectKey, checksums: PartChecksums) -> Result<String, StoreError> {
         let create = self.0.client.create_multipart_upload().bucket(&self.0.bucket).key(key.as_str());
-        let create = create.set_checksum_algorithm(checked.then_some(ChecksumAlgorithm::Sha256));
-        let begun = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        let create = create.set_checksum_algorithm((checksums == PartChecksums::Sha256).then_some(ChecksumAlgorithm::Sha256));
+        let begun = create.send().await.map_err(|error| error_of("CreateMultipartUpload", &error))?;
         begun.upload_id().map(str::to_owned).ok_or_else(|| StoreError::Objects {
             operation: "CreateMultipartUpload",
-            reason: "the answer names no upload".to_owned(),
+            reason: "the response has no upload id".to_owned(),
         })
     }
 
-    /// The parts that S3 has. `None` when there is no such upload.
+    /// Returns the parts that S3 has. `None` if the upload does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -122,46 +122,46 @@ impl Prober<'_> {
                 let part = |part: &aws_sdk_s3::types::Part| ListedPart {
                     size: size(part),
                     etag: part.e_tag().map(str::to_owned).unwrap_or_default(),
-                    summed: part.checksum_sha256().is_some(),
+                    has_sha256: part.checksum_sha256().is_some(),
                 };
                 Ok(Some(listed.parts().iter().map(part).collect()))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(failed("ListParts", &error)),
+            Err(error) => Err(error_of("ListParts", &error)),
         }
     }
 
-    /// Completes an upload of one part, unless the key is taken; the status of the answer.
+    /// Completes an upload of one part, unless the key is taken, and returns the status of the response.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none.
+    /// [`StoreError`] without a response.
     pub async fn complete_once(&self, key: &ObjectKey, upload: &str, part_etag: &str) -> Result<u16, StoreError> {
         let part = CompletedPart::builder().part_number(1).e_tag(part_etag).build();
         let parts = CompletedMultipartUpload::builder().parts(part).build();
         let complete = self.0.client.complete_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
-        answered("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
+        status_of_response("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
     }
 
-    /// Aborts an upload. Done when there is none.
+    /// Aborts an upload. Succeeds if it does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let abort = self.0.client.abort_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
         match abort.send().await {
-            Err(error) if status(&error) != Some(404) => Err(failed("AbortMultipartUpload", &error)),
+            Err(error) if status(&error) != Some(404) => Err(error_of("AbortMultipartUpload", &error)),
             _ => Ok(()),
         }
     }
 }
 
-/// The status, whichever it is; only silence is an error.
-fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
+/// Returns the status, whichever it is; only a missing response is an error.
+fn status_of_response<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(200),
-        Err(error) => status(&error).ok_or_else(|| failed(operation, &error)),
+        Err(error) => status(&error).ok_or_else(|| error_of(operation, &error)),
     }
 }

@@ -1,6 +1,6 @@
-//! The bucket's own settings that Valet wants: CORS, the public access block, the rule for abandoned multiparts.
+//! The bucket settings that Valet needs: CORS, the public access block, the lifecycle rule for abandoned multipart uploads.
 //!
-//! What others have set is kept: rules of Valet's carry its name, and only those are replaced.
+//! Other rules are kept: Valet replaces only rules that carry its name.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use aws_sdk_s3::{
 
 use super::{
     Objects, StoreError,
-    errors::{failed, lists_objects, status},
+    errors::{error_of, lists_objects, status},
     lifecycle::{Lifecycle, aborts_all_after},
 };
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
 /// The name of Valet's rules.
-const RULE: &str = "valet";
+const RULE_NAME: &str = "valet";
 
-/// A setting as the store knows it.
+/// A setting of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting<T> {
     /// It is set.
@@ -32,16 +32,16 @@ pub enum Setting<T> {
     Unset,
     /// The store has no such setting.
     Unsupported,
-    /// These credentials may not read it.
+    /// The credentials do not permit reading it.
     Denied,
 }
 
 /// Outcome of a change of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was so already.
+    /// The setting had the value already.
     None,
-    /// It is so now.
+    /// The setting was changed.
     Made,
     /// The store has no such setting.
     Unsupported,
@@ -50,13 +50,13 @@ pub enum Change {
 /// The four flags of a public access block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessBlock {
-    /// Refuses ACLs that make public. Ceph RGW refuses every PUT with it.
+    /// Rejects new public ACLs. With it, Ceph RGW rejects every PUT.
     pub block_acls: bool,
-    /// Ignores those there are.
+    /// Ignores existing public ACLs.
     pub ignore_acls: bool,
-    /// Refuses policies that make public.
+    /// Rejects new public policies.
     pub block_policy: bool,
-    /// Ignores those there are.
+    /// Ignores existing public policies.
     pub restrict_buckets: bool,
 }
 
@@ -64,7 +64,7 @@ impl AccessBlock {
     /// All four flags.
     pub const ALL: Self = Self { block_acls: true, ignore_acls: true, block_policy: true, restrict_buckets: true };
 
-    /// Whether nothing can make the bucket public: the flag for new ACLs adds nothing to the one that ignores them.
+    /// Returns whether the bucket cannot become public: the flag for new ACLs adds nothing to the one that ignores them.
     #[must_use]
     pub fn suffices(self) -> bool {
         self.ignore_acls && self.block_policy && self.restrict_buckets
@@ -72,15 +72,15 @@ impl AccessBlock {
 }
 
 impl Objects {
-    /// What the bucket's rules do to Valet's keys.
+    /// Returns the effects of the bucket's lifecycle rules on Valet's keys.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn lifecycle_rules(&self) -> Result<Setting<Lifecycle>, StoreError> {
-        self.lifecycle().await?.try_map(|lifecycle| Ok(Lifecycle::of(lifecycle.rules())))
+        self.lifecycle().await?.try_map(|lifecycle| Ok(Lifecycle::from_rules(lifecycle.rules())))
     }
 
-    /// Has multiparts aborted that are older than `days`; every other rule stays as it is.
+    /// Sets a rule that aborts multipart uploads older than `days`; every other rule stays as it is.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
@@ -89,28 +89,28 @@ impl Objects {
             Setting::Set(present) => Some(present),
             Setting::Unset => None,
             Setting::Unsupported => return Ok(Change::Unsupported),
-            Setting::Denied => return Err(denied("GetBucketLifecycleConfiguration")),
+            Setting::Denied => return Err(read_denied("GetBucketLifecycleConfiguration")),
         };
         let ours = LifecycleRule::builder()
-            .id(RULE)
+            .id(RULE_NAME)
             .status(ExpirationStatus::Enabled)
             .filter(LifecycleRuleFilter::builder().prefix("").build())
             .abort_incomplete_multipart_upload(AbortIncompleteMultipartUpload::builder().days_after_initiation(days).build())
             .build()
-            .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
+            .map_err(|_| build_error("PutBucketLifecycleConfiguration"))?;
         let rules = present.as_ref().map(GetBucketLifecycleConfigurationOutput::rules).unwrap_or_default();
-        if rules.iter().any(|rule| rule.id() == Some(RULE) && aborts_all_after(rule) == Some(days)) {
+        if rules.iter().any(|rule| rule.id() == Some(RULE_NAME) && aborts_all_after(rule) == Some(days)) {
             return Ok(Change::None);
         }
-        let others = rules.iter().filter(|rule| rule.id() != Some(RULE)).cloned();
+        let others = rules.iter().filter(|rule| rule.id() != Some(RULE_NAME)).cloned();
         let wanted = BucketLifecycleConfiguration::builder()
             .set_rules(Some(others.chain([ours]).collect()))
             .build()
-            .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
+            .map_err(|_| build_error("PutBucketLifecycleConfiguration"))?;
         let minimum = present.as_ref().and_then(|present| present.transition_default_minimum_object_size()).cloned();
         let put = self.client.put_bucket_lifecycle_configuration().bucket(&self.bucket).lifecycle_configuration(wanted);
         let put = put.set_transition_default_minimum_object_size(minimum);
-        made("PutBucketLifecycleConfiguration", put.send().await)
+        change_outcome("PutBucketLifecycleConfiguration", put.send().await)
     }
 
     async fn lifecycle(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
@@ -118,7 +118,7 @@ impl Objects {
         setting("GetBucketLifecycleConfiguration", got)
     }
 
-    /// The public access block.
+    /// Returns the public access block.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -153,43 +153,44 @@ impl Objects {
             .restrict_public_buckets(block.restrict_buckets)
             .build();
         let put = self.client.put_public_access_block().bucket(&self.bucket).public_access_block_configuration(flags);
-        made("PutPublicAccessBlock", put.send().await)
+        change_outcome("PutPublicAccessBlock", put.send().await)
     }
 
-    /// Lets pages of these origins use presigned URLs; rules of others stay, after ours.
+    /// Permits pages of these origins to use presigned URLs; other rules stay, after this one.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
-    pub async fn allow_origins(&self, origins: &[String]) -> Result<Change, StoreError> {
+    pub async fn set_allowed_origins(&self, origins: &[String]) -> Result<Change, StoreError> {
         let strings = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
         let ours = CorsRule::builder()
-            .id(RULE)
+            .id(RULE_NAME)
             .set_allowed_origins(Some(origins.to_vec()))
             .set_allowed_methods(strings(&BUCKET_METHODS))
             .set_allowed_headers(strings(&BUCKET_REQUEST_HEADERS))
             .set_expose_headers(strings(&BUCKET_RESPONSE_HEADERS))
             .max_age_seconds(BUCKET_MAX_AGE)
             .build()
-            .map_err(|_| unbuilt("PutBucketCors"))?;
+            .map_err(|_| build_error("PutBucketCors"))?;
         let got = self.client.get_bucket_cors().bucket(&self.bucket).send().await;
         let present = match setting("GetBucketCors", got)? {
             Setting::Set(got) => got.cors_rules().to_vec(),
             Setting::Unset => Vec::new(),
             Setting::Unsupported => return Ok(Change::Unsupported),
-            Setting::Denied => return Err(denied("GetBucketCors")),
+            Setting::Denied => return Err(read_denied("GetBucketCors")),
         };
         if present.first().is_some_and(|first| is_same(first, &ours)) {
             return Ok(Change::None);
         }
-        let others = present.into_iter().filter(|rule| rule.id() != Some(RULE));
+        let others = present.into_iter().filter(|rule| rule.id() != Some(RULE_NAME));
         let rules = [ours].into_iter().chain(others).collect();
-        let wanted = CorsConfiguration::builder().set_cors_rules(Some(rules)).build().map_err(|_| unbuilt("PutBucketCors"))?;
+        let wanted =
+            CorsConfiguration::builder().set_cors_rules(Some(rules)).build().map_err(|_| build_error("PutBucketCors"))?;
         let put = self.client.put_bucket_cors().bucket(&self.bucket).cors_configuration(wanted);
-        made("PutBucketCors", put.send().await)
+        change_outcome("PutBucketCors", put.send().await)
     }
 }
 
-/// Ceph RGW gives back what a rule lists in an order of its own.
+/// Returns whether two rules are equal. Ceph RGW returns their lists in another order.
 fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
     let lists = |rule: &CorsRule| {
         let lists = [rule.allowed_origins(), rule.allowed_methods(), rule.allowed_headers(), rule.expose_headers()];
@@ -220,29 +221,29 @@ where
             Some(501 | 405) => Ok(Setting::Unsupported),
             Some(403) => Ok(Setting::Denied),
             _ if lists_objects(&error) => Ok(Setting::Unsupported),
-            _ => Err(failed(operation, &error)),
+            _ => Err(error_of(operation, &error)),
         },
     }
 }
 
-fn made<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
+fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(Change::Made),
         Err(error) if matches!(status(&error), Some(501 | 405)) => Ok(Change::Unsupported),
-        Err(error) => Err(failed(operation, &error)),
+        Err(error) => Err(error_of(operation, &error)),
     }
 }
 
-fn unbuilt(operation: &'static str) -> StoreError {
+fn build_error(operation: &'static str) -> StoreError {
     StoreError::Objects { operation, reason: "the request could not be built".to_owned() }
 }
 
-fn denied(operation: &'static str) -> StoreError {
+fn read_denied(operation: &'static str) -> StoreError {
     StoreError::Objects {
         operation,
-        reason: "403: these credentials may not read what is set, so nothing is replaced".to_owned(),
+        reason: "403: the credentials do not permit reading the setting, so it is not replaced".to_owned(),
     }
 }

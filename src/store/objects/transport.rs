@@ -1,4 +1,4 @@
-//! Why a connection gave no answer, found in the chain of causes that connectors give.
+//! The cause of a missing response, found in the error chains of connectors.
 
 use std::{
     error::Error,
@@ -8,56 +8,56 @@ use std::{
 
 use rustls::CertificateError;
 
-/// The cause of a call without an answer.
+/// The cause of a call without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
-    /// The host's name has no address.
+    /// The host name does not resolve.
     UnknownHost,
     /// The port is closed.
     Refused,
     /// No route, or a connection that was cut.
     Broken(String),
-    /// No answer in time.
+    /// No response in time.
     Silent,
-    /// The certificate is of an authority that is not trusted here.
+    /// The certificate's authority is not trusted.
     UnknownAuthority,
     /// The certificate is not valid now.
     CertificateExpired,
-    /// The certificate is of another host.
+    /// The certificate is for another host.
     CertificateOfAnotherName,
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     Tls(String),
-    /// The port speaks no TLS.
+    /// The port does not speak TLS.
     NotTls,
-    /// The port speaks no HTTP.
+    /// The port does not speak HTTP.
     NotHttp,
-    /// Anything else, in the connector's words.
+    /// Another cause, in the connector's text.
     Other(String),
 }
 
 impl Transport {
     /// Finds the cause in an error's chain.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(super) fn find(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut next = Some(error);
         while let Some(cause) = next {
-            if let Some(found) = Self::of_one(cause) {
+            if let Some(found) = Self::find_in(cause) {
                 return found;
             }
             text = cause.to_string();
             next = cause.source();
         }
-        // A presigned query never reaches a log, whatever a connector quotes.
+        // A presigned query must not reach a log, even if a connector quotes it.
         Self::Other(text.split('?').next().unwrap_or_default().to_owned())
     }
 
-    fn of_one(cause: &(dyn Error + 'static)) -> Option<Self> {
+    fn find_in(cause: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
-            return Some(Self::of_tls(error));
+            return Some(Self::from_tls(error));
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            // An `io::Error` passes its own cause over: its source is the source of that.
-            if let Some(found) = error.get_ref().and_then(|inner| Self::of_one(inner)) {
+            // An `io::Error` skips its own cause: its source is the source of that.
+            if let Some(found) = error.get_ref().and_then(|inner| Self::find_in(inner)) {
                 return Some(found);
             }
             return match error.kind() {
@@ -85,7 +85,7 @@ impl Transport {
         cause.to_string().starts_with("dns error").then_some(Self::UnknownHost)
     }
 
-    fn of_tls(error: &rustls::Error) -> Self {
+    fn from_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
             rustls::Error::InvalidCertificate(
@@ -97,13 +97,13 @@ impl Transport {
             rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => Self::CertificateOfAnotherName,
-            // What is no TLS record at all, such as an HTTP/1.1 answer.
+            // The first bytes are not a TLS record, such as an HTTP/1.1 response.
             rustls::Error::InvalidMessage(_) => Self::NotTls,
             error => Self::Tls(error.to_string()),
         }
     }
 
-    /// Returns what an operator does about it.
+    /// Returns the remedy for an operator.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -115,11 +115,11 @@ impl Transport {
             Self::UnknownAuthority => {
                 "name a file with the authority's certificate (PEM) in AWS_CA_BUNDLE, or in SSL_CERT_FILE for every outgoing connection"
             }
-            Self::CertificateExpired => "renew the certificate, and see to the clocks of both machines",
+            Self::CertificateExpired => "renew the certificate, and check the clocks of both machines",
             Self::CertificateOfAnotherName => "use the host that the certificate is for, or a certificate for this one",
-            Self::Tls(_) => "see to the TLS settings of the store or of the proxy before it",
-            Self::NotTls => "give the endpoint http:// or the port that speaks TLS",
-            Self::NotHttp => "give the port on which the store speaks S3; where it speaks TLS, the endpoint begins with https://",
+            Self::Tls(_) => "check the TLS settings of the store or of the proxy before it",
+            Self::NotTls => "change the endpoint to http:// or to the port that speaks TLS",
+            Self::NotHttp => "change the endpoint to the port on which the store speaks S3, and to https:// if that speaks TLS",
         }
     }
 }
@@ -127,12 +127,12 @@ impl Transport {
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UnknownHost => "the host's name is not known",
+            Self::UnknownHost => "the host name does not resolve",
             Self::Refused => "the connection was refused",
-            Self::Silent => "no answer came in time",
-            Self::UnknownAuthority => "its certificate is of an authority that is not trusted here",
-            Self::CertificateExpired => "its certificate has expired, or is not valid yet",
-            Self::CertificateOfAnotherName => "its certificate is for another name",
+            Self::Silent => "no response in time",
+            Self::UnknownAuthority => "the certificate's authority is not trusted",
+            Self::CertificateExpired => "the certificate has expired, or is not valid yet",
+            Self::CertificateOfAnotherName => "the certificate is for another name",
             Self::NotTls => "the port does not speak TLS",
             Self::NotHttp => "the port does not speak HTTP",
             Self::Broken(text) | Self::Tls(text) | Self::Other(text) => text,

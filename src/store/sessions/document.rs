@@ -1,4 +1,4 @@
-//! Sessions as MongoDB has them.
+//! The document of a session and its conversion in both directions.
 
 use mongodb::bson::{Binary, Bson, DateTime, doc, spec::BinarySubtype};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub(super) struct SessionDoc {
     parent: Option<ExchangeDoc>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<ExchangeDoc>,
-    /// How often the token was exchanged.
+    /// Number of exchanges of the token.
     generation: i64,
 }
 
@@ -50,8 +50,8 @@ pub(super) struct ExchangeDoc {
 }
 
 impl SessionDoc {
-    /// The record of a session that begins.
-    pub(super) fn of(session: &Session) -> Self {
+    /// Returns the document of a new session.
+    pub(super) fn new(session: &Session) -> Self {
         Self {
             id: session.id.to_string(),
             user: session.user.to_string(),
@@ -64,16 +64,16 @@ impl SessionDoc {
             token_hash: binary(&session.token_hash),
             token_key: session.token_key.as_ref().map(binary),
             agent: session.agent.as_ref().map(binary),
-            parent: session.parent.as_ref().map(ExchangeDoc::of),
-            earlier: session.earlier.iter().map(ExchangeDoc::of).collect(),
+            parent: session.parent.as_ref().map(ExchangeDoc::new),
+            earlier: session.earlier.iter().map(ExchangeDoc::new).collect(),
             generation: 0,
         }
     }
 
     pub(super) fn into_session(self) -> Result<Session, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "sessions", id: self.id.clone(), field };
-        let bytes = |binary: &Binary, field| hash(binary).ok_or_else(|| corrupt(field));
-        let exchange = |exchange: &ExchangeDoc, field| exchange.read().ok_or_else(|| corrupt(field));
+        let bytes = |binary: &Binary, field| parse_hash(binary).ok_or_else(|| corrupt(field));
+        let exchange = |exchange: &ExchangeDoc, field| exchange.parse().ok_or_else(|| corrupt(field));
         Ok(Session {
             id: SessionId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
             user: UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?,
@@ -93,7 +93,7 @@ impl SessionDoc {
 }
 
 impl ExchangeDoc {
-    pub(super) fn of(exchange: &Exchange) -> Self {
+    pub(super) fn new(exchange: &Exchange) -> Self {
         Self {
             hash: binary(&exchange.hash),
             salt: binary(&exchange.salt),
@@ -109,19 +109,19 @@ impl ExchangeDoc {
         doc! { "hash": hash, "salt": salt, "at": at, "agent": agent, "network": network, "newcomer": newcomer }.into()
     }
 
-    fn read(&self) -> Option<Exchange> {
+    fn parse(&self) -> Option<Exchange> {
         Some(Exchange {
-            hash: hash(&self.hash)?,
-            salt: hash(&self.salt)?,
+            hash: parse_hash(&self.hash)?,
+            salt: parse_hash(&self.salt)?,
             at: instant(self.at),
-            agent: self.agent.as_ref().and_then(hash),
+            agent: self.agent.as_ref().and_then(parse_hash),
             network: self.network.clone(),
             by_newcomer: self.newcomer,
         })
     }
 }
 
-fn hash(binary: &Binary) -> Option<[u8; 32]> {
+fn parse_hash(binary: &Binary) -> Option<[u8; 32]> {
     <[u8; 32]>::try_from(&*binary.bytes).ok()
 }
 

@@ -1,28 +1,28 @@
-//! Accounts on their way out: `users {deletedAt, due, formerIdentity}`. The claim takes all that lets anybody in; what is left is
-//! the tombstone that the sweeper works from, until nothing of the account is live.
+//! Account deletion: `users {deletedAt, due, formerIdentity}`. The claim removes all credentials; the rest is a tombstone that
+//! the sweeper works from, until no data of the account is left.
 
 use aws_lc_rs::digest;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Account, Users, passwords::version};
+use super::{Account, ProviderIdentity, Users, passwords::version_filter};
 use crate::{
     model::UserId,
-    store::{Postponed, StoreError, datetime, instant, whole_number},
+    store::{Postponement, StoreError, datetime, instant, whole_number},
 };
 
-/// An account whose deletion goes on.
+/// The deletion of an account.
 #[derive(Debug, Clone, Copy)]
 pub struct Deletion {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// When the sweeper was to look at it, or the end of a lease.
+    /// When the sweeper processes it next, or the end of a lease.
     pub due: OffsetDateTime,
-    /// When it was claimed.
+    /// When the account was claimed for deletion.
     pub at: OffsetDateTime,
-    /// Whether its owner was an identity provider's, whose tokens of before must not make it anew.
-    pub is_foreign: bool,
-    /// How often in a row it failed in a way that no repeat cures.
+    /// Whether it belonged to a user of an identity provider, whose earlier tokens must not create it again.
+    pub has_provider_identity: bool,
+    /// Consecutive failures that no repeat cures.
     pub failures: u32,
 }
 
@@ -35,57 +35,57 @@ pub enum DeletionDue {
     Unreadable {
         /// The record's id.
         id: Bson,
-        /// What its `due` is.
+        /// The value of its `due`.
         due: OffsetDateTime,
     },
 }
 
-/// Returns the digest that is kept of a deleted identity, to recognise it again.
-fn former(issuer: &str, subject: &str) -> String {
+/// Returns the digest under which a deleted identity is recognized.
+fn identity_digest(identity: &ProviderIdentity) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(issuer.as_bytes());
+    context.update(identity.issuer.as_bytes());
     context.update(&[0]);
-    context.update(subject.as_bytes());
+    context.update(identity.subject.as_bytes());
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Users {
-    /// Takes the account from its owner, unless its password was changed since it was read: nobody can sign in, upload or
-    /// use its address from here on. `false` when it was changed, or claimed before.
+    /// Claims an account for deletion, unless its password was changed since it was read: from here on, signing in, uploading
+    /// and reusing its address are impossible. Returns `false` if the password was changed, or the account was claimed before.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
+    /// [`StoreError`]; the caller must then read whether it happened.
     pub async fn claim_deletion(&self, account: &Account, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
         let mut set = doc! { "deletedAt": datetime(now), "due": datetime(now) };
-        if let Some((issuer, subject)) = &account.identity {
-            set.insert("formerIdentity", former(issuer, subject));
+        if let Some(identity) = &account.identity {
+            set.insert("formerIdentity", identity_digest(identity));
         }
         let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// Whether a user of this identity was deleted at `issued_at` or later.
+    /// Returns whether a user of this identity was deleted at `issued_at` or later.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn was_deleted(&self, (issuer, subject): (&str, &str), issued_at: OffsetDateTime) -> Result<bool, StoreError> {
-        let filter = doc! { "formerIdentity": former(issuer, subject), "deletedAt": { "$gte": datetime(issued_at) } };
+    pub async fn was_deleted(&self, identity: &ProviderIdentity, issued_at: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = doc! { "formerIdentity": identity_digest(identity), "deletedAt": { "$gte": datetime(issued_at) } };
         let ids = self.collection.clone_with_type::<Document>();
-        Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
+        Ok(self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
-    /// Deletions that are due, the longest due first, those whose records cannot be read included.
+    /// Returns due deletions, the longest due first, including those whose records cannot be read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn deletions_due(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<DeletionDue>, StoreError> {
+    pub async fn find_due_deletions(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<DeletionDue>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
         let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1, "deletionFailures": 1 };
         let users = self.collection.clone_with_type::<Document>();
         let found = self
-            .calls
+            .mongo
             .read(|| async {
                 use futures_util::TryStreamExt;
                 let find = users.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 }).limit(limit);
@@ -99,9 +99,9 @@ impl Users {
             let at = user.get_datetime("deletedAt").map_or(due, |at| instant(*at));
             match id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt")) {
                 Some(user_id) => {
-                    let is_foreign = user.contains_key("formerIdentity");
+                    let has_provider_identity = user.contains_key("formerIdentity");
                     let failures = whole_number(user, "deletionFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-                    DeletionDue::Readable(Deletion { user: user_id, due, at, is_foreign, failures })
+                    DeletionDue::Readable(Deletion { user: user_id, due, at, has_provider_identity, failures })
                 }
                 None => DeletionDue::Unreadable { id, due },
             }
@@ -109,51 +109,52 @@ impl Users {
         Ok(found.iter().map(read).collect())
     }
 
-    /// Looks again at `to` at a record of [`DeletionDue::Unreadable`], so that it keeps no other waiting.
+    /// Postpones a record of [`DeletionDue::Unreadable`], so that it does not block the others.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponed) -> Result<(), StoreError> {
+    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.clone(), "due": datetime(due) };
-        let update = doc! { "$set": postponed(to) };
-        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        let update = doc! { "$set": postponement_fields(to) };
+        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// Claims a deletion by moving its `due` to the end of a lease. `false` when another server did.
+    /// Claims a deletion by moving its `due` to the end of a lease. Returns `false` if another server claimed it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
-        // What is read as the time of the claim stays that.
+        // The time of the claim is fixed by the first reader.
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// Ends the lease of a deletion: it is looked at again as `to` says.
+    /// Ends the lease of a deletion, and reschedules it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponed) -> Result<(), StoreError> {
+    pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(lease), "deletedAt": { "$exists": true } };
-        let update = doc! { "$set": postponed(to) };
-        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        let update = doc! { "$set": postponement_fields(to) };
+        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// How many deletions failed at least `failures` times in a row, counted up to `most`.
+    /// Returns the number of deletions that failed at least `failures` times in a row, counted up to `most`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn stuck_deletions(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
-        // `due` is in the index, and deleted accounts alone have it.
+    pub async fn count_stuck_deletions(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
+        // `due` is indexed, and only deleted accounts have it.
         let filter = doc! { "due": { "$exists": true }, "deletionFailures": { "$gte": i64::from(failures) } };
-        let count = self.calls.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        let count = self.mongo.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
-    /// Whether the user's record has entries of uploads or reservations that are older than `before`, or that cannot be read.
+    /// Returns whether the user's record has entries of uploads or reservations that are older than `before`, or that cannot be
+    /// read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -161,7 +162,7 @@ impl Users {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening": 1, "settling": 1, "holds": 1 };
         let ask = || async { records.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.calls.read(ask).await?.unwrap_or_default();
+        let found = self.mongo.read(ask).await?.unwrap_or_default();
         let is_young = |entry: &Bson| {
             let at = entry.as_document().and_then(|entry| entry.get_datetime("at").ok());
             at.is_some_and(|at| *at >= datetime(before))
@@ -182,11 +183,11 @@ impl Users {
         let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
         // The former version cannot read a record without `holds`.
         let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
-        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// The end of a deletion under this lease: the record goes, unless an upload is still being opened, a
-    /// step of a reservation is under way, or one of the former version's holds counts an upload.
+    /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
+    /// reservation is in progress, or a hold of the former version counts an upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -199,15 +200,15 @@ impl Users {
             "settling.image": { "$exists": false },
             "holds.image": { "$exists": false },
         };
-        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self.mongo.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
 }
 
-fn postponed(to: Postponed) -> Document {
+fn postponement_fields(to: Postponement) -> Document {
     doc! { "due": datetime(to.due), "deletionFailures": i64::from(to.failures) }
 }
 
-/// The account, unless its owner has deleted it.
+/// Restricts a filter to accounts that are not deleted.
 pub(super) fn not_deleted(mut filter: Document) -> Document {
     filter.insert("deletedAt", doc! { "$exists": false });
     filter

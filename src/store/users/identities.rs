@@ -10,40 +10,55 @@ use crate::{
     store::StoreError,
 };
 
+/// A user as an identity provider names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderIdentity {
+    /// The provider: the `iss` of its tokens.
+    pub issuer: String,
+    /// The user at this provider: the `sub` of the tokens.
+    pub subject: String,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IdentityDoc {
     pub(super) issuer: String,
     pub(super) subject: String,
 }
 
+impl IdentityDoc {
+    pub(super) fn into_identity(self) -> ProviderIdentity {
+        ProviderIdentity { issuer: self.issuer, subject: self.subject }
+    }
+}
+
 impl Users {
-    /// Adds the user of an identity provider. `None` when there is one already: the unique index decides.
+    /// Inserts the user of an identity provider. Returns `None` if the user exists already; the unique index decides.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn insert_identity(
         &self,
-        (issuer, subject): (&str, &str),
+        identity: &ProviderIdentity,
         email: Option<&Email>,
         now: OffsetDateTime,
     ) -> Result<Option<UserId>, StoreError> {
         let id = UserId::new();
         let document = UserDoc {
             email: email.map(|email| email.as_str().to_owned()),
-            identity: Some(IdentityDoc { issuer: issuer.to_owned(), subject: subject.to_owned() }),
+            identity: Some(IdentityDoc { issuer: identity.issuer.clone(), subject: identity.subject.clone() }),
             ..UserDoc::new(id, now)
         };
         Ok(self.insert_unique(document).await?.then_some(id))
     }
 
-    /// The user of an identity provider: one read of an index and a document.
+    /// Returns the user of an identity provider: one read of an index and a document.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         let ids = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?;
+        let found = self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?;
         Ok(found.and_then(|user| UserId::parse(user.get_str("_id").ok()?)))
     }
 }

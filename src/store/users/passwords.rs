@@ -1,7 +1,7 @@
 //! Passwords of accounts: `users {passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version}}`.
 //!
-//! A session carries the version it was begun at. A change raises the account's, so that this one update ends every session
-//! but the one that asks for it, whose id it records.
+//! A session records the password version at its start. A change raises the account's version, so that this one update ends
+//! every session except the one that requested it, whose id it records.
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
@@ -13,14 +13,14 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
-/// Which sessions an account's password lets live.
+/// The password state of an account, which determines its valid sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordState {
-    /// How often the password was changed: sessions of this version live.
+    /// Number of password changes; sessions of this version are valid.
     pub version: i64,
-    /// The session of an earlier version that lives on, because it asked for the last change.
+    /// The session of an earlier version that stays valid, because it requested the latest change.
     pub kept_session: Option<SessionId>,
-    /// When it was changed last; `None` also where only former versions of this program have changed it.
+    /// When it was last changed; `None` also if only former versions of this program have changed it.
     pub changed_at: Option<OffsetDateTime>,
 }
 
@@ -29,56 +29,56 @@ pub struct PasswordState {
 pub struct NewPassword<'a> {
     /// PHC string.
     pub hash: &'a str,
-    /// The session that outlives the change.
+    /// The session that stays valid.
     pub kept_session: Option<SessionId>,
     /// When it is changed.
     pub at: OffsetDateTime,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct KeptDoc {
+pub(super) struct KeptSessionDoc {
     session: String,
-    /// Of the password that the session asked for: with any other, somebody else has changed it since.
+    /// The version that this session set; with any other, another session has changed the password since.
     version: i64,
 }
 
 impl PasswordState {
-    pub(super) fn read(version: i64, changed_at: Option<DateTime>, kept: Option<&KeptDoc>) -> Self {
+    pub(super) fn read(version: i64, changed_at: Option<DateTime>, kept: Option<&KeptSessionDoc>) -> Self {
         let kept = kept.filter(|kept| kept.version == version);
         Self { version, kept_session: kept.and_then(|kept| SessionId::parse(&kept.session)), changed_at: changed_at.map(instant) }
     }
 }
 
-/// The members of a user that [`PasswordState`] is read from.
+/// The fields of a user that [`PasswordState`] is read from.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StateDoc {
+struct PasswordStateDoc {
     #[serde(default)]
     password_version: i64,
     #[serde(default)]
     password_changed_at: Option<DateTime>,
     #[serde(default)]
-    kept_session: Option<KeptDoc>,
+    kept_session: Option<KeptSessionDoc>,
 }
 
 impl Users {
-    /// Which sessions of an account live; `None` when the account is gone. One read by `_id`.
+    /// Returns the password state of an account; `None` if the account does not exist. One read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn password_state(&self, user: UserId) -> Result<Option<PasswordState>, StoreError> {
-        let states = self.collection.clone_with_type::<StateDoc>();
+        let states = self.collection.clone_with_type::<PasswordStateDoc>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
         let projection = doc! { "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1 };
-        let found = self.calls.read(|| async { states.find_one(filter.clone()).projection(projection.clone()).await }).await?;
+        let found = self.mongo.read(|| async { states.find_one(filter.clone()).projection(projection.clone()).await }).await?;
         Ok(found.map(|state| PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref())))
     }
 
-    /// Changes the password that `account` was read with, which ends every session of the account but the one that is kept.
-    /// `None` when the password was changed since, or the account is gone; else the new version.
+    /// Changes the password that `account` was read with, which ends every session of the account except the kept one, and
+    /// returns the new version. `None` if the password was changed since, or the account no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
+    /// [`StoreError`]; the caller must then read whether it happened.
     pub async fn change_password(&self, account: &Account, new: &NewPassword<'_>) -> Result<Option<i64>, StoreError> {
         let version = account.password.version + 1;
         let mut set = doc! { "passwordHash": new.hash, "passwordVersion": version, "passwordChangedAt": datetime(new.at) };
@@ -91,7 +91,7 @@ impl Users {
         Ok(self.update_password(account, update).await?.then_some(version))
     }
 
-    /// Writes the same password with another hash, unless it was changed since.
+    /// Stores a new hash of the same password, unless it was changed since.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -100,13 +100,13 @@ impl Users {
     }
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
-        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 }
 
-/// The password's version as a filter. Accounts of before there were versions have none, which is zero.
-pub(super) fn version(account: &Account) -> Document {
+/// Returns a filter value for the password's version. Accounts of former versions have none, which means zero.
+pub(super) fn version_filter(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },
         version => doc! { "$eq": version },

@@ -1,12 +1,11 @@
-//! What a user's uploads take of the quota: `usedBytes`, `images` and `pending` are counters, and `opening` names the uploads
-//! that are being opened at this moment.
+//! Reservations of quota: `usedBytes`, `images` and `pending` are counters, and `opening` lists the uploads that are being
+//! opened at this moment.
 //!
-//! Opening an upload is two writes: one conditional update of the user's document counts its bytes and its place and adds an
-//! entry to `opening`; then the image is inserted, whose own `reservation` stands for the entry from then on. Should the
-//! server die in between, the entry tells the sweeper what to take back, once: the update that subtracts removes the entry.
-//! An entry whose image was inserted is removed by the same server's next reservation for this user, else by the sweeper;
-//! so `opening` is as long as uploads are being opened at once, and not as long as uploads are open. What changes the counters
-//! from then on is in `settling`.
+//! Opening an upload takes two writes: one conditional update of the user counts its bytes and adds an entry to `opening`; then
+//! the image is inserted, whose own `reservation` replaces the entry. If the server dies in between, the entry tells the
+//! sweeper what to release, once: the update that subtracts removes the entry. An entry whose image was inserted is removed by
+//! the same server's next reservation for this user, or else by the sweeper; so the length of `opening` is the number of
+//! uploads being opened at once, not of open uploads. `reservation_steps` changes the counters from then on.
 
 use std::{
     collections::HashMap,
@@ -26,19 +25,19 @@ use crate::{
     store::{StoreError, count, datetime, entries, integer, whole_number},
 };
 
-/// How a reservation went.
+/// The outcome of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {
+pub enum ReserveOutcome {
     /// The bytes are counted.
-    Yes,
-    /// Nothing was counted: over the quota, over the cap of open uploads, or no such user.
-    No,
+    Reserved,
+    /// Nothing was counted: over the quota, over the limit of open uploads, or no such user.
+    Refused,
 }
 
-/// How much a user may have.
+/// Limits of a user.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Bytes in all.
+pub struct QuotaLimits {
+    /// Total bytes.
     pub quota_bytes: u64,
     /// Open uploads.
     pub max_pending: u32,
@@ -46,29 +45,28 @@ pub struct Room {
 
 /// Entries in a user's document that are older than any request.
 #[derive(Debug, Clone)]
-pub struct Stale<T> {
-    /// Whose.
+pub struct StaleEntries<T> {
+    /// The user.
     pub user: UserId,
-    /// At most as many as were asked for.
+    /// The entries, up to the requested number.
     pub entries: Vec<T>,
     /// Entries that cannot be read.
     pub unreadable: u32,
 }
 
-/// The form of a user's id.
-const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
-/// Users whose inserted uploads are remembered; more than that are forgotten together.
-const REMEMBERED: usize = 10_000;
+/// The pattern of a user id.
+const USER_ID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+/// The largest number of users whose inserted uploads are remembered; beyond it, all are forgotten.
+const MAX_REMEMBERED_USERS: usize = 10_000;
 
-/// Uploads that this server has inserted and whose entries in `opening` are to be removed. What is forgotten here the
-/// sweeper finds.
+/// Uploads that this server has inserted and whose entries in `opening` are to be removed. The sweeper finds forgotten ones.
 #[derive(Debug, Default)]
-pub(super) struct Inserted(Mutex<HashMap<UserId, Vec<ImageId>>>);
+pub(super) struct InsertedUploads(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
-impl Inserted {
+impl InsertedUploads {
     fn add(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED && !known.contains_key(&user) {
+        if known.len() >= MAX_REMEMBERED_USERS && !known.contains_key(&user) {
             known.clear();
         }
         known.entry(user).or_default().extend(images);
@@ -80,7 +78,7 @@ impl Inserted {
 }
 
 impl Users {
-    /// The user's counters.
+    /// Returns the user's counters.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -88,14 +86,14 @@ impl Users {
         let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$add": [pending(), holds()] } };
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
-            .calls
+            .mongo
             .read(|| async {
                 counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection.clone()).await
             })
             .await?;
         let Some(found) = found else { return Ok(None) };
         let counter = |field: &'static str| {
-            // Beside servers of the former version a counter may be below zero for a moment.
+            // While servers of the former version run, a counter may briefly be negative.
             whole_number(&found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
                 collection: "users",
                 id: user.to_string(),
@@ -105,23 +103,22 @@ impl Users {
         Ok(Some(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")? }))
     }
 
-    /// Counts the bytes and places of new uploads, if both the quota and the cap of open uploads allow all of them. One
-    /// conditional update: of any number at once, exactly those that fit succeed. Its cost does not depend on how many uploads
-    /// are open.
+    /// Counts new uploads, if both the quota and the limit of open uploads allow all of them. One conditional update: of
+    /// concurrent ones, exactly those that fit succeed. Its cost does not depend on the number of open uploads.
     ///
     /// # Errors
-    /// [`StoreError`]; entries without an image may then remain, which the sweeper takes back.
+    /// [`StoreError`]; entries without an image may then remain, which the sweeper releases.
     pub async fn reserve(
         &self,
         user: UserId,
         uploads: &[&Image],
-        room: Room,
+        limits: QuotaLimits,
         now: OffsetDateTime,
-    ) -> Result<Reserved, StoreError> {
+    ) -> Result<ReserveOutcome, StoreError> {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
-        let places = u64::from(room.max_pending).checked_sub(uploads.len() as u64);
-        let (Some(bytes_left), Some(places_left)) = (room.quota_bytes.checked_sub(bytes), places) else {
-            return Ok(Reserved::No);
+        let places = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
+        let (Some(bytes_left), Some(places_left)) = (limits.quota_bytes.checked_sub(bytes), places) else {
+            return Ok(ReserveOutcome::Refused);
         };
         let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(bytes_left) } });
         filter.insert("$expr", doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] });
@@ -134,23 +131,23 @@ impl Users {
             "pending": { "$add": [pending(), count(uploads.len())] },
             "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
-        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
         if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
             self.inserted.add(user, inserted.into_iter());
         }
-        Ok(if done?.matched_count == 1 { Reserved::Yes } else { Reserved::No })
+        Ok(if done?.matched_count == 1 { ReserveOutcome::Reserved } else { ReserveOutcome::Refused })
     }
 
-    /// Remembers that the images of these uploads were inserted: their entries in `opening` go with the next reservation.
+    /// Records that the images of these uploads were inserted: the next reservation removes their entries in `opening`.
     pub fn note_inserted(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         self.inserted.add(user, images);
     }
 
-    /// Removes entries of `opening`: of those whose image was `inserted`, and of those that came to nothing, whose bytes and
-    /// places are free again. Answers how many of the latter there were.
+    /// Removes entries of `opening`: those whose image was `inserted`, and those of `cancelled` uploads, whose counts are
+    /// released. Returns how many of the latter there were.
     ///
     /// # Errors
-    /// [`StoreError`]; safe to repeat: what is subtracted is the entry's, in the update that removes it.
+    /// [`StoreError`]; safe to repeat: the entry's amount is subtracted in the update that removes it.
     pub async fn close_openings(&self, user: UserId, inserted: &[ImageId], cancelled: &[ImageId]) -> Result<u32, StoreError> {
         let all: Vec<_> = inserted.iter().chain(cancelled).copied().collect();
         if all.is_empty() {
@@ -167,29 +164,29 @@ impl Users {
         let users = self.collection.clone_with_type::<Document>();
         let update = users.find_one_and_update(filter, vec![doc! { "$set": set }]);
         let update = update.projection(doc! { "opening.image": 1 }).return_document(ReturnDocument::Before);
-        let before = self.calls.run(async { update.await }).await?.unwrap_or_default();
+        let before = self.mongo.run(async { update.await }).await?.unwrap_or_default();
         let is_cancelled = |entry: &&Document| entry.get_str("image").is_ok_and(|image| cancelled.iter().any(|id| id == image));
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
 
-    /// Entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that died
-    /// left, and what was inserted and not yet removed. The oldest first.
+    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// that died, or inserted and not yet removed. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn stale_openings(
+    pub async fn find_stale_openings(
         &self,
         before: OffsetDateTime,
         users: u32,
         each: usize,
-    ) -> Result<Vec<Stale<ImageId>>, StoreError> {
+    ) -> Result<Vec<StaleEntries<ImageId>>, StoreError> {
         // Without a number of bytes nothing can be subtracted.
         let read =
             |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| whole_number(entry, "bytes").is_some());
-        self.stale("opening", before, (users, each), read).await
+        self.find_stale("opening", before, users, each, read).await
     }
 
-    /// Looks at a user's stale openings again after `at`, so that they keep no other user's waiting.
+    /// Postpones a user's stale openings to `at`, so that they do not block those of other users.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -197,20 +194,21 @@ impl Users {
         self.postpone_stale("opening", user, at).await
     }
 
-    /// Entries of the array `field` whose `at` is before `before`, the users with the oldest first.
-    pub(super) async fn stale<T>(
+    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first.
+    pub(super) async fn find_stale<T>(
         &self,
         field: &'static str,
         before: OffsetDateTime,
-        (users, each): (u32, usize),
+        users: u32,
+        each: usize,
         read: impl Fn(&Document) -> Option<T>,
-    ) -> Result<Vec<Stale<T>>, StoreError> {
+    ) -> Result<Vec<StaleEntries<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
-        // A record whose id is no user's cannot be put off, and must not be in the way of others.
-        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": UUID } };
+        // A record without a valid user id cannot be postponed, and must not block others.
+        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": USER_ID_PATTERN } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());
             find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
         });
@@ -218,7 +216,7 @@ impl Users {
             let user = document.get_str("_id").ok().and_then(UserId::parse)?;
             let stale =
                 entries(&document, field).filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
-            let mut of_user = Stale { user, entries: Vec::new(), unreadable: 0 };
+            let mut of_user = StaleEntries { user, entries: Vec::new(), unreadable: 0 };
             for entry in stale.map(&read) {
                 match entry {
                     Some(entry) => of_user.entries.push(entry),
@@ -234,18 +232,18 @@ impl Users {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
         let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
         let update = self.collection.update_one(doc! { "_id": user.to_string() }, update).array_filters([stale]);
-        self.calls.run(async { update.await }).await.map(drop)
+        self.mongo.run(async { update.await }).await.map(drop)
     }
 
-    /// The uploads that are being opened for a user.
+    /// Returns the uploads that are being opened for a user.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
+    pub async fn find_openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening.image": 1 };
         let found = self
-            .calls
+            .mongo
             .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
         let found = found.await?.unwrap_or_default();
         Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
@@ -256,7 +254,7 @@ fn texts(images: &[ImageId]) -> Vec<String> {
     images.iter().map(ToString::to_string).collect()
 }
 
-/// `opening` is absent from records that the former version made.
+/// Returns `opening`, which is absent from records of the former version.
 fn opening() -> Document {
     doc! { "$ifNull": ["$opening", []] }
 }
@@ -268,12 +266,12 @@ fn opening_without(images: &[ImageId]) -> Document {
     doc! { "$filter": { "input": opening(), "cond": { "$not": [{ "$in": ["$$this.image", texts(images)] }] } } }
 }
 
-/// Open uploads, but for those that the former version counts by its holds.
+/// Returns the number of open uploads, except those that the former version counts by holds.
 pub(in crate::store) fn pending() -> Document {
     doc! { "$ifNull": ["$pending", 0_i64] }
 }
 
-/// Open uploads that the former version counts.
+/// Returns the number of open uploads that the former version counts.
 fn holds() -> Document {
     doc! { "$size": { "$ifNull": ["$holds", []] } }
 }

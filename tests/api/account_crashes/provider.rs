@@ -20,7 +20,7 @@ impl World {
     async fn new() -> Self {
         let key = Key::ed();
         let provider = Provider::start(&[("ed", &key)]).await;
-        let settings = valet::config::Provider::new(provider.issuer.clone(), vec![AUDIENCE.to_owned()]);
+        let settings = valet::config::OidcProvider::new(provider.issuer.clone(), vec![AUDIENCE.to_owned()]);
         let app = TestApp::start_with(|config| config.accounts.provider = Some(settings)).await;
         Self { app, key, provider }
     }

@@ -226,7 +226,7 @@ async fn orphans_are_not_deleted_from_another_databases_bucket() {
     app.app.valet.verify_pair().await.unwrap();
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
-    let orphan = ObjectKey::of(UserId::new(), ImageId::new()).to_string();
+    let orphan = ObjectKey::final_for(UserId::new(), ImageId::new()).to_string();
     app.bucket_put(&orphan, "image/png", vec![1]).await;
     let before = just_now().await;
     let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();

@@ -111,7 +111,7 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     with_uppy(&ada).await;
     assert_eq!(ada.delete(&format!("/api/images/{deleted}")).await.status, 204);
     sweep_late(app).await;
-    let orphan = ObjectKey::of(UserId::new(), ImageId::new());
+    let orphan = ObjectKey::final_for(UserId::new(), ImageId::new());
     store.bucket_put(orphan.as_str(), "image/png", vec![1]).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);

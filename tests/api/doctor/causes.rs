@@ -59,14 +59,14 @@ async fn every_cause_has_its_own_message_and_remedy() {
     const WRAPPED: &str = "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>Over.</Message></Error></ErrorResponse>";
     for (endpoint, cause_text, remedy) in [
         (closed, "S3 cannot be reached: the connection was refused", "host and port"),
-        ("http://no-such-host.invalid".to_owned(), "S3 cannot be reached: the host's name is not known", "DNS"),
+        ("http://no-such-host.invalid".to_owned(), "S3 cannot be reached: the host name does not resolve", "DNS"),
         (mongod, "not S3", "S3_ENDPOINT"),
         (s3.replace("http://", "https://"), "S3 cannot be reached: the port does not speak TLS", "http://"),
         (https.replace("https://", "http://"), "S3 cannot be reached: the port does not speak HTTP", "https://"),
-        (https.clone(), "its certificate is of an authority that is not trusted here", "AWS_CA_BUNDLE"),
+        (https.clone(), "the certificate's authority is not trusted", "AWS_CA_BUNDLE"),
         (app.base.clone(), "the server there is not S3", "S3_ENDPOINT"),
         (always(404, html, "<html>nothing here</html>").await, "is not S3 (text/html) (HTTP 404)", "S3_ENDPOINT"),
-        (always(403, html, "<html>no</html>").await, "refused without a reason of S3's", "firewall"),
+        (always(403, html, "<html>no</html>").await, "refused without an S3 error code", "firewall"),
         (
             always(307, &[("location", "https://other.example/x?y=z")], "").await,
             "redirects to https://other.example (",
@@ -75,7 +75,7 @@ async fn every_cause_has_its_own_message_and_remedy() {
         (always(301, &[("x-amz-bucket-region", "eu-west-2")], "").await, "is in the region eu-west-2", "AWS_REGION"),
         (always(400, &[], MALFORMED).await, "is in the region eu-west-3", "AWS_REGION"),
         (always(400, &[], WRAPPED).await, "session token is not valid, or has expired (HTTP 400, ExpiredToken, Over.)", "renew"),
-        (always(503, &[], "").await, "the store fails, or is overloaded (HTTP 503)", "see to the store"),
+        (always(503, &[], "").await, "the store fails, or is overloaded (HTTP 503)", "check the store"),
     ] {
         let mut config = app.config.clone();
         config.s3.endpoint = Some(endpoint.parse().unwrap());

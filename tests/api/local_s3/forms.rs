@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::*;
 use secrecy::SecretString;
 use time::OffsetDateTime;
-use valet::signer::{self, Form, Location, Signer};
+use valet::signer::{self, AddressingStyle, Location, PostPolicy, Signer};
 
 /// Returns a form signed `age` hours ago, valid for another hour, for keys under `in/` and 5 to 20 bytes.
 fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -29,9 +29,12 @@ fn form_with(
         session_token: None,
         expires_at: None,
     };
-    let signer =
-        Signer::new(Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), true), "us-east-1", keys);
-    let form = Form { fields: &[], prefixes, length };
+    let signer = Signer::new(
+        Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
+        "us-east-1",
+        keys,
+    );
+    let form = PostPolicy { fields: &[], prefixes, length };
     let ttl = Duration::from_secs(3600 * u64::try_from(age + 1).unwrap());
     let signed = signer.sign_form(&form, OffsetDateTime::from(hours(-age)), ttl).unwrap();
     assert_eq!(signed.url, format!("{}/{BUCKET}", server.base));

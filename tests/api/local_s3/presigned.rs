@@ -292,7 +292,7 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
 }
 
 fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static str, &str)]) -> String {
-    let request = valet::signer::Request { method, key: "k", headers: &[], query };
+    let request = valet::signer::PresignRequest { method, key: "k", headers: &[], query };
     signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
@@ -306,7 +306,11 @@ async fn headers_in_the_signed_query_are_obeyed() {
         session_token: None,
         expires_at: None,
     };
-    let location = valet::signer::Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), true);
+    let location = valet::signer::Location::endpoint(
+        &server.base.parse().unwrap(),
+        &BUCKET.parse().unwrap(),
+        valet::signer::AddressingStyle::Path,
+    );
     let signer = valet::signer::Signer::new(location, "us-east-1", keys);
     let sign = |method: &'static str, query: &[(&'static str, &str)]| sign(&signer, method, query);
     let put = server.http.put(sign("PUT", &[("x-amz-meta-place", "Malmo")])).body("ten bytes!").send().await.unwrap();

@@ -3,15 +3,19 @@
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
-use valet::signer::{Credentials, Location, Request, Signer};
+use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
 
 fn signer(server: &Server) -> Signer {
     let keys =
         Credentials { access_key_id: ACCESS.to_owned(), secret_access_key: SECRET.into(), session_token: None, expires_at: None };
-    Signer::new(Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), true), "us-east-1", keys)
+    Signer::new(
+        Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
+        "us-east-1",
+        keys,
+    )
 }
 
-fn sign(signer: &Signer, request: &Request<'_>) -> String {
+fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
     signer.presign(request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
@@ -20,7 +24,7 @@ async fn errors_name_the_requested_resource() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
     let ours = signer(&server);
-    let get = |key, query| sign(&ours, &Request { method: "GET", key, headers: &[], query });
+    let get = |key, query| sign(&ours, &PresignRequest { method: "GET", key, headers: &[], query });
     let anywhere = |path: &str| format!("{}/{path}", server.base);
     let missing = get("a b/é", &[]);
     let stranger = missing.replace(ACCESS, "AKIANOBODY");
@@ -45,7 +49,7 @@ async fn errors_name_the_requested_resource() {
     assert!(range.headers().contains_key("x-amz-id-2"));
     let text = expect(range, 416, "InvalidRange").await;
     assert!(text.contains("<RangeRequested>bytes=10-</RangeRequested><ActualObjectSize>10</ActualObjectSize>"), "{text}");
-    let put = Request { method: "PUT", key: "md5", headers: &[], query: &[] };
+    let put = PresignRequest { method: "PUT", key: "md5", headers: &[], query: &[] };
     let empty = server.http.put(sign(&ours, &put)).header("content-md5", "").body("x").send().await.unwrap();
     expect(empty, 400, "InvalidDigest").await;
     server.end().await;
@@ -96,7 +100,7 @@ async fn parts_keep_their_checksums() {
     let ours = signer(&server);
     for (names, has_parts) in [("ETag,ObjectSize, ObjectParts,Checksum", true), ("ObjectSize", false)] {
         let (headers, query) = ([("x-amz-object-attributes", names)], [("attributes", "")]);
-        let url = sign(&ours, &Request { method: "GET", key: "k", headers: &headers, query: &query });
+        let url = sign(&ours, &PresignRequest { method: "GET", key: "k", headers: &headers, query: &query });
         let text = expect(server.http.get(url).header("x-amz-object-attributes", names).send().await.unwrap(), 200, "").await;
         assert!(text.contains("<ObjectSize>10485763</ObjectSize>"), "{text}");
         assert_eq!(text.contains("<ObjectParts>"), has_parts, "{text}");

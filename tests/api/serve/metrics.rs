@@ -64,7 +64,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
     let began = Instant::now();
     let text = loop {
         let text = scrape(&client, &admin).await;
-        if value(&text, "valet_sweep_finished_seconds", &[]) > 0.0 {
+        if value(&text, "valet_sweep_last_success_timestamp_seconds", &[]) > 0.0 {
             break text;
         }
         assert!(began.elapsed() < Duration::from_secs(20), "no sweep succeeded: {text}");
@@ -79,23 +79,20 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
     assert_eq!(request("/api/images/{id}", "GET", "404"), 1.0);
     assert_eq!(request("/api/images/{id}/confirm", "POST", "200"), 1.0);
     assert_eq!(request("other", "GET", "404"), 1.0);
-    let images = |state: &str| value(&text, "valet_images_total", &[&format!("kind=\"{state}\"")]);
+    let images = |state: &str| value(&text, "valet_image_transitions_total", &[&format!("to=\"{state}\"")]);
     assert_eq!((images("pending"), images("ready"), images("deleting")), (2.0, 1.0, 1.0));
     // The probe of the store at the start is included.
-    assert!(value(&text, "valet_signed_total", &["kind=\"PUT\""]) >= 2.0);
-    assert!(text.contains("valet_swept_total{kind=\"confirmed\"} 0\n"), "counters start at zero and are not absent");
-    assert!(value(&text, "valet_signed_total", &["kind=\"GET\""]) >= 3.0);
+    assert!(value(&text, "valet_presigned_urls_total", &["method=\"PUT\""]) >= 2.0);
+    assert!(text.contains("valet_sweep_items_total{outcome=\"confirmed\"} 0\n"), "counters start at zero and are not absent");
+    assert!(value(&text, "valet_presigned_urls_total", &["method=\"GET\""]) >= 3.0);
     assert!(value(&text, "valet_s3_call_duration_seconds_count", &["HeadObject", "status=\"200\""]) >= 1.0);
     assert!(value(&text, "valet_mongodb_command_duration_seconds_count", &["command=\"insert\"", "outcome=\"ok\""]) >= 1.0);
     assert!(value(&text, "valet_mongodb_connections", &[]) >= 1.0);
     assert_eq!(value(&text, "valet_mongodb_connections_max", &[]), 64.0);
-    assert_eq!(value(&text, "valet_mongodb_connections_waiting", &[]), 0.0);
+    assert_eq!(value(&text, "valet_mongodb_calls_waiting", &[]), 0.0);
     // Gauges are updated by the first sweep, which may run before the uploads.
-    assert!(
-        text.contains("valet_images_present{kind=\"ready\"}") && text.contains("valet_image_bytes{kind=\"pending\"}"),
-        "{text}"
-    );
-    assert_eq!(value(&text, "valet_s3_credentials_end_seconds", &[]), 0.0, "they have no end");
+    assert!(text.contains("valet_images{state=\"ready\"}") && text.contains("valet_image_bytes{state=\"pending\"}"), "{text}");
+    assert_eq!(value(&text, "valet_s3_credentials_expiry_timestamp_seconds", &[]), 0.0, "they have no end");
     assert!(value(&text, "valet_trace_spans_total", &["dropped"]) == 0.0 && text.contains("valet_trace_spans_total"));
     if cfg!(target_os = "linux") {
         let started = value(&text, "process_start_time_seconds", &[]);
@@ -105,7 +102,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
         let (open, most) = (value(&text, "process_open_fds", &[]), value(&text, "process_max_fds", &[]));
         assert!(open > 5.0 && open < most && value(&text, "process_threads", &[]) >= 1.0, "{open} of {most}");
     }
-    assert!(value(&text, "valet_tasks", &[]) >= 1.0);
+    assert!(value(&text, "valet_tokio_alive_tasks", &[]) >= 1.0);
     assert_eq!(value(&text, "valet_http_requests_in_flight", &[]), 0.0);
     assert!(text.ends_with("# EOF\n"));
     for leak in ["ada@example.com", "X-Amz", image_id(&text).as_str()] {
@@ -130,7 +127,7 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     let uri = format!("{}&maxPoolSize=2", mongod.uri());
     let (process, mut client, admin) = measured(Settings::for_app(&app).with("MONGODB_URI", &uri)).await;
     client.sign_in("signup", "ada@example.com").await;
-    let waiting = async || value(&scrape(&client, &admin).await, "valet_mongodb_connections_waiting", &[]);
+    let waiting = async || value(&scrape(&client, &admin).await, "valet_mongodb_calls_waiting", &[]);
     let signal = |name: &str| {
         let kill = std::process::Command::new("kill").args([name, &mongod.pid().to_string()]).status();
         assert!(kill.unwrap().success());

@@ -73,7 +73,7 @@ async fn repeated_password_change_is_answered_like_the_first() {
 #[tokio::test]
 async fn repeat_counts_as_a_password_attempt() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.limits.login_failures = valet::config::Rate::new(6, 600);
     })
     .await;

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use valet::signer::{self, Credentials, Location, Signer};
+use valet::signer::{self, AddressingStyle, Credentials, Location, Signer};
 
 use crate::{
     app::TestApp,
@@ -55,7 +55,7 @@ impl HeaderObeyingStore {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let (upstream, bucket) = (app.config.s3.endpoint.as_deref().unwrap().to_owned(), app.config.s3.bucket.to_string());
         let keys = app.config.s3.credentials.clone().unwrap();
-        let location = Location::endpoint(&upstream.parse().unwrap(), &app.config.s3.bucket, true);
+        let location = Location::endpoint(&upstream.parse().unwrap(), &app.config.s3.bucket, AddressingStyle::Path);
         let inside = Arc::new(Inside {
             seals,
             signer: Signer::new(location, "us-east-1", keys.clone()),
@@ -192,7 +192,7 @@ impl Inside {
             .filter(|(name, _)| !name.starts_with("X-Amz-"))
             .map(|(name, value)| (lasting(name), value.as_str()))
             .collect();
-        let request = signer::Request { method: lasting(parts.method.as_str()), key, headers: &signed, query: &query };
+        let request = signer::PresignRequest { method: lasting(parts.method.as_str()), key, headers: &signed, query: &query };
         let url = self.signer.presign(&request, OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url;
         let sent = present.iter().filter(|(name, _)| *name != "content-length" && *name != "connection");
         let request = self.http.request(parts.method.clone(), url).body(body);

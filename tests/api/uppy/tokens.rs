@@ -88,7 +88,7 @@ async fn token_ends_with_its_session_password_and_account() {
 #[tokio::test]
 async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.limits.upload = Rate::new(3, 3600);
     })
     .await;

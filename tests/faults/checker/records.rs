@@ -148,7 +148,7 @@ fn check_state(evidence: &Evidence, image: &Image, grace: Duration, report: &mut
     let fields = match known {
         ImageState::Ready => image.has("live") && image.has("uploadedAt") && image.has("due") == (image.strays().count() > 0),
         ImageState::Pending => image.has("live") && image.has("due"),
-        ImageState::Gone => !image.has("live") && !image.has("due") && image.has("goneAt"),
+        ImageState::Purged => !image.has("live") && !image.has("due") && image.has("goneAt"),
         ImageState::Deleting | ImageState::Rejected | ImageState::Expired => !image.has("live") && image.has("due"),
     };
     report.require(fields, 8, || format!("{id} is {state}, but its record does not match: {}", image.0));

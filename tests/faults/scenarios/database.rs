@@ -21,7 +21,7 @@ async fn footprint(server: &Server, admin: &str) -> (u64, u64) {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let resident: u64 = resident.trim().trim_end_matches("kB").trim().parse().unwrap();
     let metrics = reqwest::get(format!("http://{admin}/metrics")).await.unwrap().text().await.unwrap();
-    let tasks = metrics.lines().find_map(|line| line.strip_prefix("valet_tasks ")).unwrap();
+    let tasks = metrics.lines().find_map(|line| line.strip_prefix("valet_tokio_alive_tasks ")).unwrap();
     (resident / 1024, tasks.parse().unwrap())
 }
 

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use valet::model::{
-    Caption, ContentType, Email, IdempotencyKey, ImageId, Multipart, PartChecksums, SessionId, Sha256, ThumbHash, UserId,
+    Caption, ContentType, Email, IdempotencyKey, ImageId, PartLayout, PartChecksums, SessionId, Sha256, ThumbHash, UserId,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -48,10 +48,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some((size, part_size)) =
         bytes.first_chunk::<16>().map(|all| u128::from_be_bytes(*all)).map(|n| ((n >> 64) as u64, n as u64))
     {
-        for part_size in [part_size, Multipart::part_size_for(size)] {
-            let Some(parts) = Multipart::cut(size, part_size, PartChecksums::None) else { continue };
+        for part_size in [part_size, PartLayout::part_size_for(size)] {
+            let Some(parts) = PartLayout::cut(size, part_size, PartChecksums::None) else { continue };
             let count = parts.part_count();
-            assert!((1..=Multipart::MAX_PARTS).contains(&count));
+            assert!((1..=PartLayout::MAX_PARTS).contains(&count));
             let last = parts.length_of(count).expect("there is a last part");
             assert!(last >= 1 && last <= part_size);
             assert_eq!(u64::from(count - 1) * part_size + last, size, "the parts are the file");

@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 
     // RFC 6266: one header with one quoted string and one extended value; RFC 8187 gives the name back.
-    let header = name.attachment();
+    let header = name.content_disposition();
     assert!(header.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && HeaderValue::from_str(&header).is_ok());
     let rest = header.strip_prefix("attachment; filename=\"").expect("the disposition comes first");
     let (fallback, exact) = rest.split_once("\"; filename*=UTF-8''").expect("then both names");

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, macros::datetime};
 use valet::{
-    config::Provider,
+    config::OidcProvider,
     domain::credentials::{
         TokenIssuer,
         oidc_tokens::{Identity, ProviderKeys},

@@ -22,7 +22,7 @@ use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::signer::{AwsEndpoint, BucketName, Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
+use valet::signer::{AddressingStyle, AwsEndpoint, BucketName, Credentials, PostPolicy, Location, MAX_EXPIRES, PresignRequest, Signer};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -54,7 +54,7 @@ fn bucket() -> BucketName {
 }
 
 static PLAIN: LazyLock<Location> =
-    LazyLock::new(|| Location::aws(REGION, &bucket(), false, AwsEndpoint::default()).expect("a good region"));
+    LazyLock::new(|| Location::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region"));
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
@@ -63,7 +63,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (endpoint, key, token, upload_id, disposition, language) = (next(), next(), next(), next(), next(), next());
     let (content_type, digest) = (value(next()), value(next()));
     let Some(key_start) = key.chars().next() else { return };
-    let style = key_start.is_ascii_lowercase();
+    let style = if key_start.is_ascii_lowercase() { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
     let location = endpoint.parse().map_or_else(|_| PLAIN.clone(), |endpoint| Location::endpoint(&endpoint, &bucket(), style));
 
     // Time and lifetime are derived from the text too.
@@ -89,7 +89,7 @@ fuzz_target!(|bytes: &[u8]| {
     ];
     let query = &query[..(seed / 4 % 5) as usize];
     let method = ["GET", "PUT", "HEAD", "POST"][(seed / 32 % 4) as usize];
-    let request = Request { method, key, headers, query };
+    let request = PresignRequest { method, key, headers, query };
     let ours = signer.presign(&request, signed_at, ttl).expect("these credentials do not end");
     assert!(ours.url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')), "{}", ours.url);
     assert_eq!(ours.expires_at, signed_at + ttl);
@@ -142,7 +142,7 @@ fuzz_target!(|bytes: &[u8]| {
     // A form allows only its own fields, under a separate signature.
     let fields = [("key", key), ("content-type", &*content_type)];
     let prefixes = [("x-amz-meta-name", disposition)];
-    let form = Form { fields: &fields, prefixes: &prefixes, length: 1..=seed };
+    let form = PostPolicy { fields: &fields, prefixes: &prefixes, length: 1..=seed };
     let signed = signer.sign_form(&form, signed_at, ttl).expect("these credentials do not end");
     let field = |name: &str| signed.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let policy = field("policy").expect("a policy");

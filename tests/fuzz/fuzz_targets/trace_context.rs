@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let parent = lines.next().expect("split gives one");
     let states: Vec<&[u8]> = lines.collect();
-    let read = |parents: &[&[u8]]| TraceContext::of(parents.iter().copied(), states.iter().copied());
+    let read = |parents: &[&[u8]]| TraceContext::parse(parents.iter().copied(), states.iter().copied());
     assert_eq!(read(&[]), None);
     assert_eq!(read(&[parent, parent]), None, "which of the two?");
     let Some(context) = read(&[parent]) else { return };

@@ -1,0 +1,176 @@
+//! Checks of combinations: settings that are valid by themselves, but have no effect beside another.
+
+use secrecy::ExposeSecret;
+use url::Host;
+
+use super::{Config, Tokens, reader::Reader};
+use crate::signer::Endpoint;
+
+/// Settings that have an effect only with local accounts.
+const LOCAL_ACCOUNT_SETTINGS: [&str; 8] = [
+    "RATE_LIMIT_ACCOUNT_FAILURES",
+    "RATE_LIMIT_PASSWORD",
+    "PASSWORD_MIN_LENGTH",
+    "REFRESH_TOKEN_TTL",
+    "RATE_LIMIT_SIGNUP",
+    "RATE_LIMIT_LOGIN",
+    "RATE_LIMIT_LOGIN_FAILURES",
+    "RATE_LIMIT_REFRESH",
+];
+
+/// Settings that have an effect only with tokens that this service issues: those of local accounts and of Uppy's paths.
+const OWN_TOKEN_SETTINGS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
+
+/// The largest number of items in a batch of uploads, renewals, confirms, reads or deletes.
+const MAX_BATCH_ITEMS: u32 = 100;
+/// The largest number of parts whose URLs are signed in one request.
+const MAX_SIGNED_PARTS: u32 = 1000;
+
+impl Reader<'_> {
+    pub(super) fn check_combinations(&mut self, config: &Config) {
+        self.check_switched_off(config);
+        self.check_own_tokens(config);
+        self.check_database(config);
+        self.check_aws_flags();
+        self.check_lives_and_sizes(config);
+        self.check_batches(config);
+        self.check_s3(config);
+        self.check_secrets(&config.tokens);
+        self.check_traces();
+        let (api, operators) = (config.bind, config.admin_bind);
+        if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && conflict(admin.ip(), api.ip())) {
+            self.report_invalid("ADMIN_BIND", "another address and port than BIND");
+        }
+    }
+
+    fn check_switched_off(&mut self, config: &Config) {
+        if !config.limits.on {
+            let limits: Vec<_> = self.names.borrow().iter().filter(|name| name.starts_with("RATE_LIMIT_")).cloned().collect();
+            for limit in limits {
+                self.no_effect_if(true, &limit, "while RATE_LIMIT is off");
+            }
+        }
+        for name in LOCAL_ACCOUNT_SETTINGS {
+            let is_reported = !config.limits.on && name.starts_with("RATE_LIMIT_");
+            self.no_effect_if(!config.accounts.local && !is_reported, name, "while LOCAL_ACCOUNTS is off");
+        }
+        let is_closed = config.limits.on && config.accounts.local && !config.switches.signup;
+        self.no_effect_if(is_closed, "RATE_LIMIT_SIGNUP", "while SIGNUP is off");
+    }
+
+    fn check_own_tokens(&mut self, config: &Config) {
+        let tokens = &config.tokens;
+        for name in OWN_TOKEN_SETTINGS {
+            let makes_none = !config.accounts.local && !config.switches.uppy;
+            self.no_effect_if(makes_none, name, "while LOCAL_ACCOUNTS and UPPY are off");
+        }
+        let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
+        self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, when the session ends");
+    }
+
+    /// Checks the database in the connection string. By the Connection String specification it is where credentials are looked
+    /// up, unless `authSource` is set; it has no other effect here.
+    fn check_database(&mut self, config: &Config) {
+        let uri = self.text("MONGODB_URI").unwrap_or_default();
+        let Some((_, rest)) = uri.split_once("://") else { return };
+        let (authority, options) = rest.split_once('?').unwrap_or((rest, ""));
+        self.check_connection_options(options);
+        let Some((hosts, database)) = authority.rsplit_once('/') else { return };
+        let has_source = options.split(['&', ';']).any(|option| option.to_ascii_lowercase().starts_with("authsource="));
+        let is_of_credentials = hosts.contains('@') && !has_source;
+        if !database.is_empty() && database != config.mongo.database && !is_of_credentials {
+            self.report_invalid(
+                "MONGODB_URI",
+                "a connection string without a database: MONGODB_DATABASE names the one that is used",
+            );
+        }
+    }
+
+    /// Checks flags that the AWS SDK reads itself and ignores when they are invalid.
+    fn check_aws_flags(&mut self) {
+        for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
+            let is_flag = |text: &str| ["true", "false"].iter().any(|flag| text.eq_ignore_ascii_case(flag));
+            self.read_valid(name, (), "true or false", |text| is_flag(text).then_some(()));
+        }
+    }
+
+    /// Checks that a limit permits one full batch: a request that costs more than the whole limit would use it up and still
+    /// pass.
+    fn check_batches(&mut self, config: &Config) {
+        let limits = &config.limits;
+        for (name, rate, most) in [
+            ("RATE_LIMIT_UPLOAD", limits.upload, MAX_BATCH_ITEMS),
+            ("RATE_LIMIT_S3", limits.s3, MAX_BATCH_ITEMS),
+            ("RATE_LIMIT_URLS", limits.urls, MAX_SIGNED_PARTS),
+        ] {
+            if limits.on && self.is_set(name) && rate.count < most {
+                self.report_invalid(
+                    name,
+                    format_args!("a count of at least {most}, which one request may cost, and a time such as 6000/1m"),
+                );
+            }
+        }
+    }
+
+    fn check_lives_and_sizes(&mut self, config: &Config) {
+        let (uploads, load) = (&config.uploads, &config.load);
+        let shortest = uploads.ttl.min(uploads.multipart_ttl);
+        self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: shorten it");
+        let is_below = uploads.multipart_max_bytes < uploads.max_bytes;
+        self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, the limit of a single PUT");
+        let is_alone = self.is_set("USER_QUOTA_BYTES");
+        let does_not_fit = is_alone && uploads.max_bytes > uploads.quota_bytes;
+        self.no_effect_if(does_not_fit, "UPLOAD_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
+        let never_fits = is_alone && uploads.multipart_max_bytes > uploads.quota_bytes;
+        self.no_effect_if(never_fits, "MULTIPART_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
+        let is_set = self.is_set("MAX_CONNECTIONS");
+        let too_many = is_set && load.max_requests > load.max_connections;
+        self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
+    }
+
+    /// Reports a setting that is present but has no effect; an omitted one is harmless with its default.
+    pub(super) fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
+        if has_none && self.is_set(name) {
+            self.problems.push(format!("{name} has no effect {why}"));
+        }
+    }
+
+    fn check_s3(&mut self, config: &Config) {
+        let s3 = &config.s3;
+        let public = s3.public_endpoint.as_ref().filter(|_| self.is_set("S3_PUBLIC_ENDPOINT"));
+        for (name, endpoint) in [("S3_ENDPOINT", s3.endpoint.as_ref()), ("S3_PUBLIC_ENDPOINT", public)] {
+            let Some(Host::Domain(host)) = endpoint.map(Endpoint::host) else { continue };
+            let rest = host.strip_prefix(&*s3.bucket).and_then(|rest| rest.strip_prefix('.'));
+            let is_of_s3 = |rest: &str| rest.starts_with("s3.") || rest.starts_with("s3-") || rest.contains(".amazonaws.com");
+            if rest.is_some_and(|rest| !s3.force_path_style || is_of_s3(rest)) {
+                self.report_invalid(name, "the endpoint without the bucket's name, which is added to it");
+            }
+            let is_accelerated = host.starts_with("s3-accelerate.") && host.ends_with(".amazonaws.com");
+            if is_accelerated && (s3.force_path_style || s3.bucket.contains('.')) {
+                self.report_invalid(
+                    name,
+                    "another endpoint: transfer acceleration supports neither path style nor a bucket with a dot in its name",
+                );
+            }
+        }
+        for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
+            let is_alone = !self.is_set("S3_ENDPOINT");
+            self.no_effect_if(is_alone, name, "here: set S3_ENDPOINT instead, which also applies to presigned URLs");
+        }
+    }
+
+    fn check_secrets(&mut self, tokens: &Tokens) {
+        let current = tokens.secret.expose_secret();
+        let previous: Vec<_> = tokens.previous.iter().map(ExposeSecret::expose_secret).collect();
+        let is_twice = |at: usize| previous[..at].contains(&previous[at]);
+        let is_in_vain = (0..previous.len()).any(|at| previous[at] == current || is_twice(at));
+        if is_in_vain {
+            self.report_invalid("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
+        }
+    }
+}
+
+/// Returns whether two servers cannot listen on the same port of these addresses.
+fn conflict(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
+    a == b || a.is_unspecified() || b.is_unspecified()
+}

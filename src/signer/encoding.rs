@@ -1,0 +1,72 @@
+//! Encodings of SigV4 (percent-encoding, hexadecimal, decimal, time of day), appended to a buffer without allocating.
+
+use time::OffsetDateTime;
+
+/// Bytes that SigV4's `UriEncode` does not encode: the unreserved ones of RFC 3986.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = u8::MAX;
+    while byte > 0 {
+        plain[byte as usize] = matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+        byte -= 1;
+    }
+    plain
+};
+
+/// Appends SigV4's `UriEncode` of a name or value of the query: every byte except RFC 3986's unreserved ones is encoded once,
+/// space as `%20`.
+pub(super) fn push_component(out: &mut Vec<u8>, text: &str) {
+    push_encoded(out, text, |byte| PLAIN[usize::from(byte)]);
+}
+
+/// Appends SigV4's `UriEncode` of a path, which keeps `/`.
+pub(super) fn push_path(out: &mut Vec<u8>, text: &str) {
+    push_encoded(out, text, |byte| PLAIN[usize::from(byte)] || byte == b'/');
+}
+
+fn push_encoded(out: &mut Vec<u8>, text: &str, is_plain: impl Fn(u8) -> bool) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut rest = text.as_bytes();
+    // Most text needs no encoding up to its end, or in long runs.
+    while let Some(at) = rest.iter().position(|byte| !is_plain(*byte)) {
+        let byte = rest[at];
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Appends a digest in lower-case hexadecimal.
+pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 64];
+    for chunk in bytes.chunks(text.len() / 2) {
+        for (pair, byte) in text.chunks_exact_mut(2).zip(chunk) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        out.extend_from_slice(&text[..chunk.len() * 2]);
+    }
+}
+
+/// Appends a number in decimal.
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let (mut at, mut rest) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends the time of day, `HHMMSS`.
+pub(super) fn push_clock(out: &mut Vec<u8>, at: OffsetDateTime) {
+    for n in [at.hour(), at.minute(), at.second()] {
+        out.extend_from_slice(&[b'0' + n / 10, b'0' + n % 10]);
+    }
+}

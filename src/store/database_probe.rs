@@ -1,0 +1,112 @@
+//! Probes of MongoDB for `valet check`; they leave nothing behind, not even an index.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mongodb::bson::{Document, doc};
+use time::OffsetDateTime;
+
+use super::{MongoClient, StoreError, instant};
+use crate::config;
+
+/// A database to examine.
+#[derive(Debug)]
+pub struct DatabaseProbe {
+    pub(super) mongo: MongoClient,
+}
+
+/// The reply to `hello`.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// Whether it is a member of a replica set, or the router of a sharded cluster: transactions need one.
+    pub replicated: bool,
+    /// Whether it accepts writes.
+    pub writable: bool,
+    /// The server's clock at its reply.
+    pub now: Option<OffsetDateTime>,
+    /// Duration of the exchange: the uncertainty of the clock.
+    pub round_trip: Duration,
+}
+
+impl DatabaseProbe {
+    /// Parses the connection string; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the string cannot be parsed or its host names cannot be resolved.
+    pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
+        Ok(Self { mongo: MongoClient::open(config).await? })
+    }
+
+    pub(super) fn with_client(mongo: &MongoClient) -> Self {
+        Self { mongo: mongo.clone() }
+    }
+
+    /// Sends `hello` to the primary.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no primary is found or it does not respond.
+    pub async fn hello(&self) -> Result<Hello, StoreError> {
+        // The first command finds the server, so that the second measures its clock.
+        self.mongo.command(doc! { "ping": 1 }).await?;
+        let asked = std::time::Instant::now();
+        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
+        Ok(Hello {
+            replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
+            writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
+            now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
+            round_trip: asked.elapsed(),
+        })
+    }
+
+    /// Returns the server's version, such as `8.0.21`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn version(&self) -> Result<String, StoreError> {
+        let info = self.mongo.command(doc! { "buildInfo": 1 }).await?;
+        let version = info.get_str("version").map(str::to_owned);
+        version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
+    }
+
+    /// Writes a document as every write of this program is written: acknowledged by the journals of a majority.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when too few members respond in time.
+    pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
+        let collection = self.mongo.database().collection::<Document>(scratch);
+        self.mongo.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
+    }
+
+    /// Writes two documents in one transaction; a recount needs transactions.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a standalone server has no transactions.
+    pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
+        let collection = self.mongo.database().collection::<Document>(scratch);
+        self.mongo
+            .run(async {
+                let mut session = self.mongo.database().client().start_session().await?;
+                let transaction = session.start_transaction();
+                transaction
+                    .and_run(collection, |session, collection| {
+                        async move {
+                            for id in ["first", "second"] {
+                                collection.insert_one(doc! { "_id": id }).session(&mut *session).await?;
+                            }
+                            Ok(())
+                        }
+                        .boxed()
+                    })
+                    .await
+            })
+            .await
+    }
+
+    /// Removes the documents of the probes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
+        self.mongo.run(async { self.mongo.database().collection::<Document>(scratch).drop().await }).await
+    }
+}

@@ -1,0 +1,88 @@
+//! Recovers damaged tombstones from their readable fields, so that their objects are removed.
+
+use mongodb::bson::{Bson, DateTime, Document, doc};
+
+use super::document::ImageDoc;
+use crate::model::{Image, ImageId, ImageState, ObjectKey, UserId};
+
+/// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
+/// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
+/// be read.
+pub(super) fn recover(record: &Document) -> Option<Image> {
+    let (id, user) = (ImageId::parse(record.get_str("_id").ok()?)?, UserId::parse(record.get_str("user").ok()?)?);
+    let state = ImageState::parse(record.get_str("state").ok()?).filter(|state| state.is_tombstone())?;
+    let now = DateTime::now();
+    let mut known = doc! {
+        "_id": id.to_string(),
+        "user": user.to_string(),
+        "state": state.as_str(),
+        "key": ObjectKey::final_for(user, id).as_str(),
+        "fileName": "damaged",
+        "contentType": "image/jpeg",
+        "size": 0_i64,
+        // Of any kind, so that uploads in parts are aborted.
+        "kind": "parts",
+        "createdAt": now,
+        "expiresAt": now,
+        "urlsDieAt": now,
+    };
+    for (name, value) in record {
+        let mut trial = known.clone();
+        trial.insert(name, value.clone());
+        if decode(trial).is_some() {
+            known.insert(name, value.clone());
+        }
+    }
+    let mut image = decode(known)?;
+    let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
+    let written = written.map(|key| ObjectKey::from_stored(key.to_owned()));
+    let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
+    let previews = usual.clone().map(|key| key.preview());
+    image.leftover_keys =
+        written.chain(usual).chain(previews).chain([image.key.preview()]).filter(|key| *key != image.key).collect();
+    image.leftover_keys.sort();
+    image.leftover_keys.dedup();
+    Some(image)
+}
+
+fn decode(record: Document) -> Option<Image> {
+    mongodb::bson::deserialize_from_document::<ImageDoc>(record).ok()?.into_image().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_field_may_be_damaged() {
+        let (user, id) = (UserId::new(), ImageId::new());
+        let key = ObjectKey::copy_attempt(user, id);
+        let now = DateTime::now();
+        let whole = doc! {
+            "_id": id.to_string(), "user": user.to_string(), "state": "deleting", "key": key.as_str(), "fileName": "a.png",
+            "contentType": "image/png", "size": 7_i64, "kind": "single", "sha256": "x", "strays": ["in/1/2"], "uploadId": "u",
+            "preview": { "contentType": "image/webp", "size": 1_i64, "sha256": "y" }, "createdAt": now, "expiresAt": now,
+            "urlsDieAt": now, "due": now, "reserved": 7_i64, "rejection": "none", "etag": "e", "caption": "c",
+        };
+        for field in whole.keys().filter(|field| !matches!(field.as_str(), "_id" | "user" | "state")) {
+            for value in [Bson::Int32(-1), Bson::Null, Bson::String("\u{0}".to_owned()), Bson::Array(vec![Bson::Null])] {
+                let mut damaged = whole.clone();
+                damaged.insert(field.clone(), value);
+                let image = recover(&damaged).unwrap();
+                assert_eq!((image.id, image.user, image.state), (id, user, ImageState::Deleting), "{field}");
+                assert!(field == "key" || image.key == key, "{field}");
+                assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
+                assert!(
+                    field == "strays" || image.leftover_keys.contains(&ObjectKey::from_stored("in/1/2".to_owned())),
+                    "{field}"
+                );
+            }
+        }
+        for (field, value) in [("_id", "x"), ("user", "x"), ("state", "ready"), ("state", "x")] {
+            let mut other = whole.clone();
+            other.insert(field, value);
+            assert!(recover(&other).is_none(), "{field} {value}");
+        }
+    }
+}

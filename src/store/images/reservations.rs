@@ -1,0 +1,176 @@
+//! Queries and updates for reservations of images: whether an image took a step, which reservations no longer fit the state,
+//! and which images exist.
+
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, doc};
+use time::OffsetDateTime;
+
+use super::{Images, owned_by_ids};
+use crate::{
+    model::{Image, ImageId, ImageState, OPENING_GRACE, QuotaCounter, StepId, UserId},
+    store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
+};
+
+/// The fields of an image that settling a legacy hold needs.
+#[derive(Debug, Clone, Copy)]
+pub struct ReservationStatus {
+    /// The image's state; an unreadable state counts as pending, which subtracts nothing.
+    pub state: ImageState,
+    /// Whether the image carries a reservation.
+    pub is_reserved: bool,
+    /// Whether the document only makes an insertion fail: see [`Images::insert_tombstone`].
+    pub was_never_inserted: bool,
+    /// Reserved bytes that did not arrive.
+    pub surplus: u64,
+}
+
+/// Kinds of reservations that no longer fit the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnsettledKind {
+    /// Images that left the pending state and are still counted among open uploads or images. A settled reservation of a
+    /// tombstone is not, and reaches the sweeper by the tombstone's own `due`.
+    Moved,
+    /// Purged images that still have a reservation.
+    Purged,
+}
+
+impl UnsettledKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
+
+    fn states_and_places(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
+        use ImageState::{Deleting, Expired, Purged, Ready, Rejected};
+        match self {
+            Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[QuotaCounter::Pending, QuotaCounter::Image]),
+            Self::Purged => (&[Purged], &QuotaCounter::ALL),
+        }
+    }
+}
+
+impl Images {
+    /// Decides announced steps: returns those that their images have taken, and makes sure that the others can no longer be
+    /// taken. A step that gives an image a reservation in place of a legacy hold is taken here.
+    pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<Vec<StepId>, StoreError> {
+        let mut taken = Vec::new();
+        for step in steps {
+            let is_taken = match step.hold {
+                Some(bytes) => {
+                    self.reserve_in_place_of_hold(user, step, bytes).await?;
+                    true
+                }
+                None => self.has_taken(user, step).await?,
+            };
+            taken.extend(is_taken.then_some(step.step));
+        }
+        Ok(taken)
+    }
+
+    async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
+        let other = doc! { "$set": { "lastStep": StepId::new().to_string() } };
+        if self.update_one(before_step(user, step), other).await? {
+            return Ok(false);
+        }
+        let records = self.collection.clone_with_type::<Document>();
+        let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
+        let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
+        // A missing image was purged and removed, which only a step to no reservation permits.
+        let image = self.mongo.read(ask).await?;
+        Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
+    }
+
+    /// Applies in any state of the image: a reservation that does not fit the state is settled like any other.
+    async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
+        let mut filter = before_step(user, step);
+        filter.insert("reservation", doc! { "$exists": false });
+        let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
+        let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
+        let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
+        self.mongo.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
+    }
+
+    /// Runs many conditional updates, each independently, and returns how many images changed.
+    pub(in crate::store) async fn update_all(
+        &self,
+        updates: impl Iterator<Item = (Document, Document)>,
+    ) -> Result<u64, StoreError> {
+        self.mongo.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
+    }
+
+    /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died,
+    /// or that know no reservations. An unreadable one is returned as an error with its id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_unsettled(
+        &self,
+        which: UnsettledKind,
+        now: OffsetDateTime,
+        limit: u32,
+    ) -> Result<Vec<Result<Image, (String, StoreError)>>, StoreError> {
+        let (states, places) = which.states_and_places();
+        let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let places: Vec<_> = places.iter().map(|place| place.as_str()).collect();
+        let due = doc! { "$lte": datetime(now) };
+        let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": places }, "reservation.due": due };
+        let documents = self.collection.clone_with_type::<Document>();
+        let found = self.mongo.read(|| async {
+            let find = documents.find(filter.clone()).sort(doc! { "reservation.due": 1 }).limit(i64::from(limit));
+            find.await?.try_collect::<Vec<_>>().await
+        });
+        let read = |document: Document| {
+            let id = document.get_str("_id").unwrap_or_default().to_owned();
+            super::read(document).map_err(|error| (id, error))
+        };
+        Ok(found.await?.into_iter().map(read).collect())
+    }
+
+    /// Postpones to `later` those of these reservations that are due at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn postpone_settling(&self, ids: &[String], now: OffsetDateTime, later: OffsetDateTime) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
+        let update = doc! { "$set": { "reservation.due": datetime(later) } };
+        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+    }
+
+    /// Returns the status of those of these images that exist, even if the rest of a document is unreadable.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reservation_statuses(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+    ) -> Result<HashMap<ImageId, ReservationStatus>, StoreError> {
+        let documents = self.collection.clone_with_type::<Document>();
+        let projection = doc! { "state": 1, "size": 1, "reserved": 1, "preview.size": 1, "reservation": 1, "neverIssued": 1 };
+        let found = self.mongo.read(|| async {
+            let find = documents.find(owned_by_ids(user, ids)).projection(projection.clone());
+            find.await?.try_collect::<Vec<_>>().await
+        });
+        let read = |document: &Document| {
+            let size = whole_number(document, "size").unwrap_or_default();
+            let preview = document.get_document("preview").ok().and_then(|preview| whole_number(preview, "size"));
+            let reserved = whole_number(document, "reserved").unwrap_or(size);
+            let status = ReservationStatus {
+                state: document.get_str("state").ok().and_then(ImageState::parse).unwrap_or(ImageState::Pending),
+                is_reserved: document.contains_key("reservation"),
+                was_never_inserted: document.get_bool("neverIssued").unwrap_or(false),
+                surplus: u64::try_from(reserved.saturating_sub(size).saturating_sub(preview.unwrap_or(0))).unwrap_or(0),
+            };
+            Some((ImageId::parse(document.get_str("_id").ok()?)?, status))
+        };
+        Ok(found.await?.iter().filter_map(read).collect())
+    }
+}
+
+/// Returns a filter for the step's image as it was before the step.
+fn before_step(user: UserId, step: &StepUnderWay) -> Document {
+    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
+}

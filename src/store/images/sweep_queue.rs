@@ -1,0 +1,298 @@
+//! The sweeper's queue. A record's `due` is the time at which it is swept next, and the end of the lease of the sweeper that
+//! processes it: raising it claims the record.
+//!
+//! A record is claimed by its id and its `due` alone, and decoded afterwards: an undecodable one is claimed, counted and
+//! postponed like any other, so that damaged records never block the queue.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    bson::{Bson, Document, doc},
+    options::ReturnDocument,
+};
+use time::OffsetDateTime;
+
+use super::{Images, damaged_tombstone, document::ImageDoc, owned};
+use crate::{
+    model::{Image, ImageState, QuotaCounter},
+    store::{StoreError, datetime, instant, whole_number},
+};
+
+/// The longest validity of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in
+/// the S3 API reference).
+const MAX_URL_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+fn tombstones() -> Vec<&'static str> {
+    ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
+}
+
+/// A record that is due, with the fields that decide its order and its claim. Any field may be damaged.
+#[derive(Debug, Clone)]
+pub struct QueuedImage {
+    id: Bson,
+    user: Bson,
+    /// Value of `due` when it was read; the condition of the claim.
+    pub due: OffsetDateTime,
+    /// Whether its state is [`ImageState::Pending`].
+    pub is_pending: bool,
+    /// The upload's declared bytes, or its bound; zero where they cannot be read.
+    pub bytes: u64,
+    /// Consecutive failures that no repeat cures.
+    pub failures: u32,
+}
+
+impl QueuedImage {
+    fn read(record: &Document, now: OffsetDateTime) -> Self {
+        let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
+        let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
+        Self {
+            id: value("_id"),
+            user: value("user"),
+            due: record.get_datetime("due").map_or(now, |due| instant(*due)),
+            is_pending: record.get_str("state").is_ok_and(|state| state == ImageState::Pending.as_str()),
+            bytes: number("size").unwrap_or(0),
+            failures: number("sweepFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        }
+    }
+
+    /// Returns the record's id, for logs.
+    #[must_use]
+    pub fn id(&self) -> String {
+        text(&self.id)
+    }
+
+    /// Returns the owner as stored: owners take turns in the queue.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        text(&self.user)
+    }
+
+    /// Returns the same record with another `due`.
+    #[must_use]
+    pub fn with_due(&self, due: OffsetDateTime) -> Self {
+        Self { due, ..self.clone() }
+    }
+
+    /// Returns a filter for the record while its `due` is unchanged.
+    fn filter(&self) -> Document {
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": datetime(self.due) }
+    }
+}
+
+fn text(value: &Bson) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Outcome of a claim.
+#[derive(Debug)]
+pub enum ClaimOutcome {
+    /// The image as it is now, until the lease ends.
+    Image(Box<Image>, Lease),
+    /// The record cannot be decoded, but is claimed.
+    Unreadable(StoreError, Lease),
+    /// Another sweeper claimed it, or it is no longer due.
+    Lost,
+}
+
+/// The times of a claim, by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// When the claim was made.
+    pub now: OffsetDateTime,
+    /// When another sweeper may claim the image.
+    pub ends: OffsetDateTime,
+}
+
+/// The new schedule of an image whose sweep failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Postponement {
+    /// When it is swept again.
+    pub due: OffsetDateTime,
+    /// The new value of [`QueuedImage::failures`].
+    pub failures: u32,
+}
+
+impl Images {
+    /// Returns the records that are due at `now`, the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedImage>, StoreError> {
+        let filter = doc! { "due": { "$lte": datetime(now) } };
+        let projection = doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let records = self.collection.clone_with_type::<Document>();
+        let found = self.mongo.read(|| async {
+            let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 });
+            find.limit(limit).await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().map(|record| QueuedImage::read(record, now)).collect())
+    }
+
+    /// Claims a due record by raising `due` to the end of the lease, which begins now by the database's clock, or at `now` if
+    /// that is later. Of any number of sweepers one succeeds; if it dies, the image is due again after the lease.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, due: &QueuedImage, now: OffsetDateTime, lease: Duration) -> Result<ClaimOutcome, StoreError> {
+        let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let begins = doc! { "$max": ["$$NOW", datetime(now)] };
+        // No URL is signed for a tombstone any more: if the expiry of its URLs cannot be read, they have expired after the
+        // longest validity.
+        let is_tombstone = doc! { "$in": ["$state", tombstones()] };
+        let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
+        let dead = doc! { "$add": [begins.clone(), MAX_URL_TTL_MS] };
+        let set = doc! {
+            "due": { "$add": [begins, length] },
+            "urlsDieAt": { "$cond": [is_damaged, dead, "$urlsDieAt"] },
+        };
+        let records = self.collection.clone_with_type::<Document>();
+        let claim = async {
+            let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": set }]);
+            update.return_document(ReturnDocument::After).await
+        };
+        let Some(record) = self.mongo.run(claim).await? else { return Ok(ClaimOutcome::Lost) };
+        let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
+        let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
+        let lease = Lease { now: ends - lease, ends };
+        let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record.clone()).map_err(|_| corrupt("a field"));
+        Ok(match image.and_then(ImageDoc::into_image) {
+            Ok(image) => ClaimOutcome::Image(Box::new(image), lease),
+            Err(error) => match damaged_tombstone::recover(&record) {
+                Some(image) => {
+                    tracing::warn!(%error, "recovered a damaged tombstone from its readable fields");
+                    ClaimOutcome::Image(Box::new(image), lease)
+                }
+                None => ClaimOutcome::Unreadable(error, lease),
+            },
+        })
+    }
+
+    /// Changes `due` of a record, readable or not, if it is still the one in `due`. Returns `None` if it is not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reschedule(&self, due: &QueuedImage, until: OffsetDateTime) -> Result<Option<QueuedImage>, StoreError> {
+        let moved = self.update_one(due.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
+        Ok(moved.then(|| due.with_due(until)))
+    }
+
+    /// Postpones a record whose sweep failed, readable or not, unless it changed meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_failed(&self, due: &QueuedImage, to: Postponement) -> Result<bool, StoreError> {
+        let set = doc! { "due": datetime(to.due), "sweepFailures": i64::from(to.failures) };
+        self.update_one(due.filter(), doc! { "$set": set }).await
+    }
+
+    /// Postpones the records that one owner has in the queue up to `last`, except `taken`, so that other owners' records come
+    /// to the front.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reschedule_owner(
+        &self,
+        of: &QueuedImage,
+        last: OffsetDateTime,
+        taken: &[QueuedImage],
+        until: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
+        let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
+        let update = doc! { "$set": { "due": datetime(until) } };
+        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+    }
+
+    /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to
+    /// `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_stuck(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
+        let filter = doc! { "sweepFailures": { "$gte": i64::from(failures) }, "due": { "$exists": true } };
+        let count = self.mongo.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        Ok(u32::try_from(count.await?).unwrap_or(most))
+    }
+
+    /// Reschedules an image to `due`, unless it changed state or `due` was raised beyond the lease meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, image.state);
+        filter.insert("due", datetime(lease_ends));
+        self.update_one(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
+    }
+
+    /// Schedules a pending image to be swept at `due` at the latest.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn sweep_by(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = owned(image.user, image.id, ImageState::Pending);
+        self.update_one(filter, doc! { "$min": { "due": datetime(due) } }).await
+    }
+
+    /// Reschedules many images as [`Images::postpone`] does, each to its own time, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_all(&self, images: &[(&Image, OffsetDateTime)], lease_ends: OffsetDateTime) -> Result<(), StoreError> {
+        let postponed = images.iter().map(|(image, due)| {
+            let mut filter = owned(image.user, image.id, image.state);
+            filter.insert("due", datetime(lease_ends));
+            (filter, doc! { "$set": { "due": datetime(*due) } }.into())
+        });
+        self.mongo.update_each(&self.collection, postponed).await.map(drop)
+    }
+
+    /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
+    /// changed, or if its bytes are still counted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_purged(&self, image: &Image) -> Result<bool, StoreError> {
+        let update = doc! {
+            "$set": { "state": ImageState::Purged.as_str(), "goneFrom": image.state.as_str() },
+            "$currentDate": { "goneAt": true },
+            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
+        };
+        let mut filter = owned(image.user, image.id, image.state);
+        // An unreadable reservation cannot be settled, so it does not count.
+        let is_reserved = doc! {
+            "reservation.bytes": { "$type": "number" },
+            "reservation.place": { "$in": QuotaCounter::ALL.map(QuotaCounter::as_str).to_vec() },
+            "reservation.due": { "$type": "date" },
+        };
+        filter.insert("$nor", vec![is_reserved]);
+        self.transition(ImageState::Purged, filter, update).await
+    }
+
+    /// Ends the clearing of a ready image's leftover keys: nothing is stored under them, and no URL is valid that could write
+    /// them. Does nothing if the image is no longer claimed until `lease_ends`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn clear_leftovers(&self, image: &Image, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Ready);
+        filter.insert("due", datetime(lease_ends));
+        self.update_one(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
+    }
+
+    /// Returns the number of due images, counted up to `most`, and since when the first of them is due.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn backlog(&self, now: OffsetDateTime, most: u32) -> Result<(u32, Option<OffsetDateTime>), StoreError> {
+        let due = self.collection.clone_with_type::<Document>();
+        let found = self.mongo.read(|| async {
+            let found = due.find(doc! { "due": { "$lte": datetime(now) } }).sort(doc! { "due": 1 }).limit(i64::from(most));
+            found.projection(doc! { "due": 1, "_id": 0 }).await?.try_collect::<Vec<_>>().await
+        });
+        let found = found.await?;
+        let first = found.first().and_then(|first| first.get_datetime("due").ok());
+        Ok((u32::try_from(found.len()).unwrap_or(most), first.map(|due| instant(*due))))
+    }
+}

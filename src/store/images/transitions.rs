@@ -1,0 +1,229 @@
+//! Transitions of images, each one conditional update, and the claim that precedes completing an upload.
+//!
+//! `uploadedAt` and leases are set by the database's clock.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use time::OffsetDateTime;
+
+use super::{Images, owned, owned_by_ids};
+use crate::{
+    model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
+    store::{StoreError, count_transitions, datetime, integer},
+};
+
+/// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
+/// call.
+const SETTLING_GRACE_MS: i64 = 60_000;
+
+impl Images {
+    /// Claims for `lease`, by the database's clock, the right to create the object of an upload by completing its parts or by
+    /// copying it, and records until when and under which further keys it may write. Returns `false` if another server holds
+    /// the claim, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_completion(
+        &self,
+        image: &Image,
+        lease: Duration,
+        urls_die_at: OffsetDateTime,
+        due: OffsetDateTime,
+        written: &[ObjectKey],
+    ) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // An absent field is less than any date.
+        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
+        let mut set = doc! {
+            "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
+            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
+            "due": { "$max": ["$due", datetime(due)] },
+        };
+        if !written.is_empty() {
+            set.insert("strays", doc! { "$concatArrays": [stored_leftover_keys(), literal(written)] });
+        }
+        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
+    }
+
+    /// Releases the claim, because the object was not created.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the claim then ends with its lease.
+    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
+        let update = doc! { "$unset": { "completingUntil": "" } };
+        self.update_one(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
+    }
+
+    /// Makes the transition `pending → ready`, with the verified properties. Returns `None` if the image was not pending, or
+    /// was declared again since `image` was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        let (filter, update) = ready_update(image, verified, ReservationEnd::Later);
+        let ready = self.update_owned(filter, update).await?;
+        count_transitions(ImageState::Ready, ready.is_some().into());
+        Ok(ready)
+    }
+
+    /// Makes the transition `pending → ready` as an announced step, which ends the image's reservation; `as_read` is the filter of
+    /// the step.
+    pub(in crate::store) async fn mark_owned_ready_by_step(
+        &self,
+        image: &Image,
+        verified: &Verified,
+        as_read: Document,
+        step: StepId,
+    ) -> Result<Option<Image>, StoreError> {
+        let (mut filter, update) = ready_update(image, verified, ReservationEnd::WithStep(step));
+        filter.extend(as_read);
+        let ready = self.update_owned(filter, update).await?;
+        count_transitions(ImageState::Ready, ready.is_some().into());
+        Ok(ready)
+    }
+
+    /// Makes the transition `pending → ready` for each image that still is pending, with its verified properties, in one round
+    /// trip.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be ready.
+    pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
+        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified, ReservationEnd::Later));
+        let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
+        count_transitions(ImageState::Ready, moved);
+        Ok(())
+    }
+
+    /// Makes the transition `pending → rejected`. Returns `false` if the image was not pending, or was declared with another
+    /// type since `image` was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut set = doc! { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) };
+        set.extend(why.cause().map(|cause| ("rejectionCause".to_owned(), cause.into())));
+        let update = doc! {
+            "$set": set,
+            "$unset": { "live": "", "idemKey": "", "idemHash": "" },
+        };
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        filter.insert("contentType", image.upload.content_type.as_str());
+        self.transition(ImageState::Rejected, filter, update).await
+    }
+
+    /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read.
+    /// Returns `false` if that happened or the image was not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        filter.insert("urlsDieAt", datetime(image.urls_die_at));
+        filter.insert("expiresAt", datetime(image.expires_at));
+        self.transition(ImageState::Expired, filter, tombstone_update(ImageState::Expired, now)).await
+    }
+
+    /// Makes the transition `pending → deleting`. Returns `false` if the image was not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = owned(user, id, ImageState::Pending);
+        self.transition(ImageState::Deleting, filter, tombstone_update(ImageState::Deleting, now)).await
+    }
+
+    /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be deleted.
+    pub async fn delete_all_owned_pending(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", ImageState::Pending.as_str());
+        let update = tombstone_update(ImageState::Deleting, now);
+        let done = self.mongo.run(async { self.collection.update_many(filter, update).await }).await?;
+        count_transitions(ImageState::Deleting, done.modified_count);
+        Ok(())
+    }
+
+    /// Makes a transition, and counts it if it happened.
+    pub(super) async fn transition(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
+        let moved = self.update_one(filter, update).await?;
+        count_transitions(to, moved.into());
+        Ok(moved)
+    }
+}
+
+pub(super) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Document {
+    let due: DateTime = datetime(now);
+    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
+}
+
+/// End of the reservation of an image that becomes ready.
+enum ReservationEnd {
+    /// In a later step.
+    Later,
+    /// With this step.
+    WithStep(StepId),
+}
+
+/// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
+/// a leading `$` as a field path.
+fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Vec<Document>) {
+    let mut filter = owned(image.user, image.id, ImageState::Pending);
+    // The bytes were verified against these; the upload may have been declared again since.
+    filter.insert("contentType", image.upload.content_type.as_str());
+    // Null also matches an absent field.
+    filter.insert("preview.sha256", image.upload.preview.map(|preview| preview.sha256.to_string()));
+    let mut set = doc! {
+        "state": ImageState::Ready.as_str(),
+        "uploadedAt": "$$NOW",
+        "key": { "$literal": verified.key.as_str() },
+        "etag": { "$literal": &verified.etag },
+        "width": i64::from(verified.size.width),
+        "height": i64::from(verified.size.height),
+    };
+    if image.upload.unverified.is_some() {
+        set.insert("size", integer(verified.bytes));
+    }
+    let mut unset = vec!["completingUntil", "formerTypes"];
+    match end {
+        ReservationEnd::WithStep(step) => {
+            set.insert("lastStep", step.to_string());
+            unset.push("reservation");
+        }
+        // Left to this server at first; if it dies, the sweeper settles it.
+        ReservationEnd::Later if image.reservation.is_some() => {
+            set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
+        }
+        ReservationEnd::Later => {}
+    }
+    let mut final_keys = vec![verified.key.clone()];
+    if verified.preview {
+        final_keys.push(verified.key.preview());
+    } else if image.upload.preview.is_some() {
+        unset.push("preview");
+    }
+    let others: Vec<_> = image.keys().into_iter().filter(|key| !final_keys.contains(key)).collect();
+    if others.is_empty() && !image.key.is_incoming() {
+        unset.push("due");
+    } else {
+        if image.key.is_incoming() {
+            // A copy whose key is no longer recorded may be cleared already.
+            filter.insert("strays", verified.key.as_str());
+        }
+        // The document may record copies that were started since `image` was read.
+        let all = doc! { "$setUnion": [stored_leftover_keys(), literal(&others)] };
+        set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
+        set.insert("due", "$$NOW");
+    }
+    (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
+}
+
+pub(super) fn stored_leftover_keys() -> Document {
+    doc! { "$ifNull": ["$strays", []] }
+}
+
+fn literal(keys: &[ObjectKey]) -> Document {
+    doc! { "$literal": keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>() }
+}

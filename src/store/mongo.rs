@@ -1,0 +1,268 @@
+//! Runs MongoDB operations: applies the deadline, limits concurrency to the pool size, records driver events, and repeats reads
+//! that may have missed acknowledged writes. The operations themselves belong to the modules of the collections.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use mongodb::{
+    Client, Collection, Database,
+    bson::{Bson, Document, doc},
+    error::{ErrorKind, WriteFailure},
+    event::EventHandler,
+    options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
+};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::{
+    StoreError, driver_events,
+    elections::{Elections, HelloState},
+    failpoint,
+    fair_semaphore::{FairSemaphore, Permit},
+    request_origin,
+};
+use crate::{
+    config,
+    metrics::METRICS,
+    model::{NetworkPrefix, UserId},
+};
+
+/// Deadline of an operation.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline of the wait for a permit: less than [`DEADLINE`], so that no operation begins that would time out at once.
+const PERMIT_DEADLINE: Duration = Duration::from_secs(3);
+/// Interval at which the primary is polled until it is current.
+const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A client of one database, shared by all collections.
+#[derive(Debug, Clone)]
+pub(super) struct MongoClient {
+    database: Database,
+    /// As many permits as the pool has connections, granted fairly between networks and between the users of each; operations
+    /// outside of requests count as one more network. Operations wait here for a connection, because the driver keeps waits
+    /// that have timed out in its queue and examines one of them for each new operation, so that the backlog of an outage would
+    /// outlive it.
+    permits: Arc<FairSemaphore<Option<NetworkPrefix>, Option<UserId>>>,
+    elections: Arc<Elections>,
+}
+
+impl MongoClient {
+    /// Parses the connection string; nothing is connected yet. Writes are acknowledged by the journals of a majority, and reads
+    /// return acknowledged writes only.
+    ///
+    /// # Errors
+    /// When the string cannot be parsed or its host names cannot be resolved.
+    pub(super) async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
+        let parsed = tokio::time::timeout(DEADLINE, ClientOptions::parse(config.uri.expose_secret()));
+        let mut options = parsed.await.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)?;
+        options.app_name = options.app_name.or_else(|| Some("valet".to_owned()));
+        options.max_pool_size = options.max_pool_size.or(Some(config::DEFAULT_POOL_SIZE));
+        // Zero means a pool without a bound.
+        let permits = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+        let permits = permits.unwrap_or(usize::MAX);
+        let permits = FairSemaphore::new(permits, permits);
+        // With as many, an operation with a permit never waits in the driver's queue, behind waits that have timed out.
+        options.max_connecting = options.max_connecting.or(options.max_pool_size);
+        options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
+        options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
+        // An unresponsive server is detected after this and the connect timeout; its connections are closed then.
+        options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
+        // Acknowledged writes survive the loss of a minority, and reads return acknowledged writes only.
+        options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+        options.read_concern = Some(ReadConcern::majority());
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        options.command_event_handler = Some(EventHandler::callback(driver_events::on_command));
+        let in_use = driver_events::ConnectionsInUse::default();
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| driver_events::on_pool_event(&in_use, event)));
+        let elections = Arc::new(Elections::default());
+        let observer = elections.clone();
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| observer.on_heartbeat(&event)));
+        METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
+        let client = Client::with_options(options).map_err(StoreError::Database)?;
+        Ok(Self { database: client.database(&config.database), permits, elections })
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs a write or a command once. If it fails, the caller cannot know whether it was applied.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn run<T>(&self, call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
+        Ok(self.run_until(Instant::now() + DEADLINE, call).await?.0)
+    }
+
+    /// Runs a command on the database, as [`MongoClient::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn command(&self, command: Document) -> Result<Document, StoreError> {
+        self.run(async { self.database.run_command(command).await }).await
+    }
+
+    /// Runs a read, and again if an election came in between, so that it returns every write that was acknowledged before it
+    /// began.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when no primary becomes current in time.
+    pub(super) async fn read<T, Call>(&self, call: impl Fn() -> Call) -> Result<T, StoreError>
+    where
+        Call: Future<Output = mongodb::error::Result<T>>,
+    {
+        let ends = Instant::now() + DEADLINE;
+        loop {
+            let before = self.elections.generation();
+            let (answer, from) = self.run_until(ends, call()).await?;
+            // `None` means the driver answered without a round trip, so the result cannot be stale.
+            if from.is_none_or(|from| self.elections.is_current(&from)) {
+                return Ok(answer);
+            }
+            self.await_current_primary(before, ends).await?;
+        }
+    }
+
+    /// Waits until the primary has all acknowledged writes of its predecessors, so that later reads need not wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn wait_for_primary(&self) -> Result<(), StoreError> {
+        self.await_current_primary(self.elections.generation(), Instant::now() + DEADLINE).await
+    }
+
+    /// Waits until the primary is current. Returns at once if another task has seen that since generation `before`.
+    async fn await_current_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
+        // One task does this for all; the others then find it done.
+        let lock = tokio::time::timeout_at(ends, self.elections.lock()).await;
+        let _lock = lock.map_err(|_| StoreError::DatabaseTimeout)?;
+        if self.elections.caught_up_since(before) {
+            return Ok(());
+        }
+        loop {
+            let latest = self.elections.latest_election();
+            let (hello, from) = self.run_until(ends, async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+            let is_current = match HelloState::read(&hello) {
+                HelloState::NotReplicated => self.elections.mark_not_replicated(),
+                HelloState::NotPrimary => false,
+                HelloState::Primary { election, written } => {
+                    let caught_up = self.run_until(ends, self.caught_up(written)).await?.1;
+                    from.is_some_and(|from| {
+                        caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
+                    })
+                }
+            };
+            if is_current {
+                return Ok(());
+            }
+            tokio::time::timeout_at(ends, tokio::time::sleep(PRIMARY_POLL_INTERVAL))
+                .await
+                .map_err(|_| StoreError::DatabaseTimeout)?;
+        }
+    }
+
+    /// Completes once a majority has everything up to `written`; the read itself matches nothing.
+    async fn caught_up(&self, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
+        let mut session = self.database.client().start_session().causal_consistency(true).await?;
+        session.advance_operation_time(written);
+        self.database.collection::<Document>("users").find_one(doc! { "_id": "" }).session(&mut session).await.map(drop)
+    }
+
+    async fn run_until<T>(
+        &self,
+        ends: Instant,
+        call: impl Future<Output = mongodb::error::Result<T>>,
+    ) -> Result<(T, Option<ServerAddress>), StoreError> {
+        let permit = self.permit(ends).await?;
+        let done = tokio::time::timeout_at(ends, driver_events::instrument(call)).await;
+        drop(permit);
+        failpoint::count_call();
+        match done {
+            Ok((answer, from)) => Ok((answer.map_err(failure)?, from)),
+            Err(_) => Err(StoreError::DatabaseTimeout),
+        }
+    }
+
+    async fn permit(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
+        let caller = request_origin::current();
+        let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
+        if let Some(permit) = self.permits.try_acquire(site) {
+            return Ok(permit);
+        }
+        let _waiting = driver_events::Waiting::begin();
+        let ends = ends.min(Instant::now() + PERMIT_DEADLINE);
+        tokio::time::timeout_at(ends, self.permits.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
+    }
+
+    /// Drops the index of this name, if it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub(super) async fn drop_index<T: Send + Sync>(&self, collection: &Collection<T>, name: &str) -> Result<(), StoreError> {
+        match self.run(async { collection.drop_index(name).await }).await {
+            // NamespaceNotFound, IndexNotFound.
+            Err(StoreError::Database(error)) if matches!(&*error.kind, ErrorKind::Command(failure) if matches!(failure.code, 26 | 27)) => {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Runs many conditional updates in one round trip, each independently and in no order, and returns how many documents
+    /// changed. It uses the `update` command, because the driver's bulk write needs MongoDB 8.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some updates may then be applied.
+    pub(super) async fn update_each<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        updates: impl Iterator<Item = (Document, Bson)>,
+    ) -> Result<u64, StoreError> {
+        let updates: Vec<_> = updates.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
+        if updates.is_empty() {
+            return Ok(0);
+        }
+        let concern = doc! { "w": "majority", "j": true };
+        let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
+        let ask = || self.command(command.clone());
+        let answer = match ask().await {
+            // The driver does not retry generic commands. Repeating is safe: an update is conditional, so one that was applied
+            // matches nothing.
+            Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
+            answer => answer?,
+        };
+        let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+        // The driver does not check this error either: applied, but not by a majority.
+        match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
+            None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
+            Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
+        }
+    }
+}
+
+/// Error codes of MongoDB for values that an operator of an update cannot process: `BadValue`, `TypeMismatch`, and those of
+/// `$add`, `$subtract`, `$size`, `$map`, `$filter`, `$concatArrays`, `$in`, `$setUnion` and `$setDifference` (`error_codes.yml`
+/// and `expression.cpp` of the server).
+const UNFIT_VALUES: [i32; 13] = [2, 14, 16554, 16555, 16556, 16883, 17043, 17048, 17049, 17124, 28651, 28664, 40081];
+
+/// Converts an error of the driver. A document that does not fit its type becomes [`StoreError::Corrupt`], because no retry can
+/// read it.
+fn failure(error: mongodb::error::Error) -> StoreError {
+    let corrupt = |id: &str| StoreError::Corrupt { collection: "a collection", id: id.to_owned(), field: "a field" };
+    let code = match &*error.kind {
+        ErrorKind::Bson(_) => return corrupt("of a query"),
+        ErrorKind::Command(failure) => failure.code,
+        ErrorKind::Write(WriteFailure::WriteError(failure)) => failure.code,
+        _ => 0,
+    };
+    if UNFIT_VALUES.contains(&code) { corrupt("of an update") } else { StoreError::Database(error) }
+}
+
+/// Returns whether the response was lost or the server is no longer the primary, so that a retry may succeed.
+fn is_lost(error: &mongodb::error::Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // PrimarySteppedDown, NotWritablePrimary, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, …
+        ErrorKind::Command(failure) => matches!(failure.code, 189 | 10107 | 11600 | 11602 | 13435 | 13436),
+        _ => false,
+    }
+}

@@ -1,0 +1,222 @@
+//! A plain HTTP client without credentials, for probing what a presigned URL permits.
+//!
+//! No retries, no redirects, a new connection for each request. Errors name the operation and never the URL.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+pub use hyper::Method;
+use hyper::{
+    Request, Uri,
+    body::Frame,
+    header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue},
+};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::sync::{Barrier, Notify};
+
+use super::{StoreError, transport::Transport};
+
+/// Deadline of a request, its response included.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Deadline of a request with a large body.
+const LARGE_BODY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a request without its body waits for a rejection. A store that rejects the announced length does so at once.
+const REJECTION_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The longest response that is read, in bytes.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+/// How long the first half of a body waits for that of the other request, which may have been rejected already.
+const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An HTTP client without credentials.
+#[derive(Debug, Clone)]
+pub struct ProbeClient {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// A response.
+#[derive(Debug, Clone)]
+pub struct ProbeResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// All headers.
+    headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl ProbeResponse {
+    /// Returns whether the status is 2xx.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Returns whether the store rejected the request: a 4xx.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        (400..500).contains(&self.status)
+    }
+
+    /// Returns the status, with S3's error code if the response has one.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.trim());
+        match code.filter(|code| !code.is_empty() && code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            Some(code) => format!("HTTP {} {code}", self.status),
+            None => format!("HTTP {}", self.status),
+        }
+    }
+
+    /// Returns a header's value; empty when it is absent or not text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Returns the items of a list header, in lower case, over all its lines.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let lines = self.headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).map(|item| item.trim().to_ascii_lowercase()).collect()
+    }
+}
+
+impl ProbeClient {
+    /// Creates a client that keeps no connection and repeats nothing.
+    pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        Self { client: builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector) }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// [`StoreError`] without a response.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<ProbeResponse, StoreError> {
+        let request = request(method, url, headers, Full::new(body).boxed_unsync())?;
+        self.deliver(request, DEADLINE).await
+    }
+
+    /// Sends a PUT with a large body.
+    ///
+    /// # Errors
+    /// [`StoreError`] without a response.
+    pub async fn put_large(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<ProbeResponse, StoreError> {
+        self.deliver(request(Method::PUT, url, headers, Full::new(body).boxed_unsync())?, LARGE_BODY_DEADLINE).await
+    }
+
+    /// Announces a PUT of `length` bytes and sends none of them. Returns `None` if the store waits for the body (100, or no
+    /// response); else its response, a rejection. Nothing is stored, because the connection ends before the body.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is no connection.
+    pub async fn announce_put(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        length: u64,
+    ) -> Result<Option<ProbeResponse>, StoreError> {
+        let length = length.to_string();
+        let announced = [(CONTENT_LENGTH.as_str(), length.as_str()), (EXPECT.as_str(), "100-continue")];
+        let headers: Vec<_> = headers.iter().copied().chain(announced).collect();
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync();
+        let mut request = request(Method::PUT, url, &headers, body)?;
+        let continued = Arc::new(Notify::new());
+        hyper::ext::on_informational(&mut request, {
+            let continued = Arc::clone(&continued);
+            move |answer| {
+                if answer.status() == hyper::StatusCode::CONTINUE {
+                    continued.notify_one();
+                }
+            }
+        });
+        tokio::select! {
+            answer = self.deliver(request, DEADLINE) => answer.map(Some),
+            () = continued.notified() => Ok(None),
+            () = tokio::time::sleep(REJECTION_TIMEOUT) => Ok(None),
+        }
+    }
+
+    /// Sends one PUT twice so that the transfers overlap: neither body ends before both have begun.
+    ///
+    /// # Errors
+    /// [`StoreError`] when either has no response.
+    pub async fn put_twice(&self, url: &str, headers: &[(&str, &str)], body: &Bytes) -> Result<[ProbeResponse; 2], StoreError> {
+        let barrier = Arc::new(Barrier::new(2));
+        let length = body.len().to_string();
+        let headers: Vec<_> = headers.iter().copied().chain([(CONTENT_LENGTH.as_str(), length.as_str())]).collect();
+        let put = || {
+            let (barrier, rest) = (Arc::clone(&barrier), body.slice(body.len() / 2..));
+            let second = stream::once(async move {
+                // Continues alone after a while, if the other was rejected before its body was read.
+                let _ = tokio::time::timeout(BARRIER_TIMEOUT, barrier.wait()).await;
+                Ok(Frame::data(rest))
+            });
+            let first = stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))]);
+            request(Method::PUT, url, &headers, StreamBody::new(first.chain(second)).boxed_unsync())
+        };
+        let (one, other) = (put()?, put()?);
+        let (one, other) = tokio::try_join!(self.deliver(one, DEADLINE), self.deliver(other, DEADLINE))?;
+        Ok([one, other])
+    }
+
+    async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
+        let operation = operation(request.method());
+        let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
+        let address = origin(request.uri());
+        let exchange = async {
+            let response =
+                self.client.request(request).await.map_err(|error| {
+                    failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error)))
+                })?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|_| failed("the response was cut off"))?;
+            Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
+        };
+        tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
+    }
+}
+
+fn request(method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Request<Body>, StoreError> {
+    let operation = operation(&method);
+    let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = url.parse::<Uri>().map_err(|_| failed("not a URL"))?;
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name).map_err(|_| failed("not a header"))?;
+        request.headers_mut().insert(name, HeaderValue::try_from(*value).map_err(|_| failed("not a header"))?);
+    }
+    Ok(request)
+}
+
+/// Returns scheme and host, which contain no secret.
+fn origin(uri: &Uri) -> String {
+    format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()))
+}
+
+fn operation(method: &Method) -> &'static str {
+    match *method {
+        Method::PUT => "presigned PUT",
+        Method::GET => "presigned GET",
+        Method::HEAD => "presigned HEAD",
+        Method::POST => "signed form",
+        Method::OPTIONS => "CORS preflight",
+        _ => "plain HTTP",
+    }
+}

@@ -1,0 +1,81 @@
+//! Trusted certificates: those of the system (or of `SSL_CERT_FILE`, which the libraries read), or of `AWS_CA_BUNDLE` alone
+//! (the AWS SDKs and Tools reference guide, "General configuration").
+
+use std::sync::Arc;
+
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::store::StoreError;
+
+/// The certificate authorities that connections to S3 trust.
+#[derive(Debug, Clone)]
+pub(super) enum TlsTrust {
+    /// Those of the system, or of `SSL_CERT_FILE`.
+    System,
+    /// Those of `AWS_CA_BUNDLE` in PEM, all of them readable.
+    Bundle(Arc<[u8]>),
+}
+
+impl TlsTrust {
+    /// Parses the bundle, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when one of its certificates cannot be read, or when it is empty.
+    pub(super) fn new(bundle: Option<&[u8]>) -> Result<Self, StoreError> {
+        let Some(pem) = bundle else { return Ok(Self::System) };
+        roots(pem)?;
+        Ok(Self::Bundle(pem.into()))
+    }
+
+    /// Creates the AWS SDK's HTTP client.
+    pub(super) fn sdk_client(&self) -> SharedHttpClient {
+        let builder = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        let Self::Bundle(pem) = self else { return builder.build_https() };
+        let store = TrustStore::empty().with_pem_certificate(pem.to_vec());
+        match TlsContext::builder().with_trust_store(store).build() {
+            Ok(context) => builder.tls_context(context).build_https(),
+            // `build` cannot fail yet.
+            Err(_) => builder.build_https(),
+        }
+    }
+
+    /// Creates the connector for plain HTTP clients.
+    ///
+    /// # Errors
+    /// [`StoreError::Objects`] when the system has no certificates.
+    pub(super) fn connector(&self) -> Result<HttpsConnector<HttpConnector>, StoreError> {
+        let failed = |reason: &str| StoreError::Objects { operation: "TLS", reason: reason.to_owned() };
+        let builder = match self {
+            Self::System => HttpsConnectorBuilder::new()
+                .with_native_roots()
+                .map_err(|_| failed("the system's certificates (or those of SSL_CERT_FILE) cannot be read"))?,
+            Self::Bundle(pem) => {
+                let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                    .with_safe_default_protocol_versions()
+                    .map_err(|_| failed("no version of TLS is available"))?;
+                HttpsConnectorBuilder::new().with_tls_config(config.with_root_certificates(roots(pem)?).with_no_client_auth())
+            }
+        };
+        Ok(builder.https_or_http().enable_http1().build())
+    }
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, StoreError> {
+    let unreadable = || StoreError::Credentials { reason: "a certificate in AWS_CA_BUNDLE cannot be read".to_owned() };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
+    }
+    if roots.is_empty() { Err(unreadable()) } else { Ok(roots) }
+}

@@ -1,0 +1,87 @@
+//! Fetches the signing keys of an identity provider (OpenID Connect Discovery 1.0): its configuration, and the key set that
+//! this refers to.
+//!
+//! Each fetch is bounded in time and size, follows no redirect, and trusts only TLS or this machine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, Uri, header};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde::Deserialize;
+use url::Url;
+
+use crate::config::is_trustworthy_url;
+
+/// Deadline of both fetches together.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The longest document that is read, in bytes. Key sets with certificates have 30 KiB.
+const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+
+/// The reason why fetching the keys failed, in fixed terms, because responses of a provider must not reach our logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{document}: {reason}")]
+pub struct ProviderError {
+    document: &'static str,
+    reason: &'static str,
+}
+
+/// The issuer and the address of the keys in the configuration.
+#[derive(Deserialize)]
+struct Configuration {
+    issuer: String,
+    jwks_uri: String,
+}
+
+const CONFIGURATION_DOCUMENT: &str = "its openid-configuration";
+const KEYS_DOCUMENT: &str = "its keys (jwks_uri)";
+
+/// Fetches the key set (RFC 7517) of an issuer.
+///
+/// # Errors
+/// [`ProviderError`] names the document that failed, and the reason.
+pub async fn fetch_keys(issuer: &str) -> Result<Bytes, ProviderError> {
+    let late = |_| ProviderError { document: CONFIGURATION_DOCUMENT, reason: "the provider did not respond within 5 s" };
+    tokio::time::timeout(DEADLINE, discover(issuer)).await.map_err(late)?
+}
+
+async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
+    let wrong = |reason| ProviderError { document: CONFIGURATION_DOCUMENT, reason };
+    // Section 4: a trailing slash of the issuer is removed before the path is added.
+    let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    let document = fetch(CONFIGURATION_DOCUMENT, &address).await?;
+    let configuration: Configuration =
+        serde_json::from_slice(&document).map_err(|_| wrong("it has no `issuer` and `jwks_uri`"))?;
+    // Section 4.3: otherwise one tenant of a provider could impersonate another.
+    if configuration.issuer != issuer {
+        return Err(wrong("its `issuer` is not OIDC_ISSUER, byte for byte"));
+    }
+    fetch(KEYS_DOCUMENT, &configuration.jwks_uri).await
+}
+
+async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderError> {
+    let failed = |reason| ProviderError { document, reason };
+    let url =
+        Url::parse(address).ok().filter(is_trustworthy_url).ok_or(failed("its address is neither https nor this machine's"))?;
+    let uri: Uri = url.as_str().parse().map_err(|_| failed("its address is not a URL"))?;
+    // Created for each fetch, which is rare, so that renewed certificates of the system are used.
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(|_| failed("the system's certificates cannot be read"))?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let request = Request::get(uri).header(header::ACCEPT, "application/json").header(header::USER_AGENT, "valet");
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| failed("its address is not a URL"))?;
+    let response = client.request(request).await.map_err(|error| {
+        failed(if error.is_connect() { "the provider cannot be reached" } else { "the connection broke off" })
+    })?;
+    if response.status() != hyper::StatusCode::OK {
+        let moved = response.status().is_redirection();
+        return Err(failed(if moved { "a redirect, which is not followed" } else { "the status is not 200" }));
+    }
+    let body = Limited::new(response.into_body(), MAX_DOCUMENT_BYTES).collect().await;
+    Ok(body.map_err(|_| failed("it broke off, or is longer than 256 KiB"))?.to_bytes())
+}

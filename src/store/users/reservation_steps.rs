@@ -1,0 +1,181 @@
+//! AnnounceOutcome steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
+//! amounts that its step adds to the counters, and exists from before its image changes until the counters have changed
+//! (`store/reservations.rs`). `hold` is the bytes of a hold of the former version, which the entry replaces until the image has
+//! a reservation.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, Document, doc};
+use time::OffsetDateTime;
+
+use super::{Users, legacy_holds, quota::StaleEntries, quota::pending};
+use crate::{
+    model::{ImageId, ReservationStep, StepId, UserId},
+    store::{StoreError, count, entries, integer, last_step, whole_number},
+};
+
+/// An announced step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepUnderWay {
+    /// The image.
+    pub image: ImageId,
+    /// The step's id.
+    pub step: StepId,
+    /// The image's latest step when it was read: the step is taken only if this is still the latest.
+    pub before: Option<StepId>,
+    /// Bytes of the hold of the former version that becomes the image's reservation.
+    pub hold: Option<u64>,
+}
+
+/// The outcome of announcing steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum AnnounceOutcome {
+    /// They are announced.
+    Announced,
+    /// Another step of one of the images is announced, or a hold of the former version counts one of them.
+    Conflict,
+    /// The user does not exist, and has no counters.
+    NoUser,
+}
+
+impl Users {
+    /// Announces steps of a user's images: all of them or none.
+    pub(in crate::store) async fn announce_steps(
+        &self,
+        user: UserId,
+        steps: impl Iterator<Item = (&StepUnderWay, &ReservationStep)>,
+    ) -> Result<AnnounceOutcome, StoreError> {
+        let (mut ids, mut announced) = (Vec::new(), Vec::new());
+        for (step, settlement) in steps {
+            let added = settlement.counts_after - settlement.counts_before;
+            let mut entry = entry(step);
+            entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
+            ids.push(step.image.to_string());
+            announced.push(entry);
+        }
+        let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
+        let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        if done.matched_count == 1 {
+            return Ok(AnnounceOutcome::Announced);
+        }
+        let users = self.collection.clone_with_type::<Document>();
+        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
+        Ok(if self.mongo.read(ask).await?.is_some() { AnnounceOutcome::Conflict } else { AnnounceOutcome::NoUser })
+    }
+
+    /// Turns holds of the former version into announced steps, which count the same amounts: all of them, or none if one of the
+    /// holds no longer exists.
+    pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
+        if steps.is_empty() {
+            return Ok(true);
+        }
+        let ids: Vec<_> = steps.iter().map(|step| step.image.to_string()).collect();
+        let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$all": &ids } };
+        let set = doc! {
+            "pending": { "$add": [pending(), count(steps.len())] },
+            "holds": legacy_holds::without(&ids),
+            "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
+        };
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        Ok(done.matched_count == 1)
+    }
+
+    /// Removes the entries of `steps` and adds to the counters the amounts of those in `taken`. Entries that no longer exist
+    /// add nothing.
+    pub(in crate::store) async fn close_steps(
+        &self,
+        user: UserId,
+        steps: &[StepUnderWay],
+        taken: &[StepId],
+    ) -> Result<(), StoreError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = steps.iter().map(|step| step.step.to_string()).collect();
+        let taken: Vec<_> = taken.iter().map(ToString::to_string).collect();
+        let counted = doc! { "$filter": { "input": settling(), "cond": { "$in": ["$$this.step", taken] } } };
+        let sum = |field: &str| doc! { "$sum": { "$map": { "input": counted.clone(), "in": format!("$$this.{field}") } } };
+        let set = doc! {
+            "usedBytes": { "$add": ["$usedBytes", sum("bytes")] },
+            "images": { "$add": ["$images", sum("images")] },
+            "pending": { "$add": [pending(), sum("pending")] },
+            "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
+        };
+        let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };
+        self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+    }
+
+    /// Returns the steps of a user's images that were announced `age` ago or earlier, by the database's clock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
+        let users = self.collection.clone_with_type::<Document>();
+        let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
+        let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
+        let projection = doc! { "settling": old };
+        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
+        let found = self.mongo.read(ask).await?.unwrap_or_default();
+        Ok(entries(&found, "settling").filter_map(parse_step).collect())
+    }
+
+    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// that died. The oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_stale_steps(
+        &self,
+        before: OffsetDateTime,
+        users: u32,
+        each: usize,
+    ) -> Result<Vec<StaleEntries<StepUnderWay>>, StoreError> {
+        self.find_stale("settling", before, users, each, parse_step).await
+    }
+
+    /// Postpones a user's stale steps to `at`, so that they do not block those of other users.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn postpone_steps(&self, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
+        self.postpone_stale("settling", user, at).await
+    }
+}
+
+/// Returns the entry of a step that adds nothing.
+fn entry(step: &StepUnderWay) -> Document {
+    let mut entry = doc! {
+        "image": step.image.to_string(),
+        "step": step.step.to_string(),
+        "before": last_step(step.before),
+        "at": "$$NOW",
+        "bytes": 0_i64,
+        "images": 0_i64,
+        "pending": 0_i64,
+    };
+    if let Some(bytes) = step.hold {
+        entry.insert("hold", integer(bytes));
+    }
+    entry
+}
+
+fn parse_step(entry: &Document) -> Option<StepUnderWay> {
+    let hold = match entry.get("hold") {
+        Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),
+        None => None,
+    };
+    let before = match entry.get("before") {
+        Some(Bson::String(before)) => Some(StepId::parse(before)?),
+        _ => None,
+    };
+    let counts = ["bytes", "images", "pending"];
+    let is_whole = counts.iter().all(|count| whole_number(entry, count).is_some());
+    let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
+    is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
+}
+
+/// Returns `settling`, which is absent from records of the former version.
+fn settling() -> Document {
+    doc! { "$ifNull": ["$settling", []] }
+}
