@@ -4,11 +4,11 @@
 //! Imports point down: `main → server → http → domain → store → model`, with [`signer`] pure beside [`model`].
 //!
 //! - [`config`]: settings, read once. [`telemetry`]: logs and traces; every room may write them.
-//! - [`server`]: runs the listeners and background tasks, and stops them. [`state`]: what requests share, below [`http`].
-//! - [`http`]: what clients send and see. Never names mongodb or aws. The gallery page it serves is `src/web`.
+//! - [`server`]: runs the listeners and background tasks, and stops them. [`state`]: state that requests share, below [`http`].
+//! - [`http`]: requests and responses. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
 //! - [`store`]: documents and objects. Never names poem.
-//! - [`metrics`]: what the process counts; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
+//! - [`metrics`]: the process's counters; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
 // Enables the pedantic lints that find bugs, in addition to those of Cargo.toml, and leaves out the stylistic ones. Tests and

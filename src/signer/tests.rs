@@ -259,7 +259,7 @@ fn client(token: Option<String>, path_style: bool, port: u16) -> aws_sdk_s3::Cli
     )
 }
 
-/// Which call is signed.
+/// The call to sign.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Get,
