@@ -96,7 +96,7 @@ impl Default for RateLimits {
     }
 }
 
-/// RateLimits of concurrent work; requests beyond them are rejected, not queued.
+/// Limits of concurrent work; requests beyond them are rejected, not queued.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadLimits {
     /// `MAX_CONNECTIONS`: open client connections.

@@ -59,13 +59,13 @@ pub struct Config {
     pub accounts: Accounts,
     /// Optional features.
     pub switches: Switches,
-    /// RateLimits and lifetimes of uploads.
+    /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
     /// The sweeper's intervals.
     pub sweep: Sweep,
     /// Rate limits.
     pub limits: RateLimits,
-    /// RateLimits of concurrent work.
+    /// Limits of concurrent work.
     pub load: LoadLimits,
     /// Proxies whose `X-Forwarded-*` headers are trusted.
     pub proxies: TrustedProxies,
@@ -127,7 +127,7 @@ impl Tokens {
     pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
-/// RateLimits and lifetimes of uploads.
+/// Limits and lifetimes of uploads.
 #[derive(Debug, Clone)]
 pub struct Uploads {
     /// The largest file of a single PUT, in bytes.

@@ -17,7 +17,7 @@ use crate::{
 #[error("too many passwords are being checked at once")]
 pub struct Overloaded;
 
-/// Queue length per thread. FairSemaphore alternate between networks, and within a network between users, so a long queue delays only the
+/// Queue length per thread. Turns alternate between networks, and within a network between users, so a long queue delays only the
 /// callers that fill it.
 const QUEUE_PER_PERMIT: usize = 32;
 /// Maximum wait for a turn.

@@ -84,7 +84,7 @@ impl ImageState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
-/// NetworkPrefix of the keys that clients write and that are copied at confirm.
+/// Prefix of the keys that clients write and that are copied at confirm.
 const INCOMING_PREFIX: &str = "in/";
 
 impl ObjectKey {

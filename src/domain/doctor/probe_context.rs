@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// NetworkPrefix of all objects of probes.
+/// Prefix of all objects of probes.
 const PREFIX: &str = "check/";
 /// Age at which objects of earlier checks are removed; longer than [`super::CHECK_DEADLINE`].
 const STALE_AGE: Duration = Duration::from_secs(15 * 60);

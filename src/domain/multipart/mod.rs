@@ -1,4 +1,4 @@
-//! PartLayout uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
+//! Multipart uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
 //! the parts.
 //!
 //! S3 keeps state for each multipart upload, named by the document's `uploadId`. It is created after the document is inserted,

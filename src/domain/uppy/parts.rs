@@ -1,4 +1,4 @@
-//! PartLayout uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
+//! Multipart uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! AnnounceOutcome steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
+//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
 //! amounts that its step adds to the counters, and exists from before its image changes until the counters have changed
 //! (`store/reservations.rs`). `hold` is the bytes of a hold of the former version, which the entry replaces until the image has
 //! a reservation.
