@@ -20,7 +20,7 @@ fn is_database(name: &str) -> bool {
 }
 
 /// The first line of a certificate in PEM.
-const PEM_BEGIN: &[u8] = b"-----PEM_BEGIN CERTIFICATE-----";
+const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Reads a regular file; a device or a pipe may be endless.
 fn read_file(path: &str) -> io::Result<Vec<u8>> {
@@ -68,7 +68,7 @@ impl Reader<'_> {
 
     /// Reads a file with certificates in PEM (RFC 7468).
     pub(super) fn certificates(&mut self, name: &str) -> Option<Vec<u8>> {
-        let wanted = "the path of a readable file with certificates in PEM (-----PEM_BEGIN CERTIFICATE-----)";
+        let wanted = "the path of a readable file with certificates in PEM (-----BEGIN CERTIFICATE-----)";
         self.read_valid(name, None, wanted, |path| {
             let pem = read_file(path).ok()?;
             let begins = pem.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN);
