@@ -9,7 +9,6 @@ use std::{
     fmt::Write,
     fs,
     path::Path,
-    process::Command,
 };
 
 use valet::{
@@ -152,9 +151,10 @@ fn labels(text: &str, metric: &str) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns what the program prints for `--help`, with the lines' trailing spaces removed.
+/// Returns the program's output for `--help`, with the lines' trailing spaces removed.
+#[cfg(feature = "dev")]
 fn help(arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_valet"));
     let output = command.args(arguments).arg("--help").output().unwrap();
     assert!(output.status.success(), "{arguments:?}");
     let text = String::from_utf8(output.stdout).unwrap();
