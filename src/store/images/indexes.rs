@@ -44,7 +44,7 @@ impl Undated {
             Self::Pending => doc! { "due": null, "state": ImageState::Pending.as_str() },
             // Pending and ready images are live, and what is gone has its time.
             Self::Tombstones => doc! { "due": null, "live": null, "goneAt": null },
-            Self::Leftovers => doc! { "due": null, "state": ImageState::Ready.as_str(), "strays": { "$exists": true } },
+            Self::Leftovers => doc! { "due": null, "state": ImageState::Ready.as_str(), "strays.0": { "$exists": true } },
         }
     }
 
