@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, macros::datetime};
 use valet::{
     config,
-    domain::credentials::{Caller, TokenIssuer, TokenOrigin, SessionEnd, TokenError, Tokens},
+    domain::credentials::{Caller, SessionEnd, TokenError, TokenIssuer, TokenOrigin, Tokens},
     model::{SessionId, UserId},
 };
 

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use valet::model::{
-    Caption, ContentType, Email, IdempotencyKey, ImageId, PartLayout, PartChecksums, SessionId, Sha256, ThumbHash, UserId,
+    Caption, ContentType, Email, IdempotencyKey, ImageId, PartChecksums, PartLayout, SessionId, Sha256, ThumbHash, UserId,
 };
 
 fuzz_target!(|bytes: &[u8]| {

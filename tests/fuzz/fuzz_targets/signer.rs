@@ -22,7 +22,9 @@ use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::signer::{AddressingStyle, AwsEndpoint, BucketName, Credentials, PostPolicy, Location, MAX_EXPIRES, PresignRequest, Signer};
+use valet::signer::{
+    AddressingStyle, AwsEndpoint, BucketName, Credentials, Location, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
+};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -53,8 +55,9 @@ fn bucket() -> BucketName {
     "bucket".parse().expect("a good name")
 }
 
-static PLAIN: LazyLock<Location> =
-    LazyLock::new(|| Location::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region"));
+static PLAIN: LazyLock<Location> = LazyLock::new(|| {
+    Location::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region")
+});
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
