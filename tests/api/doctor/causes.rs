@@ -64,7 +64,7 @@ async fn every_cause_has_its_own_message_and_remedy() {
         (s3.replace("http://", "https://"), "S3 cannot be reached: the port does not speak TLS", "http://"),
         (https.replace("https://", "http://"), "S3 cannot be reached: the port does not speak HTTP", "https://"),
         (https.clone(), "the certificate's authority is not trusted", "AWS_CA_BUNDLE"),
-        (app.base.clone(), "the server there is not S3", "S3_ENDPOINT"),
+        (app.base.clone(), "the server is not S3", "S3_ENDPOINT"),
         (always(404, html, "<html>nothing here</html>").await, "is not S3 (text/html) (HTTP 404)", "S3_ENDPOINT"),
         (always(403, html, "<html>no</html>").await, "refused without an S3 error code", "firewall"),
         (
@@ -150,7 +150,7 @@ async fn private_certificate_authority_is_named_in_a_variable() {
     tls.set_expired(true);
     let (status, report) = run(&settings.with("AWS_CA_BUNDLE", &pem)).await;
     assert_eq!(status, Some(1));
-    assert!(report.to_string().contains("its certificate has expired"), "{report}");
+    assert!(report.to_string().contains("the certificate has expired"), "{report}");
     // The certificate of another authority, or an invalid file, stops the start.
     let refusal = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
     assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a file"), "{refusal}");

@@ -52,10 +52,10 @@ fuzz_target!(|bytes: &[u8]| {
             let Some(parts) = PartLayout::cut(size, part_size, PartChecksums::None) else { continue };
             let count = parts.part_count();
             assert!((1..=PartLayout::MAX_PARTS).contains(&count));
-            let last = parts.length_of(count).expect("there is a last part");
+            let last = parts.part_length(count).expect("there is a last part");
             assert!(last >= 1 && last <= part_size);
             assert_eq!(u64::from(count - 1) * part_size + last, size, "the parts are the file");
-            assert_eq!((parts.length_of(0), parts.length_of(count + 1)), (None, None));
+            assert_eq!((parts.part_length(0), parts.part_length(count + 1)), (None, None));
         }
     }
 });
