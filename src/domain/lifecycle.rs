@@ -23,7 +23,7 @@ impl Valet {
     /// `pending → ready`; the image's bytes stay counted. Returns `None` if another request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         if let Some(settlement) = image.acceptance_step(verified) {
-            match self.store.accept(image, verified, &settlement).await? {
+            match Box::pin(self.store.accept(image, verified, &settlement)).await? {
                 AcceptOutcome::Ready(ready) => {
                     log_accepted(image, verified);
                     return Ok(Some(*ready));

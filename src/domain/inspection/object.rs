@@ -95,13 +95,13 @@ impl Valet {
     /// all the same and has none.
     pub(in crate::domain) async fn inspect_object(&self, image: &Image, key: ObjectKey) -> Result<Inspection, StoreError> {
         let writer = if key == image.key { Writer::Client } else { Writer::Valet };
-        match self.compare_object(&key, DeclaredObject::image(image, writer)).await? {
+        match Box::pin(self.compare_object(&key, DeclaredObject::image(image, writer))).await? {
             ObjectMatch::Missing => Ok(Inspection::Missing),
             ObjectMatch::Mismatch(why) => Ok(Inspection::Mismatch(why)),
             ObjectMatch::Match { etag, bytes, size } => {
                 let preview = match DeclaredObject::preview(image, writer) {
                     Some(declared) => {
-                        matches!(self.compare_object(&key.preview(), declared).await?, ObjectMatch::Match { .. })
+                        matches!(Box::pin(self.compare_object(&key.preview(), declared)).await?, ObjectMatch::Match { .. })
                     }
                     None => false,
                 };
@@ -128,7 +128,8 @@ impl Valet {
             let first = ContentInspector::new(*declared.lengths.end(), declared.max_pixels).wanted();
             if declared.is_expected { self.objects.peek(key, first.end).await } else { None }
         };
-        let (head, peeked) = tokio::join!(self.objects.head(key), peek);
+        // Boxed: what inspects an object is awaited deep within other futures, which a stack holds together.
+        let (head, peeked) = tokio::join!(Box::pin(self.objects.head(key)), Box::pin(peek));
         let Some(head) = head? else { return Ok(ObjectMatch::Missing) };
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));

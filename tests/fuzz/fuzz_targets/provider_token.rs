@@ -23,8 +23,8 @@ const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const LEEWAY: f64 = 30.0;
 const ALGORITHMS: [&str; 3] = ["RS256", "ES256", "EdDSA"];
 
-static PROVIDER: LazyLock<Provider> =
-    LazyLock::new(|| Provider::new("https://id.example/".to_owned(), vec!["web".to_owned(), "ios".to_owned()]));
+static PROVIDER: LazyLock<OidcProvider> =
+    LazyLock::new(|| OidcProvider::new("https://id.example/".to_owned(), vec!["web".to_owned(), "ios".to_owned()]));
 static PAIR: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes"));
 static KEYS: LazyLock<ProviderKeys> = LazyLock::new(|| {
     let x = URL_SAFE_NO_PAD.encode(PAIR.public_key());

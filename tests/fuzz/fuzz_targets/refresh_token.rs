@@ -24,6 +24,6 @@ fuzz_target!(|bytes: &[u8]| {
     let (salt, key) = ([raw[48]; 32], [raw[47]; 32]);
     let child = token.child(&salt, &key);
     assert_eq!(child.session(), token.session());
-    assert!(child != token && child.hash() != token.hash() && child.is_of(&key));
+    assert!(child != token && child.hash() != token.hash() && child.was_issued_with(&key));
     assert_eq!(judge(child.expose().expose_secret()), Some(child), "its successor is a token, too");
 });
