@@ -153,5 +153,5 @@ async fn private_certificate_authority_is_named_in_a_variable() {
     assert!(report.to_string().contains("the certificate has expired"), "{report}");
     // The certificate of another authority, or an invalid file, stops the start.
     let refusal = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
-    assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a file"), "{refusal}");
+    assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a readable file"), "{refusal}");
 }

@@ -73,7 +73,7 @@ async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the
         let (status, readiness) = client.get("/readyz").await;
         assert_eq!(status.as_u16(), ready, "{seconds} s: {readiness}");
         assert!(ready == 200 || readiness["detail"].as_str().unwrap().contains("clock"), "{readiness}");
-        let alarm = process.err().lines().any(|line| line.contains("ERROR") && line.contains("set it (NTP)"));
+        let alarm = process.err().lines().any(|line| line.contains("ERROR") && line.contains("correct it (NTP)"));
         assert!(alarm, "{seconds} s: {}", process.err());
 
         client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
