@@ -128,7 +128,7 @@ impl Valet {
             let first = ContentInspector::new(*declared.lengths.end(), declared.max_pixels).wanted();
             if declared.is_expected { self.objects.peek(key, first.end).await } else { None }
         };
-        // Boxed: what inspects an object is awaited deep within other futures, which a stack holds together.
+        // Boxed: inspections are awaited deep within other futures, and one stack holds all of them.
         let (head, peeked) = tokio::join!(Box::pin(self.objects.head(key)), Box::pin(peek));
         let Some(head) = head? else { return Ok(ObjectMatch::Missing) };
         let types = &declared.signed_types;
