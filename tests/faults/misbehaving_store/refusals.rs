@@ -89,7 +89,7 @@ async fn object_encrypted_with_a_client_key_is_rejected() {
         let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
         let id = server.send_upload().await;
         server.faults.add(Rule::new(&[HeadObject], Misbehavior::error(400, "")));
-        server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).at_most(1));
+        server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).of(&id));
         assert_eq!(server.confirm(&id).await.problem(), MISMATCH, "{finalize}");
         assert_eq!(server.state(&id).await, "rejected");
     }
