@@ -42,9 +42,13 @@ function moveMessages() {
   if ($("#toasts").parentNode === home) return;
   const focused = $("#toasts").contains(document.activeElement) && document.activeElement;
   const voice = $("#voice");
-  // Moving interrupts a screen reader: a message that may have been interrupted is announced again.
-  if (voice.textContent && performance.now() - spoken < READING_MS) say(voice.textContent);
-  voice.textContent = "";
+  // Moving interrupts a screen reader: texts that may have been interrupted are announced again, before those that wait.
+  if (performance.now() - announcedAt < READING_MS) {
+    waiting = new Map([...announced, ...waiting]);
+    announceSoon();
+  }
+  announced = new Map();
+  voice.replaceChildren();
   home.append($("#toasts"), voice);
   if (focused) focused.focus({ preventScroll: true });
 }
@@ -54,14 +58,24 @@ new MutationObserver(moveMessages).observe(document.body, { attributes: true, at
 
 /** Time that a screen reader may take to start. */
 const READING_MS = 1000;
-let speaking, spoken;
-/** Announces a text to screen readers; of several in quick succession, only the last. */
-export function say(text) {
-  clearTimeout(speaking);
-  speaking = setTimeout(() => {
+// The texts by topic, in the order of their announcement.
+let announced = new Map(), waiting = new Map();
+let announcedAt = -Infinity, timer;
+/** Announces a text to screen readers. Of several texts of one topic in quick succession, only the last is announced. */
+export function say(text, topic = text) {
+  waiting.delete(topic);
+  waiting.set(topic, text);
+  announceSoon();
+}
+
+function announceSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
     moveMessages();
-    $("#voice").textContent = text;
-    spoken = performance.now();
+    clearTimeout(timer);
+    [announced, waiting] = [waiting, new Map()];
+    $("#voice").replaceChildren(...[...announced.values()].map((text) => el("p", {}, text)));
+    announcedAt = performance.now();
   }, 250);
 }
 

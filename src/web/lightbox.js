@@ -142,7 +142,7 @@ export class Lightbox extends EventTarget {
     const picture = Object.assign(new Image(image.width, image.height), { alt: nameOf(image), decoding: "async", draggable: false });
     frame.append(picture);
     this.#stage.replaceChildren(frame);
-    say(place < 0 ? nameOf(image) : `${nameOf(image)}, ${place + 1} of ${images.length}${complete ? "" : " or more"}`);
+    say(place < 0 ? nameOf(image) : `${nameOf(image)}, ${place + 1} of ${images.length}${complete ? "" : " or more"}`, "image");
     this.#dispatch("shown");
     // Both need the dialog to be open.
     queueMicrotask(() => { this.#neighbours(); this.#describe(); });

@@ -47,7 +47,7 @@ async function submit(event) {
 /** Adds the form's event listeners; called once. */
 export function prepare() {
   $("#sign-in-form").addEventListener("submit", submit);
-  $("#turn").addEventListener("click", () => { setMode(!isSigningUp); $("#email").focus(); say($("#sign-in-title").textContent); });
+  $("#turn").addEventListener("click", () => { setMode(!isSigningUp); $("#email").focus(); say($("#sign-in-title").textContent, "mode"); });
   $("#reveal").addEventListener("click", () => {
     const shown = $("#password").type === "password";
     $("#password").type = shown ? "text" : "password";

@@ -41,7 +41,7 @@ export class UndoDelete {
     const text = `${count(ids.length, "image")} deleted`;
     batch.close = toast(text, { action: "Undo", onaction: () => this.#restore(batch), seconds: 0 });
     batch.timer = setTimeout(() => { batch.close(); this.#send(batch); }, UNDO_SECONDS * 1000);
-    say(`${text}. Undo with Control Z.`);
+    say(`${text}. Undo with Control Z.`, "deletion");
   }
 
   /** Cancels the deletion of an image that was uploaded again. */
@@ -68,7 +68,7 @@ export class UndoDelete {
     clearTimeout(batch.timer);
     if (!this.#waiting.delete(batch)) return;
     this.#gallery.unhide(batch.ids);
-    say("Restored");
+    say("Restored", "deletion");
     batch.onrestore();
   }
 

@@ -160,7 +160,7 @@ export class UploadList {
     $("#upload-list-rest").textContent = open && !paused ? this.#rest(size, sent) : "";
     // Finished files are announced, not each percent.
     const news = open ? `${done} of ${counted.length} uploaded${failed ? `, ${failed} failed` : ""}` : title;
-    if (items.length && news !== this.#announced) say(news);
+    if (items.length && news !== this.#announced) say(news, "uploads");
     // The list is folded when all uploads have succeeded.
     if (this.#busy && !open && !failed && !lost) this.#fold(true);
     if (!this.#busy && open) this.#fold(false);
