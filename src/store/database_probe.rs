@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::{MongoClient, StoreError, instant};
 use crate::config;
+use crate::store::driver_events::Operation;
 
 /// A database to examine.
 #[derive(Debug)]
@@ -74,7 +75,10 @@ impl DatabaseProbe {
     /// [`StoreError`], also when too few members respond in time.
     pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
-        self.mongo.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
+        self.mongo
+            .run(Operation::insert(&collection), async { collection.insert_one(doc! { "_id": "write" }).await })
+            .await
+            .map(drop)
     }
 
     /// Writes two documents in one transaction; a recount needs transactions.
@@ -84,11 +88,11 @@ impl DatabaseProbe {
     pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
         self.mongo
-            .run(async {
+            .run(Operation::transaction(&collection), async {
                 let mut session = self.mongo.database().client().start_session().await?;
                 let transaction = session.start_transaction();
                 transaction
-                    .and_run(collection, |session, collection| {
+                    .and_run(collection.clone(), |session, collection| {
                         async move {
                             for id in ["first", "second"] {
                                 collection.insert_one(doc! { "_id": id }).session(&mut *session).await?;
@@ -107,6 +111,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
-        self.mongo.run(async { self.mongo.database().collection::<Document>(scratch).drop().await }).await
+        let collection = self.mongo.database().collection::<Document>(scratch);
+        self.mongo.run(Operation::drop(&collection), async { collection.drop().await }).await
     }
 }

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError, database_probe::DatabaseProbe, datetime, images::not_purged, instant, is_duplicate};
 use crate::model::{DeploymentId, ImageId, ImageState};
+use crate::store::driver_events::Operation;
 
 const COLLECTION: &str = "meta";
 const NAME: &str = "deployment";
@@ -64,7 +65,7 @@ impl Store {
         let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = doc! { "$setOnInsert": { "id": id.to_string() } };
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
-        match self.mongo.run(async { write.await }).await {
+        match self.mongo.run(Operation::update(&meta), async { write.await }).await {
             Ok(_) => {}
             // Two upserts at once: one of them may find the other's document.
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
@@ -84,7 +85,7 @@ impl Store {
         let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = meta.find_one_and_update(doc! { "_id": NAME }, vec![set, doc! { "$unset": "formerStamp" }]);
         let update = update.upsert(true).return_document(ReturnDocument::After);
-        let replaced = self.mongo.run(async { update.await }).await?;
+        let replaced = self.mongo.run(Operation::find_and_modify(&meta), async { update.await }).await?;
         DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { what: "the deployment's id" })?)
     }
 
@@ -110,7 +111,11 @@ impl Store {
         let set = doc! { "$set": { "formerStamp": "$stamp", "stamp": next_stamp() } };
         let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = meta.find_one_and_update(filter, vec![set]).return_document(ReturnDocument::After);
-        self.mongo.run(async { update.await }).await?.map(|stamped| DeploymentRecord::read(&stamped)).transpose()
+        self.mongo
+            .run(Operation::find_and_modify(&meta), async { update.await })
+            .await?
+            .map(|stamped| DeploymentRecord::read(&stamped))
+            .transpose()
     }
 }
 
@@ -153,7 +158,7 @@ impl DatabaseProbe {
     /// [`StoreError`].
     pub async fn deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
         let meta = self.mongo.database().collection::<Document>(COLLECTION);
-        let found = self.mongo.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
+        let found = self.mongo.read(Operation::find(&meta), || async { meta.find_one(doc! { "_id": NAME }).await }).await?;
         found.map(|found| DeploymentRecord::read(&found)).transpose()
     }
 
@@ -181,7 +186,7 @@ impl DatabaseProbe {
 
     async fn has_any(&self, collection: &str, filter: Document) -> Result<bool, StoreError> {
         let records = self.mongo.database().collection::<Document>(collection);
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&records), || async {
             records.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
         });
         Ok(!found.await?.is_empty())

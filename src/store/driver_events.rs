@@ -1,32 +1,74 @@
-//! Records the driver's command and connection events as metrics and as spans.
+//! Records operations and the driver's connection events as metrics and as spans.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashSet,
     future::Future,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use mongodb::{
-    error::ErrorKind,
-    event::{
-        cmap::CmapEvent,
-        command::{CommandEvent, CommandStartedEvent},
-    },
+    Collection,
+    bson::Document,
+    error::{ErrorKind, WriteFailure},
+    event::cmap::CmapEvent,
     options::ServerAddress,
 };
+use tokio::time::error::Elapsed;
 
 use crate::{metrics::METRICS, telemetry::spans};
+
+/// A command on a collection, as metrics and spans name it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operation<'a> {
+    command: &'a str,
+    collection: Option<&'a str>,
+}
+
+/// Defines constructors for operations on a collection.
+macro_rules! operations {
+    ($($name:ident $command:literal)*) => {
+        impl<'a> Operation<'a> {
+            $(#[doc = concat!("Returns the operation `", $command, "` on a collection.")]
+            pub(super) fn $name<T: Send + Sync>(collection: &'a Collection<T>) -> Self {
+                Self { command: $command, collection: Some(collection.name()) }
+            })*
+        }
+    };
+}
+
+operations! {
+    aggregate "aggregate"
+    count "count"
+    create_indexes "createIndexes"
+    delete "delete"
+    drop "drop"
+    drop_indexes "dropIndexes"
+    find "find"
+    find_and_modify "findAndModify"
+    insert "insert"
+    transaction "transaction"
+    update "update"
+}
+
+impl<'a> Operation<'a> {
+    /// Returns the operation of a command document: its first key is the command's name, and the value a collection or a number.
+    pub(super) fn of(document: &'a Document) -> Self {
+        let (command, value) = document.iter().next().map_or(("none", None), |(name, value)| (name.as_str(), value.as_str()));
+        Self { command, collection: value }
+    }
+}
 
 /// Events of an operation that have begun and not ended. The driver emits no event for cancelled operations, and deadlines
 /// cancel: dropping this ends them all.
 #[derive(Default)]
 struct CallEvents {
-    /// Commands by the driver's request id.
-    commands: RefCell<Vec<(i32, spans::ClientSpan)>>,
     /// Waits for a connection.
     waits: RefCell<Vec<Waiting>>,
-    /// Server that the last command was sent to.
+    /// Time at which the operation got its first connection.
+    began: Cell<Option<Instant>>,
+    /// Server of its last connection.
     server: RefCell<Option<ServerAddress>>,
 }
 
@@ -50,57 +92,46 @@ tokio::task_local! {
     static CALL_EVENTS: CallEvents;
 }
 
-/// Runs an operation, with its commands as spans, and returns the server that the last command was sent to. The driver emits
-/// command events in the task of the operation.
-pub(super) async fn instrument<T>(call: impl Future<Output = T>) -> (T, Option<ServerAddress>) {
-    let operation = async { (call.await, CALL_EVENTS.with(|events| events.server.take())) };
-    CALL_EVENTS.scope(CallEvents::default(), operation).await
-}
-
-/// Handles a command event.
-pub(super) fn on_command(event: CommandEvent) {
-    match event {
-        CommandEvent::Started(started) => begin(&started),
-        CommandEvent::Succeeded(done) => {
-            METRICS.mongodb_command(&done.command_name, "ok", done.duration);
-            end(done.request_id, None);
-        }
-        CommandEvent::Failed(failed) => {
-            METRICS.mongodb_command(&failed.command_name, "error", failed.duration);
-            end(failed.request_id, Some(&failed.failure));
-        }
-        _ => {}
-    }
-}
-
-fn begin(started: &CommandStartedEvent) {
-    let _ = CALL_EVENTS.try_with(|events| events.server.replace(Some(started.connection.address.clone())));
-    if !cfg!(feature = "otlp") {
-        return;
-    }
-    let text = |field: &str| started.command.get_str(field).ok();
-    let name = started.command_name.as_str();
-    // A command names its collection under its own name, except `getMore`.
-    let collection = if name == "getMore" { text("collection") } else { text(name) };
-    let (host, port) = match &started.connection.address {
-        ServerAddress::Tcp { host, port } => (host.as_str(), *port),
-        _ => ("", None),
+/// Runs an operation, as a span and in the metrics, and returns the server that it was sent to last. The driver emits the events
+/// of a connection in the task of the operation.
+///
+/// The driver's command events would tell the same, but for them it converts each command and each reply to a [`Document`].
+///
+/// # Errors
+/// [`Elapsed`] if the operation has not ended at `ends`.
+pub(super) async fn instrument<T>(
+    operation: Operation<'_>,
+    database: &str,
+    ends: tokio::time::Instant,
+    call: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<(mongodb::error::Result<T>, Option<ServerAddress>), Elapsed> {
+    let asked = Instant::now();
+    let span = spans::ClientSpan::mongodb(operation.command, database, operation.collection);
+    let measured = async {
+        let done = tokio::time::timeout_at(ends, call).await;
+        CALL_EVENTS.with(|events| (done, events.began.get(), events.server.take()))
     };
-    let call = spans::ClientSpan::mongodb(name, &started.db, collection, host, port);
-    if call.is_recorded() {
-        // Outside of an operation the span ends at once.
-        let _ = CALL_EVENTS.try_with(|events| events.commands.borrow_mut().push((started.request_id, call)));
+    let (done, began, server) = CALL_EVENTS.scope(CallEvents::default(), measured).await;
+    if let Some(ServerAddress::Tcp { host, port }) = &server {
+        span.record_server(host, *port);
     }
+    let outcome = if done.as_ref().is_ok_and(|done| done.as_ref().err().is_none_or(is_refused_write)) { "ok" } else { "error" };
+    METRICS.mongodb_command(operation.command, outcome, began.unwrap_or(asked).elapsed());
+    match &done {
+        Ok(Ok(_)) => span.end(None),
+        Ok(Err(error)) if is_refused_write(error) => span.end(None),
+        Ok(Err(error)) => span.end(Some(&failure_kind(error))),
+        Err(_) => span.end(Some("timeout")),
+    }
+    done.map(|done| (done, server))
 }
 
-fn end(request_id: i32, failure: Option<&mongodb::error::Error>) {
-    let found = CALL_EVENTS.try_with(|events| {
-        let mut commands = events.commands.borrow_mut();
-        let at = commands.iter().position(|(id, _)| *id == request_id)?;
-        Some(commands.swap_remove(at).1)
-    });
-    if let Ok(Some(call)) = found {
-        call.end(failure.map(failure_kind).as_deref());
+/// Returns whether the server processed a write and refused documents of it, such as for a unique index: an answer, not a failure.
+fn is_refused_write(error: &mongodb::error::Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(_)) => true,
+        ErrorKind::InsertMany(failure) => failure.write_concern_error.is_none(),
+        _ => false,
     }
 }
 
@@ -145,6 +176,10 @@ pub(super) fn on_pool_event(in_use: &ConnectionsInUse, event: CmapEvent) {
         CmapEvent::ConnectionCheckoutFailed(_) => end_wait(),
         CmapEvent::ConnectionCheckedOut(out) => {
             end_wait();
+            let _ = CALL_EVENTS.try_with(|events| {
+                events.began.set(events.began.get().or_else(|| Some(Instant::now())));
+                events.server.replace(Some(out.address.clone()));
+            });
             in_use.change(|all| all.insert((out.address, out.connection_id)));
         }
         CmapEvent::ConnectionCheckedIn(back) => in_use.change(|all| all.remove(&(back.address, back.connection_id))),

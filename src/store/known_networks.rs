@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::{MongoClient, StoreError, datetime};
 use crate::model::UserId;
+use crate::store::driver_events::Operation;
 
 /// How long a network is known after a sign-in.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -46,7 +47,10 @@ impl KnownNetworks {
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let ttl = IndexOptions::builder().name("at".to_owned()).expire_after(RETENTION).build();
         let index = IndexModel::builder().keys(doc! { "at": 1 }).options(ttl).build();
-        self.mongo.run(async { self.collection.create_index(index).await }).await.map(drop)
+        self.mongo
+            .run(Operation::create_indexes(&self.collection), async { self.collection.create_index(index).await })
+            .await
+            .map(drop)
     }
 
     /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond 200 of the account.
@@ -56,7 +60,9 @@ impl KnownNetworks {
     pub async fn record(&self, user: UserId, networks: &[String], now: OffsetDateTime) -> Result<(), StoreError> {
         for network in networks {
             let (filter, update) = (doc! { "_id": id(user, network) }, doc! { "$max": { "at": datetime(now) } });
-            self.mongo.run(async { self.collection.update_one(filter, update).upsert(true).await }).await?;
+            self.mongo
+                .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).upsert(true).await })
+                .await?;
         }
         let beyond = || async {
             let found = self
@@ -68,12 +74,15 @@ impl KnownNetworks {
                 .await?;
             found.try_collect::<Vec<_>>().await
         };
-        let beyond = self.mongo.read(beyond).await?;
+        let beyond = self.mongo.read(Operation::find(&self.collection), beyond).await?;
         let ids: Vec<_> = beyond.iter().filter_map(|document| document.get("_id").cloned()).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        self.mongo.run(async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await }).await.map(drop)
+        self.mongo
+            .run(Operation::delete(&self.collection), async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await })
+            .await
+            .map(drop)
     }
 
     /// Returns those of the networks from which the account was recently signed in to.
@@ -85,7 +94,7 @@ impl KnownNetworks {
         // The TTL monitor runs once a minute; until then an expired record is ignored.
         let filter = doc! { "_id": { "$in": ids }, "at": { "$gt": datetime(now - RETENTION) } };
         let find = || async { self.collection.find(filter.clone()).await?.try_collect::<Vec<_>>().await };
-        let found = self.mongo.read(find).await?;
+        let found = self.mongo.read(Operation::find(&self.collection), find).await?;
         let network = |document: &Document| document.get_str("_id").ok()?.split_once('/').map(|(_, network)| network.to_owned());
         Ok(found.iter().filter_map(network).collect())
     }
@@ -95,6 +104,9 @@ impl KnownNetworks {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_all(&self, user: UserId) -> Result<(), StoreError> {
-        self.mongo.run(async { self.collection.delete_many(owned_by(user)).await }).await.map(drop)
+        self.mongo
+            .run(Operation::delete(&self.collection), async { self.collection.delete_many(owned_by(user)).await })
+            .await
+            .map(drop)
     }
 }

@@ -14,7 +14,8 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{
-    StoreError, driver_events,
+    StoreError,
+    driver_events::{self, Operation},
     elections::{Elections, HelloState},
     failpoint,
     fair_semaphore::{FairSemaphore, Permit},
@@ -70,7 +71,6 @@ impl MongoClient {
         options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        options.command_event_handler = Some(EventHandler::callback(driver_events::on_command));
         let in_use = driver_events::ConnectionsInUse::default();
         options.cmap_event_handler = Some(EventHandler::callback(move |event| driver_events::on_pool_event(&in_use, event)));
         let elections = Arc::new(Elections::default());
@@ -89,8 +89,12 @@ impl MongoClient {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) async fn run<T>(&self, call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-        Ok(self.run_until(Instant::now() + DEADLINE, call).await?.0)
+    pub(super) async fn run<T>(
+        &self,
+        operation: Operation<'_>,
+        call: impl Future<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, StoreError> {
+        Ok(self.run_until(operation, Instant::now() + DEADLINE, call).await?.0)
     }
 
     /// Runs a command on the database, as [`MongoClient::run`] does.
@@ -98,7 +102,7 @@ impl MongoClient {
     /// # Errors
     /// [`StoreError`].
     pub(super) async fn command(&self, command: Document) -> Result<Document, StoreError> {
-        self.run(async { self.database.run_command(command).await }).await
+        self.run(Operation::of(&command), async { self.database.run_command(command.clone()).await }).await
     }
 
     /// Runs a read, and again if an election came in between, so that it returns every write that was acknowledged before it
@@ -106,14 +110,14 @@ impl MongoClient {
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when no primary becomes current in time.
-    pub(super) async fn read<T, Call>(&self, call: impl Fn() -> Call) -> Result<T, StoreError>
+    pub(super) async fn read<T, Call>(&self, operation: Operation<'_>, call: impl Fn() -> Call) -> Result<T, StoreError>
     where
         Call: Future<Output = mongodb::error::Result<T>>,
     {
         let ends = Instant::now() + DEADLINE;
         loop {
             let before = self.elections.generation();
-            let (answer, from) = self.run_until(ends, call()).await?;
+            let (answer, from) = self.run_until(operation, ends, call()).await?;
             // `None` means the driver answered without a round trip, so the result cannot be stale.
             if from.is_none_or(|from| self.elections.is_current(&from)) {
                 return Ok(answer);
@@ -140,12 +144,15 @@ impl MongoClient {
         }
         loop {
             let latest = self.elections.latest_election();
-            let (hello, from) = self.run_until(ends, async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+            let hello = doc! { "hello": 1 };
+            let ask = async { self.database.run_command(hello.clone()).await };
+            let (hello, from) = self.run_until(Operation::of(&hello), ends, ask).await?;
             let is_current = match HelloState::read(&hello) {
                 HelloState::NotReplicated => self.elections.mark_not_replicated(),
                 HelloState::NotPrimary => false,
                 HelloState::Primary { election, written } => {
-                    let caught_up = self.run_until(ends, self.caught_up(written)).await?.1;
+                    let users = self.database.collection("users");
+                    let caught_up = self.run_until(Operation::find(&users), ends, caught_up(&users, written)).await?.1;
                     from.is_some_and(|from| {
                         caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
                     })
@@ -160,20 +167,14 @@ impl MongoClient {
         }
     }
 
-    /// Completes once a majority has everything up to `written`; the read itself matches nothing.
-    async fn caught_up(&self, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
-        let mut session = self.database.client().start_session().causal_consistency(true).await?;
-        session.advance_operation_time(written);
-        self.database.collection::<Document>("users").find_one(doc! { "_id": "" }).session(&mut session).await.map(drop)
-    }
-
     async fn run_until<T>(
         &self,
+        operation: Operation<'_>,
         ends: Instant,
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<(T, Option<ServerAddress>), StoreError> {
         let permit = self.permit(ends).await?;
-        let done = tokio::time::timeout_at(ends, driver_events::instrument(call)).await;
+        let done = driver_events::instrument(operation, self.database.name(), ends, call).await;
         drop(permit);
         failpoint::count_call();
         match done {
@@ -198,7 +199,7 @@ impl MongoClient {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub(super) async fn drop_index<T: Send + Sync>(&self, collection: &Collection<T>, name: &str) -> Result<(), StoreError> {
-        match self.run(async { collection.drop_index(name).await }).await {
+        match self.run(Operation::drop_indexes(collection), async { collection.drop_index(name).await }).await {
             // NamespaceNotFound, IndexNotFound.
             Err(StoreError::Database(error)) if matches!(&*error.kind, ErrorKind::Command(failure) if matches!(failure.code, 26 | 27)) => {
                 Ok(())
@@ -237,6 +238,13 @@ impl MongoClient {
             Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
         }
     }
+}
+
+/// Completes once a majority has everything up to `written`; the read itself matches nothing.
+async fn caught_up(users: &Collection<Document>, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
+    let mut session = users.client().start_session().causal_consistency(true).await?;
+    session.advance_operation_time(written);
+    users.find_one(doc! { "_id": "" }).session(&mut session).await.map(drop)
 }
 
 /// Error codes of MongoDB for values that an operator of an update cannot process: `BadValue`, `TypeMismatch`, and those of

@@ -13,8 +13,13 @@ use mongodb::{
     options::ReadConcern,
 };
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
-use super::{Store, StoreError, count, datetime, driver_events::instrument, entries, images, whole_number};
+use super::{
+    Store, StoreError, count, datetime,
+    driver_events::{Operation, instrument},
+    entries, images, whole_number,
+};
 use crate::model::{ImageState, UsageCounts, UserId};
 
 /// Deadline for one user, retries included: the server ends transactions after a minute.
@@ -68,7 +73,11 @@ impl Store {
                 })
                 .await
         };
-        let (done, _) = tokio::time::timeout(DEADLINE, instrument(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let users = self.mongo.database().collection::<Document>("users");
+        let operation = Operation::transaction(&users);
+        let ends = Instant::now() + DEADLINE;
+        let done = instrument(operation, self.mongo.database().name(), ends, transaction).await;
+        let (done, _) = done.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
 }

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use self::document::{ExchangeDoc, SessionDoc, binary};
 use super::{MongoClient, StoreError, datetime};
 use crate::model::{SessionId, UserId};
+use crate::store::driver_events::Operation;
 
 /// The largest number of listed sessions: a person has few, but a program may log in for every request.
 const MAX_LISTED: i64 = 1000;
@@ -111,7 +112,9 @@ impl Sessions {
             IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(ttl).build(),
             IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
-        self.mongo.run(async { self.collection.create_indexes(indexes).await }).await?;
+        self.mongo
+            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes).await })
+            .await?;
         for name in FORMER_INDEXES {
             self.mongo.drop_index(&self.collection, name).await?;
         }
@@ -124,7 +127,7 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn insert(&self, session: &Session) -> Result<(), StoreError> {
         let document = SessionDoc::new(session);
-        self.mongo.run(async { self.collection.insert_one(document).await }).await.map(drop)
+        self.mongo.run(Operation::insert(&self.collection), async { self.collection.insert_one(document).await }).await.map(drop)
     }
 
     /// Returns the session of this id, of any user: the caller has its refresh token.
@@ -145,7 +148,10 @@ impl Sessions {
     }
 
     async fn find_where(&self, filter: Document) -> Result<Option<Session>, StoreError> {
-        let found = self.mongo.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
+        let found = self
+            .mongo
+            .read(Operation::find(&self.collection), || async { self.collection.find_one(filter.clone()).await })
+            .await?;
         found.map(SessionDoc::into_session).transpose()
     }
 
@@ -170,7 +176,12 @@ impl Sessions {
             set.insert("agent", binary(agent));
         }
         let update = doc! { "$set": set, "$inc": { "generation": 1_i64 } };
-        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await?
+            .matched_count
+            == 1)
     }
 
     /// Returns a user's sessions, the newest first, at most a thousand.
@@ -179,7 +190,7 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn list_owned(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let filter = doc! { "user": user.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             // Ids begin with their time.
             let find = self.collection.find(filter.clone()).sort(doc! { "_id": -1 }).limit(MAX_LISTED);
             find.await?.try_collect::<Vec<_>>().await
@@ -195,7 +206,9 @@ impl Sessions {
     pub async fn has_any(&self, user: UserId) -> Result<bool, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let filter = doc! { "user": user.to_string() };
-        let found = self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await });
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await
+        });
         Ok(found.await?.is_some())
     }
 
@@ -205,7 +218,12 @@ impl Sessions {
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_owned(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
-        Ok(self.mongo.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::delete(&self.collection), async { self.collection.delete_one(filter).await })
+            .await?
+            .deleted_count
+            == 1)
     }
 
     /// Deletes all sessions of a user and returns how many there were.
@@ -235,7 +253,7 @@ impl Sessions {
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_unused_beyond(&self, user: UserId, most: u32) -> Result<u64, StoreError> {
         let filter = doc! { "user": user.to_string() };
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let uses = self.collection.clone_with_type::<Document>();
             let find = uses.find_one(filter.clone()).sort(doc! { "lastUsedAt": -1, "_id": -1 }).skip(u64::from(most));
             find.projection(doc! { "lastUsedAt": 1 }).await
@@ -248,6 +266,10 @@ impl Sessions {
     }
 
     async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
-        Ok(self.mongo.run(async { self.collection.delete_many(filter).await }).await?.deleted_count)
+        Ok(self
+            .mongo
+            .run(Operation::delete(&self.collection), async { self.collection.delete_many(filter).await })
+            .await?
+            .deleted_count)
     }
 }

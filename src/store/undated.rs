@@ -7,6 +7,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, datetime, images::Undated};
+use crate::store::driver_events::Operation;
 
 /// Every BSON type but `date`, as `$type` names them. MongoDB turns them into ranges of the index on `due`: the look reads none
 /// of the records with a date.
@@ -61,6 +62,6 @@ impl Store {
             Some(name) => update.hint(Hint::Name(name.to_owned())),
             None => update,
         };
-        Ok(self.mongo.run(async { update.await }).await?.modified_count)
+        Ok(self.mongo.run(Operation::update(&records), async { update.await }).await?.modified_count)
     }
 }

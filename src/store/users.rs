@@ -37,6 +37,7 @@ pub use self::{
 };
 use super::{MongoClient, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
+use crate::store::driver_events::Operation;
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
@@ -132,7 +133,7 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn estimated_count(&self) -> Result<u64, StoreError> {
-        self.mongo.read(|| async { self.collection.estimated_document_count().await }).await
+        self.mongo.read(Operation::count(&self.collection), || async { self.collection.estimated_document_count().await }).await
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -154,11 +155,20 @@ impl Users {
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        match self.mongo.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
+        match self
+            .mongo
+            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes.clone()).await })
+            .await
+        {
             // Before identity providers were supported, every user had an emailKey, and the index was not partial.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
-                self.mongo.run(async { self.collection.drop_index("emailKey").await }).await?;
-                self.mongo.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+                self.mongo
+                    .run(Operation::drop_indexes(&self.collection), async { self.collection.drop_index("emailKey").await })
+                    .await?;
+                self.mongo
+                    .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes).await })
+                    .await
+                    .map(drop)
             }
             made => made.map(drop),
         }
@@ -186,7 +196,7 @@ impl Users {
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match self.mongo.run(async { self.collection.insert_one(document).await }).await {
+        match self.mongo.run(Operation::insert(&self.collection), async { self.collection.insert_one(document).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
@@ -213,7 +223,9 @@ impl Users {
         // Excludes holds, which may be many and which no reader of an account needs.
         let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         self.mongo
-            .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
+            .read(Operation::find(&self.collection), || async {
+                self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await
+            })
             .await?
             .map(UserDoc::into_account)
             .transpose()
@@ -229,7 +241,7 @@ impl Users {
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
-            .read(|| async {
+            .read(Operation::find(&self.collection), || async {
                 use futures_util::TryStreamExt;
                 let find = ids.find(filter.clone()).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
                 find.await?.try_collect::<Vec<_>>().await
@@ -248,6 +260,8 @@ impl Users {
     /// [`StoreError`].
     pub async fn count_nameless(&self) -> Result<u64, StoreError> {
         let filter = doc! { "_id": { "$not": { "$type": "string" } } };
-        self.mongo.read(|| async { self.collection.count_documents(filter.clone()).await }).await
+        self.mongo
+            .read(Operation::aggregate(&self.collection), || async { self.collection.count_documents(filter.clone()).await })
+            .await
     }
 }

@@ -152,9 +152,9 @@ impl ClientSpan {
         Self::begin(span)
     }
 
-    /// Begins a command to MongoDB on a database and a collection of a server.
+    /// Begins a command to MongoDB on a database and a collection.
     #[must_use]
-    pub fn mongodb(command: &str, database: &str, collection: Option<&str>, host: &str, port: Option<u16>) -> Self {
+    pub fn mongodb(command: &str, database: &str, collection: Option<&str>) -> Self {
         let span = || {
             tracing::info_span!(
                 target: TARGET,
@@ -167,8 +167,8 @@ impl ClientSpan {
                 db.operation.name = command,
                 db.namespace = database,
                 db.collection.name = collection,
-                server.address = host,
-                server.port = port,
+                server.address = Empty,
+                server.port = Empty,
             )
         };
         Self::begin(span)
@@ -179,10 +179,10 @@ impl ClientSpan {
         Self { open: !span.is_disabled(), span }
     }
 
-    /// Returns whether the span is recorded.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.open
+    /// Records the server that the command was sent to.
+    pub fn record_server(&self, host: &str, port: Option<u16>) {
+        self.span.record("server.address", host);
+        self.span.record("server.port", port);
     }
 
     /// Ends the span with the status of S3's response, its request id, and the kind of failure.

@@ -116,11 +116,11 @@ export class UploadList {
 
   #line(item, line) {
     line.dataset.state = item.state;
-    const part = item.sent && item.size ? `${Math.floor((100 * item.sent) / item.size)} %` : "Sending";
+    const sending = item.sent && item.size ? `${Math.floor((100 * item.sent) / item.size)} % of ${bytes(item.size)}` : `Sending ${bytes(item.size)}`;
     const paused = this.#uploader.paused && item.state === "waiting" ? "Paused" : null;
     const lost = "Unfinished. Choose the file again to continue, or discard it.";
     const text = item.problem ? explain(item.problem) : item.state === "lost" ? lost
-      : item.state === "done" && item.duplicate ? DUPLICATE : HOLDS[item.hold] ?? paused ?? STATES[item.state] ?? `${part} of ${bytes(item.size)}`;
+      : item.state === "done" && item.duplicate ? DUPLICATE : HOLDS[item.hold] ?? paused ?? STATES[item.state] ?? sending;
     if (line.state.textContent !== text) line.state.textContent = text;
     line.bar.value = item.sent;
     line.bar.hidden = !item.active || item.state === "preparing";

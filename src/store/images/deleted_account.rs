@@ -5,6 +5,7 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, count_transitions, transitions::tombstone_update};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ImageState, UserId},
     store::{StoreError, datetime, instant, whole_number},
@@ -68,7 +69,7 @@ impl Images {
     async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<RemainingImage>, StoreError> {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "state": 1, "due": 1, "size": 1, "sweepFailures": 1 };
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = records.find(filter.clone()).projection(projection.clone()).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
         });
@@ -91,7 +92,10 @@ impl Images {
         let mut filter = owned_by(user, records);
         filter.insert("state", doc! { "$nin": tombstone_or_purged_states() });
         let update = tombstone_update(ImageState::Deleting, now);
-        let done = self.mongo.run(async { self.collection.update_many(filter, update).await }).await?;
+        let done = self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
+            .await?;
         count_transitions(ImageState::Deleting, done.modified_count);
         Ok(done.modified_count)
     }
@@ -113,7 +117,10 @@ impl Images {
         let mut filter = owned_by(user, &unscheduled);
         filter.insert("due", doc! { "$not": { "$type": "date" } });
         let update = doc! { "$set": { "due": datetime(now) } };
-        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Ends tombstones whose ids cannot be read, because no sweep can claim them.
@@ -134,7 +141,12 @@ impl Images {
             "$set": { "state": ImageState::Purged.as_str(), "goneAt": datetime(now) },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
-        let done = self.mongo.run(async { self.collection.update_many(owned_by(user, &unreadable), update).await }).await?;
+        let done = self
+            .mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_many(owned_by(user, &unreadable), update).await
+            })
+            .await?;
         count_transitions(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }

@@ -13,6 +13,7 @@ use mongodb::{
 
 use super::{Images, StoreError};
 use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
+use crate::store::driver_events::Operation;
 
 /// Deadline of a sort by the database, on disk if its memory does not suffice.
 const SORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -127,9 +128,9 @@ impl Images {
         let documents = self.collection.clone_with_type::<Document>();
         let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": ids.iter().map(ToString::to_string).collect::<Vec<_>>() });
-        let found = self
-            .mongo
-            .read(|| async { documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await });
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await
+        });
         let found = found.await?;
         let id_of = |record: &Document| record.get_str("_id").ok().and_then(ImageId::parse);
         Ok(found.iter().filter_map(|record| Some((id_of(record)?, entry(record).ok()))).collect())

@@ -36,6 +36,7 @@ pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};
 use super::{MongoClient, StoreError, count_transitions, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
+use crate::store::driver_events::Operation;
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
@@ -68,7 +69,10 @@ impl Images {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        self.mongo.run(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
+        self.mongo
+            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes::models()).await })
+            .await
+            .map(drop)
     }
 
     /// Inserts pending images in one round trip, each with the time at which the sweeper processes it.
@@ -78,7 +82,11 @@ impl Images {
     pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<InsertOutcome>, StoreError> {
         let documents: Vec<_> = images.iter().map(|(image, due)| ImageDoc::pending(image, datetime(*due))).collect();
         let mut inserted = vec![InsertOutcome::Inserted; images.len()];
-        match self.mongo.run(async { self.collection.insert_many(&documents).ordered(false).await }).await {
+        match self
+            .mongo
+            .run(Operation::insert(&self.collection), async { self.collection.insert_many(&documents).ordered(false).await })
+            .await
+        {
             Ok(_) => {}
             Err(StoreError::Database(error)) => {
                 for at in duplicates(&error).ok_or(StoreError::Database(error))? {
@@ -101,7 +109,8 @@ impl Images {
     pub async fn find_owned(&self, user: UserId, id: ImageId) -> Result<Option<Image>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
-        let found = self.mongo.read(|| async { records.find_one(filter.clone()).await }).await?;
+        let found =
+            self.mongo.read(Operation::find(&self.collection), || async { records.find_one(filter.clone()).await }).await?;
         found.map(|record| decode(&record)).transpose()
     }
 
@@ -134,7 +143,10 @@ impl Images {
 
     async fn find_all(&self, filter: Document) -> Result<LookupResult, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
-        let found: Vec<_> = self.mongo.read(|| async { records.find(filter.clone()).await?.try_collect().await }).await?;
+        let found: Vec<_> = self
+            .mongo
+            .read(Operation::find(&self.collection), || async { records.find(filter.clone()).await?.try_collect().await })
+            .await?;
         Ok(LookupResult::read(found.iter().map(|record| &**record)))
     }
 
@@ -162,7 +174,11 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        Ok(self.mongo.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
+            .await?
+            .matched_count)
     }
 
     /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
@@ -224,7 +240,12 @@ impl Images {
     }
 
     async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
-        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await?
+            .matched_count
+            == 1)
     }
 
     async fn update_owned(
@@ -234,7 +255,7 @@ impl Images {
     ) -> Result<Option<Image>, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let update = async { records.find_one_and_update(filter, update).return_document(ReturnDocument::After).await };
-        self.mongo.run(update).await?.map(|record| decode(&record)).transpose()
+        self.mongo.run(Operation::find_and_modify(&self.collection), update).await?.map(|record| decode(&record)).transpose()
     }
 }
 

@@ -9,6 +9,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Images, document::readable};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{ContentType, Image, ImageId, ImageState, Position, UserId},
     store::{StoreError, datetime, instant},
@@ -197,7 +198,7 @@ impl Images {
         let projection: Document = PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
         let answer = self
             .mongo
-            .read(|| async {
+            .read(Operation::find(&self.collection), || async {
                 let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
                 let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
@@ -228,7 +229,10 @@ impl Images {
                     .sort(newest_first())
                     .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             };
-            let found = self.mongo.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
+            let found = self
+                .mongo
+                .read(Operation::find(&self.collection), || async { find().await?.try_collect::<Vec<_>>().await })
+                .await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
             let last = found.iter().rev().find_map(|record| ImageId::parse(record.get_str("_id").ok()?));
             after = last.map(|id| Position { uploaded_at: None, id });

@@ -8,6 +8,7 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageId, ImageState, OPENING_GRACE, QuotaCounter, StepId, UserId},
     store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
@@ -76,7 +77,7 @@ impl Images {
         let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
         let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
         // A missing image was purged and removed, which only a step to no reservation permits.
-        let image = self.mongo.read(ask).await?;
+        let image = self.mongo.read(Operation::find(&self.collection), ask).await?;
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
     }
 
@@ -87,7 +88,10 @@ impl Images {
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
         let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
         let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
-        self.mongo.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, vec![set]).await })
+            .await
+            .map(drop)
     }
 
     /// Runs many conditional updates, each independently, and returns how many images changed.
@@ -115,7 +119,7 @@ impl Images {
         let due = doc! { "$lte": datetime(now) };
         let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": places }, "reservation.due": due };
         let documents = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = documents.find(filter.clone()).sort(doc! { "reservation.due": 1 }).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
         });
@@ -136,7 +140,10 @@ impl Images {
         }
         let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
         let update = doc! { "$set": { "reservation.due": datetime(later) } };
-        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Returns the status of those of these images that exist, even if the rest of a document is unreadable.
@@ -150,7 +157,7 @@ impl Images {
     ) -> Result<HashMap<ImageId, ReservationStatus>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "state": 1, "size": 1, "reserved": 1, "preview.size": 1, "reservation": 1, "neverIssued": 1 };
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = documents.find(owned_by_ids(user, ids)).projection(projection.clone());
             find.await?.try_collect::<Vec<_>>().await
         });

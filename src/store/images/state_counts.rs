@@ -8,6 +8,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::Images;
+use crate::store::driver_events::Operation;
 use crate::{model::ImageState, store::StoreError};
 
 /// Documents in the sample. Of fewer than twenty times as many, the database reads all of them to choose.
@@ -30,7 +31,9 @@ impl Images {
     /// [`StoreError`].
     pub async fn count_by_state(&self) -> Result<[(ImageState, StateCount); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
-        let all = self.mongo.read(|| async { images.estimated_document_count().await }).await? as f64;
+        let all =
+            self.mongo.read(Operation::count(&self.collection), || async { images.estimated_document_count().await }).await?
+                as f64;
         // A damaged record counts as an image of no bytes: a single non-numeric value would make the whole `$add` fail.
         let numeric = |field: &str| doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] };
         let declared = doc! { "$add": [numeric("$size"), numeric("$preview.size")] };
@@ -39,8 +42,12 @@ impl Images {
         let bytes = doc! { "$cond": [pending, reserved, declared] };
         let sums = doc! { "_id": "$state", "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
         let pipeline = [doc! { "$sample": { "size": i64::from(SAMPLE_DOCUMENTS) } }, doc! { "$group": sums }];
-        let found: Vec<Document> =
-            self.mongo.read(|| async { images.aggregate(pipeline.clone()).await?.try_collect().await }).await?;
+        let found: Vec<Document> = self
+            .mongo
+            .read(Operation::aggregate(&self.collection), || async {
+                images.aggregate(pipeline.clone()).await?.try_collect().await
+            })
+            .await?;
         let sampled: f64 = found.iter().map(|state| number(state, "images")).sum();
         let scale = if sampled > 0.0 { all.max(sampled) / sampled } else { 0.0 };
         Ok(ImageState::ALL.map(|state| {

@@ -14,6 +14,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Images, damaged_tombstone, document::ImageDoc, owned};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageState, QuotaCounter},
     store::{StoreError, datetime, instant, whole_number},
@@ -123,7 +124,7 @@ impl Images {
         let projection = doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let records = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 });
             find.limit(limit).await?.try_collect::<Vec<_>>().await
         });
@@ -152,7 +153,9 @@ impl Images {
             let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": set }]);
             update.return_document(ReturnDocument::After).await
         };
-        let Some(record) = self.mongo.run(claim).await? else { return Ok(ClaimOutcome::Lost) };
+        let Some(record) = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await? else {
+            return Ok(ClaimOutcome::Lost);
+        };
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
         let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
         let lease = Lease { now: ends - lease, ends };
@@ -202,7 +205,10 @@ impl Images {
         let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
         let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
         let update = doc! { "$set": { "due": datetime(until) } };
-        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to
@@ -212,7 +218,9 @@ impl Images {
     /// [`StoreError`].
     pub async fn count_stuck(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
         let filter = doc! { "sweepFailures": { "$gte": i64::from(failures) }, "due": { "$exists": true } };
-        let count = self.mongo.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        let count = self.mongo.read(Operation::aggregate(&self.collection), || async {
+            self.collection.count_documents(filter.clone()).limit(most.into()).await
+        });
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
@@ -287,7 +295,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn backlog(&self, now: OffsetDateTime, most: u32) -> Result<(u32, Option<OffsetDateTime>), StoreError> {
         let due = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let found = due.find(doc! { "due": { "$lte": datetime(now) } }).sort(doc! { "due": 1 }).limit(i64::from(most));
             found.projection(doc! { "due": 1, "_id": 0 }).await?.try_collect::<Vec<_>>().await
         });

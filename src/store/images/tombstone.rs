@@ -4,6 +4,7 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, StoreError, datetime};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ImageState, ObjectKey, UserId},
     store::{integer, is_duplicate},
@@ -34,7 +35,7 @@ impl Images {
             "neverIssued": true,
         };
         let records = self.collection.clone_with_type::<Document>();
-        match self.mongo.run(async { records.insert_one(record).await }).await {
+        match self.mongo.run(Operation::insert(&self.collection), async { records.insert_one(record).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),

@@ -6,6 +6,7 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Account, ProviderIdentity, Users, passwords::version_filter};
+use crate::store::driver_events::Operation;
 use crate::{
     model::UserId,
     store::{Postponement, StoreError, datetime, instant, whole_number},
@@ -63,7 +64,12 @@ impl Users {
         }
         let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
-        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await?
+            .matched_count
+            == 1)
     }
 
     /// Returns whether a user of this identity was deleted at `issued_at` or later.
@@ -73,7 +79,13 @@ impl Users {
     pub async fn was_deleted(&self, identity: &ProviderIdentity, issued_at: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "formerIdentity": identity_digest(identity), "deletedAt": { "$gte": datetime(issued_at) } };
         let ids = self.collection.clone_with_type::<Document>();
-        Ok(self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
+        Ok(self
+            .mongo
+            .read(Operation::find(&self.collection), || async {
+                ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await
+            })
+            .await?
+            .is_some())
     }
 
     /// Returns due deletions, the longest due first, including those whose records cannot be read.
@@ -86,7 +98,7 @@ impl Users {
         let users = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
-            .read(|| async {
+            .read(Operation::find(&self.collection), || async {
                 use futures_util::TryStreamExt;
                 let find = users.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 }).limit(limit);
                 find.await?.try_collect::<Vec<_>>().await
@@ -116,7 +128,10 @@ impl Users {
     pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.clone(), "due": datetime(due) };
         let update = doc! { "$set": postponement_fields(to) };
-        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Claims a deletion by moving its `due` to the end of a lease. Returns `false` if another server claimed it.
@@ -129,7 +144,12 @@ impl Users {
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
-        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await?
+            .matched_count
+            == 1)
     }
 
     /// Ends the lease of a deletion, and reschedules it.
@@ -139,7 +159,10 @@ impl Users {
     pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(lease), "deletedAt": { "$exists": true } };
         let update = doc! { "$set": postponement_fields(to) };
-        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Returns the number of deletions that failed at least `failures` times in a row, counted up to `most`.
@@ -149,7 +172,9 @@ impl Users {
     pub async fn count_stuck_deletions(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
         // `due` is indexed, and only deleted accounts have it.
         let filter = doc! { "due": { "$exists": true }, "deletionFailures": { "$gte": i64::from(failures) } };
-        let count = self.mongo.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        let count = self.mongo.read(Operation::aggregate(&self.collection), || async {
+            self.collection.count_documents(filter.clone()).limit(most.into()).await
+        });
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
@@ -162,7 +187,7 @@ impl Users {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening": 1, "settling": 1, "holds": 1 };
         let ask = || async { records.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.mongo.read(ask).await?.unwrap_or_default();
+        let found = self.mongo.read(Operation::find(&self.collection), ask).await?.unwrap_or_default();
         let is_young = |entry: &Bson| {
             let at = entry.as_document().and_then(|entry| entry.get_datetime("at").ok());
             at.is_some_and(|at| *at >= datetime(before))
@@ -183,7 +208,10 @@ impl Users {
         let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
         // The former version cannot read a record without `holds`.
         let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
-        self.mongo.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await
+            .map(drop)
     }
 
     /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
@@ -200,7 +228,12 @@ impl Users {
             "settling.image": { "$exists": false },
             "holds.image": { "$exists": false },
         };
-        Ok(self.mongo.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::delete(&self.collection), async { self.collection.delete_one(filter).await })
+            .await?
+            .deleted_count
+            == 1)
     }
 }
 

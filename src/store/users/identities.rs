@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{UserDoc, Users};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{Email, UserId},
     store::StoreError,
@@ -58,7 +59,12 @@ impl Users {
     pub async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         let ids = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?;
+        let found = self
+            .mongo
+            .read(Operation::find(&self.collection), || async {
+                ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await
+            })
+            .await?;
         Ok(found.and_then(|user| UserId::parse(user.get_str("_id").ok()?)))
     }
 }

@@ -22,6 +22,7 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::Users;
+use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, UserId},
     store::{StoreError, instant, integer, whole_number},
@@ -62,7 +63,7 @@ impl Users {
         }
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find =
                 documents.find(filter.clone()).projection(projection.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
@@ -77,9 +78,9 @@ impl Users {
     pub async fn legacy_holds_of(&self, user: UserId, each: i32) -> Result<Option<LegacyHolds>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
-        let found = self
-            .mongo
-            .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await
+        });
         Ok(found.await?.as_ref().and_then(holds_of))
     }
 
@@ -107,7 +108,12 @@ impl Users {
             "holds": without(&all),
         };
         let filter = doc! { "_id": user.to_string(), "holds.image": { "$in": all } };
-        self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
+            })
+            .await
+            .map(drop)
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Account, Users, deletion::not_deleted};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{SessionId, UserId},
     store::{StoreError, datetime, instant},
@@ -70,7 +71,12 @@ impl Users {
         let states = self.collection.clone_with_type::<PasswordStateDoc>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
         let projection = doc! { "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1 };
-        let found = self.mongo.read(|| async { states.find_one(filter.clone()).projection(projection.clone()).await }).await?;
+        let found = self
+            .mongo
+            .read(Operation::find(&self.collection), || async {
+                states.find_one(filter.clone()).projection(projection.clone()).await
+            })
+            .await?;
         Ok(found.map(|state| PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref())))
     }
 
@@ -101,7 +107,12 @@ impl Users {
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
-        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self
+            .mongo
+            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
+            .await?
+            .matched_count
+            == 1)
     }
 }
 

@@ -20,6 +20,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Users, deletion::not_deleted};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageId, Usage, UserId},
     store::{StoreError, count, datetime, entries, integer, whole_number},
@@ -87,7 +88,7 @@ impl Users {
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
-            .read(|| async {
+            .read(Operation::find(&self.collection), || async {
                 counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection.clone()).await
             })
             .await?;
@@ -131,7 +132,12 @@ impl Users {
             "pending": { "$add": [pending(), count(uploads.len())] },
             "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
-        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
+        let done = self
+            .mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
+            })
+            .await;
         if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
             self.inserted.add(user, inserted.into_iter());
         }
@@ -164,7 +170,8 @@ impl Users {
         let users = self.collection.clone_with_type::<Document>();
         let update = users.find_one_and_update(filter, vec![doc! { "$set": set }]);
         let update = update.projection(doc! { "opening.image": 1 }).return_document(ReturnDocument::Before);
-        let before = self.mongo.run(async { update.await }).await?.unwrap_or_default();
+        let before =
+            self.mongo.run(Operation::find_and_modify(&self.collection), async { update.await }).await?.unwrap_or_default();
         let is_cancelled = |entry: &&Document| entry.get_str("image").is_ok_and(|image| cancelled.iter().any(|id| id == image));
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
@@ -208,7 +215,7 @@ impl Users {
         let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": USER_ID_PATTERN } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
-        let found = self.mongo.read(|| async {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());
             find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
         });
@@ -232,7 +239,7 @@ impl Users {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
         let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
         let update = self.collection.update_one(doc! { "_id": user.to_string() }, update).array_filters([stale]);
-        self.mongo.run(async { update.await }).await.map(drop)
+        self.mongo.run(Operation::update(&self.collection), async { update.await }).await.map(drop)
     }
 
     /// Returns the uploads that are being opened for a user.
@@ -242,9 +249,9 @@ impl Users {
     pub async fn find_openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening.image": 1 };
-        let found = self
-            .mongo
-            .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await
+        });
         let found = found.await?.unwrap_or_default();
         Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
     }

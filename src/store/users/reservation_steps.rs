@@ -9,6 +9,7 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Users, legacy_holds, quota::StaleEntries, quota::pending};
+use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ReservationStep, StepId, UserId},
     store::{StoreError, count, entries, integer, last_step, whole_number},
@@ -55,13 +56,22 @@ impl Users {
         }
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
         let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
-        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        let done = self
+            .mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
+            })
+            .await?;
         if done.matched_count == 1 {
             return Ok(AnnounceOutcome::Announced);
         }
         let users = self.collection.clone_with_type::<Document>();
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
-        Ok(if self.mongo.read(ask).await?.is_some() { AnnounceOutcome::Conflict } else { AnnounceOutcome::NoUser })
+        Ok(if self.mongo.read(Operation::find(&self.collection), ask).await?.is_some() {
+            AnnounceOutcome::Conflict
+        } else {
+            AnnounceOutcome::NoUser
+        })
     }
 
     /// Turns holds of the former version into announced steps, which count the same amounts: all of them, or none if one of the
@@ -77,7 +87,12 @@ impl Users {
             "holds": legacy_holds::without(&ids),
             "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
         };
-        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        let done = self
+            .mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
+            })
+            .await?;
         Ok(done.matched_count == 1)
     }
 
@@ -103,7 +118,12 @@ impl Users {
             "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
         };
         let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };
-        self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+        self.mongo
+            .run(Operation::update(&self.collection), async {
+                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
+            })
+            .await
+            .map(drop)
     }
 
     /// Returns the steps of a user's images that were announced `age` ago or earlier, by the database's clock.
@@ -116,7 +136,7 @@ impl Users {
         let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
         let projection = doc! { "settling": old };
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.mongo.read(ask).await?.unwrap_or_default();
+        let found = self.mongo.read(Operation::find(&self.collection), ask).await?.unwrap_or_default();
         Ok(entries(&found, "settling").filter_map(parse_step).collect())
     }
 
