@@ -2,14 +2,18 @@
 //! load`.
 //!
 //! Everything runs on this machine and shares its processors, so only ratios of one run are meaningful: each is the median of
-//! five alternating runs. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
+//! five alternating runs. The run ends with a table of the ratios beside their bars and the baseline in `benches/baseline.json`,
+//! and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes the run the baseline. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
 //! server (`server.mjs`, its packages installed) to compare with, if node is installed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
 mod client;
 mod data;
+mod open_uploads;
+mod report;
 mod servers;
+mod slow_store;
 
 use std::{
     sync::Arc,
@@ -22,6 +26,7 @@ use valet::{domain::credentials::Tokens, state::AppState};
 use self::{
     client::{Connection, Load, Requests, each, load, repeat},
     data::{Find, User, Write, declared},
+    report::{Bar, Report},
     servers::{Below, DATABASE, Server},
 };
 
@@ -39,6 +44,7 @@ async fn main() {
     let below = Below::start().await;
     let driver = data::driver(&below.mongod.uri()).await;
 
+    let mut report = Report::default();
     // The first start creates the indexes.
     drop(Server::valet(&below).await);
     let mut starts = Vec::new();
@@ -50,6 +56,7 @@ async fn main() {
         idle.push(server.memory().unwrap_or(f64::NAN));
     }
     println!("start to /readyz: {:.0} ms (bar 300), idle {:.1} MiB (bar 40)", median(starts), median(idle));
+    let report = &mut report;
 
     let valet = Server::valet(&below).await;
     let ada = User::of_valet(valet.address).await;
@@ -64,16 +71,19 @@ async fn main() {
     }
     let peer = express.as_ref().zip(eve.as_ref());
 
-    galleries(time, &valet, &ada, &driver, peer).await;
-    issues(time, &valet, &driver, peer).await;
+    galleries(report, time, &valet, &ada, &driver, peer).await;
+    issues(report, time, &valet, &driver, peer).await;
     confirms(&valet, below.s3).await;
     logins(time, &valet, &ada).await;
     batch::ratios(&valet, below.s3).await;
+    open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
+    slow_store::measure(report, &below, &valet).await;
     session_check(&below, &valet, &ada).await;
     println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));
     crowd(time, &Server::valet(&below).await, &ada).await;
     below.stop().await;
+    std::mem::take(report).end();
 }
 
 type Peer<'a> = Option<(&'a Server, &'a User)>;
@@ -82,7 +92,7 @@ fn gallery(user: &User, limit: u32) -> Vec<u8> {
     user.request("GET", &format!("/api/images/gallery?limit={limit}"), None)
 }
 
-async fn galleries(time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
+async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
     let (mut ceiling, mut ours, mut theirs, mut tails) = (vec![], vec![], vec![], vec![]);
     for _ in 0..RUNS {
         ceiling.push(load(CONNECTIONS, time, |_| Find::new(driver, &ada.id)).await);
@@ -95,14 +105,11 @@ async fn galleries(time: Duration, valet: &Server, ada: &User, driver: &mongodb:
     }
     show("driver only: find(50)", &ceiling, None);
     show("gallery(50)", &ours, None);
-    println!(
-        "  {:.2} of the driver-only rate (bar 0.40); p99 is {:.1} times p50 (bar 15)",
-        ratio(&ours, &ceiling),
-        median(tails)
-    );
+    report.ratio("gallery(50), to the driver alone", ratio(&ours, &ceiling), Bar::AtLeast(0.6));
+    report.ratio("gallery(50): p99, to p50", median(tails), Bar::AtMost(15.0));
     if peer.is_some() {
         show("Express: gallery(50)", &theirs, None);
-        println!("  gallery(50) is {:.0} times the peer's rate (bar 50)", ratio(&ours, &theirs));
+        report.ratio("gallery(50), to Express", ratio(&ours, &theirs), Bar::AtLeast(55.0));
     }
     let asked = gallery(ada, 50);
     let end = asked.len() - 2;
@@ -114,15 +121,30 @@ async fn galleries(time: Duration, valet: &Server, ada: &User, driver: &mongodb:
     let mut api = Connection::open(valet.address).await;
     let (plain, packed) = (api.send(&asked).await.1.len(), api.send(&gzip).await.1.len());
     println!("  {plain} bytes, {packed} compressed");
-    for limit in [1, 50, 100] {
-        let before = valet.cpu();
-        let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, limit)).await;
-        let cpu = valet.cpu().zip(before).map(|(after, before)| after - before);
-        show(&format!("gallery({limit})"), &[page], cpu.map(|cpu| cpu / (page.rate * time.as_secs_f64())));
-    }
+    processor_time(report, time, valet, ada).await;
 }
 
-async fn issues(time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
+/// Measures the server's processor time of gallery requests, in requests of `/livez`.
+async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
+    let livez = cost(time, valet, "livez", client::request("GET", "/livez", None, None)).await;
+    let mut costs = Vec::new();
+    for limit in [1, 50, 100] {
+        costs.push(cost(time, valet, &format!("gallery({limit})"), gallery(ada, limit)).await / livez);
+    }
+    report.ratio("processor time of gallery(1), to /livez", costs[0], Bar::AtMost(4.0));
+    report.ratio("processor time of gallery(50), to /livez", costs[1], Bar::AtMost(7.0));
+}
+
+/// Returns the server's processor time of one request, in seconds.
+async fn cost(time: Duration, valet: &Server, what: &str, request: Vec<u8>) -> f64 {
+    let before = valet.cpu().unwrap_or(f64::NAN);
+    let page = repeat(valet.address, CONNECTIONS, time, request).await;
+    let cost = (valet.cpu().unwrap_or(f64::NAN) - before) / (page.rate * time.as_secs_f64());
+    show(what, &[page], Some(cost));
+    cost
+}
+
+async fn issues(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
     let mut users = Vec::new();
     for _ in 0..ISSUERS {
         users.push(User::of_valet(valet.address).await);
@@ -162,10 +184,12 @@ async fn issues(time: Duration, valet: &Server, driver: &mongodb::Client, peer: 
     }
     show("driver only: the writes of issue", &ceiling, None);
     show("issue", &ours, cpu);
-    println!("  {:.2} of the driver-only rate (bar 0.6)", ratio(&ours, &ceiling));
+    report.ratio("issue, to the driver's same writes", ratio(&ours, &ceiling), Bar::AtLeast(0.9));
+    let of_first = ours.last().zip(ours.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
+    report.ratio("issue: the last round, to the first", of_first, Bar::AtLeast(0.9));
     if peer.is_some() {
         show("Express: presign", &theirs, None);
-        println!("  issue is {:.1} times the peer's rate (bar 2.5)", ratio(&ours, &theirs));
+        report.ratio("issue, to Express", ratio(&ours, &theirs), Bar::AtLeast(3.0));
     }
 }
 
@@ -210,17 +234,9 @@ async fn session_check(below: &Below, valet: &Server, ada: &User) {
         added.push((both.as_secs_f64() - token.as_secs_f64()) * 1e9 / f64::from(CALLS));
     }
     let added = median(added);
-    let request = valet_time(valet, ada).await;
+    let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
     println!("session check: {added:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)", added / request / 1e7);
     drop(app);
-}
-
-/// Returns the server's processor time for one gallery of 50, in seconds.
-async fn valet_time(valet: &Server, ada: &User) -> f64 {
-    let time = Duration::from_secs(1);
-    let before = valet.cpu().unwrap_or(f64::NAN);
-    let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
-    (valet.cpu().unwrap_or(f64::NAN) - before) / (page.rate * time.as_secs_f64())
 }
 
 /// Measures memory during many concurrent reads.

@@ -69,6 +69,7 @@ impl Below {
             ("AWS_SECRET_ACCESS_KEY", KEYS.1.to_owned()),
             ("JWT_SECRET", "bench-secret-0123456789-abcdefghij".to_owned()),
             ("RATE_LIMIT", "off".to_owned()),
+            ("UPLOAD_MAX_PENDING", "10000".to_owned()),
             // The sweeper's work is not measured here.
             ("SWEEP_INTERVAL", "1h".to_owned()),
         ]
@@ -107,9 +108,14 @@ impl Drop for Server {
 impl Server {
     /// Starts `valet serve` and waits until `/readyz` answers 200.
     pub async fn valet(below: &Below) -> Self {
+        Self::valet_with(below, []).await
+    }
+
+    /// Starts `valet serve` with more settings, and waits until `/readyz` answers 200.
+    pub async fn valet_with(below: &Below, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
-        command.arg("serve").envs(below.settings(port));
+        command.arg("serve").envs(below.settings(port)).envs(more);
         Self::start(command, port, "/readyz").await
     }
 

@@ -177,6 +177,8 @@ impl<'a> ProbeContext<'a> {
 
     /// Removes the objects of this check, and those of interrupted earlier ones.
     pub async fn clean(&self) -> Result<Answer, StoreError> {
+        // A request of an interrupted check may write its object after the object was removed.
+        self.wire.wait_for_responses().await;
         let mut next = None;
         // Objects carry the store's time.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;

@@ -19,6 +19,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tokio::sync::{Barrier, Notify};
+use tokio_util::task::TaskTracker;
 
 use super::{StoreError, transport::Transport};
 
@@ -39,6 +40,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Debug, Clone)]
 pub struct ProbeClient {
     client: Client<HttpsConnector<HttpConnector>, Body>,
+    /// Requests without a response yet.
+    sent: TaskTracker,
 }
 
 /// A response.
@@ -94,7 +97,15 @@ impl ProbeClient {
     /// Creates a client that keeps no connection and repeats nothing.
     pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
-        Self { client: builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector) }
+        let client = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
+        Self { client, sent: TaskTracker::new() }
+    }
+
+    /// Waits for the responses to all requests, at most for their deadlines. A caller that stops waiting for a response does not
+    /// stop its request, so an object may appear until this returns.
+    pub async fn wait_for_responses(&self) {
+        self.sent.close();
+        self.sent.wait().await;
     }
 
     /// Sends a request.
@@ -146,7 +157,7 @@ impl ProbeClient {
             }
         });
         tokio::select! {
-            answer = self.deliver(request, DEADLINE) => answer.map(Some),
+            answer = exchange(&self.client, request, DEADLINE) => answer.map(Some),
             () = continued.notified() => Ok(None),
             () = tokio::time::sleep(REJECTION_TIMEOUT) => Ok(None),
         }
@@ -177,19 +188,30 @@ impl ProbeClient {
 
     async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
         let operation = operation(request.method());
-        let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
-        let address = origin(request.uri());
-        let exchange = async {
-            let response =
-                self.client.request(request).await.map_err(|error| {
-                    failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error)))
-                })?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|_| failed("the response was cut off"))?;
-            Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
-        };
-        tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
+        let client = self.client.clone();
+        let sent = self.sent.spawn(async move { exchange(&client, request, deadline).await });
+        sent.await.unwrap_or_else(|failure| Err(StoreError::Objects { operation, reason: failure.to_string() }))
     }
+}
+
+async fn exchange(
+    client: &Client<HttpsConnector<HttpConnector>, Body>,
+    request: Request<Body>,
+    deadline: Duration,
+) -> Result<ProbeResponse, StoreError> {
+    let operation = operation(request.method());
+    let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
+    let address = origin(request.uri());
+    let exchange = async {
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error))))?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|_| failed("the response was cut off"))?;
+        Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
+    };
+    tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
 }
 
 fn request(method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Request<Body>, StoreError> {

@@ -1,11 +1,16 @@
 //! Covers what `valet check` leaves in the bucket, however it ends: nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use hyper::Method;
+use tokio::sync::Notify;
 use valet::domain::doctor::{self, Answer, Options};
 
 use super::store_defects::{Defect, Proxy};
-use crate::app::{TestApp, skip_unless_local_s3};
+use crate::{
+    app::{TestApp, skip_unless_local_s3},
+    relay::relay_s3,
+};
 
 const CLEAN: &str = "check: nothing left behind";
 
@@ -24,6 +29,34 @@ async fn interrupted_check_removes_its_objects() {
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))));
     let Some(Answer::Skipped(why)) = report.answer("object: delete") else { panic!("it was not stopped") };
     assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
+}
+
+/// Stopped while a store has a PUT that it processes after its sender is gone, it waits for the response before it removes objects.
+#[tokio::test]
+async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
+    let mut app = TestApp::start().await;
+    let received = Arc::new(Notify::new());
+    let endpoint = relay_s3(&app, {
+        let received = Arc::clone(&received);
+        move |request| {
+            let received = Arc::clone(&received);
+            // Unlike the relay's own future, the task continues after the sender has closed its connection.
+            let stored = tokio::spawn(async move {
+                if request.parts.method == Method::PUT && request.query().contains("X-Amz-Signature") {
+                    received.notify_one();
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                request.forward().await
+            });
+            async move { stored.await.unwrap() }
+        }
+    })
+    .await;
+    app.config.s3.endpoint = Some(endpoint.parse().unwrap());
+    let report = doctor::run_until(&app.config, Options::default(), received.notified()).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(app.bucket_keys().await, Vec::<String>::new(), "{report}");
+    assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))), "{report}");
 }
 
 /// With credentials that may write and delete but not list, the check still knows which objects it wrote.

@@ -1,0 +1,59 @@
+//! Benchmark of opening an upload for a user with many open uploads.
+
+use std::time::Instant;
+
+use mongodb::{
+    Database,
+    bson::{DateTime, doc},
+};
+
+use super::{
+    RUNS,
+    client::Connection,
+    data::{User, declared, unique_png},
+    median,
+    report::{Bar, Report},
+    servers::Server,
+};
+
+/// Open uploads of the one user; the other has those of the measurement only.
+const OPEN: i64 = 9_000;
+/// Uploads opened in one run.
+const OPENED: u32 = 100;
+
+/// Measures the time of opening an upload beside many open ones, to that beside none.
+pub async fn measure(report: &mut Report, valet: &Server, database: &Database) {
+    let (none, many) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
+    fill(database, &many.id).await;
+    let mut ratios = Vec::new();
+    for _ in 0..RUNS {
+        let few = open(valet, &none).await;
+        ratios.push(open(valet, &many).await / few);
+    }
+    report.ratio("opening an upload beside 9,000 open ones, to none", median(ratios), Bar::AtMost(1.1));
+}
+
+/// Inserts pending images as opening leaves them.
+async fn fill(database: &Database, user: &str) {
+    let now = DateTime::now();
+    let later = DateTime::from_millis(now.timestamp_millis() + 86_400_000);
+    let image = |_| {
+        let id = uuid::Uuid::now_v7().to_string();
+        doc! { "_id": &id, "user": user, "key": format!("u/{user}/{id}"), "state": "pending", "live": true, "fileName": "IMG_0042.png",
+        "contentType": "image/png", "size": 100_i64, "kind": "single", "sha256": &id, "createdAt": now, "expiresAt": later,
+        "urlsDieAt": later, "reservation": { "bytes": 100_i64, "place": "pending", "due": later }, "due": later }
+    };
+    database.collection("images").insert_many((0..OPEN).map(image)).ordered(false).await.unwrap();
+    let counts = doc! { "$set": { "pending": OPEN, "usedBytes": OPEN * 100 } };
+    database.collection::<mongodb::bson::Document>("users").update_one(doc! { "_id": user }, counts).await.unwrap();
+}
+
+/// Returns the seconds of opening uploads.
+async fn open(valet: &Server, user: &User) -> f64 {
+    let mut api = Connection::open(valet.address).await;
+    let began = Instant::now();
+    for _ in 0..OPENED {
+        api.expect(&user.request("POST", "/api/images/upload", Some(&declared(&unique_png()))), 201).await;
+    }
+    began.elapsed().as_secs_f64()
+}

@@ -1,0 +1,104 @@
+//! Benchmarks with a store that answers after 30 ms: confirms, and the sweeper.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use valet::state::AppState;
+
+use super::{
+    RUNS, batch,
+    client::Connection,
+    data::User,
+    median,
+    report::{Bar, Report},
+    servers::{Below, Server},
+};
+
+const DELAY: Duration = Duration::from_millis(30);
+/// Confirms in one run.
+const CONFIRMS: usize = 20;
+/// Images that the sweeper confirms.
+const SWEPT: usize = 400;
+
+/// Starts a proxy that passes each part of a response on after [`DELAY`].
+pub async fn delayed(s3: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(relay(client, s3));
+        }
+    });
+    address
+}
+
+async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
+    let server = TcpStream::connect(s3).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
+    let requests = async {
+        tokio::io::copy(&mut from_client, &mut to_server).await?;
+        to_server.shutdown().await
+    };
+    let responses = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from_server.read(&mut buffer).await?;
+            if read == 0 {
+                return to_client.shutdown().await;
+            }
+            tokio::time::sleep(DELAY).await;
+            to_client.write_all(&buffer[..read]).await?;
+        }
+    };
+    tokio::try_join!(requests, responses).map(drop)
+}
+
+/// Measures a confirm's time beyond that with a fast store, in delays of the store, and the images that a sweep confirms a second.
+pub async fn measure(report: &mut Report, below: &Below, fast: &Server) {
+    let proxy = delayed(below.s3).await;
+    // Clients reach the store directly.
+    let store = [("S3_ENDPOINT", format!("http://{proxy}")), ("S3_PUBLIC_ENDPOINT", format!("http://{}", below.s3))];
+    let slow = Server::valet_with(below, store).await;
+    let (mut at_once, mut delayed) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        at_once.push(confirm(fast, below.s3).await);
+        delayed.push(confirm(&slow, below.s3).await);
+    }
+    let beyond = median(at_once.iter().zip(&delayed).map(|(fast, slow)| slow - fast).collect());
+    println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(at_once) * 1e3, beyond * 1e3);
+    report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bar::AtMost(1.17));
+
+    let user = User::of_valet(slow.address).await;
+    batch::uploaded(&slow, below.s3, &user, SWEPT).await;
+    let mut config = below.config();
+    config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
+    let app = AppState::connect(&config).await.unwrap();
+    // Every upload is due, so that the sweeper looks for its object.
+    let later = OffsetDateTime::now_utc() + Duration::from_secs(2 * 24 * 60 * 60);
+    let began = Instant::now();
+    while app.valet.sweep_once(later).await.unwrap().1 {}
+    let rate = SWEPT as f64 / began.elapsed().as_secs_f64();
+    println!("swept: {rate:.0} images a second");
+    report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bar::AtLeast(4.5));
+}
+
+/// Returns the seconds of one confirm, the mean of several.
+async fn confirm(valet: &Server, s3: SocketAddr) -> f64 {
+    let user = User::of_valet(valet.address).await;
+    let ids = batch::uploaded(valet, s3, &user, CONFIRMS).await;
+    let mut api = Connection::open(valet.address).await;
+    let began = Instant::now();
+    for id in &ids {
+        api.expect(&user.request("POST", &format!("/api/images/{id}/confirm"), None), 200).await;
+    }
+    began.elapsed().as_secs_f64() / ids.len() as f64
+}
