@@ -11,7 +11,7 @@ use super::config::Config;
 use super::folder::{Bucket as Store, Folder, blocking, internal};
 use super::object::timestamp;
 use super::put::{self, headers};
-use super::{copy, listing, multipart, read};
+use super::{copy, listing, multipart, read, unsupported};
 use crate::signer::BucketName;
 
 /// Maximum number of keys in one batch delete.
@@ -63,6 +63,7 @@ impl Api {
 #[async_trait::async_trait]
 impl S3 for Api {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        unsupported::check(&req.headers, req.uri.query())?;
         let bucket = self.bucket(&req.input.bucket)?;
         put::put(&self.folder, bucket, req).await
     }
@@ -140,6 +141,7 @@ impl S3 for Api {
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+        unsupported::check(&req.headers, req.uri.query())?;
         let mut input = req.input;
         if input.key.len() > 1024 {
             return Err(s3_error!(KeyTooLongError, "Your key is too long"));
@@ -173,12 +175,14 @@ impl S3 for Api {
         &self,
         mut req: S3Request<CreateMultipartUploadInput>,
     ) -> Answer<CreateMultipartUploadOutput> {
+        unsupported::check(&req.headers, req.uri.query())?;
         let bucket = self.bucket(&req.input.bucket)?;
         let headers = headers!(req.input);
         answer(multipart::create(Arc::clone(&self.folder), bucket, req.input, headers).await?)
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        unsupported::check(&req.headers, req.uri.query())?;
         let bucket = self.bucket(&req.input.bucket)?;
         answer(multipart::upload_part(Arc::clone(&self.folder), bucket, req).await?)
     }
@@ -213,6 +217,7 @@ impl S3 for Api {
     }
 
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
+        unsupported::check(&req.headers, req.uri.query())?;
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
         let name: BucketName = name.parse().map_err(|_| s3_error!(InvalidBucketName, "The specified bucket is not valid."))?;

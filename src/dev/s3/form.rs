@@ -33,6 +33,7 @@ use super::listing::percent_encode;
 use super::object::{Headers, Meta, millis};
 use super::policy::{Fields, Policy};
 use super::put::{self, NewObject};
+use super::unsupported;
 
 /// Longest total length of the fields before the file, in bytes (AWS: 20 KB).
 const MAX_FIELDS: usize = 20 * 1024;
@@ -80,6 +81,7 @@ pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts,
         .into());
     }
     policy.check(&form.fields, OffsetDateTime::now_utc())?;
+    form.fields.iter().try_for_each(|(name, value)| unsupported::check_field(name, value))?;
     let new = form.object()?;
     let file = form.file.map(|chunk| chunk.map_err(|e| malformed(&e)));
     let stored = put::store(folder, bucket, new, file, Length::Within(policy.length.clone()), None).await;

@@ -26,6 +26,7 @@ mod policy;
 mod put;
 mod read;
 mod server;
+mod unsupported;
 mod upload;
 
 use std::fmt;

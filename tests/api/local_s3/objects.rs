@@ -29,6 +29,45 @@ async fn headers_metadata_and_checksums_are_kept() {
     server.end().await;
 }
 
+/// A header that would change what AWS stores is never ignored.
+#[tokio::test]
+async fn headers_without_an_effect_here_are_refused() {
+    let server = Server::start().await;
+    server.s3.put_object().bucket(BUCKET).key("source").body(ByteStream::from_static(b"1")).send().await.unwrap();
+    let refused = [
+        ("x-amz-acl", "public-read"),
+        ("x-amz-grant-read", "id=\"someone\""),
+        ("x-amz-object-lock-legal-hold", "ON"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ("x-amz-storage-class", "GLACIER"),
+        ("x-amz-tagging", "a=b"),
+        ("x-amz-website-redirect-location", "/elsewhere"),
+    ];
+    let usual = [("x-amz-acl", "private"), ("x-amz-server-side-encryption", "AES256"), ("x-amz-storage-class", "STANDARD")];
+    for (is_refused, (name, value)) in refused.map(|header| (true, header)).into_iter().chain(usual.map(|header| (false, header)))
+    {
+        let add = move |request: &mut aws_sdk_s3::config::http::HttpRequest| drop(request.headers_mut().insert(name, value));
+        let put = server.s3.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(b"1"));
+        let put = put.customize().mutate_request(add).send().await;
+        let copy = server.s3.copy_object().bucket(BUCKET).key("k").copy_source(format!("{BUCKET}/source"));
+        let copy = copy.customize().mutate_request(add).send().await;
+        let create = server.s3.create_multipart_upload().bucket(BUCKET).key("k");
+        let create = create.customize().mutate_request(add).send().await;
+        let codes = [
+            put.err().map(|error| error.code().map(str::to_owned)),
+            copy.err().map(|error| error.code().map(str::to_owned)),
+            create.err().map(|error| error.code().map(str::to_owned)),
+        ];
+        let expected = is_refused.then(|| Some("NotImplemented".to_owned()));
+        assert!(codes.iter().all(|code| *code == expected), "{name}: {value}: {codes:?}");
+        let stored = server.s3.head_object().bucket(BUCKET).key("k").send().await;
+        assert_eq!(stored.is_err(), is_refused, "{name}: {value}");
+        server.s3.delete_object().bucket(BUCKET).key("k").send().await.unwrap();
+    }
+    server.end().await;
+}
+
 #[tokio::test]
 async fn each_checksum_algorithm_is_verified() {
     let server = Server::start().await;

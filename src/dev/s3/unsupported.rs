@@ -1,0 +1,60 @@
+//! Headers that change what AWS stores and that this server does not implement: refused, so that no caller finds out in production
+//! that they had no effect here.
+
+use hyper::header::HeaderMap;
+use s3s::{S3Error, s3_error};
+
+/// Headers of requests that store something, with the values that ask for what this server does anyway.
+const HEADERS: [(&str, &[&str]); 18] = [
+    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
+    ("x-amz-bucket-object-lock-enabled", &["false"]),
+    ("x-amz-grant-full-control", &[]),
+    ("x-amz-grant-read", &[]),
+    ("x-amz-grant-read-acp", &[]),
+    ("x-amz-grant-write", &[]),
+    ("x-amz-grant-write-acp", &[]),
+    ("x-amz-object-lock-legal-hold", &["OFF"]),
+    ("x-amz-object-lock-mode", &[]),
+    ("x-amz-object-lock-retain-until-date", &[]),
+    ("x-amz-server-side-encryption", &["AES256"]),
+    ("x-amz-server-side-encryption-aws-kms-key-id", &[]),
+    ("x-amz-server-side-encryption-context", &[]),
+    ("x-amz-server-side-encryption-customer-algorithm", &[]),
+    ("x-amz-storage-class", &["STANDARD"]),
+    ("x-amz-tagging", &[]),
+    ("x-amz-website-redirect-location", &[]),
+    ("x-amz-write-offset-bytes", &[]),
+];
+
+/// Checks the headers of a request, and those that a presigner moved into its query, as the JavaScript SDK does.
+///
+/// # Errors
+///
+/// `NotImplemented` (501) names the header.
+pub(super) fn check(headers: &HeaderMap, query: Option<&str>) -> Result<(), S3Error> {
+    let sent = headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()));
+    let moved = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned()));
+    sent.chain(moved).try_for_each(|(name, value)| check_one(&name, &value))
+}
+
+/// Checks a field of a form; `acl` and `tagging` have no prefix there.
+///
+/// # Errors
+///
+/// `NotImplemented` (501) names the field.
+pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
+    match name {
+        "acl" | "tagging" => check_one(&format!("x-amz-{name}"), value),
+        name => check_one(name, value),
+    }
+}
+
+fn check_one(name: &str, value: &str) -> Result<(), S3Error> {
+    match HEADERS.iter().find(|(header, _)| *header == name) {
+        Some((header, usual)) if !value.is_empty() && !usual.contains(&value) => {
+            Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented: {header}"))
+        }
+        _ => Ok(()),
+    }
+}
