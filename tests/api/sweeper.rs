@@ -209,8 +209,8 @@ async fn reservation_without_an_image(field: &str, counted: Document) {
 #[tokio::test]
 async fn server_sweeps_by_itself() {
     let app = TestApp::start_with(|config| {
-        config.uploads.url_ttl = Duration::from_secs(3);
-        config.uploads.ttl = Duration::from_secs(3);
+        config.uploads.url_ttl = Duration::from_secs(6);
+        config.uploads.ttl = Duration::from_secs(6);
         config.sweep.grace = Duration::from_secs(1);
         config.sweep.interval = Duration::from_secs(1);
     })

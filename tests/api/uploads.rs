@@ -177,11 +177,11 @@ async fn u9_u10_u12_u13_invalid_uploads_are_refused_with_the_member() {
 
 #[tokio::test]
 async fn u7_expired_url_is_refused_and_can_be_renewed() {
-    let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
+    let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_millis(5100)).await;
     assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
     let renewed = ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;

@@ -78,12 +78,12 @@ async fn incomplete_upload_expires_and_is_aborted() {
 
 #[tokio::test]
 async fn expired_upload_issues_no_urls() {
-    let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(1)).await;
+    let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.open(declared(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(4100)).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
     assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");
 }
