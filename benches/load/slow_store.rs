@@ -27,7 +27,7 @@ const CONFIRMS: usize = 20;
 /// Images that the sweeper confirms.
 const SWEPT: usize = 400;
 
-/// Starts a proxy that passes each part of a response on after [`DELAY`].
+/// Starts a proxy that passes responses on after [`DELAY`].
 pub async fn delayed(s3: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,18 +48,24 @@ async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
         tokio::io::copy(&mut from_client, &mut to_server).await?;
         to_server.shutdown().await
     };
-    let responses = async {
-        let mut buffer = vec![0; 64 * 1024];
+    // Each part waits from its own arrival, so that a head and its body, which come apart, wait at the same time.
+    let (sender, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let receive = async move {
         loop {
-            let read = from_server.read(&mut buffer).await?;
-            if read == 0 {
-                return to_client.shutdown().await;
+            let mut part = Vec::with_capacity(64 * 1024);
+            if from_server.read_buf(&mut part).await? == 0 || sender.send((Instant::now() + DELAY, part)).is_err() {
+                return Ok(());
             }
-            tokio::time::sleep(DELAY).await;
-            to_client.write_all(&buffer[..read]).await?;
         }
     };
-    tokio::try_join!(requests, responses).map(drop)
+    let deliver = async {
+        while let Some((at, part)) = arrived.recv().await {
+            tokio::time::sleep_until(at.into()).await;
+            to_client.write_all(&part).await?;
+        }
+        to_client.shutdown().await
+    };
+    tokio::try_join!(requests, receive, deliver).map(drop)
 }
 
 /// Measures a confirm's time beyond that with a fast store, in delays of the store, and the images that a sweep confirms a second.
