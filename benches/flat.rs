@@ -158,7 +158,7 @@ async fn sweeps(app: &AppState) -> f64 {
     let mut all = Vec::new();
     for _ in 0..50 {
         let began = Instant::now();
-        app.valet.sweep_once(OffsetDateTime::now_utc()).await.unwrap();
+        app.valet.sweeper.sweep_once(OffsetDateTime::now_utc()).await.unwrap();
         all.push(began.elapsed().as_secs_f64());
     }
     all.sort_by(f64::total_cmp);

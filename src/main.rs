@@ -228,9 +228,9 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::connect_pair(&config).await?.valet;
     match arguments.before {
-        None => output::line(format_args!("{:?}", valet.sweep().await?))?,
+        None => output::line(format_args!("{:?}", valet.sweeper.sweep().await?))?,
         Some(before) if arguments.delete => delete_orphans(&valet, before, &arguments).await?,
-        Some(before) => output::line(valet.find_orphans(before, &mut |_| {}).await?)?,
+        Some(before) => output::line(valet.orphans.find(before, &mut |_| {}).await?)?,
     }
     Ok(())
 }
@@ -238,9 +238,9 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
     // Before anything is listed and asked.
-    valet.allow_orphan_deletion().await?;
+    valet.orphans.allow_deletion().await?;
     let mut lines = output::Lines::default();
-    let found = valet.find_orphans(before, &mut |orphan| lines.print(orphan)).await?;
+    let found = valet.orphans.find(before, &mut |orphan| lines.print(orphan)).await?;
     lines.end()?;
     output::line(found.counts())?;
     if found.number() == 0 {
@@ -256,7 +256,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
             Consent::Number(answer.parse().map_err(|_| "nothing was deleted: that is not a number")?)
         }
     };
-    let deleted = valet.delete_orphans(before, &found, consent).await?;
+    let deleted = valet.orphans.delete(before, &found, consent).await?;
     output::line(format_args!("{} objects and uploads deleted, {} failed", deleted.deleted, deleted.failed))?;
     if deleted.new > 0 {
         output::line(format_args!(
@@ -270,7 +270,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::open(&config).await?.valet;
-    let pair = match valet.pair().await {
+    let pair = match valet.deployment.pair().await {
         Err(error @ PairError::Damaged { .. }) => {
             output::line(error)?;
             None
@@ -282,7 +282,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
         output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
         output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket)))?;
     }
-    let sample = match valet.sample().await? {
+    let sample = match valet.deployment.sample().await? {
         Sample::Empty => "the bucket has no images",
         Sample::Known => "the database knows images that are in the bucket",
         Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
@@ -307,7 +307,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
     {
         return Err("nothing was changed".into());
     }
-    Ok(output::line(format_args!("joined as deployment {}", valet.join_pair().await?))?)
+    Ok(output::line(format_args!("joined as deployment {}", valet.deployment.join_pair().await?))?)
 }
 
 /// Asks at the terminal. Returns the answer without the white space around it.
@@ -325,7 +325,12 @@ fn ask(question: &str) -> Result<String, Failure> {
 async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
-    AppState::open(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
+    AppState::open(&config)
+        .await?
+        .valet
+        .accounts
+        .set_password(email, password.expose_secret(), OffsetDateTime::now_utc())
+        .await?;
     Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
@@ -348,7 +353,7 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
     let valet = AppState::connect_pair(&config).await?.valet;
     let mut lines = output::Lines::default();
-    let done = valet.recount(email.as_ref(), |repair| lines.print(repair)).await?;
+    let done = valet.recount.run(email.as_ref(), |repair| lines.print(repair)).await?;
     lines.end()?;
     output::line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }

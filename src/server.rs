@@ -20,7 +20,7 @@ const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// Returns an error when `ADMIN_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Opening uploads depends on it; connections made meanwhile wait in the backlog.
-    app.valet.probe_capabilities_at_start(time::OffsetDateTime::now_utc()).await;
+    app.valet.prober.probe_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::middleware::drain::close_when_stopping(http::router::endpoint(app.clone(), config), app.stopping());
     let operators = match config.admin_bind {
         Some(address) => {
@@ -38,11 +38,11 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     };
     let sweeper = {
         let (valet, stop) = (app.valet.clone(), stop.clone());
-        tokio::spawn(async move { valet.sweep_until(stop).await })
+        tokio::spawn(async move { valet.sweeper.sweep_until(stop).await })
     };
     let provider = {
         let (valet, stop) = (app.valet.clone(), stop.clone());
-        tokio::spawn(async move { valet.refresh_provider_until(stop).await })
+        tokio::spawn(async move { valet.identities.refresh_provider_until(stop).await })
     };
     let close = CancellationToken::new();
     let stopped = async {

@@ -78,7 +78,7 @@ impl AppState {
     /// [`ConnectError`] names the part.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
         let app = Self::open(config).await?;
-        app.valet.make_indexes().await.map_err(ConnectError::Database)?;
+        app.valet.deployment.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)
     }
 
@@ -101,9 +101,9 @@ impl AppState {
     /// [`ConnectError`].
     pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
         let app = Self::open(config).await?;
-        app.valet.diagnose_objects().await.map_err(Box::new)?;
-        app.valet.verify_pair().await?;
-        app.valet.make_indexes().await.map_err(ConnectError::Database)?;
+        app.valet.backends.diagnose_objects().await.map_err(Box::new)?;
+        app.valet.deployment.verify_pair().await?;
+        app.valet.deployment.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)
     }
 
@@ -112,13 +112,13 @@ impl AppState {
     /// # Errors
     /// [`ConnectError::Pair`]; safe to repeat.
     pub async fn join(&self) -> Result<(), ConnectError> {
-        Ok(self.valet.join_pair().await.map(drop)?)
+        Ok(self.valet.deployment.join_pair().await.map(drop)?)
     }
 
     /// Returns the process's metrics as text, with the gauges updated.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let (running, waiting) = self.valet.hash_load();
+        let (running, waiting) = self.valet.accounts.hash_load();
         METRICS.hashes_running.set(i64::try_from(running).unwrap_or(i64::MAX));
         METRICS.hashes_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         METRICS
@@ -147,11 +147,11 @@ impl AppState {
         {
             return *result;
         }
-        let database = tokio::time::timeout(READINESS_DEADLINE, self.valet.probe_database());
-        let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.probe_objects());
+        let database = tokio::time::timeout(READINESS_DEADLINE, self.valet.backends.probe_database());
+        let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.backends.probe_objects());
         let (database, objects) = tokio::join!(database, objects);
         let result = match (database, objects) {
-            (Ok(Ok(())), Ok(Ok(()))) if self.valet.clock_ahead().unsigned_abs() > MAX_CLOCK_DIFFERENCE => {
+            (Ok(Ok(())), Ok(Ok(()))) if self.valet.backends.clock_ahead().unsigned_abs() > MAX_CLOCK_DIFFERENCE => {
                 Err("this machine's clock is more than five minutes from S3's")
             }
             (Ok(Ok(())), Ok(Ok(()))) => Ok(()),

@@ -8,21 +8,33 @@
 mod leftovers;
 mod steps;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
+pub(super) use self::leftovers::LeftoverRemoval;
 use self::steps::Step;
 use super::{
-    Valet,
-    accounts::LogInError,
     audit::audit,
     credentials::{Caller, TokenOrigin},
+    deletion::ImageDeletion,
+    identity_provider::Identities,
+    lasting_failures::is_stuck,
+    late_transfers::LateTransfers,
+    password_checks::{LogInError, PasswordChecks},
+    reservations::Reservations,
+    sessions::Sessions,
     sweep_backoff::{STUCK, backoff},
     throttle::ClientInfo,
 };
-use crate::store::{DeletionDue, Postponement, StoreError};
+use crate::{
+    config,
+    store::{DeletionDue, Objects, Postponement, Store, StoreError},
+};
 
 /// Maximum age of a provider's token that deletes its user's account.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
@@ -71,7 +83,22 @@ pub(super) struct SweptDeletions {
     pub more: bool,
 }
 
-impl Valet {
+/// Deletes accounts: the claim by their owner, and the steps by the sweeper.
+#[derive(Debug)]
+pub struct AccountDeletion {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) settings: Arc<config::Uploads>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) deletion: Arc<ImageDeletion>,
+    pub(super) late_transfers: LateTransfers,
+    pub(super) leftovers: LeftoverRemoval,
+    pub(super) password_checks: Arc<PasswordChecks>,
+    pub(super) identities: Arc<Identities>,
+    pub(super) sessions: Arc<Sessions>,
+}
+
+impl AccountDeletion {
     /// Deletes the caller's account: for its owner at once, its data step by step. Requires the password of an account that has
     /// one, otherwise a recent token of the identity provider.
     ///
@@ -88,9 +115,9 @@ impl Valet {
         let account = match (&account.user.email, &account.password_hash, caller.origin) {
             (Some(_), Some(_), _) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
-                let (_, permit) = self.admit_password_check(caller, client)?;
-                let attempt = self.count_attempt_of(caller)?;
-                self.verify_password(Some(account), password, attempt, &permit).await?
+                let (_, permit) = self.password_checks.admit_password_check(caller, client)?;
+                let attempt = self.password_checks.count_attempt_of(caller)?;
+                self.password_checks.verify_password(Some(account), password, attempt, &permit).await?
             }
             (_, _, TokenOrigin::Provider { issued_at, .. }) if now - issued_at <= MAX_TOKEN_AGE => account,
             _ => return Err(DeleteAccountError::TokenTooOld),
@@ -101,10 +128,10 @@ impl Valet {
             return Err(LogInError::InvalidCredentials.into());
         }
         audit!("account_deletion_begun", user = %caller.user, "the owner deleted an account");
-        if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
+        if let (Some(provider), Some(identity)) = (&self.identities.provider, &account.identity) {
             provider.forget_user(&identity.subject);
         }
-        self.clear_sessions(caller.user).await;
+        self.sessions.clear_sessions(caller.user).await;
         Ok(())
     }
 
@@ -162,7 +189,7 @@ impl Valet {
             Ok(Step::More) => again(now),
             Ok(Step::Wait(until)) => again(*until),
             Err(error) => {
-                let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
+                let failures = deletion.failures.saturating_add(u32::from(is_stuck(&self.objects, error).await));
                 tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");
                 let wait = if failures > deletion.failures { backoff(failures) } else { RETRY_DELAY };
                 Postponement { due: now + wait, failures }

@@ -1,25 +1,27 @@
 //! Accounts with a password: signing up, signing in, and changing the password.
 
-use std::{borrow::Cow, net::Ipv4Addr};
+use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
 
 use time::OffsetDateTime;
 
+pub use super::password_checks::LogInError;
 use super::{
-    Valet,
     audit::audit,
     authentication::NoLocalAccount,
     credentials::{
         Caller,
-        passwords::{Password, PasswordMatch},
+        passwords::{Password, Passwords},
     },
     hash_pool::{HashPermit, Overloaded},
-    password_rules,
-    sessions::SignedIn,
+    identity_provider::Identities,
+    known_networks::KnownNetworks,
+    password_checks::PasswordChecks,
+    sessions::{Sessions, SignedIn},
     throttle::{ClientInfo, LoginAttempt, Throttle, Throttled},
 };
 use crate::{
-    model::{Email, InvalidEmail, NetworkPrefix, RequestOrigin, SessionId, Usage, User, UserId},
-    store::{Account, NewPassword, StoreError},
+    model::{Email, InvalidEmail, NetworkPrefix, RequestOrigin, Usage, User, UserId},
+    store::{Account, NewPassword, Store, StoreError},
 };
 
 /// Reason why a password is too weak; completes a sentence that begins with "the password".
@@ -52,26 +54,6 @@ pub enum SignUpError {
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     /// It is not known whether the account was created.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a sign-in failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LogInError {
-    /// The account does not exist, or the password is wrong: the same answer after the same time.
-    #[error("the email address or the password is wrong")]
-    InvalidCredentials,
-    /// Local accounts are disabled, or the caller has none.
-    #[error(transparent)]
-    NoLocalAccount(#[from] NoLocalAccount),
-    /// Too many logins from the client's networks, or too many wrong passwords.
-    #[error(transparent)]
-    Throttled(#[from] Throttled),
-    /// Too many passwords are being hashed.
-    #[error(transparent)]
-    Overloaded(#[from] Overloaded),
-    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -140,12 +122,20 @@ fn own_email(account: &Account) -> Result<&Email, LogInError> {
     email.ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
-/// Returns the session of a caller who must enter a password. Only sessions belong to accounts with a password.
-fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
-    caller.session().ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
+/// Accounts with a password.
+#[derive(Debug)]
+pub struct Accounts {
+    pub(super) store: Arc<Store>,
+    pub(super) identities: Arc<Identities>,
+    pub(super) can_sign_up: bool,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) passwords: Arc<Passwords>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) known_networks: Arc<KnownNetworks>,
+    pub(super) password_checks: Arc<PasswordChecks>,
 }
 
-impl Valet {
+impl Accounts {
     /// Creates an account and signs in. The unique index decides which of two concurrent sign-ups gets an address.
     ///
     /// # Errors
@@ -157,7 +147,7 @@ impl Valet {
         client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
-        self.local_accounts()?;
+        self.identities.require_local_accounts()?;
         if !self.can_sign_up {
             return Err(SignUpError::Closed);
         }
@@ -169,8 +159,8 @@ impl Valet {
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         // Audited before the session is created, which may fail: the account exists either way.
         audit!("account_created", user = %account.user.id, "signed up");
-        let (signed_in, session) = self.start_session(account, client, now).await?;
-        self.record_network(signed_in.user.id, client, now).await;
+        let (signed_in, session) = self.sessions.start_session(account, client, now).await?;
+        self.known_networks.record_network(signed_in.user.id, client, now).await;
         tracing::info!(user = %signed_in.user.id, %session, "started the session of a new account");
         Ok(signed_in)
     }
@@ -186,21 +176,21 @@ impl Valet {
         client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<SignedIn, LogInError> {
-        self.local_accounts()?;
+        self.identities.require_local_accounts()?;
         self.throttle.count_login(client)?;
         let permit = self.passwords.acquire(client.holder(None))?;
         let account = match Email::parse(email) {
             Ok(email) => {
-                let attempt = self.count_attempt(&email, client, now).await?;
+                let attempt = self.known_networks.count_attempt(&email, client, now).await?;
                 let account = self.store.users.find_by_email(&email).await.inspect_err(|_| attempt.cancel())?;
-                self.verify_password(account, password, attempt, &permit).await?
+                self.password_checks.verify_password(account, password, attempt, &permit).await?
             }
             // No account has this address. A hash is still verified, so that the time does not reveal it.
-            Err(InvalidEmail) => self.verify_password(None, password, LoginAttempt::untracked(), &permit).await?,
+            Err(InvalidEmail) => self.password_checks.verify_password(None, password, LoginAttempt::untracked(), &permit).await?,
         };
         let user = account.user.id;
-        let (signed_in, session) = self.start_session(account, client, now).await?;
-        self.record_network(user, client, now).await;
+        let (signed_in, session) = self.sessions.start_session(account, client, now).await?;
+        self.known_networks.record_network(user, client, now).await;
         audit!("login_succeeded", %user, %session, "logged in");
         Ok(signed_in)
     }
@@ -216,11 +206,11 @@ impl Valet {
         client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<(), ChangePasswordError> {
-        let (holder, permit) = self.admit_password_check(caller, client)?;
+        let (holder, permit) = self.password_checks.admit_password_check(caller, client)?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
-        let attempt = self.count_attempt_of(caller)?;
-        let proved = match self.verify_password(Some(account.clone()), change.current, attempt, &permit).await {
+        let attempt = self.password_checks.count_attempt_of(caller)?;
+        let proved = match self.password_checks.verify_password(Some(account.clone()), change.current, attempt, &permit).await {
             Err(LogInError::InvalidCredentials) => None,
             proved => Some(proved?),
         };
@@ -234,7 +224,7 @@ impl Valet {
             return self.accept_repeat(account, caller, change.new, &permit).await;
         };
         audit!("password_changed", user = %caller.user, "password changed");
-        self.clear_outdated_sessions(caller.user, version, kept_session).await;
+        self.sessions.clear_outdated_sessions(caller.user, version, kept_session).await;
         Ok(())
     }
 
@@ -252,11 +242,11 @@ impl Valet {
             return Err(LogInError::InvalidCredentials.into());
         }
         // Counted as any other attempt: otherwise a stolen access token would allow two attempts for one.
-        let attempt = self.count_attempt_of(caller)?;
+        let attempt = self.password_checks.count_attempt_of(caller)?;
         let version = account.password.version;
-        self.verify_password(Some(account), new, attempt, permit).await?;
+        self.password_checks.verify_password(Some(account), new, attempt, permit).await?;
         audit!("password_change_repeated", user = %caller.user, "repeated a change of the password");
-        self.clear_outdated_sessions(caller.user, version, kept).await;
+        self.sessions.clear_outdated_sessions(caller.user, version, kept).await;
         Ok(())
     }
 
@@ -273,7 +263,7 @@ impl Valet {
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
         let version = self.store.users.change_password(&account, &new).await?.ok_or(SetPasswordError::Changed)?;
         audit!("password_set_by_operator", user = %account.user.id, "operator set the password");
-        self.clear_outdated_sessions(account.user.id, version, None).await;
+        self.sessions.clear_outdated_sessions(account.user.id, version, None).await;
         Ok(())
     }
 
@@ -291,52 +281,6 @@ impl Valet {
         }
     }
 
-    /// Counts a call in which the caller must enter the password, and acquires a permit for hashing it.
-    pub(super) fn admit_password_check(
-        &self,
-        caller: Caller,
-        client: &ClientInfo,
-    ) -> Result<(RequestOrigin, HashPermit), LogInError> {
-        self.throttle.count_login(client)?;
-        self.throttle.count_password_check(session_of(caller)?)?;
-        let holder = client.holder(Some(caller.user));
-        Ok((holder, self.passwords.acquire(holder)?))
-    }
-
-    /// Counts a caller's attempt at the password for the session that it is made in.
-    pub(super) fn count_attempt_of(&self, caller: Caller) -> Result<LoginAttempt<'_>, LogInError> {
-        Ok(self.throttle.count_attempt_in_session(session_of(caller)?)?)
-    }
-
-    /// Returns the account if the password matches. Without an account the verification takes as long. Replaces a hash that was
-    /// made with other parameters than the current ones.
-    pub(super) async fn verify_password(
-        &self,
-        account: Option<Account>,
-        password: &str,
-        attempt: LoginAttempt<'_>,
-        permit: &HashPermit,
-    ) -> Result<Account, LogInError> {
-        // Longer passwords were never accepted, so an empty one is verified in their place to bound the work.
-        let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
-        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        let matched = self.passwords.verify(permit, password.clone(), hash).await.inspect_err(|_| attempt.cancel())?;
-        let user = account.as_ref().map(|account| account.user.id.to_string());
-        let Some(account) = account.filter(|_| matched != PasswordMatch::Mismatch) else {
-            audit!("password_refused", user, "refused a wrong password, or an unknown account");
-            return Err(LogInError::InvalidCredentials);
-        };
-        attempt.succeeded();
-        // If the pool is overloaded, the next login replaces the hash.
-        if matched == PasswordMatch::OutdatedHash
-            && let Ok(hash) = self.passwords.hash(permit, password).await
-        {
-            self.store.users.rehash_password(&account, &hash).await?;
-            tracing::info!(user, "hashed a password again with the current parameters");
-        }
-        Ok(account)
-    }
-
     /// Returns the user and their usage. `None` if the account has been deleted.
     ///
     /// # Errors
@@ -346,15 +290,9 @@ impl Valet {
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 
-    /// Returns the rate limits, for handlers to count calls.
+    /// Returns how many passwords are being hashed, and how many wait.
     #[must_use]
-    pub fn throttle(&self) -> &Throttle {
-        &self.throttle
-    }
-
-    /// Returns the quota of a user in bytes.
-    #[must_use]
-    pub fn quota_bytes(&self) -> u64 {
-        self.uploads.quota_bytes
+    pub fn hash_load(&self) -> (usize, usize) {
+        self.passwords.load()
     }
 }

@@ -1,30 +1,43 @@
 //! Probes the object store's capabilities at start, and again when the latest result is too old.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::{Valet, doctor, store_capabilities::StoreCapabilities};
-use crate::{config::Finalize, store::uncounted};
+use super::{
+    doctor,
+    store_capabilities::{KnownCapabilities, StoreCapabilities},
+};
+use crate::{
+    config::Finalize,
+    store::{Objects, uncounted},
+};
 
 /// Time limit of probing before the first request is served, and that of removing the probes' objects.
 const DEADLINE_AT_START: Duration = Duration::from_secs(5);
 /// The same for later probes, which run beside the server's work.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-impl Valet {
-    /// Does as [`Valet::probe_capabilities`], before the first request is served.
-    pub async fn probe_capabilities_at_start(&self, now: OffsetDateTime) {
-        self.probe_capabilities_within(DEADLINE_AT_START, now).await;
+/// Probes the object store's capabilities.
+#[derive(Debug)]
+pub struct CapabilityProber {
+    pub(super) objects: Arc<Objects>,
+    pub(super) capabilities: Arc<KnownCapabilities>,
+}
+
+impl CapabilityProber {
+    /// Does as [`Self::probe`], before the first request is served.
+    pub async fn probe_at_start(&self, now: OffsetDateTime) {
+        self.probe_within(DEADLINE_AT_START, now).await;
     }
 
     /// Probes the store unless the latest result is recent enough. With `S3_FINALIZE=in-place` only the treatment of unsigned
     /// headers is probed: the operator answers for the rest. While the store does not answer, the latest result stays in use.
-    pub async fn probe_capabilities(&self, now: OffsetDateTime) {
-        self.probe_capabilities_within(DEADLINE, now).await;
+    pub async fn probe(&self, now: OffsetDateTime) {
+        self.probe_within(DEADLINE, now).await;
     }
 
-    async fn probe_capabilities_within(&self, deadline: Duration, now: OffsetDateTime) {
+    async fn probe_within(&self, deadline: Duration, now: OffsetDateTime) {
         if !self.capabilities.is_probe_due(now) {
             return;
         }

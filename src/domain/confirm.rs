@@ -1,19 +1,26 @@
 //! Confirms uploads: inspects each pending one in S3, marks it ready or rejected, and answers with its state.
 
-use std::{collections::HashMap, sync::OnceLock, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 use super::{
-    MAX_S3_CALLS_PER_USER, Valet,
-    inspection::{Inspection, MissingParts},
+    MAX_S3_CALLS_PER_USER,
+    inspection::{Inspection, MissingParts, UploadInspector},
+    lifecycle::Lifecycle,
+    reservations::Reservations,
+    s3_timeouts::RecentTimeouts,
     single_result,
     store_capabilities::UnsupportedUpload,
 };
 use crate::{
     model::{Image, ImageId, ImageState, Rejection, UserId},
-    store::{LookupResult, StoreError},
+    store::{LookupResult, Store, StoreError, fair_semaphore::FairSemaphore},
 };
 
 /// Inspections of an upload that is declared again meanwhile.
@@ -48,7 +55,18 @@ pub enum ConfirmError {
     Store(#[from] StoreError),
 }
 
-impl Valet {
+/// Confirms uploads: inspects them, and makes them ready or rejects them.
+#[derive(Debug)]
+pub struct Confirmation {
+    pub(super) store: Arc<Store>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) s3_turns: Arc<FairSemaphore<UserId>>,
+    pub(super) timeouts: RecentTimeouts,
+    pub(super) inspector: Arc<UploadInspector>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+}
+
+impl Confirmation {
     /// Makes a pending image ready. Repeated and concurrent calls get the same answer.
     ///
     /// # Errors
@@ -93,7 +111,7 @@ impl Valet {
         let is_unsettled = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
         let ready: Vec<_> =
             found.readable().iter().filter(|image| image.state == ImageState::Ready).filter(is_unsettled).cloned().collect();
-        if let Err(error) = self.settle_reservations(user, &ready, now).await {
+        if let Err(error) = self.reservations.settle_reservations(user, &ready, now).await {
             // The images are ready: this must not turn an acknowledged confirm into an error.
             tracing::warn!(%user, %error, "failed to settle reservations of confirmed images; the sweeper retries");
         }
@@ -128,7 +146,7 @@ impl Valet {
                 }
                 let inspection = match timeout.get() {
                     Some(error) => Err(StoreError::clone(error)),
-                    None => self.inspect_upload(&image, now).await,
+                    None => self.inspector.inspect_upload(&image, now).await,
                 };
                 if let Err(StoreError::ObjectsTimeout { operation }) = &inspection {
                     self.timeouts.record(image.user, Instant::now());
@@ -144,7 +162,7 @@ impl Valet {
         for (inspection, image) in inspected {
             match inspection {
                 Ok(Inspection::Verified(object)) => verified.push((image, object)),
-                Ok(Inspection::Mismatch(why)) => self.reject(&image, why, now).await?,
+                Ok(Inspection::Mismatch(why)) => self.lifecycle.reject(&image, why, now).await?,
                 Ok(Inspection::Missing) => drop(unresolved.insert(image.id, ConfirmError::ObjectMissing)),
                 Ok(Inspection::PartsMissing(missing)) => drop(unresolved.insert(image.id, ConfirmError::PartsMissing(missing))),
                 Ok(Inspection::PartsRefused) => drop(unresolved.insert(image.id, ConfirmError::PartsRefused)),
@@ -154,14 +172,14 @@ impl Valet {
         }
         // The update of a single image returns it and settles its reservation, which saves a read and a write.
         if let ([(image, object)], true) = (verified.as_slice(), unresolved.is_empty()) {
-            return Ok(Resolved { unresolved, ready: self.accept(image, object).await? });
+            return Ok(Resolved { unresolved, ready: self.lifecycle.accept(image, object).await? });
         }
-        self.accept_all(&verified).await?;
+        self.lifecycle.accept_all(&verified).await?;
         Ok(Resolved { unresolved, ready: None })
     }
 }
 
-/// Outcome of [`Valet::resolve_pending`].
+/// Outcome of [`Confirmation::resolve_pending`].
 struct Resolved {
     /// Reasons for which images stay pending.
     unresolved: HashMap<ImageId, ConfirmError>,

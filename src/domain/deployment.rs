@@ -5,16 +5,18 @@
 mod stamps;
 
 use std::{
-    sync::atomic::Ordering::Relaxed,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 pub use self::stamps::{EVERY, Restored, Stamps};
 use self::stamps::{NextStamp, is_in_time};
-use super::Valet;
 use crate::{
     model::DeploymentId,
-    store::{DeploymentRecord, Objects, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
+    store::{DeploymentRecord, Objects, Store, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
 };
 
 /// Objects whose records are looked up before a bucket without a marker is taken over.
@@ -220,7 +222,15 @@ pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Opti
     }
 }
 
-impl Valet {
+/// The pair of bucket and database.
+#[derive(Debug)]
+pub struct Deployment {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) is_parted: AtomicBool,
+}
+
+impl Deployment {
     /// Returns the ids of both sides.
     ///
     /// # Errors

@@ -1,15 +1,15 @@
 //! Reading ready images, with presigned URLs that stay the same within a time window, so that caches hit.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::Valet;
 pub use crate::store::GalleryRow;
 use crate::{
+    config,
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
-    store::{Objects, RawGalleryPage, StoreError},
+    store::{Objects, RawGalleryPage, Store, StoreError},
 };
 
 /// A ready image with its presigned URLs.
@@ -93,12 +93,20 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
-impl Valet {
+/// Reads ready images.
+#[derive(Debug)]
+pub struct Gallery {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) settings: Arc<config::Uploads>,
+}
+
+impl Gallery {
     /// Returns ready images, the newest first: at most `limit`, and one more if there are more.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn gallery_page(
+    pub async fn page(
         &self,
         user: UserId,
         after: Option<Position>,
@@ -113,7 +121,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read_image(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<PresignedImage, ReadError> {
+    pub async fn read(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<PresignedImage, ReadError> {
         Ok(self.presign_image(self.find_ready(user, id).await?, now)?)
     }
 
@@ -121,7 +129,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn read_images(
+    pub async fn read_all(
         &self,
         user: UserId,
         ids: &[ImageId],
@@ -143,7 +151,7 @@ impl Valet {
         let image = self.find_ready(user, id).await?;
         let upload = &image.upload;
         let name = upload.file_name.download_name(upload.content_type);
-        let ttl = self.uploads.read_url_ttl;
+        let ttl = self.settings.read_url_ttl;
         Ok(self.objects.presign_download(&image.key, upload.content_type, &name, now, ttl)?)
     }
 
@@ -179,7 +187,7 @@ impl Valet {
     }
 
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
-        let ttl = self.uploads.read_url_ttl;
+        let ttl = self.settings.read_url_ttl;
         // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
         ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }

@@ -13,7 +13,6 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Valet,
     audit::audit,
     authentication::{AuthenticateError, NoLocalAccount},
     credentials::{
@@ -21,12 +20,12 @@ use super::{
         oidc_tokens::{Identity, KeyId, LEEWAY, ProviderKeys},
     },
     generational_cache::GenerationalCache,
-    sessions::session_cache::SessionCache,
+    session_cache::SessionCache,
 };
 use crate::{
     config,
     model::UserId,
-    store::{ProviderIdentity, StoreError, oidc_discovery},
+    store::{ProviderIdentity, Store, StoreError, oidc_discovery},
 };
 
 /// Maximum age of the keys: after this time without a successful fetch they are not trusted, because some may have been revoked.
@@ -141,7 +140,15 @@ impl IdentityProvider {
     }
 }
 
-impl Valet {
+/// Sources of accounts: local sign-up, an identity provider, or both.
+#[derive(Debug)]
+pub struct Identities {
+    pub(super) store: Arc<Store>,
+    pub(super) provider: Option<Arc<IdentityProvider>>,
+    pub(super) local_accounts: bool,
+}
+
+impl Identities {
     /// Fetches the identity provider's keys at intervals until `stop`; returns at once without a provider.
     pub async fn refresh_provider_until(&self, stop: CancellationToken) {
         let Some(provider) = &self.provider else { return };
@@ -166,7 +173,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`NoLocalAccount`] if they are disabled.
-    pub(super) fn local_accounts(&self) -> Result<(), NoLocalAccount> {
+    pub(super) fn require_local_accounts(&self) -> Result<(), NoLocalAccount> {
         if self.local_accounts { Ok(()) } else { Err(NoLocalAccount::Disabled) }
     }
 

@@ -4,21 +4,20 @@
 //! native apps keep none; NIST SP 800-63B section 5.2.2).
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use time::OffsetDateTime;
 
 use super::{
-    Valet,
-    accounts::LogInError,
     generational_cache::GenerationalCache,
-    throttle::{self, AddressHistory, ClientInfo, LoginAttempt, names},
+    password_checks::LogInError,
+    throttle::{self, AddressHistory, ClientInfo, LoginAttempt, Throttle, names},
 };
 use crate::{
     model::{Email, NetworkPrefix, UserId},
-    store::StoreError,
+    store::{Store, StoreError},
 };
 
 /// How long a server does not record the same address of a user again.
@@ -47,7 +46,15 @@ impl RecentlyRecorded {
     }
 }
 
-impl Valet {
+/// Networks that accounts were signed in to from, and the limits of attempts that depend on them.
+#[derive(Debug)]
+pub(super) struct KnownNetworks {
+    pub(super) store: Arc<Store>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) recent_networks: RecentlyRecorded,
+}
+
+impl KnownNetworks {
     /// Counts an attempt at an account's password, with the limits for the address's history.
     pub(super) async fn count_attempt(
         &self,

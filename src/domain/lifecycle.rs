@@ -11,15 +11,24 @@
 //! until the sweeper has removed the objects and no URL can write them again. `delete_ready`, which also settles the reservation,
 //! is in `reservations`; the sweeper marks images `gone`.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
-use super::Valet;
+use super::reservations::Reservations;
 use crate::{
     model::{Image, ImageState, Rejection, Verified},
-    store::{AcceptOutcome, StoreError, objects::COMPLETE_DEADLINE},
+    store::{AcceptOutcome, Store, StoreError, objects::COMPLETE_DEADLINE},
 };
 
-impl Valet {
+/// Transitions of an image's state.
+#[derive(Debug)]
+pub(super) struct Lifecycle {
+    pub(super) store: Arc<Store>,
+    pub(super) reservations: Arc<Reservations>,
+}
+
+impl Lifecycle {
     /// `pending → ready`; the image's bytes stay counted. Returns `None` if another request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         if let Some(settlement) = image.acceptance_step(verified) {
@@ -36,14 +45,14 @@ impl Valet {
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
             log_accepted(image, verified);
-            if let Err(error) = self.settle_counting_bytes(ready.user, std::slice::from_ref(ready)).await {
+            if let Err(error) = self.reservations.settle_counting_bytes(ready.user, std::slice::from_ref(ready)).await {
                 tracing::warn!(image = %ready.id, %error, "failed to settle the reservation of a confirmed image; the sweeper retries");
             }
         }
         Ok(ready)
     }
 
-    /// [`Valet::accept`] for many images in one round trip; the caller settles their reservations.
+    /// [`Self::accept`] for many images in one round trip; the caller settles their reservations.
     pub(super) async fn accept_all(&self, verified: &[(Image, Verified)]) -> Result<(), StoreError> {
         let images: Vec<_> = verified.iter().map(|(image, verified)| (image, verified)).collect();
         self.store.images.mark_all_ready(&images).await?;
@@ -55,7 +64,9 @@ impl Valet {
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
         if self.store.images.reject(image, why, now).await? {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
-            self.settle_counting_bytes(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }]).await?;
+            self.reservations
+                .settle_counting_bytes(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }])
+                .await?;
         }
         Ok(())
     }
@@ -65,12 +76,14 @@ impl Valet {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
             tracing::info!(image = %image.id, user = %image.user, "expired an upload");
-            self.settle_reservations(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
+            self.reservations
+                .settle_reservations(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now)
+                .await?;
         }
         Ok(expired)
     }
 
-    /// [`Valet::expire`] for an upload whose parts S3 refused to complete at `now`. Claiming that completion raised the time
+    /// [`Self::expire`] for an upload whose parts S3 refused to complete at `now`. Claiming that completion raised the time
     /// until which something may be written, as a URL would have.
     pub(super) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
@@ -82,7 +95,9 @@ impl Valet {
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
-            self.settle_reservations(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
+            self.reservations
+                .settle_reservations(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now)
+                .await?;
         }
         Ok(deleted)
     }

@@ -1,14 +1,13 @@
 //! Recounts usage from the images, to correct drift that has a cause outside of this program (a restored backup, manual changes
 //! in the database).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 
-use super::Valet;
 use crate::{
     model::{Email, UserId},
-    store::{Missing, Repair, StoreError},
+    store::{Missing, Repair, Store, StoreError},
 };
 
 /// Users per page.
@@ -50,12 +49,18 @@ pub enum RecountError {
     Store(#[from] StoreError),
 }
 
-impl Valet {
+/// Recounts usage.
+#[derive(Debug)]
+pub struct Recount {
+    pub(super) store: Arc<Store>,
+}
+
+impl Recount {
     /// Recounts one account, or all, and passes each repair to `on_repair`. Safe while servers run.
     ///
     /// # Errors
     /// [`RecountError`].
-    pub async fn recount(&self, who: Option<&Email>, mut on_repair: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
+    pub async fn run(&self, who: Option<&Email>, mut on_repair: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
         let mut total = Recounted::default();
         if let Some(email) = who {
             let account = self.store.users.find_by_email(email).await?.ok_or(RecountError::NotFound)?;

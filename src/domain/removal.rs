@@ -2,14 +2,21 @@
 //!
 //! Every step is taken even if others fail: an object that a client wrote may make any of them fail permanently.
 
-use super::Valet;
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use time::OffsetDateTime;
+
+use super::{MAX_S3_CALLS_PER_USER, deployment::Deployment, late_transfers::LateTransfers};
 use crate::{
     model::{Image, ObjectKey},
-    store::{StoreError, objects::AbortProgress},
+    store::{Objects, Store, StoreError, objects::AbortProgress},
 };
 
 /// Timeouts after which the remaining steps of an image are skipped.
 const MAX_TIMEOUTS: u32 = 2;
+/// How long a request waits for the objects' deletion; the sweeper deletes the rest.
+const PURGE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Objects and multipart uploads to remove.
 #[derive(Debug)]
@@ -88,7 +95,16 @@ impl StepResults {
     }
 }
 
-impl Valet {
+/// Removes images' data from S3.
+#[derive(Debug)]
+pub(super) struct ObjectRemoval {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) late_transfers: LateTransfers,
+}
+
+impl ObjectRemoval {
     /// Deletes a deleted image's data from S3: open uploads first, because completing one would create the object again.
     ///
     /// # Errors
@@ -102,7 +118,7 @@ impl Valet {
     /// Takes every step of a removal.
     ///
     /// # Errors
-    /// As [`Valet::remove_image_objects`].
+    /// As [`Self::remove_image_objects`].
     pub(super) async fn remove_objects(&self, remains: &ObjectsToRemove<'_>) -> Result<Removal, StoreError> {
         let mut steps = StepResults::default();
         for key in &remains.multiparts {
@@ -119,5 +135,37 @@ impl Valet {
             }
         }
         steps.finish()
+    }
+
+    /// Deletes the objects of tombstones while the user waits. The sweeper retries failures: the tombstones are due already.
+    pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
+        // The bucket is another database's. If it becomes this one's again, the sweeper removes them.
+        if self.deployment.is_parted() {
+            return;
+        }
+        let purge = |tombstone: Image| {
+            async move {
+                let removed = self.remove_image_objects(&tombstone).await;
+                (removed, tombstone)
+            }
+            .boxed()
+        };
+        let purged = stream::iter(tombstones).map(purge).buffer_unordered(MAX_S3_CALLS_PER_USER);
+        let purged: Vec<_> = purged.take_until(tokio::time::sleep(PURGE_DEADLINE)).collect().await;
+        let mut done = Vec::new();
+        for (removed, tombstone) in &purged {
+            match removed {
+                Ok(Removal::Complete) => done.push((tombstone, self.late_transfers.quiet_from(tombstone).max(now))),
+                // The tombstone is due already: the sweeper continues.
+                Ok(Removal::Partial) => {}
+                Err(error) => {
+                    tracing::warn!(image = %tombstone.id, %error, "failed to delete the object of a deleted image; the sweeper retries");
+                }
+            }
+        }
+        // The updates that made them tombstones have set their next sweep to `now`.
+        if let Err(error) = self.store.images.postpone_all(&done, now).await {
+            tracing::warn!(%error, "failed to postpone tombstones; the sweeper checks them early");
+        }
     }
 }

@@ -10,48 +10,31 @@
 //! server dies in between, or an earlier release made the change, the sweeper finds the reservation that does not fit the state,
 //! or the step that was announced and not finished.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+mod sweep;
 
-use time::{Duration, OffsetDateTime};
+use std::sync::{Arc, Mutex};
 
-use super::{Valet, deletion};
+use time::OffsetDateTime;
+
+pub(super) use self::sweep::SweptReservations;
+use super::late_transfers::LateTransfers;
 use crate::{
     model::{Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
-    store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StaleEntries, StepOutcome, StoreError, UnsettledKind},
+    store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StepOutcome, Store, StoreError},
 };
 
-/// Users per step of each kind: no user delays the others.
-const USERS_PER_STEP: u32 = 50;
-const ENTRIES_PER_USER: usize = 100;
 /// Holds of an earlier release per user and step.
 pub(super) const HOLDS_PER_STEP: i32 = 100;
-/// Images with a reservation to settle per step.
-const IMAGES_PER_STEP: u32 = 500;
 /// Settlements in one update.
 const SETTLEMENTS_PER_UPDATE: usize = 100;
 /// Attempts at a settlement. Another server may settle the same image at the same time, and is waited for.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
+/// Attempts at deleting images that a confirm or the sweeper changes meanwhile.
+pub(super) const MAX_DELETION_ATTEMPTS: u32 = 5;
 /// Pause after the first attempt, which doubles with each; together longer than [`ABANDONED_AFTER`] before the last.
 const FIRST_BACKOFF: std::time::Duration = std::time::Duration::from_millis(20);
 /// Age at which a step that another server announced is finished here: that server is slow, or dead.
 const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// Delay after a failed settlement.
-const RETRY_DELAY: Duration = Duration::minutes(1);
-
-/// Result of one round of the sweeper over reservations.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweptReservations {
-    /// Uploads without an image, whose bytes were released.
-    pub freed: u32,
-    /// Reservations that could not be settled.
-    pub failed: u32,
-    /// Whether more may be due now.
-    pub more: bool,
-}
 
 /// Result of settling one user's holds of an earlier release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +52,16 @@ pub(super) struct Progress {
     former: Mutex<Option<UserId>>,
 }
 
-impl Valet {
+/// Reservations in users' usage.
+#[derive(Debug)]
+pub(super) struct Reservations {
+    pub(super) store: Arc<Store>,
+    pub(super) limits: QuotaLimits,
+    pub(super) late_transfers: LateTransfers,
+    pub(super) progress: Progress,
+}
+
+impl Reservations {
     /// Reserves quota for new uploads: for all of them, or for none.
     pub(super) async fn reserve(
         &self,
@@ -77,8 +69,7 @@ impl Valet {
         uploads: &[&Image],
         now: OffsetDateTime,
     ) -> Result<ReserveOutcome, StoreError> {
-        let room = QuotaLimits { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
-        self.store.users.reserve(user, uploads, room, now).await
+        self.store.users.reserve(user, uploads, self.limits, now).await
     }
 
     /// Inserts uploads with reserved quota, each with the time of its first sweep. Releases the quota of those that a unique
@@ -100,8 +91,8 @@ impl Valet {
     }
 
     /// Returns whether bytes can still arrive for an image.
-    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
-        let quiet_from = self.quiet_from(image);
+    fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
+        let quiet_from = self.late_transfers.quiet_from(image);
         // A multipart upload is opened without a URL.
         let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
         if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
@@ -120,12 +111,12 @@ impl Valet {
         self.settle_by_urls(user, images, |image| self.urls(image, now)).await
     }
 
-    /// Does as [`Valet::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
+    /// Does as [`Self::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
+        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.late_transfers.quiet_from(image))).await
     }
 
-    /// Does as [`Valet::settle_counting_bytes`], if the image was read with a reservation.
+    /// Does as [`Self::settle_counting_bytes`], if the image was read with a reservation.
     pub(super) async fn settle_if_reserved(&self, image: &Image) -> Result<(), StoreError> {
         match image.reservation {
             Some(_) => self.settle_counting_bytes(image.user, std::slice::from_ref(image)).await,
@@ -211,7 +202,7 @@ impl Valet {
                 // A server of an earlier release that died after a confirm leaves holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_legacy_holds_of(user, &images).await?;
-                self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - deletion::MAX_ATTEMPTS).await?;
+                self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - MAX_DELETION_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
         }
@@ -225,68 +216,6 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         self.close_openings(user, openings, now).await.map(drop)
-    }
-
-    /// Settles a bounded number of reservations that servers left behind: openings without an image, announced steps,
-    /// reservations that do not fit their image's state, and holds of an earlier release.
-    pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SweptReservations, StoreError> {
-        let mut settled = SweptReservations::default();
-        self.sweep_openings(now, &mut settled).await?;
-        self.sweep_steps(now, &mut settled).await?;
-        self.sweep_unsettled(now, &mut settled).await?;
-        self.sweep_legacy_holds(now, &mut settled).await?;
-        Ok(settled)
-    }
-
-    async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
-        settled.more |= stale.len() == USERS_PER_STEP as usize;
-        for StaleEntries { user, entries: images, unreadable } in stale {
-            let closed = self.close_openings(user, &images, now).await;
-            if unreadable > 0 {
-                tracing::error!(%user, unreadable, "failed to read entries of a user's opening uploads");
-                settled.failed += unreadable;
-            }
-            let failed = unreadable > 0 || closed.is_err();
-            match closed {
-                Ok(freed) => {
-                    settled.freed += freed;
-                    settled.more |= freed > 0;
-                }
-                Err(error) => {
-                    tracing::warn!(%user, %error, "failed to close a user's openings");
-                    settled.failed += 1;
-                }
-            }
-            if failed || images.len() == ENTRIES_PER_USER {
-                // A failed entry is due again after the same time; the rest of a long list waits behind other users.
-                let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
-                self.store.users.postpone_openings(user, at).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
-        settled.more |= stale.len() == USERS_PER_STEP as usize;
-        for StaleEntries { user, entries: steps, unreadable } in stale {
-            let finished = self.store.finish_steps(user, &steps).await;
-            if unreadable > 0 {
-                tracing::error!(%user, unreadable, "failed to read steps of a user's reservations");
-                settled.failed += unreadable;
-            }
-            if let Err(error) = &finished {
-                tracing::warn!(%user, %error, "failed to finish steps of a user's reservations");
-                settled.failed += 1;
-            }
-            // A failed entry is due again after the same time.
-            if unreadable > 0 || finished.is_err() {
-                self.store.users.postpone_steps(user, now).await?;
-            }
-            settled.more |= finished.is_ok() && !steps.is_empty();
-        }
-        Ok(())
     }
 
     /// Closes openings. One without an image is released after a tombstone has made its insertion impossible.
@@ -304,66 +233,6 @@ impl Valet {
             }
         }
         self.store.users.close_openings(user, &inserted, &cancelled).await
-    }
-
-    async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        for which in UnsettledKind::ALL {
-            let mut failed = Vec::new();
-            let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await?;
-            settled.more |= found.len() == IMAGES_PER_STEP as usize;
-            for image in found {
-                match image {
-                    Ok(image) => by_user.entry(image.user).or_default().push(image),
-                    Err((id, error)) => {
-                        tracing::error!(%error, "failed to read an image whose reservation is to be settled");
-                        failed.push(id);
-                    }
-                }
-            }
-            settled.failed += u32::try_from(failed.len()).unwrap_or(u32::MAX);
-            for (user, images) in by_user {
-                // Leftovers of a ready image stay counted until the sweeper has removed them.
-                if let Err(error) = self.settle_counting_bytes(user, &images).await {
-                    tracing::warn!(%user, %error, "failed to settle a user's reservations");
-                    settled.failed += 1;
-                }
-                // Settled ones are not due any more, and are not postponed.
-                failed.extend(images.iter().map(|image| image.id.to_string()));
-            }
-            self.store.images.postpone_settling(&failed, now, now + RETRY_DELAY).await?;
-        }
-        Ok(())
-    }
-
-    async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
-        if found.is_empty() && after.is_some() {
-            found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
-        }
-        // The next step continues after these users, and starts again after the last, so that no user delays another.
-        let last = found.last().map(|holds| holds.user);
-        *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
-        for holds in found {
-            let (user, unreadable) = (holds.user, holds.unreadable);
-            let taken = self.settle_legacy_holds(holds, now).await;
-            if unreadable > 0 {
-                tracing::error!(%user, unreadable, "failed to read a user's holds of an earlier release");
-                settled.failed += unreadable;
-            }
-            match taken {
-                Ok(SettledHolds { freed, has_changed }) => {
-                    settled.freed += freed;
-                    settled.more |= has_changed;
-                }
-                Err(error) => {
-                    tracing::warn!(%user, %error, "failed to convert a user's holds of an earlier release");
-                    settled.failed += 1;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Settles an earlier release's holds of one user according to their images, and converts those of pending ones.

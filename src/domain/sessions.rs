@@ -5,26 +5,30 @@
 //! deleting the records afterwards is cleanup.
 
 mod refresh;
-pub mod session_cache;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
 use self::refresh::ClientFingerprint;
 use super::{
-    Valet,
     audit::{self, audit},
     authentication::{AuthenticateError, NoLocalAccount},
-    credentials::{Caller, NoRandomness, SessionEnd, TokenError, TokenIssuer, TokenOrigin},
+    credentials::{Caller, NoRandomness, SessionEnd, TokenError, TokenIssuer, TokenOrigin, Tokens},
+    identity_provider::Identities,
+    known_networks::KnownNetworks,
     refresh_token::{self, RefreshToken},
-    throttle::{ClientInfo, Throttled},
+    session_cache::SessionCache,
+    throttle::{ClientInfo, Throttle, Throttled},
 };
 pub use crate::store::Session;
 use crate::{
     model::{SessionId, User, UserId},
-    store::{Account, PasswordState, StoreError},
+    store::{Account, PasswordState, Store, StoreError},
 };
 
 /// Maximum lifetime of a session, however often it is refreshed.
@@ -73,7 +77,19 @@ pub enum RefreshError {
     Store(#[from] StoreError),
 }
 
-impl Valet {
+/// Sessions, and the callers that access tokens belong to.
+#[derive(Debug)]
+pub struct Sessions {
+    pub(super) store: Arc<Store>,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) identities: Arc<Identities>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) known_networks: Arc<KnownNetworks>,
+    pub(super) session_ttl: Duration,
+    pub(super) session_cache: SessionCache,
+}
+
+impl Sessions {
     /// Starts a session of the account, and ends those unused for longest beyond [`MAX_SESSIONS`].
     pub(super) async fn start_session(
         &self,
@@ -111,8 +127,7 @@ impl Valet {
     }
 
     /// Returns the caller of an access token whose session is active. An end on another server takes effect within
-    /// [`session_cache::SessionCache::TTL`], one on this server at once.
-    /// [`session_cache::SessionCache::TTL`], one that ended here at once.
+    /// [`SessionCache::TTL`], one that ended here at once.
     ///
     /// # Errors
     /// [`AuthenticateError`].
@@ -127,9 +142,9 @@ impl Valet {
 
     async fn verify_active(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         match TokenIssuer::read(token)? {
-            TokenIssuer::Local if self.local_accounts => {}
+            TokenIssuer::Local if self.identities.local_accounts => {}
             TokenIssuer::Local => return Err(TokenError::Invalid.into()),
-            TokenIssuer::Provider(key) => return self.authenticate_with_provider(token, &key, now).await,
+            TokenIssuer::Provider(key) => return self.identities.authenticate_with_provider(token, &key, now).await,
         }
         let caller = self.tokens.verify(token, now)?;
         // A local access token always belongs to a session.

@@ -191,7 +191,7 @@ impl AuthApi {
         client: Client,
         body: Body<SignInCredentials>,
     ) -> Result<SignUpResponse, Problem> {
-        let signed_in = app.valet.sign_up(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
+        let signed_in = app.valet.accounts.sign_up(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
         Ok(SignUpResponse::Created(Json(signed_in.into())))
     }
 
@@ -205,7 +205,7 @@ impl AuthApi {
         client: Client,
         body: Body<SignInCredentials>,
     ) -> Result<Json<AuthSession>, Problem> {
-        let signed_in = app.valet.log_in(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
+        let signed_in = app.valet.accounts.log_in(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
         Ok(Json(signed_in.into()))
     }
 
@@ -214,10 +214,10 @@ impl AuthApi {
     /// The user, and how much of the quota is used.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
     async fn me(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UserAccount>, Problem> {
-        let (user, usage) = app.valet.user_with_usage(caller.user).await?.ok_or_else(Problem::session_ended)?;
+        let (user, usage) = app.valet.accounts.user_with_usage(caller.user).await?.ok_or_else(Problem::session_ended)?;
         let usage = StorageUsage {
             bytes: usage.bytes,
-            quota_bytes: app.valet.quota_bytes(),
+            quota_bytes: app.valet.uploads.quota_bytes(),
             images: usage.images,
             pending: usage.pending,
         };
@@ -239,7 +239,7 @@ impl AuthApi {
         client: Client,
         body: Body<AccountDeletion>,
     ) -> Result<DeletionResponse, Problem> {
-        app.valet.delete_account(*caller, body.password.as_deref(), &client, OffsetDateTime::now_utc()).await?;
+        app.valet.account_deletion.delete_account(*caller, body.password.as_deref(), &client, OffsetDateTime::now_utc()).await?;
         Ok(DeletionResponse::Deleted)
     }
 
@@ -256,7 +256,7 @@ impl AuthApi {
         body: Body<PasswordChange>,
     ) -> Result<PasswordResponse, Problem> {
         let change = accounts::PasswordChange { current: &body.current_password, new: &body.new_password };
-        app.valet.change_password(*caller, &change, &client, OffsetDateTime::now_utc()).await?;
+        app.valet.accounts.change_password(*caller, &change, &client, OffsetDateTime::now_utc()).await?;
         Ok(PasswordResponse::Changed)
     }
 }

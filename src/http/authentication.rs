@@ -45,7 +45,7 @@ async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, C
         audit::token_refused("two Authorization headers");
         return Err(Problem::new(Code::TokenInvalid, "Send one `Authorization` header.").into());
     }
-    let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
+    let caller = app.valet.sessions.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
     tracing::Span::current().record("user", tracing::field::display(caller.user));
     Ok((app, caller))
 }
@@ -56,7 +56,7 @@ async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, C
 /// 429 beyond the user's rate limit, 503 when the user has a share of all permits.
 pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
     request_origin::identify(user);
-    app.valet.throttle().count_call(user)?;
+    app.valet.throttle.count_call(user)?;
     permits::acquire_for_user(user)
 }
 
@@ -79,7 +79,7 @@ impl Deref for SessionOwner {
 async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let (app, caller) = verify(request, bearer).await?;
     if let Err(refusal) = admit(app, caller.user) {
-        app.valet.throttle().count_session_ending(caller).map_err(|_| refusal)?;
+        app.valet.throttle.count_session_ending(caller).map_err(|_| refusal)?;
     }
     Ok(caller)
 }

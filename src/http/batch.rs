@@ -238,16 +238,16 @@ impl BatchApi {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = OffsetDateTime::now_utc();
         let items = bounded(body.0.items, "items")?;
-        app.valet.throttle().count_uploads(caller.user, count(&items))?;
+        app.valet.throttle.count_uploads(caller.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
             let parse = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
             keys.push(item.idempotency_key.as_ref().map(parse).transpose()?);
         }
         let declared: Vec<_> = items.iter().zip(&keys).map(|(item, key)| item.declared(key.as_ref())).collect();
-        let results = app.valet.issue_all(caller.user, &declared, now).await?;
+        let results = app.valet.uploads.issue_all(caller.user, &declared, now).await?;
         let convert = |Issued { ticket, opened }| {
-            let ticket = UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?;
+            let ticket = UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?;
             Ok((if opened { 201 } else { 200 }, ticket))
         };
         let outcome =
@@ -268,9 +268,9 @@ impl BatchApi {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = OffsetDateTime::now_utc();
         let ids = RequestedIds::parse(body.0)?;
-        app.valet.throttle().count_urls(caller.user, count(&ids.valid))?;
-        let results = app.valet.renew_all(caller.user, &ids.valid, now).await?;
-        let convert = |ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?));
+        app.valet.throttle.count_urls(caller.user, count(&ids.valid))?;
+        let results = app.valet.uploads.renew_all(caller.user, &ids.valid, now).await?;
+        let convert = |ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?));
         let outcomes = ids.outcomes(results, &request.0.0, convert);
         Ok(Json(UploadResults { results: outcomes.map(|(_, outcome)| outcome.into()).collect() }))
     }
@@ -288,9 +288,10 @@ impl BatchApi {
     ) -> Result<Json<ImageResults>, Problem> {
         let now = OffsetDateTime::now_utc();
         let ids = RequestedIds::parse(body.0)?;
-        app.valet.throttle().count_s3_calls(caller.user, count(&ids.valid))?;
-        let results = app.valet.confirm_all(caller.user, &ids.valid, now).await?;
-        let outcomes = ids.outcomes(results, &request.0.0, |image| Ok((200, app.valet.presign_image(image, now)?.into())));
+        app.valet.throttle.count_s3_calls(caller.user, count(&ids.valid))?;
+        let results = app.valet.confirmation.confirm_all(caller.user, &ids.valid, now).await?;
+        let outcomes =
+            ids.outcomes(results, &request.0.0, |image| Ok((200, app.valet.gallery.presign_image(image, now)?.into())));
         Ok(Json(ImageResults { results: outcomes.map(Into::into).collect() }))
     }
 
@@ -306,8 +307,8 @@ impl BatchApi {
         body: Body<ImageIds>,
     ) -> Result<Json<ImageResults>, Problem> {
         let ids = RequestedIds::parse(body.0)?;
-        app.valet.throttle().count_urls(caller.user, count(&ids.valid))?;
-        let results = app.valet.read_images(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
+        app.valet.throttle.count_urls(caller.user, count(&ids.valid))?;
+        let results = app.valet.gallery.read_all(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
         let outcomes = ids.outcomes(results, &request.0.0, |shown| Ok((200, shown.into())));
         Ok(Json(ImageResults { results: outcomes.map(Into::into).collect() }))
     }
@@ -324,8 +325,8 @@ impl BatchApi {
         body: Body<ImageIds>,
     ) -> Result<Json<DeleteResults>, Problem> {
         let ids = RequestedIds::parse(body.0)?;
-        app.valet.throttle().count_s3_calls(caller.user, count(&ids.valid))?;
-        let results = app.valet.delete_all(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
+        app.valet.throttle.count_s3_calls(caller.user, count(&ids.valid))?;
+        let results = app.valet.deletion.delete_all(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
         let outcomes = ids.outcomes(results, &request.0.0, |()| Ok((204, ())));
         let result = |(id, outcome): (String, Outcome<()>)| DeleteResult { id, status: outcome.status, problem: outcome.problem };
         Ok(Json(DeleteResults { results: outcomes.map(result).collect() }))

@@ -134,7 +134,7 @@ impl GalleryApi {
     ) -> Result<ListResponse, Problem> {
         let limit = pagination::limit(limit.0)?;
         let after = pagination::after(cursor.0.as_deref(), Listing::Gallery, caller.user)?;
-        let found = app.valet.gallery_page(caller.user, after, limit, OffsetDateTime::now_utc()).await?;
+        let found = app.valet.gallery.page(caller.user, after, limit, OffsetDateTime::now_utc()).await?;
         let page = PageWriter::new(&found, caller.user, limit)?;
         let etag = page.etag()?;
         if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
@@ -148,7 +148,7 @@ impl GalleryApi {
     /// A ready image, with presigned GET URLs.
     #[oai(path = "/:id", method = "get", operation_id = "get_image")]
     async fn get(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
-        Ok(Json(app.valet.read_image(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?.into()))
+        Ok(Json(app.valet.gallery.read(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Get a download URL
@@ -157,7 +157,7 @@ impl GalleryApi {
     /// verified type gets a second one: `holiday.hta` is saved as `holiday.hta.jpg`.
     #[oai(path = "/:id/download", method = "get", operation_id = "download_image")]
     async fn download(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<DownloadUrl>, Problem> {
-        let signed = app.valet.download(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
+        let signed = app.valet.gallery.download(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
         Ok(Json(DownloadUrl { url: signed.url, expires_at: whole_seconds(signed.expires_at) }))
     }
 
@@ -172,7 +172,9 @@ impl GalleryApi {
         id: Path<String>,
         body: Body<ImageUpdate>,
     ) -> Result<Json<GalleryImage>, Problem> {
-        Ok(Json(app.valet.set_caption(caller.user, image_id(&id)?, &body.caption, OffsetDateTime::now_utc()).await?.into()))
+        Ok(Json(
+            app.valet.gallery.set_caption(caller.user, image_id(&id)?, &body.caption, OffsetDateTime::now_utc()).await?.into(),
+        ))
     }
 
     /// Delete an image or an open upload
@@ -180,8 +182,8 @@ impl GalleryApi {
     /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
     async fn delete(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<DeleteResponse, Problem> {
-        app.valet.throttle().count_s3_calls(caller.user, 1)?;
-        app.valet.delete(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
+        app.valet.throttle.count_s3_calls(caller.user, 1)?;
+        app.valet.deletion.delete(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
         Ok(DeleteResponse::Deleted)
     }
 }

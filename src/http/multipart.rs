@@ -223,8 +223,8 @@ impl MultipartApi {
         key: Header<Option<String>>,
         body: Body<NewMultipart>,
     ) -> Result<MultipartResponse, Problem> {
-        app.valet.throttle().count_uploads(caller.user, 1)?;
-        app.valet.throttle().count_s3_calls(caller.user, 1)?;
+        app.valet.throttle.count_uploads(caller.user, 1)?;
+        app.valet.throttle.count_s3_calls(caller.user, 1)?;
         let key = idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
             file_name: &body.file_name,
@@ -236,7 +236,7 @@ impl MultipartApi {
             thumb_hash: body.thumb_hash.as_deref(),
             key: key.as_ref(),
         };
-        let (image, multipart, opened) = app.valet.issue_multipart(caller.user, &declared, OffsetDateTime::now_utc()).await?;
+        let (image, multipart, opened) = app.valet.multipart.issue(caller.user, &declared, OffsetDateTime::now_utc()).await?;
         let ticket = Json(MultipartTicket {
             id: image.id.to_string(),
             part_size: multipart.part_size(),
@@ -264,8 +264,8 @@ impl MultipartApi {
         let now = OffsetDateTime::now_utc();
         let parts: Vec<_> =
             body.parts.iter().map(|part| RequestedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
-        app.valet.throttle().count_urls(caller.user, u32::try_from(parts.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_parts(caller.user, image_id(&id)?, &parts, now).await?;
+        app.valet.throttle.count_urls(caller.user, u32::try_from(parts.len()).unwrap_or(u32::MAX))?;
+        let signed = app.valet.multipart.sign_parts(caller.user, image_id(&id)?, &parts, now).await?;
         let to_response = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
         Ok(Json(SignedParts { parts: signed.into_iter().map(to_response).collect() }))
     }
@@ -275,8 +275,8 @@ impl MultipartApi {
     /// For resuming after a lost connection or a restart: PUT the parts that are not listed, then confirm.
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
     async fn list(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
-        app.valet.throttle().count_s3_calls(caller.user, LISTING_CALLS)?;
-        let stored = app.valet.stored_parts(caller.user, image_id(&id)?).await?;
+        app.valet.throttle.count_s3_calls(caller.user, LISTING_CALLS)?;
+        let stored = app.valet.multipart.stored_parts(caller.user, image_id(&id)?).await?;
         let to_response = |(part_number, size)| StoredPart { part_number, size };
         Ok(Json(StoredParts { parts: stored.into_iter().map(to_response).collect() }))
     }

@@ -23,7 +23,7 @@ use crate::{
 pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
     let documented = Arc::new(route_table(config.switches));
     let proxies = app.proxies.clone();
-    let routes = static_files::mount(api_routes(config.switches), app.valet.bucket_origin(), config.switches);
+    let routes = static_files::mount(api_routes(config.switches), app.valet.backends.bucket_origin(), config.switches);
     let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };
     // From the innermost to the outermost.
     let endpoint = with_compression(routes.data(app));

@@ -130,7 +130,7 @@ impl SessionsApi {
         client: Client,
         body: Body<RefreshToken>,
     ) -> Result<Json<AuthSession>, Problem> {
-        Ok(Json(app.valet.refresh(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?.into()))
+        Ok(Json(app.valet.sessions.refresh(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Sign out
@@ -140,7 +140,7 @@ impl SessionsApi {
     /// within 30 seconds on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
     async fn log_out(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
-        app.valet.log_out(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?;
+        app.valet.sessions.log_out(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?;
         Ok(LogOutResponse::LoggedOut)
     }
 
@@ -150,7 +150,7 @@ impl SessionsApi {
     /// ends the least recently used ones. A user of an identity provider has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn list(&self, app: Application<'_>, caller: SessionOwner) -> Result<Json<SessionList>, Problem> {
-        let sessions = app.valet.list_sessions(caller.user, OffsetDateTime::now_utc()).await?;
+        let sessions = app.valet.sessions.list_sessions(caller.user, OffsetDateTime::now_utc()).await?;
         let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.session())).collect();
         Ok(Json(SessionList { sessions }))
     }
@@ -162,7 +162,7 @@ impl SessionsApi {
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
     async fn end(&self, app: Application<'_>, caller: SessionOwner, id: Path<String>) -> Result<EndSessionResponse, Problem> {
         let id = SessionId::parse(&id).ok_or_else(Problem::not_found)?;
-        let ended = app.valet.end_session(caller.user, id).await?;
+        let ended = app.valet.sessions.end_session(caller.user, id).await?;
         if ended { Ok(EndSessionResponse::Ended) } else { Err(Problem::not_found()) }
     }
 }

@@ -244,11 +244,11 @@ impl UploadsApi {
         key: Header<Option<String>>,
         body: Body<NewUpload>,
     ) -> Result<UploadResponse, Problem> {
-        app.valet.throttle().count_uploads(caller.user, 1)?;
+        app.valet.throttle.count_uploads(caller.user, 1)?;
         let now = OffsetDateTime::now_utc();
         let key = idempotency_header(request, key.0.as_deref())?;
-        let issued = app.valet.issue(caller.user, body.declared(key.as_ref()), now).await?;
-        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.presign_image(image, now))?);
+        let issued = app.valet.uploads.issue(caller.user, body.declared(key.as_ref()), now).await?;
+        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
         Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }
 
@@ -259,9 +259,9 @@ impl UploadsApi {
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
     async fn renew(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = OffsetDateTime::now_utc();
-        app.valet.throttle().count_urls(caller.user, 1)?;
-        let ticket = app.valet.renew(caller.user, image_id(&id)?, now).await?;
-        Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?))
+        app.valet.throttle.count_urls(caller.user, 1)?;
+        let ticket = app.valet.uploads.renew(caller.user, image_id(&id)?, now).await?;
+        Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?))
     }
 
     /// Confirm an upload
@@ -272,9 +272,9 @@ impl UploadsApi {
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
     async fn confirm(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
         let now = OffsetDateTime::now_utc();
-        app.valet.throttle().count_s3_calls(caller.user, 1)?;
-        let image = app.valet.confirm(caller.user, image_id(&id)?, now).await?;
-        Ok(Json(app.valet.presign_image(image, now)?.into()))
+        app.valet.throttle.count_s3_calls(caller.user, 1)?;
+        let image = app.valet.confirmation.confirm(caller.user, image_id(&id)?, now).await?;
+        Ok(Json(app.valet.gallery.presign_image(image, now)?.into()))
     }
 
     /// List open uploads
@@ -293,7 +293,7 @@ impl UploadsApi {
     ) -> Result<Json<PendingUploads>, Problem> {
         let limit = pagination::limit(limit.0)?;
         let after = pagination::after(cursor.0.as_deref(), Listing::Pending, caller.user)?;
-        let found = app.valet.list_pending(caller.user, after, limit + 1).await?;
+        let found = app.valet.uploads.list_pending(caller.user, after, limit + 1).await?;
         let (uploads, next_cursor) = pagination::split(found, limit, Listing::Pending, |image| image);
         Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
     }

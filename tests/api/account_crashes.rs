@@ -253,7 +253,7 @@ async fn assert_nothing_is_left(app: &TestApp, user: &str) {
     // The lease of a server that was killed during its first sweep has ended by then.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(180);
     for _ in 0..100 {
-        if !app.app.valet.sweep_once(later).await.unwrap().1 {
+        if !app.app.valet.sweeper.sweep_once(later).await.unwrap().1 {
             break;
         }
     }

@@ -45,7 +45,7 @@ async fn multiparts_of(app: &TestApp, user: &str) -> usize {
 /// Sweeps at `now` until there is nothing to do.
 async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
     for _ in 0..100 {
-        if !app.app.valet.sweep_once(now).await.unwrap().1 {
+        if !app.app.valet.sweeper.sweep_once(now).await.unwrap().1 {
             return;
         }
     }
@@ -217,7 +217,7 @@ async fn uploads_in_progress_during_the_deletion_leave_nothing() {
         };
         let sweeps = async {
             for _ in 0..10 {
-                let _ = app.app.valet.sweep_once(OffsetDateTime::now_utc()).await;
+                let _ = app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc()).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -87,7 +87,7 @@ impl TestApp {
         change(&mut config);
         let app = AppState::connect(&config).await.unwrap();
         // Before the test looks into the bucket, so that the probe objects are already removed.
-        app.valet.probe_capabilities(OffsetDateTime::now_utc()).await;
+        app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -135,7 +135,7 @@ impl TestApp {
 
     /// Runs one sweep with the clock at `now`.
     pub async fn sweep(&self, now: OffsetDateTime) -> valet::domain::sweeper::Swept {
-        self.app.valet.sweep_once(now).await.unwrap().0
+        self.app.valet.sweeper.sweep_once(now).await.unwrap().0
     }
 
     /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and

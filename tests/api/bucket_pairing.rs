@@ -21,7 +21,7 @@ use super::app::{TestApp, unique_png};
 
 /// Pairs database and bucket as another server process does.
 async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
-    TestApp::beside(app, |_| {}).await.app.valet.verify_pair().await
+    TestApp::beside(app, |_| {}).await.app.valet.deployment.verify_pair().await
 }
 
 async fn set_database(app: &TestApp, id: Option<DeploymentId>) {
@@ -74,13 +74,13 @@ async fn damaged_ids_are_refused_and_repaired_by_join() {
         if let Some(document) = &document {
             meta.insert_one(document).await.unwrap();
         }
-        let verified = app.app.valet.verify_pair().await;
+        let verified = app.app.valet.deployment.verify_pair().await;
         assert!(matches!(verified, Err(PairError::Damaged { .. })), "{marker:?} {document:?}: {verified:?}");
         let checked = pair_answer(&app).await;
         assert!(matches!(&checked, Answer::No(reason) if *reason == verified.unwrap_err().to_string()), "{checked:?}");
         let (joined, output) = valet(&app, &app.config.mongo.database, &["join", "--yes"]).await;
         assert!(joined && output.contains("is damaged") && output.contains("joined as deployment"), "{output}");
-        app.app.valet.verify_pair().await.unwrap();
+        app.app.valet.deployment.verify_pair().await.unwrap();
     }
 }
 
@@ -94,7 +94,7 @@ async fn images_after_other_programs_keys_are_found() {
     }
     set_database(&app, None).await;
     set_bucket(&app, None).await;
-    let verified = app.app.valet.verify_pair().await;
+    let verified = app.app.valet.deployment.verify_pair().await;
     assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
 }
 
@@ -152,7 +152,7 @@ async fn only_a_plausible_pair_is_accepted() {
             app.bucket_put(key, "image/png", vec![1]).await;
         }
         let checked = pair_answer(&app).await;
-        let verified = app.app.valet.verify_pair().await;
+        let verified = app.app.valet.deployment.verify_pair().await;
         let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
         assert!(agree, "valet check reports {checked:?} for {verified:?}");
         let was = match &verified {
@@ -164,7 +164,7 @@ async fn only_a_plausible_pair_is_accepted() {
             Err(error) => panic!("{error}"),
         };
         assert_eq!(was, then, "{database:?} {bucket:?} {key:?} {has_record}");
-        let pair = app.app.valet.pair().await.unwrap();
+        let pair = app.app.valet.deployment.pair().await.unwrap();
         match verified {
             Ok(id) => assert_eq!((pair.bucket, pair.database), (Some(id), Some(id))),
             Err(_) => assert_eq!((pair.bucket, pair.database), (bucket, database), "a refusal changes nothing"),
@@ -200,7 +200,7 @@ async fn every_command_refuses_the_bucket_of_another_deployment() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
-    let id = app.app.valet.verify_pair().await.unwrap();
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
     let mut objects = app.all_bucket_keys().await;
     let other = format!("{}-other", app.config.mongo.database);
     let orphans = ["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z", "--delete", "--yes"];
@@ -220,11 +220,14 @@ async fn every_command_refuses_the_bucket_of_another_deployment() {
 
     let (success, output) = valet(&app, &other, &["join"]).await;
     assert!(!success && output.contains(&id.to_string()) && output.contains("no record of the images"), "{output}");
-    assert_eq!(app.app.valet.verify_pair().await.unwrap(), id, "nothing was joined without consent");
+    assert_eq!(app.app.valet.deployment.verify_pair().await.unwrap(), id, "nothing was joined without consent");
     let (success, output) = valet(&app, &other, &["join", "--yes"]).await;
     assert!(success, "{output}");
     assert!(valet(&app, &other, &["recount"]).await.0);
-    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the previous owner is refused now");
+    assert!(
+        matches!(app.app.valet.deployment.verify_pair().await, Err(PairError::Differ { .. })),
+        "the previous owner is refused now"
+    );
     // The orphan scan is the next safeguard.
     let (success, output) = valet(&app, &other, &["sweep", "--orphans", "--before", "2126-01-01T00:00:00Z"]).await;
     assert!(!success && output.contains("must lie in the past"), "{output}");

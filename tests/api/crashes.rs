@@ -174,7 +174,7 @@ async fn converge(app: &TestApp, within: Duration) {
     images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
     let began = Instant::now();
     loop {
-        let swept = app.app.valet.sweep_once(OffsetDateTime::now_utc() + within).await;
+        let swept = app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + within).await;
         if swept.as_ref().is_ok_and(|(swept, more)| swept.failed == 0 && !more) {
             return;
         }

@@ -273,7 +273,7 @@ async fn distant_store_is_probed_in_time() {
 async fn listing_that_repeats_its_page_ends() {
     let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
-    assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
+    assert!(app.app.valet.orphans.find(before, &mut |_| {}).await.is_err());
     let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
 }

@@ -334,7 +334,7 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
         assert_eq!(token.get("/api/auth/me").await.problem(), (401, "session_ended"));
     }
     let swept = OffsetDateTime::now_utc();
-    while app.app.valet.sweep_once(swept).await.unwrap().1 {}
+    while app.app.valet.sweeper.sweep_once(swept).await.unwrap().1 {}
     assert!(app.bucket_keys().await.is_empty());
     // Long after the deletion a new sign-in creates another account.
     let users = app.db.collection::<Document>("users");
@@ -343,7 +343,7 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
     let anew = issued(0).get("/api/auth/me").await;
     assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
     let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
-    while app.app.valet.sweep_once(later).await.unwrap().1 {}
+    while app.app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
     assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end it is removed");
 }
 

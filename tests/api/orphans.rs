@@ -23,13 +23,13 @@ async fn just_now() -> OffsetDateTime {
 }
 
 async fn scan(app: &TestApp) -> Orphans {
-    app.app.valet.find_orphans(just_now().await, &mut |_| {}).await.unwrap()
+    app.app.valet.orphans.find(just_now().await, &mut |_| {}).await.unwrap()
 }
 
 async fn delete(app: &TestApp) -> Orphans {
     let before = just_now().await;
-    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
-    app.app.valet.delete_orphans(before, &found, Consent::Number(found.number())).await.unwrap()
+    let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
+    app.app.valet.orphans.delete(before, &found, Consent::Number(found.number())).await.unwrap()
 }
 
 fn keys(found: &Found<ListedObject>) -> Vec<&str> {
@@ -89,10 +89,10 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
     assert_eq!(app.bucket_keys().await, before, "a dry run");
 
     let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
-    let young = app.app.valet.find_orphans(hour_ago, &mut |_| {}).await.unwrap();
+    let young = app.app.valet.orphans.find(hour_ago, &mut |_| {}).await.unwrap();
     assert_eq!((young.orphans.count, young.young), (0, 4), "too young to be judged");
     let future = OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    assert!(matches!(app.app.valet.find_orphans(future, &mut |_| {}).await, Err(OrphanError::NotPast)));
+    assert!(matches!(app.app.valet.orphans.find(future, &mut |_| {}).await, Err(OrphanError::NotPast)));
     assert_eq!(app.bucket_keys().await, before);
 
     let deleted = delete(&app).await;
@@ -131,11 +131,11 @@ async fn open_uploads_without_an_image_are_orphans() {
         keys
     };
     let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
-    let young = app.app.valet.find_orphans(hour_ago, &mut |_| {}).await.unwrap();
+    let young = app.app.valet.orphans.find(hour_ago, &mut |_| {}).await.unwrap();
     assert_eq!((young.number(), young.young), (0, 3));
     let before = just_now().await;
     let mut shown = Vec::new();
-    let found = app.app.valet.find_orphans(before, &mut |orphan| shown.push(orphan.to_string())).await.unwrap();
+    let found = app.app.valet.orphans.find(before, &mut |orphan| shown.push(orphan.to_string())).await.unwrap();
     let mut orphans: Vec<_> = found.uploads.first.iter().map(|upload| upload.key.to_string()).collect();
     orphans.sort();
     let mut expected = vec![unowned.clone(), unowned.clone(), ready];
@@ -143,11 +143,11 @@ async fn open_uploads_without_an_image_are_orphans() {
     assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
     assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
     // More than a tenth of all images.
-    let refused = app.app.valet.delete_orphans(before, &found, Consent::Given).await;
+    let refused = app.app.valet.orphans.delete(before, &found, Consent::Given).await;
     assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{refused:?}");
     // An upload that was not in the report stays.
     open(&unowned).await;
-    let deleted = app.app.valet.delete_orphans(just_now().await, &found, Consent::Number(3)).await.unwrap();
+    let deleted = app.app.valet.orphans.delete(just_now().await, &found, Consent::Number(3)).await.unwrap();
     assert_eq!((deleted.deleted, deleted.failed, deleted.new), (3, 0, 1), "{deleted}");
     let mut left = vec!["check/x".to_owned(), unowned, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
     left.sort();
@@ -170,7 +170,7 @@ async fn missing_collection_is_not_taken_as_empty() {
         let collection = app.db.collection::<Document>(missing);
         let records = app.db_all(missing).await;
         collection.delete_many(doc! {}).await.unwrap();
-        let refused = app.app.valet.recount(None, |repair| panic!("{repair}")).await.unwrap_err();
+        let refused = app.app.valet.recount.run(None, |repair| panic!("{repair}")).await.unwrap_err();
         assert!(refused.to_string().contains(missing), "{refused}");
         let swept = app.sweep(OffsetDateTime::now_utc()).await;
         assert_eq!((swept.failed, swept.holds), (1, 0), "{missing}: {swept:?}");
@@ -194,8 +194,8 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     let objects = app.bucket_keys().await;
     let delete = async |consent: Consent| {
         let before = just_now().await;
-        let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
-        app.app.valet.delete_orphans(before, &found, consent).await
+        let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
+        app.app.valet.orphans.delete(before, &found, consent).await
     };
 
     images.delete_many(doc! {}).await.unwrap();
@@ -233,10 +233,10 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     images.delete_many(doc! {}).await.unwrap();
     images.insert_many(&all[..2]).await.unwrap();
     let before = just_now().await;
-    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     images.delete_many(doc! {}).await.unwrap();
     images.insert_one(&all[2]).await.unwrap();
-    let deleted = app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await.unwrap();
+    let deleted = app.app.valet.orphans.delete(before, &found, Consent::Number(1)).await.unwrap();
     assert_eq!((found.orphans.count, deleted.deleted, deleted.new), (1, 0, 2));
     assert_eq!(app.bucket_keys().await, objects, "only reported orphans are deleted");
 }

@@ -61,7 +61,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     assert_eq!(listed["previewUrl"], image.json["previewUrl"], "window-aligned too");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
     assert_eq!(settled_keys(&app).await.len(), 2, "served previews stay");
-    let orphans = app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
+    let orphans = app.app.valet.orphans.find(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
     assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is not an orphan");
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
@@ -103,7 +103,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(3), &json!(0)));
     let mut repairs = Vec::new();
-    app.app.valet.recount(None, |repair| repairs.push(repair)).await.unwrap();
+    app.app.valet.recount.run(None, |repair| repairs.push(repair)).await.unwrap();
     assert_eq!(repairs, [], "nothing drifted");
     let ids: Vec<Value> =
         ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().iter().map(|image| image["id"].clone()).collect();

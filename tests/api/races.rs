@@ -275,7 +275,7 @@ async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
     let stop = tokio_util::sync::CancellationToken::new();
     let sweeping = async |app: &TestApp| {
         while !stop.is_cancelled() {
-            app.app.valet.sweep().await.unwrap();
+            app.app.valet.sweeper.sweep().await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

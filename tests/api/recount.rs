@@ -13,7 +13,7 @@ use super::app::{Caller, TestApp, unique_png};
 pub async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {
     let mut repairs = Vec::new();
     let email = who.map(|text| Email::parse(text).unwrap());
-    let done = app.app.valet.recount(email.as_ref(), |repair| repairs.push(repair)).await.unwrap();
+    let done = app.app.valet.recount.run(email.as_ref(), |repair| repairs.push(repair)).await.unwrap();
     (done, repairs)
 }
 
@@ -68,7 +68,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert_eq!(recount(&app, Some(&bob.email)).await.0, Recounted { users: 1, repaired: 0, failed: 0 });
     assert_eq!(recount(&app, Some(&eve.email)).await.0, Recounted { users: 1, repaired: 1, failed: 0 });
     let unknown = Email::parse("nobody@example.com").unwrap();
-    assert!(matches!(app.app.valet.recount(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
+    assert!(matches!(app.app.valet.recount.run(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
 }
 
 /// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the

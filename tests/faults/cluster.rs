@@ -218,7 +218,7 @@ impl Cluster {
         let images = self.db.collection::<Document>("images");
         images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
         for _ in 0..50 {
-            if let Ok((_, false)) = valet.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
+            if let Ok((_, false)) = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
                 return;
             }
         }

@@ -176,7 +176,7 @@ impl SingleServer {
 
     /// Runs one sweep with a clock that is `later` ahead.
     pub async fn sweep(&self, later: Duration) -> Swept {
-        self.app.valet.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
+        self.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
     }
 
     /// Returns the state in the image's document.

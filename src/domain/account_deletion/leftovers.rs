@@ -1,14 +1,17 @@
 //! Removes objects, versions and open multipart uploads of an account that no record names.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 
 use crate::{
-    domain::{Valet, removal::Removal},
+    domain::removal::Removal,
     model::{ObjectKey, UserId},
     store::{
-        StoreError,
+        Objects, StoreError,
         objects::{PurgeOutcome, list::ListedUpload},
     },
 };
@@ -67,7 +70,13 @@ impl Leftovers {
     }
 }
 
-impl Valet {
+/// Removal of the objects that an account has beside its records.
+#[derive(Debug)]
+pub(in crate::domain) struct LeftoverRemoval {
+    pub(in crate::domain) objects: Arc<Objects>,
+}
+
+impl LeftoverRemoval {
     /// Removes objects under the user's prefixes at keys of Valet's form. Keys of another form belong to another program.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{RETRY_DELAY, leftovers::Leftovers};
+use super::{AccountDeletion, RETRY_DELAY, leftovers::Leftovers};
 use crate::{
-    domain::{Valet, credentials::oidc_tokens::DELETION_MEMORY, removal::Removal, reservations},
+    domain::{credentials::oidc_tokens::DELETION_MEMORY, removal::Removal, reservations},
     model::{OPENING_GRACE, UserId},
     store::{Deletion, RemainingImage, StoreError},
 };
@@ -60,7 +60,7 @@ impl PassResult {
     }
 }
 
-impl Valet {
+impl AccountDeletion {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
@@ -127,7 +127,7 @@ impl Valet {
         let user = deletion.user;
         let openings = self.store.users.find_openings(user).await?;
         if !openings.is_empty() {
-            self.close_all_openings(user, &openings, now).await?;
+            self.reservations.close_all_openings(user, &openings, now).await?;
         }
         let steps = self.store.users.find_announced_steps(user, std::time::Duration::ZERO).await?;
         if !steps.is_empty() {
@@ -135,7 +135,7 @@ impl Valet {
         }
         let held = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
         let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
-        match self.settle_legacy_holds(held, now).await?.has_changed {
+        match self.reservations.settle_legacy_holds(held, now).await?.has_changed {
             true => Ok(Step::More),
             // A server of an earlier release may still insert an image of a hold.
             false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
@@ -150,7 +150,7 @@ impl Valet {
             return Ok(Step::Done);
         }
         let ids: Vec<_> = found.iter().filter_map(|record| record.id).collect();
-        let (deleted, failed) = match self.delete_all(user, &ids, now).await {
+        let (deleted, failed) = match self.deletion.delete_all(user, &ids, now).await {
             Ok(answers) => {
                 let deleted = ids.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
                 (deleted.map(|(id, _)| *id).collect(), None)
@@ -184,12 +184,12 @@ impl Valet {
 
     /// Returns the time after which no URL that was signed before the claim can bring an upload of `bytes`.
     fn arrivals_end_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
-        deletion.at + self.uploads.url_ttl + self.grace(bytes)
+        deletion.at + self.settings.url_ttl + self.late_transfers.grace(bytes)
     }
 
     /// Removes objects without a record, and again when no URL can write them anymore.
     async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
-        let found = self.remove_leftovers_within_deadline(deletion.user).await?;
+        let found = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         let Leftovers { removed, largest, .. } = found;
         match found.finish()? {
             Removal::Complete if removed == 0 => return Ok(Step::Done),
@@ -201,7 +201,7 @@ impl Valet {
         if now < arrivals_end {
             return Ok(Step::Wait(arrivals_end));
         }
-        let again = self.remove_leftovers_within_deadline(deletion.user).await?;
+        let again = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
             0 => again.finish().map(|_| Step::Done),
             objects => Err(StoreError::ObjectsRemain { objects }),

@@ -1,17 +1,17 @@
 //! Completes multipart uploads: makes one object of the parts that have arrived, and inspects it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
 use crate::{
     domain::{
-        Valet,
-        inspection::{Inspection, MissingParts},
+        inspection::{Inspection, MissingParts, ObjectInspector},
+        late_transfers::LateTransfers,
     },
     model::{Image, ImageState, PartLayout},
     store::{
-        StoreError,
+        Objects, Store, StoreError,
         objects::{COMPLETE_DEADLINE, Completion, StoredPart},
     },
 };
@@ -51,7 +51,16 @@ enum Attempt {
     StateChanged,
 }
 
-impl Valet {
+/// Completes multipart uploads.
+#[derive(Debug)]
+pub(in crate::domain) struct PartsCompletion {
+    pub(in crate::domain) store: Arc<Store>,
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) object_inspector: Arc<ObjectInspector>,
+    pub(in crate::domain) late_transfers: LateTransfers,
+}
+
+impl PartsCompletion {
     /// Makes one object of the parts that `select_parts` keeps, and inspects it.
     pub(in crate::domain) async fn complete_multipart(
         &self,
@@ -61,7 +70,7 @@ impl Valet {
     ) -> Result<Inspection, StoreError> {
         let (mut had_no_upload, mut waited, mut attempts, mut last) = (false, Duration::ZERO, 0, None);
         while attempts < MAX_ATTEMPTS {
-            match self.inspect_object(image, image.key.clone()).await? {
+            match self.object_inspector.inspect_object(image, image.key.clone()).await? {
                 Inspection::Missing => {}
                 inspection => {
                     self.abort_other_uploads(image).await?;
@@ -114,7 +123,7 @@ impl Valet {
         }
         // Completing writes the key as a PUT does, possibly after the time limit of the call: a tombstone must outlive that.
         let dies_at = now + COMPLETE_DEADLINE;
-        let due = dies_at + self.grace(0);
+        let due = dies_at + self.late_transfers.grace(0);
         // One at a time: some stores show no object during a second completion although the first has made it.
         if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
@@ -135,7 +144,7 @@ impl Valet {
 
     /// Aborts further open uploads of this key, left by a server that died: their parts are not needed any more. If S3 refuses
     /// to abort one, the complete object still becomes an image.
-    pub(in crate::domain) async fn abort_other_uploads(&self, image: &Image) -> Result<(), StoreError> {
+    pub(super) async fn abort_other_uploads(&self, image: &Image) -> Result<(), StoreError> {
         match self.objects.abort_multiparts(&image.key).await {
             Err(error) if error.is_final() => {
                 tracing::warn!(image = %image.id, %error, "failed to abort an upload beside a complete one");

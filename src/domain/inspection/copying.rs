@@ -5,15 +5,15 @@
 //! not name. A claim, shared with completing parts, allows one attempt at a time. An attempt that outlives its claim does no harm,
 //! since each attempt has its own key and only one can mark the image ready.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
 use super::{Inspection, object::has_unsigned_headers};
 use crate::{
-    domain::Valet,
+    domain::{inspection::ObjectInspector, late_transfers::LateTransfers},
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
-    store::{StoreError, objects::COPY_DEADLINE},
+    store::{Objects, Store, StoreError, objects::COPY_DEADLINE},
 };
 
 /// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
@@ -23,7 +23,16 @@ const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Pause between two checks of another request's attempt.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-impl Valet {
+/// Inspects copies of uploads.
+#[derive(Debug)]
+pub(in crate::domain) struct CopyInspector {
+    pub(in crate::domain) store: Arc<Store>,
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) late_transfers: LateTransfers,
+    pub(in crate::domain) object_inspector: Arc<ObjectInspector>,
+}
+
+impl CopyInspector {
     /// Copies the uploaded object, and inspects the copy.
     pub(super) async fn inspect_copy(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
         let (mut attempts, mut waited) = (0, Duration::ZERO);
@@ -83,7 +92,7 @@ impl Valet {
         written.extend(image.upload.preview.map(|_| copy.preview()));
         // A copy may appear after its time limit, so leftover keys must be cleared later than that.
         let dies_at = now + COPY_DEADLINE;
-        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.grace(0), &written).await
+        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written).await
     }
 
     /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
@@ -98,7 +107,7 @@ impl Valet {
                 done => done?,
             }
         }
-        self.inspect_object(image, copy.clone()).await
+        self.object_inspector.inspect_object(image, copy.clone()).await
     }
 
     async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {

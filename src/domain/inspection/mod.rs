@@ -10,6 +10,10 @@ mod upload;
 
 use std::fmt;
 
+pub(super) use self::completing::PartsCompletion;
+pub(super) use self::copying::CopyInspector;
+pub(super) use self::object::ObjectInspector;
+pub(super) use self::upload::UploadInspector;
 use super::store_capabilities::UnsupportedUpload;
 use crate::model::{Rejection, Verified};
 

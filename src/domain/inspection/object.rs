@@ -1,16 +1,16 @@
 //! Compares one object in S3 with its declaration: size, type, headers, digest, and content. Changes nothing.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use super::Inspection;
 use crate::{
     domain::{
-        Valet,
         content::{self, Content, ContentInspector},
+        store_capabilities::KnownCapabilities,
     },
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
     store::{
-        StoreError,
+        Objects, StoreError,
         objects::{Head, USER_METADATA},
     },
 };
@@ -90,10 +90,17 @@ fn has_unexpected_headers(key: &ObjectKey, head: &Head, writer: Writer) -> bool 
     !refused.is_empty()
 }
 
-impl Valet {
+/// Compares single objects with their declarations.
+#[derive(Debug)]
+pub(in crate::domain) struct ObjectInspector {
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) capabilities: Arc<KnownCapabilities>,
+}
+
+impl ObjectInspector {
     /// Inspects the object at `key`, and the preview beside it. Without the preview, or with a wrong one, the image is verified
     /// all the same and has none.
-    pub(in crate::domain) async fn inspect_object(&self, image: &Image, key: ObjectKey) -> Result<Inspection, StoreError> {
+    pub(super) async fn inspect_object(&self, image: &Image, key: ObjectKey) -> Result<Inspection, StoreError> {
         let writer = if key == image.key { Writer::Client } else { Writer::Valet };
         match Box::pin(self.compare_object(&key, DeclaredObject::image(image, writer))).await? {
             ObjectMatch::Missing => Ok(Inspection::Missing),

@@ -1,18 +1,29 @@
 //! Chooses how a pending upload is inspected: as one object, as a copy, or after completing its parts.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
 use super::{Inspection, completing::select_by_length};
 use crate::{
     domain::{
-        Valet,
-        store_capabilities::{UnsupportedUpload, UploadClass},
+        inspection::{CopyInspector, ObjectInspector, PartsCompletion},
+        store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     },
     model::{Image, UnverifiedUpload},
     store::StoreError,
 };
 
-impl Valet {
+/// Inspects pending uploads of every kind.
+#[derive(Debug)]
+pub(in crate::domain) struct UploadInspector {
+    pub(in crate::domain) capabilities: Arc<KnownCapabilities>,
+    pub(in crate::domain) parts_completion: Arc<PartsCompletion>,
+    pub(in crate::domain) copy_inspector: Arc<CopyInspector>,
+    pub(in crate::domain) object_inspector: Arc<ObjectInspector>,
+}
+
+impl UploadInspector {
     /// Inspects a pending upload. A multipart upload whose parts have all arrived is completed first.
     pub(in crate::domain) async fn inspect_upload(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
         if image.upload.sha256.is_none() {
@@ -24,14 +35,14 @@ impl Valet {
             }
         }
         if let Some(multipart) = image.upload.multipart {
-            return self.complete_multipart(image, &|stored| select_by_length(multipart, stored), now).await;
+            return self.parts_completion.complete_multipart(image, &|stored| select_by_length(multipart, stored), now).await;
         }
         if image.key.is_incoming() {
-            return self.inspect_copy(image, now).await;
+            return self.copy_inspector.inspect_copy(image, now).await;
         }
-        let inspection = self.inspect_object(image, image.key.clone()).await?;
+        let inspection = self.object_inspector.inspect_object(image, image.key.clone()).await?;
         if image.upload.unverified == Some(UnverifiedUpload::Parts) && !matches!(inspection, Inspection::Missing) {
-            self.abort_other_uploads(image).await?;
+            self.parts_completion.abort_other_uploads(image).await?;
         }
         Ok(inspection)
     }

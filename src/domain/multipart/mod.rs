@@ -7,23 +7,29 @@
 mod opening;
 mod parts;
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
+pub(super) use self::opening::MultipartOpening;
 pub(super) use self::opening::unopened_lifetimes;
 pub use self::parts::{InvalidPart, MAX_PARTS_PER_REQUEST, RequestedPart};
 use super::{
-    Valet,
-    store_capabilities::{UnsupportedUpload, UploadClass},
+    late_transfers::LateTransfers,
+    lifecycle::Lifecycle,
+    reservations::Reservations,
+    store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     throttle::Throttled,
-    uploads::{DeclarationError, IssueError, fingerprint},
+    uploads::{DeclarationError, IdempotencyKeys, IssueError, Quota, fingerprint, validate_type},
 };
 use crate::{
+    config,
     model::{
         Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout,
         Rejection, Sha256, Upload, UserId,
     },
     store::{
-        InsertOutcome, ReserveOutcome, StoreError,
+        InsertOutcome, Objects, ReserveOutcome, Store, StoreError,
         objects::{NewPart, PresignedPut},
     },
 };
@@ -93,12 +99,27 @@ pub enum PartsError {
 /// Attempts at an upload that concurrent requests change; more conflicts are a fault.
 const MAX_ATTEMPTS: usize = 5;
 
-impl Valet {
+/// Multipart uploads.
+#[derive(Debug)]
+pub struct Multipart {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) settings: Arc<config::Uploads>,
+    pub(super) capabilities: Arc<KnownCapabilities>,
+    pub(super) idempotency_keys: IdempotencyKeys,
+    pub(super) opening: Arc<MultipartOpening>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) quota: Arc<Quota>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) late_transfers: LateTransfers,
+}
+
+impl Multipart {
     /// Opens a multipart upload, or finds the one with the same idempotency key.
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue_multipart(
+    pub async fn issue(
         &self,
         user: UserId,
         declared: &DeclaredMultipart<'_>,
@@ -109,12 +130,12 @@ impl Valet {
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..MAX_ATTEMPTS {
             if let Some(named) = &named
-                && let Some(image) = self.find_under_key(user, named, now).await?
+                && let Some(image) = self.idempotency_keys.find_under_key(user, named, now).await?
             {
                 let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
                 if image.state == ImageState::Pending && image.is_unopened() {
                     // The request that opened it was cancelled, or is still running.
-                    self.create_multipart_in_s3(&image, multipart.checksums()).await?;
+                    self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
                     continue;
                 }
                 return Ok((image, multipart, false));
@@ -123,22 +144,22 @@ impl Valet {
             // No URL has been signed. Only the server completes the parts, so the object is final where it is made.
             let lifetimes = unopened_lifetimes(now);
             let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
-            if self.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
-                self.explain_refusal(user, upload.size).await?;
+            if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
+                self.quota.explain_refusal(user, upload.size).await?;
                 continue;
             }
-            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
+            if self.reservations.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
                 continue;
             }
-            if let Err(error) = self.create_multipart_in_s3(&image, multipart.checksums()).await {
+            if let Err(error) = self.opening.create_multipart_in_s3(&image, multipart.checksums()).await {
                 // The client gets no id, and its next attempt opens another upload, so this one must not hold quota for days. The
                 // sweeper aborts the upload that S3 may have opened.
-                if let Err(error) = self.delete_pending(&image, now).await {
+                if let Err(error) = self.lifecycle.delete_pending(&image, now).await {
                     tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
                 }
                 return Err(error.into());
             }
-            let expires_at = self.opened_lifetimes(&image).expires_at;
+            let expires_at = self.opening.opened_lifetimes(&image).expires_at;
             return Ok((Image { expires_at, ..image }, multipart, true));
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())
@@ -146,7 +167,7 @@ impl Valet {
 
     /// Validates a declaration. Returns every rule that it breaks.
     fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, PartLayout), Vec<DeclarationError>> {
-        let size = super::uploads::validate_size(declared.size, self.uploads.multipart_max_bytes);
+        let size = super::uploads::validate_size(declared.size, self.settings.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below the minimum, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
@@ -154,7 +175,7 @@ impl Valet {
             PartLayout::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
         });
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
-        let content_type = self.validate_type(declared.content_type);
+        let content_type = validate_type(&self.settings, declared.content_type);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
         let thumb_hash = super::uploads::validate_thumb_hash(declared.thumb_hash);
         match (file_name, content_type, size, multipart, caption, thumb_hash) {
@@ -203,16 +224,16 @@ impl Valet {
             self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's upload id.
-                self.create_multipart_in_s3(&image, multipart.checksums()).await?;
+                self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
                 continue;
             };
             let sign = |part: NewPart| {
-                let put = self.objects.presign_part(&image.key, upload_id, part, now, self.uploads.url_ttl)?;
+                let put = self.objects.presign_part(&image.key, upload_id, part, now, self.settings.url_ttl)?;
                 Ok((part.number, put))
             };
             let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let dies_at = signed.iter().map(|(_, put)| put.signed.expires_at).max().unwrap_or(now);
-            let due = dies_at + self.grace(image.upload.largest_transfer());
+            let due = dies_at + self.late_transfers.grace(image.upload.largest_transfer());
             if self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? == 1 {
                 return Ok(signed);
             }
@@ -238,7 +259,7 @@ impl Valet {
             return Ok(multipart.parts().collect());
         }
         // Another program aborted it, such as the bucket's lifecycle rule: the client uploads all parts again, under the same id.
-        self.create_multipart_in_s3(&image, multipart.checksums()).await?;
+        self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
         Ok(Vec::new())
     }
 

@@ -1,11 +1,14 @@
 //! Creates a multipart upload in S3, after its record is inserted.
 
+use std::{sync::Arc, time::Duration};
+
 use time::OffsetDateTime;
 
 use crate::{
-    domain::Valet,
+    config,
+    domain::{late_transfers::LateTransfers, store_capabilities::KnownCapabilities},
     model::{Image, Lifetimes, OPENING_GRACE, PartChecksums},
-    store::{Opened, StoreError},
+    store::{Objects, Opened, Store, StoreError},
 };
 
 /// Returns the times of a multipart upload that is not created in S3 yet: if the request is cancelled, its reservation ends soon.
@@ -13,7 +16,17 @@ pub(in crate::domain) fn unopened_lifetimes(now: OffsetDateTime) -> Lifetimes {
     Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_die_at: now }
 }
 
-impl Valet {
+/// Creates multipart uploads in S3.
+#[derive(Debug)]
+pub(in crate::domain) struct MultipartOpening {
+    pub(in crate::domain) store: Arc<Store>,
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) settings: Arc<config::Uploads>,
+    pub(in crate::domain) capabilities: Arc<KnownCapabilities>,
+    pub(in crate::domain) late_transfers: LateTransfers,
+}
+
+impl MultipartOpening {
     /// Creates the multipart upload in S3, and records its upload id in place of the one in `image`. Of several concurrent
     /// requests the first to record wins, and the others abort theirs: the caller reads the image again.
     pub(in crate::domain) async fn create_multipart_in_s3(
@@ -32,7 +45,13 @@ impl Valet {
 
     /// Returns the times of a multipart upload after it was created in S3.
     pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
-        let ttl = if image.upload.unverified.is_some() { self.uppy_parts_ttl() } else { self.uploads.multipart_ttl };
-        Opened { expires_at: image.created_at + ttl, due: self.quiet_from(image) }
+        let ttl = if image.upload.unverified.is_some() { self.uppy_parts_ttl() } else { self.settings.multipart_ttl };
+        Opened { expires_at: image.created_at + ttl, due: self.late_transfers.quiet_from(image) }
+    }
+
+    /// Returns how long a multipart upload stays open: as long as a single PUT, because its bound is an estimate that costs
+    /// quota.
+    pub(in crate::domain) fn uppy_parts_ttl(&self) -> Duration {
+        self.settings.ttl.min(self.settings.multipart_ttl)
     }
 }

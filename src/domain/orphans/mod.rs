@@ -5,16 +5,18 @@
 
 mod report;
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 pub use self::report::{Consent, Found, Orphan, OrphanError, Orphans};
 use self::report::{Shown, count};
-use super::{Valet, deployment::Restored};
+use super::deployment::{Deployment, Restored};
 use crate::{
     model::{ImageId, ImageState, KeyOwner},
     store::{
-        Inventory, InventoryEntry, StoreError,
+        Inventory, InventoryEntry, Objects, Store, StoreError,
         objects::list::{ListedObject, ListedUpload},
     },
 };
@@ -26,13 +28,21 @@ const LOOKUP_BATCH: usize = 500;
 /// Concurrent calls to S3.
 const MAX_CONCURRENT_CALLS: usize = 16;
 
-impl Valet {
+/// Finds and deletes orphans.
+#[derive(Debug)]
+pub struct OrphanScanner {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) deployment: Arc<Deployment>,
+}
+
+impl OrphanScanner {
     /// Finds objects written and multipart uploads opened before `before` that no record owns, and ready images without an
     /// object. Deletes nothing. Passes each orphan to `on_orphan` when it is found.
     ///
     /// # Errors
     /// [`OrphanError`].
-    pub async fn find_orphans(
+    pub async fn find(
         &self,
         before: OffsetDateTime,
         on_orphan: &mut (dyn FnMut(Orphan<'_>) + Send + '_),
@@ -44,14 +54,9 @@ impl Valet {
     ///
     /// # Errors
     /// [`OrphanError`].
-    pub async fn delete_orphans(
-        &self,
-        before: OffsetDateTime,
-        found: &Orphans,
-        consent: Consent,
-    ) -> Result<Orphans, OrphanError> {
+    pub async fn delete(&self, before: OffsetDateTime, found: &Orphans, consent: Consent) -> Result<Orphans, OrphanError> {
         found.allow_deletion(consent)?;
-        self.allow_orphan_deletion().await?;
+        self.allow_deletion().await?;
         self.scan(before, Action::Delete(&found.shown)).await
     }
 
@@ -59,8 +64,8 @@ impl Valet {
     ///
     /// # Errors
     /// [`OrphanError::Restored`] or [`OrphanError::Pair`].
-    pub async fn allow_orphan_deletion(&self) -> Result<(), OrphanError> {
-        let pair = self.pair().await?;
+    pub async fn allow_deletion(&self) -> Result<(), OrphanError> {
+        let pair = self.deployment.pair().await?;
         pair.judge()?;
         match pair.restored() {
             Some(Restored::Database) => Err(OrphanError::Restored { stamps: pair.stamps }),
@@ -73,7 +78,7 @@ impl Valet {
             return Err(OrphanError::NotPast);
         }
         let records = self.store.images.inventory().await?;
-        let mut scan = Scan { valet: self, before, action, seen: Orphans::default(), objects: Vec::new(), records: Vec::new() };
+        let mut scan = Scan { scanner: self, before, action, seen: Orphans::default(), objects: Vec::new(), records: Vec::new() };
         let mut records = Records { inventory: records, next: None };
         records.advance(&mut scan.seen).await?;
         for prefix in PREFIXES {
@@ -135,8 +140,8 @@ impl Records {
     }
 }
 
-struct Scan<'v, 'a> {
-    valet: &'v Valet,
+struct Scan<'s, 'a> {
+    scanner: &'s OrphanScanner,
     before: OffsetDateTime,
     action: Action<'a>,
     seen: Orphans,
@@ -176,7 +181,7 @@ impl Scan<'_, '_> {
     async fn judge_objects(&mut self) -> Result<(), OrphanError> {
         let suspects = std::mem::take(&mut self.objects);
         let ids: Vec<ImageId> = suspects.iter().map(|(_, owner)| owner.image).collect();
-        let known = self.valet.store.images.entries(&ids).await?;
+        let known = self.scanner.store.images.entries(&ids).await?;
         let is_known = |object: &ListedObject, owner: KeyOwner| match known.get(&owner.image) {
             Some(Some(entry)) => entry.user == owner.user && entry.owns(&object.key),
             // The record cannot be read, and may own the object.
@@ -198,8 +203,8 @@ impl Scan<'_, '_> {
                 orphans.retain(|orphan| shown.contains(&orphan.key));
                 self.seen.new += count(found - orphans.len());
                 // The pair may have been joined or restored since the batch before.
-                self.valet.allow_orphan_deletion().await?;
-                let deleted = self.valet.purge_orphans(&orphans).await;
+                self.scanner.allow_deletion().await?;
+                let deleted = self.scanner.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;
                 self.seen.failed += count(orphans.len()) - deleted;
             }
@@ -215,7 +220,7 @@ impl Scan<'_, '_> {
     async fn compare_uploads(&mut self) -> Result<(), OrphanError> {
         for prefix in PREFIXES {
             let mut next = None;
-            while let Some(page) = self.valet.objects.upload_page(prefix, next).await? {
+            while let Some(page) = self.scanner.objects.upload_page(prefix, next).await? {
                 self.judge_uploads(page.uploads).await?;
                 next = page.next;
                 if next.is_none() {
@@ -230,7 +235,7 @@ impl Scan<'_, '_> {
     async fn judge_uploads(&mut self, uploads: Vec<ListedUpload>) -> Result<(), OrphanError> {
         let ours: Vec<_> = uploads.into_iter().filter_map(|upload| Some((upload.key.owner()?, upload))).collect();
         let ids: Vec<ImageId> = ours.iter().map(|(owner, _)| owner.image).collect();
-        let known = self.valet.store.images.entries(&ids).await?;
+        let known = self.scanner.store.images.entries(&ids).await?;
         let is_known = |owner: KeyOwner| match known.get(&owner.image) {
             Some(Some(entry)) => entry.user == owner.user && entry.is_unsettled(),
             // The record cannot be read, and may name the upload.
@@ -252,7 +257,7 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains_upload(orphan));
                 self.seen.new += count(found - orphans.len());
-                let aborted = self.valet.abort_orphans(&orphans).await;
+                let aborted = self.scanner.abort_orphans(&orphans).await;
                 self.seen.deleted += aborted;
                 self.seen.failed += count(orphans.len()) - aborted;
             }
@@ -263,15 +268,15 @@ impl Scan<'_, '_> {
 
     /// Looks up suspect records. An object is missing if S3 reports it missing and the image is still ready afterwards.
     async fn judge_records(&mut self) -> Result<(), StoreError> {
-        let (valet, suspects) = (self.valet, std::mem::take(&mut self.records));
+        let (scanner, suspects) = (self.scanner, std::mem::take(&mut self.records));
         let heads = stream::iter(suspects).map(|record| async move {
-            let head = valet.objects.head(&record.key).await?;
+            let head = scanner.objects.head(&record.key).await?;
             Ok::<_, StoreError>(head.is_none().then_some(record))
         });
         let absent: Vec<InventoryEntry> =
             heads.buffered(MAX_CONCURRENT_CALLS).try_filter_map(|record| async move { Ok(record) }).try_collect().await?;
         let ids: Vec<ImageId> = absent.iter().map(|record| record.id).collect();
-        let now = valet.store.images.entries(&ids).await?;
+        let now = scanner.store.images.entries(&ids).await?;
         for record in absent {
             let entry = now.get(&record.id).and_then(Option::as_ref);
             if entry.is_some_and(|entry| entry.state == ImageState::Ready && entry.key == record.key) {
@@ -282,7 +287,7 @@ impl Scan<'_, '_> {
     }
 }
 
-impl Valet {
+impl OrphanScanner {
     /// Aborts these uploads. Returns how many succeeded; failures are logged.
     async fn abort_orphans(&self, orphans: &[ListedUpload]) -> u64 {
         let aborts = stream::iter(orphans).map(|orphan| async move {

@@ -15,10 +15,9 @@ use std::{
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-use super::{RefreshError, SignedIn, is_active, no_randomness};
+use super::{RefreshError, Sessions, SignedIn, is_active, no_randomness};
 use crate::{
     domain::{
-        Valet,
         audit::audit,
         refresh_token::{self, RefreshToken},
         throttle::ClientInfo,
@@ -123,13 +122,13 @@ impl ReuseDecision {
     }
 }
 
-impl Valet {
+impl Sessions {
     /// Exchanges a refresh token for new tokens. The module's documentation says how a repeated token is handled.
     ///
     /// # Errors
     /// [`RefreshError`].
     pub async fn refresh(&self, token: &str, client: &ClientInfo, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
-        self.local_accounts()?;
+        self.identities.require_local_accounts()?;
         self.throttle.count_refresh(client)?;
         let Some(token) = RefreshToken::parse(token) else {
             audit!("refresh_refused", reason = "malformed", "refused a malformed refresh token");
@@ -150,7 +149,7 @@ impl Valet {
                 return self.handle_spent(&token, &session, &position, account.user, &fingerprint, now).await;
             }
             if let Some(signed_in) = self.exchange(&token, &session, account.user, &fingerprint, now).await? {
-                self.record_network(session.user, client, now).await;
+                self.known_networks.record_network(session.user, client, now).await;
                 return Ok(signed_in);
             }
         }
@@ -247,7 +246,7 @@ impl Valet {
     /// # Errors
     /// [`RefreshError`], but neither [`RefreshError::Spent`] nor [`RefreshError::Ended`].
     pub async fn log_out(&self, token: &str, client: &ClientInfo, now: OffsetDateTime) -> Result<(), RefreshError> {
-        self.local_accounts()?;
+        self.identities.require_local_accounts()?;
         self.throttle.count_logout(client)?;
         let Some(token) = RefreshToken::parse(token) else {
             audit!("logout_refused", reason = "malformed", "refused a malformed refresh token");

@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crate::{domain::Valet, store::StoreError};
-
 /// Timeouts in a row after which S3 is probed; the sweep ends if it does not answer.
 const SILENCES: u32 = 3;
 /// Failures in a row after which the sweep ends, to spare a store in trouble.
@@ -21,25 +19,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
 const REMEMBERED: usize = 10_000;
-
-impl Valet {
-    /// Returns whether a failure concerns only this image or account: the bucket answers a probe.
-    pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
-        match error {
-            StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } => self.objects.probe().await.is_ok(),
-            error => self.is_lasting(error).await,
-        }
-    }
-
-    /// Returns whether a failure is permanent, so that an upload may be rejected for it. Timeouts and 5xx responses never are,
-    /// however long they last.
-    pub(super) async fn is_lasting(&self, error: &StoreError) -> bool {
-        match error {
-            StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
-            error => !error.is_passing(),
-        }
-    }
-}
 
 /// Failures of a sweep so far.
 #[derive(Debug, Default)]

@@ -17,6 +17,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use time::OffsetDateTime;
 
 use super::{
+    Sweeper,
     health::{Health, Silence},
     lane::{SlowLane, SlowQueue},
     places::Places,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Valet,
+        lasting_failures::is_stuck,
         sweep_backoff::{FIRST_DELAY, backoff},
     },
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
@@ -137,7 +138,7 @@ impl Waiting {
     }
 }
 
-impl Valet {
+impl Sweeper {
     /// Settles the images of this scope.
     ///
     /// # Errors
@@ -251,7 +252,7 @@ impl Valet {
             ClaimOutcome::Lost => return,
             ClaimOutcome::Unreadable(error, lease) => (Err(error), lease),
             ClaimOutcome::Image(image, lease) => {
-                match tokio::time::timeout(QUICK, self.settle_image(&image, lease, &round.tally)).await {
+                match tokio::time::timeout(QUICK, self.settling.settle_image(&image, lease, &round.tally)).await {
                     Ok(settled) => (settled, lease),
                     Err(_) => return self.hand_over(&due.with_due(lease.ends), lease.now, round, lane).await,
                 }
@@ -306,7 +307,7 @@ impl Valet {
     async fn end_claim(&self, due: &QueuedImage, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
         let Err(error) = settled else { return };
         tally.add(Swept { failed: 1, ..Swept::default() });
-        let (failures, wait) = if self.is_stuck(&error).await {
+        let (failures, wait) = if is_stuck(&self.objects, &error).await {
             let failures = due.failures.saturating_add(1);
             (failures, backoff(failures))
         } else {
@@ -352,7 +353,7 @@ impl Valet {
             Ok(ClaimOutcome::Lost) => return,
             Ok(ClaimOutcome::Unreadable(error, lease)) => (Err(error), lease),
             Ok(ClaimOutcome::Image(image, lease)) => {
-                let settled = tokio::time::timeout(lease_for, self.settle_image(&image, lease, tally)).await;
+                let settled = tokio::time::timeout(lease_for, self.settling.settle_image(&image, lease, tally)).await;
                 (settled.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" })), lease)
             }
             Err(error) => {

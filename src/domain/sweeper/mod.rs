@@ -1,6 +1,6 @@
 //! The sweeper confirms, rejects or removes the uploads that clients and servers left unfinished.
 //!
-//! [`Valet::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
+//! [`Sweeper::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
 //! This module has the loop and the metrics; `images` and `lane` take the images that are due, `settling` settles one of them,
@@ -16,24 +16,36 @@ mod settling;
 mod tally;
 mod turns;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::{Either, select};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(super) use self::settling::PARTS_SEEN_EVERY;
+pub(super) use self::ownership::PairWatch;
+pub(super) use self::settling::ImageSettling;
 pub use self::tally::Swept;
 use self::{
     images::{Round, Scope, WINDOW},
     lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
-use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations, sweep_backoff::STUCK};
+use super::{
+    account_deletion::{AccountDeletion, SweptDeletions},
+    arrival_polling::ArrivalPoller,
+    capability_probing::CapabilityProber,
+    reservations::{Reservations, SweptReservations},
+    store_capabilities::KnownCapabilities,
+    sweep_backoff::STUCK,
+};
 use crate::{
+    config,
     metrics::{METRICS, StateLabel},
-    store::{StoreError, uncounted},
+    store::{Objects, Store, StoreError, uncounted},
     telemetry::spans,
 };
 
@@ -44,19 +56,34 @@ const SLOW: Room = Room { all: 16, of_one_owner: 4 };
 /// Interval between two counts of images and accounts.
 const CENSUS: Duration = Duration::from_secs(5 * 60);
 
-impl Valet {
+/// The sweeper of this server.
+#[derive(Debug)]
+pub struct Sweeper {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) sweep: config::Sweep,
+    pub(super) capabilities: Arc<KnownCapabilities>,
+    pub(super) settling: ImageSettling,
+    pub(super) pair_watch: PairWatch,
+    pub(super) arrival_poller: Arc<ArrivalPoller>,
+    pub(super) prober: Arc<CapabilityProber>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) account_deletion: Arc<AccountDeletion>,
+}
+
+impl Sweeper {
     /// Sweeps until `stop`, with pauses while nothing is due, and while the bucket belongs to another database. Errors are
     /// logged, and the sweep is retried.
     pub async fn sweep_until(&self, stop: CancellationToken) {
         let sweep = async {
             loop {
                 self.sweep_while_paired().await;
-                self.wait_until_paired().await;
+                self.pair_watch.wait_until_paired().await;
             }
         };
         // Not counted as failpoints of requests, by which the tests crash servers; `valet sweep` has failpoints of its own.
         tokio::select! {
-            () = stop.cancelled() => uncounted(self.stamp_at_stop()).await,
+            () = stop.cancelled() => uncounted(self.pair_watch.stamp_at_stop()).await,
             () = uncounted(sweep) => {}
         }
     }
@@ -67,7 +94,7 @@ impl Valet {
         let (lane, queue) = slow_lane(SLOW);
         let tally = Tally::default();
         tokio::select! {
-            () = self.watch_pair() => {}
+            () = self.pair_watch.watch_pair() => {}
             () = self.sweep_for_ever(&lane) => {}
             () = self.sweep_slow(queue, &tally) => {}
         }
@@ -208,7 +235,7 @@ impl Valet {
     /// Runs one round. Slow images go to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
         // Boxed, because together they exceed a thread's stack in a debug build.
-        Box::pin(self.probe_capabilities(now)).await;
+        Box::pin(self.prober.probe(now)).await;
         let round = Round::default();
         // Each continues if others fail.
         let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
@@ -219,15 +246,15 @@ impl Valet {
 
     /// Settles reservations and continues deletions of accounts. Returns whether more is due now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
-        Box::pin(self.probe_capabilities(now)).await;
+        Box::pin(self.prober.probe(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {
             // Settling reservations while records are still to be restored would lose them.
             tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
             round.tally.add(Swept { failed: 1, ..Swept::default() });
             return Ok(false);
         }
-        let reservations = Box::pin(self.sweep_reservations(now)).await;
-        let deletions = Box::pin(self.sweep_deletions(now)).await;
+        let reservations = Box::pin(self.reservations.sweep_reservations(now)).await;
+        let deletions = Box::pin(self.account_deletion.sweep_deletions(now)).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
             round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
         }

@@ -1,14 +1,12 @@
 //! Stops a running server's sweeper while the bucket belongs to another database, and keeps the pair's stamps.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tracing::Instrument;
 
 use crate::{
-    domain::{
-        Valet,
-        deployment::{EVERY, PairError},
-    },
+    config,
+    domain::deployment::{Deployment, EVERY, PairError},
     telemetry::spans,
 };
 
@@ -18,12 +16,19 @@ const LOOK_AT_MOST: Duration = Duration::from_secs(60);
 /// Time limit of the last stamp when a server stops.
 const LAST_STAMP: Duration = Duration::from_secs(2);
 
-impl Valet {
+/// Checks the pair of bucket and database at intervals.
+#[derive(Debug)]
+pub(in crate::domain) struct PairWatch {
+    pub(in crate::domain) sweep: config::Sweep,
+    pub(in crate::domain) deployment: Arc<Deployment>,
+}
+
+impl PairWatch {
     /// Checks the pair at intervals, and stamps it. Returns when the bucket belongs to another database.
     pub(super) async fn watch_pair(&self) {
         loop {
             if let Err(error) = self.look_at_pair(EVERY).await {
-                if self.is_parted() {
+                if self.deployment.is_parted() {
                     tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
                     return;
                 }
@@ -54,7 +59,7 @@ impl Valet {
     }
 
     async fn look_at_pair(&self, age: Duration) -> Result<(), PairError> {
-        self.keep_pair(age).instrument(spans::internal("pair")).await
+        self.deployment.keep_pair(age).instrument(spans::internal("pair")).await
     }
 
     async fn pause_between_looks(&self) {

@@ -1,27 +1,44 @@
 //! Sweeps one image, by its state.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::tally::{Swept, Tally};
 use crate::{
+    config,
     domain::{
-        Valet,
         arrival_polling::{needs_polling, poll_delay},
-        inspection::Inspection,
-        removal::{ObjectsToRemove, Removal},
+        inspection::{Inspection, UploadInspector},
+        lasting_failures::is_lasting,
+        late_transfers::LateTransfers,
+        lifecycle::Lifecycle,
+        removal::{ObjectRemoval, ObjectsToRemove, Removal},
+        reservations::Reservations,
+        uppy::{PartLimits, part_limits::PARTS_SEEN_EVERY},
     },
     model::{Image, ImageState, Rejection, UnverifiedUpload},
-    store::{Lease, StoreError},
+    store::{Lease, Objects, Store, StoreError},
 };
 
-/// Interval between two checks of parts of undeclared length, while a URL for more of them is alive.
-pub(in crate::domain) const PARTS_SEEN_EVERY: Duration = Duration::from_secs(60);
 /// Delay before the next round of a removal that takes several.
 const GO_ON: Duration = Duration::from_secs(5);
 /// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-impl Valet {
+/// Settles claimed images.
+#[derive(Debug)]
+pub(in crate::domain) struct ImageSettling {
+    pub(in crate::domain) store: Arc<Store>,
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) sweep: config::Sweep,
+    pub(in crate::domain) late_transfers: LateTransfers,
+    pub(in crate::domain) inspector: Arc<UploadInspector>,
+    pub(in crate::domain) lifecycle: Arc<Lifecycle>,
+    pub(in crate::domain) part_limits: Arc<PartLimits>,
+    pub(in crate::domain) reservations: Arc<Reservations>,
+    pub(in crate::domain) removal: Arc<ObjectRemoval>,
+}
+
+impl ImageSettling {
     /// Settles a claimed image.
     pub(super) async fn settle_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
         let swept = match image.state {
@@ -37,14 +54,15 @@ impl Valet {
     /// polled for.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         // No URL was signed for an upload that S3 has not opened.
-        let ends = if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.quiet_from(image)) };
+        let ends =
+            if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.late_transfers.quiet_from(image)) };
         let mut swept = Swept::default();
-        match self.inspect_upload(image, lease.now).await {
+        match self.inspector.inspect_upload(image, lease.now).await {
             Ok(Inspection::Verified(verified)) => {
-                swept.confirmed += u32::from(self.accept(image, &verified).await?.is_some());
+                swept.confirmed += u32::from(self.lifecycle.accept(image, &verified).await?.is_some());
             }
             Ok(Inspection::Mismatch(why)) => {
-                self.reject(image, why, lease.now).await?;
+                self.lifecycle.reject(image, why, lease.now).await?;
                 swept.rejected += 1;
             }
             Ok(
@@ -53,20 +71,23 @@ impl Valet {
                 | Inspection::PartsRefused
                 | Inspection::Unsupported(_)),
             ) => {
-                if self.reject_overfull(image, lease.now).await? {
+                if self.part_limits.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {
                     self.store.images.postpone(image, lease.ends, ends.min(self.looks_again(image, lease, ends))).await?;
                 } else {
                     let was_tried = matches!(finding, Inspection::PartsRefused);
-                    let expire =
-                        if was_tried { self.expire_refused(image, lease.now).await } else { self.expire(image, lease.now).await };
+                    let expire = if was_tried {
+                        self.lifecycle.expire_refused(image, lease.now).await
+                    } else {
+                        self.lifecycle.expire(image, lease.now).await
+                    };
                     swept.expired += u32::from(expire?);
                 }
             }
-            Err(error) if lease.now >= ends + UNREADABLE_FOR && self.is_lasting(&error).await => {
+            Err(error) if lease.now >= ends + UNREADABLE_FOR && is_lasting(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
-                self.reject(image, Rejection::ObjectMismatch, lease.now).await?;
+                self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?;
                 swept.rejected += 1;
             }
             Err(error) => return Err(error),
@@ -86,18 +107,18 @@ impl Valet {
 
     /// Deletes leftovers beside a ready image at once, and again after every URL has expired.
     async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.quiet_from(image);
+        let ends = self.late_transfers.quiet_from(image);
         // The server that made it ready may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
+        let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         // A client with a URL that opens uploads may open more of them, before and after this.
-        let removal = self.remove_objects(&ObjectsToRemove::beside(image)).await?;
+        let removal = self.removal.remove_objects(&ObjectsToRemove::beside(image)).await?;
         // Removal does not wait for counters that cannot be read.
         settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
-                self.release_reservation(image).await?;
+                self.reservations.release_reservation(image).await?;
                 self.store.images.clear_leftovers(image, lease.ends).await?;
             }
         }
@@ -106,10 +127,10 @@ impl Valet {
 
     /// Deletes a tombstone's object at once, and again after every URL has expired; then ends the tombstone.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.quiet_from(image);
+        let ends = self.late_transfers.quiet_from(image);
         // The server that made the tombstone may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
-        let removal = self.remove_image_objects(image).await?;
+        let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
+        let removal = self.removal.remove_image_objects(image).await?;
         // Removal does not wait for counters that cannot be read.
         settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };
@@ -117,7 +138,7 @@ impl Valet {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
-                self.release_reservation(image).await?;
+                self.reservations.release_reservation(image).await?;
                 swept.gone += u32::from(self.store.images.mark_purged(image).await?);
             }
         }

@@ -1,21 +1,17 @@
 //! Opens uploads: reserves quota, inserts images, and presigns PUTs. Finds existing uploads and images of the same bytes or key
 //! instead.
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
 
-use super::{DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket};
+use super::{DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL};
 use crate::{
-    domain::{Valet, inspection::Inspection, store_capabilities::UploadClass},
+    domain::{inspection::Inspection, store_capabilities::UploadClass},
     model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
     store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
 /// Attempts at opening uploads that concurrent requests change; more conflicts are a fault.
 const MAX_ATTEMPTS: usize = 5;
-/// How long an idempotency key finds its upload.
-const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A valid declaration, and its index in the request.
 pub(super) struct UploadRequest {
@@ -28,7 +24,7 @@ pub(super) struct UploadRequest {
 /// Results of the request's items, in order.
 pub(super) type Results = Vec<Option<Result<Issued, IssueError>>>;
 
-impl Valet {
+impl Uploads {
     /// Opens uploads, or finds this user's uploads and images with the same bytes or the same key. An invalid item does not
     /// affect the others.
     ///
@@ -85,11 +81,11 @@ impl Valet {
         }
         let mut refused = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
-        if self.reserve(user, &images, now).await? == ReserveOutcome::Refused {
+        if self.reservations.reserve(user, &images, now).await? == ReserveOutcome::Refused {
             // Not all fit into the quota: reserves those that do, in the order of the request.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
-                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
+                let fits = is_batch && self.reservations.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
                 if fits { fitting.push(draft) } else { refused.push(draft.1) }
             }
             drafts = fitting;
@@ -97,8 +93,8 @@ impl Valet {
         if drafts.is_empty() {
             return Ok(refused);
         }
-        let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
-        let inserted = self.insert_reserved(user, &rows).await?;
+        let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.late_transfers.quiet_from(image))).collect();
+        let inserted = self.reservations.insert_reserved(user, &rows).await?;
         for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
@@ -119,7 +115,7 @@ impl Valet {
         let id = ImageId::new();
         let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
-        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
+        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_die_at: puts.die_at() };
         Ok((Image::pending((user, id, key), request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
     }
 
@@ -184,29 +180,6 @@ impl Valet {
         Ok(left)
     }
 
-    /// Returns the user's upload with this idempotency key; an expired key is released.
-    ///
-    /// # Errors
-    /// [`IssueError::KeyReused`] if the key was used for another request.
-    pub(in crate::domain) async fn find_under_key(
-        &self,
-        user: UserId,
-        named: &Idempotency,
-        now: OffsetDateTime,
-    ) -> Result<Option<Image>, IssueError> {
-        let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
-        known.verify_readable(Some(&named.key), None)?;
-        match known.readable().first().cloned() {
-            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
-                self.store.images.release_owned_key(user, image.id, &named.key).await?;
-                Ok(None)
-            }
-            Some(image) if image.idempotency.as_ref() == Some(named) => Ok(Some(image)),
-            Some(_) => Err(IssueError::KeyReused),
-            None => Ok(None),
-        }
-    }
-
     /// Resolves requests with the reason why the quota refuses them. Returns those that it would accept now.
     async fn resolve_refused(
         &self,
@@ -220,7 +193,7 @@ impl Valet {
         let usage = self.store.users.usage(user).await?;
         let mut left = Vec::new();
         for request in requests {
-            match self.quota_refusal(usage, request.upload.bytes()) {
+            match self.quota.quota_refusal(usage, request.upload.bytes()) {
                 Some(refusal) => results[request.at] = Some(Err(refusal)),
                 None => left.push(request),
             }
@@ -231,13 +204,13 @@ impl Valet {
     /// Accepts, rejects or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor lose them
     /// if they have arrived.
     async fn resolve_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
-        match self.inspect_upload(image, now).await? {
-            Inspection::Verified(verified) => self.accept(image, &verified).await.map(drop),
-            Inspection::Mismatch(why) => self.reject(image, why, now).await,
+        match self.inspector.inspect_upload(image, now).await? {
+            Inspection::Verified(verified) => self.lifecycle.accept(image, &verified).await.map(drop),
+            Inspection::Mismatch(why) => self.lifecycle.reject(image, why, now).await,
             Inspection::Missing | Inspection::PartsMissing(_) | Inspection::Unsupported(_) => {
-                self.expire(image, now).await.map(drop)
+                self.lifecycle.expire(image, now).await.map(drop)
             }
-            Inspection::PartsRefused => self.expire_refused(image, now).await.map(drop),
+            Inspection::PartsRefused => self.lifecycle.expire_refused(image, now).await.map(drop),
         }
     }
 }

@@ -3,25 +3,36 @@
 //! This file has the declarations and their validation; `issue` opens uploads, `renew` signs new URLs, `redeclare` changes the
 //! declaration of pending uploads. All of them work on batches, in a few round trips for any number.
 
+mod idempotency;
 mod issue;
+mod quota;
 mod redeclare;
 mod renew;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest;
-
 use time::OffsetDateTime;
 
-use super::{Valet, single_result, store_capabilities::UnsupportedUpload, throttle::Throttled};
+pub(super) use self::idempotency::IdempotencyKeys;
+pub(super) use self::quota::Quota;
+use super::{
+    inspection::UploadInspector,
+    late_transfers::LateTransfers,
+    lifecycle::Lifecycle,
+    reservations::Reservations,
+    single_result,
+    store_capabilities::{KnownCapabilities, UnsupportedUpload},
+    throttle::Throttled,
+};
 pub use crate::store::objects::PresignedPut;
 use crate::{
-    metrics::METRICS,
+    config,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
+        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
     },
-    store::{StoreError, objects::NewObject},
+    store::{Objects, Store, StoreError, objects::NewObject},
 };
 
 /// A client's declaration of an upload, not validated yet.
@@ -230,7 +241,21 @@ pub struct Issued {
     pub opened: bool,
 }
 
-impl Valet {
+/// Uploads by single PUTs.
+#[derive(Debug)]
+pub struct Uploads {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) settings: Arc<config::Uploads>,
+    pub(super) capabilities: Arc<KnownCapabilities>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) late_transfers: LateTransfers,
+    pub(super) quota: Arc<Quota>,
+    pub(super) inspector: Arc<UploadInspector>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+}
+
+impl Uploads {
     /// Opens an upload, or finds this user's upload or image with the same bytes or the same key.
     ///
     /// # Errors
@@ -249,9 +274,9 @@ impl Valet {
 
     /// Validates a declaration. Returns every rule that it breaks.
     fn validate(&self, declared: &DeclaredUpload<'_>) -> Result<(Upload, Sha256), Vec<DeclarationError>> {
-        let size = validate_size(declared.size, self.uploads.max_bytes);
+        let size = validate_size(declared.size, self.settings.max_bytes);
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
-        let content_type = self.validate_type(declared.content_type);
+        let content_type = validate_type(&self.settings, declared.content_type);
         let sha256 = Sha256::parse(declared.sha256).map_err(DeclarationError::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
         let preview = declared.preview.map(validate_preview).transpose();
@@ -279,36 +304,6 @@ impl Valet {
         }
     }
 
-    /// Returns an accepted media type.
-    pub(super) fn validate_type(&self, declared: &str) -> Result<ContentType, DeclarationError> {
-        let allowed = ContentType::parse(declared).filter(|known| self.uploads.types.contains(known));
-        allowed.ok_or_else(|| DeclarationError::ContentType(self.uploads.types.clone()))
-    }
-
-    /// Returns why a reservation failed; `Ok` if it would succeed now.
-    pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
-        let usage = self.store.users.usage(user).await?;
-        self.quota_refusal(usage, size).map_or(Ok(()), Err)
-    }
-
-    /// Returns why an upload of `bytes` is refused; `None` if it is not.
-    fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
-        let Some(usage) = usage else { return Some(IssueError::NoAccount) };
-        let most = self.uploads.max_pending;
-        let too_many = || (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most));
-        self.exceeds_quota(usage, bytes).or_else(too_many)
-    }
-
-    /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
-    fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
-        let quota = self.uploads.quota_bytes;
-        let free = quota.saturating_sub(usage.bytes);
-        (bytes > free).then(|| {
-            METRICS.quota_refusals.inc();
-            IssueError::QuotaExceeded { quota, free }
-        })
-    }
-
     /// Returns at most `limit` open uploads, the newest first.
     ///
     /// # Errors
@@ -324,7 +319,7 @@ impl Valet {
         sha256: Sha256,
         now: OffsetDateTime,
     ) -> Result<PresignedPuts, StoreError> {
-        let ttl = self.uploads.url_ttl;
+        let ttl = self.settings.url_ttl;
         let sign = |Preview { content_type, size, sha256 }: Preview| {
             self.objects.presign_put(&key.preview(), NewObject { content_type, size, sha256 }, now, ttl)
         };
@@ -334,6 +329,18 @@ impl Valet {
             preview: upload.preview.map(sign).transpose()?,
         })
     }
+
+    /// Returns the quota of a user in bytes.
+    #[must_use]
+    pub fn quota_bytes(&self) -> u64 {
+        self.settings.quota_bytes
+    }
+}
+
+/// Returns an accepted media type.
+pub(super) fn validate_type(settings: &config::Uploads, declared: &str) -> Result<ContentType, DeclarationError> {
+    let allowed = ContentType::parse(declared).filter(|known| settings.types.contains(known));
+    allowed.ok_or_else(|| DeclarationError::ContentType(settings.types.clone()))
 }
 
 /// Returns a size from 1 to `max` bytes.

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{IssueError, issue::Results, issue::UploadRequest};
+use super::{
+    IssueError, Uploads,
+    issue::{Results, UploadRequest},
+};
 use crate::{
-    domain::{Valet, reservations},
+    domain::reservations,
     model::{Image, ImageId, ImageState, Upload, UserId},
     store::{StepOutcome, StoreError},
 };
 
-impl Valet {
+impl Uploads {
     /// Replaces the declarations of the pending uploads that requests were `matched` with, by the last one if several match the
     /// same upload. Returns the requests to be answered with the upload; one whose larger preview exceeds the quota is answered
     /// here.
@@ -58,7 +61,7 @@ impl Valet {
             return Ok(());
         }
         let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
-        if let Some(refusal) = self.exceeds_quota(usage, wanted - image.reserved) {
+        if let Some(refusal) = self.quota.exceeds_quota(usage, wanted - image.reserved) {
             return Err(refusal);
         }
         Ok(Box::pin(self.grow(user, image.id, wanted)).await?)
@@ -76,7 +79,7 @@ impl Valet {
             {
                 return Ok(());
             }
-            self.finish_abandoned_steps(user, &[id], tried).await?;
+            self.reservations.finish_abandoned_steps(user, &[id], tried).await?;
         }
         Err(StoreError::Contention { what: "an upload that is declared again" })
     }

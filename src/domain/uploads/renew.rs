@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{RenewError, Ticket};
+use super::{RenewError, Ticket, Uploads};
 use crate::{
-    domain::{Valet, store_capabilities::UploadClass},
+    domain::store_capabilities::UploadClass,
     model::{ImageId, ImageState, UserId},
     store::StoreError,
 };
 
-impl Valet {
+impl Uploads {
     /// Signs new URLs for each open upload, and returns ready images. Takes three round trips for any number.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Valet {
         if let Some(dies) = dies {
             // The largest grace period for all: a late sweep is safe.
             let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
-            self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.grace(largest)).await?;
+            self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.late_transfers.grace(largest)).await?;
         }
         // Read after the URLs' expiry was stored: an upload that is pending now cannot expire while they are alive.
         let current = self.store.images.find_all_owned(user, ids).await?;

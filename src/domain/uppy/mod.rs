@@ -4,36 +4,41 @@
 //! Forms, and the objects of Uppy's own S3 client, are written under `in/` and copied at confirm, because their URLs can write
 //! more than once; the sweeper polls for them. Parts that this server completes are final where they are made.
 //!
-//! This file has Uppy's token, the validation of metadata, and forms; `parts` has the multipart calls of Companion's protocol,
+//! This file has the validation of metadata, and forms; `token` has the tokens in paths, `parts` has the multipart calls of Companion's protocol,
 //! `signing` the requests that Uppy's own S3 client sends, `part_limits` the bound on parts of undeclared length.
 
 pub(super) mod part_limits;
 mod parts;
 mod signing;
+mod token;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use secrecy::SecretString;
 use time::OffsetDateTime;
 
-pub use crate::signer::SignedForm;
-
+pub(super) use self::part_limits::PartLimits;
+pub use self::token::{UppyToken, UppyTokens};
 pub use self::{
     parts::{CompletePartsError, ListedPart, NamedPart},
     signing::{PartsCall, SignError, SignedCall, UppyCall},
 };
 use super::{
-    Valet,
-    arrival_polling::FIRST_POLL_DELAY,
-    audit::{self},
-    authentication::AuthenticateError,
-    credentials::{Caller, TokenError, TokenOrigin},
-    store_capabilities::{UnsupportedUpload, UploadClass},
-    uploads::{DeclarationError, IssueError, validate_size},
+    arrival_polling::{ArrivalPoller, FIRST_POLL_DELAY},
+    confirm::Confirmation,
+    inspection::PartsCompletion,
+    lifecycle::Lifecycle,
+    multipart::MultipartOpening,
+    removal::ObjectRemoval,
+    reservations::Reservations,
+    store_capabilities::{KnownCapabilities, UploadClass},
+    throttle::Throttle,
+    uploads::{DeclarationError, IssueError, Quota, validate_size, validate_type},
 };
+pub use crate::signer::SignedForm;
 use crate::{
+    config,
     model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
-    store::{InsertOutcome, ReserveOutcome, StoreError},
+    store::{InsertOutcome, Objects, ReserveOutcome, Store, StoreError},
 };
 
 /// Share of the quota that a multipart upload without a size reserves.
@@ -56,75 +61,26 @@ pub struct UppyMetadata<'a> {
     pub caption: Option<&'a str>,
 }
 
-/// A short-lived token for the path of Uppy's calls, and the limits of uploads.
+/// Uploads by Uppy.
 #[derive(Debug)]
-pub struct UppyToken {
-    /// Token in the path of Uppy's calls.
-    pub token: SecretString,
-    /// Expiry of the token.
-    pub expires_at: OffsetDateTime,
-    /// Maximum size of a form upload in bytes.
-    pub max_form_bytes: u64,
-    /// Maximum size of a file in bytes.
-    pub max_bytes: u64,
-    /// Accepted media types.
-    pub types: Vec<ContentType>,
+pub struct UppyUploads {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) settings: Arc<config::Uploads>,
+    pub(super) capabilities: Arc<KnownCapabilities>,
+    pub(super) arrival_poller: Arc<ArrivalPoller>,
+    pub(super) reservations: Arc<Reservations>,
+    pub(super) quota: Arc<Quota>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) confirmation: Arc<Confirmation>,
+    pub(super) opening: Arc<MultipartOpening>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) part_limits: Arc<PartLimits>,
+    pub(super) parts_completion: Arc<PartsCompletion>,
+    pub(super) removal: Arc<ObjectRemoval>,
 }
 
-impl Valet {
-    /// Returns a token for the path of Uppy's calls. It is valid no longer than an access token, an upload's URL or the caller's
-    /// provider token, and ends with the caller's session.
-    ///
-    /// # Errors
-    /// [`UnsupportedUpload`] if the store does not take Uppy's uploads safely, or the token could not be signed.
-    pub async fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime) -> Result<UppyToken, UnsupportedUpload> {
-        self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let now = now.replace_nanosecond(0).unwrap_or(now);
-        let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
-        let expires_at = match caller.origin {
-            // If the session has ended, the token is expired.
-            TokenOrigin::Session(session) => self
-                .store
-                .sessions
-                .find_owned(caller.user, session, now)
-                .await?
-                .map_or(now, |session| longest.min(session.expires_at)),
-            TokenOrigin::Provider { expires_at, .. } => longest.min(expires_at),
-        };
-        let token = self.tokens.issue_uppy_token(caller, now, expires_at);
-        Ok(UppyToken {
-            token: token.ok_or(StoreError::Credentials { reason: "failed to sign a token".to_owned() })?,
-            expires_at,
-            max_form_bytes: self.uploads.max_bytes,
-            max_bytes: self.uploads.multipart_max_bytes,
-            types: self.uploads.types.clone(),
-        })
-    }
-
-    /// Returns the user of a token whose session has not ended.
-    ///
-    /// # Errors
-    /// [`AuthenticateError`].
-    pub async fn authenticate_uppy(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
-        let refused = |reason: &str| audit::token_refused(reason);
-        let (user, session) = self.tokens.verify_uppy_token(token, now).inspect_err(|error| match error {
-            TokenError::Invalid => refused("invalid in a path"),
-            TokenError::Expired => refused("expired in a path"),
-        })?;
-        let is_active = match session {
-            Some(session) if self.local_accounts => self.is_session_active(user, session, now).await?,
-            Some(_) => false,
-            // The provider's sessions are unknown here, so the account decides.
-            None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),
-        };
-        if is_active {
-            Ok(user)
-        } else {
-            refused("session ended");
-            Err(AuthenticateError::SessionEnded)
-        }
-    }
-
+impl UppyUploads {
     /// Returns a signed form for one file.
     ///
     /// # Errors
@@ -139,7 +95,7 @@ impl Valet {
         let upload = self.validate_metadata(metadata, UnverifiedUpload::Form).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
-        let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.uploads.url_ttl)?;
+        let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
         // No other form can be signed for this upload, so it expires with this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
         self.reserve_and_insert(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
@@ -152,8 +108,8 @@ impl Valet {
     async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..MAX_ATTEMPTS {
-            if self.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
-                if self.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
+            if self.reservations.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
+                if self.reservations.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
                     return Ok(());
                 }
                 return Err(StoreError::Contention { what: "an image's id" }.into());
@@ -161,7 +117,7 @@ impl Valet {
             if round == 0 {
                 self.confirm_arrived_forms(user, now).await?;
             } else {
-                self.explain_refusal(user, bytes).await?;
+                self.quota.explain_refusal(user, bytes).await?;
             }
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())
@@ -179,7 +135,7 @@ impl Valet {
         let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();
         if !forms.is_empty() {
             self.throttle.count_s3_calls(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
-            self.confirm_all(user, &forms, now).await?;
+            self.confirmation.confirm_all(user, &forms, now).await?;
         }
         Ok(())
     }
@@ -191,10 +147,10 @@ impl Valet {
         unverified: UnverifiedUpload,
     ) -> Result<Upload, Vec<DeclarationError>> {
         let (max, bound) = match unverified {
-            UnverifiedUpload::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
+            UnverifiedUpload::Form => (self.settings.max_bytes, self.settings.max_bytes),
             UnverifiedUpload::Parts => {
-                let max = self.uploads.multipart_max_bytes;
-                (max, (self.uploads.quota_bytes / QUOTA_SHARE).max(self.uploads.max_bytes).min(max))
+                let max = self.settings.multipart_max_bytes;
+                (max, (self.settings.quota_bytes / QUOTA_SHARE).max(self.settings.max_bytes).min(max))
             }
         };
         let size = metadata.size.map_or(Ok(bound), |size| validate_size(size, max));
@@ -202,9 +158,9 @@ impl Valet {
         let declared =
             metadata.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
         let content_type = match declared {
-            Some(declared) => self.validate_type(declared),
+            Some(declared) => validate_type(&self.settings, declared),
             // Neither Uppy's list of extensions nor every browser knows all of these types.
-            None => self.validate_type(ContentType::by_extension(metadata.file_name).map_or("", ContentType::as_str)),
+            None => validate_type(&self.settings, ContentType::by_extension(metadata.file_name).map_or("", ContentType::as_str)),
         };
         let caption = metadata.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
         let caption = Caption::parse(caption).map_err(DeclarationError::Caption);
@@ -224,12 +180,6 @@ impl Valet {
                 Err([file_name.err(), content_type.err(), size.err(), caption.err()].into_iter().flatten().collect())
             }
         }
-    }
-
-    /// Returns how long a multipart upload stays open: as long as a single PUT, because its bound is an estimate that costs
-    /// quota.
-    pub(super) fn uppy_parts_ttl(&self) -> Duration {
-        self.uploads.ttl.min(self.uploads.multipart_ttl)
     }
 }
 

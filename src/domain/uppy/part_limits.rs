@@ -7,7 +7,7 @@
 //! invalidates all their URLs.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,13 +15,18 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 use crate::{
-    domain::{Valet, generational_cache::GenerationalCache, multipart::PartsError},
+    domain::{
+        generational_cache::GenerationalCache, lifecycle::Lifecycle, multipart::PartsError, removal::ObjectRemoval,
+        throttle::Throttle,
+    },
     model::{Image, ImageId, ImageState, Rejection, UnverifiedUpload},
-    store::StoreError,
+    store::{Objects, StoreError},
 };
 
 /// Maximum lifetime of a URL for a part of any length. S3 checks it when a transfer begins.
 pub(super) const PART_URL_TTL: Duration = Duration::from_secs(15 * 60);
+/// Interval between two checks of parts of undeclared length, while a URL for more of them is alive.
+pub(in crate::domain) const PARTS_SEEN_EVERY: Duration = Duration::from_secs(60);
 /// URLs that are signed for an upload between two checks of its parts.
 const MAX_URLS_PER_CHECK: u32 = 16;
 /// How long the result of a check is used.
@@ -71,7 +76,17 @@ impl PartChecks {
     }
 }
 
-impl Valet {
+/// Bounds the parts of uploads by their reservations.
+#[derive(Debug)]
+pub(in crate::domain) struct PartLimits {
+    pub(in crate::domain) objects: Arc<Objects>,
+    pub(in crate::domain) part_checks: PartChecks,
+    pub(in crate::domain) throttle: Arc<Throttle>,
+    pub(in crate::domain) lifecycle: Arc<Lifecycle>,
+    pub(in crate::domain) removal: Arc<ObjectRemoval>,
+}
+
+impl PartLimits {
     /// Checks the parts of an upload before `urls` more are signed, unless this server did so a moment ago. Each listing counts
     /// as one of the user's calls to S3.
     ///
@@ -106,8 +121,8 @@ impl Valet {
             return Ok(false);
         }
         tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejecting an upload whose parts exceed its reservation");
-        self.reject(image, Rejection::ObjectMismatch, now).await?;
-        self.purge_now(vec![Image { state: ImageState::Rejected, ..image.clone() }], now).await;
+        self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await?;
+        self.removal.purge_now(vec![Image { state: ImageState::Rejected, ..image.clone() }], now).await;
         Ok(true)
     }
 

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{UppyMetadata, part_limits::PART_URL_TTL, require_open_or_ready};
+use super::{
+    UppyMetadata, UppyUploads,
+    part_limits::{PART_URL_TTL, PARTS_SEEN_EVERY},
+    require_open_or_ready,
+};
 use crate::{
     domain::{
-        Valet,
         confirm::ConfirmError,
         inspection::{Inspection, MissingParts},
         multipart::{InvalidPart, PartsError, unopened_lifetimes},
         store_capabilities::UploadClass,
-        sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout, UnverifiedUpload, UserId},
@@ -65,31 +67,26 @@ impl From<StoreError> for CompletePartsError {
     }
 }
 
-impl Valet {
+impl UppyUploads {
     /// Opens a multipart upload.
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue_uppy_parts(
-        &self,
-        user: UserId,
-        metadata: &UppyMetadata<'_>,
-        now: OffsetDateTime,
-    ) -> Result<Image, IssueError> {
+    pub async fn issue_parts(&self, user: UserId, metadata: &UppyMetadata<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         // Only this server completes the parts, so the object is final where it is made.
         let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened_lifetimes(now));
         self.reserve_and_insert(&image, image.expires_at, now).await?;
-        if let Err(error) = self.create_multipart_in_s3(&image, PartChecksums::None).await {
+        if let Err(error) = self.opening.create_multipart_in_s3(&image, PartChecksums::None).await {
             // The client gets no id, so this upload must not hold quota for a day.
-            if let Err(error) = self.delete_pending(&image, now).await {
+            if let Err(error) = self.lifecycle.delete_pending(&image, now).await {
                 tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
             }
             return Err(error.into());
         }
-        let expires_at = self.opened_lifetimes(&image).expires_at;
+        let expires_at = self.opening.opened_lifetimes(&image).expires_at;
         Ok(Image { expires_at, ..image })
     }
 
@@ -97,7 +94,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn list_uppy_parts(
+    pub async fn list_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
@@ -118,7 +115,7 @@ impl Valet {
             return Ok(parts_of(&head.etag));
         }
         // Another program aborted it, such as the bucket's lifecycle rule: the client uploads the parts again.
-        self.create_multipart_in_s3(&image, PartChecksums::None).await?;
+        self.opening.create_multipart_in_s3(&image, PartChecksums::None).await?;
         Ok(Vec::new())
     }
 
@@ -126,7 +123,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn sign_uppy_parts(
+    pub async fn sign_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
@@ -142,11 +139,11 @@ impl Valet {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let Some(upload_id) = image.upload_id.as_deref() else {
                 // The server that opened it died before it recorded S3's upload id.
-                self.create_multipart_in_s3(&image, PartChecksums::None).await?;
+                self.opening.create_multipart_in_s3(&image, PartChecksums::None).await?;
                 continue;
             };
-            self.enforce_reservation(&image, numbers.len(), now).await?;
-            let ttl = self.uploads.url_ttl.min(PART_URL_TTL);
+            self.part_limits.enforce_reservation(&image, numbers.len(), now).await?;
+            let ttl = self.settings.url_ttl.min(PART_URL_TTL);
             let sign = |number: u32| {
                 let signed = self.objects.presign_any_part(&image.key, upload_id, number, now, ttl)?;
                 Ok((number, signed))
@@ -165,7 +162,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`CompletePartsError`].
-    pub async fn complete_uppy_parts(
+    pub async fn complete_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
@@ -189,32 +186,27 @@ impl Valet {
                 missing.dedup();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
-            match self.complete_multipart(&image, &select_parts, now).await? {
+            match self.parts_completion.complete_multipart(&image, &select_parts, now).await? {
                 Inspection::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
                 Inspection::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
                 Inspection::Unsupported(error) => return Err(PartsError::from(error).into()),
                 Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
             }
         }
-        Ok(self.confirm(user, id, now).await?)
+        Ok(self.confirmation.confirm(user, id, now).await?)
     }
 
     /// Aborts an upload. Succeeds again while its tombstone exists; a ready image is not affected.
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn abort_uppy_parts(
-        &self,
-        user: UserId,
-        (id, key): (ImageId, &str),
-        now: OffsetDateTime,
-    ) -> Result<(), PartsError> {
+    pub async fn abort_parts(&self, user: UserId, (id, key): (ImageId, &str), now: OffsetDateTime) -> Result<(), PartsError> {
         for _ in 0..MAX_ATTEMPTS {
             let image = self.find_uppy_parts(user, (id, key)).await?;
             match image.state {
-                ImageState::Pending if self.delete_pending(&image, now).await? => {
+                ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
                     tracing::info!(image = %id, %user, "aborted an upload");
-                    self.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
+                    self.removal.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
                     return Ok(());
                 }
                 // Another request changed its state at the same time.

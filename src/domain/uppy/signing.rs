@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{UppyMetadata, part_limits::PART_URL_TTL, require_open_or_ready};
+use super::{
+    UppyMetadata, UppyUploads,
+    part_limits::{PART_URL_TTL, PARTS_SEEN_EVERY},
+    require_open_or_ready,
+};
 use crate::{
     domain::{
-        Valet,
         arrival_polling::FIRST_POLL_DELAY,
         multipart::{InvalidPart, PartsError},
         store_capabilities::UploadClass,
-        sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UnverifiedUpload, UserId},
@@ -87,19 +89,19 @@ impl From<StoreError> for SignError {
     }
 }
 
-impl Valet {
+impl UppyUploads {
     /// Signs a request of Uppy's own S3 client, for at most `longest`.
     ///
     /// # Errors
     /// [`SignError`].
-    pub async fn sign_for_uppy(
+    pub async fn sign(
         &self,
         user: UserId,
         call: UppyCall<'_>,
         longest: Option<Duration>,
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
-        let ttl = longest.map_or(self.uploads.url_ttl, |longest| longest.min(self.uploads.url_ttl));
+        let ttl = longest.map_or(self.settings.url_ttl, |longest| longest.min(self.settings.url_ttl));
         match call {
             UppyCall::Put(metadata) => Ok(SignedCall::Form(self.issue_form(user, &metadata, now).await?)),
             UppyCall::Create(metadata) => self.sign_create(user, &metadata, ttl, now).await,
@@ -119,7 +121,7 @@ impl Valet {
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
-        let expires_at = now + self.uppy_parts_ttl();
+        let expires_at = now + self.opening.uppy_parts_ttl();
         let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
         self.reserve_and_insert(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
             .await?;
@@ -158,7 +160,7 @@ impl Valet {
                 let legal = u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
                 let broken = || PartsError::InvalidParts(vec![InvalidPart::Number(0, PartLayout::MAX_PARTS)]);
                 let number = legal.ok_or_else(broken)?;
-                self.enforce_reservation(&image, 1, now).await?;
+                self.part_limits.enforce_reservation(&image, 1, now).await?;
                 self.objects.presign_any_part(&image.key, upload_id, number, now, ttl.min(PART_URL_TTL))
             }
             PartsCall::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
@@ -176,7 +178,7 @@ impl Valet {
         }
         match call {
             // The client's request aborts it in S3, and the sweeper if that is never sent.
-            PartsCall::Abort => drop(self.delete_pending(&image, now).await?),
+            PartsCall::Abort => drop(self.lifecycle.delete_pending(&image, now).await?),
             PartsCall::Complete => {
                 self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
                 self.arrival_poller.schedule();

@@ -132,7 +132,7 @@ impl UppyApi {
     #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
     async fn session(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UppySession>, Problem> {
         let now = OffsetDateTime::now_utc();
-        Ok(Json(UppySession::new(&app.valet.issue_uppy_token(*caller, now).await?, now)))
+        Ok(Json(UppySession::new(&app.valet.uppy_tokens.issue(*caller, now).await?, now)))
     }
 
     /// Sign a request for Uppy's own S3 client
@@ -150,11 +150,11 @@ impl UppyApi {
         let (user, now) = (caller.user, OffsetDateTime::now_utc());
         let request = s3_request(&body)?;
         match request {
-            UppyCall::Put(_) | UppyCall::Create(_) => app.valet.throttle().count_uploads(user, 1)?,
-            UppyCall::Open { .. } => app.valet.throttle().count_urls(user, 1)?,
+            UppyCall::Put(_) | UppyCall::Create(_) => app.valet.throttle.count_uploads(user, 1)?,
+            UppyCall::Open { .. } => app.valet.throttle.count_urls(user, 1)?,
         }
         let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
-        Ok(Json(match app.valet.sign_for_uppy(user, request, longest, now).await.map_err(with_names(ONE_PART))? {
+        Ok(Json(match app.valet.uppy.sign(user, request, longest, now).await.map_err(with_names(ONE_PART))? {
             uppy::SignedCall::Form(form) => {
                 let form = UppyForm::new(form, now);
                 let key = form.fields.get("key").cloned().unwrap_or_default();
@@ -190,14 +190,14 @@ impl UppyApi {
     ) -> Result<Json<UppyForm>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_uploads(user, 1)?;
+        app.valet.throttle.count_uploads(user, 1)?;
         let metadata = UppyMetadata {
             file_name: filename.0.as_deref().ok_or_else(|| missing_parameter("filename"))?,
             content_type: kind.0.as_deref(),
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        let form = app.valet.issue_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
+        let form = app.valet.uppy.issue_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
         Ok(Json(UppyForm::new(form, now)))
     }
 
@@ -209,16 +209,16 @@ impl UppyApi {
     async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_uploads(user, 1)?;
-        app.valet.throttle().count_s3_calls(user, 1)?;
+        app.valet.throttle.count_uploads(user, 1)?;
+        app.valet.throttle.count_s3_calls(user, 1)?;
         let metadata = UppyMetadata {
             file_name: &body.filename,
             content_type: body.kind.as_deref(),
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.issue_uppy_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
-        let bucket = app.valet.bucket().to_owned();
+        let image = app.valet.uppy.issue_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
+        let bucket = app.valet.backends.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
 
@@ -235,8 +235,8 @@ impl UppyApi {
     ) -> Result<Json<Vec<UppyPart>>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_s3_calls(user, LISTING_CALLS)?;
-        let parts = app.valet.list_uppy_parts(user, upload_of(&upload_id, &key)?, now).await?;
+        app.valet.throttle.count_s3_calls(user, LISTING_CALLS)?;
+        let parts = app.valet.uppy.list_parts(user, upload_of(&upload_id, &key)?, now).await?;
         Ok(Json(parts.into_iter().map(Into::into).collect()))
     }
 
@@ -256,10 +256,10 @@ impl UppyApi {
     ) -> Result<Json<UppyPartUrl>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_urls(user, 1)?;
+        app.valet.throttle.count_urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
         let signed =
-            app.valet.sign_uppy_parts(user, upload_of(&upload_id, &key)?, &[number], now).await.map_err(with_names(ONE_PART))?;
+            app.valet.uppy.sign_parts(user, upload_of(&upload_id, &key)?, &[number], now).await.map_err(with_names(ONE_PART))?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
         Ok(Json(UppyPartUrl { expires: dto::seconds_until(signed.expires_at, now), url: signed.url }))
     }
@@ -284,8 +284,8 @@ impl UppyApi {
         let listed = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
         // Text that is not a number becomes 0, which is not the number of a part.
         let numbers: Vec<i64> = listed.map(|text| text.trim().parse().unwrap_or(0)).collect();
-        app.valet.throttle().count_urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_uppy_parts(user, upload, &numbers, now).await.map_err(with_names(MANY_PARTS))?;
+        app.valet.throttle.count_urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
+        let signed = app.valet.uppy.sign_parts(user, upload, &numbers, now).await.map_err(with_names(MANY_PARTS))?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
     }
@@ -305,11 +305,11 @@ impl UppyApi {
     ) -> Result<Json<UppyJoined>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_s3_calls(user, 1)?;
+        app.valet.throttle.count_s3_calls(user, 1)?;
         let parts: Vec<_> = body.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
-        let image = app.valet.complete_uppy_parts(user, upload_of(&upload_id, &key)?, &parts, now).await?;
-        let (key, bucket) = (image.key.to_string(), app.valet.bucket().to_owned());
-        Ok(Json(UppyJoined { location: app.valet.presign_image(image, now)?.url.url, key, bucket }))
+        let image = app.valet.uppy.complete_parts(user, upload_of(&upload_id, &key)?, &parts, now).await?;
+        let (key, bucket) = (image.key.to_string(), app.valet.backends.bucket().to_owned());
+        Ok(Json(UppyJoined { location: app.valet.gallery.presign_image(image, now)?.url.url, key, bucket }))
     }
 
     /// Abort a multipart upload for Uppy
@@ -325,15 +325,15 @@ impl UppyApi {
     ) -> Result<Json<UppyAborted>, Problem> {
         let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_s3_calls(user, 1)?;
-        app.valet.abort_uppy_parts(user, upload_of(&upload_id, &key)?, now).await?;
+        app.valet.throttle.count_s3_calls(user, 1)?;
+        app.valet.uppy.abort_parts(user, upload_of(&upload_id, &key)?, now).await?;
         Ok(Json(UppyAborted {}))
     }
 }
 
 /// Returns the user of the token in the path.
 async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Result<UserId, Problem> {
-    let user = app.valet.authenticate_uppy(token, now).await.map_err(|error| match error {
+    let user = app.valet.uppy_tokens.authenticate(token, now).await.map_err(|error| match error {
         AuthenticateError::Token(TokenError::Invalid) => {
             Problem::new(Code::TokenInvalid, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }

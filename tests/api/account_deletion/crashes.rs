@@ -29,7 +29,7 @@ async fn sweeper_may_die_at_every_await_point() {
     let mut crashes = 0;
     // Each round is polled a little further, until one finishes with nothing left to do.
     for polls in 1.. {
-        match crashing(app.app.valet.sweep_once(now), polls).await {
+        match crashing(app.app.valet.sweeper.sweep_once(now), polls).await {
             Some(Ok((_, false))) if live_documents(&app, &ada.id).await.is_empty() => break,
             Some(_) => {}
             None => crashes += 1,
@@ -52,8 +52,8 @@ async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
         let ada = app.user().await;
         ada.upload("mine.png", "image/png", &unique_png()).await;
         let now = OffsetDateTime::now_utc();
-        let caller = app.app.valet.authenticate(ada.token.as_ref().unwrap(), now).await.unwrap();
-        let done = crashing(app.app.valet.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
+        let caller = app.app.valet.sessions.authenticate(ada.token.as_ref().unwrap(), now).await.unwrap();
+        let done = crashing(app.app.valet.account_deletion.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
         // A command that the driver has sent may still be applied.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
@@ -104,7 +104,8 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             let (status, _, log) = process.end(Duration::from_secs(10)).await;
             assert_eq!(status.signal(), Some(ABORTED), "{log}");
         }
-        if ada.get("/api/images/gallery").await.status == 200 && app.app.valet.sweep_once(OffsetDateTime::now_utc()).await.is_ok()
+        if ada.get("/api/images/gallery").await.status == 200
+            && app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc()).await.is_ok()
         {
             let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap();
             if user.is_some_and(|user| !user.contains_key("deletedAt")) {

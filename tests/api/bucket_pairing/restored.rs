@@ -30,8 +30,8 @@ async fn restore(app: &TestApp, backup: &HashMap<&'static str, Vec<Document>>) {
 
 /// Ties the pair, stamps it and returns the marker's stamp.
 async fn stamp(app: &TestApp) -> i64 {
-    app.app.valet.verify_pair().await.unwrap();
-    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    app.app.valet.deployment.verify_pair().await.unwrap();
+    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     bucket_stamp(app).await.unwrap()
 }
 
@@ -74,19 +74,19 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
 
     // Fewer than a tenth, of the same deployment: nothing but the stamp tells.
     let before = just_now().await;
-    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     assert_eq!(found.orphans.first.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(), [new.as_str()]);
     let time = before.format(&Rfc3339).unwrap();
     let database = &app.config.mongo.database;
     let sweep = ["sweep", "--orphans", "--before", &time];
     for _ in 0..2 {
         for consent in [Consent::Given, Consent::Number(1)] {
-            let refused = app.app.valet.delete_orphans(before, &found, consent).await;
+            let refused = app.app.valet.orphans.delete(before, &found, consent).await;
             assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
         }
         // A server that goes on does not hide it.
-        assert_eq!(restarted(&app).await.unwrap(), app.app.valet.verify_pair().await.unwrap());
-        app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+        assert_eq!(restarted(&app).await.unwrap(), app.app.valet.deployment.verify_pair().await.unwrap());
+        app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     }
     for consent in [&["--delete", "--yes"][..], &["--delete", "--expect", "1"]] {
         let (success, output) = valet(&app, database, &[&sweep, consent].concat()).await;
@@ -116,13 +116,13 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
 #[tokio::test]
 async fn a_database_without_a_stamp_is_older_than_a_bucket_with_one() {
     let app = TestApp::start().await;
-    app.app.valet.verify_pair().await.unwrap();
+    app.app.valet.deployment.verify_pair().await.unwrap();
     let backup = app.db_all("meta").await;
     stamp(&app).await;
     let meta = app.db.collection::<Document>("meta");
     meta.delete_many(doc! {}).await.unwrap();
     meta.insert_many(&backup).await.unwrap();
-    let refused = app.app.valet.allow_orphan_deletion().await;
+    let refused = app.app.valet.orphans.allow_deletion().await;
     assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
 }
 
@@ -132,15 +132,15 @@ async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
     let first = stamp(&app).await;
     stamp(&app).await;
     let last = stamp(&app).await;
-    let id = app.app.valet.verify_pair().await.unwrap();
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
     set_bucket_stamp(&app, id, first).await;
     let answer = stamps_answer(&app).await;
     assert!(matches!(&answer, Answer::No(reason) if reason.contains("the bucket was restored")), "{answer:?}");
-    assert_eq!(app.app.valet.verify_pair().await.unwrap(), id);
-    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    assert_eq!(app.app.valet.deployment.verify_pair().await.unwrap(), id);
+    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(first), "it stays recognizable");
-    app.app.valet.allow_orphan_deletion().await.unwrap();
-    app.app.valet.join_pair().await.unwrap();
+    app.app.valet.orphans.allow_deletion().await.unwrap();
+    app.app.valet.deployment.join_pair().await.unwrap();
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
     assert!(stamp(&app).await > last);
 }
@@ -151,19 +151,19 @@ async fn stamps_that_are_under_way_are_no_restore() {
     let app = TestApp::start().await;
     let first = stamp(&app).await;
     let second = stamp(&app).await;
-    let id = app.app.valet.verify_pair().await.unwrap();
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
     set_bucket_stamp(&app, id, first).await;
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
-    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes it");
-    app.app.valet.keep_pair(Duration::from_secs(60)).await.unwrap();
+    app.app.valet.deployment.keep_pair(Duration::from_secs(60)).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "it is early");
     for _ in 0..10 {
-        let servers = (0..8).map(|_| app.app.valet.keep_pair(Duration::ZERO));
+        let servers = (0..8).map(|_| app.app.valet.deployment.keep_pair(Duration::ZERO));
         for kept in futures_util::future::join_all(servers).await {
             kept.unwrap();
         }
-        assert_eq!(app.app.valet.pair().await.unwrap().restored(), None);
+        assert_eq!(app.app.valet.deployment.pair().await.unwrap().restored(), None);
     }
     assert!(bucket_stamp(&app).await > Some(second));
 }
@@ -172,12 +172,12 @@ async fn stamps_that_are_under_way_are_no_restore() {
 #[tokio::test]
 async fn a_stamp_is_later_than_the_one_before() {
     let app = TestApp::start().await;
-    let id = app.app.valet.verify_pair().await.unwrap();
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
     let ahead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 3_600_000);
     let meta = app.db.collection::<Document>("meta");
     meta.update_one(doc! {}, doc! { "$set": { "stamp": ahead } }).await.unwrap();
     set_bucket_stamp(&app, id, ahead.timestamp_millis()).await;
-    app.app.valet.join_pair().await.unwrap();
+    app.app.valet.deployment.join_pair().await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(ahead.timestamp_millis() + 1));
 }
 
@@ -197,7 +197,7 @@ async fn a_server_that_stops_stamps_the_pair() {
 #[tokio::test]
 async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     let app = TestApp::start().await;
-    let id = app.app.valet.verify_pair().await.unwrap();
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
     let server = TestApp::beside(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
     let ada = server.user().await;
     set_bucket(&app, Some(DeploymentId::new())).await;
@@ -223,15 +223,15 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
 #[tokio::test]
 async fn orphans_are_not_deleted_from_another_databases_bucket() {
     let app = TestApp::start().await;
-    app.app.valet.verify_pair().await.unwrap();
+    app.app.valet.deployment.verify_pair().await.unwrap();
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
     let orphan = ObjectKey::final_for(UserId::new(), ImageId::new()).to_string();
     app.bucket_put(&orphan, "image/png", vec![1]).await;
     let before = just_now().await;
-    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     set_bucket(&app, Some(DeploymentId::new())).await;
-    let refused = app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await;
+    let refused = app.app.valet.orphans.delete(before, &found, Consent::Number(1)).await;
     assert!(matches!(refused, Err(OrphanError::Pair(PairError::Differ { .. }))), "{refused:?}");
     assert!(app.all_bucket_keys().await.contains(&orphan));
 }

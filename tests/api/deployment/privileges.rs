@@ -103,7 +103,7 @@ async fn with_uppy(ada: &Caller<'_>) {
 /// Makes all calls of a server and its clients.
 async fn whole_path(app: &TestApp, store: &TestApp) {
     app.app.readiness().await.unwrap();
-    app.app.valet.verify_pair().await.unwrap();
+    app.app.valet.deployment.verify_pair().await.unwrap();
     let ada = app.user().await;
     let deleted = single(&ada).await;
     ada.upload("kept.png", "image/png", &unique_png()).await;
@@ -115,8 +115,8 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     store.bucket_put(orphan.as_str(), "image/png", vec![1]).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
-    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
-    assert_eq!(app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await.unwrap().deleted, 1);
+    let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
+    assert_eq!(app.app.valet.orphans.delete(before, &found, Consent::Number(1)).await.unwrap().deleted, 1);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     sweep_late(app).await;
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());

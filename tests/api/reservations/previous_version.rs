@@ -193,7 +193,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
         let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
         app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
-        app.app.valet.recount(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
+        app.app.valet.recount.run(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
         for step in state.split(' ').filter(|step| *step != "pending") {
             match step {
                 "ready" => previous_version_ready(&app, ticket.id()).await,
@@ -221,11 +221,11 @@ async fn holds_and_reservations_are_limited_and_recounted_together() {
     assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
     assert_eq!(ada.issue("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     let right = usage(&ada).await;
-    app.app.valet.recount(None, |repair| panic!("nothing drifted: {repair}")).await.unwrap();
+    app.app.valet.recount.run(None, |repair| panic!("nothing drifted: {repair}")).await.unwrap();
     let wrong = doc! { "$set": { "usedBytes": 1_i64, "images": 9_i64, "pending": 7_i64, "holds": [] } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
     let mut repairs = 0;
-    app.app.valet.recount(None, |_| repairs += 1).await.unwrap();
+    app.app.valet.recount.run(None, |_| repairs += 1).await.unwrap();
     assert_eq!((repairs, usage(&ada).await), (1, right));
     app.audit().await;
 }

@@ -60,7 +60,7 @@ async fn unfinished_step_is_counted_once_by_any_process() {
             }
             match finder {
                 Finder::Sweeper => drop(app.sweep(after(1)).await),
-                Finder::Recount => drop(app.app.valet.recount(None, |_| ()).await.unwrap()),
+                Finder::Recount => drop(app.app.valet.recount.run(None, |_| ()).await.unwrap()),
                 Finder::Request => assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204, "{when}"),
             }
             let is_deleted = is_taken || finder == Finder::Request;

@@ -38,18 +38,18 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     let was = app.db_image(ticket.id()).await.unwrap();
     let over = doc! { "urlsDieAt": past, "expiresAt": past, "due": past };
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": over }).await.unwrap();
-    slow.app.valet.sweep().await.unwrap();
+    slow.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending", "nothing is swept early");
 
     // By this machine's clock its time has just begun; by the database's clock it has ended.
     images.replace_one(doc! { "_id": ticket.id() }, was).await.unwrap();
-    app.app.valet.sweep().await.unwrap();
+    app.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     // The server's own sweeper starts at once, too.
     let fast = beside_with_clock(&app, 25 * HOUR).await;
     let began = std::time::Instant::now();
     while app.db_state(ticket.id()).await != "gone" {
         assert!(began.elapsed() < std::time::Duration::from_secs(20), "{}", app.db_state(ticket.id()).await);
-        fast.app.valet.sweep().await.unwrap();
+        fast.app.valet.sweeper.sweep().await.unwrap();
     }
 }

@@ -37,7 +37,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     for id in [image["id"].as_str().unwrap(), ticket.id()] {
         assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     }
-    watched.app.valet.sweep().await.unwrap();
+    watched.app.valet.sweeper.sweep().await.unwrap();
     let writes = ["insert", "update", "delete", "findAndModify"];
     let mut seen = std::collections::BTreeMap::new();
     for command in commands.lock().unwrap().iter() {

@@ -1,0 +1,20 @@
+//! Tells failures that repeat from those that pass.
+
+use crate::store::{Objects, StoreError};
+
+/// Returns whether a failure concerns only this image or account: the bucket answers a probe.
+pub(super) async fn is_stuck(objects: &Objects, error: &StoreError) -> bool {
+    match error {
+        StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } => objects.probe().await.is_ok(),
+        error => is_lasting(objects, error).await,
+    }
+}
+
+/// Returns whether a failure is permanent, so that an upload may be rejected for it. Timeouts and 5xx responses never are,
+/// however long they last.
+pub(super) async fn is_lasting(objects: &Objects, error: &StoreError) -> bool {
+    match error {
+        StoreError::ObjectsMisconfigured { .. } => objects.probe().await.is_ok(),
+        error => !error.is_passing(),
+    }
+}

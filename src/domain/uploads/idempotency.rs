@@ -1,0 +1,45 @@
+//! Idempotency keys: a repeated request finds the upload of the first.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::IssueError;
+use crate::{
+    model::{Idempotency, Image, UserId},
+    store::Store,
+};
+
+/// How long an idempotency key finds its upload.
+pub(super) const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Finds uploads by idempotency key.
+#[derive(Debug)]
+pub(in crate::domain) struct IdempotencyKeys {
+    pub(in crate::domain) store: Arc<Store>,
+}
+
+impl IdempotencyKeys {
+    /// Returns the user's upload with this idempotency key; an expired key is released.
+    ///
+    /// # Errors
+    /// [`IssueError::KeyReused`] if the key was used for another request.
+    pub(in crate::domain) async fn find_under_key(
+        &self,
+        user: UserId,
+        named: &Idempotency,
+        now: OffsetDateTime,
+    ) -> Result<Option<Image>, IssueError> {
+        let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
+        known.verify_readable(Some(&named.key), None)?;
+        match known.readable().first().cloned() {
+            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
+                self.store.images.release_owned_key(user, image.id, &named.key).await?;
+                Ok(None)
+            }
+            Some(image) if image.idempotency.as_ref() == Some(named) => Ok(Some(image)),
+            Some(_) => Err(IssueError::KeyReused),
+            None => Ok(None),
+        }
+    }
+}
