@@ -8,6 +8,7 @@
 //! - [`http`]: requests and responses. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
 //! - [`store`]: documents and objects. Never names poem.
+//! - [`http_client`]: the client of everything but the AWS SDK, below [`telemetry`] and [`store`].
 //! - [`metrics`]: the process's counters; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
@@ -53,6 +54,7 @@ pub mod config;
 pub mod dev;
 pub mod domain;
 pub mod http;
+pub mod http_client;
 pub mod metrics;
 pub mod model;
 pub mod server;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 /// A rate limit: a burst and its refill time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -107,11 +109,7 @@ pub struct LoadLimits {
 
 /// An address, or all addresses with the same leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    first: u128,
-    bits: u32,
-    is_v4: bool,
-}
+pub struct Network(IpNet);
 
 /// The text is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,27 +119,12 @@ impl Network {
     /// Returns whether it is wider than any private network (`10.0.0.0/8`, `fc00::/7`): trusting it would let many clients
     /// forge their address.
     pub(super) fn is_too_wide(&self) -> bool {
-        self.bits < if self.is_v4 { 8 } else { 7 }
+        self.0.prefix_len() < if self.0.addr().is_ipv4() { 8 } else { 7 }
     }
 
     /// Returns whether all addresses of `other` are in this network.
     pub(super) fn contains(&self, other: &Self) -> bool {
-        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
-        self.is_v4 == other.is_v4 && self.bits <= other.bits && other.first & mask == self.first
-    }
-
-    fn contains_address(&self, address: IpAddr) -> bool {
-        let (number, is_v4) = to_bits(address);
-        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
-        is_v4 == self.is_v4 && number & mask == self.first & mask
-    }
-}
-
-/// Returns the address in the upper end of 128 bits, so that prefixes of both families compare alike, and whether it is IPv4.
-fn to_bits(address: IpAddr) -> (u128, bool) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, true),
-        IpAddr::V6(address) => (u128::from(address), false),
+        self.0.contains(&other.0)
     }
 }
 
@@ -150,12 +133,11 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let (first, is_v4) = to_bits(address.parse().map_err(|_| InvalidNetwork)?);
-        let most = if is_v4 { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidNetwork)?;
+        let address = address.parse::<IpAddr>().map_err(|_| InvalidNetwork)?.to_canonical();
+        let bits = bits.map(str::parse).transpose().map_err(|_| InvalidNetwork)?;
+        let network = bits.map_or(Ok(address.into()), |bits| IpNet::new(address, bits)).map_err(|_| InvalidNetwork)?;
         // Bits behind the prefix show a mistake: 10.0.0.1/8 is either an address or a network.
-        let behind = first.checked_shl(bits).unwrap_or(0);
-        if bits <= most && behind == 0 { Ok(Self { first, bits, is_v4 }) } else { Err(InvalidNetwork) }
+        if network == network.trunc() { Ok(Self(network)) } else { Err(InvalidNetwork) }
     }
 }
 
@@ -188,7 +170,7 @@ impl TrustedProxies {
     /// Returns whether this address is a trusted proxy.
     #[must_use]
     pub fn is_trusted(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains_address(address))
+        self.0.iter().any(|network| network.0.contains(&address.to_canonical()))
     }
 }
 
@@ -252,11 +234,22 @@ mod tests {
 
     #[test]
     fn networks_are_checked() {
-        let all: Network = "0.0.0.0/0".parse().unwrap();
-        assert!(all.contains_address("203.0.113.9".parse().unwrap()) && !all.contains_address("2001:db8::1".parse().unwrap()));
-        for bad in
-            ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "proxy.example", "10.0.0.1/8", "fd00::1/8"]
-        {
+        let all = TrustedProxies(vec!["0.0.0.0/0".parse().unwrap()]);
+        assert!(all.is_trusted("203.0.113.9".parse().unwrap()) && !all.is_trusted("2001:db8::1".parse().unwrap()));
+        assert!(all.is_trusted("::ffff:203.0.113.9".parse().unwrap()));
+        assert_eq!("::ffff:10.0.0.0/8".parse::<Network>(), "10.0.0.0/8".parse(), "IPv4 addresses of IPv6 sockets");
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "proxy.example",
+            "10.0.0.1/8",
+            "fd00::1/8",
+            "::ffff:10.0.0.0/104",
+        ] {
             assert_eq!(bad.parse::<Network>(), Err(InvalidNetwork), "{bad}");
         }
     }

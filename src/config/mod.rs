@@ -21,21 +21,19 @@ mod resources;
 mod settings;
 mod switches;
 mod traces;
+mod uploads;
 
 pub use accounts::{Accounts, OidcProvider, is_trustworthy_url};
 pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLimits, TrustedProxies};
 pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
+pub use origins::CorsOrigins;
 pub use settings::{SETTINGS, Setting};
 pub use switches::Switches;
-
-pub use origins::CorsOrigins;
+pub use uploads::Uploads;
 
 use self::reader::Reader;
-use crate::{
-    model::ContentType,
-    signer::{self, BucketName, Endpoint},
-};
+use crate::signer::{self, BucketName, Endpoint};
 
 /// Looks up a setting by name; an empty value counts as absent. U+FFFD replaces bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -127,29 +125,6 @@ impl Tokens {
     pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
-/// Limits and lifetimes of uploads.
-#[derive(Debug, Clone)]
-pub struct Uploads {
-    /// The largest file of a single PUT, in bytes.
-    pub max_bytes: u64,
-    /// The accepted media types.
-    pub types: Vec<ContentType>,
-    /// How long a PUT URL is valid.
-    pub url_ttl: Duration,
-    /// How long an upload stays open; its URL can be renewed until then.
-    pub ttl: Duration,
-    /// Open uploads per user.
-    pub max_pending: u32,
-    /// How long a GET URL is valid.
-    pub read_url_ttl: Duration,
-    /// The largest file of a multipart upload, in bytes.
-    pub multipart_max_bytes: u64,
-    /// How long a multipart upload stays open; URLs of its parts can be requested until then.
-    pub multipart_ttl: Duration,
-    /// Bytes per user.
-    pub quota_bytes: u64,
-}
-
 /// Whether an upload is copied to become final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finalize {
@@ -215,11 +190,7 @@ impl Config {
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
-        // A shorter lifetime of uploads shortens the default of their URLs, and a shorter one of sessions that of their access
-        // tokens.
-        let mut upload_life = |name, default| env.lifetime(name, default, (MIN_UPLOAD_TTL, hours(24 * 30)));
-        let lives = (upload_life("UPLOAD_TTL", hours(24)), upload_life("MULTIPART_TTL", hours(24 * 7)));
-        let url_ttl = hours(1).min(lives.0).min(lives.1);
+        // A shorter lifetime of sessions shortens the default of their access tokens.
         let refresh_ttl = env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365));
         let accounts = env.accounts();
         let config = Self {
@@ -247,17 +218,7 @@ impl Config {
             },
             switches: env.switches(accounts.local),
             accounts,
-            uploads: Uploads {
-                max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
-                types: env.types("UPLOAD_TYPES"),
-                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (MIN_UPLOAD_TTL, signer::MAX_EXPIRES)),
-                ttl: lives.0,
-                max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
-                read_url_ttl: env.lifetime("READ_URL_TTL", Duration::from_secs(300), (MIN_READ_URL_TTL, signer::MAX_EXPIRES)),
-                multipart_max_bytes: env.bytes("MULTIPART_MAX_BYTES", 5 << 30, 5 << 40),
-                multipart_ttl: lives.1,
-                quota_bytes: env.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
-            },
+            uploads: env.uploads(),
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
@@ -273,12 +234,6 @@ impl Config {
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
-
-/// The shortest validity of a GET URL: one that is returned has at least half of it left, five seconds for a client on a phone.
-const MIN_READ_URL_TTL: Duration = Duration::from_secs(10);
-
-/// The shortest lifetime of an upload and its URL: of one second, a URL signed in whole seconds may have nothing left.
-const MIN_UPLOAD_TTL: Duration = Duration::from_secs(2);
 
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)

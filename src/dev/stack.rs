@@ -288,7 +288,7 @@ fn kept_secret(path: &Path) -> Result<SecretString, DevError> {
     }
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).map_err(|_| DevError::NoRandomness)?;
-    let text = bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let text = hex::encode(bytes);
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -2,10 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
 use crate::{config::TrustedProxies, domain::throttle, state::AppState};
@@ -48,7 +48,7 @@ pub fn warn_of_untrusted_proxy(request: &Request, proxies: &TrustedProxies) {
     if !request.headers().contains_key("x-forwarded-for") || proxies.is_trusted(peer) || !is_private(peer) {
         return;
     }
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = LAST.lock();
     if last.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
         *last = Some(Instant::now());
         tracing::warn!(

@@ -1,6 +1,5 @@
 //! Writes a page of the gallery as JSON, and its entity tag.
 
-use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use poem_openapi::Object;
 
@@ -15,7 +14,7 @@ use crate::{
         StoreError,
         gallery::{GalleryPage, GalleryRow},
     },
-    model::UserId,
+    model::{Sha256, UserId},
 };
 
 /// A page of the gallery.
@@ -58,12 +57,11 @@ impl<'a> PageWriter<'a> {
         if let Some(first) = self.rows.first() {
             self.gallery.push_url(first, &mut url)?;
         }
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes());
-        context.update(&url);
-        self.rows.iter().for_each(|row| context.update(row.bytes));
-        context.update(self.next_cursor.as_deref().unwrap_or_default().as_bytes());
-        Ok(format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..15])))
+        let version = concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes();
+        let cursor = self.next_cursor.as_deref().unwrap_or_default().as_bytes();
+        let rows = self.rows.iter().map(|row| row.bytes);
+        let hash = Sha256::of([version, &url].into_iter().chain(rows).chain([cursor]));
+        Ok(format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash.to_bytes()[..15])))
     }
 
     /// Writes the page, with a URL signed for every image.

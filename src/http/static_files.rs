@@ -3,10 +3,9 @@
 //! Its modules import one another by relative paths, so all of them are served under one path that contains the hash of all
 //! contents: browsers cache them for ever, and a new release has a new path.
 
-use aws_lc_rs::digest;
 use poem::{Endpoint, Response, Route, get, http::header};
 
-use crate::config::Switches;
+use crate::{config::Switches, model::Sha256};
 
 /// The path changes with the content.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -61,9 +60,7 @@ fn hash_files(policy: &str) -> String {
 }
 
 fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    texts.for_each(|text| context.update(text.as_bytes()));
-    context.finish().as_ref()[..8].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex::encode(&Sha256::of(texts).to_bytes()[..8])
 }
 
 fn media_type(name: &str) -> &'static str {

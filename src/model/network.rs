@@ -1,10 +1,9 @@
 //! Network prefixes of clients, sized like the allocations that providers give one customer, so that hopping between its
 //! addresses gains nothing.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
 
 use super::UserId;
 
@@ -19,10 +18,7 @@ pub struct RequestOrigin {
 
 /// All addresses with the same leading bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NetworkPrefix {
-    address: IpAddr,
-    bits: u8,
-}
+pub struct NetworkPrefix(IpNet);
 
 impl NetworkPrefix {
     /// Returns the smallest network that a customer has: one IPv4 address, or an IPv6 /64.
@@ -45,23 +41,15 @@ impl NetworkPrefix {
     }
 
     fn truncate(address: IpAddr, v4_bits: u8, v6_bits: u8) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(v4_bits)).unwrap_or(0);
-                Self { address: Ipv4Addr::from(u32::from(address) & mask).into(), bits: v4_bits }
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(v6_bits)).unwrap_or(0);
-                Self { address: Ipv6Addr::from(u128::from(address) & mask).into(), bits: v6_bits }
-            }
-        }
+        let address = address.to_canonical();
+        Self(IpNet::new_assert(address, if address.is_ipv4() { v4_bits } else { v6_bits }).trunc())
     }
 }
 
 impl fmt::Display for NetworkPrefix {
     /// Writes CIDR notation (RFC 4632, RFC 4291): `198.51.100.0/24`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
+        self.0.fmt(f)
     }
 }
 

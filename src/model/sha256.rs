@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// The digest of a file's bytes.
+/// A digest, mostly of a file's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256([u8; 32]);
 
@@ -19,23 +20,38 @@ impl Sha256 {
     /// # Errors
     /// [`InvalidSha256`] for another length, alphabet, or non-zero trailing bits.
     pub fn parse(text: &str) -> Result<Self, InvalidSha256> {
-        let mut bytes = [0; 32];
-        // decode_slice wants room for an estimate that may exceed 32, hence the length check first.
         if text.len() != 44 {
             return Err(InvalidSha256);
         }
         let decoded = STANDARD.decode(text).map_err(|_| InvalidSha256)?;
-        if decoded.len() != bytes.len() {
-            return Err(InvalidSha256);
-        }
-        bytes.copy_from_slice(&decoded);
-        Ok(Self(bytes))
+        decoded.try_into().map(Self).map_err(|_| InvalidSha256)
+    }
+
+    /// Computes the digest of these parts, joined.
+    pub fn of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        parts.into_iter().for_each(|part| context.update(part.as_ref()));
+        Self::finish(context)
+    }
+
+    /// Returns the digest of all that was added to a context of SHA-256.
+    #[must_use]
+    pub fn finish(context: digest::Context) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Self(bytes)
     }
 
     /// Returns the digest of these 32 bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Returns the 32 bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
     }
 }
 
@@ -60,6 +76,7 @@ mod tests {
     fn only_padded_base64_of_32_bytes_is_read() {
         let text = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         assert_eq!(Sha256::parse(text).unwrap().to_string(), text);
+        assert_eq!(Sha256::of([""; 2]).to_string(), text, "of no bytes (FIPS 180-4)");
         for bad in [
             "",
             "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",

@@ -1,8 +1,9 @@
 //! Parts of a signature that are the same for all URLs of one day, cached.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
+use parking_lot::RwLock;
 use secrecy::ExposeSecret;
 use time::Date;
 
@@ -49,10 +50,10 @@ pub(super) struct SigningDays(RwLock<[Option<Arc<SigningDay>>; 2]>);
 impl SigningDays {
     pub(super) fn get(&self, date: Date, credentials: &Credentials, region: &str) -> Arc<SigningDay> {
         // A poisoned lock holds whole days or none: both are valid.
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().find(|day| day.date == date).cloned();
+        let known = self.0.read().iter().flatten().find(|day| day.date == date).cloned();
         known.unwrap_or_else(|| {
             let day = Arc::new(SigningDay::new(date, credentials, region));
-            let mut days = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut days = self.0.write();
             days.rotate_right(1);
             days[0] = Some(day.clone());
             day

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     future::Future,
-    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -15,6 +14,7 @@ use mongodb::{
     event::cmap::CmapEvent,
     options::ServerAddress,
 };
+use parking_lot::Mutex;
 use tokio::time::error::Elapsed;
 
 use crate::{metrics::METRICS, telemetry::spans};
@@ -151,7 +151,7 @@ pub(super) struct ConnectionsInUse(Mutex<HashSet<(ServerAddress, u32)>>);
 
 impl ConnectionsInUse {
     fn change(&self, change: impl FnOnce(&mut HashSet<(ServerAddress, u32)>) -> bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let before = all.len();
         change(&mut all);
         let count = |count| i64::try_from(count).unwrap_or(i64::MAX);

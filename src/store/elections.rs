@@ -8,13 +8,12 @@
 //! Limit: a server that observes no other primary reads from one that has lost its majority, until that one steps down
 //! (`electionTimeoutMillis`, 10 s).
 
-use std::sync::{PoisonError, RwLock};
-
 use mongodb::{
     bson::{Document, Timestamp, oid::ObjectId},
     event::sdam::SdamEvent,
     options::ServerAddress,
 };
+use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
@@ -119,11 +118,11 @@ impl Elections {
 
     /// Ignoring poisoning is safe: the closures do not panic.
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        read(&self.state.read())
     }
 
     fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
-        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+        write(&mut self.state.write())
     }
 }
 

@@ -4,9 +4,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// The key of a group or of a member.
@@ -69,19 +70,19 @@ impl<G: Key, M: Key> FairSemaphore<G, M> {
 
     /// Takes a permit if one is free; `None` if the caller would have to wait.
     pub fn try_acquire(self: &Arc<Self>, group: G) -> Option<Permit<G, M>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.take(self, group)
     }
 
     /// Returns the number of held permits.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.lock().running
+        self.state.lock().running
     }
 
     /// Returns a permit, or the receiver to wait on.
     fn take_or_wait(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(permit) = state.take(self, group) {
             return Ok(permit);
         }
@@ -97,7 +98,7 @@ impl<G: Key, M: Key> FairSemaphore<G, M> {
 
     /// Returns a permit to the semaphore, and grants free ones to waiting callers.
     fn release(self: &Arc<Self>, group: G) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.running -= 1;
         if let Some(entry) = state.groups.get_mut(&group) {
             entry.running -= 1;
@@ -114,10 +115,6 @@ impl<G: Key, M: Key> FairSemaphore<G, M> {
         for (sender, permit) in granted {
             drop(sender.send(permit));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<G, M>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -243,7 +240,7 @@ mod tests {
             let (semaphore, served) = (semaphore.clone(), served.clone());
             tasks.push(tokio::spawn(async move {
                 let _permit = semaphore.acquire(group, member).await;
-                served.lock().unwrap().push((group, member));
+                served.lock().push((group, member));
             }));
             tokio::task::yield_now().await;
         }
@@ -251,7 +248,7 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        Arc::try_unwrap(served).unwrap().into_inner().unwrap()
+        Arc::try_unwrap(served).unwrap().into_inner()
     }
 
     #[tokio::test]
@@ -259,7 +256,7 @@ mod tests {
         let semaphore = FairSemaphore::new(1, 1);
         let groups = order(&semaphore, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
         assert_eq!(groups, [1, 2, 3, 1, 2, 1, 1].map(|group| (group, 0)));
-        assert!(semaphore.lock().groups.is_empty() && semaphore.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
@@ -268,7 +265,7 @@ mod tests {
         let waiting = [(1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (1, 2), (1, 3)];
         let served = order(&semaphore, &waiting).await;
         assert_eq!(served, [(1, 1), (2, 1), (1, 2), (2, 1), (1, 3), (1, 1), (1, 2), (1, 1)]);
-        assert!(semaphore.lock().groups.is_empty() && semaphore.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
@@ -281,7 +278,7 @@ mod tests {
         drop(first);
         assert!(semaphore.try_acquire(1).is_none(), "it belongs to the waiting caller");
         drop(second.await);
-        assert!(semaphore.lock().groups.is_empty() && semaphore.try_acquire(1).is_some());
+        assert!(semaphore.state.lock().groups.is_empty() && semaphore.try_acquire(1).is_some());
     }
 
     #[tokio::test]
@@ -296,7 +293,7 @@ mod tests {
         let third = third.await;
         assert_eq!(semaphore.running(), 3);
         drop((b, third, other));
-        assert!(semaphore.running() == 0 && semaphore.lock().groups.is_empty());
+        assert!(semaphore.running() == 0 && semaphore.state.lock().groups.is_empty());
     }
 
     /// Cancels waits at random while permits pass: none is lost and none is duplicated.
@@ -320,7 +317,7 @@ mod tests {
             task.await.unwrap();
         }
         drop(semaphore.acquire(1, 0).await);
-        let state = semaphore.lock();
+        let state = semaphore.state.lock();
         assert!(state.running == 0 && state.order.is_empty() && state.groups.is_empty(), "{state:?}");
     }
 }

@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, Uri, header};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, Uri, header};
 use serde::Deserialize;
 use url::Url;
 
-use crate::config::is_trustworthy_url;
+use crate::{
+    config::is_trustworthy_url,
+    http_client::{self, Connections, HttpClient},
+};
 
 /// Deadline of both fetches together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -66,22 +68,16 @@ async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderE
         Url::parse(address).ok().filter(is_trustworthy_url).ok_or(failed("its address is neither https nor this machine's"))?;
     let uri: Uri = url.as_str().parse().map_err(|_| failed("its address is not a URL"))?;
     // Created for each fetch, which is rare, so that renewed certificates of the system are used.
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_native_roots()
-        .map_err(|_| failed("the system's certificates cannot be read"))?
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let connector = http_client::system_connector().map_err(|_| failed("the system's certificates cannot be read"))?;
+    let client = HttpClient::new(connector, Connections::Single, MAX_DOCUMENT_BYTES);
     let request = Request::get(uri).header(header::ACCEPT, "application/json").header(header::USER_AGENT, "valet");
     let request = request.body(Empty::<Bytes>::new()).map_err(|_| failed("its address is not a URL"))?;
-    let response = client.request(request).await.map_err(|error| {
+    let response = client.send(request).await.map_err(|error| {
         failed(if error.is_connect() { "the provider cannot be reached" } else { "the connection broke off" })
     })?;
-    if response.status() != hyper::StatusCode::OK {
+    if response.status() != StatusCode::OK {
         let moved = response.status().is_redirection();
         return Err(failed(if moved { "a redirect, which is not followed" } else { "the status is not 200" }));
     }
-    let body = Limited::new(response.into_body(), MAX_DOCUMENT_BYTES).collect().await;
-    Ok(body.map_err(|_| failed("it broke off, or is longer than 256 KiB"))?.to_bytes())
+    response.into_body().map_err(|_| failed("it broke off, or is longer than 256 KiB"))
 }

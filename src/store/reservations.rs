@@ -17,7 +17,9 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, count_transitions, datetime, integer, last_step,
+    Store, StoreError, count_transitions, datetime,
+    images::ReservationEnd,
+    integer, last_step,
     users::{AnnounceOutcome, StepUnderWay},
 };
 use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
@@ -61,7 +63,8 @@ impl Store {
             return Ok(AcceptOutcome::Conflict);
         }
         let [StepUnderWay { step, .. }] = steps;
-        let ready = self.images.mark_owned_ready_by_step(image, verified, as_read(image.user, change), step).await?;
+        let end = ReservationEnd::WithStep { step, as_read: as_read(image.user, change) };
+        let ready = self.images.mark_ready(image, verified, end).await?;
         let taken = match &ready {
             Some(_) => vec![step],
             None => self.images.decide_steps(image.user, &steps).await?,

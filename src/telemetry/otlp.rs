@@ -14,31 +14,28 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{Request, Response};
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{Connect, HttpConnector},
-    },
-    rt::TokioExecutor,
-};
 use opentelemetry::{
     Context, Key, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{SpanContext, TraceContextExt, TracerProvider},
 };
-use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_http::HttpError;
 use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor},
 };
+use rustls::RootCertStore;
 use tokio::runtime::Handle;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::context::TraceContext;
-use crate::metrics::{METRICS, Metrics};
+use crate::{
+    http_client::{self, Connections, HttpClient},
+    metrics::{METRICS, Metrics},
+};
 
 /// Default of `OTEL_BSP_MAX_QUEUE_SIZE` in spans, as OpenTelemetry defines it.
 const DEFAULT_QUEUE_SPANS: usize = 2048;
@@ -72,15 +69,15 @@ pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
     }
     let runtime = Handle::try_current().map_err(|error| error.to_string())?;
     let timeout = trace_setting("TIMEOUT").and_then(|ms| ms.parse().ok()).map_or(DEFAULT_TIMEOUT, Duration::from_millis);
-    let builder = Otlp::builder().with_http().with_protocol(Protocol::HttpBinary);
-    let builder = if endpoint.starts_with("https:") {
-        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots();
-        let tls = tls.map_err(|_| "the system's certificates cannot be read".to_owned())?;
-        builder.with_http_client(ExportClient::with(tls.https_only().enable_http1().build(), runtime, timeout))
+    let connector = if endpoint.starts_with("https:") {
+        http_client::system_connector().map_err(|_| "the system's certificates cannot be read".to_owned())?
     } else {
         // A plain connection needs no certificates, and a container image may have none.
-        builder.with_http_client(ExportClient::with(HttpConnector::new(), runtime, timeout))
+        http_client::connector(RootCertStore::empty())
     };
+    let client = HttpClient::new(connector, Connections::Kept, MAX_RESPONSE_BYTES);
+    let builder = Otlp::builder().with_http().with_protocol(Protocol::HttpBinary);
+    let builder = builder.with_http_client(ExportClient { client, runtime, timeout });
     // The error text contains the endpoint, which may contain a password.
     let exporter =
         builder.build().map_err(|_| "OTEL_EXPORTER_OTLP_ENDPOINT or another of its settings is not valid".to_owned())?;
@@ -210,26 +207,19 @@ impl SpanExporter for MeteredExporter {
 
 /// An HTTP client for the exporter. Batches are sent from a thread without a runtime, so it carries the server's.
 #[derive(Debug)]
-struct ExportClient<C> {
-    client: Client<C, Full<Bytes>>,
+struct ExportClient {
+    client: HttpClient<Full<Bytes>>,
     runtime: Handle,
     timeout: Duration,
 }
 
-impl<C: Connect + Clone + Send + Sync + 'static> ExportClient<C> {
-    fn with(connector: C, runtime: Handle, timeout: Duration) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build(connector), runtime, timeout }
-    }
-}
-
 #[async_trait]
-impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient for ExportClient<C> {
+impl opentelemetry_http::HttpClient for ExportClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (client, timeout) = (self.client.clone(), self.timeout);
         let exchange = async move {
-            let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
-            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?.to_bytes();
-            Ok(Response::from_parts(parts, body))
+            let (parts, body) = client.send(request.map(Full::new)).await?.into_parts();
+            Ok(Response::from_parts(parts, body?))
         };
         self.runtime.spawn(async move { tokio::time::timeout(timeout, exchange).await }).await??
     }

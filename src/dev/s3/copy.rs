@@ -13,7 +13,7 @@ use s3s::{S3Result, s3_error};
 
 use super::checksum::{Algorithm, Kind, write_sums};
 use super::condition::{ReadConditions, WriteCondition, failed};
-use super::folder::{Folder, hex, internal};
+use super::folder::{Folder, internal};
 use super::ingest::{MAX_BYTES, Sink};
 use super::multipart::check_number;
 use super::object::{Headers, Meta, now_ms};
@@ -74,7 +74,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
     let meta = Meta {
         key: String::new(),
         size,
-        etag: hex(&received.md5),
+        etag: hex::encode(received.md5),
         modified: now_ms(),
         headers: Headers::default(),
         sums: received.sums.clone(),
@@ -138,7 +138,7 @@ pub(super) fn copy(
     let meta = Meta {
         key: input.key,
         size: received.size,
-        etag: hex(&received.md5),
+        etag: hex::encode(received.md5),
         modified: now_ms(),
         headers: if replace { replacement } else { source.headers.clone() },
         sums: received.sums.clone(),

@@ -15,9 +15,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use s3s::crypto::{Checksum as _, Sha256};
 use s3s::{S3Result, s3_error};
 use uuid::Uuid;
@@ -128,24 +129,19 @@ impl Folder {
 
     /// Returns the bucket with this name.
     pub(super) fn bucket(&self, name: &str) -> S3Result<Arc<Bucket>> {
-        self.buckets
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned()
-            .ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
+        self.buckets.read().get(name).cloned().ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
     /// Returns all buckets by name.
     pub(super) fn buckets(&self) -> Vec<Arc<Bucket>> {
-        let mut all: Vec<_> = self.buckets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> = self.buckets.read().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
     /// Creates a bucket; returns false if it exists.
     pub(super) fn create_bucket(&self, name: &BucketName) -> io::Result<bool> {
-        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.write();
         if buckets.contains_key(&**name) {
             return Ok(false);
         }
@@ -164,7 +160,7 @@ impl Folder {
 
     /// Removes an empty bucket, and its uploads.
     pub(super) fn delete_bucket(&self, name: &str) -> S3Result<()> {
-        let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.write();
         let Some(bucket) = buckets.get(name).cloned() else {
             return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
         };
@@ -210,7 +206,7 @@ impl Bucket {
 
     /// Locks the index. Hold the lock for microseconds only, and never across an await.
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 
     /// Returns the path of a file or folder of this bucket.
@@ -288,23 +284,8 @@ impl Bucket {
     /// case.
     fn object_path(&self, key: &str) -> PathBuf {
         let digest = Sha256::checksum(key.as_bytes());
-        self.dir.join("objects").join(hex(&digest))
+        self.dir.join("objects").join(hex::encode(digest))
     }
-}
-
-/// Decodes hexadecimal text, up to the first invalid pair.
-pub(super) fn unhex(text: &str) -> impl Iterator<Item = u8> + '_ {
-    (0..text.len() / 2).map_while(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok())
-}
-
-/// Encodes in lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-        for nibble in [b >> 4, b & 15] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        out
-    })
 }
 
 /// Converts a file system error to S3's 500 with its text: this server's only user is its developer.

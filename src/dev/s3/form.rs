@@ -25,7 +25,7 @@ use url::Url;
 use super::checksum::{Algorithm, Claims, Sums};
 use super::condition::WriteCondition;
 use super::errors::{Refused, escaped};
-use super::folder::{Folder, unhex};
+use super::folder::Folder;
 use super::gate::Shared;
 use super::guard;
 use super::ingest::Length;
@@ -210,7 +210,7 @@ impl Signing {
                 return Err(argument("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"", "X-Amz-Algorithm", algorithm));
             }
             let key = self.day_key(credential, date, now)?;
-            hmac::verify(&key, policy.as_bytes(), &unhex(signature).collect::<Vec<_>>()).is_ok()
+            hex::decode(signature).is_ok_and(|tag| hmac::verify(&key, policy.as_bytes(), &tag).is_ok())
         } else {
             let id = text("awsaccesskeyid").ok_or_else(|| lacks("AWSAccessKeyId"))?;
             let signature = text("signature").ok_or_else(|| lacks("Signature"))?;

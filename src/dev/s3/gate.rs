@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RANGE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpResponse, S3Error, S3Result, s3_error};
@@ -170,10 +171,6 @@ struct Inner {
 }
 
 impl Shared {
-    fn body(&self) -> MutexGuard<'_, Incoming> {
-        self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn drain(mut self) {
         let end = Instant::now() + DRAIN;
         // A slower or silent sender gets its connection closed.
@@ -189,14 +186,14 @@ impl HttpBody for Shared {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.0.touched.store(true, Ordering::Relaxed);
-        Pin::new(&mut *self.body()).poll_frame(cx)
+        Pin::new(&mut *self.0.body.lock()).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body().is_end_stream()
+        self.0.body.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body().size_hint()
+        self.0.body.lock().size_hint()
     }
 }

@@ -13,7 +13,7 @@ use s3s::{S3Request, S3Result, s3_error};
 
 use super::checksum::{Algorithm, Claims, Kind, Sums, read_sums, write_sums};
 use super::condition::WriteCondition;
-use super::folder::{Bucket, Folder, blocking, hex, internal, unhex};
+use super::folder::{Bucket, Folder, blocking, internal};
 use super::ingest::{self, Sink};
 use super::object::{Meta, now_ms, timestamp};
 use super::put::{announced, sent_md5};
@@ -92,7 +92,7 @@ pub(super) async fn upload_part(
     let meta = Meta {
         key: String::new(),
         size: received.size,
-        etag: hex(&received.md5),
+        etag: hex::encode(received.md5),
         modified: now_ms(),
         headers: super::object::Headers::default(),
         sums: received.sums.clone(),
@@ -293,8 +293,8 @@ fn completed_before(
 /// Returns the entity tag of an object whose parts have these.
 fn whole_tag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
     let count = parts.len();
-    let digests: Vec<u8> = parts.flat_map(unhex).collect();
-    format!("{}-{count}", hex(&Md5::checksum(&digests)))
+    let digests: Vec<u8> = parts.flat_map(|etag| hex::decode(etag).unwrap_or_default()).collect();
+    format!("{}-{count}", hex::encode(Md5::checksum(&digests)))
 }
 
 /// Opens the parts of a Complete request, and checks that the request is right about each.

@@ -12,7 +12,7 @@ use s3s::{S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
 use super::checksum::{Algorithm, Claims, Kind, read_sums, write_sums};
 use super::condition::WriteCondition;
-use super::folder::{Bucket, Folder, blocking, hex};
+use super::folder::{Bucket, Folder, blocking};
 use super::ingest::{self, Length};
 use super::object::{Headers, Meta, now_ms};
 
@@ -127,7 +127,7 @@ pub(super) async fn store(
     let meta = Meta {
         key,
         size: received.size,
-        etag: hex(&received.md5),
+        etag: hex::encode(received.md5),
         modified: now_ms(),
         headers,
         sums: received.sums.clone(),

@@ -4,7 +4,13 @@
 use std::{fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    jwk::{
+        AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, KeyOperations, OctetKeyPairParameters, PublicKeyUse,
+        RSAKeyParameters,
+    },
+};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Number, Value};
 use time::OffsetDateTime;
@@ -73,56 +79,35 @@ struct JwkSet {
     keys: Vec<Value>,
 }
 
-/// JSON Web Key (RFC 7517, RFC 7518 section 6, RFC 8037 section 2).
-#[derive(Deserialize)]
-struct Jwk {
-    kid: String,
-    kty: String,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
-impl Jwk {
-    /// Returns the verifying key. `None` for another purpose or kind of key, or a malformed one.
-    fn into_key(self) -> Option<(KeyId, DecodingKey)> {
-        let verifies = self.key_ops.is_none_or(|all| all.iter().any(|one| one == "verify"));
-        if !verifies || self.purpose.is_some_and(|purpose| purpose != "sig") {
-            return None;
-        }
-        let bytes = |member: Option<String>| URL_SAFE_NO_PAD.decode(member?).ok();
-        let (algorithm, names, key) = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => {
-                let (n, e) = (bytes(self.n)?, bytes(self.e)?);
-                // RFC 7518 section 3.3 requires at least 2048 bits; more than 8192 only cost time.
-                let size = n.iter().skip_while(|byte| **byte == 0).count();
-                if !(256..=1024).contains(&size) || !(1..=8).contains(&e.len()) {
-                    return None;
-                }
-                (Algorithm::RS256, ["RS256", "RS256"], DecodingKey::from_rsa_raw_components(&n, &e))
-            }
-            ("EC", Some("P-256")) => {
-                let (x, y) = (self.x?, self.y?);
-                if [&x, &y].into_iter().any(|part| URL_SAFE_NO_PAD.decode(part).is_ok_and(|part| part.len() != 32)) {
-                    return None;
-                }
-                (Algorithm::ES256, ["ES256", "ES256"], DecodingKey::from_ec_components(&x, &y).ok()?)
-            }
-            ("OKP", Some("Ed25519")) => {
-                let x = bytes(self.x).filter(|x| x.len() == 32)?;
-                (Algorithm::EdDSA, ["EdDSA", "Ed25519"], DecodingKey::from_ed_der(&x))
-            }
-            _ => return None,
-        };
-        let fits = self.alg.is_none_or(|alg| names.contains(&alg.as_str()));
-        fits.then_some((KeyId { kid: self.kid, algorithm }, key))
+/// Returns the verifying key of a JSON Web Key (RFC 7517, RFC 7518 section 6, RFC 8037 section 2). `None` for another purpose or
+/// kind of key, or a malformed one.
+fn verifying_key(key: Value) -> Option<(KeyId, DecodingKey)> {
+    // The library's type does not know the newer name of EdDSA.
+    let declared = key.get("alg").and_then(Value::as_str).map(str::to_owned);
+    let jwk: Jwk = serde_json::from_value(key).ok()?;
+    let verifies = jwk.common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+    if !verifies || jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+        return None;
     }
+    let decode = |member: &str| URL_SAFE_NO_PAD.decode(member).unwrap_or_default();
+    let (algorithm, names, is_sound) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(RSAKeyParameters { n, e, .. }) => {
+            // RFC 7518 section 3.3 requires at least 2048 bits; more than 8192 only cost time.
+            let size = decode(n).iter().skip_while(|byte| **byte == 0).count();
+            let is_sound = (256..=1024).contains(&size) && (1..=8).contains(&decode(e).len());
+            (Algorithm::RS256, ["RS256", "RS256"], is_sound)
+        }
+        AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters { curve: EllipticCurve::P256, x, y, .. }) => {
+            (Algorithm::ES256, ["ES256", "ES256"], [x, y].iter().all(|part| decode(part).len() == 32))
+        }
+        AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters { curve: EllipticCurve::Ed25519, x, .. }) => {
+            (Algorithm::EdDSA, ["EdDSA", "Ed25519"], decode(x).len() == 32)
+        }
+        _ => return None,
+    };
+    let fits = declared.is_none_or(|declared| names.contains(&declared.as_str()));
+    let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| is_sound && fits)?;
+    Some((KeyId { kid: jwk.common.key_id?, algorithm }, key))
 }
 
 /// Claims that are read; others are ignored.
@@ -156,8 +141,7 @@ impl ProviderKeys {
     /// [`NoUsableKeys`] if it contains none.
     pub fn parse(document: &[u8]) -> Result<Self, NoUsableKeys> {
         let set: JwkSet = serde_json::from_slice(document).map_err(|_| NoUsableKeys)?;
-        let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.into_key());
-        let keys: Vec<_> = keys.take(MAX_KEYS).collect();
+        let keys: Vec<_> = set.keys.into_iter().filter_map(verifying_key).take(MAX_KEYS).collect();
         if keys.is_empty() { Err(NoUsableKeys) } else { Ok(Self(keys)) }
     }
 

@@ -7,10 +7,7 @@
 //! section 4.14.2). A session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges; a forgotten one counts as recent while the
 //! remembered ones are.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
@@ -22,7 +19,7 @@ use crate::{
         refresh_token::{self, RefreshToken},
         throttle::ClientInfo,
     },
-    model::User,
+    model::{NetworkPrefix, User},
     store::{Exchange, Rotation, Session, StoreError},
 };
 
@@ -44,11 +41,7 @@ impl ClientFingerprint {
         let mut agent = [0; 32];
         let name = client.device.as_deref().unwrap_or_default();
         agent.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
-        let network = match client.address.to_canonical() {
-            IpAddr::V4(address) => format!("{}/24", Ipv4Addr::from(u32::from(address) >> 8 << 8)),
-            IpAddr::V6(address) => format!("{}/48", Ipv6Addr::from(u128::from(address) >> 80 << 80)),
-        };
-        Self { agent, network }
+        Self { agent, network: NetworkPrefix::site(client.address).to_string() }
     }
 }
 
@@ -346,7 +339,7 @@ mod tests {
     fn a_network_is_a_24_or_a_48() {
         let of = |address: &str| {
             ClientFingerprint::of(&ClientInfo {
-                address: address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                address: address.parse().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
                 device: None,
             })
             .network

@@ -1,9 +1,8 @@
 //! Permits of requests and of bytes for their bodies, shared between networks and users so that no one takes all of them.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{future::Future, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::{
     domain::{
@@ -50,7 +49,7 @@ tokio::task_local! {
 pub fn acquire_for_user(user: UserId) -> Result<(), Problem> {
     let acquired = USER_PERMIT.try_with(|permit| {
         let share = permit.users.take(user, 1).ok_or_else(too_many_requests)?;
-        *permit.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        *permit.held.lock() = Some(share);
         Ok(())
     });
     acquired.unwrap_or(Ok(()))

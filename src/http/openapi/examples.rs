@@ -19,31 +19,50 @@ const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
 /// Returns the example of a schema.
 pub fn of_schema(name: &str) -> Option<Value> {
-    let image_url = format!(
+    [accounts, uploads, multipart, gallery, uppy].into_iter().find_map(|examples| examples(name))
+}
+
+fn image_url() -> String {
+    format!(
         "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
          &X-Amz-Expires=300&X-Amz-SignedHeaders=host&response-cache-control=private%2C%20max-age%3D300%2C%20immutable&response-content-type=image%2Fjpeg&X-Amz-Signature=98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c"
-    );
-    let put_url = format!(
+    )
+}
+
+fn put_url() -> String {
+    format!(
         "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
          &X-Amz-Expires=3600&X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256&X-Amz-Signature=98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c"
-    );
-    let user = json!({ "id": USER, "email": "ada@example.com", "createdAt": "2026-11-22T09:58:00Z" });
-    let image = json!({
+    )
+}
+
+fn user() -> Value {
+    json!({ "id": USER, "email": "ada@example.com", "createdAt": "2026-11-22T09:58:00Z" })
+}
+
+fn image() -> Value {
+    let image_url = image_url();
+    json!({
         "id": IMAGE, "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "width": 3024, "height": 4032,
         "caption": "The sea, finally", "url": image_url, "previewUrl": image_url.replace('?', "-preview?"), "thumbHash": THUMB_HASH, "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
         "uploadedAt": "2026-11-22T10:00:04Z",
-    });
-    let preview = json!({ "contentType": "image/jpeg", "size": 9_812, "sha256": SHA256 });
-    let request = json!({
-        "method": "PUT", "url": put_url,
+    })
+}
+
+fn preview() -> Value {
+    json!({ "contentType": "image/jpeg", "size": 9_812, "sha256": SHA256 })
+}
+
+fn presigned_put() -> Value {
+    json!({
+        "method": "PUT", "url": put_url(),
         "headers": { "content-type": "image/jpeg", "if-none-match": "*", "x-amz-checksum-sha256": SHA256 },
         "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
-    });
-    let part_url = put_url.replace(
-        "content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256",
-        "host&partNumber=1&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE",
-    );
-    let form = json!({
+    })
+}
+
+fn form() -> Value {
+    json!({
         "method": "POST", "url": "https://photos.s3.eu-central-1.amazonaws.com", "expires": 3600,
         "fields": {
             "key": UPPY_KEY.replacen("u/", "in/", 1), "content-type": "image/jpeg", "success_action_status": "201",
@@ -51,12 +70,15 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "x-amz-date": "20261122T100000Z", "policy": "eyJleHBpcmF0aW9uIjoiMjAyNi0xMS0yMlQxMTowMDowMFoiLCJjb25kaXRpb25zIjpb…",
             "x-amz-signature": "98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c",
         },
-    });
+    })
+}
+
+fn accounts(name: &str) -> Option<Value> {
     Some(match name {
         "SignInCredentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
         "AuthSession" => {
             json!({ "token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.…", "tokenType": "Bearer", "expiresIn": 7200,
-                "refreshToken": REFRESH_TOKEN, "refreshExpiresIn": 2_592_000, "user": user })
+                "refreshToken": REFRESH_TOKEN, "refreshExpiresIn": 2_592_000, "user": user() })
         }
         "PasswordChange" => {
             json!({ "currentPassword": "three small blue boats", "newPassword": "seven green kites over the bay" })
@@ -68,25 +90,42 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "lastUsedAt": "2026-11-22T09:58:00Z", "expiresAt": "2026-12-22T09:58:00Z", "current": true,
         }] }),
         "UserAccount" => {
-            let mut me = user;
+            let mut me = user();
             me["usage"] = json!({ "bytes": 2_482_113, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 });
             me
         }
+        _ => return None,
+    })
+}
+
+fn uploads(name: &str) -> Option<Value> {
+    Some(match name {
         "NewUpload" => json!({
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "caption": "The sea, finally",
-            "preview": preview, "thumbHash": THUMB_HASH,
+            "preview": preview(), "thumbHash": THUMB_HASH,
         }),
         "UploadBatch" => json!({ "items": [{
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
             "idempotencyKey": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44",
         }] }),
-        "NewPreview" => preview,
-        "ImageIds" => json!({ "ids": [IMAGE] }),
-        "UploadResults" => json!({ "results": [{
-            "status": 201, "ticket": { "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request },
+        "NewPreview" => preview(),
+        "UploadTicket" => {
+            json!({ "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": presigned_put() })
+        }
+        "PresignedRequest" => presigned_put(),
+        "PendingUploads" => json!({ "uploads": [{
+            "id": IMAGE, "kind": "single", "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
+            "createdAt": "2026-11-22T10:00:00Z", "expiresAt": "2026-11-23T10:00:00Z",
         }] }),
-        "ImageResults" => json!({ "results": [{ "id": IMAGE, "status": 200, "image": image }] }),
-        "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
+        "UploadResults" => json!({ "results": [{
+            "status": 201, "ticket": { "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": presigned_put() },
+        }] }),
+        _ => return None,
+    })
+}
+
+fn multipart(name: &str) -> Option<Value> {
+    Some(match name {
         "NewMultipart" => json!({
             "fileName": "panorama.jpg", "contentType": "image/jpeg", "size": 41_943_040, "partSize": 8_388_608,
             "partChecksums": "sha256", "caption": "From the lighthouse", "thumbHash": THUMB_HASH,
@@ -97,28 +136,43 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "PartsToSign" => json!({ "parts": [{ "partNumber": 2, "sha256": SHA256 }] }),
         "SignedParts" => json!({ "parts": [{ "partNumber": 2, "request": {
             "method": "PUT",
-            "url": put_url.replace("content-type%3B", "").replace("if-none-match%3B", "").replace("&X-Amz-Signature", "&partNumber=2&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE&X-Amz-Signature"),
+            "url": put_url().replace("content-type%3B", "").replace("if-none-match%3B", "").replace("&X-Amz-Signature", "&partNumber=2&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE&X-Amz-Signature"),
             "headers": { "x-amz-checksum-sha256": SHA256 }, "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
         } }] }),
         "StoredParts" => json!({ "parts": [{ "partNumber": 1, "size": 8_388_608 }, { "partNumber": 3, "size": 8_388_608 }] }),
-        "UploadTicket" => json!({ "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request }),
-        "PresignedRequest" => request,
-        "PendingUploads" => json!({ "uploads": [{
-            "id": IMAGE, "kind": "single", "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
-            "createdAt": "2026-11-22T10:00:00Z", "expiresAt": "2026-11-23T10:00:00Z",
-        }] }),
-        "GalleryImage" => image,
-        "ImagePage" => json!({ "images": [image], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
+        _ => return None,
+    })
+}
+
+fn gallery(name: &str) -> Option<Value> {
+    Some(match name {
+        "GalleryImage" => image(),
+        "ImagePage" => json!({ "images": [image()], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
         "DownloadUrl" => json!({
-            "url": image_url.replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
+            "url": image_url().replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
             "expiresAt": "2026-11-22T10:05:00Z",
         }),
+        "ImageIds" => json!({ "ids": [IMAGE] }),
+        "ImageResults" => json!({ "results": [{ "id": IMAGE, "status": 200, "image": image() }] }),
+        "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
+        "ImageUpdate" => json!({ "caption": "The sea, finally" }),
+        "HealthStatus" => json!({ "status": "ok" }),
+        _ => return None,
+    })
+}
+
+fn uppy(name: &str) -> Option<Value> {
+    let part_url = put_url().replace(
+        "content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256",
+        "host&partNumber=1&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE",
+    );
+    Some(match name {
         "UppySession" => json!({
             "token": UPPY_TOKEN, "path": format!("/uppy/{UPPY_TOKEN}"), "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
             "maxFormBytes": 52_428_800, "maxBytes": 5_368_709_120_u64,
             "types": ["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/heic", "image/heif"],
         }),
-        "UppyForm" => form,
+        "UppyForm" => form(),
         "UppyFile" => json!({
             "filename": "panorama.jpg", "type": "image/jpeg",
             "metadata": { "name": "panorama.jpg", "type": "image/jpeg", "size": 209_715_200 },
@@ -129,15 +183,16 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "UppyPartUrls" => json!({ "presignedUrls": { "1": part_url } }),
         "UppyPartToJoin" => json!({ "PartNumber": 1, "ETag": PART_ETAG }),
         "UppyPartsToJoin" => json!({ "parts": [{ "PartNumber": 1, "ETag": PART_ETAG }] }),
-        "UppyJoined" => json!({ "location": image_url, "key": UPPY_KEY, "bucket": "photos" }),
+        "UppyJoined" => json!({ "location": image_url(), "key": UPPY_KEY, "bucket": "photos" }),
         "UppyAborted" => json!({}),
         "UppyRequest" => json!({
             "method": "PUT", "key": UPPY_KEY.replacen("u/", "in/", 1), "uploadId": "2~Vt3sQhVbYx0Yc1kEXAMPLE", "partNumber": 1,
             "contentType": "image/jpeg", "expiresIn": 900, "fileName": "beach.jpg", "size": 2_482_113, "caption": "The sea, finally",
         }),
-        "UppySignature" => json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] }),
-        "ImageUpdate" => json!({ "caption": "The sea, finally" }),
-        "HealthStatus" => json!({ "status": "ok" }),
+        "UppySignature" => {
+            let form = form();
+            json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] })
+        }
         _ => return None,
     })
 }

@@ -9,6 +9,7 @@ mod generators;
 mod links;
 mod problem_examples;
 mod problems;
+mod schemas;
 mod service;
 mod spec;
 
@@ -18,11 +19,8 @@ pub use self::{
     service::{Api, ApiWithoutUppy, service, service_without_uppy},
     spec::{DocumentedOperation, operations},
 };
-use super::{batch, pagination};
-use crate::{
-    domain::multipart::MAX_PARTS_PER_REQUEST,
-    model::{Caption, PartLayout as Parts, Preview},
-};
+use super::pagination;
+use crate::model::PartLayout as Parts;
 
 /// Tags in reading order.
 const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "HealthStatus"];
@@ -54,7 +52,7 @@ fn described(spec: &str) -> Value {
     // poem-openapi adds a charset, which generators read as another media type.
     let raw = spec.replace("; charset=utf-8", "");
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
-    describe_schemas(&mut document["components"]["schemas"]);
+    schemas::describe(&mut document["components"]["schemas"]);
     // poem-openapi includes unused tags, and sorts them by name.
     let operations = document["paths"].as_object().into_iter().flat_map(Map::values).filter_map(Value::as_object);
     let used: Vec<_> = operations.flat_map(Map::values).map(|operation| operation["tags"][0].clone()).collect();
@@ -72,94 +70,6 @@ fn described(spec: &str) -> Value {
     document["components"]["examples"] = problem_examples::components(&document).into();
     generators::adapt(&mut document);
     document
-}
-
-/// Adds the limits that the domain enforces, and closes request objects, which refuse unknown members.
-fn describe_schemas(schemas: &mut Value) {
-    for request in [
-        "SignInCredentials",
-        "PasswordChange",
-        "AccountDeletion",
-        "RefreshToken",
-        "NewUpload",
-        "NewPreview",
-        "ImageUpdate",
-        "UploadBatch",
-        "BatchUpload",
-        "ImageIds",
-        "NewMultipart",
-        "PartsToSign",
-        "PartToSign",
-        "UppyFile",
-        "UppyPartToJoin",
-        "UppyPartsToJoin",
-        "UppyRequest",
-    ] {
-        if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
-            schema.insert("additionalProperties".to_owned(), false.into());
-        }
-    }
-    let mut limit = |schema: &str, member: &str, limits: Value| {
-        let member = schemas.pointer_mut(&format!("/{schema}/properties/{member}")).and_then(Value::as_object_mut);
-        if let (Some(member), Value::Object(limits)) = (member, limits) {
-            member.extend(limits);
-        }
-    };
-    limit("SignInCredentials", "email", json!({ "minLength": 3, "maxLength": 254 }));
-    limit("SignInCredentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
-    limit("PasswordChange", "currentPassword", json!({ "format": "password" }));
-    limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
-    limit("AccountDeletion", "password", json!({ "format": "password" }));
-    limit("UserAccount", "email", json!({ "format": "email" }));
-    limit("AuthSession", "tokenType", json!({ "enum": ["Bearer"] }));
-    for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
-        limit(schema, "fileName", json!({ "minLength": 1 }));
-        limit(schema, "size", json!({ "minimum": 1 }));
-    }
-    limit("NewPreview", "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES }));
-    // Not `format: byte`: generators disagree on whether they encode, and some compare the number of bytes with the text's limits.
-    for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
-        limit(schema, "thumbHash", json!({ "minLength": 4, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]+={0,2}$" }));
-    }
-    for schema in ["NewUpload", "BatchUpload", "NewPreview", "PartToSign"] {
-        limit(schema, "sha256", json!({ "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }));
-    }
-    limit("BatchUpload", "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 }));
-    limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS }));
-    limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS }));
-    limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
-    limit("PartToSign", "partNumber", json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
-    limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST }));
-    for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
-        limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
-    }
-    for (schema, member) in [
-        ("GalleryImage", "url"),
-        ("GalleryImage", "previewUrl"),
-        ("PresignedRequest", "url"),
-        ("DownloadUrl", "url"),
-        ("Problem", "type"),
-    ] {
-        limit(schema, member, json!({ "format": "uri" }));
-    }
-    limit("HealthStatus", "status", json!({ "enum": ["ok"] }));
-    limit("UppyFile", "filename", json!({ "minLength": 1 }));
-    limit("UppyRequest", "size", json!({ "minimum": 1 }));
-    limit("UppyRequest", "caption", json!({ "maxLength": Caption::MAX_CHARS }));
-    for (schema, member) in [("UppyRequest", "partNumber"), ("UppyPartToJoin", "PartNumber")] {
-        limit(schema, member, json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
-    }
-    limit("UppyPartsToJoin", "parts", json!({ "minItems": 1, "maxItems": Parts::MAX_PARTS }));
-    limit("UppyForm", "method", json!({ "enum": ["POST"] }));
-    for (schema, member) in [("UppyForm", "url"), ("UppyPartUrl", "url"), ("UppyJoined", "location"), ("UppySignature", "url")] {
-        limit(schema, member, json!({ "format": "uri" }));
-    }
-    limit("Problem", "status", json!({ "minimum": 400, "maximum": 599 }));
-    for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
-        if let Some(example) = examples::of_schema(name) {
-            schema["example"] = example;
-        }
-    }
 }
 
 /// Completes an operation: descriptions and examples of its parameters, bodies and answers, its problems, its links.

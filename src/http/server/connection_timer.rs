@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -43,6 +44,7 @@ const EXCESS_HEAD_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The deadline of a connection.
 pub(super) struct ConnectionTimer {
+    /// Never contended: a connection has one task.
     state: Mutex<State>,
     rejected: AtomicBool,
 }
@@ -72,20 +74,15 @@ impl ConnectionTimer {
         Self { state: Mutex::new(state), rejected: AtomicBool::new(false) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Never contended: a connection has one task.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Opens a request. It ends when hyper has the last byte of its response.
     pub(super) fn open_request(self: &Arc<Self>) -> OpenRequest {
-        self.state().phase = Phase::Handling;
+        self.state.lock().phase = Phase::Handling;
         OpenRequest(self.clone())
     }
 
     /// Returns the deadline and its cause, one of [`crate::metrics::TIMEOUT_PHASES`].
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let state = self.state();
+        let state = self.state.lock();
         match (state.write_deadline, state.phase) {
             (Some(at), _) => Some((at, "answer")),
             (None, Phase::Head(since)) => Some((since + HEAD_DEADLINE, "header")),
@@ -96,11 +93,11 @@ impl ConnectionTimer {
 
     /// Returns whether no request is open and no response pending. An incomplete head does not count as a request.
     pub(super) fn is_between_requests(&self) -> bool {
-        matches!(self.state().phase, Phase::Head(_) | Phase::Idle(_))
+        matches!(self.state.lock().phase, Phase::Head(_) | Phase::Idle(_))
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self.state().phase, Phase::Idle(_))
+        matches!(self.state.lock().phase, Phase::Idle(_))
     }
 
     /// Returns whether hyper rejected a malformed request.
@@ -109,14 +106,14 @@ impl ConnectionTimer {
     }
 
     fn on_read(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Phase::Idle(_) = state.phase {
             state.phase = Phase::Head(Instant::now());
         }
     }
 
     fn on_write(&self, bytes: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(at) = state.write_deadline {
             let earned = Duration::from_millis(bytes as u64 * 1000 / MIN_READ_RATE);
             state.write_deadline = Some((at + earned).min(Instant::now() + STALL_TIMEOUT));
@@ -124,12 +121,12 @@ impl ConnectionTimer {
     }
 
     fn on_blocked(&self) {
-        self.state().write_deadline.get_or_insert_with(|| Instant::now() + STALL_TIMEOUT);
+        self.state.lock().write_deadline.get_or_insert_with(|| Instant::now() + STALL_TIMEOUT);
     }
 
     /// Notes that all bytes are written.
     fn on_flush(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.write_deadline = None;
         if let Phase::Responding = state.phase {
             state.phase = Phase::Idle(Instant::now());
@@ -142,7 +139,7 @@ pub(super) struct OpenRequest(Arc<ConnectionTimer>);
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.0.state().phase = Phase::Responding;
+        self.0.state.lock().phase = Phase::Responding;
     }
 }
 

@@ -148,6 +148,11 @@ where
     }
     // From here on the system refuses new connections.
     drop(listener);
+    drain(connections).await;
+}
+
+/// Waits for the open requests; at the deadline their connections are closed.
+async fn drain(mut connections: JoinSet<()>) {
     let drained = async { while connections.join_next().await.is_some() {} };
     if timeout(DRAIN_DEADLINE, drained).await.is_err() {
         tracing::warn!(open = connections.len(), "closing connections whose requests did not end in time");
@@ -203,8 +208,7 @@ where
         let timer = Arc::new(ConnectionTimer::new());
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let open_request = timer.open_request();
-            let local = LocalAddr(Addr::SocketAddr(local));
-            let remote = RemoteAddr(Addr::SocketAddr(peer));
+            let (local, remote) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
             let request = Request::from((request, local, remote, Scheme::HTTP));
             let endpoint = endpoint.clone();
             async move {

@@ -34,6 +34,7 @@ pub use self::page::{GalleryRow, RawGalleryPage};
 pub use self::reservations::{ReservationStatus, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};
+pub(super) use self::transitions::ReservationEnd;
 use super::{MongoClient, StoreError, count_transitions, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 use crate::store::driver_events::Operation;

@@ -62,23 +62,17 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = ready_update(image, verified, ReservationEnd::Later);
-        let ready = self.update_owned(filter, update).await?;
-        count_transitions(ImageState::Ready, ready.is_some().into());
-        Ok(ready)
+        self.mark_ready(image, verified, ReservationEnd::Later).await
     }
 
-    /// Makes the transition `pending → ready` as an announced step, which ends the image's reservation; `as_read` is the filter of
-    /// the step.
-    pub(in crate::store) async fn mark_owned_ready_by_step(
+    /// [`Images::mark_owned_ready`], with a choice of the end of the reservation.
+    pub(in crate::store) async fn mark_ready(
         &self,
         image: &Image,
         verified: &Verified,
-        as_read: Document,
-        step: StepId,
+        end: ReservationEnd,
     ) -> Result<Option<Image>, StoreError> {
-        let (mut filter, update) = ready_update(image, verified, ReservationEnd::WithStep(step));
-        filter.extend(as_read);
+        let (filter, update) = ready_update(image, verified, end);
         let ready = self.update_owned(filter, update).await?;
         count_transitions(ImageState::Ready, ready.is_some().into());
         Ok(ready)
@@ -164,11 +158,16 @@ pub(super) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Docume
 }
 
 /// End of the reservation of an image that becomes ready.
-enum ReservationEnd {
+pub(in crate::store) enum ReservationEnd {
     /// In a later step.
     Later,
-    /// With this step.
-    WithStep(StepId),
+    /// With an announced step.
+    WithStep {
+        /// The step.
+        step: StepId,
+        /// The filter of the step: the image as it was read.
+        as_read: Document,
+    },
 }
 
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
@@ -192,7 +191,8 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Doc
     }
     let mut unset = vec!["completingUntil", "formerTypes"];
     match end {
-        ReservationEnd::WithStep(step) => {
+        ReservationEnd::WithStep { step, as_read } => {
+            filter.extend(as_read);
             set.insert("lastStep", step.to_string());
             unset.push("reservation");
         }

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextRef},
     error::BoxError,
 };
+use parking_lot::Mutex;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 /// Offset below which two clocks count as equal: a `Date` has whole seconds and a delay. Window-aligned URLs stay the same as
@@ -46,7 +47,7 @@ impl Clock {
 
     /// Returns whether the latest response contradicts the current offset, so that another response decides.
     pub(super) fn is_in_doubt(&self) -> bool {
-        let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.0.latest.lock();
         latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= CLOCK_TOLERANCE)
     }
 
@@ -55,7 +56,7 @@ impl Clock {
         // On average half a second has passed since the whole second.
         let sample = theirs + time::Duration::milliseconds(500) - now;
         let majority = {
-            let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut latest = self.0.latest.lock();
             if latest.len() == SAMPLES {
                 latest.pop_front();
             }

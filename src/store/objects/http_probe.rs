@@ -6,22 +6,18 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 pub use hyper::Method;
 use hyper::{
     Request, Uri,
     body::Frame,
     header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue},
 };
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use tokio::sync::{Barrier, Notify};
 use tokio_util::task::TaskTracker;
 
 use super::{StoreError, transport::Transport};
+use crate::http_client::{Connections, Connector, HttpClient};
 
 /// Deadline of a request, its response included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -39,7 +35,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// An HTTP client without credentials.
 #[derive(Debug, Clone)]
 pub struct ProbeClient {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: HttpClient<Body>,
     /// Requests without a response yet.
     sent: TaskTracker,
 }
@@ -95,9 +91,8 @@ impl ProbeResponse {
 
 impl ProbeClient {
     /// Creates a client that keeps no connection and repeats nothing.
-    pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        let client = builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
+    pub(super) fn new(connector: Connector) -> Self {
+        let client = HttpClient::new(connector, Connections::Single, MAX_RESPONSE_BYTES);
         Self { client, sent: TaskTracker::new() }
     }
 
@@ -194,22 +189,18 @@ impl ProbeClient {
     }
 }
 
-async fn exchange(
-    client: &Client<HttpsConnector<HttpConnector>, Body>,
-    request: Request<Body>,
-    deadline: Duration,
-) -> Result<ProbeResponse, StoreError> {
+async fn exchange(client: &HttpClient<Body>, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
     let operation = operation(request.method());
     let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
     let address = origin(request.uri());
     let exchange = async {
         let response = client
-            .request(request)
+            .send(request)
             .await
             .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error))))?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|_| failed("the response was cut off"))?;
-        Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
+        let body = body.map_err(|_| failed("the response was cut off"))?;
+        Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body })
     };
     tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
 }

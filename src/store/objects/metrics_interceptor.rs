@@ -1,7 +1,7 @@
 //! An interceptor that measures every call to S3 for [`crate::metrics`], and records its span. The trace context is not sent to
 //! S3: some servers reject a signed trace header, and none uses an unsigned one.
 
-use std::{sync::Mutex, time::Instant};
+use std::time::Instant;
 
 use aws_sdk_s3::{
     config::{
@@ -12,6 +12,7 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use parking_lot::Mutex;
 
 use crate::{metrics::METRICS, telemetry::spans};
 
@@ -56,7 +57,7 @@ impl Intercept for MetricsInterceptor {
         let status = response.map(|response| response.status().as_u16());
         if let Some((start, call)) = bag.load::<CallStart>().zip(bag.load::<Metadata>()) {
             METRICS.s3_call(call.name(), status, start.at.elapsed());
-            if let Some(span) = start.span.lock().ok().and_then(|mut span| span.take()) {
+            if let Some(span) = start.span.lock().take() {
                 let failed = context.output_or_error().is_some_and(|done| done.is_err());
                 let status_text = status.map_or_else(|| "no_answer".to_owned(), |status| status.to_string());
                 let id = response.and_then(|response| response.headers().get("x-amz-request-id"));

@@ -59,7 +59,7 @@ use self::{
 use super::StoreError;
 use crate::{
     config,
-    metrics::{METRICS, Metrics},
+    metrics::{METRICS, Metrics, PRESIGNED_GETS},
     model::{ContentType, FileName, ObjectKey},
     signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer},
 };
@@ -224,7 +224,7 @@ impl Objects {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
         let request = PresignRequest { method: "GET", key, headers: &[], query: &query };
         let ahead = self.clock.ahead();
-        METRICS.presigned_gets.inc();
+        PRESIGNED_GETS.inc();
         let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }

@@ -6,7 +6,7 @@
 //! keep theirs.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use aws_smithy_runtime_api::client::{
     orchestrator::HttpRequest,
     runtime_components::RuntimeComponentsBuilder,
 };
+use parking_lot::RwLock;
 
 use super::{ATTEMPT_DEADLINE, tls_trust::TlsTrust, xml_roots::ExpectedResponse};
 
@@ -45,12 +46,12 @@ impl Pool {
     }
 
     fn current(&self) -> Generation {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     /// Replaces the pool of this generation, unless it was replaced already.
     fn renew(&self, number: u64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write();
         if current.number == number {
             tracing::warn!("no response from S3; replacing the connection pool");
             *current = Generation { number: number + 1, client: self.trust.sdk_client() };

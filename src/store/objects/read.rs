@@ -196,9 +196,7 @@ impl Objects {
         if length != head.size {
             return Err(cut_off());
         }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Ok(Some(Sha256::from_bytes(bytes)))
+        Ok(Some(Sha256::finish(context)))
     }
 
     fn get(&self, key: &ObjectKey) -> GetObjectFluentBuilder {

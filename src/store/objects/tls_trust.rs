@@ -8,15 +8,15 @@ use aws_smithy_http_client::{
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
+    RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::store::StoreError;
+use crate::{
+    http_client::{self, Connector},
+    store::StoreError,
+};
 
 /// The certificate authorities that connections to S3 trust.
 #[derive(Debug, Clone)]
@@ -54,20 +54,14 @@ impl TlsTrust {
     ///
     /// # Errors
     /// [`StoreError::Objects`] when the system has no certificates.
-    pub(super) fn connector(&self) -> Result<HttpsConnector<HttpConnector>, StoreError> {
-        let failed = |reason: &str| StoreError::Objects { operation: "TLS", reason: reason.to_owned() };
-        let builder = match self {
-            Self::System => HttpsConnectorBuilder::new()
-                .with_native_roots()
-                .map_err(|_| failed("the system's certificates (or those of SSL_CERT_FILE) cannot be read"))?,
-            Self::Bundle(pem) => {
-                let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                    .with_safe_default_protocol_versions()
-                    .map_err(|_| failed("no version of TLS is available"))?;
-                HttpsConnectorBuilder::new().with_tls_config(config.with_root_certificates(roots(pem)?).with_no_client_auth())
-            }
-        };
-        Ok(builder.https_or_http().enable_http1().build())
+    pub(super) fn connector(&self) -> Result<Connector, StoreError> {
+        match self {
+            Self::System => http_client::system_connector().map_err(|_| StoreError::Objects {
+                operation: "TLS",
+                reason: "the system's certificates (or those of SSL_CERT_FILE) cannot be read".to_owned(),
+            }),
+            Self::Bundle(pem) => Ok(http_client::connector(roots(pem)?)),
+        }
     }
 }
 

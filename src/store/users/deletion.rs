@@ -1,14 +1,13 @@
 //! Account deletion: `users {deletedAt, due, formerIdentity}`. The claim removes all credentials; the rest is a tombstone that
 //! the sweeper works from, until no data of the account is left.
 
-use aws_lc_rs::digest;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Account, ProviderIdentity, Users, passwords::version_filter};
 use crate::store::driver_events::Operation;
 use crate::{
-    model::UserId,
+    model::{Sha256, UserId},
     store::{Postponement, StoreError, datetime, instant, whole_number},
 };
 
@@ -43,11 +42,7 @@ pub enum DeletionDue {
 
 /// Returns the digest under which a deleted identity is recognized.
 fn identity_digest(identity: &ProviderIdentity) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(identity.issuer.as_bytes());
-    context.update(&[0]);
-    context.update(identity.subject.as_bytes());
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::of([identity.issuer.as_str(), "\0", &identity.subject]).to_bytes())
 }
 
 impl Users {

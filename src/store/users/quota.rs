@@ -7,16 +7,14 @@
 //! the same server's next reservation for this user, or else by the sweeper; so the length of `opening` is the number of
 //! uploads being opened at once, not of open uploads. `reservation_steps` changes the counters from then on.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use mongodb::{
     bson::{Document, doc},
     options::ReturnDocument,
 };
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::{Users, deletion::not_deleted};
@@ -66,7 +64,7 @@ pub(super) struct InsertedUploads(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
 impl InsertedUploads {
     fn add(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() >= MAX_REMEMBERED_USERS && !known.contains_key(&user) {
             known.clear();
         }
@@ -74,7 +72,7 @@ impl InsertedUploads {
     }
 
     fn take(&self, user: UserId) -> Vec<ImageId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&user).unwrap_or_default()
+        self.0.lock().remove(&user).unwrap_or_default()
     }
 }
 

@@ -22,14 +22,15 @@ fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
 }
 
 pub(super) fn all() -> Vec<Structure> {
-    [jpegs(), pngs(), gifs(), webps(), heics(), avifs(), minimized(), sequences()].into_iter().flatten().collect()
+    [jpegs(), jpeg_frames(), pngs(), gifs(), webps(), heics(), cropped_heics(), avifs(), minimized(), sequences()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn jpegs() -> Vec<Structure> {
     let exif6 = exif(&orientation(TURNED));
     let silent = exif(&tiff(&[short(0x0100, 120)]));
-    let frame = |code: u8| replaced(jpeg(&[]), b"\xFF\xC0\0\x11", &[0xFF, code, 0, 0x11]);
-    let sof = b"\xFF\xC0\0\x11\x08\0\x50\0\x78\x03\x01";
     let scan = jpeg(&[]).windows(2).position(|window| window == b"\xFF\xDA").unwrap();
     rows(
         "image/jpeg",
@@ -59,6 +60,28 @@ fn jpegs() -> Vec<Structure> {
             ("fill bytes", Ok((120, 80)), jpeg(&[&[0xFF; 300]])),
             ("stray bytes", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x02stray\xFF\0"])),
             ("restart marker before the frame", Ok((120, 80)), jpeg(&[b"\xFF\xD0"])),
+            ("restart interval of length 3", Err(Malformed), jpeg(&[&segment(0xDD, b"\0")])),
+            ("quantization table cut", Err(Malformed), jpeg(&[&segment(0xDB, &[0; 10])])),
+            ("Huffman table of too many codes", Err(Malformed), jpeg(&[&segment(0xC4, &[0xFF; 60])])),
+            ("cut in the scan's header", Err(Truncated), jpeg(&[])[..scan + 5].to_vec()),
+            ("cut in the pixels", Ok((120, 80)), jpeg(&[])[..jpeg(&[]).len() - 200].to_vec()),
+            (
+                "scan of an unknown component",
+                Err(Malformed),
+                replaced(jpeg(&[]), b"\xFF\xDA\0\x0C\x03\x01", b"\xFF\xDA\0\x0C\x03\x09"),
+            ),
+            ("scan before any frame", Err(Malformed), jpeg(&[b"\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"])),
+            ("end before any scan", Err(NoPicture), jpeg(&[b"\xFF\xD9"])),
+        ],
+    )
+}
+
+fn jpeg_frames() -> Vec<Structure> {
+    let frame = |code: u8| replaced(jpeg(&[]), b"\xFF\xC0\0\x11", &[0xFF, code, 0, 0x11]);
+    let sof = b"\xFF\xC0\0\x11\x08\0\x50\0\x78\x03\x01";
+    rows(
+        "image/jpeg",
+        vec![
             ("frame 5", Err(Undecodable), frame(0xC5)),
             ("frame 6", Err(Undecodable), frame(0xC6)),
             ("frame 7", Err(Undecodable), frame(0xC7)),
@@ -94,18 +117,6 @@ fn jpegs() -> Vec<Structure> {
                 Err(TooManyPixels),
                 replaced(jpeg(&[]), sof, b"\xFF\xC0\0\x11\x08\0\x01\xFF\xFF\x03\x01"),
             ),
-            ("restart interval of length 3", Err(Malformed), jpeg(&[&segment(0xDD, b"\0")])),
-            ("quantization table cut", Err(Malformed), jpeg(&[&segment(0xDB, &[0; 10])])),
-            ("Huffman table of too many codes", Err(Malformed), jpeg(&[&segment(0xC4, &[0xFF; 60])])),
-            ("cut in the scan's header", Err(Truncated), jpeg(&[])[..scan + 5].to_vec()),
-            ("cut in the pixels", Ok((120, 80)), jpeg(&[])[..jpeg(&[]).len() - 200].to_vec()),
-            (
-                "scan of an unknown component",
-                Err(Malformed),
-                replaced(jpeg(&[]), b"\xFF\xDA\0\x0C\x03\x01", b"\xFF\xDA\0\x0C\x03\x09"),
-            ),
-            ("scan before any frame", Err(Malformed), jpeg(&[b"\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"])),
-            ("end before any scan", Err(NoPicture), jpeg(&[b"\xFF\xD9"])),
         ],
     )
 }
@@ -274,6 +285,15 @@ fn heics() -> Vec<Structure> {
             ("no location of the item", Err(NoPicture), replaced(heic.build(), b"iloc", b"free")),
             ("no item information", Err(NoPicture), replaced(heic.build(), b"iinf", b"free")),
             ("no configuration of the decoder", Err(NoPicture), replaced(heic.build(), b"hvcC", b"free")),
+        ],
+    )
+}
+
+fn cropped_heics() -> Vec<Structure> {
+    let heic = Heif::heic();
+    rows(
+        "image/heic",
+        vec![
             ("crop", Ok((100, 60)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).build()),
             ("crop, then turned", Ok((60, 100)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).with(irot(1)).build()),
             ("crop with a denominator of zero", Ok((120, 80)), heic.clone().with(clap([100, 0, 60, 1, 0, 1, 0, 1])).build()),

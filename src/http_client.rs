@@ -1,0 +1,82 @@
+//! The HTTP/1.1 client of everything but the AWS SDK: TLS by rustls, no redirects, and responses of bounded length.
+
+use std::{error::Error, io};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Collected, Limited};
+use hyper::{Request, Response, body::Body};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Connects by TLS or, to `http` addresses, without.
+pub type Connector = HttpsConnector<HttpConnector>;
+
+/// Returns a connector that trusts the certificates of the system, or of `SSL_CERT_FILE`.
+///
+/// # Errors
+/// When none can be read.
+pub fn system_connector() -> io::Result<Connector> {
+    Ok(HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build())
+}
+
+/// Returns a connector that trusts these certificates alone.
+#[must_use]
+pub fn connector(roots: RootCertStore) -> Connector {
+    let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build()
+}
+
+/// Whether a connection serves several requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// Kept for the next request, which is sent again if the connection was closed meanwhile.
+    Kept,
+    /// One for each request, which is sent once.
+    Single,
+}
+
+/// An HTTP client for requests with bodies of type `B`.
+#[derive(Debug)]
+pub struct HttpClient<B> {
+    client: Client<Connector, B>,
+    max_response_bytes: usize,
+}
+
+// Derived, it would require `B: Clone`.
+impl<B> Clone for HttpClient<B> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), max_response_bytes: self.max_response_bytes }
+    }
+}
+
+impl<B> HttpClient<B>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    /// Creates a client; nothing is connected yet.
+    #[must_use]
+    pub fn new(connector: Connector, connections: Connections, max_response_bytes: usize) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        if connections == Connections::Single {
+            builder.pool_max_idle_per_host(0).retry_canceled_requests(false);
+        }
+        Self { client: builder.build(connector), max_response_bytes }
+    }
+
+    /// Sends a request, and reads the response. Its body is an error if it breaks off or is longer than permitted.
+    ///
+    /// # Errors
+    /// When there is no response.
+    pub async fn send(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<Result<Bytes, Box<dyn Error + Send + Sync>>>, legacy::Error> {
+        let (parts, body) = self.client.request(request).await?.into_parts();
+        let body = Limited::new(body, self.max_response_bytes).collect().await.map(Collected::to_bytes);
+        Ok(Response::from_parts(parts, body))
+    }
+}
