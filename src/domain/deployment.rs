@@ -304,7 +304,8 @@ impl Deployment {
     }
 
     /// Returns whether the latest check found that the bucket belongs to another database.
-    pub(super) fn is_parted(&self) -> bool {
+    #[must_use]
+    pub fn is_parted(&self) -> bool {
         self.is_parted.load(Relaxed)
     }
 

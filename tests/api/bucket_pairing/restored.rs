@@ -213,8 +213,12 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     // It is due; the sweeper would have removed it by now.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(app.all_bucket_keys().await.contains(&left));
+    assert_eq!(server.anonymous().get("/readyz").await.status, 503, "its uploads would land in another database's bucket");
     set_bucket(&app, Some(id)).await;
     while app.all_bucket_keys().await.contains(&left) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    while server.anonymous().get("/readyz").await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
