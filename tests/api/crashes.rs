@@ -4,6 +4,9 @@
 //! each operation is made with 1, 2, 3 and so on until it is answered: no call is named here, and none is left out. After each
 //! crash a sweep follows, with a clock three minutes ahead, and the data is audited: quotas are exact, no object lacks a document
 //! and no ready document lacks its object. Then the client repeats its call and gets the same answer as without the crash.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/upload/batch, POST /api/images/{id}/confirm, POST /api/images/confirm,
+//! DELETE /api/images/{id}, POST /api/images/delete, POST /api/images/multipart.
 
 mod sweep_command;
 

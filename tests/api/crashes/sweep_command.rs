@@ -1,4 +1,6 @@
 //! Kills `valet sweep` after each of its calls.
+//!
+//! Commands: valet sweep.
 
 use super::*;
 
