@@ -3,6 +3,9 @@
 //!
 //! The operations are read from the OpenAPI document, so a new one without a scenario fails. `provider` covers users of an
 //! identity provider, `operator` covers `valet passwd`.
+//!
+//! Routes: POST /api/auth/signup, POST /api/auth/login, POST /api/auth/refresh, POST /api/auth/logout, GET /api/auth/me, POST
+//! /api/auth/me/delete, PUT /api/auth/password, GET /api/auth/sessions, DELETE /api/auth/sessions/{id}.
 
 mod operator;
 mod provider;

@@ -1,4 +1,6 @@
 //! Covers POST /api/auth/me/delete: nothing of the account is left, whichever server dies during the deletion.
+//!
+//! Routes: POST /api/auth/me/delete.
 
 mod crashes;
 mod leftovers;

@@ -1,4 +1,6 @@
 //! Covers sign-up, login and access tokens under /api/auth.
+//!
+//! Routes: POST /api/auth/signup, POST /api/auth/login, GET /api/auth/me.
 
 use mongodb::bson::{Document, doc};
 use serde_json::json;

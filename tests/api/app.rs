@@ -13,10 +13,10 @@ use mongodb::{
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
-use valet::{config::Config, server, state::AppState};
+use tokio_util::sync::DropGuard;
+use valet::{config::Config, state::AppState};
 
-use super::servers::{s3_client, servers};
+use super::servers::{self, InProcess, s3_client, servers};
 pub use super::{
     files::{declared, fixture, sha256},
     servers::{JWT_SECRET, finalize, s3_is_local},
@@ -34,13 +34,7 @@ pub struct TestApp {
     pub http: reqwest::Client,
     pub s3: aws_sdk_s3::Client,
     pub db: mongodb::Database,
-    stop: CancellationToken,
-}
-
-impl Drop for TestApp {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    _stop: DropGuard,
 }
 
 impl TestApp {
@@ -64,38 +58,17 @@ impl TestApp {
 
     async fn start_on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
         let servers = servers();
-        let mut config = Config::read(&|name| {
-            let value = match name {
-                "BIND" => "127.0.0.1:0",
-                "MONGODB_URI" => &servers.mongodb,
-                "MONGODB_DATABASE" => database,
-                "S3_BUCKET" => bucket,
-                "S3_ENDPOINT" => &servers.s3_endpoint,
-                "S3_FORCE_PATH_STYLE" => "true",
-                "JWT_SECRET" => JWT_SECRET,
-                "CORS_ORIGINS" => "https://app.example, capacitor://localhost",
-                "SWEEP_INTERVAL" => "1h",
-                "LOG_FORMAT" => "text",
-                "RATE_LIMIT" => "off",
-                "S3_FINALIZE" => return Some(finalize()),
-                _ => return None,
-            };
-            Some(value.to_owned())
-        })
-        .unwrap();
-        config.s3.credentials = Some(servers.keys.clone());
+        let mut config = servers::config(database, bucket, &|name| match name {
+            "CORS_ORIGINS" => Some("https://app.example, capacitor://localhost".to_owned()),
+            "LOG_FORMAT" => Some("text".to_owned()),
+            "S3_FINALIZE" => Some(finalize()),
+            _ => None,
+        });
         change(&mut config);
         let app = AppState::connect(&config).await.unwrap();
         // Before the test looks into the bucket, so that the probe objects are already removed.
         app.valet.prober.probe(OffsetDateTime::now_utc()).await;
-        let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        let serve = {
-            let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
-            async move { server::serve(listener, app, &config, stop).await }
-        };
-        tokio::spawn(serve);
+        let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
         // Majority read concern, as in the program: the next answer of the API reflects everything that a test has read.
         let acknowledged = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
@@ -106,7 +79,7 @@ impl TestApp {
             s3: s3_client(&servers.s3_endpoint, &servers.keys),
             http: reqwest::Client::new(),
             config,
-            stop,
+            _stop: stop,
         }
     }
 

@@ -1,4 +1,7 @@
 //! Covers the batch calls of /api/images: each item has its own result, and a bad item does not affect the others.
+//!
+//! Routes: POST /api/images/upload/batch, POST /api/images/renew, POST /api/images/confirm, POST /api/images/read, POST
+//! /api/images/delete.
 
 use serde_json::{Value, json};
 

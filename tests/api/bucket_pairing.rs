@@ -1,5 +1,7 @@
 //! Covers the pairing of bucket and database: each bucket belongs to one database, and every command refuses another pair without
 //! changing anything.
+//!
+//! Commands: valet join, valet serve, valet sweep.
 
 mod restored;
 

@@ -1,5 +1,7 @@
 //! Covers the table of rate limits: it lists every operation of the OpenAPI document, and each operation is refused by each of
 //! its limits.
+//!
+//! Routes: all.
 
 use std::collections::BTreeSet;
 

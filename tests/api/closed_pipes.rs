@@ -1,4 +1,6 @@
 //! Covers commands whose reader closes the pipe (`valet openapi | head -1`): each ends without an error message.
+//!
+//! Commands: all.
 
 use std::{
     process::{Command, Stdio},

@@ -1,5 +1,7 @@
 //! Covers POST /api/images/{id}/confirm: only uploads whose object matches the declaration become ready, however often and
 //! concurrently they are confirmed.
+//!
+//! Routes: POST /api/images/{id}/confirm.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Covers the inspection of a file's content at confirm: how many requests to S3 it takes, why files are rejected, and the
 //! aliases of media types.
+//!
+//! Routes: POST /api/images/{id}/confirm.
 
 use std::{
     collections::BTreeMap,

@@ -4,6 +4,9 @@
 //! each operation is made with 1, 2, 3 and so on until it is answered: no call is named here, and none is left out. After each
 //! crash a sweep follows, with a clock three minutes ahead, and the data is audited: quotas are exact, no object lacks a document
 //! and no ready document lacks its object. Then the client repeats its call and gets the same answer as without the crash.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/upload/batch, POST /api/images/{id}/confirm, POST /api/images/confirm,
+//! DELETE /api/images/{id}, POST /api/images/delete, POST /api/images/multipart.
 
 mod sweep_command;
 
@@ -13,14 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use mongodb::bson::{DateTime, Document, doc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use super::{
     app::{Answer, Caller, TestApp, declared, unique_png},
-    process_client::Process,
     serve::Settings,
 };
 
@@ -102,13 +106,42 @@ impl Call {
     }
 }
 
-/// Makes the call on a server that aborts after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
-/// subject; returns the number of calls after which it was answered.
-async fn kill_at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
-    let fuse = Fuse::new();
+/// Number of lanes that share the calls of an operation, because a crash is mostly waiting. Each has a database and a bucket of its
+/// own, as its sweeps have a clock that is ahead.
+pub const LANES: u32 = 4;
+
+/// Crashes at the same time, in all tests: more would exceed the deadlines of their servers on two cores.
+pub static CRASHES: Semaphore = Semaphore::const_new(6);
+
+/// Makes the call on servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
+/// subject. Returns the applications that survived.
+async fn kill_at_every_call(least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> Vec<TestApp> {
+    let lanes = join_all((1..=LANES).map(|first| kill_in_lane(first, &prepare))).await;
+    let calls = lanes.iter().map(|(calls, _)| *calls).min().unwrap();
+    assert!(calls > least, "{calls} calls: the failpoint was never reached");
+    lanes.into_iter().map(|(_, app)| app).collect()
+}
+
+/// Kills the call after `first`, `first + LANES`, `first + 2 * LANES` … calls. Returns the number after which it was answered.
+async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> (u32, TestApp) {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut calls = first;
+    while !killed_after(calls, &ada, &prepare).await {
+        calls += LANES;
+        assert!(calls < 100, "the call never ends");
+    }
+    app.sweep_to_the_end().await;
+    app.audit().await;
+    (calls, app)
+}
+
+/// Makes the call on a server that aborts after so many calls, and again after sweeps. Returns whether the server answered it.
+async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> bool {
+    let _turn = CRASHES.acquire().await.unwrap();
+    let (app, fuse) = (ada.app, Fuse::new());
     let settings = fuse.settings(app);
-    let (mut calls, mut busy) = (1, 0);
-    loop {
+    for _ in 0..10 {
         let (process, client) = settings.start_listening().await;
         let call = prepare(ada).await;
         fuse.set(calls);
@@ -116,38 +149,24 @@ async fn kill_at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare
         let request = call.change(request).bearer_auth(ada.token.as_deref().unwrap()).timeout(Duration::from_secs(30));
         let answer = request.send().await;
         fuse.remove();
-        let answered = match answer {
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                if matches!(status, 503 | 504) {
-                    // The machine is too busy: try again.
-                    busy += 1;
-                    assert!(busy < 10, "{} {}: {status}", call.method, call.path);
-                    continue;
-                }
-                call.check(status, &answer.text().await.unwrap());
-                true
-            }
+        let is_answered = answer.is_ok();
+        match answer {
+            // The machine is too busy: try again.
+            Ok(answer) if matches!(answer.status().as_u16(), 503 | 504) => continue,
+            Ok(answer) => call.check(answer.status().as_u16(), &answer.text().await.unwrap()),
             Err(_) => {
                 let (status, _, log) = process.end(Duration::from_secs(10)).await;
                 assert_eq!(status.signal(), Some(ABORTED), "{log}");
-                false
             }
-        };
+        }
         converge(app, CONVERGED).await;
         app.audit().await;
         let again = repeated(ada, &call).await;
         call.check(again.status, &again.text);
         app.audit().await;
-        if answered {
-            break;
-        }
-        calls += 1;
-        assert!(calls < 100, "{} {} never ends", call.method, call.path);
+        return is_answered;
     }
-    assert!(calls > least, "{calls} calls: the failpoint was never reached");
-    app.sweep_to_the_end().await;
-    app.audit().await;
+    panic!("503 or 504 ten times, with a kill after {calls} calls");
 }
 
 /// Time within which a user's uploads work again after a crash: a dead server leaves no locks in MongoDB. Half the time that
@@ -215,41 +234,38 @@ fn delete(id: &str) -> Call {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c7_f13_killed_at_every_call_of_a_confirm() {
-    let app = TestApp::start().await;
-    let ada = app.user().await;
-    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
+    kill_at_every_call(4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
+    kill_at_every_call(4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
     let both = async |ada: &Caller<'_>| {
         let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
-    kill_at_every_call(&app, &ada, 6, both).await;
+    kill_at_every_call(6, both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_delete() {
-    let app = TestApp::start().await;
-    let ada = app.user().await;
-    kill_at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
-    kill_at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
+    let mut apps = kill_at_every_call(4, async |ada| delete(&ready(ada).await)).await;
+    apps.extend(kill_at_every_call(5, async |ada| delete(sent(ada, unique_png()).await.id())).await);
     let both = async |ada: &Caller<'_>| {
         let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
-    kill_at_every_call(&app, &ada, 8, both).await;
+    apps.extend(kill_at_every_call(8, both).await);
     // The last sweep has ended every tombstone.
-    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+    for app in apps {
+        let users = app.db_all("users").await;
+        assert!(users.len() == 1 && users[0].get_i64("usedBytes").unwrap() == 0, "{users:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn u10_f13_killed_at_every_call_of_an_issue() {
-    let app = TestApp::start().await;
-    let ada = app.user().await;
     let fresh = async |_: &Caller<'_>| {
         Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
     };
-    kill_at_every_call(&app, &ada, 2, fresh).await;
+    kill_at_every_call(2, fresh).await;
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
         let known = unique_png();
@@ -257,7 +273,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
         let items = [known, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
         Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
-    kill_at_every_call(&app, &ada, 4, batch).await;
+    kill_at_every_call(4, batch).await;
     // The unique index refuses the same bytes under another key, after a reservation was made for them.
     let twin = async |ada: &Caller<'_>| {
         let bytes = unique_png();
@@ -266,20 +282,18 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    kill_at_every_call(&app, &ada, 5, twin).await;
+    kill_at_every_call(5, twin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_killed_at_every_call_of_an_upload_in_parts() {
-    let app = TestApp::start().await;
-    let ada = app.user().await;
     let open = async |_: &Caller<'_>| {
         let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 1000 });
         let mut call = Call::new(Method::POST, "/api/images/multipart", &[200, 201]).with(body);
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    kill_at_every_call(&app, &ada, 4, open).await;
-    kill_at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
-    kill_at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
+    kill_at_every_call(4, open).await;
+    kill_at_every_call(8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
+    kill_at_every_call(6, async |ada| delete(&sent_in_parts(ada).await)).await;
 }

@@ -1,4 +1,6 @@
 //! Covers unreadable records: every operation that meets one answers 500, never 404 and never 503.
+//!
+//! Routes: all.
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};

@@ -1,4 +1,6 @@
 //! Covers `valet dev` as a process: it starts without any configuration, and leaves no process behind.
+//!
+//! Commands: valet dev.
 
 use std::{
     path::{Path, PathBuf},

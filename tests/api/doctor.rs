@@ -1,4 +1,6 @@
 //! Covers `valet check`: on the run's servers it confirms every rule, and it reports every planted defect of a store.
+//!
+//! Commands: valet check.
 
 mod causes;
 mod cleanup;

@@ -1,4 +1,6 @@
 //! Covers the settings that switch features off: sign-up, Uppy's calls, the documentation.
+//!
+//! Routes: POST /api/auth/signup.
 
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 //!
 //! They are signed with the service's own key wherever that makes them more dangerous, and except for their one deviation each is
 //! a valid token.
+//!
+//! Routes: all.
 
 mod all_operations;
 

@@ -1,4 +1,7 @@
 //! Covers reading: gallery pages, read URLs, captions, downloads and deletes.
+//!
+//! Routes: GET /api/images/gallery, GET /api/images/{id}, PATCH /api/images/{id}, DELETE /api/images/{id}, GET
+//! /api/images/{id}/download.
 
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 //!
 //! Written with plain sockets, because HTTP clients would not send most of these requests. Well-formed requests with wrong values
 //! are in `problems`.
+//!
+//! Routes: all.
 
 mod injected_values;
 mod overload;

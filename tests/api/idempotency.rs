@@ -1,4 +1,6 @@
 //! U11: covers Idempotency-Key: a repeat with the same key finds the first request's upload.
+//!
+//! Routes: POST /api/images/upload.
 
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 //! stays unchanged.
 //!
 //! The operations and the places of their ids are read from the document, so new operations are covered automatically.
+//!
+//! Routes: all.
 
 use mongodb::bson::{Document, doc};
 use reqwest::header::HeaderMap;

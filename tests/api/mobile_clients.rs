@@ -1,6 +1,8 @@
 //! Covers the guarantees that the recipes of docs/mobile.md rely on: a phone's HTTP client adds its own headers, its network
 //! fails in the middle of a file, and answers get lost. Renewal is covered by uploads.rs, resuming by multipart/resumption.rs and
 //! `restarted_client_finds_its_uploads_on_a_restarted_server`, confirms by the server itself by sweeper.rs.
+//!
+//! Routes: POST /api/images/upload, GET /api/images/{id}/parts.
 
 use serde_json::Value;
 use tokio::{

@@ -4,6 +4,9 @@
 //! every stored state and object. At the end it audits database and bucket. A failing sequence shrinks to a short one.
 //! `VALET_TEST_CASES` (10) is the number of sequences; use some hundred for the long form. The order of calls is random, so each
 //! run is different.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/{id}/renew, POST /api/images/{id}/confirm, DELETE /api/images/{id}, POST
+//! /api/images/multipart, POST /api/images/{id}/parts, GET /api/images/{id}/parts.
 
 mod live_server;
 mod reference_model;

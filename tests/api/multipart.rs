@@ -1,4 +1,6 @@
 //! Covers multipart uploads (POST /api/images/multipart, /parts, confirm): permitted parts, resumption, completion and clean-up.
+//!
+//! Routes: POST /api/images/multipart, POST /api/images/{id}/parts, POST /api/images/{id}/confirm.
 
 mod ending;
 mod limits;

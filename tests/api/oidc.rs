@@ -1,4 +1,6 @@
 //! Covers users of an identity provider (OIDC), against a provider that the test runs.
+//!
+//! Routes: GET /api/auth/me, POST /api/auth/me/delete.
 
 mod outage;
 pub mod provider;

@@ -1,5 +1,8 @@
 //! Covers the OpenAPI document: the committed file equals the served document, has no repeated keys, and is complete enough for
 //! client generators.
+//!
+//! Routes: all.
+//! Commands: valet openapi.
 
 use std::{collections::BTreeSet, path::Path, sync::OnceLock};
 

@@ -1,4 +1,6 @@
 //! Covers `valet sweep --orphans`: objects without a record and records without an object, planted by hand.
+//!
+//! Commands: valet sweep.
 
 use std::time::Duration;
 

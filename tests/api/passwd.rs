@@ -1,4 +1,6 @@
 //! Covers `valet passwd`, as an operator runs it.
+//!
+//! Commands: valet passwd.
 
 use std::process::{ExitStatus, Stdio};
 

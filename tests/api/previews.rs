@@ -1,4 +1,6 @@
 //! Covers previews and ThumbHashes: made by the client, verified, counted and deleted with their image.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/{id}/confirm, GET /api/images/gallery.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Covers errors of every layer: each is a problem (RFC 9457), and none repeats the caller's values.
+//!
+//! Routes: all.
 
 mod bodies;
 mod cursors;

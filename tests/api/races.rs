@@ -1,6 +1,8 @@
 //! Covers races that start at a barrier: states, objects and quota agree whichever call wins, and no call is answered 5xx.
 //!
 //! `VALET_TEST_ROUNDS` (200) is the number of rounds; use 1000 for the long form.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/{id}/renew, POST /api/images/{id}/confirm, DELETE /api/images/{id}.
 
 use std::{future::Future, time::Duration};
 

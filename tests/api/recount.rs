@@ -1,4 +1,6 @@
 //! Covers the recount of users' counters: it repairs planted drift, and is safe under load.
+//!
+//! Commands: valet recount.
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::json;

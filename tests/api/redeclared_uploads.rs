@@ -1,5 +1,7 @@
 //! Covers a repeated declaration of the same pending bytes: the later name, type, caption, preview and ThumbHash replace the
 //! earlier ones.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/multipart.
 
 use std::time::Duration;
 

@@ -28,12 +28,54 @@ where
     endpoint
 }
 
+/// The application's S3, behind a relay.
+#[derive(Clone)]
+pub struct Upstream {
+    pub bucket: String,
+    pub s3: aws_sdk_s3::Client,
+    pub http: reqwest::Client,
+    endpoint: String,
+}
+
+impl Upstream {
+    pub fn of(app: &TestApp) -> Self {
+        Self {
+            bucket: app.config.s3.bucket.to_string(),
+            s3: app.s3.clone(),
+            endpoint: app.config.s3.endpoint.as_deref().unwrap().to_owned(),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Returns the object key in a request's path; empty for the bucket itself.
+    pub fn key(&self, parts: &Parts) -> String {
+        parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned()
+    }
+
+    /// Forwards a request, with the client's own Host header, because it is signed.
+    pub async fn forward(&self, parts: &Parts, body: Bytes) -> Answer {
+        let url = format!("{}{}", self.endpoint, parts.uri);
+        let mut headers: HeaderMap = parts.headers.clone();
+        headers.remove("transfer-encoding");
+        relayed(self.http.request(parts.method.clone(), url).headers(headers).body(body).send().await.unwrap()).await
+    }
+}
+
+/// Returns the store's answer as the relay's own.
+pub async fn relayed(answer: reqwest::Response) -> Answer {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    response.headers_mut().remove("transfer-encoding");
+    *response.body_mut() = answer.bytes().await.unwrap().into();
+    response
+}
+
 /// A request to S3 that a relay has received completely.
 pub struct Relayed {
     pub parts: Parts,
     pub body: Bytes,
-    http: reqwest::Client,
-    upstream: String,
+    upstream: Upstream,
 }
 
 impl Relayed {
@@ -47,7 +89,7 @@ impl Relayed {
 
     /// Forwards the request to the store.
     pub async fn forward(self) -> Answer {
-        forward(&self.http, &self.upstream, &self.parts, self.body).await
+        self.upstream.forward(&self.parts, self.body).await
     }
 }
 
@@ -56,14 +98,13 @@ pub async fn relay_s3<A>(app: &TestApp, handle: impl Fn(Relayed) -> A + Clone + 
 where
     A: Future<Output = Answer> + Send + 'static,
 {
-    let http = reqwest::Client::new();
-    let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
+    let upstream = Upstream::of(app);
     listen(move |request: Request<Incoming>| {
-        let (handle, http, upstream) = (handle.clone(), http.clone(), upstream.clone());
+        let (handle, upstream) = (handle.clone(), upstream.clone());
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            Ok(handle(Relayed { parts, body, http, upstream }).await)
+            Ok(handle(Relayed { parts, body, upstream }).await)
         }
     })
     .await
@@ -72,18 +113,4 @@ where
 /// Returns an answer without a body.
 pub fn empty_answer(status: u16) -> Answer {
     Response::builder().status(status).body(Full::default()).unwrap()
-}
-
-/// Forwards a request to the server at `upstream`, with the client's own Host header, because it is signed.
-pub async fn forward(http: &reqwest::Client, upstream: &str, parts: &Parts, body: Bytes) -> Answer {
-    let url = format!("{upstream}{}", parts.uri);
-    let mut headers: HeaderMap = parts.headers.clone();
-    headers.remove("transfer-encoding");
-    let answer = http.request(parts.method.clone(), url).headers(headers).body(body).send().await.unwrap();
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = answer.status();
-    *response.headers_mut() = answer.headers().clone();
-    response.headers_mut().remove("transfer-encoding");
-    *response.body_mut() = answer.bytes().await.unwrap().into();
-    response
 }

@@ -1,5 +1,7 @@
 //! Covers reservations: the counted bytes of a user are never less than the bytes in the bucket, except for the bounds in
 //! docs/quota.md, and no user's reservations delay those of another.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/images/{id}/confirm.
 
 mod previous_version;
 mod unfinished_steps;

@@ -1,4 +1,6 @@
 //! Covers `S3_FINALIZE`: confirmed images do not change on stores where a URL can write twice, or that store unverified bytes.
+//!
+//! Routes: POST /api/images/{id}/confirm.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Covers the security headers of every operation, page and error: no sniffing, framing, embedding, storing or referrer, and HSTS
 //! for browsers that use TLS.
+//!
+//! Routes: all.
 
 use reqwest::{Method, header::HeaderMap};
 use serde_json::json;

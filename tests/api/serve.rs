@@ -1,4 +1,7 @@
 //! Covers `valet serve` as a process: start, error messages, stop, and contents of its logs.
+//!
+//! Routes: GET /livez, GET /readyz.
+//! Commands: valet serve.
 
 mod audit;
 mod clock;

@@ -1,4 +1,6 @@
 //! Covers sessions: refresh, logout, password change, and the tokens that end with them.
+//!
+//! Routes: POST /api/auth/refresh, POST /api/auth/logout, GET /api/auth/sessions, DELETE /api/auth/sessions/{id}.
 
 mod grace;
 mod passwords;

@@ -1,4 +1,6 @@
 //! Covers the sweeper, step by step at chosen times.
+//!
+//! Commands: valet sweep.
 
 mod queue;
 mod slow_lane;

@@ -1,4 +1,6 @@
 //! Covers rate limits: refused clients, the headers of refusals, and clients that must not be affected.
+//!
+//! Routes: POST /api/auth/login, POST /api/auth/signup, PUT /api/auth/password.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Covers input that would change a request's meaning if it were read: every operation refuses it. Also covers refusals before a
 //! request is parsed: allowed pages can read them.
+//!
+//! Routes: all.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Covers unsigned headers on a presigned PUT: AWS stores some of them with the object and serves them, so the upload is
 //! rejected.
+//!
+//! Routes: POST /api/images/{id}/confirm, POST /api/uppy/presign.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Covers a store that obeys unsigned headers, as Ceph RGW does: its URLs let no client read, copy or publish another user's
 //! data, and calls that cannot be made safe are refused.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/uppy/session.
 
 mod header_obeying_store;
 mod probe_outage;

@@ -1,4 +1,6 @@
 //! Covers requirements of uploads that concern several routes at once.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/{id}/confirm, DELETE /api/images/{id}.
 
 mod clock;
 mod durability;

@@ -1,4 +1,6 @@
 //! Covers POST /api/images/upload: signed headers, quota, duplicate bytes, renewal, and the list of open uploads.
+//!
+//! Routes: POST /api/images/upload, POST /api/images/{id}/renew, GET /api/images/pending.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Covers Uppy's calls as `@uppy/aws-s3` makes them: forms, and access to them. Parts, signatures and tokens are in the files
 //! below; the real packages run in tests/browser.
+//!
+//! Routes: POST /api/uppy/session, GET /uppy/{token}/s3/params.
 
 mod parts;
 mod signing;

@@ -1,4 +1,5 @@
-//! The tables of `docs/` that are made from the code: each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+//! The tables of `docs/` and `tests/README.md` that are made from the code: each stands between `<!-- generated: NAME -->` and
+//! `<!-- end -->`.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` rewrites them.
 
@@ -161,15 +162,78 @@ fn help(arguments: &[&str]) -> String {
     text.trim().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-#[test]
+/// Returns the names of the program's commands.
 #[cfg(feature = "dev")]
-fn commands_are_documented() {
+fn commands() -> Vec<String> {
     let all = help(&[]);
     let (_, rest) = all.split_once("Commands:\n").unwrap();
     let names = rest.lines().take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+#[cfg(feature = "dev")]
+fn commands_are_documented() {
     let mut blocks = String::new();
-    for name in names.filter(|name| *name != "help") {
-        writeln!(blocks, "### `valet {name}`\n\n```text\n{}```\n", help(&[name])).unwrap();
+    for name in commands() {
+        writeln!(blocks, "### `valet {name}`\n\n```text\n{}```\n", help(&[&name])).unwrap();
     }
     compare("docs/cli.md", "commands", &blocks);
+}
+
+/// Returns the list that a test module's header gives behind this word, such as `//! Routes: GET /livez, GET /readyz.`
+#[cfg(feature = "dev")]
+fn list_in_header(text: &str, word: &str) -> Vec<String> {
+    let header = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+    let list = header.skip_while(|line| !line.starts_with(word)).collect::<Vec<_>>().join(" ");
+    let list = list.strip_prefix(word).unwrap_or_default().split('.').next().unwrap().trim();
+    list.split(", ").filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// Collects the modules below a folder of `tests/api` by each item of their lists.
+#[cfg(feature = "dev")]
+fn collect_modules(folder: &Path, module: &str, word: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{module}{}", path.file_stem().unwrap().to_str().unwrap());
+        if path.is_dir() {
+            collect_modules(&path, &format!("{name}::"), word, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            for item in list_in_header(&fs::read_to_string(&path).unwrap(), word) {
+                found.entry(item).or_default().insert(name.clone());
+            }
+        }
+    }
+}
+
+/// Returns the table of the modules that test each item; those of `all` are in its first row.
+#[cfg(feature = "dev")]
+fn table_of_modules(word: &str, kind: &str, items: &[String]) -> String {
+    let mut found = BTreeMap::new();
+    collect_modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api"), "", word, &mut found);
+    let mut table = format!("| {kind} | modules of `tests/api` |\n|---|---|\n");
+    let mut row = |item: &str, shown: &str| {
+        let modules = found.remove(item).unwrap_or_else(|| panic!("no module of tests/api lists {item} behind `{word}`"));
+        let modules: Vec<_> = modules.iter().map(|module| format!("`{module}`")).collect();
+        writeln!(table, "| {shown} | {} |", modules.join(", ")).unwrap();
+    };
+    row("all", "all of them");
+    for item in items {
+        row(item, &format!("`{item}`"));
+    }
+    assert!(found.is_empty(), "modules of tests/api list unknown {word} {:?}", found.keys());
+    table
+}
+
+#[test]
+#[cfg(feature = "dev")]
+fn tests_of_each_route_and_command_are_listed() {
+    let document = valet::http::openapi::document();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let routes = paths.flat_map(|(path, methods)| {
+        methods.as_object().unwrap().keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+    });
+    compare("tests/README.md", "tests by route", &table_of_modules("Routes:", "route", &routes.collect::<Vec<_>>()));
+    let commands: Vec<_> = commands().iter().map(|name| format!("valet {name}")).collect();
+    compare("tests/README.md", "tests by command", &table_of_modules("Commands:", "command", &commands));
 }

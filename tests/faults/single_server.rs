@@ -7,14 +7,13 @@ use mongodb::bson::{Document, doc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use valet::{config::Config, domain::sweeper::Swept, server, state::AppState};
+use tokio_util::sync::DropGuard;
+use valet::{domain::sweeper::Swept, state::AppState};
 
 use super::{
     files::{declared, fixture},
     s3_faults::S3Faults,
-    servers::{JWT_SECRET, s3_client, servers},
+    servers::{self, InProcess, s3_client, servers},
 };
 
 /// Limit for an answer: ten seconds for the server, and more for a machine whose two cores are busy.
@@ -31,13 +30,7 @@ pub struct SingleServer {
     pub http: reqwest::Client,
     base: String,
     token: String,
-    stop: CancellationToken,
-}
-
-impl Drop for SingleServer {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    _stop: DropGuard,
 }
 
 /// An answer of the API.
@@ -80,36 +73,21 @@ impl SingleServer {
         let s3 = s3_client(&shared.s3_endpoint, &shared.keys);
         s3.create_bucket().bucket(&name).send().await.unwrap();
         let endpoint = faults.endpoint();
-        let mut config = Config::read(&|asked| {
+        let config = servers::config(&name, &name, &|asked| {
             let changed = change.iter().find(|(known, _)| *known == asked).map(|(_, value)| *value);
             let value = changed.or(match asked {
-                "MONGODB_URI" => Some(&shared.mongodb),
-                "MONGODB_DATABASE" | "S3_BUCKET" => Some(&name),
                 "S3_ENDPOINT" => Some(&endpoint),
                 "S3_PUBLIC_ENDPOINT" => Some(&shared.s3_endpoint),
-                "S3_FORCE_PATH_STYLE" => Some("true"),
                 "S3_FINALIZE" => Some("in-place"),
-                "JWT_SECRET" => Some(JWT_SECRET),
-                "SWEEP_INTERVAL" => Some("1h"),
-                "RATE_LIMIT" => Some("off"),
                 _ => None,
             });
             value.map(str::to_owned)
-        })
-        .unwrap();
-        config.s3.credentials = Some(shared.keys.clone());
+        });
         let app = AppState::connect(&config).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        let serve = {
-            let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
-            async move { server::serve(listener, app, &config, stop).await }
-        };
-        tokio::spawn(serve);
+        let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);
         let (http, token) = (reqwest::Client::new(), String::new());
-        let mut server = Self { app, faults, db, s3, bucket: name, http, base, token, stop };
+        let mut server = Self { app, faults, db, s3, bucket: name, http, base, token, _stop: stop };
         let session = json!({ "email": "ada@example.com", "password": "three small blue boats" });
         let session = server.post("/api/auth/signup", session).await;
         server.token = session.json["token"].as_str().expect("a session").to_owned();

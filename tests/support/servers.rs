@@ -1,4 +1,5 @@
-//! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests. Shared by the test binaries.
+//! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests; and the opening of a Valet server in
+//! the process of the tests. Shared by the test binaries.
 //!
 //! `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`) names another S3 server,
 //! `VALET_TEST_MONGODB_URI` another MongoDB; with `VALET_TEST_S3_FINALIZE=copy` uploads are copied at confirm.
@@ -9,14 +10,16 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use valet::{
-    config::CorsOrigins,
+    config::{Config, CorsOrigins},
     dev::{
         mongod::{Mongod, MongodOptions},
         s3::LocalS3,
     },
+    server,
     signer::Credentials,
+    state::AppState,
 };
 
 pub const JWT_SECRET: &str = "test-secret-0123456789-abcdefghij";
@@ -75,6 +78,51 @@ pub fn servers() -> &'static Servers {
         });
         receiver.recv().expect("the servers start")
     })
+}
+
+/// Reads the configuration of a server in this process, on the run's MongoDB and S3. Its sweeper is idle; `change` has precedence.
+pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<String>) -> Config {
+    let shared = servers();
+    let setting = |name: &str| {
+        let value = match name {
+            "BIND" => "127.0.0.1:0",
+            "MONGODB_URI" => &shared.mongodb,
+            "MONGODB_DATABASE" => database,
+            "S3_BUCKET" => bucket,
+            "S3_ENDPOINT" => &shared.s3_endpoint,
+            "S3_FORCE_PATH_STYLE" => "true",
+            "JWT_SECRET" => JWT_SECRET,
+            "SWEEP_INTERVAL" => "1h",
+            "RATE_LIMIT" => "off",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let mut config = Config::read(&|name| change(name).or_else(|| setting(name))).unwrap();
+    config.s3.credentials = Some(shared.keys.clone());
+    config
+}
+
+/// A server in this process; it stops when `stop` is dropped.
+pub struct InProcess {
+    pub app: AppState,
+    pub base: String,
+    pub stop: DropGuard,
+}
+
+impl InProcess {
+    /// Serves `app` on a free port.
+    pub async fn serve(app: AppState, config: &Config) -> Self {
+        let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serve = {
+            let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
+            async move { server::serve(listener, app, &config, stop).await }
+        };
+        tokio::spawn(serve);
+        Self { app, base, stop: stop.drop_guard() }
+    }
 }
 
 /// Returns the run's `S3_FINALIZE`.

@@ -1,4 +1,6 @@
 //! Kills `valet passwd` after each of its calls.
+//!
+//! Commands: valet passwd.
 
 use super::*;
 use crate::passwd::passwd_with;

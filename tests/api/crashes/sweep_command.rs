@@ -1,4 +1,6 @@
 //! Kills `valet sweep` after each of its calls.
+//!
+//! Commands: valet sweep.
 
 use super::*;
 
@@ -37,33 +39,40 @@ const AMONG_THEMSELVES: u32 = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_sweep() {
-    let mut calls = 0;
-    let mut has_ended = false;
-    while !has_ended {
-        let app = TestApp::start().await;
-        let ada = app.user().await;
-        let fuse = Fuse::new();
-        let settings = fuse.settings(&app);
-        for _ in 0..AMONG_THEMSELVES {
-            calls += 1;
-            assert!(calls < 200, "the command never ends");
-            has_ended = killed_after(calls, &ada, &fuse, &settings).await;
-            if has_ended {
-                break;
-            }
-        }
-        app.sweep_to_the_end().await;
-        app.audit().await;
-    }
+    let calls = join_all((1..=LANES).map(kill_in_lane)).await.into_iter().min().unwrap();
     assert!(calls > 40, "{calls} calls: the failpoint was never reached");
 }
 
+/// Kills sweeps after `first`, `first + LANES`, `first + 2 * LANES` … calls. Returns the number after which a sweep had ended.
+async fn kill_in_lane(first: u32) -> u32 {
+    let mut calls = first;
+    loop {
+        let app = TestApp::start().await;
+        let ada = app.user().await;
+        let mut has_ended = false;
+        for _ in 0..AMONG_THEMSELVES {
+            assert!(calls < 200, "the command never ends");
+            has_ended = killed_after(calls, &ada).await;
+            if has_ended {
+                break;
+            }
+            calls += LANES;
+        }
+        app.sweep_to_the_end().await;
+        app.audit().await;
+        if has_ended {
+            return calls;
+        }
+    }
+}
+
 /// Kills a sweep after so many calls and lets other sweeps finish. Returns whether it ended before the kill.
-async fn killed_after(calls: u32, ada: &Caller<'_>, fuse: &Fuse, settings: &Settings) -> bool {
-    let app = ada.app;
+async fn killed_after(calls: u32, ada: &Caller<'_>) -> bool {
+    let _turn = CRASHES.acquire().await.unwrap();
+    let (app, fuse) = (ada.app, Fuse::new());
     let ends = left_behind(ada).await;
     fuse.set(calls);
-    let process: Process = settings.run(&["sweep"]);
+    let process = fuse.settings(app).run(&["sweep"]);
     let (status, stdout, log) = process.end(Duration::from_secs(30)).await;
     fuse.remove();
     assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     app::TestApp,
-    relay::{Answer, forward, listen},
+    relay::{Upstream, listen},
 };
 
 /// A call of S3's API with one of the permissions that S3 requires for it; a copy needs two.
@@ -37,18 +37,17 @@ pub struct S3Recorder {
 
 impl S3Recorder {
     pub async fn start(app: &TestApp) -> Self {
-        let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-        let prefix = format!("/{}", app.config.s3.bucket);
-        let (http, asked) = (reqwest::Client::new(), Arc::new(Mutex::new(Vec::new())));
+        let (upstream, asked) = (Upstream::of(app), Arc::new(Mutex::new(Vec::new())));
+        let prefix = format!("/{}", upstream.bucket);
         let kept = Arc::clone(&asked);
         let answer = move |request: Request<Incoming>| {
-            let (http, upstream, prefix, kept) = (http.clone(), upstream.clone(), prefix.clone(), Arc::clone(&kept));
+            let (upstream, prefix, kept) = (upstream.clone(), prefix.clone(), Arc::clone(&kept));
             async move {
                 let (parts, body) = request.into_parts();
                 // A body may be announced and never sent.
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let calls = permissions_of(&parts, &prefix, &body);
-                let answer: Answer = forward(&http, &upstream, &parts, body).await;
+                let answer = upstream.forward(&parts, body).await;
                 // A request that is refused for its signature needs no permission.
                 if ![400, 403].contains(&answer.status().as_u16()) {
                     kept.lock().unwrap().extend(calls);

@@ -26,7 +26,7 @@ use hyper::{
 pub use self::defect::{ALL, Defect};
 use crate::{
     app::TestApp,
-    relay::{Answer, forward, listen},
+    relay::{Answer, Upstream, listen},
 };
 
 /// A running proxy; it ends with the test's runtime.
@@ -40,24 +40,14 @@ struct Inside {
     mended: Arc<AtomicBool>,
     /// Keys under a delete marker.
     marked: Mutex<HashSet<String>>,
-    upstream: String,
-    bucket: String,
-    s3: aws_sdk_s3::Client,
-    http: reqwest::Client,
+    upstream: Upstream,
 }
 
 impl Proxy {
     pub async fn start(app: &TestApp, defect: Defect) -> Self {
         let mended = Arc::new(AtomicBool::new(false));
-        let inside = Arc::new(Inside {
-            defect,
-            mended: Arc::clone(&mended),
-            marked: Mutex::default(),
-            upstream: app.config.s3.endpoint.as_deref().unwrap().to_owned(),
-            bucket: app.config.s3.bucket.to_string(),
-            s3: app.s3.clone(),
-            http: reqwest::Client::new(),
-        });
+        let inside =
+            Arc::new(Inside { defect, mended: Arc::clone(&mended), marked: Mutex::default(), upstream: Upstream::of(app) });
         let endpoint = listen(move |request| Arc::clone(&inside).answer(request)).await;
         Self { endpoint, mended }
     }
@@ -78,19 +68,14 @@ impl Inside {
         let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST)) };
         let body = body.to_bytes();
         if self.mended.load(Ordering::Relaxed) {
-            return Ok(forward(&self.http, &self.upstream, &parts, body).await);
+            return Ok(self.upstream.forward(&parts, body).await);
         }
         if let Some(answer) = self.replace_request(&mut parts, &body).await {
             return Ok(answer);
         }
-        let mut answer = forward(&self.http, &self.upstream, &parts, body.clone()).await;
+        let mut answer = self.upstream.forward(&parts, body.clone()).await;
         self.change_answer(&parts, &body, &mut answer).await;
         Ok(answer)
-    }
-
-    fn key(&self, parts: &Parts) -> String {
-        let prefix = format!("/{}/", self.bucket);
-        parts.uri.path().strip_prefix(&prefix).unwrap_or_default().to_owned()
     }
 
     /// Handles a request in place of the store, or changes it before the store gets it.
@@ -98,12 +83,12 @@ impl Inside {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
         let anonymous = !presigned && !parts.headers.contains_key("authorization");
-        let key = self.key(parts);
+        let key = self.upstream.key(parts);
         let simple_put = parts.method == Method::PUT && !key.is_empty() && !part && (presigned || anonymous);
         match self.defect {
             Defect::TakesUnsignedCopySource if simple_put && presigned && parts.headers.contains_key("x-amz-copy-source") => {
                 let source = parts.headers["x-amz-copy-source"].to_str().unwrap();
-                let copy = self.s3.copy_object().bucket(&self.bucket).key(key).copy_source(source);
+                let copy = self.upstream.s3.copy_object().bucket(&self.upstream.bucket).key(key).copy_source(source);
                 copy.send().await.unwrap();
                 Some(status(StatusCode::OK))
             }
@@ -129,7 +114,7 @@ impl Inside {
                 None
             }
             Defect::RefusesPutsUnderBlockPublicAcls if simple_put => {
-                let block = self.s3.get_public_access_block().bucket(&self.bucket).send().await.ok()?;
+                let block = self.upstream.s3.get_public_access_block().bucket(&self.upstream.bucket).send().await.ok()?;
                 let flags = block.public_access_block_configuration()?;
                 (flags.block_public_acls() == Some(true)).then(|| status(StatusCode::FORBIDDEN))
             }
@@ -147,7 +132,8 @@ impl Inside {
             Defect::RefusesLongRanges => {
                 let range = parts.headers.get(RANGE)?.to_str().ok()?;
                 let last: i64 = range.rsplit('-').next()?.parse().ok()?;
-                let size = self.s3.head_object().bucket(&self.bucket).key(key).send().await.ok()?.content_length()?;
+                let size =
+                    self.upstream.s3.head_object().bucket(&self.upstream.bucket).key(key).send().await.ok()?.content_length()?;
                 (last >= size).then(|| status(StatusCode::BAD_REQUEST))
             }
             Defect::AbortsNothing if parts.method == Method::DELETE && query.contains("uploadId") => {
@@ -180,7 +166,7 @@ impl Inside {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
             Defect::KeepsRefusedBytes if answer.status() == StatusCode::BAD_REQUEST => {
-                self.store(parts, &self.key(parts), body).await;
+                self.store(parts, &self.upstream.key(parts), body).await;
             }
             // Only the overlapping PUTs are large.
             Defect::ReplacesObjects | Defect::HasNoLocks
@@ -189,7 +175,7 @@ impl Inside {
                     && !parts.headers.contains_key("x-amz-copy-source")
                     && (self.defect == Defect::ReplacesObjects || body.len() > 1024) =>
             {
-                *answer = self.store(parts, &self.key(parts), body).await;
+                *answer = self.store(parts, &self.upstream.key(parts), body).await;
             }
             // The server's own client would adjust its clock to this date, and the real store would refuse its requests.
             Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
@@ -200,7 +186,7 @@ impl Inside {
             Defect::KnowsNoChecksums
                 if parts.method == Method::PUT && answer.status() == StatusCode::BAD_REQUEST && !query.contains("partNumber") =>
             {
-                *answer = self.store(parts, &self.key(parts), body).await;
+                *answer = self.store(parts, &self.upstream.key(parts), body).await;
             }
             Defect::KnowsNoChecksums => drop(answer.headers_mut().remove("x-amz-checksum-sha256")),
             Defect::RefusesPutsUnderBlockPublicAcls if query.contains("publicAccessBlock") && parts.method == Method::GET => {
@@ -210,7 +196,7 @@ impl Inside {
                 answer.headers_mut().remove("content-length");
                 *answer.body_mut() = Bytes::from(renamed).into();
             }
-            Defect::RetainsVersions if self.key(parts).is_empty() && parts.method == Method::GET => {
+            Defect::RetainsVersions if self.upstream.key(parts).is_empty() && parts.method == Method::GET => {
                 self.list_marked(answer).await
             }
             Defect::IgnoresOverrides => drop(answer.headers_mut().remove("content-disposition")),
@@ -234,7 +220,7 @@ impl Inside {
                 *answer = status(StatusCode::OK);
                 *answer.body_mut() = Bytes::from_static(b"<CopyObjectResult/>").into();
             }
-            Defect::TypesAsItLikes if parts.method == Method::HEAD && self.key(parts).starts_with("u/") => {
+            Defect::TypesAsItLikes if parts.method == Method::HEAD && self.upstream.key(parts).starts_with("u/") => {
                 answer.headers_mut().insert("content-type", HeaderValue::from_static("binary/octet-stream"));
             }
             Defect::HidesPartChecksums if parts.method == Method::GET && query.contains("uploadId") => {
@@ -265,14 +251,14 @@ impl Inside {
     /// Stores the bytes without any verification.
     async fn store(&self, parts: &Parts, key: &str, body: &Bytes) -> Answer {
         let kind = parts.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
-        let put = self.s3.put_object().bucket(&self.bucket).key(key).set_content_type(kind);
+        let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(kind);
         let put = put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256);
         put.body(body.clone().into()).send().await.unwrap();
         status(StatusCode::OK)
     }
 
     async fn serve_object(&self, key: &str) -> Answer {
-        let found = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
+        let found = match self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(key).send().await {
             Ok(found) if !key.is_empty() => found,
             _ => return status(StatusCode::FORBIDDEN),
         };

@@ -1,4 +1,6 @@
 //! Covers the end of a multipart upload: completion, concurrent confirms, delete, expiry.
+//!
+//! Routes: POST /api/images/{id}/confirm, DELETE /api/images/{id}.
 
 use futures_util::future::join_all;
 use reqwest::Method;

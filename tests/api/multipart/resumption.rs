@@ -1,4 +1,6 @@
 //! Covers resumption after failures of clients, servers, connections and S3.
+//!
+//! Routes: POST /api/images/{id}/parts, GET /api/images/{id}/parts.
 
 use futures_util::future::join_all;
 

@@ -1,4 +1,6 @@
 //! Covers spent refresh tokens: when the answer is repeated, when they are refused, and when they end the session.
+//!
+//! Routes: POST /api/auth/refresh.
 
 use super::*;
 use crate::{

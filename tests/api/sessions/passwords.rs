@@ -1,4 +1,6 @@
 //! Covers password changes and the sessions that they end: with one write, whatever happens to the deletion of their records.
+//!
+//! Routes: PUT /api/auth/password.
 
 use futures_util::future::join_all;
 

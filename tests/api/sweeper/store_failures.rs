@@ -1,24 +1,18 @@
 //! Failures of the store: the sweeper distinguishes those of one object from an outage, and rejects no upload for an outage.
 
-use http_body_util::BodyExt;
-
 use super::*;
-use crate::relay::{forward, listen};
+use crate::relay::{empty_answer, relay_s3};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A server whose store answers with the status that `status` gives for a path, and otherwise as usual.
 async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16> + Clone + Send + Sync + 'static) -> TestApp {
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
-    let endpoint = listen(move |request| {
-        let (http, upstream) = (http.clone(), upstream.clone());
-        let status = status(request.uri().path());
+    let endpoint = relay_s3(app, move |request| {
+        let status = status(request.path());
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
             match status {
-                Some(status) => Ok(hyper::Response::builder().status(status).body(http_body_util::Full::default()).unwrap()),
-                None => Ok(forward(&http, &upstream, &parts, body).await),
+                Some(status) => empty_answer(status),
+                None => request.forward().await,
             }
         }
     })

@@ -21,7 +21,7 @@ use valet::signer::{self, AddressingStyle, Credentials, Location, Signer};
 
 use crate::{
     app::TestApp,
-    relay::{Answer, forward, listen},
+    relay::{Answer, Upstream, listen, relayed},
 };
 
 /// Whether a missing signed header is ignored.
@@ -39,12 +39,9 @@ pub struct HeaderObeyingStore {
 
 struct Inside {
     seals: Seals,
-    upstream: String,
-    bucket: String,
+    upstream: Upstream,
     keys: Credentials,
     signer: Signer,
-    s3: aws_sdk_s3::Client,
-    http: reqwest::Client,
     /// Whether the store now verifies what it is sent.
     is_repaired: AtomicBool,
     /// Keys of objects with a public ACL, which the bucket may ignore.
@@ -53,17 +50,14 @@ struct Inside {
 
 impl HeaderObeyingStore {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
-        let (upstream, bucket) = (app.config.s3.endpoint.as_deref().unwrap().to_owned(), app.config.s3.bucket.to_string());
         let keys = app.config.s3.credentials.clone().unwrap();
-        let location = Location::endpoint(&upstream.parse().unwrap(), &app.config.s3.bucket, AddressingStyle::Path);
+        let endpoint = app.config.s3.endpoint.as_deref().unwrap().parse().unwrap();
+        let location = Location::endpoint(&endpoint, &app.config.s3.bucket, AddressingStyle::Path);
         let inside = Arc::new(Inside {
             seals,
             signer: Signer::new(location, "us-east-1", keys.clone()),
-            upstream,
-            bucket,
+            upstream: Upstream::of(app),
             keys,
-            s3: app.s3.clone(),
-            http: reqwest::Client::new(),
             is_repaired: AtomicBool::default(),
             public: Mutex::default(),
         });
@@ -82,20 +76,20 @@ impl Inside {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let key = parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned();
+        let key = self.upstream.key(&parts);
         let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
         if query.contains("X-Amz-Signature") && !self.is_repaired.load(Ordering::Relaxed) {
             return Ok(self.presigned(&parts, &key, &query, body).await);
         }
         if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {
-            let found = self.s3.get_object().bucket(&self.bucket).key(key).send().await.unwrap();
+            let found = self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(key).send().await.unwrap();
             return Ok(Response::new(found.body.collect().await.unwrap().into_bytes().into()));
         }
-        Ok(forward(&self.http, &self.upstream, &parts, body).await)
+        Ok(self.upstream.forward(&parts, body).await)
     }
 
     async fn is_public(&self, key: &str) -> bool {
-        let block = self.s3.get_public_access_block().bucket(&self.bucket).send().await.ok();
+        let block = self.upstream.s3.get_public_access_block().bucket(&self.upstream.bucket).send().await.ok();
         let ignored = block.and_then(|block| block.public_access_block_configuration()?.ignore_public_acls());
         ignored != Some(true) && self.public.lock().unwrap().contains(key)
     }
@@ -159,16 +153,16 @@ impl Inside {
     }
 
     async fn copy(&self, key: &str, source: &str, part: Option<(String, String)>) -> Answer {
-        let from = source.trim_start_matches('/').strip_prefix(&format!("{}/", self.bucket)).unwrap().to_owned();
-        let found = self.s3.get_object().bucket(&self.bucket).key(from).send().await.unwrap();
+        let from = source.trim_start_matches('/').strip_prefix(&format!("{}/", self.upstream.bucket)).unwrap().to_owned();
+        let found = self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(from).send().await.unwrap();
         let (kind, bytes) = (found.content_type().map(str::to_owned), found.body.collect().await.unwrap().into_bytes());
         match part {
             Some((upload, number)) => {
-                let part = self.s3.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
+                let part = self.upstream.s3.upload_part().bucket(&self.upstream.bucket).key(key).upload_id(upload);
                 part.part_number(number.parse().unwrap()).body(bytes.into()).send().await.unwrap();
             }
             None => {
-                let put = self.s3.put_object().bucket(&self.bucket).key(key).set_content_type(kind);
+                let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(kind);
                 put.body(bytes.into()).send().await.unwrap();
             }
         }
@@ -195,14 +189,8 @@ impl Inside {
         let request = signer::PresignRequest { method: lasting(parts.method.as_str()), key, headers: &signed, query: &query };
         let url = self.signer.presign(&request, OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url;
         let sent = present.iter().filter(|(name, _)| *name != "content-length" && *name != "connection");
-        let request = self.http.request(parts.method.clone(), url).body(body);
-        let answer = sent.fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap();
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = answer.status();
-        *response.headers_mut() = answer.headers().clone();
-        response.headers_mut().remove("transfer-encoding");
-        *response.body_mut() = answer.bytes().await.unwrap().into();
-        response
+        let request = self.upstream.http.request(parts.method.clone(), url).body(body);
+        relayed(sent.fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()).await
     }
 }
 

@@ -1,5 +1,9 @@
 //! Covers Uppy's multipart uploads with Companion's protocol: any part size, resumption after any interruption, and files that
 //! are not images.
+//!
+//! Routes: POST /uppy/{token}/s3/multipart, GET /uppy/{token}/s3/multipart/{uploadId}, DELETE
+//! /uppy/{token}/s3/multipart/{uploadId}, GET /uppy/{token}/s3/multipart/{uploadId}/{partNumber}, GET
+//! /uppy/{token}/s3/multipart/{uploadId}/batch, POST /uppy/{token}/s3/multipart/{uploadId}/complete.
 
 use super::*;
 

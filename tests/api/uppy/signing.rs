@@ -1,4 +1,6 @@
 //! Covers signatures for Uppy's own S3 client: it makes every S3 call itself, and none of them can change a confirmed image.
+//!
+//! Routes: POST /api/uppy/presign.
 
 use super::*;
 use reqwest::{Method, Response};

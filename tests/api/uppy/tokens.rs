@@ -1,4 +1,6 @@
 //! Covers the token in the path of Uppy's calls: its scope, its expiry, and its absence from the logs.
+//!
+//! Routes: POST /api/uppy/session.
 
 use super::*;
 use crate::{
