@@ -28,7 +28,7 @@ use super::{
 
 const FLOODERS: usize = 20;
 /// Number of concurrent requests; fewer than a user may have.
-const FLOOD: usize = 200;
+const FLOOD: usize = 120;
 const FLOODER: &str = "203.0.113.7";
 const OTHER: &str = "198.51.100.9";
 
