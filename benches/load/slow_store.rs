@@ -85,7 +85,7 @@ pub async fn measure(report: &mut Report, below: &Below, fast: &Server) {
     // Every upload is due, so that the sweeper looks for its object.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(2 * 24 * 60 * 60);
     let began = Instant::now();
-    while app.valet.sweep_once(later).await.unwrap().1 {}
+    while app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
     let rate = SWEPT as f64 / began.elapsed().as_secs_f64();
     println!("swept: {rate:.0} images a second");
     report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bar::AtLeast(4.5));
