@@ -1,4 +1,4 @@
-//! The application's state, shared by all requests: the use cases, the trusted proxies and the readiness probe.
+//! The application's state, shared by all requests: the services, the trusted proxies and the readiness probe.
 
 use std::{
     sync::{

@@ -15,8 +15,7 @@ pub(super) struct LateTransfers {
 }
 
 impl LateTransfers {
-    /// Returns how long after a URL's expiry a transfer of `size` bytes may still arrive: S3 checks the expiry when a request
-    /// begins, and a slow transfer continues.
+    /// Returns how long after a URL's expiry a transfer of `size` bytes may still arrive.
     pub(super) fn grace(&self, size: u64) -> Duration {
         self.min_grace.max(Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND))
     }

@@ -1,7 +1,7 @@
 //! Inspection of pending uploads: compares what lies in S3 with the declaration.
 //!
 //! `upload` chooses the way, `object` compares one object, `copying` copies an object first on stores that do not enforce what
-//! was signed.
+//! was signed, `completing` makes an object of a multipart upload's parts first. A single PUT needs `object` alone.
 
 mod completing;
 mod copying;
@@ -10,10 +10,7 @@ mod upload;
 
 use std::fmt;
 
-pub(super) use self::completing::PartsCompletion;
-pub(super) use self::copying::CopyInspector;
-pub(super) use self::object::ObjectInspector;
-pub(super) use self::upload::UploadInspector;
+pub(super) use self::{completing::PartsCompletion, copying::CopyInspector, object::ObjectInspector, upload::UploadInspector};
 use super::store_capabilities::UnsupportedUpload;
 use crate::model::{Rejection, Verified};
 

@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-pub(super) use self::opening::MultipartOpening;
-pub(super) use self::opening::unopened_lifetimes;
+pub(super) use self::opening::{MultipartOpening, unopened_lifetimes};
 pub use self::parts::{InvalidPart, MAX_PARTS_PER_REQUEST, RequestedPart};
 use super::{
     late_transfers::LateTransfers,

@@ -26,14 +26,13 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(super) use self::ownership::PairWatch;
-pub(super) use self::settling::ImageSettling;
 pub use self::tally::Swept;
 use self::{
     images::{Round, Scope, WINDOW},
     lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
+pub(super) use self::{ownership::PairWatch, settling::ImageSettling};
 use super::{
     account_deletion::{AccountDeletion, SweptDeletions},
     arrival_polling::ArrivalPoller,

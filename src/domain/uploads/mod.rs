@@ -14,8 +14,7 @@ use std::{fmt, sync::Arc};
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-pub(super) use self::idempotency::IdempotencyKeys;
-pub(super) use self::quota::Quota;
+pub(super) use self::{idempotency::IdempotencyKeys, quota::Quota};
 use super::{
     inspection::UploadInspector,
     late_transfers::LateTransfers,

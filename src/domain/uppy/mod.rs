@@ -4,8 +4,9 @@
 //! Forms, and the objects of Uppy's own S3 client, are written under `in/` and copied at confirm, because their URLs can write
 //! more than once; the sweeper polls for them. Parts that this server completes are final where they are made.
 //!
-//! This file has the validation of metadata, and forms; `token` has the tokens in paths, `parts` has the multipart calls of Companion's protocol,
-//! `signing` the requests that Uppy's own S3 client sends, `part_limits` the bound on parts of undeclared length.
+//! This file has the validation of metadata, and forms; `token` has the tokens in paths, `parts` the multipart calls of
+//! Companion's protocol, `signing` the requests that Uppy's own S3 client sends, `part_limits` the bound on parts of undeclared
+//! length.
 
 pub(super) mod part_limits;
 mod parts;
