@@ -108,10 +108,10 @@ impl Call {
 
 /// Number of lanes that share the calls of an operation, because a crash is mostly waiting. Each has a database and a bucket of its
 /// own, as its sweeps have a clock that is ahead.
-pub const LANES: u32 = 4;
+pub const LANES: u32 = 2;
 
 /// Crashes at the same time, in all tests: more would exceed the deadlines of their servers on two cores.
-pub static CRASHES: Semaphore = Semaphore::const_new(6);
+pub static CRASHES: Semaphore = Semaphore::const_new(4);
 
 /// Makes the call on servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
 /// subject. Returns the applications that survived.

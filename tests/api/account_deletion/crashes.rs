@@ -148,7 +148,7 @@ async fn kill_sweeps_in_lane(first: u32) -> u32 {
         let ada = with_a_little(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);
-        let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
+        let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
         sweep_all(&app, OffsetDateTime::now_utc()).await;

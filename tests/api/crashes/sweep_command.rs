@@ -73,7 +73,7 @@ async fn killed_after(calls: u32, ada: &Caller<'_>) -> bool {
     let ends = left_behind(ada).await;
     fuse.set(calls);
     let process = fuse.settings(app).run(&["sweep"]);
-    let (status, stdout, log) = process.end(Duration::from_secs(30)).await;
+    let (status, stdout, log) = process.end(Duration::from_secs(60)).await;
     fuse.remove();
     assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
     converge(app, CONVERGED).await;
