@@ -1,10 +1,8 @@
 //! Schedules polling for uploads that no client will confirm, such as Uppy's forms.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::Image;
@@ -26,13 +24,13 @@ pub(super) struct ArrivalPoller {
 impl ArrivalPoller {
     /// Schedules frequent sweeps: an upload is expected soon.
     pub(super) fn schedule(&self) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + EXPECTED_FOR);
+        *self.until.lock() = Some(Instant::now() + EXPECTED_FOR);
         self.woken.notify_one();
     }
 
     /// Waits between two sweeps: for `interval`, or briefly once an upload is expected.
     pub(super) async fn wait_until_next_sweep(&self, interval: Duration) {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.until.lock();
         let short = FIRST_POLL_DELAY.min(interval);
         if until.is_some_and(|until| Instant::now() < until) {
             return tokio::time::sleep(short).await;

@@ -7,7 +7,6 @@ mod uppy_token;
 
 use std::{fmt, time::Duration};
 
-use aws_lc_rs::digest;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,7 +16,7 @@ use uuid::Uuid;
 use self::oidc_tokens::KeyId;
 use crate::{
     config,
-    model::{SessionId, UserId},
+    model::{SessionId, Sha256, UserId},
 };
 
 /// The operating system's source of random bytes failed.
@@ -262,8 +261,7 @@ fn header(kid: &str) -> Header {
 
 /// Returns an identifier of a secret that reveals nothing of it: eight hex digits of its hash.
 fn kid(secret: &SecretString) -> String {
-    let hash = digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
-    hash.as_ref()[..4].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex::encode(&Sha256::of([secret.expose_secret()]).to_bytes()[..4])
 }
 
 #[cfg(test)]

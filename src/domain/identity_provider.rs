@@ -4,11 +4,11 @@
 //! the provider the cached keys stay in use; a token with a known key never waits for a fetch.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
+use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config,
-    model::UserId,
+    model::{Sha256, UserId},
     store::{ProviderIdentity, Store, StoreError, oidc_discovery},
 };
 
@@ -65,20 +65,20 @@ impl IdentityProvider {
     }
 
     fn keys(&self) -> Option<Arc<ProviderKeys>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.read();
         keys.as_ref().filter(|(_, at)| at.elapsed() < MAX_KEY_AGE).map(|(keys, _)| Arc::clone(keys))
     }
 
     /// Returns whether the keys were fetched after `moment`.
     fn is_fresh_since(&self, moment: Instant) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|(_, at)| *at >= moment)
+        self.keys.read().as_ref().is_some_and(|(_, at)| *at >= moment)
     }
 
     /// Fetches the keys; if that fails, the cached ones stay. Returns whether it succeeded.
     async fn refresh_keys(&self) -> bool {
         match fetch_keys(&self.settings).await {
             Ok(keys) => {
-                let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+                let mut known = self.keys.write();
                 if known.as_ref().is_none_or(|(before, _)| format!("{before:?}") != format!("{keys:?}")) {
                     tracing::info!(
                         issuer = self.settings.issuer,
@@ -131,11 +131,11 @@ impl IdentityProvider {
 
     /// Removes a deleted user from the cache.
     pub(super) fn forget_user(&self, subject: &str) {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(hash(subject));
+        self.users.lock().remove(hash(subject));
     }
 
     fn cached_user(&self, subject: [u8; 32]) -> Option<UserId> {
-        let (user, at) = self.users.lock().unwrap_or_else(PoisonError::into_inner).get(subject)?;
+        let (user, at) = self.users.lock().get(subject)?;
         (at.elapsed() < SessionCache::TTL).then_some(user)
     }
 }
@@ -192,7 +192,7 @@ impl Identities {
             None => {
                 let asked = Instant::now();
                 let user = self.find_or_create_user(&provider.settings.issuer, &identity, now).await?;
-                provider.users.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, (user, asked));
+                provider.users.lock().insert(subject, (user, asked));
                 user
             }
         };
@@ -228,7 +228,5 @@ impl Identities {
 }
 
 fn hash(subject: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, subject.as_bytes()).as_ref());
-    hash
+    Sha256::of([subject]).to_bytes()
 }

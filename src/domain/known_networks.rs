@@ -4,10 +4,11 @@
 //! native apps keep none; NIST SP 800-63B section 5.2.2).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::{
@@ -37,12 +38,12 @@ impl Default for RecentlyRecorded {
 
 impl RecentlyRecorded {
     fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
     fn insert(&self, key: (UserId, NetworkPrefix), now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
+        self.0.lock().insert(key, now);
     }
 }
 

@@ -11,12 +11,12 @@
 
 use std::fmt;
 
-use aws_lc_rs::{constant_time, digest, hmac, rand};
+use aws_lc_rs::{constant_time, hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 use super::credentials::NoRandomness;
-use crate::model::SessionId;
+use crate::model::{SessionId, Sha256};
 
 /// Version byte of the only format.
 const VERSION: u8 = 1;
@@ -66,9 +66,7 @@ impl RefreshToken {
     /// Returns the digest that is stored. The secret has at least 128 random bits, so a fast hash without a salt suffices.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, &self.bytes()).as_ref());
-        hash
+        Sha256::of([self.bytes()]).to_bytes()
     }
 
     /// Returns whether the session with this key issued the token.

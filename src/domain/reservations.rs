@@ -12,8 +12,9 @@
 
 mod sweep;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 pub(super) use self::sweep::SweptReservations;

@@ -1,9 +1,8 @@
 //! Recent timeouts of S3 calls, by user: requests of the same user that waited for their turn meanwhile do not wait for S3 again.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::generational_cache::GenerationalCache;
 use crate::model::UserId;
@@ -24,12 +23,12 @@ impl Default for RecentTimeouts {
 impl RecentTimeouts {
     /// Records a timeout of a call for this user.
     pub fn record(&self, user: UserId, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(user, now);
+        self.0.lock().insert(user, now);
     }
 
     /// Returns whether a call for this user has timed out after `began`.
     pub fn any_since(&self, user: UserId, began: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(user).is_some_and(|at| at > began)
+        self.0.lock().get(user).is_some_and(|at| at > began)
     }
 }
 

@@ -4,11 +4,9 @@
 //! IEEE/ACM Transactions on Networking 6(2), 1998): a holder may have as many permits as are free. A single holder gets half of
 //! them, two get a third each, and a holder without any gets one while any is free.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Permits, and how many each holder has.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ impl<K: Eq + Hash + Copy> Shares<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held<K>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

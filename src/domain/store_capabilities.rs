@@ -4,11 +4,9 @@
 //! `capability_probing` updates them. Until the first probe has succeeded, no upload is issued that some store does not take
 //! safely, and every confirmed object is copied.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 
 use crate::{
@@ -175,19 +173,19 @@ impl KnownCapabilities {
     }
 
     pub(super) fn latest(&self) -> Option<Arc<StoreCapabilities>> {
-        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.read();
         latest.as_ref().map(|probed| Arc::clone(&probed.capabilities))
     }
 
     /// Returns whether the store is to be probed: no probe has succeeded yet, or the latest is too old.
     pub(super) fn is_probe_due(&self, now: OffsetDateTime) -> bool {
-        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.read();
         latest.as_ref().is_none_or(|probed| now - probed.at >= probed.capabilities.unsigned_headers.max_age())
     }
 
     pub(super) fn set(&self, capabilities: StoreCapabilities, now: OffsetDateTime) {
         let probed = Probed { capabilities: Arc::new(capabilities), at: now };
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Some(probed);
+        *self.latest.write() = Some(probed);
     }
 
     /// Checks that the store takes uploads of this class safely.

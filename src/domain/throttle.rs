@@ -11,13 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
-
 use self::limit::{Limit, UserLimit};
 use super::{audit::audit, credentials::Caller};
 use crate::{
     config::{self, Rate},
-    model::{Email, NetworkPrefix, RequestOrigin, SessionId, UserId},
+    model::{Email, NetworkPrefix, RequestOrigin, SessionId, Sha256, UserId},
     store::request_origin,
 };
 
@@ -318,7 +316,7 @@ impl LoginAttempt<'_> {
 
 fn account_key(email: &Email) -> AccountKey {
     let mut account = [0; 16];
-    account.copy_from_slice(&digest::digest(&digest::SHA256, email.key().as_bytes()).as_ref()[..16]);
+    account.copy_from_slice(&Sha256::of([email.key()]).to_bytes()[..16]);
     account
 }
 

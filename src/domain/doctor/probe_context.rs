@@ -1,13 +1,10 @@
 //! Context of the probes: the bucket, the HTTP client, and the keys under which probes write and which are removed afterwards.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -104,7 +101,7 @@ impl<'a> ProbeContext<'a> {
     }
 
     fn remember(&self, key: ObjectKey) -> ObjectKey {
-        self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+        self.used_keys.lock().push(key.clone());
         key
     }
 
@@ -227,7 +224,7 @@ impl<'a> ProbeContext<'a> {
     /// Removes the objects of this check if the store does not list them; those of earlier checks stay.
     async fn clean_unlisted(&self, unlisted: &StoreError) -> Result<Answer, StoreError> {
         tracing::debug!(%unlisted, "failed to list the objects of checks");
-        let mut keys = self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut keys = self.used_keys.lock().clone();
         keys.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         keys.dedup();
         self.purge(&keys).await?;
@@ -270,9 +267,7 @@ pub(super) fn new_object(body: &[u8]) -> NewObject {
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    Sha256::from_bytes(digest)
+    Sha256::of([bytes])
 }
 
 #[cfg(test)]

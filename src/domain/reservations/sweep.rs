@@ -1,6 +1,6 @@
 //! Settles the reservations that servers left behind: the sweeper's part.
 
-use std::{collections::HashMap, sync::PoisonError};
+use std::collections::HashMap;
 
 use time::{Duration, OffsetDateTime};
 
@@ -123,14 +123,14 @@ impl Reservations {
     }
 
     async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let after = *self.progress.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = *self.progress.former.lock();
         let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         if found.is_empty() && after.is_some() {
             found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
         // The next step continues after these users, and starts again after the last, so that no user delays another.
         let last = found.last().map(|holds| holds.user);
-        *self.progress.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *self.progress.former.lock() = last;
         for holds in found {
             let (user, unreadable) = (holds.user, holds.unreadable);
             let taken = self.settle_legacy_holds(holds, now).await;

@@ -9,7 +9,6 @@
 
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
 use super::{RefreshError, Sessions, SignedIn, is_active, no_randomness};
@@ -19,7 +18,7 @@ use crate::{
         refresh_token::{self, RefreshToken},
         throttle::ClientInfo,
     },
-    model::{NetworkPrefix, User},
+    model::{NetworkPrefix, Sha256, User},
     store::{Exchange, Rotation, Session, StoreError},
 };
 
@@ -38,9 +37,7 @@ pub(super) struct ClientFingerprint {
 
 impl ClientFingerprint {
     pub(super) fn of(client: &ClientInfo) -> Self {
-        let mut agent = [0; 32];
-        let name = client.device.as_deref().unwrap_or_default();
-        agent.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
+        let agent = Sha256::of([client.device.as_deref().unwrap_or_default()]).to_bytes();
         Self { agent, network: NetworkPrefix::site(client.address).to_string() }
     }
 }

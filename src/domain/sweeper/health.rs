@@ -3,12 +3,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Timeouts in a row after which S3 is probed; the sweep ends if it does not answer.
 const SILENCES: u32 = 3;
@@ -48,7 +47,7 @@ pub(super) enum Silence {
 
 impl Health {
     fn outages(&self) -> MutexGuard<'_, Outages> {
-        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outages.lock()
     }
 
     /// Waits before an owner's next image, as long as the latest failures require.

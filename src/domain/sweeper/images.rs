@@ -6,10 +6,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{
-        PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -78,7 +75,7 @@ pub(super) struct Round {
     unclaimed: AtomicU32,
     stopped: AtomicBool,
     health: Health,
-    failed: std::sync::Mutex<Option<StoreError>>,
+    failed: parking_lot::Mutex<Option<StoreError>>,
 }
 
 impl Round {
@@ -106,11 +103,11 @@ impl Round {
 
     fn fail(&self, error: StoreError) {
         self.stop();
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.failed.lock() = Some(error);
     }
 
     fn take_failure(&self) -> Result<(), StoreError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        self.failed.lock().take().map_or(Ok(()), Err)
     }
 }
 

@@ -1,10 +1,8 @@
 //! The lane for slow images. Images that exceed its capacity stay in the database's queue.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::store::QueuedImage;
@@ -37,7 +35,7 @@ struct Held(Mutex<HashMap<String, usize>>);
 
 impl Held {
     fn enter(&self, owner: &str, room: Room) -> bool {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock();
         let has_room = held.values().sum::<usize>() < room.all && held.get(owner).is_none_or(|count| *count < room.of_one_owner);
         if has_room {
             *held.entry(owner.to_owned()).or_default() += 1;
@@ -46,7 +44,7 @@ impl Held {
     }
 
     fn leave(&self, owner: &str) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock();
         if let Some(count) = held.get_mut(owner) {
             *count -= 1;
             if *count == 0 {
@@ -100,7 +98,7 @@ mod tests {
         for owner in ["a", "a", "b", "c", "d"] {
             held.leave(owner);
         }
-        assert!(held.0.lock().unwrap().is_empty(), "no owner is kept");
+        assert!(held.0.lock().is_empty(), "no owner is kept");
         assert!(enter("a"));
     }
 }

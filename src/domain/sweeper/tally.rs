@@ -1,9 +1,8 @@
 //! Counts the outcomes of a sweep.
 
-use std::{
-    ops::AddAssign,
-    sync::{Mutex, PoisonError},
-};
+use std::ops::AddAssign;
+
+use parking_lot::Mutex;
 
 use crate::metrics::{METRICS, Metrics};
 
@@ -60,10 +59,10 @@ impl Tally {
     /// Adds outcomes to the sum and to the metrics.
     pub(super) fn add(&self, swept: Swept) {
         swept.count();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += swept;
+        *self.0.lock() += swept;
     }
 
     pub(super) fn total(&self) -> Swept {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }

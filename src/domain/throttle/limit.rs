@@ -3,9 +3,10 @@
 use std::{
     hash::Hash,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Throttled;
 use crate::{
@@ -74,7 +75,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, GenerationalCache<K, Instant>> {
-        self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.empty_at.lock()
     }
 }
 

@@ -87,9 +87,7 @@ pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
         context.update(&(member.len() as u64).to_be_bytes());
         context.update(member.as_bytes());
     }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    Sha256::from_bytes(bytes)
+    Sha256::finish(context)
 }
 
 /// Why a declaration is invalid. Each variant is about one member of the request.

@@ -7,11 +7,12 @@
 //! invalidates all their URLs.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use crate::{
@@ -59,7 +60,7 @@ impl PartChecks {
     /// Counts URLs that are about to be signed. Returns `false` if the parts must be checked first.
     fn allow(&self, image: ImageId, urls: usize) -> bool {
         let urls = u32::try_from(urls).unwrap_or(u32::MAX);
-        let mut checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checks = self.0.lock();
         let Some(check) = checks.get(image) else { return false };
         // The first request after a check may be for any number of URLs.
         let allowed =
@@ -72,7 +73,7 @@ impl PartChecks {
 
     fn record(&self, image: ImageId, signed: usize) {
         let signed = u32::try_from(signed).unwrap_or(u32::MAX);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(image, PartCheck { at: Instant::now(), signed });
+        self.0.lock().insert(image, PartCheck { at: Instant::now(), signed });
     }
 }
 
