@@ -114,10 +114,7 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
     let asked = gallery(ada, 50);
     let end = asked.len() - 2;
     let gzip = [&asked[..end], b"accept-encoding: gzip\r\n\r\n"].concat();
-    let before = valet.cpu();
-    let page = repeat(valet.address, CONNECTIONS, time, gzip.clone()).await;
-    let cpu = valet.cpu().zip(before).map(|(after, before)| after - before);
-    show("gallery(50), gzip", &[page], cpu.map(|cpu| cpu / (page.rate * time.as_secs_f64())));
+    cost(time, valet, "gallery(50), gzip", gzip.clone()).await;
     let mut api = Connection::open(valet.address).await;
     let (plain, packed) = (api.send(&asked).await.1.len(), api.send(&gzip).await.1.len());
     println!("  {plain} bytes, {packed} compressed");
