@@ -6,9 +6,8 @@ use futures_util::FutureExt;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{MongoClient, StoreError, instant};
+use super::{MongoClient, StoreError, driver_events::Operation, instant};
 use crate::config;
-use crate::store::driver_events::Operation;
 
 /// A database to examine.
 #[derive(Debug)]
@@ -48,9 +47,9 @@ impl DatabaseProbe {
     /// [`StoreError`] when no primary is found or it does not respond.
     pub async fn hello(&self) -> Result<Hello, StoreError> {
         // The first command finds the server, so that the second measures its clock.
-        self.mongo.command(doc! { "ping": 1 }).await?;
+        self.mongo.command(Operation::PING, doc! { "ping": 1 }).await?;
         let asked = std::time::Instant::now();
-        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
+        let hello = self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?;
         Ok(Hello {
             replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
@@ -64,7 +63,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn version(&self) -> Result<String, StoreError> {
-        let info = self.mongo.command(doc! { "buildInfo": 1 }).await?;
+        let info = self.mongo.command(Operation::BUILD_INFO, doc! { "buildInfo": 1 }).await?;
         let version = info.get_str("version").map(str::to_owned);
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
@@ -75,10 +74,7 @@ impl DatabaseProbe {
     /// [`StoreError`], also when too few members respond in time.
     pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
-        self.mongo
-            .run(Operation::insert(&collection), async { collection.insert_one(doc! { "_id": "write" }).await })
-            .await
-            .map(drop)
+        self.mongo.insert_one(&collection, doc! { "_id": "write" }).await
     }
 
     /// Writes two documents in one transaction; a recount needs transactions.

@@ -13,9 +13,11 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, database_probe::DatabaseProbe, datetime, images::not_purged, instant, is_duplicate};
+use super::{
+    Store, StoreError, database_probe::DatabaseProbe, datetime, driver_events::Operation, images::not_purged, instant,
+    is_duplicate,
+};
 use crate::model::{DeploymentId, ImageId, ImageState};
-use crate::store::driver_events::Operation;
 
 const COLLECTION: &str = "meta";
 const NAME: &str = "deployment";

@@ -9,7 +9,6 @@ use std::{
 
 use mongodb::{
     Collection,
-    bson::Document,
     error::{ErrorKind, WriteFailure},
     event::cmap::CmapEvent,
     options::ServerAddress,
@@ -22,7 +21,7 @@ use crate::{metrics::METRICS, telemetry::spans};
 /// A command on a collection, as metrics and spans name it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Operation<'a> {
-    command: &'a str,
+    command: &'static str,
     collection: Option<&'a str>,
 }
 
@@ -52,12 +51,10 @@ operations! {
     update "update"
 }
 
-impl<'a> Operation<'a> {
-    /// Returns the operation of a command document: its first key is the command's name, and the value a collection or a number.
-    pub(super) fn of(document: &'a Document) -> Self {
-        let (command, value) = document.iter().next().map_or(("none", None), |(name, value)| (name.as_str(), value.as_str()));
-        Self { command, collection: value }
-    }
+impl Operation<'static> {
+    pub(super) const BUILD_INFO: Self = Self { command: "buildInfo", collection: None };
+    pub(super) const HELLO: Self = Self { command: "hello", collection: None };
+    pub(super) const PING: Self = Self { command: "ping", collection: None };
 }
 
 /// Events of an operation that have begun and not ended. The driver emits no event for cancelled operations, and deadlines
@@ -95,7 +92,7 @@ tokio::task_local! {
 /// Runs an operation, as a span and in the metrics, and returns the server that it was sent to last. The driver emits the events
 /// of a connection in the task of the operation.
 ///
-/// The driver's command events would tell the same, but for them it converts each command and each reply to a [`Document`].
+/// The driver's command events would tell the same, but for them it converts each command and each reply to a document.
 ///
 /// # Errors
 /// [`Elapsed`] if the operation has not ended at `ends`.

@@ -11,9 +11,8 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{MongoClient, StoreError, datetime};
+use super::{MongoClient, StoreError, datetime, driver_events::Operation};
 use crate::model::UserId;
-use crate::store::driver_events::Operation;
 
 /// How long a network is known after a sign-in.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -47,10 +46,7 @@ impl KnownNetworks {
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let ttl = IndexOptions::builder().name("at".to_owned()).expire_after(RETENTION).build();
         let index = IndexModel::builder().keys(doc! { "at": 1 }).options(ttl).build();
-        self.mongo
-            .run(Operation::create_indexes(&self.collection), async { self.collection.create_index(index).await })
-            .await
-            .map(drop)
+        self.mongo.create_indexes(&self.collection, [index]).await
     }
 
     /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond 200 of the account.
@@ -79,10 +75,7 @@ impl KnownNetworks {
         if ids.is_empty() {
             return Ok(());
         }
-        self.mongo
-            .run(Operation::delete(&self.collection), async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await })
-            .await
-            .map(drop)
+        self.mongo.delete_many(&self.collection, doc! { "_id": { "$in": ids } }).await.map(drop)
     }
 
     /// Returns those of the networks from which the account was recently signed in to.
@@ -104,9 +97,6 @@ impl KnownNetworks {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_all(&self, user: UserId) -> Result<(), StoreError> {
-        self.mongo
-            .run(Operation::delete(&self.collection), async { self.collection.delete_many(owned_by(user)).await })
-            .await
-            .map(drop)
+        self.mongo.delete_many(&self.collection, owned_by(user)).await.map(drop)
     }
 }

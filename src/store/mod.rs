@@ -44,7 +44,10 @@ pub use users::{
     ReserveOutcome, StaleEntries, StepUnderWay, Users,
 };
 
-use self::mongo::{DEADLINE, MongoClient};
+use self::{
+    driver_events::Operation,
+    mongo::{DEADLINE, MongoClient},
+};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
@@ -191,7 +194,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not respond; this call is also the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
+        let hello = self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         let now = hello.get_datetime("localTime").ok().filter(|_| writable);
         now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {

@@ -4,13 +4,18 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use mongodb::{
-    Client, Collection, Database,
+    Client, Collection, Database, IndexModel,
     bson::{Bson, Document, doc},
     error::{ErrorKind, WriteFailure},
     event::EventHandler,
-    options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
+    options::{
+        Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, UpdateModifications,
+        WriteConcern,
+    },
+    results::UpdateResult,
 };
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
@@ -101,8 +106,84 @@ impl MongoClient {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) async fn command(&self, command: Document) -> Result<Document, StoreError> {
-        self.run(Operation::of(&command), async { self.database.run_command(command.clone()).await }).await
+    pub(super) async fn command(&self, operation: Operation<'_>, command: Document) -> Result<Document, StoreError> {
+        self.run(operation, async { self.database.run_command(command).await }).await
+    }
+
+    /// Updates the document that the filter matches, as [`MongoClient::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn update_one<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        filter: Document,
+        update: impl Into<UpdateModifications>,
+    ) -> Result<UpdateResult, StoreError> {
+        self.run(Operation::update(collection), async { collection.update_one(filter, update).await }).await
+    }
+
+    /// Updates all documents that the filter matches, as [`MongoClient::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some documents may then be updated.
+    pub(super) async fn update_many<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        filter: Document,
+        update: impl Into<UpdateModifications>,
+    ) -> Result<UpdateResult, StoreError> {
+        self.run(Operation::update(collection), async { collection.update_many(filter, update).await }).await
+    }
+
+    /// Deletes the document that the filter matches, as [`MongoClient::run`] does, and returns whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn delete_one<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        filter: Document,
+    ) -> Result<bool, StoreError> {
+        let deleted = self.run(Operation::delete(collection), async { collection.delete_one(filter).await }).await?;
+        Ok(deleted.deleted_count == 1)
+    }
+
+    /// Deletes all documents that the filter matches, as [`MongoClient::run`] does, and returns how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some documents may then be deleted.
+    pub(super) async fn delete_many<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        filter: Document,
+    ) -> Result<u64, StoreError> {
+        let deleted = self.run(Operation::delete(collection), async { collection.delete_many(filter).await }).await?;
+        Ok(deleted.deleted_count)
+    }
+
+    /// Inserts a document, as [`MongoClient::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`], also for a document that a unique index refuses.
+    pub(super) async fn insert_one<T: Serialize + Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        document: T,
+    ) -> Result<(), StoreError> {
+        self.run(Operation::insert(collection), async { collection.insert_one(document).await }).await.map(drop)
+    }
+
+    /// Creates indexes that do not exist yet, as [`MongoClient::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`], also for an index of this name with other options.
+    pub(super) async fn create_indexes<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        indexes: impl IntoIterator<Item = IndexModel>,
+    ) -> Result<(), StoreError> {
+        self.run(Operation::create_indexes(collection), async { collection.create_indexes(indexes).await }).await.map(drop)
     }
 
     /// Runs a read, and again if an election came in between, so that it returns every write that was acknowledged before it
@@ -144,9 +225,8 @@ impl MongoClient {
         }
         loop {
             let latest = self.elections.latest_election();
-            let hello = doc! { "hello": 1 };
-            let ask = async { self.database.run_command(hello.clone()).await };
-            let (hello, from) = self.run_until(Operation::of(&hello), ends, ask).await?;
+            let ask = async { self.database.run_command(doc! { "hello": 1 }).await };
+            let (hello, from) = self.run_until(Operation::HELLO, ends, ask).await?;
             let is_current = match HelloState::read(&hello) {
                 HelloState::NotReplicated => self.elections.mark_not_replicated(),
                 HelloState::NotPrimary => false,
@@ -224,7 +304,7 @@ impl MongoClient {
         }
         let concern = doc! { "w": "majority", "j": true };
         let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
-        let ask = || self.command(command.clone());
+        let ask = || self.command(Operation::update(collection), command.clone());
         let answer = match ask().await {
             // The driver does not retry generic commands. Repeating is safe: an update is conditional, so one that was applied
             // matches nothing.

@@ -18,9 +18,8 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use self::document::{ExchangeDoc, SessionDoc, binary};
-use super::{MongoClient, StoreError, datetime};
+use super::{MongoClient, StoreError, datetime, driver_events::Operation};
 use crate::model::{SessionId, UserId};
-use crate::store::driver_events::Operation;
 
 /// The largest number of listed sessions: a person has few, but a program may log in for every request.
 const MAX_LISTED: i64 = 1000;
@@ -112,9 +111,7 @@ impl Sessions {
             IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(ttl).build(),
             IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
-        self.mongo
-            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes).await })
-            .await?;
+        self.mongo.create_indexes(&self.collection, indexes).await?;
         for name in FORMER_INDEXES {
             self.mongo.drop_index(&self.collection, name).await?;
         }
@@ -127,7 +124,7 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn insert(&self, session: &Session) -> Result<(), StoreError> {
         let document = SessionDoc::new(session);
-        self.mongo.run(Operation::insert(&self.collection), async { self.collection.insert_one(document).await }).await.map(drop)
+        self.mongo.insert_one(&self.collection, document).await
     }
 
     /// Returns the session of this id, of any user: the caller has its refresh token.
@@ -176,12 +173,7 @@ impl Sessions {
             set.insert("agent", binary(agent));
         }
         let update = doc! { "$set": set, "$inc": { "generation": 1_i64 } };
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await?
-            .matched_count
-            == 1)
+        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
     }
 
     /// Returns a user's sessions, the newest first, at most a thousand.
@@ -218,12 +210,7 @@ impl Sessions {
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_owned(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
-        Ok(self
-            .mongo
-            .run(Operation::delete(&self.collection), async { self.collection.delete_one(filter).await })
-            .await?
-            .deleted_count
-            == 1)
+        self.mongo.delete_one(&self.collection, filter).await
     }
 
     /// Deletes all sessions of a user and returns how many there were.
@@ -266,10 +253,6 @@ impl Sessions {
     }
 
     async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
-        Ok(self
-            .mongo
-            .run(Operation::delete(&self.collection), async { self.collection.delete_many(filter).await })
-            .await?
-            .deleted_count)
+        self.mongo.delete_many(&self.collection, filter).await
     }
 }

@@ -6,8 +6,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, datetime, images::Undated};
-use crate::store::driver_events::Operation;
+use super::{Store, StoreError, datetime, driver_events::Operation, images::Undated};
 
 /// Every BSON type but `date`, as `$type` names them. MongoDB turns them into ranges of the index on `due`: the look reads none
 /// of the records with a date.

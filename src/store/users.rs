@@ -35,9 +35,8 @@ pub use self::{
     quota::{QuotaLimits, ReserveOutcome, StaleEntries},
     reservation_steps::StepUnderWay,
 };
-use super::{MongoClient, StoreError, datetime, instant, is_duplicate, is_other_index};
+use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
-use crate::store::driver_events::Operation;
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
@@ -155,22 +154,15 @@ impl Users {
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        match self
-            .mongo
-            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes.clone()).await })
-            .await
-        {
+        match self.mongo.create_indexes(&self.collection, indexes.clone()).await {
             // Before identity providers were supported, every user had an emailKey, and the index was not partial.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
                 self.mongo
                     .run(Operation::drop_indexes(&self.collection), async { self.collection.drop_index("emailKey").await })
                     .await?;
-                self.mongo
-                    .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes).await })
-                    .await
-                    .map(drop)
+                self.mongo.create_indexes(&self.collection, indexes).await
             }
-            made => made.map(drop),
+            made => made,
         }
     }
 
@@ -196,8 +188,8 @@ impl Users {
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match self.mongo.run(Operation::insert(&self.collection), async { self.collection.insert_one(document).await }).await {
-            Ok(_) => Ok(true),
+        match self.mongo.insert_one(&self.collection, document).await {
+            Ok(()) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
         }

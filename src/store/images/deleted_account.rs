@@ -5,10 +5,9 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, count_transitions, transitions::tombstone_update};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ImageState, UserId},
-    store::{StoreError, datetime, instant, whole_number},
+    store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
 };
 
 /// A record that is not purged.
@@ -92,10 +91,7 @@ impl Images {
         let mut filter = owned_by(user, records);
         filter.insert("state", doc! { "$nin": tombstone_or_purged_states() });
         let update = tombstone_update(ImageState::Deleting, now);
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await?;
+        let done = self.mongo.update_many(&self.collection, filter, update).await?;
         count_transitions(ImageState::Deleting, done.modified_count);
         Ok(done.modified_count)
     }
@@ -117,10 +113,7 @@ impl Images {
         let mut filter = owned_by(user, &unscheduled);
         filter.insert("due", doc! { "$not": { "$type": "date" } });
         let update = doc! { "$set": { "due": datetime(now) } };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Ends tombstones whose ids cannot be read, because no sweep can claim them.
@@ -141,12 +134,7 @@ impl Images {
             "$set": { "state": ImageState::Purged.as_str(), "goneAt": datetime(now) },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_many(owned_by(user, &unreadable), update).await
-            })
-            .await?;
+        let done = self.mongo.update_many(&self.collection, owned_by(user, &unreadable), update).await?;
         count_transitions(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }

@@ -12,8 +12,10 @@ use mongodb::{
 };
 
 use super::{Images, StoreError};
-use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
-use crate::store::driver_events::Operation;
+use crate::{
+    model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId},
+    store::driver_events::Operation,
+};
 
 /// Deadline of a sort by the database, on disk if its memory does not suffice.
 const SORT_DEADLINE: Duration = Duration::from_secs(10 * 60);

@@ -35,9 +35,8 @@ pub use self::reservations::{ReservationStatus, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};
 pub(super) use self::transitions::ReservationEnd;
-use super::{MongoClient, StoreError, count_transitions, datetime, duplicates};
+use super::{MongoClient, StoreError, count_transitions, datetime, driver_events::Operation, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
-use crate::store::driver_events::Operation;
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
@@ -70,10 +69,7 @@ impl Images {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        self.mongo
-            .run(Operation::create_indexes(&self.collection), async { self.collection.create_indexes(indexes::models()).await })
-            .await
-            .map(drop)
+        self.mongo.create_indexes(&self.collection, indexes::models()).await
     }
 
     /// Inserts pending images in one round trip, each with the time at which the sweeper processes it.
@@ -175,11 +171,7 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await?
-            .matched_count)
+        Ok(self.mongo.update_many(&self.collection, filter, update).await?.matched_count)
     }
 
     /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
@@ -241,12 +233,7 @@ impl Images {
     }
 
     async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await?
-            .matched_count
-            == 1)
+        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
     }
 
     async fn update_owned(

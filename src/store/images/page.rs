@@ -9,10 +9,9 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Images, document::readable};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{ContentType, Image, ImageId, ImageState, Position, UserId},
-    store::{StoreError, datetime, instant},
+    store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
 /// Projected fields of a ready image.

@@ -8,10 +8,9 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageId, ImageState, OPENING_GRACE, QuotaCounter, StepId, UserId},
-    store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
+    store::{StepUnderWay, StoreError, datetime, driver_events::Operation, integer, last_step, whole_number},
 };
 
 /// The fields of an image that settling a legacy hold needs.
@@ -88,10 +87,7 @@ impl Images {
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
         let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
         let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, vec![set]).await })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, vec![set]).await.map(drop)
     }
 
     /// Runs many conditional updates, each independently, and returns how many images changed.
@@ -140,10 +136,7 @@ impl Images {
         }
         let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
         let update = doc! { "$set": { "reservation.due": datetime(later) } };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Returns the status of those of these images that exist, even if the rest of a document is unreadable.

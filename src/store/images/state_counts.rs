@@ -8,8 +8,10 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::Images;
-use crate::store::driver_events::Operation;
-use crate::{model::ImageState, store::StoreError};
+use crate::{
+    model::ImageState,
+    store::{StoreError, driver_events::Operation},
+};
 
 /// Documents in the sample. Of fewer than twenty times as many, the database reads all of them to choose.
 const SAMPLE_DOCUMENTS: u32 = 1000;

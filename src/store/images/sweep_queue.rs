@@ -14,10 +14,9 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Images, damaged_tombstone, document::ImageDoc, owned};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageState, QuotaCounter},
-    store::{StoreError, datetime, instant, whole_number},
+    store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
 };
 
 /// The longest validity of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in
@@ -205,10 +204,7 @@ impl Images {
         let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
         let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
         let update = doc! { "$set": { "due": datetime(until) } };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to

@@ -4,10 +4,9 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, StoreError, datetime};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ImageState, ObjectKey, UserId},
-    store::{integer, is_duplicate},
+    store::{driver_events::Operation, integer, is_duplicate},
 };
 
 impl Images {

@@ -8,7 +8,6 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned, owned_by_ids};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
     store::{StoreError, count_transitions, datetime, integer},
@@ -136,10 +135,7 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = tombstone_update(ImageState::Deleting, now);
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_many(filter, update).await })
-            .await?;
+        let done = self.mongo.update_many(&self.collection, filter, update).await?;
         count_transitions(ImageState::Deleting, done.modified_count);
         Ok(())
     }

@@ -5,10 +5,9 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Account, ProviderIdentity, Users, passwords::version_filter};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Sha256, UserId},
-    store::{Postponement, StoreError, datetime, instant, whole_number},
+    store::{Postponement, StoreError, datetime, driver_events::Operation, instant, whole_number},
 };
 
 /// The deletion of an account.
@@ -59,12 +58,7 @@ impl Users {
         }
         let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await?
-            .matched_count
-            == 1)
+        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
     }
 
     /// Returns whether a user of this identity was deleted at `issued_at` or later.
@@ -123,10 +117,7 @@ impl Users {
     pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.clone(), "due": datetime(due) };
         let update = doc! { "$set": postponement_fields(to) };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
 
     /// Claims a deletion by moving its `due` to the end of a lease. Returns `false` if another server claimed it.
@@ -139,12 +130,7 @@ impl Users {
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await?
-            .matched_count
-            == 1)
+        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
     }
 
     /// Ends the lease of a deletion, and reschedules it.
@@ -154,10 +140,7 @@ impl Users {
     pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(lease), "deletedAt": { "$exists": true } };
         let update = doc! { "$set": postponement_fields(to) };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
 
     /// Returns the number of deletions that failed at least `failures` times in a row, counted up to `most`.
@@ -203,10 +186,7 @@ impl Users {
         let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
         // The former version cannot read a record without `holds`.
         let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
-        self.mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
 
     /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
@@ -223,12 +203,7 @@ impl Users {
             "settling.image": { "$exists": false },
             "holds.image": { "$exists": false },
         };
-        Ok(self
-            .mongo
-            .run(Operation::delete(&self.collection), async { self.collection.delete_one(filter).await })
-            .await?
-            .deleted_count
-            == 1)
+        self.mongo.delete_one(&self.collection, filter).await
     }
 }
 

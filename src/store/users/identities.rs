@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{UserDoc, Users};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Email, UserId},
-    store::StoreError,
+    store::{StoreError, driver_events::Operation},
 };
 
 /// A user as an identity provider names it.

@@ -22,10 +22,9 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::Users;
-use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, UserId},
-    store::{StoreError, instant, integer, whole_number},
+    store::{StoreError, driver_events::Operation, instant, integer, whole_number},
 };
 
 /// A hold of the former version.
@@ -108,12 +107,7 @@ impl Users {
             "holds": without(&all),
         };
         let filter = doc! { "_id": user.to_string(), "holds.image": { "$in": all } };
-        self.mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
-            })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await.map(drop)
     }
 }
 

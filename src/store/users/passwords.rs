@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Account, Users, deletion::not_deleted};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{SessionId, UserId},
-    store::{StoreError, datetime, instant},
+    store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
 /// The password state of an account, which determines its valid sessions.
@@ -107,12 +106,7 @@ impl Users {
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
-        Ok(self
-            .mongo
-            .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).await })
-            .await?
-            .matched_count
-            == 1)
+        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
     }
 }
 

@@ -18,10 +18,9 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::{Users, deletion::not_deleted};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{Image, ImageId, Usage, UserId},
-    store::{StoreError, count, datetime, entries, integer, whole_number},
+    store::{StoreError, count, datetime, driver_events::Operation, entries, integer, whole_number},
 };
 
 /// The outcome of a reservation.
@@ -130,12 +129,7 @@ impl Users {
             "pending": { "$add": [pending(), count(uploads.len())] },
             "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
-            })
-            .await;
+        let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await;
         if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
             self.inserted.add(user, inserted.into_iter());
         }

@@ -9,10 +9,9 @@ use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Users, legacy_holds, quota::StaleEntries, quota::pending};
-use crate::store::driver_events::Operation;
 use crate::{
     model::{ImageId, ReservationStep, StepId, UserId},
-    store::{StoreError, count, entries, integer, last_step, whole_number},
+    store::{StoreError, count, driver_events::Operation, entries, integer, last_step, whole_number},
 };
 
 /// An announced step.
@@ -56,12 +55,7 @@ impl Users {
         }
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
         let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
-            })
-            .await?;
+        let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await?;
         if done.matched_count == 1 {
             return Ok(AnnounceOutcome::Announced);
         }
@@ -87,12 +81,7 @@ impl Users {
             "holds": legacy_holds::without(&ids),
             "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
         };
-        let done = self
-            .mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
-            })
-            .await?;
+        let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await?;
         Ok(done.matched_count == 1)
     }
 
@@ -118,12 +107,7 @@ impl Users {
             "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
         };
         let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };
-        self.mongo
-            .run(Operation::update(&self.collection), async {
-                self.collection.update_one(filter, vec![doc! { "$set": set }]).await
-            })
-            .await
-            .map(drop)
+        self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await.map(drop)
     }
 
     /// Returns the steps of a user's images that were announced `age` ago or earlier, by the database's clock.
