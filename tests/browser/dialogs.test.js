@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, signedIn, tree, until, upload } from "./harness.js";
+import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, reload, signedIn, tree, until, upload } from "./harness.js";
 
 /** Every dialog of the page: the steps that open it, and its address. */
 const DIALOGS = {
@@ -144,7 +144,7 @@ test("an open image has undo, captions of several lines, and failures that are s
   const lines = "First line,\nsecond line: 🌊";
   assert.equal((await call(`/api/images/${second.id}`, { method: "PATCH", body: JSON.stringify({ caption: lines }) })).status, 200);
   await page.goto(`/#image/${second.id}`);
-  await page.reload();
+  await reload(page);
   const dialog = page.getByRole("dialog");
   await dialog.waitFor();
   const name = page.locator("#lightbox-name");
@@ -202,7 +202,7 @@ test("an open image has undo, captions of several lines, and failures that are s
   await dialog.waitFor({ state: "hidden" });
   await page.locator(".open").first().press("Enter");
   await dialog.waitFor();
-  await page.reload();
+  await reload(page);
   await dialog.waitFor();
   await page.goBack();
   await dialog.waitFor({ state: "hidden" });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { choose, email, listed, loaded, PASSWORD, photos, picture, signedIn, until, upload, visitor } from "./harness.js";
+import { choose, email, listed, loaded, PASSWORD, photos, picture, reload, signedIn, until, upload, visitor } from "./harness.js";
 
 test("a second view of fifty images fetches none of them again", async (t) => {
   const { page, context } = await signedIn(t, {});
@@ -17,7 +17,7 @@ test("a second view of fifty images fetches none of them again", async (t) => {
     cdp.on("Network.requestServedFromCache", ({ requestId }) => { if (images.has(requestId)) images.get(requestId).cached = true; });
     cdp.on("Network.responseReceived", ({ requestId, response }) => { if (images.has(requestId)) images.get(requestId).cached ||= response.fromDiskCache; });
     cdp.on("Network.dataReceived", ({ requestId, encodedDataLength }) => { if (images.has(requestId)) images.get(requestId).bytes += encodedDataLength; });
-    await page.reload();
+    await reload(page);
     await until(async () => (await loaded(page).count()) === 50, "fifty tiles", 20);
     await cdp.detach();
     const all = [...images.values()];
@@ -90,7 +90,7 @@ test("every action works with the keyboard only", async (t) => {
   const files = await photos(page, 6);
   await chooser.setFiles(files);
   await page.getByRole("heading", { name: "6 images uploaded" }).waitFor();
-  await page.reload();
+  await reload(page);
   await until(async () => (await loaded(page).count()) === 6, "the tiles");
   // From the top: skip link, upload, account, then one stop for the whole grid.
   await page.evaluate(() => document.activeElement.blur());

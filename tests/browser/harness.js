@@ -104,6 +104,12 @@ export async function photos(page, count, { width = 640, height = 480, noise = 0
   return drawn.map(({ n, base64 }) => ({ name: `photo-${String(n).padStart(3, "0")}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(base64, "base64") }));
 }
 
+/** Reloads the page once the history is settled: a dialog that was closed goes back an entry, and Chromium lets that abort a reload. */
+export async function reload(page) {
+  await page.waitForFunction(() => document.querySelector("dialog[open]") || !/^#(image|account)/.test(location.hash));
+  await page.reload();
+}
+
 export const choose = (page, files) => page.locator("#files").setInputFiles(files);
 export const title = (page) => page.locator("#upload-list-title");
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import test from "node:test";
 import { chromium } from "playwright-core";
-import { BASE, email, PASSWORD, photos, signedIn, until, visitor } from "./harness.js";
+import { BASE, email, PASSWORD, photos, reload, signedIn, until, visitor } from "./harness.js";
 
 /** Serves an empty page on another port, which is another origin. */
 async function elsewhere(t) {
@@ -81,7 +81,7 @@ test("uploads work without a secure context, that is, without crypto.subtle and 
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
   await page.locator("#files").setInputFiles(await photos(page, 4));
   await page.getByRole("heading", { name: "4 images uploaded" }).waitFor({ timeout: 20_000 });
-  await page.reload();
+  await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
   assert.deepEqual(faults, []);
 });

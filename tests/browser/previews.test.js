@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, photos, picture, signedIn, until, upload } from "./harness.js";
+import { choose, photos, picture, reload, signedIn, until, upload } from "./harness.js";
 
 test("a large photo is shown by its preview, and before that by its ThumbHash", async (t) => {
   const { page } = await signedIn(t, {});
@@ -13,7 +13,7 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   page.on("response", async (response) => { if (response.url().includes("/api/images/gallery")) [image] = (await response.json()).images; });
   // The real one is delayed, so that the placeholder is visible.
   await page.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => { await new Promise((done) => { setTimeout(done, 700); }); await route.continue(); });
-  await page.reload();
+  await reload(page);
   const canvas = page.locator(".tile canvas");
   await canvas.waitFor();
   assert.ok((await canvas.evaluate((c) => c.getContext("2d").getImageData(0, 0, 1, 1).data[3])) === 255);
@@ -39,7 +39,7 @@ test("every accepted format is uploaded, even if this browser cannot draw it", a
   const names = ["orientation-6.jpg", "alpha.webp", "animated.gif", "plain.avif", "plain.png", "iphone.heic"];
   await choose(page, names.map((name) => ({ name, mimeType: "", buffer: readFileSync(`${fixtures}/${name}`) })));
   await page.getByRole("heading", { name: "6 images uploaded" }).waitFor({ timeout: 20_000 });
-  await page.reload();
+  await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 5, "five that are drawn");
   await page.locator(".tile.undrawable").filter({ hasText: "HEIC" }).waitFor();
   await picture(page, "formats");

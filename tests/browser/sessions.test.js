@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";
-import { BASE, choose, PASSWORD, photos, signedIn, until, upload } from "./harness.js";
+import { BASE, choose, PASSWORD, photos, reload, signedIn, until, upload } from "./harness.js";
 
 const REFUSED = [/ 401 /];
 
@@ -20,7 +20,7 @@ test("a refused token is refreshed without a message", async (t) => {
   await upload(page, await photos(page, 2));
   const refreshes = counting(context, "/api/auth/refresh");
   await spoil(page);
-  await page.reload(); // A refresh of its own: a fresh page has no access token.
+  await reload(page); // A refresh of its own: a fresh page has no access token.
   await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
   assert.equal(refreshes.length, 2);
   assert.equal(await page.locator("#sign-in").isVisible(), false);

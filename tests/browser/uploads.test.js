@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { announced, choose, photos, picture, signedIn, title, until, upload } from "./harness.js";
+import { announced, choose, photos, picture, reload, signedIn, title, until, upload } from "./harness.js";
 
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
@@ -153,7 +153,7 @@ test("an existing file is reported as such, and a deleted one can be uploaded ag
   await choose(page, [one, two, three].find((file) => file.name === name));
   await until(async () => (await page.locator(".tile").count()) === 4, "four tiles");
   await until(async () => !(await page.getByText("1 image deleted").isVisible()), "nothing is left to undo");
-  await page.reload();
+  await reload(page);
   await until(async () => (await page.locator(".tile").count()) === 4, "four tiles, also on the server");
 });
 
@@ -174,7 +174,7 @@ test("a failed upload shows the reason and can be retried", async (t) => {
   await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
   // A discarded upload is not left open on the server, once its DELETE has arrived there.
   await page.waitForTimeout(1500);
-  await page.reload();
+  await reload(page);
   await page.locator(".tile").first().waitFor();
   await page.waitForTimeout(500);
   assert.equal(await page.locator("#upload-list").isVisible(), false);
@@ -189,7 +189,7 @@ test("uploads continue after a reload", async (t) => {
   await until(() => held >= 3, "uploads under way");
   await page.unroute("**/*").catch(() => {});
   await page.unrouteAll({ behavior: "ignoreErrors" });
-  await page.reload();
+  await reload(page);
   await until(async () => (await page.locator(".tile").count()) === 5, "all five, without choosing them again", 20);
   await until(async () => (await page.evaluate(() => new Promise((done) => {
     const open = indexedDB.open("valet", 1);
@@ -227,7 +227,7 @@ test("a large file is sent in parts; a lost part is sent again, and a reload kee
   await until(() => parts.length >= 4, "four parts on their way");
   await until(async () => (await page.locator("#total").evaluate((bar) => bar.position)) > 0.65, "parts that arrived");
   page.on("dialog", (dialog) => dialog.accept());
-  await page.reload();
+  await reload(page);
   await page.getByText("Unfinished. Choose the file again").waitFor();
   await page.unrouteAll({ behavior: "ignoreErrors" });
   await picture(page, "unfinished");

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { email, PASSWORD, choose, loaded, photos, picture, signedIn, signIn, until, upload, visitor } from "./harness.js";
+import { email, PASSWORD, choose, loaded, photos, picture, reload, signedIn, signIn, until, upload, visitor } from "./harness.js";
 
 test("sign-up, upload, gallery and sign-out", async (t) => {
   const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
@@ -25,7 +25,7 @@ test("sign-up, upload, gallery and sign-out", async (t) => {
   await until(async () => (await loaded(page).count()) === 3, "three tiles");
   await page.getByText(/^[\d.]+ KiB of 10 GiB$/).waitFor();
 
-  await page.reload();
+  await reload(page);
   await until(async () => (await loaded(page).count()) === 3, "three tiles after a reload, without signing in again");
   await page.getByRole("button", { name: "Account" }).or(page.locator("summary")).first().click();
   await page.getByText(who).waitFor();
@@ -46,7 +46,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   const { page } = await signedIn(t, { acceptDownloads: true });
   const files = await photos(page, 4, { width: 1200, height: 900 });
   await upload(page, files);
-  await page.reload();
+  await reload(page);
   await page.locator(".open").nth(1).click();
   const dialog = page.getByRole("dialog");
   await dialog.waitFor();
@@ -78,7 +78,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
   assert.equal(await page.evaluate(() => document.activeElement.closest("li")?.querySelector("img").alt), "The sun over the bay", "the focus is back where it was");
-  await page.reload();
+  await reload(page);
   await page.getByRole("button", { name: "The sun over the bay" }).waitFor();
 
   const tiles = page.locator(".tile");
@@ -96,13 +96,13 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   // Leaving the page does not undo it.
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => { await page.reload(); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
+  await until(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
   // Neither does waiting.
   const sent = page.waitForResponse("**/api/images/delete", { timeout: 40_000 });
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   assert.equal((await sent).status(), 200);
-  await page.reload();
+  await reload(page);
   await until(async () => (await tiles.count()) === 2, "two are left");
 });
 
