@@ -43,7 +43,7 @@ impl ArrivalPoller {
 
 /// Returns whether the image's upload must be polled for, because no client will confirm it.
 pub(super) fn needs_polling(image: &Image) -> bool {
-    image.upload.unverified.is_some() && image.key.is_incoming()
+    image.upload.is_size_bound() && image.key.is_incoming()
 }
 
 /// Returns the delay before the next poll for an upload of this age: a quarter of it, so that an upload that never arrives costs

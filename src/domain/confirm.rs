@@ -19,7 +19,7 @@ use super::{
     store_capabilities::UnsupportedUpload,
 };
 use crate::{
-    model::{Image, ImageId, ImageState, Rejection, UserId},
+    model::{End, Image, ImageId, ImageState, ImageStatus, Rejection, UserId},
     store::{LookupResult, Store, StoreError, fair_semaphore::FairSemaphore},
 };
 
@@ -53,6 +53,16 @@ pub enum ConfirmError {
     /// The database or S3 failed. Nothing was decided; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<End> for ConfirmError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Deleted { .. } => Self::NotFound,
+            End::Rejected(why) => Self::Rejected(why),
+            End::Expired => Self::Expired,
+        }
+    }
 }
 
 /// Confirms uploads: inspects them, and makes them ready or rejects them.
@@ -90,7 +100,7 @@ impl Confirmation {
         let (mut unresolved, mut moved) = (HashMap::new(), Vec::new());
         for _ in 0..MAX_ATTEMPTS {
             // A pending upload is inspected even after its expiry, and again if it was declared again meanwhile.
-            let is_open = |image: &&Image| image.state == ImageState::Pending && !unresolved.contains_key(&image.id);
+            let is_open = |image: &&Image| image.status == ImageStatus::Pending && !unresolved.contains_key(&image.id);
             let pending: Vec<_> = found.readable().iter().filter(is_open).cloned().collect();
             if pending.is_empty() {
                 break;
@@ -110,7 +120,7 @@ impl Confirmation {
         // Including images that were ready before: the server that was to settle them may have died.
         let is_unsettled = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
         let ready: Vec<_> =
-            found.readable().iter().filter(|image| image.state == ImageState::Ready).filter(is_unsettled).cloned().collect();
+            found.readable().iter().filter(|image| image.state() == ImageState::Ready).filter(is_unsettled).cloned().collect();
         if let Err(error) = self.reservations.settle_reservations(user, &ready, now).await {
             // The images are ready: this must not turn an acknowledged confirm into an error.
             tracing::warn!(%user, %error, "failed to settle reservations of confirmed images; the sweeper retries");
@@ -118,12 +128,10 @@ impl Confirmation {
         // The same id may occur twice.
         let answer = |id: &ImageId| {
             let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
-            match (image.outcome(), image.rejection) {
-                (ImageState::Ready, _) => Ok(image.clone()),
-                (ImageState::Pending, _) => Err(unresolved.get(id).cloned().unwrap_or_else(declared_again)),
-                (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
-                (ImageState::Expired, _) => Err(ConfirmError::Expired),
-                _ => Err(ConfirmError::NotFound),
+            match &image.status {
+                ImageStatus::Ready(_) => Ok(image.clone()),
+                ImageStatus::Pending => Err(unresolved.get(id).cloned().unwrap_or_else(declared_again)),
+                ImageStatus::Tombstone(end) | ImageStatus::Purged(end) => Err((*end).into()),
             }
         };
         Ok(ids.iter().map(answer).collect())

@@ -62,12 +62,12 @@ impl ImageDeletion {
                 break;
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
-            let ready: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Ready).collect();
+            let ready: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Ready).collect();
             let mut taken = Vec::new();
             if !ready.is_empty() {
                 taken.extend(self.reservations.delete_ready(user, &ready, tried, now).await?);
             }
-            let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).collect();
+            let pending: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);
             for id in &left {
                 let image = match found.get(*id) {
@@ -77,7 +77,7 @@ impl ImageDeletion {
                         continue;
                     }
                 };
-                let deleted = match image.map(|image| image.state) {
+                let deleted = match image.map(|image| image.state()) {
                     None | Some(ImageState::Purged) => {
                         done.insert(*id, Err(DeleteError::NotFound));
                         false
@@ -91,7 +91,7 @@ impl ImageDeletion {
                 if let (true, Some(image)) = (deleted, image) {
                     tracing::info!(image = %id, %user, "deleted an image");
                     done.insert(*id, Ok(()));
-                    tombstones.push(Image { state: ImageState::Deleting, ..image.clone() });
+                    tombstones.push(image.clone().deleted());
                 }
             }
         }
@@ -111,7 +111,7 @@ impl ImageDeletion {
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
         // A concurrent request may have deleted some, and settles the same reservations: each is settled once.
-        let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).cloned().collect();
+        let deleted: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Deleting).cloned().collect();
         self.reservations.settle_reservations(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }

@@ -137,7 +137,7 @@ impl Gallery {
     ) -> Result<Vec<Result<PresignedImage, ReadError>>, StoreError> {
         let found = self.store.images.find_all_owned(user, ids).await?;
         let read = |id: &ImageId| {
-            let image = found.get(*id)?.filter(|image| image.state == ImageState::Ready).ok_or(ReadError::NotFound)?;
+            let image = found.get(*id)?.filter(|image| image.state() == ImageState::Ready).ok_or(ReadError::NotFound)?;
             Ok(self.presign_image(image.clone(), now)?)
         };
         Ok(ids.iter().map(read).collect())
@@ -181,7 +181,7 @@ impl Gallery {
             urls.objects.presign_get(key, content_type, &urls.cache_control, urls.signed_at, urls.ttl)
         };
         let url = sign(&image.key, image.upload.content_type)?;
-        let preview = image.preview_key().zip(image.upload.preview);
+        let preview = image.preview_key().zip(image.upload.preview());
         let preview = preview.map(|(key, preview)| sign(&key, preview.content_type)).transpose()?;
         Ok(PresignedImage { image, url, preview })
     }
@@ -195,7 +195,7 @@ impl Gallery {
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {
         let found = self.store.images.find_owned(user, id).await?;
-        found.filter(|image| image.state == ImageState::Ready).ok_or(ReadError::NotFound)
+        found.filter(|image| image.state() == ImageState::Ready).ok_or(ReadError::NotFound)
     }
 }
 

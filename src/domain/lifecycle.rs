@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::reservations::Reservations;
 use crate::{
-    model::{Image, ImageState, Rejection, Verified},
+    model::{End, Image, Rejection, Verified},
     store::{AcceptOutcome, Store, StoreError, objects::COMPLETE_DEADLINE},
 };
 
@@ -64,9 +64,7 @@ impl Lifecycle {
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
         if self.store.images.reject(image, why, now).await? {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
-            self.reservations
-                .settle_counting_bytes(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }])
-                .await?;
+            self.reservations.settle_counting_bytes(image.user, &[image.clone().ended(End::Rejected(why))]).await?;
         }
         Ok(())
     }
@@ -76,9 +74,7 @@ impl Lifecycle {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
             tracing::info!(image = %image.id, user = %image.user, "expired an upload");
-            self.reservations
-                .settle_reservations(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now)
-                .await?;
+            self.reservations.settle_reservations(image.user, &[image.clone().ended(End::Expired)], now).await?;
         }
         Ok(expired)
     }
@@ -95,9 +91,7 @@ impl Lifecycle {
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
-            self.reservations
-                .settle_reservations(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now)
-                .await?;
+            self.reservations.settle_reservations(image.user, &[image.clone().deleted()], now).await?;
         }
         Ok(deleted)
     }

@@ -144,8 +144,8 @@ impl Reservations {
     /// Settles an earlier release's holds of images without a reservation.
     async fn settle_legacy_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
-        let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
-        let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
+        let ready = former.iter().filter(|image| image.state() == ImageState::Ready).map(|image| (image.id, image.surplus()));
+        let ended = former.iter().filter(|image| !image.state().is_live()).map(|image| image.id);
         let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
         self.store.users.settle_legacy_holds(user, &ready, &ended).await
     }

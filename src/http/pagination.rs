@@ -60,7 +60,9 @@ pub fn split<T>(mut found: Vec<T>, limit: u32, listing: Listing, image: impl Fn(
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let place = |last: &Image| cursor(Position { uploaded_at: last.uploaded_at, id: last.id }, last.user, listing);
+    let place = |last: &Image| {
+        cursor(Position { uploaded_at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, last.user, listing)
+    };
     let cursor = found.last().filter(|_| more).map(|last| place(image(last)));
     (found, cursor)
 }

@@ -57,13 +57,16 @@ pub struct GalleryImage {
 
 impl From<PresignedImage> for GalleryImage {
     fn from(PresignedImage { image, url, preview }: PresignedImage) -> Self {
-        let size = image.dimensions.unwrap_or(model::Dimensions { width: 0, height: 0 });
+        let (size, uploaded_at) = match image.ready() {
+            Some(ready) => (ready.dimensions, ready.uploaded_at),
+            None => (model::Dimensions { width: 0, height: 0 }, image.created_at),
+        };
         Self {
             id: image.id.to_string(),
             file_name: image.upload.file_name.as_str().to_owned(),
             content_type: image.upload.content_type.to_string(),
             size: image.upload.size,
-            sha256: image.upload.sha256.map(|digest| digest.to_string()),
+            sha256: image.upload.sha256().map(|digest| digest.to_string()),
             width: size.width,
             height: size.height,
             caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
@@ -72,7 +75,7 @@ impl From<PresignedImage> for GalleryImage {
             thumb_hash: image.upload.thumb_hash.map(|hash| hash.to_string()),
             url_expires_at: whole_seconds(url.expires_at),
             created_at: whole_seconds(image.created_at),
-            uploaded_at: whole_seconds(image.uploaded_at.unwrap_or(image.created_at)),
+            uploaded_at: whole_seconds(uploaded_at),
         }
     }
 }

@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Caption, ContentType, FileName, Idempotency, ImageId, OPENING_GRACE, PartLayout, Preview, QuotaCounter, Rejection,
-    Reservation, Sha256, StepId, ThumbHash, UnverifiedUpload, UserId, object_key::PREVIEW_SUFFIX,
+    ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, Upload, UserId,
+    object_key::PREVIEW_SUFFIX,
 };
 
-/// The state of an image. Each transition is one conditional update on `{_id, user, state}`.
+/// The name of an image's state. Each transition is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageState {
     /// Issued; the bytes have not been verified yet.
@@ -152,49 +152,56 @@ pub struct Dimensions {
     pub height: u32,
 }
 
-/// A validated declaration of an upload.
-#[derive(Debug, Clone)]
-pub struct Upload {
-    /// The file name that is shown and that downloads are saved under.
-    pub file_name: FileName,
-    /// Signed into the URL; compared and verified at confirm.
-    pub content_type: ContentType,
-    /// Bytes; signed into the URL and compared at confirm. For an unverified upload, the upper bound until it is confirmed.
-    pub size: u64,
-    /// Set when `size` is an upper bound and no digest was declared.
-    pub unverified: Option<UnverifiedUpload>,
-    /// Signed into the URL and compared at confirm; two uploads with the same digest are the same bytes. `None` for a multipart
-    /// upload: S3's digest of parts is not that of the file.
-    pub sha256: Option<Sha256>,
-    /// Shown with the image.
-    pub caption: Option<Caption>,
-    /// The layout of the parts of a multipart upload.
-    pub multipart: Option<PartLayout>,
-    /// The preview that is uploaded beside it; for a ready image, the one that was verified.
-    pub preview: Option<Preview>,
-    /// A placeholder that clients show while the image loads.
-    pub thumb_hash: Option<ThumbHash>,
+/// The state of an image, with the values of this state alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageStatus {
+    /// Issued; the bytes have not been verified yet.
+    Pending,
+    /// Verified and served; the bytes never change.
+    Ready(ReadyImage),
+    /// Ended. The objects are deleted now, and once more when every URL for them has expired.
+    Tombstone(End),
+    /// Only the record is left, for a day: requests are answered as before.
+    Purged(End),
 }
 
-impl Upload {
-    /// Returns the bytes that count against the quota: file and preview.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
-    }
+/// The values that a confirm recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyImage {
+    /// The entity tag of the object that was verified.
+    pub etag: String,
+    /// The size of the image.
+    pub dimensions: Dimensions,
+    /// When it was confirmed, by the database's clock: the gallery's order.
+    pub uploaded_at: OffsetDateTime,
+}
 
-    /// Returns whether `later` declares the same file name, content type, caption, preview and ThumbHash: the fields that a
-    /// repeated declaration of the same bytes may change.
-    #[must_use]
-    pub fn is_declared_as(&self, later: &Self) -> bool {
-        (&self.file_name, self.content_type, &self.caption, self.preview, &self.thumb_hash)
-            == (&later.file_name, later.content_type, &later.caption, later.preview, &later.thumb_hash)
-    }
+/// The way in which an image ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Deleted by its owner.
+    Deleted {
+        /// Whether it was ready before.
+        was_ready: bool,
+    },
+    /// The bytes are not the declared ones, or not an accepted image.
+    Rejected(Rejection),
+    /// The bytes never arrived.
+    Expired,
+}
 
-    /// Returns the bytes of the largest single transfer: the whole file, or a part.
+impl ImageStatus {
+    /// Returns the name of the state.
     #[must_use]
-    pub fn largest_transfer(&self) -> u64 {
-        self.multipart.map_or(self.size, |multipart| multipart.longest_part())
+    pub fn name(&self) -> ImageState {
+        match self {
+            Self::Pending => ImageState::Pending,
+            Self::Ready(_) => ImageState::Ready,
+            Self::Tombstone(End::Deleted { .. }) => ImageState::Deleting,
+            Self::Tombstone(End::Rejected(_)) => ImageState::Rejected,
+            Self::Tombstone(End::Expired) => ImageState::Expired,
+            Self::Purged(_) => ImageState::Purged,
+        }
     }
 }
 
@@ -211,7 +218,7 @@ pub struct Image {
     /// source of a copy, a preview that did not arrive in time.
     pub leftover_keys: Vec<ObjectKey>,
     /// The state of the image.
-    pub state: ImageState,
+    pub status: ImageStatus,
     /// As declared; while pending, as declared last.
     pub upload: Upload,
     /// Other content types that presigned PUTs of this upload were signed for before it was declared again.
@@ -227,18 +234,8 @@ pub struct Image {
     pub idempotency: Option<Idempotency>,
     /// S3's id of the multipart upload; absent until S3 has opened it.
     pub upload_id: Option<String>,
-    /// The reason, when `state` is rejected.
-    pub rejection: Option<Rejection>,
-    /// State of the tombstone before it was purged: the outcome stays the same while the record is kept.
-    pub purged_from: Option<ImageState>,
-    /// The entity tag of the object that was verified at confirm.
-    pub etag: Option<String>,
-    /// Set at confirm.
-    pub dimensions: Option<Dimensions>,
     /// When the upload was issued.
     pub created_at: OffsetDateTime,
-    /// When it was confirmed, by the database's clock: the gallery's order.
-    pub uploaded_at: Option<OffsetDateTime>,
     /// When the upload expires; its URLs may expire earlier.
     pub expires_at: OffsetDateTime,
     /// When the last issued PUT URL expires. Raised before a URL is returned, never lowered.
@@ -260,7 +257,9 @@ impl Image {
     /// Returns a new upload, to be put at `key`.
     #[must_use]
     pub fn pending(
-        (user, id, key): (UserId, ImageId, ObjectKey),
+        user: UserId,
+        id: ImageId,
+        key: ObjectKey,
         upload: Upload,
         idempotency: Option<Idempotency>,
         lifetimes: Lifetimes,
@@ -272,7 +271,7 @@ impl Image {
             user,
             key,
             leftover_keys: Vec::new(),
-            state: ImageState::Pending,
+            status: ImageStatus::Pending,
             reserved,
             reservation: Some(Reservation { bytes: reserved, counter: QuotaCounter::Pending, due }),
             last_step: None,
@@ -280,15 +279,45 @@ impl Image {
             earlier_types: Vec::new(),
             idempotency,
             upload_id: None,
-            rejection: None,
-            purged_from: None,
-            etag: None,
-            dimensions: None,
             created_at: lifetimes.created_at,
-            uploaded_at: None,
             expires_at: lifetimes.expires_at,
             urls_die_at: lifetimes.urls_die_at,
         }
+    }
+
+    /// Returns the name of the image's state.
+    #[must_use]
+    pub fn state(&self) -> ImageState {
+        self.status.name()
+    }
+
+    /// Returns the values of a ready image.
+    #[must_use]
+    pub fn ready(&self) -> Option<&ReadyImage> {
+        match &self.status {
+            ImageStatus::Ready(ready) => Some(ready),
+            ImageStatus::Pending | ImageStatus::Tombstone(_) | ImageStatus::Purged(_) => None,
+        }
+    }
+
+    /// Returns whether the image is ready, or was when it was deleted.
+    #[must_use]
+    pub fn has_been_ready(&self) -> bool {
+        use ImageStatus::{Purged, Ready, Tombstone};
+        matches!(self.status, Ready(_) | Tombstone(End::Deleted { was_ready: true }) | Purged(End::Deleted { was_ready: true }))
+    }
+
+    /// Returns the image as the tombstone that the transition to `end` leaves.
+    #[must_use]
+    pub fn ended(self, end: End) -> Self {
+        Self { status: ImageStatus::Tombstone(end), ..self }
+    }
+
+    /// Returns the image as the tombstone that its owner's deletion leaves.
+    #[must_use]
+    pub fn deleted(self) -> Self {
+        let was_ready = self.has_been_ready();
+        self.ended(End::Deleted { was_ready })
     }
 
     /// Returns the types that presigned PUTs of this upload were signed for.
@@ -305,7 +334,7 @@ impl Image {
     /// Returns the key of the preview, if one was declared.
     #[must_use]
     pub fn preview_key(&self) -> Option<ObjectKey> {
-        self.upload.preview.map(|_| self.key.preview())
+        self.upload.preview().map(|_| self.key.preview())
     }
 
     /// Returns every key under which bytes of this image may lie.
@@ -321,15 +350,6 @@ impl Image {
     #[must_use]
     pub fn surplus(&self) -> u64 {
         self.reserved.saturating_sub(self.upload.bytes())
-    }
-
-    /// Returns the state that determines the outcome of a request: a purged image still counts as rejected or expired.
-    #[must_use]
-    pub fn outcome(&self) -> ImageState {
-        match (self.state, self.purged_from) {
-            (ImageState::Purged, Some(was @ (ImageState::Rejected | ImageState::Expired))) => was,
-            (state, _) => state,
-        }
     }
 }
 

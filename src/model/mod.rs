@@ -24,7 +24,7 @@ mod reservation;
 mod sha256;
 #[cfg(test)]
 pub(crate) mod text_strategies;
-mod unverified_upload;
+mod upload;
 mod user;
 
 pub use caption::Caption;
@@ -34,7 +34,7 @@ pub use file_name::{FileName, InvalidFileName};
 pub use format::Format;
 pub use id::{DeploymentId, ImageId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Upload, Verified};
+pub use image::{Dimensions, End, Image, ImageState, ImageStatus, Lifetimes, ObjectKey, Position, ReadyImage, Verified};
 pub use network::{NetworkPrefix, RequestOrigin};
 pub use object_key::KeyOwner;
 pub use part_layout::{PartChecksums, PartLayout};
@@ -42,5 +42,5 @@ pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use rejection::{Refusal, Rejection};
 pub use reservation::{OPENING_GRACE, QuotaCounter, Reservation, ReservationStep, UrlLifetime, UsageCounts};
 pub use sha256::{InvalidSha256, Sha256};
-pub use unverified_upload::UnverifiedUpload;
+pub use upload::{Upload, UploadKind};
 pub use user::{Usage, User};

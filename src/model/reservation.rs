@@ -117,7 +117,7 @@ impl Image {
     /// Returns the image's share of the user's counters, computed from its document alone.
     #[must_use]
     pub fn usage_counts(&self) -> UsageCounts {
-        self.usage_counts_as(self.state, self.reservation)
+        self.usage_counts_as(self.state(), self.reservation)
     }
 
     /// Returns the step that makes the reservation fit the state; `None` when it does already.
@@ -125,15 +125,15 @@ impl Image {
     pub fn settling_step(&self, urls: UrlLifetime) -> Option<ReservationStep> {
         let (before, after) = (self.reservation, self.settled_reservation(urls));
         let value = |reservation: Option<Reservation>| reservation.map(|reservation| (reservation.bytes, reservation.counter));
-        (value(before) != value(after)).then(|| self.step(self.state, after))
+        (value(before) != value(after)).then(|| self.step(self.state(), after))
     }
 
     /// Returns the step of the transition `pending → ready` if nothing can be written beside the ready image: everything declared
     /// arrived, under its final key. `None` otherwise; the reservation then ends in a later step.
     #[must_use]
     pub fn acceptance_step(&self, verified: &Verified) -> Option<ReservationStep> {
-        let is_complete = self.upload.preview.is_some() == verified.preview && verified.key == self.key;
-        let is_plain = self.leftover_keys.is_empty() && self.upload.unverified.is_none() && !self.key.is_incoming();
+        let is_complete = self.upload.preview().is_some() == verified.preview && verified.key == self.key;
+        let is_plain = self.leftover_keys.is_empty() && !self.upload.is_size_bound() && !self.key.is_incoming();
         (self.reservation.is_some() && is_complete && is_plain).then(|| self.step(ImageState::Ready, None))
     }
 
@@ -142,7 +142,7 @@ impl Image {
     #[must_use]
     pub fn growth_step(&self, bytes: u64) -> Option<ReservationStep> {
         let reservation = self.reservation.filter(|reservation| reservation.bytes < bytes)?;
-        (self.state == ImageState::Pending).then(|| self.step(self.state, Some(Reservation { bytes, ..reservation })))
+        (self.state() == ImageState::Pending).then(|| self.step(self.state(), Some(Reservation { bytes, ..reservation })))
     }
 
     /// Returns the step of the transition `ready → deleting`: the bytes are released at once if no URL can write them again.
@@ -154,7 +154,7 @@ impl Image {
     fn step(&self, becomes: ImageState, after: Option<Reservation>) -> ReservationStep {
         ReservationStep {
             image: self.id,
-            state: self.state,
+            state: self.state(),
             before: self.reservation,
             last_step: self.last_step,
             after,
@@ -165,7 +165,7 @@ impl Image {
 
     fn settled_reservation(&self, urls: UrlLifetime) -> Option<Reservation> {
         let reservation = self.reservation?;
-        match self.state {
+        match self.state() {
             ImageState::Pending => Some(reservation),
             // Without leftover keys or surplus, no URL can add bytes any more.
             ImageState::Ready if self.leftover_keys.is_empty() || self.surplus() == 0 => None,
@@ -190,7 +190,7 @@ impl Image {
                 };
                 // Servers of the former version know no reservations: their deletion of a ready image has subtracted the image
                 // itself, whatever counted it.
-                if !state.is_live() && self.uploaded_at.is_some() && counter != QuotaCounter::None {
+                if !state.is_live() && self.has_been_ready() && counter != QuotaCounter::None {
                     books += UsageCounts { bytes: -own, images: -1, pending: 0 };
                 }
                 books

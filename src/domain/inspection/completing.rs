@@ -127,7 +127,7 @@ impl PartsCompletion {
         // One at a time: some stores show no object during a second completion although the first has made it.
         if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
-            let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
+            let is_pending = current.is_some_and(|image| image.state() == ImageState::Pending);
             return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });
         }
         let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;

@@ -45,8 +45,7 @@ impl CopyInspector {
             // Spares a useless copy. The digest is not compared: the object may be replaced before it is copied.
             let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
             // Uppy's own S3 client sends a type that no signature covers; the copy gets the declared one.
-            let is_expected =
-                image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.unverified.is_some());
+            let is_expected = image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.is_size_bound());
             // The copy would not carry the headers, but an upload is to be refused for the same reasons on every store.
             if !is_expected || has_unsigned_headers(&image.key, &head) {
                 if self.objects.verify_head(&image.key, &head).await? {
@@ -58,7 +57,7 @@ impl CopyInspector {
             let copy = ObjectKey::copy_attempt(image.user, image.id);
             if !self.claim_attempt(image, &copy, now).await? {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
-                if current.is_none_or(|image| image.state != ImageState::Pending) {
+                if current.is_none_or(|image| image.state() != ImageState::Pending) {
                     return Ok(Inspection::Missing);
                 }
                 if waited >= MAX_WAIT {
@@ -89,7 +88,7 @@ impl CopyInspector {
 
     async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut written = vec![copy.clone()];
-        written.extend(image.upload.preview.map(|_| copy.preview()));
+        written.extend(image.upload.preview().map(|_| copy.preview()));
         // A copy may appear after its time limit, so leftover keys must be cleared later than that.
         let dies_at = now + COPY_DEADLINE;
         self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written).await
@@ -100,7 +99,7 @@ impl CopyInspector {
         if !self.objects.copy(&image.key, etag, copy, image.upload.content_type).await? {
             return Ok(Inspection::Missing);
         }
-        if let Some(preview) = image.upload.preview {
+        if let Some(preview) = image.upload.preview() {
             match self.copy_preview(image, copy, preview.content_type).await {
                 // The image has no preview then.
                 Err(error) if error.is_final() => tracing::info!(image = %image.id, %error, "failed to copy a preview"),
@@ -122,7 +121,7 @@ impl CopyInspector {
     /// deleted is left to the sweeper; the next attempt does not wait for that.
     async fn discard_attempt(&self, image: &Image, copy: &ObjectKey) {
         let mut copies = vec![copy.clone()];
-        copies.extend(image.upload.preview.map(|_| copy.preview()));
+        copies.extend(image.upload.preview().map(|_| copy.preview()));
         let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.drop_completion(image).await);
         if let Err(error) = purged.and(dropped) {
             tracing::warn!(image = %image.id, %error, "failed to delete the copy of a failed attempt; the sweeper retries");

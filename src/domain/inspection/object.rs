@@ -8,7 +8,7 @@ use crate::{
         content::{self, Content, ContentInspector},
         store_capabilities::KnownCapabilities,
     },
-    model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
+    model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, UploadKind, Verified},
     store::{
         Objects, StoreError,
         objects::{Head, USER_METADATA},
@@ -59,16 +59,16 @@ impl DeclaredObject {
     fn image(image: &Image, writer: Writer) -> Self {
         let upload = &image.upload;
         let (content_type, lengths, max_pixels) = (upload.content_type, upload.accepted_sizes(), content::MAX_PIXELS);
-        let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
+        let is_typed_by_client = writer == Writer::Client && upload.part_layout().is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
         // Before its parts are completed, an upload in parts has no object.
-        let is_expected = upload.multipart.is_none() && upload.unverified.is_none();
-        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer, is_expected }
+        let is_expected = matches!(upload.kind, UploadKind::Put { .. });
+        Self { content_type, signed_types, lengths, sha256: upload.sha256(), max_pixels, writer, is_expected }
     }
 
     /// Returns the declaration of its preview, if it has one.
     fn preview(image: &Image, writer: Writer) -> Option<Self> {
-        let preview = image.upload.preview?;
+        let preview = image.upload.preview()?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
         let signed_types = if writer == Writer::Valet { Vec::new() } else { vec![content_type] };
         Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer, is_expected: true })

@@ -10,7 +10,7 @@ use crate::{
         inspection::{CopyInspector, ObjectInspector, PartsCompletion},
         store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     },
-    model::{Image, UnverifiedUpload},
+    model::{Image, UploadKind},
     store::StoreError,
 };
 
@@ -26,7 +26,7 @@ pub(in crate::domain) struct UploadInspector {
 impl UploadInspector {
     /// Inspects a pending upload. A multipart upload whose parts have all arrived is completed first.
     pub(in crate::domain) async fn inspect_upload(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
-        if image.upload.sha256.is_none() {
+        if image.upload.sha256().is_none() {
             // On a store that obeys an unsigned copy source, the parts may be copies of another user's object.
             match self.capabilities.require_support(UploadClass::WithoutDigest) {
                 Ok(()) => {}
@@ -34,14 +34,14 @@ impl UploadInspector {
                 Err(unsupported) => return Ok(Inspection::Unsupported(unsupported)),
             }
         }
-        if let Some(multipart) = image.upload.multipart {
-            return self.parts_completion.complete_multipart(image, &|stored| select_by_length(multipart, stored), now).await;
+        if let UploadKind::Parts(layout) = image.upload.kind {
+            return self.parts_completion.complete_multipart(image, &|stored| select_by_length(layout, stored), now).await;
         }
         if image.key.is_incoming() {
             return self.copy_inspector.inspect_copy(image, now).await;
         }
         let inspection = self.object_inspector.inspect_object(image, image.key.clone()).await?;
-        if image.upload.unverified == Some(UnverifiedUpload::Parts) && !matches!(inspection, Inspection::Missing) {
+        if image.upload.kind == UploadKind::UndeclaredParts && !matches!(inspection, Inspection::Missing) {
             self.parts_completion.abort_other_uploads(image).await?;
         }
         Ok(inspection)

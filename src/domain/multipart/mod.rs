@@ -24,8 +24,8 @@ use super::{
 use crate::{
     config,
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout,
-        Rejection, Sha256, Upload, UserId,
+        Caption, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageStatus, ObjectKey, PartChecksums, PartLayout,
+        Rejection, Sha256, Upload, UploadKind, UserId,
     },
     store::{
         InsertOutcome, Objects, ReserveOutcome, Store, StoreError,
@@ -95,6 +95,16 @@ pub enum PartsError {
     Store(#[from] StoreError),
 }
 
+impl From<End> for PartsError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Deleted { .. } => Self::NotFound,
+            End::Rejected(why) => Self::Rejected(why),
+            End::Expired => Self::Expired,
+        }
+    }
+}
+
 /// Attempts at an upload that concurrent requests change; more conflicts are a fault.
 const MAX_ATTEMPTS: usize = 5;
 
@@ -131,8 +141,8 @@ impl Multipart {
             if let Some(named) = &named
                 && let Some(image) = self.idempotency_keys.find_under_key(user, named, now).await?
             {
-                let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
-                if image.state == ImageState::Pending && image.is_unopened() {
+                let multipart = image.upload.part_layout().ok_or(IssueError::KeyReused)?;
+                if image.status == ImageStatus::Pending && image.is_unopened() {
                     // The request that opened it was cancelled, or is still running.
                     self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
                     continue;
@@ -142,7 +152,7 @@ impl Multipart {
             let id = ImageId::new();
             // No URL has been signed. Only the server completes the parts, so the object is final where it is made.
             let lifetimes = unopened_lifetimes(now);
-            let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
+            let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), named.clone(), lifetimes);
             if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
                 self.quota.explain_refusal(user, upload.size).await?;
                 continue;
@@ -179,19 +189,8 @@ impl Multipart {
         let thumb_hash = super::uploads::validate_thumb_hash(declared.thumb_hash);
         match (file_name, content_type, size, multipart, caption, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok(thumb_hash)) => {
-                let (sha256, preview, multipart_of) = (None, None, Some(multipart));
-                let upload = Upload {
-                    file_name,
-                    content_type,
-                    size,
-                    unverified: None,
-                    sha256,
-                    caption,
-                    multipart: multipart_of,
-                    preview,
-                    thumb_hash,
-                };
-                Ok((upload, multipart))
+                let kind = UploadKind::Parts(multipart);
+                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash }, multipart))
             }
             (file_name, content_type, size, multipart, caption, thumb_hash) => {
                 let part_size = multipart.and_then(Result::err);
@@ -214,8 +213,8 @@ impl Multipart {
     ) -> Result<Vec<(u32, PresignedPut)>, PartsError> {
         for _ in 0..MAX_ATTEMPTS {
             let (image, multipart) = self.find_multipart(user, id).await?;
-            match image.state {
-                ImageState::Ready => return Err(PartsError::Complete),
+            match image.status {
+                ImageStatus::Ready(_) => return Err(PartsError::Complete),
                 _ if image.expires_at <= now => return Err(PartsError::Expired),
                 _ => {}
             }
@@ -246,7 +245,7 @@ impl Multipart {
     /// [`PartsError`].
     pub async fn stored_parts(&self, user: UserId, id: ImageId) -> Result<Vec<(u32, u64)>, PartsError> {
         let (image, multipart) = self.find_multipart(user, id).await?;
-        if image.state == ImageState::Ready {
+        if matches!(image.status, ImageStatus::Ready(_)) {
             return Ok(multipart.parts().collect());
         }
         let Some(upload_id) = &image.upload_id else { return Ok(Vec::new()) };
@@ -265,12 +264,10 @@ impl Multipart {
     /// Returns the user's multipart upload, pending or ready.
     async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, PartLayout), PartsError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
-        match (image.outcome(), image.rejection, image.upload.multipart) {
-            (ImageState::Pending | ImageState::Ready, _, Some(multipart)) => Ok((image, multipart)),
-            (ImageState::Pending | ImageState::Ready, _, None) => Err(PartsError::NotMultipart),
-            (ImageState::Rejected, Some(why), _) => Err(PartsError::Rejected(why)),
-            (ImageState::Expired, _, _) => Err(PartsError::Expired),
-            _ => Err(PartsError::NotFound),
+        match (&image.status, image.upload.kind) {
+            (ImageStatus::Pending | ImageStatus::Ready(_), UploadKind::Parts(layout)) => Ok((image, layout)),
+            (ImageStatus::Pending | ImageStatus::Ready(_), _) => Err(PartsError::NotMultipart),
+            (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err((*end).into()),
         }
     }
 }

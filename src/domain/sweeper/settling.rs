@@ -15,7 +15,7 @@ use crate::{
         reservations::Reservations,
         uppy::{PartLimits, part_limits::PARTS_SEEN_EVERY},
     },
-    model::{Image, ImageState, Rejection, UnverifiedUpload},
+    model::{Image, ImageState, Rejection, UploadKind},
     store::{Lease, Objects, Store, StoreError},
 };
 
@@ -41,7 +41,7 @@ pub(in crate::domain) struct ImageSettling {
 impl ImageSettling {
     /// Settles a claimed image.
     pub(super) async fn settle_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
-        let swept = match image.state {
+        let swept = match image.state() {
             ImageState::Pending => self.sweep_pending(image, lease).await,
             ImageState::Ready => self.sweep_strays(image, lease).await,
             _ => self.sweep_tombstone(image, lease).await,
@@ -99,7 +99,7 @@ impl ImageSettling {
     fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began before the URL expired may still arrive.
-        if image.upload.unverified == Some(UnverifiedUpload::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
+        if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_die_at + self.sweep.grace {
             again = again.min(lease.now + PARTS_SEEN_EVERY);
         }
         again

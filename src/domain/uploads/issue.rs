@@ -116,7 +116,7 @@ impl Uploads {
         let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_die_at: puts.die_at() };
-        Ok((Image::pending((user, id, key), request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
+        Ok((Image::pending(user, id, key, request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
     }
 
     /// Resolves requests with this user's uploads and images of the same key or the same bytes. Returns the other requests.
@@ -153,8 +153,8 @@ impl Uploads {
                 (by_key, _) => by_key,
             };
             let is_same =
-                |image: &&Image| (image.upload.sha256, image.upload.size) == (Some(request.sha256), request.upload.size);
-            match image.or_else(|| known.readable().iter().filter(|image| image.state.is_live()).find(is_same)) {
+                |image: &&Image| (image.upload.sha256(), image.upload.size) == (Some(request.sha256), request.upload.size);
+            match image.or_else(|| known.readable().iter().filter(|image| image.state().is_live()).find(is_same)) {
                 Some(image) => matched.push((request, image)),
                 None => left.push(request),
             }

@@ -28,8 +28,8 @@ pub use crate::store::objects::PresignedPut;
 use crate::{
     config,
     model::{
-        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
+        Caption, ContentType, End, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
+        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UploadKind, UserId,
     },
     store::{Objects, Store, StoreError, objects::NewObject},
 };
@@ -203,6 +203,16 @@ pub enum RenewError {
     Store(#[from] StoreError),
 }
 
+impl From<End> for RenewError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Deleted { .. } => Self::NotFound,
+            End::Rejected(why) => Self::Rejected(why),
+            End::Expired => Self::Expired,
+        }
+    }
+}
+
 /// An open upload, or a ready image with the same bytes.
 #[derive(Debug)]
 pub enum Ticket {
@@ -280,19 +290,8 @@ impl Uploads {
         let thumb_hash = validate_thumb_hash(declared.thumb_hash);
         match (file_name, content_type, size, sha256, caption, preview, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok(thumb_hash)) => {
-                let (declared, multipart) = (Some(sha256), None);
-                let upload = Upload {
-                    file_name,
-                    content_type,
-                    size,
-                    unverified: None,
-                    sha256: declared,
-                    caption,
-                    multipart,
-                    preview,
-                    thumb_hash,
-                };
-                Ok((upload, sha256))
+                let kind = UploadKind::Put { sha256, preview };
+                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash }, sha256))
             }
             (file_name, content_type, size, sha256, caption, preview, thumb_hash) => {
                 let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err(), thumb_hash.err()];
@@ -323,7 +322,7 @@ impl Uploads {
         let image = NewObject { content_type: upload.content_type, size: upload.size, sha256 };
         Ok(PresignedPuts {
             image: self.objects.presign_put(key, image, now, ttl)?,
-            preview: upload.preview.map(sign).transpose()?,
+            preview: upload.preview().map(sign).transpose()?,
         })
     }
 

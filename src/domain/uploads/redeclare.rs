@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::reservations,
-    model::{Image, ImageId, ImageState, Upload, UserId},
+    model::{Image, ImageId, ImageStatus, Upload, UserId},
     store::{StepOutcome, StoreError},
 };
 
@@ -33,7 +33,7 @@ impl Uploads {
         for (request, image) in matched {
             // The repeat of a request changes nothing, because another one may have been made in between.
             let is_repeat = request.idempotency.is_some() && request.idempotency == image.idempotency;
-            let is_open = image.state == ImageState::Pending && image.expires_at > now;
+            let is_open = image.status == ImageStatus::Pending && image.expires_at > now;
             let declared = later.get(&image.id).map_or(&image.upload, |(_, upload)| upload);
             if is_repeat || !is_open || declared.is_declared_as(&request.upload) {
                 known.push((request, image));
@@ -71,7 +71,7 @@ impl Uploads {
     async fn grow(&self, user: UserId, id: ImageId, bytes: u64) -> Result<(), StoreError> {
         for tried in 0..reservations::MAX_ATTEMPTS {
             let Some(image) = self.store.images.find_owned(user, id).await? else { return Ok(()) };
-            if image.state != ImageState::Pending || image.reserved >= bytes {
+            if image.status != ImageStatus::Pending || image.reserved >= bytes {
                 return Ok(());
             }
             if let Some(growth) = image.growth_step(bytes)

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{RenewError, Ticket, Uploads};
 use crate::{
     domain::store_capabilities::UploadClass,
-    model::{ImageId, ImageState, UserId},
+    model::{ImageId, ImageStatus, UserId},
     store::StoreError,
 };
 
@@ -26,7 +26,7 @@ impl Uploads {
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await?.readable() {
             let is_open = fit.is_ok() && image.expires_at > now;
-            if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, is_open) {
+            if let (ImageStatus::Pending, Some(sha256), true) = (&image.status, image.upload.sha256(), is_open) {
                 let puts = self.presign_puts(&image.key, &image.upload, sha256, now)?;
                 signed.insert(image.id, (puts, image.upload.size));
             }
@@ -43,17 +43,14 @@ impl Uploads {
         // The same id may occur twice.
         let answer = |id: &ImageId| {
             let image = current.get(*id)?.cloned().ok_or(RenewError::NotFound)?;
-            match (image.outcome(), image.rejection, signed.get(id)) {
-                (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
-                (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
-                (ImageState::Pending, ..) if image.expires_at > now && image.upload.sha256.is_some() => {
-                    // Supported now, if the store was probed meanwhile.
-                    Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unsupported))
-                }
-                (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),
-                (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),
-                (ImageState::Rejected, Some(why), _) => Err(RenewError::Rejected(why)),
-                _ => Err(RenewError::NotFound),
+            match (&image.status, signed.get(id)) {
+                (ImageStatus::Ready(_), _) => Ok(Ticket::Ready(Box::new(image))),
+                (ImageStatus::Pending, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
+                (ImageStatus::Pending, None) if image.expires_at <= now => Err(RenewError::Expired),
+                (ImageStatus::Pending, None) if image.upload.sha256().is_none() => Err(RenewError::NotSingle),
+                // Supported now, if the store was probed meanwhile.
+                (ImageStatus::Pending, None) => Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unsupported)),
+                (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err((*end).into()),
             }
         };
         Ok(ids.iter().map(answer).collect())

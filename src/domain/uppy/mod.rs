@@ -38,7 +38,7 @@ use super::{
 pub use crate::signer::SignedForm;
 use crate::{
     config,
-    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
+    model::{Caption, ContentType, FileName, Image, ImageId, ImageStatus, Lifetimes, ObjectKey, Upload, UploadKind, UserId},
     store::{InsertOutcome, Objects, ReserveOutcome, Store, StoreError},
 };
 
@@ -93,13 +93,13 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<SignedForm, IssueError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_metadata(metadata, UnverifiedUpload::Form).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_form(metadata).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
         // No other form can be signed for this upload, so it expires with this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
-        self.reserve_and_insert(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
+        self.reserve_and_insert(&Image::pending(user, id, key, upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
         self.arrival_poller.schedule();
         Ok(form)
     }
@@ -131,8 +131,7 @@ impl UppyUploads {
     /// object.
     async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
-        let forms =
-            open.iter().rev().filter(|image| image.upload.unverified == Some(UnverifiedUpload::Form)).map(|image| image.id);
+        let forms = open.iter().rev().filter(|image| image.upload.kind == UploadKind::Form).map(|image| image.id);
         let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();
         if !forms.is_empty() {
             self.throttle.count_s3_calls(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
@@ -141,20 +140,26 @@ impl UppyUploads {
         Ok(())
     }
 
-    /// Validates metadata. Returns every rule that it breaks.
+    /// Validates the metadata of a form. Returns every rule that it breaks.
+    fn validate_form(&self, metadata: &UppyMetadata<'_>) -> Result<Upload, Vec<DeclarationError>> {
+        let max = self.settings.max_bytes;
+        self.validate_metadata(metadata, UploadKind::Form, SizeLimits { max, when_undeclared: max })
+    }
+
+    /// Validates the metadata of an upload in parts. Returns every rule that it breaks.
+    fn validate_parts(&self, metadata: &UppyMetadata<'_>) -> Result<Upload, Vec<DeclarationError>> {
+        let max = self.settings.multipart_max_bytes;
+        let when_undeclared = (self.settings.quota_bytes / QUOTA_SHARE).max(self.settings.max_bytes).min(max);
+        self.validate_metadata(metadata, UploadKind::UndeclaredParts, SizeLimits { max, when_undeclared })
+    }
+
     fn validate_metadata(
         &self,
         metadata: &UppyMetadata<'_>,
-        unverified: UnverifiedUpload,
+        kind: UploadKind,
+        limits: SizeLimits,
     ) -> Result<Upload, Vec<DeclarationError>> {
-        let (max, bound) = match unverified {
-            UnverifiedUpload::Form => (self.settings.max_bytes, self.settings.max_bytes),
-            UnverifiedUpload::Parts => {
-                let max = self.settings.multipart_max_bytes;
-                (max, (self.settings.quota_bytes / QUOTA_SHARE).max(self.settings.max_bytes).min(max))
-            }
-        };
-        let size = metadata.size.map_or(Ok(bound), |size| validate_size(size, max));
+        let size = metadata.size.map_or(Ok(limits.when_undeclared), |size| validate_size(size, limits.max));
         let file_name = FileName::parse(metadata.file_name).map_err(DeclarationError::FileName);
         let declared =
             metadata.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
@@ -166,17 +171,9 @@ impl UppyUploads {
         let caption = metadata.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
         let caption = Caption::parse(caption).map_err(DeclarationError::Caption);
         match (file_name, content_type, size, caption) {
-            (Ok(file_name), Ok(content_type), Ok(size), Ok(caption)) => Ok(Upload {
-                file_name,
-                content_type,
-                size,
-                unverified: Some(unverified),
-                sha256: None,
-                caption,
-                multipart: None,
-                preview: None,
-                thumb_hash: None,
-            }),
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(caption)) => {
+                Ok(Upload { file_name, content_type, size, kind, caption, thumb_hash: None })
+            }
             (file_name, content_type, size, caption) => {
                 Err([file_name.err(), content_type.err(), size.err(), caption.err()].into_iter().flatten().collect())
             }
@@ -184,14 +181,21 @@ impl UppyUploads {
     }
 }
 
+/// Limits of the size of an upload, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct SizeLimits {
+    max: u64,
+    /// The bound of an upload whose size is not declared.
+    when_undeclared: u64,
+}
+
 /// Checks that a multipart upload is open at `now`, or ready.
 fn require_open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
     use super::multipart::PartsError;
-    match (image.outcome(), image.rejection) {
-        (ImageState::Ready, _) => Ok(image),
-        (ImageState::Pending, _) if image.expires_at > now => Ok(image),
-        (ImageState::Pending | ImageState::Expired, _) => Err(PartsError::Expired),
-        (ImageState::Rejected, Some(why)) => Err(PartsError::Rejected(why)),
-        _ => Err(PartsError::NotFound),
+    match &image.status {
+        ImageStatus::Ready(_) => Ok(image),
+        ImageStatus::Pending if image.expires_at > now => Ok(image),
+        ImageStatus::Pending => Err(PartsError::Expired),
+        ImageStatus::Tombstone(end) | ImageStatus::Purged(end) => Err((*end).into()),
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         generational_cache::GenerationalCache, lifecycle::Lifecycle, multipart::PartsError, removal::ObjectRemoval,
         throttle::Throttle,
     },
-    model::{Image, ImageId, ImageState, Rejection, UnverifiedUpload},
+    model::{End, Image, ImageId, Rejection, UploadKind},
     store::{Objects, StoreError},
 };
 
@@ -110,7 +110,7 @@ impl PartLimits {
     /// Rejects a pending upload whose parts of undeclared length exceed its reservation, and removes them. Returns `false` for
     /// any other image.
     pub(in crate::domain) async fn reject_overfull(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if image.upload.unverified != Some(UnverifiedUpload::Parts) {
+        if image.upload.kind != UploadKind::UndeclaredParts {
             return Ok(false);
         }
         let open = self.open_upload_ids(image).await?;
@@ -123,7 +123,7 @@ impl PartLimits {
         }
         tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejecting an upload whose parts exceed its reservation");
         self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await?;
-        self.removal.purge_now(vec![Image { state: ImageState::Rejected, ..image.clone() }], now).await;
+        self.removal.purge_now(vec![image.clone().ended(End::Rejected(Rejection::ObjectMismatch))], now).await;
         Ok(true)
     }
 

@@ -17,7 +17,7 @@ use crate::{
         store_capabilities::UploadClass,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout, UnverifiedUpload, UserId},
+    model::{Image, ImageId, ImageState, ImageStatus, ObjectKey, PartChecksums, PartLayout, UploadKind, UserId},
     signer::Presigned,
     store::{StoreError, objects::StoredPart},
 };
@@ -74,10 +74,10 @@ impl UppyUploads {
     /// [`IssueError`].
     pub async fn issue_parts(&self, user: UserId, metadata: &UppyMetadata<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_parts(metadata).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         // Only this server completes the parts, so the object is final where it is made.
-        let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened_lifetimes(now));
+        let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload, None, unopened_lifetimes(now));
         self.reserve_and_insert(&image, image.expires_at, now).await?;
         if let Err(error) = self.opening.create_multipart_in_s3(&image, PartChecksums::None).await {
             // The client gets no id, so this upload must not hold quota for a day.
@@ -101,8 +101,8 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<Vec<ListedPart>, PartsError> {
         let image = self.find_open_uppy_parts(user, (id, key), now).await?;
-        if image.state == ImageState::Ready {
-            return Ok(parts_of(image.etag.as_deref().unwrap_or_default()));
+        if let ImageStatus::Ready(ready) = &image.status {
+            return Ok(parts_of(&ready.etag));
         }
         if let Some(upload_id) = &image.upload_id
             && let Some(stored) = self.objects.list_parts(&image.key, upload_id).await?
@@ -132,7 +132,7 @@ impl UppyUploads {
     ) -> Result<Vec<(u32, Presigned)>, PartsError> {
         for _ in 0..MAX_ATTEMPTS {
             let image = self.find_open_uppy_parts(user, (id, key), now).await?;
-            if image.state == ImageState::Ready {
+            if image.state() == ImageState::Ready {
                 return Err(PartsError::Complete);
             }
             let numbers = part_numbers(numbers).map_err(PartsError::InvalidParts)?;
@@ -173,7 +173,7 @@ impl UppyUploads {
         if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
             return Err(CompletePartsError::Count);
         }
-        if image.state == ImageState::Pending {
+        if image.state() == ImageState::Pending {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
             let select_parts = |stored: &mut Vec<StoredPart>| {
@@ -203,10 +203,10 @@ impl UppyUploads {
     pub async fn abort_parts(&self, user: UserId, (id, key): (ImageId, &str), now: OffsetDateTime) -> Result<(), PartsError> {
         for _ in 0..MAX_ATTEMPTS {
             let image = self.find_uppy_parts(user, (id, key)).await?;
-            match image.state {
+            match image.state() {
                 ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
                     tracing::info!(image = %id, %user, "aborted an upload");
-                    self.removal.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
+                    self.removal.purge_now(vec![image.deleted()], now).await;
                     return Ok(());
                 }
                 // Another request changed its state at the same time.
@@ -227,7 +227,7 @@ impl UppyUploads {
     async fn find_uppy_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, id).await?;
         let is_it = |image: &Image| {
-            image.upload.unverified == Some(UnverifiedUpload::Parts) && image.key.as_str() == key && !image.key.is_incoming()
+            image.upload.kind == UploadKind::UndeclaredParts && image.key.as_str() == key && !image.key.is_incoming()
         };
         image.filter(is_it).ok_or(PartsError::NotFound)
     }

@@ -18,7 +18,7 @@ use crate::{
         store_capabilities::UploadClass,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UnverifiedUpload, UserId},
+    model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UploadKind, UserId},
     signer::{Presigned, SignedForm},
     store::{StoreError, objects::MultipartCall},
 };
@@ -117,13 +117,13 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
         self.capabilities.require_support(UploadClass::WithoutDigest).map_err(IssueError::from)?;
-        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_parts(metadata).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
         let expires_at = now + self.opening.uppy_parts_ttl();
         let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
-        self.reserve_and_insert(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
+        self.reserve_and_insert(&Image::pending(user, id, key.clone(), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
             .await?;
         Ok(SignedCall::Url(url, key))
     }
@@ -141,9 +141,9 @@ impl UppyUploads {
         let found = self.store.images.find_owned(user, id).await?;
         let was_there =
             |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
-        let is_it = |image: &Image| image.upload.unverified == Some(UnverifiedUpload::Parts) && was_there(image);
+        let is_it = |image: &Image| image.upload.kind == UploadKind::UndeclaredParts && was_there(image);
         let image = require_open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
-        if image.state == ImageState::Ready {
+        if image.state() == ImageState::Ready {
             return Err(PartsError::Complete.into());
         }
         if !is_upload_id(upload_id) {
@@ -171,7 +171,7 @@ impl UppyUploads {
         if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
             // Another request changed its state meanwhile, which determines the answer.
             let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
-            return Err(match require_open_or_ready(moved, now)?.state {
+            return Err(match require_open_or_ready(moved, now)?.state() {
                 ImageState::Ready => PartsError::Complete.into(),
                 _ => PartsError::from(StoreError::Contention { what: "a multipart upload" }).into(),
             });

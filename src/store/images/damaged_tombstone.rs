@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::document::ImageDoc;
-use crate::model::{Image, ImageId, ImageState, ObjectKey, UserId};
+use crate::model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId};
 
 /// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
 /// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
@@ -22,6 +22,7 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
         "size": 0_i64,
         // Of any kind, so that uploads in parts are aborted.
         "kind": "parts",
+        "rejection": Rejection::ObjectMismatch.as_str(),
         "createdAt": now,
         "expiresAt": now,
         "urlsDieAt": now,
@@ -70,7 +71,7 @@ mod tests {
                 let mut damaged = whole.clone();
                 damaged.insert(field.clone(), value);
                 let image = recover(&damaged).unwrap();
-                assert_eq!((image.id, image.user, image.state), (id, user, ImageState::Deleting), "{field}");
+                assert_eq!((image.id, image.user, image.state()), (id, user, ImageState::Deleting), "{field}");
                 assert!(field == "key" || image.key == key, "{field}");
                 assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
                 assert!(

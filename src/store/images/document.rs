@@ -5,13 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey,
-    PartChecksums, PartLayout, Preview, QuotaCounter, Rejection, Reservation, Sha256, StepId, ThumbHash, UnverifiedUpload,
-    Upload, UserId,
+    Caption, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
+    ObjectKey, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, ThumbHash,
+    Upload, UploadKind, UserId,
 };
 
-const SINGLE: &str = "single";
-const MULTIPART: &str = "multipart";
+/// Names of the kinds of uploads.
+mod kind {
+    pub(super) const PUT: &str = "single";
+    pub(super) const PARTS: &str = "multipart";
+    pub(super) const FORM: &str = "form";
+    pub(super) const UNDECLARED_PARTS: &str = "parts";
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +35,7 @@ pub(super) struct ImageDoc {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former_types: Vec<String>,
     size: i64,
-    /// `single` or `multipart`, or the name of an [`UnverifiedUpload`]; single when absent.
+    /// A name in [`kind`]; a single PUT when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     /// Digest of a single upload.
@@ -132,7 +137,7 @@ impl PreviewDoc {
         }
     }
 
-    fn into_preview(self) -> Option<Preview> {
+    fn preview(&self) -> Option<Preview> {
         Some(Preview {
             content_type: ContentType::parse(&self.content_type)?,
             size: u64::try_from(self.size).ok()?,
@@ -155,15 +160,15 @@ impl ImageDoc {
             content_type: upload.content_type.as_str().to_owned(),
             former_types: Vec::new(),
             size: integer(upload.size),
-            kind: Some(kind(upload).to_owned()),
-            sha256: upload.sha256.map(|digest| digest.to_string()),
-            part_size: upload.multipart.map(|multipart| integer(multipart.part_size())),
-            part_checksums: upload.multipart.map(|multipart| multipart.checksums().as_str().to_owned()),
+            kind: Some(kind_name(upload.kind).to_owned()),
+            sha256: upload.sha256().map(|digest| digest.to_string()),
+            part_size: upload.part_layout().map(|layout| integer(layout.part_size())),
+            part_checksums: upload.part_layout().map(|layout| layout.checksums().as_str().to_owned()),
             upload_id: image.upload_id.clone(),
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
-            preview: upload.preview.map(PreviewDoc::new),
+            preview: upload.preview().map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
-            reserved: (image.reserved != upload.size || upload.unverified.is_some()).then(|| integer(image.reserved)),
+            reserved: (image.reserved != upload.size || upload.is_size_bound()).then(|| integer(image.reserved)),
             reservation: image.reservation.map(ReservationDoc::new),
             last_step: None,
             strays: Vec::new(),
@@ -186,24 +191,16 @@ impl ImageDoc {
     pub(super) fn into_image(self) -> Result<Image, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: self.id.clone(), field };
         let size = u64::try_from(self.size).map_err(|_| corrupt("size"))?;
-        let pixels = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
-        let dimensions = pixels(self.width).zip(pixels(self.height)).map(|(width, height)| Dimensions { width, height });
         Ok(Image {
             id: ImageId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
             user: UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?,
-            state: ImageState::parse(&self.state).ok_or_else(|| corrupt("state"))?,
+            status: self.status().map_err(corrupt)?,
             upload: Upload {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
                 content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
                 size,
-                unverified: self.kind.as_deref().and_then(UnverifiedUpload::parse),
-                sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
+                kind: self.kind(size).map_err(corrupt)?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
-                multipart: self.multipart(size).map_err(corrupt)?,
-                preview: match self.preview {
-                    Some(preview) => Some(preview.into_preview().ok_or_else(|| corrupt("preview"))?),
-                    None => None,
-                },
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
             // A type that this version does not know admits no object.
@@ -222,34 +219,65 @@ impl ImageDoc {
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
             }),
-            rejection: self
-                .rejection
-                .as_deref()
-                .map(|text| Rejection::parse(text, self.rejection_cause.as_deref()).ok_or_else(|| corrupt("rejection")))
-                .transpose()?,
-            purged_from: self.gone_from.as_deref().and_then(ImageState::parse),
             upload_id: self.upload_id,
-            etag: self.etag,
-            dimensions,
             created_at: instant(self.created_at),
-            uploaded_at: self.uploaded_at.map(instant),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
             key: ObjectKey::from_stored(self.key),
         })
     }
 
-    /// Returns the layout of a multipart upload, or the name of the field that cannot be read.
-    fn multipart(&self, size: u64) -> Result<Option<PartLayout>, &'static str> {
-        match self.kind.as_deref().unwrap_or(SINGLE) {
-            SINGLE => Ok(None),
-            kind if UnverifiedUpload::parse(kind).is_some() => Ok(None),
-            MULTIPART => {
+    /// Returns the kind of the upload, or the name of the field that cannot be read.
+    fn kind(&self, size: u64) -> Result<UploadKind, &'static str> {
+        match self.kind.as_deref().unwrap_or(kind::PUT) {
+            kind::PUT => {
+                let sha256 = self.sha256.as_deref().and_then(|text| Sha256::parse(text).ok()).ok_or("sha256")?;
+                let preview = self.preview.as_ref().map(|preview| preview.preview().ok_or("preview")).transpose()?;
+                Ok(UploadKind::Put { sha256, preview })
+            }
+            kind::PARTS => {
                 let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
                 let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
-                PartLayout::cut(size, part_size, checksums).ok_or("partSize").map(Some)
+                PartLayout::cut(size, part_size, checksums).ok_or("partSize").map(UploadKind::Parts)
             }
+            kind::FORM => Ok(UploadKind::Form),
+            kind::UNDECLARED_PARTS => Ok(UploadKind::UndeclaredParts),
             _ => Err("kind"),
+        }
+    }
+
+    /// Returns the state with its values, or the name of the field that cannot be read.
+    fn status(&self) -> Result<ImageStatus, &'static str> {
+        match ImageState::parse(&self.state).ok_or("state")? {
+            ImageState::Pending => Ok(ImageStatus::Pending),
+            ImageState::Ready => Ok(ImageStatus::Ready(self.ready())),
+            ImageState::Purged => {
+                let ended_as = self.gone_from.as_deref().and_then(ImageState::parse).unwrap_or(ImageState::Deleting);
+                Ok(ImageStatus::Purged(self.end(ended_as)?))
+            }
+            tombstone => Ok(ImageStatus::Tombstone(self.end(tombstone)?)),
+        }
+    }
+
+    fn ready(&self) -> ReadyImage {
+        let pixels = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        ReadyImage {
+            etag: self.etag.clone().unwrap_or_default(),
+            dimensions: Dimensions { width: pixels(self.width), height: pixels(self.height) },
+            uploaded_at: instant(self.uploaded_at.unwrap_or(self.created_at)),
+        }
+    }
+
+    fn end(&self, state: ImageState) -> Result<End, &'static str> {
+        match state {
+            ImageState::Rejected => {
+                let reason = self.rejection.as_deref().ok_or("rejection")?;
+                Ok(End::Rejected(Rejection::parse(reason, self.rejection_cause.as_deref()).ok_or("rejection")?))
+            }
+            ImageState::Expired => Ok(End::Expired),
+            ImageState::Pending | ImageState::Ready | ImageState::Deleting | ImageState::Purged => {
+                Ok(End::Deleted { was_ready: self.uploaded_at.is_some() })
+            }
         }
     }
 }
@@ -270,10 +298,11 @@ pub(super) fn readable(record: &RawDocument) -> Option<Image> {
     decode(record).inspect_err(|error| tracing::error!(%error, "failed to read an image's record")).ok()
 }
 
-fn kind(upload: &Upload) -> &'static str {
-    match (upload.unverified, upload.multipart) {
-        (Some(unverified), _) => unverified.as_str(),
-        (None, Some(_)) => MULTIPART,
-        (None, None) => SINGLE,
+fn kind_name(kind: UploadKind) -> &'static str {
+    match kind {
+        UploadKind::Put { .. } => kind::PUT,
+        UploadKind::Parts(_) => kind::PARTS,
+        UploadKind::Form => kind::FORM,
+        UploadKind::UndeclaredParts => kind::UNDECLARED_PARTS,
     }
 }

@@ -26,7 +26,7 @@ impl Images {
 /// Returns the changed fields. `$literal`, because a pipeline would read a leading `$` as a field path.
 fn redeclaration(image: &Image, upload: &Upload) -> Document {
     let or_remove = |value: Option<Bson>| value.map_or(Bson::from("$$REMOVE"), |value| doc! { "$literal": value }.into());
-    let preview = upload.preview.map(PreviewDoc::new).and_then(|preview| serialize_to_bson(&preview).ok());
+    let preview = upload.preview().map(PreviewDoc::new).and_then(|preview| serialize_to_bson(&preview).ok());
     let content_type = upload.content_type.as_str();
     let types = doc! { "$setUnion": [{ "$ifNull": ["$formerTypes", []] }, ["$contentType"]] };
     let key = doc! { "$literal": [image.key.preview().as_str()] };

@@ -225,7 +225,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, image.state);
+        let mut filter = owned(image.user, image.id, image.state());
         filter.insert("due", datetime(lease_ends));
         self.update_one(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
     }
@@ -245,7 +245,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn postpone_all(&self, images: &[(&Image, OffsetDateTime)], lease_ends: OffsetDateTime) -> Result<(), StoreError> {
         let postponed = images.iter().map(|(image, due)| {
-            let mut filter = owned(image.user, image.id, image.state);
+            let mut filter = owned(image.user, image.id, image.state());
             filter.insert("due", datetime(lease_ends));
             (filter, doc! { "$set": { "due": datetime(*due) } }.into())
         });
@@ -259,11 +259,11 @@ impl Images {
     /// [`StoreError`].
     pub async fn mark_purged(&self, image: &Image) -> Result<bool, StoreError> {
         let update = doc! {
-            "$set": { "state": ImageState::Purged.as_str(), "goneFrom": image.state.as_str() },
+            "$set": { "state": ImageState::Purged.as_str(), "goneFrom": image.state().as_str() },
             "$currentDate": { "goneAt": true },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
-        let mut filter = owned(image.user, image.id, image.state);
+        let mut filter = owned(image.user, image.id, image.state());
         // An unreadable reservation cannot be settled, so it does not count.
         let is_reserved = doc! {
             "reservation.bytes": { "$type": "number" },

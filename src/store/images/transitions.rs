@@ -173,7 +173,7 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Doc
     // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
     // Null also matches an absent field.
-    filter.insert("preview.sha256", image.upload.preview.map(|preview| preview.sha256.to_string()));
+    filter.insert("preview.sha256", image.upload.preview().map(|preview| preview.sha256.to_string()));
     let mut set = doc! {
         "state": ImageState::Ready.as_str(),
         "uploadedAt": "$$NOW",
@@ -182,7 +182,7 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Doc
         "width": i64::from(verified.size.width),
         "height": i64::from(verified.size.height),
     };
-    if image.upload.unverified.is_some() {
+    if image.upload.is_size_bound() {
         set.insert("size", integer(verified.bytes));
     }
     let mut unset = vec!["completingUntil", "formerTypes"];
@@ -201,7 +201,7 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Doc
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {
         final_keys.push(verified.key.preview());
-    } else if image.upload.preview.is_some() {
+    } else if image.upload.preview().is_some() {
         unset.push("preview");
     }
     let others: Vec<_> = image.keys().into_iter().filter(|key| !final_keys.contains(key)).collect();
