@@ -15,9 +15,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 TYPE = "image/png"
-# Of equal length, so that the other body is refused only for its checksum.
 BODY = b"the bytes that were declared to the server......"
-OTHER = b"other bytes, which belong to another user..."
+OTHER = b"other bytes, which belong to another user......."
+assert len(BODY) == len(OTHER), "the other body is refused only for its checksum"
 
 
 def sha256(data: bytes) -> str:
