@@ -4,7 +4,8 @@
 //! Everything runs on this machine and shares its processors, so only ratios of one run are meaningful: each is the median of
 //! five alternating runs. The run ends with a table of the ratios beside their bars and the baseline in `benches/baseline.json`,
 //! and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes the run the baseline. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
-//! server (`server.mjs`, its packages installed) to compare with, if node is installed.
+//! server (`server.mjs`, its packages installed) to compare with, if node is installed. The argument `slow-store` measures only what a
+//! slow store delays: `cargo bench --bench load -- slow-store`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -41,6 +42,11 @@ const ISSUERS: usize = 32;
 async fn main() {
     let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
+    if std::env::args().any(|argument| argument == "slow-store") {
+        let mut report = Report::default();
+        slow_store::measure(&mut report).await;
+        return report.end();
+    }
     let below = Below::start().await;
     let driver = data::driver(&below.mongod.uri()).await;
 
@@ -77,7 +83,7 @@ async fn main() {
     logins(time, &valet, &ada).await;
     batch::ratios(&valet, below.s3).await;
     open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
-    slow_store::measure(report, &below, &valet).await;
+    slow_store::measure(report).await;
     session_check(&below, &valet, &ada).await;
     println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,9 @@ pub struct Below {
 
 impl Below {
     pub async fn start() -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("load-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let options = MongodOptions { cache_mib: 1024, ..MongodOptions::new(root.join("mongodb")) };
         let mongod = Mongod::start(options).await.unwrap();
         let options = Options {

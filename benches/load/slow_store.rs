@@ -68,23 +68,36 @@ async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
     tokio::try_join!(requests, receive, deliver).map(drop)
 }
 
-/// Measures a confirm's time beyond that with a fast store, in delays of the store, and the images that a sweep confirms a second.
-pub async fn measure(report: &mut Report, below: &Below, fast: &Server) {
+/// Measures in a database of its own, where every upload is due for the sweep.
+pub async fn measure(report: &mut Report) {
+    let below = Below::start().await;
     let proxy = delayed(below.s3).await;
     // Clients reach the store directly.
     let store = [("S3_ENDPOINT", format!("http://{proxy}")), ("S3_PUBLIC_ENDPOINT", format!("http://{}", below.s3))];
-    let slow = Server::valet_with(below, store).await;
+    let slow = Server::valet_with(&below, store).await;
+    confirms(report, &below, &slow).await;
+    sweep(report, &below, &slow, proxy).await;
+    drop(slow);
+    below.stop().await;
+}
+
+/// Measures a confirm's time beyond that with a fast store, in delays of the store.
+async fn confirms(report: &mut Report, below: &Below, slow: &Server) {
+    let fast = Server::valet(below).await;
     let (mut at_once, mut delayed) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        at_once.push(confirm(fast, below.s3).await);
-        delayed.push(confirm(&slow, below.s3).await);
+        at_once.push(confirm(&fast, below.s3).await);
+        delayed.push(confirm(slow, below.s3).await);
     }
     let beyond = median(at_once.iter().zip(&delayed).map(|(fast, slow)| slow - fast).collect());
     println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(at_once) * 1e3, beyond * 1e3);
     report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bar::AtMost(1.17));
+}
 
+/// Measures the images that a sweep confirms a second.
+async fn sweep(report: &mut Report, below: &Below, slow: &Server, proxy: SocketAddr) {
     let user = User::of_valet(slow.address).await;
-    batch::uploaded(&slow, below.s3, &user, SWEPT).await;
+    batch::uploaded(slow, below.s3, &user, SWEPT).await;
     let mut config = below.config();
     config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
     let app = AppState::connect(&config).await.unwrap();

@@ -36,8 +36,8 @@ pub(super) const WINDOW: usize = 5000;
 /// How long the remaining images of such an owner are postponed, so that other owners reach the front.
 const ASIDE: Duration = Duration::from_secs(30);
 /// Concurrent images, and each owner's share of them.
-const AT_ONCE: usize = 16;
-const SHARE: usize = 4;
+const AT_ONCE: usize = 32;
+const SHARE: usize = 8;
 /// Concurrent slow images, and each owner's share of them.
 const SLOW_AT_ONCE: usize = 4;
 const SLOW_SHARE: usize = 2;
