@@ -202,7 +202,7 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains(&orphan.key));
                 self.seen.new += count(found - orphans.len());
-                // The pair may have been joined or restored since the batch before.
+                // As for each batch: the pair may have been joined or restored since the one before.
                 self.scanner.allow_deletion().await?;
                 let deleted = self.scanner.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;
@@ -257,6 +257,7 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains_upload(orphan));
                 self.seen.new += count(found - orphans.len());
+                self.scanner.allow_deletion().await?;
                 let aborted = self.scanner.abort_orphans(&orphans).await;
                 self.seen.deleted += aborted;
                 self.seen.failed += count(orphans.len()) - aborted;

@@ -37,6 +37,7 @@ use super::{
     account_deletion::{AccountDeletion, SweptDeletions},
     arrival_polling::ArrivalPoller,
     capability_probing::CapabilityProber,
+    deployment::PairError,
     reservations::{Reservations, SweptReservations},
     store_capabilities::KnownCapabilities,
     sweep_backoff::STUCK,
@@ -93,7 +94,9 @@ impl Sweeper {
         let (lane, queue) = slow_lane(SLOW);
         let tally = Tally::default();
         tokio::select! {
-            () = self.pair_watch.watch_pair() => {}
+            error = self.pair_watch.watch_pair() => {
+                tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
+            }
             () = self.sweep_for_ever(&lane) => {}
             () = self.sweep_slow(queue, &tally) => {}
         }
@@ -119,8 +122,8 @@ impl Sweeper {
     /// Sweeps until nothing is due by the database's clock.
     ///
     /// # Errors
-    /// [`StoreError`] if the database fails.
-    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+    /// [`PairError`] if the bucket belongs to another database by now, or the database fails.
+    pub async fn sweep(&self) -> Result<Swept, PairError> {
         let mut total = Swept::default();
         let sweep = async {
             self.date_undated().await;
@@ -134,7 +137,11 @@ impl Sweeper {
                 }
             }
         };
-        sweep.instrument(spans::internal("sweep")).await
+        tokio::select! {
+            swept = sweep.instrument(spans::internal("sweep")) => swept,
+            // Not counted as failpoints: how often it looks depends on the time.
+            error = uncounted(self.pair_watch.watch_pair()) => Err(error),
+        }
     }
 
     /// Sweeps until nothing is due. Accounts and reservations do not wait for images, whose calls may hang.

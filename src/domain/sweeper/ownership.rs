@@ -24,13 +24,12 @@ pub(in crate::domain) struct PairWatch {
 }
 
 impl PairWatch {
-    /// Checks the pair at intervals, and stamps it. Returns when the bucket belongs to another database.
-    pub(super) async fn watch_pair(&self) {
+    /// Checks the pair at intervals, and stamps it. Returns the mismatch when the bucket belongs to another database.
+    pub(super) async fn watch_pair(&self) -> PairError {
         loop {
             if let Err(error) = self.look_at_pair(EVERY).await {
                 if self.deployment.is_parted() {
-                    tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
-                    return;
+                    return error;
                 }
                 // The sweep continues without the check, because the bucket belonged to this database at the start.
                 tracing::warn!(%error, "failed to check that the bucket belongs to the database");

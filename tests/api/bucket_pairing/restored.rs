@@ -3,9 +3,13 @@
 use std::{collections::HashMap, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use valet::domain::orphans::{Consent, OrphanError};
+use valet::{
+    domain::orphans::{Consent, OrphanError},
+    state::AppState,
+};
 
 use super::*;
+use crate::relay::relay_s3;
 
 const RULE: &str = "bucket and database are of one time";
 const KEPT: [&str; 3] = ["images", "users", "meta"];
@@ -221,6 +225,39 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     while server.anonymous().get("/readyz").await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A long `valet sweep` that runs while another database joins the bucket.
+#[tokio::test]
+async fn a_sweep_under_way_ends_when_another_database_joins_its_bucket() {
+    let app = TestApp::start().await;
+    app.app.valet.deployment.verify_pair().await.unwrap();
+    let ada = app.user().await;
+    let id = ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned();
+    let due = doc! { "$set": { "due": mongodb::bson::DateTime::from_millis(1000) } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": &id }, due).await.unwrap();
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let endpoint = relay_s3(&app, move |request| {
+        let (hangs, asked) = (request.path().contains(&id), asked.clone());
+        async move {
+            if hangs {
+                let _ = asked.send(());
+                std::future::pending::<()>().await;
+            }
+            request.forward().await
+        }
+    })
+    .await;
+    let mut config = app.config.clone();
+    config.s3.endpoint = Some(endpoint.parse().unwrap());
+    config.sweep.interval = Duration::from_secs(1);
+    let command = AppState::open(&config).await.unwrap();
+    let joined = async {
+        asks.recv().await.unwrap();
+        set_bucket(&app, Some(DeploymentId::new())).await;
+    };
+    let (swept, ()) = tokio::join!(command.valet.sweeper.sweep(), joined);
+    assert!(matches!(swept, Err(PairError::Differ { .. })), "{swept:?}");
 }
 
 /// An operator who takes long to answer: the orphans were listed while the pair belonged together.
