@@ -26,6 +26,8 @@ const COUNTS: &[&str] = &["0", "-1", "1.5", "many", "99999999999"];
 const RATES: &[&str] = &["0/1m", "300", "300/0s", "300/2days", "/1m"];
 const FLAGS: &[&str] = &["maybe", "2", "offf"];
 const LISTS: &[&str] = &[",", "a,,b", "a,"];
+/// Lists with an item that the exporter would leave out.
+const HEADERS: &[&str] = &["a", "=b", "a=", "a b=c", "a=b,c", "a=b,,c=d", "a=b,", "a=\u{e9}"];
 /// A missing file, irregular files, and one without a certificate: the package's manifest, in the directory where tests run.
 const NO_CERTIFICATES: &[&str] = &["/no/such/file.pem", "/dev/null", ".", "Cargo.toml"];
 /// Every value is valid and has an effect.
@@ -111,6 +113,7 @@ const ROWS: &[Row<'_>] = &[
     ("OTEL_EXPORTER_OTLP_COMPRESSION", &["none"], &[]),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &["nonsense", "collector:4318", "grpc://collector:4317", "http://"], &[]),
     ("OTEL_EXPORTER_OTLP_HEADERS", &["a=b"], &[]),
+    ("OTEL_EXPORTER_OTLP_HEADERS", HEADERS, COLLECTOR),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", &["grpc", "http/json"], COLLECTOR),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", &["http/protobuf"], &[]),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", &["soon", "10s", "0", "-1"], COLLECTOR),
@@ -119,6 +122,7 @@ const ROWS: &[Row<'_>] = &[
     ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", &["none"], &[]),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &["nonsense", "/v1/traces"], &[]),
     ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", &["a=b"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", HEADERS, COLLECTOR),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["grpc"], COLLECTOR),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["http/protobuf"], &[]),
     ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", &["soon"], COLLECTOR),
@@ -267,7 +271,7 @@ fn valid_settings_pass() {
     for (name, value) in [
         ("OTEL_SDK_DISABLED", "true"),
         ("OTEL_TRACES_EXPORTER", "none"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20a=b, x-scope = 1 2"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "120000"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),
         ("OTEL_TRACES_SAMPLER", "parentbased_always_on"),

@@ -10,6 +10,7 @@ const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP
 /// For each of these, the setting for all signals and the one for traces.
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"];
 const COMPRESSIONS: [&str; 2] = ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"];
+const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"];
 
 /// Settings of the queue of spans.
@@ -49,16 +50,37 @@ impl Reader<'_> {
         self.read_valid(SAMPLER_ARG, (), "the sampled fraction of traces, from 0 to 1", |text| is_part(text).then_some(()));
         let takes_part = self.text(SAMPLER).is_some_and(|sampler| sampler.ends_with("traceidratio"));
         self.no_effect_if(!takes_part, SAMPLER_ARG, "without an OTEL_TRACES_SAMPLER that samples a fraction of traces");
+        for name in HEADERS {
+            self.read_valid(name, (), "a list of headers such as name=value, percent-encoded", |text| {
+                are_headers(text).then_some(())
+            });
+        }
         self.check_exporter();
     }
 
     /// Reports settings without effect: nothing is sent unless a collector is set.
     fn check_exporter(&mut self) {
-        let headers = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
         let is_named = ENDPOINTS.iter().any(|name| self.is_set(name));
-        let exporter = [PROTOCOLS, COMPRESSIONS, TIMEOUTS, headers].concat();
+        let exporter = [PROTOCOLS, COMPRESSIONS, TIMEOUTS, HEADERS].concat();
         for name in exporter.into_iter().chain(QUEUE).chain([SAMPLER]) {
             self.no_effect_if(!is_named, name, "without OTEL_EXPORTER_OTLP_ENDPOINT");
         }
     }
+}
+
+/// Returns whether a header's name may have this byte (`tchar` in RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Returns whether every item of a list is a header: the exporter leaves out the others.
+fn are_headers(list: &str) -> bool {
+    list.split(',').all(|item| {
+        let Some((name, value)) = item.split_once('=') else { return false };
+        let (name, value) = (name.trim(), value.trim());
+        !name.is_empty()
+            && name.bytes().all(is_token)
+            && !value.is_empty()
+            && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    })
 }
