@@ -52,13 +52,18 @@ impl Health {
 
     /// Waits before an owner's next image, as long as the latest failures require.
     pub(super) async fn pace(&self, owner: &str) {
-        let failures = {
-            let outages = self.outages();
-            let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
-            outages.of_owner.get(owner).copied().unwrap_or(0).max(of_all)
-        };
-        if failures > 0 {
-            tokio::time::sleep((PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE)).await;
+        let pause = self.pause(owner);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn pause(&self, owner: &str) -> Duration {
+        let outages = self.outages();
+        let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
+        match outages.of_owner.get(owner).copied().unwrap_or(0).max(of_all) {
+            0 => Duration::ZERO,
+            failures => (PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE),
         }
     }
 
@@ -88,5 +93,60 @@ impl Health {
         outages.owners.insert(owner.to_owned());
         outages.in_row += 1;
         outages.in_row >= OUTAGES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_waits_longer_after_each_of_its_failures() {
+        let health = Health::default();
+        let pauses: Vec<_> = (0..9)
+            .map(|_| {
+                health.note_outage("eve");
+                health.pause("eve").as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+        assert_eq!(health.pause("ada"), Duration::ZERO, "the store may fail for one owner's objects only");
+        health.note_success("eve");
+        assert_eq!(health.pause("eve"), Duration::ZERO);
+    }
+
+    #[test]
+    fn failures_of_several_owners_slow_down_all_until_one_succeeds() {
+        let health = Health::default();
+        health.note_outage("eve");
+        health.note_outage("bob");
+        assert_eq!(health.pause("ada").as_millis(), 100);
+        health.note_success("ada");
+        assert_eq!((health.pause("ada"), health.pause("eve").as_millis()), (Duration::ZERO, 50));
+    }
+
+    #[test]
+    fn a_sweep_ends_after_many_failures_in_a_row() {
+        let health = Health::default();
+        for _ in 0..2 {
+            for failures in 1..OUTAGES {
+                assert!(!health.note_outage("eve"), "{failures}");
+            }
+            // The store answers for another owner.
+            health.note_success("ada");
+        }
+        let ends: Vec<_> =
+            (0..OUTAGES).filter(|failure| health.note_outage(if failure % 2 == 0 { "eve" } else { "bob" })).collect();
+        assert_eq!(ends, [OUTAGES - 1]);
+    }
+
+    #[test]
+    fn a_few_timeouts_in_a_row_are_a_long_silence() {
+        let health = Health::default();
+        for _ in 0..2 {
+            let silences: Vec<_> = (0..SILENCES).map(|_| health.note_silence()).collect();
+            assert_eq!(silences, [Silence::Short, Silence::Short, Silence::Long]);
+            health.note_success("ada");
+        }
     }
 }
