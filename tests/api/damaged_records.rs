@@ -11,8 +11,8 @@ use super::{
     openapi::operations,
 };
 
-/// A value that the field's type allows but its rules do not, and a value of another type.
-const DAMAGES: [(&str, &str); 2] = [("fileName", ""), ("urlsDieAt", "damaged")];
+/// A value that the field's type allows but its rules do not, a value of another type, and the key of another program's object.
+const DAMAGES: [(&str, &str); 3] = [("fileName", ""), ("urlsDieAt", "damaged"), ("key", "u/holiday/beach.jpg")];
 
 /// Returns an image of each kind that operations distinguish.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {

@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::document::ImageDoc;
-use crate::model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId};
+use crate::model::{Image, ImageId, ImageState, KeyOwner, ObjectKey, Rejection, UserId};
 
 /// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
 /// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
@@ -36,7 +36,8 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
     }
     let mut image = decode(known)?;
     let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
-    let written = written.map(|key| ObjectKey::from_stored(key.to_owned()));
+    let owner = KeyOwner { user, image: id };
+    let written = written.map(|key| ObjectKey::from_stored(key.to_owned())).filter(|key| key.owner() == Some(owner));
     let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
     let previews = usual.clone().map(|key| key.preview());
     image.leftover_keys =
@@ -58,11 +59,13 @@ mod tests {
     #[test]
     fn any_field_may_be_damaged() {
         let (user, id) = (UserId::new(), ImageId::new());
-        let key = ObjectKey::copy_attempt(user, id);
+        let (key, left) = (ObjectKey::copy_attempt(user, id), ObjectKey::copy_attempt(user, id));
+        let foreign = ObjectKey::final_for(user, ImageId::new());
         let now = DateTime::now();
         let whole = doc! {
             "_id": id.to_string(), "user": user.to_string(), "state": "deleting", "key": key.as_str(), "fileName": "a.png",
-            "contentType": "image/png", "size": 7_i64, "kind": "single", "sha256": "x", "strays": ["in/1/2"], "uploadId": "u",
+            "contentType": "image/png", "size": 7_i64, "kind": "single", "sha256": "x", "uploadId": "u",
+            "strays": [left.as_str(), foreign.as_str(), "users.csv"],
             "preview": { "contentType": "image/webp", "size": 1_i64, "sha256": "y" }, "createdAt": now, "expiresAt": now,
             "urlsDieAt": now, "due": now, "reserved": 7_i64, "rejection": "none", "etag": "e", "caption": "c",
         };
@@ -74,10 +77,8 @@ mod tests {
                 assert_eq!((image.id, image.user, image.state()), (id, user, ImageState::Deleting), "{field}");
                 assert!(field == "key" || image.key == key, "{field}");
                 assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
-                assert!(
-                    field == "strays" || image.leftover_keys.contains(&ObjectKey::from_stored("in/1/2".to_owned())),
-                    "{field}"
-                );
+                assert!(field == "strays" || image.leftover_keys.contains(&left), "{field}");
+                assert!(image.keys().iter().all(|key| key.owner() == Some(KeyOwner { user, image: id })), "{field}");
             }
         }
         for (field, value) in [("_id", "x"), ("user", "x"), ("state", "ready"), ("state", "x")] {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
     Caption, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
-    ObjectKey, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, ThumbHash,
-    Upload, UploadKind, UserId,
+    KeyOwner, ObjectKey, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId,
+    ThumbHash, Upload, UploadKind, UserId,
 };
 
 /// Names of the kinds of uploads.
@@ -191,9 +191,14 @@ impl ImageDoc {
     pub(super) fn into_image(self) -> Result<Image, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: self.id.clone(), field };
         let size = u64::try_from(self.size).map_err(|_| corrupt("size"))?;
+        let id = ImageId::parse(&self.id).ok_or_else(|| corrupt("_id"))?;
+        let user = UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?;
+        // Objects at these keys are served and deleted: a key of any other form belongs to another image, or another program.
+        let own_key = |key| Some(ObjectKey::from_stored(key)).filter(|key| key.owner() == Some(KeyOwner { user, image: id }));
+        let leftover_keys: Option<_> = self.strays.iter().cloned().map(own_key).collect();
         Ok(Image {
-            id: ImageId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
-            user: UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?,
+            id,
+            user,
             status: self.status().map_err(corrupt)?,
             upload: Upload {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
@@ -215,7 +220,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| StepId::parse(text).ok_or_else(|| corrupt("lastStep")))
                 .transpose()?,
-            leftover_keys: self.strays.into_iter().map(ObjectKey::from_stored).collect(),
+            leftover_keys: leftover_keys.ok_or_else(|| corrupt("strays"))?,
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
             }),
@@ -223,7 +228,7 @@ impl ImageDoc {
             created_at: instant(self.created_at),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
-            key: ObjectKey::from_stored(self.key),
+            key: own_key(self.key).ok_or_else(|| corrupt("key"))?,
         })
     }
 
