@@ -1,6 +1,6 @@
 //! Multipart uploads in Companion's protocol: this server opens, lists, signs, completes and aborts them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
@@ -53,6 +53,12 @@ pub enum CompletePartsError {
     /// No part was named, or more than the maximum.
     #[error("an upload has from 1 to {} parts", PartLayout::MAX_PARTS)]
     Count,
+    /// Part numbers that S3 does not have, by their positions in the request.
+    #[error("a part's number is from 1 to {}", PartLayout::MAX_PARTS)]
+    Numbers(Vec<usize>),
+    /// Parts have not arrived, or have other entity tags.
+    #[error("the parts {0} are missing")]
+    PartsMissing(MissingParts),
     /// The upload cannot be completed.
     #[error(transparent)]
     Parts(#[from] PartsError),
@@ -170,24 +176,17 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<Image, CompletePartsError> {
         let image = self.find_open_uppy_parts(user, (id, key), now).await?;
-        if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
-            return Err(CompletePartsError::Count);
-        }
+        let wanted = wanted_parts(named)?;
         if image.state() == ImageState::Pending {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
-            let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
             let select_parts = |stored: &mut Vec<StoredPart>| {
-                stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
-                let is_there = |number: u32| stored.binary_search_by_key(&number, |part| part.number).is_ok();
-                // An impossible number counts as missing; the nearest representable one stands for it.
-                let number = |number: &i64| u32::try_from(*number).unwrap_or(if *number < 0 { 0 } else { u32::MAX });
-                let mut missing: Vec<_> = wanted.keys().map(number).filter(|number| !is_there(*number)).collect();
-                missing.sort_unstable();
-                missing.dedup();
+                stored.retain(|part| wanted.get(&part.number) == Some(&part.etag.trim_matches('"')));
+                let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+                let missing: Vec<_> = wanted.keys().copied().filter(|number| !is_there(number)).collect();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
             match self.parts_completion.complete_multipart(&image, &select_parts, now).await? {
-                Inspection::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
+                Inspection::PartsMissing(missing) => return Err(CompletePartsError::PartsMissing(missing)),
                 Inspection::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
                 Inspection::Unsupported(error) => return Err(PartsError::from(error).into()),
                 Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
@@ -233,15 +232,34 @@ impl UppyUploads {
     }
 }
 
+/// Returns a part's number if S3 can have it.
+fn part_number(number: i64) -> Option<u32> {
+    u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number))
+}
+
+/// Returns the entity tags that a client names, without quotes, by their parts' numbers.
+fn wanted_parts<'a>(named: &[NamedPart<'a>]) -> Result<BTreeMap<u32, &'a str>, CompletePartsError> {
+    if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
+        return Err(CompletePartsError::Count);
+    }
+    let (mut wanted, mut broken) = (BTreeMap::new(), Vec::new());
+    for (at, part) in named.iter().enumerate() {
+        match part_number(part.number) {
+            Some(number) => drop(wanted.insert(number, part.etag.trim_matches('"'))),
+            None => broken.push(at),
+        }
+    }
+    if broken.is_empty() { Ok(wanted) } else { Err(CompletePartsError::Numbers(broken)) }
+}
+
 /// Returns the part numbers, or every rule that the request breaks.
 fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
     if numbers.is_empty() || numbers.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
     }
-    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
     let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
     for (at, number) in numbers.iter().enumerate() {
-        match legal(*number) {
+        match part_number(*number) {
             Some(number) => legal_ones.push(number),
             None => broken.push(InvalidPart::Number(at, PartLayout::MAX_PARTS)),
         }

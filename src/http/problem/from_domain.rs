@@ -213,7 +213,8 @@ impl From<ConfirmError> for Problem {
             ConfirmError::NotFound => Self::not_found(),
             ConfirmError::ObjectMissing => Self::new(
                 Code::ObjectMissing,
-                "PUT the bytes to the upload's URL first, then confirm. If the URL has expired, renew it.",
+                "The bytes have not arrived. PUT them to the upload's URL, or complete Uppy's upload in parts, then confirm. If the \
+                 URL has expired, renew it.",
             ),
             ConfirmError::PartsMissing(parts) => Self::new(
                 Code::PartsMissing,
@@ -257,6 +258,18 @@ impl From<CompletePartsError> for Problem {
         match error {
             CompletePartsError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
                 .field("parts", format!("must have from 1 to {} items", PartLayout::MAX_PARTS)),
+            CompletePartsError::Numbers(positions) => {
+                let problem = "The upload cannot be completed with these parts. Change the members that `errors` lists.";
+                positions.iter().fold(Self::new(Code::InvalidParts, problem), |problem, at| {
+                    problem.field(format!("parts[{at}].PartNumber"), format!("must be from 1 to {}", PartLayout::MAX_PARTS))
+                })
+            }
+            CompletePartsError::PartsMissing(parts) => Self::new(
+                Code::PartsMissing,
+                format!(
+                    "These parts have not arrived, or have other entity tags: {parts}. Upload them again, then complete the upload."
+                ),
+            ),
             CompletePartsError::Parts(error) => error.into(),
             CompletePartsError::Confirm(error) => error.into(),
         }

@@ -314,10 +314,15 @@ async fn part_numbers_are_those_of_s3() {
     }
     assert_eq!(upload.complete(&[]).await.problem(), (422, "invalid_parts"));
     for (part, code) in
-        [(json!({ "PartNumber": -1, "ETag": "x" }), 409), (json!({ "PartNumber": 1 }), 400), (json!([1, "x"]), 400)]
+        [(json!({ "PartNumber": 1, "ETag": "x" }), 409), (json!({ "PartNumber": 1 }), 400), (json!([1, "x"]), 400)]
     {
         assert_eq!(upload.complete(std::slice::from_ref(&part)).await.status, code, "{part}");
     }
+    let named = [1, 0, 10_001, -1, 1 << 32].map(|number: i64| json!({ "PartNumber": number, "ETag": "x" }));
+    let answer = upload.complete(&named).await;
+    assert_eq!(answer.problem(), (422, "invalid_parts"), "no repeat cures a number that S3 does not have");
+    let fields: Vec<_> = answer.json["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
+    assert_eq!(fields, ["parts[1].PartNumber", "parts[2].PartNumber", "parts[3].PartNumber", "parts[4].PartNumber"]);
     let unknown = json!({ "filename": "a.png", "type": "image/png", "metadata": {}, "canary": 1 });
     assert_eq!(app.anonymous().post(&format!("/uppy/{}/s3/multipart", upload.token), unknown).await.status, 400);
 }
@@ -330,6 +335,8 @@ async fn ten_thousand_parts_fit_into_a_completion() {
     let all: Vec<_> = (1..=10_000).map(part).collect();
     let answer = upload.complete(&all).await;
     assert_eq!(answer.problem(), (409, "parts_missing"));
+    let detail = answer.json["detail"].as_str().unwrap();
+    assert!(detail.contains(": 1-10000.") && !detail.contains("/api/"), "Uppy calls no other operation: {detail}");
     assert_eq!(upload.complete(&(1..=10_001).map(part).collect::<Vec<_>>()).await.problem(), (422, "invalid_parts"));
 }
 
