@@ -14,7 +14,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use valet::config::Rate;
 
-use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
+use super::app::{Answer, Caller, PASSWORD, TestApp, eventually, unique_png};
 
 async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
     caller.post("/api/auth/me/delete", json!({ "password": password })).await
@@ -276,9 +276,11 @@ async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
     let is_undated = doc! { "$not": { "$type": "date" } };
     let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
     let of_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };
-    while images.count_documents(of_images.clone()).await.unwrap() + users.count_documents(of_users.clone()).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("all have a time", async || {
+        let images = images.count_documents(of_images.clone()).await.unwrap();
+        images + users.count_documents(of_users.clone()).await.unwrap() == 0
+    })
+    .await;
     drop(beside);
     sweep_all(&app, later()).await;
     sweep_all(&app, later() + Duration::from_secs(60 * 60)).await;

@@ -26,6 +26,16 @@ pub use super::{
 /// A password that sign-up accepts.
 pub const PASSWORD: &str = "three small blue boats";
 
+/// Waits until a background task has done its work: `holds`. Fails after a minute.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
+}
+
 /// The application under test.
 pub struct TestApp {
     pub base: String,

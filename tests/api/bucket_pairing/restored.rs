@@ -9,7 +9,7 @@ use valet::{
 };
 
 use super::*;
-use crate::relay::relay_s3;
+use crate::{app::eventually, relay::relay_s3};
 
 const RULE: &str = "bucket and database are of one time";
 const KEPT: [&str; 3] = ["images", "users", "meta"];
@@ -192,9 +192,7 @@ async fn a_server_that_stops_stamps_the_pair() {
     let beside = TestApp::beside(&app, |_| {}).await;
     beside.user().await;
     drop(beside);
-    while bucket_stamp(&app).await == Some(first) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("it stamps the pair", async || bucket_stamp(&app).await != Some(first)).await;
 }
 
 /// Servers that run while another database joins their bucket.
@@ -206,25 +204,21 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     let ada = server.user().await;
     set_bucket(&app, Some(DeploymentId::new())).await;
     // Until its next look the server removes what is deleted.
-    let left = loop {
+    let mut left = String::new();
+    eventually("it leaves an object", async || {
         let image = ada.upload("a.png", "image/png", &unique_png()).await;
-        let key = app.db_key(image["id"].as_str().unwrap()).await;
+        left = app.db_key(image["id"].as_str().unwrap()).await;
         assert_eq!(ada.delete(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.status, 204);
-        if app.all_bucket_keys().await.contains(&key) {
-            break key;
-        }
-    };
+        app.all_bucket_keys().await.contains(&left)
+    })
+    .await;
     // It is due; the sweeper would have removed it by now.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(app.all_bucket_keys().await.contains(&left));
     assert_eq!(server.anonymous().get("/readyz").await.status, 503, "its uploads would land in another database's bucket");
     set_bucket(&app, Some(id)).await;
-    while app.all_bucket_keys().await.contains(&left) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    while server.anonymous().get("/readyz").await.status != 200 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("it removes the object", async || !app.all_bucket_keys().await.contains(&left)).await;
+    eventually("it is ready again", async || server.anonymous().get("/readyz").await.status == 200).await;
 }
 
 /// A long `valet sweep` that runs while another database joins the bucket.
