@@ -77,7 +77,7 @@ impl ImageDeletion {
                         continue;
                     }
                 };
-                let deleted = match image.map(|image| image.state()) {
+                let deleted = match image.map(Image::state) {
                     None | Some(ImageState::Purged) => {
                         done.insert(*id, Err(DeleteError::NotFound));
                         false
