@@ -101,94 +101,129 @@ fn hex(bytes: &[u8]) -> String {
 /// Name and function of one way to make a URL.
 type Way<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
-fn main() {
-    let at = OffsetDateTime::from_unix_timestamp(1_795_341_600).unwrap();
-    assert_eq!(at.to_string(), "2026-11-22 10:00:00.0 +00:00:00");
-    let credentials = Credentials {
-        access_key_id: KEY_ID.to_owned(),
-        secret_access_key: SecretString::from(SECRET),
-        session_token: None,
-        expires_at: None,
-    };
-    let signer = Signer::new(
-        Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::VirtualHost),
-        REGION,
-        credentials,
-    );
-    let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
-    let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
-    let sdk = aws_sdk_s3::Client::from_conf(sdk.credentials_provider(keys).build());
-    let config = PresigningConfig::builder().start_time(SystemTime::from(at)).expires_in(TTL).build().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let bucket = Bucket::new(ENDPOINT.parse().unwrap(), UrlStyle::VirtualHost, BUCKET, REGION).unwrap();
-    let rusty = rusty_s3::Credentials::new(KEY_ID, SECRET);
+/// The compared signers, all for one bucket and with the same keys.
+struct Signers {
+    at: OffsetDateTime,
+    valet: Signer,
+    sdk: aws_sdk_s3::Client,
+    /// Start and lifetime of the SDK's URLs.
+    presigning: PresigningConfig,
+    runtime: tokio::runtime::Runtime,
+    bucket: Bucket,
+    rusty: rusty_s3::Credentials,
+}
 
-    let ours = |request: &'static PresignRequest<'static>| {
-        let floor = Floor::of(request, &signer.presign(request, at, TTL).unwrap().url);
-        let signer = &signer;
-        let floor: Way<'_> = ("floor", Box::new(move || drop(black_box(floor.run()))));
-        let valet: Way<'_> = ("valet", Box::new(move || drop(black_box(signer.presign(black_box(request), at, TTL)))));
-        [floor, valet]
-    };
-    let (sdk, config, runtime, bucket, rusty) = (&sdk, &config, &runtime, &bucket, &rusty);
-    let mut get = Vec::from(ours(&GET));
-    get.push((
-        "rusty-s3",
-        Box::new(move || {
-            let mut action = actions::GetObject::new(bucket, Some(rusty), KEY);
+impl Signers {
+    fn new() -> Self {
+        let at = OffsetDateTime::from_unix_timestamp(1_795_341_600).unwrap();
+        assert_eq!(at.to_string(), "2026-11-22 10:00:00.0 +00:00:00");
+        let credentials = Credentials {
+            access_key_id: KEY_ID.to_owned(),
+            secret_access_key: SecretString::from(SECRET),
+            session_token: None,
+            expires_at: None,
+        };
+        let location = Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::VirtualHost);
+        let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
+        let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
+        Self {
+            at,
+            valet: Signer::new(location, REGION, credentials),
+            sdk: aws_sdk_s3::Client::from_conf(sdk.credentials_provider(keys).build()),
+            presigning: PresigningConfig::builder().start_time(SystemTime::from(at)).expires_in(TTL).build().unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
+            bucket: Bucket::new(ENDPOINT.parse().unwrap(), UrlStyle::VirtualHost, BUCKET, REGION).unwrap(),
+            rusty: rusty_s3::Credentials::new(KEY_ID, SECRET),
+        }
+    }
+
+    /// Returns the lower bound and Valet's signer.
+    fn floor_and_valet(&self, request: &'static PresignRequest<'static>) -> [Way<'_>; 2] {
+        let floor = Floor::of(request, &self.valet.presign(request, self.at, TTL).unwrap().url);
+        let valet = move || drop(black_box(self.valet.presign(black_box(request), self.at, TTL)));
+        [("floor", Box::new(move || drop(black_box(floor.run())))), ("valet", Box::new(valet))]
+    }
+
+    /// Returns all ways to make a URL: the lower bound, Valet, rusty-s3 and the SDK.
+    fn ways<'a>(&'a self, request: &'static PresignRequest<'static>, rusty: impl Fn() + 'a, sdk: impl Fn() + 'a) -> Vec<Way<'a>> {
+        let others: [Way<'a>; 2] = [("rusty-s3", Box::new(rusty)), ("aws-sdk-s3", Box::new(sdk))];
+        self.floor_and_valet(request).into_iter().chain(others).collect()
+    }
+
+    fn get(&self) -> Vec<Way<'_>> {
+        let rusty = || {
+            let mut action = actions::GetObject::new(&self.bucket, Some(&self.rusty), KEY);
             action.query_mut().insert("response-cache-control", CACHE);
             action.query_mut().insert("response-content-type", "image/jpeg");
             drop(black_box(action.sign(TTL)));
-        }),
-    ));
-    get.push((
-        "aws-sdk-s3",
-        Box::new(move || {
-            let get = sdk.get_object().bucket(BUCKET).key(KEY).response_cache_control(CACHE).response_content_type("image/jpeg");
-            drop(black_box(runtime.block_on(get.presigned(config.clone())).unwrap()));
-        }),
-    ));
-    let mut put = Vec::from(ours(&PUT));
-    put.push((
-        "rusty-s3",
-        Box::new(move || {
-            let mut action = actions::PutObject::new(bucket, Some(rusty), KEY);
+        };
+        let sdk = || {
+            let get = self.sdk.get_object().bucket(BUCKET).key(KEY).response_cache_control(CACHE);
+            let get = get.response_content_type("image/jpeg");
+            drop(black_box(self.runtime.block_on(get.presigned(self.presigning.clone())).unwrap()));
+        };
+        self.ways(&GET, rusty, sdk)
+    }
+
+    fn put(&self) -> Vec<Way<'_>> {
+        let rusty = || {
+            let mut action = actions::PutObject::new(&self.bucket, Some(&self.rusty), KEY);
             PUT.headers.iter().for_each(|(name, value)| action.headers_mut().insert(*name, *value));
             drop(black_box(action.sign(TTL)));
-        }),
-    ));
-    put.push((
-        "aws-sdk-s3",
-        Box::new(move || {
-            let put = sdk.put_object().bucket(BUCKET).key(KEY).content_length(4_194_304).content_type("image/jpeg");
+        };
+        let sdk = || {
+            let put = self.sdk.put_object().bucket(BUCKET).key(KEY).content_length(4_194_304).content_type("image/jpeg");
             let put = put.if_none_match("*").checksum_sha256(DIGEST);
-            drop(black_box(runtime.block_on(put.presigned(config.clone())).unwrap()));
-        }),
-    ));
-    let mut part = Vec::from(ours(&PART));
-    part.push((
-        "rusty-s3",
-        Box::new(move || {
-            let mut action = actions::UploadPart::new(bucket, Some(rusty), KEY, 17, UPLOAD_ID);
+            drop(black_box(self.runtime.block_on(put.presigned(self.presigning.clone())).unwrap()));
+        };
+        self.ways(&PUT, rusty, sdk)
+    }
+
+    fn part(&self) -> Vec<Way<'_>> {
+        let rusty = || {
+            let mut action = actions::UploadPart::new(&self.bucket, Some(&self.rusty), KEY, 17, UPLOAD_ID);
             action.headers_mut().insert("content-length", "8388608");
             drop(black_box(action.sign(TTL)));
-        }),
-    ));
-    part.push((
-        "aws-sdk-s3",
-        Box::new(move || {
-            let part = sdk.upload_part().bucket(BUCKET).key(KEY).part_number(17).upload_id(UPLOAD_ID).content_length(8_388_608);
-            drop(black_box(runtime.block_on(part.presigned(config.clone())).unwrap()));
-        }),
-    ));
+        };
+        let sdk = || {
+            let part = self.sdk.upload_part().bucket(BUCKET).key(KEY).part_number(17).upload_id(UPLOAD_ID);
+            let part = part.content_length(8_388_608);
+            drop(black_box(self.runtime.block_on(part.presigned(self.presigning.clone())).unwrap()));
+        };
+        self.ways(&PART, rusty, sdk)
+    }
+}
 
+/// Prints the medians of alternating runs of the four ways to make a URL.
+fn print_ratios(call: &str, ways: &[Way<'_>]) {
+    let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
+    let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
+        let mut all: Vec<_> = rounds.iter().map(ratio).collect();
+        all.sort_by(f64::total_cmp);
+        all[RUNS / 2]
+    };
+    println!(
+        "{call}: valet {:.0} ns, {:.2} floors; rusty-s3 {:.1} times valet's, aws-sdk-s3 {:.1} times",
+        median(&|run| run[1]),
+        median(&|run| run[1] / run[0]),
+        median(&|run| run[2] / run[1]),
+        median(&|run| run[3] / run[1]),
+    );
+}
+
+fn main() {
+    let signers = Signers::new();
+    let calls = [
+        ("GET with two overrides", signers.get()),
+        ("PUT with four signed headers", signers.put()),
+        ("UploadPart", signers.part()),
+    ];
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30)
         .without_plots()
         .configure_from_args();
-    let calls = [("GET with two overrides", get), ("PUT with four signed headers", put), ("UploadPart", part)];
     for (call, ways) in &calls {
         let mut group = criterion.benchmark_group(*call);
         for (name, way) in ways {
@@ -198,19 +233,7 @@ fn main() {
     criterion.final_summary();
     println!("\nRatios, medians of {RUNS} alternating runs (the bars: GET ≤ 1.5 floors and 20 times aws-sdk-s3, PUT ≤ 2 floors)");
     for (call, ways) in &calls {
-        let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
-        let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
-            let mut all: Vec<_> = rounds.iter().map(ratio).collect();
-            all.sort_by(f64::total_cmp);
-            all[RUNS / 2]
-        };
-        println!(
-            "{call}: valet {:.0} ns, {:.2} floors; rusty-s3 {:.1} times valet's, aws-sdk-s3 {:.1} times",
-            median(&|run| run[1]),
-            median(&|run| run[1] / run[0]),
-            median(&|run| run[2] / run[1]),
-            median(&|run| run[3] / run[1]),
-        );
+        print_ratios(call, ways);
     }
 }
 

@@ -61,58 +61,70 @@ impl TestApp {
     /// If a document, object or counter does not match.
     pub async fn audit(&self) {
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
-        let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
         for user in &users {
             let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
             let recorded = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
             assert_eq!(recorded, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
         }
         for image in &images {
-            assert_eq!(inconsistency(image), None);
-            let (state, key) = (text(image, "state"), text(image, "key"));
-            let object = objects.remove(&key);
-            let strays: Vec<_> =
-                image.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str).collect();
-            if state != "gone" {
-                objects.remove(&format!("{key}-preview"));
-                objects.retain(|key, _| !strays.contains(&key.as_str()));
-            }
-            match state.as_str() {
-                "ready" => {
-                    assert_eq!(object, image.get_i64("size").ok(), "the object of {image}");
-                    let head = self.s3.head_object().bucket(&self.config.s3.bucket).key(&key);
-                    let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
-                    assert_eq!(head.content_type(), image.get_str("contentType").ok(), "{image}");
-                    assert_eq!(head.e_tag(), image.get_str("etag").ok(), "{image}");
-                    if let Ok(digest) = image.get_str("sha256") {
-                        let checksum = head.checksum_sha256().map(str::to_owned);
-                        let checksum = match checksum {
-                            Some(checksum) => checksum,
-                            // A store without checksums.
-                            None => {
-                                let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(&key).send().await.unwrap();
-                                sha256(&read.body.collect().await.unwrap().into_bytes())
-                            }
-                        };
-                        assert_eq!(checksum, digest, "{image}");
-                    }
-                    assert_eq!(image.contains_key("due"), !strays.is_empty(), "leftover objects are removed: {image}");
-                    assert!(image.get_bool("live").unwrap(), "{image}");
-                }
-                "pending" => assert!(image.contains_key("due") && image.get_bool("live").unwrap(), "{image}"),
-                "gone" => {
-                    assert_eq!(object, None, "an object without a live document: {image}");
-                    assert!(!image.contains_key("due") && !image.contains_key("live") && image.contains_key("goneAt"), "{image}");
-                }
-                "deleting" | "rejected" | "expired" => {
-                    assert!(image.contains_key("due") && !image.contains_key("live"), "not queued for the sweeper: {image}");
-                }
-                _ => panic!("unknown state: {image}"),
-            }
+            self.audit_image(image, &mut objects).await;
         }
         // A killed probe of the store leaves objects under `check/`; the bucket's id is under `valet/`.
         objects.retain(|key, _| !["check/", "valet/"].iter().any(|own| key.starts_with(own)));
         assert_eq!(objects, BTreeMap::new(), "objects without a document");
+        self.audit_open_uploads(&images).await;
+    }
+
+    /// Audits a document, and removes the objects that belong to it from `objects`.
+    async fn audit_image(&self, image: &Document, objects: &mut BTreeMap<String, i64>) {
+        assert_eq!(inconsistency(image), None);
+        let (state, key) = (text(image, "state"), text(image, "key"));
+        let object = objects.remove(&key);
+        let leftovers = image.get_array("strays").map_or(&[][..], Vec::as_slice);
+        let leftovers: Vec<_> = leftovers.iter().filter_map(Bson::as_str).collect();
+        if state != "gone" {
+            objects.remove(&format!("{key}-preview"));
+            objects.retain(|key, _| !leftovers.contains(&key.as_str()));
+        }
+        match state.as_str() {
+            "ready" => {
+                assert_eq!(object, image.get_i64("size").ok(), "the object of {image}");
+                self.audit_object(image, &key).await;
+                assert_eq!(image.contains_key("due"), !leftovers.is_empty(), "leftover objects are removed: {image}");
+                assert!(image.get_bool("live").unwrap(), "{image}");
+            }
+            "pending" => assert!(image.contains_key("due") && image.get_bool("live").unwrap(), "{image}"),
+            "gone" => {
+                assert_eq!(object, None, "an object without a live document: {image}");
+                assert!(!image.contains_key("due") && !image.contains_key("live") && image.contains_key("goneAt"), "{image}");
+            }
+            "deleting" | "rejected" | "expired" => {
+                assert!(image.contains_key("due") && !image.contains_key("live"), "not queued for the sweeper: {image}");
+            }
+            _ => panic!("unknown state: {image}"),
+        }
+    }
+
+    /// Compares type, entity tag and digest of a ready image's object with its document.
+    async fn audit_object(&self, image: &Document, key: &str) {
+        let head = self.s3.head_object().bucket(&self.config.s3.bucket).key(key);
+        let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
+        assert_eq!(head.content_type(), image.get_str("contentType").ok(), "{image}");
+        assert_eq!(head.e_tag(), image.get_str("etag").ok(), "{image}");
+        let Ok(digest) = image.get_str("sha256") else { return };
+        let checksum = match head.checksum_sha256() {
+            Some(checksum) => checksum.to_owned(),
+            // A store without checksums.
+            None => {
+                let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(key).send().await.unwrap();
+                sha256(&read.body.collect().await.unwrap().into_bytes())
+            }
+        };
+        assert_eq!(checksum, digest, "{image}");
+    }
+
+    /// Asserts that every open multipart upload belongs to an image that can still use it.
+    async fn audit_open_uploads(&self, images: &[Document]) {
         let open = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
         for upload in open.uploads().iter().filter(|upload| !upload.key().is_some_and(|key| key.starts_with("check/"))) {
             let owner = images.iter().find(|image| Some(text(image, "key").as_str()) == upload.key());
@@ -120,4 +132,8 @@ impl TestApp {
             assert!(is_owned, "an open multipart upload without a live document: {upload:?}, {owner:?}");
         }
     }
+}
+
+fn text(document: &Document, field: &str) -> String {
+    document.get_str(field).unwrap().to_owned()
 }

@@ -100,77 +100,115 @@ async fn images_after_other_programs_keys_are_found() {
     assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
 }
 
+/// Result of verifying a pair.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Paired,
+    Differ,
+    NewDatabase,
+    EmptyBucket,
+    UnknownObjects,
+}
+
+impl Verdict {
+    fn of(verified: &Result<DeploymentId, PairError>) -> Self {
+        match verified {
+            Ok(_) => Self::Paired,
+            Err(PairError::Differ { .. }) => Self::Differ,
+            Err(PairError::NewDatabase { .. }) => Self::NewDatabase,
+            Err(PairError::EmptyBucket) => Self::EmptyBucket,
+            Err(PairError::UnknownObjects) => Self::UnknownObjects,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The only object of an image in the bucket.
+#[derive(Debug)]
+enum Object {
+    Absent,
+    /// The object of the database's record, whether the record is present or not.
+    Recorded,
+    /// An object without a record in any database.
+    Unknown,
+}
+
+/// Ids, object and record that a server finds when it starts.
+#[derive(Debug)]
+struct Combination {
+    database: Option<DeploymentId>,
+    bucket: Option<DeploymentId>,
+    object: Object,
+    has_record: bool,
+    verdict: Verdict,
+}
+
+fn combinations(a: DeploymentId, b: DeploymentId) -> [Combination; 15] {
+    use Object::{Absent, Recorded, Unknown};
+    use Verdict::{Differ, EmptyBucket, NewDatabase, Paired, UnknownObjects};
+    [
+        // A new installation, and one from before ids existed.
+        Combination { database: None, bucket: None, object: Absent, has_record: false, verdict: Paired },
+        Combination { database: None, bucket: None, object: Recorded, has_record: true, verdict: Paired },
+        // A wrong or empty database, such as the staging system's.
+        Combination { database: None, bucket: None, object: Recorded, has_record: false, verdict: UnknownObjects },
+        Combination { database: None, bucket: None, object: Unknown, has_record: true, verdict: UnknownObjects },
+        Combination { database: None, bucket: Some(b), object: Recorded, has_record: true, verdict: NewDatabase },
+        Combination { database: None, bucket: Some(b), object: Absent, has_record: false, verdict: NewDatabase },
+        Combination { database: Some(a), bucket: Some(b), object: Recorded, has_record: true, verdict: Differ },
+        Combination { database: Some(a), bucket: Some(b), object: Absent, has_record: false, verdict: Differ },
+        // A server was killed after it wrote the database's id and before it wrote the marker.
+        Combination { database: Some(a), bucket: None, object: Absent, has_record: false, verdict: Paired },
+        Combination { database: Some(a), bucket: None, object: Recorded, has_record: true, verdict: Paired },
+        // A wrong or lost bucket.
+        Combination { database: None, bucket: None, object: Absent, has_record: true, verdict: EmptyBucket },
+        Combination { database: Some(a), bucket: None, object: Absent, has_record: true, verdict: EmptyBucket },
+        Combination { database: Some(a), bucket: None, object: Unknown, has_record: true, verdict: UnknownObjects },
+        // Equal ids suffice, whatever else is missing.
+        Combination { database: Some(a), bucket: Some(a), object: Absent, has_record: true, verdict: Paired },
+        Combination { database: Some(a), bucket: Some(a), object: Unknown, has_record: false, verdict: Paired },
+    ]
+}
+
+/// Replaces the ids, objects and records of a deployment.
+async fn set_up(app: &TestApp, combination: &Combination, record: &Document) {
+    set_database(app, combination.database).await;
+    set_bucket(app, combination.bucket).await;
+    for key in app.all_bucket_keys().await.iter().filter(|key| *key != MARKER) {
+        app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    }
+    let images = app.db.collection::<Document>("images");
+    images.delete_many(doc! {}).await.unwrap();
+    if combination.has_record {
+        images.insert_one(record).await.unwrap();
+    }
+    let key = match combination.object {
+        Object::Absent => return,
+        Object::Recorded => record.get_str("key").unwrap().to_owned(),
+        Object::Unknown => ObjectKey::final_for(UserId::new(), ImageId::new()).to_string(),
+    };
+    app.bucket_put(&key, "image/png", vec![1]).await;
+}
+
 /// Covers each combination of ids, objects and records.
 #[tokio::test]
 async fn only_a_plausible_pair_is_accepted() {
-    #[derive(Debug, PartialEq)]
-    enum Then {
-        Tied,
-        Differ,
-        NewDatabase,
-        EmptyBucket,
-        UnknownObjects,
-    }
-    let (a, b) = (DeploymentId::new(), DeploymentId::new());
     let app = TestApp::start().await;
-    let ada = app.user().await;
-    ada.upload("a.png", "image/png", &unique_png()).await;
-    let images = app.db.collection::<Document>("images");
-    let record = images.find_one(doc! {}).await.unwrap().unwrap();
-    let object = record.get_str("key").unwrap().to_owned();
-    let unknown = ObjectKey::final_for(UserId::new(), ImageId::new()).to_string();
-    let rows = [
-        // A new installation, and one from before ids existed.
-        (None, None, None, false, Then::Tied),
-        (None, None, Some(&object), true, Then::Tied),
-        // A wrong or empty database, such as the staging system's.
-        (None, None, Some(&object), false, Then::UnknownObjects),
-        (None, None, Some(&unknown), true, Then::UnknownObjects),
-        (None, Some(b), Some(&object), true, Then::NewDatabase),
-        (None, Some(b), None, false, Then::NewDatabase),
-        (Some(a), Some(b), Some(&object), true, Then::Differ),
-        (Some(a), Some(b), None, false, Then::Differ),
-        // A server was killed after it wrote the database's id and before it wrote the marker.
-        (Some(a), None, None, false, Then::Tied),
-        (Some(a), None, Some(&object), true, Then::Tied),
-        // A wrong or lost bucket.
-        (None, None, None, true, Then::EmptyBucket),
-        (Some(a), None, None, true, Then::EmptyBucket),
-        (Some(a), None, Some(&unknown), true, Then::UnknownObjects),
-        (Some(a), Some(a), None, true, Then::Tied),
-        (Some(a), Some(a), Some(&unknown), false, Then::Tied),
-    ];
-    for (database, bucket, key, has_record, then) in rows {
-        set_database(&app, database).await;
-        set_bucket(&app, bucket).await;
-        for key in app.all_bucket_keys().await.iter().filter(|key| *key != MARKER) {
-            app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
-        }
-        images.delete_many(doc! {}).await.unwrap();
-        if has_record {
-            images.insert_one(&record).await.unwrap();
-        }
-        if let Some(key) = key {
-            app.bucket_put(key, "image/png", vec![1]).await;
-        }
+    app.user().await.upload("a.png", "image/png", &unique_png()).await;
+    let record = app.db.collection::<Document>("images").find_one(doc! {}).await.unwrap().unwrap();
+    for combination in combinations(DeploymentId::new(), DeploymentId::new()) {
+        set_up(&app, &combination, &record).await;
         let checked = pair_answer(&app).await;
         let verified = app.app.valet.deployment.verify_pair().await;
         let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
         assert!(agree, "valet check reports {checked:?} for {verified:?}");
-        let was = match &verified {
-            Ok(_) => Then::Tied,
-            Err(PairError::Differ { .. }) => Then::Differ,
-            Err(PairError::NewDatabase { .. }) => Then::NewDatabase,
-            Err(PairError::EmptyBucket) => Then::EmptyBucket,
-            Err(PairError::UnknownObjects) => Then::UnknownObjects,
-            Err(error) => panic!("{error}"),
-        };
-        assert_eq!(was, then, "{database:?} {bucket:?} {key:?} {has_record}");
+        assert_eq!(Verdict::of(&verified), combination.verdict, "{combination:?}");
         let pair = app.app.valet.deployment.pair().await.unwrap();
-        match verified {
-            Ok(id) => assert_eq!((pair.bucket, pair.database), (Some(id), Some(id))),
-            Err(_) => assert_eq!((pair.bucket, pair.database), (bucket, database), "a refusal changes nothing"),
-        }
+        let (bucket, database) = match verified {
+            Ok(id) => (Some(id), Some(id)),
+            Err(_) => (combination.bucket, combination.database),
+        };
+        assert_eq!((pair.bucket, pair.database), (bucket, database), "a refusal changes nothing: {combination:?}");
     }
 }
 

@@ -42,51 +42,72 @@ fn key_of(user: &Caller<'_>, id: &str) -> String {
     format!("u/{}/{id}", user.id)
 }
 
+/// Keys of other programs, under the same prefixes as Valet's.
+const FOREIGN: [&str; 3] = ["in/invoices/2026.pdf", "u/holiday/beach.jpg", "u/readme.txt"];
+
+/// Keys in a bucket that has an object of every kind that a scan distinguishes.
+struct Planted {
+    /// Of a ready image, a pending image, and a tombstone.
+    owned: [String; 3],
+    /// Of a ready image whose object was deleted.
+    missing: String,
+    /// In the order of keys.
+    orphans: Vec<String>,
+}
+
+impl Planted {
+    async fn plant(app: &TestApp) -> Self {
+        let (ada, bob) = (app.user().await, app.user().await);
+        let ready = ada.upload("a.png", "image/png", &unique_png()).await;
+        let missing = bob.upload("b.png", "image/png", &unique_png()).await;
+        let bytes = unique_png();
+        let pending = bob.issue("c.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&pending.json["upload"], bytes).await, 200);
+        let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
+        assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
+        // A repeated PUT at a tombstone's key is removed by the sweeper and is not an orphan.
+        let tombstone = app.db_key(tombstone["id"].as_str().unwrap()).await;
+        app.bucket_put(&tombstone, "image/png", vec![1; 10]).await;
+
+        let missing = app.db_key(missing["id"].as_str().unwrap()).await;
+        app.s3.delete_object().bucket(&app.config.s3.bucket).key(&missing).send().await.unwrap();
+        let gone = ada.upload("e.png", "image/png", &unique_png()).await;
+        let gone = gone["id"].as_str().unwrap();
+        // If uploads are copied at confirm, removes the objects that were copied.
+        app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+        let purged = doc! { "$set": { "state": "gone" } };
+        app.db.collection::<Document>("images").update_one(doc! { "_id": gone }, purged).await.unwrap();
+
+        let incoming = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
+        let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
+        // The image exists but belongs to another user.
+        let stolen = key_of(&ada, pending.id());
+        let mut orphans = vec![incoming, unknown, stolen];
+        for key in &orphans {
+            app.bucket_put(key, "image/png", vec![1; 10]).await;
+        }
+        orphans.push(app.db_key(gone).await);
+        orphans.sort();
+        for key in FOREIGN.into_iter().chain(["logs/1", "check/x", "users.csv"]) {
+            app.bucket_put(key, "text/plain", vec![1]).await;
+        }
+        let (ready, pending) = (app.db_key(ready["id"].as_str().unwrap()).await, app.db_key(pending.id()).await);
+        Self { owned: [ready, pending, tombstone], missing, orphans }
+    }
+}
+
 #[tokio::test]
 async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
     let app = TestApp::start().await;
-    let (ada, bob) = (app.user().await, app.user().await);
-    let kept = ada.upload("a.png", "image/png", &unique_png()).await;
-    let lost = bob.upload("b.png", "image/png", &unique_png()).await;
-    let bytes = unique_png();
-    let pending = bob.issue("c.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&pending.json["upload"], bytes).await, 200);
-    let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
-    assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
-    // A repeated PUT at a tombstone's key is removed by the sweeper and is not an orphan.
-    let tombstone = app.db_key(tombstone["id"].as_str().unwrap()).await;
-    app.bucket_put(&tombstone, "image/png", vec![1; 10]).await;
-
-    let lost_key = app.db_key(lost["id"].as_str().unwrap()).await;
-    app.s3.delete_object().bucket(&app.config.s3.bucket).key(&lost_key).send().await.unwrap();
-    let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
-    // The image exists but belongs to another user.
-    let stolen = key_of(&ada, pending.id());
-    let gone = ada.upload("e.png", "image/png", &unique_png()).await;
-    let gone_id = gone["id"].as_str().unwrap();
-    // If uploads are copied at confirm, removes the objects that were copied.
-    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+    let planted = Planted::plant(&app).await;
     let images = app.db.collection::<Document>("images");
-    images.update_one(doc! { "_id": gone_id }, doc! { "$set": { "state": "gone" } }).await.unwrap();
-    let left_over = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
-    let mut planted = vec![left_over, unknown, stolen];
-    for key in &planted {
-        app.bucket_put(key, "image/png", vec![1; 10]).await;
-    }
-    planted.push(app.db_key(gone_id).await);
-    planted.sort();
-    let foreign = ["in/invoices/2026.pdf", "u/holiday/beach.jpg", "u/readme.txt"];
-    for key in foreign.into_iter().chain(["logs/1", "check/x", "users.csv"]) {
-        app.bucket_put(key, "text/plain", vec![1]).await;
-    }
-
     let before = app.bucket_keys().await;
     let documents = images.count_documents(doc! {}).await.unwrap();
     let found = scan(&app).await;
     println!("{found}");
-    assert_eq!(keys(&found.orphans), planted);
-    assert_eq!(found.missing.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), [lost_key.as_str()]);
-    assert_eq!(found.foreign.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), foreign);
+    assert_eq!(keys(&found.orphans), planted.orphans);
+    assert_eq!(found.missing.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), [planted.missing.as_str()]);
+    assert_eq!(found.foreign.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), FOREIGN);
     assert_eq!((found.orphans.count, found.missing.count, found.deleted, found.young), (4, 1, 0, 0));
     assert_eq!(app.bucket_keys().await, before, "a dry run");
 
@@ -99,11 +120,12 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
 
     let deleted = delete(&app).await;
     assert_eq!((deleted.orphans.count, deleted.deleted, deleted.failed), (4, 4, 0));
-    let mut left: Vec<_> = before.into_iter().filter(|key| !planted.contains(key)).collect();
+    let mut left: Vec<_> = before.into_iter().filter(|key| !planted.orphans.contains(key)).collect();
     left.sort();
     assert_eq!(app.bucket_keys().await, left);
-    assert!(left.contains(&app.db_key(kept["id"].as_str().unwrap()).await) && left.contains(&tombstone));
-    assert!(left.contains(&app.db_key(pending.id()).await));
+    for key in &planted.owned {
+        assert!(left.contains(key), "{key} is not an orphan");
+    }
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), documents, "records are never deleted");
     assert_eq!(delete(&app).await.orphans.count, 0);
 }

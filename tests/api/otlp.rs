@@ -63,6 +63,65 @@ async fn stopped(process: Process) -> String {
     log
 }
 
+/// Asserts that a span has these attributes.
+fn assert_attributes(span: &Span, expected: &[(&str, &str)]) {
+    for (name, value) in expected {
+        assert_eq!(attribute(span, name), *value, "{name} of {span:?}");
+    }
+}
+
+/// Asserts that the confirm's span is a child of the caller's and describes the request.
+fn assert_request_of_confirm(confirm: &Span) {
+    assert_eq!((confirm.trace.as_str(), confirm.parent.as_str(), confirm.state.as_str()), (TRACE, CALLER, "vendor=1"));
+    assert_eq!((confirm.kind, confirm.status), (2, 0), "the kind is server, and there is no error");
+    assert_attributes(
+        confirm,
+        &[
+            ("http.request.method", "POST"),
+            ("http.route", "/api/images/{id}/confirm"),
+            ("http.response.status_code", "200"),
+            ("valet.request_id", "confirm-1"),
+        ],
+    );
+    assert!(attribute(confirm, "url.path").ends_with("/confirm"), "{confirm:?}");
+}
+
+/// Asserts that the confirm's calls to S3 and MongoDB have spans within its own.
+fn assert_calls_of_confirm(spans: &[Span], confirm: &Span, database: &str) {
+    let calls: Vec<_> = children(spans, confirm).cloned().collect();
+    for call in &calls {
+        assert!(call.kind == 3 && call.status == 0, "{call:?}");
+        assert!(confirm.began <= call.began && call.began <= call.ended && call.ended <= confirm.ended, "{call:?}");
+    }
+    let head = named(&calls, "S3.HeadObject");
+    assert_attributes(head, &[("rpc.system", "aws-api"), ("rpc.method", "HeadObject"), ("http.response.status_code", "200")]);
+    assert!(!super::app::s3_is_local() || !attribute(head, "aws.request_id").is_empty(), "{head:?}");
+    assert_attributes(named(&calls, "S3.GetObject"), &[("http.response.status_code", "206")]);
+    assert_attributes(
+        named(&calls, "findAndModify images"),
+        &[
+            ("db.system.name", "mongodb"),
+            ("db.operation.name", "findAndModify"),
+            ("db.collection.name", "images"),
+            ("db.namespace", database),
+            ("server.address", "127.0.0.1"),
+        ],
+    );
+}
+
+/// Asserts that a password is hashed within its request's trace, and that a sweep and a request with an invalid traceparent start
+/// new traces.
+fn assert_other_traces(spans: &[Span]) {
+    let signup = named(spans, "POST /api/auth/signup");
+    let calls: Vec<_> = children(spans, signup).cloned().collect();
+    assert_eq!(named(&calls, "hash password").kind, 1);
+    let sweep = named(spans, "sweep");
+    assert!(sweep.parent.is_empty() && children(spans, sweep).any(|call| call.name == "find images"), "{sweep:?}");
+    let unknown = named(spans, "GET");
+    assert!(unknown.parent.is_empty() && unknown.trace != TRACE && unknown.status == 0, "{unknown:?}");
+    assert_attributes(unknown, &[("http.response.status_code", "404")]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
@@ -82,47 +141,9 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let spans = collector.spans();
 
     let confirm = named(&spans, "POST /api/images/{id}/confirm");
-    assert_eq!((confirm.trace.as_str(), confirm.parent.as_str(), confirm.state.as_str()), (TRACE, CALLER, "vendor=1"));
-    assert_eq!((confirm.kind, confirm.status), (2, 0), "a server's, and no error");
-    for (name, value) in [
-        ("http.request.method", "POST"),
-        ("http.route", "/api/images/{id}/confirm"),
-        ("http.response.status_code", "200"),
-        ("valet.request_id", "confirm-1"),
-    ] {
-        assert_eq!(attribute(confirm, name), value, "{name} of {confirm:?}");
-    }
-    assert!(attribute(confirm, "url.path").ends_with("/confirm"), "{confirm:?}");
-    let calls: Vec<_> = children(&spans, confirm).cloned().collect();
-    for call in &calls {
-        assert!(call.kind == 3 && call.status == 0, "{call:?}");
-        assert!(confirm.began <= call.began && call.began <= call.ended && call.ended <= confirm.ended, "{call:?}");
-    }
-    let head = named(&calls, "S3.HeadObject");
-    assert_eq!((attribute(head, "rpc.system"), attribute(head, "rpc.method")), ("aws-api", "HeadObject"));
-    assert_eq!(attribute(head, "http.response.status_code"), "200");
-    assert!(!super::app::s3_is_local() || !attribute(head, "aws.request_id").is_empty(), "{head:?}");
-    assert_eq!(attribute(named(&calls, "S3.GetObject"), "http.response.status_code"), "206");
-    let moved = named(&calls, "findAndModify images");
-    for (name, value) in [
-        ("db.system.name", "mongodb"),
-        ("db.operation.name", "findAndModify"),
-        ("db.collection.name", "images"),
-        ("db.namespace", app.config.mongo.database.as_str()),
-        ("server.address", "127.0.0.1"),
-    ] {
-        assert_eq!(attribute(moved, name), value, "{name} of {moved:?}");
-    }
-
-    // A password is hashed within its request's trace; a sweep and a request with an invalid traceparent start new traces.
-    let signup = named(&spans, "POST /api/auth/signup");
-    let below: Vec<_> = children(&spans, signup).cloned().collect();
-    assert_eq!(named(&below, "hash password").kind, 1);
-    let sweep = named(&spans, "sweep");
-    assert!(sweep.parent.is_empty() && children(&spans, sweep).any(|call| call.name == "find images"), "{sweep:?}");
-    let unknown = named(&spans, "GET");
-    assert!(unknown.parent.is_empty() && unknown.trace != TRACE && unknown.status == 0, "{unknown:?}");
-    assert_eq!(attribute(unknown, "http.response.status_code"), "404");
+    assert_request_of_confirm(confirm);
+    assert_calls_of_confirm(&spans, confirm, &app.config.mongo.database);
+    assert_other_traces(&spans);
 
     let resource = &confirm.resource;
     assert_eq!((resource["service.name"].as_str(), resource["deployment.environment.name"].as_str()), ("valet", "test"));

@@ -80,7 +80,7 @@ impl Inside {
 
     /// Handles a request in place of the store, or changes it before the store gets it.
     async fn replace_request(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
-        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let query = parts.uri.query().unwrap_or_default();
         let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
         let anonymous = !presigned && !parts.headers.contains_key("authorization");
         let key = self.upstream.key(parts);
@@ -118,17 +118,6 @@ impl Inside {
                 let flags = block.public_access_block_configuration()?;
                 (flags.block_public_acls() == Some(true)).then(|| status(StatusCode::FORBIDDEN))
             }
-            Defect::ListsObjectsInstead
-                if key.is_empty()
-                    && ["versions", "uploads", "cors", "lifecycle", "publicAccessBlock"]
-                        .iter()
-                        .any(|asked| query.split('&').any(|pair| pair.split('=').next() == Some(asked))) =>
-            {
-                Some(listing("<IsTruncated>false</IsTruncated>"))
-            }
-            Defect::ListsTheSameAgain if query.contains("list-type=2") => {
-                Some(listing("<IsTruncated>true</IsTruncated><NextContinuationToken>here</NextContinuationToken>"))
-            }
             Defect::RefusesLongRanges => {
                 let range = parts.headers.get(RANGE)?.to_str().ok()?;
                 let last: i64 = range.rsplit('-').next()?.parse().ok()?;
@@ -145,8 +134,27 @@ impl Inside {
                 marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
                 Some(marked)
             }
-            Defect::LocksByDefault | Defect::ListsNothing => self.bucket_answer(&query),
-            Defect::RetainsVersions => self.retain(parts, key, &query),
+            _ => self.replace_bucket_request(parts, key).await,
+        }
+    }
+
+    /// Handles a request about the bucket, or about versions, in place of the store.
+    async fn replace_bucket_request(&self, parts: &Parts, key: String) -> Option<Answer> {
+        let query = parts.uri.query().unwrap_or_default();
+        match self.defect {
+            Defect::ListsObjectsInstead
+                if key.is_empty()
+                    && ["versions", "uploads", "cors", "lifecycle", "publicAccessBlock"]
+                        .iter()
+                        .any(|subresource| query.split('&').any(|pair| pair.split('=').next() == Some(subresource))) =>
+            {
+                Some(listing("<IsTruncated>false</IsTruncated>"))
+            }
+            Defect::ListsTheSameAgain if query.contains("list-type=2") => {
+                Some(listing("<IsTruncated>true</IsTruncated><NextContinuationToken>here</NextContinuationToken>"))
+            }
+            Defect::LocksByDefault | Defect::ListsNothing => self.bucket_answer(query),
+            Defect::RetainsVersions => self.retain(parts, key, query),
             Defect::TakesNoForms if parts.method == Method::POST && key.is_empty() => Some(status(StatusCode::NOT_IMPLEMENTED)),
             Defect::IsLost => {
                 let mut lost = status(StatusCode::NOT_FOUND);
@@ -161,7 +169,7 @@ impl Inside {
         }
     }
 
-    /// Changes the store's answer.
+    /// Changes the store's answer to a write, or reverses its refusal.
     async fn change_answer(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
@@ -177,18 +185,39 @@ impl Inside {
             {
                 *answer = self.store(parts, &self.upstream.key(parts), body).await;
             }
-            // The server's own client would adjust its clock to this date, and the real store would refuse its requests.
-            Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
-                let then = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
-                let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
-                answer.headers_mut().insert(DATE, HeaderValue::try_from(date.replace("+0000", "GMT")).unwrap());
-            }
             Defect::KnowsNoChecksums
                 if parts.method == Method::PUT && answer.status() == StatusCode::BAD_REQUEST && !query.contains("partNumber") =>
             {
                 *answer = self.store(parts, &self.upstream.key(parts), body).await;
             }
             Defect::KnowsNoChecksums => drop(answer.headers_mut().remove("x-amz-checksum-sha256")),
+            Defect::CompletesTwice if parts.method == Method::POST && answer.status() == StatusCode::PRECONDITION_FAILED => {
+                *answer = status(StatusCode::OK);
+                *answer.body_mut() = Bytes::from_static(b"<CompleteMultipartUploadResult/>").into();
+            }
+            Defect::CopiesAnything
+                if parts.headers.contains_key("x-amz-copy-source") && answer.status() == StatusCode::PRECONDITION_FAILED =>
+            {
+                *answer = status(StatusCode::OK);
+                *answer.body_mut() = Bytes::from_static(b"<CopyObjectResult/>").into();
+            }
+            Defect::IsOverloaded if parts.method == Method::PUT && answer.status().is_client_error() => {
+                *answer = status(StatusCode::SERVICE_UNAVAILABLE);
+            }
+            _ => self.change_read_answer(parts, answer).await,
+        }
+    }
+
+    /// Changes the store's answer to a read, or headers of every answer.
+    async fn change_read_answer(&self, parts: &Parts, answer: &mut Answer) {
+        let query = parts.uri.query().unwrap_or_default();
+        match self.defect {
+            // The server's own client would adjust its clock to this date, and the real store would refuse its requests.
+            Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
+                let then = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
+                let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
+                answer.headers_mut().insert(DATE, HeaderValue::try_from(date.replace("+0000", "GMT")).unwrap());
+            }
             Defect::RefusesPutsUnderBlockPublicAcls if query.contains("publicAccessBlock") && parts.method == Method::GET => {
                 let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
                 let text = String::from_utf8(body.to_vec()).unwrap();
@@ -204,21 +233,11 @@ impl Inside {
             Defect::HidesMissingKeys if parts.method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND => {
                 *answer.status_mut() = StatusCode::FORBIDDEN;
             }
-            Defect::CompletesTwice if parts.method == Method::POST && answer.status() == StatusCode::PRECONDITION_FAILED => {
-                *answer = status(StatusCode::OK);
-                *answer.body_mut() = Bytes::from_static(b"<CompleteMultipartUploadResult/>").into();
-            }
             Defect::KeepsAborted
                 if parts.method == Method::GET && query.contains("uploadId") && answer.status() == StatusCode::NOT_FOUND =>
             {
                 *answer = status(StatusCode::OK);
                 *answer.body_mut() = Bytes::from_static(b"<ListPartsResult/>").into();
-            }
-            Defect::CopiesAnything
-                if parts.headers.contains_key("x-amz-copy-source") && answer.status() == StatusCode::PRECONDITION_FAILED =>
-            {
-                *answer = status(StatusCode::OK);
-                *answer.body_mut() = Bytes::from_static(b"<CopyObjectResult/>").into();
             }
             Defect::TypesAsItLikes if parts.method == Method::HEAD && self.upstream.key(parts).starts_with("u/") => {
                 answer.headers_mut().insert("content-type", HeaderValue::from_static("binary/octet-stream"));
@@ -241,9 +260,6 @@ impl Inside {
             }
             Defect::TellsNoLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
             Defect::TellsNoTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
-            Defect::IsOverloaded if parts.method == Method::PUT && answer.status().is_client_error() => {
-                *answer = status(StatusCode::SERVICE_UNAVAILABLE);
-            }
             _ => {}
         }
     }

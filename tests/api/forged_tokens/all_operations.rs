@@ -234,6 +234,49 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
     all
 }
 
+/// A request that was sent with a forged credential, and its expected line in the audit log.
+struct Tried {
+    what: String,
+    request_id: String,
+    event: &'static str,
+    reason: &'static str,
+}
+
+/// Sends a request with a forged credential, and asserts its answer.
+async fn send_forged(
+    client: &Client,
+    operation: &Operation,
+    slot: Slot,
+    forged: &Forged,
+    (path, body): (String, Option<Value>),
+) -> Tried {
+    let mut request = client.http.request(operation.method.clone(), format!("{}{path}", client.base));
+    if slot == Slot::Bearer {
+        request = request.bearer_auth(&forged.token);
+    }
+    if let Some(body) = &body {
+        request = request.json(body);
+    }
+    let answer = request.send().await.unwrap();
+    let what = format!("{} with {} as its {slot:?}", operation.described["operationId"], forged.what);
+    let (status, request_id) = (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+    let problem: Value = answer.json().await.unwrap_or_default();
+    assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{what}");
+    Tried { what, request_id, event: forged.event, reason: forged.reason }
+}
+
+/// Asserts that each request has exactly one line in the audit log, the expected one.
+async fn assert_audited(process: &Process, tried: &[Tried]) {
+    let last = &tried.last().unwrap().request_id;
+    let audited = process.find(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
+    for Tried { what, request_id, event, reason } in tried {
+        let lines: Vec<_> = audited.get(request_id).into_iter().flatten().collect();
+        let is_logged =
+            lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
+        assert!(is_logged, "{what}: {event} {reason} in {lines:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_credentials_change_nothing_on_any_operation() {
     let app = TestApp::start().await;
@@ -265,20 +308,8 @@ async fn forged_credentials_change_nothing_on_any_operation() {
                 slot => forged_for(slot, &ada, &eve, &over.claims),
             };
             for forged in all {
-                let (path, body) = request(&operation, &ada, image, slot, &forged.token);
-                let mut request = client.http.request(operation.method.clone(), format!("{}{path}", client.base));
-                if slot == Slot::Bearer {
-                    request = request.bearer_auth(&forged.token);
-                }
-                if let Some(body) = &body {
-                    request = request.json(body);
-                }
-                let answer = request.send().await.unwrap();
-                let what = format!("{name} with {} as its {slot:?}", forged.what);
-                let (status, id) = (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
-                let problem: Value = answer.json().await.unwrap_or_default();
-                assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{what}");
-                tried.push((what, id, forged.event, forged.reason));
+                let request = request(&operation, &ada, image, slot, &forged.token);
+                tried.push(send_forged(&client, &operation, slot, &forged, request).await);
             }
             assert!(stored(&app).await == before, "{name}: something changed");
         }
@@ -286,14 +317,7 @@ async fn forged_credentials_change_nothing_on_any_operation() {
     for (slot, least) in [(Slot::Bearer, 15), (Slot::Path, 6), (Slot::RefreshToken, 2)] {
         assert!(of_slot[&slot] >= least, "{of_slot:?}");
     }
-    let last = &tried.last().unwrap().1;
-    let audited = process.find(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
-    for (what, id, event, reason) in &tried {
-        let lines: Vec<_> = audited.get(id).into_iter().flatten().collect();
-        let is_told =
-            lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
-        assert!(is_told, "{what}: {event} {reason} in {lines:?}");
-    }
+    assert_audited(&process, &tried).await;
     // The genuine credentials still work.
     assert_eq!(ada.client.get("/api/auth/me").await.0, 200);
     let form = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.path);

@@ -41,7 +41,13 @@ async fn parts_are_copied_from_ranges_of_objects() {
     let done = server.s3.complete_multipart_upload().bucket(BUCKET).key("copy").upload_id(id).multipart_upload(parts);
     done.send().await.unwrap();
     assert!(server.read("copy").await == [source.as_slice(), &source[5..10]].concat());
+    assert_attributes(&server).await;
+    assert_eq!(server.temps(), 0);
+    server.end().await;
+}
 
+/// Asserts the attributes of the object in two parts, of its source, and of a missing object.
+async fn assert_attributes(server: &Server) {
     let all = [
         ObjectAttributes::Etag,
         ObjectAttributes::Checksum,
@@ -49,11 +55,11 @@ async fn parts_are_copied_from_ranges_of_objects() {
         ObjectAttributes::ObjectSize,
         ObjectAttributes::StorageClass,
     ];
-    let ask = |key: &str, asked: &[ObjectAttributes]| {
-        let ask = server.s3.get_object_attributes().bucket(BUCKET).key(key);
-        ask.set_object_attributes(Some(asked.to_vec())).send()
+    let get = |key: &str, names: &[ObjectAttributes]| {
+        let get = server.s3.get_object_attributes().bucket(BUCKET).key(key);
+        get.set_object_attributes(Some(names.to_vec())).send()
     };
-    let attributes = ask("copy", &all).await.unwrap();
+    let attributes = get("copy", &all).await.unwrap();
     assert_eq!(
         (attributes.object_size(), attributes.object_parts().and_then(|parts| parts.total_parts_count())),
         (Some((6 << 20) + 5), Some(2))
@@ -61,9 +67,7 @@ async fn parts_are_copied_from_ranges_of_objects() {
     assert!(attributes.checksum().unwrap().checksum_crc64_nvme().is_some() && attributes.last_modified().is_some());
     let head = server.s3.head_object().bucket(BUCKET).key("copy").send().await.unwrap();
     assert_eq!(attributes.e_tag().unwrap().trim_matches('"'), head.e_tag().unwrap().trim_matches('"'));
-    let size = ask("source", &[ObjectAttributes::ObjectSize]).await.unwrap();
+    let size = get("source", &[ObjectAttributes::ObjectSize]).await.unwrap();
     assert_eq!((size.object_size(), size.e_tag(), size.object_parts()), (Some(6 << 20), None, None));
-    assert_eq!(ask("missing", &all).await.unwrap_err().code(), Some("NoSuchKey"));
-    assert_eq!(server.temps(), 0);
-    server.end().await;
+    assert_eq!(get("missing", &all).await.unwrap_err().code(), Some("NoSuchKey"));
 }

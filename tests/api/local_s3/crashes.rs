@@ -17,48 +17,63 @@ async fn child() {
     server.task.await.unwrap();
 }
 
+/// A server in another process.
+struct ChildServer {
+    process: tokio::process::Child,
+    base: String,
+    /// Open until the process ends, so that it can write.
+    _stderr: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStderr>>,
+}
+
+/// Runs [`child`] in another process.
+async fn start_child(root: &Path) -> ChildServer {
+    let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "local_s3::crashes::child", "--nocapture"])
+        .env("VALET_TEST_S3_ROOT", root)
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(process.stderr.take().unwrap()).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().expect("the child prints its address");
+        if let Some(base) = line.strip_prefix("base=") {
+            return ChildServer { process, base: base.to_owned(), _stderr: lines };
+        }
+    }
+}
+
+/// Returns the bytes of the object with this number.
+fn numbered(number: usize) -> Vec<u8> {
+    vec![u8::try_from(number % 251).unwrap(); 200_000 + number]
+}
+
+/// Writes objects with numbers from `first` on until the server is gone; returns the acknowledged ones.
+async fn write_until_killed(s3: Client, first: usize) -> Vec<usize> {
+    let mut acknowledged = Vec::new();
+    for number in first.. {
+        let put = s3.put_object().bucket(BUCKET).key(format!("k{number}")).if_none_match("*");
+        let put = put.checksum_sha256(sha256(&numbered(number))).body(ByteStream::from(numbered(number)));
+        if put.send().await.is_err() {
+            break;
+        }
+        acknowledged.push(number);
+    }
+    acknowledged
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_server_keeps_acknowledged_objects() {
     let root = fresh_root();
-    let body = |n: usize| vec![u8::try_from(n % 251).unwrap(); 200_000 + n];
     let mut acknowledged = Vec::new();
     for round in 0..6_usize {
-        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "local_s3::crashes::child", "--nocapture"])
-            .env("VALET_TEST_S3_ROOT", &root)
-            .stderr(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
-        let base = loop {
-            let line = lines.next_line().await.unwrap().expect("the child prints its address");
-            if let Some(base) = line.strip_prefix("base=") {
-                break base.to_owned();
-            }
-        };
-        let s3 = client(&base, ACCESS, SECRET);
-        let writers: Vec<_> = (0..4_usize)
-            .map(|w| {
-                let s3 = s3.clone();
-                tokio::spawn(async move {
-                    let mut done = Vec::new();
-                    for i in 0.. {
-                        let n = round * 10_000 + w * 1000 + i;
-                        let put = s3.put_object().bucket(BUCKET).key(format!("k{n}")).if_none_match("*");
-                        let put = put.checksum_sha256(sha256(&body(n))).body(ByteStream::from(body(n)));
-                        if put.send().await.is_err() {
-                            return done;
-                        }
-                        done.push(n);
-                    }
-                    done
-                })
-            })
-            .collect();
+        let mut server = start_child(&root).await;
+        let s3 = client(&server.base, ACCESS, SECRET);
+        let writers: Vec<_> =
+            (0..4).map(|writer| tokio::spawn(write_until_killed(s3.clone(), round * 10_000 + writer * 1000))).collect();
         tokio::time::sleep(Duration::from_millis(60 + 37 * round as u64)).await;
-        child.kill().await.unwrap();
+        server.process.kill().await.unwrap();
         for writer in writers {
             acknowledged.extend(writer.await.unwrap());
         }
@@ -69,13 +84,13 @@ async fn killed_server_keeps_acknowledged_objects() {
     let mut listed = Vec::new();
     let mut pages = server.s3.list_objects_v2().bucket(BUCKET).into_paginator().send();
     while let Some(page) = pages.next().await {
-        listed.extend(page.unwrap().contents().iter().map(|o| o.key().unwrap()[1..].parse::<usize>().unwrap()));
+        listed.extend(page.unwrap().contents().iter().map(|object| object.key().unwrap()[1..].parse::<usize>().unwrap()));
     }
-    for n in &acknowledged {
-        assert!(listed.contains(n), "k{n} was acknowledged");
+    for number in &acknowledged {
+        assert!(listed.contains(number), "k{number} was acknowledged");
     }
-    for n in listed {
-        assert!(server.read(&format!("k{n}")).await == body(n), "k{n} is whole");
+    for number in listed {
+        assert!(server.read(&format!("k{number}")).await == numbered(number), "k{number} is whole");
     }
     server.end().await;
 }

@@ -268,7 +268,14 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
     );
     let text = expect(header.send().await.unwrap(), 400, "AuthorizationHeaderMalformed").await;
     assert!(text.contains("<Region>us-east-1</Region>"), "{text}");
+    server.end().await;
+}
 
+#[tokio::test]
+async fn times_and_conditions_are_refused_like_aws() {
+    let server = Server::start().await;
+    server.put("k", b"x").await;
+    let get = async |url: String| server.http.get(url).send().await.unwrap();
     let dated = |age: i64, secs: u64| {
         let config = PresigningConfig::builder().start_time(hours(age)).expires_in(Duration::from_secs(secs)).build().unwrap();
         server.s3.get_object().bucket(BUCKET).key("k").presigned(config)

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn invalid_sizes_and_parts_are_refused_with_the_member() {
+async fn invalid_declarations_are_refused_with_the_member() {
     let app = TestApp::start_with(|config| {
         config.uploads.multipart_max_bytes = 60_000 << 20;
         config.uploads.quota_bytes = 1 << 40;
@@ -43,8 +43,13 @@ async fn invalid_sizes_and_parts_are_refused_with_the_member() {
     }
     assert_eq!(app.db.collection::<Document>("images").count_documents(doc! {}).await.unwrap(), 0);
     assert!(app.bucket_uploads().await.is_empty());
+}
 
-    let plain = ada.open(good.clone()).await;
+#[tokio::test]
+async fn invalid_part_numbers_and_checksums_are_refused_with_the_member() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let plain = ada.open(declared(&[0; 100], "none")).await;
     let fields = |answer: &Answer| -> Vec<String> {
         let errors = answer.json["errors"].as_array().unwrap();
         errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()

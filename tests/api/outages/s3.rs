@@ -36,66 +36,112 @@ async fn in_parts(client: &Client) -> String {
     path
 }
 
+/// Work in progress whose calls need S3.
+struct Work {
+    /// Ids of images whose bytes are stored but not confirmed.
+    pending: Vec<String>,
+    /// Ids of confirmed images.
+    ready: Vec<String>,
+    /// Path of a multipart upload with all its parts.
+    parts: String,
+    /// Path of an Uppy session.
+    uppy: String,
+    /// Upload id and key of a multipart upload that Uppy has opened.
+    uppy_upload: Value,
+}
+
+/// Body with which Uppy opens a multipart upload.
+fn uppy_file() -> Value {
+    json!({ "filename": "big.png", "type": "image/png", "metadata": { "size": 6 << 20 } })
+}
+
+impl Work {
+    async fn begin(client: &Client) -> Self {
+        let files: Vec<_> = (0..150).map(|_| unique_png()).collect();
+        let pending = put_all(client, &files[..100]).await;
+        let ready = put_all(client, &files[100..]).await;
+        let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
+        assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
+        let parts = in_parts(client).await;
+        let (_, session) = client.call(Method::POST, "/api/uppy/session", None).await;
+        let uppy = text(&session["path"]);
+        let (_, uppy_upload) = client.post(&format!("{uppy}/s3/multipart"), &uppy_file()).await;
+        Self { pending, ready, parts, uppy, uppy_upload }
+    }
+
+    /// Returns a call of every kind that needs S3 and concerns one upload.
+    fn calls(&self) -> [Call; 8] {
+        let (parts, uppy) = (&self.parts, &self.uppy);
+        let uppy_path = |rest: &str| {
+            let (id, key) = (text(&self.uppy_upload["uploadId"]), text(&self.uppy_upload["key"]).replace('/', "%2F"));
+            format!("{uppy}/s3/multipart/{id}{rest}?key={key}")
+        };
+        let multipart = json!({ "fileName": "big.png", "contentType": "image/png", "size": 6 << 20 });
+        [
+            get("/readyz"),
+            act(format!("/api/images/{}/confirm", self.pending[0])),
+            post("/api/images/multipart", multipart),
+            get(format!("{parts}/parts")),
+            act(format!("{parts}/confirm")),
+            post(format!("{uppy}/s3/multipart"), uppy_file()),
+            get(uppy_path("")),
+            post(uppy_path("/complete"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })),
+        ]
+    }
+
+    /// Returns a confirm of all pending images.
+    fn confirm_all(&self) -> [Call; 1] {
+        [post("/api/images/confirm", json!({ "ids": self.pending }))]
+    }
+
+    /// Asserts that deletes succeed while S3 does not answer: the objects are removed later.
+    async fn assert_deletes_succeed(&self, client: &Client) {
+        let deletes = [
+            (Method::DELETE, format!("/api/images/{}", self.ready[0]), None),
+            post("/api/images/delete", json!({ "ids": self.ready[1..] })),
+        ];
+        let statuses: Vec<_> = make(client, &deletes).await.into_iter().map(|(status, _)| status).collect();
+        assert_eq!(statuses, [204, 200]);
+        let (_, gallery) = client.get("/api/images/gallery").await;
+        assert_eq!(gallery["images"].as_array().unwrap().len(), 0);
+    }
+}
+
+/// Asserts that every item of a confirm is answered as unavailable.
+fn assert_all_unavailable((status, answer): &(u16, Value), items: usize) {
+    let results = answer["results"].as_array().unwrap_or_else(|| panic!("{status} {answer}"));
+    assert_eq!(results.len(), items);
+    for result in results {
+        let status = u16::try_from(result["status"].as_u64().unwrap()).unwrap();
+        assert!(is_unavailable(status, &result["problem"]), "{result}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let (process, client, admin) = server(&app, &hole, &finalize()).await;
-    let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
-    let pending = put_all(&client, &files).await;
-    let ready = put_all(&client, &(0..50).map(|_| unique_png()).collect::<Vec<_>>()).await;
-    let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
-    assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
-    let parts = in_parts(&client).await;
-    let (_, uppy) = client.call(Method::POST, "/api/uppy/session", None).await;
-    let uppy = text(&uppy["path"]);
-    let told = json!({ "filename": "big.png", "type": "image/png", "metadata": { "size": 6 << 20 } });
-    let (_, loose) = client.post(&format!("{uppy}/s3/multipart"), &told).await;
-    let loose = |rest: &str| {
-        format!("{uppy}/s3/multipart/{}{rest}?key={}", text(&loose["uploadId"]), text(&loose["key"]).replace('/', "%2F"))
-    };
+    let work = Work::begin(&client).await;
 
     hole.stall();
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let multipart = json!({ "fileName": "big.png", "contentType": "image/png", "size": 6 << 20 });
-    let calls = [
-        get("/readyz"),
-        act(format!("/api/images/{}/confirm", pending[0])),
-        post("/api/images/multipart", multipart),
-        get(format!("{parts}/parts")),
-        act(format!("{parts}/confirm")),
-        post(format!("{uppy}/s3/multipart"), told),
-        get(loose("")),
-        post(loose("/complete"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })),
-    ];
-    let many = [post("/api/images/confirm", json!({ "ids": pending }))];
+    let (calls, confirm_all) = (work.calls(), work.confirm_all());
     let mut sizes = Vec::new();
     for _ in 0..3 {
-        let ((), answers) = tokio::join!(assert_unavailable(&client, &calls), make(&client, &many));
-        let (status, answer) = &answers[0];
-        let results = answer["results"].as_array().unwrap_or_else(|| panic!("{status} {answer}"));
-        assert_eq!(results.len(), pending.len());
-        for result in results {
-            let status = u16::try_from(result["status"].as_u64().unwrap()).unwrap();
-            assert!(is_unavailable(status, &result["problem"]), "{result}");
-        }
+        let ((), answers) = tokio::join!(assert_unavailable(&client, &calls), make(&client, &confirm_all));
+        assert_all_unavailable(&answers[0], work.pending.len());
         sizes.push(size(&process, &admin).await);
     }
     let ((tasks, memory), (tasks_later, memory_later)) = (sizes[0], sizes[2]);
     assert!(tasks_later <= tasks + 40 && memory_later <= memory + 32 * 1024, "tasks and KiB: {sizes:?}");
-    // Deletes succeed for their owner; the bytes are removed later.
-    let deletes =
-        [(Method::DELETE, format!("/api/images/{}", ready[0]), None), post("/api/images/delete", json!({ "ids": ready[1..] }))];
-    let statuses: Vec<_> = make(&client, &deletes).await.into_iter().map(|(status, _)| status).collect();
-    assert_eq!(statuses, [204, 200]);
-    let (_, gallery) = client.get("/api/images/gallery").await;
-    assert_eq!(gallery["images"].as_array().unwrap().len(), 0);
+    work.assert_deletes_succeed(&client).await;
 
     hole.resume();
     assert_recovers(&client, &process, get("/readyz")).await;
-    let (status, confirmed) = make(&client, &many).await.remove(0);
+    let (status, confirmed) = make(&client, &confirm_all).await.remove(0);
     assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{status} {confirmed}");
-    assert_recovers(&client, &process, act(format!("{parts}/confirm"))).await;
+    assert_recovers(&client, &process, act(format!("{}/confirm", work.parts))).await;
     client.upload(&unique_png()).await;
 }
 

@@ -11,6 +11,31 @@ use crate::{
 };
 
 const OTHER: &str = "seven green kites over the bay";
+const CANARY_PASSWORD: &str = "canary canary canary";
+const EVE: &str = "eve@example.com";
+
+/// All events that the test causes.
+const EVENTS: [&str; 16] = [
+    "account_created",
+    "login_succeeded",
+    "password_refused",
+    "throttled",
+    "token_refused",
+    "refresh_refused",
+    "refresh_repeated",
+    "refresh_reused",
+    "logout_refused",
+    "session_not_found",
+    "session_ended",
+    "sessions_ended",
+    "password_changed",
+    "password_change_repeated",
+    "account_deletion_begun",
+    "account_deleted",
+];
+/// Events that must name their user.
+const EVENTS_WITH_USER: [&str; 6] =
+    ["account_created", "login_succeeded", "password_changed", "refresh_reused", "account_deletion_begun", "account_deleted"];
 
 fn events(process: &Process) -> Vec<Value> {
     let log = process.err();
@@ -18,13 +43,123 @@ fn events(process: &Process) -> Vec<Value> {
     lines.filter(|line| line["target"] == "audit" && line["event"].is_string()).collect()
 }
 
-/// Signs in and keeps the refresh token, too.
-async fn enter(client: &mut Client, route: &str, email: &str, password: &str) -> (u16, String) {
-    let (status, session) = client.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": password })).await;
-    if status.is_success() {
-        client.token = session["token"].as_str().map(str::to_owned);
+/// A client of the audited server.
+struct Audited<'a> {
+    app: &'a TestApp,
+    client: Client,
+    /// Email of the first user.
+    ada: String,
+    /// Texts that may not appear in the log.
+    secrets: Vec<String>,
+}
+
+impl Audited<'_> {
+    /// Signs up or in, and keeps the access token. Returns the status and the refresh token.
+    async fn enter(&mut self, route: &str, email: &str, password: &str) -> (u16, String) {
+        let body = json!({ "email": email, "password": password });
+        let (status, session) = self.client.post(&format!("/api/auth/{route}"), &body).await;
+        if status.is_success() {
+            self.client.token = session["token"].as_str().map(str::to_owned);
+        }
+        (status.as_u16(), session["refreshToken"].as_str().unwrap_or_default().to_owned())
     }
-    (status.as_u16(), session["refreshToken"].as_str().unwrap_or_default().to_owned())
+
+    /// Returns the id of the newest session of the signed-in user.
+    async fn session(&self) -> String {
+        let (_, sessions) = self.client.get("/api/auth/sessions").await;
+        sessions["sessions"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn refresh(&self, token: &str) -> (u16, Value) {
+        let (status, session) = self.client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
+        (status.as_u16(), session)
+    }
+
+    /// Repeats a refresh, and reuses its token twice after the child was used: too soon, and too late. Then uses invalid tokens.
+    async fn reuse_refresh_tokens(&mut self, first: String) {
+        let child = self.refresh(&first).await.1["refreshToken"].as_str().unwrap().to_owned();
+        assert_eq!(self.refresh(&first).await.0, 200);
+        assert_eq!(self.refresh(&child).await.0, 200);
+        assert_eq!(self.refresh(&first).await.0, 401);
+        let long_ago = doc! { "$set": { "earlier.0.at": DateTime::from_millis(0) } };
+        let sessions = self.app.db.collection::<Document>("sessions");
+        sessions.update_many(doc! { "earlier.0": { "$exists": true } }, long_ago).await.unwrap();
+        assert_eq!(self.refresh(&first).await.0, 401);
+        assert_eq!(self.refresh("no refresh token").await.0, 401);
+        assert_eq!(self.client.post("/api/auth/logout", &json!({ "refreshToken": "none" })).await.0, 401);
+        self.secrets.extend([first, child]);
+    }
+
+    /// Sends a forged access token, two tokens, and the token of an ended session.
+    async fn send_refused_tokens(&mut self) {
+        let me_with = async |headers: &[&str]| {
+            let request = self.client.http.get(format!("{}/api/auth/me", self.client.base)).header("x-request-id", "forged-1");
+            let request = request.header("x-forwarded-for", "192.0.2.44");
+            let request = headers.iter().fold(request, |request, value| request.header("authorization", *value));
+            request.send().await.unwrap().status()
+        };
+        let ended = format!("Bearer {}", self.client.token.clone().unwrap());
+        assert_eq!(me_with(&["Bearer canary.canary.canary"]).await, 401);
+        assert_eq!(me_with(&["Bearer canary", "Bearer canary"]).await, 401);
+        assert_eq!(me_with(&[&ended]).await, 401);
+        self.secrets.extend([ended, "canary".to_owned()]);
+    }
+
+    /// Ends another user's session, which is refused, and an own one.
+    async fn end_sessions(&mut self, foreign: &str) {
+        assert_eq!(self.enter("signup", EVE, PASSWORD).await.0, 201);
+        assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{foreign}"), None).await.0, 404);
+        let own = self.session().await;
+        assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
+    }
+
+    /// Changes the password, and repeats the change; an earlier session is over then.
+    async fn change_password(&mut self) {
+        let (status, last) = self.enter("login", &self.ada.clone(), PASSWORD).await;
+        assert_eq!(status, 200);
+        let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
+        for _ in ["changed", "repeated"] {
+            assert_eq!(self.client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
+        }
+        assert_eq!(self.enter("login", "nobody@example.com", CANARY_PASSWORD).await.0, 401);
+        assert_eq!(self.client.post("/api/auth/logout", &json!({ "refreshToken": last })).await.0, 204);
+        self.secrets.push(last);
+    }
+
+    /// Deletes the account after a wrong password, and tries to sign in to it until logins are throttled.
+    async fn delete_account(&mut self) {
+        assert_eq!(self.enter("login", &self.ada.clone(), OTHER).await.0, 200);
+        assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": CANARY_PASSWORD })).await.0, 401);
+        assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": OTHER })).await.0, 204);
+        for status in [401, 401, 401, 429] {
+            assert_eq!(self.enter("login", &self.ada.clone(), CANARY_PASSWORD).await.0, status);
+        }
+        self.secrets.push(self.client.token.clone().unwrap());
+    }
+}
+
+/// Asserts that each event is there, with its request or its user, and that all are documented.
+fn assert_events(events: &[Value], user: &str) {
+    let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    for name in EVENTS {
+        let event = *of(name).first().unwrap_or_else(|| panic!("{name} in {events:#?}"));
+        // Events of the sweeper have no request id.
+        let by_request = name != "account_deleted";
+        assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
+    }
+    let refused = of("token_refused");
+    for reason in ["invalid", "two Authorization headers", "session ended"] {
+        let event = refused.iter().find(|event| event["reason"] == reason).unwrap_or_else(|| panic!("{reason} in {refused:#?}"));
+        assert_eq!((&event["span"]["id"], &event["span"]["client"]), (&json!("forged-1"), &json!("192.0.2.44")));
+    }
+    for name in EVENTS_WITH_USER {
+        assert!(of(name).iter().any(|event| event["user"] == user), "{name} names its user: {:#?}", of(name));
+    }
+    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit-log.md")).unwrap();
+    for event in events {
+        let name = event["event"].as_str().unwrap();
+        assert!(documented.contains(&format!("| `{name}` |")), "docs/audit-log.md does not describe {name}");
+    }
 }
 
 #[tokio::test]
@@ -35,107 +170,24 @@ async fn every_event_is_logged_with_its_request_and_without_secrets() {
         .with("RATE_LIMIT_LOGIN_FAILURES", "3/1h")
         .with("SWEEP_INTERVAL", "1s")
         .with("TRUSTED_PROXIES", "127.0.0.1");
-    let (process, mut client) = settings.start_listening().await;
-    let (ada, eve) = (format!("{}@example.com", uuid::Uuid::new_v4().simple()), "eve@example.com");
-    let mut secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), eve.to_owned()];
-    assert_eq!(enter(&mut client, "signup", &ada, PASSWORD).await.0, 201);
-    let (_, me) = client.get("/api/auth/me").await;
-    let user = me["id"].as_str().unwrap().to_owned();
-    let (_, first) = enter(&mut client, "login", &ada, PASSWORD).await;
-    let foreign = client.get("/api/auth/sessions").await.1["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let (process, client) = settings.start_listening().await;
+    let ada = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+    let secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), EVE.to_owned()];
+    let mut audited = Audited { app: &app, client, ada: ada.clone(), secrets };
+    assert_eq!(audited.enter("signup", &ada, PASSWORD).await.0, 201);
+    let (_, me) = audited.client.get("/api/auth/me").await;
+    let (_, first) = audited.enter("login", &ada, PASSWORD).await;
+    let foreign = audited.session().await;
+    audited.reuse_refresh_tokens(first).await;
+    audited.send_refused_tokens().await;
+    audited.end_sessions(&foreign).await;
+    audited.change_password().await;
+    audited.delete_account().await;
 
-    // A refresh token whose answer is repeated, and that is used twice after its child was: too soon, and too late.
-    let refresh = async |client: &Client, token: &str| client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
-    let child = refresh(&client, &first).await.1["refreshToken"].as_str().unwrap().to_owned();
-    assert_eq!(refresh(&client, &first).await.0, 200);
-    assert_eq!(refresh(&client, &child).await.0, 200);
-    assert_eq!(refresh(&client, &first).await.0, 401);
-    let long_ago = doc! { "$set": { "earlier.0.at": DateTime::from_millis(0) } };
-    app.db.collection::<Document>("sessions").update_many(doc! { "earlier.0": { "$exists": true } }, long_ago).await.unwrap();
-    assert_eq!(refresh(&client, &first).await.0, 401);
-    assert_eq!(refresh(&client, "no refresh token").await.0, 401);
-    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": "none" })).await.0, 401);
-    secrets.extend([first, child]);
-
-    // Tokens: forged, sent twice, of an ended session; and another user's session.
-    let me_with = async |headers: &[&str]| {
-        let request = client.http.get(format!("{}/api/auth/me", client.base)).header("x-request-id", "forged-1");
-        let request = request.header("x-forwarded-for", "192.0.2.44");
-        headers.iter().fold(request, |request, value| request.header("authorization", *value)).send().await.unwrap().status()
-    };
-    let ended = format!("Bearer {}", client.token.clone().unwrap());
-    assert_eq!(me_with(&["Bearer canary.canary.canary"]).await, 401);
-    assert_eq!(me_with(&["Bearer canary", "Bearer canary"]).await, 401);
-    assert_eq!(me_with(&[&ended]).await, 401);
-    secrets.extend([ended, "canary".to_owned()]);
-    assert_eq!(enter(&mut client, "signup", eve, PASSWORD).await.0, 201);
-    assert_eq!(client.call(Method::DELETE, &format!("/api/auth/sessions/{foreign}"), None).await.0, 404);
-    let (_, own) = client.get("/api/auth/sessions").await;
-    let own = own["sessions"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
-
-    // Passwords: wrong, too many attempts, changed; then the account is deleted.
-    let (status, last) = enter(&mut client, "login", &ada, PASSWORD).await;
-    assert_eq!(status, 200);
-    let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
-    for _ in ["changed", "repeated"] {
-        assert_eq!(client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
-    }
-    assert_eq!(enter(&mut client, "login", "nobody@example.com", "canary canary canary").await.0, 401);
-    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": last })).await.0, 204);
-    assert_eq!(enter(&mut client, "login", &ada, OTHER).await.0, 200);
-    assert_eq!(client.post("/api/auth/me/delete", &json!({ "password": "canary canary canary" })).await.0, 401);
-    assert_eq!(client.post("/api/auth/me/delete", &json!({ "password": OTHER })).await.0, 204);
-    let statuses = [401, 401, 401, 429];
-    for status in statuses {
-        assert_eq!(enter(&mut client, "login", &ada, "canary canary canary").await.0, status);
-    }
-    secrets.extend([last, client.token.clone().unwrap()]);
-
-    let wanted = [
-        "account_created",
-        "login_succeeded",
-        "password_refused",
-        "throttled",
-        "token_refused",
-        "refresh_refused",
-        "refresh_repeated",
-        "refresh_reused",
-        "logout_refused",
-        "session_not_found",
-        "session_ended",
-        "sessions_ended",
-        "password_changed",
-        "password_change_repeated",
-        "account_deletion_begun",
-        "account_deleted",
-    ];
     process.find(|process| events(process).iter().any(|event| event["event"] == "account_deleted").then_some(())).await;
-    let events = events(&process);
-    for name in wanted {
-        let event = events.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("{name} in {events:#?}"));
-        // Events of the sweeper have no request id.
-        let by_request = name != "account_deleted";
-        assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
-    }
-    let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
-    let refused = of("token_refused");
-    for reason in ["invalid", "two Authorization headers", "session ended"] {
-        let event = refused.iter().find(|event| event["reason"] == reason).unwrap_or_else(|| panic!("{reason} in {refused:#?}"));
-        assert_eq!((&event["span"]["id"], &event["span"]["client"]), (&json!("forged-1"), &json!("192.0.2.44")));
-    }
-    for name in
-        ["account_created", "login_succeeded", "password_changed", "refresh_reused", "account_deletion_begun", "account_deleted"]
-    {
-        assert!(of(name).iter().any(|event| event["user"] == user.as_str()), "{name} names its user: {:#?}", of(name));
-    }
-    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit-log.md")).unwrap();
-    for event in &events {
-        let name = event["event"].as_str().unwrap();
-        assert!(documented.contains(&format!("| `{name}` |")), "docs/audit-log.md does not know {name}");
-    }
+    assert_events(&events(&process), me["id"].as_str().unwrap());
     let log = process.err() + &process.out();
-    for secret in secrets {
+    for secret in audited.secrets {
         let line = log.lines().find(|line| line.contains(secret.trim_start_matches("Bearer ")));
         assert!(line.is_none(), "{secret} in: {}", line.unwrap());
     }

@@ -2,7 +2,7 @@
 
 use super::CleanCluster;
 use crate::{
-    checker::evidence::AnonymousRequest,
+    checker::evidence::{AnonymousRequest, Image},
     journal::{AnswerLine, Call, Exchange, Item, RequestLine, now},
 };
 
@@ -13,129 +13,201 @@ fn invented_call(clean: &CleanCluster, user: &str, call: Call, asked: Vec<Item>,
     Exchange { asked, answered: Some(AnswerLine { op, t1: now(), ..answered }) }
 }
 
+/// Returns an image as an answer shows it.
+fn shown(id: &str) -> Item {
+    Item { id: Some(id.to_owned()), status: Some(200), state: Some("ready".to_owned()), ..Item::default() }
+}
+
+/// Returns a successful answer with these items.
+fn page(items: Vec<Item>) -> AnswerLine {
+    AnswerLine { status: Some(200), items, ..AnswerLine::default() }
+}
+
+/// An answer of a call that failed.
+struct FailedAnswer {
+    what: &'static str,
+    status: u16,
+    code: Option<&'static str>,
+    body: &'static str,
+    /// Whether the client repeated the call and succeeded.
+    is_repeated: bool,
+}
+
+const FAILED_ANSWERS: [FailedAnswer; 4] = [
+    FailedAnswer {
+        what: "with internals",
+        status: 503,
+        code: Some("unavailable"),
+        body: "{\"detail\":\"mongodb://10.0.0.1\"}",
+        is_repeated: true,
+    },
+    FailedAnswer { what: "500", status: 500, code: Some("internal"), body: "{}", is_repeated: true },
+    FailedAnswer { what: "503 without a code", status: 503, code: None, body: "<html>", is_repeated: true },
+    FailedAnswer { what: "504 and not repeated", status: 504, code: Some("timeout"), body: "{}", is_repeated: false },
+];
+
 pub fn plant(clean: &CleanCluster) {
-    let image = clean.acknowledged_image();
-    let owner = clean.timelines.images[image.id()].owners.first().unwrap().clone();
-    let shown =
-        |id: &str| Item { id: Some(id.to_owned()), status: Some(200), state: Some("ready".to_owned()), ..Item::default() };
-    let page = |items: Vec<Item>| AnswerLine { status: Some(200), items, ..AnswerLine::default() };
+    let plants = Plants::of(clean);
+    plants.plant_deleted_image();
+    plants.plant_other_bytes();
+    plants.plant_images_with_one_key();
+    plants.plant_accounts_with_one_email();
+    plants.plant_access_by_others();
+    plants.plant_state_and_usage();
+    plants.plant_galleries();
+    plants.plant_log_lines();
+    plants.plant_failed_calls();
+}
 
-    let deleted = clean.deleted_image();
-    let its_owner = clean.timelines.images[deleted.id()].owners.first().unwrap().clone();
-    clean.assert_reports_change("a deleted image is shown", &[5], |evidence| {
-        evidence.record.ops.push(invented_call(clean, &its_owner, Call::Image, vec![], page(vec![shown(deleted.id())])));
-    });
+/// The clean cluster, and the image on whose owner's calls the violations are planted.
+struct Plants<'a> {
+    clean: &'a CleanCluster,
+    image: Image,
+    owner: String,
+}
 
-    clean.assert_reports_change("other bytes were fetched", &[6], |evidence| {
-        for digest in ["one", "another"] {
-            let fetched = Item { sha256: Some(digest.to_owned()), ..shown(clean.image_confirmed_by_sweeper().id()) };
-            evidence.record.ops.push(invented_call(clean, &owner, Call::Get, vec![], page(vec![fetched])));
-        }
-    });
+impl<'a> Plants<'a> {
+    fn of(clean: &'a CleanCluster) -> Self {
+        let image = clean.acknowledged_image();
+        let owner = clean.timelines.images[image.id()].owners.first().unwrap().clone();
+        Self { clean, image, owner }
+    }
 
-    clean.assert_reports_change("a version hides another", &[6], |evidence| {
-        let mut hidden = evidence.object(image.key()).unwrap().clone();
-        hidden.is_latest = false;
-        evidence.objects.push(hidden);
-    });
+    /// Returns a call of the owner that no client made.
+    fn invented_call(&self, call: Call, answered: AnswerLine) -> Exchange {
+        invented_call(self.clean, &self.owner, call, vec![], answered)
+    }
 
-    let key = |id: &str| {
-        let asked = Item { idem_key: Some("key".to_owned()), ..Item::default() };
-        (vec![asked], page(vec![shown(id)]))
-    };
-    let another = clean.base.ready().find(|other| {
-        let timeline = clean.timelines.images.get(other.id());
-        other.id() != image.id()
-            && timeline.is_some_and(|timeline| timeline.owners.contains(&owner) && timeline.delete_asked.is_none())
-    });
-    let another = another.expect("the load left two images of one user").id().to_owned();
-    clean.assert_reports_change("one idempotency key was answered with two images", &[4], |evidence| {
-        for id in [image.id(), &another] {
-            let (asked, told) = key(id);
-            evidence.record.ops.push(invented_call(clean, &owner, Call::Issue, asked, told));
-        }
-    });
-
-    clean.assert_reports_change("one account was created twice", &[4], |evidence| {
-        let told = [("userId".to_owned(), uuid::Uuid::new_v4().to_string())].into();
-        let answered = AnswerLine { status: Some(201), told, ..AnswerLine::default() };
-        evidence.record.ops.push(invented_call(clean, "nobody@example.com", Call::Signup, vec![], answered.clone()));
-        let told = [("userId".to_owned(), uuid::Uuid::new_v4().to_string())].into();
-        let again = AnswerLine { told, ..answered };
-        let mut again = invented_call(clean, "nobody@example.com", Call::Signup, vec![], again);
-        again.asked.op += 1;
-        evidence.record.ops.push(again);
-    });
-
-    clean.assert_reports_change("another user's image is answered differently from an unknown one", &[7], |evidence| {
-        let told = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
-        let answered = page(vec![told("not_found"), told("not_yours")]);
-        evidence.record.ops.push(invented_call(clean, &owner, Call::Probe, vec![], answered));
-    });
-
-    clean.assert_reports_change("an image is shown to another user", &[7], |evidence| {
-        let stranger = clean.timelines.accounts.keys().find(|email| **email != owner).unwrap();
-        evidence.record.ops.push(invented_call(clean, stranger, Call::Image, vec![], page(vec![shown(image.id())])));
-    });
-
-    clean.assert_reports_change("a ready image is pending again", &[8], |evidence| {
-        let pending = Item { state: Some("pending".to_owned()), ..shown(image.id()) };
-        evidence.record.ops.push(invented_call(clean, &owner, Call::Renew, vec![], page(vec![pending])));
-    });
-
-    clean.assert_reports_change("usage exceeds the quota", &[9], |evidence| {
-        let told = [("bytes", "2"), ("quotaBytes", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let answered = AnswerLine { status: Some(200), told, ..AnswerLine::default() };
-        evidence.record.ops.push(invented_call(clean, &owner, Call::Me, vec![], answered));
-    });
-
-    let (user, gallery) =
-        clean.base.galleries.iter().find(|(_, shown)| shown.as_ref().is_ok_and(|shown| shown.len() > 1)).unwrap();
-    let gallery = gallery.clone().unwrap();
-    let (mut swapped, mut short, mut double) = (gallery.clone(), gallery.clone(), gallery.clone());
-    swapped.swap(0, 1);
-    short.pop();
-    double.push(gallery[0].clone());
-    for (what, seen) in
-        [("another order", Ok(swapped)), ("one too few", Ok(short)), ("one twice", Ok(double)), ("none", Err("500".to_owned()))]
-    {
-        clean.assert_reports_change(&format!("a gallery shows {what}"), &[10], |evidence| {
-            evidence.galleries.insert(user.clone(), seen);
+    fn plant_deleted_image(&self) {
+        let deleted = self.clean.deleted_image();
+        let owner = self.clean.timelines.images[deleted.id()].owners.first().unwrap();
+        self.clean.assert_reports_change("a deleted image is shown", &[5], |evidence| {
+            let answered = page(vec![shown(deleted.id())]);
+            evidence.record.ops.push(invented_call(self.clean, owner, Call::Image, vec![], answered));
         });
     }
 
-    for line in ["password valet-canary word", "GET /b/k?X-Amz-Signature=00", "hash $argon2id$v=19$"] {
-        clean.assert_reports_change(&format!("the log contains: {line}"), &[11], |evidence| {
-            evidence.log.push_str(&format!("\n{line}\n"))
+    fn plant_other_bytes(&self) {
+        self.clean.assert_reports_change("other bytes were fetched", &[6], |evidence| {
+            for digest in ["one", "another"] {
+                let fetched = Item { sha256: Some(digest.to_owned()), ..shown(self.clean.image_confirmed_by_sweeper().id()) };
+                evidence.record.ops.push(self.invented_call(Call::Get, page(vec![fetched])));
+            }
+        });
+
+        self.clean.assert_reports_change("a version hides another", &[6], |evidence| {
+            let mut hidden = evidence.object(self.image.key()).unwrap().clone();
+            hidden.is_latest = false;
+            evidence.objects.push(hidden);
         });
     }
 
-    for (what, status, code, body) in [
-        ("with internals", 503, Some("unavailable"), "{\"detail\":\"mongodb://10.0.0.1\"}"),
-        ("500", 500, Some("internal"), "{}"),
-        ("503 without a code", 503, None, "<html>"),
-        ("504, and never more", 504, Some("timeout"), "{}"),
-    ] {
-        clean.assert_reports_change(&format!("a call was answered {what}"), &[13], |evidence| {
-            let (status, code, body) = (Some(status), code.map(str::to_owned), Some(body.to_owned()));
-            let answered = AnswerLine { status, code, body, ..AnswerLine::default() };
-            let failed = invented_call(clean, &owner, Call::Me, vec![], answered);
-            let op = failed.asked.op;
-            evidence.record.ops.push(failed);
-            if !what.contains("never more") {
-                // The failed call was repeated and succeeded.
-                let mut again = invented_call(clean, &owner, Call::Me, vec![], page(vec![]));
-                (again.asked.op, again.asked.repeats) = (op + 1, Some(op));
-                evidence.record.ops.push(again);
+    fn plant_images_with_one_key(&self) {
+        let another = self.clean.base.ready().find(|other| {
+            let timeline = self.clean.timelines.images.get(other.id());
+            other.id() != self.image.id()
+                && timeline.is_some_and(|timeline| timeline.owners.contains(&self.owner) && timeline.delete_asked.is_none())
+        });
+        let another = another.expect("the load left two images of one user").id().to_owned();
+        self.clean.assert_reports_change("one idempotency key was answered with two images", &[4], |evidence| {
+            for id in [self.image.id(), &another] {
+                let asked = Item { idem_key: Some("key".to_owned()), ..Item::default() };
+                let call = invented_call(self.clean, &self.owner, Call::Issue, vec![asked], page(vec![shown(id)]));
+                evidence.record.ops.push(call);
             }
         });
     }
-    clean.assert_reports_change("a call was never answered", &[13], |evidence| {
-        let lost = AnswerLine { lost: Some("reset".to_owned()), ..AnswerLine::default() };
-        evidence.record.ops.push(invented_call(clean, &owner, Call::Me, vec![], lost));
-    });
 
-    clean.assert_reports_change("a stranger reads", &[14], |evidence| {
-        evidence.anonymous.get_or_insert_default().push(AnonymousRequest { what: "GET".to_owned(), status: 200 });
-    });
+    fn plant_accounts_with_one_email(&self) {
+        self.clean.assert_reports_change("one account was created twice", &[4], |evidence| {
+            for number in 0..2 {
+                let told = [("userId".to_owned(), uuid::Uuid::new_v4().to_string())].into();
+                let created = AnswerLine { status: Some(201), told, ..AnswerLine::default() };
+                let mut call = invented_call(self.clean, "nobody@example.com", Call::Signup, vec![], created);
+                call.asked.op += number;
+                evidence.record.ops.push(call);
+            }
+        });
+    }
+
+    fn plant_access_by_others(&self) {
+        let what = "another user's image is answered differently from an unknown one";
+        self.clean.assert_reports_change(what, &[7], |evidence| {
+            let refused = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
+            let answered = page(vec![refused("not_found"), refused("not_yours")]);
+            evidence.record.ops.push(self.invented_call(Call::Probe, answered));
+        });
+
+        self.clean.assert_reports_change("an image is shown to another user", &[7], |evidence| {
+            let stranger = self.clean.timelines.accounts.keys().find(|email| **email != self.owner).unwrap();
+            let answered = page(vec![shown(self.image.id())]);
+            evidence.record.ops.push(invented_call(self.clean, stranger, Call::Image, vec![], answered));
+        });
+
+        self.clean.assert_reports_change("an anonymous client reads", &[14], |evidence| {
+            evidence.anonymous.get_or_insert_default().push(AnonymousRequest { what: "GET".to_owned(), status: 200 });
+        });
+    }
+
+    fn plant_state_and_usage(&self) {
+        self.clean.assert_reports_change("a ready image is pending again", &[8], |evidence| {
+            let pending = Item { state: Some("pending".to_owned()), ..shown(self.image.id()) };
+            evidence.record.ops.push(self.invented_call(Call::Renew, page(vec![pending])));
+        });
+
+        self.clean.assert_reports_change("usage exceeds the quota", &[9], |evidence| {
+            let told = [("bytes", "2"), ("quotaBytes", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let answered = AnswerLine { status: Some(200), told, ..AnswerLine::default() };
+            evidence.record.ops.push(self.invented_call(Call::Me, answered));
+        });
+    }
+
+    fn plant_galleries(&self) {
+        let mut galleries = self.clean.base.galleries.iter();
+        let (user, gallery) = galleries.find(|(_, shown)| shown.as_ref().is_ok_and(|shown| shown.len() > 1)).unwrap();
+        let gallery = gallery.clone().unwrap();
+        let (mut swapped, mut short, mut double) = (gallery.clone(), gallery.clone(), gallery.clone());
+        swapped.swap(0, 1);
+        short.pop();
+        double.push(gallery[0].clone());
+        for (what, seen) in [
+            ("another order", Ok(swapped)),
+            ("one image too few", Ok(short)),
+            ("one image twice", Ok(double)),
+            ("no images", Err("500".to_owned())),
+        ] {
+            self.clean.assert_reports_change(&format!("a gallery shows {what}"), &[10], |evidence| {
+                evidence.galleries.insert(user.clone(), seen);
+            });
+        }
+    }
+
+    fn plant_log_lines(&self) {
+        for line in ["password valet-canary word", "GET /b/k?X-Amz-Signature=00", "hash $argon2id$v=19$"] {
+            self.clean.assert_reports_change(&format!("the log contains: {line}"), &[11], |evidence| {
+                evidence.log.push_str(&format!("\n{line}\n"))
+            });
+        }
+    }
+
+    fn plant_failed_calls(&self) {
+        for FailedAnswer { what, status, code, body, is_repeated } in FAILED_ANSWERS {
+            self.clean.assert_reports_change(&format!("a call was answered {what}"), &[13], |evidence| {
+                let (status, code, body) = (Some(status), code.map(str::to_owned), Some(body.to_owned()));
+                let failed = self.invented_call(Call::Me, AnswerLine { status, code, body, ..AnswerLine::default() });
+                let op = failed.asked.op;
+                evidence.record.ops.push(failed);
+                if is_repeated {
+                    let mut repeated = self.invented_call(Call::Me, page(vec![]));
+                    (repeated.asked.op, repeated.asked.repeats) = (op + 1, Some(op));
+                    evidence.record.ops.push(repeated);
+                }
+            });
+        }
+
+        self.clean.assert_reports_change("a call was never answered", &[13], |evidence| {
+            let lost = AnswerLine { lost: Some("reset".to_owned()), ..AnswerLine::default() };
+            evidence.record.ops.push(self.invented_call(Call::Me, lost));
+        });
+    }
 }

@@ -17,6 +17,18 @@ fn different_bytes(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub async fn plant(clean: &CleanCluster) {
+    plant_other_bytes(clean).await;
+    plant_html(clean).await;
+    plant_unowned_objects(clean).await;
+    plant_password_in_metadata(clean).await;
+    plant_revived_image(clean).await;
+    plant_key_of_another_user(clean).await;
+    plant_uncounted(clean).await;
+    plant_lost_image(clean).await;
+    plant_duplicate(clean).await;
+}
+
+async fn plant_other_bytes(clean: &CleanCluster) {
     let image = clean.acknowledged_image();
     let (bytes, content_type) = &clean.bytes[image.key()];
 
@@ -24,41 +36,53 @@ pub async fn plant(clean: &CleanCluster) {
     clean.assert_reports("an acknowledged image has other bytes, and a record that agrees", &[1]).await;
 
     clean.delete_object(image.key()).await;
-    clean.assert_reports("an acknowledged image's object is gone", &[1, 2]).await;
+    clean.assert_reports("an acknowledged image's object is missing", &[1, 2]).await;
 
     clean.put(image.key(), content_type, &different_bytes(bytes)).await;
-    clean.assert_reports("an acknowledged image's bytes are others", &[1, 2]).await;
+    clean.assert_reports("an acknowledged image has other bytes", &[1, 2]).await;
 
     clean.rewrite(&image, &different_bytes(bytes), content_type).await;
-    clean.assert_reports_with_history("bytes are not what they were at an earlier look", &[1, 6]).await;
+    clean.assert_reports_with_history("an image has other bytes than in an earlier sample", &[1, 6]).await;
+}
 
-    let settled = clean.image_confirmed_by_sweeper();
-    let (bytes, _) = &clean.bytes[settled.key()];
+async fn plant_html(clean: &CleanCluster) {
+    let image = clean.image_confirmed_by_sweeper();
+    let (bytes, _) = &clean.bytes[image.key()];
+
     let mut html = b"<!doctype html>".to_vec();
     html.resize(bytes.len(), b' ');
-    clean.rewrite(&settled, &html, "image/png").await;
+    clean.rewrite(&image, &html, "image/png").await;
     clean.assert_reports("an object is not an image", &[15]).await;
 
-    clean.put(settled.key(), "text/html", bytes).await;
+    clean.put(image.key(), "text/html", bytes).await;
     clean.assert_reports("an image is served as HTML", &[15]).await;
+}
 
-    clean.put(&format!("u/{}/{}", image.user(), uuid::Uuid::now_v7()), "image/png", bytes).await;
+async fn plant_unowned_objects(clean: &CleanCluster) {
+    let unowned_key = || format!("u/{}/{}", clean.acknowledged_image().user(), uuid::Uuid::now_v7());
+    let (bytes, _) = &clean.bytes[clean.image_confirmed_by_sweeper().key()];
+
+    clean.put(&unowned_key(), "image/png", bytes).await;
     clean.assert_reports("an object has no owner", &[3, 17]).await;
 
-    let key = format!("u/{}/{}", image.user(), uuid::Uuid::now_v7());
-    clean.cluster.s3.create_multipart_upload().bucket(&clean.cluster.bucket).key(key).send().await.unwrap();
+    clean.cluster.s3.create_multipart_upload().bucket(&clean.cluster.bucket).key(unowned_key()).send().await.unwrap();
     clean.assert_reports("an open multipart upload has no owner", &[3]).await;
 
-    let deleted = clean.deleted_image();
-    clean.put(deleted.key(), "image/png", bytes).await;
-    clean.assert_reports("a deleted image's object is back", &[3, 5, 17]).await;
+    clean.put(clean.deleted_image().key(), "image/png", bytes).await;
+    clean.assert_reports("a deleted image has an object again", &[3, 5, 17]).await;
+}
 
+async fn plant_password_in_metadata(clean: &CleanCluster) {
+    let image = clean.acknowledged_image();
+    let (bytes, content_type) = &clean.bytes[image.key()];
     let put = clean.cluster.s3.put_object().bucket(&clean.cluster.bucket).key(image.key()).content_type(content_type);
-    let put = put.metadata("note", format!("{MARKER} word")).body(clean.bytes[image.key()].0.clone().into());
-    put.send().await.unwrap();
+    put.metadata("note", format!("{MARKER} word")).body(bytes.clone().into()).send().await.unwrap();
     clean.assert_reports("a password is in an object's metadata", &[11]).await;
+}
 
-    // A complete deleted image, as if its owner had never deleted it. It may never have been ready and have no dimensions.
+/// Restores a deleted image completely, as if its owner had never deleted it. It may never have been ready and have no dimensions.
+async fn plant_revived_image(clean: &CleanCluster) {
+    let deleted = clean.deleted_image();
     let bytes = fixture("plain.png");
     let etag = clean.put(deleted.key(), "image/png", &bytes).await;
     let size = i64::try_from(bytes.len()).unwrap();
@@ -68,39 +92,46 @@ pub async fn plant(clean: &CleanCluster) {
     clean.update("images", deleted.id(), doc! { "$set": set, "$unset": unset }).await;
     clean.update("users", deleted.user(), doc! { "$inc": { "usedBytes": size, "images": 1_i64 } }).await;
     clean.assert_reports("a deleted image is ready again", &[5]).await;
+}
 
-    // Moves an image and its record under another user's prefix.
+/// Moves an image and its record under another user's prefix.
+async fn plant_key_of_another_user(clean: &CleanCluster) {
+    let image = clean.acknowledged_image();
     let foreign = format!("u/{}/{}", clean.user_other_than(image.user()), image.id());
     let (bytes, content_type) = &clean.bytes[image.key()];
     clean.put(&foreign, content_type, bytes).await;
     clean.delete_object(image.key()).await;
     clean.update("images", image.id(), doc! { "$set": { "key": foreign } }).await;
-    clean.assert_reports("an image lies at another's key", &[7, 17]).await;
+    clean.assert_reports("an image has the key of another user", &[7, 17]).await;
+}
 
-    plant_uncounted(clean).await;
-
-    // Removes an image completely without its owner's request.
-    let size = settled.size();
-    clean.delete_object(settled.key()).await;
+/// Removes an image completely without its owner's request.
+async fn plant_lost_image(clean: &CleanCluster) {
+    let image = clean.image_confirmed_by_sweeper();
+    clean.delete_object(image.key()).await;
     let gone = doc! { "$set": { "state": "gone", "goneAt": mongodb::bson::DateTime::now() }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } };
-    clean.update("images", settled.id(), gone).await;
-    clean.update("users", settled.user(), doc! { "$inc": { "usedBytes": -size, "images": -1_i64 } }).await;
+    clean.update("images", image.id(), gone).await;
+    clean.update("users", image.user(), doc! { "$inc": { "usedBytes": -image.size(), "images": -1_i64 } }).await;
     clean.assert_reports_with_history("a ready image disappeared", &[16]).await;
+}
 
-    // Stores the same bytes as two images, each of them valid.
-    let twin = uuid::Uuid::now_v7().to_string();
-    let key = format!("u/{}/{twin}", image.user());
+/// Stores the same bytes as two images, each of them valid. The server must restart afterwards, to create the unique index again.
+async fn plant_duplicate(clean: &CleanCluster) {
+    let image = clean.acknowledged_image();
+    let (bytes, content_type) = &clean.bytes[image.key()];
+    let duplicate = uuid::Uuid::now_v7().to_string();
+    let key = format!("u/{}/{duplicate}", image.user());
     clean.put(&key, content_type, bytes).await;
     let images = clean.collection("images");
     images.drop_index("liveBytes").await.unwrap();
     let mut document = image.0.clone();
-    document.extend(doc! { "_id": &twin, "key": key });
+    document.extend(doc! { "_id": &duplicate, "key": key });
     document.remove("idemKey");
     document.remove("idemHash");
     images.insert_one(document).await.unwrap();
     clean.update("users", image.user(), doc! { "$inc": { "usedBytes": image.size(), "images": 1_i64 } }).await;
-    clean.assert_reports("the same bytes are there twice", &[4]).await;
-    // The server creates this object when it starts.
+    clean.assert_reports("the same bytes are stored twice", &[4]).await;
+
     clean.cluster.servers[0].kill().await;
     clean.cluster.servers[0].start().await;
     let names = images.list_index_names().await.unwrap();

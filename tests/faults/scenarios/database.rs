@@ -28,73 +28,114 @@ async fn footprint(server: &Server, admin: &str) -> (u64, u64) {
 /// Write commands in OP_MSG: the first element of a document, by type and name.
 const WRITES: [&[u8]; 4] = [b"\x02insert\0", b"\x02update\0", b"\x02findAndModify\0", b"\x10commitTransaction\0"];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn f2_f3_unresponsive_database() {
-    let mongod = Mongod::start(MongodOptions::new(scratch_dir().join(uuid::Uuid::new_v4().to_string()))).await.unwrap();
-    let upstream = mongod.uri();
-    let upstream = upstream.strip_prefix("mongodb://").unwrap().split('/').next().unwrap().to_owned();
-    let proxy = Proxy::start(upstream.parse().unwrap()).await;
-    let uri = format!("mongodb://{}/?directConnection=true", proxy.address());
-    let admins: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    let of_server = admins.clone();
-    let change = move |number: usize, settings: Settings| {
-        let settings = settings.with("MONGODB_URI", &uri);
-        of_server.get(number).map_or(settings.clone(), |admin| settings.with("ADMIN_BIND", admin))
-    };
-    let options = Options { servers: 2, mongodb: Some(mongod.uri()), change: Box::new(change), ..Options::default() };
-    let mut scenario = Scenario::start(options, client_count()).await;
+/// A way in which the database hangs: its connections stay open, and no bytes arrive.
+#[derive(Debug, Clone, Copy)]
+enum Hang {
+    /// The proxy discards all bytes.
+    BlackHole,
+    /// The process of mongod is stopped by SIGSTOP.
+    StoppedProcess,
+}
 
-    // F2: the write is executed, but its answer is lost.
-    proxy.set(Fault::CutBeforeAnswer(Which::holding(&WRITES).at_most(40)));
-    scenario.run_during("F2", fault_duration(2, 20)).await;
-    proxy.set(Fault::CutAfterRequest(Which::holding(&WRITES).at_most(40)));
-    scenario.run_during("F2", fault_duration(2, 20)).await;
-    proxy.heal();
-    assert!(proxy.counts().cut() > 10, "{:?}", proxy.counts());
-    scenario.assert_recovered("F2").await;
+/// A fault of the connections to the database.
+struct ConnectionFault {
+    name: &'static str,
+    fault: Fault,
+    /// Whether calls are refused because of it.
+    is_outage: bool,
+}
 
-    // F3, in two ways: the connections stay open and no bytes arrive.
-    for way in ["a black hole", "SIGSTOP"] {
-        let what = format!("F3, {way}");
-        let signal = |name: &str| {
-            let kill = std::process::Command::new("kill").args([name, &mongod.pid().to_string()]).status();
-            assert!(kill.unwrap().success());
+/// A cluster under load whose servers reach their only mongod through a proxy.
+struct ProxiedDatabase {
+    mongod: Mongod,
+    proxy: Proxy,
+    /// Admin addresses of the servers.
+    admins: Vec<String>,
+    scenario: Scenario,
+}
+
+impl ProxiedDatabase {
+    async fn start() -> Self {
+        let mongod = Mongod::start(MongodOptions::new(scratch_dir().join(uuid::Uuid::new_v4().to_string()))).await.unwrap();
+        let upstream = mongod.uri();
+        let upstream = upstream.strip_prefix("mongodb://").unwrap().split('/').next().unwrap().to_owned();
+        let proxy = Proxy::start(upstream.parse().unwrap()).await;
+        let uri = format!("mongodb://{}/?directConnection=true", proxy.address());
+        let admins: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let of_server = admins.clone();
+        let change = move |number: usize, settings: Settings| {
+            let settings = settings.with("MONGODB_URI", &uri);
+            of_server.get(number).map_or(settings.clone(), |admin| settings.with("ADMIN_BIND", admin))
         };
-        let half = fault_duration(6, 30);
-        if way == "SIGSTOP" {
-            signal("-STOP")
-        } else {
-            proxy.set(Fault::BlackHole)
+        let options = Options { servers: 2, mongodb: Some(mongod.uri()), change: Box::new(change), ..Options::default() };
+        let scenario = Scenario::start(options, client_count()).await;
+        Self { mongod, proxy, admins, scenario }
+    }
+
+    /// F2: the database executes writes, but the answers are lost.
+    async fn lose_answers(&mut self) {
+        self.proxy.set(Fault::CutBeforeAnswer(Which::holding(&WRITES).at_most(40)));
+        self.scenario.run_during("F2", fault_duration(2, 20)).await;
+        self.proxy.set(Fault::CutAfterRequest(Which::holding(&WRITES).at_most(40)));
+        self.scenario.run_during("F2", fault_duration(2, 20)).await;
+        self.proxy.heal();
+        assert!(self.proxy.counts().cut() > 10, "{:?}", self.proxy.counts());
+        self.scenario.assert_recovered("F2").await;
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = std::process::Command::new("kill").args([name, &self.mongod.pid().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// F3: the database hangs. Memory and tasks of a server may not grow meanwhile.
+    async fn hang(&mut self, hang: Hang) {
+        let what = format!("F3, {hang:?}");
+        match hang {
+            Hang::BlackHole => self.proxy.set(Fault::BlackHole),
+            Hang::StoppedProcess => self.signal("-STOP"),
         }
-        scenario.run_until_refused(&what, half).await;
-        let early = footprint(&scenario.cluster.servers[0], &admins[0]).await;
-        scenario.run_until_refused(&what, half).await;
-        let late = footprint(&scenario.cluster.servers[0], &admins[0]).await;
+        let half = fault_duration(6, 30);
+        self.scenario.run_until_refused(&what, half).await;
+        let early = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
+        self.scenario.run_until_refused(&what, half).await;
+        let late = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
         println!("{what}: {early:?} MiB and tasks, later {late:?}");
         assert!(late.0 < early.0 + early.0 / 4 + 64 && late.1 < early.1 + early.1 / 4 + 100, "{what}: {early:?}, {late:?}");
-        if way == "SIGSTOP" {
-            signal("-CONT")
-        } else {
-            proxy.heal()
+        match hang {
+            Hang::BlackHole => self.proxy.heal(),
+            Hang::StoppedProcess => self.signal("-CONT"),
         }
-        scenario.assert_recovered(&what).await;
+        self.scenario.assert_recovered(&what).await;
     }
 
-    for (what, fault, out) in [
-        ("F3, reset", Fault::Reset, true),
-        ("F3, refused", Fault::Refuse, true),
-        ("F8, a slow database", Fault::Latency(Duration::from_millis(30)), false),
-    ] {
-        proxy.set(fault);
-        if out {
-            scenario.run_until_refused(what, fault_duration(2, 20)).await
+    async fn disturb_connections(&mut self, ConnectionFault { name, fault, is_outage }: ConnectionFault) {
+        self.proxy.set(fault);
+        if is_outage {
+            self.scenario.run_until_refused(name, fault_duration(2, 20)).await
         } else {
-            scenario.run_during(what, fault_duration(2, 20)).await;
+            self.scenario.run_during(name, fault_duration(2, 20)).await;
         }
-        proxy.heal();
-        scenario.recover_in_long_form(what).await;
+        self.proxy.heal();
+        self.scenario.recover_in_long_form(name).await;
     }
-    scenario.assert_recovered("connections to the database").await;
-    scenario.end().await;
-    mongod.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f2_f3_unresponsive_database() {
+    let mut database = ProxiedDatabase::start().await;
+    database.lose_answers().await;
+    for hang in [Hang::BlackHole, Hang::StoppedProcess] {
+        database.hang(hang).await;
+    }
+    for fault in [
+        ConnectionFault { name: "F3, reset", fault: Fault::Reset, is_outage: true },
+        ConnectionFault { name: "F3, refused", fault: Fault::Refuse, is_outage: true },
+        ConnectionFault { name: "F8, a slow database", fault: Fault::Latency(Duration::from_millis(30)), is_outage: false },
+    ] {
+        database.disturb_connections(fault).await;
+    }
+    database.scenario.assert_recovered("connections to the database").await;
+    database.scenario.end().await;
+    database.mongod.stop().await.unwrap();
 }

@@ -1,0 +1,88 @@
+//! Compares everything that the server stores and shows with the model.
+
+use serde_json::{Value, json};
+
+use super::Live;
+use crate::model::{
+    QUOTA, Who,
+    reference_model::{Image, Model, Object, State},
+};
+
+impl Live<'_> {
+    /// Compares every state in the database and every object in the bucket.
+    async fn compare_stores(&self, model: &Model, when: &str) {
+        let (images, mut keys) = tokio::join!(self.app.db_all("images"), self.app.bucket_keys());
+        let mut states: Vec<_> = images
+            .iter()
+            .map(|image| (image.get_str("_id").unwrap().to_owned(), image.get_str("state").unwrap().to_owned()))
+            .collect();
+        let mut expected: Vec<_> = model.images.iter().map(|image| (image.id.clone(), image.state.name().to_owned())).collect();
+        states.sort();
+        expected.sort();
+        assert_eq!(states, expected, "{when}, states");
+        let there = model.images.iter().filter(|image| image.object != Object::Nothing);
+        let mut expected: Vec<_> = there.map(|image| format!("u/{}/{}", self.users[image.who].id, image.id)).collect();
+        keys.sort();
+        expected.sort();
+        assert_eq!(keys, expected, "{when}, objects");
+    }
+
+    /// Compares gallery, open uploads and usage of both users, and the stored data.
+    pub async fn compare(&self, model: &Model, when: &str) {
+        self.compare_stores(model, when).await;
+        for (who, user) in self.users.iter().enumerate() {
+            let (bytes, images, pending) = model.usage(who);
+            let expected = json!({ "bytes": bytes, "quotaBytes": QUOTA, "images": images, "pending": pending });
+            let (me, gallery, open) = tokio::join!(
+                user.get("/api/auth/me"),
+                user.get("/api/images/gallery?limit=100"),
+                user.get("/api/images/pending?limit=100")
+            );
+            assert_eq!(me.json["usage"], expected, "{when}, usage of {who}");
+            self.check_gallery(model, who, gallery.json["images"].as_array().unwrap(), when);
+            let mut listed = open.json["uploads"].as_array().unwrap().iter();
+            let mine = model.images.iter().rev().filter(|image| image.who == who && image.state == State::Pending);
+            for image in mine {
+                let got = listed.next().unwrap_or_else(|| panic!("{when}: {} is not listed as open", image.id));
+                let kind = if image.in_parts { "multipart" } else { "single" };
+                assert_eq!((&got["id"], &got["kind"]), (&json!(image.id), &json!(kind)), "{when}, open uploads of {who}");
+                assert_eq!(got.get("caption").and_then(Value::as_str), image.caption.as_deref(), "{when}");
+            }
+            assert_eq!(listed.next(), None, "{when}, open uploads of {who}");
+        }
+    }
+
+    /// Expects the newest first; images of the same moment in any order.
+    fn check_gallery(&self, model: &Model, who: Who, listed: &[Value], when: &str) {
+        let which = |got: &Value| model.images.iter().position(|image| json!(image.id) == got["id"]);
+        let got: Vec<_> =
+            listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} belongs to no user"))).collect();
+        let mine = |image: &Image| image.who == who && image.state == State::Ready;
+        let mut expected: Vec<_> = (0..model.images.len()).filter(|at| mine(&model.images[*at])).collect();
+        let mut sorted = got.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, expected, "{when}, gallery of {who}");
+        expected.sort_by_key(|at| std::cmp::Reverse(model.images[*at].place));
+        let places = |order: &[usize]| order.iter().map(|at| model.images[*at].place).collect::<Vec<_>>();
+        assert_eq!(places(&got), places(&expected), "{when}, order of {who}'s gallery");
+        for (image, which) in listed.iter().zip(got) {
+            self.check_image(model, which, image);
+        }
+    }
+
+    /// Asserts that pages of one and of two show the same images in the same order as one page.
+    pub async fn walk_in_small_pages(&self, model: &Model) {
+        for (who, user) in self.users.iter().enumerate() {
+            for limit in [1, 2] {
+                let (mut listed, mut path) = (Vec::new(), format!("/api/images/gallery?limit={limit}"));
+                loop {
+                    let page = user.get(&path).await;
+                    listed.extend(page.json["images"].as_array().unwrap().clone());
+                    let Some(cursor) = page.json["nextCursor"].as_str() else { break };
+                    path = format!("/api/images/gallery?limit={limit}&cursor={cursor}");
+                }
+                self.check_gallery(model, who, &listed, &format!("in pages of {limit}"));
+            }
+        }
+    }
+}

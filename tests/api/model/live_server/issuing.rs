@@ -1,0 +1,105 @@
+//! Opens uploads, single and multipart.
+
+use serde_json::{Value, json};
+
+use super::{Live, Step};
+use crate::{
+    app::Answer,
+    model::{
+        Declared, Who,
+        reference_model::{Issued, Model, State},
+    },
+};
+
+/// One ticket of an answer, or the code of its problem.
+struct Ticket<'a> {
+    status: u64,
+    json: &'a Value,
+    code: &'a str,
+}
+
+impl<'a> Ticket<'a> {
+    /// Returns the ticket in the answer to a call with one item.
+    fn of_answer(answer: &'a Answer) -> Self {
+        Self { status: u64::from(answer.status), json: &answer.json, code: answer.code() }
+    }
+
+    /// Returns the ticket in a result of a call with several items.
+    fn of_result(result: &'a Value) -> Self {
+        let code = result["problem"]["code"].as_str().unwrap_or_default();
+        Self { status: result["status"].as_u64().unwrap(), json: &result["ticket"], code }
+    }
+}
+
+impl Live<'_> {
+    pub(super) async fn upload(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
+        let answer = self.post(who, "/api/images/upload", self.body(declared), key).await;
+        let issued = model.upload(who, &[(declared, key)])[0];
+        self.check_issued(model, step, issued, &Ticket::of_answer(&answer));
+        if let Issued::Known(which) = issued {
+            model.renew(who, which);
+        }
+    }
+
+    pub(super) async fn upload_batch(&self, model: &mut Model, step: Step<'_>, who: Who, items: &[Declared], key: Option<u8>) {
+        // The key belongs to the first item.
+        let keyed: Vec<_> = items.iter().enumerate().map(|(n, item)| (*item, key.filter(|_| n == 0))).collect();
+        let bodies = keyed.iter().map(|(item, key)| {
+            let mut body = self.body(*item);
+            if let Some(key) = key {
+                body["idempotencyKey"] = json!(format!("key-{key}"));
+            }
+            body
+        });
+        let body = json!({ "items": bodies.collect::<Vec<_>>() });
+        let answer = self.post(who, "/api/images/upload/batch", body, None).await;
+        assert_eq!(answer.status, 200, "{step}: {answer:?}");
+        let issued = model.upload(who, &keyed);
+        for (n, issued) in issued.into_iter().enumerate() {
+            self.check_issued(model, step, issued, &Ticket::of_result(&answer.json["results"][n]));
+            if let Issued::Known(which) = issued {
+                model.renew(who, which);
+            }
+        }
+    }
+
+    /// Declares a type that is never stored.
+    pub(super) async fn upload_unstorable(&self, step: Step<'_>, who: Who) {
+        let mut body = self.body(Declared { file: 0, name: 0, caption: false });
+        body["contentType"] = json!("image/svg+xml");
+        let answer = self.post(who, "/api/images/upload", body, None).await;
+        step.assert_outcome(&answer, (422, "type_not_allowed"));
+    }
+
+    pub(super) async fn open_parts(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
+        let mut body = self.body(declared);
+        body.as_object_mut().unwrap().remove("sha256");
+        let answer = self.post(who, "/api/images/multipart", body, key).await;
+        let issued = model.open_parts(who, declared, key);
+        self.check_issued(model, step, issued, &Ticket::of_answer(&answer));
+    }
+
+    /// Compares a ticket with the model, and gives a new image its id.
+    fn check_issued(&self, model: &mut Model, step: Step<'_>, issued: Issued, &Ticket { status, json, code }: &Ticket<'_>) {
+        match issued {
+            Issued::Refused(refused) => assert_eq!((status, code), (u64::from(refused.0), refused.1), "{step}"),
+            Issued::Opened => {
+                assert_eq!(status, 201, "{step}: {json} {code}");
+                let id = json["id"].as_str().unwrap().to_owned();
+                self.uploads.lock().unwrap().insert(id.clone(), json["upload"].clone());
+                let opened = model.images.iter_mut().find(|image| image.id.is_empty());
+                opened.expect("the model has opened it, too").id = id;
+            }
+            Issued::Known(which) => {
+                let image = &model.images[which];
+                assert_eq!((status, &json["id"]), (200, &json!(image.id)), "{step}: {json} {code}");
+                if !image.in_parts {
+                    let state = if image.state == State::Ready { "ready" } else { "pending" };
+                    assert_eq!(json["state"], state, "{step}");
+                    let (is_pending, is_ready) = (state == "pending", state == "ready");
+                    assert_eq!((json["upload"].is_object(), json["image"].is_object()), (is_pending, is_ready), "{step}");
+                }
+            }
+        }
+    }
+}
