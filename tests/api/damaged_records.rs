@@ -69,6 +69,11 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
                 let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
                 assert_eq!(statuses, [&json!(500), &json!(status)], "{path}: {answer:?}");
             }
+            if field == "key" {
+                let listed = ada.get("/api/images/gallery").await.json;
+                let shows = |id: &str| listed["images"].as_array().unwrap().iter().any(|one| one["id"] == id);
+                assert!(shows(&whole) && !shows(&id), "{state}: no page serves an object that is not the image's own");
+            }
             images.replace_one(doc! { "_id": &id }, &record).await.unwrap();
         }
     }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{Images, document::readable};
 use crate::{
-    model::{ContentType, Image, ImageId, ImageState, Position, UserId},
+    model::{ContentType, Image, ImageId, ImageState, KeyOwner, ObjectKey, Position, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
@@ -34,6 +34,7 @@ const PROJECTED_FIELDS: [&str; 13] = [
 /// A page of ready images, in the gallery's order.
 #[derive(Debug)]
 pub struct RawGalleryPage {
+    user: UserId,
     answer: Option<RawBatch>,
 }
 
@@ -76,7 +77,14 @@ impl RawGalleryPage {
     /// # Errors
     /// [`StoreError`] when the database's response is malformed.
     pub fn rows(&self) -> Result<Vec<GalleryRow<'_>>, StoreError> {
-        let read = |document| match row(document) {
+        let own_keys = format!("u/{}/", self.user);
+        // Objects at these keys are served. A copy's key has more after the id.
+        let is_own = |row: &GalleryRow<'_>| {
+            row.key.strip_prefix(&own_keys).is_some_and(|name| name == row.id)
+                || ObjectKey::from_stored(row.key.to_owned()).owner()
+                    == ImageId::parse(row.id).map(|image| KeyOwner { user: self.user, image })
+        };
+        let read = |document| match row(document).and_then(|row| if is_own(&row) { Ok(row) } else { Err("key") }) {
             Ok(row) => Some(row),
             Err(field) => {
                 let id = document.get_str("_id").unwrap_or_default();
@@ -203,7 +211,7 @@ impl Images {
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(RawGalleryPage { answer })
+        Ok(RawGalleryPage { user, answer })
     }
 
     /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.
