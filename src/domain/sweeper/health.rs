@@ -10,14 +10,14 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 /// Timeouts in a row after which S3 is probed; the sweep ends if it does not answer.
-const SILENCES: u32 = 3;
+const MAX_SILENCES: u32 = 3;
 /// Failures in a row after which the sweep ends, to spare a store in trouble.
-const OUTAGES: u32 = 48;
+const MAX_OUTAGES: u32 = 48;
 /// Pause before the next image after a failure, which doubles up to the maximum.
-const PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED_OWNERS: usize = 10_000;
 
 /// Failures of a sweep so far.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Health {
         let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
         match outages.of_owner.get(owner).copied().unwrap_or(0).max(of_all) {
             0 => Duration::ZERO,
-            failures => (PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE),
+            failures => (FIRST_PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE),
         }
     }
 
@@ -76,7 +76,7 @@ impl Health {
     }
 
     pub(super) fn note_silence(&self) -> Silence {
-        if self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES { Silence::Long } else { Silence::Short }
+        if self.silences.fetch_add(1, Relaxed) + 1 >= MAX_SILENCES { Silence::Long } else { Silence::Short }
     }
 
     pub(super) fn forget_silences(&self) {
@@ -86,13 +86,13 @@ impl Health {
     /// Records a temporary failure. Returns whether the sweep must end.
     pub(super) fn note_outage(&self, owner: &str) -> bool {
         let mut outages = self.outages();
-        if outages.of_owner.len() >= REMEMBERED {
+        if outages.of_owner.len() >= MAX_REMEMBERED_OWNERS {
             outages.of_owner.clear();
         }
         *outages.of_owner.entry(owner.to_owned()).or_default() += 1;
         outages.owners.insert(owner.to_owned());
         outages.in_row += 1;
-        outages.in_row >= OUTAGES
+        outages.in_row >= MAX_OUTAGES
     }
 }
 
@@ -129,22 +129,22 @@ mod tests {
     fn a_sweep_ends_after_many_failures_in_a_row() {
         let health = Health::default();
         for _ in 0..2 {
-            for failures in 1..OUTAGES {
+            for failures in 1..MAX_OUTAGES {
                 assert!(!health.note_outage("eve"), "{failures}");
             }
             // The store answers for another owner.
             health.note_success("ada");
         }
         let ends: Vec<_> =
-            (0..OUTAGES).filter(|failure| health.note_outage(if failure % 2 == 0 { "eve" } else { "bob" })).collect();
-        assert_eq!(ends, [OUTAGES - 1]);
+            (0..MAX_OUTAGES).filter(|failure| health.note_outage(if failure % 2 == 0 { "eve" } else { "bob" })).collect();
+        assert_eq!(ends, [MAX_OUTAGES - 1]);
     }
 
     #[test]
     fn a_few_timeouts_in_a_row_are_a_long_silence() {
         let health = Health::default();
         for _ in 0..2 {
-            let silences: Vec<_> = (0..SILENCES).map(|_| health.note_silence()).collect();
+            let silences: Vec<_> = (0..MAX_SILENCES).map(|_| health.note_silence()).collect();
             assert_eq!(silences, [Silence::Short, Silence::Short, Silence::Long]);
             health.note_success("ada");
         }

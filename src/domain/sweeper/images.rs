@@ -17,7 +17,7 @@ use super::{
     Sweeper,
     health::{Health, Silence},
     lane::{SlowLane, SlowQueue},
-    places::Places,
+    permits::OwnerPermits,
     tally::{Swept, Tally},
     turns::{dominant, in_turns},
 };
@@ -30,38 +30,38 @@ use crate::{
 };
 
 /// Images that are read from the queue at once, and the maximum of a round.
-const BATCH: usize = 500;
+const QUEUE_BATCH: usize = 500;
 /// Images that are read to find other owners if one owner fills the front of the queue.
-pub(super) const WINDOW: usize = 5000;
+pub(super) const MAX_QUEUE_READ: usize = 5000;
 /// How long the remaining images of such an owner are postponed, so that other owners reach the front.
-const ASIDE: Duration = Duration::from_secs(30);
+const CROWD_DELAY: Duration = Duration::from_secs(30);
 /// Concurrent images, and each owner's share of them.
-const AT_ONCE: usize = 32;
-const SHARE: usize = 8;
+const MAX_CONCURRENT: usize = 32;
+const OWNER_SHARE: usize = 8;
 /// Concurrent slow images, and each owner's share of them.
-const SLOW_AT_ONCE: usize = 4;
-const SLOW_SHARE: usize = 2;
+const MAX_CONCURRENT_SLOW: usize = 4;
+const SLOW_OWNER_SHARE: usize = 2;
 /// Interval between two reads of the queue while images are being settled: another owner's may have become due.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval between two reports during continuous work.
-const REPORT: Duration = Duration::from_secs(30);
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time limit of an image in the normal lane: HEAD, a few ranged GETs, listing and completing parts, a few updates.
-const QUICK: Duration = Duration::from_secs(20);
+const QUICK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Lease of a claim, and time limit of an image in the slow lane, in addition to the time for its bytes.
-const LEASE: Duration = Duration::from_secs(120);
+const LEASE_DURATION: Duration = Duration::from_secs(120);
 /// Minimum rate in bytes per second at which a store reads and copies: a large file gets more time in proportion.
-const SLOWEST_STORE: u64 = 4 << 20;
+const MIN_STORE_RATE: u64 = 4 << 20;
 /// Size above which an upload may be slow if its bytes are hashed or copied.
-const LARGE: u64 = 16 << 20;
+const LARGE_UPLOAD_BYTES: u64 = 16 << 20;
 /// How long an image may wait in the slow lane before another server may claim it.
-const HANDED_OVER: Duration = Duration::from_secs(30);
+const HANDOVER_DELAY: Duration = Duration::from_secs(30);
 /// Failed claims in a row after which the sweep ends: the database has failed.
-const UNCLAIMED: u32 = 3;
+const MAX_FAILED_CLAIMS: u32 = 3;
 
 /// Selection of images to sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// At most [`BATCH`] images that are due at this time.
+    /// At most [`QUEUE_BATCH`] images that are due at this time.
     Round(OffsetDateTime),
     /// All images that are due or become due, until none is left.
     Continuous,
@@ -96,7 +96,7 @@ impl Round {
     fn unclaimed(&self, due: &QueuedImage, error: StoreError) {
         self.tally.add(Swept { failed: 1, ..Swept::default() });
         tracing::warn!(image = %due.id(), %error, "failed to claim an image");
-        if self.unclaimed.fetch_add(1, Relaxed) + 1 >= UNCLAIMED {
+        if self.unclaimed.fetch_add(1, Relaxed) + 1 >= MAX_FAILED_CLAIMS {
             self.fail(error);
         }
     }
@@ -131,7 +131,7 @@ impl Waiting {
 
     /// Returns whether to read the queue again: at intervals, and after all images that were found are settled.
     fn is_outdated(&self, all_settled: bool) -> bool {
-        self.looked_at.elapsed() >= LOOK_AGAIN || (all_settled && self.images.is_empty() && self.found_some)
+        self.looked_at.elapsed() >= QUEUE_READ_INTERVAL || (all_settled && self.images.is_empty() && self.found_some)
     }
 }
 
@@ -141,7 +141,7 @@ impl Sweeper {
     /// # Errors
     /// [`StoreError`] if the database fails.
     pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
-        let mut places = Places::new(AT_ONCE, SHARE);
+        let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = self.look(scope).await?;
         let mut looking: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
@@ -149,15 +149,15 @@ impl Sweeper {
         loop {
             let goes_on = scope == Scope::Continuous && !round.is_stopped();
             let is_idle = running.is_empty();
-            if goes_on && looking.is_none() && places.are_free() && waiting.is_outdated(is_idle) {
-                let reports = reported.elapsed() >= REPORT;
+            if goes_on && looking.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
+                let reports = reported.elapsed() >= REPORT_INTERVAL;
                 if reports {
                     reported = Instant::now();
                 }
                 looking = Some(self.look_and_report(scope, reports).boxed());
             }
             while !round.is_stopped()
-                && let Some(due) = places.take_next(&mut waiting.images, QueuedImage::owner)
+                && let Some(due) = permits.take_next(&mut waiting.images, QueuedImage::owner)
             {
                 under_way.insert(due.id());
                 let now = waiting.now;
@@ -171,7 +171,7 @@ impl Sweeper {
             if running.is_empty() && looking.is_none() {
                 return round.take_failure();
             }
-            let look_at = waiting.looked_at + LOOK_AGAIN;
+            let look_at = waiting.looked_at + QUEUE_READ_INTERVAL;
             let looked = async {
                 match &mut looking {
                     Some(look) => look.await,
@@ -180,7 +180,7 @@ impl Sweeper {
             };
             tokio::select! {
                 Some((done, took)) = running.next() => {
-                    places.leave(&done.owner(), took);
+                    permits.release(&done.owner(), took);
                     under_way.remove(&done.id());
                 }
                 found = looked => {
@@ -190,7 +190,7 @@ impl Sweeper {
                         Err(error) => round.fail(error),
                     }
                 }
-                () = tokio::time::sleep_until(look_at.into()), if goes_on && places.are_free() && Instant::now() < look_at => {}
+                () = tokio::time::sleep_until(look_at.into()), if goes_on && permits.has_free() && Instant::now() < look_at => {}
             }
         }
     }
@@ -217,16 +217,16 @@ impl Sweeper {
     /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
     /// postponed for a moment.
     async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
-        let mut due = self.store.images.find_due(now, BATCH).await?;
-        if due.len() < BATCH || dominant(&due, QueuedImage::owner).is_none() {
-            return Ok(in_turns(due, QueuedImage::owner, BATCH));
+        let mut due = self.store.images.find_due(now, QUEUE_BATCH).await?;
+        if due.len() < QUEUE_BATCH || dominant(&due, QueuedImage::owner).is_none() {
+            return Ok(in_turns(due, QueuedImage::owner, QUEUE_BATCH));
         }
-        due = self.store.images.find_due(now, WINDOW).await?;
-        let last = due.last().filter(|_| due.len() == WINDOW).map(|last| last.due);
+        due = self.store.images.find_due(now, MAX_QUEUE_READ).await?;
+        let last = due.last().filter(|_| due.len() == MAX_QUEUE_READ).map(|last| last.due);
         let crowd = dominant(&due, QueuedImage::owner).cloned();
-        let turns = in_turns(due, QueuedImage::owner, BATCH);
+        let turns = in_turns(due, QueuedImage::owner, QUEUE_BATCH);
         if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.reschedule_owner(&crowd, last, &turns, now + ASIDE).await?;
+            self.store.images.reschedule_owner(&crowd, last, &turns, now + CROWD_DELAY).await?;
         }
         Ok(turns)
     }
@@ -240,7 +240,7 @@ impl Sweeper {
         if self.takes_long(due) {
             return self.hand_over(due, now, round, lane).await;
         }
-        let claimed = match self.store.images.claim(due, now, LEASE).await {
+        let claimed = match self.store.images.claim(due, now, LEASE_DURATION).await {
             Ok(claimed) => claimed,
             Err(error) => return round.unclaimed(due, error),
         };
@@ -249,7 +249,7 @@ impl Sweeper {
             ClaimOutcome::Lost => return,
             ClaimOutcome::Unreadable(error, lease) => (Err(error), lease),
             ClaimOutcome::Image(image, lease) => {
-                match tokio::time::timeout(QUICK, self.settling.settle_image(&image, lease, &round.tally)).await {
+                match tokio::time::timeout(QUICK_TIMEOUT, self.settling.settle_image(&image, lease, &round.tally)).await {
                     Ok(settled) => (settled, lease),
                     Err(_) => return self.hand_over(&due.with_due(lease.ends), lease.now, round, lane).await,
                 }
@@ -263,12 +263,12 @@ impl Sweeper {
     /// Returns whether an image is expected to be slow.
     fn takes_long(&self, due: &QueuedImage) -> bool {
         let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
-        due.failures > 0 || (reads_bytes && due.bytes > LARGE)
+        due.failures > 0 || (reads_bytes && due.bytes > LARGE_UPLOAD_BYTES)
     }
 
     /// Puts an image into the slow lane, or postpones it if the lane is full.
     async fn hand_over(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
-        match self.store.images.reschedule(due, now + HANDED_OVER).await {
+        match self.store.images.reschedule(due, now + HANDOVER_DELAY).await {
             Ok(None) => {}
             Ok(Some(due)) => {
                 round.claimed.fetch_add(1, Relaxed);
@@ -320,10 +320,10 @@ impl Sweeper {
 
     /// Settles images from the slow lane, until its sender is dropped.
     pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
-        let mut places = Places::new(SLOW_AT_ONCE, SLOW_SHARE);
+        let mut permits = OwnerPermits::new(MAX_CONCURRENT_SLOW, SLOW_OWNER_SHARE);
         let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
         loop {
-            while let Some(due) = places.take_next(&mut waiting, QueuedImage::owner) {
+            while let Some(due) = permits.take_next(&mut waiting, QueuedImage::owner) {
                 let sweep = async move {
                     self.sweep_slowly(&due, tally).await;
                     due
@@ -334,8 +334,8 @@ impl Sweeper {
                 Some(due) = queue.next() => waiting.push_back(due),
                 Some(done) = running.next() => {
                     // All of them are slow, and no permit is borrowed.
-                    places.leave(&done.owner(), Duration::ZERO);
-                    queue.leave(&done);
+                    permits.release(&done.owner(), Duration::ZERO);
+                    queue.release(&done);
                 }
                 else => return,
             }
@@ -343,9 +343,9 @@ impl Sweeper {
     }
 
     async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
-        let lease_for = LEASE + Duration::from_secs(due.bytes / SLOWEST_STORE);
+        let lease_for = LEASE_DURATION + Duration::from_secs(due.bytes / MIN_STORE_RATE);
         // Handing it over has postponed it by the same time.
-        let now = due.due - HANDED_OVER;
+        let now = due.due - HANDOVER_DELAY;
         let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
             Ok(ClaimOutcome::Lost) => return,
             Ok(ClaimOutcome::Unreadable(error, lease)) => (Err(error), lease),

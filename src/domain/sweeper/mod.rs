@@ -4,14 +4,14 @@
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
 //! This module has the loop and the metrics; `images` and `lane` take the images that are due, `settling` settles one of them,
-//! `turns` and `places` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
+//! `turns` and `permits` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
 //! bucket belongs to another database.
 
 mod health;
 mod images;
 mod lane;
 mod ownership;
-mod places;
+mod permits;
 mod settling;
 mod tally;
 mod turns;
@@ -28,8 +28,8 @@ use tracing::Instrument;
 
 pub use self::tally::Swept;
 use self::{
-    images::{Round, Scope, WINDOW},
-    lane::{Room, SlowLane, slow_lane},
+    images::{MAX_QUEUE_READ, Round, Scope},
+    lane::{LaneCapacity, SlowLane, slow_lane},
     tally::Tally,
 };
 pub(super) use self::{ownership::PairWatch, settling::ImageSettling};
@@ -50,11 +50,11 @@ use crate::{
 };
 
 /// Maximum count of due images that is reported.
-const COUNTED: u32 = 1000;
+const MAX_COUNTED: u32 = 1000;
 /// Capacity of a server's slow lane.
-const SLOW: Room = Room { all: 16, of_one_owner: 4 };
+const SLOW_LANE_CAPACITY: LaneCapacity = LaneCapacity { all: 16, per_owner: 4 };
 /// Interval between two counts of images and accounts.
-const CENSUS: Duration = Duration::from_secs(5 * 60);
+const CENSUS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The sweeper of this server.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Sweeper {
     /// Sweeps until the bucket belongs to another database. Stopping in the middle is what a crash would do, and every step survives
     /// that.
     async fn sweep_while_paired(&self) {
-        let (lane, queue) = slow_lane(SLOW);
+        let (lane, queue) = slow_lane(SLOW_LANE_CAPACITY);
         let tally = Tally::default();
         tokio::select! {
             error = self.pair_watch.watch_pair() => {
@@ -110,7 +110,7 @@ impl Sweeper {
                 Ok(swept) => tracing::info!(?swept, "swept"),
                 Err(error) => tracing::warn!(%error, "failed to sweep"),
             }
-            if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
+            if counted.is_none_or(|at| at.elapsed() >= CENSUS_INTERVAL) {
                 self.date_undated().await;
                 self.take_census().await;
                 counted = Some(Instant::now());
@@ -181,11 +181,11 @@ impl Sweeper {
     async fn report(&self, now: OffsetDateTime) {
         METRICS.sweep_last_success.set(now.unix_timestamp() as f64);
         let counted = async {
-            let (due, first) = self.store.images.backlog(now, COUNTED).await?;
+            let (due, first) = self.store.images.backlog(now, MAX_COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
             METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
-            let images = self.store.images.count_stuck(STUCK, COUNTED).await?;
-            METRICS.sweep_stuck.set((images + self.store.users.count_stuck_deletions(STUCK, COUNTED).await?).into());
+            let images = self.store.images.count_stuck(STUCK, MAX_COUNTED).await?;
+            METRICS.sweep_stuck.set((images + self.store.users.count_stuck_deletions(STUCK, MAX_COUNTED).await?).into());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
@@ -226,7 +226,7 @@ impl Sweeper {
     /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
         // The slow queue is empty at the end of the round.
-        let (lane, queue) = slow_lane(Room { all: WINDOW, of_one_owner: WINDOW });
+        let (lane, queue) = slow_lane(LaneCapacity { all: MAX_QUEUE_READ, per_owner: MAX_QUEUE_READ });
         let tally = Tally::default();
         let quick = async {
             let lane = lane;

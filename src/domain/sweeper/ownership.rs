@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Interval between two checks of the pair: the sweeper's interval within these bounds.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
-const LOOK_AT_MOST: Duration = Duration::from_secs(60);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Time limit of the last stamp when a server stops.
-const LAST_STAMP: Duration = Duration::from_secs(2);
+const LAST_STAMP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Checks the pair of bucket and database at intervals.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl PairWatch {
 
     /// Stamps the pair, so that a backup of before the stop is recognized when it is restored.
     pub(super) async fn stamp_at_stop(&self) {
-        let stamped = tokio::time::timeout(LAST_STAMP, self.look_at_pair(Duration::ZERO)).await;
+        let stamped = tokio::time::timeout(LAST_STAMP_TIMEOUT, self.look_at_pair(Duration::ZERO)).await;
         if !matches!(stamped, Ok(Ok(()))) {
             tracing::info!(reason = ?stamped, "failed to stamp bucket and database before the stop");
         }
@@ -62,6 +62,6 @@ impl PairWatch {
     }
 
     async fn pause_between_looks(&self) {
-        tokio::time::sleep(self.sweep.interval.clamp(LOOK_AT_LEAST, LOOK_AT_MOST)).await;
+        tokio::time::sleep(self.sweep.interval.clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)).await;
     }
 }

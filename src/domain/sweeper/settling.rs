@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Delay before the next round of a removal that takes several.
-const GO_ON: Duration = Duration::from_secs(5);
+const CONTINUE_AFTER: Duration = Duration::from_secs(5);
 /// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -115,7 +115,7 @@ impl ImageSettling {
         // Removal does not wait for counters that cannot be read.
         settled?;
         match removal {
-            Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
+            Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.reservations.release_reservation(image).await?;
@@ -135,7 +135,7 @@ impl ImageSettling {
         settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };
         match removal {
-            Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
+            Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.reservations.release_reservation(image).await?;

@@ -11,7 +11,7 @@ const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// Permits that are taken, by owner.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct OwnerPermits {
     all: usize,
     share: usize,
     taken: HashMap<String, usize>,
@@ -19,14 +19,14 @@ pub(super) struct Places {
     slow: HashSet<String>,
 }
 
-impl Places {
+impl OwnerPermits {
     /// Creates `all` free permits, with a share for each owner.
     pub(super) fn new(all: usize, share: usize) -> Self {
         Self { all, share, taken: HashMap::new(), slow: HashSet::new() }
     }
 
     /// Returns whether a permit is free.
-    pub(super) fn are_free(&self) -> bool {
+    pub(super) fn has_free(&self) -> bool {
         self.free() > 0
     }
 
@@ -50,7 +50,7 @@ impl Places {
     }
 
     /// Releases an owner's permit. An owner whose work was slow may not borrow from now on.
-    pub(super) fn leave(&mut self, owner: &str, took: Duration) {
+    pub(super) fn release(&mut self, owner: &str, took: Duration) {
         if took >= SLOW_AFTER {
             self.slow.insert(owner.to_owned());
         }
@@ -70,39 +70,39 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(10);
 
     #[test]
-    fn an_owner_of_many_leaves_places_for_others() {
-        let mut places = Places::new(5, 2);
-        places.leave("a", SLOW_AFTER);
+    fn an_owner_of_many_leaves_permits_for_others() {
+        let mut permits = OwnerPermits::new(5, 2);
+        permits.release("a", SLOW_AFTER);
         let mut waiting: VecDeque<&str> = ["a1", "a2", "a3", "b1", "a4", "c1", "d1"].into();
         let owner = |one: &&str| one[..1].to_owned();
         let mut taken = Vec::new();
-        while let Some(next) = places.take_next(&mut waiting, owner) {
+        while let Some(next) = permits.take_next(&mut waiting, owner) {
             taken.push(next);
         }
         assert_eq!(taken, ["a1", "a2", "b1", "c1", "d1"]);
-        assert!(!places.are_free());
-        places.leave("b", QUICK);
-        assert_eq!(places.take_next(&mut waiting, owner), None, "a has its share");
-        places.leave("a", QUICK);
-        assert_eq!(places.take_next(&mut waiting, owner), Some("a3"));
+        assert!(!permits.has_free());
+        permits.release("b", QUICK);
+        assert_eq!(permits.take_next(&mut waiting, owner), None, "a has its share");
+        permits.release("a", QUICK);
+        assert_eq!(permits.take_next(&mut waiting, owner), Some("a3"));
         for owner in ["a", "a", "c", "d"] {
-            places.leave(owner, QUICK);
+            permits.release(owner, QUICK);
         }
-        assert!(places.taken.is_empty(), "nothing is kept");
+        assert!(permits.taken.is_empty(), "nothing is kept");
     }
 
     #[test]
     fn a_lone_owner_borrows_all_but_a_share_until_its_work_is_slow() {
         let owner = |one: &&str| one[..1].to_owned();
-        let (mut places, mut waiting) = (Places::new(8, 2), VecDeque::from(["a"; 20]));
-        let mut take = |places: &mut Places| std::iter::from_fn(|| places.take_next(&mut waiting, owner)).count();
-        assert_eq!(take(&mut places), 6, "a share is left to the owner that comes next");
-        places.leave("a", QUICK);
-        assert_eq!(take(&mut places), 1);
-        assert_eq!(places.take_next(&mut VecDeque::from(["b", "b", "b"]), owner), Some("b"));
+        let (mut permits, mut waiting) = (OwnerPermits::new(8, 2), VecDeque::from(["a"; 20]));
+        let mut take = |permits: &mut OwnerPermits| std::iter::from_fn(|| permits.take_next(&mut waiting, owner)).count();
+        assert_eq!(take(&mut permits), 6, "a share is left to the owner that comes next");
+        permits.release("a", QUICK);
+        assert_eq!(take(&mut permits), 1);
+        assert_eq!(permits.take_next(&mut VecDeque::from(["b", "b", "b"]), owner), Some("b"));
         for _ in 0..5 {
-            places.leave("a", SLOW_AFTER);
+            permits.release("a", SLOW_AFTER);
         }
-        assert_eq!(take(&mut places), 1, "one runs already");
+        assert_eq!(take(&mut permits), 1, "one runs already");
     }
 }
