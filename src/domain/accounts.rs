@@ -155,7 +155,7 @@ impl Accounts {
         let email = Email::parse(email)?;
         let holder = client.holder(None);
         let permit = self.passwords.acquire(holder)?;
-        let hash = self.hash_new_password::<SignUpError>(password, &email, (holder, &permit)).await?;
+        let hash = self.hash_new_password::<SignUpError>(password, &email, holder, &permit).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         // Audited before the session is created, which may fail: the account exists either way.
         audit!("account_created", user = %account.user.id, "signed up");
@@ -215,7 +215,7 @@ impl Accounts {
             proved => Some(proved?),
         };
         let Some(account) = proved else { return self.accept_repeat(account, caller, change.new, &permit).await };
-        let hash = self.hash_new_password::<ChangePasswordError>(change.new, &email, (holder, &permit)).await?;
+        let hash = self.hash_new_password::<ChangePasswordError>(change.new, &email, holder, &permit).await?;
         let kept_session = caller.session();
         let new = NewPassword { hash: &hash, kept_session, at: now };
         let Some(version) = self.store.users.change_password(&account, &new).await? else {
@@ -259,7 +259,7 @@ impl Accounts {
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
         let holder = RequestOrigin { site: NetworkPrefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
         let permit = self.passwords.acquire(holder)?;
-        let hash = self.hash_new_password::<SetPasswordError>(new, &email, (holder, &permit)).await?;
+        let hash = self.hash_new_password::<SetPasswordError>(new, &email, holder, &permit).await?;
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
         let version = self.store.users.change_password(&account, &new).await?.ok_or(SetPasswordError::Changed)?;
         audit!("password_set_by_operator", user = %account.user.id, "operator set the password");
@@ -272,7 +272,8 @@ impl Accounts {
         &self,
         password: &str,
         email: &Email,
-        (holder, permit): (RequestOrigin, &HashPermit),
+        holder: RequestOrigin,
+        permit: &HashPermit,
     ) -> Result<String, E> {
         let password = Password::new(password);
         match self.passwords.weakness(holder, password.clone(), email).await? {

@@ -111,7 +111,7 @@ async fn repair(
     let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
     let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
     let former: Vec<_> = reserved.former.into_iter().filter(is_held).collect();
-    let holds = recount_holds(&images, (user, &held, &former), now, session).await?;
+    let holds = recount_holds(&images, user, FormerHolds { held: &held, open: &former }, now, session).await?;
     let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
     let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
     let pending = books.pending + count(entries.len()) + count(converting.len());
@@ -194,7 +194,7 @@ async fn still_opening(
     now: OffsetDateTime,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let inserted = values_of_images(images, (user, opening), "_id", session).await?;
+    let inserted = values_of_images(images, user, opening, "_id", session).await?;
     let since = datetime(now - ISSUING);
     let is_kept =
         |entry: &&Document| !inserted.contains(text(entry, "image")) && entry.get_datetime("at").is_ok_and(|at| *at >= since);
@@ -208,20 +208,29 @@ async fn not_taken(
     steps: &[Document],
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let taken = values_of_images(images, (user, steps), "lastStep", session).await?;
+    let taken = values_of_images(images, user, steps, "lastStep", session).await?;
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
+}
+
+/// A user's holds and pending images of the former version.
+struct FormerHolds<'a> {
+    /// The holds of the user's document.
+    held: &'a [Document],
+    /// Its pending images.
+    open: &'a [Document],
 }
 
 /// Returns the holds of the former version: one for each of its pending images, and those of uploads that it may be opening; in
 /// their order, new ones last.
 async fn recount_holds(
     images: &Collection<Document>,
-    (user, held, open): (UserId, &[Document], &[Document]),
+    user: UserId,
+    FormerHolds { held, open }: FormerHolds<'_>,
     now: OffsetDateTime,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
     let open_ids: HashSet<&str> = open.iter().map(|image| text(image, "_id")).collect();
-    let settled = values_of_images(images, (user, held), "_id", session).await?;
+    let settled = values_of_images(images, user, held, "_id", session).await?;
     let since = datetime(now - ISSUING);
     let mut kept_ids = HashSet::new();
     let is_kept = |hold: &&Document| {
@@ -241,7 +250,8 @@ async fn recount_holds(
 /// Returns the values of the text `field` in the entries' images.
 async fn values_of_images(
     images: &Collection<Document>,
-    (user, entries): (UserId, &[Document]),
+    user: UserId,
+    entries: &[Document],
     field: &str,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<HashSet<String>> {

@@ -39,12 +39,12 @@ impl<K: Eq + Hash + Copy> Limit<K> {
 
     /// Counts `n` calls, or none of them.
     pub(super) fn take(&self, key: K, n: u32, now: Instant) -> Result<(), Throttled> {
-        Self::fill(&mut self.lock(), self.name, (key, n), self.rate, now)
+        Self::fill(&mut self.lock(), self.name, key, n, self.rate, now)
     }
 
     /// Takes back `n` counted calls.
     pub(super) fn give_back(&self, key: K, n: u32) {
-        Self::drain(&mut self.lock(), (key, n), self.rate);
+        Self::drain(&mut self.lock(), key, n, self.rate);
     }
 
     /// Resets a key's count.
@@ -55,7 +55,8 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     fn fill(
         all: &mut GenerationalCache<K, Instant>,
         name: &'static str,
-        (key, n): (K, u32),
+        key: K,
+        n: u32,
         rate: Rate,
         now: Instant,
     ) -> Result<(), Throttled> {
@@ -68,7 +69,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         Ok(())
     }
 
-    fn drain(all: &mut GenerationalCache<K, Instant>, (key, n): (K, u32), rate: Rate) {
+    fn drain(all: &mut GenerationalCache<K, Instant>, key: K, n: u32, rate: Rate) {
         if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, n))) {
             all.insert(key, before);
         }
@@ -99,8 +100,8 @@ impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
         let mut all = self.lock();
         let mut counted = Vec::with_capacity(FACTORS.len());
         for (prefix, rate) in widening(address, self.rate) {
-            if let Err(refused) = Self::fill(&mut all, self.name, ((key, prefix), 1), rate, now) {
-                counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, ((key, prefix), 1), rate));
+            if let Err(refused) = Self::fill(&mut all, self.name, (key, prefix), 1, rate, now) {
+                counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), 1, rate));
                 return Err(refused);
             }
             counted.push((prefix, rate));
@@ -111,7 +112,7 @@ impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
     /// Takes back what [`Limit::take_from`] counted.
     pub(super) fn give_back_from(&self, key: K, address: IpAddr) {
         let mut all = self.lock();
-        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, ((key, prefix), 1), rate));
+        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), 1, rate));
     }
 }
 

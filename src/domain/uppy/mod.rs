@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub(super) use self::part_limits::PartLimits;
 pub use self::token::{UppyToken, UppyTokens};
 pub use self::{
-    parts::{CompletePartsError, ListedPart, NamedPart},
+    parts::{CompletePartsError, ListedPart, NamedPart, NamedUpload},
     signing::{PartsCall, SignError, SignedCall, UppyCall},
 };
 use super::{

@@ -27,6 +27,15 @@ const MAX_ATTEMPTS: usize = 5;
 /// Maximum number of parts in one request.
 const MAX_PARTS_PER_REQUEST: usize = 1000;
 
+/// An upload in parts, as each of Uppy's calls names it.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedUpload<'a> {
+    /// The upload id that Uppy got: the image's own.
+    pub id: ImageId,
+    /// The object key that Uppy got.
+    pub key: &'a str,
+}
+
 /// A part that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedPart {
@@ -103,10 +112,10 @@ impl UppyUploads {
     pub async fn list_parts(
         &self,
         user: UserId,
-        (id, key): (ImageId, &str),
+        upload: NamedUpload<'_>,
         now: OffsetDateTime,
     ) -> Result<Vec<ListedPart>, PartsError> {
-        let image = self.find_open_uppy_parts(user, (id, key), now).await?;
+        let image = self.find_open_uppy_parts(user, upload, now).await?;
         if let ImageStatus::Ready(ready) = &image.status {
             return Ok(parts_of(&ready.etag));
         }
@@ -132,12 +141,12 @@ impl UppyUploads {
     pub async fn sign_parts(
         &self,
         user: UserId,
-        (id, key): (ImageId, &str),
+        upload: NamedUpload<'_>,
         numbers: &[i64],
         now: OffsetDateTime,
     ) -> Result<Vec<(u32, Presigned)>, PartsError> {
         for _ in 0..MAX_ATTEMPTS {
-            let image = self.find_open_uppy_parts(user, (id, key), now).await?;
+            let image = self.find_open_uppy_parts(user, upload, now).await?;
             if image.state() == ImageState::Ready {
                 return Err(PartsError::Complete);
             }
@@ -157,7 +166,7 @@ impl UppyUploads {
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
             // `false` if another request changed its state: the next attempt reads it again.
-            if self.store.images.raise_owned_parts(user, id, dies_at, now + PARTS_SEEN_EVERY).await? {
+            if self.store.images.raise_owned_parts(user, upload.id, dies_at, now + PARTS_SEEN_EVERY).await? {
                 return Ok(signed);
             }
         }
@@ -171,11 +180,11 @@ impl UppyUploads {
     pub async fn complete_parts(
         &self,
         user: UserId,
-        (id, key): (ImageId, &str),
+        upload: NamedUpload<'_>,
         named: &[NamedPart<'_>],
         now: OffsetDateTime,
     ) -> Result<Image, CompletePartsError> {
-        let image = self.find_open_uppy_parts(user, (id, key), now).await?;
+        let image = self.find_open_uppy_parts(user, upload, now).await?;
         let wanted = wanted_parts(named)?;
         if image.state() == ImageState::Pending {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
@@ -192,19 +201,19 @@ impl UppyUploads {
                 Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
             }
         }
-        Ok(self.confirmation.confirm(user, id, now).await?)
+        Ok(self.confirmation.confirm(user, upload.id, now).await?)
     }
 
     /// Aborts an upload. Succeeds again while its tombstone exists; a ready image is not affected.
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn abort_parts(&self, user: UserId, (id, key): (ImageId, &str), now: OffsetDateTime) -> Result<(), PartsError> {
+    pub async fn abort_parts(&self, user: UserId, upload: NamedUpload<'_>, now: OffsetDateTime) -> Result<(), PartsError> {
         for _ in 0..MAX_ATTEMPTS {
-            let image = self.find_uppy_parts(user, (id, key)).await?;
+            let image = self.find_uppy_parts(user, upload).await?;
             match image.state() {
                 ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
-                    tracing::info!(image = %id, %user, "aborted an upload");
+                    tracing::info!(image = %upload.id, %user, "aborted an upload");
                     self.removal.purge_now(vec![image.deleted()], now).await;
                     return Ok(());
                 }
@@ -218,15 +227,20 @@ impl UppyUploads {
         Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
-    async fn find_open_uppy_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {
-        require_open_or_ready(self.find_uppy_parts(user, named).await?, now)
+    async fn find_open_uppy_parts(
+        &self,
+        user: UserId,
+        upload: NamedUpload<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Image, PartsError> {
+        require_open_or_ready(self.find_uppy_parts(user, upload).await?, now)
     }
 
     /// Returns the user's multipart upload with this id and key, in any state.
-    async fn find_uppy_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
-        let image = self.store.images.find_owned(user, id).await?;
+    async fn find_uppy_parts(&self, user: UserId, upload: NamedUpload<'_>) -> Result<Image, PartsError> {
+        let image = self.store.images.find_owned(user, upload.id).await?;
         let is_it = |image: &Image| {
-            image.upload.kind == UploadKind::UndeclaredParts && image.key.as_str() == key && !image.key.is_incoming()
+            image.upload.kind == UploadKind::UndeclaredParts && image.key.as_str() == upload.key && !image.key.is_incoming()
         };
         image.filter(is_it).ok_or(PartsError::NotFound)
     }

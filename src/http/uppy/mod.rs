@@ -30,9 +30,9 @@ use crate::{
         authentication::AuthenticateError,
         credentials::TokenError,
         throttle::names::{CALLS, S3, UPLOAD, URLS},
-        uppy::{self, NamedPart, PartsCall, UppyCall, UppyMetadata},
+        uppy::{self, NamedPart, NamedUpload, PartsCall, UppyCall, UppyMetadata},
     },
-    model::{ImageId, UserId},
+    model::UserId,
 };
 
 /// Metadata of the operations below.
@@ -349,8 +349,8 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
 }
 
 /// Parses the upload's id and key, which the domain compares.
-fn upload_of<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<(ImageId, &'a str), Problem> {
-    Ok((image_id(upload_id)?, key.0.as_deref().ok_or_else(Problem::not_found)?))
+fn upload_of<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<NamedUpload<'a>, Problem> {
+    Ok(NamedUpload { id: image_id(upload_id)?, key: key.0.as_deref().ok_or_else(Problem::not_found)? })
 }
 
 fn missing_parameter(parameter: &str) -> Problem {
