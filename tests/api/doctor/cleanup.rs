@@ -31,29 +31,37 @@ async fn interrupted_check_removes_its_objects() {
     assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
 }
 
-/// Stopped while a store has a PUT that it processes after its sender is gone, it waits for the response before it removes objects.
+/// Stopped while a store has a PUT that it processes after its sender is gone, it waits for the response before it lists and removes
+/// objects. Here the store takes a second for the PUT, or until objects are listed.
 #[tokio::test]
 async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
     let mut app = TestApp::start().await;
-    let received = Arc::new(Notify::new());
+    let (received, listed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let endpoint = relay_s3(&app, {
         let received = Arc::clone(&received);
         move |request| {
-            let received = Arc::clone(&received);
+            let (received, listed) = (Arc::clone(&received), Arc::clone(&listed));
             // Unlike the relay's own future, the task continues after the sender has closed its connection.
             let stored = tokio::spawn(async move {
                 if request.parts.method == Method::PUT && request.query().contains("X-Amz-Signature") {
                     received.notify_one();
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    let _ = tokio::time::timeout(Duration::from_secs(1), listed.notified()).await;
                 }
-                request.forward().await
+                let is_listing = request.query().contains("prefix=check");
+                let answer = request.forward().await;
+                if is_listing {
+                    listed.notify_one();
+                }
+                answer
             });
             async move { stored.await.unwrap() }
         }
     })
     .await;
     app.config.s3.endpoint = Some(endpoint.parse().unwrap());
+    app.config.s3.public_endpoint = app.config.s3.endpoint.clone();
     let report = doctor::run_until(&app.config, Options::default(), received.notified()).await;
+    assert!(report.cut_short.is_some(), "{report}");
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(app.bucket_keys().await, Vec::<String>::new(), "{report}");
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))), "{report}");
