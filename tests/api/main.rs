@@ -70,6 +70,7 @@ mod skipping;
 mod static_files;
 mod store_rules;
 mod sweeper;
+mod targeting;
 mod throttling;
 #[path = "../faults/tls/mod.rs"]
 mod tls;
