@@ -5,6 +5,7 @@
 
 mod account_crashes;
 mod account_deletion;
+mod account_keys;
 mod accounts;
 mod app;
 mod audit;

@@ -65,13 +65,14 @@ const LISTED: &[(&str, &[Listed])] = &[
         &[("images", Find, &["state", "key"]), ("images", Find, &["state", "_id"])],
     ),
     ("operators recount all users", &[("users", Find, &["_id"]), ("users", Count, &["_id"])]),
+    ("the sweeper registers accounts of the former version", &[("users", Find, &["registered", "deletedAt"])]),
     (
-        "a sign-in and a provider's new token name an account by another key",
-        &[
-            ("users", Find, &["emailKey", "deletedAt"]),
-            ("users", Find, &["identity.issuer", "identity.subject", "identity"]),
-            ("users", Find, &["formerIdentity", "deletedAt"]),
-        ],
+        "an account of the former version is found by its address or identity until it is registered, where `users` has no shards",
+        &[("users", Find, &["emailKey", "deletedAt"]), ("users", Find, &["identity.issuer", "identity.subject", "identity"])],
+    ),
+    (
+        "the first token of an identity asks once whether its former account was deleted",
+        &[("users", Find, &["formerIdentity", "deletedAt"])],
     ),
 ];
 
