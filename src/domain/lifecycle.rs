@@ -7,9 +7,9 @@
 //!    └──────────────expire──────────────────▶ expired ───┘
 //! ```
 //!
-//! [`ImageState::may_become`] lists the legal transitions. `deleting`, `rejected` and `expired` are tombstones: the record stays
-//! until the sweeper has removed the objects and no URL can write them again. `delete_ready`, which also settles the reservation,
-//! is in `reservations`; the sweeper marks images `gone`.
+//! [`ImageState::may_become`](crate::model::ImageState::may_become) lists the legal transitions. `deleting`, `rejected` and
+//! `expired` are tombstones: the record stays until the sweeper has removed the objects and no URL can write them again.
+//! `delete_ready`, which also settles the reservation, is in `reservations`; the sweeper marks images `gone`.
 
 use std::sync::Arc;
 
