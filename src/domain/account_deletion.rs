@@ -172,7 +172,7 @@ impl AccountDeletion {
         if !self.store.users.move_deletion(user, deletion.due, lease).await? {
             return Ok(Step::Wait(lease));
         }
-        let mut step = self.step_deletion(deletion, now).await;
+        let mut step = if deletion.was_never_inserted { Ok(Step::Done) } else { self.step_deletion(deletion, now).await };
         if matches!(step, Ok(Step::Done)) {
             step = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
                 true => Step::Done,
@@ -182,6 +182,7 @@ impl AccountDeletion {
         }
         let again = |due| Postponement { due, failures: 0 };
         let to = match &step {
+            Ok(Step::Done) if deletion.was_never_inserted => return step,
             Ok(Step::Done) => {
                 audit!("account_deleted", %user, "removed all data of a deleted account");
                 return step;

@@ -136,7 +136,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Creates an account and signs in. The unique index decides which of two concurrent sign-ups gets an address.
+    /// Creates an account and signs in. Of two concurrent sign-ups, the one that takes the address first gets it.
     ///
     /// # Errors
     /// [`SignUpError`].

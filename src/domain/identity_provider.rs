@@ -207,11 +207,11 @@ impl Identities {
         now: OffsetDateTime,
     ) -> Result<UserId, AuthenticateError> {
         let users = &self.store.users;
-        if let Some(user) = users.find_identity(issuer, &identity.subject).await? {
+        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
+        if let Some(user) = users.find_identity(&named).await? {
             return Ok(user);
         }
         // A token from before the deletion of its user does not create the account again; the provider's clock may be ahead.
-        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
         if users.was_deleted(&named, issued_at).await? {
             return Err(AuthenticateError::SessionEnded);
@@ -223,7 +223,7 @@ impl Identities {
         }
         // Another request created the user first.
         let lost = || StoreError::Contention { what: "a user who is deleted during creation" };
-        Ok(users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)?)
+        Ok(users.find_identity(&named).await?.ok_or_else(lost)?)
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     store_capabilities::KnownCapabilities,
     sweeper::{ImageSettling, PairWatch, Sweeper},
     throttle::Throttle,
-    uploads::{IdempotencyKeys, Quota, Uploads},
+    uploads::{IdempotencyKeys, Quota, RecentUploads, Uploads},
     uppy::{PartLimits, UppyTokens, UppyUploads, part_limits::PartChecks},
 };
 use crate::{
@@ -304,6 +304,7 @@ fn uploads(base: &Base, images: &ImageParts) -> Uploads {
         quota: images.quota.clone(),
         inspector: images.inspector.clone(),
         lifecycle: images.lifecycle.clone(),
+        recent: RecentUploads::default(),
     }
 }
 

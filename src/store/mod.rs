@@ -4,6 +4,7 @@
 //! their name (`find_owned`), a transition of state is one conditional update, and each call has a deadline, because the driver
 //! has no socket timeout.
 
+mod account_keys;
 pub mod database_probe;
 mod deployment;
 mod driver_events;
@@ -40,7 +41,7 @@ pub use recount::{Counts, Repair};
 pub use reservations::{AcceptOutcome, StepOutcome};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, Deletion, DeletionDue, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,
+    Account, Deletion, DeletionDue, KeyStep, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,
     ReserveOutcome, StaleEntries, StepUnderWay, Users,
 };
 
@@ -231,6 +232,12 @@ fn is_duplicate(error: &mongodb::error::Error) -> bool {
 fn is_other_index(error: &mongodb::error::Error) -> bool {
     // IndexOptionsConflict, IndexKeySpecsConflict.
     matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
+}
+
+/// Returns whether a unique index was refused because its collection is sharded, and the index does not begin with the shard key.
+fn is_index_of_shard(error: &mongodb::error::Error) -> bool {
+    // CannotCreateIndex.
+    matches!(*error.kind, ErrorKind::Command(ref failure) if failure.code == 67)
 }
 
 /// Returns the positions in a bulk insertion that unique indexes rejected; `None` if there was another error.

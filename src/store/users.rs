@@ -1,20 +1,25 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling: [{image, step,
-//! before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. A local account has emailKey and
-//! passwordHash, one of an identity provider has identity; each is unique by a partial index, so that neither kind can be
-//! mistaken for the other.
+//! identity: {issuer, subject}, registered, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling:
+//! [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. A local account has
+//! emailKey and passwordHash, one of an identity provider has identity; each kind is registered under keys of its own, so that
+//! neither can be mistaken for the other.
 //!
-//! This file inserts and finds accounts; `passwords` changes their passwords, `quota` and `reservation_steps` count their
-//! uploads, `legacy_holds` converts the counts of the former version, `deletion` ends accounts.
+//! This file inserts and finds accounts; `registration` takes the keys that no two of them share, `passwords` changes their
+//! passwords, `quota` and `reservation_steps` count their uploads, `legacy_holds` converts the counts of the former version,
+//! `deletion` ends accounts.
 
 mod deletion;
 mod identities;
 mod legacy_holds;
 mod passwords;
 mod quota;
+mod registration;
 mod reservation_steps;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use mongodb::{
     Collection, IndexModel,
@@ -33,9 +38,13 @@ pub use self::{
     legacy_holds::{LegacyHold, LegacyHolds},
     passwords::{NewPassword, PasswordState},
     quota::{QuotaLimits, ReserveOutcome, StaleEntries},
+    registration::KeyStep,
     reservation_steps::StepUnderWay,
 };
-use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant, is_duplicate, is_other_index};
+use super::{
+    MongoClient, StoreError, account_keys::AccountKeys, datetime, driver_events::Operation, instant, is_index_of_shard,
+    is_other_index,
+};
 use crate::model::{Email, User, UserId};
 
 /// Queries and updates of `users`.
@@ -43,6 +52,10 @@ use crate::model::{Email, User, UserId};
 pub struct Users {
     collection: Collection<UserDoc>,
     mongo: MongoClient,
+    emails: AccountKeys,
+    identities: AccountKeys,
+    /// Whether unique indexes of this collection decide beside the keys.
+    former_indexes: Arc<AtomicBool>,
     inserted: Arc<quota::InsertedUploads>,
 }
 
@@ -78,6 +91,9 @@ struct UserDoc {
     kept_session: Option<KeptSessionDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityDoc>,
+    /// Whether the account has its keys. Absent from records of the former version.
+    #[serde(default)]
+    registered: bool,
     created_at: DateTime,
     used_bytes: i64,
     images: i64,
@@ -100,6 +116,7 @@ impl UserDoc {
             password_changed_at: None,
             kept_session: None,
             identity: None,
+            registered: true,
             created_at: datetime(now),
             used_bytes: 0,
             images: 0,
@@ -124,7 +141,14 @@ impl UserDoc {
 
 impl Users {
     pub(super) fn new(mongo: &MongoClient) -> Self {
-        Self { collection: mongo.database().collection("users"), mongo: mongo.clone(), inserted: Arc::default() }
+        Self {
+            collection: mongo.database().collection("users"),
+            mongo: mongo.clone(),
+            emails: AccountKeys::new(mongo, "emails"),
+            identities: AccountKeys::new(mongo, "identities"),
+            former_indexes: Arc::new(AtomicBool::new(true)),
+            inserted: Arc::default(),
+        }
     }
 
     /// Returns the approximate number of accounts, which the database maintains.
@@ -136,23 +160,34 @@ impl Users {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        let unique = |name: &str, of: &str| {
-            let among = doc! { of: { "$exists": true } };
-            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
-        };
+        self.emails.make_indexes().await?;
+        self.identities.make_indexes().await?;
         let sparse = |name: &str| IndexOptions::builder().name(name.to_owned()).sparse(true).build();
+        let unregistered = IndexOptions::builder().name(registration::UNREGISTERED.to_owned());
+        let unregistered = unregistered.partial_filter_expression(doc! { "registered": null, "deletedAt": null }).build();
         let indexes = [
-            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique("emailKey", "emailKey")).build(),
-            IndexModel::builder()
-                .keys(doc! { "identity.issuer": 1, "identity.subject": 1 })
-                .options(unique("identity", "identity"))
-                .build(),
+            IndexModel::builder().keys(doc! { "createdAt": 1 }).options(unregistered).build(),
             IndexModel::builder().keys(doc! { "opening.at": 1 }).options(sparse("openingAt")).build(),
             IndexModel::builder().keys(doc! { "settling.at": 1 }).options(sparse("settlingAt")).build(),
             IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
+        ];
+        self.mongo.create_indexes(&self.collection, indexes).await?;
+        self.make_former_indexes().await
+    }
+
+    /// Creates the unique indexes by which the former version finds accounts, unless the collection is sharded.
+    async fn make_former_indexes(&self) -> Result<(), StoreError> {
+        let unique = |name: &str| {
+            let among = doc! { name: { "$exists": true } };
+            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
+        };
+        let by_identity = doc! { "identity.issuer": 1, "identity.subject": 1 };
+        let indexes = [
+            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique("emailKey")).build(),
+            IndexModel::builder().keys(by_identity).options(unique("identity")).build(),
         ];
         match self.mongo.create_indexes(&self.collection, indexes.clone()).await {
             // Before identity providers were supported, every user had an emailKey, and the index was not partial.
@@ -162,11 +197,15 @@ impl Users {
                     .await?;
                 self.mongo.create_indexes(&self.collection, indexes).await
             }
+            Err(StoreError::Database(error)) if is_index_of_shard(&error) => {
+                self.former_indexes.store(false, Ordering::Relaxed);
+                Ok(())
+            }
             made => made,
         }
     }
 
-    /// Inserts an account. Returns `None` if the email belongs to an account already; the unique index decides.
+    /// Inserts an account. Returns `None` if the email belongs to an account already.
     ///
     /// # Errors
     /// [`StoreError`]; the account may have been created although the response was lost, and a repeat then returns `None`.
@@ -184,15 +223,8 @@ impl Users {
             password: PasswordState::read(0, None, None),
             identity: None,
         };
-        Ok(self.insert_unique(document).await?.then_some(account))
-    }
-
-    async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match self.mongo.insert_one(&self.collection, document).await {
-            Ok(()) => Ok(true),
-            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let inserted = self.insert_registered(&self.emails, email.key(), id, document, now).await?;
+        Ok(inserted.then_some(account))
     }
 
     /// Returns the account of an email.
@@ -200,7 +232,13 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, StoreError> {
-        self.find_one(doc! { "emailKey": email.key() }).await
+        if let Some(user) = self.find_email_holder(email).await?
+            && let Some(account) = self.find_one(doc! { "_id": user.to_string(), "emailKey": email.key() }).await?
+        {
+            return Ok(Some(account));
+        }
+        // An account of the former version that is not registered yet.
+        if self.has_former_indexes() { self.find_one(doc! { "emailKey": email.key() }).await } else { Ok(None) }
     }
 
     /// Returns the account of an id.

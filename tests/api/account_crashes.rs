@@ -187,7 +187,10 @@ impl<'a> Scene<'a> {
         let expected = if happened { (409, "email_taken") } else { (201, "") };
         assert_eq!(again.problem(), expected);
         assert_eq!(log_in(self.app, email, PASSWORD).await.status, 200, "log in, as the answer says");
-        assert_eq!(documents(self.app, "users", doc! { "emailKey": email }).await.len(), 1);
+        let accounts = documents(self.app, "users", doc! { "emailKey": email }).await;
+        assert_eq!(accounts.len(), 1);
+        let keys = documents(self.app, "emails", doc! { "_id": email }).await;
+        assert_eq!(keys[0].get("user"), accounts[0].get("_id"));
         happened
     }
 
@@ -260,7 +263,9 @@ async fn assert_nothing_is_left(app: &TestApp, user: &str) {
             break;
         }
     }
-    assert!(documents(app, "sessions", doc! { "user": user }).await.is_empty());
+    for collection in ["sessions", "emails", "identities"] {
+        assert!(documents(app, collection, doc! { "user": user }).await.is_empty(), "{collection}");
+    }
     let live = doc! { "user": user, "state": { "$in": ["pending", "ready"] } };
     assert!(documents(app, "images", live).await.is_empty());
 }
@@ -337,9 +342,8 @@ async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() 
     for (name, deaths) in &deaths {
         assert!(deaths.before + deaths.after >= 2, "{name}: the failpoint was never reached: {deaths:?}");
     }
-    // Each operation that changes something was interrupted both before and after the change; the first call of a sign-up is
-    // already the change.
-    for name in ["refresh_session", "log_out", "change_password", "delete_account", "end_session"] {
+    // Each operation that changes something was interrupted both before and after the change.
+    for name in ["sign_up", "refresh_session", "log_out", "change_password", "delete_account", "end_session"] {
         assert!(deaths[name].before > 0 && deaths[name].after > 0, "{name}: {:?}", deaths[name]);
     }
 }

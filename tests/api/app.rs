@@ -16,11 +16,14 @@ use time::OffsetDateTime;
 use tokio_util::sync::DropGuard;
 use valet::{config::Config, state::AppState};
 
-use super::servers::{self, InProcess, s3_client, servers};
 pub use super::{
     files::{declared, fixture, sha256},
     servers::{JWT_SECRET, finalize, s3_is_local},
     store_rules::skip_unless_local_s3,
+};
+use super::{
+    servers::{self, InProcess, s3_client, servers},
+    targeting::{self, Watch},
 };
 
 /// A password that sign-up accepts.
@@ -45,6 +48,7 @@ pub struct TestApp {
     pub s3: aws_sdk_s3::Client,
     pub db: mongodb::Database,
     _stop: DropGuard,
+    _watch: Option<Watch>,
 }
 
 impl TestApp {
@@ -58,15 +62,18 @@ impl TestApp {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
         s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
-        Self::start_on(&database, &bucket, change).await
+        let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
+        let watch = targeting::watch(&client.database(&database)).await;
+        Self { _watch: Some(watch), ..Self::start_on(&database, client, &bucket, change).await }
     }
 
     /// Starts a second server, or a restarted one, on the same database and bucket.
     pub async fn beside(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
-        Self::start_on(&other.config.mongo.database, &other.config.s3.bucket, change).await
+        let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
+        Self::start_on(&other.config.mongo.database, client, &other.config.s3.bucket, change).await
     }
 
-    async fn start_on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
+    async fn start_on(database: &str, client: mongodb::Client, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
         let servers = servers();
         let mut config = servers::config(database, bucket, &|name| match name {
             "CORS_ORIGINS" => Some("https://app.example, capacitor://localhost".to_owned()),
@@ -79,7 +86,6 @@ impl TestApp {
         // Before the test looks into the bucket, so that the probe objects are already removed.
         app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
-        let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
         // Majority read concern, as in the program: the next answer of the API reflects everything that a test has read.
         let acknowledged = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
         Self {
@@ -90,6 +96,7 @@ impl TestApp {
             http: reqwest::Client::new(),
             config,
             _stop: stop,
+            _watch: None,
         }
     }
 

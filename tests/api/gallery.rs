@@ -69,7 +69,7 @@ async fn g3_page_reads_no_more_entries_than_it_returns() {
     let ids = walk(&ada, 37).await;
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!((ids.len(), distinct.len()), (300, 300));
-    app.db.run_command(doc! { "profile": 2 }).await.unwrap();
+    crate::targeting::record_all(&app.db).await;
     let page = ada.get("/api/images/gallery?limit=37").await;
     ada.get(&format!("/api/images/gallery?limit=37&cursor={}", page.json["nextCursor"].as_str().unwrap())).await;
     app.db.run_command(doc! { "profile": 0 }).await.unwrap();

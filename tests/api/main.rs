@@ -5,6 +5,7 @@
 
 mod account_crashes;
 mod account_deletion;
+mod account_keys;
 mod accounts;
 mod app;
 mod audit;
@@ -70,6 +71,7 @@ mod skipping;
 mod static_files;
 mod store_rules;
 mod sweeper;
+mod targeting;
 mod throttling;
 #[path = "../faults/tls/mod.rs"]
 mod tls;

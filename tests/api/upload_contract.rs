@@ -158,7 +158,7 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-    app.db.run_command(doc! { "profile": 2 }).await.unwrap();
+    crate::targeting::record_all(&app.db).await;
     let ada_there = super::app::Caller { app: &stalled, ..ada.clone() };
     let writes = async {
         // The confirm has read the image and waits for S3.

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{TryStreamExt, future::join_all};
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use super::{
-    app::{TestApp, declared, fixture, sha256, unique_png},
+    app::{Caller, TestApp, declared, fixture, sha256, unique_png},
     store_rules::{CHECKSUM, COPY_SOURCE},
+    targeting,
 };
 
 #[tokio::test]
@@ -228,6 +229,44 @@ async fn same_bytes_are_uploaded_once() {
     let fresh = ada.issue("fresh.png", "image/png", &bytes).await;
     assert_eq!(fresh.status, 201, "deleted bytes can be uploaded again");
     assert_ne!(fresh.id(), first.id());
+}
+
+/// Known bytes reserve nothing: an image costs reads, an open upload reads and the renewal of its URL. The server that opened them
+/// finds them, and so does one that has seen nothing of the user.
+#[tokio::test]
+async fn known_bytes_cost_reads_and_a_renewal() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (ready, open) = (unique_png(), unique_png());
+    ada.upload("a.png", "image/png", &ready).await;
+    assert_eq!(ada.issue("b.png", "image/png", &open).await.status, 201);
+    // If uploads are copied at confirm, the next sweep removes the object that was copied.
+    app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+    let fresh = TestApp::beside(&app, |_| {}).await;
+    targeting::record_all(&app.db).await;
+    let writes = async || {
+        let profile = app.db.client().database(app.db.name()).collection::<Document>("system.profile");
+        // The sweepers' commands at the start of a server name no user.
+        let fields = ["q.user", "q._id", "query.user", "query._id"].map(|field| format!("command.{field}"));
+        let mut of_user: Vec<_> = fields.iter().map(|field| doc! { field: &ada.id }).collect();
+        of_user.push(doc! { "op": "insert" });
+        let filter = doc! { "appName": "valet", "$or": of_user };
+        let found: Vec<Document> = profile.find(filter).await.unwrap().try_collect().await.unwrap();
+        let of = |one: &Document| (one.get_str("op").unwrap().to_owned(), one.get_str("ns").unwrap().to_owned());
+        found.iter().map(of).filter(|(_, ns)| ns.ends_with(".images") || ns.ends_with(".users")).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for server in [&app, &fresh] {
+        let ada = Caller { app: server, ..ada.clone() };
+        let repeated = ada.issue("a.png", "image/png", &ready).await;
+        assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("ready")));
+        assert_eq!(writes().await, expected, "the same image");
+        let repeated = ada.issue("b.png", "image/png", &open).await;
+        assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("pending")));
+        expected.push(("update".to_owned(), format!("{}.images", app.db.name())));
+        assert_eq!(writes().await, expected, "the open upload");
+    }
+    app.audit().await;
 }
 
 #[tokio::test]

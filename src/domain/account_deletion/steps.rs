@@ -64,6 +64,7 @@ impl AccountDeletion {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
+        pass.record(user, self.store.users.release_keys(user).await.map(|()| Step::Done));
         pass.record(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
         pass.record(user, self.end_sessions(user).await);
         pass.record(user, self.end_openings(deletion, now).await);

@@ -45,7 +45,7 @@ use super::{
 use crate::{
     config,
     metrics::{METRICS, StateLabel},
-    store::{Objects, Store, StoreError, uncounted},
+    store::{KeyStep, Objects, Store, StoreError, uncounted},
     telemetry::spans,
 };
 
@@ -53,6 +53,8 @@ use crate::{
 const MAX_COUNTED: u32 = 1000;
 /// Capacity of a server's slow lane.
 const SLOW_LANE_CAPACITY: LaneCapacity = LaneCapacity { all: 16, per_owner: 4 };
+/// Keys of accounts of each kind in a step.
+const KEYS_PER_STEP: u32 = 500;
 /// Interval between two counts of images and accounts.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
@@ -250,7 +252,7 @@ impl Sweeper {
         Ok((round.tally.total(), more? || round.may_have_more()))
     }
 
-    /// Settles reservations and continues deletions of accounts. Returns whether more is due now.
+    /// Examines the keys of accounts, settles reservations and continues deletions of accounts. Returns whether more is due now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.prober.probe(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {
@@ -259,6 +261,7 @@ impl Sweeper {
             round.tally.add(Swept { failed: 1, ..Swept::default() });
             return Ok(false);
         }
+        let keys = Box::pin(self.sweep_keys(now)).await;
         let reservations = Box::pin(self.reservations.sweep_reservations(now)).await;
         let deletions = Box::pin(self.account_deletion.sweep_deletions(now)).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
@@ -267,7 +270,17 @@ impl Sweeper {
         if let Ok(SweptReservations { freed, failed, .. }) = reservations {
             round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
         }
-        let more = (reservations?.more, deletions?.more);
-        Ok(more.0 || more.1)
+        if let Ok(KeyStep { failed, .. }) = keys {
+            round.tally.add(Swept { failed, ..Swept::default() });
+        }
+        let more = (keys?.more, reservations?.more, deletions?.more);
+        Ok(more.0 || more.1 || more.2)
+    }
+
+    /// Releases the addresses and identities of accounts that do not exist, and registers those of the former version's accounts.
+    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<KeyStep, StoreError> {
+        let registered = self.store.users.register_former(now, KEYS_PER_STEP).await?;
+        let checked = self.store.users.check_keys(now, KEYS_PER_STEP).await?;
+        Ok(KeyStep { failed: registered.failed + checked.failed, more: registered.more || checked.more })
     }
 }

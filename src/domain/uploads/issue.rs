@@ -49,8 +49,9 @@ impl Uploads {
                 Err(broken) => results[at] = Some(Err(IssueError::InvalidDeclaration(broken))),
             }
         }
-        if requests.len() > 1 {
-            // A client that uploads its camera roll again has uploaded most of it before; a single upload is usually new.
+        // A client that uploads its camera roll again has uploaded most of it before; a single upload is usually new.
+        let is_likely_known = |request: &UploadRequest| self.recent.is_likely_known(user, request.sha256);
+        if requests.len() > 1 || requests.iter().any(is_likely_known) {
             requests = self.resolve_known(user, requests, &mut results, now).await?;
         }
         for _ in 0..MAX_ATTEMPTS {
@@ -61,6 +62,12 @@ impl Uploads {
             if !requests.is_empty() {
                 requests = self.resolve_known(user, requests, &mut results, now).await?;
                 requests = self.resolve_refused(user, requests, &mut results).await?;
+            }
+        }
+        for Issued { ticket, opened } in results.iter().flatten().flatten() {
+            let (Ticket::Pending(image, _) | Ticket::Ready(image)) = ticket;
+            if let Some(sha256) = image.upload.sha256() {
+                self.recent.remember(user, sha256, !opened);
             }
         }
         let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());

@@ -1,10 +1,12 @@
 //! Issuing uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
-//! This file has the declarations and their validation; `issue` opens uploads, `renew` signs new URLs, `redeclare` changes the
-//! declaration of pending uploads. All of them work on batches, in a few round trips for any number.
+//! This file has the declarations and their validation; `issue` opens uploads, `known_bytes` guesses which are known, `renew`
+//! signs new URLs, `redeclare` changes the declaration of pending uploads. All of them work on batches, in a few round trips for
+//! any number.
 
 mod idempotency;
 mod issue;
+mod known_bytes;
 mod quota;
 mod redeclare;
 mod renew;
@@ -14,7 +16,7 @@ use std::{fmt, sync::Arc};
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-pub(super) use self::{idempotency::IdempotencyKeys, quota::Quota};
+pub(super) use self::{idempotency::IdempotencyKeys, known_bytes::RecentUploads, quota::Quota};
 use super::{
     inspection::UploadInspector,
     late_transfers::LateTransfers,
@@ -260,6 +262,7 @@ pub struct Uploads {
     pub(super) quota: Arc<Quota>,
     pub(super) inspector: Arc<UploadInspector>,
     pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) recent: RecentUploads,
 }
 
 impl Uploads {

@@ -1,4 +1,4 @@
-//! Account deletion: `users {deletedAt, due, formerIdentity}`. The claim removes all credentials; the rest is a tombstone that
+//! Account deletion: `users {deletedAt, due, formerIdentity, neverInserted}`. The claim removes all credentials; the rest is a tombstone that
 //! the sweeper works from, until no data of the account is left.
 
 use mongodb::bson::{Bson, Document, doc};
@@ -21,6 +21,8 @@ pub struct Deletion {
     pub at: OffsetDateTime,
     /// Whether it belonged to a user of an identity provider, whose earlier tokens must not create it again.
     pub has_provider_identity: bool,
+    /// Whether the record only makes an insertion fail: there is nothing else to delete.
+    pub was_never_inserted: bool,
     /// Consecutive failures that no repeat cures.
     pub failures: u32,
 }
@@ -39,8 +41,8 @@ pub enum DeletionDue {
     },
 }
 
-/// Returns the digest under which a deleted identity is recognized.
-fn identity_digest(identity: &ProviderIdentity) -> String {
+/// Returns the digest under which an identity is registered, and recognized after its deletion.
+pub(super) fn identity_digest(identity: &ProviderIdentity) -> String {
     hex::encode(Sha256::of([identity.issuer.as_str(), "\0", &identity.subject]).to_bytes())
 }
 
@@ -83,7 +85,7 @@ impl Users {
     /// [`StoreError`].
     pub async fn find_due_deletions(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<DeletionDue>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
-        let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1, "deletionFailures": 1 };
+        let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1, "neverInserted": 1, "deletionFailures": 1 };
         let users = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
@@ -101,8 +103,16 @@ impl Users {
             match id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt")) {
                 Some(user_id) => {
                     let has_provider_identity = user.contains_key("formerIdentity");
+                    let was_never_inserted = user.get_bool("neverInserted").unwrap_or(false);
                     let failures = whole_number(user, "deletionFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-                    DeletionDue::Readable(Deletion { user: user_id, due, at, has_provider_identity, failures })
+                    DeletionDue::Readable(Deletion {
+                        user: user_id,
+                        due,
+                        at,
+                        has_provider_identity,
+                        was_never_inserted,
+                        failures,
+                    })
                 }
                 None => DeletionDue::Unreadable { id, due },
             }

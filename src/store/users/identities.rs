@@ -4,7 +4,7 @@ use mongodb::bson::{Document, doc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{UserDoc, Users};
+use super::{UserDoc, Users, deletion::identity_digest};
 use crate::{
     model::{Email, UserId},
     store::{StoreError, driver_events::Operation},
@@ -32,7 +32,7 @@ impl IdentityDoc {
 }
 
 impl Users {
-    /// Inserts the user of an identity provider. Returns `None` if the user exists already; the unique index decides.
+    /// Inserts the user of an identity provider. Returns `None` if the user exists already.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -48,15 +48,30 @@ impl Users {
             identity: Some(IdentityDoc { issuer: identity.issuer.clone(), subject: identity.subject.clone() }),
             ..UserDoc::new(id, now)
         };
-        Ok(self.insert_unique(document).await?.then_some(id))
+        let digest = identity_digest(identity);
+        let inserted = self.insert_registered(&self.identities, &digest, id, document, now).await?;
+        Ok(inserted.then_some(id))
     }
 
-    /// Returns the user of an identity provider: one read of an index and a document.
+    /// Returns the user of an identity provider: two reads by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
+    pub async fn find_identity(&self, identity: &ProviderIdentity) -> Result<Option<UserId>, StoreError> {
+        let ProviderIdentity { issuer, subject } = identity;
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
+        if let Some(holder) = self.identities.holder(&identity_digest(identity)).await? {
+            let mut of_holder = filter.clone();
+            of_holder.insert("_id", holder.user.to_string());
+            if let Some(user) = self.find_id(of_holder).await? {
+                return Ok(Some(user));
+            }
+        }
+        // An account of the former version that is not registered yet.
+        if self.has_former_indexes() { self.find_id(filter).await } else { Ok(None) }
+    }
+
+    async fn find_id(&self, filter: Document) -> Result<Option<UserId>, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo

@@ -42,7 +42,7 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
 
     // As written by the server: the log is not replicated.
     let database = app.db.client().database(app.db.name());
-    database.run_command(doc! { "profile": 2 }).await.unwrap();
+    crate::targeting::record_all(&database).await;
     app.app.valet.sweeper.sweep().await.unwrap();
     database.run_command(doc! { "profile": 0 }).await.unwrap();
     let profile = database.collection::<Document>("system.profile");

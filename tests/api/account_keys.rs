@@ -1,0 +1,181 @@
+//! Covers the keys that no two accounts share (`emails`, `identities`): of servers that died between taking one and inserting its
+//! account, and of accounts of the former version, which are registered under none.
+
+use std::time::Duration;
+
+use mongodb::bson::{DateTime, Document, doc};
+use serde_json::json;
+use time::OffsetDateTime;
+use valet::domain::sweeper::Swept;
+
+use super::{
+    app::{Answer, Caller, PASSWORD, TestApp, unique_png},
+    oidc::provider::{AUDIENCE, Key, Provider},
+};
+
+const MINUTE: u64 = 60;
+
+fn after(seconds: u64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(seconds)
+}
+
+async fn sign_up(app: &TestApp, email: &str) -> Answer {
+    app.anonymous().post("/api/auth/signup", json!({ "email": email, "password": PASSWORD })).await
+}
+
+async fn log_in(app: &TestApp, email: &str) -> Answer {
+    app.anonymous().post("/api/auth/login", json!({ "email": email, "password": PASSWORD })).await
+}
+
+/// Returns the account that an address names.
+async fn holder(app: &TestApp, email: &str) -> Option<String> {
+    let found = app.db.collection::<Document>("emails").find_one(doc! { "_id": email }).await.unwrap();
+    found.map(|found| found.get_str("user").unwrap().to_owned())
+}
+
+async fn record(app: &TestApp, user: &str) -> Option<Document> {
+    app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap()
+}
+
+/// Takes an address as a server that died a minute ago, and returns the id of the account that it did not insert.
+async fn take(app: &TestApp, email: &str) -> String {
+    let user = uuid::Uuid::now_v7().to_string();
+    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000);
+    let key = doc! { "_id": email, "user": &user, "at": at, "due": at };
+    app.db.collection::<Document>("emails").insert_one(key).await.unwrap();
+    user
+}
+
+/// Makes an account one of the former version.
+async fn make_former(app: &TestApp, user: &str) {
+    for keys in ["emails", "identities"] {
+        app.db.collection::<Document>(keys).delete_many(doc! { "user": user }).await.unwrap();
+    }
+    let former = doc! { "$unset": { "registered": "" } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, former).await.unwrap();
+}
+
+/// Sweeps until nothing is left to do.
+async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
+    while app.sweep(now).await != Swept::default() {}
+}
+
+#[tokio::test]
+async fn address_of_a_server_that_died_is_taken_over() {
+    let app = TestApp::start().await;
+    let lost = take(&app, "ada@example.com").await;
+    let ada = sign_up(&app, "ada@example.com").await;
+    assert_eq!(ada.status, 201, "{ada:?}");
+    assert_eq!(holder(&app, "ada@example.com").await.as_deref(), ada.json["user"]["id"].as_str());
+    assert_eq!(log_in(&app, "ada@example.com").await.status, 200);
+    // The server that took the address first may be slow instead: it cannot insert its account any more.
+    assert!(record(&app, &lost).await.unwrap().get_bool("neverInserted").unwrap());
+    let late = doc! { "_id": &lost, "emailKey": "late@example.com" };
+    assert!(app.db.collection::<Document>("users").insert_one(late).await.is_err());
+    sweep_all(&app, after(10 * MINUTE)).await;
+    assert_eq!(record(&app, &lost).await, None, "after the insertion must have ended");
+    assert_eq!(log_in(&app, "ada@example.com").await.status, 200);
+}
+
+/// A sign-up waits while the account of an address may still be inserted.
+#[tokio::test]
+async fn address_is_not_taken_from_a_sign_up_in_progress() {
+    let app = TestApp::start().await;
+    let other = take(&app, "ada@example.com").await;
+    let emails = app.db.collection::<Document>("emails");
+    emails.update_one(doc! { "_id": "ada@example.com" }, vec![doc! { "$set": { "at": "$$NOW" } }]).await.unwrap();
+    let insert = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let user = doc! { "_id": &other, "emailKey": "ada@example.com", "registered": true };
+        app.db.collection::<Document>("users").insert_one(user).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(sign_up(&app, "ada@example.com"), insert);
+    assert_eq!(answer.problem(), (409, "email_taken"));
+    assert_eq!(holder(&app, "ada@example.com").await, Some(other));
+}
+
+#[tokio::test]
+async fn sweeper_releases_addresses_without_an_account() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    take(&app, "nobody@example.com").await;
+    // Its record was lost, but not its images.
+    let bob = app.user().await;
+    let image = bob.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    app.db.collection::<Document>("users").delete_one(doc! { "_id": &bob.id }).await.unwrap();
+    let aged = doc! { "$set": { "at": DateTime::from_millis(0) } };
+    app.db.collection::<Document>("emails").update_one(doc! { "_id": &bob.email }, aged).await.unwrap();
+    sweep_all(&app, after(3 * MINUTE)).await;
+    sweep_all(&app, after(10 * MINUTE)).await;
+    assert_eq!(holder(&app, "nobody@example.com").await, None);
+    assert_eq!(holder(&app, &bob.email).await, None);
+    assert_eq!(holder(&app, &ada.email).await, Some(ada.id.clone()));
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1, "no tombstone is left");
+    assert_eq!(app.db_state(&image).await, "ready");
+    assert_eq!(app.bucket_keys().await, [app.db_key(&image).await]);
+    // The next examination is a month later.
+    let key = app.db.collection::<Document>("emails").find_one(doc! { "_id": &ada.email }).await.unwrap().unwrap();
+    let due = key.get_datetime("due").unwrap().timestamp_millis() - DateTime::now().timestamp_millis();
+    assert!(due > 29 * 24 * 3_600_000, "{due}");
+}
+
+/// Servers of the former version insert and delete accounts without keys, and refuse addresses by a unique index.
+#[tokio::test]
+async fn accounts_of_the_former_version_are_found_and_registered() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    make_former(&app, &ada.id).await;
+    assert_eq!(log_in(&app, &ada.email).await.json["user"]["id"], ada.id.as_str());
+    assert_eq!(sign_up(&app, &ada.email).await.problem(), (409, "email_taken"));
+    assert_eq!(holder(&app, &ada.email).await, None, "released by the sign-up that the index refused");
+    assert_eq!(log_in(&app, &ada.email).await.status, 200);
+    app.sweep(after(0)).await;
+    assert_eq!(holder(&app, &ada.email).await, Some(ada.id.clone()));
+    assert!(record(&app, &ada.id).await.unwrap().get_bool("registered").unwrap());
+    assert_eq!(log_in(&app, &ada.email).await.json["user"]["id"], ada.id.as_str());
+
+    // A former server deletes an account, and another user signs up there with its address.
+    let ended =
+        doc! { "$set": { "deletedAt": DateTime::now(), "due": DateTime::now() }, "$unset": { "email": "", "emailKey": "" } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &bob.id }, ended).await.unwrap();
+    assert_eq!(log_in(&app, &bob.email).await.status, 401);
+    assert_eq!(sign_up(&app, &bob.email).await.status, 201, "the address is free at once");
+    let next = holder(&app, &bob.email).await.unwrap();
+    assert_ne!(next, bob.id);
+    sweep_all(&app, after(10 * MINUTE)).await;
+    assert_eq!(record(&app, &bob.id).await, None);
+    assert_eq!(holder(&app, &bob.email).await, Some(next), "not released with the former account");
+}
+
+#[tokio::test]
+async fn address_of_a_deleted_account_is_forgotten() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
+    app.sweep(after(0)).await;
+    assert_eq!(holder(&app, &ada.email).await, None);
+}
+
+#[tokio::test]
+async fn identities_of_the_former_version_are_found_and_registered() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let settings = valet::config::OidcProvider::new(provider.issuer.clone(), vec![AUDIENCE.to_owned()]);
+    let app = TestApp::start_with(|config| config.accounts.provider = Some(settings.clone())).await;
+    let token = key.token("ed", &provider.claims("ada"));
+    let me = async |app: &TestApp| {
+        let ada = Caller { token: Some(token.clone()), ..app.anonymous() };
+        ada.get("/api/auth/me").await.json["id"].as_str().unwrap().to_owned()
+    };
+    let ada = me(&app).await;
+    let identities = app.db.collection::<Document>("identities");
+    assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
+    make_former(&app, &ada).await;
+    // Servers that have not seen the token.
+    let start = async || TestApp::beside(&app, |config| config.accounts.provider = Some(settings.clone())).await;
+    assert_eq!(me(&start().await).await, ada);
+    app.sweep(after(0)).await;
+    assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
+    assert_eq!(me(&start().await).await, ada);
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1);
+}
