@@ -1,6 +1,8 @@
 //! Covers the in-process S3 server, through the real SDK and through raw presigned requests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod authorization;
+mod bucket_settings;
 mod complete_multipart;
 mod copy_parts;
 mod cors;

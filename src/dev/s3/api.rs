@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use hyper::header::IF_NONE_MATCH;
 use s3s::dto::*;
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::condition::{self, WriteCondition};
 use super::config::Config;
 use super::folder::{Bucket as Store, Folder, blocking, internal};
 use super::object::timestamp;
 use super::put::{self, headers};
-use super::{copy, listing, multipart, read, unsupported};
+use super::{copy, cors, lifecycle, listing, multipart, read, unsupported};
 use crate::signer::BucketName;
 
+/// Region whose buckets have no location constraint.
+const FIRST_REGION: &str = "us-east-1";
 /// Maximum number of keys in one batch delete.
 const MAX_BATCH: usize = 1000;
 
@@ -26,6 +28,23 @@ type Answer<T> = S3Result<S3Response<T>>;
 
 fn answer<T>(output: T) -> Answer<T> {
     Ok(S3Response::new(output))
+}
+
+/// Checks the region that a new bucket is to have: that of the server, which us-east-1 alone leaves out ("`CreateBucket`" in the S3
+/// API reference).
+fn check_location(asked: Option<&str>, own: Option<&str>) -> S3Result<()> {
+    let own = own.unwrap_or(FIRST_REGION);
+    if asked == Some(FIRST_REGION) {
+        return Err(s3_error!(InvalidLocationConstraint, "The specified location-constraint is not valid"));
+    }
+    if asked.unwrap_or(FIRST_REGION) == own {
+        return Ok(());
+    }
+    Err(s3_error!(
+        IllegalLocationConstraintException,
+        "The {} location constraint is incompatible for the region specific endpoint this request was sent to.",
+        asked.unwrap_or("unspecified")
+    ))
 }
 
 impl Api {
@@ -217,12 +236,17 @@ impl S3 for Api {
     }
 
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
-        unsupported::check(&req.headers, req.uri.query())?;
+        unsupported::check_bucket(&req.headers)?;
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
         let name: BucketName = name.parse().map_err(|_| s3_error!(InvalidBucketName, "The specified bucket is not valid."))?;
+        let asked = req.input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
+        check_location(
+            asked.as_ref().map(BucketLocationConstraint::as_str),
+            req.region.as_ref().map(s3s::region::Region::as_str),
+        )?;
         // In its first region S3 accepts the creation of an existing own bucket ("CreateBucket" in the S3 API reference).
-        let repeats = req.region.as_ref().is_none_or(|region| region.as_str() == "us-east-1");
+        let repeats = req.region.as_ref().is_none_or(|region| region.as_str() == FIRST_REGION);
         if blocking(move || folder.create_bucket(&name).map_err(internal)).await? || repeats {
             answer(CreateBucketOutput { location: Some(location) })
         } else {
@@ -257,7 +281,7 @@ impl S3 for Api {
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
         // S3 writes us-east-1 as no constraint. The gate only passes requests for the server's own region.
-        let region = req.region.filter(|region| region.as_str() != "us-east-1");
+        let region = req.region.filter(|region| region.as_str() != FIRST_REGION);
         let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
         answer(GetBucketLocationOutput { location_constraint })
     }
@@ -268,6 +292,7 @@ impl S3 for Api {
     }
 
     async fn put_bucket_cors(&self, req: S3Request<PutBucketCorsInput>) -> Answer<PutBucketCorsOutput> {
+        cors::check(&req.input.cors_configuration)?;
         self.put_config(&req.input.bucket, Config::Cors, req.input.cors_configuration).await?;
         answer(PutBucketCorsOutput::default())
     }
@@ -305,7 +330,8 @@ impl S3 for Api {
         &self,
         req: S3Request<PutBucketLifecycleConfigurationInput>,
     ) -> Answer<PutBucketLifecycleConfigurationOutput> {
-        let value = req.input.lifecycle_configuration.unwrap_or_default();
+        let mut value = req.input.lifecycle_configuration.ok_or(S3ErrorCode::MissingRequestBodyError)?;
+        lifecycle::check(&mut value)?;
         self.put_config(&req.input.bucket, Config::Lifecycle, value).await?;
         answer(PutBucketLifecycleConfigurationOutput::default())
     }

@@ -237,7 +237,8 @@ fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     }
 }
 
-fn from_headers(headers: &HeaderMap) -> Sums {
+/// Returns the checksums that headers carry.
+pub(super) fn from_headers(headers: &HeaderMap) -> Sums {
     let value = |a: Algorithm| Some((a, headers.get(a.header())?.to_str().ok()?.trim().to_owned()));
     Algorithm::ALL.into_iter().filter_map(value).collect()
 }

@@ -118,7 +118,11 @@ pub(super) fn copy(
     condition: &WriteCondition,
 ) -> S3Result<CopyObjectOutput> {
     let (from, from_key) = named(&input.copy_source)?;
-    let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
+    let replace = match input.metadata_directive.as_ref().map_or(MetadataDirective::COPY, MetadataDirective::as_str) {
+        MetadataDirective::COPY => false,
+        MetadataDirective::REPLACE => true,
+        _ => return Err(s3_error!(InvalidArgument, "Unknown metadata directive.")),
+    };
     if from == input.bucket && from_key == input.key && !replace {
         return Err(s3_error!(
             InvalidRequest,

@@ -4,17 +4,65 @@
 use std::sync::Arc;
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+    HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use s3s::dto::{CORSConfiguration, CORSRule};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::config::Config;
+use super::errors::Refused;
 use super::folder::Folder;
+use super::guard::text_of;
+use super::lifecycle::malformed;
 use crate::config::CorsOrigins;
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
+
+/// Maximum number of rules of a bucket.
+const MAX_RULES: usize = 100;
+/// Longest ID of a rule, in characters.
+const MAX_ID: usize = 255;
+const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
+
+/// Message of the refusal of a preflight that matches no rule.
+pub(super) const NO_RULE: &str = "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, \
+    request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.";
+
+/// Checks a configuration as AWS does when it is set (`PutBucketCors` in the S3 API reference).
+///
+/// # Errors
+///
+/// 400 with the code and message of AWS for the first fault.
+pub(super) fn check(configuration: &CORSConfiguration) -> S3Result<()> {
+    if configuration.cors_rules.is_empty() || configuration.cors_rules.len() > MAX_RULES {
+        return Err(malformed());
+    }
+    configuration.cors_rules.iter().try_for_each(check_rule)
+}
+
+fn check_rule(rule: &CORSRule) -> S3Result<()> {
+    let refuse = |message: String| Err(S3Error::with_message(S3ErrorCode::InvalidRequest, message));
+    let wildcards = |text: &str| text.matches('*').count();
+    if let Some(method) = rule.allowed_methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+        return refuse(format!("Found unsupported HTTP method in CORS config. Unsupported method is {method}"));
+    }
+    let headers = rule.allowed_headers.as_deref().unwrap_or_default();
+    for (name, patterns) in [("AllowedOrigin", rule.allowed_origins.as_slice()), ("AllowedHeader", headers)] {
+        if let Some(pattern) = patterns.iter().find(|pattern| wildcards(pattern) > 1) {
+            return refuse(format!("{name} \"{pattern}\" can not have more than one wildcard."));
+        }
+    }
+    if let Some(header) = rule.expose_headers.iter().flatten().find(|header| wildcards(header) > 0) {
+        return refuse(format!(
+            "ExposeHeader \"{header}\" contains wildcard. We currently do not support wildcard for ExposeHeader."
+        ));
+    }
+    if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
+        return refuse(format!("ID length should not exceed allowed limit of {MAX_ID}"));
+    }
+    if rule.max_age_seconds.is_some_and(|seconds| seconds < 0) { Err(malformed()) } else { Ok(()) }
+}
 
 /// The part of a request that CORS decides on (Fetch standard, section 3.2.2).
 pub(super) struct CorsRequest {
@@ -32,19 +80,30 @@ impl CorsRequest {
     ///
     /// 400 without an origin or a method.
     pub(super) fn announced(headers: &HeaderMap) -> S3Result<Self> {
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
-            return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
+        let bad = |message: &'static str| {
+            let mut error = S3Error::with_message(S3ErrorCode::Custom("BadRequest".into()), message);
+            error.set_status_code(hyper::StatusCode::BAD_REQUEST);
+            error
         };
-        let names = text(ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or_default();
-        let names = names.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
-        Ok(Self { origin, method, headers: names.collect() })
+        let Some(origin) = text_of(headers, ORIGIN) else {
+            return Err(bad("Insufficient information. Origin request header needed."));
+        };
+        let Some(method) = text_of(headers, ACCESS_CONTROL_REQUEST_METHOD) else {
+            return Err(bad("Invalid Access-Control-Request-Method: null"));
+        };
+        Ok(Self::new(origin, method, headers))
     }
 
-    /// Returns the request itself, if a page made it.
+    /// Returns the request itself, if a page made it. As on AWS, headers of a preflight count in it too.
     pub(super) fn made(method: &str, headers: &HeaderMap) -> Option<Self> {
-        let origin = headers.get(ORIGIN)?.to_str().ok()?.to_owned();
-        Some(Self { origin, method: method.to_owned(), headers: Vec::new() })
+        let method = text_of(headers, ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(method);
+        Some(Self::new(text_of(headers, ORIGIN)?, method, headers))
+    }
+
+    fn new(origin: &str, method: &str, headers: &HeaderMap) -> Self {
+        let names = text_of(headers, ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or_default();
+        let names = names.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+        Self { origin: origin.to_owned(), method: method.to_owned(), headers: names.collect() }
     }
 
     fn is_allowed_by(&self, rule: &CORSRule) -> bool {
@@ -110,16 +169,20 @@ fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
         (ACCESS_CONTROL_ALLOW_METHODS, rule.allowed_methods.join(", ")),
         (VARY, "Origin, Access-Control-Request-Headers, Access-Control-Request-Method".to_owned()),
     ];
+    if !any {
+        texts.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, "true".to_owned()));
+    }
     let lists = [(ACCESS_CONTROL_ALLOW_HEADERS, &request.headers), (ACCESS_CONTROL_EXPOSE_HEADERS, &exposed)];
     texts.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name, list.join(", "))));
     texts.extend(rule.max_age_seconds.map(|seconds| (ACCESS_CONTROL_MAX_AGE, seconds.to_string())));
     texts.into_iter().map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
 }
 
-/// Returns the refusal of a preflight that matches no rule.
-pub(super) fn forbidden() -> S3Error {
-    let code = S3ErrorCode::Custom("AccessForbidden".into());
-    let mut error = S3Error::with_message(code, "CORSResponse: This CORS request is not allowed.");
+/// Returns the refusal of a preflight, with the members that AWS adds.
+pub(super) fn forbidden(message: &'static str, announced: &CorsRequest, path: &str) -> Refused {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom("AccessForbidden".into()), message);
     error.set_status_code(hyper::StatusCode::FORBIDDEN);
-    error
+    let is_object = path.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
+    let resource = if is_object { "OBJECT" } else { "BUCKET" };
+    Refused { error, members: vec![("Method", announced.method.clone()), ("ResourceType", resource.to_owned())] }
 }

@@ -55,13 +55,12 @@ pub(super) fn add_members(response: &mut HttpResponse, members: &[(&str, String)
         let _ = write!(body, "<{name}>{}</{name}>", escaped(value));
     }
     body.push_str(END);
-    let body = Bytes::from(body);
-    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-    *response.body_mut() = Body::from(body);
+    set_body(response, body);
 }
 
 /// The parts of a request that its error names.
 pub(super) struct Asked {
+    method: String,
     /// As sent.
     path: String,
     query: String,
@@ -75,6 +74,7 @@ impl Asked {
     pub(super) fn new(request: &Parts) -> Self {
         let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
+            method: request.method.to_string(),
             path: request.uri.path().to_owned(),
             query: request.uri.query().unwrap_or_default().to_owned(),
             condition: failed_condition(&request.headers),
@@ -92,6 +92,7 @@ impl Asked {
             }
             return;
         }
+        restate(response);
         let body = response.body().bytes().unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| Some(rest.split_once("</Code>")?.0)).unwrap_or_default();
@@ -108,12 +109,16 @@ impl Asked {
             "NoSuchUpload" => vec![("UploadId", query("uploadId"))],
             "NoSuchVersion" => vec![("Key", Some(decoded(key))), ("VersionId", query("versionId"))],
             "PreconditionFailed" => vec![("Condition", self.condition.map(str::to_owned))],
-            "InvalidAccessKeyId" if !body.contains("<AWSAccessKeyId>") => {
-                let credential = query("X-Amz-Credential").or_else(|| {
-                    let (_, rest) = self.authorization.as_ref()?.split_once("Credential=")?;
-                    Some(rest.to_owned())
-                });
-                vec![("AWSAccessKeyId", credential.and_then(|text| Some(text.split_once('/')?.0.to_owned())))]
+            "InvalidAccessKeyId" if !body.contains("<AWSAccessKeyId>") => vec![("AWSAccessKeyId", self.access_key(query))],
+            "SignatureDoesNotMatch" if !body.contains("<AWSAccessKeyId>") => {
+                vec![("AWSAccessKeyId", self.access_key(query)), ("SignatureProvided", self.signature(query))]
+            }
+            "KeyTooLongError" => {
+                vec![("MaxSizeAllowed", Some("1024".to_owned())), ("Size", Some(decoded(key).len().to_string()))]
+            }
+            "MethodNotAllowed" => {
+                let resource = if key.is_empty() { "BUCKET" } else { "OBJECT" };
+                vec![("Method", Some(self.method.clone())), ("ResourceType", Some(resource.to_owned()))]
             }
             "InvalidRange" => {
                 let size = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes */"));
@@ -131,13 +136,68 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// Returns the key id of the credential in the query or in the `Authorization`.
+    fn access_key(&self, query: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let credential = query("X-Amz-Credential").or_else(|| self.component("Credential="))?;
+        Some(credential.split_once('/')?.0.to_owned())
+    }
+
+    fn signature(&self, query: impl Fn(&str) -> Option<String>) -> Option<String> {
+        query("X-Amz-Signature").or_else(|| self.component("Signature="))
+    }
+
+    fn component(&self, name: &str) -> Option<String> {
+        let (_, rest) = self.authorization.as_ref()?.split_once(name)?;
+        Some(rest.split(',').next()?.trim().to_owned())
+    }
+}
+
+/// Messages of AWS for errors that the protocol layer sends without one.
+const MESSAGES: [(&str, &str); 6] = [
+    ("InvalidBucketName", "The specified bucket is not valid."),
+    ("KeyTooLongError", "Your key is too long"),
+    ("MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema"),
+    ("MissingRequestBodyError", "Request Body is empty"),
+    (
+        "SignatureDoesNotMatch",
+        "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+    ),
+    ("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."),
+];
+
+/// Gives an error of the protocol layer AWS's message, and a request that no operation has AWS's code.
+fn restate(response: &mut HttpResponse) {
+    const UNKNOWN: &str = "<Code>NotImplemented</Code><Message>Unknown operation</Message>";
+    const NOT_ALLOWED: &str =
+        "<Code>MethodNotAllowed</Code><Message>The specified method is not allowed against this resource.</Message>";
+    let Some(bytes) = response.body().bytes() else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return };
+    let body = if text.contains(UNKNOWN) {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        text.replace(UNKNOWN, NOT_ALLOWED)
+    } else if !text.contains("<Message>")
+        && let Some((code, message)) = MESSAGES.iter().find(|(code, _)| text.contains(&format!("<Code>{code}</Code>")))
+    {
+        let end = format!("<Code>{code}</Code>");
+        text.replace(&end, &format!("{end}<Message>{}</Message>", escaped(message)))
+    } else {
+        return;
+    };
+    set_body(response, body);
+}
+
+fn set_body(response: &mut HttpResponse, body: String) {
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    *response.body_mut() = Body::from(Bytes::from(body));
+}
+
 /// Removes the quotes of the entity tag among an object's attributes, as AWS does.
 fn unquote_tag(response: &mut HttpResponse) {
     let Some(bytes) = response.body().bytes() else { return };
     let Ok(text) = std::str::from_utf8(&bytes) else { return };
-    let body = Bytes::from(text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>"));
-    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-    *response.body_mut() = Body::from(body);
+    let body = text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>");
+    set_body(response, body);
 }
 
 fn decoded(text: &str) -> String {

@@ -29,7 +29,7 @@ use super::errors::Refused;
 use super::folder::Folder;
 use super::form::{self, Signing};
 use super::guard::Signed;
-use super::{Options, cors, errors, guard};
+use super::{Options, authorization, cors, errors, guard, xml_digest};
 use crate::config::CorsOrigins;
 
 /// Longest time for reading a refused body, so that its sender gets the answer and not a broken connection.
@@ -88,7 +88,7 @@ impl Gate {
         let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         let head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
-            self.preflight(&parts).await.unwrap_or_else(refusal)
+            self.preflight(&parts).await.unwrap_or_else(Refused::into_response)
         } else {
             // AWS ignores a range that it cannot parse, or that names several.
             if parts.headers.get(RANGE).is_some_and(|r| r.to_str().map_or(true, |r| s3s::dto::Range::parse(r).is_err())) {
@@ -115,11 +115,15 @@ impl Gate {
         Ok(response)
     }
 
-    async fn preflight(&self, parts: &Parts) -> S3Result<HttpResponse> {
+    async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, Refused> {
         let announced = cors::CorsRequest::announced(&parts.headers)?;
-        let granted = cors::granted((&self.folder, &self.cors), parts.uri.path(), &announced).await?;
+        let path = parts.uri.path();
+        if self.lacks_bucket(path) {
+            return Err(cors::forbidden("CORSResponse: Bucket not found", &announced, path));
+        }
+        let granted = cors::granted((&self.folder, &self.cors), path, &announced).await?;
         let mut response = Response::new(Body::empty());
-        *response.headers_mut() = granted.ok_or_else(cors::forbidden)?;
+        *response.headers_mut() = granted.ok_or_else(|| cors::forbidden(cors::NO_RULE, &announced, path))?;
         Ok(response)
     }
 
@@ -128,11 +132,22 @@ impl Gate {
         !name.is_empty() && self.folder.bucket(name).is_err()
     }
 
-    async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
+    /// Answers through the protocol layer, which verifies the signature.
+    async fn call(&self, request: Request<Body>) -> HttpResponse {
+        // It logs whole requests with their presigned queries, so it gets no subscriber.
+        let answer = self.requests.call(request).with_subscriber(Dispatch::none()).await;
+        answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
+    }
+
+    async fn serve(&self, mut parts: Parts, body: Incoming) -> HttpResponse {
         let waits = parts.headers.contains_key(EXPECT);
         let body = Shared(Arc::new(Inner { body: Mutex::new(body), touched: AtomicBool::new(false) }));
         let rest = body.clone();
-        let response = match guard::check(&parts, &self.signing.region, OffsetDateTime::now_utc()) {
+        let checked = guard::check(&parts, &self.signing.region, OffsetDateTime::now_utc());
+        if let Ok(Signed::InHeader { at }) = checked {
+            authorization::add_date(&mut parts.headers, at);
+        }
+        let response = match checked {
             Err(refused) => refused.into_response(),
             Ok(_) if guard::is_form(&parts) => {
                 form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(Refused::into_response)
@@ -142,12 +157,13 @@ impl Gate {
                 refusal(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
             }
             Ok(Signed::Nowhere) => refusal(s3_error!(AccessDenied, "Access Denied")),
-            Ok(Signed::InQueryOrHeader) => {
-                let request = Request::from_parts(parts, Body::http_body(body));
-                // The protocol layer logs whole requests with their presigned queries, so it gets no subscriber.
-                let answer = self.requests.call(request).with_subscriber(Dispatch::none()).await;
-                answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
+            Ok(Signed::InQuery | Signed::InHeader { .. }) if xml_digest::is_required(&parts) => {
+                match xml_digest::verified(&parts, body).await {
+                    Ok(bytes) => self.call(Request::from_parts(parts, Body::from(bytes))).await,
+                    Err(error) => refusal(error),
+                }
             }
+            Ok(Signed::InQuery | Signed::InHeader { .. }) => self.call(Request::from_parts(parts, Body::http_body(body))).await,
         };
         let asked_to_continue = !waits || rest.0.touched.load(Ordering::Relaxed);
         if !response.status().is_success() && asked_to_continue {

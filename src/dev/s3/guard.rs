@@ -1,24 +1,30 @@
 //! Checks of a request's authentication that AWS makes and the protocol layer omits, or reports with another code.
 
+use super::authorization::{Authorization, wrong_day};
 use super::errors::Refused;
 use hyper::Method;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use hyper::header::{AUTHORIZATION, AsHeaderName, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
 use s3s::{S3Error, s3_error};
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, macros::format_description};
 
 /// Longest lifetime of a presigned URL: seven days, in seconds.
 const MAX_EXPIRES: u32 = 604_800;
-/// Largest distance of a request's signing time into the future.
-const MAX_SKEW: Duration = Duration::minutes(15);
+/// Largest distance of a presigned URL's signing time into the future, and of a signed request's from now.
+pub(super) const MAX_SKEW: Duration = Duration::minutes(15);
 /// The only supported algorithm of version 4 signatures.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// Place of a request's signature.
 pub(super) enum Signed {
-    /// In its query or its `Authorization`; not verified yet.
-    InQueryOrHeader,
+    /// In its query; not verified yet.
+    InQuery,
+    /// In its `Authorization`; not verified yet.
+    InHeader {
+        /// Time of the signature.
+        at: OffsetDateTime,
+    },
     /// In neither: a form may have one in its fields.
     Nowhere,
 }
@@ -31,7 +37,7 @@ pub(super) enum Signed {
 /// 400 or 403, with AWS's code and message.
 pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, Refused> {
     let query = Query(request.uri.query().unwrap_or_default());
-    let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let authorization = text_of(&request.headers, AUTHORIZATION).filter(|text| !text.trim().is_empty());
     if query.get("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS ")) {
         return Err(s3_error!(
             InvalidRequest,
@@ -39,27 +45,25 @@ pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Resul
         )
         .into());
     }
-    let signed = if query.get("X-Amz-Signature").is_some() {
+    if query.get("X-Amz-Signature").is_some() {
         if authorization.is_some() {
             return Err(s3_error!(InvalidArgument, "Only one auth mechanism allowed").into());
         }
-        Some(check_presigned(query, region, now)?)
-    } else if let Some(authorization) = authorization {
-        check_header(authorization, region)?;
-        let after = |name: &str| Some(authorization.split_once(name)?.1.split([',', ' ']).next()?.to_owned());
-        after("SignedHeaders=")
+        let signed_headers = check_presigned(query, region, now)?;
+        refuse_unsigned(&request.headers, &signed_headers)?;
+        Ok(Signed::InQuery)
+    } else if authorization.is_some() {
+        let authorization = Authorization::check(&request.headers, region, now)?;
+        refuse_unsigned(&request.headers, authorization.signed_headers)?;
+        Ok(Signed::InHeader { at: authorization.signed_at })
     } else {
-        None
-    };
-    let Some(signed) = signed else { return Ok(Signed::Nowhere) };
-    let is_signed = |name: &str| signed.split(';').any(|s| s.eq_ignore_ascii_case(name));
-    match unsigned(&request.headers, is_signed) {
-        Some(name) => {
-            let error = s3_error!(AccessDenied, "There were headers present in the request which were not signed");
-            Err(Refused { error, members: vec![("HeadersNotSigned", name.to_owned())] })
-        }
-        None => Ok(Signed::InQueryOrHeader),
+        Ok(Signed::Nowhere)
     }
+}
+
+/// Returns a header, if it is text.
+pub(super) fn text_of(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// A presigned URL's query.
@@ -99,33 +103,30 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
     if algorithm != ALGORITHM {
         return malformed(format!("X-Amz-Algorithm only supports \"{ALGORITHM}\""));
     }
-    match Scope::parse(&credential) {
-        None => {
-            return malformed(
-                "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \
-                 \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."
-                    .to_owned(),
-            );
-        }
-        Some(scope) if scope.service != "s3" => {
-            let text = "Error parsing the X-Amz-Credential parameter; incorrect service. This endpoint belongs to \"s3\".";
-            return malformed(text.to_owned());
-        }
-        Some(scope) if scope.region != region => {
-            let error = S3Error::with_message(
-                s3s::S3ErrorCode::AuthorizationQueryParametersError,
-                format!(
-                    "Error parsing the X-Amz-Credential parameter; the region '{}' is wrong; expecting '{region}'",
-                    scope.region
-                ),
-            );
-            return Err(Refused { error, members: vec![("Region", region.to_owned())] });
-        }
-        Some(_) => {}
+    let Some(scope) = Scope::parse(&credential) else {
+        return malformed(
+            "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \
+             \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."
+                .to_owned(),
+        );
+    };
+    if scope.service != "s3" {
+        let text = "Error parsing the X-Amz-Credential parameter; incorrect service. This endpoint belongs to \"s3\".";
+        return malformed(text.to_owned());
+    }
+    if scope.region != region {
+        let error = S3Error::with_message(
+            s3s::S3ErrorCode::AuthorizationQueryParametersError,
+            format!("Error parsing the X-Amz-Credential parameter; the region '{}' is wrong; expecting '{region}'", scope.region),
+        );
+        return Err(Refused { error, members: vec![("Region", region.to_owned())] });
     }
     let Some(signed_at) = parse_time(&date) else {
         return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"".to_owned());
     };
+    if scope.date != day(signed_at) {
+        return malformed(wrong_day(&scope, signed_at));
+    }
     let Some(expires @ 1..=MAX_EXPIRES) = expires.parse::<u32>().ok() else {
         return malformed("X-Amz-Expires must be a number of seconds from 1 to 604800, a week".to_owned());
     };
@@ -138,19 +139,30 @@ pub(super) fn parse_time(text: &str) -> Option<OffsetDateTime> {
     PrimitiveDateTime::parse(text, TIME).ok().map(PrimitiveDateTime::assume_utc)
 }
 
+/// Writes an `X-Amz-Date`.
+pub(super) fn format_time(time: OffsetDateTime) -> String {
+    time.format(TIME).unwrap_or_default()
+}
+
+/// Returns the day of a credential that signs at this time, as `YYYYMMDD`.
+pub(super) fn day(time: OffsetDateTime) -> String {
+    format_time(time).chars().take(8).collect()
+}
+
+/// Writes a time as the members of errors do, in whole seconds.
+pub(super) fn rfc3339(time: OffsetDateTime) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(time);
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
 /// Refuses a signature that is not valid yet, or has expired.
 pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
-    let rfc3339 = |time: OffsetDateTime| time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
     if signed_at - now > MAX_SKEW {
         return Err(s3_error!(AccessDenied, "Request is not yet valid").into());
     }
     let end = signed_at + Duration::seconds(i64::from(expires));
     if end < now {
-        let members = vec![
-            ("X-Amz-Expires", expires.to_string()),
-            ("Expires", rfc3339(end)),
-            ("ServerTime", rfc3339(now.replace_nanosecond(0).unwrap_or(now))),
-        ];
+        let members = vec![("X-Amz-Expires", expires.to_string()), ("Expires", rfc3339(end)), ("ServerTime", rfc3339(now))];
         return Err(Refused { error: s3_error!(AccessDenied, "Request has expired"), members });
     }
     Ok(())
@@ -180,22 +192,16 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn check_header(authorization: &str, region: &str) -> Result<(), Refused> {
-    let credential = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split([',', ' ']).next());
-    match credential.and_then(Scope::parse) {
-        Some(scope) if scope.region != region => {
-            let error = S3Error::with_message(
-                s3s::S3ErrorCode::AuthorizationHeaderMalformed,
-                format!("The authorization header is malformed; the region '{}' is wrong; expecting '{region}'", scope.region),
-            );
-            Err(Refused { error, members: vec![("Region", region.to_owned())] })
+fn refuse_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), Refused> {
+    let is_signed = |name: &str| signed_headers.split(';').any(|signed| signed.eq_ignore_ascii_case(name));
+    let mut names = headers.keys().map(hyper::header::HeaderName::as_str);
+    match names.find(|name| name.starts_with("x-amz-") && !is_signed(name)) {
+        Some(name) => {
+            let error = s3_error!(AccessDenied, "There were headers present in the request which were not signed");
+            Err(Refused { error, members: vec![("HeadersNotSigned", name.to_owned())] })
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
-}
-
-fn unsigned(headers: &HeaderMap, is_signed: impl Fn(&str) -> bool) -> Option<&str> {
-    headers.keys().map(hyper::header::HeaderName::as_str).find(|n| n.starts_with("x-amz-") && !is_signed(n))
 }
 
 /// Returns whether the request is a browser's form upload, which is signed in its fields, by a policy with its own expiry.

@@ -86,8 +86,12 @@ pub(super) fn owner() -> Owner {
 struct Names(bool);
 
 impl Names {
-    fn new(encoding: Option<&EncodingType>) -> Self {
-        Self(encoding.is_some_and(|e| e.as_str() == EncodingType::URL))
+    fn new(encoding: Option<&EncodingType>) -> S3Result<Self> {
+        match encoding.map(EncodingType::as_str) {
+            None => Ok(Self(false)),
+            Some(EncodingType::URL) => Ok(Self(true)),
+            Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
+        }
     }
 
     fn show(&self, name: &str) -> String {
@@ -146,7 +150,7 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
     };
     let prefix = input.prefix.clone().unwrap_or_default();
     let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
-    let names = Names::new(input.encoding_type.as_ref());
+    let names = Names::new(input.encoding_type.as_ref())?;
     Ok(ListObjectsV2Output {
         name: Some(input.bucket),
         key_count: i32::try_from(page.objects.len() + page.prefixes.len()).ok(),
@@ -190,7 +194,7 @@ pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<List
     let after = marker(input.marker.clone(), input.delimiter.as_deref());
     let prefix = input.prefix.clone().unwrap_or_default();
     let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
-    let names = Names::new(input.encoding_type.as_ref());
+    let names = Names::new(input.encoding_type.as_ref())?;
     Ok(ListObjectsOutput {
         name: Some(input.bucket),
         max_keys: Some(max),
@@ -212,7 +216,7 @@ pub(super) fn list_versions(bucket: &Bucket, input: ListObjectVersionsInput) -> 
     let after = marker(input.key_marker.clone(), input.delimiter.as_deref());
     let prefix = input.prefix.clone().unwrap_or_default();
     let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
-    let names = Names::new(input.encoding_type.as_ref());
+    let names = Names::new(input.encoding_type.as_ref())?;
     let version = |meta: &Arc<Meta>| {
         let object = names.object(meta, Some(owner()));
         ObjectVersion {

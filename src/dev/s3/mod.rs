@@ -8,6 +8,7 @@
 //! Nothing here names poem or mongodb, and nothing outside `dev` may depend on it.
 
 mod api;
+mod authorization;
 mod checksum;
 mod condition;
 mod config;
@@ -19,6 +20,7 @@ mod form;
 mod gate;
 mod guard;
 mod ingest;
+mod lifecycle;
 mod listing;
 mod multipart;
 mod object;
@@ -28,6 +30,7 @@ mod read;
 mod server;
 mod unsupported;
 mod upload;
+mod xml_digest;
 
 use std::fmt;
 use std::io;

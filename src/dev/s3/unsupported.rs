@@ -1,8 +1,9 @@
 //! Headers that change what AWS stores and that this server does not implement: refused, so that no caller finds out in production
-//! that they had no effect here.
+//! that they had no effect here. ACLs and grants are refused as AWS refuses them, whose new buckets have none ("Controlling ownership of
+//! objects and disabling ACLs" in the S3 user guide).
 
 use hyper::header::HeaderMap;
-use s3s::{S3Error, s3_error};
+use s3s::{S3Error, S3ErrorCode, s3_error};
 
 /// Headers of requests that store something, with the values that ask for what this server does anyway.
 const HEADERS: [(&str, &[&str]); 18] = [
@@ -30,7 +31,7 @@ const HEADERS: [(&str, &[&str]); 18] = [
 ///
 /// # Errors
 ///
-/// `NotImplemented` (501) names the header.
+/// `AccessControlListNotSupported` (400) for an ACL or a grant; `NotImplemented` (501), which names the header, for any other.
 pub(super) fn check(headers: &HeaderMap, query: Option<&str>) -> Result<(), S3Error> {
     let sent = headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()));
     let moved = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
@@ -38,11 +39,26 @@ pub(super) fn check(headers: &HeaderMap, query: Option<&str>) -> Result<(), S3Er
     sent.chain(moved).try_for_each(|(name, value)| check_one(&name, &value))
 }
 
+/// Checks the headers of a request that creates a bucket.
+///
+/// # Errors
+///
+/// `InvalidBucketAclWithObjectOwnership` (400) for an ACL or a grant, or else as [`check`].
+pub(super) fn check_bucket(headers: &HeaderMap) -> Result<(), S3Error> {
+    check(headers, None).map_err(|error| match error.code() {
+        S3ErrorCode::AccessControlListNotSupported => s3_error!(
+            InvalidBucketAclWithObjectOwnership,
+            "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"
+        ),
+        _ => error,
+    })
+}
+
 /// Checks a field of a form; `acl` and `tagging` have no prefix there.
 ///
 /// # Errors
 ///
-/// `NotImplemented` (501) names the field.
+/// As [`check`].
 pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
     match name {
         "acl" | "tagging" => check_one(&format!("x-amz-{name}"), value),
@@ -53,6 +69,9 @@ pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
 fn check_one(name: &str, value: &str) -> Result<(), S3Error> {
     match HEADERS.iter().find(|(header, _)| *header == name) {
         Some((header, usual)) if !value.is_empty() && !usual.contains(&value) => {
+            if *header == "x-amz-acl" || header.starts_with("x-amz-grant-") {
+                return Err(s3_error!(AccessControlListNotSupported, "The bucket does not allow ACLs"));
+            }
             Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented: {header}"))
         }
         _ => Ok(()),

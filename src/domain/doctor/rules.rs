@@ -112,7 +112,7 @@ rules! {
 
     HEAD: Broken, "object_head", "object: HEAD tells size and type",
         "confirm cannot see what was uploaded",
-        "give the credentials s3:GetObject, and use a store that keeps Content-Type";
+        "give the credentials s3:GetObject, and use a store that keeps Content-Type and sends an ETag (JuiceFS: --object-meta --keep-etag)";
     HEAD_CHECKSUM: Weaker, "object_head_checksum", "object: HEAD tells the checksum",
         "confirm has to read and hash each image here",
         "use a store that keeps x-amz-checksum-sha256; expect this server to read each image once";

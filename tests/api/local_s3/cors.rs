@@ -26,6 +26,7 @@ async fn preflights_are_answered_like_aws() {
             let headers = ok.headers().clone();
             assert_eq!(headers["access-control-allow-origin"], origin);
             assert_eq!(headers["vary"], VARY);
+            assert_eq!(headers["access-control-allow-credentials"], "true");
             assert_eq!(headers["access-control-max-age"], "3000");
             assert!(headers["access-control-allow-methods"].to_str().unwrap().contains(method));
             assert_eq!(headers["access-control-allow-headers"], "content-type, if-none-match, x-amz-checksum-sha256");
@@ -47,8 +48,24 @@ async fn preflights_are_answered_like_aws() {
         ("http://localhost:5173", "PUT", "x-amz-checksum-crc32"),
     ] {
         let no = ask(&server, origin, method, headers).await;
-        assert!(!no.headers().contains_key("access-control-allow-headers"));
-        expect(no, 403, "AccessForbidden").await;
+        assert!(says_nothing_of_cors(no.headers()), "{no:?}");
+        let text = expect(no, 403, "AccessForbidden").await;
+        assert!(text.contains(&format!("<Method>{method}</Method><ResourceType>OBJECT</ResourceType>")), "{text}");
+    }
+    let preflight = |path: &str| server.http.request(Method::OPTIONS, format!("{}/{path}", server.base));
+    let origin = ("origin", "https://app.example");
+    for (request, status, code, says) in [
+        (preflight("photos/k"), 400, "BadRequest", "Origin request header needed."),
+        (preflight("photos/k").header(origin.0, origin.1), 400, "BadRequest", "Invalid Access-Control-Request-Method: null"),
+        (
+            preflight("no-such-bucket/k").header(origin.0, origin.1).header("access-control-request-method", "GET"),
+            403,
+            "AccessForbidden",
+            "CORSResponse: Bucket not found",
+        ),
+    ] {
+        let text = expect(request.send().await.unwrap(), status, code).await;
+        assert!(text.contains(says), "{text}");
     }
     server.end().await;
 }
@@ -68,6 +85,10 @@ async fn only_allowed_pages_can_read_answers() {
             "ETag, Location, x-amz-checksum-sha256, x-amz-checksum-crc64nvme, x-amz-request-id, x-amz-version-id"
         );
         expect(seen, status, "").await;
+        // A header of preflights decides for the request itself too.
+        let seen = server.http.get(url).header("origin", "https://app.example").header("access-control-request-method", "PATCH");
+        let seen = seen.send().await.unwrap();
+        assert!(says_nothing_of_cors(seen.headers()), "{seen:?}");
         let hidden = server.http.get(url).header("origin", "https://evil.example").send().await.unwrap();
         assert!(says_nothing_of_cors(hidden.headers()), "{hidden:?}");
         // AWS omits `Vary`, so a page that shows an image and then reads its bytes gets its own cached response.
@@ -98,6 +119,8 @@ async fn cors_rules_of_the_bucket_are_obeyed() {
         let answer = ask(&server, origin, method, headers).await;
         let granted = answer.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(granted.as_deref(), allowed, "{origin} {method} {headers}");
+        let credentials = answer.headers().contains_key("access-control-allow-credentials");
+        assert_eq!(credentials, allowed.is_some_and(|origin| origin != "*"));
         assert_eq!(answer.status(), if allowed.is_some() { 200 } else { 403 });
     }
     server.s3.delete_bucket_cors().bucket(BUCKET).send().await.unwrap();

@@ -250,6 +250,7 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
         ("no life", without("X-Amz-Expires"), "requires the X-Amz-Algorithm"),
         ("algorithm", with("X-Amz-Algorithm", "AWS4-HMAC-SHA1"), "only supports"),
         ("date", with("X-Amz-Date", "yesterday"), "X-Amz-Date must be"),
+        ("day", with("X-Amz-Date", "20260101T000000Z"), "This date is not the same as X-Amz-Date: &quot;20260101&quot;"),
         ("credential", with("X-Amz-Credential", "abc"), "mal-formed"),
         ("service", scope("us-east-1", "ec2"), "incorrect service"),
         ("region", scope("eu-west-1", "s3"), "the region &apos;eu-west-1&apos; is wrong; expecting &apos;us-east-1&apos;"),

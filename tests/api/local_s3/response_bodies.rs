@@ -5,7 +5,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
 
-fn signer(server: &Server) -> Signer {
+pub(super) fn signer(server: &Server) -> Signer {
     let keys =
         Credentials { access_key_id: ACCESS.to_owned(), secret_access_key: SECRET.into(), session_token: None, expires_at: None };
     Signer::new(
@@ -15,7 +15,7 @@ fn signer(server: &Server) -> Signer {
     )
 }
 
-fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
+pub(super) fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
     signer.presign(request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
@@ -27,6 +27,7 @@ async fn errors_name_the_requested_resource() {
     let get = |key, query| sign(&ours, &PresignRequest { method: "GET", key, headers: &[], query });
     let anywhere = |path: &str| format!("{}/{path}", server.base);
     let missing = get("a b/é", &[]);
+    let long = "k".repeat(1025);
     let stranger = missing.replace(ACCESS, "AKIANOBODY");
     for (url, status, code, members) in [
         (missing, 404, "NoSuchKey", &["<Key>a b/é</Key>"][..]),
@@ -39,6 +40,7 @@ async fn errors_name_the_requested_resource() {
         (anywhere("photos"), 403, "AccessDenied", &[]),
         (anywhere(""), 403, "AccessDenied", &[]),
         (anywhere("no-such-bucket/k"), 404, "NoSuchBucket", &["<BucketName>no-such-bucket</BucketName>"]),
+        (get(long.as_str(), &[]), 400, "KeyTooLongError", &["<Message>", "<MaxSizeAllowed>1024<", "<Size>1025<"]),
     ] {
         let text = expect(server.http.get(&url).send().await.unwrap(), status, code).await;
         for member in members.iter().chain(&["<Resource>", "<RequestId>", "<HostId>"]) {
@@ -52,6 +54,20 @@ async fn errors_name_the_requested_resource() {
     let put = PresignRequest { method: "PUT", key: "md5", headers: &[], query: &[] };
     let empty = server.http.put(sign(&ours, &put)).header("content-md5", "").body("x").send().await.unwrap();
     expect(empty, 400, "InvalidDigest").await;
+
+    for (method, key, query, body, status, code, members) in [
+        ("PATCH", "k", None, "", 405, "MethodNotAllowed", ["<Method>PATCH</Method>", "<ResourceType>OBJECT<"]),
+        ("POST", "k", None, "", 405, "MethodNotAllowed", ["<Method>POST</Method>", "is not allowed against this resource."]),
+        ("POST", "k", Some(("uploadId", "7")), "text", 400, "MalformedXML", ["<Message>", "did not validate"]),
+        ("PUT", "k", None, "other bytes than signed", 403, "SignatureDoesNotMatch", ["<Message>", "<SignatureProvided>"]),
+    ] {
+        let signed: &[(&str, &str)] = if status == 403 { &[("content-length", "4")] } else { &[] };
+        let query: Vec<_> = query.into_iter().collect();
+        let url = sign(&ours, &PresignRequest { method, key, headers: signed, query: &query });
+        let answer = server.http.request(method.parse().unwrap(), url).body(body).send().await.unwrap();
+        let text = expect(answer, status, code).await;
+        assert!(members.iter().all(|member| text.contains(member)), "{text}");
+    }
     server.end().await;
 }
 
@@ -67,6 +83,11 @@ async fn listings_contain_owners_and_the_request_parameters() {
         let second = server.s3.list_objects_v2().bucket(BUCKET).delimiter("").fetch_owner(asked).send().await.unwrap();
         assert_eq!((second.delimiter(), second.contents()[0].owner()), (None, asked.then_some(&owner)));
     }
+    let odd = server.s3.list_objects_v2().bucket(BUCKET).encoding_type("base64".into()).send().await.unwrap_err();
+    assert_eq!((odd.code(), odd.message()), (Some("InvalidArgument"), Some("Invalid Encoding Method specified in Request")));
+    let copy = server.s3.copy_object().bucket(BUCKET).key("b").copy_source("photos/a").metadata_directive("MERGE".into());
+    let odd = copy.send().await.unwrap_err();
+    assert_eq!((odd.code(), odd.message()), (Some("InvalidArgument"), Some("Unknown metadata directive.")));
     server.end().await;
 }
 

@@ -1,0 +1,128 @@
+//! The `Authorization` header: refused with AWS's codes and messages, which the protocol layer has not ("Authenticating Requests:
+//! Using the Authorization Header" in the S3 API reference).
+
+use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
+use s3s::dto::{Timestamp, TimestampFormat};
+use s3s::{S3Error, S3ErrorCode, s3_error};
+use time::OffsetDateTime;
+
+use super::errors::Refused;
+use super::guard::{ALGORITHM, MAX_SKEW, Scope, day, format_time, parse_time, rfc3339, text_of};
+
+const DATE_HEADER: &str = "x-amz-date";
+const DIGEST_HEADER: &str = "x-amz-content-sha256";
+
+/// An `Authorization` header, whose signature is not verified yet.
+pub(super) struct Authorization<'a> {
+    /// Names of the signed headers, separated by semicolons.
+    pub(super) signed_headers: &'a str,
+    /// Time of the signature.
+    pub(super) signed_at: OffsetDateTime,
+}
+
+impl<'a> Authorization<'a> {
+    /// Parses the header and checks all but the signature.
+    ///
+    /// # Errors
+    ///
+    /// 400 or 403.
+    pub(super) fn check(headers: &'a HeaderMap, region: &str, now: OffsetDateTime) -> Result<Self, Refused> {
+        let value = text_of(headers, AUTHORIZATION).unwrap_or_default().trim();
+        let Some(components) = value.strip_prefix(ALGORITHM) else {
+            let error = s3_error!(InvalidArgument, "Unsupported Authorization Type");
+            return Err(argument(error, "Authorization", value));
+        };
+        let component = |name: &str| {
+            let mut all = components.split(',').filter_map(|part| part.trim().split_once('='));
+            all.find(|(key, text)| *key == name && !text.is_empty()).map(|(_, text)| text)
+        };
+        let (Some(credential), Some(signed_headers), Some(_)) =
+            (component("Credential"), component("SignedHeaders"), component("Signature"))
+        else {
+            return Err(malformed(
+                "the authorization header requires three components: Credential, SignedHeaders, and Signature.",
+            )
+            .into());
+        };
+        let scope = Scope::parse(credential).ok_or_else(|| {
+            malformed("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")
+        })?;
+        if scope.service != "s3" {
+            let fault = format!("incorrect service \"{}\". This endpoint belongs to \"s3\".", scope.service);
+            return Err(malformed(&fault).into());
+        }
+        if scope.region != region {
+            let error = malformed(&format!("the region '{}' is wrong; expecting '{region}'", scope.region));
+            return Err(Refused { error, members: vec![("Region", region.to_owned())] });
+        }
+        let signed_at = signing_time(headers)
+            .ok_or_else(|| s3_error!(AccessDenied, "AWS authentication requires a valid Date or x-amz-date header"))?;
+        if scope.date != day(signed_at) {
+            let fault = wrong_day(&scope, signed_at);
+            return Err(malformed(&fault).into());
+        }
+        check_skew(signed_at, now)?;
+        check_digest(headers)?;
+        Ok(Self { signed_headers, signed_at })
+    }
+}
+
+/// Returns the fault of a credential whose day is not the one of the signing time.
+pub(super) fn wrong_day(scope: &Scope<'_>, signed_at: OffsetDateTime) -> String {
+    let day = day(signed_at);
+    format!("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{day}\".", scope.date)
+}
+
+/// Adds `x-amz-date`, which the protocol layer requires, to a request that has only a `Date`.
+pub(super) fn add_date(headers: &mut HeaderMap, signed_at: OffsetDateTime) {
+    if !headers.contains_key(DATE_HEADER)
+        && let Ok(value) = HeaderValue::try_from(format_time(signed_at))
+    {
+        headers.insert(DATE_HEADER, value);
+    }
+}
+
+fn malformed(fault: &str) -> S3Error {
+    S3Error::with_message(S3ErrorCode::AuthorizationHeaderMalformed, format!("The authorization header is malformed; {fault}"))
+}
+
+fn argument(error: S3Error, name: &str, value: &str) -> Refused {
+    Refused { error, members: vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())] }
+}
+
+/// Returns the time in `x-amz-date`, or else in `Date`, which may have the format of either.
+fn signing_time(headers: &HeaderMap) -> Option<OffsetDateTime> {
+    if headers.contains_key(DATE_HEADER) {
+        return parse_time(text_of(headers, DATE_HEADER)?);
+    }
+    let date = text_of(headers, DATE)?;
+    parse_time(date).or_else(|| Timestamp::parse(TimestampFormat::HttpDate, date).ok().map(OffsetDateTime::from))
+}
+
+fn check_skew(signed_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), Refused> {
+    if (signed_at - now).abs() <= MAX_SKEW {
+        return Ok(());
+    }
+    let error = s3_error!(RequestTimeTooSkewed, "The difference between the request time and the current time is too large.");
+    let members = vec![
+        ("RequestTime", format_time(signed_at)),
+        ("ServerTime", rfc3339(now)),
+        ("MaxAllowedSkewMilliseconds", MAX_SKEW.whole_milliseconds().to_string()),
+    ];
+    Err(Refused { error, members })
+}
+
+fn check_digest(headers: &HeaderMap) -> Result<(), Refused> {
+    let Some(digest) = text_of(headers, DIGEST_HEADER) else {
+        return Err(s3_error!(InvalidRequest, "Missing required header for this request: {DIGEST_HEADER}").into());
+    };
+    let is_hash = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash || digest == "UNSIGNED-PAYLOAD" || digest.starts_with("STREAMING-") {
+        return Ok(());
+    }
+    let error = s3_error!(
+        InvalidArgument,
+        "{DIGEST_HEADER} must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, or a valid sha256 value."
+    );
+    Err(argument(error, DIGEST_HEADER, digest))
+}
