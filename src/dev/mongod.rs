@@ -33,6 +33,8 @@ const POLL: Duration = Duration::from_millis(20);
 const PORT_ATTEMPTS: u32 = 8;
 /// mongod's exit status if it cannot listen (`EXIT_NET_ERROR`).
 const EXIT_NET_ERROR: i32 = 48;
+/// Closes the files of idle collections after 20 s, not 10 min: hundreds of test databases would reach the limit of open files.
+const CLOSE_IDLE_FILES: &str = "file_manager=(close_idle_time=20,close_scan_interval=5,close_handle_minimum=500)";
 
 /// Options for starting mongod.
 #[derive(Debug, Clone)]
@@ -245,6 +247,7 @@ impl Mongod {
             .arg("--dbpath")
             .arg(&options.data_dir)
             .args(["--wiredTigerCacheSizeGB", &format!("{:.3}", f64::from(options.cache_mib.max(256)) / 1024.0)])
+            .args(["--wiredTigerEngineConfigString", CLOSE_IDLE_FILES])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // By default a signalled member waits 15 s for others to take over.
             .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])

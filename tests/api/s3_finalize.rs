@@ -204,7 +204,7 @@ async fn f13_copy_of_a_dead_server_is_removed() {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
-    let lost = format!("u/{}/{}-{}", ada.id, ticket.id(), "0".repeat(32));
+    let lost = format!("u/{}/{}-{}", ada.id, ticket.id(), uuid::Uuid::new_v4().simple());
     let images = app.db.collection::<Document>("images");
     let named = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
     images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, named).await.unwrap();

@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::document::ImageDoc;
-use crate::model::{Image, ImageId, ImageState, KeyOwner, ObjectKey, Rejection, UserId};
+use crate::model::{Image, ImageId, ImageState, KeyOwner, ObjectKey, UserId};
 
 /// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
 /// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
@@ -22,7 +22,6 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
         "size": 0_i64,
         // Of any kind, so that uploads in parts are aborted.
         "kind": "parts",
-        "rejection": Rejection::ObjectMismatch.as_str(),
         "createdAt": now,
         "expiresAt": now,
         "urlsDieAt": now,

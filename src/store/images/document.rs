@@ -234,7 +234,10 @@ impl ImageDoc {
 
     /// Returns the kind of the upload, or the name of the field that cannot be read.
     fn kind(&self, size: u64) -> Result<UploadKind, &'static str> {
+        let is_purged = self.state == ImageState::Purged.as_str();
         match self.kind.as_deref().unwrap_or(kind::PUT) {
+            // The record that makes a late insertion fail has no declaration.
+            kind::PUT if is_purged && self.sha256.is_none() => Ok(UploadKind::UndeclaredParts),
             kind::PUT => {
                 let sha256 = self.sha256.as_deref().and_then(|text| Sha256::parse(text).ok()).ok_or("sha256")?;
                 let preview = self.preview.as_ref().map(|preview| preview.preview().ok_or("preview")).transpose()?;
@@ -276,8 +279,8 @@ impl ImageDoc {
     fn end(&self, state: ImageState) -> Result<End, &'static str> {
         match state {
             ImageState::Rejected => {
-                let reason = self.rejection.as_deref().ok_or("rejection")?;
-                Ok(End::Rejected(Rejection::parse(reason, self.rejection_cause.as_deref()).ok_or("rejection")?))
+                let parse = |reason: &str| Rejection::parse(reason, self.rejection_cause.as_deref()).ok_or("rejection");
+                Ok(End::Rejected(self.rejection.as_deref().map_or(Ok(Rejection::ObjectMismatch), parse)?))
             }
             ImageState::Expired => Ok(End::Expired),
             ImageState::Pending | ImageState::Ready | ImageState::Deleting | ImageState::Purged => {

@@ -24,7 +24,7 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
         .await
         .unwrap();
     let copied = ada.upload("e.png", "image/png", &unique_png()).await;
-    let leftover = format!("in/{}/{}", ada.id, uuid::Uuid::now_v7());
+    let leftover = format!("in/{}/{}", ada.id, copied["id"].as_str().unwrap());
     app.bucket_put(&leftover, "image/png", vec![1]).await;
     let leftovers = doc! { "$set": { "strays": [&leftover] } };
     images.update_one(doc! { "_id": copied["id"].as_str().unwrap() }, leftovers).await.unwrap();
