@@ -18,12 +18,11 @@ pub struct KeyOwner {
     pub image: ImageId,
 }
 
-impl ObjectKey {
+impl KeyOwner {
     /// Returns the owner in a key of exactly one of the forms that Valet writes (see [`ObjectKey`]). `None` for every other
-    /// key: it belongs to another program and is never deleted.
+    /// key: it belongs to another program, and is neither served nor deleted.
     #[must_use]
-    pub fn owner(&self) -> Option<KeyOwner> {
-        let text = self.as_str();
+    pub fn of_key(text: &str) -> Option<Self> {
         let text = text.strip_suffix(PREVIEW_SUFFIX).unwrap_or(text);
         let (prefix, rest) = text.split_once('/')?;
         let (user, name) = rest.split_once('/')?;
@@ -33,8 +32,22 @@ impl ObjectKey {
             ("u", attempt) => attempt.strip_prefix('-').is_some_and(is_attempt),
             _ => false,
         };
-        let owner = KeyOwner { user: UserId::parse(user)?, image: ImageId::parse(image)? };
+        let owner = Self { user: UserId::parse(user)?, image: ImageId::parse(image)? };
         (has_form && is_v7(owner.user.as_bytes()) && is_v7(owner.image.as_bytes())).then_some(owner)
+    }
+
+    /// Returns the key that the record of this image names, if it is one of the image's own.
+    #[must_use]
+    pub fn own_key(self, recorded: &str) -> Option<ObjectKey> {
+        (Self::of_key(recorded) == Some(self)).then(|| ObjectKey::from_stored(recorded.to_owned()))
+    }
+}
+
+impl ObjectKey {
+    /// Returns the owner that the key names ([`KeyOwner::of_key`]).
+    #[must_use]
+    pub fn owner(&self) -> Option<KeyOwner> {
+        KeyOwner::of_key(self.as_str())
     }
 }
 

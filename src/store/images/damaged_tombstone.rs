@@ -36,7 +36,7 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
     let mut image = decode(known)?;
     let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
     let owner = KeyOwner { user, image: id };
-    let written = written.map(|key| ObjectKey::from_stored(key.to_owned())).filter(|key| key.owner() == Some(owner));
+    let written = written.filter_map(|key| owner.own_key(key));
     let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
     let previews = usual.clone().map(|key| key.preview());
     image.leftover_keys =

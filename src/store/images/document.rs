@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
     Caption, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
-    KeyOwner, ObjectKey, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId,
-    ThumbHash, Upload, UploadKind, UserId,
+    KeyOwner, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, ThumbHash,
+    Upload, UploadKind, UserId,
 };
 
 /// Names of the kinds of uploads.
@@ -194,8 +194,8 @@ impl ImageDoc {
         let id = ImageId::parse(&self.id).ok_or_else(|| corrupt("_id"))?;
         let user = UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?;
         // Objects at these keys are served and deleted: a key of any other form belongs to another image, or another program.
-        let own_key = |key| Some(ObjectKey::from_stored(key)).filter(|key| key.owner() == Some(KeyOwner { user, image: id }));
-        let leftover_keys: Option<_> = self.strays.iter().cloned().map(own_key).collect();
+        let owner = KeyOwner { user, image: id };
+        let leftover_keys: Option<_> = self.strays.iter().map(|key| owner.own_key(key)).collect();
         Ok(Image {
             id,
             user,
@@ -228,7 +228,7 @@ impl ImageDoc {
             created_at: instant(self.created_at),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
-            key: own_key(self.key).ok_or_else(|| corrupt("key"))?,
+            key: owner.own_key(&self.key).ok_or_else(|| corrupt("key"))?,
         })
     }
 

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{Images, document::readable};
 use crate::{
-    model::{ContentType, Image, ImageId, ImageState, KeyOwner, ObjectKey, Position, UserId},
+    model::{ContentType, Image, ImageId, ImageState, KeyOwner, Position, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
@@ -77,14 +77,7 @@ impl RawGalleryPage {
     /// # Errors
     /// [`StoreError`] when the database's response is malformed.
     pub fn rows(&self) -> Result<Vec<GalleryRow<'_>>, StoreError> {
-        let own_keys = format!("u/{}/", self.user);
-        // Objects at these keys are served. A copy's key has more after the id.
-        let is_own = |row: &GalleryRow<'_>| {
-            row.key.strip_prefix(&own_keys).is_some_and(|name| name == row.id)
-                || ObjectKey::from_stored(row.key.to_owned()).owner()
-                    == ImageId::parse(row.id).map(|image| KeyOwner { user: self.user, image })
-        };
-        let read = |document| match row(document).and_then(|row| if is_own(&row) { Ok(row) } else { Err("key") }) {
+        let read = |document| match row(document, self.user) {
             Ok(row) => Some(row),
             Err(field) => {
                 let id = document.get_str("_id").unwrap_or_default();
@@ -137,7 +130,7 @@ impl GalleryRow<'_> {
 }
 
 /// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
-fn row(document: &RawDocument) -> Result<GalleryRow<'_>, &'static str> {
+fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
     let (mut preview, mut thumb_hash) = (None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
@@ -163,9 +156,12 @@ fn row(document: &RawDocument) -> Result<GalleryRow<'_>, &'static str> {
             _ => {}
         }
     }
+    let id = id.ok_or("_id")?;
+    let image = ImageId::parse(id).ok_or("_id")?;
     Ok(GalleryRow {
-        id: id.filter(|id| ImageId::parse(id).is_some()).ok_or("_id")?,
-        key: key.ok_or("key")?,
+        id,
+        // The object at this key is served: another one belongs to another image, or another program.
+        key: key.filter(|key| KeyOwner::of_key(key) == Some(KeyOwner { user, image })).ok_or("key")?,
         file_name: file_name.ok_or("fileName")?,
         content_type: content_type.ok_or("contentType")?,
         size: size.ok_or("size")?,
