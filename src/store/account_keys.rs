@@ -102,7 +102,7 @@ impl AccountKeys {
     /// Takes a key from an account that does not exist any more. Returns `false` if that account no longer has it.
     pub(super) async fn take_from(&self, key: &str, former: UserId, user: UserId) -> Result<bool, StoreError> {
         let filter = doc! { "_id": key, "user": former.to_string() };
-        Ok(self.mongo.update_one(&self.collection, filter, vec![taken_by(user)]).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, vec![taken_by(user)]).await
     }
 
     /// Returns the account that a key names.

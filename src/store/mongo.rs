@@ -110,7 +110,7 @@ impl MongoClient {
         self.run(operation, async { self.database.run_command(command).await }).await
     }
 
-    /// Updates the document that the filter matches, as [`MongoClient::run`] does.
+    /// Updates the document that the filter matches, as [`MongoClient::run`] does, and returns whether there was one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,8 +119,9 @@ impl MongoClient {
         collection: &Collection<T>,
         filter: Document,
         update: impl Into<UpdateModifications>,
-    ) -> Result<UpdateResult, StoreError> {
-        self.run(Operation::update(collection), async { collection.update_one(filter, update).await }).await
+    ) -> Result<bool, StoreError> {
+        let updated = self.run(Operation::update(collection), async { collection.update_one(filter, update).await }).await?;
+        Ok(updated.matched_count == 1)
     }
 
     /// Updates all documents that the filter matches, as [`MongoClient::run`] does.

@@ -173,7 +173,7 @@ impl Sessions {
             set.insert("agent", binary(agent));
         }
         let update = doc! { "$set": set, "$inc": { "generation": 1_i64 } };
-        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 
     /// Returns a user's sessions, the newest first, at most a thousand.

@@ -233,7 +233,7 @@ impl Images {
     }
 
     async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
-        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 
     async fn update_owned(

@@ -1,5 +1,5 @@
-//! Account deletion: `users {deletedAt, due, formerIdentity, neverInserted}`. The claim removes all credentials; the rest is a tombstone that
-//! the sweeper works from, until no data of the account is left.
+//! Account deletion: `users {deletedAt, due, formerIdentity, neverInserted}`. The claim removes all credentials; the rest is a
+//! tombstone that the sweeper works from, until no data of the account is left.
 
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
@@ -60,7 +60,7 @@ impl Users {
         }
         let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
-        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 
     /// Returns whether a user of this identity was deleted at `issued_at` or later.
@@ -140,7 +140,7 @@ impl Users {
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
-        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 
     /// Ends the lease of a deletion, and reschedules it.

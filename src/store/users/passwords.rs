@@ -106,7 +106,7 @@ impl Users {
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
-        Ok(self.mongo.update_one(&self.collection, filter, update).await?.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 }
 

@@ -130,10 +130,10 @@ impl Users {
             "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
         let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await;
-        if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
+        if !inserted.is_empty() && !matches!(done, Ok(true)) {
             self.inserted.add(user, inserted.into_iter());
         }
-        Ok(if done?.matched_count == 1 { ReserveOutcome::Reserved } else { ReserveOutcome::Refused })
+        Ok(if done? { ReserveOutcome::Reserved } else { ReserveOutcome::Refused })
     }
 
     /// Records that the images of these uploads were inserted: the next reservation removes their entries in `opening`.

@@ -55,8 +55,7 @@ impl Users {
         }
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
         let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
-        let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await?;
-        if done.matched_count == 1 {
+        if self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await? {
             return Ok(AnnounceOutcome::Announced);
         }
         let users = self.collection.clone_with_type::<Document>();
@@ -81,8 +80,7 @@ impl Users {
             "holds": legacy_holds::without(&ids),
             "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
         };
-        let done = self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await?;
-        Ok(done.matched_count == 1)
+        self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await
     }
 
     /// Removes the entries of `steps` and adds to the counters the amounts of those in `taken`. Entries that no longer exist
