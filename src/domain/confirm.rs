@@ -17,9 +17,10 @@ use super::{
     s3_timeouts::RecentTimeouts,
     single_result,
     store_capabilities::UnsupportedUpload,
+    unavailable_upload::UnavailableUpload,
 };
 use crate::{
-    model::{End, Image, ImageId, ImageState, ImageStatus, Rejection, UserId},
+    model::{Image, ImageId, ImageState, ImageStatus, UserId},
     store::{LookupResult, Store, StoreError, fair_semaphore::FairSemaphore},
 };
 
@@ -29,9 +30,9 @@ const MAX_ATTEMPTS: usize = 3;
 /// Why an image is not ready.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConfirmError {
-    /// No such upload, another user's, or deleted.
-    #[error("there is no such upload")]
-    NotFound,
+    /// It is neither open nor ready.
+    #[error(transparent)]
+    Unavailable(#[from] UnavailableUpload),
     /// The object has not arrived.
     #[error("nothing has been uploaded")]
     ObjectMissing,
@@ -41,28 +42,12 @@ pub enum ConfirmError {
     /// S3 refuses to make an object of the parts. Final for these parts.
     #[error("the store refused to complete the parts")]
     PartsRefused,
-    /// The uploaded object is not the declared one. Final.
-    #[error("the uploaded object does not match its declaration")]
-    Rejected(Rejection),
-    /// The upload has expired. Final.
-    #[error("the upload has expired")]
-    Expired,
     /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database or S3 failed. Nothing was decided; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<End> for ConfirmError {
-    fn from(end: End) -> Self {
-        match end {
-            End::Deleted { .. } => Self::NotFound,
-            End::Rejected(why) => Self::Rejected(why),
-            End::Expired => Self::Expired,
-        }
-    }
 }
 
 /// Confirms uploads: inspects them, and makes them ready or rejects them.
@@ -127,11 +112,11 @@ impl Confirmation {
         }
         // The same id may occur twice.
         let answer = |id: &ImageId| {
-            let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
+            let image = found.get(*id)?.ok_or(UnavailableUpload::NotFound)?;
             match &image.status {
                 ImageStatus::Ready(_) => Ok(image.clone()),
                 ImageStatus::Pending => Err(unresolved.get(id).cloned().unwrap_or_else(declared_again)),
-                ImageStatus::Tombstone(end) | ImageStatus::Purged(end) => Err((*end).into()),
+                ImageStatus::Tombstone(end) | ImageStatus::Purged(end) => Err(UnavailableUpload::from(*end).into()),
             }
         };
         Ok(ids.iter().map(answer).collect())

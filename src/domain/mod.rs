@@ -40,6 +40,7 @@ pub mod store_capabilities;
 mod sweep_backoff;
 pub mod sweeper;
 pub mod throttle;
+pub mod unavailable_upload;
 pub mod uploads;
 pub mod uppy;
 mod valet;

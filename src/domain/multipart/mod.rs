@@ -19,13 +19,14 @@ use super::{
     reservations::Reservations,
     store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     throttle::Throttled,
+    unavailable_upload::UnavailableUpload,
     uploads::{DeclarationError, IdempotencyKeys, IssueError, Quota, fingerprint, validate_type},
 };
 use crate::{
     config,
     model::{
-        Caption, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageStatus, ObjectKey, PartChecksums, PartLayout,
-        Rejection, Sha256, Upload, UploadKind, UserId,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageStatus, ObjectKey, PartChecksums, PartLayout,
+        Sha256, Upload, UploadKind, UserId,
     },
     store::{
         InsertOutcome, Objects, ReserveOutcome, Store, StoreError,
@@ -66,21 +67,15 @@ impl DeclaredMultipart<'_> {
 /// Why the parts of an upload are not presigned or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
-    /// No such upload, or another user's.
-    #[error("there is no such upload")]
-    NotFound,
+    /// It is neither open nor ready.
+    #[error(transparent)]
+    Unavailable(#[from] UnavailableUpload),
     /// The upload is a single PUT.
     #[error("the upload is not a multipart upload")]
     NotMultipart,
     /// The upload is complete: its parts are an image.
     #[error("the upload is complete")]
     Complete,
-    /// The upload has expired.
-    #[error("the upload has expired")]
-    Expired,
-    /// The uploaded bytes did not match the declaration.
-    #[error("the upload was rejected")]
-    Rejected(Rejection),
     /// Some requested parts are invalid; never empty.
     #[error("the parts cannot be signed")]
     InvalidParts(Vec<InvalidPart>),
@@ -93,16 +88,6 @@ pub enum PartsError {
     /// The database, S3 or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<End> for PartsError {
-    fn from(end: End) -> Self {
-        match end {
-            End::Deleted { .. } => Self::NotFound,
-            End::Rejected(why) => Self::Rejected(why),
-            End::Expired => Self::Expired,
-        }
-    }
 }
 
 /// Attempts at an upload that concurrent requests change; more conflicts are a fault.
@@ -215,7 +200,7 @@ impl Multipart {
             let (image, multipart) = self.find_multipart(user, id).await?;
             match image.status {
                 ImageStatus::Ready(_) => return Err(PartsError::Complete),
-                _ if image.expires_at <= now => return Err(PartsError::Expired),
+                _ if image.expires_at <= now => return Err(UnavailableUpload::Expired.into()),
                 _ => {}
             }
             let parts = parts::validate(multipart, asked).map_err(PartsError::InvalidParts)?;
@@ -263,11 +248,11 @@ impl Multipart {
 
     /// Returns the user's multipart upload, pending or ready.
     async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, PartLayout), PartsError> {
-        let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
+        let image = self.store.images.find_owned(user, id).await?.ok_or(UnavailableUpload::NotFound)?;
         match (&image.status, image.upload.kind) {
             (ImageStatus::Pending | ImageStatus::Ready(_), UploadKind::Parts(layout)) => Ok((image, layout)),
             (ImageStatus::Pending | ImageStatus::Ready(_), _) => Err(PartsError::NotMultipart),
-            (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err((*end).into()),
+            (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err(UnavailableUpload::from(*end).into()),
         }
     }
 }

@@ -3,9 +3,12 @@
 
 use time::OffsetDateTime;
 
-use super::{DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL};
+use super::{
+    DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL,
+    known_bytes::Bytes,
+};
 use crate::{
-    domain::{inspection::Inspection, store_capabilities::UploadClass},
+    domain::{inspection::Inspection, store_capabilities::UploadClass, unavailable_upload::UnavailableUpload},
     model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
     store::{InsertOutcome, ReserveOutcome, StoreError},
 };
@@ -67,7 +70,7 @@ impl Uploads {
         for Issued { ticket, opened } in results.iter().flatten().flatten() {
             let (Ticket::Pending(image, _) | Ticket::Ready(image)) = ticket;
             if let Some(sha256) = image.upload.sha256() {
-                self.recent.remember(user, sha256, !opened);
+                self.recent.remember(user, sha256, if *opened { Bytes::New } else { Bytes::Known });
             }
         }
         let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
@@ -176,12 +179,12 @@ impl Uploads {
                 Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
                 Err(RenewError::Unsupported(unfit)) => results[request.at] = Some(Err(unfit.into())),
-                Err(RenewError::Expired) => {
+                Err(RenewError::Unavailable(UnavailableUpload::Expired)) => {
                     // Resolved now, so that the next round finds the image, or opens a new upload.
                     self.resolve_expired(image, now).await?;
                     left.push(request);
                 }
-                Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(request),
+                Err(RenewError::NotSingle | RenewError::Unavailable(_)) => left.push(request),
             }
         }
         Ok(left)

@@ -19,6 +19,13 @@ const MAX_UPLOADS: usize = 100_000;
 /// Remembered users.
 const MAX_USERS: usize = 20_000;
 
+/// Whether the user had the bytes of an upload before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bytes {
+    New,
+    Known,
+}
+
 /// Memory of the recent uploads of this server: at most some 6 MiB.
 #[derive(Debug)]
 pub(in crate::domain) struct RecentUploads {
@@ -30,8 +37,8 @@ pub(in crate::domain) struct RecentUploads {
 struct Memory {
     /// Hashes of user and digest.
     uploads: GenerationalCache<u64, ()>,
-    /// Whether the bytes of a user's latest upload were known.
-    users: GenerationalCache<UserId, bool>,
+    /// The bytes of each user's latest upload.
+    users: GenerationalCache<UserId, Bytes>,
 }
 
 impl Default for RecentUploads {
@@ -45,13 +52,14 @@ impl RecentUploads {
     /// Returns whether these bytes of this user are likely to be known.
     pub(super) fn is_likely_known(&self, user: UserId, sha256: Sha256) -> bool {
         let mut memory = self.memory.lock();
-        memory.users.get(user).unwrap_or(true) || memory.uploads.get(self.hashes.hash_one((user, sha256))).is_some()
+        memory.users.get(user).is_none_or(|latest| latest == Bytes::Known)
+            || memory.uploads.get(self.hashes.hash_one((user, sha256))).is_some()
     }
 
-    /// Remembers an upload, and whether its bytes were known.
-    pub(super) fn remember(&self, user: UserId, sha256: Sha256, was_known: bool) {
+    /// Remembers an upload, and how its bytes were found.
+    pub(super) fn remember(&self, user: UserId, sha256: Sha256, bytes: Bytes) {
         let mut memory = self.memory.lock();
-        memory.users.insert(user, was_known);
+        memory.users.insert(user, bytes);
         memory.uploads.insert(self.hashes.hash_one((user, sha256)), ());
     }
 }
@@ -65,14 +73,14 @@ mod tests {
         let (recent, ada, bob) = (RecentUploads::default(), UserId::new(), UserId::new());
         let [first, second, third] = ["first", "second", "third"].map(|bytes| Sha256::of([bytes]));
         assert!(recent.is_likely_known(ada, first), "the first upload of a user on this server");
-        recent.remember(ada, first, false);
+        recent.remember(ada, first, Bytes::New);
         assert!(recent.is_likely_known(ada, first), "the same bytes");
         assert!(!recent.is_likely_known(ada, second), "new ones");
-        recent.remember(bob, second, false);
+        recent.remember(bob, second, Bytes::New);
         assert!(!recent.is_likely_known(ada, second), "another user's");
-        recent.remember(ada, first, true);
+        recent.remember(ada, first, Bytes::Known);
         assert!(recent.is_likely_known(ada, third), "after known ones");
-        recent.remember(ada, third, false);
+        recent.remember(ada, third, Bytes::New);
         assert!(!recent.is_likely_known(ada, second));
     }
 }

@@ -25,13 +25,14 @@ use super::{
     single_result,
     store_capabilities::{KnownCapabilities, UnsupportedUpload},
     throttle::Throttled,
+    unavailable_upload::UnavailableUpload,
 };
 pub use crate::store::objects::PresignedPut;
 use crate::{
     config,
     model::{
-        Caption, ContentType, End, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        ObjectKey, PartLayout, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UploadKind, UserId,
+        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
+        ObjectKey, PartLayout, Position, Preview, Sha256, ThumbHash, Upload, UploadKind, UserId,
     },
     store::{Objects, Store, StoreError, objects::NewObject},
 };
@@ -185,34 +186,18 @@ pub enum IssueError {
 /// Why an upload got no new URLs.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
-    /// No such upload, or another user's.
-    #[error("there is no such upload")]
-    NotFound,
+    /// It is neither open nor ready.
+    #[error(transparent)]
+    Unavailable(#[from] UnavailableUpload),
     /// The upload is a multipart upload; its URLs are requested by part number.
     #[error("the upload is a multipart upload")]
     NotSingle,
-    /// The upload has expired.
-    #[error("the upload has expired")]
-    Expired,
-    /// The uploaded bytes did not match the declaration.
-    #[error("the upload was rejected")]
-    Rejected(Rejection),
     /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl From<End> for RenewError {
-    fn from(end: End) -> Self {
-        match end {
-            End::Deleted { .. } => Self::NotFound,
-            End::Rejected(why) => Self::Rejected(why),
-            End::Expired => Self::Expired,
-        }
-    }
 }
 
 /// An open upload, or a ready image with the same bytes.

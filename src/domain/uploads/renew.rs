@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{RenewError, Ticket, Uploads};
 use crate::{
-    domain::store_capabilities::UploadClass,
+    domain::{store_capabilities::UploadClass, unavailable_upload::UnavailableUpload},
     model::{ImageId, ImageStatus, UserId},
     store::StoreError,
 };
@@ -42,15 +42,17 @@ impl Uploads {
         let current = self.store.images.find_all_owned(user, ids).await?;
         // The same id may occur twice.
         let answer = |id: &ImageId| {
-            let image = current.get(*id)?.cloned().ok_or(RenewError::NotFound)?;
+            let image = current.get(*id)?.cloned().ok_or(UnavailableUpload::NotFound)?;
             match (&image.status, signed.get(id)) {
                 (ImageStatus::Ready(_), _) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageStatus::Pending, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
-                (ImageStatus::Pending, None) if image.expires_at <= now => Err(RenewError::Expired),
+                (ImageStatus::Pending, None) if image.expires_at <= now => Err(UnavailableUpload::Expired.into()),
                 (ImageStatus::Pending, None) if image.upload.sha256().is_none() => Err(RenewError::NotSingle),
                 // Supported now, if the store was probed meanwhile.
-                (ImageStatus::Pending, None) => Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unsupported)),
-                (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err((*end).into()),
+                (ImageStatus::Pending, None) => {
+                    Err(fit.clone().err().map_or(UnavailableUpload::NotFound.into(), RenewError::Unsupported))
+                }
+                (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err(UnavailableUpload::from(*end).into()),
             }
         };
         Ok(ids.iter().map(answer).collect())

@@ -33,6 +33,7 @@ use super::{
     reservations::Reservations,
     store_capabilities::{KnownCapabilities, UploadClass},
     throttle::Throttle,
+    unavailable_upload::UnavailableUpload,
     uploads::{DeclarationError, IssueError, Quota, validate_size, validate_type},
 };
 pub use crate::signer::SignedForm;
@@ -190,12 +191,11 @@ struct SizeLimits {
 }
 
 /// Checks that a multipart upload is open at `now`, or ready.
-fn require_open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
-    use super::multipart::PartsError;
+fn require_open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, UnavailableUpload> {
     match &image.status {
         ImageStatus::Ready(_) => Ok(image),
         ImageStatus::Pending if image.expires_at > now => Ok(image),
-        ImageStatus::Pending => Err(PartsError::Expired),
+        ImageStatus::Pending => Err(UnavailableUpload::Expired),
         ImageStatus::Tombstone(end) | ImageStatus::Purged(end) => Err((*end).into()),
     }
 }

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use crate::{
     domain::{
         generational_cache::GenerationalCache, lifecycle::Lifecycle, multipart::PartsError, removal::ObjectRemoval,
-        throttle::Throttle,
+        throttle::Throttle, unavailable_upload::UnavailableUpload,
     },
     model::{End, Image, ImageId, Rejection, UploadKind},
     store::{Objects, StoreError},
@@ -92,7 +92,7 @@ impl PartLimits {
     /// as one of the user's calls to S3.
     ///
     /// # Errors
-    /// [`PartsError::Rejected`] if they exceed the reservation; [`PartsError::Throttled`].
+    /// [`UnavailableUpload::Rejected`] if they exceed the reservation; [`PartsError::Throttled`].
     pub(super) async fn enforce_reservation(&self, image: &Image, urls: usize, now: OffsetDateTime) -> Result<(), PartsError> {
         if self.part_checks.allow(image.id, urls) {
             return Ok(());
@@ -101,7 +101,7 @@ impl PartLimits {
         let open = self.open_upload_ids(image).await?;
         self.throttle.count_s3_calls(image.user, u32::try_from(open.len()).unwrap_or(u32::MAX))?;
         if self.reject_if_overfull(image, open, now).await? {
-            return Err(PartsError::Rejected(Rejection::ObjectMismatch));
+            return Err(UnavailableUpload::Rejected(Rejection::ObjectMismatch).into());
         }
         self.part_checks.record(image.id, urls);
         Ok(())

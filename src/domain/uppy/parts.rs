@@ -15,6 +15,7 @@ use crate::{
         inspection::{Inspection, MissingParts},
         multipart::{InvalidPart, PartsError, unopened_lifetimes},
         store_capabilities::UploadClass,
+        unavailable_upload::UnavailableUpload,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, ImageStatus, ObjectKey, PartChecksums, PartLayout, UploadKind, UserId},
@@ -220,7 +221,7 @@ impl UppyUploads {
                 // Another request changed its state at the same time.
                 ImageState::Pending => {}
                 ImageState::Ready => return Err(PartsError::Complete),
-                ImageState::Purged => return Err(PartsError::NotFound),
+                ImageState::Purged => return Err(UnavailableUpload::NotFound.into()),
                 _ => return Ok(()),
             }
         }
@@ -233,7 +234,7 @@ impl UppyUploads {
         upload: NamedUpload<'_>,
         now: OffsetDateTime,
     ) -> Result<Image, PartsError> {
-        require_open_or_ready(self.find_uppy_parts(user, upload).await?, now)
+        Ok(require_open_or_ready(self.find_uppy_parts(user, upload).await?, now)?)
     }
 
     /// Returns the user's multipart upload with this id and key, in any state.
@@ -242,12 +243,12 @@ impl UppyUploads {
         let is_it = |image: &Image| {
             image.upload.kind == UploadKind::UndeclaredParts && image.key.as_str() == upload.key && !image.key.is_incoming()
         };
-        image.filter(is_it).ok_or(PartsError::NotFound)
+        image.filter(is_it).ok_or_else(|| UnavailableUpload::NotFound.into())
     }
 }
 
 /// Returns a part's number if S3 can have it.
-fn part_number(number: i64) -> Option<u32> {
+pub(super) fn part_number(number: i64) -> Option<u32> {
     u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number))
 }
 

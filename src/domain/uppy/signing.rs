@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::{
     UppyMetadata, UppyUploads,
     part_limits::{PART_URL_TTL, PARTS_SEEN_EVERY},
+    parts::part_number,
     require_open_or_ready,
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
         arrival_polling::FIRST_POLL_DELAY,
         multipart::{InvalidPart, PartsError},
         store_capabilities::UploadClass,
+        unavailable_upload::UnavailableUpload,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UploadKind, UserId},
@@ -83,6 +85,12 @@ pub enum SignError {
     Parts(#[from] PartsError),
 }
 
+impl From<UnavailableUpload> for SignError {
+    fn from(error: UnavailableUpload) -> Self {
+        Self::Parts(error.into())
+    }
+}
+
 impl From<StoreError> for SignError {
     fn from(error: StoreError) -> Self {
         Self::Parts(error.into())
@@ -137,17 +145,17 @@ impl UppyUploads {
         ttl: Duration,
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
-        let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(PartsError::NotFound)?;
+        let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(UnavailableUpload::NotFound)?;
         let found = self.store.images.find_owned(user, id).await?;
         let was_there =
             |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
         let is_it = |image: &Image| image.upload.kind == UploadKind::UndeclaredParts && was_there(image);
-        let image = require_open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
+        let image = require_open_or_ready(found.filter(is_it).ok_or(UnavailableUpload::NotFound)?, now)?;
         if image.state() == ImageState::Ready {
             return Err(PartsError::Complete.into());
         }
         if !is_upload_id(upload_id) {
-            return Err(PartsError::NotFound.into());
+            return Err(UnavailableUpload::NotFound.into());
         }
         if matches!(call, PartsCall::Part(_) | PartsCall::Complete) {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
@@ -157,9 +165,8 @@ impl UppyUploads {
         }
         let url = match call {
             PartsCall::Part(number) => {
-                let legal = u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
                 let broken = || PartsError::InvalidParts(vec![InvalidPart::Number(0, PartLayout::MAX_PARTS)]);
-                let number = legal.ok_or_else(broken)?;
+                let number = part_number(number).ok_or_else(broken)?;
                 self.part_limits.enforce_reservation(&image, 1, now).await?;
                 self.objects.presign_any_part(&image.key, upload_id, number, now, ttl.min(PART_URL_TTL))
             }
@@ -170,7 +177,7 @@ impl UppyUploads {
         // The sweeper polls for the upload in any case, and is not postponed.
         if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
             // Another request changed its state meanwhile, which determines the answer.
-            let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
+            let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(UnavailableUpload::NotFound)?;
             return Err(match require_open_or_ready(moved, now)?.state() {
                 ImageState::Ready => PartsError::Complete.into(),
                 _ => PartsError::from(StoreError::Contention { what: "a multipart upload" }).into(),
@@ -194,8 +201,8 @@ impl UppyUploads {
         self.throttle.count_s3_calls(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {
             Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id, None).await.map(drop)?),
-            Ok(None) => Err(PartsError::NotFound),
-            Err(error) if !error.is_passing() => Err(PartsError::NotFound),
+            Ok(None) => Err(UnavailableUpload::NotFound.into()),
+            Err(error) if !error.is_passing() => Err(UnavailableUpload::NotFound.into()),
             Err(error) => Err(error.into()),
         }
     }

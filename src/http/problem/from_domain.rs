@@ -16,6 +16,7 @@ use crate::{
         sessions::RefreshError,
         store_capabilities::{UnsupportedUpload, UploadClass},
         throttle::Throttled,
+        unavailable_upload::UnavailableUpload,
         uploads::{DeclarationError, IssueError, RenewError},
         uppy::{CompletePartsError, SignError},
     },
@@ -190,17 +191,25 @@ fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
     reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
 }
 
+impl From<UnavailableUpload> for Problem {
+    fn from(error: UnavailableUpload) -> Self {
+        match error {
+            UnavailableUpload::NotFound => Self::not_found(),
+            UnavailableUpload::Expired => expired(),
+            UnavailableUpload::Rejected(why) => why.into(),
+        }
+    }
+}
+
 impl From<RenewError> for Problem {
     fn from(error: RenewError) -> Self {
         match error {
-            RenewError::NotFound => Self::not_found(),
+            RenewError::Unavailable(error) => error.into(),
             RenewError::NotSingle => Self::new(
                 Code::NotSinglePart,
                 "The upload takes parts, not a single PUT. POST to /api/images/{id}/parts for the URLs of the missing parts; Uppy \
                  requests its own.",
             ),
-            RenewError::Expired => expired(),
-            RenewError::Rejected(why) => why.into(),
             RenewError::Unsupported(error) => error.into(),
             RenewError::Store(error) => error.into(),
         }
@@ -210,7 +219,7 @@ impl From<RenewError> for Problem {
 impl From<ConfirmError> for Problem {
     fn from(error: ConfirmError) -> Self {
         match error {
-            ConfirmError::NotFound => Self::not_found(),
+            ConfirmError::Unavailable(error) => error.into(),
             ConfirmError::ObjectMissing => Self::new(
                 Code::ObjectMissing,
                 "The bytes have not arrived. PUT them to the upload's URL, or complete Uppy's upload in parts, then confirm. If the \
@@ -225,8 +234,6 @@ impl From<ConfirmError> for Problem {
                 "The object store cannot assemble these parts. Upload those again that are too small (every part but the last \
                  needs at least 5 MiB) or too large, or delete the upload.",
             ),
-            ConfirmError::Rejected(why) => why.into(),
-            ConfirmError::Expired => expired(),
             ConfirmError::Unsupported(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
         }
@@ -236,15 +243,13 @@ impl From<ConfirmError> for Problem {
 impl From<PartsError> for Problem {
     fn from(error: PartsError) -> Self {
         match error {
-            PartsError::NotFound => Self::not_found(),
+            PartsError::Unavailable(error) => error.into(),
             PartsError::NotMultipart => {
                 Self::new(Code::NotMultipart, "The upload takes a single PUT. POST to /api/images/{id}/renew for a fresh URL.")
             }
             PartsError::Complete => {
                 Self::new(Code::UploadComplete, "All parts have arrived. Confirm the upload to get the image.")
             }
-            PartsError::Expired => expired(),
-            PartsError::Rejected(why) => why.into(),
             PartsError::InvalidParts(reasons) => unsignable(&reasons),
             PartsError::Throttled(error) => error.into(),
             PartsError::Unsupported(error) => error.into(),

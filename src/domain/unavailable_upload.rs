@@ -1,0 +1,27 @@
+//! Uploads that a call names and that it finds neither open nor ready.
+
+use crate::model::{End, Rejection};
+
+/// Why an upload that a call names is neither open nor ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnavailableUpload {
+    /// No such upload, another user's, or deleted.
+    #[error("there is no such upload")]
+    NotFound,
+    /// The upload has expired. Final.
+    #[error("the upload has expired")]
+    Expired,
+    /// The uploaded bytes did not match the declaration. Final.
+    #[error("the upload was rejected")]
+    Rejected(Rejection),
+}
+
+impl From<End> for UnavailableUpload {
+    fn from(end: End) -> Self {
+        match end {
+            End::Deleted { .. } => Self::NotFound,
+            End::Rejected(why) => Self::Rejected(why),
+            End::Expired => Self::Expired,
+        }
+    }
+}
