@@ -101,7 +101,7 @@ async fn address_is_not_taken_from_a_sign_up_in_progress() {
 async fn sweeper_releases_addresses_without_an_account() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    take(&app, "nobody@example.com").await;
+    take(&app, "lost@example.com").await;
     // Its record was lost, but not its images.
     let bob = app.user().await;
     let image = bob.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
@@ -110,7 +110,7 @@ async fn sweeper_releases_addresses_without_an_account() {
     app.db.collection::<Document>("emails").update_one(doc! { "_id": &bob.email }, aged).await.unwrap();
     sweep_all(&app, after(3 * MINUTE)).await;
     sweep_all(&app, after(10 * MINUTE)).await;
-    assert_eq!(holder(&app, "nobody@example.com").await, None);
+    assert_eq!(holder(&app, "lost@example.com").await, None);
     assert_eq!(holder(&app, &bob.email).await, None);
     assert_eq!(holder(&app, &ada.email).await, Some(ada.id.clone()));
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1, "no tombstone is left");

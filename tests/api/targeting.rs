@@ -2,7 +2,7 @@
 //! cluster sends it to one shard. The others are on the list [`LISTED`], each with its reason.
 //!
 //! The profiler of mongod judges every database of the tests: it records the program's commands (known by their `appName`, so
-//! those of child processes too) that neither name a user nor are listed, and the end of the test asserts that there are none.
+//! those of child processes too) that neither name a user nor are listed. The end of a test asserts that nothing was recorded.
 //! A command that is not recorded costs the evaluation of a filter, so the suite takes no longer for it.
 
 use std::sync::{OnceLock, mpsc};
