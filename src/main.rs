@@ -1,6 +1,9 @@
 //! The program `valet`: its subcommands, nothing else.
 
+mod keys;
 mod output;
+mod webhook_commands;
+mod webhook_listener;
 
 use clap::{Parser, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
@@ -59,6 +62,12 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Creates, lists and revokes service keys, with which an app's backend calls `/api/admin`.
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
+    /// Webhook endpoints: adds, lists and tests them. Needs `WEBHOOK_SECRET`.
+    #[command(subcommand)]
+    Webhook(webhook_commands::WebhookCommand),
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -139,6 +148,8 @@ async fn main() {
         Command::Recount(arguments) => recount(arguments).await,
         Command::Passwd { email } => passwd(&email).await,
         Command::Join { yes } => join(yes).await,
+        Command::Key(command) => keys::run(command, settings).await,
+        Command::Webhook(command) => webhook_commands::run(command).await,
         Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
@@ -175,11 +186,11 @@ fn warn_of_unknown_settings() {
 
 #[cfg(feature = "dev")]
 async fn dev(arguments: DevArguments) -> Result<(), Failure> {
-    use valet::dev::{Options, Stack};
+    use valet::dev::{Stack, StackOptions};
     telemetry::start(valet::config::LogFormat::Text);
     let stop = on_signal()?;
     let DevArguments { bind, s3_bind, data_dir, lan, join } = arguments;
-    let options = Options { bind, s3_bind, data_dir, lan, join };
+    let options = StackOptions { bind, s3_bind, data_dir, lan, join };
     let stack = tokio::select! {
         stack = Stack::start(&options, &env) => stack?,
         () = stop.cancelled() => return Ok(()),

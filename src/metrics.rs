@@ -2,7 +2,8 @@
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>. Label values come from closed sets (routes of the OpenAPI
 //! document, commands, states); never ids, addresses or anything a caller chose. Code records a measurement where it happens;
-//! this file decides nothing.
+//! this file decides nothing. A new metric is shown by deploy/grafana.json or used by deploy/alerts.yaml, which
+//! tests/api/serve/metrics.rs checks; docs/metrics.md is generated.
 
 mod process;
 
@@ -101,6 +102,9 @@ const DURATION_BUCKETS_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 
 
 /// Phases in which a slow client can miss its deadline.
 pub const TIMEOUT_PHASES: [&str; 4] = ["header", "body", "answer", "idle"];
+
+/// Outcomes of an attempt of a webhook: delivered, to be repeated, or the last one of a delivery that is given up.
+pub const WEBHOOK_OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
 
 /// Outcomes of a span: exported, rejected by the collector, or dropped because the queue was full.
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
@@ -204,6 +208,13 @@ metrics! {
         "retained_objects", "Deletions of objects whose versions the store retains";
     sweep_last_success: FloatGauge = FloatGauge::default(),
         "sweep_last_success_timestamp" [Seconds], "Unix time of the last successful sweep";
+    outbox_lag: FloatGauge = FloatGauge::default(), "outbox_lag" [Seconds], "How long the oldest event waits for its fan-out";
+    webhook_attempts: Family<OutcomeLabel, Counter> = zeroed(&WEBHOOK_OUTCOMES), "webhook_attempts", "Attempts of webhooks, by outcome";
+    webhook_endpoints_disabled: Counter = Counter::default(),
+        "webhook_endpoints_disabled", "Webhook endpoints that this server disabled";
+    event_streams: Gauge = Gauge::default(), "event_streams", "Open event streams of clients";
+    event_stream_resets: Counter = Counter::default(),
+        "event_stream_resets", "Resets sent to event streams whose clients may have missed changes";
     spans: Family<OutcomeLabel, Counter> = zeroed(&SPAN_OUTCOMES), "trace_spans", "Trace spans, by outcome";
     tokio_alive_tasks: Gauge = Gauge::default(), "tokio_alive_tasks", "Alive tasks of the tokio runtime";
 }

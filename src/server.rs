@@ -1,8 +1,8 @@
-//! Runs the server: listeners, the sweeper, the refresh of the identity provider's keys, and an orderly stop.
+//! Runs the server: listeners, the sweeper and other work in the background, and an orderly stop.
 
 use std::sync::atomic::Ordering;
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,15 +36,8 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
         }
         None => None,
     };
-    let sweeper = {
-        let (valet, stop) = (app.valet.clone(), stop.clone());
-        tokio::spawn(async move { valet.sweeper.sweep_until(stop).await })
-    };
-    let provider = {
-        let (valet, stop) = (app.valet.clone(), stop.clone());
-        tokio::spawn(async move { valet.identities.refresh_provider_until(stop).await })
-    };
     let close = CancellationToken::new();
+    let background = spawn_background(&app, &stop, &close);
     let stopped = async {
         stop.cancelled().await;
         app.stopping().store(true, Ordering::Relaxed);
@@ -61,11 +54,36 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     if let Some(operators) = operators {
         operators.abort();
     }
-    if let Err(error) = sweeper.await {
-        tracing::error!(%error, "sweeper task panicked");
-    }
-    if let Err(error) = provider.await {
-        tracing::error!(%error, "task that refreshes the identity provider's keys panicked");
+    for (name, task) in background {
+        if let Err(error) = task.await {
+            tracing::error!(name, %error, "background task panicked");
+        }
     }
     Ok(())
+}
+
+/// Starts the work that belongs to no request, which ends at `stop`. Event streams are requests, which end at `close`.
+fn spawn_background(app: &AppState, stop: &CancellationToken, close: &CancellationToken) -> [(&'static str, JoinHandle<()>); 5] {
+    let with = || (app.valet.clone(), stop.clone());
+    let (valet, until) = with();
+    let sweeper = tokio::spawn(async move { valet.sweeper.sweep_until(until).await });
+    let (valet, until) = with();
+    let provider = tokio::spawn(async move { valet.identities.refresh_provider_until(until).await });
+    let (valet, until) = with();
+    let event_fan_out = tokio::spawn(async move { valet.event_fan_out.run_until(until).await });
+    let (valet, until) = with();
+    let webhooks = tokio::spawn(async move {
+        if let Some(delivery) = &valet.webhook_delivery {
+            delivery.run_until(until).await;
+        }
+    });
+    let (valet, until) = (app.valet.clone(), close.clone());
+    let event_streams = tokio::spawn(async move { valet.event_streams.run_until(until).await });
+    [
+        ("sweeper", sweeper),
+        ("keys of the identity provider", provider),
+        ("fan-out", event_fan_out),
+        ("webhooks", webhooks),
+        ("event streams", event_streams),
+    ]
 }

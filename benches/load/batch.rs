@@ -15,6 +15,7 @@ use super::{
 /// Returns method and path of the call for one image.
 type Single = fn(&str) -> (&'static str, String);
 
+/// Number of items of a batch.
 const MANY: usize = 100;
 /// Number of single calls whose mean time is used.
 const SINGLES: usize = 10;
@@ -50,7 +51,8 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
 
 /// Prints the ratio for each call: one connection, one request at a time.
 pub async fn ratios(valet: &Server, s3: SocketAddr) {
-    let mut all = [(); 5].map(|()| (Vec::new(), Vec::new()));
+    // For each call, the seconds of a single call and of a batch, by run.
+    let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
         let user = User::of_valet(valet.address).await;
         let mut api = Connection::open(valet.address).await;
@@ -61,8 +63,8 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
         let items: Vec<_> = (0..MANY).map(|_| declared(&unique_png())).collect();
         let body = json!({ "items": items });
         let many = mean(&mut api, vec![user.request("POST", "/api/images/upload/batch", Some(&body))], 200).await;
-        all[0].0.push(one);
-        all[0].1.push(many);
+        times[0].0.push(one);
+        times[0].1.push(many);
 
         let ids = uploaded(valet, s3, &user, SINGLES + MANY).await;
         let (few, rest) = ids.split_at(SINGLES);
@@ -72,16 +74,17 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
             ("read", |id| ("GET", format!("/api/images/{id}")), "/api/images/read", 200),
             ("delete", |id| ("DELETE", format!("/api/images/{id}")), "/api/images/delete", 204),
         ];
+        // The first element of `times` belongs to upload.
         for (at, (_, single, batch, status)) in steps.into_iter().enumerate() {
             let call = |id: &String| {
                 let (method, path) = single(id);
                 user.request(method, &path, None)
             };
-            all[at + 1].0.push(mean(&mut api, few.iter().map(call).collect(), status).await);
-            all[at + 1].1.push(mean(&mut api, vec![user.request("POST", batch, images(rest).as_ref())], 200).await);
+            times[at + 1].0.push(mean(&mut api, few.iter().map(call).collect(), status).await);
+            times[at + 1].1.push(mean(&mut api, vec![user.request("POST", batch, images(rest).as_ref())], 200).await);
         }
     }
-    for (name, (one, many)) in ["upload", "renew", "confirm", "read", "delete"].into_iter().zip(all) {
+    for (name, (one, many)) in ["upload", "renew", "confirm", "read", "delete"].into_iter().zip(times) {
         let ratio = median(many.iter().zip(&one).map(|(many, one)| many / one).collect());
         println!(
             "batch of {MANY}: {name:8} {:6.2} ms, one {:5.2} ms: {ratio:5.1} times one",
@@ -91,7 +94,7 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
     }
 }
 
-/// Returns the seconds of one request, the mean of these.
+/// Returns the mean time of the requests in seconds.
 async fn mean(api: &mut Connection, requests: Vec<Vec<u8>>, status: u16) -> f64 {
     let began = Instant::now();
     for request in &requests {

@@ -233,8 +233,8 @@ async fn session_check(below: &Below, valet: &Server, ada: &User) {
         for _ in 0..CALLS {
             std::hint::black_box(app.valet.sessions.authenticate(&ada.token, now).await.unwrap());
         }
-        let both = began.elapsed() - token;
-        added.push((both.as_secs_f64() - token.as_secs_f64()) * 1e9 / f64::from(CALLS));
+        let with_authentication = began.elapsed() - token;
+        added.push((with_authentication.as_secs_f64() - token.as_secs_f64()) * 1e9 / f64::from(CALLS));
     }
     let added = median(added);
     let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
@@ -263,7 +263,12 @@ fn ratio(ours: &[Load], theirs: &[Load]) -> f64 {
 }
 
 fn show(what: &str, runs: &[Load], cpu: Option<f64>) {
-    let of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
-    let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs of processor each", seconds * 1e6));
-    println!("{what:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}", of(|l| l.rate), of(|l| l.p50), of(|l| l.p99));
+    let median_of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
+    let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs median_of processor each", seconds * 1e6));
+    println!(
+        "{what:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}",
+        median_of(|l| l.rate),
+        median_of(|l| l.p50),
+        median_of(|l| l.p99)
+    );
 }

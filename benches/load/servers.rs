@@ -14,7 +14,7 @@ use valet::{
     config::{Config, CorsOrigins},
     dev::{
         mongod::{Mongod, MongodOptions},
-        s3::{LocalS3, Options},
+        s3::{LocalS3, LocalS3Options},
     },
 };
 
@@ -38,7 +38,7 @@ impl Below {
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let options = MongodOptions { cache_mib: 1024, ..MongodOptions::new(root.join("mongodb")) };
         let mongod = Mongod::start(options).await.unwrap();
-        let options = Options {
+        let options = LocalS3Options {
             root: root.join("s3"),
             access_key: KEYS.0.to_owned(),
             secret_key: KEYS.1.into(),

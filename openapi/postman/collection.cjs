@@ -18,6 +18,8 @@ const variables = {
   token: "",
   refreshToken: "",
   sessionId: "",
+  serviceKey: "",
+  userId: "",
   imageId: "",
   uploadId: "",
   uppyToken: "",
@@ -67,7 +69,7 @@ const bodies = {
   uppy_complete_multipart: { parts: [{ PartNumber: 1, ETag: "{{uppyPart}}" }] },
 };
 /** Variables of path parameters: for all operations, and for those whose `id` is not an image's. */
-const parameters = { id: "{{imageId}}", token: "{{uppyToken}}", uploadId: "{{uppyUploadId}}", partNumber: "1" };
+const parameters = { id: "{{imageId}}", user: "{{userId}}", image: "{{imageId}}", token: "{{uppyToken}}", uploadId: "{{uppyUploadId}}", partNumber: "1" };
 const ids = {
   end_session: "{{sessionId}}",
   sign_parts: "{{uploadId}}",
@@ -96,6 +98,7 @@ const needs = {
   download_image: ["session", "image"],
   sign_parts: ["session", "multipart"],
   list_parts: ["session", "multipart"],
+  delete_user_image: ["serviceKey", "appUser", "image"],
   uppy_form: ["session", "uppy"],
   uppy_create_multipart: ["session", "uppy"],
   uppy_list_parts: ["session", "uppy", "uppyMultipart"],
@@ -125,6 +128,12 @@ function operationOf({ method, url }) {
   return document.paths[path][method.toLowerCase()];
 }
 
+/** Returns whether an app's backend calls the operation, with a service key. */
+const isOfBackend = ({ security }) => security.some((scheme) => "serviceKey" in scheme);
+
+/** Returns whether the response goes on for half an hour, for which a run of the collection would wait. */
+const isStream = ({ responses }) => Boolean(responses[200]?.content?.["text/event-stream"]);
+
 function describe(item) {
   const operation = operationOf(item.request);
   const id = operation.operationId;
@@ -138,6 +147,7 @@ function describe(item) {
     if (place === "header") request.header.push({ key: name, value: name === "Idempotency-Key" ? "{{$guid}}" : "", description, disabled: true });
   }
   if (operation.security.length === 0) request.auth = { type: "noauth" };
+  if (isOfBackend(operation)) request.auth = { type: "bearer", bearer: [{ key: "token", value: "{{serviceKey}}", type: "string" }] };
   const example = operation.requestBody?.content["application/json"]?.example;
   if (example) {
     request.header.push({ key: "Content-Type", value: "application/json" });
@@ -180,6 +190,8 @@ pm.collectionVariables.set("sha256", digest.toString(require("crypto-js").enc.Ba
 const prepare = (needed) => `const needed = ${JSON.stringify(needed, null, 4)}[pm.info.requestName] ?? ["session"];
 const variables = pm.collectionVariables;
 const has = (name) => Boolean(variables.get(name));
+// The operator creates service keys: valet key create.
+if (needed.includes("serviceKey") && !has("serviceKey")) pm.execution.skipRequest();
 const send = (request) => new Promise((done, fail) => pm.sendRequest(request, (error, answer) => {
     // 412: the bytes are there already.
     const isWell = !error && (answer.code < 300 || answer.code === 412);
@@ -199,6 +211,17 @@ const stranger = () => variables.set("email", pm.variables.replaceIn("{{$guid}}@
 const credentials = () => ({ email: variables.get("email"), password: variables.get("password") });
 const make = {
     stranger,
+    serviceKey: () => {},
+    appUser: async () => {
+        const header = { "Content-Type": "application/json", Authorization: "Bearer " + variables.get("serviceKey") };
+        const url = pm.variables.replaceIn("{{baseUrl}}") + "/api/admin/tokens";
+        const body = { mode: "raw", raw: JSON.stringify({ subject: pm.variables.replaceIn("{{$guid}}") }) };
+        const { token, user } = (await send({ method: "POST", url, header, body })).json();
+        variables.set("userId", user.id);
+        // An image of this user is created with this token.
+        for (const name of ["imageId", "ticket"]) variables.set(name, "");
+        variables.set("token", token);
+    },
     account: async () => {
         if (has("email")) return;
         stranger();
@@ -352,8 +375,15 @@ function step([name, what, { body, before, after }], items) {
 convertV2({ type: "json", data: document }, { folderStrategy: "Tags" }, (error, { result, reason, output } = {}) => {
   if (error || !result) throw error ?? new Error(reason);
   const items = new Map();
-  const folders = output[0].data.item.map(({ name, item }) => {
+  const folders = output[0].data.item.map(({ name, item: all }) => {
+    const item = all.filter((one) => !isStream(operationOf(one.request)));
     const made = item.map(describe);
+    for (const one of item) {
+      const operation = operationOf(one.request);
+      if (!isOfBackend(operation)) continue;
+      needs[operation.operationId] ??= ["serviceKey", "appUser"];
+      ends[operation.operationId] = ["token", "refreshToken", "imageId", "ticket"];
+    }
     made.forEach(([id, request]) => items.set(id, request));
     const { description } = document.tags.find((tag) => tag.name === name);
     const event = [script("prerequest", prepare(byName(needs, made))), script("test", conclude(byName(ends, made)))];

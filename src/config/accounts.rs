@@ -26,7 +26,7 @@ pub struct OidcProvider {
     pub audiences: Vec<String>,
     /// Interval between two routine fetches of its keys. Not configurable.
     pub refresh_every: Duration,
-    /// Least interval between two fetches caused by tokens with unknown keys. Not configurable.
+    /// Interval between two fetches that tokens with unknown keys cause, at least. Not configurable.
     pub refresh_pause: Duration,
 }
 
@@ -68,9 +68,6 @@ impl Reader<'_> {
         }
         if issuer.is_none() && !audiences.is_empty() {
             self.problems.push("OIDC_ISSUER is not set, but OIDC_AUDIENCE is: set both or neither".to_owned());
-        }
-        if issuer.is_none() && !local {
-            self.problems.push("LOCAL_ACCOUNTS is off and OIDC_ISSUER is not set: signing in would be impossible".to_owned());
         }
         let password_min_chars = self.read_valid("PASSWORD_MIN_LENGTH", 12, "a whole number from 12 to 64", |text| {
             text.parse().ok().filter(|value| (12..=64).contains(value))

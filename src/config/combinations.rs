@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use url::Host;
 
-use super::{Config, Tokens, reader::Reader};
+use super::{Config, reader::Reader};
 use crate::signer::Endpoint;
 
 /// Settings that have an effect only with local accounts.
@@ -17,9 +17,6 @@ const LOCAL_ACCOUNT_SETTINGS: [&str; 8] = [
     "RATE_LIMIT_LOGIN_FAILURES",
     "RATE_LIMIT_REFRESH",
 ];
-
-/// Settings that have an effect only with tokens that this service issues: those of local accounts and of Uppy's paths.
-const OWN_TOKEN_SETTINGS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
 
 /// The largest number of items in a batch of uploads, renewals, confirms, reads or deletes.
 const MAX_BATCH_ITEMS: u32 = 100;
@@ -35,7 +32,7 @@ impl Reader<'_> {
         self.check_lives_and_sizes(config);
         self.check_batches(config);
         self.check_s3(config);
-        self.check_secrets(&config.tokens);
+        self.check_secrets(config);
         self.check_traces();
         let (api, operators) = (config.bind, config.admin_bind);
         if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && conflict(admin.ip(), api.ip())) {
@@ -60,10 +57,6 @@ impl Reader<'_> {
 
     fn check_own_tokens(&mut self, config: &Config) {
         let tokens = &config.tokens;
-        for name in OWN_TOKEN_SETTINGS {
-            let makes_none = !config.accounts.local && !config.switches.uppy;
-            self.no_effect_if(makes_none, name, "while LOCAL_ACCOUNTS and UPPY are off");
-        }
         let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
         self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, when the session ends");
     }
@@ -126,6 +119,8 @@ impl Reader<'_> {
         let is_set = self.is_set("MAX_CONNECTIONS");
         let too_many = is_set && load.max_requests > load.max_connections;
         self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
+        let too_many = self.is_set("MAX_EVENT_STREAMS") && load.max_event_streams > load.max_connections;
+        self.no_effect_if(too_many, "MAX_EVENT_STREAMS", "beyond MAX_CONNECTIONS: each stream has a connection");
     }
 
     /// Reports a setting that is present but has no effect; an omitted one is harmless with its default.
@@ -159,13 +154,18 @@ impl Reader<'_> {
         }
     }
 
-    fn check_secrets(&mut self, tokens: &Tokens) {
+    fn check_secrets(&mut self, config: &Config) {
+        let tokens = &config.tokens;
         let current = tokens.secret.expose_secret();
         let previous: Vec<_> = tokens.previous.iter().map(ExposeSecret::expose_secret).collect();
         let is_twice = |at: usize| previous[..at].contains(&previous[at]);
         let is_in_vain = (0..previous.len()).any(|at| previous[at] == current || is_twice(at));
         if is_in_vain {
             self.report_invalid("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
+        }
+        let of_webhooks = config.webhooks.as_ref().map(|webhooks| webhooks.secret.expose_secret());
+        if of_webhooks.is_some_and(|secret| secret == current || previous.contains(&secret)) {
+            self.report_invalid("WEBHOOK_SECRET", "another secret than JWT_SECRET and JWT_PREVIOUS_SECRETS");
         }
     }
 }

@@ -45,23 +45,23 @@ impl FromStr for Rate {
     }
 }
 
-/// `RATE_LIMIT` and the setting of each limit. A limit by network applies to one host, an IPv4 address or an IPv6 /64; a /56
+/// `RATE_LIMIT` and the setting of each limit. A limit by address applies to an IPv4 address or an IPv6 /64; a /56
 /// has twice as much, a /48 and an IPv4 /24 four times.
 #[derive(Debug, Clone)]
 pub struct RateLimits {
     /// `RATE_LIMIT`: whether limits are enabled.
     pub on: bool,
-    /// `RATE_LIMIT_SIGNUP`: sign-ups from one network.
+    /// `RATE_LIMIT_SIGNUP`: sign-ups from one address.
     pub signup: Rate,
-    /// `RATE_LIMIT_LOGIN`: password verifications from one network, successful or not.
+    /// `RATE_LIMIT_LOGIN`: password verifications from one address, successful or not.
     pub login: Rate,
-    /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one network.
+    /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one address.
     pub login_failures: Rate,
     /// `RATE_LIMIT_ACCOUNT_FAILURES`: wrong passwords for one account from all networks without an earlier sign-in to it.
     pub account_failures: Rate,
     /// `RATE_LIMIT_PASSWORD`: one session's attempts to change the password or delete the account.
     pub password: Rate,
-    /// `RATE_LIMIT_REFRESH`: refreshes and logouts from one network.
+    /// `RATE_LIMIT_REFRESH`: refreshes from one address, and as many logouts.
     pub refresh: Rate,
     /// `RATE_LIMIT_CALLS`: calls by one user, of any kind.
     pub calls: Rate,
@@ -71,6 +71,8 @@ pub struct RateLimits {
     pub urls: Rate,
     /// `RATE_LIMIT_S3`: S3 lookups for one user, each item of a batch counted.
     pub s3: Rate,
+    /// `RATE_LIMIT_SERVICE_KEY`: calls with one service key.
+    pub service_key: Rate,
 }
 
 impl Default for RateLimits {
@@ -94,6 +96,7 @@ impl Default for RateLimits {
             upload: Rate::new(6000, 60),
             urls: Rate::new(60_000, 60),
             s3: Rate::new(6000, 60),
+            service_key: Rate::new(6000, 60),
         }
     }
 }
@@ -105,6 +108,8 @@ pub struct LoadLimits {
     pub max_connections: usize,
     /// `MAX_REQUESTS`: requests from the arrival of their bodies until their responses are made.
     pub max_requests: usize,
+    /// `MAX_EVENT_STREAMS`: open event streams.
+    pub max_event_streams: usize,
 }
 
 /// An address, or all addresses with the same leading bits.

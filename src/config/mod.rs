@@ -22,6 +22,7 @@ mod settings;
 mod switches;
 mod traces;
 mod uploads;
+mod webhooks;
 
 pub use accounts::{Accounts, OidcProvider, is_trustworthy_url};
 pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLimits, TrustedProxies};
@@ -29,8 +30,9 @@ pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
 pub use origins::CorsOrigins;
 pub use settings::{SETTINGS, Setting};
-pub use switches::Switches;
+pub use switches::{Events, Switches};
 pub use uploads::Uploads;
+pub use webhooks::Webhooks;
 
 use self::reader::Reader;
 use crate::signer::{self, BucketName, Endpoint};
@@ -57,6 +59,10 @@ pub struct Config {
     pub accounts: Accounts,
     /// Optional features.
     pub switches: Switches,
+    /// Whether changes leave events.
+    pub events: Events,
+    /// Sending events to endpoints; `None`: nothing is sent.
+    pub webhooks: Option<Webhooks>,
     /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
     /// The sweeper's intervals.
@@ -192,7 +198,7 @@ impl Config {
         let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
         // A shorter lifetime of sessions shortens the default of their access tokens.
         let refresh_ttl = env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365));
-        let accounts = env.accounts();
+        let (accounts, webhooks) = (env.accounts(), env.webhooks());
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
@@ -218,6 +224,8 @@ impl Config {
             },
             switches: env.switches(accounts.local),
             accounts,
+            events: if webhooks.is_some() { Events::On } else { Events::Off },
+            webhooks,
             uploads: env.uploads(),
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
@@ -273,7 +281,6 @@ mod tests {
             (vec![issuer], "OIDC_AUDIENCE"),
             (vec![audience], "OIDC_ISSUER"),
             (vec![("OIDC_ISSUER", "http://id.example"), audience], "OIDC_ISSUER"),
-            (vec![("LOCAL_ACCOUNTS", "off")], "OIDC_ISSUER"),
             (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
             (vec![issuer, audience, ("LOCAL_ACCOUNTS", "off"), ("SIGNUP", "on")], "SIGNUP"),
         ] {

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-/// Origins from which a browser may call.
+/// Origins whose pages may call the API.
 #[derive(Debug, Clone, Default)]
 pub struct CorsOrigins {
     /// Origins, compared byte for byte. Custom schemes such as `capacitor://localhost` are legal.
@@ -12,7 +12,7 @@ pub struct CorsOrigins {
 }
 
 impl CorsOrigins {
-    /// Returns whether a page of this origin may call.
+    /// Returns whether a page of this origin may call the API.
     #[must_use]
     pub fn allow(&self, origin: &str) -> bool {
         self.exact.iter().any(|known| known == origin) || (self.loopback && is_loopback(origin))
@@ -48,8 +48,8 @@ pub(super) fn is_origin_header(text: &str) -> bool {
 }
 
 fn is_custom_scheme(scheme: &str) -> bool {
-    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(rest)
+    let is_scheme_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(is_scheme_byte)
 }
 
 /// Returns whether the text is the authority of an app's origin: `localhost`, `localhost:3000`, `com.example.app`, an

@@ -7,6 +7,9 @@ use secrecy::SecretString;
 use super::{Finalize, LoadLimits, LogFormat, Lookup, Network, Rate, RateLimits, TrustedProxies, origins::is_origin_header};
 use crate::model::ContentType;
 
+/// Danger of a guessed secret of access tokens.
+const SIGN_IN: &str = "signing in as any user";
+
 /// Reads settings and collects their problems.
 pub(super) struct Reader<'a> {
     lookup: Lookup<'a>,
@@ -36,7 +39,7 @@ impl<'a> Reader<'a> {
         broken.iter().for_each(|name| self.report_invalid(name, "UTF-8"));
     }
 
-    /// Reports an invalid value; the default replaces it, so that reading goes on.
+    /// Reports an invalid value; the default replaces it, so that reading continues.
     pub(super) fn report_invalid(&mut self, name: &str, wanted: impl fmt::Display) {
         let problem = format!("{name} must be {wanted}");
         if !self.problems.contains(&problem) {
@@ -136,7 +139,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn secret(&mut self, name: &str) -> SecretString {
         let value = self.required(name, "at least 32 random bytes, for example from: openssl rand -base64 48");
-        self.check_strength(name, &value);
+        if !value.is_empty() {
+            self.check_strength(name, &value, SIGN_IN);
+        }
         value.into()
     }
 
@@ -153,16 +158,16 @@ impl<'a> Reader<'a> {
         } else {
             self.list(name)
         };
-        values.iter().for_each(|value| self.check_strength(name, value));
+        values.iter().for_each(|value| self.check_strength(name, value, SIGN_IN));
         values.into_iter().map(SecretString::from).collect()
     }
 
     /// Checks the strength of a secret: an HS256 key has at least the hash's 256 bits (RFC 7518 section 3.2). A repeated letter
-    /// has that many bits and no strength.
-    pub(super) fn check_strength(&mut self, name: &str, value: &str) {
+    /// has that many bits and no strength. `danger`: the abuse that a guessed secret permits.
+    pub(super) fn check_strength(&mut self, name: &str, value: &str, danger: &str) {
         let distinct = value.bytes().collect::<std::collections::BTreeSet<_>>().len();
-        if (!value.is_empty() || name == "JWT_PREVIOUS_SECRETS") && (value.len() < 32 || distinct < 8) {
-            self.report_invalid(name, "at least 32 random bytes: a guessed secret permits signing in as any user");
+        if value.len() < 32 || distinct < 8 {
+            self.report_invalid(name, format_args!("at least 32 random bytes: a guessed secret permits {danger}"));
         }
     }
 
@@ -203,6 +208,7 @@ impl<'a> Reader<'a> {
             upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORMAT),
             urls: self.parsed("RATE_LIMIT_URLS", default.urls, Rate::FORMAT),
             s3: self.parsed("RATE_LIMIT_S3", default.s3, Rate::FORMAT),
+            service_key: self.parsed("RATE_LIMIT_SERVICE_KEY", default.service_key, Rate::FORMAT),
         }
     }
 
@@ -211,6 +217,7 @@ impl<'a> Reader<'a> {
         LoadLimits {
             max_connections: count("MAX_CONNECTIONS", 10_000, 1_000_000),
             max_requests: count("MAX_REQUESTS", 1024, 100_000),
+            max_event_streams: count("MAX_EVENT_STREAMS", 2000, 100_000),
         }
     }
 

@@ -13,6 +13,23 @@ pub struct Switches {
     pub docs: bool,
 }
 
+/// Whether the changes of images and accounts leave events. `WEBHOOK_SECRET` turns them on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// No events are written.
+    Off,
+    /// Each change leaves an event, which is fanned out to the endpoints.
+    On,
+}
+
+impl Events {
+    /// Returns whether changes leave events.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
 impl Reader<'_> {
     /// Reads the switches. `has_local_accounts`: whether `SIGNUP` has an effect.
     pub(super) fn switches(&mut self, has_local_accounts: bool) -> Switches {

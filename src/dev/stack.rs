@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    environment::{self, write_private},
     mongod::{Mongod, MongodError, MongodOptions},
     s3::{LocalS3, LocalS3Error},
 };
@@ -24,10 +25,12 @@ use crate::{
 };
 
 const ACCESS_KEY: &str = "valet-dev";
+/// Networks of webhook endpoints on this machine.
+const LOOPBACK: &str = "127.0.0.0/8,::1/128";
 
 /// Flags of `valet dev`.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct StackOptions {
     /// Address of the API.
     pub bind: SocketAddr,
     /// Address of the local S3.
@@ -90,7 +93,7 @@ pub enum DevError {
     NoRandomness,
 }
 
-async fn connect(config: &Config, options: &Options) -> Result<AppState, DevError> {
+async fn connect(config: &Config, options: &StackOptions) -> Result<AppState, DevError> {
     if options.join {
         AppState::open(config).await?.join().await?;
     }
@@ -122,12 +125,13 @@ impl Stack {
     /// # Errors
     ///
     /// Returns [`DevError`]; no process is left running.
-    pub async fn start(options: &Options, env: Lookup<'_>) -> Result<Self, DevError> {
+    pub async fn start(options: &StackOptions, env: Lookup<'_>) -> Result<Self, DevError> {
         let in_data = |name: &str| options.data_dir.join(name);
         let not_writable = |source| DevError::DataDir { path: options.data_dir.clone(), source };
         private_dir(&options.data_dir).map_err(not_writable)?;
         let jwt_secret = kept_secret(&in_data("jwt-secret"))?;
         let s3_secret = kept_secret(&in_data("s3-secret"))?;
+        let webhook_secret = kept_secret(&in_data("webhook-secret"))?;
         let lan = if options.lan { Some(lan_address()?) } else { None };
         // Ports first: they fail fastest.
         let listener = listen(on_all_if(lan, options.bind), "--bind").await?;
@@ -145,7 +149,7 @@ impl Stack {
         let uri = mongod.as_ref().map(Mongod::uri);
         // The AWS settings of the developer's shell are for AWS.
         let is_of_aws = |name: &str| s3.is_some() && name.starts_with("AWS_");
-        let mut config = Config::read(&|name| {
+        let setting = |name: &str| {
             env(name).filter(|value| !value.is_empty() && !is_of_aws(name)).or_else(|| match name {
                 "BIND" => Some(options.bind.to_string()),
                 "MONGODB_URI" => uri.clone(),
@@ -153,24 +157,22 @@ impl Stack {
                 "S3_ENDPOINT" => s3_endpoint.clone(),
                 "S3_FORCE_PATH_STYLE" => Some("true".to_owned()),
                 "JWT_SECRET" => Some(jwt_secret.expose_secret().to_owned()),
+                "WEBHOOK_SECRET" => Some(webhook_secret.expose_secret().to_owned()),
+                "WEBHOOK_ALLOW" => Some(LOOPBACK.to_owned()),
+                "AWS_ACCESS_KEY_ID" if s3.is_some() => Some(ACCESS_KEY.to_owned()),
+                "AWS_SECRET_ACCESS_KEY" if s3.is_some() => Some(s3_secret.expose_secret().to_owned()),
                 "LOG_FORMAT" => Some("text".to_owned()),
                 _ => None,
             })
-        })?;
+        };
+        let mut config = Config::read(&setting)?;
+        environment::write(&in_data(environment::FILE), &setting).map_err(not_writable)?;
         config.cors.loopback = true;
         if lan.is_some() {
             config.cors.exact.push(format!("http://{api}"));
         }
         let s3 = match s3 {
-            Some(listener) => {
-                config.s3.credentials = Some(Credentials {
-                    access_key_id: ACCESS_KEY.to_owned(),
-                    secret_access_key: s3_secret.clone(),
-                    session_token: None,
-                    expires_at: None,
-                });
-                Some(serve_s3(listener, in_data("s3"), s3_secret, &config).await?)
-            }
+            Some(listener) => Some(serve_own_s3(listener, in_data("s3"), s3_secret, &mut config).await?),
             None => None,
         };
         let app = connect(&config, options).await?;
@@ -222,6 +224,22 @@ impl Stack {
     }
 }
 
+/// Serves the local S3, and makes its keys those of the configuration.
+async fn serve_own_s3(
+    listener: TcpListener,
+    root: PathBuf,
+    secret_key: SecretString,
+    config: &mut Config,
+) -> Result<(JoinHandle<()>, CancellationToken), DevError> {
+    config.s3.credentials = Some(Credentials {
+        access_key_id: ACCESS_KEY.to_owned(),
+        secret_access_key: secret_key.clone(),
+        session_token: None,
+        expires_at: None,
+    });
+    serve_s3(listener, root, secret_key, config).await
+}
+
 async fn serve_s3(
     listener: TcpListener,
     root: PathBuf,
@@ -230,7 +248,7 @@ async fn serve_s3(
 ) -> Result<(JoinHandle<()>, CancellationToken), DevError> {
     let (access_key, cors) = (ACCESS_KEY.to_owned(), config.cors.clone());
     let region = config.s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
-    let options = super::s3::Options { root, access_key, secret_key, region, cors };
+    let options = super::s3::LocalS3Options { root, access_key, secret_key, region, cors };
     // Reads every object's metadata, which would block the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || LocalS3::open(options)).await;
     let local = opened.map_err(|error| DevError::Serve(io::Error::other(error)))??;
@@ -289,12 +307,7 @@ fn kept_secret(path: &Path) -> Result<SecretString, DevError> {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).map_err(|_| DevError::NoRandomness)?;
     let text = hex::encode(bytes);
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(failed)?;
-    io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    write_private(path, &text).map_err(failed)?;
     Ok(text.into())
 }
 
@@ -308,8 +321,9 @@ fn banner(api: SocketAddr, config: &Config, local_s3: bool, mongod: Option<&Mong
     let docs = if config.switches.docs { format!("http://{api}/docs") } else { "off".to_owned() };
     format!(
         "Valet is running, for development:\n  Gallery     http://{api}/\n  API         http://{api}/api\n  Swagger UI  {docs}\n  \
-         S3          {s3} (bucket {}, {s3_kind})\n  MongoDB     {mongo}\n  Data        {}\nCtrl-C stops all of it.",
+         S3          {s3} (bucket {}, {s3_kind})\n  MongoDB     {mongo}\n  Data        {}\n  Commands    (. {} && valet key list)\nCtrl-C stops all of it.",
         config.s3.bucket,
-        data_dir.display()
+        data_dir.display(),
+        data_dir.join(environment::FILE).display()
     )
 }

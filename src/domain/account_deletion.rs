@@ -27,17 +27,21 @@ use super::{
     late_transfers::LateTransfers,
     password_checks::{LogInError, PasswordChecks},
     reservations::Reservations,
+    service_keys::Authorized,
     sessions::Sessions,
     sweep_backoff::{STUCK, backoff},
     throttle::ClientInfo,
 };
 use crate::{
     config,
-    store::{DeletionDue, Objects, Postponement, Store, StoreError},
+    model::{SessionId, UserId},
+    store::{Account, DeletionDue, Objects, Postponement, Store, StoreError},
 };
 
 /// Maximum age of a provider's token that deletes its user's account.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
+/// Attempts at claiming an account whose password changes meanwhile.
+const MAX_CLAIMS: u32 = 5;
 /// Accounts per round.
 const ACCOUNTS_PER_STEP: i64 = 10;
 /// Lease of an account, longer than a step: some listings, a few updates, and the deletion of objects.
@@ -76,7 +80,7 @@ impl From<StoreError> for DeleteAccountError {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SweptDeletions {
     /// Accounts whose data is completely deleted.
-    pub gone: u32,
+    pub deleted: u32,
     /// Accounts whose step failed.
     pub failed: u32,
     /// Whether more is due now.
@@ -120,6 +124,7 @@ impl AccountDeletion {
                 self.password_checks.verify_password(Some(account), password, attempt, &permit).await?
             }
             (_, _, TokenOrigin::Provider { issued_at, .. }) if now - issued_at <= MAX_TOKEN_AGE => account,
+            (_, None, TokenOrigin::Session(session)) if self.is_recent_session(caller, session, now).await? => account,
             _ => return Err(DeleteAccountError::TokenTooOld),
         };
         if !self.store.users.claim_deletion(&account, now).await? {
@@ -128,11 +133,38 @@ impl AccountDeletion {
             return Err(LogInError::InvalidCredentials.into());
         }
         audit!("account_deletion_begun", user = %caller.user, "the owner deleted an account");
-        if let (Some(provider), Some(identity)) = (&self.identities.provider, &account.identity) {
-            provider.forget_user(&identity.subject);
-        }
-        self.sessions.clear_sessions(caller.user).await;
+        self.end_all_sessions(&account).await;
         Ok(())
+    }
+
+    /// Deletes an account for the app's backend: for its owner at once, its data step by step. Returns `false` if the account
+    /// does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn delete_for_backend(&self, key: &Authorized, user: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        // A change of the password between the read and the claim makes the claim fail.
+        for _ in 0..MAX_CLAIMS {
+            let Some(account) = self.store.users.find(user).await? else { return Ok(false) };
+            if self.store.users.claim_deletion(&account, now).await? {
+                audit!("account_deletion_begun", %user, key = key.key_name(), "the app's backend deleted an account");
+                self.end_all_sessions(&account).await;
+                return Ok(true);
+            }
+        }
+        Err(StoreError::Contention { what: "the account that is deleted" })
+    }
+
+    /// Returns whether the caller's token is as young as a provider's has to be: a user of the app has no password either.
+    async fn is_recent_session(&self, caller: Caller, id: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let session = self.store.sessions.find_owned(caller.user, id, now).await?;
+        Ok(session.is_some_and(|session| session.issued_by.is_some() && now - session.created_at <= MAX_TOKEN_AGE))
+    }
+
+    /// Ends the sessions of an account that was claimed for deletion.
+    async fn end_all_sessions(&self, account: &Account) {
+        self.identities.forget_user(account);
+        self.sessions.clear_sessions(account.user.id).await;
     }
 
     /// Takes a step of each deletion that is due, several concurrently. No deletion delays another.
@@ -146,7 +178,7 @@ impl AccountDeletion {
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for step in steps {
             match step {
-                Ok(Step::Done) => swept.gone += 1,
+                Ok(Step::Done) => swept.deleted += 1,
                 Ok(Step::More) => swept.more = true,
                 Ok(Step::Wait(_)) => {}
                 Err(_) => swept.failed += 1,

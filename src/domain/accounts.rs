@@ -189,6 +189,10 @@ impl Accounts {
             Err(InvalidEmail) => self.password_checks.verify_password(None, password, LoginAttempt::untracked(), &permit).await?,
         };
         let user = account.user.id;
+        if account.suspended_at.is_some() {
+            audit!("login_refused", %user, reason = "account suspended", "refused a sign-in to a suspended account");
+            return Err(LogInError::Suspended);
+        }
         let (signed_in, session) = self.sessions.start_session(account, client, now).await?;
         self.known_networks.record_network(user, client, now).await;
         audit!("login_succeeded", %user, %session, "logged in");
@@ -237,8 +241,8 @@ impl Accounts {
         new: &str,
         permit: &HashPermit,
     ) -> Result<(), ChangePasswordError> {
-        let kept = account.password.kept_session;
-        if kept.is_none() || kept != caller.session() {
+        let kept_session = account.password.kept_session;
+        if kept_session.is_none() || kept_session != caller.session() {
             return Err(LogInError::InvalidCredentials.into());
         }
         // Counted as any other attempt: otherwise a stolen access token would allow two attempts for one.
@@ -246,7 +250,7 @@ impl Accounts {
         let version = account.password.version;
         self.password_checks.verify_password(Some(account), new, attempt, permit).await?;
         audit!("password_change_repeated", user = %caller.user, "repeated a change of the password");
-        self.sessions.clear_outdated_sessions(caller.user, version, kept).await;
+        self.sessions.clear_outdated_sessions(caller.user, version, kept_session).await;
         Ok(())
     }
 

@@ -12,6 +12,9 @@ pub enum AuthenticateError {
     /// Its session has ended.
     #[error("the session has ended")]
     SessionEnded,
+    /// Its account is suspended.
+    #[error("the account is suspended")]
+    Suspended,
     /// The identity provider's keys could not be fetched, or may not include a new one.
     #[error("failed to fetch the identity provider's keys")]
     KeysUnavailable,

@@ -189,6 +189,12 @@ impl Tokens {
     #[must_use]
     pub fn issue(&self, user: UserId, session: SessionEnd, now: OffsetDateTime) -> Option<(SecretString, Duration)> {
         let ttl = self.ttl.min((session.at - now).try_into().unwrap_or_default());
+        Some((self.issue_for(user, session, ttl, now)?, ttl))
+    }
+
+    /// Returns a token for a session with a lifetime of its own. `None` if the library cannot sign.
+    #[must_use]
+    pub fn issue_for(&self, user: UserId, session: SessionEnd, ttl: Duration, now: OffsetDateTime) -> Option<SecretString> {
         let header = header(&self.kid);
         let claims = AccessClaims {
             sub: user.to_string(),
@@ -200,8 +206,7 @@ impl Tokens {
             nbf: None,
             jti: Uuid::new_v4().to_string(),
         };
-        let token = jsonwebtoken::encode(&header, &claims, &self.signing).ok()?;
-        Some((SecretString::from(token), ttl))
+        jsonwebtoken::encode(&header, &claims, &self.signing).ok().map(SecretString::from)
     }
 
     /// Returns the user of this token.

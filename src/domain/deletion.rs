@@ -5,9 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use time::OffsetDateTime;
 
 use super::{
+    audit::audit,
     lifecycle::Lifecycle,
     removal::ObjectRemoval,
     reservations::{MAX_DELETION_ATTEMPTS, Reservations},
+    service_keys::Authorized,
     single_result,
 };
 use crate::{
@@ -42,6 +44,22 @@ impl ImageDeletion {
     /// [`DeleteError`].
     pub async fn delete(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<(), DeleteError> {
         single_result(self.delete_all(user, &[id], now).await?)
+    }
+
+    /// Deletes a user's image or open upload for the app's backend.
+    ///
+    /// # Errors
+    /// [`DeleteError`].
+    pub async fn delete_for_backend(
+        &self,
+        key: &Authorized,
+        user: UserId,
+        id: ImageId,
+        now: OffsetDateTime,
+    ) -> Result<(), DeleteError> {
+        self.delete(user, id, now).await?;
+        audit!("image_deleted", %user, image = %id, key = key.key_name(), "the app's backend deleted an image");
+        Ok(())
     }
 
     /// Deletes images and open uploads. Succeeds again while their tombstones exist. A failure of one does not affect the others.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
+use super::MAX_UNREADABLE_PAGES;
 pub use crate::store::GalleryRow;
 use crate::{
     config,
@@ -113,7 +114,14 @@ impl Gallery {
         limit: u32,
         now: OffsetDateTime,
     ) -> Result<GalleryPage<'_>, StoreError> {
-        let found = self.store.images.page_owned_ready(user, after, limit.saturating_add(1)).await?;
+        let with_next = limit.saturating_add(1);
+        let mut found = self.store.images.page_owned_ready(user, after, with_next).await?;
+        for _ in 0..MAX_UNREADABLE_PAGES {
+            if found.length()? <= limit as usize || found.has_readable()? {
+                break;
+            }
+            found = self.store.images.page_owned_ready(user, found.end()?, with_next).await?;
+        }
         Ok(GalleryPage { found, urls: self.read_urls(user, now) })
     }
 
@@ -230,8 +238,8 @@ mod tests {
                 for second in 0..ttl.as_secs() {
                     let at = now + Duration::from_secs(second);
                     let start = window_start(owner, at, ttl);
-                    let left = start + ttl - at.replace_nanosecond(0).unwrap_or(at);
-                    assert!(left <= ttl && left > half.saturating_sub(Duration::from_secs(1)), "{left} of {ttl:?}");
+                    let validity = start + ttl - at.replace_nanosecond(0).unwrap_or(at);
+                    assert!(validity <= ttl && validity > half.saturating_sub(Duration::from_secs(1)), "{validity} of {ttl:?}");
                     starts.insert(start);
                 }
                 assert!(starts.len() <= 4, "the window holds: {starts:?}");

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     config,
-    model::{Sha256, UserId},
-    store::{ProviderIdentity, Store, StoreError, oidc_discovery},
+    model::Sha256,
+    store::{Account, IdentityHolder, ProviderIdentity, Store, StoreError, oidc_discovery},
 };
 
 /// Maximum age of the keys: after this time without a successful fetch they are not trusted, because some may have been revoked.
@@ -45,7 +45,7 @@ pub(super) struct IdentityProvider {
     /// When the latest fetch began; locked during a fetch, so that only one runs at a time.
     last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Users by the hash of their subject, with the time of the query.
-    users: Mutex<GenerationalCache<[u8; 32], (UserId, Instant)>>,
+    users: Mutex<GenerationalCache<[u8; 32], (IdentityHolder, Instant)>>,
 }
 
 /// Fetches the provider's current keys. The error is a text for the operator.
@@ -78,15 +78,15 @@ impl IdentityProvider {
     async fn refresh_keys(&self) -> bool {
         match fetch_keys(&self.settings).await {
             Ok(keys) => {
-                let mut known = self.keys.write();
-                if known.as_ref().is_none_or(|(before, _)| format!("{before:?}") != format!("{keys:?}")) {
+                let mut cached = self.keys.write();
+                if cached.as_ref().is_none_or(|(before, _)| format!("{before:?}") != format!("{keys:?}")) {
                     tracing::info!(
                         issuer = self.settings.issuer,
                         count = keys.count(),
                         "fetched new keys of the identity provider"
                     );
                 }
-                *known = Some((Arc::new(keys), Instant::now()));
+                *cached = Some((Arc::new(keys), Instant::now()));
                 true
             }
             Err(reason) => {
@@ -129,12 +129,12 @@ impl IdentityProvider {
         }
     }
 
-    /// Removes a deleted user from the cache.
+    /// Removes a user from the cache, because the account was changed.
     pub(super) fn forget_user(&self, subject: &str) {
         self.users.lock().remove(hash(subject));
     }
 
-    fn cached_user(&self, subject: [u8; 32]) -> Option<UserId> {
+    fn cached_user(&self, subject: [u8; 32]) -> Option<IdentityHolder> {
         let (user, at) = self.users.lock().get(subject)?;
         (at.elapsed() < SessionCache::TTL).then_some(user)
     }
@@ -169,6 +169,18 @@ impl Identities {
         }
     }
 
+    /// Returns the identity provider's issuer.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.provider.as_ref().map(|provider| provider.settings.issuer.as_str())
+    }
+
+    /// Removes the account of a provider's user from the cache: the next request queries the database.
+    pub(super) fn forget_user(&self, account: &Account) {
+        if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
+            provider.forget_user(&identity.subject);
+        }
+    }
+
     /// Checks that local accounts are enabled.
     ///
     /// # Errors
@@ -177,7 +189,7 @@ impl Identities {
         if self.local_accounts { Ok(()) } else { Err(NoLocalAccount::Disabled) }
     }
 
-    /// Returns the user of a provider's token, and creates the user at the first one.
+    /// Returns the user of a provider's token. Creates the user if the token is the user's first.
     pub(super) async fn authenticate_with_provider(
         &self,
         token: &str,
@@ -190,14 +202,17 @@ impl Identities {
         let user = match provider.cached_user(subject) {
             Some(user) => user,
             None => {
-                let asked = Instant::now();
+                let asked_at = Instant::now();
                 let user = self.find_or_create_user(&provider.settings.issuer, &identity, now).await?;
-                provider.users.lock().insert(subject, (user, asked));
+                provider.users.lock().insert(subject, (user, asked_at));
                 user
             }
         };
+        if user.is_suspended {
+            return Err(AuthenticateError::Suspended);
+        }
         let Identity { issued_at, expires_at, .. } = identity;
-        Ok(Caller { user, origin: TokenOrigin::Provider { issued_at, expires_at } })
+        Ok(Caller { user: user.user, origin: TokenOrigin::Provider { issued_at, expires_at } })
     }
 
     async fn find_or_create_user(
@@ -205,25 +220,25 @@ impl Identities {
         issuer: &str,
         identity: &Identity,
         now: OffsetDateTime,
-    ) -> Result<UserId, AuthenticateError> {
+    ) -> Result<IdentityHolder, AuthenticateError> {
         let users = &self.store.users;
-        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
-        if let Some(user) = users.find_identity(&named).await? {
+        let provider_identity = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
+        if let Some(user) = users.find_identity(&provider_identity).await? {
             return Ok(user);
         }
         // A token from before the deletion of its user does not create the account again; the provider's clock may be ahead.
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
-        if users.was_deleted(&named, issued_at).await? {
+        if users.was_deleted(&provider_identity, issued_at).await? {
             return Err(AuthenticateError::SessionEnded);
         }
-        let made = users.insert_identity(&named, identity.email.as_ref(), now).await?;
+        let made = users.insert_identity(&provider_identity, identity.email.as_ref(), now).await?;
         if let Some(user) = made {
             audit!("account_created", %user, provider = true, "created an account for an identity provider's user");
-            return Ok(user);
+            return Ok(IdentityHolder { user, is_suspended: false });
         }
         // Another request created the user first.
         let lost = || StoreError::Contention { what: "a user who is deleted during creation" };
-        Ok(users.find_identity(&named).await?.ok_or_else(lost)?)
+        Ok(users.find_identity(&provider_identity).await?.ok_or_else(lost)?)
     }
 }
 

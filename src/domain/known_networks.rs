@@ -56,6 +56,11 @@ pub(super) struct KnownNetworks {
 }
 
 impl KnownNetworks {
+    /// Builds the service of its parts; no network counts as recorded yet.
+    pub(super) fn new(store: Arc<Store>, throttle: Arc<Throttle>) -> Self {
+        Self { store, throttle, recent_networks: RecentlyRecorded::default() }
+    }
+
     /// Counts an attempt at an account's password, with the limits for the address's history.
     pub(super) async fn count_attempt(
         &self,
@@ -96,8 +101,8 @@ impl KnownNetworks {
         let user = account.map_or_else(UserId::new, |account| account.user.id);
         let [host, site] =
             [NetworkPrefix::host(client.address), NetworkPrefix::site(client.address)].map(|network| network.to_string());
-        let known = self.store.known_networks.find_known(user, [&host, &site], now).await?;
-        Ok(match (known.contains(&host), known.contains(&site)) {
+        let known_networks = self.store.known_networks.find_known(user, [&host, &site], now).await?;
+        Ok(match (known_networks.contains(&host), known_networks.contains(&site)) {
             (true, _) => AddressHistory::KnownHost,
             (false, true) => AddressHistory::KnownSite,
             (false, false) => AddressHistory::Unknown,

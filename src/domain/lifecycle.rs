@@ -3,13 +3,13 @@
 //! ```text
 //! pending ──accept──▶ ready ──delete_ready──▶ deleting ──┐
 //!    ├──────────────delete_pending──────────▶ deleting ──┤  sweeper, once every URL has expired
-//!    ├──────────────reject──────────────────▶ rejected ──┼────────────────────────────────────▶ gone
+//!    ├──────────────reject──────────────────▶ rejected ──┼────────────────────────────────────▶ purged
 //!    └──────────────expire──────────────────▶ expired ───┘
 //! ```
 //!
 //! [`ImageState::may_become`](crate::model::ImageState::may_become) lists the legal transitions. `deleting`, `rejected` and
 //! `expired` are tombstones: the record stays until the sweeper has removed the objects and no URL can write them again.
-//! `delete_ready`, which also settles the reservation, is in `reservations`; the sweeper marks images `gone`.
+//! `delete_ready`, which also settles the reservation, is in `reservations`; the sweeper marks images as purged, stored as `gone`.
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 
 pub mod account_deletion;
 pub mod accounts;
+pub mod app_users;
 mod arrival_polling;
 pub mod audit;
 pub mod authentication;
@@ -15,6 +16,8 @@ pub mod credentials;
 pub mod deletion;
 pub mod deployment;
 pub mod doctor;
+pub mod event_fan_out;
+pub mod event_streams;
 pub mod gallery;
 mod generational_cache;
 pub mod hash_pool;
@@ -28,11 +31,13 @@ pub mod multipart;
 pub mod orphans;
 mod password_checks;
 pub mod password_rules;
+mod polling;
 pub mod recount;
 mod refresh_token;
 mod removal;
 mod reservations;
 mod s3_timeouts;
+pub mod service_keys;
 pub mod session_cache;
 pub mod sessions;
 pub mod shares;
@@ -40,10 +45,13 @@ pub mod store_capabilities;
 mod sweep_backoff;
 pub mod sweeper;
 pub mod throttle;
+mod turns;
 pub mod unavailable_upload;
 pub mod uploads;
 pub mod uppy;
+pub mod user_administration;
 mod valet;
+pub mod webhooks;
 
 /// Exposed to `tests/fuzz` only.
 #[cfg(fuzzing)]
@@ -54,6 +62,9 @@ pub use crate::store::{StoreError, request_origin};
 
 /// Concurrent objects in calls to S3 for one user, over all requests.
 const MAX_S3_CALLS_PER_USER: usize = 16;
+
+/// Pages without any readable record that one request for a list passes over. The page after them is returned as it is.
+const MAX_UNREADABLE_PAGES: usize = 20;
 
 /// Returns the only result of a batch call that was made with one item.
 fn single_result<T, E: From<StoreError>>(mut results: Vec<Result<T, E>>) -> Result<T, E> {

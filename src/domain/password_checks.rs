@@ -24,6 +24,9 @@ pub enum LogInError {
     /// The account does not exist, or the password is wrong: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// The account is suspended. Only the right password reveals it.
+    #[error("the account is suspended")]
+    Suspended,
     /// Local accounts are disabled, or the caller has none.
     #[error(transparent)]
     NoLocalAccount(#[from] NoLocalAccount),

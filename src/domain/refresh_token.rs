@@ -78,18 +78,19 @@ impl RefreshToken {
 
     /// Returns the token's only successor with this salt, in the session with this key.
     #[must_use]
-    pub fn child(&self, salt: &[u8; 32], key: &[u8; 32]) -> Self {
-        self.untagged_child(salt).tagged(key)
+    pub fn successor(&self, salt: &[u8; 32], key: &[u8; 32]) -> Self {
+        self.untagged_successor(salt).tagged(key)
     }
 
-    /// Returns the token's successor as earlier releases computed it.
+    /// Returns the token's successor as earlier releases computed it: without a tag of the session's key.
     #[must_use]
-    pub fn untagged_child(&self, salt: &[u8; 32]) -> Self {
+    pub fn untagged_successor(&self, salt: &[u8; 32]) -> Self {
         let mut secret = [0; 32];
         secret.copy_from_slice(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.secret), salt).as_ref());
         Self { session: self.session, secret }
     }
 
+    /// Replaces the second half of the secret by the tag of all bytes before it.
     fn tagged(mut self, key: &[u8; 32]) -> Self {
         let bytes = self.bytes();
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..LENGTH - RANDOM]);
@@ -167,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn t7_a_parent_has_one_child_per_salt() {
+    fn t7_a_token_has_one_successor_per_salt() {
         let (session, key) = (SessionId::new(), random().unwrap());
         let (parent, other) = (RefreshToken::new(session, &key).unwrap(), RefreshToken::new(session, &key).unwrap());
         let (salt, other_salt) = (random().unwrap(), random().unwrap());
-        assert_eq!(parent.child(&salt, &key), parent.child(&salt, &key));
-        let children = [parent.child(&salt, &key), parent.child(&other_salt, &key), other.child(&salt, &key)];
-        let untagged = parent.untagged_child(&salt);
-        let all: Vec<_> = [parent, other, untagged].into_iter().chain(children).collect();
+        assert_eq!(parent.successor(&salt, &key), parent.successor(&salt, &key));
+        let successors = [parent.successor(&salt, &key), parent.successor(&other_salt, &key), other.successor(&salt, &key)];
+        let untagged = parent.untagged_successor(&salt);
+        let all: Vec<_> = [parent, other, untagged].into_iter().chain(successors).collect();
         let hashes: std::collections::HashSet<_> = all.iter().map(RefreshToken::hash).collect();
         assert_eq!(hashes.len(), all.len());
     }
@@ -183,12 +184,15 @@ mod tests {
     fn a_session_knows_its_tokens_and_no_changed_one() {
         let (key, other_key) = (random().unwrap(), random().unwrap());
         let first = RefreshToken::new(SessionId::new(), &key).unwrap();
-        let child = first.child(&random().unwrap(), &key);
-        assert!(first.was_issued_with(&key) && child.was_issued_with(&key) && !first.was_issued_with(&other_key));
-        assert!(!first.untagged_child(&random().unwrap()).was_issued_with(&key), "a token of an earlier release, without a tag");
+        let successor = first.successor(&random().unwrap(), &key);
+        assert!(first.was_issued_with(&key) && successor.was_issued_with(&key) && !first.was_issued_with(&other_key));
+        assert!(
+            !first.untagged_successor(&random().unwrap()).was_issued_with(&key),
+            "a token of an earlier release, without a tag"
+        );
         assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.was_issued_with(&key), "a token of another session");
         for at in 0..32 {
-            let mut changed = child.clone();
+            let mut changed = successor.clone();
             changed.secret[at] ^= 0x20;
             assert!(!changed.was_issued_with(&key), "byte {at}");
         }

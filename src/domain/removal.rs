@@ -118,7 +118,7 @@ impl ObjectRemoval {
     /// Takes every step of a removal.
     ///
     /// # Errors
-    /// As [`Self::remove_image_objects`].
+    /// [`StoreError`] if a step failed; all others were taken. Safe to repeat.
     pub(super) async fn remove_objects(&self, remains: &ObjectsToRemove<'_>) -> Result<Removal, StoreError> {
         let mut steps = StepResults::default();
         for key in &remains.multiparts {

@@ -159,22 +159,22 @@ impl Reservations {
     ) -> Result<(), StoreError> {
         for tried in 0..MAX_ATTEMPTS {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
-            let mut left = Vec::new();
+            let mut unfinished = Vec::new();
             for some in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
                 let taken = match self.store.apply_steps(user, some).await? {
                     StepOutcome::Applied(taken) => taken,
                     StepOutcome::Conflict => Vec::new(),
                 };
-                left.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
+                unfinished.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
             }
-            if left.is_empty() {
+            if unfinished.is_empty() {
                 return Ok(());
             }
             if tried + 1 == MAX_ATTEMPTS {
                 break;
             }
-            self.finish_abandoned_steps(user, &left, tried).await?;
-            images = self.store.images.find_all_owned(user, &left).await?.readable().to_vec();
+            self.finish_abandoned_steps(user, &unfinished, tried).await?;
+            images = self.store.images.find_all_owned(user, &unfinished).await?.readable().to_vec();
         }
         Err(StoreError::Contention { what: "the user's reservations" })
     }
@@ -221,10 +221,10 @@ impl Reservations {
 
     /// Closes openings. One without an image is released after a tombstone has made its insertion impossible.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
-        let there = self.store.images.reservation_statuses(user, openings).await?;
+        let statuses = self.store.images.reservation_statuses(user, openings).await?;
         let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
         for image in openings.iter().copied() {
-            match there.get(&image) {
+            match statuses.get(&image) {
                 Some(found) if !found.was_never_inserted => inserted.push(image),
                 // A sweeper that died before its next write inserted the tombstone.
                 Some(_) => cancelled.push(image),
@@ -243,10 +243,10 @@ impl Reservations {
         now: OffsetDateTime,
     ) -> Result<SettledHolds, StoreError> {
         let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
-        let there = self.store.images.reservation_statuses(user, &ids).await?;
+        let statuses = self.store.images.reservation_statuses(user, &ids).await?;
         let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for hold in holds {
-            match there.get(&hold.image) {
+            match statuses.get(&hold.image) {
                 Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
                 // Ended, or counted twice: by the hold and by a reservation.

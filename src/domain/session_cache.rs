@@ -1,4 +1,5 @@
-//! A cache of the database's answers about which sessions are active.
+//! A cache of the database's answers about which sessions are active. Its lifetime bounds how long a session, a suspended user or
+//! a deleted account has access on another server; `sessions` asks it.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,20 @@ struct Entries {
     invalidated: GenerationalCache<UserId, Instant>,
 }
 
+/// Status of a session in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionStatus {
+    /// Its tokens are accepted.
+    Active,
+    /// It has ended.
+    Ended,
+    /// It would be active if its account were not suspended.
+    Suspended,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct CachedSession {
-    is_active: bool,
+    status: SessionStatus,
     /// When the database was queried.
     read_at: Instant,
 }
@@ -42,33 +54,35 @@ impl SessionCache {
     /// Cached sessions: about 12 MB.
     const CAPACITY: usize = 100_000;
 
-    /// Returns whether the session is active, or `None` without a recent answer.
-    pub(super) fn get(&self, user: UserId, id: SessionId, now: Instant) -> Option<bool> {
+    /// Returns the session's status, or `None` without a recent answer.
+    pub(super) fn get(&self, user: UserId, id: SessionId, now: Instant) -> Option<SessionStatus> {
         let mut entries = self.lock();
         let cached = entries.sessions.get((user, id))?;
-        let is_invalidated = cached.is_active && entries.invalidated.get(user).is_some_and(|at| cached.read_at <= at);
+        let may_change = cached.status != SessionStatus::Ended;
+        let is_invalidated = may_change && entries.invalidated.get(user).is_some_and(|at| cached.read_at <= at);
         let is_fresh = now.saturating_duration_since(cached.read_at) < Self::TTL;
-        (is_fresh && !is_invalidated).then_some(cached.is_active)
+        (is_fresh && !is_invalidated).then_some(cached.status)
     }
 
-    /// Stores an answer that the database was queried for at `read_at`. Returns whether the session is active: an end that this
+    /// Stores an answer that the database was queried for at `read_at`. Returns the session's status: an end that this
     /// server noted during the query takes precedence.
-    pub(super) fn insert(&self, user: UserId, id: SessionId, is_active: bool, read_at: Instant) -> bool {
+    pub(super) fn insert(&self, user: UserId, id: SessionId, status: SessionStatus, read_at: Instant) -> SessionStatus {
         let mut entries = self.lock();
         let before = entries.sessions.get((user, id));
-        let has_ended =
-            before.is_some_and(|cached| !cached.is_active && read_at.saturating_duration_since(cached.read_at) < Self::TTL);
-        let is_active = is_active && !has_ended;
-        entries.sessions.insert((user, id), CachedSession { is_active, read_at });
-        is_active
+        let has_ended = before.is_some_and(|cached| {
+            cached.status == SessionStatus::Ended && read_at.saturating_duration_since(cached.read_at) < Self::TTL
+        });
+        let status = if has_ended { SessionStatus::Ended } else { status };
+        entries.sessions.insert((user, id), CachedSession { status, read_at });
+        status
     }
 
     /// Marks a session as ended.
     pub(super) fn mark_ended(&self, user: UserId, id: SessionId, now: Instant) {
-        self.lock().sessions.insert((user, id), CachedSession { is_active: false, read_at: now });
+        self.lock().sessions.insert((user, id), CachedSession { status: SessionStatus::Ended, read_at: now });
     }
 
-    /// Discards the user's active sessions after a change of the account: the next request of each queries the database.
+    /// Discards the user's active and suspended sessions after a change of the account: the next request of each queries the database.
     pub(super) fn invalidate_user(&self, user: UserId, now: Instant) {
         self.lock().invalidated.insert(user, now);
     }
@@ -80,7 +94,10 @@ impl SessionCache {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        SessionStatus::{Active, Ended, Suspended},
+        *,
+    };
 
     const BEFORE: Duration = Duration::from_millis(1);
 
@@ -90,13 +107,13 @@ mod tests {
         let (user, id, start) = (UserId::new(), SessionId::new(), Instant::now());
         let cached = |now| cache.get(user, id, now);
         assert_eq!(cached(start), None);
-        assert!(cache.insert(user, id, true, start));
-        assert_eq!(cached(start + SessionCache::TTL.saturating_sub(BEFORE)), Some(true));
+        assert_eq!(cache.insert(user, id, Active, start), Active);
+        assert_eq!(cached(start + SessionCache::TTL.saturating_sub(BEFORE)), Some(Active));
         assert_eq!(cached(start + SessionCache::TTL), None);
         cache.mark_ended(user, id, start);
-        assert_eq!(cached(start), Some(false));
-        assert!(!cache.insert(user, id, true, start), "an answer read before the end does not undo it");
-        assert_eq!(cached(start), Some(false));
+        assert_eq!(cached(start), Some(Ended));
+        assert_eq!(cache.insert(user, id, Active, start), Ended, "an answer read before the end does not undo it");
+        assert_eq!(cached(start), Some(Ended));
     }
 
     #[test]
@@ -104,17 +121,19 @@ mod tests {
         let cache = SessionCache::default();
         let (user, other) = (UserId::new(), UserId::new());
         let (id, ended, start) = (SessionId::new(), SessionId::new(), Instant::now());
-        cache.insert(user, id, true, start);
+        cache.insert(user, id, Active, start);
         cache.mark_ended(user, ended, start);
         let changed = start + BEFORE;
         cache.invalidate_user(user, changed);
         assert_eq!(cache.get(user, id, changed), None);
         assert_eq!(cache.get(other, id, start), None, "another user's session");
-        assert_eq!(cache.get(user, ended, changed), Some(false), "a marked end stays");
+        assert_eq!(cache.get(user, ended, changed), Some(Ended), "a marked end stays");
         // An answer read before the change is not used either.
-        cache.insert(user, id, true, start);
+        cache.insert(user, id, Active, start);
         assert_eq!(cache.get(user, id, changed), None);
-        cache.insert(user, id, true, changed + BEFORE);
-        assert_eq!(cache.get(user, id, changed + BEFORE), Some(true));
+        cache.insert(user, id, Suspended, changed + BEFORE);
+        assert_eq!(cache.get(user, id, changed + BEFORE), Some(Suspended));
+        cache.invalidate_user(user, changed + BEFORE);
+        assert_eq!(cache.get(user, id, changed + BEFORE), None, "a resumed account");
     }
 }

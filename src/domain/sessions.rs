@@ -22,13 +22,13 @@ use super::{
     identity_provider::Identities,
     known_networks::KnownNetworks,
     refresh_token::{self, RefreshToken},
-    session_cache::SessionCache,
+    session_cache::{SessionCache, SessionStatus},
     throttle::{ClientInfo, Throttle, Throttled},
 };
 pub use crate::store::Session;
 use crate::{
-    model::{SessionId, User, UserId},
-    store::{Account, PasswordState, Store, StoreError},
+    model::{ServiceKeyId, SessionId, User, UserId},
+    store::{Account, AccountState, PasswordState, Store, StoreError},
 };
 
 /// Maximum lifetime of a session, however often it is refreshed.
@@ -62,10 +62,13 @@ pub enum RefreshError {
     /// The token was exchanged a moment ago, and its successor is in use or was given to another client. The session stays
     /// active.
     #[error("the refresh token was exchanged already")]
-    Spent,
+    AlreadyExchanged,
     /// The session was ended or has expired.
     #[error("the session has ended")]
     Ended,
+    /// The account is suspended.
+    #[error("the account is suspended")]
+    Suspended,
     /// Local accounts are disabled.
     #[error(transparent)]
     NoLocalAccount(#[from] NoLocalAccount),
@@ -113,17 +116,59 @@ impl Sessions {
             token_hash: token.hash(),
             token_key: Some(token_key),
             agent: Some(ClientFingerprint::of(client).agent),
+            issued_by: None,
             parent: None,
             earlier: Vec::new(),
         };
-        self.store.sessions.insert(&session).await?;
+        self.insert_session(&session).await?;
+        Ok((self.issue_tokens(account.user, &token, session.expires_at, now)?, id))
+    }
+
+    /// Starts a session without a refresh token, for a token that a service key creates, and returns that token.
+    pub(super) async fn start_app_session(
+        &self,
+        account: &Account,
+        issued_by: ServiceKeyId,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<SecretString, StoreError> {
+        let (id, user) = (SessionId::new(), account.user.id);
+        // The token's `exp` is in whole seconds; the session must not end before it.
+        let now = now.replace_nanosecond(0).unwrap_or(now);
+        let expires_at = now + lifetime;
+        let session = Session {
+            id,
+            user,
+            device: None,
+            password_version: Some(account.password.version),
+            created_at: now,
+            last_used_at: now,
+            expires_at,
+            ends_at: expires_at,
+            // The digest of random bytes that are not kept: no refresh token fits.
+            token_hash: refresh_token::random().map_err(no_randomness)?,
+            token_key: None,
+            agent: None,
+            issued_by: Some(issued_by),
+            parent: None,
+            earlier: Vec::new(),
+        };
+        self.insert_session(&session).await?;
+        let issued = self.tokens.issue_for(user, SessionEnd { id, at: expires_at }, lifetime, now);
+        issued.ok_or(StoreError::Credentials { reason: "failed to sign a token".to_owned() })
+    }
+
+    /// Inserts a session, and ends those unused for longest beyond [`MAX_SESSIONS`].
+    async fn insert_session(&self, session: &Session) -> Result<(), StoreError> {
+        let user = session.user;
+        self.store.sessions.insert(session).await?;
         match self.store.sessions.delete_unused_beyond(user, MAX_SESSIONS).await {
             Ok(0) => {}
             Ok(count) => audit!("sessions_ended", %user, count, "ended the sessions unused for longest"),
             // The next sign-in retries.
             Err(error) => tracing::warn!(%user, %error, "failed to delete the sessions unused for longest"),
         }
-        Ok((self.issue_tokens(account.user, &token, session.expires_at, now)?, id))
+        Ok(())
     }
 
     /// Returns the caller of an access token whose session is active. An end on another server takes effect within
@@ -136,37 +181,65 @@ impl Sessions {
             AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
             AuthenticateError::Token(TokenError::Expired) => audit::token_refused("expired"),
             AuthenticateError::SessionEnded => audit::token_refused("session ended"),
+            AuthenticateError::Suspended => audit::token_refused("account suspended"),
             AuthenticateError::KeysUnavailable | AuthenticateError::Store(_) => {}
         })
     }
 
+    /// Checks again that an access token is accepted, for a response that goes on. The end of a response refuses no request,
+    /// so it is not audited.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`].
+    pub async fn recheck(&self, token: &str, now: OffsetDateTime) -> Result<(), AuthenticateError> {
+        self.verify_active(token, now).await.map(drop)
+    }
+
     async fn verify_active(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         match TokenIssuer::read(token)? {
-            TokenIssuer::Local if self.identities.local_accounts => {}
-            TokenIssuer::Local => return Err(TokenError::Invalid.into()),
+            TokenIssuer::Local => {}
             TokenIssuer::Provider(key) => return self.identities.authenticate_with_provider(token, &key, now).await,
         }
         let caller = self.tokens.verify(token, now)?;
         // A local access token always belongs to a session.
         let TokenOrigin::Session(session) = caller.origin else { return Err(TokenError::Invalid.into()) };
-        if self.is_session_active(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::SessionEnded) }
+        self.require_active(caller.user, session, now).await?;
+        Ok(caller)
     }
 
-    /// Returns whether a session belongs to this user and is active.
-    pub(super) async fn is_session_active(
+    /// Checks that a session belongs to this user and is active. Without local accounts, only sessions that a service key
+    /// created are.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`].
+    pub(super) async fn require_active(
         &self,
         user: UserId,
         session: SessionId,
         now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        if let Some(alive) = self.session_cache.get(user, session, Instant::now()) {
-            return Ok(alive);
+    ) -> Result<(), AuthenticateError> {
+        let asked_at = Instant::now();
+        let status = match self.session_cache.get(user, session, asked_at) {
+            Some(status) => status,
+            None => {
+                let found = self.store.sessions.find_owned(user, session, now);
+                let (found, account) = tokio::try_join!(found, self.store.users.state(user))?;
+                if !self.identities.local_accounts && found.as_ref().is_some_and(|found| found.issued_by.is_none()) {
+                    return Err(TokenError::Invalid.into());
+                }
+                self.session_cache.insert(user, session, status(found.as_ref(), account.as_ref()), asked_at)
+            }
+        };
+        match status {
+            SessionStatus::Active => Ok(()),
+            SessionStatus::Ended => Err(AuthenticateError::SessionEnded),
+            SessionStatus::Suspended => Err(AuthenticateError::Suspended),
         }
-        let asked = Instant::now();
-        let found = self.store.sessions.find_owned(user, session, now);
-        let (found, password) = tokio::try_join!(found, self.store.users.password_state(user))?;
-        let alive = found.zip(password).is_some_and(|(session, password)| is_active(&session, &password));
-        Ok(self.session_cache.insert(user, session, alive, asked))
+    }
+
+    /// Discards the cached statuses of the user's sessions: the next request of each queries the database.
+    pub(super) fn forget_answers(&self, user: UserId) {
+        self.session_cache.invalidate_user(user, Instant::now());
     }
 
     /// Returns a user's active sessions, the newest first.
@@ -175,8 +248,8 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn list_sessions(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let sessions = self.store.sessions.list_owned(user, now);
-        let (mut sessions, password) = tokio::try_join!(sessions, self.store.users.password_state(user))?;
-        sessions.retain(|session| password.is_some_and(|password| is_active(session, &password)));
+        let (mut sessions, account) = tokio::try_join!(sessions, self.store.users.state(user))?;
+        sessions.retain(|session| account.is_some_and(|account| is_active(session, &account.password)));
         Ok(sessions)
     }
 
@@ -237,6 +310,19 @@ fn is_active(session: &Session, password: &PasswordState) -> bool {
         None => password.changed_at.is_none(),
     };
     is_current || password.kept_session == Some(session.id)
+}
+
+fn status(session: Option<&Session>, account: Option<&AccountState>) -> SessionStatus {
+    match session.zip(account) {
+        Some((session, account)) if is_active(session, &account.password) => {
+            if account.is_suspended {
+                SessionStatus::Suspended
+            } else {
+                SessionStatus::Active
+            }
+        }
+        _ => SessionStatus::Ended,
+    }
 }
 
 /// Logs the outcome of deleting ended sessions. Records that could not be deleted expire.

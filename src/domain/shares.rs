@@ -94,11 +94,11 @@ impl<K: Eq + Hash + Copy> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.shares.lock();
         held.sum = held.sum.saturating_sub(self.count);
-        let left = held.by_holder.get(&self.holder).copied().unwrap_or(0).saturating_sub(self.count);
-        if left == 0 {
+        let remaining = held.by_holder.get(&self.holder).copied().unwrap_or(0).saturating_sub(self.count);
+        if remaining == 0 {
             held.by_holder.remove(&self.holder);
         } else {
-            held.by_holder.insert(self.holder, left);
+            held.by_holder.insert(self.holder, remaining);
         }
     }
 }

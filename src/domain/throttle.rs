@@ -2,7 +2,7 @@
 //!
 //! Networks are counted at every prefix length that one customer may have, so that switching between addresses gains little.
 //! Wrong passwords are counted by account and network together, so that they use up their sender's limit first, and by account;
-//! `known_networks` keeps the account accessible to its owner.
+//! `known_networks` keeps the account accessible to its owner. How long a refusal lasts follows from `limit`.
 
 mod limit;
 
@@ -15,11 +15,12 @@ use self::limit::{Limit, UserLimit};
 use super::{audit::audit, credentials::Caller};
 use crate::{
     config::{self, Rate},
-    model::{Email, NetworkPrefix, RequestOrigin, SessionId, Sha256, UserId},
+    model::{Email, NetworkPrefix, RequestOrigin, ServiceKeyId, SessionId, Sha256, UserId},
     store::request_origin,
 };
 
-/// Calls that end sessions, by one session from one network, allowed in addition to `RATE_LIMIT_CALLS`.
+/// Calls that end sessions, by one session from one network or with one refresh token, allowed in addition to `RATE_LIMIT_CALLS` and
+/// `RATE_LIMIT_REFRESH`.
 const SESSION_ENDING: Rate = Rate::new(10, 60);
 
 /// Names of the limits in refusals.
@@ -44,6 +45,8 @@ pub mod names {
     pub const URLS: &str = "urls";
     /// `RATE_LIMIT_S3`
     pub const S3: &str = "s3";
+    /// `RATE_LIMIT_SERVICE_KEY`
+    pub const SERVICE_KEY: &str = "service-key";
 }
 
 /// Client of a request.
@@ -77,6 +80,8 @@ pub struct Throttled {
 
 /// Digest of an account's address, whether the account exists or not.
 type AccountKey = [u8; 16];
+/// SHA-256 of a refresh token.
+type TokenDigest = [u8; 32];
 
 /// All limits; `None` if they are off.
 #[derive(Debug)]
@@ -92,11 +97,13 @@ struct Limits {
     password: Limit<SessionId>,
     refresh: Limit<((), NetworkPrefix)>,
     logout: Limit<((), NetworkPrefix)>,
+    logout_with: Limit<TokenDigest>,
     calls: UserLimit,
     session_ending: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
     upload: UserLimit,
     urls: UserLimit,
     s3: UserLimit,
+    service_key: Limit<ServiceKeyId>,
 }
 
 /// History of the address that an attempt comes from.
@@ -124,11 +131,13 @@ impl Throttle {
             password: Limit::new(names::PASSWORD, config.password),
             refresh: Limit::new(names::REFRESH, config.refresh),
             logout: Limit::new(names::REFRESH, config.refresh),
+            logout_with: Limit::new(names::REFRESH, SESSION_ENDING),
             calls: UserLimit::new(names::CALLS, config.calls),
             session_ending: Limit::new(names::CALLS, SESSION_ENDING),
             upload: UserLimit::new(names::UPLOAD, config.upload),
             urls: UserLimit::new(names::URLS, config.urls),
             s3: UserLimit::new(names::S3, config.s3),
+            service_key: Limit::new(names::SERVICE_KEY, config.service_key),
         }))
     }
 
@@ -191,12 +200,19 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts.
+    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts; and beyond the limit of its network
+    /// counted by its token, so that a flood with other tokens does not either. Whether the token is valid is not known yet: that
+    /// costs one read by `_id`, which waits its turn among those of the same network.
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn count_logout(&self, client: &ClientInfo) -> Result<(), Throttled> {
-        self.check(|limits, now| limits.logout.take_from((), client.address, now))
+    pub fn count_logout(&self, client: &ClientInfo, token: Option<TokenDigest>) -> Result<(), Throttled> {
+        self.check(|limits, now| {
+            limits.logout.take_from((), client.address, now).or_else(|refused| {
+                let taken = token.is_some_and(|token| limits.logout_with.take(token, 1, now).is_ok());
+                if taken { Ok(()) } else { Err(refused) }
+            })
+        })
     }
 
     /// Counts a call that ends sessions and that a limit of its user has refused, by session and network. Neither a flood in the
@@ -247,6 +263,14 @@ impl Throttle {
     /// [`Throttled`].
     pub fn count_s3_calls(&self, user: UserId, count: u32) -> Result<(), Throttled> {
         self.check(|limits, now| limits.s3.take(user, count, now))
+    }
+
+    /// Counts a call with a service key.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn count_key_call(&self, key: ServiceKeyId) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.service_key.take(key, 1, now))
     }
 
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {

@@ -55,7 +55,7 @@ fn hopping_within_a_network_gains_little() {
     let one_64 = &mut (0..100).map(|host| format!("2001:db8:0:1::{host:x}"));
     assert_eq!(tries(one_64), 10);
     let one_56 = &mut (0..10_000).map(|at| format!("2001:db8:0:{:x}::1", at % 256));
-    assert_eq!(tries(one_56), 10, "and the ten of before");
+    assert_eq!(tries(one_56), 10, "ten more, after those of its first /64");
     let one_48 = &mut (0..10_000).map(|at| format!("2001:db8:0:{:x}::1", 256 + at));
     assert_eq!(tries(one_48), 20);
     assert_eq!(tries(&mut (0..100).map(|_| "2001:db8:1::1".to_owned())), 10, "another /48 is apart");

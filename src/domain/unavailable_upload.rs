@@ -1,4 +1,4 @@
-//! Uploads that a call names and that it finds neither open nor ready.
+//! Error of calls that name an upload which is neither open nor ready.
 
 use crate::model::{End, Rejection};
 

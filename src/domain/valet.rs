@@ -1,11 +1,17 @@
 //! Builds the services from the configuration.
 
+mod services;
+
 use std::sync::{Arc, atomic::AtomicBool};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{
     MAX_S3_CALLS_PER_USER,
     account_deletion::{AccountDeletion, LeftoverRemoval},
     accounts::Accounts,
+    app_users::AppUsers,
     arrival_polling::ArrivalPoller,
     backends::Backends,
     capability_probing::CapabilityProber,
@@ -13,10 +19,12 @@ use super::{
     credentials::{NoRandomness, Tokens, passwords::Passwords},
     deletion::ImageDeletion,
     deployment::Deployment,
+    event_fan_out::EventFanOut,
+    event_streams::EventStreams,
     gallery::Gallery,
     identity_provider::{Identities, IdentityProvider},
     inspection::{CopyInspector, ObjectInspector, PartsCompletion, UploadInspector},
-    known_networks::{KnownNetworks, RecentlyRecorded},
+    known_networks::KnownNetworks,
     late_transfers::LateTransfers,
     lifecycle::Lifecycle,
     multipart::{Multipart, MultipartOpening},
@@ -26,13 +34,16 @@ use super::{
     removal::ObjectRemoval,
     reservations::{Progress, Reservations},
     s3_timeouts::RecentTimeouts,
+    service_keys::ServiceKeys,
     session_cache::SessionCache,
     sessions::Sessions,
     store_capabilities::KnownCapabilities,
-    sweeper::{ImageSettling, PairWatch, Sweeper},
+    sweeper::Sweeper,
     throttle::Throttle,
-    uploads::{IdempotencyKeys, Quota, RecentUploads, Uploads},
+    uploads::{Quota, Uploads},
     uppy::{PartLimits, UppyTokens, UppyUploads, part_limits::PartChecks},
+    user_administration::UserAdministration,
+    webhooks::{delivery::WebhookDelivery, endpoints::Endpoints},
 };
 use crate::{
     config::{self, Config},
@@ -64,10 +75,24 @@ pub struct Valet {
     pub sessions: Arc<Sessions>,
     /// Local accounts, and the identity provider.
     pub identities: Arc<Identities>,
+    /// Service keys.
+    pub service_keys: ServiceKeys,
+    /// Tokens for the app's own users.
+    pub app_users: AppUsers,
+    /// Users, for the app's backend.
+    pub user_administration: UserAdministration,
     /// Rate limits, for handlers to count calls.
     pub throttle: Arc<Throttle>,
     /// The sweeper.
     pub sweeper: Sweeper,
+    /// Event streams of clients.
+    pub event_streams: EventStreams,
+    /// Fans events out to the operator's endpoints.
+    pub event_fan_out: EventFanOut,
+    /// Delivers events to the endpoints; `None` without `WEBHOOK_SECRET`.
+    pub webhook_delivery: Option<Arc<WebhookDelivery>>,
+    /// Administers the endpoints; `None` without `WEBHOOK_SECRET`.
+    pub endpoints: Option<Endpoints>,
     /// Finds and deletes orphans.
     pub orphans: OrphanScanner,
     /// Recounts usage.
@@ -86,14 +111,20 @@ impl Valet {
     /// # Errors
     /// [`NoRandomness`] if the system's source of random bytes fails.
     pub fn new(config: &Config, store: Store, objects: Objects) -> Result<Self, NoRandomness> {
+        let woken = config.events.is_on().then(Arc::<Notify>::default);
+        let store = woken.clone().into_iter().fold(store, Store::with_events);
         let base = Base::new(config, store, objects);
         let images = ImageParts::new(&base);
         let people = AccountParts::new(config, &base, &images)?;
         let Base { store, objects, settings, capabilities, .. } = base.clone();
+        let webhook_delivery =
+            config.webhooks.as_ref().map(|settings| Arc::new(WebhookDelivery::new(store.clone(), settings.clone())));
+        let (deliveries_made, endpoints) =
+            webhook_delivery.as_ref().map(|delivery| (delivery.woken.clone(), delivery.endpoints.clone())).unwrap_or_default();
         Ok(Self {
-            uploads: uploads(&base, &images),
-            multipart: multipart(&base, &images),
-            uppy: uppy(&base, &images),
+            uploads: services::uploads(&base, &images),
+            multipart: services::multipart(&base, &images),
+            uppy: services::uppy(&base, &images),
             uppy_tokens: UppyTokens {
                 store: store.clone(),
                 settings: settings.clone(),
@@ -102,9 +133,16 @@ impl Valet {
                 identities: people.identities.clone(),
                 sessions: people.sessions.clone(),
             },
-            sweeper: sweeper(&base, &images, people.account_deletion.clone()),
+            sweeper: services::sweeper(&base, &images, people.account_deletion.clone()),
+            service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
+            app_users: AppUsers::new(&store, &people.sessions, config.tokens.access_ttl),
+            user_administration: UserAdministration::new(&store, &settings, &people.identities, &people.sessions),
             gallery: Gallery { store: store.clone(), objects: objects.clone(), settings },
             orphans: OrphanScanner { store: store.clone(), objects: objects.clone(), deployment: images.deployment.clone() },
+            event_streams: EventStreams::new(store.clone(), config.load.max_event_streams),
+            event_fan_out: EventFanOut { store: store.clone(), endpoints, woken, deliveries_made },
+            endpoints: webhook_delivery.clone().map(|delivery| Endpoints { store: store.clone(), delivery }),
+            webhook_delivery,
             recount: Recount { store: store.clone() },
             backends: Backends { store, objects },
             confirmation: images.confirmation,
@@ -248,11 +286,7 @@ impl AccountParts {
         let Base { store, objects, settings, throttle, late_transfers, .. } = base.clone();
         let provider = config.accounts.provider.as_ref().map(|settings| Arc::new(IdentityProvider::new(settings)));
         let identities = Arc::new(Identities { store: store.clone(), provider, local_accounts: config.accounts.local });
-        let known_networks = Arc::new(KnownNetworks {
-            store: store.clone(),
-            throttle: throttle.clone(),
-            recent_networks: RecentlyRecorded::default(),
-        });
+        let known_networks = Arc::new(KnownNetworks::new(store.clone(), throttle.clone()));
         let passwords = Arc::new(Passwords::new(config.accounts.password_min_chars)?);
         let password_checks =
             Arc::new(PasswordChecks { store: store.clone(), throttle: throttle.clone(), passwords: passwords.clone() });
@@ -289,84 +323,5 @@ impl AccountParts {
             password_checks,
         };
         Ok(Self { tokens, identities, sessions, accounts, account_deletion: Arc::new(account_deletion) })
-    }
-}
-
-fn uploads(base: &Base, images: &ImageParts) -> Uploads {
-    let Base { store, objects, settings, capabilities, late_transfers, .. } = base.clone();
-    Uploads {
-        store,
-        objects,
-        settings,
-        capabilities,
-        reservations: images.reservations.clone(),
-        late_transfers,
-        quota: images.quota.clone(),
-        inspector: images.inspector.clone(),
-        lifecycle: images.lifecycle.clone(),
-        recent: RecentUploads::default(),
-    }
-}
-
-fn multipart(base: &Base, images: &ImageParts) -> Multipart {
-    let Base { store, objects, settings, capabilities, late_transfers, .. } = base.clone();
-    Multipart {
-        idempotency_keys: IdempotencyKeys { store: store.clone() },
-        store,
-        objects,
-        settings,
-        capabilities,
-        opening: images.opening.clone(),
-        reservations: images.reservations.clone(),
-        quota: images.quota.clone(),
-        lifecycle: images.lifecycle.clone(),
-        late_transfers,
-    }
-}
-
-fn uppy(base: &Base, images: &ImageParts) -> UppyUploads {
-    let Base { store, objects, settings, capabilities, arrival_poller, throttle, .. } = base.clone();
-    UppyUploads {
-        store,
-        objects,
-        settings,
-        capabilities,
-        arrival_poller,
-        reservations: images.reservations.clone(),
-        quota: images.quota.clone(),
-        throttle,
-        confirmation: images.confirmation.clone(),
-        opening: images.opening.clone(),
-        lifecycle: images.lifecycle.clone(),
-        part_limits: images.part_limits.clone(),
-        parts_completion: images.parts_completion.clone(),
-        removal: images.removal.clone(),
-    }
-}
-
-fn sweeper(base: &Base, images: &ImageParts, account_deletion: Arc<AccountDeletion>) -> Sweeper {
-    let Base { store, objects, sweep, capabilities, prober, arrival_poller, late_transfers, .. } = base.clone();
-    let settling = ImageSettling {
-        store: store.clone(),
-        objects: objects.clone(),
-        sweep,
-        late_transfers,
-        inspector: images.inspector.clone(),
-        lifecycle: images.lifecycle.clone(),
-        part_limits: images.part_limits.clone(),
-        reservations: images.reservations.clone(),
-        removal: images.removal.clone(),
-    };
-    Sweeper {
-        store,
-        objects,
-        sweep,
-        capabilities,
-        settling,
-        pair_watch: PairWatch { sweep, deployment: images.deployment.clone() },
-        arrival_poller,
-        prober,
-        reservations: images.reservations.clone(),
-        account_deletion,
     }
 }

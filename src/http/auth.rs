@@ -19,7 +19,7 @@ use crate::{
         sessions::SignedIn,
         throttle::names::{ACCOUNT_FAILURES, CALLS, LOGIN, LOGIN_FAILURES, PASSWORD, SIGNUP},
     },
-    model::User,
+    model::{Usage, User},
 };
 
 /// Metadata of the operations below.
@@ -36,7 +36,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: RequestBody::CREDENTIALS,
         deadline: SHORT_DEADLINE,
         rate_limits: &[LOGIN, LOGIN_FAILURES, ACCOUNT_FAILURES],
-        problems: &[&[Code::LocalAccountsOnly, Code::InvalidCredentials]],
+        problems: &[&[Code::LocalAccountsOnly, Code::InvalidCredentials, Code::AccountSuspended]],
     },
     Operation { id: "get_me", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[CALLS], problems: &[] },
     Operation {
@@ -86,7 +86,7 @@ pub(super) struct PasswordChange {
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountDeletion {
-    /// The account's password; absent for a user of an identity provider.
+    /// The account's password; absent for a user of an identity provider or of the app.
     #[serde(default, deserialize_with = "body::present")]
     password: Option<String>,
 }
@@ -119,10 +119,11 @@ pub(super) struct AuthSession {
 /// A user.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
-struct UserAccount {
+pub(super) struct UserAccount {
     /// Opaque; also the `sub` of the user's access tokens.
     id: String,
-    /// As given at sign-up. For a user of an identity provider: the address that the provider has verified, else absent.
+    /// As given at sign-up. For a user of an identity provider: the address that the provider has verified, else absent. For a
+    /// user of the app: the address that the app's backend gave, else absent.
     email: Option<String>,
     /// When the account was created.
     created_at: OffsetDateTime,
@@ -133,7 +134,7 @@ struct UserAccount {
 /// A user's storage.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
-struct StorageUsage {
+pub(super) struct StorageUsage {
     /// Bytes counted against the quota: ready images, open uploads, and deleted or failed uploads until their URLs have expired.
     bytes: u64,
     /// The quota, in bytes.
@@ -171,8 +172,14 @@ impl From<SignedIn> for AuthSession {
     }
 }
 
+impl StorageUsage {
+    pub(super) fn new(usage: Usage, quota_bytes: u64) -> Self {
+        Self { bytes: usage.bytes, quota_bytes, images: usage.images, pending: usage.pending }
+    }
+}
+
 impl UserAccount {
-    fn new(user: &User, usage: Option<StorageUsage>) -> Self {
+    pub(super) fn new(user: &User, usage: Option<StorageUsage>) -> Self {
         let email = user.email.as_ref().map(|email| email.as_str().to_owned());
         Self { id: user.id.to_string(), email, created_at: whole_seconds(user.created_at), usage }
     }
@@ -215,12 +222,8 @@ impl AuthApi {
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
     async fn me(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UserAccount>, Problem> {
         let (user, usage) = app.valet.accounts.user_with_usage(caller.user).await?.ok_or_else(Problem::session_ended)?;
-        let usage = StorageUsage {
-            bytes: usage.bytes,
-            quota_bytes: app.valet.uploads.quota_bytes(),
-            images: usage.images,
-            pending: usage.pending,
-        };
+        let quota_bytes = usage.own_quota.unwrap_or(app.valet.uploads.quota_bytes());
+        let usage = StorageUsage::new(usage, quota_bytes);
         Ok(Json(UserAccount::new(&user, Some(usage))))
     }
 
@@ -229,8 +232,8 @@ impl AuthApi {
     /// Permanently deletes the account with its images, open uploads and sessions; it cannot be undone. After the answer its
     /// tokens are refused, at once on this server and within 30 seconds on every other, and its address can sign up again. The
     /// bytes are deleted from the bucket within minutes, in every version; presigned URLs issued earlier expire as usual. Send
-    /// the `password`. A user of an identity provider has none and needs an access token that is less than five minutes old
-    /// (`token_too_old`: sign in again).
+    /// the `password`. A user of an identity provider or of the app has none and needs an access token that is less than five minutes
+    /// old (`token_too_old`: sign in again).
     #[oai(path = "/me/delete", method = "post", operation_id = "delete_account")]
     async fn delete(
         &self,

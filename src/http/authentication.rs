@@ -2,8 +2,12 @@
 
 use std::ops::Deref;
 
-use poem::{Request, http::header, web::Data};
-use poem_openapi::{SecurityScheme, auth::Bearer};
+use poem::{FromRequest, Request, RequestBody, http::header, web::Data};
+use poem_openapi::{
+    SecurityScheme,
+    auth::{Bearer, BearerAuthorization as _},
+};
+use secrecy::SecretString;
 use time::OffsetDateTime;
 
 use super::{
@@ -38,16 +42,30 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
 
 /// Verifies the token, and notes its user in the request's span.
 async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Caller)> {
+    let app = single_authorization(request)?;
+    let caller = app.valet.sessions.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
+    tracing::Span::current().record("user", tracing::field::display(caller.user));
+    Ok((app, caller))
+}
+
+/// The access token of a request, for a response that goes on after the token was verified.
+pub struct AccessToken(pub SecretString);
+
+impl<'a> FromRequest<'a> for AccessToken {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Self(Bearer::from_request(request)?.token.into()))
+    }
+}
+
+/// Returns the application if the request has one `Authorization` header: a proxy might read one, and this server the other.
+pub(super) fn single_authorization(request: &Request) -> poem::Result<&AppState> {
     let app =
         request.data::<AppState>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
-    // A proxy might read one and this server the other.
     if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
         audit::token_refused("two Authorization headers");
         return Err(Problem::new(Code::TokenInvalid, "Send one `Authorization` header.").into());
     }
-    let caller = app.valet.sessions.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
-    tracing::Span::current().record("user", tracing::field::display(caller.user));
-    Ok((app, caller))
+    Ok(app)
 }
 
 /// Counts the request for its user, and acquires a permit of the user.

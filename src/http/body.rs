@@ -209,6 +209,16 @@ pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
     deserializer.deserialize_any(Integer)
 }
 
+/// Reads an integer that is not negative, as [`integer`] does. A negative one becomes the largest, which the domain's limits refuse too.
+pub fn unsigned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    integer(deserializer).map(|number| u64::try_from(number).unwrap_or(u64::MAX))
+}
+
+/// Reads an optional integer that is not negative, which may be left out but not null.
+pub fn present_unsigned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    unsigned(deserializer).map(Some)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

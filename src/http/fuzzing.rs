@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::dto};
+use super::{admin_users, auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::dto};
 pub use super::{
     body::is_json,
     image_page::matches,
@@ -19,6 +19,8 @@ pub const BODIES: &[Read] = &[
     read::<auth::PasswordChange>,
     read::<auth::AccountDeletion>,
     read::<sessions::RefreshToken>,
+    read::<admin_users::AppTokenRequest>,
+    read::<admin_users::UserQuota>,
     read::<uploads::NewUpload>,
     read::<batch::UploadBatch>,
     read::<batch::ImageIds>,

@@ -133,7 +133,7 @@ impl GalleryApi {
         if_none_match: Header<Option<String>>,
     ) -> Result<ListResponse, Problem> {
         let limit = pagination::limit(limit.0)?;
-        let after = pagination::after(cursor.0.as_deref(), Listing::Gallery, caller.user)?;
+        let after = pagination::after(cursor.0.as_deref(), Listing::Gallery(caller.user))?;
         let found = app.valet.gallery.page(caller.user, after, limit, OffsetDateTime::now_utc()).await?;
         let page = PageWriter::new(&found, caller.user, limit)?;
         let etag = page.etag()?;

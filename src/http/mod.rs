@@ -1,15 +1,18 @@
 //! The HTTP API: handlers convert requests, make one call into the domain, and respond.
 //!
-//! One file per resource (`auth`, `sessions`, `uploads`, `multipart`, `batch`, `gallery`, `health`, `uppy`), each with its request and
+//! One file per resource (`auth`, `sessions`, `uploads`, `multipart`, `batch`, `gallery`, `events`, `health`, `uppy`), each with its request and
 //! response types and the [`operation::Operation`] metadata of its handlers. [`router`] mounts them inside [`middleware`]; [`problem`]
 //! has the error responses, [`openapi`] the document, [`server`] the connections. Nothing here names mongodb or aws.
 
 pub mod admin;
+mod admin_authentication;
+mod admin_users;
 pub mod auth;
 mod authentication;
 pub mod batch;
 mod body;
 mod client;
+pub mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod gallery;

@@ -18,6 +18,8 @@ pub enum Tag {
     Batches,
     /// Read, caption and delete images.
     Gallery,
+    /// For the app's own backend, with a service key.
+    Backend,
     /// For `@uppy/aws-s3`: the operations of `@uppy/companion`.
     Uppy,
     /// Health checks, for orchestrators and load balancers.
@@ -39,6 +41,14 @@ pub struct Operation {
     pub problems: &'static [&'static [Code]],
 }
 
+impl Operation {
+    /// Returns whether the operation serves to end sessions, for which a server keeps permits and each session has calls.
+    #[must_use]
+    pub fn ends_sessions(&self) -> bool {
+        matches!(self.id, "log_out" | "list_sessions" | "end_session")
+    }
+}
+
 /// Problems of opening an upload.
 pub const OPENING: &[Code] = &[
     Code::QuotaExceeded,
@@ -53,7 +63,7 @@ pub const OPENING: &[Code] = &[
 /// Problems of continuing an upload that may be over.
 pub const CLOSED: &[Code] = &[Code::NotFound, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch];
 /// Problems of operations with a token in their path.
-pub const PATH_TOKEN: &[Code] = &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded];
+pub const PATH_TOKEN: &[Code] = &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded, Code::AccountSuspended];
 
 /// The request body of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,17 @@
 //! All operations of the API.
 
-use super::{auth, batch, gallery, health, multipart, operation::Operation, sessions, uploads, uppy};
+use super::{admin_users, auth, batch, events, gallery, health, multipart, operation::Operation, sessions, uploads, uppy};
 
 /// Metadata of the operations, by resource.
-const BY_RESOURCE: [&[Operation]; 8] = [
+const BY_RESOURCE: [&[Operation]; 10] = [
     auth::OPERATIONS,
     sessions::OPERATIONS,
     uploads::OPERATIONS,
     batch::OPERATIONS,
     multipart::OPERATIONS,
     gallery::OPERATIONS,
+    events::OPERATIONS,
+    admin_users::OPERATIONS,
     uppy::OPERATIONS,
     health::OPERATIONS,
 ];

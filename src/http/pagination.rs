@@ -14,10 +14,12 @@ pub const MAX_LIMIT: i64 = 100;
 /// Listing that a cursor belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Listing {
-    /// Ready images.
-    Gallery,
-    /// Open uploads.
-    Pending,
+    /// Ready images of a user.
+    Gallery(UserId),
+    /// Open uploads of a user.
+    Pending(UserId),
+    /// All users.
+    Users,
 }
 
 /// Returns the size of the page.
@@ -31,61 +33,79 @@ pub fn limit(asked: Option<i64>) -> Result<u32, Problem> {
     fits.ok_or_else(|| Problem::new(Code::InvalidRequest, "The limit is out of range.").field("limit", rule))
 }
 
-/// Returns the position after which the page of a cursor starts.
+/// Returns the position after which the page of a cursor starts, in a listing of images.
 ///
 /// # Errors
-/// 400 for a text that this listing did not issue to this user.
-pub fn after(cursor: Option<&str>, listing: Listing, user: UserId) -> Result<Option<Position>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    let bad = || {
-        Problem::new(
-            Code::InvalidCursor,
-            "Send the `nextCursor` of the previous page unchanged, or no cursor for the first page.",
-        )
-    };
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
-    let (place, check) = bytes.split_at_checked(24).ok_or_else(bad)?;
-    if check != checksum(place, listing, user) {
-        return Err(bad());
-    }
-    let (at, id) = place.split_at(8);
-    let millis = i64::from_be_bytes(at.try_into().map_err(|_| bad())?);
-    let id = ImageId::from_bytes(id.try_into().map_err(|_| bad())?);
-    let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).map_err(|_| bad())?;
-    Ok(Some(Position { uploaded_at: matches!(listing, Listing::Gallery).then_some(instant), id }))
+/// 400 for a text that this listing did not issue.
+pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>, Problem> {
+    read(cursor, |cursor| {
+        let place: [u8; 24] = open(cursor, listing)?;
+        let (at, id) = place.split_first_chunk::<8>()?;
+        let millis = i64::from_be_bytes(*at);
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
+        let uploaded_at = matches!(listing, Listing::Gallery(_)).then_some(instant);
+        Some(Position { uploaded_at, id: ImageId::from_bytes(id.try_into().ok()?) })
+    })
 }
 
-/// Splits the items that were read, at most one more than the limit, into the page and the cursor of the next page.
-pub fn split<T>(mut found: Vec<T>, limit: u32, listing: Listing, image: impl Fn(&T) -> &Image) -> (Vec<T>, Option<String>) {
+/// Returns the user after whom the page of a cursor starts, in the list of all users.
+///
+/// # Errors
+/// 400 for a text that this list did not issue.
+pub fn after_user(cursor: Option<&str>) -> Result<Option<UserId>, Problem> {
+    read(cursor, |cursor| open(cursor, Listing::Users).map(UserId::from_bytes))
+}
+
+/// Splits the images that were read, at most one more than the limit, into the page and the cursor of the next page.
+pub fn split(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>, Option<String>) {
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let place = |last: &Image| {
-        cursor(Position { uploaded_at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, last.user, listing)
-    };
-    let cursor = found.last().filter(|_| more).map(|last| place(image(last)));
+    let place =
+        |last: &Image| cursor(Position { uploaded_at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
+    let cursor = found.last().filter(|_| more).map(place);
     (found, cursor)
 }
 
-/// Returns the cursor with which this user continues after this position.
-pub fn cursor(last: Position, user: UserId, listing: Listing) -> String {
+/// Returns the cursor with which a listing of images continues after this position.
+pub fn cursor(last: Position, listing: Listing) -> String {
     let millis = last.uploaded_at.map_or(0, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
-    let mut place = Vec::with_capacity(32);
-    place.extend(millis.to_be_bytes());
-    place.extend(last.id.as_bytes());
-    place.extend(checksum(&place, listing, user));
-    URL_SAFE_NO_PAD.encode(place)
+    seal(&[&millis.to_be_bytes()[..], last.id.as_bytes()].concat(), listing)
 }
 
-/// Detects damaged cursors, and those of other users and listings. It protects no secret: a forged cursor shows only the caller's
-/// own images.
-fn checksum(place: &[u8], listing: Listing, user: UserId) -> [u8; 8] {
-    let listing: &[u8] = match listing {
-        Listing::Gallery => b"gallery 1",
-        Listing::Pending => b"pending 1",
+/// Returns the cursor with which the list of all users continues after this one.
+pub fn user_cursor(last: UserId) -> String {
+    seal(last.as_bytes(), Listing::Users)
+}
+
+/// Returns a cursor of the bytes of a position.
+fn seal(place: &[u8], listing: Listing) -> String {
+    URL_SAFE_NO_PAD.encode([place, &checksum(place, listing)].concat())
+}
+
+/// Returns the bytes of a position whose cursor this listing issued.
+fn open<const LENGTH: usize>(cursor: &str, listing: Listing) -> Option<[u8; LENGTH]> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (place, check) = bytes.split_first_chunk()?;
+    (check == checksum(place, listing)).then_some(*place)
+}
+
+fn read<T>(cursor: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+    let detail = "Send the `nextCursor` of the previous page unchanged, or no cursor for the first page.";
+    cursor.map(|cursor| read(cursor).ok_or_else(|| Problem::new(Code::InvalidCursor, detail))).transpose()
+}
+
+/// Detects damaged cursors, and those of other users and listings. It protects no secret: a forged cursor shows only what its
+/// caller may list.
+fn checksum(place: &[u8], listing: Listing) -> [u8; 8] {
+    let (name, owner): (&[u8], Option<UserId>) = match listing {
+        Listing::Gallery(owner) => (b"gallery 1", Some(owner)),
+        Listing::Pending(owner) => (b"pending 1", Some(owner)),
+        Listing::Users => (b"users 1", None),
     };
+    let owner = owner.as_ref().map_or(&[][..], |owner| owner.as_bytes());
     let mut short = [0; 8];
-    short.copy_from_slice(&Sha256::of([listing, user.as_bytes(), place]).to_bytes()[..8]);
+    short.copy_from_slice(&Sha256::of([name, owner, place]).to_bytes()[..8]);
     short
 }
 
@@ -97,7 +117,9 @@ mod tests {
     use super::*;
     use crate::model::text_strategies::{any_text, mutated};
 
-    const LISTINGS: [Listing; 2] = [Listing::Gallery, Listing::Pending];
+    fn listings(user: UserId) -> [Listing; 2] {
+        [Listing::Gallery(user), Listing::Pending(user)]
+    }
 
     /// Milliseconds of the years that an instant can name.
     fn instants() -> impl Strategy<Value = OffsetDateTime> {
@@ -106,20 +128,22 @@ mod tests {
     }
 
     fn is_refused(text: &str, user: UserId) -> bool {
-        LISTINGS.iter().all(|listing| after(Some(text), *listing, user).is_err())
+        listings(user).iter().all(|listing| after(Some(text), *listing).is_err()) && after_user(Some(text)).is_err()
     }
 
     proptest! {
         #[test]
         fn cursors_are_valid_only_for_their_listing_and_user(at in instants(), id in any::<[u8; 16]>(), owner in any::<[u8; 16]>()) {
             let (id, owner) = (ImageId::from_bytes(id), UserId::from_bytes(owner));
-            let text = |listing| cursor(Position { uploaded_at: Some(at), id }, owner, listing);
-            let gallery = after(Some(&text(Listing::Gallery)), Listing::Gallery, owner).ok().flatten().unwrap();
+            let [of_gallery, of_pending] = listings(owner);
+            let text = |listing| cursor(Position { uploaded_at: Some(at), id }, listing);
+            let gallery = after(Some(&text(of_gallery)), of_gallery).ok().flatten().unwrap();
             prop_assert_eq!((gallery.uploaded_at, gallery.id), (Some(at), id));
-            let pending = after(Some(&text(Listing::Pending)), Listing::Pending, owner).ok().flatten().unwrap();
+            let pending = after(Some(&text(of_pending)), of_pending).ok().flatten().unwrap();
             prop_assert_eq!((pending.uploaded_at, pending.id), (None, id));
-            prop_assert!(after(Some(&text(Listing::Gallery)), Listing::Pending, owner).is_err(), "another listing");
-            prop_assert!(is_refused(&text(Listing::Gallery), UserId::new()), "another user");
+            prop_assert!(after(Some(&text(of_gallery)), of_pending).is_err(), "another listing");
+            prop_assert!(is_refused(&text(of_gallery), UserId::new()), "another user");
+            prop_assert_eq!(after_user(Some(&user_cursor(owner))).ok().flatten(), Some(owner));
         }
 
         #[test]
@@ -132,7 +156,8 @@ mod tests {
             (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), any::<bool>()).prop_flat_map(|(at, id, user, first)| {
                 let user = UserId::from_bytes(user);
                 let place = Position { uploaded_at: Some(at), id: ImageId::from_bytes(id) };
-                (Just(user), mutated(cursor(place, user, LISTINGS[usize::from(first)])))
+                let texts = [cursor(place, listings(user)[usize::from(first)]), user_cursor(user)];
+                (Just(user), proptest::sample::select(texts.to_vec()).prop_flat_map(mutated))
             })
         ) {
             prop_assert!(is_refused(&text, user));
@@ -142,10 +167,9 @@ mod tests {
         #[test]
         fn forged_cursors_are_harmless(millis in any::<i64>(), id in any::<[u8; 16]>(), user in any::<[u8; 16]>()) {
             let user = UserId::from_bytes(user);
-            for listing in LISTINGS {
-                let place = [&millis.to_be_bytes()[..], &id].concat();
-                let text = URL_SAFE_NO_PAD.encode([&place[..], &checksum(&place, listing, user)].concat());
-                if let Ok(found) = after(Some(&text), listing, user) {
+            for listing in listings(user) {
+                let text = seal(&[&millis.to_be_bytes()[..], &id].concat(), listing);
+                if let Ok(found) = after(Some(&text), listing) {
                     prop_assert_eq!(*found.unwrap().id.as_bytes(), id);
                 }
             }

@@ -3,7 +3,7 @@
 use poem::Request;
 
 use super::problem::{Code, Problem};
-use crate::model::{IdempotencyKey, ImageId, InvalidIdempotencyKey};
+use crate::model::{IdempotencyKey, ImageId, InvalidIdempotencyKey, UserId};
 
 /// Parses an image id of a path.
 ///
@@ -13,7 +13,15 @@ pub fn image_id(text: &str) -> Result<ImageId, Problem> {
     ImageId::parse(text).ok_or_else(Problem::not_found)
 }
 
-/// Parses an idempotency key; `member` is where it was sent.
+/// Parses a user id of a path.
+///
+/// # Errors
+/// 404 for a text that cannot be an id, as for an unknown id.
+pub fn user_id(text: &str) -> Result<UserId, Problem> {
+    UserId::parse(text).ok_or_else(Problem::no_user)
+}
+
+/// Parses an idempotency key; `member` is the name of the member or header that has it.
 ///
 /// # Errors
 /// 400 that names `member`.
@@ -32,6 +40,7 @@ pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Probl
 pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
     const NAME: &str = "Idempotency-Key";
     if key.is_none() && request.headers().contains_key(NAME) {
+        // The dropped value is not available. The empty text is invalid as well, and gets the same problem.
         return idempotency_key("", NAME).map(Some);
     }
     key.map(|text| idempotency_key(text, NAME)).transpose()

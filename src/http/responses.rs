@@ -163,13 +163,13 @@ impl UploadTicket {
 impl PresignedRequest {
     /// Converts a presigned PUT.
     pub fn new(put: PresignedPut, now: OffsetDateTime) -> Self {
-        let left = (put.signed.expires_at - whole_seconds(now)).whole_seconds();
+        let seconds_left = (put.signed.expires_at - whole_seconds(now)).whole_seconds();
         Self {
             method: "PUT".to_owned(),
             url: put.signed.url,
             headers: put.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             expires_at: put.signed.expires_at,
-            expires_in: u64::try_from(left).unwrap_or(0),
+            expires_in: u64::try_from(seconds_left).unwrap_or(0),
         }
     }
 }

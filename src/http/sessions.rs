@@ -28,7 +28,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: RequestBody::CREDENTIALS,
         deadline: SHORT_DEADLINE,
         rate_limits: &[REFRESH],
-        problems: &[&[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded]],
+        problems: &[&[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded, Code::AccountSuspended]],
     },
     Operation {
         id: "log_out",

@@ -1,4 +1,5 @@
-//! The gallery page at `/`, from `src/web`: plain files inside the binary, no build step.
+//! The gallery page at `/`, from `src/web`: plain files inside the binary, no build step. Its uploads are made by the modules of
+//! `clients/js/src`, which are also the npm package; the page imports them from `./valet-upload/`.
 //!
 //! Its modules import one another by relative paths, so all of them are served under one path that contains the hash of all
 //! contents: browsers cache them for ever, and a new release has a new path.
@@ -13,15 +14,18 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 const PAGE: &str = include_str!("../web/index.html");
 
 macro_rules! files {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!("../web/", $name)))),*] };
+    ($($name:literal)* ; $($module:literal)*) => { &[
+        $(($name, include_str!(concat!("../web/", $name))),)*
+        $((concat!("valet-upload/", $module), include_str!(concat!("../../clients/js/src/", $module)))),*
+    ] };
 }
 
 const FILES: &[(&str, &str)] = files! {
     "style.css" "icon.svg"
-    "account.js" "address.js" "api.js" "app.js" "dom.js" "files.js" "gallery.js" "grid.js" "http.js" "image-processing.js"
-    "justified-layout.js" "lightbox.js" "messages.js" "pending-files.js" "retry.js" "s3-put.js" "session.js" "sha256.js"
-    "sign-in.js" "storage.js" "tabs.js" "thumbhash.js" "undo-delete.js" "upload-list.js" "upload.js" "uploader.js"
-    "worker-pool.js" "worker.js"
+    "account.js" "address.js" "api.js" "app.js" "changes.js" "dom.js" "files.js" "gallery.js" "grid.js" "justified-layout.js"
+    "lightbox.js" "messages.js" "session.js" "sign-in.js" "tabs.js" "undo-delete.js" "upload-list.js";
+    "api.js" "events.js" "http.js" "image-processing.js" "messages.js" "pending-files.js" "retry.js" "s3-put.js" "sha256.js"
+    "storage.js" "thumbhash.js" "upload.js" "uploader.js" "worker-pool.js" "worker.js"
 };
 
 /// Adds the page and its files. `bucket` is the origin of the object store.
@@ -50,7 +54,7 @@ fn content_security_policy(bucket: &str) -> String {
 
 /// Returns the preload links of all modules: without them a browser would find the modules one import after the other.
 fn preloads() -> String {
-    let scripts = FILES.iter().filter(|(name, _)| name.ends_with(".js") && !matches!(*name, "app.js" | "worker.js"));
+    let scripts = FILES.iter().filter(|(name, _)| name.ends_with(".js") && !matches!(*name, "app.js" | "valet-upload/worker.js"));
     scripts.map(|(name, _)| format!("<link rel=\"modulepreload\" href=\"{{assets}}/{name}\">\n")).collect()
 }
 
@@ -99,18 +103,26 @@ mod tests {
 
     #[test]
     fn every_file_is_served_and_every_import_exists() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/web");
-        let mut there: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let list = |folder: &str| {
+            let entries = std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let mut existing = list("src/web");
+        // The package's interfaces and its types.
+        let unused = ["index.js", "react.js", "types.js", "uppy.js"];
+        let modules = list("clients/js/src").into_iter().filter(|name| !unused.contains(&name.as_str()));
+        existing.extend(modules.map(|name| format!("valet-upload/{name}")));
         // `swagger_ui` serves its folder.
-        there.retain(|name| name != "index.html" && name != "swagger-ui");
-        there.sort();
+        existing.retain(|name| name != "index.html" && name != "swagger-ui");
+        existing.sort();
         let mut served: Vec<_> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
         served.sort();
-        assert_eq!(there, served);
+        assert_eq!(existing, served);
         for (name, content) in FILES {
+            let folder = name.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
             for import in content.split("from \"./").skip(1).map(|rest| rest.split('"').next().unwrap()) {
-                assert!(served.iter().any(|served| served == import), "{name} imports {import}");
+                let import = format!("{folder}{import}");
+                assert!(served.contains(&import), "{name} imports {import}");
             }
         }
     }

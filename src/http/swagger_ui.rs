@@ -28,7 +28,8 @@ const PAGE: &str = r#"<!doctype html>
 </html>
 "#;
 
-/// Without `persistAuthorization`, which would keep a token in the local storage of the gallery page's origin.
+/// Script that starts the UI. It does not set `persistAuthorization`, which would keep a token in the local storage of the gallery
+/// page's origin.
 const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deepLinking: true, displayRequestDuration: true, \
     tryItOutEnabled: true });\n";
 

@@ -292,9 +292,10 @@ impl UploadsApi {
         cursor: Query<Option<String>>,
     ) -> Result<Json<PendingUploads>, Problem> {
         let limit = pagination::limit(limit.0)?;
-        let after = pagination::after(cursor.0.as_deref(), Listing::Pending, caller.user)?;
+        let listing = Listing::Pending(caller.user);
+        let after = pagination::after(cursor.0.as_deref(), listing)?;
         let found = app.valet.uploads.list_pending(caller.user, after, limit + 1).await?;
-        let (uploads, next_cursor) = pagination::split(found, limit, Listing::Pending, |image| image);
+        let (uploads, next_cursor) = pagination::split(found, limit, listing);
         Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
     }
 }

@@ -3,8 +3,17 @@
 
 /// Request headers that pages may send to the API: those of its contract, and those that tracing libraries add to every call
 /// (W3C Trace Context, W3C Baggage, Sentry).
-pub const API_REQUEST_HEADERS: [&str; 8] =
-    ["authorization", "content-type", "idempotency-key", "if-none-match", "traceparent", "tracestate", "baggage", "sentry-trace"];
+pub const API_REQUEST_HEADERS: [&str; 9] = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "last-event-id",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "sentry-trace",
+];
 /// Response headers of the API that pages may read.
 pub const API_RESPONSE_HEADERS: [&str; 7] =
     ["retry-after", "ratelimit", "ratelimit-policy", "www-authenticate", "etag", "x-request-id", "date"];

@@ -77,6 +77,15 @@ identifier!(
     /// A deployment: one bucket and one database that belong together. Both store it.
     DeploymentId
 );
+identifier!(
+    /// An event: `outbox.id` of an image or a user, and the `webhook-id` of its messages.
+    EventId
+);
+
+identifier!(
+    /// A service key: `serviceKeys._id`, and the part of the key that is not secret.
+    ServiceKeyId
+);
 
 #[cfg(test)]
 mod tests {

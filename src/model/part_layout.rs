@@ -29,7 +29,9 @@ impl PartChecksums {
 /// The layout of a file's parts: all of one size except the last, which holds the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartLayout {
-    size: u64,
+    /// Size of the file in bytes.
+    file_size: u64,
+    /// Size of every part except the last, in bytes.
     part_size: u64,
     part_count: u32,
     checksums: PartChecksums,
@@ -45,21 +47,22 @@ impl PartLayout {
     /// Part size when the client chose none, in bytes: small enough to repeat on a bad network, large enough for a good one.
     const DEFAULT_PART_SIZE: u64 = 8 << 20;
 
-    /// Divides `size` bytes into parts of `part_size`. `None` when the size of a part or their number is out of bounds.
+    /// Divides a file of `file_size` bytes into parts of `part_size` bytes. `None` when the file is empty, or when the size of a
+    /// part or the number of parts is out of bounds.
     #[must_use]
-    pub fn cut(size: u64, part_size: u64, checksums: PartChecksums) -> Option<Self> {
-        if size == 0 || !(Self::MIN_PART_SIZE..=Self::MAX_PART_SIZE).contains(&part_size) {
+    pub fn new(file_size: u64, part_size: u64, checksums: PartChecksums) -> Option<Self> {
+        if file_size == 0 || !(Self::MIN_PART_SIZE..=Self::MAX_PART_SIZE).contains(&part_size) {
             return None;
         }
-        let part_count = u32::try_from(size.div_ceil(part_size)).ok().filter(|count| *count <= Self::MAX_PARTS)?;
-        Some(Self { size, part_size, part_count, checksums })
+        let part_count = u32::try_from(file_size.div_ceil(part_size)).ok().filter(|count| *count <= Self::MAX_PARTS)?;
+        Some(Self { file_size, part_size, part_count, checksums })
     }
 
-    /// Returns the part size for a file of `size` bytes: the usual one, or as many whole MiB as the limit on the number of
-    /// parts needs.
+    /// Returns the part size for a file of `file_size` bytes: `DEFAULT_PART_SIZE`, or if that needs more than
+    /// [`Self::MAX_PARTS`] parts, the smallest sufficient number of whole MiB.
     #[must_use]
-    pub fn part_size_for(size: u64) -> u64 {
-        let needed = size.div_ceil(u64::from(Self::MAX_PARTS)).next_multiple_of(1 << 20);
+    pub fn part_size_for(file_size: u64) -> u64 {
+        let needed = file_size.div_ceil(u64::from(Self::MAX_PARTS)).next_multiple_of(1 << 20);
         needed.max(Self::DEFAULT_PART_SIZE)
     }
 
@@ -85,7 +88,7 @@ impl PartLayout {
     #[must_use]
     pub fn part_length(&self, number: u32) -> Option<u64> {
         let before = u64::from(number.checked_sub(1)?) * self.part_size;
-        (number <= self.part_count).then(|| self.part_size.min(self.size - before))
+        (number <= self.part_count).then(|| self.part_size.min(self.file_size - before))
     }
 
     /// Returns every part's number and length.
@@ -96,7 +99,7 @@ impl PartLayout {
     /// Returns the length of the longest part in bytes.
     #[must_use]
     pub fn longest_part(&self) -> u64 {
-        self.part_size.min(self.size)
+        self.part_size.min(self.file_size)
     }
 }
 
@@ -109,8 +112,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn cut(size: u64, part_size: u64) -> Option<PartLayout> {
-        PartLayout::cut(size, part_size, PartChecksums::None)
+    fn layout(file_size: u64, part_size: u64) -> Option<PartLayout> {
+        PartLayout::new(file_size, part_size, PartChecksums::None)
     }
 
     proptest! {
@@ -118,7 +121,7 @@ mod tests {
         #[test]
         fn the_lengths_add_up(size in 1..=5u64 << 40) {
             let part_size = PartLayout::part_size_for(size);
-            let parts = cut(size, part_size).unwrap();
+            let parts = layout(size, part_size).unwrap();
             prop_assert!(part_size.is_multiple_of(MIB) && parts.part_count() <= PartLayout::MAX_PARTS);
             prop_assert_eq!(parts.parts().map(|(_, length)| length).sum::<u64>(), size);
             let last = parts.part_length(parts.part_count()).unwrap();
@@ -128,20 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
-        assert_eq!(cut(100 * MIB, 5 * MIB - 1), None);
-        assert_eq!(cut(100 * MIB, (5 << 30) + 1), None);
-        assert_eq!(cut(0, 5 * MIB), None);
-        assert_eq!(cut(10_000 * 5 * MIB, 5 * MIB).unwrap().part_count(), 10_000);
-        assert_eq!(cut(10_000 * 5 * MIB + 1, 5 * MIB), None, "a part too many");
-        assert_eq!(cut(u64::MAX, 5 << 30), None);
-        let parts = cut(11 * MIB, 5 * MIB).unwrap();
+    fn parts_outside_of_s3s_limits_are_refused() {
+        assert_eq!(layout(100 * MIB, 5 * MIB - 1), None);
+        assert_eq!(layout(100 * MIB, (5 << 30) + 1), None);
+        assert_eq!(layout(0, 5 * MIB), None);
+        assert_eq!(layout(10_000 * 5 * MIB, 5 * MIB).unwrap().part_count(), 10_000);
+        assert_eq!(layout(10_000 * 5 * MIB + 1, 5 * MIB), None, "a part too many");
+        assert_eq!(layout(u64::MAX, 5 << 30), None);
+        let parts = layout(11 * MIB, 5 * MIB).unwrap();
         assert_eq!(
             [0, 1, 2, 3, 4, u32::MAX].map(|n| parts.part_length(n)),
             [None, Some(5 * MIB), Some(5 * MIB), Some(MIB), None, None]
         );
-        assert_eq!(cut(3, 5 * MIB).unwrap().parts().collect::<Vec<_>>(), [(1, 3)], "one small part is the last");
-        assert_eq!((parts.longest_part(), cut(3, 5 * MIB).unwrap().longest_part()), (5 * MIB, 3));
+        assert_eq!(layout(3, 5 * MIB).unwrap().parts().collect::<Vec<_>>(), [(1, 3)], "one small part is the last");
+        assert_eq!((parts.longest_part(), layout(3, 5 * MIB).unwrap().longest_part()), (5 * MIB, 3));
         assert_eq!(PartLayout::part_size_for(5 << 30), 8 * MIB);
         assert_eq!(PartLayout::part_size_for(5 << 40), 525 * MIB);
     }

@@ -25,18 +25,18 @@ pub struct Upload {
 /// The way in which the bytes of an upload arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadKind {
-    /// By one presigned PUT.
+    /// One presigned PUT.
     Put {
         /// Signed into the URL and compared at confirm; two uploads with the same digest are the same bytes.
         sha256: Sha256,
         /// The preview that is uploaded beside it; for a ready image, the one that was verified.
         preview: Option<Preview>,
     },
-    /// By presigned PUTs of parts whose lengths are declared. S3's digest of parts is not that of the file.
+    /// Presigned PUTs of parts whose lengths are declared. S3's digest of parts is not that of the file.
     Parts(PartLayout),
-    /// By one form, posted to S3, as Uppy does.
+    /// One form that is posted to S3, as Uppy does.
     Form,
-    /// By parts whose lengths the client chooses, as Uppy does.
+    /// Parts whose lengths the client chooses, as Uppy does.
     UndeclaredParts,
 }
 

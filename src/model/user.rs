@@ -10,7 +10,7 @@ pub struct User {
     /// Also the `sub` of its access tokens and the second segment of its object keys.
     pub id: UserId,
     /// For a local account: unique by [`Email::key`]. For a user of an identity provider: the address that the provider
-    /// verified, if it gave one; it is not unique and cannot be used to sign in.
+    /// verified, if it gave one, and for a user of the app that its backend gave; neither is unique or can be used to sign in.
     pub email: Option<Email>,
     /// When the account was created.
     pub created_at: OffsetDateTime,
@@ -26,4 +26,6 @@ pub struct Usage {
     pub images: u64,
     /// Open uploads.
     pub pending: u64,
+    /// The user's own quota in bytes; `None` for a user who has that of the settings.
+    pub own_quota: Option<u64>,
 }

@@ -50,8 +50,8 @@ pub(super) struct SigningDays(RwLock<[Option<Arc<SigningDay>>; 2]>);
 impl SigningDays {
     pub(super) fn get(&self, date: Date, credentials: &Credentials, region: &str) -> Arc<SigningDay> {
         // A poisoned lock holds whole days or none: both are valid.
-        let known = self.0.read().iter().flatten().find(|day| day.date == date).cloned();
-        known.unwrap_or_else(|| {
+        let cached = self.0.read().iter().flatten().find(|day| day.date == date).cloned();
+        cached.unwrap_or_else(|| {
             let day = Arc::new(SigningDay::new(date, credentials, region));
             let mut days = self.0.write();
             days.rotate_right(1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     options::IndexOptions,
 };
 use time::OffsetDateTime;
@@ -42,7 +42,8 @@ pub(super) struct KeyHolder {
 /// A key that is due to be examined.
 #[derive(Debug)]
 pub(super) struct DueKey {
-    pub(super) key: String,
+    /// As it is stored: the key of a damaged record may have any type.
+    pub(super) key: Bson,
     /// `None` if it cannot be read.
     pub(super) holder: Option<KeyHolder>,
 }
@@ -116,6 +117,11 @@ impl AccountKeys {
 
     /// Releases a key, if it names this account.
     pub(super) async fn release(&self, key: &str, user: UserId) -> Result<(), StoreError> {
+        self.release_due(&key.into(), user).await
+    }
+
+    /// Releases a key as it is stored, if it names this account.
+    pub(super) async fn release_due(&self, key: &Bson, user: UserId) -> Result<(), StoreError> {
         self.mongo.delete_one(&self.collection, doc! { "_id": key, "user": user.to_string() }).await.map(drop)
     }
 
@@ -131,12 +137,12 @@ impl AccountKeys {
             let find = self.collection.find(filter.clone()).projection(holder_projection()).sort(doc! { "due": 1 });
             find.limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
         });
-        let read = |found: &Document| Some(DueKey { key: found.get_str("_id").ok()?.to_owned(), holder: KeyHolder::read(found) });
-        Ok(found.await?.iter().filter_map(read).collect())
+        let key = |found: &Document| found.get("_id").cloned().unwrap_or(Bson::Null);
+        Ok(found.await?.iter().map(|found| DueKey { key: key(found), holder: KeyHolder::read(found) }).collect())
     }
 
     /// Has these keys examined again at `due`.
-    pub(super) async fn postpone(&self, keys: &[String], due: OffsetDateTime) -> Result<(), StoreError> {
+    pub(super) async fn postpone(&self, keys: &[Bson], due: OffsetDateTime) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }

@@ -48,13 +48,13 @@ impl DatabaseProbe {
     pub async fn hello(&self) -> Result<Hello, StoreError> {
         // The first command finds the server, so that the second measures its clock.
         self.mongo.command(Operation::PING, doc! { "ping": 1 }).await?;
-        let asked = std::time::Instant::now();
+        let began = std::time::Instant::now();
         let hello = self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?;
         Ok(Hello {
             replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
             now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
-            round_trip: asked.elapsed(),
+            round_trip: began.elapsed(),
         })
     }
 

@@ -62,7 +62,7 @@ impl Operation<'static> {
 #[derive(Default)]
 struct CallEvents {
     /// Waits for a connection.
-    waits: RefCell<Vec<Waiting>>,
+    waits: RefCell<Vec<CountedWait>>,
     /// Time at which the operation got its first connection.
     began: Cell<Option<Instant>>,
     /// Server of its last connection.
@@ -70,16 +70,16 @@ struct CallEvents {
 }
 
 /// Counts an operation that waits for a permit or a connection, until this is dropped.
-pub(super) struct Waiting(());
+pub(super) struct CountedWait(());
 
-impl Waiting {
+impl CountedWait {
     pub(super) fn begin() -> Self {
         METRICS.mongodb_calls_waiting.inc();
         Self(())
     }
 }
 
-impl Drop for Waiting {
+impl Drop for CountedWait {
     fn drop(&mut self) {
         METRICS.mongodb_calls_waiting.dec();
     }
@@ -102,7 +102,7 @@ pub(super) async fn instrument<T>(
     ends: tokio::time::Instant,
     call: impl Future<Output = mongodb::error::Result<T>>,
 ) -> Result<(mongodb::error::Result<T>, Option<ServerAddress>), Elapsed> {
-    let asked = Instant::now();
+    let asked_at = Instant::now();
     let span = spans::ClientSpan::mongodb(operation.command, database, operation.collection);
     let measured = async {
         let done = tokio::time::timeout_at(ends, call).await;
@@ -113,7 +113,7 @@ pub(super) async fn instrument<T>(
         span.record_server(host, *port);
     }
     let outcome = if done.as_ref().is_ok_and(|done| done.as_ref().err().is_none_or(is_refused_write)) { "ok" } else { "error" };
-    METRICS.mongodb_command(operation.command, outcome, began.unwrap_or(asked).elapsed());
+    METRICS.mongodb_command(operation.command, outcome, began.unwrap_or(asked_at).elapsed());
     match &done {
         Ok(Ok(_)) => span.end(None),
         Ok(Err(error)) if is_refused_write(error) => span.end(None),
@@ -161,7 +161,7 @@ pub(super) fn on_pool_event(in_use: &ConnectionsInUse, event: CmapEvent) {
     let open = &METRICS.mongodb_connections;
     // Outside of an operation no wait is counted.
     let begin_wait = || {
-        let _ = CALL_EVENTS.try_with(|events| events.waits.borrow_mut().push(Waiting::begin()));
+        let _ = CALL_EVENTS.try_with(|events| events.waits.borrow_mut().push(CountedWait::begin()));
     };
     let end_wait = || {
         let _ = CALL_EVENTS.try_with(|events| events.waits.borrow_mut().pop());

@@ -5,7 +5,7 @@
 //! section 8: a leader commits a no-op at the start of its term before it answers reads; MongoDB answers without.) This file
 //! records who was elected and whether that write is through; `mongo` runs the commands.
 //!
-//! Limit: a server that observes no other primary reads from one that has lost its majority, until that one steps down
+//! Limit: if a primary loses its majority and a server observes no other primary, the server reads from it until it steps down
 //! (`electionTimeoutMillis`, 10 s).
 
 use mongodb::{

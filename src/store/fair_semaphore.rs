@@ -276,7 +276,7 @@ mod tests {
         let mut second = Box::pin(semaphore.acquire(2, ()));
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        assert!(semaphore.try_acquire(1).is_none(), "it belongs to the waiting caller");
+        assert!(semaphore.try_acquire(1).is_none(), "the permit belongs to the waiting caller");
         drop(second.await);
         assert!(semaphore.state.lock().groups.is_empty() && semaphore.try_acquire(1).is_some());
     }

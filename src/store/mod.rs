@@ -6,48 +6,64 @@
 
 mod account_keys;
 pub mod database_probe;
+mod deliveries;
 mod deployment;
 mod driver_events;
 mod elections;
 mod failpoint;
 pub mod fair_semaphore;
+mod image_changes;
 mod images;
 mod known_networks;
 mod mongo;
 pub mod objects;
 pub mod oidc_discovery;
+mod outbox;
+mod outbox_queue;
 mod recount;
 pub mod request_origin;
 mod reservations;
+mod service_keys;
 mod sessions;
 mod undated;
 mod users;
+mod webhook_endpoints;
+pub mod webhook_sender;
 
 use mongodb::{
     bson::{Bson, DateTime, Document, doc},
     error::{ErrorKind, WriteFailure},
 };
-use time::OffsetDateTime;
+use std::sync::Arc;
 
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+
+pub use deliveries::{Attempt, ClaimedDelivery, Deliveries, DueDelivery, NewDelivery, Outcome};
 pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
+pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened, Postponement,
-    QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnsettledKind,
+    QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
+pub use outbox_queue::{EventRecord, EventSource, OutboxQueue, StoredEvent};
 pub use recount::{Counts, Repair};
 pub use reservations::{AcceptOutcome, StepOutcome};
+pub use service_keys::{ServiceKey, ServiceKeys};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, Deletion, DeletionDue, KeyStep, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,
-    ReserveOutcome, StaleEntries, StepUnderWay, Users,
+    Account, AccountPage, AccountState, CountedAccount, Deletion, DeletionDue, IdentityHolder, KeyStep, LegacyHold, LegacyHolds,
+    NewPassword, PasswordState, ProviderIdentity, QuotaLimits, ReserveOutcome, StaleEntries, StepUnderWay, UserFilter, Users,
 };
+pub use webhook_endpoints::WebhookEndpoints;
 
 use self::{
     driver_events::Operation,
     mongo::{DEADLINE, MongoClient},
+    outbox::Outbox,
 };
 use crate::{
     config,
@@ -162,6 +178,16 @@ pub struct Store {
     pub sessions: Sessions,
     /// Images in every state.
     pub images: Images,
+    /// Changes of images as they are made.
+    pub image_changes: ImageChanges,
+    /// Events that are to be fanned out.
+    pub outboxes: OutboxQueue,
+    /// Deliveries of events to endpoints.
+    pub deliveries: Deliveries,
+    /// Service keys.
+    pub service_keys: ServiceKeys,
+    /// Webhook endpoints.
+    pub webhook_endpoints: WebhookEndpoints,
     /// Networks from which accounts were signed in to.
     pub known_networks: KnownNetworks,
     mongo: MongoClient,
@@ -176,7 +202,28 @@ impl Store {
         let mongo = MongoClient::open(config).await?;
         mongo.wait_for_primary().await?;
         let (users, sessions, images) = (Users::new(&mongo), Sessions::new(&mongo), Images::new(&mongo));
-        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&mongo), mongo })
+        let (outboxes, deliveries) = (OutboxQueue::new(&mongo), Deliveries::new(&mongo));
+        let (webhook_endpoints, service_keys) = (WebhookEndpoints::new(&mongo), ServiceKeys::new(&mongo));
+        let (known_networks, image_changes) = (KnownNetworks::new(&mongo), ImageChanges::new(&mongo));
+        Ok(Self {
+            users,
+            sessions,
+            images,
+            image_changes,
+            outboxes,
+            deliveries,
+            webhook_endpoints,
+            service_keys,
+            known_networks,
+            mongo,
+        })
+    }
+
+    /// Returns the same store, whose changes leave events and wake the waiters of `woken`.
+    #[must_use]
+    pub fn with_events(self, woken: Arc<Notify>) -> Self {
+        let outbox = Outbox::on(woken);
+        Self { users: self.users.with_events(outbox.clone()), images: self.images.with_events(outbox), ..self }
     }
 
     /// Creates the indexes that the program relies on.
@@ -187,6 +234,8 @@ impl Store {
         self.users.make_indexes().await?;
         self.sessions.make_indexes().await?;
         self.images.make_indexes().await?;
+        self.deliveries.make_indexes().await?;
+        self.webhook_endpoints.make_indexes().await?;
         self.known_networks.make_indexes().await
     }
 

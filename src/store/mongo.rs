@@ -43,10 +43,10 @@ const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(super) struct MongoClient {
     database: Database,
-    /// As many permits as the pool has connections, granted fairly between networks and between the users of each; operations
-    /// outside of requests count as one more network. Operations wait here for a connection, because the driver keeps waits
-    /// that have timed out in its queue and examines one of them for each new operation, so that the backlog of an outage would
-    /// outlive it.
+    /// Permits of operations, as many as the pool has connections, granted fairly between networks and between the users of each;
+    /// operations outside of requests count as one more network. Operations wait here for a connection, because the driver keeps
+    /// waits that have timed out in its queue and examines one of them for each new operation, so that the backlog of an outage
+    /// would outlive it.
     permits: Arc<FairSemaphore<Option<NetworkPrefix>, Option<UserId>>>,
     elections: Arc<Elections>,
 }
@@ -66,6 +66,9 @@ impl MongoClient {
         let permits = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let permits = permits.unwrap_or(usize::MAX);
         let permits = FairSemaphore::new(permits, permits);
+        METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
+        // One more for the feed of changes, which needs no permit and waits on its connection for a change.
+        options.max_pool_size = options.max_pool_size.map(|size| if size > 0 { size.saturating_add(1) } else { 0 });
         // With as many, an operation with a permit never waits in the driver's queue, behind waits that have timed out.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
@@ -81,7 +84,6 @@ impl MongoClient {
         let elections = Arc::new(Elections::default());
         let observer = elections.clone();
         options.sdam_event_handler = Some(EventHandler::callback(move |event| observer.on_heartbeat(&event)));
-        METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
         let client = Client::with_options(options).map_err(StoreError::Database)?;
         Ok(Self { database: client.database(&config.database), permits, elections })
     }
@@ -270,7 +272,7 @@ impl MongoClient {
         if let Some(permit) = self.permits.try_acquire(site) {
             return Ok(permit);
         }
-        let _waiting = driver_events::Waiting::begin();
+        let _waiting = driver_events::CountedWait::begin();
         let ends = ends.min(Instant::now() + PERMIT_DEADLINE);
         tokio::time::timeout_at(ends, self.permits.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
     }

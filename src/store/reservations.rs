@@ -5,7 +5,7 @@
 //!    entry is refused while another step of the same image is announced.
 //! 2. The image changes, on condition that state, reservation and `lastStep` are as they were read, and keeps the step's id as
 //!    its `lastStep`.
-//! 3. One update of the user removes the entry and adds to the counters, or nothing where the image did not change.
+//! 3. One update of the user removes the entry, and adds to the counters if the image has changed.
 //!
 //! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
 //! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the
@@ -13,12 +13,12 @@
 //! step of the image begins until the entry is removed. The third update adds the amounts of the entry only if it removes the
 //! entry, so each step is counted once.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, count_transitions, datetime,
-    images::ReservationEnd,
+    Store, StoreError, datetime,
+    images::{ReservationEnd, tombstone_update},
     integer, last_step,
     users::{AnnounceOutcome, StepUnderWay},
 };
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
     pub async fn apply_steps(&self, user: UserId, changes: &[ReservationStep]) -> Result<StepOutcome, StoreError> {
-        self.take_steps(user, changes, |change| reservation_update(change.after)).await
+        self.take_steps(user, changes, |change, step| plain_update(reservation_update(change.after), step)).await
     }
 
     /// Raises the reservation of a pending upload.
@@ -88,10 +88,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
     pub async fn grow_reservation(&self, user: UserId, growth: &ReservationStep) -> Result<StepOutcome, StoreError> {
-        let step = self.take_steps(user, std::slice::from_ref(growth), |growth| {
+        let step = self.take_steps(user, std::slice::from_ref(growth), |growth, step| {
             let (mut set, unset) = reservation_update(growth.after);
             set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
-            (set, unset)
+            plain_update((set, unset), step)
         });
         step.await
     }
@@ -106,15 +106,15 @@ impl Store {
         deletions: &[ReservationStep],
         now: OffsetDateTime,
     ) -> Result<StepOutcome, StoreError> {
-        let stepped = self.take_steps(user, deletions, |deletion| {
-            let (mut set, mut unset) = reservation_update(deletion.after);
-            set.extend(doc! { "state": ImageState::Deleting.as_str(), "due": datetime(now) });
-            unset.extend(doc! { "live": "", "idemKey": "", "idemHash": "" });
-            (set, unset)
+        let stepped = self.take_steps(user, deletions, |deletion, step| {
+            let (mut set, unset) = reservation_update(deletion.after);
+            set.insert("lastStep", step.to_string());
+            let update = tombstone_update(ImageState::Deleting, now).set(set).unset(unset.keys().map(String::as_str));
+            update.pipeline(self.images.outbox()).into()
         });
         let stepped = stepped.await?;
         if let StepOutcome::Applied(images) = &stepped {
-            count_transitions(ImageState::Deleting, images.len() as u64);
+            self.images.moved(ImageState::Deleting, images.len() as u64);
         }
         Ok(stepped)
     }
@@ -154,7 +154,7 @@ impl Store {
         &self,
         user: UserId,
         changes: &[ReservationStep],
-        update_of: impl Fn(&ReservationStep) -> (Document, Document),
+        update_of: impl Fn(&ReservationStep, StepId) -> Bson,
     ) -> Result<StepOutcome, StoreError> {
         if changes.is_empty() {
             return Ok(StepOutcome::Applied(Vec::new()));
@@ -164,15 +164,7 @@ impl Store {
         if announced == AnnounceOutcome::Conflict {
             return Ok(StepOutcome::Conflict);
         }
-        let updates = steps.iter().zip(changes).map(|(step, change)| {
-            let (mut set, unset) = update_of(change);
-            set.insert("lastStep", step.step.to_string());
-            let mut update = doc! { "$set": set };
-            if !unset.is_empty() {
-                update.insert("$unset", unset);
-            }
-            (as_read(user, change), update)
-        });
+        let updates = steps.iter().zip(changes).map(|(step, change)| (as_read(user, change), update_of(change, step.step)));
         let taken = match self.images.update_all(updates).await? {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
@@ -204,6 +196,16 @@ fn as_read(user: UserId, change: &ReservationStep) -> Document {
         None => drop(filter.insert("reservation", doc! { "$exists": false })),
     }
     filter
+}
+
+/// Returns the update of a step that leaves the image's state as it is.
+fn plain_update((mut set, unset): (Document, Document), step: StepId) -> Bson {
+    set.insert("lastStep", step.to_string());
+    let mut update = doc! { "$set": set };
+    if !unset.is_empty() {
+        update.insert("$unset", unset);
+    }
+    update.into()
 }
 
 /// Returns the fields to set and to unset.

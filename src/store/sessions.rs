@@ -1,15 +1,15 @@
 //! Sessions: `sessions {_id, user, device, passwordVersion, createdAt, lastUsedAt, expiresAt, endsAt, tokenHash, tokenKey, agent,
-//! parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt` removes
+//! issuedBy, parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt` removes
 //! expired sessions; a session that was ended by itself is deleted, one that a changed password ended is dead by its version.
 //!
 //! Refresh tokens are stored only as hashes: that of the valid token and those of the latest exchanges, with the salts that
-//! derive a token's child from it.
+//! derive a token's successor from it.
 
 mod document;
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
     Collection, IndexModel,
     bson::{Document, doc},
@@ -19,10 +19,10 @@ use time::OffsetDateTime;
 
 use self::document::{ExchangeDoc, SessionDoc, binary};
 use super::{MongoClient, StoreError, datetime, driver_events::Operation};
-use crate::model::{SessionId, UserId};
+use crate::model::{ServiceKeyId, SessionId, UserId};
 
 /// The largest number of listed sessions: a person has few, but a program may log in for every request.
-const MAX_LISTED: i64 = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// Names of indexes of former versions. The current indexes answer their queries, because both versions may run side by side.
 const FORMER_INDEXES: [&str; 1] = ["user"];
@@ -55,23 +55,25 @@ pub struct Session {
     pub ends_at: OffsetDateTime,
     /// SHA-256 of the valid refresh token.
     pub token_hash: [u8; 32],
-    /// A key that recognizes the session's own refresh tokens, spent ones included; no token can be made from it. `None` in
+    /// A key that recognizes the session's own refresh tokens, exchanged ones included; no token can be made from it. `None` in
     /// records of former versions.
     pub token_key: Option<[u8; 32]>,
     /// SHA-256 of the `User-Agent` that received the valid token; `None` in records of former versions.
     pub agent: Option<[u8; 32]>,
     /// The exchange that issued the valid token.
     pub parent: Option<Exchange>,
+    /// The service key that created it: it has no refresh token, and belongs to a user of the app.
+    pub issued_by: Option<ServiceKeyId>,
     /// Earlier exchanges, the latest first, as far back as a late use of a token is tolerated.
     pub earlier: Vec<Exchange>,
 }
 
-/// An exchange of a refresh token for its child.
+/// An exchange of a refresh token for its successor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// SHA-256 of the exchanged token.
     pub hash: [u8; 32],
-    /// The salt that derives the child token.
+    /// The salt that derives the successor.
     pub salt: [u8; 32],
     /// When it was exchanged.
     pub at: OffsetDateTime,
@@ -79,8 +81,8 @@ pub struct Exchange {
     pub agent: Option<[u8; 32]>,
     /// The network that the exchange came from.
     pub network: Option<String>,
-    /// Whether another `User-Agent` had received the token.
-    pub by_newcomer: bool,
+    /// Whether the exchange was made by another `User-Agent` than the one that had received the token.
+    pub by_other_agent: bool,
 }
 
 /// The change of a session when its valid token is exchanged.
@@ -90,11 +92,11 @@ pub struct Rotation {
     pub exchange: Exchange,
     /// The new [`Session::earlier`].
     pub earlier: Vec<Exchange>,
-    /// SHA-256 of the child token.
-    pub child: [u8; 32],
+    /// SHA-256 of the successor; the new [`Session::token_hash`].
+    pub successor_hash: [u8; 32],
     /// The new [`Session::token_key`].
     pub token_key: [u8; 32],
-    /// When the session ends unless the child is used.
+    /// When the session ends unless the successor is used.
     pub expires_at: OffsetDateTime,
 }
 
@@ -152,17 +154,17 @@ impl Sessions {
         found.map(SessionDoc::into_session).transpose()
     }
 
-    /// Exchanges the valid token for its child. Returns `false` if the token is no longer valid: of concurrent exchanges, one
+    /// Exchanges the valid token for its successor. Returns `false` if the token is no longer valid: of concurrent exchanges, one
     /// succeeds.
     ///
     /// # Errors
     /// [`StoreError`]; the caller must then read whether it happened, or retry with the same token.
     pub async fn rotate(&self, id: SessionId, rotation: &Rotation) -> Result<bool, StoreError> {
-        let Rotation { exchange, earlier, child, token_key, expires_at } = rotation;
+        let Rotation { exchange, earlier, successor_hash, token_key, expires_at } = rotation;
         let now = datetime(exchange.at);
         let filter = doc! { "_id": id.to_string(), "tokenHash": binary(&exchange.hash), "expiresAt": { "$gt": now } };
         let mut set = doc! {
-            "tokenHash": binary(child),
+            "tokenHash": binary(successor_hash),
             "tokenKey": binary(token_key),
             "parent": ExchangeDoc::new(exchange).into_bson(),
             "earlier": earlier.iter().map(|exchange| ExchangeDoc::new(exchange).into_bson()).collect::<Vec<_>>(),
@@ -176,19 +178,19 @@ impl Sessions {
         self.mongo.update_one(&self.collection, filter, update).await
     }
 
-    /// Returns a user's sessions, the newest first, at most a thousand.
+    /// Returns a user's sessions, the newest first, at most a thousand. An unreadable record is logged and left out.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list_owned(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let filter = doc! { "user": user.to_string(), "expiresAt": { "$gt": datetime(now) } };
+        let records = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             // Ids begin with their time.
-            let find = self.collection.find(filter.clone()).sort(doc! { "_id": -1 }).limit(MAX_LISTED);
-            find.await?.try_collect::<Vec<_>>().await
+            let found = records.find(filter.clone()).sort(doc! { "_id": -1 }).await?;
+            found.try_filter_map(async |record| Ok(readable(record))).take(MAX_LISTED).try_collect().await
         });
-        let found = found.await?;
-        found.into_iter().map(SessionDoc::into_session).collect()
+        found.await
     }
 
     /// Returns whether a user has any session.
@@ -246,13 +248,36 @@ impl Sessions {
             find.projection(doc! { "lastUsedAt": 1 }).await
         });
         let Some(found) = found.await? else { return Ok(0) };
-        let (Ok(at), Ok(id)) = (found.get_datetime("lastUsedAt"), found.get_str("_id")) else { return Ok(0) };
-        let of_that_time = doc! { "lastUsedAt": at, "_id": { "$lte": id } };
-        let before = doc! { "lastUsedAt": { "$lt": at } };
-        self.delete_many(doc! { "user": user.to_string(), "$or": [before, of_that_time] }).await
+        let mut unused = doc! { "user": user.to_string() };
+        match found.get_datetime("lastUsedAt") {
+            Ok(at) => {
+                let of_that_time = doc! { "lastUsedAt": at, "_id": { "$lte": found.get("_id") } };
+                unused.insert("$or", vec![doc! { "lastUsedAt": { "$lt": at } }, of_that_time]);
+            }
+            // Unreadable ones have no place in the order, and no refresh accepts them.
+            Err(_) => drop(unused.insert("lastUsedAt", doc! { "$not": { "$type": "date" } })),
+        }
+        self.delete_many(unused).await
+    }
+
+    /// Deletes the sessions that a service key created, of all users, and returns their number. Scans the collection.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn delete_issued_by(&self, key: ServiceKeyId) -> Result<u64, StoreError> {
+        self.delete_many(doc! { "issuedBy": key.to_string() }).await
     }
 
     async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
         self.mongo.delete_many(&self.collection, filter).await
     }
+}
+
+/// Returns the session of a record. An unreadable record is logged, and does not make the rest of a list unreadable.
+fn readable(record: Document) -> Option<Session> {
+    let id = record.get_str("_id").unwrap_or_default().to_owned();
+    let corrupt = |_| StoreError::Corrupt { collection: "sessions", id, field: "a field" };
+    let session = mongodb::bson::deserialize_from_document::<SessionDoc>(record).map_err(corrupt);
+    let session = session.and_then(SessionDoc::into_session);
+    session.inspect_err(|error| tracing::error!(%error, "failed to read a session")).ok()
 }

@@ -1,14 +1,16 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, registered, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling:
+//! identity: {issuer, subject}, suspendedAt, quotaBytes, registered, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling:
 //! [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. A local account has
 //! emailKey and passwordHash, one of an identity provider has identity; each kind is registered under keys of its own, so that
 //! neither can be mistaken for the other.
 //!
 //! This file inserts and finds accounts; `registration` takes the keys that no two of them share, `passwords` changes their
 //! passwords, `quota` and `reservation_steps` count their uploads, `legacy_holds` converts the counts of the former version,
-//! `deletion` ends accounts.
+//! `deletion` ends accounts, `administration` does what an app's backend asks for.
 
+mod administration;
 mod deletion;
+mod events;
 mod identities;
 mod legacy_holds;
 mod passwords;
@@ -31,21 +33,29 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub(super) use self::reservation_steps::AnnounceOutcome;
-use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc};
 pub use self::{
+    administration::{AccountPage, CountedAccount, UserFilter},
     deletion::{Deletion, DeletionDue},
-    identities::ProviderIdentity,
+    identities::{IdentityHolder, ProviderIdentity},
     legacy_holds::{LegacyHold, LegacyHolds},
-    passwords::{NewPassword, PasswordState},
+    passwords::{AccountState, NewPassword, PasswordState},
     quota::{QuotaLimits, ReserveOutcome, StaleEntries},
     registration::KeyStep,
     reservation_steps::StepUnderWay,
 };
+use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc};
 use super::{
-    MongoClient, StoreError, account_keys::AccountKeys, datetime, driver_events::Operation, instant, is_index_of_shard,
-    is_other_index,
+    MongoClient, StoreError,
+    account_keys::AccountKeys,
+    datetime,
+    driver_events::Operation,
+    instant, is_index_of_shard, is_other_index,
+    outbox::{self, Outbox},
 };
 use crate::model::{Email, User, UserId};
+
+/// The pattern of an id. A record with another `_id` names no account, and no query can continue after it.
+const ID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
@@ -57,6 +67,7 @@ pub struct Users {
     /// Whether unique indexes of this collection decide beside the keys.
     former_indexes: Arc<AtomicBool>,
     inserted: Arc<quota::InsertedUploads>,
+    outbox: Outbox,
 }
 
 /// An account, with its password hash.
@@ -68,8 +79,10 @@ pub struct Account {
     pub password_hash: Option<SecretString>,
     /// The password's version, which determines the valid sessions.
     pub password: PasswordState,
-    /// Identity of a user of an identity provider.
+    /// Identity of a user of an identity provider, or of the app.
     pub identity: Option<ProviderIdentity>,
+    /// When it was suspended.
+    pub suspended_at: Option<OffsetDateTime>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,6 +104,8 @@ struct UserDoc {
     kept_session: Option<KeptSessionDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityDoc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspended_at: Option<DateTime>,
     /// Whether the account has its keys. Absent from records of the former version.
     #[serde(default)]
     registered: bool,
@@ -103,6 +118,9 @@ struct UserDoc {
     opening: Vec<Document>,
     /// Always empty in records of this version; the former version cannot read a record without it.
     holds: Vec<Document>,
+    /// Events of the account that are not fanned out yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outbox: Vec<Document>,
 }
 
 impl UserDoc {
@@ -116,6 +134,7 @@ impl UserDoc {
             password_changed_at: None,
             kept_session: None,
             identity: None,
+            suspended_at: None,
             registered: true,
             created_at: datetime(now),
             used_bytes: 0,
@@ -123,6 +142,7 @@ impl UserDoc {
             pending: 0,
             opening: Vec::new(),
             holds: Vec::new(),
+            outbox: Vec::new(),
         }
     }
 
@@ -135,7 +155,8 @@ impl UserDoc {
         };
         let password = PasswordState::read(self.password_version, self.password_changed_at, self.kept_session.as_ref());
         let identity = self.identity.map(IdentityDoc::into_identity);
-        Ok(Account { identity, user, password_hash: self.password_hash.map(SecretString::from), password })
+        let suspended_at = self.suspended_at.map(instant);
+        Ok(Account { identity, user, password_hash: self.password_hash.map(SecretString::from), password, suspended_at })
     }
 }
 
@@ -148,7 +169,13 @@ impl Users {
             identities: AccountKeys::new(mongo, "identities"),
             former_indexes: Arc::new(AtomicBool::new(true)),
             inserted: Arc::default(),
+            outbox: Outbox::default(),
         }
+    }
+
+    /// Returns the same queries, whose changes leave events.
+    pub(super) fn with_events(self, outbox: Outbox) -> Self {
+        Self { outbox, ..self }
     }
 
     /// Returns the approximate number of accounts, which the database maintains.
@@ -165,6 +192,8 @@ impl Users {
         let sparse = |name: &str| IndexOptions::builder().name(name.to_owned()).sparse(true).build();
         let unregistered = IndexOptions::builder().name(registration::UNREGISTERED.to_owned());
         let unregistered = unregistered.partial_filter_expression(doc! { "registered": null, "deletedAt": null }).build();
+        let by_address = IndexOptions::builder().name(administration::BY_ADDRESS.to_owned()).sparse(true);
+        let by_address = by_address.collation(administration::address_collation()).build();
         let indexes = [
             IndexModel::builder().keys(doc! { "createdAt": 1 }).options(unregistered).build(),
             IndexModel::builder().keys(doc! { "opening.at": 1 }).options(sparse("openingAt")).build(),
@@ -173,6 +202,8 @@ impl Users {
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
+            outbox::index(),
+            IndexModel::builder().keys(doc! { "email": 1 }).options(by_address).build(),
         ];
         self.mongo.create_indexes(&self.collection, indexes).await?;
         self.make_former_indexes().await
@@ -215,6 +246,7 @@ impl Users {
             email: Some(email.as_str().to_owned()),
             email_key: Some(email.key().to_owned()),
             password_hash: Some(password_hash.to_owned()),
+            outbox: self.creation_event(Some(email), None, now),
             ..UserDoc::new(id, now)
         };
         let account = Account {
@@ -222,6 +254,7 @@ impl Users {
             password_hash: Some(password_hash.into()),
             password: PasswordState::read(0, None, None),
             identity: None,
+            suspended_at: None,
         };
         let inserted = self.insert_registered(&self.emails, email.key(), id, document, now).await?;
         Ok(inserted.then_some(account))
@@ -250,15 +283,39 @@ impl Users {
     }
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
-        // Excludes holds, which may be many and which no reader of an account needs.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         self.mongo
             .read(Operation::find(&self.collection), || async {
-                self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await
+                self.collection.find_one(not_deleted(filter.clone())).projection(Self::account_projection()).await
             })
             .await?
             .map(UserDoc::into_account)
             .transpose()
+    }
+
+    /// Returns the fields of an account. Excludes holds: there may be many, and no reader of an account needs them.
+    fn account_projection() -> Document {
+        let mut projection = doc! { "holds": { "$literal": [] } };
+        for field in [
+            "email",
+            "passwordHash",
+            "passwordVersion",
+            "passwordChangedAt",
+            "keptSession",
+            "identity",
+            "suspendedAt",
+            "createdAt",
+            "usedBytes",
+            "images",
+        ] {
+            projection.insert(field, 1);
+        }
+        projection
+    }
+
+    fn read_account(record: Document) -> Result<Account, StoreError> {
+        let id = record.get_str("_id").unwrap_or_default().to_owned();
+        let corrupt = |_| StoreError::Corrupt { collection: "users", id, field: "a field" };
+        mongodb::bson::deserialize_from_document::<UserDoc>(record).map_err(corrupt)?.into_account()
     }
 
     /// Returns the ids of records in their order, after `after`; as errors those that are not user ids. The last page is empty.

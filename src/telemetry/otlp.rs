@@ -102,10 +102,11 @@ pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
 /// Returns the resource: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, else this program's own name.
 fn resource() -> Resource {
     let detected = Resource::builder().build();
-    let named = detected.get(&Key::new("service.name")).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let is_service_named =
+        detected.get(&Key::new("service.name")).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let builder = Resource::builder().with_attribute(version);
-    if named { builder.build() } else { builder.with_service_name("valet").build() }
+    if is_service_named { builder.build() } else { builder.with_service_name("valet").build() }
 }
 
 /// Makes a span a child of the caller's and returns its trace and span ids. `None` without a collector.

@@ -2,9 +2,9 @@
 
 import * as api from "./api.js";
 import { $, el, say, toast } from "./dom.js";
-import { Problem } from "./http.js";
+import { Problem } from "./valet-upload/http.js";
 import { session } from "./session.js";
-import * as pendingFiles from "./pending-files.js";
+import { indexedDbStore } from "./valet-upload/pending-files.js";
 import { day, device, explain } from "./messages.js";
 
 /** Explains a problem. In this dialog, invalid credentials are a wrong current password. */
@@ -134,7 +134,7 @@ export class Account extends EventTarget {
 
   async #delete() {
     await api.deleteAccount($("#delete-password").value);
-    await pendingFiles.removeAll();
+    await indexedDbStore().clear().catch(() => {});
     await session.signOut();
     toast("The account and its images are deleted.");
   }

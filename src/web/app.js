@@ -3,20 +3,21 @@
 import { Account } from "./account.js";
 import { Address } from "./address.js";
 import * as api from "./api.js";
+import { Changes } from "./changes.js";
 import { $, icon, isTyping, openDialog, refocus, toast } from "./dom.js";
 import * as signIn from "./sign-in.js";
 import { collectFiles } from "./files.js";
 import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
-import { Problem } from "./http.js";
+import { Problem } from "./valet-upload/http.js";
 import { Lightbox } from "./lightbox.js";
 import { session } from "./session.js";
-import { sleep } from "./retry.js";
-import * as pendingFiles from "./pending-files.js";
+import { sleep } from "./valet-upload/retry.js";
 import { Tabs } from "./tabs.js";
 import { UndoDelete } from "./undo-delete.js";
 import { UploadList } from "./upload-list.js";
-import { Uploader } from "./uploader.js";
+import { indexedDbStore, isAvailable } from "./valet-upload/pending-files.js";
+import { Uploader } from "./valet-upload/uploader.js";
 import { bytes, count, explain } from "./messages.js";
 
 /** Stops everything that runs for the signed-in user. */
@@ -32,7 +33,7 @@ function enter() {
   view("gallery");
   const gallery = new Gallery();
   const grid = new Grid($("#grid"), gallery);
-  const uploader = new Uploader(session.user.id);
+  const uploader = new Uploader({ api: api.client, store: indexedDbStore(), user: session.user.id });
   const choose = () => $("#files").click();
   const uploadList = new UploadList(uploader, choose);
   const lightbox = new Lightbox(gallery);
@@ -51,7 +52,7 @@ function enter() {
   $("#account-name").replaceChildren(name, document.createElement("wbr"), host);
   for (const pick of [$("#upload"), $("#upload-first")]) on(pick, "click", choose);
   on($("#sign-out"), "click", async () => {
-    await pendingFiles.removeAll();
+    await indexedDbStore().clear().catch(() => {});
     await session.signOut();
   });
   on($("#load-again"), "click", () => gallery.more());
@@ -90,7 +91,7 @@ function enter() {
     if (described) gallery.describe(described.id, described.caption);
     if (added || gone) usageSoon();
   });
-  // Other devices send no events: the gallery is refreshed when the user returns to the page.
+  // Without a stream, and while the page was hidden, the gallery is refreshed when the user returns to the page.
   let refreshTimer;
   const refresh = () => {
     if (document.visibilityState !== "visible") return;
@@ -104,6 +105,17 @@ function enter() {
   };
   for (const name of ["focus", "online", "pageshow"]) on(window, name, refreshSoon);
   on(document, "visibilitychange", refreshSoon);
+  const changes = new Changes(session.user.id, (id) => Boolean(gallery.get(id)));
+  on(changes, "missed", refreshSoon);
+  on(changes, "changed", ({ detail: images }) => {
+    for (const image of images.filter(({ id }) => !gallery.get(id))) undoDelete.keep(image.id);
+    for (const image of images) gallery.add(image);
+    usageSoon();
+  });
+  on(changes, "gone", ({ detail: ids }) => {
+    gallery.forget(ids);
+    usageSoon();
+  });
 
   const selected = () => gallery.images.filter((image) => grid.selected.has(image.id)).map((image) => image.id);
   const deleteSelected = () => {
@@ -132,7 +144,7 @@ function enter() {
     clearTimeout(refreshTimer);
     stopping.abort();
     stopCollecting();
-    for (const part of [address, account, lightbox, undoDelete, uploadList, grid, tabs]) part.stop();
+    for (const part of [changes, address, account, lightbox, undoDelete, uploadList, grid, tabs]) part.stop();
     uploader.stop();
     leave = () => {};
   };
@@ -141,7 +153,7 @@ function enter() {
   usage();
   follow();
   showStorageNotice();
-  uploader.resume().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
+  uploader.restore().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
 }
 
 /** Opens the image in the page's address. */
@@ -159,14 +171,14 @@ async function openImage(lightbox, address, id) {
 function take(uploader, files) {
   if (!files.length) return toast("Nothing to upload was dropped.");
   const added = uploader.add(files);
-  if (!added) toast("These files are already being uploaded.");
+  if (!added.length) toast("These files are already being uploaded.");
 }
 
 /** Shows a notice about data that the page cannot store. */
 async function showStorageNotice() {
   const lost = [];
   if (!session.lasting) lost.push("You stay signed in only in this tab, until it is closed or reloaded.");
-  if (!(await pendingFiles.isAvailable())) lost.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
+  if (!(await isAvailable())) lost.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
   $("#not-kept").textContent = lost.length ? `This browser does not let the page store data. ${lost.join(" ")}` : "";
   $("#not-kept").hidden = !lost.length;
 }

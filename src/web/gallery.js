@@ -2,7 +2,7 @@
 // Elements are in grid.js.
 
 import * as api from "./api.js";
-import { Problem } from "./http.js";
+import { Problem } from "./valet-upload/http.js";
 
 const PAGE = 100;
 /** New images after which a refresh replaces the list. */

@@ -4,7 +4,7 @@
 import { el, icon, refocus } from "./dom.js";
 import { nameOf } from "./gallery.js";
 import { justify, rowAt } from "./justified-layout.js";
-import { decode } from "./thumbhash.js";
+import { decode } from "./valet-upload/thumbhash.js";
 
 /** Viewports above and below that have elements. */
 const OVERSCAN = 1;

@@ -10,8 +10,8 @@
 //
 // If the browser denies localStorage, each tab has its own session, in memory, that ends with the page.
 
-import { Problem, request } from "./http.js";
-import { channel, locks, StoredText } from "./storage.js";
+import { Problem, request } from "./valet-upload/http.js";
+import { channel, locks, StoredText } from "./valet-upload/storage.js";
 
 const STORE = "valet.refresh";
 const LOCK = "valet.refresh";

@@ -1,7 +1,7 @@
 // The form for signing in and signing up.
 
 import { $, say } from "./dom.js";
-import { Problem } from "./http.js";
+import { Problem } from "./valet-upload/http.js";
 import { session } from "./session.js";
 import { explain } from "./messages.js";
 

@@ -1,6 +1,6 @@
 // Sends changes of images to the other tabs of the same account, so that they show them without a request.
 
-import { channel } from "./storage.js";
+import { channel } from "./valet-upload/storage.js";
 
 /** Events: `changed` (detail: `{ added: image }`, `{ gone: ids }` or `{ described: { id, caption } }`), from another tab. */
 export class Tabs extends EventTarget {

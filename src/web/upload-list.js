@@ -30,7 +30,7 @@ export class UploadList {
     this.choose = choose;
     const on = (target, name, work) => target.addEventListener(name, work, { signal: this.#stopping.signal });
     on(uploader, "change", ({ detail }) => this.#soon(detail));
-    on($("#pause"), "click", () => (uploader.paused ? uploader.unpause() : uploader.pause()));
+    on($("#pause"), "click", () => (uploader.paused ? uploader.resume() : uploader.pause()));
     on($("#retry-all"), "click", () => uploader.items.forEach((item) => uploader.retry(item)));
     on($("#clear-upload-list"), "click", () => uploader.clearDone());
     on($("#fold"), "click", () => this.#fold(!$("#upload-list").classList.contains("folded")));

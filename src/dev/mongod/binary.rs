@@ -26,9 +26,9 @@ pub(super) async fn find() -> Result<PathBuf, MongodError> {
         stdin.write_all(SCRIPT.as_bytes()).await.map_err(failed)?;
     }
     let output = shell.wait_with_output().await.map_err(failed)?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     // A failure's message is the last line too.
-    match said.lines().last() {
+    match printed.lines().last() {
         Some(path) if output.status.success() => Ok(PathBuf::from(path)),
         Some(message) => Err(MongodError::NoBinary(message.to_owned())),
         None => Err(MongodError::NoBinary(format!("the search for a mongod ended without an answer ({})", output.status))),

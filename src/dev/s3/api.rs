@@ -1,4 +1,5 @@
-//! The S3 operations: each finds its bucket, does its file work off the async threads, and answers.
+//! The S3 operations: each finds its bucket and hands over to the file of its subject, which also says if it reads the disk on the
+//! threads for blocking work. Heads and lists come from the index in memory.
 
 use std::sync::Arc;
 
@@ -6,10 +7,10 @@ use hyper::header::IF_NONE_MATCH;
 use s3s::dto::*;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use super::bucket_setting::BucketSetting;
 use super::condition::{self, WriteCondition};
-use super::config::Config;
-use super::folder::{Bucket as Store, Folder, blocking, internal};
-use super::object::timestamp;
+use super::folder::{Bucket as LocalBucket, Folder, blocking, internal};
+use super::object::{MAX_KEY_BYTES, timestamp};
 use super::put::{self, headers};
 use super::{copy, cors, lifecycle, listing, multipart, read, unsupported};
 use crate::signer::BucketName;
@@ -24,26 +25,28 @@ pub(super) struct Api {
     folder: Arc<Folder>,
 }
 
+/// Result of an operation.
 type Answer<T> = S3Result<S3Response<T>>;
 
+/// Wraps an operation's output.
 fn answer<T>(output: T) -> Answer<T> {
     Ok(S3Response::new(output))
 }
 
-/// Checks the region that a new bucket is to have: that of the server, which us-east-1 alone leaves out ("`CreateBucket`" in the S3
-/// API reference).
-fn check_location(asked: Option<&str>, own: Option<&str>) -> S3Result<()> {
-    let own = own.unwrap_or(FIRST_REGION);
-    if asked == Some(FIRST_REGION) {
+/// Checks the location constraint of a new bucket: it must equal the server's region; us-east-1 must be omitted ("`CreateBucket`"
+/// in the S3 API reference).
+fn check_location(constraint: Option<&str>, region: Option<&str>) -> S3Result<()> {
+    let region = region.unwrap_or(FIRST_REGION);
+    if constraint == Some(FIRST_REGION) {
         return Err(s3_error!(InvalidLocationConstraint, "The specified location-constraint is not valid"));
     }
-    if asked.unwrap_or(FIRST_REGION) == own {
+    if constraint.unwrap_or(FIRST_REGION) == region {
         return Ok(());
     }
     Err(s3_error!(
         IllegalLocationConstraintException,
         "The {} location constraint is incompatible for the region specific endpoint this request was sent to.",
-        asked.unwrap_or("unspecified")
+        constraint.unwrap_or("unspecified")
     ))
 }
 
@@ -53,29 +56,29 @@ impl Api {
         Self { folder }
     }
 
-    fn bucket(&self, name: &str) -> S3Result<Arc<Store>> {
+    fn bucket(&self, name: &str) -> S3Result<Arc<LocalBucket>> {
         self.folder.bucket(name)
     }
 
-    async fn put_config<T>(&self, bucket: &str, config: Config, value: T) -> S3Result<()>
+    async fn put_setting<T>(&self, bucket: &str, setting: BucketSetting, value: T) -> S3Result<()>
     where
         T: serde::Serialize + Send + 'static,
     {
         let (folder, bucket) = (Arc::clone(&self.folder), self.bucket(bucket)?);
-        blocking(move || config.put(&folder, &bucket, &value)).await
+        blocking(move || setting.put(&folder, &bucket, &value)).await
     }
 
-    async fn get_config<T>(&self, bucket: &str, config: Config) -> S3Result<T>
+    async fn get_setting<T>(&self, bucket: &str, setting: BucketSetting) -> S3Result<T>
     where
         T: serde::de::DeserializeOwned + Send + 'static,
     {
         let bucket = self.bucket(bucket)?;
-        blocking(move || config.get(&bucket)).await
+        blocking(move || setting.get(&bucket)).await
     }
 
-    async fn delete_config(&self, bucket: &str, config: Config) -> S3Result<()> {
+    async fn delete_setting(&self, bucket: &str, setting: BucketSetting) -> S3Result<()> {
         let bucket = self.bucket(bucket)?;
-        blocking(move || config.delete(&bucket)).await
+        blocking(move || setting.delete(&bucket)).await
     }
 }
 
@@ -89,8 +92,9 @@ impl S3 for Api {
 
     async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
-        let listed = condition::among(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
-        req.input.if_none_match = listed.or(req.input.if_none_match);
+        let matching_tag =
+            condition::matching_tag_of_list(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
+        req.input.if_none_match = matching_tag.or(req.input.if_none_match);
         let out = read::head(&bucket, req.input)?;
         let partial = out.content_range.is_some();
         let mut response = S3Response::new(out);
@@ -100,8 +104,9 @@ impl S3 for Api {
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
-        let listed = condition::among(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
-        req.input.if_none_match = listed.or(req.input.if_none_match);
+        let matching_tag =
+            condition::matching_tag_of_list(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
+        req.input.if_none_match = matching_tag.or(req.input.if_none_match);
         answer(read::get(bucket, req.input).await?)
     }
 
@@ -121,7 +126,7 @@ impl S3 for Api {
         let bucket = self.bucket(&req.input.bucket)?;
         let Delete { objects, quiet } = req.input.delete;
         if objects.is_empty() || objects.len() > MAX_BATCH {
-            return Err(s3_error!(MalformedXML, "A batch holds 1 to 1000 keys"));
+            return Err(s3_error!(MalformedXML, "A batch holds 1 to {MAX_BATCH} keys"));
         }
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         let results = blocking(move || {
@@ -162,10 +167,10 @@ impl S3 for Api {
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
         unsupported::check(&req.headers, req.uri.query())?;
         let mut input = req.input;
-        if input.key.len() > 1024 {
+        if input.key.len() > MAX_KEY_BYTES {
             return Err(s3_error!(KeyTooLongError, "Your key is too long"));
         }
-        // The protocol layer does not support conditions on a copy's target yet.
+        // `s3s` does not support conditions on a copy's target.
         let condition = match req.headers.get(IF_NONE_MATCH) {
             None => WriteCondition::Always,
             Some(value) => {
@@ -240,14 +245,14 @@ impl S3 for Api {
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
         let name: BucketName = name.parse().map_err(|_| s3_error!(InvalidBucketName, "The specified bucket is not valid."))?;
-        let asked = req.input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
+        let constraint = req.input.create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
         check_location(
-            asked.as_ref().map(BucketLocationConstraint::as_str),
+            constraint.as_ref().map(BucketLocationConstraint::as_str),
             req.region.as_ref().map(s3s::region::Region::as_str),
         )?;
         // In its first region S3 accepts the creation of an existing own bucket ("CreateBucket" in the S3 API reference).
-        let repeats = req.region.as_ref().is_none_or(|region| region.as_str() == FIRST_REGION);
-        if blocking(move || folder.create_bucket(&name).map_err(internal)).await? || repeats {
+        let allows_existing = req.region.as_ref().is_none_or(|region| region.as_str() == FIRST_REGION);
+        if blocking(move || folder.create_bucket(&name).map_err(internal)).await? || allows_existing {
             answer(CreateBucketOutput { location: Some(location) })
         } else {
             Err(s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded"))
@@ -266,9 +271,9 @@ impl S3 for Api {
     }
 
     async fn list_buckets(&self, _req: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
-        let bucket = |store: &Arc<Store>| Bucket {
-            name: Some(store.name.clone()),
-            creation_date: Some(timestamp(store.created)),
+        let bucket = |local: &Arc<LocalBucket>| Bucket {
+            name: Some(local.name.clone()),
+            creation_date: Some(timestamp(local.created)),
             ..Bucket::default()
         };
         answer(ListBucketsOutput {
@@ -280,7 +285,7 @@ impl S3 for Api {
 
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
-        // S3 writes us-east-1 as no constraint. The gate only passes requests for the server's own region.
+        // S3 writes us-east-1 as no constraint. [`super::guard`] only passes requests for the server's own region.
         let region = req.region.filter(|region| region.as_str() != FIRST_REGION);
         let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
         answer(GetBucketLocationOutput { location_constraint })
@@ -293,23 +298,23 @@ impl S3 for Api {
 
     async fn put_bucket_cors(&self, req: S3Request<PutBucketCorsInput>) -> Answer<PutBucketCorsOutput> {
         cors::check(&req.input.cors_configuration)?;
-        self.put_config(&req.input.bucket, Config::Cors, req.input.cors_configuration).await?;
+        self.put_setting(&req.input.bucket, BucketSetting::Cors, req.input.cors_configuration).await?;
         answer(PutBucketCorsOutput::default())
     }
 
     async fn get_bucket_cors(&self, req: S3Request<GetBucketCorsInput>) -> Answer<GetBucketCorsOutput> {
-        let kept: CORSConfiguration = self.get_config(&req.input.bucket, Config::Cors).await?;
+        let kept: CORSConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Cors).await?;
         answer(GetBucketCorsOutput { cors_rules: Some(kept.cors_rules) })
     }
 
     async fn delete_bucket_cors(&self, req: S3Request<DeleteBucketCorsInput>) -> Answer<DeleteBucketCorsOutput> {
-        self.delete_config(&req.input.bucket, Config::Cors).await?;
+        self.delete_setting(&req.input.bucket, BucketSetting::Cors).await?;
         answer(DeleteBucketCorsOutput::default())
     }
 
     async fn put_public_access_block(&self, req: S3Request<PutPublicAccessBlockInput>) -> Answer<PutPublicAccessBlockOutput> {
         let value = req.input.public_access_block_configuration;
-        self.put_config(&req.input.bucket, Config::PublicAccessBlock, value).await?;
+        self.put_setting(&req.input.bucket, BucketSetting::PublicAccessBlock, value).await?;
         answer(PutPublicAccessBlockOutput::default())
     }
 
@@ -317,12 +322,12 @@ impl S3 for Api {
         &self,
         req: S3Request<DeletePublicAccessBlockInput>,
     ) -> Answer<DeletePublicAccessBlockOutput> {
-        self.delete_config(&req.input.bucket, Config::PublicAccessBlock).await?;
+        self.delete_setting(&req.input.bucket, BucketSetting::PublicAccessBlock).await?;
         answer(DeletePublicAccessBlockOutput::default())
     }
 
     async fn get_public_access_block(&self, req: S3Request<GetPublicAccessBlockInput>) -> Answer<GetPublicAccessBlockOutput> {
-        let kept = self.get_config(&req.input.bucket, Config::PublicAccessBlock).await?;
+        let kept = self.get_setting(&req.input.bucket, BucketSetting::PublicAccessBlock).await?;
         answer(GetPublicAccessBlockOutput { public_access_block_configuration: Some(kept) })
     }
 
@@ -332,12 +337,12 @@ impl S3 for Api {
     ) -> Answer<PutBucketLifecycleConfigurationOutput> {
         let mut value = req.input.lifecycle_configuration.ok_or(S3ErrorCode::MissingRequestBodyError)?;
         lifecycle::check(&mut value)?;
-        self.put_config(&req.input.bucket, Config::Lifecycle, value).await?;
+        self.put_setting(&req.input.bucket, BucketSetting::Lifecycle, value).await?;
         answer(PutBucketLifecycleConfigurationOutput::default())
     }
 
     async fn delete_bucket_lifecycle(&self, req: S3Request<DeleteBucketLifecycleInput>) -> Answer<DeleteBucketLifecycleOutput> {
-        self.delete_config(&req.input.bucket, Config::Lifecycle).await?;
+        self.delete_setting(&req.input.bucket, BucketSetting::Lifecycle).await?;
         answer(DeleteBucketLifecycleOutput::default())
     }
 
@@ -345,7 +350,7 @@ impl S3 for Api {
         &self,
         req: S3Request<GetBucketLifecycleConfigurationInput>,
     ) -> Answer<GetBucketLifecycleConfigurationOutput> {
-        let kept: BucketLifecycleConfiguration = self.get_config(&req.input.bucket, Config::Lifecycle).await?;
+        let kept: BucketLifecycleConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Lifecycle).await?;
         answer(GetBucketLifecycleConfigurationOutput {
             rules: Some(kept.rules),
             ..GetBucketLifecycleConfigurationOutput::default()

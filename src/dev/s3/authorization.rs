@@ -1,4 +1,4 @@
-//! The `Authorization` header: refused with AWS's codes and messages, which the protocol layer has not ("Authenticating Requests:
+//! The `Authorization` header: refused with AWS's codes and messages, which `s3s` has not ("Authenticating Requests:
 //! Using the Authorization Header" in the S3 API reference).
 
 use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
@@ -6,7 +6,7 @@ use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use time::OffsetDateTime;
 
-use super::errors::Refused;
+use super::errors::ErrorAnswer;
 use super::guard::{ALGORITHM, MAX_SKEW, Scope, day, format_time, parse_time, rfc3339, text_of};
 
 const DATE_HEADER: &str = "x-amz-date";
@@ -26,7 +26,7 @@ impl<'a> Authorization<'a> {
     /// # Errors
     ///
     /// 400 or 403.
-    pub(super) fn check(headers: &'a HeaderMap, region: &str, now: OffsetDateTime) -> Result<Self, Refused> {
+    pub(super) fn check(headers: &'a HeaderMap, region: &str, now: OffsetDateTime) -> Result<Self, ErrorAnswer> {
         let value = text_of(headers, AUTHORIZATION).unwrap_or_default().trim();
         let Some(components) = value.strip_prefix(ALGORITHM) else {
             let error = s3_error!(InvalidArgument, "Unsupported Authorization Type");
@@ -53,7 +53,7 @@ impl<'a> Authorization<'a> {
         }
         if scope.region != region {
             let error = malformed(&format!("the region '{}' is wrong; expecting '{region}'", scope.region));
-            return Err(Refused { error, members: vec![("Region", region.to_owned())] });
+            return Err(ErrorAnswer { error, elements: vec![("Region", region.to_owned())] });
         }
         let signed_at = signing_time(headers)
             .ok_or_else(|| s3_error!(AccessDenied, "AWS authentication requires a valid Date or x-amz-date header"))?;
@@ -73,7 +73,7 @@ pub(super) fn wrong_day(scope: &Scope<'_>, signed_at: OffsetDateTime) -> String 
     format!("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{day}\".", scope.date)
 }
 
-/// Adds `x-amz-date`, which the protocol layer requires, to a request that has only a `Date`.
+/// Adds `x-amz-date`, which `s3s` requires, to a request that has only a `Date`.
 pub(super) fn add_date(headers: &mut HeaderMap, signed_at: OffsetDateTime) {
     if !headers.contains_key(DATE_HEADER)
         && let Ok(value) = HeaderValue::try_from(format_time(signed_at))
@@ -86,8 +86,8 @@ fn malformed(fault: &str) -> S3Error {
     S3Error::with_message(S3ErrorCode::AuthorizationHeaderMalformed, format!("The authorization header is malformed; {fault}"))
 }
 
-fn argument(error: S3Error, name: &str, value: &str) -> Refused {
-    Refused { error, members: vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())] }
+fn argument(error: S3Error, name: &str, value: &str) -> ErrorAnswer {
+    ErrorAnswer { error, elements: vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())] }
 }
 
 /// Returns the time in `x-amz-date`, or else in `Date`, which may have the format of either.
@@ -99,20 +99,20 @@ fn signing_time(headers: &HeaderMap) -> Option<OffsetDateTime> {
     parse_time(date).or_else(|| Timestamp::parse(TimestampFormat::HttpDate, date).ok().map(OffsetDateTime::from))
 }
 
-fn check_skew(signed_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), Refused> {
+fn check_skew(signed_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), ErrorAnswer> {
     if (signed_at - now).abs() <= MAX_SKEW {
         return Ok(());
     }
     let error = s3_error!(RequestTimeTooSkewed, "The difference between the request time and the current time is too large.");
-    let members = vec![
+    let elements = vec![
         ("RequestTime", format_time(signed_at)),
         ("ServerTime", rfc3339(now)),
         ("MaxAllowedSkewMilliseconds", MAX_SKEW.whole_milliseconds().to_string()),
     ];
-    Err(Refused { error, members })
+    Err(ErrorAnswer { error, elements })
 }
 
-fn check_digest(headers: &HeaderMap) -> Result<(), Refused> {
+fn check_digest(headers: &HeaderMap) -> Result<(), ErrorAnswer> {
     let Some(digest) = text_of(headers, DIGEST_HEADER) else {
         return Err(s3_error!(InvalidRequest, "Missing required header for this request: {DIGEST_HEADER}").into());
     };

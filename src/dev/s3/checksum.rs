@@ -11,10 +11,10 @@ use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use serde::{Deserialize, Serialize};
 
-/// Takes the five checksum members of a protocol struct.
-macro_rules! read_sums {
+/// Takes the five checksum fields of an input or output of `s3s`.
+macro_rules! read_checksums {
     ($from:expr) => {{
-        use $crate::dev::s3::checksum::{Algorithm, Sums};
+        use $crate::dev::s3::checksum::{Algorithm, Checksums};
         let from = &$from;
         let all = [
             (Algorithm::Crc32, &from.checksum_crc32),
@@ -23,12 +23,12 @@ macro_rules! read_sums {
             (Algorithm::Sha1, &from.checksum_sha1),
             (Algorithm::Sha256, &from.checksum_sha256),
         ];
-        all.into_iter().filter_map(|(a, v)| Some((a, v.clone()?))).collect::<Sums>()
+        all.into_iter().filter_map(|(a, v)| Some((a, v.clone()?))).collect::<Checksums>()
     }};
 }
 
-/// Sets the five checksum members of a protocol struct.
-macro_rules! write_sums {
+/// Sets the five checksum fields of an input or output of `s3s`.
+macro_rules! write_checksums {
     ($to:expr, $sums:expr) => {{
         use $crate::dev::s3::checksum::Algorithm;
         let sums = &$sums;
@@ -40,7 +40,7 @@ macro_rules! write_sums {
     }};
 }
 
-pub(super) use {read_sums, write_sums};
+pub(super) use {read_checksums, write_checksums};
 
 /// An algorithm of `x-amz-checksum-*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,19 +54,19 @@ pub(super) enum Algorithm {
 }
 
 /// Checksums in base64, as headers carry them.
-pub(super) type Sums = BTreeMap<Algorithm, String>;
+pub(super) type Checksums = BTreeMap<Algorithm, String>;
 
-/// Input of a checksum.
+/// Bytes that a checksum is computed of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kind {
+pub(super) enum ChecksumCoverage {
     /// The object's bytes.
     Full,
     /// The concatenated checksums of its parts.
     Composite,
 }
 
-impl Kind {
-    /// Converts to the protocol's type.
+impl ChecksumCoverage {
+    /// Converts to the type of `s3s`.
     pub(super) fn to_dto(self) -> ChecksumType {
         ChecksumType::from_static(match self {
             Self::Full => ChecksumType::FULL_OBJECT,
@@ -90,6 +90,7 @@ impl Algorithm {
         }
     }
 
+    /// Returns the checksum's length in bytes, before base64.
     const fn length(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
@@ -99,7 +100,7 @@ impl Algorithm {
         }
     }
 
-    /// Converts to the protocol's type.
+    /// Converts to the type of `s3s`.
     pub(super) fn to_dto(self) -> ChecksumAlgorithm {
         ChecksumAlgorithm::from_static(match self {
             Self::Crc32 => ChecksumAlgorithm::CRC32,
@@ -110,7 +111,7 @@ impl Algorithm {
         })
     }
 
-    /// Converts from the protocol's name.
+    /// Converts from the type of `s3s`.
     pub(super) fn from_dto(name: &ChecksumAlgorithm) -> S3Result<Self> {
         let found = Self::ALL.into_iter().find(|a| a.to_dto() == *name);
         found.ok_or_else(|| s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported."))
@@ -126,7 +127,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns the checksum of the parts' checksums, with `-N` as S3 writes it.
+    /// Returns the checksum of the parts' checksums, followed by `-` and the number of parts, as S3 writes it.
     ///
     /// # Errors
     ///
@@ -159,26 +160,26 @@ pub(super) fn hasher(algorithms: impl IntoIterator<Item = Algorithm>) -> Checksu
 }
 
 /// Returns the checksums of a hasher.
-pub(super) fn finish(hasher: ChecksumHasher) -> Sums {
-    read_sums!(hasher.finalize())
+pub(super) fn finish(hasher: ChecksumHasher) -> Checksums {
+    read_checksums!(hasher.finalize())
 }
 
 /// Digests that a request declares for its body.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct DeclaredDigests {
     /// Algorithm of the checksum in a header, or announced for a trailer.
     pub(super) algorithm: Option<Algorithm>,
-    sums: Sums,
+    sums: Checksums,
     md5: Option<Vec<u8>>,
 }
 
-impl Claims {
+impl DeclaredDigests {
     /// Reads the checksum headers, Content-MD5 and the announced algorithm.
     ///
     /// # Errors
     ///
-    /// If one is malformed, or there are two.
-    pub(super) fn new(sums: Sums, md5: Option<&str>, announced: Option<&ChecksumAlgorithm>) -> S3Result<Self> {
+    /// If one is malformed, or if more than one checksum header is sent.
+    pub(super) fn new(sums: Checksums, md5: Option<&str>, announced: Option<&ChecksumAlgorithm>) -> S3Result<Self> {
         let announced = announced.map(Algorithm::from_dto).transpose()?;
         if sums.len() > 1 {
             return Err(s3_error!(
@@ -206,7 +207,7 @@ impl Claims {
     /// # Errors
     ///
     /// `BadDigest` if one differs.
-    pub(super) fn verify(mut self, found: &Sums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
+    pub(super) fn verify(mut self, found: &Checksums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
         if let Some(more) = trailers.and_then(|t| t.read(from_headers)) {
             for (algorithm, value) in more {
                 check_form(algorithm, &value)?;
@@ -223,7 +224,7 @@ impl Claims {
                 return Err(s3_error!(BadDigest, "The {} you specified did not match the calculated checksum.", name.as_str()));
             }
         }
-        if self.md5.is_some_and(|claimed| claimed != md5) {
+        if self.md5.is_some_and(|declared| declared != md5) {
             return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
         }
         Ok(())
@@ -238,7 +239,7 @@ fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
 }
 
 /// Returns the checksums that headers carry.
-pub(super) fn from_headers(headers: &HeaderMap) -> Sums {
+pub(super) fn from_headers(headers: &HeaderMap) -> Checksums {
     let value = |a: Algorithm| Some((a, headers.get(a.header())?.to_str().ok()?.trim().to_owned()));
     Algorithm::ALL.into_iter().filter_map(value).collect()
 }

@@ -47,10 +47,10 @@ pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// Returns the condition of an `If-None-Match` with several tags, which the protocol layer does not parse: the object's tag if it
+/// Returns the condition of an `If-None-Match` with several tags, which `s3s` does not parse: the object's tag if it
 /// is among them.
-pub(super) fn among(listed: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
-    let (tags, meta) = (listed?.to_str().ok().filter(|tags| tags.contains(','))?, current?);
+pub(super) fn matching_tag_of_list(header: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
+    let (tags, meta) = (header?.to_str().ok().filter(|tags| tags.contains(','))?, current?);
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
     tags.split(',').any(|tag| bare(tag) == meta.etag).then(|| ETagCondition::ETag(meta.e_tag()))
 }

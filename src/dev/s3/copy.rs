@@ -11,7 +11,7 @@ use s3s::dto::{
 };
 use s3s::{S3Result, s3_error};
 
-use super::checksum::{Algorithm, Kind, write_sums};
+use super::checksum::{Algorithm, ChecksumCoverage, write_checksums};
 use super::condition::{ReadConditions, WriteCondition, failed};
 use super::folder::{Folder, internal};
 use super::ingest::{MAX_BYTES, Sink};
@@ -79,7 +79,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
         headers: Headers::default(),
         sums: received.sums.clone(),
         named: upload.algorithm,
-        kind: Kind::Full,
+        kind: ChecksumCoverage::Full,
         parts: Vec::new(),
         part_sums: Vec::new(),
         upload: None,
@@ -88,7 +88,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
     upload.put_part(&bucket, input.part_number, &temp)?;
     let mut result =
         CopyPartResult { e_tag: Some(meta.e_tag()), last_modified: Some(meta.last_modified()), ..CopyPartResult::default() };
-    write_sums!(result, meta.sums);
+    write_checksums!(result, meta.sums);
     Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() })
 }
 
@@ -147,7 +147,7 @@ pub(super) fn copy(
         headers: if replace { replacement } else { source.headers.clone() },
         sums: received.sums.clone(),
         named: Some(named),
-        kind: Kind::Full,
+        kind: ChecksumCoverage::Full,
         parts: Vec::new(),
         part_sums: Vec::new(),
         upload: None,
@@ -160,6 +160,6 @@ pub(super) fn copy(
         checksum_type: Some(meta.kind.to_dto()),
         ..CopyObjectResult::default()
     };
-    write_sums!(result, meta.named_sums());
+    write_checksums!(result, meta.named_sums());
     Ok(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() })
 }

@@ -1,5 +1,5 @@
 //! CORS as on AWS: by the bucket's own rules, or without any by the rule that `valet check --fix` sets for the origins of the
-//! options. It runs before the protocol layer, which would require a signature on OPTIONS.
+//! options. It runs before `s3s`, which would require a signature on OPTIONS.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use hyper::header::{
 use s3s::dto::{CORSConfiguration, CORSRule};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::config::Config;
-use super::errors::Refused;
+use super::bucket_setting::BucketSetting;
+use super::errors::ErrorAnswer;
 use super::folder::Folder;
 use super::guard::text_of;
 use super::lifecycle::malformed;
@@ -123,7 +123,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// Returns the headers that the first matching rule adds to an answer; none if no rule matches.
+/// Returns the headers that the first matching rule adds to an answer; `None` if no rule matches.
 ///
 /// # Errors
 ///
@@ -136,7 +136,7 @@ pub(super) async fn granted(
     let own = match path.trim_start_matches('/').split('/').next().and_then(|name| folder.bucket(name).ok()) {
         None => None,
         Some(bucket) => {
-            let read = tokio::task::spawn_blocking(move || Config::Cors.get::<CORSConfiguration>(&bucket)).await;
+            let read = tokio::task::spawn_blocking(move || BucketSetting::Cors.get::<CORSConfiguration>(&bucket)).await;
             match read.map_err(|_| s3_error!(InternalError, "The bucket's CORS rules could not be read"))? {
                 Ok(kept) => Some(kept.cors_rules),
                 Err(error) if *error.code() == S3ErrorCode::NoSuchCORSConfiguration => None,
@@ -178,11 +178,11 @@ fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
     texts.into_iter().map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
 }
 
-/// Returns the refusal of a preflight, with the members that AWS adds.
-pub(super) fn forbidden(message: &'static str, announced: &CorsRequest, path: &str) -> Refused {
+/// Returns the refusal of a preflight, with the XML elements that AWS adds.
+pub(super) fn forbidden(message: &'static str, announced: &CorsRequest, path: &str) -> ErrorAnswer {
     let mut error = S3Error::with_message(S3ErrorCode::Custom("AccessForbidden".into()), message);
     error.set_status_code(hyper::StatusCode::FORBIDDEN);
     let is_object = path.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
     let resource = if is_object { "OBJECT" } else { "BUCKET" };
-    Refused { error, members: vec![("Method", announced.method.clone()), ("ResourceType", resource.to_owned())] }
+    ErrorAnswer { error, elements: vec![("Method", announced.method.clone()), ("ResourceType", resource.to_owned())] }
 }

@@ -1,4 +1,4 @@
-//! Error bodies with members that AWS sends and the protocol layer omits.
+//! Bodies of errors as AWS sends them: adds the XML elements and messages that `s3s` omits, and replaces the codes that differ.
 
 use std::fmt::Write as _;
 
@@ -11,21 +11,23 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use s3s::{Body, HttpResponse, S3Error};
 
-/// An error, and the members that AWS adds to its XML.
-pub(super) struct Refused {
+use super::object::MAX_KEY_BYTES;
+
+/// An error, and the XML elements that AWS adds to it.
+pub(super) struct ErrorAnswer {
     /// The error.
     pub(super) error: S3Error,
     /// Names and values.
-    pub(super) members: Vec<(&'static str, String)>,
+    pub(super) elements: Vec<(&'static str, String)>,
 }
 
-impl From<S3Error> for Refused {
+impl From<S3Error> for ErrorAnswer {
     fn from(error: S3Error) -> Self {
-        Self { error, members: Vec::new() }
+        Self { error, elements: Vec::new() }
     }
 }
 
-impl Refused {
+impl ErrorAnswer {
     /// Returns the answer to the request.
     pub(super) fn into_response(self) -> HttpResponse {
         let mut response = self.error.to_http_response().unwrap_or_else(|_e| {
@@ -33,7 +35,7 @@ impl Refused {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         });
-        add_members(&mut response, &self.members);
+        append(&mut response, &self.elements);
         response
     }
 }
@@ -42,16 +44,16 @@ impl Refused {
 pub(super) const HOST_ID: &str = "local";
 const END: &str = "</Error>";
 
-/// Adds members before the end of an error's XML; other bodies stay unchanged.
-pub(super) fn add_members(response: &mut HttpResponse, members: &[(&str, String)]) {
-    if response.status().is_success() || members.is_empty() {
+/// Adds elements before the end of an error's XML; other bodies stay unchanged.
+fn append(response: &mut HttpResponse, elements: &[(&str, String)]) {
+    if response.status().is_success() || elements.is_empty() {
         return;
     }
     let Some(bytes) = response.body().bytes() else { return };
     let Ok(text) = std::str::from_utf8(&bytes) else { return };
     let Some(head) = text.trim_end().strip_suffix(END) else { return };
     let mut body = head.to_owned();
-    for (name, value) in members {
+    for (name, value) in elements {
         let _ = write!(body, "<{name}>{}</{name}>", escaped(value));
     }
     body.push_str(END);
@@ -59,17 +61,18 @@ pub(super) fn add_members(response: &mut HttpResponse, members: &[(&str, String)
 }
 
 /// The parts of a request that its error names.
-pub(super) struct Asked {
+pub(super) struct RequestSummary {
     method: String,
-    /// As sent.
+    /// As sent, percent-encoded.
     path: String,
     query: String,
+    /// The header that a 412 names as the failed one.
     condition: Option<&'static str>,
     range: Option<String>,
     authorization: Option<String>,
 }
 
-impl Asked {
+impl RequestSummary {
     /// Copies these parts of a request.
     pub(super) fn new(request: &Parts) -> Self {
         let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -77,22 +80,19 @@ impl Asked {
             method: request.method.to_string(),
             path: request.uri.path().to_owned(),
             query: request.uri.query().unwrap_or_default().to_owned(),
-            condition: failed_condition(&request.headers),
+            condition: first_condition(&request.headers),
             range: text(RANGE),
             authorization: text(AUTHORIZATION),
         }
     }
 
-    /// Adds the members of an error that depend on its code, and those of every error ("REST error responses" in the S3 API
-    /// reference).
-    pub(super) fn complete(&self, response: &mut HttpResponse, id: &str) {
+    /// Adds the elements of an error that depend on its code, and those of every error ("REST error responses" in the S3 API
+    /// reference). Successes stay unchanged.
+    pub(super) fn add_elements(&self, response: &mut HttpResponse, request_id: &str) {
         if response.status().is_success() {
-            if self.query.split('&').any(|pair| matches!(pair, "attributes" | "attributes=")) {
-                unquote_tag(response);
-            }
             return;
         }
-        restate(response);
+        replace_code_and_message(response);
         let body = response.body().bytes().unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| Some(rest.split_once("</Code>")?.0)).unwrap_or_default();
@@ -101,7 +101,7 @@ impl Asked {
             let mut pairs = url::form_urlencoded::parse(self.query.as_bytes());
             pairs.find(|(given, _)| given == name).map(|(_, value)| value.into_owned())
         };
-        let mut members = match code {
+        let mut elements = match code {
             "NoSuchKey" => vec![("Key", Some(decoded(key)))],
             "NoSuchBucket" | "InvalidBucketName" | "BucketNotEmpty" | "BucketAlreadyOwnedByYou" => {
                 vec![("BucketName", Some(decoded(bucket)))]
@@ -114,7 +114,7 @@ impl Asked {
                 vec![("AWSAccessKeyId", self.access_key(query)), ("SignatureProvided", self.signature(query))]
             }
             "KeyTooLongError" => {
-                vec![("MaxSizeAllowed", Some("1024".to_owned())), ("Size", Some(decoded(key).len().to_string()))]
+                vec![("MaxSizeAllowed", Some(MAX_KEY_BYTES.to_string())), ("Size", Some(decoded(key).len().to_string()))]
             }
             "MethodNotAllowed" => {
                 let resource = if key.is_empty() { "BUCKET" } else { "OBJECT" };
@@ -126,34 +126,34 @@ impl Asked {
             }
             _ => Vec::new(),
         };
-        members.extend([
+        elements.extend([
             ("Resource", Some(self.path.clone())),
-            ("RequestId", Some(id.to_owned())),
+            ("RequestId", Some(request_id.to_owned())),
             ("HostId", Some(HOST_ID.to_owned())),
         ]);
-        let members: Vec<_> = members.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
-        add_members(response, &members);
+        let elements: Vec<_> = elements.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
+        append(response, &elements);
     }
-}
 
-impl Asked {
     /// Returns the key id of the credential in the query or in the `Authorization`.
     fn access_key(&self, query: impl Fn(&str) -> Option<String>) -> Option<String> {
         let credential = query("X-Amz-Credential").or_else(|| self.component("Credential="))?;
         Some(credential.split_once('/')?.0.to_owned())
     }
 
+    /// Returns the signature in the query or in the `Authorization`.
     fn signature(&self, query: impl Fn(&str) -> Option<String>) -> Option<String> {
         query("X-Amz-Signature").or_else(|| self.component("Signature="))
     }
 
+    /// Returns a component of the `Authorization`, up to the next comma.
     fn component(&self, name: &str) -> Option<String> {
         let (_, rest) = self.authorization.as_ref()?.split_once(name)?;
         Some(rest.split(',').next()?.trim().to_owned())
     }
 }
 
-/// Messages of AWS for errors that the protocol layer sends without one.
+/// Messages of AWS for errors that `s3s` sends without one.
 const MESSAGES: [(&str, &str); 6] = [
     ("InvalidBucketName", "The specified bucket is not valid."),
     ("KeyTooLongError", "Your key is too long"),
@@ -166,8 +166,8 @@ const MESSAGES: [(&str, &str); 6] = [
     ("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."),
 ];
 
-/// Gives an error of the protocol layer AWS's message, and a request that no operation has AWS's code.
-fn restate(response: &mut HttpResponse) {
+/// Replaces `NotImplemented` for an unknown operation by `MethodNotAllowed`, and adds AWS's message to an error without one.
+fn replace_code_and_message(response: &mut HttpResponse) {
     const UNKNOWN: &str = "<Code>NotImplemented</Code><Message>Unknown operation</Message>";
     const NOT_ALLOWED: &str =
         "<Code>MethodNotAllowed</Code><Message>The specified method is not allowed against this resource.</Message>";
@@ -187,26 +187,21 @@ fn restate(response: &mut HttpResponse) {
     set_body(response, body);
 }
 
-fn set_body(response: &mut HttpResponse, body: String) {
+/// Replaces the body, and its length in the headers.
+pub(super) fn set_body(response: &mut HttpResponse, body: String) {
     response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
     *response.body_mut() = Body::from(Bytes::from(body));
 }
 
-/// Removes the quotes of the entity tag among an object's attributes, as AWS does.
-fn unquote_tag(response: &mut HttpResponse) {
-    let Some(bytes) = response.body().bytes() else { return };
-    let Ok(text) = std::str::from_utf8(&bytes) else { return };
-    let body = text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>");
-    set_body(response, body);
-}
-
+/// Decodes a path's percent-encoding. The decoder is one of query values, so the text is made the value of `v`, and `+`, which
+/// stands for a space in a query, is encoded first.
 fn decoded(text: &str) -> String {
     let pair = format!("v={}", text.replace('+', "%2B"));
     url::form_urlencoded::parse(pair.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
-/// Returns the condition that failed, for the body of a 412.
-fn failed_condition(request: &HeaderMap) -> Option<&'static str> {
+/// Returns the first conditional header that the request has, for the body of a 412: clients send one of them.
+fn first_condition(request: &HeaderMap) -> Option<&'static str> {
     let named: [(HeaderName, &str); 4] = [
         (IF_NONE_MATCH, "If-None-Match"),
         (IF_MATCH, "If-Match"),

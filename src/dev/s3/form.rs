@@ -1,6 +1,6 @@
 //! Form uploads of browsers ("POST Object" in the S3 API reference): their fields, their signature, and the answer.
 //!
-//! The protocol layer can parse forms too, but holds files in memory and differs from AWS in its refusals.
+//! `s3s` can parse forms too, but holds files in memory and differs from AWS in its refusals.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -22,9 +22,9 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::Url;
 
-use super::checksum::{Algorithm, Claims, Sums};
+use super::checksum::{Algorithm, Checksums, DeclaredDigests};
 use super::condition::WriteCondition;
-use super::errors::{Refused, escaped};
+use super::errors::{ErrorAnswer, escaped};
 use super::folder::Folder;
 use super::gate::Shared;
 use super::guard;
@@ -63,7 +63,12 @@ struct Form {
 /// # Errors
 ///
 /// 4xx as AWS answers; nothing is stored then.
-pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts, body: Shared) -> Result<HttpResponse, Refused> {
+pub(super) async fn post(
+    folder: &Arc<Folder>,
+    signing: &Signing,
+    parts: &Parts,
+    body: Shared,
+) -> Result<HttpResponse, ErrorAnswer> {
     let name = parts.uri.path().trim_matches('/');
     if name.is_empty() || name.contains('/') {
         return Err(s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource.").into());
@@ -73,7 +78,7 @@ pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts,
     let mut form = read.map_err(|_elapsed| s3_error!(RequestTimeout, "The form's fields did not come in time."))??;
     let policy = signing.check(&form.fields, OffsetDateTime::now_utc())?;
     // A `bucket` field must match, and the policy must mention the bucket in any case.
-    if form.fields.insert("bucket".to_owned(), name.to_owned()).is_some_and(|said| said != name) {
+    if form.fields.insert("bucket".to_owned(), name.to_owned()).is_some_and(|sent| sent != name) {
         return Err(s3_error!(
             AccessDenied,
             "Invalid according to Policy: Policy Condition failed: [\"eq\", \"$bucket\", \"{name}\"]"
@@ -92,25 +97,25 @@ pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts,
 }
 
 /// Adds the bound that the file's length exceeds.
-fn with_bounds(error: S3Error, policy: &Policy) -> Refused {
-    let members = match error.code() {
+fn with_bounds(error: S3Error, policy: &Policy) -> ErrorAnswer {
+    let elements = match error.code() {
         S3ErrorCode::EntityTooLarge => vec![("MaxSizeAllowed", policy.length.end().to_string())],
         S3ErrorCode::EntityTooSmall => vec![("MinSizeAllowed", policy.length.start().to_string())],
         _ => Vec::new(),
     };
-    Refused { error, members }
+    ErrorAnswer { error, elements }
 }
 
 fn malformed(error: &multer::Error) -> S3Error {
     s3_error!(MalformedPOSTRequest, "The body of your POST request is not well-formed multipart/form-data: {error}")
 }
 
-fn argument(message: &str, name: &'static str, value: &str) -> Refused {
-    let members = vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())];
-    Refused { error: S3Error::with_message(S3ErrorCode::InvalidArgument, message.to_owned()), members }
+fn argument(message: &str, name: &'static str, value: &str) -> ErrorAnswer {
+    let elements = vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())];
+    ErrorAnswer { error: S3Error::with_message(S3ErrorCode::InvalidArgument, message.to_owned()), elements }
 }
 
-fn lacks(name: &'static str) -> Refused {
+fn lacks(name: &'static str) -> ErrorAnswer {
     let text =
         format!("Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields.");
     argument(&text, name, "")
@@ -118,7 +123,7 @@ fn lacks(name: &'static str) -> Refused {
 
 impl Form {
     /// Reads up to the file. Later fields are ignored.
-    async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, Refused> {
+    async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, ErrorAnswer> {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(kind).map_err(|e| malformed(&e))?;
         let mut parts = Multipart::new(body.into_data_stream(), boundary);
@@ -167,19 +172,19 @@ impl Form {
             expires: expires.as_ref().map(millis),
             user: put::user_metadata(Some(user.collect()))?,
         };
-        let sums: Sums = Algorithm::ALL.into_iter().filter_map(|a| Some((a, text(a.header())?))).collect();
+        let sums: Checksums = Algorithm::ALL.into_iter().filter_map(|a| Some((a, text(a.header())?))).collect();
         let announced = text("x-amz-checksum-algorithm").or_else(|| text("x-amz-sdk-checksum-algorithm"));
         let announced = announced.map(ChecksumAlgorithm::from);
         Ok(NewObject {
             key: text("key").unwrap_or_default(),
             headers,
-            claims: Claims::new(sums, self.fields.get("content-md5").map(String::as_str), announced.as_ref())?,
+            declared: DeclaredDigests::new(sums, self.fields.get("content-md5").map(String::as_str), announced.as_ref())?,
             condition: WriteCondition::Always,
         })
     }
 }
 
-fn check_key(fields: &Fields) -> Result<(), Refused> {
+fn check_key(fields: &Fields) -> Result<(), ErrorAnswer> {
     if fields.get("key").is_some_and(|key| !key.is_empty()) {
         return Ok(());
     }
@@ -198,7 +203,7 @@ fn put_file_name(fields: &mut Fields, sent: &str) {
 impl Signing {
     /// Checks a form's signature, of version 4 or, as AWS does for buckets from before June 2020, of version 2. Returns its
     /// policy.
-    fn check(&self, fields: &Fields, now: OffsetDateTime) -> Result<Policy, Refused> {
+    fn check(&self, fields: &Fields, now: OffsetDateTime) -> Result<Policy, ErrorAnswer> {
         let text = |name: &str| fields.get(name).map(String::as_str);
         let policy = text("policy").ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
         let is_right = if text("x-amz-algorithm").is_some() || text("x-amz-credential").is_some() {
@@ -220,22 +225,22 @@ impl Signing {
         };
         if !is_right {
             let text = "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
-            let members = vec![("AWSAccessKeyId", self.access_key.clone()), ("StringToSign", policy.to_owned())];
-            return Err(Refused { error: s3_error!(SignatureDoesNotMatch, "{text}"), members });
+            let elements = vec![("AWSAccessKeyId", self.access_key.clone()), ("StringToSign", policy.to_owned())];
+            return Err(ErrorAnswer { error: s3_error!(SignatureDoesNotMatch, "{text}"), elements });
         }
         Ok(Policy::parse(policy)?)
     }
 
-    fn check_id(&self, id: &str) -> Result<(), Refused> {
+    fn check_id(&self, id: &str) -> Result<(), ErrorAnswer> {
         if id == self.access_key {
             return Ok(());
         }
         let error = s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records.");
-        Err(Refused { error, members: vec![("AWSAccessKeyId", id.to_owned())] })
+        Err(ErrorAnswer { error, elements: vec![("AWSAccessKeyId", id.to_owned())] })
     }
 
     /// Returns the signing key of a credential's scope.
-    fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, Refused> {
+    fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, ErrorAnswer> {
         let wrong = |message: &str| argument(message, "X-Amz-Credential", credential);
         let Some(scope) = guard::Scope::parse(credential) else {
             return Err(wrong("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."));
@@ -246,7 +251,7 @@ impl Signing {
         }
         if scope.region != self.region {
             let mut refused = wrong(&format!("the region '{}' is wrong; expecting '{}'", scope.region, self.region));
-            refused.members.push(("Region", self.region.clone()));
+            refused.elements.push(("Region", self.region.clone()));
             return Err(refused);
         }
         let Some(signed_at) = guard::parse_time(date) else {

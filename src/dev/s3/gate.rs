@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
@@ -25,11 +25,12 @@ use tracing::instrument::WithSubscriber as _;
 use uuid::Uuid;
 
 use super::api::Api;
-use super::errors::Refused;
+use super::errors::ErrorAnswer;
 use super::folder::Folder;
 use super::form::{self, Signing};
 use super::guard::Signed;
-use super::{Options, authorization, cors, errors, guard, xml_digest};
+use super::ignored_range::{self, WithoutRange};
+use super::{LocalS3Options, authorization, cors, errors, guard, read, xml_digest};
 use crate::config::CorsOrigins;
 
 /// Longest time for reading a refused body, so that its sender gets the answer and not a broken connection.
@@ -65,8 +66,10 @@ impl S3Auth for OneKey {
 
 impl Gate {
     /// Creates the gate of this folder.
-    pub(super) fn new(options: &Options, folder: Arc<Folder>) -> Self {
+    pub(super) fn new(options: &LocalS3Options, folder: Arc<Folder>) -> Self {
+        let verified = S3ServiceBuilder::new(Api::new(Arc::clone(&folder))).build();
         let mut builder = S3ServiceBuilder::new(Api::new(Arc::clone(&folder)));
+        builder.set_route(WithoutRange { verified });
         builder.set_auth(OneKey {
             access_key: options.access_key.clone(),
             secret_key: SecretKey::from(options.secret_key.expose_secret()),
@@ -84,19 +87,20 @@ impl Gate {
         let (mut parts, body) = request.into_parts();
         let page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
         let path = parts.uri.path().to_owned();
-        let asked = errors::Asked::new(&parts);
+        let summary = errors::RequestSummary::new(&parts);
+        let is_attributes = read::is_attributes_query(parts.uri.query().unwrap_or_default());
         let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         let head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
-            self.preflight(&parts).await.unwrap_or_else(Refused::into_response)
+            self.preflight(&parts).await.unwrap_or_else(ErrorAnswer::into_response)
         } else {
-            // AWS ignores a range that it cannot parse, or that names several.
-            if parts.headers.get(RANGE).is_some_and(|r| r.to_str().map_or(true, |r| s3s::dto::Range::parse(r).is_err())) {
-                parts.headers.remove(RANGE);
-            }
+            ignored_range::mark(&mut parts);
             self.serve(parts, body).await
         };
-        asked.complete(&mut response, &id);
+        if is_attributes && response.status().is_success() {
+            read::unquote_entity_tag(&mut response);
+        }
+        summary.add_elements(&mut response, &id);
         if response.status() == StatusCode::NOT_MODIFIED || (head && !response.status().is_success()) {
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(CONTENT_TYPE);
@@ -115,7 +119,7 @@ impl Gate {
         Ok(response)
     }
 
-    async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, Refused> {
+    async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, ErrorAnswer> {
         let announced = cors::CorsRequest::announced(&parts.headers)?;
         let path = parts.uri.path();
         if self.lacks_bucket(path) {
@@ -132,7 +136,7 @@ impl Gate {
         !name.is_empty() && self.folder.bucket(name).is_err()
     }
 
-    /// Answers through the protocol layer, which verifies the signature.
+    /// Answers through `s3s`, which verifies the signature.
     async fn call(&self, request: Request<Body>) -> HttpResponse {
         // It logs whole requests with their presigned queries, so it gets no subscriber.
         let answer = self.requests.call(request).with_subscriber(Dispatch::none()).await;
@@ -150,7 +154,7 @@ impl Gate {
         let response = match checked {
             Err(refused) => refused.into_response(),
             Ok(_) if guard::is_form(&parts) => {
-                form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(Refused::into_response)
+                form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(ErrorAnswer::into_response)
             }
             // As on AWS, where a missing bucket is reported without authentication.
             Ok(Signed::Nowhere) if self.lacks_bucket(parts.uri.path()) => {
@@ -174,10 +178,10 @@ impl Gate {
 }
 
 fn refusal(error: S3Error) -> HttpResponse {
-    Refused::from(error).into_response()
+    ErrorAnswer::from(error).into_response()
 }
 
-/// A request's body that the gate can continue to read after the protocol layer.
+/// A request's body that the gate can continue to read after `s3s`.
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Inner>);
 

@@ -1,7 +1,7 @@
-//! Checks of a request's authentication that AWS makes and the protocol layer omits, or reports with another code.
+//! Checks of a request's authentication that AWS makes and `s3s` omits, or reports with another code.
 
 use super::authorization::{Authorization, wrong_day};
-use super::errors::Refused;
+use super::errors::ErrorAnswer;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, AsHeaderName, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
@@ -35,7 +35,7 @@ pub(super) enum Signed {
 /// # Errors
 ///
 /// 400 or 403, with AWS's code and message.
-pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, Refused> {
+pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, ErrorAnswer> {
     let query = Query(request.uri.query().unwrap_or_default());
     let authorization = text_of(&request.headers, AUTHORIZATION).filter(|text| !text.trim().is_empty());
     if query.get("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS ")) {
@@ -83,7 +83,7 @@ impl<'a> Query<'a> {
 }
 
 /// Returns the names of the signed headers.
-fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Result<String, Refused> {
+fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Result<String, ErrorAnswer> {
     let malformed =
         |message: String| Err(S3Error::with_message(s3s::S3ErrorCode::AuthorizationQueryParametersError, message).into());
     let text = |name: &str| query.decoded(name).filter(|text| !text.is_empty());
@@ -119,7 +119,7 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
             s3s::S3ErrorCode::AuthorizationQueryParametersError,
             format!("Error parsing the X-Amz-Credential parameter; the region '{}' is wrong; expecting '{region}'", scope.region),
         );
-        return Err(Refused { error, members: vec![("Region", region.to_owned())] });
+        return Err(ErrorAnswer { error, elements: vec![("Region", region.to_owned())] });
     }
     let Some(signed_at) = parse_time(&date) else {
         return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"".to_owned());
@@ -149,21 +149,21 @@ pub(super) fn day(time: OffsetDateTime) -> String {
     format_time(time).chars().take(8).collect()
 }
 
-/// Writes a time as the members of errors do, in whole seconds.
+/// Writes a time as the XML elements of errors do, in whole seconds.
 pub(super) fn rfc3339(time: OffsetDateTime) -> String {
     let time = time.replace_nanosecond(0).unwrap_or(time);
     time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// Refuses a signature that is not valid yet, or has expired.
-pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
+pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), ErrorAnswer> {
     if signed_at - now > MAX_SKEW {
         return Err(s3_error!(AccessDenied, "Request is not yet valid").into());
     }
     let end = signed_at + Duration::seconds(i64::from(expires));
     if end < now {
-        let members = vec![("X-Amz-Expires", expires.to_string()), ("Expires", rfc3339(end)), ("ServerTime", rfc3339(now))];
-        return Err(Refused { error: s3_error!(AccessDenied, "Request has expired"), members });
+        let elements = vec![("X-Amz-Expires", expires.to_string()), ("Expires", rfc3339(end)), ("ServerTime", rfc3339(now))];
+        return Err(ErrorAnswer { error: s3_error!(AccessDenied, "Request has expired"), elements });
     }
     Ok(())
 }
@@ -192,13 +192,13 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn refuse_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), Refused> {
+fn refuse_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), ErrorAnswer> {
     let is_signed = |name: &str| signed_headers.split(';').any(|signed| signed.eq_ignore_ascii_case(name));
     let mut names = headers.keys().map(hyper::header::HeaderName::as_str);
     match names.find(|name| name.starts_with("x-amz-") && !is_signed(name)) {
         Some(name) => {
             let error = s3_error!(AccessDenied, "There were headers present in the request which were not signed");
-            Err(Refused { error, members: vec![("HeadersNotSigned", name.to_owned())] })
+            Err(ErrorAnswer { error, elements: vec![("HeadersNotSigned", name.to_owned())] })
         }
         None => Ok(()),
     }

@@ -14,7 +14,7 @@ use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::StreamingBlob;
 use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 
-use super::checksum::{self, Algorithm, Sums};
+use super::checksum::{self, Algorithm, Checksums};
 use super::folder::{Folder, Temp, blocking, internal};
 use super::object::{self, Meta};
 
@@ -40,7 +40,7 @@ pub(super) struct Received {
     file: File,
     pub(super) size: u64,
     pub(super) md5: [u8; 16],
-    pub(super) sums: Sums,
+    pub(super) sums: Checksums,
 }
 
 impl Sink {
@@ -135,7 +135,7 @@ pub(super) fn chunks(body: Option<StreamingBlob>) -> impl Stream<Item = S3Result
 ///
 /// # Errors
 ///
-/// If the body ends early, stalls, has too few or too many bytes or fails a check of the protocol layer. The file is removed
+/// If the body ends early, stalls, has too few or too many bytes or fails a check of `s3s`. The file is removed
 /// then.
 pub(super) async fn receive(
     folder: &Arc<Folder>,
@@ -184,7 +184,7 @@ fn incomplete() -> S3Error {
     s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 }
 
-/// Maps a stream error of the protocol layer. Its types are private, so only the text distinguishes them.
+/// Maps a stream error of `s3s`. Its types are private, so only the text distinguishes them.
 fn body_error(e: &StdError) -> S3Error {
     let words = e.to_string();
     if words.contains("Sha256Mismatch") {

@@ -11,12 +11,14 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use time::{OffsetDateTime, Time, UtcOffset};
 use uuid::Uuid;
 
+use super::object::MAX_KEY_BYTES;
+
 /// Maximum number of rules of a bucket.
 const MAX_RULES: usize = 1000;
 /// Longest ID of a rule, in characters.
 const MAX_ID: usize = 255;
 /// Longest prefix, in bytes, as of a key.
-const MAX_PREFIX: usize = 1024;
+const MAX_PREFIX: usize = MAX_KEY_BYTES;
 /// Longest key and value of a tag, in characters.
 const MAX_TAG: (usize, usize) = (128, 256);
 /// Largest number of versions that a rule may keep.

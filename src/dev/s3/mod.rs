@@ -9,9 +9,9 @@
 
 mod api;
 mod authorization;
+mod bucket_setting;
 mod checksum;
 mod condition;
-mod config;
 mod copy;
 mod cors;
 mod errors;
@@ -19,6 +19,7 @@ mod folder;
 mod form;
 mod gate;
 mod guard;
+mod ignored_range;
 mod ingest;
 mod lifecycle;
 mod listing;
@@ -47,7 +48,7 @@ use gate::Gate;
 
 /// Options of a local S3 server.
 #[derive(Clone)]
-pub struct Options {
+pub struct LocalS3Options {
     /// Folder with the buckets; created if missing. Only one server at a time may use it.
     pub root: PathBuf,
     /// The only accepted access key id.
@@ -60,9 +61,9 @@ pub struct Options {
     pub cors: CorsOrigins,
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for LocalS3Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("LocalS3Options")
             .field("root", &self.root)
             .field("access_key", &self.access_key)
             .field("secret_key", &"[redacted]")
@@ -114,7 +115,7 @@ impl LocalS3 {
     /// # Errors
     ///
     /// If the folder is not writable or another server holds it, and if the keys are empty.
-    pub fn open(options: Options) -> Result<Self, LocalS3Error> {
+    pub fn open(options: LocalS3Options) -> Result<Self, LocalS3Error> {
         if options.access_key.is_empty() || options.secret_key.expose_secret().is_empty() {
             return Err(LocalS3Error::NoKeys);
         }

@@ -11,7 +11,7 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Result, s3_error};
 
-use super::checksum::{Algorithm, Claims, Kind, Sums, read_sums, write_sums};
+use super::checksum::{Algorithm, ChecksumCoverage, Checksums, DeclaredDigests, read_checksums, write_checksums};
 use super::condition::WriteCondition;
 use super::folder::{Bucket, Folder, blocking, internal};
 use super::ingest::{self, Sink};
@@ -23,6 +23,8 @@ use super::upload::Upload;
 const MIN_PART: u64 = 5 << 20;
 /// Maximum number of parts, and highest part number.
 const MAX_PARTS: i32 = 10_000;
+/// Number of listed parts or uploads in one answer, by default and at most.
+const MAX_LISTED: i32 = 1000;
 
 /// `CreateMultipartUpload`.
 pub(super) async fn create(
@@ -46,12 +48,12 @@ pub(super) async fn create(
 }
 
 /// Returns the checksum type that AWS allows or uses by default for this algorithm.
-fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<Kind> {
+fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<ChecksumCoverage> {
     let full = asked.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
     match (algorithm, full) {
-        (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(Kind::Full),
-        (Some(Algorithm::Crc32 | Algorithm::Crc32c), Some(true)) => Ok(Kind::Full),
-        (Some(a), None | Some(false)) if a != Algorithm::Crc64nvme => Ok(Kind::Composite),
+        (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(ChecksumCoverage::Full),
+        (Some(Algorithm::Crc32 | Algorithm::Crc32c), Some(true)) => Ok(ChecksumCoverage::Full),
+        (Some(a), None | Some(false)) if a != Algorithm::Crc64nvme => Ok(ChecksumCoverage::Composite),
         _ => Err(s3_error!(InvalidRequest, "The checksum type cannot be used with this checksum algorithm.")),
     }
 }
@@ -74,21 +76,21 @@ pub(super) async fn upload_part(
     let number = input.part_number;
     check_number(number)?;
     let length = announced(input.content_length, input.body.as_ref())?;
-    let of = (Arc::clone(&bucket), input.upload_id.clone(), input.key.clone());
-    let upload = blocking(move || Upload::find(&of.0, &of.1, &of.2)).await?;
-    let claims = Claims::new(read_sums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;
-    if upload.algorithm.is_some() && upload.algorithm != claims.algorithm {
+    let (found_in, upload_id, key) = (Arc::clone(&bucket), input.upload_id.clone(), input.key.clone());
+    let upload = blocking(move || Upload::find(&found_in, &upload_id, &key)).await?;
+    let declared = DeclaredDigests::new(read_checksums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;
+    if upload.algorithm.is_some() && upload.algorithm != declared.algorithm {
         // AWS's message, types included.
         return Err(s3_error!(
             InvalidRequest,
             "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
             upload.algorithm.map_or("null".into(), |a| a.to_dto().as_str().to_lowercase()),
-            claims.algorithm.map_or("null".into(), |a| a.to_dto().as_str().to_lowercase())
+            declared.algorithm.map_or("null".into(), |a| a.to_dto().as_str().to_lowercase())
         ));
     }
-    let named = claims.algorithm;
+    let named = declared.algorithm;
     let received = ingest::receive(&folder, ingest::chunks(input.body), length, named.into_iter().collect()).await?;
-    claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
+    declared.verify(&received.sums, &received.md5, trailers.as_ref())?;
     let meta = Meta {
         key: String::new(),
         size: received.size,
@@ -97,13 +99,13 @@ pub(super) async fn upload_part(
         headers: super::object::Headers::default(),
         sums: received.sums.clone(),
         named,
-        kind: Kind::Full,
+        kind: ChecksumCoverage::Full,
         parts: Vec::new(),
         part_sums: Vec::new(),
         upload: None,
     };
     let mut out = UploadPartOutput { e_tag: Some(meta.e_tag()), ..UploadPartOutput::default() };
-    write_sums!(out, meta.sums);
+    write_checksums!(out, meta.sums);
     blocking(move || {
         let temp = received.seal(&meta)?;
         upload.put_part(&bucket, number, &temp)
@@ -115,7 +117,7 @@ pub(super) async fn upload_part(
 /// `ListParts`.
 pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<ListPartsOutput> {
     let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
-    let max = input.max_parts.unwrap_or(1000).clamp(0, 1000);
+    let max = input.max_parts.unwrap_or(MAX_LISTED).clamp(0, MAX_LISTED);
     let marker = input.part_number_marker.unwrap_or(0);
     let mut numbers = upload.part_numbers(bucket)?;
     numbers.retain(|n| *n > marker);
@@ -133,7 +135,7 @@ pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<Lis
             last_modified: Some(meta.last_modified()),
             ..Part::default()
         };
-        write_sums!(part, meta.sums);
+        write_checksums!(part, meta.sums);
         parts.push(part);
     }
     Ok(ListPartsOutput {
@@ -156,7 +158,7 @@ pub(super) fn list_uploads(bucket: &Bucket, input: ListMultipartUploadsInput) ->
     if input.delimiter.as_deref().is_some_and(|d| !d.is_empty()) {
         return Err(s3_error!(NotImplemented, "The local S3 lists uploads without a delimiter only"));
     }
-    let max = input.max_uploads.unwrap_or(1000).clamp(0, 1000);
+    let max = input.max_uploads.unwrap_or(MAX_LISTED).clamp(0, MAX_LISTED);
     let prefix = input.prefix.clone().unwrap_or_default();
     let mut all = Upload::all(bucket).map_err(internal)?;
     all.retain(|u| u.key.starts_with(&prefix));
@@ -226,9 +228,9 @@ pub(super) fn complete(
 
     // Without an algorithm AWS computes a CRC64NVME of the whole object.
     let named = upload.algorithm.unwrap_or(Algorithm::Crc64nvme);
-    let whole = (upload.kind == Kind::Full).then_some(named);
-    let mut sums = Sums::new();
-    if upload.kind == Kind::Composite {
+    let whole = (upload.kind == ChecksumCoverage::Full).then_some(named);
+    let mut sums = Checksums::new();
+    if upload.kind == ChecksumCoverage::Composite {
         sums.insert(named, named.composite(parts.iter().map(|(_, m)| m.sums.get(&named)))?);
     }
     let mut sink = Sink::create(folder, whole).map_err(internal)?;
@@ -241,8 +243,8 @@ pub(super) fn complete(
     }
     let received = sink.finish();
     sums.extend(received.sums.clone());
-    let claimed = read_sums!(input);
-    if claimed.iter().any(|(a, v)| sums.get(a) != Some(v)) {
+    let declared = read_checksums!(input);
+    if declared.iter().any(|(a, v)| sums.get(a) != Some(v)) {
         return Err(s3_error!(BadDigest, "The checksum you specified did not match the calculated checksum."));
     }
     let meta = Meta {
@@ -272,7 +274,7 @@ fn completed(bucket: &Bucket, meta: &Meta) -> CompleteMultipartUploadOutput {
         checksum_type: Some(meta.kind.to_dto()),
         ..CompleteMultipartUploadOutput::default()
     };
-    write_sums!(out, meta.named_sums());
+    write_checksums!(out, meta.named_sums());
     out
 }
 
@@ -321,12 +323,12 @@ fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S
         if part.e_tag.as_ref().map(ETag::value) != Some(meta.etag.as_str()) {
             return Err(wrong());
         }
-        let claimed = read_sums!(part);
-        if claimed.iter().any(|(a, v)| meta.sums.get(a) != Some(v)) {
+        let declared = read_checksums!(part);
+        if declared.iter().any(|(a, v)| meta.sums.get(a) != Some(v)) {
             return Err(wrong());
         }
-        if let (Some(named), Kind::Composite) = (upload.algorithm, upload.kind)
-            && !claimed.contains_key(&named)
+        if let (Some(named), ChecksumCoverage::Composite) = (upload.algorithm, upload.kind)
+            && !declared.contains_key(&named)
         {
             return Err(s3_error!(
                 InvalidRequest,

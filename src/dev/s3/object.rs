@@ -11,7 +11,10 @@ use s3s::dto::{ETag, Timestamp};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checksum::{Kind, Sums};
+use super::checksum::{ChecksumCoverage, Checksums};
+
+/// Longest key, in bytes of UTF-8 ("Naming Amazon S3 objects" in the S3 user guide).
+pub(super) const MAX_KEY_BYTES: usize = 1024;
 
 const MAGIC: &[u8; 8] = b"VALETS3\x01";
 const FOOTER: usize = 12;
@@ -30,17 +33,17 @@ pub(super) struct Meta {
     /// Headers from the client.
     pub(super) headers: Headers,
     /// Every computed checksum. SHA-256 is among them, except for multipart objects.
-    pub(super) sums: Sums,
+    pub(super) sums: Checksums,
     /// The algorithm that answers name: AWS names only the one that was requested at upload.
     pub(super) named: Option<super::checksum::Algorithm>,
     /// Whether the named checksum is of the bytes or of the parts' checksums.
-    pub(super) kind: Kind,
+    pub(super) kind: ChecksumCoverage,
     /// The sizes of the parts of a multipart object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<u64>,
     /// Their checksums, if the upload requested one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) part_sums: Vec<Sums>,
+    pub(super) part_sums: Vec<Checksums>,
     /// The multipart upload that it was completed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upload: Option<String>,
@@ -72,7 +75,7 @@ impl Meta {
     }
 
     /// Returns the checksums that answers name: one, or none.
-    pub(super) fn named_sums(&self) -> Sums {
+    pub(super) fn named_sums(&self) -> Checksums {
         self.named.and_then(|a| Some((a, self.sums.get(&a)?.clone()))).into_iter().collect()
     }
 }

@@ -10,11 +10,11 @@ use s3s::dto::{Metadata, PutObjectInput, PutObjectOutput, StreamingBlob};
 use s3s::stream::ByteStream as _;
 use s3s::{S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
-use super::checksum::{Algorithm, Claims, Kind, read_sums, write_sums};
+use super::checksum::{Algorithm, ChecksumCoverage, DeclaredDigests, read_checksums, write_checksums};
 use super::condition::WriteCondition;
 use super::folder::{Bucket, Folder, blocking};
 use super::ingest::{self, Length};
-use super::object::{Headers, Meta, now_ms};
+use super::object::{Headers, MAX_KEY_BYTES, Meta, now_ms};
 
 /// Maximum size of user metadata, names and values (AWS: 2 KB).
 const MAX_METADATA: usize = 2048;
@@ -68,7 +68,7 @@ pub(super) struct NewObject {
     /// Headers to store.
     pub(super) headers: Headers,
     /// Digests that its sender declares.
-    pub(super) claims: Claims,
+    pub(super) declared: DeclaredDigests,
     /// Condition on the existing object.
     pub(super) condition: WriteCondition,
 }
@@ -86,17 +86,17 @@ pub(super) async fn put(
     let new = NewObject {
         key: std::mem::take(&mut input.key),
         headers,
-        claims: Claims::new(read_sums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?,
+        declared: DeclaredDigests::new(read_checksums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?,
         condition: WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?,
     };
     let meta = store(folder, bucket, new, ingest::chunks(input.body.take()), length, req.trailing_headers).await?;
     let mut out =
         PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
-    write_sums!(out, meta.named_sums());
+    write_checksums!(out, meta.named_sums());
     Ok(S3Response::new(out))
 }
 
-/// Returns a `Content-MD5`, also an empty one, which the protocol layer ignores.
+/// Returns a `Content-MD5`, also an empty one, which `s3s` ignores.
 pub(super) fn sent_md5(headers: &HeaderMap) -> Option<&str> {
     headers.get("content-md5").map(|value| value.to_str().unwrap_or_default())
 }
@@ -114,16 +114,16 @@ pub(super) async fn store(
     length: Length,
     trailers: Option<TrailingHeaders>,
 ) -> S3Result<Arc<Meta>> {
-    let NewObject { key, headers, claims, condition } = new;
-    if key.len() > 1024 {
+    let NewObject { key, headers, declared, condition } = new;
+    if key.len() > MAX_KEY_BYTES {
         return Err(s3_error!(KeyTooLongError, "Your key is too long"));
     }
     condition.check(bucket.index().get(&key).map(Arc::as_ref))?;
 
     // AWS computes a CRC64NVME for objects without a checksum.
-    let named = claims.algorithm.unwrap_or(Algorithm::Crc64nvme);
+    let named = declared.algorithm.unwrap_or(Algorithm::Crc64nvme);
     let received = ingest::receive(folder, body, length, vec![Algorithm::Sha256, named]).await?;
-    claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
+    declared.verify(&received.sums, &received.md5, trailers.as_ref())?;
     let meta = Meta {
         key,
         size: received.size,
@@ -132,7 +132,7 @@ pub(super) async fn store(
         headers,
         sums: received.sums.clone(),
         named: Some(named),
-        kind: Kind::Full,
+        kind: ChecksumCoverage::Full,
         parts: Vec::new(),
         part_sums: Vec::new(),
         upload: None,

@@ -14,10 +14,11 @@ use s3s::dto::{
     GetObjectOutput, HeadObjectInput, HeadObjectOutput, ObjectAttributes, ObjectPart, Range, StorageClass, StreamingBlob,
 };
 use s3s::stream::{ByteStream, RemainingLength};
-use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
+use s3s::{HttpResponse, S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 
-use super::checksum::{Sums, write_sums};
+use super::checksum::{Checksums, write_checksums};
 use super::condition::ReadConditions;
+use super::errors::set_body;
 use super::folder::{Bucket, blocking, internal};
 use super::object::{Meta, now_ms, timestamp};
 
@@ -39,7 +40,7 @@ struct Ask {
 struct Slice {
     bytes: Bytes64<u64>,
     content_range: Option<String>,
-    sums: Sums,
+    sums: Checksums,
 }
 
 impl Ask {
@@ -63,10 +64,10 @@ impl Ask {
         let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
         let of_part = self.part.and_then(|part| usize::try_from(part).ok()?.checked_sub(1)).and_then(|at| meta.part_sums.get(at));
         let sums = match of_part {
-            _ if !self.checksums => Sums::new(),
+            _ if !self.checksums => Checksums::new(),
             Some(sums) => sums.clone(),
             None if whole => meta.named_sums(),
-            None => Sums::new(),
+            None => Checksums::new(),
         };
         Ok(Slice { bytes: bytes.unwrap_or(0..meta.size), content_range, sums })
     }
@@ -111,7 +112,7 @@ macro_rules! describe {
         out.metadata = Some(meta.headers.user.clone().into_iter().collect()).filter(|m: &s3s::dto::Metadata| !m.is_empty());
         out.parts_count = $part.filter(|_| !meta.parts.is_empty()).and_then(|_| i32::try_from(meta.parts.len()).ok());
         out.checksum_type = (!slice.sums.is_empty()).then(|| meta.kind.to_dto());
-        write_sums!(out, slice.sums);
+        write_checksums!(out, slice.sums);
     }};
 }
 
@@ -148,7 +149,7 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
     let slice = ask.slice(&meta)?;
     let mut out = HeadObjectOutput::default();
     describe!(out, meta, slice, ask.part);
-    // The protocol layer does this for GET.
+    // `s3s` does this for GET.
     out.cache_control = input.response_cache_control.or(out.cache_control);
     out.content_disposition = input.response_content_disposition.or(out.content_disposition);
     out.content_encoding = input.response_content_encoding.or(out.content_encoding);
@@ -176,6 +177,19 @@ pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -
     Ok(out)
 }
 
+/// Returns whether a query is one of `GetObjectAttributes`.
+pub(super) fn is_attributes_query(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "attributes" | "attributes="))
+}
+
+/// Removes the quotes of the entity tag in the answer to `GetObjectAttributes`, as AWS does; `s3s` always writes them.
+pub(super) fn unquote_entity_tag(response: &mut HttpResponse) {
+    let Some(bytes) = response.body().bytes() else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return };
+    let body = text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>");
+    set_body(response, body);
+}
+
 /// `GetObjectAttributes`: returns exactly the requested attributes.
 pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S3Result<GetObjectAttributesOutput> {
     check_version(input.version_id.as_deref())?;
@@ -184,7 +198,7 @@ pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S
     let listed = |text: &str, name: &str| text.split(',').any(|item| item.trim() == name);
     let asked = |name: &str| input.object_attributes.iter().any(|attribute| listed(attribute.as_str(), name));
     let mut checksum = Checksum { checksum_type: Some(meta.kind.to_dto()), ..Checksum::default() };
-    write_sums!(checksum, meta.named_sums());
+    write_checksums!(checksum, meta.named_sums());
     let parts = asked(ObjectAttributes::OBJECT_PARTS) && !meta.parts.is_empty();
     Ok(GetObjectAttributesOutput {
         e_tag: asked(ObjectAttributes::ETAG).then(|| meta.e_tag()),
@@ -210,7 +224,7 @@ fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttri
         .take(most.unsigned_abs() as usize)
         .map(|(number, (size, sums))| {
             let mut part = ObjectPart { part_number: Some(number), size: i64::try_from(*size).ok(), ..ObjectPart::default() };
-            write_sums!(part, sums);
+            write_checksums!(part, sums);
             part
         })
         .collect();

@@ -43,7 +43,7 @@ pub(super) fn check(headers: &HeaderMap, query: Option<&str>) -> Result<(), S3Er
 ///
 /// # Errors
 ///
-/// `InvalidBucketAclWithObjectOwnership` (400) for an ACL or a grant, or else as [`check`].
+/// `InvalidBucketAclWithObjectOwnership` (400) for an ACL or a grant, or else those of [`check`].
 pub(super) fn check_bucket(headers: &HeaderMap) -> Result<(), S3Error> {
     check(headers, None).map_err(|error| match error.code() {
         S3ErrorCode::AccessControlListNotSupported => s3_error!(
@@ -58,7 +58,7 @@ pub(super) fn check_bucket(headers: &HeaderMap) -> Result<(), S3Error> {
 ///
 /// # Errors
 ///
-/// As [`check`].
+/// Those of [`check`].
 pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
     match name {
         "acl" | "tagging" => check_one(&format!("x-amz-{name}"), value),

@@ -8,7 +8,7 @@ use s3s::{S3Result, s3_error};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::checksum::{Algorithm, Kind};
+use super::checksum::{Algorithm, ChecksumCoverage};
 use super::folder::{Bucket, Folder, Temp, internal};
 use super::object::{self, Headers, Meta, now_ms};
 
@@ -26,7 +26,7 @@ pub(super) struct Upload {
     /// The requested checksum.
     pub(super) algorithm: Option<Algorithm>,
     /// Input of that checksum.
-    pub(super) kind: Kind,
+    pub(super) kind: ChecksumCoverage,
 }
 
 fn no_such_upload() -> s3s::S3Error {
@@ -44,7 +44,7 @@ impl Upload {
         key: String,
         headers: Headers,
         algorithm: Option<Algorithm>,
-        kind: Kind,
+        kind: ChecksumCoverage,
     ) -> io::Result<Self> {
         let id = Uuid::new_v4().simple().to_string();
         let upload = Self { id, key, created: now_ms(), headers, algorithm, kind };

@@ -1,5 +1,5 @@
 //! Digests of requests with an XML body: AWS requires and verifies one where a changed body would do harm (`requestChecksumRequired` in
-//! the models of its SDKs). The protocol layer ignores them.
+//! the models of its SDKs). `s3s` ignores them.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::{S3Result, s3_error};
 
-use super::checksum::{self, Claims};
+use super::checksum::{self, DeclaredDigests};
 use super::put::sent_md5;
 
 /// Largest XML body, in bytes. The longest that AWS takes, a batch of 1000 keys, is shorter.
@@ -54,7 +54,7 @@ where
 }
 
 fn check(headers: &HeaderMap, body: &[u8]) -> S3Result<()> {
-    // The protocol layer decodes such a body, and verifies the digest at its end.
+    // `s3s` decodes such a body, and verifies the digest at its end.
     if headers.contains_key("x-amz-trailer") {
         return Ok(());
     }
@@ -65,5 +65,5 @@ fn check(headers: &HeaderMap, body: &[u8]) -> S3Result<()> {
     }
     let mut hasher = checksum::hasher(sums.keys().copied());
     hasher.update(body);
-    Claims::new(sums, md5, None)?.verify(&checksum::finish(hasher), &Md5::checksum(body), None)
+    DeclaredDigests::new(sums, md5, None)?.verify(&checksum::finish(hasher), &Md5::checksum(body), None)
 }

@@ -73,12 +73,12 @@ impl AccountDeletion {
         if pass.has_more {
             return pass.finish();
         }
-        let left = self.end_records(deletion, now).await;
-        let (is_empty, is_hindered) = match &left {
-            Ok(left) => (left.is_empty(), left.iter().any(|record| record.failures > 0)),
+        let remaining = self.end_records(deletion, now).await;
+        let (is_empty, is_hindered) = match &remaining {
+            Ok(remaining) => (remaining.is_empty(), remaining.iter().any(|record| record.failures > 0)),
             Err(_) => (false, true),
         };
-        pass.record(user, left.map(|left| wait_for(&left, now)));
+        pass.record(user, remaining.map(|remaining| wait_for(&remaining, now)));
         // While tombstones end without failures, the sweeper removes their objects.
         if is_empty || is_hindered {
             pass.record(user, self.remove_leftovers(deletion, now).await);
@@ -134,9 +134,11 @@ impl AccountDeletion {
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
         }
-        let held = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
-        let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
-        match self.reservations.settle_legacy_holds(held, now).await?.has_changed {
+        let legacy_holds = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
+        let Some(legacy_holds) = legacy_holds.filter(|legacy_holds| !legacy_holds.holds.is_empty()) else {
+            return Ok(Step::Done);
+        };
+        match self.reservations.settle_legacy_holds(legacy_holds, now).await?.has_changed {
             true => Ok(Step::More),
             // A server of an earlier release may still insert an image of a hold.
             false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
@@ -173,14 +175,14 @@ impl AccountDeletion {
 
     /// Returns the remaining records. Unreadable ones are removed once no URL of theirs is alive.
     async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
-        let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
-        self.store.images.schedule_owned_tombstones(deletion.user, &left, now).await?;
-        let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
+        let mut unpurged = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
+        self.store.images.schedule_owned_tombstones(deletion.user, &unpurged, now).await?;
+        let largest = unpurged.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
         if largest.is_some_and(|bytes| now >= self.arrivals_end_after_deletion(deletion, bytes)) {
-            self.store.images.purge_owned_unreadable(deletion.user, &left, now).await?;
-            left.retain(|record| record.id.is_some());
+            self.store.images.purge_owned_unreadable(deletion.user, &unpurged, now).await?;
+            unpurged.retain(|record| record.id.is_some());
         }
-        Ok(left)
+        Ok(unpurged)
     }
 
     /// Returns the time after which no URL that was signed before the claim can bring an upload of `bytes`.

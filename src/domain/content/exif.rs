@@ -3,8 +3,8 @@
 /// Returns whether the block turns its image by a quarter, which swaps width and height (orientations 5 to 8). `None` without an
 /// orientation.
 ///
-/// As in browsers, only the first directory counts, and the tag must be one SHORT; a broken block has no orientation, and does
-/// not make the image unacceptable.
+/// Like browsers, it reads only the first directory, and only a tag of one SHORT. A broken block has no orientation; the image is
+/// accepted.
 pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
     let big = match tiff.get(..4)? {
         b"MM\0*" => true,

@@ -35,7 +35,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Returns a file of `total` bytes, none of them at hand.
+    /// Returns a file of `total` bytes, before any of them is fetched.
     pub(super) fn new(total: u64) -> Self {
         Self { total, start: 0, bytes: Vec::new(), mark: 0, at: 0 }
     }
@@ -50,7 +50,7 @@ impl File {
         self.at
     }
 
-    /// Returns the offset of the first byte that is not at hand and not passed over.
+    /// Returns the offset of the first byte that is neither fetched nor passed over.
     pub(super) fn frontier(&self) -> u64 {
         self.mark.max(self.start + self.bytes.len() as u64)
     }

@@ -161,7 +161,7 @@ impl ContentInspector {
     fn advance(&mut self) -> Result<(Format, Size), Stop> {
         let parser = match &mut self.parser {
             Some(parser) => parser,
-            None => self.parser.insert(Parser::of(&mut self.file)?),
+            None => self.parser.insert(Parser::choose(&mut self.file)?),
         };
         parser.advance(&mut self.file)
     }
@@ -173,15 +173,15 @@ impl ContentInspector {
         let start = self.file.frontier();
         let needed = end.saturating_sub(start);
         let ReadBudget { first, ranges, bytes } = self.budget;
-        let left = bytes.saturating_sub(self.fetched);
+        let bytes_left = bytes.saturating_sub(self.fetched);
         let pace = match (self.ranges, ranges.checked_sub(self.ranges)?) {
             (_, 0) => return None,
             (..=1, _) => first,
             (2, _) => 4 * first,
             (3, _) => 16 * first,
-            (_, ranges_left) => left / u64::from(ranges_left),
+            (_, ranges_left) => bytes_left / u64::from(ranges_left),
         };
-        (needed <= left).then(|| start..start.saturating_add(needed.max(pace).min(left)).min(self.file.total()))
+        (needed <= bytes_left).then(|| start..start.saturating_add(needed.max(pace).min(bytes_left)).min(self.file.total()))
     }
 
     fn checked(&self, format: Format, Size { width, height }: Size) -> Result<Content, Refusal> {
@@ -197,7 +197,7 @@ impl ContentInspector {
 
 impl Parser {
     /// Chooses the parser by the magic bytes.
-    fn of(file: &mut File) -> Result<Self, Stop> {
+    fn choose(file: &mut File) -> Result<Self, Stop> {
         let Ok(start) = file.take(file.total().min(12)) else { return Err(Refusal::UnknownType.into()) };
         let (parser, length) = match start.rest() {
             [0xFF, 0xD8, 0xFF, ..] => (Self::Jpeg(jpeg::Jpeg::default()), 2),

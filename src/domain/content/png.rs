@@ -87,7 +87,7 @@ impl Header {
     }
 }
 
-/// Returns a chunk's content; none when its CRC is another (5.3).
+/// Returns a chunk's content; `None` if its CRC is wrong (5.3).
 fn content(file: &mut File, kind: [u8; 4], length: u32) -> Result<Option<&[u8]>, Stop> {
     let mut chunk = file.take(u64::from(length) + 4)?;
     let content = chunk.take(usize::try_from(length).unwrap_or(usize::MAX))?;

@@ -41,8 +41,8 @@ pub struct KeyId {
 impl KeyId {
     /// Returns the identifier in a header with an algorithm of providers.
     pub(super) fn from_header(header: &jsonwebtoken::Header) -> Option<Self> {
-        let known = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
-        known.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
+        let is_supported = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
+        is_supported.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
     }
 }
 

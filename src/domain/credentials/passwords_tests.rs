@@ -44,9 +44,9 @@ async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
     let passwords = Passwords::new(12).unwrap();
-    let crowd: Vec<_> = std::iter::from_fn(|| passwords.acquire(holder("192.0.2.1")).ok()).collect();
-    assert_eq!(passwords.acquire(holder("192.0.2.250")).map(drop), Err(Overloaded), "the same /24");
-    let hashes = crowd.into_iter().map(|permit| {
+    let permits: Vec<_> = std::iter::from_fn(|| passwords.acquire(holder("192.0.2.1")).ok()).collect();
+    assert_eq!(passwords.acquire(holder("192.0.2.250")).map(drop), Err(Overloaded), "the address is in the same /24");
+    let hashes = permits.into_iter().map(|permit| {
         let passwords = passwords.clone();
         tokio::spawn(async move { passwords.hash(&permit, Password::new("x")).await })
     });
@@ -57,7 +57,7 @@ async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_f
     let permit = passwords.acquire(holder("198.51.100.1")).unwrap();
     passwords.hash(&permit, Password::new("y")).await.unwrap();
     let done = hashes.iter().filter(|hash| hash.is_finished()).count();
-    assert!(done < hashes.len(), "all of the crowd came first");
+    assert!(done < hashes.len(), "the other network does not wait for all of these hashes");
     hashes.into_iter().for_each(|hash| hash.abort());
 }
 

@@ -84,7 +84,7 @@ pub(super) async fn run_probes(
 ) -> Vec<ProbeResult> {
     let selected = PROBES.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
     let probes: Vec<_> = selected.flat_map(|(deviation, kinds)| kinds.iter().map(|kind| (*deviation, *kind))).collect();
-    let asked = stream::iter(probes).map(|(deviation, kind)| async move {
+    let results = stream::iter(probes).map(|(deviation, kind)| async move {
         let outcome = DeviationProbe { context, setup, deviation, kind }.run().await;
         let outcome = outcome.unwrap_or_else(|error| match error {
             error if error.is_final() => ProbeOutcome::Unsupported(error.to_string()),
@@ -92,22 +92,22 @@ pub(super) async fn run_probes(
         });
         ProbeResult { deviation, kind, outcome }
     });
-    let (as_signed, mut asked): (Vec<_>, Vec<_>) = asked
+    let (as_signed, mut results): (Vec<_>, Vec<_>) = results
         .buffered(MAX_CONCURRENT)
         .collect::<Vec<_>>()
         .await
         .into_iter()
-        .partition(|asked| asked.deviation == Deviation::Nothing);
+        .partition(|result| result.deviation == Deviation::Nothing);
     for ProbeResult { kind, outcome, .. } in as_signed {
         // Refused only because every request of this kind is refused.
-        let stands = asked.iter_mut().filter(|asked| asked.kind == kind && matches!(asked.outcome, ProbeOutcome::Enforced));
+        let stands = results.iter_mut().filter(|result| result.kind == kind && matches!(result.outcome, ProbeOutcome::Enforced));
         match outcome {
-            ProbeOutcome::Unsupported(why) => stands.for_each(|asked| asked.outcome = ProbeOutcome::Unsupported(why.clone())),
-            ProbeOutcome::Failed(why) => stands.for_each(|asked| asked.outcome = ProbeOutcome::Failed(why.clone())),
+            ProbeOutcome::Unsupported(why) => stands.for_each(|result| result.outcome = ProbeOutcome::Unsupported(why.clone())),
+            ProbeOutcome::Failed(why) => stands.for_each(|result| result.outcome = ProbeOutcome::Failed(why.clone())),
             ProbeOutcome::Enforced | ProbeOutcome::Obeyed(_) | ProbeOutcome::Unobservable => {}
         }
     }
-    asked
+    results
 }
 
 /// One probe.
@@ -156,8 +156,8 @@ impl DeviationProbe<'_> {
             }
             Deviation::Metadata => obeyed_if(keeps("x-amz-meta-valet-check"), response, "kept"),
             Deviation::Tagging => {
-                let kept = keeps("x-amz-tagging-count") || stored.is_success() && self.has_tags(key).await?;
-                obeyed_if(kept, response, "kept")
+                let has_tags = keeps("x-amz-tagging-count") || stored.is_success() && self.has_tags(key).await?;
+                obeyed_if(has_tags, response, "kept")
             }
             Deviation::Redirect => obeyed_if(keeps("x-amz-website-redirect-location"), response, "kept"),
             Deviation::CustomerKey | Deviation::StorageClass => {
@@ -223,7 +223,7 @@ impl DeviationProbe<'_> {
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         if self.deviation == Deviation::Length {
-            // Without a checksum, by which the store would refuse other bytes as well.
+            // The URL has no checksum, by which the store would refuse other bytes as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
             let url =
@@ -244,7 +244,7 @@ impl DeviationProbe<'_> {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
                 self.context.objects.presign_part(key, &upload, part, at, ttl)?.signed.url
             };
-            // Without a body: stores treat a copy with a body, or without a range, differently.
+            // The copy has no body at first: stores treat a copy with a body, or without a range, differently.
             let is_bare = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
             let body = if is_bare { Bytes::new() } else { self.body() };
             let mut response = self.send(Method::PUT, url.clone(), &[], body).await?;

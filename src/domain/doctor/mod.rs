@@ -3,6 +3,11 @@
 //! Every guarantee is probed, even a documented one. Probes write under `check/<uuid>` in the bucket and to a collection
 //! `check-<uuid>`, and remove it again. Some rules are about clocks, so unlike in the other use cases the time is not always a
 //! parameter.
+//!
+//! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
+//! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
+//! lifecycle, access block, and `--fix`) and `database`. `probe_context` makes and removes the objects, whose names `probe_names`
+//! lists; `report` writes the result.
 
 mod database;
 mod deviation_probes;

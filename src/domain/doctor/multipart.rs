@@ -122,11 +122,11 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
     if !wrong.is_rejected() {
         return Ok(Answer::No(format!("{} for other bytes", wrong.describe())));
     }
-    let kept = context.prober.parts(key, upload).await?.unwrap_or_default().len();
+    let wrong_parts = context.prober.parts(key, upload).await?.unwrap_or_default().len();
     // The right bytes must be accepted: a store that refuses everything proves nothing.
     let right = put_part(context, key, upload, &headers, BODY).await?;
     let seen = format!("{}; {} for the right bytes", wrong.describe(), right.status);
-    Ok(answer_if(kept == 0 && right.is_success(), seen))
+    Ok(answer_if(wrong_parts == 0 && right.is_success(), seen))
 }
 
 /// Returns whether the listing of parts contains their checksums, which completing them requires.
@@ -149,6 +149,6 @@ pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, 
 
 async fn abort(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     context.prober.abort(key, upload).await?;
-    let left = context.prober.parts(key, upload).await?;
-    Ok(answer_if(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
+    let parts_after_abort = context.prober.parts(key, upload).await?;
+    Ok(answer_if(parts_after_abort.is_none(), if parts_after_abort.is_none() { "" } else { "its parts are still listed" }))
 }

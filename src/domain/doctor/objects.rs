@@ -93,12 +93,12 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
 
 /// Checks that no version of a deleted object remains.
 async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let left = match context.prober.versions(key).await? {
+    let versions = match context.prober.versions(key).await? {
         None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
         Some(0) => return Ok(Answer::Yes(String::new())),
-        Some(left) => left,
+        Some(versions) => versions,
     };
-    Ok(Answer::No(format!("{left} retained")))
+    Ok(Answer::No(format!("{versions} retained")))
 }
 
 async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {

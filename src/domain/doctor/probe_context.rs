@@ -1,4 +1,5 @@
-//! Context of the probes: the bucket, the HTTP client, and the keys under which probes write and which are removed afterwards.
+//! Context of the probes: the bucket, the HTTP client, and the keys of the objects that probes write. The objects are removed
+//! afterwards.
 
 use std::time::Duration;
 
@@ -195,8 +196,8 @@ impl<'a> ProbeContext<'a> {
             }
         }
         self.abort_uploads().await?;
-        let left = self.objects.list_page(&self.run, None).await?.objects.len();
-        Ok(answer_if(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+        let objects_left = self.objects.list_page(&self.run, None).await?.objects.len();
+        Ok(answer_if(objects_left == 0, if objects_left == 0 { String::new() } else { format!("{objects_left} objects") }))
     }
 
     /// Aborts the multipart uploads of this check, and those of interrupted earlier ones.

@@ -152,22 +152,22 @@ impl Deviation {
 
     /// Returns the headers that it adds; `source` names an object to copy.
     pub fn headers(self, source: &str) -> Vec<(&'static str, String)> {
-        let one = |name, value: &str| vec![(name, value.to_owned())];
+        let header = |name, value: &str| vec![(name, value.to_owned())];
         match self {
             Self::Nothing | Self::Signature | Self::Query | Self::Expired | Self::Length => Vec::new(),
-            Self::Type => one("content-type", "text/html"),
-            Self::CopySource => one("x-amz-copy-source", source),
-            Self::Acl => one("x-amz-acl", "public-read"),
-            Self::Grant => one("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\""),
-            Self::Metadata => one("x-amz-meta-valet-check", "unsigned"),
-            Self::Tagging => one("x-amz-tagging", "valet-check=unsigned"),
-            Self::Redirect => one("x-amz-website-redirect-location", "https://example.com/"),
+            Self::Type => header("content-type", "text/html"),
+            Self::CopySource => header("x-amz-copy-source", source),
+            Self::Acl => header("x-amz-acl", "public-read"),
+            Self::Grant => header("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\""),
+            Self::Metadata => header("x-amz-meta-valet-check", "unsigned"),
+            Self::Tagging => header("x-amz-tagging", "valet-check=unsigned"),
+            Self::Redirect => header("x-amz-website-redirect-location", "https://example.com/"),
             Self::CustomerKey => vec![
                 ("x-amz-server-side-encryption-customer-algorithm", "AES256".to_owned()),
                 ("x-amz-server-side-encryption-customer-key", CUSTOMER_KEY[0].to_owned()),
                 ("x-amz-server-side-encryption-customer-key-md5", CUSTOMER_KEY[1].to_owned()),
             ],
-            Self::StorageClass => one("x-amz-storage-class", "GLACIER"),
+            Self::StorageClass => header("x-amz-storage-class", "GLACIER"),
         }
     }
 }

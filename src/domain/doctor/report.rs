@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Severity of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Without it a guarantee of Valet does not hold.
+    /// A guarantee of Valet does not hold without the rule.
     Broken,
     /// Valet's guarantees hold, but more weakly or at a cost.
     Weaker,

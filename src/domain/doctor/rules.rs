@@ -1,4 +1,5 @@
-//! The rules of the doctor: requirements for the database and the bucket, with the consequence and the remedy of each.
+//! The rules of the doctor: requirements for the database and the bucket, with the consequence and the remedy of each. The
+//! head of the parent module says which file has the probe of a rule.
 
 use super::report::{
     Rule,

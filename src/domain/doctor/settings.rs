@@ -31,8 +31,6 @@ const LOOPBACK: [&str; 6] = [
 ];
 /// Origins that are probed for them.
 const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
-/// Headers that a browser's preflight of a presigned PUT names.
-const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
 
 pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let mut origins = config.cors.exact.clone();
@@ -112,8 +110,9 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
     report.add(&rules::LIFECYCLE_EARLY, answer_if(!is_early, after(found.aborts_any_after, "no rule")));
     // Uploads older than that are never confirmed.
-    let is_over = |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
-    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(describe).collect();
+    let expires_after_use =
+        |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
+    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !expires_after_use(touched)).map(describe).collect();
     let archiving: Vec<_> = found.archiving.iter().map(describe).collect();
     for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
         report.add(rule, answer_if(touched.is_empty(), touched.join("; ")));
@@ -140,15 +139,19 @@ fn abandoned_after(config: &Config) -> i32 {
 }
 
 async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
-    let url = context.presigned_put(&context.key("preflight"), BODY)?.url;
-    let asked = PUT_HEADERS.join(",");
+    let presigned = context.presigned_put(&context.key("preflight"), BODY)?;
+    let names: Vec<_> = presigned.headers.iter().map(|(name, _)| *name).collect();
+    let put_headers = names.join(",");
     let mut refused = Vec::new();
     for origin in origins {
-        let headers =
-            [("origin", *origin), ("access-control-request-method", "PUT"), ("access-control-request-headers", asked.as_str())];
-        let answer = context.wire.send(Method::OPTIONS, &url, &headers, Bytes::new()).await?;
+        let headers = [
+            ("origin", *origin),
+            ("access-control-request-method", "PUT"),
+            ("access-control-request-headers", put_headers.as_str()),
+        ];
+        let answer = context.wire.send(Method::OPTIONS, &presigned.url, &headers, Bytes::new()).await?;
         let allows = |name: &str, wanted: &str| answer.list(name).iter().any(|item| item == "*" || item == wanted);
-        let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
+        let missing: Vec<_> = names.iter().copied().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
         if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
             refused.push(format!("{origin} ({})", answer.describe()));

@@ -94,9 +94,9 @@ async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[
 /// Probes the unsigned headers that decide which uploads the server issues.
 pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<UnsignedHeaders, StoreError> {
     let setup = ProbeSetup::prepare(context).await?;
-    let asked = run_probes(context, &setup, Deviation::is_critical).await;
+    let results = run_probes(context, &setup, Deviation::is_critical).await;
     let (mut copies, mut publishes, mut obeyed, mut unanswered) = (false, false, Vec::new(), false);
-    for ProbeResult { deviation, kind, outcome } in &asked {
+    for ProbeResult { deviation, kind, outcome } in &results {
         match outcome {
             ProbeOutcome::Enforced | ProbeOutcome::Unobservable => {}
             ProbeOutcome::Obeyed(_) => {

@@ -108,9 +108,9 @@ async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
         let body = &body;
         async move {
             let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
-            let both = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
+            let responses = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
             // Both may fail (AWS rarely answers 409 to both): nothing is lost, and the client repeats.
-            Ok::<_, StoreError>(both.iter().filter(|response| response.is_success()).count() > 1)
+            Ok::<_, StoreError>(responses.iter().filter(|response| response.is_success()).count() > 1)
         }
     });
     let twice = try_join_all(rounds).await?.into_iter().filter(|two_winners| *two_winners).count();

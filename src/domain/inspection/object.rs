@@ -11,11 +11,11 @@ use crate::{
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, UploadKind, Verified},
     store::{
         Objects, StoreError,
-        objects::{Head, USER_METADATA},
+        objects::{Head, PeekedObject, USER_METADATA},
     },
 };
 
-/// The most pixels of a preview: far more than one needs, far fewer than harm a client.
+/// Pixels of a preview, at most: far more than one needs, far fewer than harm a client.
 const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
 
 /// The declaration that an object is compared with.
@@ -98,8 +98,8 @@ pub(in crate::domain) struct ObjectInspector {
 }
 
 impl ObjectInspector {
-    /// Inspects the object at `key`, and the preview beside it. Without the preview, or with a wrong one, the image is verified
-    /// all the same and has none.
+    /// Inspects the object at `key`, and the preview beside it. If the preview is missing or wrong, the image is
+    /// accepted without a preview.
     pub(super) async fn inspect_object(&self, image: &Image, key: ObjectKey) -> Result<Inspection, StoreError> {
         let writer = if key == image.key { Writer::Client } else { Writer::Valet };
         match Box::pin(self.compare_object(&key, DeclaredObject::image(image, writer))).await? {
@@ -130,14 +130,14 @@ impl ObjectInspector {
     }
 
     async fn compare_readable(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
-        let peek = async {
-            // Of the largest size declared: the range may end behind the object.
+        let found = if declared.is_expected {
+            // The range is chosen for the largest declared size, so it may end behind the object.
             let first = ContentInspector::new(*declared.lengths.end(), declared.max_pixels).wanted();
-            if declared.is_expected { self.objects.peek(key, first.end).await } else { None }
+            Box::pin(self.objects.peek(key, first.end)).await?
+        } else {
+            Box::pin(self.objects.head(key)).await?.map(|head| PeekedObject { head, first: None })
         };
-        // Boxed: inspections are awaited deep within other futures, and one stack holds all of them.
-        let (head, peeked) = tokio::join!(Box::pin(self.objects.head(key)), Box::pin(peek));
-        let Some(head) = head? else { return Ok(ObjectMatch::Missing) };
+        let Some(PeekedObject { head, first: peeked }) = found else { return Ok(ObjectMatch::Missing) };
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
         if !declared.lengths.contains(&head.size) || !is_typed || has_unexpected_headers(key, &head, declared.writer) {

@@ -166,7 +166,7 @@ impl Multipart {
             // A negative number is below the minimum, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
             let part_size = asked.unwrap_or_else(|| PartLayout::part_size_for(*size));
-            PartLayout::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
+            PartLayout::new(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
         });
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = validate_type(&self.settings, declared.content_type);

@@ -202,7 +202,7 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains(&orphan.key));
                 self.seen.new += count(found - orphans.len());
-                // As for each batch: the pair may have been joined or restored since the one before.
+                // Checked before each batch: bucket and database may have been joined or restored since the previous batch.
                 self.scanner.allow_deletion().await?;
                 let deleted = self.scanner.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;

@@ -94,30 +94,31 @@ impl Reservations {
 
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         for which in UnsettledKind::ALL {
-            let mut failed = Vec::new();
+            let (mut unreadable, mut found) = (Vec::new(), Vec::new());
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await?;
-            settled.more |= found.len() == IMAGES_PER_STEP as usize;
-            for image in found {
+            for image in self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await? {
                 match image {
-                    Ok(image) => by_user.entry(image.user).or_default().push(image),
-                    Err((id, error)) => {
-                        tracing::error!(%error, "failed to read an image whose reservation is to be settled");
-                        failed.push(id);
+                    Ok(image) => {
+                        found.push(image.id);
+                        by_user.entry(image.user).or_default().push(image);
+                    }
+                    Err(image) => {
+                        tracing::error!(error = %image.error, "failed to read an image whose reservation is to be settled");
+                        unreadable.push(*image);
                     }
                 }
             }
-            settled.failed += u32::try_from(failed.len()).unwrap_or(u32::MAX);
+            settled.more |= found.len() + unreadable.len() == IMAGES_PER_STEP as usize;
+            settled.failed += u32::try_from(unreadable.len()).unwrap_or(u32::MAX);
             for (user, images) in by_user {
                 // Leftovers of a ready image stay counted until the sweeper has removed them.
                 if let Err(error) = self.settle_counting_bytes(user, &images).await {
                     tracing::warn!(%user, %error, "failed to settle a user's reservations");
                     settled.failed += 1;
                 }
-                // Settled ones are not due any more, and are not postponed.
-                failed.extend(images.iter().map(|image| image.id.to_string()));
             }
-            self.store.images.postpone_settling(&failed, now, now + RETRY_DELAY).await?;
+            // Settled ones are not due any more, and are not postponed.
+            self.store.images.postpone_settling(&found, &unreadable, now, now + RETRY_DELAY).await?;
         }
         Ok(())
     }

@@ -2,10 +2,17 @@
 //! alone.
 //!
 //! A token that is sent again after its exchange may come from a thief, from a client that lost the answer, or from a second tab.
-//! For [`REUSE_GRACE`] after the exchange the session tolerates it: while the successor is unused, the client that made the
-//! exchange gets the same successor again; any other use is refused. After that a repeated token ends the session (RFC 9700
-//! section 4.14.2). A session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges; a forgotten one counts as recent while the
-//! remembered ones are.
+//! The first row that fits decides (RFC 9700 section 4.14.2):
+//!
+//! | the exchange | the repeated token |
+//! |---|---|
+//! | is older than [`REUSE_GRACE`] | ends the session |
+//! | was made by a `User-Agent` B, but A had received the token; B does not repeat it, and its successor is unused | ends the session: B may be a thief, and A the owner |
+//! | was made by the `User-Agent` that repeats it, and its successor is unused | gets the same successor again |
+//! | any other | is refused; the session stays active |
+//!
+//! A session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges. A token whose exchange it does not remember ends the session, too;
+//! but if the memory is full of exchanges younger than [`REUSE_GRACE`], the token may be as young, and is refused.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +29,10 @@ use crate::{
     store::{Exchange, Rotation, Session, StoreError},
 };
 
-/// How long after its exchange a repeated token is tolerated.
+/// Time after its exchange in which a repeated token does not end the session.
 const REUSE_GRACE: Duration = Duration::from_secs(5 * 60);
-/// Exchanges that a session remembers. An app that refreshes once in an access token's lifetime makes one within [`REUSE_GRACE`].
+/// Exchanges that a session remembers, beside the last one. An app that refreshes once in an access token's lifetime makes one
+/// within [`REUSE_GRACE`]; 32 leave room for many tabs, and keep the session's record small.
 const MAX_REMEMBERED_EXCHANGES: usize = 32;
 
 /// Properties of a request by which clients are told apart.
@@ -50,8 +58,11 @@ enum TokenPosition<'a> {
     Parent(&'a Exchange),
     /// Exchanged, as was its successor; the session remembers the exchange.
     Earlier(&'a Exchange),
-    /// Exchanged before all remembered exchanges: if the memory was full, before this time.
-    Forgotten(Option<OffsetDateTime>),
+    /// Exchanged before all remembered exchanges.
+    Forgotten {
+        /// Time of the oldest remembered exchange if the memory is full; without it, the exchange is older than [`REUSE_GRACE`].
+        before: Option<OffsetDateTime>,
+    },
     /// Not issued by the session.
     Unknown,
 }
@@ -69,7 +80,7 @@ impl<'a> TokenPosition<'a> {
             Some(exchange) => Self::Earlier(exchange),
             None if session.token_key.is_some_and(|key| token.was_issued_with(&key)) => {
                 let is_full = session.earlier.len() >= MAX_REMEMBERED_EXCHANGES;
-                Self::Forgotten(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
+                Self::Forgotten { before: session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full) }
             }
             None => Self::Unknown,
         }
@@ -88,23 +99,23 @@ enum ReuseDecision {
 }
 
 impl ReuseDecision {
-    /// Decides about a token sent again at `now`. The newcomer rule: if a `User-Agent` exchanged a token that had been given to
-    /// another one, the other may be the owner, and the newcomer a faster thief. The rule applies while the successor is unused:
-    /// later repeats come from an app that was updated and continued.
+    /// Decides about a token sent again at `now`, as the module's table says. The row about A and B applies while the successor is
+    /// unused: an app that was updated changes from A to B, and uses the successor.
     fn decide(position: &TokenPosition<'_>, fingerprint: &ClientFingerprint, now: OffsetDateTime) -> Self {
-        let (exchange, is_child_used) = match position {
+        let (exchange, is_successor_used) = match position {
             TokenPosition::Parent(exchange) => (exchange, false),
             TokenPosition::Earlier(exchange) => (exchange, true),
             TokenPosition::Current | TokenPosition::Unknown => return Self::Refuse,
             // It may be recent, because many exchanges followed it.
-            TokenPosition::Forgotten(Some(before)) if now - *before <= REUSE_GRACE => return Self::Refuse,
-            TokenPosition::Forgotten(_) => return Self::EndSession,
+            TokenPosition::Forgotten { before: Some(before) } if now - *before <= REUSE_GRACE => return Self::Refuse,
+            TokenPosition::Forgotten { .. } => return Self::EndSession,
         };
+        // Earlier releases did not record the agent of an exchange.
         let is_same_agent = exchange.agent.is_none_or(|agent| agent == fingerprint.agent);
-        let is_newcomers = exchange.by_newcomer && !is_same_agent && !is_child_used;
-        if now - exchange.at > REUSE_GRACE || is_newcomers {
+        let may_be_thiefs_exchange = exchange.by_other_agent && !is_same_agent && !is_successor_used;
+        if now - exchange.at > REUSE_GRACE || may_be_thiefs_exchange {
             Self::EndSession
-        } else if is_same_agent && !is_child_used {
+        } else if is_same_agent && !is_successor_used {
             Self::Repeat
         } else {
             Self::Refuse
@@ -135,8 +146,12 @@ impl Sessions {
             }
             let account = self.store.users.find(session.user).await?;
             let Some(account) = account.filter(|account| is_active(&session, &account.password)) else { break };
+            if account.suspended_at.is_some() {
+                audit!("refresh_refused", user = %session.user, session = %id, reason = "account suspended", "refused a token of a suspended account");
+                return Err(RefreshError::Suspended);
+            }
             if !matches!(position, TokenPosition::Current) {
-                return self.handle_spent(&token, &session, &position, account.user, &fingerprint, now).await;
+                return self.handle_exchanged_token(&token, &session, &position, account.user, &fingerprint, now).await;
             }
             if let Some(signed_in) = self.exchange(&token, &session, account.user, &fingerprint, now).await? {
                 self.known_networks.record_network(session.user, client, now).await;
@@ -162,23 +177,25 @@ impl Sessions {
             at: now,
             agent: Some(fingerprint.agent),
             network: Some(fingerprint.network.clone()),
-            by_newcomer: session.agent.is_some_and(|agent| agent != fingerprint.agent),
+            by_other_agent: session.agent.is_some_and(|agent| agent != fingerprint.agent),
         };
         let token_key = session.token_key.map_or_else(refresh_token::random, Ok).map_err(no_randomness)?;
-        let child = token.child(&exchange.salt, &token_key);
+        let successor = token.successor(&exchange.salt, &token_key);
         let before = session.parent.iter().chain(&session.earlier);
         let earlier =
             before.filter(|exchange| now - exchange.at <= REUSE_GRACE).take(MAX_REMEMBERED_EXCHANGES).cloned().collect();
         let expires_at = session.ends_at.min(now + self.session_ttl);
-        let rotation = Rotation { exchange, earlier, child: child.hash(), token_key, expires_at };
+        let rotation = Rotation { exchange, earlier, successor_hash: successor.hash(), token_key, expires_at };
         if !self.store.sessions.rotate(session.id, &rotation).await? {
             return Ok(None);
         }
         tracing::info!(user = %session.user, session = %session.id, "refreshed a session");
-        Ok(Some(self.issue_tokens(user, &child, expires_at, now)?))
+        Ok(Some(self.issue_tokens(user, &successor, expires_at, now)?))
     }
 
-    async fn handle_spent(
+    /// Handles a token that was exchanged before: repeats the answer of its exchange (audit event `refresh_repeated`), refuses it
+    /// and changes nothing (`refresh_refused`), or ends the session (`refresh_reused`).
+    async fn handle_exchanged_token(
         &self,
         token: &RefreshToken,
         session: &Session,
@@ -206,9 +223,9 @@ impl Sessions {
             self.end(session).await?;
             return Err(RefreshError::Ended);
         }
-        let child =
-            exchange.filter(|_| decision == ReuseDecision::Repeat).and_then(|exchange| child_of(token, exchange, session));
-        let Some(child) = child else {
+        let successor =
+            exchange.filter(|_| decision == ReuseDecision::Repeat).and_then(|exchange| find_successor(token, exchange, session));
+        let Some(successor) = successor else {
             audit!(
                 "refresh_refused",
                 user = %session.user,
@@ -218,7 +235,7 @@ impl Sessions {
                 network,
                 "refused a refresh token that was exchanged a moment ago"
             );
-            return Err(RefreshError::Spent);
+            return Err(RefreshError::AlreadyExchanged);
         };
         audit!(
             "refresh_repeated",
@@ -228,17 +245,18 @@ impl Sessions {
             network,
             "repeated the answer to a refresh"
         );
-        Ok(self.issue_tokens(user, &child, session.expires_at, now)?)
+        Ok(self.issue_tokens(user, &successor, session.expires_at, now)?)
     }
 
     /// Ends the session of a refresh token, even of one that was exchanged. Does nothing if the session has ended.
     ///
     /// # Errors
-    /// [`RefreshError`], but neither [`RefreshError::Spent`] nor [`RefreshError::Ended`].
+    /// [`RefreshError`], but none of [`RefreshError::AlreadyExchanged`], [`RefreshError::Ended`] and [`RefreshError::Suspended`].
     pub async fn log_out(&self, token: &str, client: &ClientInfo, now: OffsetDateTime) -> Result<(), RefreshError> {
         self.identities.require_local_accounts()?;
-        self.throttle.count_logout(client)?;
-        let Some(token) = RefreshToken::parse(token) else {
+        let token = RefreshToken::parse(token);
+        self.throttle.count_logout(client, token.as_ref().map(RefreshToken::hash))?;
+        let Some(token) = token else {
             audit!("logout_refused", reason = "malformed", "refused a malformed refresh token");
             return Err(RefreshError::Invalid);
         };
@@ -265,12 +283,12 @@ impl Sessions {
     }
 }
 
-/// Returns the current token, computed from its parent.
-fn child_of(parent: &RefreshToken, exchange: &Exchange, session: &Session) -> Option<RefreshToken> {
-    let tagged = session.token_key.map(|key| parent.child(&exchange.salt, &key));
-    // A server of an earlier release that runs beside this one may have made the exchange.
-    let untagged = parent.untagged_child(&exchange.salt);
-    tagged.into_iter().chain([untagged]).find(|child| child.hash() == session.token_hash)
+/// Returns the session's current token, computed from its parent.
+fn find_successor(parent: &RefreshToken, exchange: &Exchange, session: &Session) -> Option<RefreshToken> {
+    let successor = session.token_key.map(|key| parent.successor(&exchange.salt, &key));
+    // A server of an earlier release that runs beside this one may have made the exchange; its tokens have no tag.
+    let untagged_successor = parent.untagged_successor(&exchange.salt);
+    successor.into_iter().chain([untagged_successor]).find(|successor| successor.hash() == session.token_hash)
 }
 
 #[cfg(test)]
@@ -283,18 +301,18 @@ mod tests {
 
     /// Covers every decision by client, use of the successor, and time.
     #[test]
-    fn a_spent_token_is_answered_by_client_child_and_time() {
+    fn reused_token_is_repeated_refused_or_ends_the_session() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(86_400);
-        let after = |ago: Duration, by_newcomer: bool| Exchange {
+        let exchange = |ago: Duration, by_other_agent: bool| Exchange {
             hash: [0; 32],
             salt: [0; 32],
             at: now - ago,
             agent: Some([1; 32]),
             network: None,
-            by_newcomer,
+            by_other_agent,
         };
         let (same, other) = (fingerprint(1), fingerprint(2));
-        let within = after(REUSE_GRACE, false);
+        let within = exchange(REUSE_GRACE, false);
         for (position, fingerprint, answer) in [
             (TokenPosition::Parent(&within), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&within), &other, ReuseDecision::Refuse),
@@ -303,46 +321,50 @@ mod tests {
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let newcomers = after(REUSE_GRACE, true);
+        let by_other_agent = exchange(REUSE_GRACE, true);
         for (position, fingerprint, answer) in [
-            (TokenPosition::Parent(&newcomers), &same, ReuseDecision::Repeat),
-            (TokenPosition::Parent(&newcomers), &other, ReuseDecision::EndSession),
-            (TokenPosition::Earlier(&newcomers), &same, ReuseDecision::Refuse),
-            (TokenPosition::Earlier(&newcomers), &other, ReuseDecision::Refuse),
+            (TokenPosition::Parent(&by_other_agent), &same, ReuseDecision::Repeat),
+            (TokenPosition::Parent(&by_other_agent), &other, ReuseDecision::EndSession),
+            (TokenPosition::Earlier(&by_other_agent), &same, ReuseDecision::Refuse),
+            (TokenPosition::Earlier(&by_other_agent), &other, ReuseDecision::Refuse),
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let late = after(REUSE_GRACE + Duration::from_millis(1), false);
+        let late = exchange(REUSE_GRACE + Duration::from_millis(1), false);
         for fingerprint in [&same, &other] {
             for position in [
                 TokenPosition::Parent(&late),
                 TokenPosition::Earlier(&late),
-                TokenPosition::Forgotten(None),
-                TokenPosition::Forgotten(Some(late.at)),
+                TokenPosition::Forgotten { before: None },
+                TokenPosition::Forgotten { before: Some(late.at) },
             ] {
                 assert_eq!(ReuseDecision::decide(&position, fingerprint, now), ReuseDecision::EndSession);
             }
             assert_eq!(
-                ReuseDecision::decide(&TokenPosition::Forgotten(Some(within.at)), fingerprint, now),
+                ReuseDecision::decide(&TokenPosition::Forgotten { before: Some(within.at) }, fingerprint, now),
                 ReuseDecision::Refuse,
                 "forgotten because of many exchanges"
             );
         }
-        let of_before = Exchange { agent: None, ..within };
-        assert_eq!(ReuseDecision::decide(&TokenPosition::Parent(&of_before), &other, now), ReuseDecision::Repeat);
+        let without_agent = Exchange { agent: None, ..within };
+        assert_eq!(
+            ReuseDecision::decide(&TokenPosition::Parent(&without_agent), &other, now),
+            ReuseDecision::Repeat,
+            "an exchange by an earlier release"
+        );
     }
 
     #[test]
-    fn a_network_is_a_24_or_a_48() {
-        let of = |address: &str| {
+    fn client_network_is_ipv4_24_or_ipv6_48() {
+        let network = |address: &str| {
             ClientFingerprint::of(&ClientInfo {
                 address: address.parse().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
                 device: None,
             })
             .network
         };
-        assert_eq!(of("198.51.100.77"), "198.51.100.0/24");
-        assert_eq!(of("::ffff:198.51.100.77"), "198.51.100.0/24");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1::/48");
+        assert_eq!(network("198.51.100.77"), "198.51.100.0/24");
+        assert_eq!(network("::ffff:198.51.100.77"), "198.51.100.0/24");
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1::/48");
     }
 }

@@ -19,12 +19,12 @@ use super::{
     lane::{SlowLane, SlowQueue},
     permits::OwnerPermits,
     tally::{Swept, Tally},
-    turns::{dominant, in_turns},
 };
 use crate::{
     domain::{
         lasting_failures::is_stuck,
         sweep_backoff::{FIRST_DELAY, backoff},
+        turns::{dominant, in_turns},
     },
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };

@@ -14,7 +14,6 @@ mod ownership;
 mod permits;
 mod settling;
 mod tally;
-mod turns;
 
 use std::{
     sync::Arc,
@@ -264,11 +263,11 @@ impl Sweeper {
         let keys = Box::pin(self.sweep_keys(now)).await;
         let reservations = Box::pin(self.reservations.sweep_reservations(now)).await;
         let deletions = Box::pin(self.account_deletion.sweep_deletions(now)).await;
-        if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
-            round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
+        if let Ok(SweptDeletions { deleted, failed, .. }) = deletions {
+            round.tally.add(Swept { accounts: deleted, failed, ..Swept::default() });
         }
         if let Ok(SweptReservations { freed, failed, .. }) = reservations {
-            round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
+            round.tally.add(Swept { reservations: freed, failed, ..Swept::default() });
         }
         if let Ok(KeyStep { failed, .. }) = keys {
             round.tally.add(Swept { failed, ..Swept::default() });

@@ -122,7 +122,7 @@ impl ImageSettling {
                 self.store.images.clear_leftovers(image, lease.ends).await?;
             }
         }
-        Ok(Swept { purged: 1, ..Swept::default() })
+        Ok(Swept { removals: 1, ..Swept::default() })
     }
 
     /// Deletes a tombstone's object at once, and again after every URL has expired; then ends the tombstone.
@@ -133,13 +133,13 @@ impl ImageSettling {
         let removal = self.removal.remove_image_objects(image).await?;
         // Removal does not wait for counters that cannot be read.
         settled?;
-        let mut swept = Swept { purged: 1, ..Swept::default() };
+        let mut swept = Swept { removals: 1, ..Swept::default() };
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.reservations.release_reservation(image).await?;
-                swept.gone += u32::from(self.store.images.mark_purged(image).await?);
+                swept.purged += u32::from(self.store.images.mark_purged(image).await?);
             }
         }
         Ok(swept)

@@ -15,12 +15,12 @@ pub struct Swept {
     pub rejected: u32,
     /// Uploads that did not arrive.
     pub expired: u32,
-    /// Images whose objects were deleted, for the first or the second time.
+    /// Removals of an image's objects, the first and the second one counted.
+    pub removals: u32,
+    /// Tombstones that became purged images, because no URL can write their objects again.
     pub purged: u32,
-    /// Tombstones that ended.
-    pub gone: u32,
     /// Reservations without an image that were released.
-    pub holds: u32,
+    pub reservations: u32,
     /// Deleted accounts whose data is completely deleted.
     pub accounts: u32,
     /// Images and accounts that could not be settled.
@@ -32,9 +32,9 @@ impl AddAssign for Swept {
         self.confirmed += other.confirmed;
         self.rejected += other.rejected;
         self.expired += other.expired;
+        self.removals += other.removals;
         self.purged += other.purged;
-        self.gone += other.gone;
-        self.holds += other.holds;
+        self.reservations += other.reservations;
         self.accounts += other.accounts;
         self.failed += other.failed;
     }
@@ -43,8 +43,8 @@ impl AddAssign for Swept {
 impl Swept {
     /// Adds the outcomes to the metrics.
     pub(super) fn count(self) {
-        let Self { confirmed, rejected, expired, purged, gone, holds, accounts, failed } = self;
-        let counts = [confirmed, rejected, expired, purged, gone, holds, accounts, failed];
+        let Self { confirmed, rejected, expired, removals, purged, reservations, accounts, failed } = self;
+        let counts = [confirmed, rejected, expired, removals, purged, reservations, accounts, failed];
         for (kind, count) in crate::metrics::SWEEP_OUTCOMES.into_iter().zip(counts) {
             Metrics::count(&METRICS.sweep_items, kind, count.into());
         }

@@ -30,9 +30,9 @@ impl IdempotencyKeys {
         named: &Idempotency,
         now: OffsetDateTime,
     ) -> Result<Option<Image>, IssueError> {
-        let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
-        known.verify_readable(Some(&named.key), None)?;
-        match known.readable().first().cloned() {
+        let known_uploads = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
+        known_uploads.verify_readable(Some(&named.key), None)?;
+        match known_uploads.readable().first().cloned() {
             Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
                 self.store.images.release_owned_key(user, image.id, &named.key).await?;
                 Ok(None)

@@ -139,15 +139,15 @@ impl Uploads {
     ) -> Result<Vec<UploadRequest>, StoreError> {
         let digests: Vec<_> = requests.iter().map(|request| request.sha256).collect();
         let keys: Vec<_> = requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|known| &known.key).collect();
-        let known = self.store.images.find_owned_known(user, &digests, &keys).await?;
+        let known_uploads = self.store.images.find_owned_known(user, &digests, &keys).await?;
         let (mut left, mut matched) = (Vec::new(), Vec::new());
         for request in requests {
             let named = request.idempotency.as_ref();
-            if let Err(error) = known.verify_readable(named.map(|named| &named.key), Some(request.sha256)) {
+            if let Err(error) = known_uploads.verify_readable(named.map(|named| &named.key), Some(request.sha256)) {
                 results[request.at] = Some(Err(error.into()));
                 continue;
             }
-            let by_key = known
+            let by_key = known_uploads
                 .readable()
                 .iter()
                 .find(|image| named.is_some() && image.idempotency.as_ref().map(|known| &known.key) == named.map(|n| &n.key));
@@ -164,7 +164,7 @@ impl Uploads {
             };
             let is_same =
                 |image: &&Image| (image.upload.sha256(), image.upload.size) == (Some(request.sha256), request.upload.size);
-            match image.or_else(|| known.readable().iter().filter(|image| image.state().is_live()).find(is_same)) {
+            match image.or_else(|| known_uploads.readable().iter().filter(|image| image.state().is_live()).find(is_same)) {
                 Some(image) => matched.push((request, image)),
                 None => left.push(request),
             }
@@ -201,14 +201,14 @@ impl Uploads {
             return Ok(requests);
         }
         let usage = self.store.users.usage(user).await?;
-        let mut left = Vec::new();
+        let mut unresolved = Vec::new();
         for request in requests {
             match self.quota.quota_refusal(usage, request.upload.bytes()) {
                 Some(refusal) => results[request.at] = Some(Err(refusal)),
-                None => left.push(request),
+                None => unresolved.push(request),
             }
         }
-        Ok(left)
+        Ok(unresolved)
     }
 
     /// Accepts, rejects or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor lose them

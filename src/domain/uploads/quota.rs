@@ -34,7 +34,7 @@ impl Quota {
 
     /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
     pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
-        let quota = self.settings.quota_bytes;
+        let quota = usage.own_quota.unwrap_or(self.settings.quota_bytes);
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {
             METRICS.quota_refusals.inc();

@@ -56,15 +56,15 @@ impl Uploads {
     /// Reserves the additional bytes of a larger preview. Nothing is released for a smaller one, because the earlier one's URL is
     /// alive.
     async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), IssueError> {
-        let wanted = upload.bytes();
-        if wanted <= image.reserved {
+        let new_bytes = upload.bytes();
+        if new_bytes <= image.reserved {
             return Ok(());
         }
         let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
-        if let Some(refusal) = self.quota.exceeds_quota(usage, wanted - image.reserved) {
+        if let Some(refusal) = self.quota.exceeds_quota(usage, new_bytes - image.reserved) {
             return Err(refusal);
         }
-        Ok(Box::pin(self.grow(user, image.id, wanted)).await?)
+        Ok(Box::pin(self.grow(user, image.id, new_bytes)).await?)
     }
 
     /// Raises the reservation of a pending upload to `bytes`. An upload in another state stays as it is.

@@ -186,13 +186,13 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<Image, CompletePartsError> {
         let image = self.find_open_uppy_parts(user, upload, now).await?;
-        let wanted = wanted_parts(named)?;
+        let wanted_etags = wanted_parts(named)?;
         if image.state() == ImageState::Pending {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let select_parts = |stored: &mut Vec<StoredPart>| {
-                stored.retain(|part| wanted.get(&part.number) == Some(&part.etag.trim_matches('"')));
+                stored.retain(|part| wanted_etags.get(&part.number) == Some(&part.etag.trim_matches('"')));
                 let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
-                let missing: Vec<_> = wanted.keys().copied().filter(|number| !is_there(number)).collect();
+                let missing: Vec<_> = wanted_etags.keys().copied().filter(|number| !is_there(number)).collect();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
             match self.parts_completion.complete_multipart(&image, &select_parts, now).await? {

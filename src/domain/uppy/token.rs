@@ -85,17 +85,29 @@ impl UppyTokens {
             TokenError::Invalid => refused("invalid in a path"),
             TokenError::Expired => refused("expired in a path"),
         })?;
-        let is_active = match session {
-            Some(session) if self.identities.local_accounts => self.sessions.is_session_active(user, session, now).await?,
-            Some(_) => false,
-            // The provider's sessions are unknown here, so the account decides.
-            None => self.identities.provider.is_some() && self.store.users.find(user).await?.is_some(),
+        let checked = match session {
+            // A session that no longer counts is reported as ended: the token itself is valid.
+            Some(session) => self.sessions.require_active(user, session, now).await.map_err(|error| match error {
+                AuthenticateError::Token(_) => AuthenticateError::SessionEnded,
+                error => error,
+            }),
+            None => self.require_provider_user(user).await,
         };
-        if is_active {
-            Ok(user)
-        } else {
-            refused("session ended");
-            Err(AuthenticateError::SessionEnded)
+        checked.map(|()| user).inspect_err(|error| match error {
+            AuthenticateError::Suspended => refused("account suspended"),
+            AuthenticateError::SessionEnded => refused("session ended"),
+            AuthenticateError::Token(_) => refused("invalid in a path"),
+            AuthenticateError::KeysUnavailable | AuthenticateError::Store(_) => {}
+        })
+    }
+
+    /// Checks that the account of a provider's user exists: the provider's sessions are unknown here.
+    async fn require_provider_user(&self, user: UserId) -> Result<(), AuthenticateError> {
+        let account = if self.identities.provider.is_some() { self.store.users.state(user).await? } else { None };
+        match account {
+            None => Err(AuthenticateError::SessionEnded),
+            Some(account) if account.is_suspended => Err(AuthenticateError::Suspended),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -35,7 +35,7 @@ where
             request_format::check(&request)?;
             let _body = read_body(&mut request, operation.map(|operation| operation.body), &permits, network).await?;
             // After the body has arrived, so that slow bodies hold no permit.
-            let _permit = permits.acquire(request.uri().path(), network)?;
+            let _permit = permits.acquire(request.uri().path(), operation, network)?;
             let deadline = operation.map_or(operation::SHORT_DEADLINE, |operation| operation.deadline);
             match tokio::time::timeout(deadline, permits.scope(network, next.call(request))).await {
                 Ok(response) => Ok(response?.into_response()),

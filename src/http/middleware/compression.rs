@@ -5,8 +5,8 @@
 //!
 //! Compressing secrets together with text that an attacker chooses reveals the secrets by the length (BREACH). That takes requests
 //! which the attacker's page sends with the victim's authority. Here this is a bearer token, which no other page has and no
-//! browser adds by itself, and these responses repeat nothing of a request but what its own sender may read. `/api/auth`, whose
-//! responses contain tokens, is never compressed all the same.
+//! browser adds by itself, and these responses repeat nothing of a request but what its own sender may read. Responses of
+//! `/api/auth` contain tokens; they are never compressed.
 
 use std::io::Write;
 

@@ -26,7 +26,8 @@ where
     let origins = Arc::new(origins);
     endpoint.around(move |next, request| {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| origins.allow(origin)));
+        let is_for_pages = !is_admin(request.uri().path());
+        let allowed = origin.filter(|origin| is_for_pages && origin.to_str().is_ok_and(|origin| origins.allow(origin)));
         async move {
             if is_preflight(&request) {
                 return Ok(answer_preflight(allowed));
@@ -36,6 +37,11 @@ where
             Ok(response)
         }
     })
+}
+
+/// Returns whether a path is for the app's backend, whose service keys no page may have.
+fn is_admin(path: &str) -> bool {
+    path == "/api/admin" || path.starts_with("/api/admin/")
 }
 
 fn is_preflight(request: &Request) -> bool {

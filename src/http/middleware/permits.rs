@@ -9,7 +9,7 @@ use crate::{
         request_origin,
         shares::{Share, Shares},
     },
-    http::problem::Problem,
+    http::{operation::Operation, problem::Problem},
     metrics::METRICS,
     model::{NetworkPrefix, UserId},
 };
@@ -19,10 +19,15 @@ const BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that every body may have without a permit: those of a single operation. The number of connections bounds their sum.
 const FREE_BODY_BYTES: usize = 16 * 1024;
 
+/// Requests that end sessions, handled at once beyond `MAX_REQUESTS`.
+const SESSION_ENDING_PERMITS: usize = 64;
+
 /// All permits of the server.
 #[derive(Debug)]
 pub struct Permits {
     requests: Arc<Shares<NetworkPrefix>>,
+    /// For ending sessions alone, beyond those of all requests.
+    session_ending: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
     body_bytes: Arc<Shares<NetworkPrefix>>,
 }
@@ -38,7 +43,7 @@ struct UserPermit {
 }
 
 tokio::task_local! {
-    /// Of the request that the task handles.
+    /// Permit of the user whose request the task handles.
     static USER_PERMIT: UserPermit;
 }
 
@@ -60,18 +65,28 @@ impl Permits {
     #[must_use]
     pub fn new(requests: usize) -> Self {
         // A user has less than a network: others in the same office have permits, too.
-        Self { requests: Shares::new(requests), users: Shares::divided(requests, 2), body_bytes: Shares::new(BODY_BYTES) }
+        Self {
+            requests: Shares::new(requests),
+            session_ending: Shares::new(SESSION_ENDING_PERMITS),
+            users: Shares::divided(requests, 2),
+            body_bytes: Shares::new(BODY_BYTES),
+        }
     }
 
-    /// Acquires the permit of a request. Health checks are exempt.
+    /// Acquires the permit of a request. Health checks are exempt; a request that ends sessions has permits that no flood of others
+    /// takes.
     ///
     /// # Errors
     /// 503 at once when no permit is free, or the network has its share.
-    pub fn acquire(&self, path: &str, network: NetworkPrefix) -> Result<Permit, Problem> {
+    pub fn acquire(&self, path: &str, operation: Option<&Operation>, network: NetworkPrefix) -> Result<Permit, Problem> {
         if matches!(path, "/livez" | "/readyz") {
             return Ok(Permit(None));
         }
-        self.requests.take(network, 1).map(|share| Permit(Some(share))).ok_or_else(too_many_requests)
+        let share = self.requests.take(network, 1).or_else(|| {
+            let reserve = operation.filter(|operation| operation.ends_sessions()).map(|_| &self.session_ending);
+            reserve?.take(network, 1)
+        });
+        share.map(|share| Permit(Some(share))).ok_or_else(too_many_requests)
     }
 
     /// Runs the handler of a request from this network; [`acquire_for_user`] holds its user's permit until the handler ends.
@@ -85,8 +100,8 @@ impl Permits {
     /// # Errors
     /// 503 when other bodies hold all bytes, or the network has its share.
     pub fn extend(&self, permit: &mut Permit, bytes: usize, network: NetworkPrefix) -> Result<(), Problem> {
-        let held = permit.0.as_ref().map_or(0, Share::count);
-        let more = bytes.saturating_sub(FREE_BODY_BYTES + held);
+        let held_bytes = permit.0.as_ref().map_or(0, Share::count);
+        let more = bytes.saturating_sub(FREE_BODY_BYTES + held_bytes);
         let fits = match &mut permit.0 {
             _ if more == 0 => true,
             Some(share) => share.grow(more),
@@ -103,4 +118,26 @@ impl Permits {
 fn too_many_requests() -> Problem {
     METRICS.requests_shed.inc();
     Problem::overloaded("Too many requests are under way.")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::http::operations;
+
+    #[test]
+    fn sessions_can_be_ended_while_other_requests_hold_all_permits() {
+        let permits = Permits::new(8);
+        let network = NetworkPrefix::site("203.0.113.7".parse().unwrap());
+        let acquire = |id: &str| permits.acquire("/api", Some(operations::find(id).unwrap()), network);
+        let flood: Vec<_> = std::iter::from_fn(|| acquire("list_images").ok()).collect();
+        assert_eq!(flood.len(), 4);
+        for operation in ["list_images", "refresh_session", "log_in"] {
+            assert!(acquire(operation).is_err(), "{operation}");
+        }
+        for operation in ["log_out", "list_sessions", "end_session"] {
+            assert!(acquire(operation).is_ok(), "{operation}");
+        }
+    }
 }

@@ -11,7 +11,13 @@ use poem::{
 use crate::http::problem::{Code, Problem};
 
 /// Headers with a single value. A repeated `Authorization` is refused as an invalid token (401) instead, and audited.
-const ONCE: [HeaderName; 4] = [header::CONTENT_TYPE, header::EXPECT, header::ORIGIN, HeaderName::from_static("idempotency-key")];
+const ONCE: [HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::ORIGIN,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
+];
 
 /// Checks target, headers and query.
 ///
@@ -43,10 +49,10 @@ fn check_headers(request: &Request) -> Result<(), Problem> {
 }
 
 fn check_query(request: &Request) -> Result<(), Problem> {
-    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
     for (name, _) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
         // Uppy sends a file's metadata as `metadata[…]`, repeated as often as the page sets it.
-        if !name.starts_with("metadata[") && !seen.insert(name) {
+        if !name.starts_with("metadata[") && !names.insert(name) {
             return Err(Problem::new(Code::InvalidRequest, "A query parameter appears more than once. Send each once."));
         }
     }

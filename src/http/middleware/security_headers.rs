@@ -9,7 +9,7 @@ use poem::{
 
 use crate::{config::TrustedProxies, http::client};
 
-/// RFC 6797. Browsers ignore it without TLS.
+/// Value of `Strict-Transport-Security` (RFC 6797), valid for a year. Browsers ignore it without TLS.
 const HSTS: &str = "max-age=31536000; includeSubDomains";
 
 /// Adds the security headers to every response, and `Vary: authorization` to those of the API.
@@ -54,7 +54,8 @@ pub fn set_security_headers(headers: &mut HeaderMap) {
 fn set_tls_headers(headers: &mut HeaderMap) {
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
     if is_page(headers) {
-        // A page that holds tokens shares no window with pages that open it. Without TLS browsers ignore this, and complain of it.
+        // A page that holds tokens must not be reachable from the page that opened it. Without TLS, browsers ignore the header and log a
+        // warning.
         headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     }
 }

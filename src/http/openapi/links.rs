@@ -1,46 +1,59 @@
-//! Links: which member of a response is which parameter of the next request. poem-openapi does not support them; clients read them
-//! in the documentation, and stateful tests follow them. Without links to bodies, which openapi-generator rejects.
+//! Links: a member of a response that is a parameter of the next request. poem-openapi does not support them; clients read them
+//! in the documentation, and stateful tests follow them. There are no links to request bodies: openapi-generator rejects them.
 
 use serde_json::{Value, json};
 
-/// Operation and status of a response, the next operation, its parameter, and the JSON pointer of its value in the response.
-type Link = (&'static str, &'static str, &'static str, &'static str, &'static str);
+/// A member of a response that is a parameter of another operation.
+struct Link {
+    /// Operation that sends the response.
+    from: &'static str,
+    /// Status of the response.
+    status: &'static str,
+    /// JSON pointer of the member in the response.
+    pointer: &'static str,
+    /// The next operation.
+    to: &'static str,
+    /// Its parameter.
+    parameter: &'static str,
+}
 
+/// Links between operations: `from` and its status, the member, `to` and its parameter.
 const LINKS: &[Link] = &[
-    ("create_upload", "201", "confirm_upload", "id", "/id"),
-    ("create_upload", "201", "renew_upload", "id", "/id"),
-    ("create_upload", "201", "delete_image", "id", "/id"),
-    ("create_upload", "200", "confirm_upload", "id", "/id"),
-    ("renew_upload", "200", "confirm_upload", "id", "/id"),
-    ("create_multipart_upload", "201", "sign_parts", "id", "/id"),
-    ("create_multipart_upload", "201", "list_parts", "id", "/id"),
-    ("create_multipart_upload", "201", "confirm_upload", "id", "/id"),
-    ("create_multipart_upload", "201", "delete_image", "id", "/id"),
-    ("create_multipart_upload", "200", "list_parts", "id", "/id"),
-    ("confirm_upload", "200", "get_image", "id", "/id"),
-    ("confirm_upload", "200", "download_image", "id", "/id"),
-    ("confirm_upload", "200", "update_image", "id", "/id"),
-    ("confirm_upload", "200", "delete_image", "id", "/id"),
-    ("list_pending_uploads", "200", "list_pending_uploads", "cursor", "/nextCursor"),
-    ("list_pending_uploads", "200", "renew_upload", "id", "/uploads/0/id"),
-    ("list_images", "200", "list_images", "cursor", "/nextCursor"),
-    ("list_images", "200", "get_image", "id", "/images/0/id"),
-    ("list_images", "200", "download_image", "id", "/images/0/id"),
-    ("list_images", "200", "update_image", "id", "/images/0/id"),
-    ("list_images", "200", "delete_image", "id", "/images/0/id"),
-    ("list_sessions", "200", "end_session", "id", "/sessions/0/id"),
-    ("create_uppy_session", "200", "uppy_form", "token", "/token"),
-    ("create_uppy_session", "200", "uppy_create_multipart", "token", "/token"),
+    Link { from: "create_upload", status: "201", pointer: "/id", to: "confirm_upload", parameter: "id" },
+    Link { from: "create_upload", status: "201", pointer: "/id", to: "renew_upload", parameter: "id" },
+    Link { from: "create_upload", status: "201", pointer: "/id", to: "delete_image", parameter: "id" },
+    Link { from: "create_upload", status: "200", pointer: "/id", to: "confirm_upload", parameter: "id" },
+    Link { from: "renew_upload", status: "200", pointer: "/id", to: "confirm_upload", parameter: "id" },
+    Link { from: "create_multipart_upload", status: "201", pointer: "/id", to: "sign_parts", parameter: "id" },
+    Link { from: "create_multipart_upload", status: "201", pointer: "/id", to: "list_parts", parameter: "id" },
+    Link { from: "create_multipart_upload", status: "201", pointer: "/id", to: "confirm_upload", parameter: "id" },
+    Link { from: "create_multipart_upload", status: "201", pointer: "/id", to: "delete_image", parameter: "id" },
+    Link { from: "create_multipart_upload", status: "200", pointer: "/id", to: "list_parts", parameter: "id" },
+    Link { from: "confirm_upload", status: "200", pointer: "/id", to: "get_image", parameter: "id" },
+    Link { from: "confirm_upload", status: "200", pointer: "/id", to: "download_image", parameter: "id" },
+    Link { from: "confirm_upload", status: "200", pointer: "/id", to: "update_image", parameter: "id" },
+    Link { from: "confirm_upload", status: "200", pointer: "/id", to: "delete_image", parameter: "id" },
+    Link { from: "list_pending_uploads", status: "200", pointer: "/nextCursor", to: "list_pending_uploads", parameter: "cursor" },
+    Link { from: "list_pending_uploads", status: "200", pointer: "/uploads/0/id", to: "renew_upload", parameter: "id" },
+    Link { from: "list_images", status: "200", pointer: "/nextCursor", to: "list_images", parameter: "cursor" },
+    Link { from: "list_images", status: "200", pointer: "/images/0/id", to: "get_image", parameter: "id" },
+    Link { from: "list_images", status: "200", pointer: "/images/0/id", to: "download_image", parameter: "id" },
+    Link { from: "list_images", status: "200", pointer: "/images/0/id", to: "update_image", parameter: "id" },
+    Link { from: "list_images", status: "200", pointer: "/images/0/id", to: "delete_image", parameter: "id" },
+    Link { from: "list_sessions", status: "200", pointer: "/sessions/0/id", to: "end_session", parameter: "id" },
+    Link { from: "create_uppy_session", status: "200", pointer: "/token", to: "uppy_form", parameter: "token" },
+    Link { from: "create_uppy_session", status: "200", pointer: "/token", to: "uppy_create_multipart", parameter: "token" },
 ];
 
 /// Adds an operation's links to its responses.
 pub fn add(operation_id: &str, responses: &mut serde_json::Map<String, Value>) {
-    for (_, status, to, name, pointer) in LINKS.iter().filter(|link| link.0 == operation_id) {
-        let Some(answer) = responses.get_mut(*status) else { continue };
-        answer["links"][*to] = json!({
+    for Link { status, pointer, to, parameter, .. } in LINKS.iter().filter(|link| link.from == operation_id) {
+        // A test finds links of responses that do not exist.
+        let Some(response) = responses.get_mut(*status) else { continue };
+        response["links"][*to] = json!({
             "operationId": to,
-            "description": format!("`{}` is the `{name}` of `{to}`.", pointer.trim_start_matches('/').replace('/', ".")),
-            "parameters": { *name: format!("$response.body#{pointer}") },
+            "description": format!("`{}` is the `{parameter}` of `{to}`.", pointer.trim_start_matches('/').replace('/', ".")),
+            "parameters": { *parameter: format!("$response.body#{pointer}") },
         });
     }
 }
@@ -50,17 +63,20 @@ pub fn add(operation_id: &str, responses: &mut serde_json::Map<String, Value>) {
 mod tests {
     use super::*;
 
-    /// A misspelt link would be left out silently.
+    /// [`add`] leaves out a link whose response does not exist, such as a misspelt one.
     #[test]
     fn every_link_is_in_the_document_and_resolves() {
         let document = super::super::document();
         let operations: Vec<_> =
             document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()).collect();
         let find = |id: &str| *operations.iter().find(|operation| operation["operationId"] == id).unwrap();
-        for (from, status, to, name, pointer) in LINKS {
+        for Link { from, status, pointer, to, parameter } in LINKS {
             let link = &find(from)["responses"][status]["links"][to];
-            assert_eq!(link["parameters"][name], format!("$response.body#{pointer}"), "{from} {status}");
-            assert!(find(to)["parameters"].as_array().unwrap().iter().any(|parameter| parameter["name"] == *name), "{to} {name}");
+            assert_eq!(link["parameters"][parameter], format!("$response.body#{pointer}"), "{from} {status}");
+            assert!(
+                find(to)["parameters"].as_array().unwrap().iter().any(|found| found["name"] == *parameter),
+                "{to} {parameter}"
+            );
             assert!(!resolve(&document, find(from), status, pointer).is_null(), "{from} {status} {pointer}");
         }
     }
@@ -72,9 +88,9 @@ mod tests {
             target.map_or(schema, |target| document.pointer(target).unwrap())
         };
         let start = follow(&operation["responses"][status]["content"]["application/json"]["schema"]);
-        pointer
-            .split('/')
-            .skip(1)
-            .fold(start, |schema, step| follow(if step == "0" { &schema["items"] } else { &schema["properties"][step] }))
+        pointer.split('/').skip(1).fold(start, |schema, step| {
+            // `0` is an array's first item; the schema has one for all items.
+            follow(if step == "0" { &schema["items"] } else { &schema["properties"][step] })
+        })
     }
 }

@@ -20,10 +20,10 @@ pub use self::{
     spec::{DocumentedOperation, operations},
 };
 use super::pagination;
-use crate::model::PartLayout as Parts;
+use crate::model::PartLayout;
 
 /// Tags in reading order.
-const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "HealthStatus"];
+const TAGS: [&str; 7] = ["Accounts", "Uploads", "Gallery", "Batches", "Backend", "Uppy", "Health"];
 
 /// Returns the document as it is served and committed: pretty JSON with a newline at its end.
 #[must_use]
@@ -95,11 +95,14 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
         for media in answer.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
             set_example(media);
         }
+        if let Some(media) = answer.pointer_mut("/content/text~1event-stream") {
+            media["example"] = EVENTS.into();
+        }
     }
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
     for status in statuses {
-        let here: Vec<_> = codes.iter().copied().filter(|code| code.status().as_u16() == status).collect();
-        responses.insert(status.to_string(), problems::response(&id, &here));
+        let codes_of_status: Vec<_> = codes.iter().copied().filter(|code| code.status().as_u16() == status).collect();
+        responses.insert(status.to_string(), problems::response(&id, &codes_of_status));
     }
     links::add(&id, responses);
     // An explicit empty list: these operations need no token.
@@ -123,6 +126,9 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
             parameter["schema"] = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" });
             parameter["example"] = "\"0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44\"".into();
         }
+        Some("Last-Event-ID") => {
+            parameter["example"] = examples::EVENT_POSITION.into();
+        }
         Some("token") => {
             parameter["description"] = "The token of `POST /api/uppy/session`.".into();
             parameter["example"] = examples::UPPY_TOKEN.into();
@@ -137,7 +143,7 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
             parameter["required"] = true.into();
         }
         Some("partNumber") => {
-            parameter["schema"] = json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS });
+            parameter["schema"] = json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": PartLayout::MAX_PARTS });
             parameter["example"] = 1.into();
         }
         Some("partNumbers") => {
@@ -148,7 +154,11 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
             parameter["example"] = "beach.jpg".into();
             parameter["required"] = true.into();
         }
-        Some("id") => {
+        Some("user") => {
+            parameter["description"] = "The user's id.".into();
+            parameter["example"] = examples::USER.into();
+        }
+        Some("id" | "image") => {
             parameter["description"] = "The image's id.".into();
             parameter["example"] = examples::IMAGE.into();
         }
@@ -156,11 +166,14 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
     }
 }
 
+/// An event and a heartbeat, as a stream has them.
+const EVENTS: &str = "id: 1764412345-7-1\nevent: image.ready\ndata: {\"id\":\"01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f\"}\n\n:\nid: 1764412365-1-0\n\n";
+
 /// Returns the description of an answer's schema, for an answer without its own.
 fn description_of(answer: &Value, schemas: &Value) -> String {
     let media = answer["content"].as_object().and_then(|content| content.values().next());
-    let of = |schema: &Value| schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
-    let name = media.and_then(|media| of(&media["schema"]).or_else(|| of(media["schema"].get("items")?)));
+    let schema_name = |schema: &Value| schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+    let name = media.and_then(|media| schema_name(&media["schema"]).or_else(|| schema_name(media["schema"].get("items")?)));
     name.and_then(|name| schemas[&name]["description"].as_str()).unwrap_or_default().to_owned()
 }
 

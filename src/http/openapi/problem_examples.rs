@@ -47,8 +47,8 @@ pub fn reference(operation: &str, code: Code) -> Option<Value> {
 pub fn components(document: &Value) -> Map<String, Value> {
     let paths = document["paths"].to_string();
     let all = Code::ALL.iter().flat_map(|code| {
-        let both = texts(*code).iter().flat_map(|texts| [(texts, false), (texts, true)]);
-        both.map(|(texts, for_uppy)| (name(*code, texts, for_uppy), example(*code, texts, for_uppy)))
+        let variants = texts(*code).iter().flat_map(|texts| [(texts, false), (texts, true)]);
+        variants.map(|(texts, for_uppy)| (name(*code, texts, for_uppy), example(*code, texts, for_uppy)))
     });
     all.filter(|(name, _)| paths.contains(&format!("#/components/examples/{name}\""))).collect()
 }
@@ -80,20 +80,20 @@ fn example(code: Code, texts: &Texts, for_uppy: bool) -> Value {
 mod tests {
     use super::*;
 
-    /// Calls `check` for every example of a problem: operation, its code, the problem.
+    /// Calls `check` with every example of a problem: operation, code, problem. Returns the number of examples.
     fn each(document: &Value, mut check: impl FnMut(&Value, &str, &Value)) -> usize {
-        let mut seen = 0;
+        let mut count = 0;
         for operation in document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()) {
             for answer in operation["responses"].as_object().unwrap().values() {
                 let examples = &answer["content"]["application/problem+json"]["examples"];
                 for (code, example) in examples.as_object().into_iter().flatten() {
                     let target = example["$ref"].as_str().unwrap().trim_start_matches('#');
                     check(operation, code, &document.pointer(target).unwrap()["value"]);
-                    seen += 1;
+                    count += 1;
                 }
             }
         }
-        seen
+        count
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
     fn every_example_fits_the_schema() {
         let document = super::super::document();
         let schemas = &document["components"]["schemas"];
-        let seen = each(&document, |operation, code, problem| {
+        let examples = each(&document, |operation, code, problem| {
             let name = format!("{} {code}", operation["operationId"]);
             for required in schemas["Problem"]["required"].as_array().unwrap() {
                 assert!(problem.get(required.as_str().unwrap()).is_some(), "{name}: {required} is missing");
@@ -137,7 +137,7 @@ mod tests {
             }
             assert_eq!(problem["code"], code, "{name}");
         });
-        assert!(seen > 300, "{seen}");
+        assert!(examples > 300, "{examples}");
     }
 
     /// A problem names only members, parameters and headers that the operation has.

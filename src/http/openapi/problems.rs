@@ -16,8 +16,15 @@ pub(super) fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
     if matches!(method, "post" | "put" | "patch") {
         codes.extend([Code::RequestTimeout, Code::PayloadTooLarge]);
     }
-    if operation.get("security").is_some() {
-        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
+    let takes = |scheme: &str| operation["security"][0].get(scheme).is_some();
+    if takes("accessToken") || takes("serviceKey") {
+        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired]);
+    }
+    if takes("accessToken") {
+        codes.extend([Code::SessionEnded, Code::AccountSuspended]);
+    }
+    if takes("serviceKey") {
+        codes.insert(Code::InsufficientScope);
     }
     if metadata.is_some_and(|operation| !operation.rate_limits.is_empty()) {
         codes.insert(Code::RateLimited);

@@ -4,17 +4,23 @@ use serde_json::{Value, json};
 
 use super::examples;
 use crate::{
-    domain::multipart::MAX_PARTS_PER_REQUEST,
+    domain::{
+        app_users::{MAX_LIFETIME, MIN_LIFETIME},
+        multipart::MAX_PARTS_PER_REQUEST,
+        user_administration::MAX_QUOTA,
+    },
     http::batch,
-    model::{Caption, PartLayout as Parts, Preview},
+    model::{Caption, PartLayout, Preview, Subject},
 };
 
 /// Request objects, which refuse unknown members.
-const CLOSED: [&str; 17] = [
+const CLOSED: [&str; 19] = [
     "SignInCredentials",
     "PasswordChange",
     "AccountDeletion",
     "RefreshToken",
+    "AppTokenRequest",
+    "UserQuota",
     "NewUpload",
     "NewPreview",
     "ImageUpdate",
@@ -48,7 +54,7 @@ pub(super) fn describe(schemas: &mut Value) {
             schema.insert("additionalProperties".to_owned(), false.into());
         }
     }
-    for limit in [accounts(), uploads(), multipart(), answers(), uppy()].into_iter().flatten() {
+    for limit in [accounts(), backend(), uploads(), multipart(), answers(), uppy()].into_iter().flatten() {
         for schema in limit.schemas {
             let member = schemas.pointer_mut(&format!("/{schema}/properties/{}", limit.member)).and_then(Value::as_object_mut);
             if let (Some(member), Value::Object(keywords)) = (member, &limit.keywords) {
@@ -76,6 +82,16 @@ fn accounts() -> Vec<Limit> {
     ]
 }
 
+fn backend() -> Vec<Limit> {
+    vec![
+        limit(&["AppTokenRequest"], "subject", json!({ "minLength": 1, "maxLength": Subject::MAX_CHARS })),
+        limit(&["AppTokenRequest"], "expiresIn", json!({ "minimum": MIN_LIFETIME, "maximum": MAX_LIFETIME })),
+        limit(&["AppTokenRequest", "AdminUser"], "email", json!({ "format": "email" })),
+        limit(&["AppToken"], "tokenType", json!({ "enum": ["Bearer"] })),
+        limit(&["UserQuota"], "bytes", json!({ "maximum": MAX_QUOTA })),
+    ]
+}
+
 fn uploads() -> Vec<Limit> {
     const NEW: &[&str] = &["NewUpload", "BatchUpload", "NewMultipart"];
     let sha256 = json!({ "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" });
@@ -97,14 +113,18 @@ fn uploads() -> Vec<Limit> {
 
 fn multipart() -> Vec<Limit> {
     vec![
-        limit(&["NewMultipart"], "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE })),
+        limit(
+            &["NewMultipart"],
+            "partSize",
+            json!({ "minimum": PartLayout::MIN_PART_SIZE, "maximum": PartLayout::MAX_PART_SIZE }),
+        ),
         limit(&["PartToSign", "UppyRequest"], "partNumber", part_number()),
         limit(&["PartsToSign"], "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST })),
     ]
 }
 
 fn part_number() -> Value {
-    json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS })
+    json!({ "format": "int32", "minimum": 1, "maximum": PartLayout::MAX_PARTS })
 }
 
 fn answers() -> Vec<Limit> {
@@ -124,7 +144,7 @@ fn uppy() -> Vec<Limit> {
         limit(&["UppyFile"], "filename", json!({ "minLength": 1 })),
         limit(&["UppyRequest"], "size", json!({ "minimum": 1 })),
         limit(&["UppyPartToJoin"], "PartNumber", part_number()),
-        limit(&["UppyPartsToJoin"], "parts", json!({ "minItems": 1, "maxItems": Parts::MAX_PARTS })),
+        limit(&["UppyPartsToJoin"], "parts", json!({ "minItems": 1, "maxItems": PartLayout::MAX_PARTS })),
         limit(&["UppyForm"], "method", json!({ "enum": ["POST"] })),
     ]
 }

@@ -3,12 +3,12 @@
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
 
 use crate::http::{
-    auth::AuthApi, batch::BatchApi, gallery::GalleryApi, health::HealthApi, multipart::MultipartApi, sessions::SessionsApi,
-    uploads::UploadsApi, uppy::UppyApi,
+    admin_users::AdminApi, auth::AuthApi, batch::BatchApi, events::EventsApi, gallery::GalleryApi, health::HealthApi,
+    multipart::MultipartApi, sessions::SessionsApi, uploads::UploadsApi, uppy::UppyApi,
 };
 
 /// All documented operations.
-pub type Api = (AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, UppyApi, HealthApi);
+pub type Api = (AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, UppyApi, HealthApi);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private S3 bucket: clients get presigned URLs, each valid for one file and a limited time, and send the \
@@ -32,18 +32,18 @@ has its own `idempotencyKey`. EXIF data, including a GPS position, stays in the 
 not be stored.";
 
 /// All operations that are documented with `UPPY=off`.
-pub type ApiWithoutUppy = (AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, HealthApi);
+pub type ApiWithoutUppy = (AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, HealthApi);
 
 /// Returns the service with all operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, UppyApi, HealthApi))
+    service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, UppyApi, HealthApi))
 }
 
 /// Returns the service with the operations of `UPPY=off`.
 #[must_use]
 pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
-    service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, HealthApi))
+    service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, HealthApi))
 }
 
 fn service_of<T>(api: T) -> OpenApiService<T, ()> {

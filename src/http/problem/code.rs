@@ -64,6 +64,10 @@ codes! {
     LocalAccountsOnly = "local_accounts_only", FORBIDDEN, "Operation for accounts with a password";
     /// The operator has closed sign-up.
     SignupClosed = "signup_closed", FORBIDDEN, "Closed sign-up";
+    /// The account is suspended: the app's backend must resume it.
+    AccountSuspended = "account_suspended", FORBIDDEN, "Suspended account";
+    /// The service key does not have the scope of the operation.
+    InsufficientScope = "insufficient_scope", FORBIDDEN, "Insufficient scope";
     /// The resource does not exist, or it belongs to another user.
     NotFound = "not_found", NOT_FOUND, "Not found";
     /// The path exists, but not for this method.
@@ -120,6 +124,12 @@ codes! {
     InvalidPreview = "invalid_preview", UNPROCESSABLE_ENTITY, "Invalid preview";
     /// The text is not the base64 of a ThumbHash.
     InvalidThumbHash = "invalid_thumb_hash", UNPROCESSABLE_ENTITY, "Invalid ThumbHash";
+    /// The text cannot name a user of the app.
+    InvalidSubject = "invalid_subject", UNPROCESSABLE_ENTITY, "Invalid subject";
+    /// The lifetime of a token is out of range.
+    InvalidLifetime = "invalid_lifetime", UNPROCESSABLE_ENTITY, "Invalid lifetime";
+    /// The quota is out of range.
+    InvalidQuota = "invalid_quota", UNPROCESSABLE_ENTITY, "Invalid quota";
     /// The idempotency key was used with another request.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";
     /// The uploaded object is not the declared one.

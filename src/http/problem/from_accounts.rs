@@ -38,6 +38,7 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::Suspended => Self::account_suspended(),
             LogInError::NoLocalAccount(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
             LogInError::Overloaded(error) => error.into(),

@@ -10,6 +10,7 @@ use crate::{
         confirm::ConfirmError,
         credentials::TokenError,
         deletion::DeleteError,
+        event_streams::{MAX_STREAMS_PER_USER, OpenStreamError, TooManyStreams},
         gallery::ReadError,
         hash_pool::Overloaded,
         multipart::{InvalidPart, MAX_PARTS_PER_REQUEST, PartsError},
@@ -26,6 +27,8 @@ use crate::{
 const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
 /// Retry-After, in seconds, for a failure that the operator must correct.
 const OPERATOR_RETRY_AFTER: HeaderValue = HeaderValue::from_static("30");
+/// Retry-After, in seconds, for an event stream beyond a limit: the streams that are open last for minutes.
+const STREAM_RETRY_AFTER: HeaderValue = HeaderValue::from_static("30");
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
@@ -89,6 +92,23 @@ impl From<Throttled> for Problem {
     }
 }
 
+impl From<OpenStreamError> for Problem {
+    fn from(error: OpenStreamError) -> Self {
+        match error {
+            OpenStreamError::TooMany(TooManyStreams::OfUser) => {
+                let detail =
+                    format!("{MAX_STREAMS_PER_USER} event streams of this user are open. Close one, or poll the gallery.");
+                Self::new(Code::RateLimited, detail).header(header::RETRY_AFTER, STREAM_RETRY_AFTER)
+            }
+            OpenStreamError::TooMany(TooManyStreams::OfServer) => {
+                Self::new(Code::Unavailable, "Too many event streams are open. Poll the gallery meanwhile.")
+                    .header(header::RETRY_AFTER, STREAM_RETRY_AFTER)
+            }
+            OpenStreamError::Unavailable => Self::new(Code::Unavailable, "No events can be sent now. Reconnect after a moment."),
+        }
+    }
+}
+
 impl From<NoLocalAccount> for Problem {
     fn from(error: NoLocalAccount) -> Self {
         Self::new(
@@ -117,6 +137,7 @@ impl From<AuthenticateError> for Problem {
         match error {
             AuthenticateError::Token(error) => error.into(),
             AuthenticateError::SessionEnded => Self::session_ended(),
+            AuthenticateError::Suspended => Self::account_suspended(),
             AuthenticateError::KeysUnavailable => Self::new(
                 Code::Unavailable,
                 "The identity provider did not answer, and nothing was changed. Repeat the request after a moment.",
@@ -137,11 +158,12 @@ impl From<RefreshError> for Problem {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
-            RefreshError::Spent => Self::new(
+            RefreshError::AlreadyExchanged => Self::new(
                 Code::TokenInvalid,
                 "The refresh token was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them signs in again.",
             ),
             RefreshError::Ended => Self::session_ended(),
+            RefreshError::Suspended => Self::account_suspended(),
             RefreshError::NoLocalAccount(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),

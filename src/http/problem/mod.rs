@@ -1,4 +1,5 @@
-//! Error responses: RFC 9457 problems with stable codes. `from_domain` and `from_accounts` map the domain's errors to them.
+//! Error responses: RFC 9457 problems with stable codes, which `code` lists. `from_domain`, `from_accounts` and
+//! `from_service_keys` map the domain's errors to them; `OPERATIONS` in the handlers' files has the codes of each operation.
 //!
 //! A detail states what is wrong and what to do, in fixed text or with the service's own limits; never with the caller's values.
 
@@ -16,6 +17,7 @@ use uuid::Uuid;
 mod code;
 mod from_accounts;
 mod from_domain;
+mod from_service_keys;
 
 pub use self::code::Code;
 
@@ -80,17 +82,30 @@ impl Problem {
         Self::new(Code::NotFound, "It does not exist, or it is not yours.")
     }
 
+    /// Returns the problem of a call to `/api/admin` for a user who does not exist.
+    #[must_use]
+    pub fn no_user() -> Self {
+        Self::new(Code::NotFound, "No user has this id, or the user was deleted.")
+    }
+
+    /// Returns the problem for a suspended account.
+    #[must_use]
+    pub fn account_suspended() -> Self {
+        Self::new(Code::AccountSuspended, "The account is suspended. Ask the app's operator.")
+    }
+
     /// Returns the problem for a valid token whose session has ended or whose account was deleted.
     #[must_use]
     pub fn session_ended() -> Self {
         Self::new(Code::SessionEnded, "The session has ended or the account was deleted. Sign in again.")
     }
 
-    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together.
+    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together. `cause` is
+    /// a sentence.
     #[must_use]
-    pub fn overloaded(what: &str) -> Self {
+    pub fn overloaded(cause: &str) -> Self {
         let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);
-        let detail = format!("{what} Repeat the request after the wait in Retry-After.");
+        let detail = format!("{cause} Repeat the request after the wait in Retry-After.");
         Self::new(Code::Unavailable, detail).header(header::RETRY_AFTER, HeaderValue::from(wait))
     }
 
@@ -101,7 +116,7 @@ impl Problem {
         self
     }
 
-    /// Replaces the names of members by those of the operation: each pair is a member and its name there.
+    /// Renames the members in the errors. Each pair is a name in the domain and the name in this operation's requests.
     #[must_use]
     pub fn with_names(mut self, names: &[(&str, &str)]) -> Self {
         for error in &mut self.errors {
@@ -151,7 +166,7 @@ impl Problem {
         }
     }
 
-    /// Returns the response.
+    /// Returns the response: the problem, the challenge of a 401, and Retry-After if a repeat may succeed.
     #[must_use]
     pub fn respond(mut self, request_id: &str) -> Response {
         let (code, status) = (self.code, self.code.status());
@@ -174,6 +189,7 @@ impl Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if matches!(code, Code::Unavailable | Code::RateLimited | Code::Timeout) {
+            // Seconds; a problem with a header of its own replaces them below.
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         // Not `extend`, which would repeat the headers that are set above.

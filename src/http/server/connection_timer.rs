@@ -26,7 +26,7 @@ use tokio::{
 use super::{origin_scanner::OriginScanner, rejection};
 use crate::config::CorsOrigins;
 
-/// Most bytes of a request's head. The longest head of this API's clients has an access token and a cursor, some 2 KiB.
+/// Bytes of a request's head, at most. The longest head of this API's clients has an access token and a cursor, some 2 KiB.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
 
 /// Time that a request's head may take, from its first byte; on a new connection, from the start.

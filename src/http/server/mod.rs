@@ -209,10 +209,10 @@ where
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let open_request = timer.open_request();
             let (local, remote) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
-            let request = Request::from((request, local, remote, Scheme::HTTP));
-            let endpoint = endpoint.clone();
+            let (request, endpoint) = (Request::from((request, local, remote, Scheme::HTTP)), endpoint.clone());
             async move {
-                let response = hyper::Response::from(endpoint.get_response(request).await);
+                // Boxed, so that its memory is free while an event stream is open.
+                let response = hyper::Response::from(Box::pin(endpoint.get_response(request)).await);
                 Ok::<_, Infallible>(response.map(|body| TimedBody::new(body, open_request)))
             }
         });

@@ -365,14 +365,14 @@ fn s3_request(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
         size: body.size,
         caption: body.caption.as_deref(),
     };
-    let of = |upload_id, call| Ok(UppyCall::Open { key: &body.key, upload_id, call });
+    let parts_call = |upload_id, call| Ok(UppyCall::Open { key: &body.key, upload_id, call });
     match (body.method, body.upload_id.as_deref(), body.part_number) {
         (UppyMethod::Put, None, None) => Ok(UppyCall::Put(metadata)),
         (UppyMethod::Post, None, None) => Ok(UppyCall::Create(metadata)),
-        (UppyMethod::Put, Some(upload_id), Some(number)) => of(upload_id, PartsCall::Part(number)),
-        (UppyMethod::Get, Some(upload_id), None) => of(upload_id, PartsCall::List),
-        (UppyMethod::Post, Some(upload_id), None) => of(upload_id, PartsCall::Complete),
-        (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, PartsCall::Abort),
+        (UppyMethod::Put, Some(upload_id), Some(number)) => parts_call(upload_id, PartsCall::Part(number)),
+        (UppyMethod::Get, Some(upload_id), None) => parts_call(upload_id, PartsCall::List),
+        (UppyMethod::Post, Some(upload_id), None) => parts_call(upload_id, PartsCall::Complete),
+        (UppyMethod::Delete, Some(upload_id), None) => parts_call(upload_id, PartsCall::Abort),
         _ => {
             let rule =
                 "must be PUT or POST alone; GET, POST or DELETE with an uploadId; or PUT with an uploadId and a partNumber";

@@ -12,7 +12,7 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
     let (id, user) = (ImageId::parse(record.get_str("_id").ok()?)?, UserId::parse(record.get_str("user").ok()?)?);
     let state = ImageState::parse(record.get_str("state").ok()?).filter(|state| state.is_tombstone())?;
     let now = DateTime::now();
-    let mut known = doc! {
+    let mut tombstone = doc! {
         "_id": id.to_string(),
         "user": user.to_string(),
         "state": state.as_str(),
@@ -20,20 +20,20 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
         "fileName": "damaged",
         "contentType": "image/jpeg",
         "size": 0_i64,
-        // Of any kind, so that uploads in parts are aborted.
+        // The kind is unknown. As a multipart upload its parts are aborted, if there are any.
         "kind": "parts",
         "createdAt": now,
         "expiresAt": now,
         "urlsDieAt": now,
     };
     for (name, value) in record {
-        let mut trial = known.clone();
+        let mut trial = tombstone.clone();
         trial.insert(name, value.clone());
         if decode(trial).is_some() {
-            known.insert(name, value.clone());
+            tombstone.insert(name, value.clone());
         }
     }
-    let mut image = decode(known)?;
+    let mut image = decode(tombstone)?;
     let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
     let owner = KeyOwner { user, image: id };
     let written = written.filter_map(|key| owner.own_key(key));

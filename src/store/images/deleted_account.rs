@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, count_transitions, transitions::tombstone_update};
+use super::{Images, moves::Move, transitions::tombstone_update};
 use crate::{
     model::{ImageId, ImageState, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
@@ -88,12 +88,14 @@ impl Images {
         if records.is_empty() {
             return Ok(0);
         }
-        let mut filter = owned_by(user, records);
-        filter.insert("state", doc! { "$nin": tombstone_or_purged_states() });
-        let update = tombstone_update(ImageState::Deleting, now);
-        let done = self.mongo.update_many(&self.collection, filter, update).await?;
-        count_transitions(ImageState::Deleting, done.modified_count);
-        Ok(done.modified_count)
+        let deletions = records.iter().map(|record| {
+            let mut filter = owned_by(user, std::slice::from_ref(record));
+            filter.insert("state", doc! { "$nin": tombstone_or_purged_states() });
+            (filter, Bson::from(tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox)))
+        });
+        let moved = self.mongo.update_each(&self.collection, deletions).await?;
+        self.moved(ImageState::Deleting, moved);
+        Ok(moved)
     }
 
     /// Schedules those tombstones that have no readable time in the sweeper's queue.
@@ -130,12 +132,11 @@ impl Images {
         if unreadable.is_empty() {
             return Ok(0);
         }
-        let update = doc! {
-            "$set": { "state": ImageState::Purged.as_str(), "goneAt": datetime(now) },
-            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
-        };
-        let done = self.mongo.update_many(&self.collection, owned_by(user, &unreadable), update).await?;
-        count_transitions(ImageState::Purged, done.modified_count);
+        let update = Move::to(ImageState::Purged).set(doc! { "goneAt": datetime(now) });
+        let update = update.unset(["reservation", "due", "sweepFailures"]).pipeline(&self.outbox);
+        let filter = self.outbox.require_empty(owned_by(user, &unreadable));
+        let done = self.mongo.update_many(&self.collection, filter, update).await?;
+        self.moved(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }
 }

@@ -246,7 +246,7 @@ impl ImageDoc {
             kind::PARTS => {
                 let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
                 let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
-                PartLayout::cut(size, part_size, checksums).ok_or("partSize").map(UploadKind::Parts)
+                PartLayout::new(size, part_size, checksums).ok_or("partSize").map(UploadKind::Parts)
             }
             kind::FORM => Ok(UploadKind::Form),
             kind::UNDECLARED_PARTS => Ok(UploadKind::UndeclaredParts),

@@ -9,7 +9,7 @@ use mongodb::{
     options::IndexOptions,
 };
 
-use crate::model::ImageState;
+use crate::{model::ImageState, store::outbox};
 
 /// How long the record of a purged image is kept.
 const PURGED_RECORD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -65,7 +65,7 @@ impl Undated {
 
 /// Returns the indexes: the gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key;
 /// the sweeper's queue; reservations that are to be settled; images that fail to be settled again and again; the end of records
-/// without an object, the only ones that MongoDB may remove by itself; and records that lack their `due`.
+/// without an object, the only ones that MongoDB may remove by itself; events that wait; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
@@ -114,6 +114,7 @@ pub(super) fn models() -> Vec<IndexModel> {
                 .build(),
         ),
     ];
+    models.push(outbox::index());
     models.extend(Undated::ALL.map(Undated::model));
     models
 }

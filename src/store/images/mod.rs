@@ -1,6 +1,7 @@
 //! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
 //!
-//! This file inserts and reads; `transitions` changes states, `sweep_queue` schedules the sweeper.
+//! This file inserts and reads; `page` has the query of the gallery's pages, `indexes` the indexes; `transitions` changes states
+//! with the updates of `moves`, `sweep_queue` schedules the sweeper.
 
 mod damaged_tombstone;
 mod deleted_account;
@@ -8,6 +9,7 @@ mod document;
 mod indexes;
 mod inventory;
 mod lookup;
+mod moves;
 mod page;
 mod redeclaration;
 mod reservations;
@@ -19,7 +21,7 @@ mod transitions;
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection,
-    bson::{Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocumentBuf, doc},
     options::ReturnDocument,
 };
 use time::OffsetDateTime;
@@ -31,18 +33,24 @@ pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
 pub use self::page::{GalleryRow, RawGalleryPage};
-pub use self::reservations::{ReservationStatus, UnsettledKind};
+pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};
-pub(super) use self::transitions::ReservationEnd;
-use super::{MongoClient, StoreError, count_transitions, datetime, driver_events::Operation, duplicates};
-use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
+pub(super) use self::transitions::{ReservationEnd, tombstone_update};
+use super::{
+    MongoClient, StoreError, count_transitions, datetime,
+    driver_events::Operation,
+    duplicates,
+    outbox::{self, Outbox},
+};
+use crate::model::{Caption, EventType, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
 pub struct Images {
     collection: Collection<ImageDoc>,
     mongo: MongoClient,
+    outbox: Outbox,
 }
 
 /// The times of a multipart upload that S3 has opened.
@@ -65,7 +73,12 @@ pub enum InsertOutcome {
 
 impl Images {
     pub(super) fn new(mongo: &MongoClient) -> Self {
-        Self { collection: mongo.database().collection("images"), mongo: mongo.clone() }
+        Self { collection: mongo.database().collection("images"), mongo: mongo.clone(), outbox: Outbox::default() }
+    }
+
+    /// Returns the same queries, whose changes leave events.
+    pub(super) fn with_events(self, outbox: Outbox) -> Self {
+        Self { outbox, ..self }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -130,12 +143,12 @@ impl Images {
         keys: &[&IdempotencyKey],
     ) -> Result<LookupResult, StoreError> {
         let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
-        let mut known = vec![doc! { "user": user.to_string(), "sha256": { "$in": digests }, "live": true }];
+        let mut alternatives = vec![doc! { "user": user.to_string(), "sha256": { "$in": digests }, "live": true }];
         if !keys.is_empty() {
             let keys: Vec<_> = keys.iter().map(|key| key.as_str()).collect();
-            known.push(doc! { "user": user.to_string(), "idemKey": { "$in": keys } });
+            alternatives.push(doc! { "user": user.to_string(), "idemKey": { "$in": keys } });
         }
-        self.find_all(doc! { "$or": known }).await
+        self.find_all(doc! { "$or": alternatives }).await
     }
 
     async fn find_all(&self, filter: Document) -> Result<LookupResult, StoreError> {
@@ -215,7 +228,7 @@ impl Images {
         self.update_owned(filter, update).await
     }
 
-    /// Sets or clears the caption of a ready image. `None` if the user has no such image.
+    /// Sets or clears the caption of a ready image; leaves an event if that changes it. `None` if the user has no such image.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -225,11 +238,18 @@ impl Images {
         id: ImageId,
         caption: Option<&Caption>,
     ) -> Result<Option<Image>, StoreError> {
-        let update = match caption {
-            Some(caption) => doc! { "$set": { "caption": caption.as_str() } },
-            None => doc! { "$unset": { "caption": "" } },
-        };
-        self.update_owned(owned(user, id, ImageState::Ready), update).await
+        let text = doc! { "$literal": caption.map(Caption::as_str) };
+        let stored = if caption.is_some() { Bson::from(text.clone()) } else { "$$REMOVE".into() };
+        let mut set = doc! { "caption": stored.clone() };
+        if self.outbox.is_on() {
+            let mut data = outbox::image_data();
+            data.insert("caption", stored);
+            let is_same = doc! { "$eq": [{ "$ifNull": ["$caption", Bson::Null] }, text] };
+            set.insert("outbox", doc! { "$cond": [is_same, "$outbox", outbox::appended(EventType::ImageUpdated, data)] });
+        }
+        let updated = self.update_owned(owned(user, id, ImageState::Ready), vec![doc! { "$set": set }]).await?;
+        self.outbox.wake();
+        Ok(updated)
     }
 
     async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {

@@ -3,7 +3,7 @@
 
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
-    bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
     raw_batch_cursor::RawBatch,
 };
 use time::OffsetDateTime;
@@ -45,7 +45,7 @@ pub struct GalleryRow<'a> {
     pub id: &'a str,
     /// The key of its bytes.
     pub key: &'a str,
-    /// As in [`Image`], like everything below.
+    /// The file name. This and the following fields are those of [`Image`].
     pub file_name: &'a str,
     /// The verified type.
     pub content_type: ContentType,
@@ -88,6 +88,15 @@ impl RawGalleryPage {
         Ok(self.documents()?.into_iter().filter_map(read).collect())
     }
 
+    /// Returns whether any record is readable. If none is, each is logged.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database's response is malformed.
+    pub fn has_readable(&self) -> Result<bool, StoreError> {
+        let is_readable = self.documents()?.into_iter().any(|document| row(document, self.user).is_ok());
+        Ok(is_readable || !self.rows()?.is_empty())
+    }
+
     /// Returns the number of records found, readable or not.
     ///
     /// # Errors
@@ -96,15 +105,14 @@ impl RawGalleryPage {
         Ok(self.documents()?.len())
     }
 
-    /// Returns the position of the last record that has a readable one, even if the rest of the record is unreadable.
+    /// Returns the position of the last record, readable or not.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
     pub fn end(&self) -> Result<Option<Position>, StoreError> {
         let position = |record: &&RawDocument| {
             let uploaded_at = instant(record.get_datetime("uploadedAt").ok()?);
-            // A malformed `_id` sorts among those of its millisecond: the next page continues after all of them.
-            let id = record.get_str("_id").ok().and_then(ImageId::parse).unwrap_or(ImageId::from_bytes([0; 16]));
+            let id = record.get("_id").ok().flatten().map_or(ImageId::from_bytes([0; 16]), position_of_id);
             Some(Position { uploaded_at: Some(uploaded_at), id })
         };
         Ok(self.documents()?.iter().rev().find_map(position))
@@ -118,8 +126,10 @@ impl RawGalleryPage {
     }
 }
 
-/// The least number of pending records to read at once.
-const MIN_BATCH: usize = 16;
+/// Number of pending records that are read at once, at least: a user's unreadable ones take few queries.
+const MIN_BATCH: usize = 100;
+/// A text after all image ids, which are hexadecimal.
+const AFTER_ALL_IDS: &str = "g";
 
 impl GalleryRow<'_> {
     /// Returns the image's position in the gallery's order.
@@ -202,7 +212,7 @@ impl Images {
         let answer = self
             .mongo
             .read(Operation::find(&self.collection), || async {
-                let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
+                let find = self.collection.find(ready_after(user, after)).sort(newest_first());
                 let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
@@ -214,36 +224,26 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list_owned_pending(
-        &self,
-        user: UserId,
-        mut after: Option<Position>,
-        limit: u32,
-    ) -> Result<Vec<Image>, StoreError> {
+    pub async fn list_owned_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
-        let mut page = Vec::new();
-        // Each round except the last found an unreadable record.
-        for _ in 0..=limit {
-            // Enough at once that a malformed `_id`, which no query can continue after, is not the last of them.
-            let wanted = (limit as usize).saturating_sub(page.len()).max(MIN_BATCH);
+        let (limit, mut page) = (limit as usize, Vec::new());
+        let mut after = after.map_or_else(|| AFTER_ALL_IDS.to_owned(), |after| after.id.to_string());
+        loop {
+            let wanted = limit.saturating_sub(page.len()).max(MIN_BATCH);
             let find = || {
-                records
-                    .find(after_in_order(user, ImageState::Pending, after))
-                    .sort(newest_first())
-                    .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
+                let find = records.find(pending_after(user, &after)).sort(newest_first());
+                find.limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             };
             let found = self
                 .mongo
                 .read(Operation::find(&self.collection), || async { find().await?.try_collect::<Vec<_>>().await })
                 .await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
-            let last = found.iter().rev().find_map(|record| ImageId::parse(record.get_str("_id").ok()?));
-            after = last.map(|id| Position { uploaded_at: None, id });
-            if after.is_none() || page.len() >= limit as usize || found.len() < wanted {
-                break;
-            }
+            let last = found.last().filter(|_| found.len() == wanted && page.len() < limit);
+            let Some(last) = last.and_then(|last| last.get_str("_id").ok()) else { break };
+            after = last.to_owned();
         }
-        page.truncate(limit as usize);
+        page.truncate(limit);
         Ok(page)
     }
 }
@@ -252,14 +252,89 @@ fn newest_first() -> Document {
     doc! { "uploadedAt": -1, "_id": -1 }
 }
 
-fn after_in_order(user: UserId, state: ImageState, after: Option<Position>) -> Document {
-    let mut filter = doc! { "user": user.to_string(), "state": state.as_str() };
-    if let Some(Position { uploaded_at, id }) = after {
-        // Pending images have no `uploadedAt`: in the same index all have null, ordered by id.
-        let at = uploaded_at.map_or(Bson::Null, |at| Bson::DateTime(datetime(at)));
-        let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
-        let alternatives = if uploaded_at.is_some() { vec![same, doc! { "uploadedAt": { "$lt": at } }] } else { vec![same] };
-        filter.insert("$or", alternatives);
+/// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
+/// readable time has no place in the order.
+fn ready_after(user: UserId, after: Option<Position>) -> Document {
+    let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
+    match after.and_then(|Position { uploaded_at, id }| Some((Bson::DateTime(datetime(uploaded_at?)), id))) {
+        None => drop(filter.insert("uploadedAt", doc! { "$lte": DateTime::MAX })),
+        Some((at, id)) => {
+            let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
+            filter.insert("$or", vec![same, doc! { "uploadedAt": { "$lt": at } }]);
+        }
     }
     filter
+}
+
+/// Returns a filter for pending images after the `_id` of a record, in the same index: all lack `uploadedAt`, so their ids order
+/// them.
+fn pending_after(user: UserId, id: &str) -> Document {
+    doc! { "user": user.to_string(), "state": ImageState::Pending.as_str(), "uploadedAt": null, "_id": { "$lt": id } }
+}
+
+/// Returns the position of an `_id` among image ids, as one of them: of a malformed one, the last that sorts before it.
+fn position_of_id(id: RawBsonRef<'_>) -> ImageId {
+    match id {
+        RawBsonRef::String(text) => last_id_up_to(text),
+        // MongoDB orders values of these types before texts, and all others after them.
+        RawBsonRef::Null | RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) | RawBsonRef::Decimal128(_) => {
+            ImageId::from_bytes([0; 16])
+        }
+        _ => ImageId::from_bytes([0xff; 16]),
+    }
+}
+
+/// Returns the last id whose text does not sort after this one, or the first of all ids.
+fn last_id_up_to(text: &str) -> ImageId {
+    const FORM: &str = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+    let (mut digits, mut left) = (0_u128, 32_u32);
+    let first = |digits: u128, left: u32| digits.checked_shl(4 * left).unwrap_or(0);
+    let last = |digits, left| first(digits, left) | u128::MAX.checked_shr(128 - 4 * left).unwrap_or(0);
+    let id = |number: u128| ImageId::from_bytes(number.to_be_bytes());
+    for (place, form) in FORM.bytes().enumerate() {
+        let byte = text.as_bytes().get(place).copied().unwrap_or(0);
+        match (form, byte) {
+            (b'-', b'-') => {}
+            (b'h', b'0'..=b'9' | b'a'..=b'f') => {
+                let digit = if byte <= b'9' { byte - b'0' } else { byte - b'a' + 10 };
+                (digits, left) = (digits << 4 | u128::from(digit), left - 1);
+            }
+            // Ids that begin like the text up to here sort after it,
+            (b'-', ..b'-') | (b'h', ..b'0') => return id(first(digits, left).saturating_sub(1)),
+            // or those with a letter next do,
+            (b'h', ..b'a') => return id(last(digits << 4 | 9, left - 1)),
+            // or none of them.
+            _ => return id(last(digits, left)),
+        }
+    }
+    id(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::text_strategies::{any_text, mutated};
+
+    fn texts() -> impl Strategy<Value = String> {
+        let ids = any::<[u8; 16]>().prop_map(|id| ImageId::from_bytes(id).to_string());
+        prop_oneof![
+            any_text(),
+            ids.clone().prop_flat_map(mutated),
+            (ids, "[ -~]{0,2}", 0..37_usize).prop_map(|(id, more, length)| id[..length].to_owned() + &more)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn last_id_up_to_a_text_separates_the_ids_before_and_after_it(text in texts(), id in any::<[u8; 16]>(), distance in -2..3_i8) {
+            let last = last_id_up_to(&text);
+            let near = u128::from_be_bytes(*last.as_bytes()).saturating_add_signed(distance.into());
+            for id in [ImageId::from_bytes(id), ImageId::from_bytes(near.to_be_bytes())] {
+                let is_first = *id.as_bytes() == [0; 16];
+                prop_assert!(is_first || (id.to_string() <= text) == (id <= last), "{id} and {text:?}: {last}");
+            }
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! Queries and updates for reservations of images: whether an image took a step, which reservations no longer fit the state,
-//! and which images exist.
+//! Queries and updates for reservations of images: steps that an image took, reservations that no longer fit the state, and
+//! images that exist.
 
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
@@ -24,6 +24,14 @@ pub struct ReservationStatus {
     pub was_never_inserted: bool,
     /// Reserved bytes that did not arrive.
     pub surplus: u64,
+}
+
+/// An image whose record cannot be read.
+#[derive(Debug)]
+pub struct UnreadableImage {
+    raw_id: Bson,
+    /// The error of reading it.
+    pub error: StoreError,
 }
 
 /// Kinds of reservations that no longer fit the state.
@@ -91,15 +99,12 @@ impl Images {
     }
 
     /// Runs many conditional updates, each independently, and returns how many images changed.
-    pub(in crate::store) async fn update_all(
-        &self,
-        updates: impl Iterator<Item = (Document, Document)>,
-    ) -> Result<u64, StoreError> {
-        self.mongo.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
+    pub(in crate::store) async fn update_all(&self, updates: impl Iterator<Item = (Document, Bson)>) -> Result<u64, StoreError> {
+        self.mongo.update_each(&self.collection, updates).await
     }
 
     /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died,
-    /// or that know no reservations. An unreadable one is returned as an error with its id.
+    /// or that know no reservations. An unreadable one is returned as an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -108,7 +113,7 @@ impl Images {
         which: UnsettledKind,
         now: OffsetDateTime,
         limit: u32,
-    ) -> Result<Vec<Result<Image, (String, StoreError)>>, StoreError> {
+    ) -> Result<Vec<Result<Image, Box<UnreadableImage>>>, StoreError> {
         let (states, places) = which.states_and_places();
         let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let places: Vec<_> = places.iter().map(|place| place.as_str()).collect();
@@ -120,17 +125,25 @@ impl Images {
             find.await?.try_collect::<Vec<_>>().await
         });
         let read = |document: Document| {
-            let id = document.get_str("_id").unwrap_or_default().to_owned();
-            super::read(document).map_err(|error| (id, error))
+            let raw_id = document.get("_id").cloned().unwrap_or(Bson::Null);
+            super::read(document).map_err(|error| Box::new(UnreadableImage { raw_id, error }))
         };
         Ok(found.await?.into_iter().map(read).collect())
     }
 
-    /// Postpones to `later` those of these reservations that are due at `now`.
+    /// Postpones to `later` those of these reservations that are due at `now`, of readable and unreadable images.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn postpone_settling(&self, ids: &[String], now: OffsetDateTime, later: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn postpone_settling(
+        &self,
+        ids: &[ImageId],
+        unreadable: &[UnreadableImage],
+        now: OffsetDateTime,
+        later: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let ids = ids.iter().map(|id| Bson::from(id.to_string()));
+        let ids: Vec<_> = ids.chain(unreadable.iter().map(|image| image.raw_id.clone())).collect();
         if ids.is_empty() {
             return Ok(());
         }

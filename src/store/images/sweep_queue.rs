@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, damaged_tombstone, document::ImageDoc, owned};
+use super::{Images, damaged_tombstone, document::ImageDoc, moves::Move, owned};
 use crate::{
     model::{Image, ImageState, QuotaCounter},
     store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
@@ -253,16 +253,13 @@ impl Images {
     }
 
     /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
-    /// changed, or if its bytes are still counted.
+    /// changed, its bytes are still counted, or an event of it waits.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_purged(&self, image: &Image) -> Result<bool, StoreError> {
-        let update = doc! {
-            "$set": { "state": ImageState::Purged.as_str(), "goneFrom": image.state().as_str() },
-            "$currentDate": { "goneAt": true },
-            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
-        };
+        let update = Move::to(ImageState::Purged).set(doc! { "goneFrom": image.state().as_str() });
+        let update = update.compute(doc! { "goneAt": "$$NOW" }).unset(["reservation", "due", "sweepFailures"]);
         let mut filter = owned(image.user, image.id, image.state());
         // An unreadable reservation cannot be settled, so it does not count.
         let is_reserved = doc! {
@@ -271,7 +268,7 @@ impl Images {
             "reservation.due": { "$type": "date" },
         };
         filter.insert("$nor", vec![is_reserved]);
-        self.transition(ImageState::Purged, filter, update).await
+        self.transition(self.outbox.require_empty(filter), update).await
     }
 
     /// Ends the clearing of a ready image's leftover keys: nothing is stored under them, and no URL is valid that could write

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, owned, owned_by_ids};
+use super::{Images, moves::Move, owned};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
-    store::{StoreError, count_transitions, datetime, integer},
+    store::{StoreError, datetime, integer, outbox::Outbox},
 };
 
 /// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
@@ -71,9 +71,9 @@ impl Images {
         verified: &Verified,
         end: ReservationEnd,
     ) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = ready_update(image, verified, end);
+        let (filter, update) = ready_update(image, verified, end, &self.outbox);
         let ready = self.update_owned(filter, update).await?;
-        count_transitions(ImageState::Ready, ready.is_some().into());
+        self.moved(ImageState::Ready, ready.is_some().into());
         Ok(ready)
     }
 
@@ -83,9 +83,9 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified, ReservationEnd::Later));
+        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified, ReservationEnd::Later, &self.outbox));
         let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
-        count_transitions(ImageState::Ready, moved);
+        self.moved(ImageState::Ready, moved);
         Ok(())
     }
 
@@ -95,15 +95,12 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut set = doc! { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) };
+        let mut set = doc! { "rejection": why.as_str() };
         set.extend(why.cause().map(|cause| ("rejectionCause".to_owned(), cause.into())));
-        let update = doc! {
-            "$set": set,
-            "$unset": { "live": "", "idemKey": "", "idemHash": "" },
-        };
+        let update = tombstone_update(ImageState::Rejected, now).set(set);
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("contentType", image.upload.content_type.as_str());
-        self.transition(ImageState::Rejected, filter, update).await
+        self.transition(filter, update).await
     }
 
     /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read.
@@ -115,7 +112,7 @@ impl Images {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("urlsDieAt", datetime(image.urls_die_at));
         filter.insert("expiresAt", datetime(image.expires_at));
-        self.transition(ImageState::Expired, filter, tombstone_update(ImageState::Expired, now)).await
+        self.transition(filter, tombstone_update(ImageState::Expired, now)).await
     }
 
     /// Makes the transition `pending → deleting`. Returns `false` if the image was not pending.
@@ -124,7 +121,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = owned(user, id, ImageState::Pending);
-        self.transition(ImageState::Deleting, filter, tombstone_update(ImageState::Deleting, now)).await
+        self.transition(filter, tombstone_update(ImageState::Deleting, now)).await
     }
 
     /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.
@@ -132,25 +129,27 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be deleted.
     pub async fn delete_all_owned_pending(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
-        let mut filter = owned_by_ids(user, ids);
-        filter.insert("state", ImageState::Pending.as_str());
-        let update = tombstone_update(ImageState::Deleting, now);
-        let done = self.mongo.update_many(&self.collection, filter, update).await?;
-        count_transitions(ImageState::Deleting, done.modified_count);
+        let deletions = ids.iter().map(|id| {
+            let update = tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox);
+            (owned(user, *id, ImageState::Pending), Bson::from(update))
+        });
+        let moved = self.mongo.update_each(&self.collection, deletions).await?;
+        self.moved(ImageState::Deleting, moved);
         Ok(())
     }
 
     /// Makes a transition, and counts it if it happened.
-    pub(super) async fn transition(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
-        let moved = self.update_one(filter, update).await?;
-        count_transitions(to, moved.into());
+    pub(super) async fn transition(&self, filter: Document, update: Move) -> Result<bool, StoreError> {
+        let to = update.state();
+        let moved = self.mongo.update_one(&self.collection, filter, update.pipeline(&self.outbox)).await?;
+        self.moved(to, moved.into());
         Ok(moved)
     }
 }
 
-pub(super) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Document {
-    let due: DateTime = datetime(now);
-    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
+/// Returns the update of a transition to a tombstone, which the sweeper processes from `now` on.
+pub(in crate::store) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Move {
+    Move::to(state).set(doc! { "due": datetime(now) }).unset(["live", "idemKey", "idemHash"])
 }
 
 /// End of the reservation of an image that becomes ready.
@@ -168,14 +167,13 @@ pub(in crate::store) enum ReservationEnd {
 
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
 /// a leading `$` as a field path.
-fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Vec<Document>) {
+fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox: &Outbox) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
     // Null also matches an absent field.
     filter.insert("preview.sha256", image.upload.preview().map(|preview| preview.sha256.to_string()));
     let mut set = doc! {
-        "state": ImageState::Ready.as_str(),
         "uploadedAt": "$$NOW",
         "key": { "$literal": verified.key.as_str() },
         "etag": { "$literal": &verified.etag },
@@ -217,7 +215,7 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Doc
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
-    (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
+    (filter, Move::to(ImageState::Ready).compute(set).unset(unset).pipeline(outbox))
 }
 
 pub(super) fn stored_leftover_keys() -> Document {

@@ -7,25 +7,30 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use super::{super::StoreError, credentials, tls_trust::TlsTrust};
 use crate::{config, signer::AwsEndpoint};
 
-/// Properties that client and signer need besides the settings.
+/// Properties that the S3 client and the signer of URLs need besides the settings.
 pub(super) struct AwsEnvironment {
     /// The signing region.
     pub(super) region: String,
     /// The source of credentials, for repeated refreshes.
     pub(super) provider: SharedCredentialsProvider,
-    /// The variant of AWS' endpoint; the default for an endpoint of the operator.
-    pub(super) aws: AwsEndpoint,
+    /// The variant of AWS' endpoint; the default if `S3_ENDPOINT` is set.
+    pub(super) endpoint_variant: AwsEndpoint,
 }
 
 impl AwsEnvironment {
-    /// Reads from the SDK's configuration whatever the settings omit; nothing for the local stack.
+    /// Reads properties that the settings omit from the SDK's configuration. If the settings have credentials and a region, as those
+    /// of the local stack, the SDK is not asked.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is no region, or when the environment redirects AWS' endpoint: URLs would name
-    /// another host than calls.
+    /// [`StoreError::Credentials`] when there is no region, or when the SDK's configuration sets an `endpoint_url`: presigned URLs
+    /// would name another host than the server's calls.
     pub(super) async fn find(config: &config::S3, trust: &TlsTrust) -> Result<Self, StoreError> {
         if let (Some(keys), Some(region)) = (&config.credentials, &config.region) {
-            return Ok(Self { region: region.clone(), provider: credentials::fixed_provider(keys), aws: AwsEndpoint::default() });
+            return Ok(Self {
+                region: region.clone(),
+                provider: credentials::fixed_provider(keys),
+                endpoint_variant: AwsEndpoint::default(),
+            });
         }
         let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
         // The SDK panics at an invalid `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or equivalent in a profile; with a given retry
@@ -44,14 +49,16 @@ impl AwsEnvironment {
         let region = sdk.region().map(ToString::to_string);
         let region =
             region.ok_or_else(|| missing("AWS_REGION is not set, and neither a profile nor the instance has a region"))?;
-        let provider = sdk.credentials_provider().ok_or_else(|| missing("no provider"))?;
+        let provider = sdk.credentials_provider().ok_or_else(|| {
+            missing("no source of credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role")
+        })?;
         if config.endpoint.is_some() {
-            return Ok(Self { region, provider, aws: AwsEndpoint::default() });
+            return Ok(Self { region, provider, endpoint_variant: AwsEndpoint::default() });
         }
         if sdk.endpoint_url().is_some() {
             return Err(missing("a profile sets an endpoint_url: set S3_ENDPOINT instead, which also applies to presigned URLs"));
         }
-        let aws = AwsEndpoint { fips: sdk.use_fips() == Some(true), dualstack: sdk.use_dual_stack() == Some(true) };
-        Ok(Self { region, provider, aws })
+        let endpoint_variant = AwsEndpoint { fips: sdk.use_fips() == Some(true), dualstack: sdk.use_dual_stack() == Some(true) };
+        Ok(Self { region, provider, endpoint_variant })
     }
 }

@@ -63,8 +63,8 @@ impl Clock {
             latest.push_back(sample);
             majority_offset(latest.make_contiguous())
         };
-        let known = self.ahead();
-        let Some(ahead) = majority.filter(|ahead| (*ahead - known).unsigned_abs() >= CLOCK_TOLERANCE) else { return };
+        let ahead_before = self.ahead();
+        let Some(ahead) = majority.filter(|ahead| (*ahead - ahead_before).unsigned_abs() >= CLOCK_TOLERANCE) else { return };
         let ahead = if ahead.unsigned_abs() < CLOCK_TOLERANCE { time::Duration::ZERO } else { ahead };
         METRICS.s3_clock_ahead.set(ahead.as_seconds_f64());
         self.0.ahead.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
@@ -76,7 +76,7 @@ impl Clock {
             );
         } else if !ahead.is_zero() {
             tracing::warn!(seconds, "this machine's clock is {way} S3's; URLs are signed with S3's time");
-        } else if !known.is_zero() {
+        } else if !ahead_before.is_zero() {
             tracing::info!("this machine's clock and S3's agree again");
         }
     }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_clock_is_corrected_from_five_seconds_on_and_stays_put_while_answers_jitter() {
         let clock = Clock::default();
-        assert_eq!(respond(&clock, 4, 0), 0, "the same");
+        assert_eq!(respond(&clock, 4, 0), 0, "a difference below five seconds is not corrected");
         let clock = Clock::default();
         assert_eq!((respond(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one answer moves nothing");
         let behind = respond(&clock, 600, 0);

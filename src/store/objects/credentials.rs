@@ -117,6 +117,6 @@ fn are_equal(a: &Credentials, b: &Credentials) -> bool {
 
 fn until_refresh(keys: &Credentials, clock: &Clock) -> Duration {
     let Some(end) = keys.expires_at else { return REFRESH_INTERVAL };
-    let left = Duration::try_from(end - (OffsetDateTime::now_utc() + clock.ahead())).unwrap_or_default();
-    left.saturating_sub(REFRESH_AHEAD).clamp(RETRY_PAUSE, Duration::from_secs(60 * 60))
+    let remaining = Duration::try_from(end - (OffsetDateTime::now_utc() + clock.ahead())).unwrap_or_default();
+    remaining.saturating_sub(REFRESH_AHEAD).clamp(RETRY_PAUSE, Duration::from_secs(60 * 60))
 }

@@ -8,7 +8,7 @@ use aws_sdk_s3::{
     operation::{RequestId, head_bucket::HeadBucketOutput, list_objects_v2::ListObjectsV2Error},
 };
 
-use super::{Objects, StoreError, transport::Transport};
+use super::{Objects, StoreError, no_response_cause::NoResponseCause};
 
 /// The longest text of the store that is repeated, in characters.
 const MAX_TEXT_CHARS: usize = 200;
@@ -31,7 +31,7 @@ pub struct Diagnosis {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cause {
-    NoAnswer(Transport),
+    NoAnswer(NoResponseCause),
     UnknownKey,
     Signature,
     Denied,
@@ -60,7 +60,7 @@ impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.address)?;
         match &self.cause {
-            Cause::NoAnswer(transport) => write!(f, "S3 cannot be reached: {transport}")?,
+            Cause::NoAnswer(cause) => write!(f, "S3 cannot be reached: {cause}")?,
             Cause::UnknownKey => f.write_str("the store does not know the access key id")?,
             Cause::Signature => f.write_str(
                 "the signature is wrong: the secret access key does not belong to the access key id, or a proxy changes Host or path",
@@ -96,7 +96,7 @@ impl Diagnosis {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match &self.cause {
-            Cause::NoAnswer(transport) => transport.remedy(),
+            Cause::NoAnswer(cause) => cause.remedy(),
             Cause::UnknownKey => {
                 "check AWS_ACCESS_KEY_ID, or the profile or role, and that S3_ENDPOINT is the store that gave the key"
             }
@@ -127,12 +127,12 @@ impl Diagnosis {
 
     fn from_error(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
         let Some(response) = error.raw_response() else {
-            let transport = match error {
-                SdkError::TimeoutError(_) => Transport::Silent,
-                SdkError::DispatchFailure(failure) if failure.is_timeout() => Transport::Silent,
-                error => Transport::find(error),
+            let cause = match error {
+                SdkError::TimeoutError(_) => NoResponseCause::Silent,
+                SdkError::DispatchFailure(failure) if failure.is_timeout() => NoResponseCause::Silent,
+                error => NoResponseCause::find(error),
             };
-            return Self::new(address, Cause::NoAnswer(transport));
+            return Self::new(address, Cause::NoAnswer(cause));
         };
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).filter(|value| !value.is_empty()).map(clean);
@@ -170,7 +170,7 @@ impl Objects {
         let region_of = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
         let first = self.head_bucket().await;
         if matches!(first, Err(StoreError::ObjectsTimeout { .. })) {
-            return Err(Diagnosis::new(address, Cause::NoAnswer(Transport::Silent)));
+            return Err(Diagnosis::new(address, Cause::NoAnswer(NoResponseCause::Silent)));
         }
         let listed = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await;
         match (first, listed.map_err(|error| Diagnosis::from_error(address.clone(), &error))) {

@@ -8,7 +8,7 @@ use aws_sdk_s3::{
     operation::RequestId,
 };
 
-use super::{StoreError, transport::Transport};
+use super::{StoreError, no_response_cause::NoResponseCause};
 
 /// The class of a failed call: whether the same call can succeed later, by S3's response ("Error responses" in the S3 API
 /// reference).
@@ -178,11 +178,11 @@ pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
     }
 }
 
-/// Describes a failed call by status, code and request id, or by the transport error: never by a URL.
+/// Describes a failed call by status, code and request id, or by the cause of the missing response: never by a URL.
 pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     match error {
-        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::find(error)),
-        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::find(error)),
+        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", NoResponseCause::find(error)),
+        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", NoResponseCause::find(error)),
         _ => {
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
             let answer = match status(error) {

@@ -16,7 +16,7 @@ use hyper::{
 use tokio::sync::{Barrier, Notify};
 use tokio_util::task::TaskTracker;
 
-use super::{StoreError, transport::Transport};
+use super::{StoreError, no_response_cause::NoResponseCause};
 use crate::http_client::{Connections, Connector, HttpClient};
 
 /// Deadline of a request, its response included.
@@ -176,9 +176,9 @@ impl ProbeClient {
             let first = stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))]);
             request(Method::PUT, url, &headers, StreamBody::new(first.chain(second)).boxed_unsync())
         };
-        let (one, other) = (put()?, put()?);
-        let (one, other) = tokio::try_join!(self.deliver(one, DEADLINE), self.deliver(other, DEADLINE))?;
-        Ok([one, other])
+        let (first, second) = (put()?, put()?);
+        let (first, second) = tokio::try_join!(self.deliver(first, DEADLINE), self.deliver(second, DEADLINE))?;
+        Ok([first, second])
     }
 
     async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
@@ -197,7 +197,7 @@ async fn exchange(client: &HttpClient<Body>, request: Request<Body>, deadline: D
         let response = client
             .send(request)
             .await
-            .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error))))?;
+            .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", NoResponseCause::find(&error))))?;
         let (parts, body) = response.into_parts();
         let body = body.map_err(|_| failed("the response was cut off"))?;
         Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body })

@@ -62,8 +62,8 @@ impl<'a> Scope<'a> {
 
     /// Returns the prefixes of Valet's keys in its scope.
     fn valet_prefixes(&self) -> Vec<&'static str> {
-        let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
-        if self.tagged { Vec::new() } else { KEY_PREFIXES.iter().filter(meets).copied().collect() }
+        let may_share_keys = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
+        if self.tagged { Vec::new() } else { KEY_PREFIXES.iter().filter(may_share_keys).copied().collect() }
     }
 
     /// Returns whether every multipart upload at keys with this prefix is in its scope.

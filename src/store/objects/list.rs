@@ -47,7 +47,7 @@ pub struct UploadPage {
     /// The uploads, at most a thousand.
     pub uploads: Vec<ListedUpload>,
     /// Absent on the last page.
-    pub next: Option<Marker>,
+    pub next: Option<ListPosition>,
 }
 
 /// The keys of a page of versions and delete markers, and the start of the next.
@@ -56,18 +56,18 @@ pub struct VersionPage {
     /// Each key once, in order.
     pub keys: Vec<ObjectKey>,
     /// Absent on the last page.
-    pub next: Option<Marker>,
+    pub next: Option<ListPosition>,
 }
 
-/// The end of a page of a listing with two markers.
+/// Position between two pages of a listing that S3 continues after a key and an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marker {
+pub struct ListPosition {
     key: String,
     /// The id of a version or an upload of that key.
     id: Option<String>,
 }
 
-impl Marker {
+impl ListPosition {
     /// Returns the marker at which a truncated listing continues; `None` at its end, and if the store returns no marker or the
     /// same one again.
     fn after(is_truncated: Option<bool>, key: Option<&str>, id: Option<&str>, last: Option<&Self>) -> Option<Self> {
@@ -78,8 +78,8 @@ impl Marker {
 
 /// Converts a time of the store. A missing one becomes the current time, so that nothing is deleted for being old.
 fn time_or_now(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
-    let known = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
-    known.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
+    let time = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
+    time.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
 }
 
 impl Objects {
@@ -88,7 +88,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn upload_page(&self, prefix: &str, after: Option<Marker>) -> Result<Option<UploadPage>, StoreError> {
+    pub async fn upload_page(&self, prefix: &str, after: Option<ListPosition>) -> Result<Option<UploadPage>, StoreError> {
         let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
         let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
         let page = match list.set_key_marker(key).set_upload_id_marker(id).send().await {
@@ -101,7 +101,7 @@ impl Objects {
             let id = upload.upload_id()?.to_owned();
             Some(ListedUpload { key: ObjectKey::from_stored(key.to_owned()), id, initiated: time_or_now(upload.initiated()) })
         };
-        let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_upload_id_marker(), after.as_ref());
+        let next = ListPosition::after(page.is_truncated(), page.next_key_marker(), page.next_upload_id_marker(), after.as_ref());
         Ok(Some(UploadPage { uploads: page.uploads().iter().filter_map(upload).collect(), next }))
     }
 
@@ -110,7 +110,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn version_page(&self, prefix: &str, after: Option<Marker>) -> Result<Option<VersionPage>, StoreError> {
+    pub async fn version_page(&self, prefix: &str, after: Option<ListPosition>) -> Result<Option<VersionPage>, StoreError> {
         let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix);
         let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
         let page = match list.set_key_marker(key).set_version_id_marker(id).send().await {
@@ -122,7 +122,8 @@ impl Objects {
         let keys = versions.chain(page.delete_markers().iter().filter_map(|marker| marker.key()));
         let keys: BTreeSet<_> =
             keys.filter(|key| key.starts_with(prefix)).map(|key| ObjectKey::from_stored(key.to_owned())).collect();
-        let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_version_id_marker(), after.as_ref());
+        let next =
+            ListPosition::after(page.is_truncated(), page.next_key_marker(), page.next_version_id_marker(), after.as_ref());
         Ok(Some(VersionPage { keys: keys.into_iter().collect(), next }))
     }
 

@@ -18,6 +18,7 @@ mod long_calls;
 pub mod marker;
 mod metrics_interceptor;
 mod multipart;
+mod no_response_cause;
 mod open_uploads;
 mod pool;
 mod post_policy;
@@ -26,7 +27,6 @@ pub mod prober;
 mod read;
 pub mod settings;
 mod tls_trust;
-mod transport;
 mod xml_roots;
 
 use std::{
@@ -47,11 +47,11 @@ pub use self::delete::PurgeOutcome;
 pub use self::diagnosis::Diagnosis;
 pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETE_DEADLINE, Completion, NewPart, StoredPart};
+pub use self::no_response_cause::NoResponseCause;
 pub use self::open_uploads::{AbortProgress, OpenUploads};
 pub use self::post_policy::MultipartCall;
 pub use self::presigned_put::{NewObject, Sealing};
-pub use self::read::{Head, USER_METADATA};
-pub use self::transport::Transport;
+pub use self::read::{Head, PeekedObject, USER_METADATA};
 use self::{
     aws_environment::AwsEnvironment, clock::Clock, credentials::CachedCredentials, errors::error_of, http_probe::ProbeClient,
     long_calls::long_timeouts, tls_trust::TlsTrust,
@@ -106,11 +106,11 @@ impl Objects {
     /// When the provider chain has no credentials or no region, described so that an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
         let trust = TlsTrust::new(config.ca_bundle.as_deref())?;
-        let AwsEnvironment { region, provider, aws } = AwsEnvironment::find(config, &trust).await?;
+        let AwsEnvironment { region, provider, endpoint_variant } = AwsEnvironment::find(config, &trust).await?;
         let style = if config.force_path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
         let locate = |endpoint: Option<&Endpoint>| match endpoint {
             Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, style)),
-            None => Location::aws(&region, &config.bucket, style, aws)
+            None => Location::aws(&region, &config.bucket, style, endpoint_variant)
                 .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
         let (location, internal_location) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
@@ -129,8 +129,8 @@ impl Objects {
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
-            .use_fips(aws.fips)
-            .use_dual_stack(aws.dualstack)
+            .use_fips(endpoint_variant.fips)
+            .use_dual_stack(endpoint_variant.dualstack)
             .force_path_style(config.force_path_style)
             .credentials_provider(CachedCredentials(signer.clone()))
             .http_client(pool::Pool::new(trust.clone()))

@@ -1,9 +1,9 @@
 //! The pool of connections to S3.
 //!
 //! A firewall or a load balancer that drops connections silently, or a machine that is down, leaves a pool of connections that
-//! look usable and never respond: each would cost a call one attempt, one after the other. So the first connection without a
-//! response for as long as an attempt may take discards the whole pool, and the next attempt opens its own. Calls in progress
-//! keep theirs.
+//! look usable and never respond. A call would try one of them after the other. So the whole pool is discarded when one connection
+//! has not responded for as long as an attempt may take, and the next attempt opens a new connection. Calls in progress keep
+//! theirs.
 
 use std::{
     sync::Arc,
@@ -80,7 +80,7 @@ struct Connector {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let waiting = Waiting { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
+        let waiting = UnansweredCall { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
         let expected = ExpectedResponse::for_request(&request);
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
@@ -91,21 +91,21 @@ impl HttpConnector for Connector {
     }
 }
 
-/// A call without a response yet; cancelling the call drops this.
-struct Waiting {
+/// A call without a response yet. Cancelling the call drops this.
+struct UnansweredCall {
     pool: Pool,
     number: u64,
     since: Instant,
     answered: bool,
 }
 
-impl Waiting {
+impl UnansweredCall {
     fn done(mut self, answered: bool) {
         self.answered = answered;
     }
 }
 
-impl Drop for Waiting {
+impl Drop for UnansweredCall {
     fn drop(&mut self) {
         if !self.answered && self.since.elapsed() >= MIN_SILENCE {
             self.pool.renew(self.number);

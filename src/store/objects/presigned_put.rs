@@ -1,5 +1,7 @@
 //! Presigned PUTs, plain and sealed.
 //!
+//! A header that is added to what they sign is repeated elsewhere: ARCHITECTURE.md, "A header that a PUT signs", has the list.
+//!
 //! A presigned URL does not restrict headers that it does not list. AWS rejects unsigned `x-amz-*` headers ("Authenticating
 //! Requests: Using Query Parameters" in the S3 API reference); Ceph RGW obeys them. RGW ignores signed headers that a request
 //! lacks, so a URL that lists them without a value is rejected as soon as a request carries one: it is sealed.

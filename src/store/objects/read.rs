@@ -49,7 +49,34 @@ pub struct Peek {
     bytes: Vec<u8>,
 }
 
+/// An object, and its first bytes.
+pub struct PeekedObject {
+    /// Its metadata.
+    pub head: Head,
+    /// `None` on any failure and on a store that does not support ranges: [`Objects::read_range`] then returns the reason.
+    pub first: Option<Peek>,
+}
+
+/// Outcome of reading the first bytes of an object.
+enum FirstBytes {
+    Read(Peek),
+    /// There is no object.
+    Absent,
+    /// The response decides nothing.
+    Unknown,
+}
+
 impl Peek {
+    /// Reads the first `length` bytes; `None` if they are not what was requested.
+    async fn read(got: GetObjectOutput, length: u64) -> Option<Self> {
+        let (etag, (0, size)) = (got.e_tag()?.to_owned(), content_range(&got)?) else { return None };
+        let wanted = usize::try_from(length.min(size)).ok()?;
+        // A store may send more than the requested bytes.
+        let is_bounded = got.content_length().is_some_and(|sent| usize::try_from(sent) == Ok(wanted));
+        let bytes = if is_bounded { got.body.collect().await.ok()?.to_vec() } else { return None };
+        (bytes.len() == wanted).then_some(Self { etag, size, bytes })
+    }
+
     /// Returns the bytes of `range`, if they were read and belong to the object that `head` describes.
     #[must_use]
     pub fn bytes_of(&self, head: &Head, range: Range<u64>) -> Option<&[u8]> {
@@ -71,10 +98,34 @@ impl Objects {
     /// restored; [`StoreError::ObjectsMisconfigured`] also for 403, which S3 returns for a missing key if the policy lacks
     /// `s3:ListBucket`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
+        match self.send_head(key).await? {
+            Some(head) => Ok(Some(head)),
+            None => self.verify_missing(key).await.map(|()| None),
+        }
+    }
+
+    /// Returns what [`Objects::head`] does, and the first `length` bytes, which are read at the same time. That an object does not
+    /// exist takes no third call: the response to the GET shows it.
+    ///
+    /// # Errors
+    /// As [`Objects::head`].
+    pub async fn peek(&self, key: &ObjectKey, length: u64) -> Result<Option<PeekedObject>, StoreError> {
+        // Boxed: inspections are awaited deep within other futures, and one stack holds all of them.
+        let (head, first) = tokio::join!(Box::pin(self.send_head(key)), Box::pin(self.read_first(key, length)));
+        match (head?, first) {
+            (Some(head), FirstBytes::Read(first)) => Ok(Some(PeekedObject { head, first: Some(first) })),
+            (Some(head), FirstBytes::Absent | FirstBytes::Unknown) => Ok(Some(PeekedObject { head, first: None })),
+            (None, FirstBytes::Absent) => Ok(None),
+            (None, FirstBytes::Read(_) | FirstBytes::Unknown) => self.verify_missing(key).await.map(|()| None),
+        }
+    }
+
+    /// Returns the object's metadata; `None` for a 404, which [`Objects::verify_missing`] has to verify.
+    async fn send_head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
         let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
         let found = match request.send().await {
             Ok(found) => found,
-            Err(error) if status(&error) == Some(404) => return self.verify_missing(key).await.map(|()| None),
+            Err(error) if status(&error) == Some(404) => return Ok(None),
             Err(error) if matches!(status(&error), Some(400..=499)) => {
                 // The response to a HEAD has no body with a reason; that to a GET has one.
                 return Err(match self.get(key).range("bytes=0-0").send().await {
@@ -101,19 +152,16 @@ impl Objects {
         }))
     }
 
-    /// Reads the first `length` bytes of the object at `key`, so that they need not wait for [`Objects::head`]. `None` on any
-    /// failure and on a store that does not support ranges: [`Objects::read_range`] then returns the reason.
-    pub async fn peek(&self, key: &ObjectKey, length: u64) -> Option<Peek> {
+    async fn read_first(&self, key: &ObjectKey, length: u64) -> FirstBytes {
+        let Some(last) = length.checked_sub(1) else { return FirstBytes::Unknown };
         let read = async {
-            let got = self.get(key).range(format!("bytes=0-{}", length.checked_sub(1)?)).send().await.ok()?;
-            let (etag, (0, size)) = (got.e_tag()?.to_owned(), content_range(&got)?) else { return None };
-            let wanted = usize::try_from(length.min(size)).ok()?;
-            // A store may send more than the requested bytes.
-            let is_bounded = got.content_length().is_some_and(|sent| usize::try_from(sent) == Ok(wanted));
-            let bytes = if is_bounded { got.body.collect().await.ok()?.to_vec() } else { return None };
-            (bytes.len() == wanted).then_some(Peek { etag, size, bytes })
+            match self.get(key).range(format!("bytes=0-{last}")).send().await {
+                Ok(got) => Peek::read(got, length).await.map_or(FirstBytes::Unknown, FirstBytes::Read),
+                Err(error) if is_absent(&error) => FirstBytes::Absent,
+                Err(_) => FirstBytes::Unknown,
+            }
         };
-        tokio::time::timeout(DEADLINE, read).await.ok().flatten()
+        tokio::time::timeout(DEADLINE, read).await.unwrap_or(FirstBytes::Unknown)
     }
 
     /// Verifies with a GET that the object does not exist: a HEAD's 404 has no body, and looks the same if the bucket is

@@ -103,12 +103,12 @@ impl Objects {
             return Ok(Change::None);
         }
         let others = rules.iter().filter(|rule| rule.id() != Some(RULE_NAME)).cloned();
-        let wanted = BucketLifecycleConfiguration::builder()
+        let configuration = BucketLifecycleConfiguration::builder()
             .set_rules(Some(others.chain([ours]).collect()))
             .build()
             .map_err(|_| build_error("PutBucketLifecycleConfiguration"))?;
         let minimum = present.as_ref().and_then(|present| present.transition_default_minimum_object_size()).cloned();
-        let put = self.client.put_bucket_lifecycle_configuration().bucket(&self.bucket).lifecycle_configuration(wanted);
+        let put = self.client.put_bucket_lifecycle_configuration().bucket(&self.bucket).lifecycle_configuration(configuration);
         let put = put.set_transition_default_minimum_object_size(minimum);
         change_outcome("PutBucketLifecycleConfiguration", put.send().await)
     }

@@ -1,6 +1,5 @@
-//! Repairs XML responses with another root element than AWS': gofakes3 and rclone name that of `CreateMultipartUpload`
-//! otherwise, moto that of `ListParts`, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK
-//! parses none of them.
+//! Repairs XML responses with another root element than AWS': those of gofakes3 and rclone to `CreateMultipartUpload`, of moto to
+//! `ListParts`, of Ceph RGW with the public access block, and errors, which some stores wrap. The SDK cannot parse them.
 //!
 //! A root is renamed only if a required member is present, so that a proxy's response never becomes an empty S3 response.
 

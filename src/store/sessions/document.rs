@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Exchange, Session};
 use crate::{
-    model::{SessionId, UserId},
+    model::{ServiceKeyId, SessionId, UserId},
     store::{StoreError, datetime, instant},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct SessionDoc {
     token_key: Option<Binary>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     agent: Option<Binary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<ExchangeDoc>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +66,7 @@ impl SessionDoc {
             token_hash: binary(&session.token_hash),
             token_key: session.token_key.as_ref().map(binary),
             agent: session.agent.as_ref().map(binary),
+            issued_by: session.issued_by.map(|key| key.to_string()),
             parent: session.parent.as_ref().map(ExchangeDoc::new),
             earlier: session.earlier.iter().map(ExchangeDoc::new).collect(),
             generation: 0,
@@ -85,6 +88,11 @@ impl SessionDoc {
             token_hash: bytes(&self.token_hash, "tokenHash")?,
             token_key: self.token_key.as_ref().map(|key| bytes(key, "tokenKey")).transpose()?,
             agent: self.agent.as_ref().map(|agent| bytes(agent, "agent")).transpose()?,
+            issued_by: self
+                .issued_by
+                .as_deref()
+                .map(|key| ServiceKeyId::parse(key).ok_or_else(|| corrupt("issuedBy")))
+                .transpose()?,
             parent: self.parent.as_ref().map(|parent| exchange(parent, "parent")).transpose()?,
             earlier: self.earlier.iter().map(|one| exchange(one, "earlier")).collect::<Result<_, _>>()?,
             device: self.device,
@@ -100,7 +108,7 @@ impl ExchangeDoc {
             at: datetime(exchange.at),
             agent: exchange.agent.as_ref().map(binary),
             network: exchange.network.clone(),
-            newcomer: exchange.by_newcomer,
+            newcomer: exchange.by_other_agent,
         }
     }
 
@@ -116,7 +124,7 @@ impl ExchangeDoc {
             at: instant(self.at),
             agent: self.agent.as_ref().and_then(parse_hash),
             network: self.network.clone(),
-            by_newcomer: self.newcomer,
+            by_other_agent: self.newcomer,
         })
     }
 }

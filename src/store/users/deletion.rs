@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Account, ProviderIdentity, Users, passwords::version_filter};
 use crate::{
-    model::{Sha256, UserId},
+    model::{Sha256, Subject, UserId},
     store::{Postponement, StoreError, datetime, driver_events::Operation, instant, whole_number},
 };
 
@@ -55,12 +55,16 @@ impl Users {
     pub async fn claim_deletion(&self, account: &Account, now: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
         let mut set = doc! { "deletedAt": datetime(now), "due": datetime(now) };
-        if let Some(identity) = &account.identity {
+        // An app's backend, unlike an old token, may create its user again.
+        if let Some(identity) = account.identity.as_ref().filter(|identity| identity.issuer != Subject::ISSUER) {
             set.insert("formerIdentity", identity_digest(identity));
         }
-        let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
-        let update = doc! { "$set": set, "$unset": unset };
-        self.mongo.update_one(&self.collection, filter, update).await
+        set.extend(self.deletion_event());
+        let unset = ["email", "emailKey", "passwordHash", "keptSession", "identity"];
+        let update = vec![doc! { "$set": set }, doc! { "$unset": unset.to_vec() }];
+        let claimed = self.mongo.update_one(&self.collection, filter, update).await?;
+        self.outbox.wake();
+        Ok(claimed)
     }
 
     /// Returns whether a user of this identity was deleted at `issued_at` or later.
@@ -200,7 +204,7 @@ impl Users {
     }
 
     /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
-    /// reservation is in progress, or a hold of the former version counts an upload.
+    /// reservation is in progress, a hold of the former version counts an upload, or an event of the account waits.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -213,7 +217,7 @@ impl Users {
             "settling.image": { "$exists": false },
             "holds.image": { "$exists": false },
         };
-        self.mongo.delete_one(&self.collection, filter).await
+        self.mongo.delete_one(&self.collection, self.outbox.require_empty(filter)).await
     }
 }
 

@@ -1,19 +1,31 @@
-//! Users of an identity provider: `users.identity {issuer, subject}`.
+//! Users of an identity provider, and of the app: `users.identity {issuer, subject}`.
 
 use mongodb::bson::{Document, doc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{UserDoc, Users, deletion::identity_digest};
+use super::{
+    UserDoc, Users,
+    deletion::{identity_digest, not_deleted},
+};
 use crate::{
-    model::{Email, UserId},
+    model::{Email, Subject, UserId},
     store::{StoreError, driver_events::Operation},
 };
 
-/// A user as an identity provider names it.
+/// The account of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdentityHolder {
+    /// The user.
+    pub user: UserId,
+    /// Whether the account is suspended.
+    pub is_suspended: bool,
+}
+
+/// A user as an identity provider names it, or as the app does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderIdentity {
-    /// The provider: the `iss` of its tokens.
+    /// The provider: the `iss` of its tokens. [`crate::model::Subject::ISSUER`] for the app.
     pub issuer: String,
     /// The user at this provider: the `sub` of the tokens.
     pub subject: String,
@@ -46,6 +58,7 @@ impl Users {
         let document = UserDoc {
             email: email.map(|email| email.as_str().to_owned()),
             identity: Some(IdentityDoc { issuer: identity.issuer.clone(), subject: identity.subject.clone() }),
+            outbox: self.creation_event(email, Some(identity), now),
             ..UserDoc::new(id, now)
         };
         let digest = identity_digest(identity);
@@ -57,28 +70,32 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_identity(&self, identity: &ProviderIdentity) -> Result<Option<UserId>, StoreError> {
+    pub async fn find_identity(&self, identity: &ProviderIdentity) -> Result<Option<IdentityHolder>, StoreError> {
         let ProviderIdentity { issuer, subject } = identity;
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         if let Some(holder) = self.identities.holder(&identity_digest(identity)).await? {
             let mut of_holder = filter.clone();
             of_holder.insert("_id", holder.user.to_string());
-            if let Some(user) = self.find_id(of_holder).await? {
-                return Ok(Some(user));
+            if let Some(found) = self.find_identity_holder(of_holder).await? {
+                return Ok(Some(found));
             }
         }
-        // An account of the former version that is not registered yet.
-        if self.has_former_indexes() { self.find_id(filter).await } else { Ok(None) }
+        // An account of the former version that is not registered yet; that version had no users of the app.
+        if self.has_former_indexes() && issuer != Subject::ISSUER { self.find_identity_holder(filter).await } else { Ok(None) }
     }
 
-    async fn find_id(&self, filter: Document) -> Result<Option<UserId>, StoreError> {
+    async fn find_identity_holder(&self, filter: Document) -> Result<Option<IdentityHolder>, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
             .read(Operation::find(&self.collection), || async {
-                ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await
+                ids.find_one(not_deleted(filter.clone())).projection(doc! { "suspendedAt": 1 }).await
             })
             .await?;
-        Ok(found.and_then(|user| UserId::parse(user.get_str("_id").ok()?)))
+        let read = |record: Document| {
+            let user = UserId::parse(record.get_str("_id").ok()?)?;
+            Some(IdentityHolder { user, is_suspended: record.contains_key("suspendedAt") })
+        };
+        Ok(found.and_then(read))
     }
 }

@@ -9,11 +9,11 @@
 //!   `reservation`, in any state that the former version has set meanwhile. `usedBytes` does not change.
 //! - With a reservation, the former version finds no hold and changes no counter when it confirms, rejects, expires or deletes
 //!   the pending upload; the sweeper of this version finds the reservation that no longer fits the state, and settles it. When
-//!   the former version deletes a *ready* image it subtracts the image's bytes and one image, as ever; the counts of such a
-//!   tombstone take that into account (`model/reservation.rs`).
+//!   the former version deletes a *ready* image it subtracts the image's bytes and one image; the counts of such a tombstone
+//!   take that into account (`model/reservation.rs`).
 //!
-//! The limit of open uploads is enforced on the uploads that each version counts: this one adds `holds` to `pending`, the
-//! former one reads `holds` alone.
+//! The limit of open uploads is enforced on the uploads that each version counts: this version adds `holds` to `pending`,
+//! the former version reads `holds` alone.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::Users;
+use super::{ID_PATTERN, Users};
 use crate::{
     model::{ImageId, UserId},
     store::{StoreError, driver_events::Operation, instant, integer, whole_number},
@@ -56,12 +56,10 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn legacy_holds(&self, after: Option<UserId>, limit: u32, each: i32) -> Result<Vec<LegacyHolds>, StoreError> {
-        let mut filter = doc! { "holds.at": { "$exists": true } };
-        if let Some(after) = after {
-            filter.insert("_id", doc! { "$gt": after.to_string() });
-        }
+        let after = after.map_or_else(String::new, |after| after.to_string());
+        let filter = doc! { "holds.at": { "$exists": true }, "_id": { "$gt": after, "$regex": ID_PATTERN } };
         let documents = self.collection.clone_with_type::<Document>();
-        let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
+        let projection = first_holds(each);
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find =
                 documents.find(filter.clone()).projection(projection.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit));
@@ -76,7 +74,7 @@ impl Users {
     /// [`StoreError`].
     pub async fn legacy_holds_of(&self, user: UserId, each: i32) -> Result<Option<LegacyHolds>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
-        let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
+        let projection = first_holds(each);
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await
         });
@@ -116,9 +114,30 @@ pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }
 
+/// Returns the fields of [`holds_of`]: the first `each` holds that [`read`] reads, which others do not hide, and the number of
+/// the others.
+fn first_holds(each: i32) -> Document {
+    let is = |field: &str, types: &[&str]| doc! { "$in": [{ "$type": format!("$$this{field}") }, types] };
+    let is_readable = doc! { "$and": [
+        is("", &["object"]),
+        is(".image", &["string"]),
+        is(".bytes", &["int", "long"]),
+        is(".at", &["date"]),
+        { "$gte": ["$$this.bytes", 0_i64] },
+        { "$regexMatch": { "input": { "$cond": [is(".image", &["string"]), "$$this.image", ""] }, "regex": ID_PATTERN } },
+    ] };
+    let all = doc! { "$cond": [{ "$isArray": "$holds" }, "$holds", []] };
+    let readable = doc! { "$filter": { "input": all.clone(), "cond": is_readable } };
+    doc! {
+        "holds": { "$slice": [readable.clone(), each] },
+        "unreadable": { "$subtract": [{ "$size": all }, { "$size": readable }] },
+    }
+}
+
 fn holds_of(user: &Document) -> Option<LegacyHolds> {
     let id = user.get_str("_id").ok().and_then(UserId::parse)?;
-    let (mut seen, mut holds, mut unreadable) = (HashSet::new(), Vec::new(), 0);
+    let mut unreadable = whole_number(user, "unreadable").and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+    let (mut seen, mut holds) = (HashSet::new(), Vec::new());
     for hold in user.get_array("holds").map_or(&[][..], Vec::as_slice) {
         match hold.as_document().and_then(read) {
             Some(hold) if seen.insert(hold.image) => holds.push(hold),

@@ -24,6 +24,15 @@ pub struct PasswordState {
     pub changed_at: Option<OffsetDateTime>,
 }
 
+/// State of an account that determines its valid sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountState {
+    /// The state of its password.
+    pub password: PasswordState,
+    /// Whether it is suspended.
+    pub is_suspended: bool,
+}
+
 /// A new password for an account.
 #[derive(Debug)]
 pub struct NewPassword<'a> {
@@ -49,34 +58,40 @@ impl PasswordState {
     }
 }
 
-/// The fields of a user that [`PasswordState`] is read from.
+/// The fields of a user that [`AccountState`] is read from.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PasswordStateDoc {
+struct AccountStateDoc {
     #[serde(default)]
     password_version: i64,
     #[serde(default)]
     password_changed_at: Option<DateTime>,
     #[serde(default)]
     kept_session: Option<KeptSessionDoc>,
+    #[serde(default)]
+    suspended_at: Option<DateTime>,
 }
 
 impl Users {
-    /// Returns the password state of an account; `None` if the account does not exist. One read by `_id`.
+    /// Returns what decides about an account's sessions; `None` if the account does not exist. One read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn password_state(&self, user: UserId) -> Result<Option<PasswordState>, StoreError> {
-        let states = self.collection.clone_with_type::<PasswordStateDoc>();
+    pub async fn state(&self, user: UserId) -> Result<Option<AccountState>, StoreError> {
+        let states = self.collection.clone_with_type::<AccountStateDoc>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
-        let projection = doc! { "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1 };
+        let projection = doc! { "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "suspendedAt": 1 };
         let found = self
             .mongo
             .read(Operation::find(&self.collection), || async {
                 states.find_one(filter.clone()).projection(projection.clone()).await
             })
             .await?;
-        Ok(found.map(|state| PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref())))
+        let read = |state: AccountStateDoc| AccountState {
+            password: PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref()),
+            is_suspended: state.suspended_at.is_some(),
+        };
+        Ok(found.map(read))
     }
 
     /// Changes the password that `account` was read with, which ends every session of the account except the kept one, and

@@ -17,7 +17,7 @@ use mongodb::{
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
-use super::{Users, deletion::not_deleted};
+use super::{ID_PATTERN, Users, deletion::not_deleted};
 use crate::{
     model::{Image, ImageId, Usage, UserId},
     store::{StoreError, count, datetime, driver_events::Operation, entries, integer, whole_number},
@@ -35,7 +35,7 @@ pub enum ReserveOutcome {
 /// Limits of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaLimits {
-    /// Total bytes.
+    /// Total bytes of a user without an own quota.
     pub quota_bytes: u64,
     /// Open uploads.
     pub max_pending: u32,
@@ -52,8 +52,6 @@ pub struct StaleEntries<T> {
     pub unreadable: u32,
 }
 
-/// The pattern of a user id.
-const USER_ID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 /// The largest number of users whose inserted uploads are remembered; beyond it, all are forgotten.
 const MAX_REMEMBERED_USERS: usize = 10_000;
 
@@ -81,24 +79,14 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
-        let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$add": [pending(), holds()] } };
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
             .mongo
             .read(Operation::find(&self.collection), || async {
-                counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection.clone()).await
+                counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(usage_projection()).await
             })
             .await?;
-        let Some(found) = found else { return Ok(None) };
-        let counter = |field: &'static str| {
-            // While servers of the former version run, a counter may briefly be negative.
-            whole_number(&found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
-                collection: "users",
-                id: user.to_string(),
-                field,
-            })
-        };
-        Ok(Some(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")? }))
+        found.map(|found| read_usage(&found, &user.to_string())).transpose()
     }
 
     /// Counts new uploads, if both the quota and the limit of open uploads allow all of them. One conditional update: of
@@ -115,11 +103,12 @@ impl Users {
     ) -> Result<ReserveOutcome, StoreError> {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
         let places = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
-        let (Some(bytes_left), Some(places_left)) = (limits.quota_bytes.checked_sub(bytes), places) else {
-            return Ok(ReserveOutcome::Refused);
-        };
-        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(bytes_left) } });
-        filter.insert("$expr", doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] });
+        let Some(places_left) = places else { return Ok(ReserveOutcome::Refused) };
+        let quota = doc! { "$ifNull": ["$quotaBytes", integer(limits.quota_bytes)] };
+        let fits_quota = doc! { "$lte": ["$usedBytes", { "$subtract": [quota, integer(bytes)] }] };
+        let has_place = doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] };
+        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$type": "number" } });
+        filter.insert("$expr", doc! { "$and": [fits_quota, has_place] });
         let entry =
             |image: &&Image| doc! { "image": image.id.to_string(), "bytes": integer(image.reserved), "at": datetime(now) };
         let opened: Vec<_> = uploads.iter().map(entry).collect();
@@ -141,8 +130,8 @@ impl Users {
         self.inserted.add(user, images);
     }
 
-    /// Removes entries of `opening`: those whose image was `inserted`, and those of `cancelled` uploads, whose counts are
-    /// released. Returns how many of the latter there were.
+    /// Removes entries of `opening`: entries whose image was `inserted`, and entries of `cancelled` uploads. Releases the counts of
+    /// the cancelled uploads, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat: the entry's amount is subtracted in the update that removes it.
@@ -204,7 +193,7 @@ impl Users {
     ) -> Result<Vec<StaleEntries<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
         // A record without a valid user id cannot be postponed, and must not block others.
-        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": USER_ID_PATTERN } };
+        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": ID_PATTERN } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
@@ -247,6 +236,27 @@ impl Users {
         let found = found.await?.unwrap_or_default();
         Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
     }
+}
+
+/// Returns the fields of [`read_usage`]. The expression has a value for every record, so that a damaged one fails no query.
+pub(super) fn usage_projection() -> Document {
+    let is_number = doc! { "$in": [{ "$type": pending() }, ["int", "long"]] };
+    let sum = doc! { "$add": [pending(), { "$cond": [{ "$isArray": "$holds" }, holds(), 0_i64] }] };
+    doc! { "usedBytes": 1, "images": 1, "quotaBytes": 1, "pending": { "$cond": [is_number, sum, "$pending"] } }
+}
+
+/// Returns the counters of the record `id`.
+pub(super) fn read_usage(found: &Document, id: &str) -> Result<Usage, StoreError> {
+    let counter = |field: &'static str| {
+        // While servers of the former version run, a counter may briefly be negative.
+        whole_number(found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or_else(|| StoreError::Corrupt {
+            collection: "users",
+            id: id.to_owned(),
+            field,
+        })
+    };
+    let own_quota = whole_number(found, "quotaBytes").map(|quota| u64::try_from(quota).unwrap_or(0));
+    Ok(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")?, own_quota })
 }
 
 fn texts(images: &[ImageId]) -> Vec<String> {

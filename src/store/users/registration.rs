@@ -71,7 +71,10 @@ impl Users {
             return Ok(false);
         }
         match self.mongo.insert_one(&self.collection, account).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.outbox.wake();
+                Ok(true)
+            }
             // An account of the former version has the key, or the key was taken over meanwhile.
             Err(StoreError::Database(error)) if is_duplicate(&error) => keys.release(key, id).await.map(|()| false),
             Err(error) => Err(error),
@@ -173,10 +176,10 @@ impl Users {
                 };
                 match existence.get(&user) {
                     Some(Existence::Exists) => examined.push(key),
-                    Some(Existence::Deleted) => keys.release(&key, user).await?,
-                    // By the clock of `now` it is due, by the database's its account is being inserted.
+                    Some(Existence::Deleted) => keys.release_due(&key, user).await?,
+                    // The key is due by the clock of `now`, but by the database's clock its account is just being inserted.
                     None if !is_old => {}
-                    None if self.prevent_insertion(user, now).await? => keys.release(&key, user).await?,
+                    None if self.prevent_insertion(user, now).await? => keys.release_due(&key, user).await?,
                     None => examined.push(key),
                 }
             }
@@ -203,9 +206,19 @@ impl Users {
         let mut step = KeyStep { failed: 0, more: found.len() == limit as usize };
         let mut registered = Vec::with_capacity(found.len());
         for record in &found {
-            if !self.register(record, now).await? {
-                tracing::error!(user = ?record.get("_id"), "failed to register an account: another one has its address or identity");
-                step.failed += 1;
+            let user = record.get("_id");
+            match self.register(record, now).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::error!(?user, "failed to register an account: another one has its address or identity");
+                    step.failed += 1;
+                }
+                // Its address or identity has an unreadable record, which no repeat cures.
+                Err(error) if !error.is_passing() => {
+                    tracing::error!(?user, %error, "failed to register an account");
+                    step.failed += 1;
+                }
+                Err(error) => return Err(error),
             }
             registered.extend(record.get("_id").cloned());
         }

@@ -32,7 +32,7 @@ pub struct StepUnderWay {
 pub(in crate::store) enum AnnounceOutcome {
     /// They are announced.
     Announced,
-    /// Another step of one of the images is announced, or a hold of the former version counts one of them.
+    /// Another step of one of the images is announced, or a hold of the former version counts one of the images.
     Conflict,
     /// The user does not exist, and has no counters.
     NoUser,
@@ -67,7 +67,7 @@ impl Users {
         })
     }
 
-    /// Turns holds of the former version into announced steps, which count the same amounts: all of them, or none if one of the
+    /// Turns holds of the former version into announced steps, which count the same amounts. Announces no step if one of the
     /// holds no longer exists.
     pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
         if steps.is_empty() {

@@ -1,13 +1,17 @@
 //! `meta`: the primary item, its type and its properties (ISO/IEC 23008-12, 6 and 9).
 
 use super::super::file::{Part, Stop};
-use super::{Brands, Coding, Content, Format, Refusal, Size};
+use super::{BoxContent, Brands, Coding, Format, Refusal, Size};
 
-/// The most of a property that is kept: `clap` has 32 bytes.
-const PROPERTY: u64 = 32;
+/// Bytes of a property that are kept, at most: `clap` has 32.
+const MAX_PROPERTY_BYTES: u64 = 32;
 
-/// The most properties that an index of 15 bits reaches.
+/// Properties that are kept, at most: indices in `ipma` have 15 bits.
 const MAX_PROPERTIES: usize = 0x7FFF;
+
+/// Derived images, at most, between an item and the coded image that it is made of: a grid may consist of identity-derived images
+/// (23008-12, 6.6.2). A longer chain is a circle, and its coding is [`Coding::Other`].
+const MAX_DERIVATIONS: usize = 4;
 
 /// The items of `meta`.
 #[derive(Debug, Default)]
@@ -15,15 +19,17 @@ pub(super) struct Items {
     handles_pictures: bool,
     primary: Option<u32>,
     has_locations: bool,
+    /// Item ids and types.
     types: Vec<(u32, [u8; 4])>,
-    /// References name items by 32 bits.
+    /// Whether references name items by 32 bits.
     pub(super) has_wide_references: bool,
-    /// Of derived images, the first item that each is made of.
+    /// Pairs of a derived image and the first item that it is made of.
     sources: Vec<(u32, u32)>,
     properties: Vec<Property>,
+    /// The contents of all `ipma` boxes.
     associations: Vec<u8>,
-    /// `associations` holds several boxes; these are their lengths.
-    lengths: Vec<usize>,
+    /// The length in bytes of each `ipma` box in `associations`.
+    association_box_lengths: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -34,20 +40,23 @@ struct Property {
 
 impl Items {
     /// Reads a box inside of `meta`.
-    pub(super) fn read(&mut self, parent: &[u8; 4], kind: &[u8; 4], content: &mut Content<'_>) -> Result<(), Stop> {
+    pub(super) fn read(&mut self, parent: &[u8; 4], kind: &[u8; 4], content: &mut BoxContent<'_>) -> Result<(), Stop> {
         match (parent, kind) {
             (b"meta", b"hdlr") => {
+                // Version and flags (4), pre_defined (4), handler_type (4).
                 let mut handler = content.first(12)?;
                 handler.skip(8);
                 self.handles_pictures = handler.rest() == b"pict";
             }
             (b"meta", b"pitm") => {
+                // Version and flags (4), item_ID (2 or 4).
                 let mut primary = content.first(8)?;
                 let is_wide = primary.u32_be()? >> 24 != 0;
                 self.primary = Some(item_id(&mut primary, is_wide)?);
             }
             (b"meta", b"iloc") => self.has_locations = true,
             (b"iinf", b"infe") => {
+                // Version and flags (4), item_ID (2 or 4), item_protection_index (2), item_type (4).
                 let mut entry = content.first(14)?;
                 let version = entry.u32_be()? >> 24;
                 // Earlier versions have no item type.
@@ -58,6 +67,7 @@ impl Items {
                 }
             }
             (b"iref", b"dimg") => {
+                // from_item_ID (2 or 4), reference_count (2), the first to_item_ID (2 or 4).
                 let mut reference = content.first(10)?;
                 let from = item_id(&mut reference, self.has_wide_references)?;
                 if reference.u16_be()? > 0 {
@@ -67,11 +77,11 @@ impl Items {
             (b"iprp", b"ipma") => {
                 let table = content.whole()?.rest();
                 self.associations.extend_from_slice(table);
-                self.lengths.push(table.len());
+                self.association_box_lengths.push(table.len());
             }
             (b"ipco", kind) if self.properties.len() < MAX_PROPERTIES => {
                 let start = if matches!(kind, b"ispe" | b"irot" | b"clap") {
-                    content.first(PROPERTY)?.rest().to_vec()
+                    content.first(MAX_PROPERTY_BYTES)?.rest().to_vec()
                 } else {
                     Vec::new()
                 };
@@ -82,14 +92,14 @@ impl Items {
         Ok(())
     }
 
-    /// Returns the primary item's format and displayed size; none where there is no such item, as in a sequence.
+    /// Returns the primary item's format and displayed size; `None` if the file has no primary item, as a sequence.
     pub(super) fn primary(&self, brands: Brands) -> Result<Option<(Format, Size)>, Stop> {
         let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.has_locations) else { return Ok(None) };
         let Some(coding) = self.coding(primary) else { return Ok(None) };
         let Some(format) = brands.format(coding) else { return Err(Refusal::Malformed.into()) };
         let mut own = Vec::new();
         for index in self.associated(primary)? {
-            // Counted from one; zero stands for no property.
+            // Indices begin with 1; 0 stands for no property.
             if let Some(index) = usize::from(index).checked_sub(1) {
                 own.push(self.properties.get(index).ok_or(Refusal::Malformed)?);
             }
@@ -97,13 +107,12 @@ impl Items {
         Ok(Some((format, displayed(&own, format)?)))
     }
 
-    /// Returns how the item is coded: by its type, that of the images it is derived from, and the configuration that goes with
-    /// it. None where the item's type is not known, or its decoder could not be configured.
+    /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if none of the
+    /// file's properties configures the decoder.
     fn coding(&self, item: u32) -> Option<Coding> {
         let type_of = |item: u32| self.types.iter().find(|(id, _)| *id == item).map(|(_, kind)| kind);
         let mut coded = item;
-        // A grid may be of identity-derived images (23008-12, 6.6.2): more steps than these are a circle.
-        for _ in 0..4 {
+        for _ in 0..MAX_DERIVATIONS {
             match type_of(coded)? {
                 b"grid" | b"iden" | b"iovl" | b"tmap" => coded = self.sources.iter().find(|(from, _)| *from == coded)?.1,
                 _ => break,
@@ -120,7 +129,7 @@ impl Items {
     /// Returns the indices of the item's properties, in their order.
     fn associated(&self, item: u32) -> Result<Vec<u16>, Stop> {
         let mut tables = Part(&self.associations);
-        for length in &self.lengths {
+        for length in &self.association_box_lengths {
             if let Some(indices) = associations(item, Part(tables.take(*length)?))? {
                 return Ok(indices);
             }
@@ -133,10 +142,10 @@ fn item_id(content: &mut Part<'_>, is_wide: bool) -> Result<u32, Stop> {
     if is_wide { content.u32_be() } else { Ok(content.u16_be()?.into()) }
 }
 
-/// Reads the indices of the item's properties from `ipma`; none if it does not name the item.
+/// Reads the indices of the item's properties from `ipma`; `None` if the box does not name the item.
 fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop> {
-    let head = ipma.u32_be()?;
-    let (has_wide_ids, has_wide_indices) = (head >> 24 != 0, head & 1 == 1);
+    let version_and_flags = ipma.u32_be()?;
+    let (has_wide_ids, has_wide_indices) = (version_and_flags >> 24 != 0, version_and_flags & 1 == 1);
     for _ in 0..ipma.u32_be()? {
         let id = item_id(&mut ipma, has_wide_ids)?;
         let count = ipma.u8()?;
@@ -157,6 +166,7 @@ fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop>
 fn displayed(own: &[&Property], format: Format) -> Result<Size, Stop> {
     let find = |wanted: &[u8; 4]| own.iter().copied().find(|property| property.kind == *wanted);
     let mut extents = Part(&find(b"ispe").ok_or(Refusal::Malformed)?.start);
+    // Version and flags.
     extents.skip(4);
     let size = Size { width: extents.u32_be()?, height: extents.u32_be()? };
     let transformations = match format {
@@ -177,14 +187,15 @@ fn clean_aperture(size: Size, mut clap: Part<'_>) -> Option<Size> {
     let mut side = |full: u32| -> Option<(u32, u64)> {
         let (numerator, denominator) = (u64::from(clap.u32_be().ok()?), u64::from(clap.u32_be().ok()?));
         let side = (numerator + denominator / 2).checked_div(denominator)?;
-        let left = u64::from(full).checked_sub(side).filter(|_| side > 0)?;
-        Some((u32::try_from(side).ok()?, left))
+        let remaining = u64::from(full).checked_sub(side).filter(|_| side > 0)?;
+        Some((u32::try_from(side).ok()?, remaining))
     };
-    let ((width, left), (height, top)) = (side(size.width)?, side(size.height)?);
-    // The distance between the centres of the crop and the image, as signed fractions: at most half of what the crop leaves.
-    let mut is_inside = |left: u64| -> Option<bool> {
+    let ((width, remaining_width), (height, remaining_height)) = (side(size.width)?, side(size.height)?);
+    // The distances between the centres of the crop and the image follow as signed fractions. Each may be at most half of the pixels
+    // that the crop removes.
+    let mut is_inside = |remaining: u64| -> Option<bool> {
         let (numerator, denominator) = (clap.u32_be().ok()?.cast_signed(), clap.u32_be().ok()?);
-        Some(denominator != 0 && 2 * u64::from(numerator.unsigned_abs()) <= (left + 1) * u64::from(denominator))
+        Some(denominator != 0 && 2 * u64::from(numerator.unsigned_abs()) <= (remaining + 1) * u64::from(denominator))
     };
-    (is_inside(left)? && is_inside(top)?).then_some(Size { width, height })
+    (is_inside(remaining_width)? && is_inside(remaining_height)?).then_some(Size { width, height })
 }

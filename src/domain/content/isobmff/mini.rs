@@ -2,10 +2,10 @@
 //! those that are coded with AV1.
 
 use super::super::file::{Part, Stop};
-use super::{Content, Refusal, Size};
+use super::{BoxContent, Refusal, Size};
 
-/// The most bytes before the types of item and configuration end.
-const HEAD: u64 = 18;
+/// Bytes of the box up to the end of the types of item and configuration, at most.
+const MAX_HEAD_BYTES: u64 = 18;
 
 /// Bits of a box, the highest of each byte first.
 struct Bits<'a> {
@@ -32,12 +32,12 @@ impl Bits<'_> {
     }
 }
 
-/// Returns the displayed size of an AV1 image, which is the coding of a box that names none; none for another coding.
-pub(super) fn read(content: &mut Content<'_>) -> Result<Option<Size>, Stop> {
-    let mut bits = Bits { bytes: content.first(HEAD)?, byte: 0, left: 0 };
+/// Returns the displayed size of an AV1 image, which is the coding if the box does not name one; `None` for another coding.
+pub(super) fn read(content: &mut BoxContent<'_>) -> Result<Option<Size>, Stop> {
+    let mut bits = Bits { bytes: content.first(MAX_HEAD_BYTES)?, byte: 0, left: 0 };
     let (version, has_types, is_float) = (bits.read(2)?, bits.flag()?, bits.flag()?);
     let (_is_full_range, has_alpha, has_colours) = (bits.flag()?, bits.flag()?, bits.flag()?);
-    // Of high dynamic range, a colour profile, Exif and XMP, which follow the size.
+    // Flags of high dynamic range, a colour profile, Exif and XMP; their data follows the size.
     bits.read(4)?;
     let (subsampling, orientation, is_large) = (bits.read(2)?, bits.read(3)? + 1, bits.flag()?);
     let side = if is_large { 15 } else { 7 };
@@ -45,18 +45,18 @@ pub(super) fn read(content: &mut Content<'_>) -> Result<Option<Size>, Stop> {
     if version != 0 || is_float {
         return Err(Refusal::Malformed.into());
     }
-    // The positions of the chroma samples.
+    // The positions of the chroma samples follow.
     bits.read(match subsampling {
         1 => 2,
         2 => 1,
         _ => 0,
     })?;
     if bits.flag()? {
-        // The depth in bits.
+        // The depth in bits follows.
         bits.read(3)?;
     }
     if has_alpha {
-        // Whether the colours are multiplied by it.
+        // A flag follows: whether the colours are multiplied by alpha.
         bits.read(1)?;
     }
     if has_colours {

@@ -9,7 +9,7 @@ mod track;
 use super::file::{File, Part, Stop};
 use super::{Format, Refusal, Size};
 
-/// The most boxes one inside another that are entered: `moov/trak/mdia/minf/stbl`.
+/// Boxes inside each other that are entered, at most: `moov/trak/mdia/minf/stbl`.
 const MAX_DEPTH: usize = 5;
 
 /// State read from the boxes so far.
@@ -98,13 +98,13 @@ impl Boxes {
             self.brands = Some(Brands::read(file.take(next.end - file.at())?)?);
             return Ok(());
         };
-        // Of a full box's own fields, those before its first child (14496-12, 4.2).
+        // Bytes of the box's own fields before its first child (14496-12, 4.2).
         let fields = match (parent.as_ref(), &next.kind) {
             (None, b"mini") if brands.has_mini && !self.has_meta => {
                 if file.total() < next.end {
                     return Err(Refusal::Truncated.into());
                 }
-                let size = mini::read(&mut Content { file, end: next.end })?;
+                let size = mini::read(&mut BoxContent { file, end: next.end })?;
                 self.item = size.map(|size| (Format::Avif, size));
                 file.skip_to(next.end);
                 self.around.push(next);
@@ -135,7 +135,7 @@ impl Boxes {
             self.around.push(next);
             return Ok(());
         }
-        let content = &mut Content { file, end: next.end };
+        let content = &mut BoxContent { file, end: next.end };
         match parent.as_ref() {
             Some(parent @ (b"meta" | b"iinf" | b"iref" | b"iprp" | b"ipco")) => self.items.read(parent, &next.kind, content)?,
             Some(b"trak" | b"mdia" | b"stbl") => self.track.read(&next.kind, content)?,
@@ -193,12 +193,12 @@ impl Brands {
 }
 
 /// The content of the box that the cursor is in.
-struct Content<'a> {
+struct BoxContent<'a> {
     file: &'a mut File,
     end: u64,
 }
 
-impl Content<'_> {
+impl BoxContent<'_> {
     /// Takes all of it.
     fn whole(&mut self) -> Result<Part<'_>, Stop> {
         let length = self.end.saturating_sub(self.file.at());

@@ -1,7 +1,7 @@
 //! `trak`: the pictures of an image sequence (ISO/IEC 14496-12, 8.3; 23008-12, 7).
 
 use super::super::file::Stop;
-use super::{Coding, Content, Size};
+use super::{BoxContent, Coding, Size};
 
 /// A track's description of its pictures.
 #[derive(Debug, Default)]
@@ -14,21 +14,24 @@ pub(super) struct Track {
 
 impl Track {
     /// Reads a box inside of `trak`.
-    pub(super) fn read(&mut self, kind: &[u8; 4], content: &mut Content<'_>) -> Result<(), Stop> {
+    pub(super) fn read(&mut self, kind: &[u8; 4], content: &mut BoxContent<'_>) -> Result<(), Stop> {
         match kind {
             b"tkhd" => {
-                // Two times and a duration, of 32 or 64 bits; the width and height are the last fields, as 16.16 fractions.
+                // Version (1, read first), flags (3), two times (4 or 8 each), track_ID (4), reserved (4), duration (4 or 8), reserved
+                // (8), layer, group and volume (6), reserved (2), matrix (36), width (4), height (4). The last two are 16.16 fractions.
                 let is_wide = content.first(1)?.u8()? != 0;
                 let mut header = content.first(if is_wide { 95 } else { 83 })?;
                 header.skip(if is_wide { 87 } else { 75 });
                 self.size = Some(Size { width: header.u32_be()? >> 16, height: header.u32_be()? >> 16 });
             }
             b"hdlr" => {
+                // Version and flags (4), pre_defined (4), handler_type (4).
                 let mut handler = content.first(12)?;
                 handler.skip(8);
                 self.handler = Some(handler.array()?);
             }
             b"stsd" => {
+                // Version and flags (4), entry_count (4), the first entry's size (4) and type (4).
                 let mut samples = content.first(16)?;
                 samples.skip(12);
                 self.coding = match &samples.array::<4>()? {
@@ -42,7 +45,7 @@ impl Track {
         Ok(())
     }
 
-    /// Returns how the track's pictures are coded and their displayed size; none for a track of anything else.
+    /// Returns the coding and displayed size of the track's pictures; `None` for a track without pictures.
     pub(super) fn picture(&self) -> Option<(Coding, Size)> {
         let coding = self.coding.filter(|_| self.handler == Some(*b"pict"))?;
         let size = self.size.filter(|size| size.width > 0 && size.height > 0)?;

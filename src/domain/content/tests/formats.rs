@@ -140,8 +140,8 @@ fn heif_is_the_primary_item_of_the_claimed_kind() {
     let renamed = [b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif".as_slice(), &avif[usize::from(avif[3])..]].concat();
     assert_eq!(verdict(&renamed).unwrap().format, Format::Avif);
     for (file, format) in [(&avif, Format::Avif), (&plain, Format::Heif)] {
-        let both = [b"\0\0\0\x18ftypmif1\0\0\0\0heicavif".as_slice(), &file[usize::from(file[3])..]].concat();
-        assert_eq!(verdict(&both).unwrap().format, format);
+        let two_brands = [b"\0\0\0\x18ftypmif1\0\0\0\0heicavif".as_slice(), &file[usize::from(file[3])..]].concat();
+        assert_eq!(verdict(&two_brands).unwrap().format, format);
     }
     for file in [&avif, &plain] {
         let generic = [b"\0\0\0\x10ftypmsf1\0\0\0\0".as_slice(), &file[usize::from(file[3])..]].concat();

@@ -1,5 +1,5 @@
-//! A file for each structure that the formats' specifications allow, or that writers make without leave, with the verdict that
-//! browsers and their peers agree on. `.ci/differential` shows the files to Chromium and Pillow.
+//! A file for each structure that the formats' specifications allow, or that writers make against them, with the verdict of
+//! browsers and other decoders. `.ci/differential` shows the files to Chromium and Pillow.
 
 use super::build::*;
 use super::fixture;
@@ -338,7 +338,7 @@ fn avifs() -> Vec<Structure> {
 /// Images without `meta`.
 fn minimized() -> Vec<Structure> {
     let mini = || Mini { minor: b"avif", types: None, orientation: 1, is_large: false };
-    let named = |types| Mini { types: Some(types), ..mini() }.build();
+    let mini_of_types = |types| Mini { types: Some(types), ..mini() }.build();
     rows(
         "image/avif",
         vec![
@@ -346,9 +346,9 @@ fn minimized() -> Vec<Structure> {
             ("minimized, turned", Ok((80, 120)), Mini { orientation: 6, ..mini() }.build()),
             ("minimized, mirrored", Ok((120, 80)), Mini { orientation: 4, ..mini() }.build()),
             ("minimized, with sides of 15 bits", Ok((120, 80)), Mini { is_large: true, ..mini() }.build()),
-            ("minimized, with its coding in the box", Ok((120, 80)), named([b"av01", b"av1C"])),
+            ("minimized, with its coding in the box", Ok((120, 80)), mini_of_types([b"av01", b"av1C"])),
             ("minimized, of no coding", Err(UnknownType), Mini { minor: b"\0\0\0\0", ..mini() }.build()),
-            ("minimized, of an unknown coding", Err(NoPicture), named([b"xxxx", b"xxxC"])),
+            ("minimized, of an unknown coding", Err(NoPicture), mini_of_types([b"xxxx", b"xxxC"])),
             ("minimized, without its brand", Err(NoPicture), replaced(mini().build(), b"mif3", b"avif")),
             ("minimized, of a later version", Err(Malformed), replaced(mini().build(), b"mini\x08", b"mini\x48")),
             ("minimized, cut short", Err(Truncated), mini().build()[..200].to_vec()),

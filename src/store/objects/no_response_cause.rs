@@ -1,4 +1,4 @@
-//! The cause of a missing response, found in the error chains of connectors.
+//! The cause of a missing response, found in the error chain of the HTTP client.
 
 use std::{
     error::Error,
@@ -10,7 +10,7 @@ use rustls::CertificateError;
 
 /// The cause of a call without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transport {
+pub enum NoResponseCause {
     /// The host name does not resolve.
     UnknownHost,
     /// The port is closed.
@@ -21,8 +21,8 @@ pub enum Transport {
     Silent,
     /// The certificate's authority is not trusted.
     UnknownAuthority,
-    /// The certificate is not valid now.
-    CertificateExpired,
+    /// The certificate has expired, or is not valid yet.
+    CertificateNotValidNow,
     /// The certificate is for another host.
     CertificateOfAnotherName,
     /// TLS failed for another reason.
@@ -31,11 +31,11 @@ pub enum Transport {
     NotTls,
     /// The port does not speak HTTP.
     NotHttp,
-    /// Another cause, in the connector's text.
+    /// Another cause, in the HTTP client's text.
     Other(String),
 }
 
-impl Transport {
+impl NoResponseCause {
     /// Finds the cause in an error's chain.
     pub(super) fn find(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
@@ -47,7 +47,7 @@ impl Transport {
             text = cause.to_string();
             next = cause.source();
         }
-        // A presigned query must not reach a log, even if a connector quotes it.
+        // A presigned query must not reach a log, even if the HTTP client quotes it.
         Self::Other(text.split('?').next().unwrap_or_default().to_owned())
     }
 
@@ -56,7 +56,7 @@ impl Transport {
             return Some(Self::from_tls(error));
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            // An `io::Error` skips its own cause: its source is the source of that.
+            // `source()` of an `io::Error` skips the wrapped error, so look into that first.
             if let Some(found) = error.get_ref().and_then(|inner| Self::find_in(inner)) {
                 return Some(found);
             }
@@ -81,7 +81,7 @@ impl Transport {
                 return Some(Self::Broken("the connection was closed before there was an answer".to_owned()));
             }
         }
-        // hyper-util's own error for names has no public type.
+        // hyper-util's error for DNS failures has no public type.
         cause.to_string().starts_with("dns error").then_some(Self::UnknownHost)
     }
 
@@ -93,7 +93,7 @@ impl Transport {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. },
-            ) => Self::CertificateExpired,
+            ) => Self::CertificateNotValidNow,
             rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => Self::CertificateOfAnotherName,
@@ -115,7 +115,7 @@ impl Transport {
             Self::UnknownAuthority => {
                 "name a file with the authority's certificate (PEM) in AWS_CA_BUNDLE, or in SSL_CERT_FILE for every outgoing connection"
             }
-            Self::CertificateExpired => "renew the certificate, and check the clocks of both machines",
+            Self::CertificateNotValidNow => "renew the certificate, and check the clocks of both machines",
             Self::CertificateOfAnotherName => "use the host that the certificate is for, or a certificate for this one",
             Self::Tls(_) => "check the TLS settings of the store or of the proxy before it",
             Self::NotTls => "change the endpoint to http:// or to the port that speaks TLS",
@@ -124,14 +124,14 @@ impl Transport {
     }
 }
 
-impl fmt::Display for Transport {
+impl fmt::Display for NoResponseCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownHost => "the host name does not resolve",
             Self::Refused => "the connection was refused",
             Self::Silent => "no response in time",
             Self::UnknownAuthority => "the certificate's authority is not trusted",
-            Self::CertificateExpired => "the certificate has expired, or is not valid yet",
+            Self::CertificateNotValidNow => "the certificate has expired, or is not valid yet",
             Self::CertificateOfAnotherName => "the certificate is for another name",
             Self::NotTls => "the port does not speak TLS",
             Self::NotHttp => "the port does not speak HTTP",

@@ -1,4 +1,4 @@
-//! Bucket configurations that are stored and returned. Only the CORS rules are applied: no object is public, and none expires.
+//! Settings of a bucket that are stored and returned. Only the CORS rules are applied: no object is public, and none expires.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,15 @@ use serde::de::DeserializeOwned;
 
 use super::folder::{Bucket, Folder, internal};
 
-/// A kind of configuration: its file, and the error if it is missing.
+/// A setting of a bucket, stored in a file of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Config {
+pub(super) enum BucketSetting {
     Cors,
     PublicAccessBlock,
     Lifecycle,
 }
 
-impl Config {
+impl BucketSetting {
     const fn file(self) -> &'static str {
         match self {
             Self::Cors => "cors.json",
@@ -26,7 +26,7 @@ impl Config {
         }
     }
 
-    /// Stores it.
+    /// Stores the setting's value.
     pub(super) fn put(self, folder: &Folder, bucket: &Bucket, value: &impl Serialize) -> S3Result<()> {
         let temp = folder.temp();
         let json = serde_json::to_vec(value).map_err(|e| internal(e.into()))?;
@@ -34,7 +34,7 @@ impl Config {
         fs::rename(temp.path(), bucket.path(self.file())).map_err(internal)
     }
 
-    /// Returns it.
+    /// Returns the setting's value, or S3's error for a missing one.
     pub(super) fn get<T: DeserializeOwned>(self, bucket: &Bucket) -> S3Result<T> {
         match fs::read(bucket.path(self.file())) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| internal(e.into())),
@@ -54,7 +54,7 @@ impl Config {
         }
     }
 
-    /// Removes it; succeeds if it is missing.
+    /// Removes the setting; succeeds if it is missing.
     pub(super) fn delete(self, bucket: &Bucket) -> S3Result<()> {
         match fs::remove_file(bucket.path(self.file())) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(internal(e)),

@@ -1,0 +1,91 @@
+//! Builds the services that have many parts.
+
+use std::sync::Arc;
+
+use super::{Base, ImageParts};
+use crate::domain::{
+    account_deletion::AccountDeletion,
+    multipart::Multipart,
+    sweeper::{ImageSettling, PairWatch, Sweeper},
+    uploads::{IdempotencyKeys, RecentUploads, Uploads},
+    uppy::UppyUploads,
+};
+
+pub(super) fn uploads(base: &Base, images: &ImageParts) -> Uploads {
+    let Base { store, objects, settings, capabilities, late_transfers, .. } = base.clone();
+    Uploads {
+        store,
+        objects,
+        settings,
+        capabilities,
+        reservations: images.reservations.clone(),
+        late_transfers,
+        quota: images.quota.clone(),
+        inspector: images.inspector.clone(),
+        lifecycle: images.lifecycle.clone(),
+        recent: RecentUploads::default(),
+    }
+}
+
+pub(super) fn multipart(base: &Base, images: &ImageParts) -> Multipart {
+    let Base { store, objects, settings, capabilities, late_transfers, .. } = base.clone();
+    Multipart {
+        idempotency_keys: IdempotencyKeys { store: store.clone() },
+        store,
+        objects,
+        settings,
+        capabilities,
+        opening: images.opening.clone(),
+        reservations: images.reservations.clone(),
+        quota: images.quota.clone(),
+        lifecycle: images.lifecycle.clone(),
+        late_transfers,
+    }
+}
+
+pub(super) fn uppy(base: &Base, images: &ImageParts) -> UppyUploads {
+    let Base { store, objects, settings, capabilities, arrival_poller, throttle, .. } = base.clone();
+    UppyUploads {
+        store,
+        objects,
+        settings,
+        capabilities,
+        arrival_poller,
+        reservations: images.reservations.clone(),
+        quota: images.quota.clone(),
+        throttle,
+        confirmation: images.confirmation.clone(),
+        opening: images.opening.clone(),
+        lifecycle: images.lifecycle.clone(),
+        part_limits: images.part_limits.clone(),
+        parts_completion: images.parts_completion.clone(),
+        removal: images.removal.clone(),
+    }
+}
+
+pub(super) fn sweeper(base: &Base, images: &ImageParts, account_deletion: Arc<AccountDeletion>) -> Sweeper {
+    let Base { store, objects, sweep, capabilities, prober, arrival_poller, late_transfers, .. } = base.clone();
+    let settling = ImageSettling {
+        store: store.clone(),
+        objects: objects.clone(),
+        sweep,
+        late_transfers,
+        inspector: images.inspector.clone(),
+        lifecycle: images.lifecycle.clone(),
+        part_limits: images.part_limits.clone(),
+        reservations: images.reservations.clone(),
+        removal: images.removal.clone(),
+    };
+    Sweeper {
+        store,
+        objects,
+        sweep,
+        capabilities,
+        settling,
+        pair_watch: PairWatch { sweep, deployment: images.deployment.clone() },
+        arrival_poller,
+        prober,
+        reservations: images.reservations.clone(),
+        account_deletion,
+    }
+}

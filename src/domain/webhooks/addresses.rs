@@ -1,0 +1,132 @@
+//! Addresses that an attempt may connect to: global ones, and the networks that the operator allows.
+
+use std::{net::IpAddr, sync::LazyLock};
+
+use ipnet::IpNet;
+
+/// Networks that are not global (IANA's special-purpose registries), or that embed IPv4 addresses.
+const NOT_GLOBAL: [&str; 29] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/96",
+    "fe80::/10",
+    "fec0::/10",
+    "fc00::/7",
+    "ff00::/8",
+    "2001:db8::/32",
+    "3fff::/20",
+    "100::/64",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "2002::/16",
+    "2001::/32",
+    "5f00::/16",
+    "::ffff:0:0/96",
+];
+/// Networks of the metadata services of clouds, which no setting allows.
+const NEVER: [&str; 2] = ["169.254.0.0/16", "fd00:ec2::/32"];
+
+static NOT_GLOBAL_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| parse(&NOT_GLOBAL));
+static NEVER_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| parse(&NEVER));
+
+fn parse(networks: &[&str]) -> Vec<IpNet> {
+    networks.iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+/// Returns whether an attempt may connect to this address. IPv4-mapped addresses count as the IPv4 address.
+#[must_use]
+pub fn is_permitted(address: IpAddr, allowed: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+    !is_in(&NEVER_NETWORKS) && (is_in(allowed) || !is_in(&NOT_GLOBAL_NETWORKS))
+}
+
+/// Returns whether an attempt may connect to a host with these addresses: there is one, and each is permitted. A mixed answer
+/// is refused whole.
+#[must_use]
+pub fn are_permitted(addresses: &[IpAddr], allowed: &[IpNet]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(|address| is_permitted(*address, allowed))
+}
+
+/// Returns whether an attempt may be readable on the way to a host with these addresses: there is one, and the operator allows
+/// each.
+#[must_use]
+pub fn are_allowed(addresses: &[IpAddr], allowed: &[IpNet]) -> bool {
+    let is_allowed = |address: &IpAddr| allowed.iter().any(|network| network.contains(&address.to_canonical()));
+    are_permitted(addresses, allowed) && addresses.iter().all(is_allowed)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_network_of_the_lists_is_parsed_and_refused_to_its_last_address() {
+        assert_eq!((NOT_GLOBAL_NETWORKS.len(), NEVER_NETWORKS.len()), (NOT_GLOBAL.len(), NEVER.len()));
+        for network in NOT_GLOBAL_NETWORKS.iter().chain(NEVER_NETWORKS.iter()).filter(|network| network.prefix_len() < 128) {
+            let edges = [network.network(), network.broadcast()];
+            // The whole IPv4-mapped network also has global addresses.
+            if network.to_string() != "::ffff:0.0.0.0/96" && network.to_string() != "::ffff:0:0/96" {
+                edges.iter().for_each(|edge| assert!(!is_permitted(*edge, &[]), "{edge} of {network}"));
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_are_judged_by_what_they_reach() {
+        for refused in
+            ["::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:a9fe:a9fe", "::7f00:1", "64:ff9b::7f00:1", "2002:7f00:1::"]
+        {
+            assert!(!is_permitted(ip(refused), &[]), "{refused}");
+        }
+        for global in [
+            "1.1.1.1",
+            "11.0.0.0",
+            "100.128.0.0",
+            "172.32.0.0",
+            "223.255.255.255",
+            "2606:4700::1",
+            "::ffff:1.1.1.1",
+            "2001:200::1",
+        ] {
+            assert!(is_permitted(ip(global), &[]), "{global}");
+        }
+    }
+
+    #[test]
+    fn metadata_services_are_refused_even_if_allowed() {
+        let allowed = ["10.0.0.0/8", "0.0.0.0/0", "::/0"].map(|network| network.parse().unwrap());
+        assert!(is_permitted(ip("10.1.2.3"), &allowed[..1]) && !is_permitted(ip("192.168.0.1"), &allowed[..1]));
+        for refused in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254"] {
+            assert!(!is_permitted(ip(refused), &allowed), "{refused}");
+        }
+    }
+
+    #[test]
+    fn one_refused_address_refuses_the_host() {
+        assert!(are_permitted(&[ip("1.1.1.1"), ip("2606:4700::1")], &[]));
+        assert!(!are_permitted(&[ip("1.1.1.1"), ip("127.0.0.1")], &[]));
+        assert!(!are_permitted(&[], &[]));
+        let allowed = ["10.0.0.0/8".parse().unwrap()];
+        assert!(are_allowed(&[ip("10.1.2.3"), ip("::ffff:10.1.2.3")], &allowed));
+        assert!(!are_allowed(&[ip("10.1.2.3"), ip("1.1.1.1")], &allowed) && !are_allowed(&[], &allowed));
+    }
+}

@@ -1,0 +1,132 @@
+//! `valet key`: creates, lists and revokes service keys.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use valet::{
+    config::{Config, Problems},
+    domain::service_keys::{NewServiceKey, ServiceKey, ServiceKeys},
+    model::{KeyName, Scope, ServiceKeyId},
+    state::AppState,
+};
+
+use crate::output;
+
+/// An error whose Display is for the operator.
+type Failure = Box<dyn std::error::Error>;
+
+/// Commands for service keys.
+#[derive(clap::Subcommand)]
+pub enum KeyCommand {
+    /// Creates a key and prints it, once: only its digest is stored.
+    Create {
+        /// Name of the key, for lists and the audit log.
+        #[arg(value_parser = name)]
+        name: KeyName,
+        /// Permission of the key; repeat it for several: tokens:create, users:read, users:write, images:read, images:delete.
+        #[arg(long, required = true, value_parser = scope)]
+        scope: Vec<Scope>,
+        /// Lifetime of the key, such as 90d. Without it, the key is valid until it is revoked.
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<Duration>,
+    },
+    /// Lists all keys, without their secrets.
+    List,
+    /// Revokes a key: within 30 seconds every server refuses it.
+    Revoke {
+        /// Id of the key, as `valet key list` prints it.
+        #[arg(value_parser = id)]
+        id: ServiceKeyId,
+        /// Also ends the sessions of all tokens that were created with the key, once no server accepts it any more. The key may
+        /// have been revoked before.
+        #[arg(long)]
+        end_sessions: bool,
+    },
+}
+
+fn name(text: &str) -> Result<KeyName, String> {
+    KeyName::parse(text).map_err(|error| error.to_string())
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    Scope::parse(text).ok_or_else(|| format!("one of {} is wanted", Scope::ALL.map(Scope::as_str).join(", ")))
+}
+
+fn lifetime(text: &str) -> Result<Duration, &'static str> {
+    let longest = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+    let parsed = humantime::parse_duration(text).ok().filter(|time| (Duration::from_secs(1)..=longest).contains(time));
+    parsed.ok_or("a time such as 90d is wanted, from one second to ten years")
+}
+
+fn id(text: &str) -> Result<ServiceKeyId, &'static str> {
+    ServiceKeyId::parse(text).ok_or("the id of a key is wanted, as `valet key list` prints it; not the key itself")
+}
+
+/// Runs the command on the database that the settings name.
+///
+/// # Errors
+/// A text for the operator.
+pub async fn run(command: KeyCommand, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
+    let app = AppState::open(&settings()?).await?;
+    let keys = &app.valet.service_keys;
+    let now = OffsetDateTime::now_utc();
+    match command {
+        KeyCommand::Create { name, scope, expires } => {
+            let key = keys.create(NewServiceKey { name, scopes: scope, lifetime: expires }, now).await?;
+            Ok(output::line(key.expose_secret())?)
+        }
+        KeyCommand::List => list(keys, now).await,
+        KeyCommand::Revoke { id, end_sessions } => {
+            let is_revoked = keys.revoke(id, now).await?;
+            if is_revoked {
+                output::line("The key is revoked; every server refuses it within 30 seconds.")?;
+            }
+            if end_sessions {
+                end_sessions_of(keys, id, now).await
+            } else if is_revoked {
+                Ok(())
+            } else {
+                Err("no key has this id, or it was revoked before".into())
+            }
+        }
+    }
+}
+
+/// Waits until no server accepts the revoked key, which could create sessions until then, and ends its sessions.
+async fn end_sessions_of(keys: &ServiceKeys, id: ServiceKeyId, now: OffsetDateTime) -> Result<(), Failure> {
+    let refused_from = keys.refused_from(id).await?.ok_or("no key has this id")?;
+    tokio::time::sleep((refused_from - now).try_into().unwrap_or_default()).await;
+    let ended = keys.end_sessions(id).await?;
+    Ok(output::line(format_args!("Ended {ended} sessions of tokens that were created with the key."))?)
+}
+
+async fn list(keys: &ServiceKeys, now: OffsetDateTime) -> Result<(), Failure> {
+    let mut failed = false;
+    output::line(format_args!("{:36}  {:8}  {:20}  {:20}  {:24}  SCOPES", "ID", "STATE", "EXPIRES", "LAST USED", "NAME"))?;
+    for key in keys.list().await? {
+        match key {
+            Ok(key) => output::line(row(&key, now))?,
+            Err(error) => {
+                failed = true;
+                output::failure(error);
+            }
+        }
+    }
+    if failed { Err("some keys could not be read".into()) } else { Ok(()) }
+}
+
+fn row(key: &ServiceKey, now: OffsetDateTime) -> String {
+    let time = |at: Option<OffsetDateTime>| {
+        let at = at.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok());
+        at.unwrap_or_else(|| "-".to_owned())
+    };
+    let state = match (key.revoked_at, key.expires_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(at)) if at <= now => "expired",
+        _ => "valid",
+    };
+    let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    let (expires, used) = (time(key.expires_at), time(key.last_used_at));
+    format!("{:36}  {state:8}  {expires:20}  {used:20}  {:24}  {}", key.id, key.name, scopes.join(","))
+}

@@ -1,0 +1,70 @@
+//! Updates that change the state of an image: each also leaves the event of its transition.
+
+use mongodb::bson::{Bson, Document, doc};
+
+use super::{Images, count_transitions};
+use crate::{
+    model::{EventType, ImageState},
+    store::outbox::Outbox,
+};
+
+/// The update of a transition. No other code writes `state`, so no transition lacks its event.
+#[derive(Debug)]
+pub(in crate::store) struct Move {
+    to: ImageState,
+    set: Document,
+    unset: Vec<String>,
+}
+
+impl Move {
+    /// Returns a transition to this state that changes nothing else.
+    pub(in crate::store) fn to(state: ImageState) -> Self {
+        Self { to: state, set: doc! { "state": state.as_str() }, unset: Vec::new() }
+    }
+
+    /// Returns the state that the image enters.
+    pub(in crate::store) fn state(&self) -> ImageState {
+        self.to
+    }
+
+    /// Adds fields with these values.
+    pub(in crate::store) fn set(mut self, values: Document) -> Self {
+        // A pipeline would read a leading `$` as a field path, and a document as fields to merge.
+        self.set.extend(values.into_iter().map(|(field, value)| (field, Bson::from(doc! { "$literal": value }))));
+        self
+    }
+
+    /// Adds fields with the results of these expressions.
+    pub(in crate::store) fn compute(mut self, expressions: Document) -> Self {
+        self.set.extend(expressions);
+        self
+    }
+
+    /// Removes fields.
+    pub(in crate::store) fn unset<'a>(mut self, fields: impl IntoIterator<Item = &'a str>) -> Self {
+        self.unset.extend(fields.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Returns the update as a pipeline. Each event has its own id, so the update is for one document.
+    pub(in crate::store) fn pipeline(self, outbox: &Outbox) -> Vec<Document> {
+        let event = EventType::of_transition(self.to).and_then(|event| outbox.image_stage(event));
+        let unset = (!self.unset.is_empty()).then(|| doc! { "$unset": self.unset });
+        [Some(doc! { "$set": self.set }), event, unset].into_iter().flatten().collect()
+    }
+}
+
+impl Images {
+    /// Counts images that entered a state, and wakes this server's dispatcher.
+    pub(in crate::store) fn moved(&self, to: ImageState, how_many: u64) {
+        count_transitions(to, how_many);
+        if how_many > 0 && EventType::of_transition(to).is_some() {
+            self.outbox.wake();
+        }
+    }
+
+    /// Returns whether transitions leave events, for updates that another file composes.
+    pub(in crate::store) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+}

@@ -1,0 +1,142 @@
+//! Administration of users by an app's backend: `users {suspendedAt, quotaBytes}`, and lists of accounts.
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    bson::{Document, doc},
+    options::{Collation, CollationStrength},
+};
+use time::OffsetDateTime;
+
+use super::{
+    Account, ID_PATTERN, Users,
+    deletion::not_deleted,
+    quota::{read_usage, usage_projection},
+};
+use crate::{
+    model::{Email, Subject, Usage, UserId},
+    store::{StoreError, datetime, driver_events::Operation, integer},
+};
+
+/// Index of accounts by address, also of those that do not sign in with it.
+pub(super) const BY_ADDRESS: &str = "address";
+
+/// Returns the rules by which the index [`BY_ADDRESS`] compares: letters of both cases are equal.
+pub(super) fn address_collation() -> Collation {
+    Collation::builder().locale("en").strength(CollationStrength::Secondary).build()
+}
+
+/// Accounts to list.
+#[derive(Debug, Clone)]
+pub enum UserFilter {
+    /// All accounts.
+    All,
+    /// Accounts with this address.
+    Email(Email),
+    /// These accounts.
+    Ids(Vec<UserId>),
+}
+
+/// An account with its counters.
+#[derive(Debug, Clone)]
+pub struct CountedAccount {
+    /// The account.
+    pub account: Account,
+    /// The storage used.
+    pub usage: Usage,
+}
+
+/// A page of accounts.
+#[derive(Debug, Default)]
+pub struct AccountPage {
+    /// The readable accounts, in the order of their creation.
+    pub accounts: Vec<CountedAccount>,
+    /// The last record if more may follow, whether it is readable or not.
+    pub next: Option<UserId>,
+}
+
+impl Users {
+    /// Returns accounts with their counters in the order of their creation, after `after`, in one query for at most `limit`
+    /// records. An unreadable record is logged and left out; one without a user id names no account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page(&self, which: &UserFilter, after: Option<UserId>, limit: u32) -> Result<AccountPage, StoreError> {
+        let after = after.map_or_else(String::new, |after| after.to_string());
+        let mut filter = not_deleted(doc! { "_id": { "$gt": &after, "$regex": ID_PATTERN } });
+        match which {
+            UserFilter::All => {}
+            UserFilter::Email(email) => drop(filter.insert("email", email.as_str())),
+            UserFilter::Ids(ids) => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                filter.insert("_id", doc! { "$in": ids, "$gt": &after });
+            }
+        }
+        let raw = self.collection.clone_with_type::<Document>();
+        let mut projection = Self::account_projection();
+        projection.extend(usage_projection());
+        let ask = || async {
+            // One more tells whether more follow.
+            let find = raw.find(filter.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit) + 1);
+            let mut find = find.projection(projection.clone());
+            if matches!(which, UserFilter::Email(_)) {
+                find = find.collation(address_collation());
+            }
+            find.await?.try_collect::<Vec<_>>().await
+        };
+        let mut found = self.mongo.read(Operation::find(&self.collection), ask).await?;
+        let has_more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let last = found.last().filter(|_| has_more);
+        let next = last.and_then(|last| UserId::parse(last.get_str("_id").ok()?));
+        Ok(AccountPage { accounts: found.into_iter().filter_map(readable).collect(), next })
+    }
+
+    /// Suspends an account; one that is suspended already keeps its time. Returns `false` if the account does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn suspend(&self, user: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let since = doc! { "$ifNull": ["$suspendedAt", datetime(now)] };
+        let filter = not_deleted(doc! { "_id": user.to_string() });
+        self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": { "suspendedAt": since } }]).await
+    }
+
+    /// Ends the suspension of an account. Returns `false` if the account does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn resume(&self, user: UserId) -> Result<bool, StoreError> {
+        let filter = not_deleted(doc! { "_id": user.to_string() });
+        self.mongo.update_one(&self.collection, filter, doc! { "$unset": { "suspendedAt": "" } }).await
+    }
+
+    /// Sets an account's own quota, or removes it. Returns `false` if the account does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn set_quota(&self, user: UserId, bytes: Option<u64>) -> Result<bool, StoreError> {
+        let filter = not_deleted(doc! { "_id": user.to_string() });
+        let update = match bytes {
+            Some(bytes) => doc! { "$set": { "quotaBytes": integer(bytes) } },
+            None => doc! { "$unset": { "quotaBytes": "" } },
+        };
+        self.mongo.update_one(&self.collection, filter, update).await
+    }
+
+    /// Sets the address of an app's user. Local accounts and users of an identity provider stay as they are.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn set_app_user_email(&self, user: UserId, email: &Email) -> Result<(), StoreError> {
+        let filter = not_deleted(doc! { "_id": user.to_string(), "identity.issuer": Subject::ISSUER });
+        self.mongo.update_one(&self.collection, filter, doc! { "$set": { "email": email.as_str() } }).await.map(drop)
+    }
+}
+
+/// Returns the account of a record. An unreadable record is logged, and does not make the rest of a page unreadable.
+fn readable(record: Document) -> Option<CountedAccount> {
+    let id = record.get_str("_id").unwrap_or_default().to_owned();
+    let usage = read_usage(&record, &id);
+    let counted = Users::read_account(record).and_then(|account| Ok(CountedAccount { account, usage: usage? }));
+    counted.inspect_err(|error| tracing::error!(%error, "failed to read an account")).ok()
+}

@@ -1,0 +1,166 @@
+//! Webhook endpoints: `endpoints {_id, slot, url, types, secretGen, rotatedAt, state, disabledWhy, firstFailureAt, createdAt}`.
+//!
+//! No secret is stored: it is derived from `WEBHOOK_SECRET`, the id and the generation.
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    Collection, IndexModel,
+    bson::{Bson, Document, doc},
+    options::IndexOptions,
+};
+use time::OffsetDateTime;
+
+use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant, is_duplicate, whole_number};
+use crate::model::{DisabledReason, EndpointState, WebhookEndpoint};
+
+/// Queries and updates of `endpoints`.
+#[derive(Debug, Clone)]
+pub struct WebhookEndpoints {
+    collection: Collection<Document>,
+    mongo: MongoClient,
+}
+
+/// Returns `None` for a record without a readable id. Types that cannot be read are all types.
+fn read(record: &Document) -> Option<WebhookEndpoint> {
+    let types = record.get_array("types").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
+    let at = |field: &str| record.get_datetime(field).ok().map(|at| instant(*at));
+    Some(WebhookEndpoint {
+        id: record.get_str("_id").ok()?.to_owned(),
+        url: record.get_str("url").unwrap_or_default().to_owned(),
+        types: types.map(str::to_owned).collect(),
+        secret_generation: whole_number(record, "secretGen").and_then(|n| n.try_into().ok()).unwrap_or(1),
+        rotated_at: at("rotatedAt"),
+        state: EndpointState::parse(record.get_str("state").unwrap_or_default()),
+        disabled_why: record.get_str("disabledWhy").ok().map(str::to_owned),
+        first_failure_at: at("firstFailureAt"),
+        created_at: at("createdAt").unwrap_or(OffsetDateTime::UNIX_EPOCH),
+    })
+}
+
+impl WebhookEndpoints {
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("endpoints"), mongo: mongo.clone() }
+    }
+
+    /// Returns all readable endpoints, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_all(&self) -> Result<Vec<WebhookEndpoint>, StoreError> {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            self.collection.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().filter_map(read).collect())
+    }
+
+    /// Creates the index that keeps two endpoints from having one slot.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn make_indexes(&self) -> Result<(), StoreError> {
+        let options = IndexOptions::builder().name("slot".to_owned()).unique(true);
+        let options = options.partial_filter_expression(doc! { "slot": { "$exists": true } }).build();
+        let index = IndexModel::builder().keys(doc! { "slot": 1 }).options(options).build();
+        self.mongo.create_indexes(&self.collection, [index]).await
+    }
+
+    /// Returns the slots that are taken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_slots(&self) -> Result<BTreeSet<i64>, StoreError> {
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            self.collection.find(doc! {}).projection(doc! { "slot": 1 }).await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().filter_map(|record| whole_number(record, "slot")).collect())
+    }
+
+    /// Inserts an endpoint in a slot, and returns whether the slot was free.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn insert(&self, endpoint: &WebhookEndpoint, slot: i64) -> Result<bool, StoreError> {
+        let document = doc! {
+            "_id": &endpoint.id,
+            "slot": slot,
+            "url": &endpoint.url,
+            "types": &endpoint.types,
+            "secretGen": i64::from(endpoint.secret_generation),
+            "state": endpoint.state.as_str(),
+            "createdAt": datetime(endpoint.created_at),
+        };
+        match self.mongo.insert_one(&self.collection, document).await {
+            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
+            inserted => inserted.map(|()| true),
+        }
+    }
+
+    /// Replaces the secret of generation `from` by the next, and returns whether it was the current one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rotate(&self, id: &str, from: u32, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let set = doc! { "secretGen": i64::from(from) + 1, "rotatedAt": datetime(now) };
+        self.update(doc! { "_id": id, "secretGen": i64::from(from) }, doc! { "$set": set }).await
+    }
+
+    /// Lets an endpoint receive messages again, and forgets its failures. Returns whether it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn enable(&self, id: &str) -> Result<bool, StoreError> {
+        let unset = doc! { "disabledWhy": "", "firstFailureAt": "" };
+        self.update(doc! { "_id": id }, doc! { "$set": { "state": EndpointState::On.as_str() }, "$unset": unset }).await
+    }
+
+    /// Turns an endpoint off for the operator. Returns whether it exists.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn turn_off(&self, id: &str) -> Result<bool, StoreError> {
+        self.update(doc! { "_id": id }, doc! { "$set": { "state": EndpointState::Off.as_str() } }).await
+    }
+
+    /// Disables an endpoint that is on, and whose failures began at `failing_since` or earlier, if that is given. Returns whether
+    /// this call did it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn disable(
+        &self,
+        id: &str,
+        why: DisabledReason,
+        failing_since: Option<OffsetDateTime>,
+    ) -> Result<bool, StoreError> {
+        let mut filter = doc! { "_id": id, "state": EndpointState::On.as_str() };
+        if let Some(since) = failing_since {
+            filter.insert("firstFailureAt", doc! { "$lte": datetime(since) });
+        }
+        let set = doc! { "state": EndpointState::Disabled.as_str(), "disabledWhy": why.as_str() };
+        self.update(filter, doc! { "$set": set }).await
+    }
+
+    /// Records a failed attempt: the first since one succeeded is stored. Returns whether it was the first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn record_failure(&self, id: &str, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = doc! { "_id": id, "firstFailureAt": { "$exists": false } };
+        self.update(filter, doc! { "$set": { "firstFailureAt": datetime(now) } }).await
+    }
+
+    /// Records a successful attempt: the endpoint is not failing. Returns whether it was.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn record_success(&self, id: &str) -> Result<bool, StoreError> {
+        let filter = doc! { "_id": id, "firstFailureAt": { "$exists": true } };
+        self.update(filter, doc! { "$unset": { "firstFailureAt": "" } }).await
+    }
+
+    async fn update(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
+        self.mongo.update_one(&self.collection, filter, update).await
+    }
+}

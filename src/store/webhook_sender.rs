@@ -1,0 +1,261 @@
+//! Sends the attempts of webhooks by HTTP: one connection for each, to addresses that were judged, and no redirects.
+//!
+//! Names are resolved once for each attempt, and the connection is made to an address of that answer, so that a second answer
+//! of a DNS server has no effect.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, header};
+use hyper_rustls::ConfigBuilderExt;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::{ClientConfig, pki_types::ServerName};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use crate::model::parse_endpoint_url;
+
+/// Deadline of an attempt: resolving, connecting, sending, and reading the answer.
+pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(15);
+/// Bytes of an answer's body that are read before the connection is closed.
+const MAX_BODY_BYTES: usize = 4 * 1024;
+/// How long the system's certificates are used before they are read again.
+const CERTIFICATES_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// One attempt.
+#[derive(Debug, Clone)]
+pub struct WebhookRequest<'a> {
+    /// The endpoint's address.
+    pub url: &'a str,
+    /// The header `webhook-id`.
+    pub id: &'a str,
+    /// The header `webhook-timestamp`.
+    pub timestamp: i64,
+    /// The header `webhook-signature`.
+    pub signature: String,
+    /// The body.
+    pub body: &'a str,
+}
+
+/// How an address is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Encrypted by TLS.
+    Https,
+    /// Readable for everybody on the way.
+    Http,
+}
+
+/// Decides whether an attempt may connect to a host with these addresses.
+pub type Permits<'a> = &'a (dyn Fn(Transport, &[IpAddr]) -> bool + Send + Sync);
+
+/// The answer of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebhookAnswer {
+    /// The status.
+    pub status: u16,
+    /// The header `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why there was no answer, in fixed terms, because what an endpoint sends must not reach our logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The address is not one that an endpoint may have.
+    #[error("its address is not a URL of HTTP")]
+    Url,
+    /// The name has no address.
+    #[error("its name cannot be resolved")]
+    Resolve,
+    /// An address is private, or unencrypted and not allowed.
+    #[error("its address is not permitted")]
+    NotPermitted,
+    /// No address accepts connections.
+    #[error("it cannot be connected to")]
+    Connect,
+    /// The certificate is not trusted, or TLS failed otherwise.
+    #[error("TLS failed")]
+    Tls,
+    /// The answer is not one of HTTP, or broke off.
+    #[error("the connection broke off")]
+    Broken,
+    /// There was no answer in time.
+    #[error("it did not answer within 15 s")]
+    Late,
+}
+
+impl SendError {
+    /// Returns the reason as it is stored.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Resolve => "unresolved",
+            Self::NotPermitted => "not permitted",
+            Self::Connect => "unreachable",
+            Self::Tls => "tls",
+            Self::Broken => "broken off",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// Sends attempts.
+#[derive(Debug, Default)]
+pub struct WebhookSender {
+    tls: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
+}
+
+impl WebhookSender {
+    /// Makes an attempt. Any status is an answer, also that of a redirect, which is not followed.
+    ///
+    /// # Errors
+    /// [`SendError`] if there is no answer.
+    pub async fn send(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<WebhookAnswer, SendError> {
+        let ends = tokio::time::Instant::now() + ATTEMPT_DEADLINE;
+        let response = tokio::time::timeout_at(ends, self.exchange(request, permits)).await.map_err(|_| SendError::Late)??;
+        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let answer = WebhookAnswer {
+            status: response.status().as_u16(),
+            retry_after: retry_after.and_then(|text| retry_after_in(text, OffsetDateTime::now_utc())),
+        };
+        // The status decides. The body is read so that an ordinary receiver can finish writing it.
+        let _ = tokio::time::timeout_at(ends, skim(response.into_body())).await;
+        Ok(answer)
+    }
+
+    async fn exchange(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<Response<Incoming>, SendError> {
+        let url = parse_endpoint_url(request.url).ok_or(SendError::Url)?;
+        let transport = if url.scheme() == "https" { Transport::Https } else { Transport::Http };
+        let addresses = resolve(&url).await?;
+        let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+        if !permits(transport, &ips) {
+            return Err(SendError::NotPermitted);
+        }
+        let stream = connect(&addresses).await?;
+        let message = http_request(&url, request)?;
+        match transport {
+            Transport::Http => send_on(stream, message).await,
+            Transport::Https => {
+                let name = ServerName::try_from(bare_host(&url)).map_err(|_| SendError::Url)?;
+                let connector = TlsConnector::from(self.tls_config()?);
+                send_on(connector.connect(name, stream).await.map_err(|_| SendError::Tls)?, message).await
+            }
+        }
+    }
+
+    fn tls_config(&self) -> Result<Arc<ClientConfig>, SendError> {
+        let mut kept = self.tls.lock();
+        if let Some((_, config)) = kept.as_ref().filter(|(read_at, _)| read_at.elapsed() < CERTIFICATES_TTL) {
+            return Ok(config.clone());
+        }
+        let config = ClientConfig::builder().with_native_roots().map_err(|_| SendError::Tls)?.with_no_client_auth();
+        Ok(kept.insert((Instant::now(), Arc::new(config))).1.clone())
+    }
+}
+
+/// Returns the addresses of the host. Literals are addresses by themselves, however they are written.
+async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, SendError> {
+    let port = url.port_or_known_default().ok_or(SendError::Url)?;
+    match url.host().ok_or(SendError::Url)? {
+        Host::Ipv4(address) => Ok(vec![(address, port).into()]),
+        Host::Ipv6(address) => Ok(vec![(address, port).into()]),
+        Host::Domain(name) => Ok(tokio::net::lookup_host((name, port)).await.map_err(|_| SendError::Resolve)?.collect()),
+    }
+}
+
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, SendError> {
+    let share = ATTEMPT_DEADLINE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX).saturating_add(1);
+    for address in addresses {
+        if let Ok(Ok(stream)) = tokio::time::timeout(share, TcpStream::connect(address)).await {
+            return Ok(stream);
+        }
+    }
+    Err(SendError::Connect)
+}
+
+/// Returns the host as TLS names it: an IPv6 address without brackets.
+fn bare_host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
+}
+
+fn http_request(url: &Url, request: &WebhookRequest<'_>) -> Result<Request<Full<Bytes>>, SendError> {
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    Request::post(target)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, "valet")
+        .header(header::CONNECTION, "close")
+        .header("webhook-id", request.id)
+        .header("webhook-timestamp", request.timestamp)
+        .header("webhook-signature", &request.signature)
+        .body(Full::from(request.body.to_owned()))
+        .map_err(|_| SendError::Url)
+}
+
+async fn send_on<S>(stream: S, message: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| SendError::Broken)?;
+    // Ends when the sender and the body are dropped, and at the latest when the body would have been read.
+    tokio::spawn(async move { tokio::time::timeout(2 * ATTEMPT_DEADLINE, connection).await });
+    sender.send_request(message).await.map_err(|_| SendError::Broken)
+}
+
+async fn skim(mut body: Incoming) {
+    let mut read = 0;
+    while read < MAX_BODY_BYTES {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        read += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+/// Returns how long the header `Retry-After` asks for: seconds, or a date.
+fn retry_after_in(text: &str, now: OffsetDateTime) -> Option<Duration> {
+    let seconds = text.trim().parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| (OffsetDateTime::parse(text.trim(), &Rfc2822).ok()? - now).try_into().ok())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
+        assert_eq!(retry_after_in("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after_in("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
+        for bad in ["", "-1", "soon", "Sun, 06 Nov 1994 08:49:07 GMT"] {
+            assert_eq!(retry_after_in(bad, now), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn literals_are_judged_however_they_are_written() {
+        for text in ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::ffff:7f00:1]/", "http://localhost/"]
+        {
+            let loopback = |_: Transport, ips: &[IpAddr]| {
+                assert!(!ips.is_empty() && ips.iter().all(|ip| ip.to_canonical().is_loopback()), "{text}: {ips:?}");
+                false
+            };
+            let request = WebhookRequest { url: text, id: "a", timestamp: 0, signature: String::new(), body: "{}" };
+            assert_eq!(WebhookSender::default().send(&request, &loopback).await, Err(SendError::NotPermitted), "{text}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The commands `valet webhook …`, which administer the endpoints in the database.
+
+use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use valet::{domain::webhooks::endpoints::Endpoints, model::WebhookEndpoint, state::AppState};
+
+use crate::{Failure, instant, on_signal, output, settings, webhook_listener};
+
+#[derive(Subcommand)]
+pub enum WebhookCommand {
+    /// Adds an endpoint and prints its id and its secret.
+    Add {
+        /// Its address: https, without credentials.
+        url: String,
+        /// A type that it receives, such as image.ready; may be repeated. Without any, it receives all.
+        #[arg(long = "type", value_name = "TYPE")]
+        types: Vec<String>,
+    },
+    /// Prints all endpoints: id, state, address and types.
+    List,
+    /// Prints the secret of an endpoint.
+    Secret(Endpoint),
+    /// Replaces the secret of an endpoint and prints the new one. Messages are signed with both for 24 hours.
+    Rotate(Endpoint),
+    /// Turns an endpoint off. Messages that wait for it are given up.
+    Disable(Endpoint),
+    /// Turns an endpoint on.
+    Enable(Endpoint),
+    /// Sends one message of type webhook.test from this machine, and prints the outcome.
+    Test(Endpoint),
+    /// Receives messages at an endpoint on this machine, verifies them, and prints them, until Ctrl-C. For development.
+    Listen {
+        /// Port on the loopback interface.
+        #[arg(long, default_value_t = 4001)]
+        port: u16,
+    },
+    /// Sends the messages of an endpoint again, delivered or not, with the same webhook-id.
+    Replay {
+        #[command(flatten)]
+        endpoint: Endpoint,
+        /// The time of the oldest change (RFC 3339). Delivered messages are kept for 7 days, others for 30.
+        #[arg(long, value_name = "TIME", value_parser = instant)]
+        since: OffsetDateTime,
+    },
+}
+
+#[derive(Args)]
+pub struct Endpoint {
+    /// The endpoint's id.
+    id: String,
+}
+
+/// Runs a command.
+pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
+    let app = AppState::open(&settings()?).await?;
+    let endpoints = app.valet.endpoints.as_ref().ok_or("WEBHOOK_SECRET is not set: set it as on the servers")?;
+    let now = OffsetDateTime::now_utc();
+    match command {
+        WebhookCommand::Add { url, types } => {
+            let endpoint = endpoints.add(&url, types, now).await?;
+            output::line(&endpoint.id)?;
+            output::line(endpoints.secret(&endpoint.id).await?.expose_secret())?;
+        }
+        WebhookCommand::List => {
+            for endpoint in endpoints.list().await? {
+                output::line(line(&endpoint))?;
+            }
+        }
+        WebhookCommand::Secret(Endpoint { id }) => output::line(endpoints.secret(&id).await?.expose_secret())?,
+        WebhookCommand::Rotate(Endpoint { id }) => output::line(endpoints.rotate(&id, now).await?.expose_secret())?,
+        WebhookCommand::Disable(Endpoint { id }) => endpoints.disable(&id).await?,
+        WebhookCommand::Enable(Endpoint { id }) => endpoints.enable(&id).await?,
+        WebhookCommand::Listen { port } => webhook_listener::listen(endpoints, port, on_signal()?).await?,
+        WebhookCommand::Test(Endpoint { id }) => test(endpoints, &id, now).await?,
+        WebhookCommand::Replay { endpoint, since } => {
+            let count = endpoints.replay(&endpoint.id, since, now).await?;
+            output::line(format_args!("{count} messages are sent again"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn test(endpoints: &Endpoints, id: &str, now: OffsetDateTime) -> Result<(), Failure> {
+    let attempt = endpoints.test(id, now).await?;
+    let (status, took) = (attempt.status.unwrap_or(0), attempt.took.as_millis());
+    match attempt.error {
+        None if (200..300).contains(&status) => Ok(output::line(format_args!("delivered: status {status} after {took} ms"))?),
+        None => Err(format!("the endpoint answered {status} after {took} ms; only 2xx counts as delivered").into()),
+        Some(error) => Err(format!("there was no answer: {error}").into()),
+    }
+}
+
+fn line(endpoint: &WebhookEndpoint) -> String {
+    let since = endpoint.first_failure_at.and_then(|at| at.format(&Rfc3339).ok());
+    let failing = since.map(|since| format!(" failing since {since}")).unwrap_or_default();
+    let why = endpoint.disabled_why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let types = if endpoint.types.is_empty() { "all types".to_owned() } else { endpoint.types.join(",") };
+    format!("{} {}{why} {} {types}{failing}", endpoint.id, endpoint.state.as_str(), endpoint.url)
+}
