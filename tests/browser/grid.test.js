@@ -9,7 +9,7 @@ import { announced, focusOn, listed, photos, picture, signedIn, tree, until, upl
 const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
 
 /** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
-async function holds(page, what) {
+async function assertOrder(page, what) {
   const { stops, order } = await page.evaluate(() => ({
     stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
     order: [...document.querySelectorAll("#grid > li")].map((tile) => [tile.ariaPosInSet, tile.querySelector("img").alt]),
@@ -19,7 +19,7 @@ async function holds(page, what) {
   assert.deepEqual(await read(page), inOrder, `${what}: read in the order of the images`);
   assert.equal(stops, inOrder.length ? 1 : 0, `${what}: one stop for the Tab key`);
   if (!inOrder.length) return;
-  // From any focus, Tab reaches a tile.
+  // From any focus, Tab reaches a tile; the page has fewer than 16 other stops.
   for (let i = 0; i < 16; i += 1) {
     await page.keyboard.press("Tab");
     if (await page.evaluate(() => document.activeElement.matches("#grid .open"))) return;
@@ -29,7 +29,7 @@ async function holds(page, what) {
 
 test("after every change one tile is the Tab stop, and tiles are read in order", async (t) => {
   const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 } });
-  await holds(page, "at first");
+  await assertOrder(page, "at first");
   const pick = async (names) => { for (const name of names) await page.getByRole("checkbox", { name: `Select ${name}.jpg`, exact: true }).check({ force: true }); };
   const shown = (name) => page.getByAltText(`${name}.jpg`, { exact: true }).count();
   // The first ones, including the Tab stop.
@@ -37,26 +37,27 @@ test("after every change one tile is the Tab stop, and tiles are read in order",
   await page.keyboard.press("Delete");
   await until(async () => (await shown(0)) === 0, "deleted");
   assert.equal(await focusOn(page), "6.jpg", "the focus moves to the tile in its place");
-  await holds(page, "deleted by the key");
+  await assertOrder(page, "deleted by the key");
   await page.keyboard.press("Control+z");
   await until(async () => (await shown(0)) === 1, "restored");
-  await holds(page, "restored");
+  await assertOrder(page, "restored");
   await pick([3, 4]);
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => (await shown(3)) === 0, "deleted");
-  await holds(page, "deleted by the button");
+  await assertOrder(page, "deleted by the button");
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await shown(3)) === 1, "restored");
-  await holds(page, "restored by the button");
+  await assertOrder(page, "restored by the button");
   // The Tab stop is far outside of the view.
   await page.getByAltText("0.jpg", { exact: true }).locator("..").focus();
   await page.evaluate(() => scrollTo(0, 3000));
   await until(async () => (await page.locator(".tile").nth(20).count()) > 0 && (await shown(60)) > 0, "scrolled");
   const names = await read(page);
-  assert.equal(names[0], "0.jpg", "it is still there, and first");
+  assert.equal(names[0], "0.jpg", "the focused tile is kept outside of the view, and read first");
   await page.setViewportSize({ width: 700, height: 700 });
+  // The grid is laid out in a later frame.
   await page.waitForTimeout(100);
-  await holds(page, "resized");
+  await assertOrder(page, "resized");
   await page.keyboard.press("Control+a");
   await page.getByText(/^250 images selected/).waitFor();
   await page.locator("#delete-selected").click();
@@ -64,18 +65,18 @@ test("after every change one tile is the Tab stop, and tiles are read in order",
   assert.notEqual(await focusOn(page), null);
   await page.keyboard.press("Control+z");
   await until(async () => (await shown(0)) === 1, "restored");
-  await holds(page, "all of them restored");
+  await assertOrder(page, "all of them restored");
 });
 
 test("uploads into an empty gallery, and into a full one, are read in order", async (t) => {
   const { page } = await signedIn(t, {});
   await upload(page, await photos(page, 14, { width: 320, height: 240 }));
   await until(async () => (await page.locator(".tile").count()) === 14, "fourteen tiles");
-  await holds(page, "uploaded");
+  await assertOrder(page, "uploaded");
   await page.getByRole("button", { name: "Clear" }).click();
   await upload(page, await photos(page, 4, { width: 320, height: 240, from: 14 }));
   await until(async () => (await page.locator(".tile").count()) === 18, "eighteen tiles");
-  await holds(page, "uploaded once more");
+  await assertOrder(page, "uploaded once more");
   // The caption becomes the image's name.
   await page.locator(".open").nth(2).press("Enter");
   await page.getByLabel("Caption").fill("A name");
@@ -83,7 +84,7 @@ test("uploads into an empty gallery, and into a full one, are read in order", as
   await announced(page, /Caption saved/);
   await page.getByRole("button", { name: "Close" }).click();
   await page.getByRole("checkbox", { name: "Select A name" }).waitFor();
-  await holds(page, "described");
+  await assertOrder(page, "described");
 });
 
 test("select all includes images that are not loaded", async (t) => {

@@ -1,4 +1,4 @@
-// Covers pages of other origins, and a page without a secure context, as a phone opens it in the local network.
+// Covers pages of other origins, a page without a secure context, as a phone opens it in the local network, and a page without workers.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -7,7 +7,7 @@ import { chromium } from "playwright-core";
 import { BASE, email, PASSWORD, photos, reload, signedIn, until, visitor } from "./harness.js";
 
 /** Serves an empty page on another port, which is another origin. */
-async function elsewhere(t) {
+async function serveOtherOrigin(t) {
   const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
   await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
   t.after(() => server.close());
@@ -15,7 +15,7 @@ async function elsewhere(t) {
 }
 
 /** Runs in a page of another origin: makes every call from sign-up to the image, with the headers that CORS exposes. */
-const client = async ({ base, email, password, base64 }) => {
+const uploadAsOtherOrigin = async ({ base, email, password, base64 }) => {
   const call = async (path, body, token) => {
     const response = await fetch(base + path, { method: "POST", body: body && JSON.stringify(body), headers: { ...(body && { "content-type": "application/json" }), ...(token && { authorization: `Bearer ${token}` }) } });
     return [response, await response.json()];
@@ -27,23 +27,23 @@ const client = async ({ base, email, password, base64 }) => {
   const { url, method, headers } = ticket.upload;
   const put = await fetch(url, { method, headers, body: bytes });
   const [confirmed, image] = await call(`/api/images/${ticket.id}/confirm`, undefined, token);
-  const got = new Uint8Array(await (await fetch(image.url)).arrayBuffer());
-  return { requestId: signedUp.headers.get("x-request-id"), put: put.status, etag: put.headers.get("etag"), confirmed: confirmed.status, same: got.length === bytes.length && got.every((b, i) => b === bytes[i]) };
+  const read = new Uint8Array(await (await fetch(image.url)).arrayBuffer());
+  return { requestId: signedUp.headers.get("x-request-id"), put: put.status, etag: put.headers.get("etag"), confirmed: confirmed.status, isSame: read.length === bytes.length && read.every((b, i) => b === bytes[i]) };
 };
 
 test("a page of an allowed origin can make every call", async (t) => {
-  const port = await elsewhere(t);
+  const port = await serveOtherOrigin(t);
   const context = await visitor(t, {});
   const page = await context.newPage();
   await page.goto(`http://localhost:${port}/`);
   const [photo] = await photos(page, 1);
-  const seen = await page.evaluate(client, { base: BASE, email: email(), password: PASSWORD, base64: photo.buffer.toString("base64") });
-  assert.ok(seen.requestId && seen.etag, JSON.stringify(seen));
-  assert.deepEqual([seen.put, seen.confirmed, seen.same], [200, 200, true]);
+  const upload = await page.evaluate(uploadAsOtherOrigin, { base: BASE, email: email(), password: PASSWORD, base64: photo.buffer.toString("base64") });
+  assert.ok(upload.requestId && upload.etag, JSON.stringify(upload));
+  assert.deepEqual([upload.put, upload.confirmed, upload.isSame], [200, 200, true]);
 });
 
 /** Starts a browser that resolves these names to this machine: origins that are neither secure nor local. */
-async function outside(t) {
+async function browserWithFakeHosts(t) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -54,24 +54,24 @@ async function outside(t) {
 }
 
 test("a page of another origin can read no answer", async (t) => {
-  const port = await elsewhere(t);
-  const browser = await outside(t);
+  const port = await serveOtherOrigin(t);
+  const browser = await browserWithFakeHosts(t);
   const page = await (await browser.newContext()).newPage();
   await page.goto(`http://stranger.test:${port}/`);
   const outcomes = await page.evaluate(async (base) => {
     const tries = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
-    return Promise.all(tries.map(([method, path]) => fetch(base + path, { method, headers: { "content-type": "application/json" } }).then(() => "read", () => "kept from it")));
+    return Promise.all(tries.map(([method, path]) => fetch(base + path, { method, headers: { "content-type": "application/json" } }).then(() => "read", () => "blocked")));
   }, BASE);
-  assert.deepEqual(outcomes, Array(3).fill("kept from it"));
+  assert.deepEqual(outcomes, Array(3).fill("blocked"));
 });
 
 test("uploads work without a secure context, that is, without crypto.subtle and locks", async (t) => {
-  const browser = await outside(t);
+  const browser = await browserWithFakeHosts(t);
   const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
   const page = await context.newPage();
-  const faults = [];
-  page.on("console", (message) => { if (message.type() === "error") faults.push(message.text()); });
-  page.on("pageerror", (error) => faults.push(error.stack));
+  const consoleErrors = [];
+  page.on("console", (message) => { if (message.type() === "error") consoleErrors.push(message.text()); });
+  page.on("pageerror", (error) => consoleErrors.push(error.stack));
   await page.goto(`http://valet.test:${new URL(BASE).port}/`);
   assert.deepEqual(await page.evaluate(() => [isSecureContext, typeof crypto.subtle, typeof navigator.locks]), [false, "undefined", "undefined"]);
   await page.getByRole("button", { name: "Create an account" }).click();
@@ -83,7 +83,7 @@ test("uploads work without a secure context, that is, without crypto.subtle and 
   await page.getByRole("heading", { name: "4 images uploaded" }).waitFor({ timeout: 20_000 });
   await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
-  assert.deepEqual(faults, []);
+  assert.deepEqual(consoleErrors, []);
 });
 
 test("the page does the work itself if no worker starts", async (t) => {

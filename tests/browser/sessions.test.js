@@ -113,7 +113,9 @@ test("changes by another tab or device appear without a reload", async (t) => {
 });
 
 test("a session that was ended elsewhere ends here with a message", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: REFUSED });
+  const { page, user } = await signedIn(t, { allowed: [...REFUSED, / 503 /] });
+  // Without another event stream, which would find the end before the upload does.
+  await page.route("**/api/events", (route) => route.fulfill({ status: 503 }));
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ email: user.email, password: PASSWORD }),
   })).json()).token;

@@ -1,9 +1,21 @@
-// Helpers for both versions of Uppy: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
+// Helpers for both versions of Uppy: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin;
+// images, and changes to them.
 
-import { build } from "esbuild";
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { BASE } from "./harness.js";
+import { build } from "esbuild";
+import { BASE, until } from "./harness.js";
+
+const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
+export const MIB = 1024 * 1024;
+
+/** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
+export const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
+
+/** Returns a unique image of 17 MiB, which is uploaded in three parts. */
+export const large = (name) => ({ ...image(name), zeros: 17 * MIB });
 
 const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
@@ -38,17 +50,16 @@ export const VERSION = { 5: "5.1.0", 6: "6.3.1" };
 const EXPORTS = `
 export { default as AwsS3 } from "@uppy/aws-s3";
 export { default as Compressor } from "@uppy/compressor";
+export { default as GoldenRetriever } from "@uppy/golden-retriever";
 `;
 
 /** Opens a page of another origin with the code of this mark in docs/uppy.md, signed in as `user`. */
-export async function page(t, context, mark, user, change = (code) => code) {
-  const version = mark.slice(5, 6);
+export async function page(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
   return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
 }
 
 /** Opens the same page with the React component of docs/uppy.md. */
-export async function reactPage(t, context, mark, user, change = (code) => code) {
-  const version = mark.slice(5, 6);
+export async function reactPage(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
   const code = `import { createRoot } from "react-dom/client";
     ${block(`${mark}-react`)}
     export { uppy } from "./uppy.js"; ${EXPORTS}
@@ -65,24 +76,44 @@ async function serve(t, context, version, user, script) {
   t.after(() => { server.close(); server.closeAllConnections(); });
   const opened = await context.newPage();
   await opened.goto(`http://localhost:${server.address().port}/`);
-  await opened.evaluate((token) => { globalThis.accessToken = () => token; }, user.token);
+  await start(opened, version, user);
+  return opened;
+}
+
+/** Runs the bundled script in a page that was loaded. */
+async function start(opened, version, user) {
+  await opened.evaluate((token) => {
+    globalThis.accessToken = () => token;
+    globalThis.refreshedToken = () => token;
+    globalThis.shown = [];
+    globalThis.show = (...values) => shown.push(values);
+  }, user.token);
   await opened.addScriptTag({ url: "/app.js" });
   const loaded = await opened.evaluate(() => {
     globalThis.events = [];
-    app.uppy.on("upload-success", (file, response) => events.push({ name: file.name, key: response.body.key, url: response.uploadURL }));
+    app.uppy.on("upload-success", (file, response) => events.push({ name: file.name, key: response.body.key, id: response.body.id, url: response.uploadURL }));
     app.uppy.on("upload-error", (file, error) => events.push({ name: file.name, error: String(error.message) }));
     return app.AwsS3.VERSION;
   });
   if (loaded !== VERSION[version]) throw new Error(`${loaded} instead of ${VERSION[version]}`);
-  return opened;
+}
+
+/** Reloads a page of {@link page}. */
+export async function reload(opened, version, user) {
+  await opened.reload();
+  await start(opened, version, user);
 }
 
 /** Adds files to Uppy as a user chooses them. */
 export async function add(opened, files) {
-  await opened.locator("#files").setInputFiles(files);
-  await opened.evaluate(() => {
-    for (const data of document.querySelector("#files").files) app.uppy.addFile({ name: data.name, type: data.type, data });
-  });
+  await opened.locator("#files").setInputFiles(files.map(({ name, mimeType, buffer }) => ({ name, mimeType, buffer })));
+  await opened.evaluate((zeros) => {
+    for (const [i, file] of [...document.querySelector("#files").files].entries()) {
+      const { name, type } = file;
+      // The same file has the same time when it is chosen again.
+      app.uppy.addFile({ name, type, data: new File([file, new Uint8Array(zeros[i])], name, { type, lastModified: 1 }) });
+    }
+  }, files.map((file) => file.zeros ?? 0));
 }
 
 /** Uploads the added files with the recipe's code; returns Uppy's result. */
@@ -104,4 +135,73 @@ export async function api(user, method, path) {
 export async function gallery(user) {
   const { images } = await api(user, "GET", "/api/images/gallery?limit=100");
   return Object.fromEntries(images.map((image) => [image.fileName, image]));
+}
+
+export const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
+
+/** Returns the page's requests to the API and the bucket. */
+export function watch(opened) {
+  const seen = [];
+  opened.on("request", (request) => {
+    const url = new URL(request.url());
+    if (request.method() === "OPTIONS" || url.port === new URL(opened.url()).port) return;
+    const path = url.pathname.replace(/\/uppy\/[^/]+\//, "/uppy/…/").replace(/multipart\/[^/]+/, "multipart/ID").replace(/[0-9a-f-]{36}/, "ID");
+    const isApi = url.origin === new URL(BASE).origin;
+    seen.push(isApi ? `${request.method()} ${path}` : `S3 ${request.method()}${url.searchParams.has("partNumber") ? ` part ${url.searchParams.get("partNumber")}` : ""}`);
+    const headers = request.headers();
+    if (isApi && path.startsWith("/uppy/") && (headers.authorization || headers.cookie)) seen.push("credentials were sent");
+  });
+  return seen;
+}
+
+/** Asserts that the gallery has this file byte for byte; returns its image. */
+export async function same(user, file) {
+  const shown = (await gallery(user))[file.name];
+  const sent = Buffer.concat([file.buffer, Buffer.alloc(file.zeros ?? 0)]);
+  assert.equal(shown.size, sent.length);
+  const bytes = Buffer.from(await (await fetch(shown.url)).arrayBuffer());
+  assert.ok(bytes.equals(sent), `${file.name} is byte for byte the same`);
+  return shown;
+}
+
+/** Changes to a file's bytes after it was added, the first three as an editor makes them and the last as a compressor does. */
+export const CHANGES = {
+  "grown in an editor": (opened) => edit(opened, 3),
+  "shrunk in an editor": (opened) => edit(opened, 0.4),
+  "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
+  // Its preprocessor runs after those that the recipe added before.
+  "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
+};
+
+/** Redraws the image at another size and passes it to Uppy as the image editor does. */
+const edit = (opened, scale) => opened.evaluate(async (scale) => {
+  const [file] = app.uppy.getFiles();
+  const bitmap = await createImageBitmap(file.data);
+  const canvas = new OffscreenCanvas(bitmap.width * scale, bitmap.height * scale);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const data = await canvas.convertToBlob({ type: file.type, quality: 0.95 });
+  app.uppy.setFileState(file.id, { data, size: data.size, preview: undefined });
+  app.uppy.emit("file-editor:complete", app.uppy.getFile(file.id));
+}, scale);
+
+/** Chooses a photo in the Dashboard and rotates it in the editor; returns the size of the edited bytes. */
+export async function rotateInDashboard(opened, photo) {
+  await opened.locator(".uppy-Dashboard-input").first().setInputFiles(photo);
+  await opened.getByRole("button", { name: /^Edit file/ }).click();
+  await opened.getByRole("button", { name: /Rotate 90/ }).click();
+  await opened.getByRole("button", { name: "Save", exact: true }).click();
+  const size = () => opened.evaluate(() => app.uppy.getFiles()[0].size);
+  await until(async () => (await size()) !== photo.buffer.length, "the edited bytes");
+  return size();
+}
+
+/** Uploads a file by the Dashboard's buttons to a store that refuses it, and again after `mend`. */
+export async function retryInDashboard(opened, file, mend) {
+  await opened.evaluate(() => app.uppy.clear());
+  await opened.locator(".uppy-Dashboard-input").first().setInputFiles(file);
+  await opened.getByRole("button", { name: "Upload 1 file" }).click();
+  const again = opened.getByRole("button", { name: /^Retry/ }).first();
+  await again.waitFor();
+  mend();
+  await again.click();
 }

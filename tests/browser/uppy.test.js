@@ -3,44 +3,12 @@
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
 import test from "node:test";
 import { account, BASE, photos, picture, until, visitor } from "./harness.js";
-import { add, api, events, gallery, page, reactPage, upload } from "./uppy.js";
-
-const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
-const MIB = 1024 * 1024;
-
-/** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
-const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
-
-const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
+import { add, CHANGES, events, gallery, image, MIB, page, reactPage, retryInDashboard, rotateInDashboard, same, upload, usage, watch } from "./uppy.js";
 
 /** Makes Uppy upload every file in parts of 5 MiB. */
 const inParts = (code) => code.replace(/shouldUseMultipart: .*/, "shouldUseMultipart: true, getChunkSize: () => 5 * 1024 * 1024,");
-
-/** Returns the page's requests to the API and the bucket. */
-function watch(opened) {
-  const seen = [];
-  opened.on("request", (request) => {
-    const url = new URL(request.url());
-    if (request.method() === "OPTIONS" || url.port === new URL(opened.url()).port) return;
-    const path = url.pathname.replace(/\/uppy\/[^/]+\//, "/uppy/…/").replace(/multipart\/[^/]+/, "multipart/ID");
-    const isApi = url.origin === new URL(BASE).origin;
-    seen.push(isApi ? `${request.method()} ${path}` : `S3 ${request.method()}${url.searchParams.has("partNumber") ? ` part ${url.searchParams.get("partNumber")}` : ""}`);
-    const headers = request.headers();
-    if (isApi && path.startsWith("/uppy/") && (headers.authorization || headers.cookie)) seen.push("credentials were sent");
-  });
-  return seen;
-}
-
-async function same(user, file) {
-  const shown = (await gallery(user))[file.name];
-  assert.equal(shown.size, file.buffer.length);
-  const bytes = Buffer.from(await (await fetch(shown.url)).arrayBuffer());
-  assert.ok(bytes.equals(file.buffer), `${file.name} is byte for byte the same`);
-  return shown;
-}
 
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   test(`${mark}: single files become images in the gallery`, async (t) => {
@@ -101,26 +69,6 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   });
 }
 
-/** Changes to a file's bytes after it was added, the first three as an editor makes them and the last as a compressor does. */
-const CHANGES = {
-  "grown in an editor": (opened) => edit(opened, 3),
-  "shrunk in an editor": (opened) => edit(opened, 0.4),
-  "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
-  // Its preprocessor runs after those that the recipe added before.
-  "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
-};
-
-/** Redraws the image at another size and passes it to Uppy as the image editor does. */
-const edit = (opened, scale) => opened.evaluate(async (scale) => {
-  const [file] = app.uppy.getFiles();
-  const bitmap = await createImageBitmap(file.data);
-  const canvas = new OffscreenCanvas(bitmap.width * scale, bitmap.height * scale);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const data = await canvas.convertToBlob({ type: file.type, quality: 0.95 });
-  app.uppy.setFileState(file.id, { data, size: data.size, preview: undefined });
-  app.uppy.emit("file-editor:complete", app.uppy.getFile(file.id));
-}, scale);
-
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   for (const [way, change] of [["as a form", (code) => code], ["in parts", inParts]]) {
     test(`${mark}: bytes that change after a file was added are uploaded: ${way}`, async (t) => {
@@ -150,16 +98,8 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const user = await account();
     const opened = await reactPage(t, context, mark, user);
     const [photo] = await photos(opened, 1, { width: 1200, height: 800, noise: 0.8 });
-    await opened.locator(".uppy-Dashboard-input").first().setInputFiles(photo);
-    await opened.getByRole("button", { name: /^Edit file/ }).click();
-    await opened.getByRole("button", { name: /Rotate 90/ }).click();
-    await opened.getByRole("button", { name: "Save", exact: true }).click();
-    const begin = opened.getByRole("button", { name: "Upload 1 file" });
-    await begin.waitFor();
-    const size = () => opened.evaluate(() => app.uppy.getFiles()[0].size);
-    await until(async () => (await size()) !== photo.buffer.length, "the edited bytes");
-    const edited = await size();
-    await begin.click();
+    const edited = await rotateInDashboard(opened, photo);
+    await opened.getByRole("button", { name: "Upload 1 file" }).click();
     const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
     assert.ok(shown.height > shown.width, "it is turned");
     const sent = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
@@ -170,13 +110,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
     let broken = true;
     await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
-    await opened.evaluate(() => app.uppy.clear());
-    await opened.locator(".uppy-Dashboard-input").first().setInputFiles(second);
-    await opened.getByRole("button", { name: "Upload 1 file" }).click();
-    const again = opened.getByRole("button", { name: /^Retry/ }).first();
-    await again.waitFor();
-    broken = false;
-    await again.click();
+    await retryInDashboard(opened, second, () => { broken = false; });
     await until(async () => (await gallery(user))[second.name], "the second image", 30);
   });
 }

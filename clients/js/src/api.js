@@ -1,0 +1,97 @@
+// Calls of the API that an upload makes, with the app's token. The server's /docs has the request and response types.
+
+import { openStream, Problem, problem, request } from "./http.js";
+
+/** Time that the first of several calls waits for the others, to be sent together. */
+const GATHER_MS = 10;
+const MOST_IN_BATCH = 50;
+
+/**
+ * Gives the token of each request, and exchanges a refused one once for all requests.
+ * @param {string | ((stale?: string) => string | Promise<string>)} source
+ */
+function tokens(source) {
+  let stale, fresh;
+  return async (refused) => {
+    if (typeof source === "string") {
+      if (refused) throw problem({ code: "token_invalid", status: 401 });
+      return source;
+    }
+    if (!refused) {
+      await fresh?.catch(() => {});
+      return source();
+    }
+    if (refused !== stale || !fresh) {
+      stale = refused;
+      fresh = Promise.resolve().then(() => source(refused));
+      fresh.catch(() => { fresh = undefined; }); // The next request tries again.
+    }
+    return fresh;
+  };
+}
+
+/** Sends calls that are made at about the same time as one batch. Each caller gets its own result. */
+function gathered(one, many) {
+  let waiting = [];
+  const send = async () => {
+    const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal?.aborted);
+    if (waiting.length) setTimeout(send);
+    if (calls.length === 1) return one(calls[0].input, calls[0].signal).then(calls[0].resolve, calls[0].reject);
+    if (!calls.length) return undefined;
+    try {
+      const { results } = await many(calls.map((call) => call.input));
+      calls.forEach(({ resolve, reject }, i) => {
+        const { status, problem: failure, ...result } = results[i];
+        if (failure) reject(problem({ ...failure, status }));
+        else resolve(result.ticket ?? result.image);
+      });
+    } catch (error) {
+      for (const call of calls) call.reject(error);
+    }
+    return undefined;
+  };
+  return (input, signal) => new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+    waiting.push({ input, signal, resolve, reject });
+    if (waiting.length === 1) setTimeout(send, GATHER_MS);
+    return undefined;
+  });
+}
+
+/**
+ * Returns the calls, for a server at `base`.
+ * @param {{ api: string, token: string | ((stale?: string) => string | Promise<string>) }} options
+ */
+export function createApi({ api, token }) {
+  const base = api.replace(/\/+$/, "");
+  const bearer = tokens(token);
+
+  /** Sends a request with a token, and repeats it once with a new token if the server refuses the first. */
+  async function call(method, path, options = {}, send = request) {
+    const first = await bearer();
+    try {
+      return await send(method, base + path, { ...options, token: first });
+    } catch (error) {
+      // Invalid credentials are a wrong password, not an invalid token.
+      if (!(error instanceof Problem) || error.status !== 401 || error.code === "invalid_credentials") throw error;
+      return send(method, base + path, { ...options, token: await bearer(first) });
+    }
+  }
+
+  const at = (id) => `/api/images/${encodeURIComponent(id)}`;
+  const openUpload = (upload, signal) => call("POST", "/api/images/upload", { body: upload, signal });
+  const confirm = (id, signal) => call("POST", `${at(id)}/confirm`, { signal });
+  return {
+    call,
+    pending: (limit, cursor) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`),
+    remove: (id) => call("DELETE", at(id)),
+    openUpload: gathered(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
+    confirm: gathered(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
+    renew: (id, signal) => call("POST", `${at(id)}/renew`, { signal }),
+    openMultipart: (upload, key, signal) => call("POST", "/api/images/multipart", { body: upload, key, signal }),
+    signParts: (id, parts, signal) => call("POST", `${at(id)}/parts`, { body: { parts }, signal }),
+    events: (lastEventId, signal) => call("GET", "/api/events", { lastEventId, signal }, openStream),
+    storedParts: (id, signal) => call("GET", `${at(id)}/parts`, { signal }),
+  };
+}

@@ -1,0 +1,83 @@
+// Processes a file before its upload: digest, type, preview and ThumbHash. Runs in a worker (worker.js) or, if that fails, on the page
+// itself (worker-pool.js).
+
+import { sha256 } from "./sha256.js";
+import { encode } from "./thumbhash.js";
+
+/** Largest size of a preview, which is sharp on dense screens at the sizes of the gallery. */
+const PREVIEW_WIDTH = 1400;
+const PREVIEW_HEIGHT = 720;
+const PREVIEW_BYTES = 256 << 10;
+/** Files up to this size need no preview. */
+const SMALL_BYTES = 128 << 10;
+
+/** Returns the Base64 of the SHA-256 of a blob's bytes, as in S3's header. */
+export async function digest(blob) {
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const hash = globalThis.crypto?.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)) : sha256(bytes);
+  return base64(hash);
+}
+
+/** Returns what an upload declares of a file: `{contentType, sha256?, thumbHash?, preview?: {blob, sha256}}`; and `shown`, a blob to display. */
+export async function inspect(file, wantsDigest) {
+  const contentType = sniff(new Uint8Array(await file.slice(0, 64).arrayBuffer())) || file.type || "application/octet-stream";
+  const facts = { contentType, sha256: wantsDigest ? await digest(file) : undefined };
+  // A damaged file, or a format that this browser does not decode (HEIC in most): the server may still accept it. Node decodes none.
+  const bitmap = await globalThis.createImageBitmap?.(file).catch(() => null);
+  if (!bitmap) return facts;
+  try {
+    const drawn = draw(bitmap, 100, 100);
+    const { width, height } = drawn;
+    const hash = encode(width, height, drawn.getContext("2d").getImageData(0, 0, width, height).data);
+    const blob = file.size > SMALL_BYTES && (await shrink(bitmap));
+    facts.shown = blob || (file.size <= SMALL_BYTES ? file : undefined);
+    facts.thumbHash = base64(hash);
+    if (blob) facts.preview = { blob, sha256: await digest(blob) };
+  } finally {
+    bitmap.close();
+  }
+  return facts;
+}
+
+/** Returns the media type by the first bytes, or null. File names and the system's type are not reliable. */
+export function sniff(head) {
+  const text = String.fromCharCode(...head);
+  if (text.startsWith("\xff\xd8\xff")) return "image/jpeg";
+  if (text.startsWith("\x89PNG\r\n\x1a\n")) return "image/png";
+  if (/^GIF8[79]a/.test(text)) return "image/gif";
+  if (text.startsWith("RIFF") && text.startsWith("WEBP", 8)) return "image/webp";
+  if (!text.startsWith("ftyp", 4)) return null;
+  const length = Math.min(64, new DataView(head.buffer).getUint32(0));
+  const brands = [text.slice(8, 12), ...(text.slice(16, length).match(/.{4}/gs) ?? [])];
+  if (brands.some((brand) => brand === "avif" || brand === "avis")) return "image/avif";
+  if (brands.some((brand) => /^he[ivs][cxms]$/.test(brand))) return "image/heic";
+  return brands.some((brand) => brand === "mif1" || brand === "msf1") ? "image/heif" : null;
+}
+
+/** Returns a preview as WebP, or as JPEG if the browser cannot encode WebP, scaled down until it fits; null if none fits. It contains no metadata, such as a position. */
+async function shrink(bitmap) {
+  for (const part of [1, 0.75, 0.5, 0.35]) {
+    const canvas = draw(bitmap, PREVIEW_WIDTH * part, PREVIEW_HEIGHT * part);
+    let blob = await toBlob(canvas, "image/webp");
+    if (blob.type !== "image/webp") blob = await toBlob(canvas, "image/jpeg");
+    if (blob.size <= PREVIEW_BYTES) return blob;
+  }
+  return null;
+}
+
+function draw(bitmap, mostWidth, mostHeight) {
+  const scale = Math.min(1, mostWidth / bitmap.width, mostHeight / bitmap.height);
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = globalThis.OffscreenCanvas ? new OffscreenCanvas(width, height) : Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: width <= 100 });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  return canvas;
+}
+
+function toBlob(canvas, type) {
+  const quality = 0.8;
+  return canvas.convertToBlob ? canvas.convertToBlob({ type, quality }) : new Promise((done) => { canvas.toBlob(done, type, quality); });
+}
+
+const base64 = (bytes) => btoa(String.fromCharCode(...bytes));

@@ -1,0 +1,118 @@
+// Stores the files of unfinished uploads, in IndexedDB or in memory, so that uploads continue after a reload. Small files are stored
+// whole; of large files only the name, and the user has to choose the file again. A file that cannot be stored is uploaded all the same.
+
+import { StoredText, locks } from "./storage.js";
+
+/** Largest file that is stored whole. */
+const MAX_FILE_BYTES = 16 << 20;
+/** Bytes of all stored files together. */
+const MAX_TOTAL_BYTES = 512 << 20;
+
+/**
+ * Returns the store of this origin's IndexedDB database `name`. Its methods reject where the browser denies it.
+ * @param {string} [name]
+ * @returns {import("./types.js").Store}
+ */
+export function indexedDbStore(name = "valet") {
+  let opening;
+  const database = () => (opening ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("files", { keyPath: "key" });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  }));
+  const run = async (mode, work) => {
+    const store = (await database()).transaction("files", mode).objectStore("files");
+    const request = work(store);
+    return new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = request.transaction.onabort = () => reject(request.error ?? request.transaction.error);
+    });
+  };
+  return {
+    all: () => run("readonly", (store) => store.getAll()),
+    get: (key) => run("readonly", (store) => store.get(key)),
+    put: (record) => run("readwrite", (store) => store.put(record)),
+    delete: (key) => run("readwrite", (store) => store.delete(key)),
+    clear: () => run("readwrite", (store) => store.clear()),
+  };
+}
+
+/**
+ * Returns a store in memory, for Node and for tests. `records` outlives the uploader if the app keeps it.
+ * @param {Map<string, import("./types.js").StoredFile>} [records]
+ * @returns {import("./types.js").Store}
+ */
+export const memoryStore = (records = new Map()) => ({
+  all: async () => [...records.values()],
+  get: async (key) => records.get(key),
+  put: async (record) => records.set(record.key, record),
+  delete: async (key) => records.delete(key),
+  clear: async () => records.clear(),
+});
+
+/** Resolves to whether the store works. */
+export const isAvailable = (store = indexedDbStore()) => store.all().then(() => true, () => false);
+
+/** The unfinished uploads of one user in a store. */
+export class PendingFiles {
+  #store;
+  #user;
+  #tab;
+  #bytes = 0;
+
+  /** @param {import("./types.js").Store | null} store @param {string} user */
+  constructor(store, user) {
+    this.#store = store;
+    this.#user = user;
+    // Id of this tab, through its reloads. Its lock shows other tabs that it still runs.
+    const tab = new StoredText("sessionStorage", "valet.tab");
+    this.#tab = (tab.value ??= String(Math.random()).slice(2));
+    if (store) locks.then((manager) => manager?.request(lockOf(this.#tab), { mode: "shared" }, () => new Promise(() => {})));
+  }
+
+  /** Stores a file, or the name of a large one, until {@link remove}. */
+  async add(key, file) {
+    const small = file.size <= MAX_FILE_BYTES && this.#bytes + file.size <= MAX_TOTAL_BYTES;
+    if (small) this.#bytes += file.size;
+    const { name, size, type, lastModified, caption } = file;
+    const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, name, size, type, lastModified, caption, file: content }).then(() => true));
+    if (!(await put(small ? file : null)) && small) await put(null);
+  }
+
+  /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
+  async setId(key, id) {
+    const record = await this.#attempt((store) => store.get(key));
+    if (record) await this.#attempt((store) => store.put({ ...record, id }));
+  }
+
+  remove(key) {
+    return this.#attempt((store) => store.delete(key));
+  }
+
+  /**
+   * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
+   * running tab has. Without locks it is unknown which tabs run: then only files of this tab are returned.
+   */
+  async leftovers() {
+    const all = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);
+    const manager = await locks;
+    const held = new Set(((await manager?.query())?.held ?? []).map((lock) => lock.name));
+    const isBrowser = typeof document !== "undefined";
+    const elsewhere = (record) => isBrowser && record.tab !== this.#tab && (!manager || held.has(lockOf(record.tab)));
+    return {
+      orphans: all.filter((record) => !elsewhere(record)),
+      busy: new Set(all.filter(elsewhere).map((record) => record.id)),
+    };
+  }
+
+  async #attempt(work) {
+    try {
+      return this.#store ? await work(this.#store) : undefined;
+    } catch {
+      return undefined; // Private windows, a full disk: uploads continue without stored files.
+    }
+  }
+}
+
+const lockOf = (tab) => `valet.tab.${tab}`;

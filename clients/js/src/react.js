@@ -1,0 +1,138 @@
+"use client";
+// `valet-upload/react`: one hook. It renders on servers too, where it shows no uploads and makes no requests.
+
+import { useEffect, useInsertionEffect, useState, useSyncExternalStore } from "react";
+import { createUploader } from "./index.js";
+
+/**
+ * @typedef {import("./types.js").AddOptions} AddOptions
+ * @typedef {import("./types.js").Input} Input
+ * @typedef {import("./types.js").Upload} Upload
+ * @typedef {import("./types.js").Uploader} Uploader
+ * @typedef {import("./types.js").UploaderOptions} UploaderOptions
+ */
+
+/** @typedef {Readonly<Upload>} UploadView An upload as it was at one render: another object after each change, the same one otherwise. */
+
+/**
+ * @typedef {object} UploadQueue
+ * @property {readonly UploadView[]} uploads All uploads, oldest first.
+ * @property {Uploader["progress"]} progress
+ * @property {boolean} paused Whether the whole queue is paused.
+ * @property {(input: Input, options?: AddOptions) => Upload[]} add As of an uploader, and so the others; each is the same function at
+ *   every render.
+ * @property {() => Promise<void>} restore
+ * @property {() => void} pause Pauses all uploads; `upload.pause()` pauses one.
+ * @property {() => void} resume
+ * @property {() => void} clearDone
+ */
+
+/** Fields of an upload that a component may show. */
+const FIELDS = /** @type {const} */ ([
+  "key", "file", "name", "size", "caption", "state", "hold", "sent", "problem", "preview", "id", "image", "duplicate", "finished", "active", "open",
+  "isRetryable",
+]);
+
+const NOTHING = { uploads: [], progress: { sent: 0, size: 0, done: 0, count: 0 }, paused: false };
+
+/**
+ * Returns the uploads of an uploader, and functions that change them. With options, the component has its own uploader, for as long as it
+ * is mounted and `api` and `user` are the same; `token` may be another function at each render. With an uploader of `createUploader`, the
+ * uploads continue when the component is unmounted.
+ * @param {UploaderOptions | Uploader} source
+ * @returns {UploadQueue}
+ */
+export function useUploader(source) {
+  const [watcher] = useState(() => new Watcher(source));
+  // Before all other effects: those of a child may add files already.
+  useInsertionEffect(() => watcher.render(source));
+  const { given, api, user } = keyOf(source);
+  useEffect(() => {
+    watcher.open();
+    return () => watcher.close();
+  }, [watcher, given, api, user]);
+  return { ...useSyncExternalStore(watcher.subscribe, watcher.read, watcher.readOnServer), ...watcher.methods };
+}
+
+/** Returns the properties of a source that another uploader has others of. */
+const keyOf = (source) => (source instanceof EventTarget ? { given: source } : { api: source.api, user: source.user });
+
+/** An uploader and its snapshot, as useSyncExternalStore reads it. */
+class Watcher {
+  #source;
+  #uploader = null;
+  #own = null; // Options of the component's own uploader, which asks them for each token.
+  #listeners = new Set();
+  #shown = NOTHING;
+
+  constructor(source) {
+    this.#source = source;
+    const { given } = keyOf(source);
+    if (given) this.#shown = snapshot(given, NOTHING);
+  }
+
+  /** Takes the source of the newest render. Another user's token is not for the uploader of the former user. */
+  render(source) {
+    this.#source = source;
+    const own = this.#own;
+    if (own && own.api === source.api && own.user === source.user) own.token = source.token;
+  }
+
+  /** Returns the uploader, and creates it if it is the component's own. */
+  open() {
+    if (this.#uploader) return this.#uploader;
+    const { given } = keyOf(this.#source);
+    if (!given) {
+      const own = (this.#own = { ...this.#source });
+      const token = (stale) => (typeof own.token === "function" ? own.token(stale) : own.token);
+      this.#uploader = createUploader({ ...own, token });
+    } else this.#uploader = given;
+    this.#uploader.addEventListener("change", this.#update);
+    this.#update();
+    return this.#uploader;
+  }
+
+  /** Stops the component's own uploader. Its files stay stored for `restore`. */
+  close() {
+    this.#uploader?.removeEventListener("change", this.#update);
+    if (this.#own) this.#uploader?.stop();
+    this.#uploader = this.#own = null;
+    this.#show(NOTHING);
+  }
+
+  subscribe = (listener) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  read = () => this.#shown;
+  readOnServer = () => NOTHING;
+
+  methods = {
+    add: (input, options) => this.open().add(input, options),
+    restore: () => this.open().restore(),
+    pause: () => this.open().pause(),
+    resume: () => this.open().resume(),
+    clearDone: () => this.open().clearDone(),
+  };
+
+  #update = () => this.#show(snapshot(this.#uploader, this.#shown));
+
+  #show(shown) {
+    this.#shown = shown;
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** Returns the state of an uploader, with the same objects as `before` for uploads that have not changed. */
+function snapshot({ items, progress, paused }, before) {
+  const known = new Map(before.uploads.map((upload) => [upload.key, upload]));
+  return { uploads: items.map((item) => view(item, known.get(item.key))), progress, paused };
+}
+
+/** Returns a copy of an upload's fields, or the copy of before if nothing has changed. */
+function view(item, before) {
+  if (before && FIELDS.every((field) => before[field] === item[field])) return before;
+  const methods = { pause: () => item.pause(), resume: () => item.resume(), retry: () => item.retry(), cancel: () => item.cancel() };
+  return Object.freeze({ ...Object.fromEntries(FIELDS.map((field) => [field, item[field]])), ...methods });
+}

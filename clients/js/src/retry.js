@@ -1,0 +1,75 @@
+// Repeats requests: waits for the network or a busy server, and stops at once when the signal is aborted.
+
+import { Problem } from "./http.js";
+
+/** Failures in a row, half a minute in all, after which the user is asked. Time offline does not count. */
+const MAX_FAILURES = 7;
+/** Longest pause between two attempts. */
+const MAX_PAUSE_MS = 15_000;
+
+/** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
+export function sleep(ms, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const stop = () => { clearTimeout(timer); reject(signal.reason); };
+    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/** Whether the device has no network. Only browsers know. */
+const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
+
+/** Resolves when the browser reports a network. */
+export function online(signal) {
+  if (!isOffline()) return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    addEventListener("online", () => resolve(), { once: true, signal });
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+/** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
+export class RetryPolicy {
+  #failures = 0;
+
+  constructor(signal, onwait = () => {}, most = MAX_FAILURES) {
+    this.signal = signal;
+    this.onwait = onwait;
+    this.most = most;
+  }
+
+  /** Resets the count after a success. */
+  reset() {
+    this.#failures = 0;
+  }
+
+  /** Waits before the next attempt, or throws `problem` after too many failures. */
+  async wait(problem) {
+    if (isOffline()) {
+      this.onwait("offline");
+      await online(this.signal);
+      this.onwait(null);
+      return;
+    }
+    if (++this.#failures >= this.most) throw problem;
+    const pause = Math.min(MAX_PAUSE_MS, 400 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    this.onwait("again");
+    await sleep(Math.max(pause, (problem.retryAfter ?? 0) * 1000), this.signal);
+    this.onwait(null);
+  }
+
+  /** Repeats a request to the API while its problem is transient. */
+  async run(call) {
+    for (;;) {
+      try {
+        const answer = await call();
+        this.reset();
+        return answer;
+      } catch (error) {
+        if (!(error instanceof Problem) || !error.isTransient) throw error;
+        await this.wait(error);
+      }
+    }
+  }
+}

@@ -1,0 +1,67 @@
+// Sends one presigned PUT. In browsers with XMLHttpRequest, since fetch does not report how much of a body was sent; else with fetch.
+
+/** Time without progress after which the connection counts as dead. */
+const STALL_MS = 60_000;
+/** Slowest transfer, in bytes per millisecond, that is waited for where progress is unknown. */
+const SLOWEST = 16;
+
+/**
+ * Sends `body` with the method, URL and headers of `presigned`. Resolves with the status, or 0 without a response; rejects only with
+ * the signal's reason. The status suffices: S3's error bodies contain nothing else that a client could act on.
+ */
+export function put(presigned, body, { signal, progress = () => {} } = {}) {
+  return typeof XMLHttpRequest === "undefined" ? putByFetch(presigned, body, signal, progress) : putByXhr(presigned, body, signal, progress);
+}
+
+function putByXhr(presigned, body, signal, progress) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const xhr = new XMLHttpRequest();
+    const abort = () => xhr.abort();
+    let stall;
+    const restartStallTimer = () => {
+      clearTimeout(stall);
+      stall = setTimeout(abort, STALL_MS);
+    };
+    xhr.open(presigned.method, presigned.url);
+    for (const [name, value] of Object.entries(presigned.headers)) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = ({ loaded }) => {
+      restartStallTimer();
+      progress(loaded);
+    };
+    xhr.onloadend = () => {
+      clearTimeout(stall);
+      signal?.removeEventListener("abort", abort);
+      if (signal?.aborted) reject(signal.reason);
+      else resolve(xhr.status);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    restartStallTimer();
+    xhr.send(body);
+  });
+}
+
+async function putByFetch({ method, url, headers }, body, signal, progress) {
+  signal?.throwIfAborted();
+  const stopping = new AbortController();
+  const abort = () => stopping.abort();
+  const stall = setTimeout(abort, STALL_MS + body.size / SLOWEST);
+  signal?.addEventListener("abort", abort, { once: true });
+  try {
+    const response = await fetch(url, { method, headers, body, signal: stopping.signal, redirect: "error" });
+    await response.arrayBuffer(); // Else the connection is not used again.
+    if (response.ok) progress(body.size);
+    return response.status;
+  } catch {
+    signal?.throwIfAborted();
+    return 0;
+  } finally {
+    clearTimeout(stall);
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+/** Returns whether S3 has the bytes: from this PUT (2xx), or from an earlier one whose response was lost (412: the URL writes once). */
+export const hasArrived = (status) => (status >= 200 && status < 300) || status === 412;
+/** Returns whether S3 may accept the same request later. */
+export const isRepeatable = (status) => status === 0 || status === 409 || status === 408 || status === 429 || status >= 500;

@@ -1,0 +1,235 @@
+// The protocol of an upload, from a file to an image in the gallery. Clients in other languages can copy this part.
+//
+// Both kinds can be repeated from their first step: the server recognizes the bytes (by SHA-256 and size) or the key, and continues
+// the upload. So uploading the same file again after a reload resumes it.
+
+import { problem } from "./http.js";
+import { RetryPolicy } from "./retry.js";
+import { hasArrived, isRepeatable, put } from "./s3-put.js";
+
+/** Larger files are uploaded in parts, so that a lost connection costs one part instead of the file. */
+const MAX_SINGLE_PUT = 16 << 20;
+const PARTS_AT_ONCE = 3;
+/** Parts at a time on a connection that reports to be slow or metered. */
+const PARTS_AT_ONCE_SLOW = 1;
+const PART_BYTES = 8 << 20;
+/** Parts that S3 accepts at most. */
+const MAX_PARTS = 10_000;
+
+/**
+ * Uploads a file. `means` has the calls of api.js and the `work` of worker-pool.js. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
+ * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
+ */
+export async function upload(file, events, signal, means) {
+  const retry = new RetryPolicy(signal, events.waiting);
+  const { work } = means;
+  events.stage("preparing");
+  const facts = await readable(file, () => work.inspect(file, file.size <= MAX_SINGLE_PUT));
+  signal.throwIfAborted();
+  if (facts.shown) events.preview(facts.shown);
+  return (file.size > MAX_SINGLE_PUT ? uploadInParts : uploadWhole)(file, facts, events, retry, means);
+}
+
+/**
+ * Uploads with a single PUT. After 200 or 412: confirm. 409, 5xx: repeat. 403: renew once. 400: the bytes changed. No response: repeat,
+ * and try to confirm. A store may send errors without CORS headers (as R2 and proxies do), so that a 403 for an expired URL and a 412
+ * for bytes that have arrived look like a lost connection.
+ */
+async function uploadWhole(file, facts, events, retry, { api, work }) {
+  const { signal } = retry;
+  // Counts failed PUTs separately from failed requests to the API: the store may fail while the API responds.
+  const store = new RetryPolicy(signal, events.waiting);
+  const open = async (known) => timed(await retry.run(() => api.openUpload(describe(file, known), signal)));
+  const reopen = async () => (facts = await readable(file, () => work.inspect(file, true)), open(facts));
+  let ticket = await open(facts);
+  if (ticket.state === "ready") events.found(ticket.id);
+  for (let before = null, unread = 0; ticket.state === "pending";) {
+    events.opened(ticket.id);
+    events.stage("sending");
+    const [status] = await Promise.all([
+      put(ticket.upload, file, { signal, progress: events.progress }),
+      sendPreview(ticket.previewUpload, facts.preview, signal),
+    ]);
+    unread = status === 0 ? unread + 1 : 0;
+    if (hasArrived(status)) {
+      events.progress(file.size);
+      events.stage("confirming");
+      const { image, problem: failure } = await confirm(api, ticket.id, retry);
+      if (image) return image;
+      // A 412 for an object that was deleted since, or an upload that expired while this device slept.
+      if (failure.code === "object_missing") await store.wait(failure);
+      else ticket = await open(facts);
+      continue;
+    }
+    events.progress(0);
+    const failure = problem({ code: status ? "storage_refused" : "no_answer", status });
+    if (isRepeatable(status)) {
+      await readable(file);
+      await store.wait(unread > 1 ? problem({ code: "storage_unreachable" }) : failure);
+      if (unread > 1 || (unread && Date.now() > ticket.urlExpiresAt)) {
+        const { image } = await confirm(api, ticket.id, retry);
+        if (image) return image;
+        ticket = await reopen();
+      }
+    } else if (status === 403 && before !== 403) {
+      ticket = await renew(api, ticket.id, retry) ?? await open(facts);
+    } else if (status === 400 && before !== 400) {
+      ticket = await reopen();
+    } else {
+      throw failure;
+    }
+    before = isRepeatable(status) ? null : status;
+  }
+  return ticket.image;
+}
+
+/** Sets the expiry of the URL by this device's clock, which may differ from the server's. */
+const timed = (ticket) => Object.assign(ticket, { urlExpiresAt: Date.now() + (ticket.upload?.expiresIn ?? 0) * 1000 });
+
+/** Codes for an upload that has ended: it has to be opened again. */
+const ENDED_CODES = ["upload_expired", "not_found"];
+
+/** Confirms an upload. Returns `{ image }`, or `{ problem }` if the bytes have not arrived or the upload has ended. */
+async function confirm(api, id, retry) {
+  try {
+    return { image: await retry.run(() => api.confirm(id, retry.signal)) };
+  } catch (failure) {
+    if (failure.code === "object_missing" || ENDED_CODES.includes(failure.code)) return { problem: failure };
+    throw failure;
+  }
+}
+
+/** Returns the upload with a new URL, or null if the upload has ended. */
+async function renew(api, id, retry) {
+  try {
+    return timed(await retry.run(() => api.renew(id, retry.signal)));
+  } catch (failure) {
+    if (ENDED_CODES.includes(failure.code)) return null;
+    throw failure;
+  }
+}
+
+/** Sends the preview. The upload succeeds also without it. */
+async function sendPreview(presigned, preview, signal) {
+  if (!presigned || !preview) return;
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    if (!isRepeatable(await put(presigned, preview.blob, { signal }))) return;
+  }
+}
+
+/** Uploads in parts: sends the parts that S3 does not list, then confirms, which fails if a part is missing. */
+async function uploadInParts(file, facts, events, retry, { api, work }) {
+  const { signal } = retry;
+  const partSize = Math.max(PART_BYTES, Math.ceil(file.size / MAX_PARTS / (1 << 20)) * (1 << 20));
+  const digests = await digestParts(file, partSize, signal, work);
+  const declared = { ...describe(file, facts), partSize, partChecksums: "sha256" };
+  delete declared.sha256;
+  delete declared.preview;
+  // Equal bytes and declarations have equal keys, so that a file that is chosen again continues its upload.
+  const key = `parts ${await work.digest(new Blob([JSON.stringify(declared), ...digests]))}`;
+  for (let round = 0; ; round += 1) {
+    const ticket = await retry.run(() => api.openMultipart(declared, key, signal));
+    events.opened(ticket.id);
+    events.stage("sending");
+    try {
+      const { parts } = await retry.run(() => api.storedParts(ticket.id, signal));
+      if (round === 0 && parts.length === ticket.partCount) events.found(ticket.id);
+      await sendMissing(file, { ...ticket, digests, api }, new Set(parts.map((part) => part.partNumber)), events, retry);
+      events.stage("confirming");
+      return await retry.run(() => api.confirm(ticket.id, signal));
+    } catch (failure) {
+      if (failure.code === "upload_complete") return retry.run(() => api.confirm(ticket.id, signal));
+      const canContinue = ["parts_missing", "object_missing", "upload_expired", "not_found"].includes(failure.code);
+      if (!canContinue || round === 3) throw failure;
+    }
+  }
+}
+
+async function digestParts(file, partSize, signal, work) {
+  const digests = [];
+  const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
+  const lane = async () => {
+    for (let from = starts.shift(); from !== undefined; from = starts.shift()) {
+      signal.throwIfAborted();
+      const start = from;
+      digests[start / partSize] = await readable(file, () => work.digest(file.slice(start, start + partSize)));
+    }
+  };
+  await Promise.all([lane(), lane()]);
+  return digests;
+}
+
+async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
+  const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
+  const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));
+  const report = (number, bytes) => {
+    sent.set(number, bytes);
+    events.progress([...sent.values()].reduce((sum, n) => sum + n, 0));
+  };
+  const missing = Array.from({ length: partCount }, (_, i) => i + 1).filter((number) => !stored.has(number));
+  events.progress([...sent.values()].reduce((sum, n) => sum + n, 0));
+  // When one lane fails, the others stop too.
+  const lanes = new AbortController();
+  const { signal } = lanes;
+  const abort = () => lanes.abort(retry.signal.reason);
+  if (retry.signal.aborted) abort();
+  retry.signal.addEventListener("abort", abort, { once: true });
+  const lane = async () => {
+    const own = { calls: new RetryPolicy(signal, retry.onwait), store: new RetryPolicy(signal, retry.onwait) };
+    for (let number = missing.shift(); number; number = missing.shift()) {
+      const from = (number - 1) * partSize;
+      await sendPart(api, file, { id, number, sha256: digests[number - 1], bytes: file.slice(from, from + partSize) }, report, own);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: isSlow() ? PARTS_AT_ONCE_SLOW : PARTS_AT_ONCE }, lane));
+  } catch (error) {
+    lanes.abort(error);
+    throw error;
+  } finally {
+    retry.signal.removeEventListener("abort", abort);
+  }
+}
+
+/** Whether the browser reports a connection that several transfers at a time would clog. */
+const isSlow = () => {
+  const { saveData, effectiveType } = globalThis.navigator?.connection ?? {};
+  return Boolean(saveData) || /2g/.test(effectiveType ?? "");
+};
+
+/** Sends one part. Each attempt has its own URL, so that none has expired. */
+async function sendPart(api, file, { id, number, sha256, bytes }, report, { calls, store }) {
+  const { signal } = calls;
+  for (let refused = 0; ;) {
+    const { parts } = await calls.run(() => api.signParts(id, [{ partNumber: number, sha256 }], signal));
+    const status = await put(parts[0].request, bytes, { signal, progress: (n) => report(number, n) });
+    if (hasArrived(status)) {
+      store.reset();
+      return report(number, bytes.size);
+    }
+    report(number, 0);
+    if (isRepeatable(status)) {
+      await readable(file);
+      await store.wait(problem({ code: status ? "storage_refused" : "storage_unreachable", status }));
+    } else if (refused++) throw problem({ code: "storage_refused", status });
+  }
+}
+
+/** Returns the declaration of an upload. The name has no folders. */
+function describe(file, { contentType, sha256, preview, thumbHash }) {
+  const declared = { fileName: file.name, contentType, size: file.size, sha256 };
+  if (file.caption) declared.caption = file.caption;
+  if (thumbHash) declared.thumbHash = thumbHash;
+  if (preview) declared.preview = { contentType: preview.blob.type, size: preview.blob.size, sha256: preview.sha256 };
+  return declared;
+}
+
+/** Runs `work`, or throws `file_unreadable` if the file was moved, changed or deleted meanwhile. */
+async function readable(file, work = () => file.slice(0, 1).arrayBuffer()) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error?.name === "NotReadableError" || error?.name === "NotFoundError") throw problem({ code: "file_unreadable" });
+    throw error;
+  }
+}

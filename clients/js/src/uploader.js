@@ -1,0 +1,282 @@
+// The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
+
+import { Problem, problem } from "./http.js";
+import { PendingFiles } from "./pending-files.js";
+import { upload } from "./upload.js";
+import { WorkerPool } from "./worker-pool.js";
+
+const PAUSED = Symbol("paused");
+const CANCELLED = Symbol("cancelled");
+
+/** Codes of problems that a repeat with the same file does not solve. */
+const FINAL_CODES = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
+
+/** An upload in the list; types.js describes its fields. `before`: the id of an earlier attempt. */
+export class Upload {
+  #uploader;
+
+  constructor(uploader, { file = null, name, size, caption }, more = {}) {
+    this.#uploader = uploader;
+    Object.assign(this, {
+      key: uuid(), file, name, size, caption, state: "waiting", hold: null, sent: 0, problem: null, preview: null, id: null, image: null,
+      duplicate: false, before: null, controller: null, ...more,
+    });
+    this.expect();
+  }
+
+  /** Makes `finished` the promise of the next attempt. */
+  expect() {
+    this.finished = new Promise((resolve, reject) => { this.settle = { resolve, reject }; });
+    this.finished.catch(() => {}); // An app may read the state instead.
+  }
+
+  /** Whether requests are under way. */
+  get active() {
+    return ["preparing", "sending", "confirming"].includes(this.state);
+  }
+
+  /** Whether it is under way or will start by itself. */
+  get open() {
+    return this.active || this.state === "waiting";
+  }
+
+  /** Whether a repeat with the same file can succeed. */
+  get isRetryable() {
+    return this.state === "failed" && this.file !== null && !FINAL_CODES.has(this.problem.code);
+  }
+
+  pause() {
+    this.#uploader.pause(this);
+  }
+
+  resume() {
+    this.#uploader.resume(this);
+  }
+
+  retry() {
+    this.#uploader.retry(this);
+  }
+
+  cancel() {
+    this.#uploader.cancel(this);
+  }
+}
+
+/** The queue; types.js describes its methods for apps. */
+export class Uploader extends EventTarget {
+  items = [];
+  paused = false;
+  #means;
+  #files;
+  #most;
+
+  constructor({ api, store, user, concurrency = 3 }) {
+    super();
+    this.#means = { api, work: new WorkerPool() };
+    this.#files = new PendingFiles(store, user);
+    this.#most = concurrency;
+    // Uploads that failed without a network are repeated when it is back.
+    this.online = () => this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code ?? "")).forEach((item) => this.retry(item));
+    globalThis.addEventListener?.("online", this.online);
+  }
+
+  get progress() {
+    const counted = this.items.filter((item) => !["lost", "failed", "cancelled"].includes(item.state));
+    const sum = (of) => counted.reduce((total, item) => total + of(item), 0);
+    return { sent: sum((item) => item.sent), size: sum((item) => item.size), done: sum((item) => Number(item.state === "done")), count: counted.length };
+  }
+
+  /** Queues files, except those that are queued already. */
+  add(input, { name, caption, signal } = {}) {
+    const same = (a, b) => a.file && a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified;
+    const inputs = input instanceof Blob || "stream" in input ? [input] : [...input];
+    const fresh = inputs.filter((file) => "stream" in file && !(file instanceof Blob) || !this.items.some((item) => item.open && same(item, file)));
+    const added = fresh.map((file) => {
+      const item = new Upload(this, { file, name: file.name ?? name ?? "image", size: file.size, caption });
+      this.items.push(item);
+      if (file instanceof Blob) item.stored = this.#files.add(item.key, withName(item));
+      signal?.addEventListener("abort", () => this.cancel(item), { once: true });
+      return item;
+    });
+    if (signal?.aborted) added.forEach((item) => this.cancel(item));
+    this.#changed();
+    this.#next();
+    return added;
+  }
+
+  /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `lost`. */
+  async restore() {
+    const { orphans, busy } = await this.#files.leftovers();
+    for (const record of orphans) {
+      if (this.items.some((item) => item.key === record.key)) continue;
+      if (!record.file) {
+        this.#files.remove(record.key);
+        continue;
+      }
+      const { name, type, lastModified, key, caption } = record;
+      const file = globalThis.File ? new File([record.file], name, { type, lastModified }) : record.file;
+      this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
+    }
+    const known = new Set([...busy, ...this.items.map((item) => item.id)]);
+    let cursor;
+    do {
+      const page = await this.#means.api.pending(100, cursor);
+      for (const open of page.uploads.filter((open) => !known.has(open.id))) {
+        this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "lost", id: open.id }));
+      }
+      cursor = page.nextCursor;
+    } while (cursor);
+    this.#changed();
+    this.#next();
+  }
+
+  pause(item) {
+    if (!item) this.paused = true;
+    for (const one of item ? [item] : this.items) {
+      const wasActive = one.active;
+      if (item && one.open) one.state = "paused";
+      if (wasActive) one.controller?.abort(PAUSED);
+    }
+    this.#changed(item);
+    this.#next();
+  }
+
+  resume(item) {
+    if (!item) this.paused = false;
+    else if (item.state === "paused") Object.assign(item, { state: "waiting", sent: 0, hold: null });
+    this.#changed(item);
+    this.#next();
+  }
+
+  retry(item) {
+    if (!item.isRetryable) return;
+    Object.assign(item, { state: "waiting", problem: null, sent: 0 });
+    item.expect();
+    this.#changed(item);
+    this.#next();
+  }
+
+  /** Removes an upload from the list and, unless it is done, from the server. */
+  cancel(item) {
+    const at = this.items.indexOf(item);
+    if (at < 0) return;
+    this.items.splice(at, 1);
+    item.controller?.abort(CANCELLED);
+    this.#forget(item);
+    if (item.state !== "done") {
+      // Files of the same bytes have one upload. If the request fails, the upload expires.
+      if (item.id && !this.items.some(({ id }) => id === item.id)) this.#means.api.remove(item.id).catch(() => {});
+      item.state = "cancelled";
+      item.settle.reject(new DOMException("The upload was cancelled.", "AbortError"));
+    }
+    this.#changed();
+    this.#next();
+  }
+
+  /** Removes the uploads that are done from the list. */
+  clearDone() {
+    this.items = this.items.filter((item) => item.state !== "done");
+    this.#changed();
+  }
+
+  /** Stops all uploads without a request to the server, and ends the workers. Stored files stay for {@link restore}. */
+  stop() {
+    globalThis.removeEventListener?.("online", this.online);
+    this.paused = true;
+    for (const item of this.items) item.controller?.abort(CANCELLED);
+    this.#means.work.close();
+  }
+
+  #next() {
+    if (this.paused) return;
+    const free = this.#most - this.items.filter((item) => item.active).length;
+    for (const item of this.items.filter((item) => item.state === "waiting").slice(0, Math.max(0, free))) this.#run(item);
+  }
+
+  async #run(item) {
+    const controller = (item.controller = new AbortController());
+    item.before = item.id;
+    Object.assign(item, { state: "preparing", hold: null });
+    const set = (values) => {
+      if (item.controller !== controller || controller.signal.aborted) return;
+      Object.assign(item, values);
+      this.#changed(item);
+    };
+    try {
+      if (!(item.file instanceof Blob)) item.file = await collect(item.file);
+      item.image = await upload(withName(item), {
+        stage: (state) => set({ state }),
+        progress: (sent) => set({ sent: Math.min(sent, item.size) }),
+        waiting: (hold) => set({ hold }),
+        preview: (preview) => set({ preview }),
+        opened: (id) => this.#opened(item, id, set),
+        // Unless this upload was confirmed before and the response was lost.
+        found: (id) => set({ duplicate: item.before !== id }),
+      }, controller.signal, this.#means);
+      controller.signal.throwIfAborted();
+      // If two lines have the same image, only the first has uploaded it.
+      const isRepeated = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image?.id);
+      Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || isRepeated });
+      this.#forget(item);
+      item.settle.resolve(item.image);
+      this.dispatchEvent(new CustomEvent("uploaded", { detail: item }));
+    } catch (error) {
+      this.#stopped(item, controller.signal, error);
+    }
+    this.#changed(item);
+    this.#next();
+  }
+
+  #stopped(item, signal, error) {
+    if (signal.aborted) {
+      // Paused alone, it stays so until it is resumed.
+      if (signal.reason === PAUSED && item.active) Object.assign(item, { state: "waiting", hold: null, sent: 0 });
+      return;
+    }
+    if (!(error instanceof Problem)) console.error(error);
+    Object.assign(item, { state: "failed", hold: null, problem: error instanceof Problem ? error : problem({ code: "internal", detail: String(error) }) });
+    // A file that is never accepted is not uploaded again after a reload.
+    if (!item.isRetryable) this.#forget(item);
+    item.settle.reject(item.problem);
+    this.dispatchEvent(new CustomEvent("failed", { detail: item }));
+  }
+
+  #opened(item, id, set) {
+    if (item.id !== id) item.stored?.then(() => this.#files.setId(item.key, id));
+    // An unfinished upload was waiting for this file.
+    const lost = this.items.findIndex((other) => other !== item && other.state === "lost" && other.id === id);
+    if (lost >= 0) {
+      this.items.splice(lost, 1);
+      item.before = id;
+    }
+    set({ id });
+    if (lost >= 0) this.#changed();
+  }
+
+  async #forget(item) {
+    await item.stored;
+    await this.#files.remove(item.key);
+  }
+
+  #changed(item) {
+    this.dispatchEvent(new CustomEvent("change", { detail: item }));
+  }
+}
+
+/** Returns the upload's bytes with its name and caption, as upload.js and the store read them. */
+function withName({ file, name, caption }) {
+  if (file.name === name && !caption) return file;
+  const { type, lastModified = 0 } = file;
+  // Another object of the same bytes: a File's own name is read-only.
+  return Object.assign(new Blob([file], { type }), { name, caption, lastModified });
+}
+
+/** Reads a stream into a Blob. */
+async function collect({ stream, size, type = "" }) {
+  const blob = await new Response(stream).blob().catch(() => null);
+  if (blob?.size !== size) throw problem({ code: "file_unreadable" });
+  return new Blob([blob], { type });
+}
+
+/** Returns a random key, in pages without a secure context too. */
+const uuid = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

@@ -1,0 +1,244 @@
+// `valet-upload/uppy`: an uploader plugin for Uppy 5 and 6. Uppy has the list of files, the buttons and the order of its steps; each file is
+// uploaded by the protocol of upload.js. A file's bytes are read when it is sent, after editors and compressors.
+
+import { BasePlugin } from "@uppy/core";
+import { createApi } from "./api.js";
+import { Problem, problem } from "./http.js";
+import { upload } from "./upload.js";
+import { WorkerPool } from "./worker-pool.js";
+
+/** Progress that is shown at most until the image is confirmed: Uppy ignores any progress after 100 %. */
+const MAX_PROGRESS = 0.99;
+
+/**
+ * @typedef {object} ValetUploadOptions
+ * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
+ * @property {string | ((stale?: string) => string | Promise<string>)} token As of an uploader: the access token, or a function that
+ *   returns it, and another one when the server has refused `stale`.
+ * @property {number} [limit] Files at a time; 3 by default.
+ * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
+ */
+
+/**
+ * Uploads Uppy's files to Valet. A file's `response.body` is the image as the API returns it, `uploadURL` the image's URL; `caption` in the
+ * metadata becomes its caption. An `upload-error` carries the problem, whose message is a sentence for the user.
+ * @extends {BasePlugin<ValetUploadOptions, any, any>}
+ */
+export default class ValetUpload extends BasePlugin {
+  #api;
+  #work = new WorkerPool();
+  #turns;
+  #transfers = new Map(); // id of the file → Transfer
+
+  /**
+   * @param {import("@uppy/core").Uppy<any, any>} uppy
+   * @param {ValetUploadOptions} opts
+   */
+  constructor(uppy, opts) {
+    super(uppy, opts);
+    this.type = "uploader";
+    this.id = opts.id ?? "ValetUpload";
+    this.#turns = new Turns(opts.limit ?? 3);
+    // `setOptions` may replace the token.
+    const token = (stale) => (typeof this.opts.token === "function" ? this.opts.token(stale) : this.opts.token);
+    this.#api = createApi({ api: opts.api, token });
+  }
+
+  install() {
+    this.#setResumable(true);
+    this.uppy.addUploader(this.#upload);
+    for (const [event, handler] of this.#handlers) this.uppy.on(event, handler);
+  }
+
+  uninstall() {
+    this.#setResumable(false);
+    this.uppy.removeUploader(this.#upload);
+    for (const [event, handler] of this.#handlers) this.uppy.off(event, handler);
+    const ended = [...this.#transfers.values()].map((transfer) => transfer.end());
+    this.#transfers.clear();
+    // A worker that ends earlier would never answer.
+    Promise.allSettled(ended).then(() => this.#work.close());
+  }
+
+  #setResumable(resumableUploads) {
+    this.uppy.setState({ capabilities: { ...this.uppy.getState().capabilities, resumableUploads } });
+  }
+
+  /** The user's actions. Cancelling all files removes each of them. */
+  #handlers = /** @type {[any, any][]} */ ([
+    ["upload-pause", (file, isPaused) => this.#transfers.get(file?.id)?.[isPaused ? "pause" : "resume"]()],
+    ["pause-all", () => this.#transfers.forEach((transfer) => transfer.pause())],
+    ["resume-all", () => this.#transfers.forEach((transfer) => transfer.resume())],
+    ["file-removed", (file) => this.#removed(file)],
+  ]);
+
+  #upload = async (ids) => {
+    const files = ids.map((id) => this.uppy.getFile(id)).filter((file) => file && !file.error && !file.progress.uploadComplete);
+    // Files that Golden Retriever has restored keep their progress.
+    this.uppy.emit("upload-start", files.filter((file) => !file.isRestored || !file.progress.uploadStarted));
+    await Promise.all(files.map((file) => this.#send(file)));
+  };
+
+  async #send(file) {
+    const { id } = file;
+    const transfer = new Transfer((signal) => this.#turns.run(signal, () => this.#attempt(id, signal)));
+    this.#transfers.set(id, transfer);
+    if (this.uppy.getFile(id).isPaused) transfer.pause();
+    try {
+      const image = await transfer.run();
+      if (transfer.isEnded) return;
+      this.#setOpen(id, undefined);
+      this.uppy.emit("upload-success", this.uppy.getFile(id) ?? file, { status: 200, uploadURL: image.url, body: image });
+    } catch (error) {
+      if (!transfer.isEnded) this.#failed(this.uppy.getFile(id) ?? file, error);
+    } finally {
+      if (this.#transfers.get(id) === transfer) this.#transfers.delete(id);
+    }
+  }
+
+  async #attempt(id, signal) {
+    const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
+    // A file that Golden Retriever could not keep, or one of another service.
+    if (!(data instanceof Blob)) throw problem({ code: "file_unreadable" });
+    const bytes = Object.assign(new Blob([data], { type }), { name: meta.name || name, caption: meta.caption });
+    const ignored = () => {};
+    return upload(bytes, {
+      stage: ignored, waiting: ignored, preview: ignored, found: ignored,
+      opened: (open) => this.#setOpen(id, open),
+      progress: (sent) => this.#report(id, sent, bytes.size),
+    }, signal, { api: this.#api, work: this.#work });
+  }
+
+  /** Stores the id of a file's open upload in the file's state, which Golden Retriever keeps through a reload. */
+  #setOpen(id, open) {
+    const file = this.uppy.getFile(id);
+    if (!file || file.valet === open) return;
+    const before = file.valet;
+    this.uppy.setFileState(id, { valet: open });
+    // The bytes were changed after a failure: nothing continues the upload of the former ones.
+    if (before && open) this.#discard(before);
+  }
+
+  #report(id, sent, size) {
+    const file = this.uppy.getFile(id);
+    if (!file) return;
+    this.uppy.emit("upload-progress", file, {
+      uploadStarted: file.progress.uploadStarted ?? Date.now(), bytesUploaded: Math.min(sent, Math.floor(size * MAX_PROGRESS)), bytesTotal: size,
+    });
+  }
+
+  #failed(file, error) {
+    if (!(error instanceof Problem)) this.uppy.log(error, "error");
+    const failure = error instanceof Problem ? error : problem({ code: "internal", detail: String(error) });
+    // Uppy shows the message; `detail` keeps the server's description.
+    failure.message = this.opts.explain?.(failure) ?? failure.words;
+    this.uppy.emit("upload-error", file, failure, { status: failure.status });
+  }
+
+  #removed(file) {
+    this.#transfers.get(file.id)?.end();
+    this.#transfers.delete(file.id);
+    if (file.valet) this.#discard(file.valet);
+  }
+
+  /** Deletes an open upload, unless another file of the same bytes has it too. */
+  #discard(open) {
+    const isShared = this.uppy.getFiles().some((file) => file.valet === open || file.response?.body?.id === open);
+    if (!isShared) this.#api.remove(open).catch(() => {}); // If that fails, the upload expires.
+  }
+}
+
+/** The upload of one file: one attempt, and another one after each pause. */
+class Transfer {
+  #attempt;
+  #controller = new AbortController();
+  #resumed = Promise.resolve();
+  #wake = () => {};
+  #ended = Promise.resolve();
+  /** Whether the file was removed, or the plugin. */
+  isEnded = false;
+
+  constructor(attempt) {
+    this.#attempt = attempt;
+  }
+
+  /** Resolves to the image, or to nothing after {@link end}. */
+  run() {
+    const running = this.#run();
+    this.#ended = running.then(() => {}, () => {});
+    return running;
+  }
+
+  async #run() {
+    while (!this.isEnded) {
+      const { signal } = this.#controller;
+      try {
+        signal.throwIfAborted();
+        return await this.#attempt(signal);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+      }
+      await this.#resumed;
+    }
+    return undefined;
+  }
+
+  pause() {
+    if (this.#controller.signal.aborted) return;
+    this.#resumed = new Promise((resolve) => { this.#wake = resolve; });
+    this.#controller.abort();
+  }
+
+  resume() {
+    if (this.isEnded || !this.#controller.signal.aborted) return;
+    this.#controller = new AbortController();
+    this.#wake();
+  }
+
+  /** Stops the upload; resolves when nothing of it runs any more. */
+  end() {
+    this.isEnded = true;
+    this.#controller.abort();
+    this.#wake();
+    return this.#ended;
+  }
+}
+
+/** Runs a number of jobs at a time, in the order of their calls. */
+class Turns {
+  #free;
+  #waiting = /** @type {(() => void)[]} */ ([]);
+
+  constructor(most) {
+    this.#free = most;
+  }
+
+  /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
+  async run(signal, work) {
+    await this.#take(signal);
+    try {
+      return await work();
+    } finally {
+      this.#free += 1;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #take(signal) {
+    while (this.#free === 0) {
+      await new Promise((resolve, reject) => {
+        this.#waiting.push(resolve);
+        signal.addEventListener("abort", () => {
+          this.#waiting = this.#waiting.filter((one) => one !== resolve);
+          reject(signal.reason);
+        }, { once: true });
+      });
+    }
+    if (signal.aborted) {
+      this.#waiting.shift()?.(); // The next one was not woken instead.
+      throw signal.reason;
+    }
+    this.#free -= 1;
+  }
+}

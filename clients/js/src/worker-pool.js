@@ -1,0 +1,72 @@
+// Runs `digest` and `inspect` of image-processing.js in workers, or on the page itself if workers are not available.
+
+import * as onPage from "./image-processing.js";
+
+/** At most two workers: each may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
+const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
+
+export class WorkerPool {
+  #open = new Map(); // number → { resolve, reject, job, input, worker }
+  #workers = [];
+  #next = 0;
+  #isUnavailable = typeof Worker === "undefined";
+
+  /** Returns the Base64 of the SHA-256 of a blob. */
+  digest(blob) {
+    return this.#run("digest", [blob]);
+  }
+
+  /** Returns what an upload declares of a file. */
+  inspect(file, wantsDigest) {
+    return this.#run("inspect", [file, wantsDigest]);
+  }
+
+  /** Ends the workers. A later job starts new ones. */
+  close() {
+    for (const worker of this.#workers.splice(0)) worker.terminate();
+    this.#open.clear();
+  }
+
+  #start() {
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    worker.load = 0;
+    worker.onmessage = ({ data }) => {
+      const { resolve, reject } = this.#open.get(data.number);
+      this.#open.delete(data.number);
+      worker.load -= 1;
+      if (data.error) reject(Object.assign(new Error(data.error.message), { name: data.error.name }));
+      else resolve(data.result);
+    };
+    // The script did not load (an old browser, a new release on the server), or memory ran out: continue without workers.
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#isUnavailable = true;
+      worker.terminate();
+      for (const [number, task] of this.#open) {
+        if (task.worker !== worker) continue;
+        this.#open.delete(number);
+        onPage[task.job](...task.input).then(task.resolve, task.reject);
+      }
+    };
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  #run(job, input) {
+    if (this.#isUnavailable) return onPage[job](...input);
+    const idle = this.#workers.find((worker) => worker.load === 0);
+    let worker;
+    try {
+      worker = idle ?? (this.#workers.length < MAX_WORKERS ? this.#start() : this.#workers.reduce((a, b) => (a.load <= b.load ? a : b)));
+    } catch {
+      this.#isUnavailable = true; // The browser denies workers, as it does together with storage.
+      return onPage[job](...input);
+    }
+    return new Promise((resolve, reject) => {
+      const number = this.#next++;
+      worker.load += 1;
+      this.#open.set(number, { resolve, reject, job, input, worker });
+      worker.postMessage({ number, job, input });
+    });
+  }
+}

@@ -1,0 +1,300 @@
+// Covers the core in Node against a real server: every rule for the answers of a PUT and a confirm, pause, resume, cancel, tokens.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader, FileProblem, memoryStore, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "valet-upload";
+import { account, assertGallery, BASE, call, image, intercept, lost, MIB, status, unanswered, until } from "./harness.js";
+
+/** Returns a new account and an uploader for it. */
+async function started(options) {
+  const user = await account();
+  return { user, uploader: createUploader({ api: BASE, token: user.token, ...options }) };
+}
+
+test("files, blobs and streams become images", async (t) => {
+  const { user, uploader } = await started();
+  const [file, bytes, streamed] = [image("file.png"), image("blob.png"), image("stream.png", 2 * MIB)];
+  const seen = intercept(t);
+  const changes = [];
+  uploader.addEventListener("change", ({ detail }) => detail && changes.push(detail.state));
+  const [one] = uploader.add(file, { caption: "A boat" });
+  const [two] = uploader.add(new Blob([bytes], { type: "image/png" }), { name: "blob.png" });
+  const [three] = uploader.add({ stream: streamed.stream(), size: streamed.size, name: "stream.png", type: "image/png" });
+  const images = await Promise.all([one.finished, two.finished, three.finished]);
+  assert.equal(images[0].caption, "A boat");
+  assert.ok(changes.includes("sending") && changes.includes("confirming") && changes.includes("done"));
+  const { sent, size, done, count } = uploader.progress;
+  assert.deepEqual([sent, done, count], [size, 3, 3]);
+  await assertGallery(user, [file, bytes, streamed]);
+  assert.equal(seen.filter((kind) => kind === "put").length, 3);
+  const [again] = uploader.add(image("other.png"));
+  await again.finished;
+  const [same] = uploader.add(new File([file], "copy.png", { type: "image/png" }));
+  assert.equal((await same.finished).id, images[0].id);
+  assert.ok(same.duplicate && !one.duplicate);
+});
+
+test("a stream of another length fails, and a repeat is not offered", async () => {
+  const { uploader } = await started();
+  const [item] = uploader.add({ stream: image("x.png").stream(), size: 7, name: "x.png" });
+  await assert.rejects(item.finished, (problem) => problem instanceof FileProblem && problem.code === "file_unreadable" && /Choose it again/.test(problem.words));
+  assert.equal(item.isRetryable, false);
+});
+
+/** Each answer of the store to the first PUT, with the calls that repair it. */
+const ANSWERS = {
+  "no answer": [lost, { put: 2 }],
+  "an answer that is lost after the bytes arrived": [async (send) => { await send(); lost(); }, { put: 2 }],
+  "409": [() => status(409), { put: 2 }],
+  "503": [() => status(503), { put: 2 }],
+  "412 although nothing is there": [() => status(412), { put: 2, confirm: 2 }],
+  "403": [() => status(403), { put: 2, renew: 1 }],
+  "400": [() => status(400), { put: 2, upload: 2 }],
+};
+for (const [what, [answer, calls]] of Object.entries(ANSWERS)) {
+  test(`PUT answered with ${what}: one image in the end`, async (t) => {
+    const { user, uploader } = await started();
+    const seen = intercept(t, ({ kind, n }, send) => (kind === "put" && n === 1 ? answer(send) : undefined));
+    const file = image("one.png");
+    await uploader.add(file)[0].finished;
+    await assertGallery(user, [file]);
+    for (const [kind, count] of Object.entries({ upload: 1, confirm: 1, renew: 0, ...calls })) {
+      assert.equal(seen.filter((one) => one === kind).length, count, `${kind} in ${seen}`);
+    }
+  });
+}
+
+test("a URL whose refusals cannot be read is replaced", async (t) => {
+  const { user, uploader } = await started();
+  let dead;
+  const seen = intercept(t, ({ kind, url }) => {
+    if (kind !== "put") return undefined;
+    dead ??= url;
+    return url === dead ? lost() : undefined;
+  });
+  const file = image("one.png");
+  // The same second would sign the same URL.
+  await uploader.add(file)[0].finished;
+  await assertGallery(user, [file]);
+  assert.ok(seen.filter((kind) => kind === "put").length <= 4, String(seen));
+});
+
+test("a store that refuses for good fails the upload, and a retry succeeds", async (t) => {
+  const { user, uploader } = await started();
+  let broken = true;
+  intercept(t, ({ kind }) => (kind === "put" && broken ? status(413) : undefined));
+  const file = image("one.png");
+  const [item] = uploader.add(file);
+  await assert.rejects(item.finished, (problem) => problem instanceof StorageProblem && problem.status === 413);
+  broken = false;
+  item.retry();
+  await item.finished;
+  await assertGallery(user, [file]);
+});
+
+test("confirm answered with 503 or nothing is repeated", async (t) => {
+  const { user, uploader } = await started();
+  const seen = intercept(t, async ({ kind, n }, send) => {
+    if (kind !== "confirm" || n > 3) return undefined;
+    if (n === 1) return status(503, { code: "unavailable" });
+    if (n === 2) lost();
+    await send();
+    return lost();
+  });
+  const file = image("one.png");
+  await uploader.add(file)[0].finished;
+  await assertGallery(user, [file]);
+  assert.equal(seen.filter((kind) => kind === "confirm").length, 4);
+});
+
+test("refusals are problems of a class, with words for the user", async () => {
+  const { uploader } = await started();
+  const [text] = uploader.add(new File(["no image"], "notes.txt", { type: "text/plain" }));
+  await assert.rejects(text.finished, (problem) => problem instanceof FileProblem && problem instanceof Problem && problem.code === "type_not_allowed" && /not accepted/.test(problem.words));
+  assert.equal(text.isRetryable, false);
+  const [fake] = uploader.add(new File(["\x89PNG\r\n\x1a\n and no more"].map((part) => Buffer.from(part, "latin1")), "fake.png", { type: "image/png" }));
+  await assert.rejects(fake.finished, (problem) => problem instanceof FileProblem && problem.code === "content_mismatch");
+});
+
+test("other problems have their class too", async (t) => {
+  const { uploader } = await started();
+  let answer = status(409, { code: "quota_exceeded", status: 409 });
+  intercept(t, ({ kind }) => (kind === "upload" ? answer : undefined));
+  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof QuotaProblem && /full/.test(problem.words));
+  answer = status(418, { code: "a_new_code", requestId: "r1" });
+  await assert.rejects(uploader.add(image("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.words));
+});
+
+test("a refused token is exchanged once for all uploads", async (t) => {
+  const user = await account();
+  const stale = [];
+  let current = "expired.and.wrong";
+  const token = async (refused) => {
+    if (!refused) return current;
+    stale.push(refused);
+    await new Promise((done) => { setTimeout(done, 100); });
+    return (current = user.token);
+  };
+  const uploader = createUploader({ api: BASE, token, concurrency: 6 });
+  intercept(t);
+  const files = Array.from({ length: 8 }, (_, i) => image(`${i}.png`, 50_000 + i));
+  await Promise.all(uploader.add(files).map((item) => item.finished));
+  assert.deepEqual(stale, ["expired.and.wrong"]);
+  await assertGallery(user, files);
+});
+
+test("a token that the app does not renew fails with SessionProblem, and a later retry works", async () => {
+  const user = await account();
+  let current = "wrong";
+  const uploader = createUploader({ api: BASE, token: () => current });
+  const [item] = uploader.add(image("one.png"));
+  await assert.rejects(item.finished, SessionProblem);
+  current = user.token;
+  item.retry();
+  await item.finished;
+});
+
+test("hundreds of files are opened and confirmed in batches", async (t) => {
+  const { user, uploader } = await started({ concurrency: 20 });
+  const seen = intercept(t);
+  const files = Array.from({ length: 60 }, (_, i) => image(`${i}.png`));
+  const items = uploader.add(files);
+  assert.equal(uploader.add(files).length, 0, "files that are queued are not added twice");
+  await Promise.all(items.map((item) => item.finished));
+  assert.equal((await call("GET", "/api/auth/me", user)).usage.images, 60);
+  assert.equal(seen.filter((kind) => kind === "put").length, 60);
+  const calls = seen.length - 60;
+  assert.ok(calls < 60, `${calls} calls for 60 files`);
+});
+
+test("a problem in a batch belongs to its own file", async () => {
+  const { user, uploader } = await started();
+  const [good, bad, other] = [image("good.png"), new File(["text"], "bad.txt", { type: "text/plain" }), image("other.png")];
+  const settled = await Promise.allSettled(uploader.add([good, bad, other]).map((item) => item.finished));
+  assert.deepEqual(settled.map((one) => one.status), ["fulfilled", "rejected", "fulfilled"]);
+  await assertGallery(user, [good, other]);
+});
+
+test("one upload and the whole queue can be paused and resumed", async (t) => {
+  const { user, uploader } = await started();
+  let hold = true;
+  intercept(t, ({ kind, options }) => (kind === "put" && hold ? unanswered(options) : undefined));
+  const files = [image("one.png"), image("two.png")];
+  const [one, two] = uploader.add(files);
+  await until(() => one.state === "sending" && two.state === "sending", "both are sent");
+  one.pause();
+  await until(() => one.state === "paused", "it is paused");
+  uploader.pause();
+  await until(() => two.state === "waiting", "the other waits");
+  hold = false;
+  uploader.resume();
+  await two.finished;
+  assert.equal(one.state, "paused");
+  one.resume();
+  await one.finished;
+  await assertGallery(user, files);
+});
+
+test("a cancelled upload leaves nothing behind, by method and by signal", async (t) => {
+  const { user, uploader } = await started();
+  intercept(t, ({ kind, options }) => (kind === "put" ? unanswered(options) : undefined));
+  const controller = new AbortController();
+  const [one] = uploader.add(image("one.png"));
+  const [two] = uploader.add(image("two.png"), { signal: controller.signal });
+  await until(() => one.state === "sending" && two.state === "sending", "both are sent");
+  one.cancel();
+  controller.abort();
+  await assert.rejects(one.finished, { name: "AbortError" });
+  await assert.rejects(two.finished, { name: "AbortError" });
+  assert.equal(uploader.items.length, 0);
+  await until(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
+});
+
+test("cancelling one of two files of the same bytes keeps the other's image", async (t) => {
+  const { user, uploader } = await started();
+  intercept(t, ({ kind, n, options }) => (kind === "put" && n === 2 ? unanswered(options) : undefined));
+  const file = image("one.png");
+  const [one, two] = uploader.add([file, new File([file], "copy.png", { type: "image/png" })]);
+  await Promise.race([one.finished, two.finished]);
+  const sending = one.state === "done" ? two : one;
+  assert.deepEqual([one.id, sending.state], [two.id, "sending"]);
+  sending.cancel();
+  await new Promise((done) => { setTimeout(done, 300); });
+  assert.equal((await call("GET", "/api/auth/me", user)).usage.images, 1);
+});
+
+test("a large file is sent in parts; a lost part is repeated, and a restart sends only the others", async (t) => {
+  const user = await account();
+  const file = image("large.png", 26 * MIB);
+  const first = createUploader({ api: BASE, token: user.token });
+  const part = (url) => new URL(url).searchParams.get("partNumber");
+  let died = false;
+  const sent = [];
+  intercept(t, async ({ kind, url, options, n }, send) => {
+    if (kind !== "put") return undefined;
+    if (n === 1) lost();
+    if (n === 4) {
+      died = true;
+      return unanswered(options);
+    }
+    const answer = await send();
+    if (answer.ok) sent.push(part(url));
+    return answer;
+  });
+  first.add(file);
+  await until(() => died && sent.length >= 2, "parts that arrived");
+  first.stop();
+  await new Promise((done) => { setTimeout(done, 300); });
+  const before = sent.length;
+  const second = createUploader({ api: BASE, token: user.token });
+  await second.restore();
+  assert.deepEqual(second.items.map((item) => [item.state, item.name]), [["lost", "large.png"]]);
+  const [item] = second.add(file);
+  await item.finished;
+  assert.equal(second.items.length, 1, "the lost upload is this one");
+  assert.equal(new Set(sent).size, sent.length, `no part twice: ${sent}`);
+  assert.ok(before >= 2 && sent.length === 4, String(sent));
+  await assertGallery(user, [file]);
+});
+
+test("after a restart the store's files are uploaded without being chosen again", async (t) => {
+  const user = await account();
+  const records = new Map();
+  const open = () => createUploader({ api: BASE, token: user.token, store: memoryStore(records), user: user.user.id });
+  const first = open();
+  let isHeld = true;
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
+  const files = [image("one.png"), image("two.png")];
+  const items = first.add(files, { caption: "kept" });
+  await until(() => items.every((item) => item.state === "sending"), "they are sent");
+  first.stop();
+  isHeld = false;
+  const stranger = createUploader({ api: BASE, token: (await account()).token, store: memoryStore(records), user: "someone else" });
+  await stranger.restore();
+  assert.equal(stranger.items.length, 0, "files of another user are left alone");
+  const second = open();
+  await second.restore();
+  assert.equal(second.items.length, 2);
+  const images = await Promise.all(second.items.map((item) => item.finished));
+  assert.deepEqual(images.map((one) => one.caption), ["kept", "kept"]);
+  await assertGallery(user, files);
+  await until(() => records.size === 0, "nothing is kept longer than it is needed");
+});
+
+test("a store that fails does not stop an upload", async () => {
+  const denied = () => Promise.reject(new Error("denied"));
+  const { user, uploader } = await started({ store: { all: denied, get: denied, put: denied, delete: denied, clear: denied } });
+  await uploader.restore();
+  const file = image("one.png");
+  await uploader.add(file)[0].finished;
+  await assertGallery(user, [file]);
+});
+
+test("a server that cannot be reached fails with NetworkProblem after a while", async (t) => {
+  const { uploader } = await started();
+  const later = globalThis.setTimeout;
+  globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / 100, ...rest);
+  t.after(() => { globalThis.setTimeout = later; });
+  intercept(t, lost);
+  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof NetworkProblem && problem.code === "no_answer");
+});

@@ -1,0 +1,89 @@
+// Covers event streams in Node against a real server: reports, resuming a lost stream, resets, tokens.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader, SessionProblem, subscribe } from "valet-upload";
+import { account, BASE, call, image, intercept, status, until } from "./harness.js";
+
+/** Subscribes as the user; returns what was reported and the end of the subscription. */
+function subscribed(t, token) {
+  const [events, stopping] = [[], new AbortController()];
+  const ended = subscribe({
+    api: BASE, token, signal: stopping.signal, onReset: () => events.push("reset"), onEvent: ({ type, id }) => events.push(`${type} ${id}`),
+  });
+  ended.catch(() => {});
+  t.after(() => stopping.abort());
+  return { events, ended, stop: () => stopping.abort() };
+}
+
+async function uploaded(user) {
+  const [upload] = createUploader({ api: BASE, token: user.token }).add(image("sea.png"));
+  return (await upload.finished).id;
+}
+
+/** Passes a stream on until its first event, and then breaks it. */
+function broken(response) {
+  const decoder = new TextDecoder();
+  return new Response(response.body.pipeThrough(new TransformStream({
+    transform(chunk, controller) {
+      controller.enqueue(chunk);
+      if (decoder.decode(chunk).includes("event:")) setTimeout(() => controller.error(new TypeError("network error")));
+    },
+  })), response);
+}
+
+test("changes are reported until the subscription is stopped", async (t) => {
+  const user = await account();
+  const { events, ended, stop } = subscribed(t, user.token);
+  await until(() => events.length, "the beginning");
+  const id = await uploaded(user);
+  await call("PATCH", `/api/images/${id}`, { token: user.token, body: { caption: "The sea" } });
+  await call("DELETE", `/api/images/${id}`, user);
+  await until(() => events.length >= 4, "three changes");
+  assert.deepEqual(events, ["reset", `image.ready ${id}`, `image.updated ${id}`, `image.deleted ${id}`]);
+  stop();
+  await ended;
+});
+
+test("a lost stream is resumed where it was", async (t) => {
+  const user = await account();
+  const ids = [];
+  const seen = [];
+  intercept(t, async ({ kind, n, options }, send) => {
+    if (kind !== "events") return undefined;
+    seen.push(options.headers["last-event-id"]);
+    if (n === 2) ids.push(await uploaded(user)); // Missed meanwhile.
+    if (n === 3) return status(503, { code: "unavailable", status: 503 });
+    return n < 3 ? broken(await send()) : send();
+  });
+  const { events } = subscribed(t, user.token);
+  await until(() => events.length, "the beginning");
+  ids.unshift(await uploaded(user));
+  await until(() => events.length >= 3 && seen.length >= 4, "both changes and a fourth stream");
+  assert.deepEqual(events, ["reset", ...ids.map((id) => `image.ready ${id}`)]);
+  assert.ok(!seen[0] && seen[1] && seen[2] !== seen[1] && seen[3] === seen[2], String(seen));
+});
+
+test("a position that the server does not know leads to a reset", async (t) => {
+  const user = await account();
+  intercept(t, ({ kind, n, options }, send) => {
+    if (kind === "events" && n === 2) options.headers["last-event-id"] = "1-2-3";
+    return kind === "events" && n === 1 ? send().then(broken) : undefined;
+  });
+  const { events } = subscribed(t, user.token);
+  await until(() => events.length, "the beginning");
+  const id = await uploaded(user);
+  await until(() => events.length >= 3, "a second reset");
+  assert.deepEqual(events, ["reset", `image.ready ${id}`, "reset"]);
+});
+
+test("a refused token is replaced once, and the end of the session ends the subscription", async (t) => {
+  const user = await account();
+  const asked = [];
+  const { events, ended } = subscribed(t, (stale) => { asked.push(stale); return stale ? user.token : "refused"; });
+  await until(() => events.length, "the beginning");
+  assert.deepEqual([events, asked], [["reset"], [undefined, "refused"]]);
+  const other = subscribed(t, "refused");
+  await assert.rejects(other.ended, (problem) => problem instanceof SessionProblem);
+  assert.equal(await Promise.race([ended, Promise.resolve("goes on")]), "goes on");
+});

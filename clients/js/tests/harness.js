@@ -1,0 +1,77 @@
+// Helpers for the tests in Node: accounts of the server at VALET_URL, a proxy that breaks connections, and images.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+export const BASE = process.env.VALET_URL;
+if (!BASE) throw new Error("VALET_URL is not set; run .ci/client");
+const PNG = readFileSync(process.env.VALET_PNG);
+export const MIB = 1024 * 1024;
+
+let accounts = 0;
+
+/** Calls the server without the package. */
+export async function call(method, path, { token, body } = {}) {
+  const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
+  const response = await originalFetch(BASE + path, { method, headers, body: body && JSON.stringify(body) });
+  assert.ok(response.ok, `${method} ${path}: ${response.status}`);
+  return response.status === 204 ? undefined : response.json();
+}
+
+/** Signs up a new account. */
+export async function account() {
+  const email = `node-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
+  return call("POST", "/api/auth/signup", { body: { email, password: "three small blue boats" } });
+}
+
+/** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
+export const image = (name, size = PNG.length + 16) => new File([PNG, randomBytes(size - PNG.length)], name, { type: "image/png" });
+
+/** Returns the gallery's images. */
+export const gallery = async (user) => (await call("GET", "/api/images/gallery?limit=100", user)).images;
+
+/** Asserts that the gallery has exactly these files, each once and byte for byte. */
+export async function assertGallery(user, files) {
+  const images = await gallery(user);
+  assert.deepEqual(images.map((one) => one.fileName).sort(), files.map((file) => file.name).sort());
+  for (const file of files) {
+    const { url } = images.find((one) => one.fileName === file.name);
+    const [stored, sent] = [await (await originalFetch(url)).arrayBuffer(), await file.arrayBuffer()];
+    assert.ok(Buffer.from(stored).equals(Buffer.from(sent)), `${file.name} is byte for byte the same`);
+  }
+}
+
+const originalFetch = globalThis.fetch;
+
+/**
+ * Lets `rule(request, send)` answer requests of the package: `request` is `{ kind, method, url, n }` with the number of the request
+ * among those of its kind ("put", "confirm", "upload", …), `send()` passes it on. Requests for which it returns nothing are passed
+ * on. Returns the kinds of all requests, in order.
+ */
+export function intercept(t, rule = () => {}) {
+  const seen = [];
+  globalThis.fetch = async (url, options = {}) => {
+    const { pathname, origin } = new URL(url);
+    const kind = origin === BASE ? pathname.replace(/\/[0-9a-f-]{36}/, "").replace(/^\/api\/(images\/)?/, "") : "put";
+    seen.push(kind);
+    const send = () => originalFetch(url, options);
+    return (await rule({ kind, method: options.method, url, options, n: seen.filter((one) => one === kind).length }, send)) ?? send();
+  };
+  t.after(() => { globalThis.fetch = originalFetch; });
+  return seen;
+}
+
+export const status = (code, body) => new Response(body ? JSON.stringify(body) : null, { status: code });
+/** Never answers; ends with the request's signal, as fetch does. A request that ignores it keeps its timers, and the process, alive. */
+export const unanswered = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
+export const lost = () => { throw new TypeError("fetch failed"); };
+
+/** Waits until `check` holds. */
+export async function until(check, what, seconds = 20) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
+    if (await check()) return;
+    await new Promise((done) => { setTimeout(done, 20); });
+  }
+  assert.fail(`not within ${seconds} s: ${what}`);
+}

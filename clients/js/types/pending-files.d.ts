@@ -1,0 +1,27 @@
+/**
+ * Returns the store of this origin's IndexedDB database `name`. Its methods reject where the browser denies it.
+ * @param {string} [name]
+ * @returns {import("./types.js").Store}
+ */
+export function indexedDbStore(name?: string): import("./types.js").Store;
+export function memoryStore(records?: Map<string, import("./types.js").StoredFile>): import("./types.js").Store;
+export function isAvailable(store?: import("./types.js").Store): Promise<boolean>;
+/** The unfinished uploads of one user in a store. */
+export class PendingFiles {
+    /** @param {import("./types.js").Store | null} store @param {string} user */
+    constructor(store: import("./types.js").Store | null, user: string);
+    /** Stores a file, or the name of a large one, until {@link remove}. */
+    add(key: any, file: any): Promise<void>;
+    /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
+    setId(key: any, id: any): Promise<void>;
+    remove(key: any): Promise<any>;
+    /**
+     * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
+     * running tab has. Without locks it is unknown which tabs run: then only files of this tab are returned.
+     */
+    leftovers(): Promise<{
+        orphans: any;
+        busy: Set<any>;
+    }>;
+    #private;
+}

@@ -1,0 +1,18 @@
+/** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
+export function sleep(ms: any, signal: any): Promise<any>;
+/** Resolves when the browser reports a network. */
+export function online(signal: any): Promise<any>;
+/** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
+export class RetryPolicy {
+    constructor(signal: any, onwait?: () => void, most?: number);
+    signal: any;
+    onwait: () => void;
+    most: number;
+    /** Resets the count after a success. */
+    reset(): void;
+    /** Waits before the next attempt, or throws `problem` after too many failures. */
+    wait(problem: any): Promise<void>;
+    /** Repeats a request to the API while its problem is transient. */
+    run(call: any): Promise<any>;
+    #private;
+}

@@ -1,0 +1,5 @@
+/**
+ * Uploads a file. `means` has the calls of api.js and the `work` of worker-pool.js. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
+ * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
+ */
+export function upload(file: any, events: any, signal: any, means: any): Promise<any>;

@@ -1,0 +1,59 @@
+/** An upload in the list; types.js describes its fields. `before`: the id of an earlier attempt. */
+export class Upload {
+    constructor(uploader: any, { file, name, size, caption }: {
+        file?: any;
+        name: any;
+        size: any;
+        caption: any;
+    }, more?: {});
+    /** Makes `finished` the promise of the next attempt. */
+    expect(): void;
+    finished: Promise<any>;
+    settle: {
+        resolve: (value: any) => void;
+        reject: (reason?: any) => void;
+    };
+    /** Whether requests are under way. */
+    get active(): boolean;
+    /** Whether it is under way or will start by itself. */
+    get open(): boolean;
+    /** Whether a repeat with the same file can succeed. */
+    get isRetryable(): boolean;
+    pause(): void;
+    resume(): void;
+    retry(): void;
+    cancel(): void;
+    #private;
+}
+/** The queue; types.js describes its methods for apps. */
+export class Uploader extends EventTarget {
+    constructor({ api, store, user, concurrency }: {
+        api: any;
+        store: any;
+        user: any;
+        concurrency?: number;
+    });
+    items: any[];
+    paused: boolean;
+    online: () => void;
+    get progress(): {
+        sent: any;
+        size: any;
+        done: any;
+        count: number;
+    };
+    /** Queues files, except those that are queued already. */
+    add(input: any, { name, caption, signal }?: {}): Upload[];
+    /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `lost`. */
+    restore(): Promise<void>;
+    pause(item: any): void;
+    resume(item: any): void;
+    retry(item: any): void;
+    /** Removes an upload from the list and, unless it is done, from the server. */
+    cancel(item: any): void;
+    /** Removes the uploads that are done from the list. */
+    clearDone(): void;
+    /** Stops all uploads without a request to the server, and ends the workers. Stored files stay for {@link restore}. */
+    stop(): void;
+    #private;
+}

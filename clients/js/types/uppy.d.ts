@@ -1,0 +1,47 @@
+/**
+ * @typedef {object} ValetUploadOptions
+ * @property {string} api Address of the server, such as `https://api.example.com`; "" is the page's own.
+ * @property {string | ((stale?: string) => string | Promise<string>)} token As of an uploader: the access token, or a function that
+ *   returns it, and another one when the server has refused `stale`.
+ * @property {number} [limit] Files at a time; 3 by default.
+ * @property {(problem: Problem) => string} [explain] Returns the sentence that Uppy shows about a problem; English by default.
+ * @property {string} [id] The plugin's id in Uppy, "ValetUpload" by default.
+ */
+/**
+ * Uploads Uppy's files to Valet. A file's `response.body` is the image as the API returns it, `uploadURL` the image's URL; `caption` in the
+ * metadata becomes its caption. An `upload-error` carries the problem, whose message is a sentence for the user.
+ * @extends {BasePlugin<ValetUploadOptions, any, any>}
+ */
+export default class ValetUpload extends BasePlugin<ValetUploadOptions, any, any, Record<string, unknown>> {
+    /**
+     * @param {import("@uppy/core").Uppy<any, any>} uppy
+     * @param {ValetUploadOptions} opts
+     */
+    constructor(uppy: import("@uppy/core").Uppy<any, any>, opts: ValetUploadOptions);
+    #private;
+}
+export type ValetUploadOptions = {
+    /**
+     * Address of the server, such as `https://api.example.com`; "" is the page's own.
+     */
+    api: string;
+    /**
+     * As of an uploader: the access token, or a function that
+     * returns it, and another one when the server has refused `stale`.
+     */
+    token: string | ((stale?: string) => string | Promise<string>);
+    /**
+     * Files at a time; 3 by default.
+     */
+    limit?: number;
+    /**
+     * Returns the sentence that Uppy shows about a problem; English by default.
+     */
+    explain?: (problem: Problem) => string;
+    /**
+     * The plugin's id in Uppy, "ValetUpload" by default.
+     */
+    id?: string;
+};
+import { BasePlugin } from "@uppy/core";
+import { Problem } from "./http.js";

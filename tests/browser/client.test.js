@@ -1,0 +1,80 @@
+// Covers the package clients/js from a page of another origin, which loads its modules as they are: workers, previews, a reload.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import test from "node:test";
+import { account, BASE, photos, until, visitor } from "./harness.js";
+
+const PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple>';
+
+/** Opens a page of another origin with an uploader in `uploader`, signed in as `user`. */
+async function app(t, context, user) {
+  const server = createServer((request, response) => {
+    if (!request.url.startsWith("/src/")) return response.setHeader("content-type", "text/html").end(PAGE);
+    return response.setHeader("content-type", "text/javascript").end(readFileSync(new URL(`../../clients/js${request.url}`, import.meta.url)));
+  });
+  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
+  t.after(() => { server.close(); server.closeAllConnections(); });
+  const page = await context.newPage();
+  await page.goto(`http://localhost:${server.address().port}/`);
+  await start(page, user);
+  return page;
+}
+
+const start = (page, user) => page.evaluate(async ({ base, token, id }) => {
+  const { createUploader } = await import("/src/index.js");
+  globalThis.uploader = createUploader({ api: base, token, user: id });
+}, { base: BASE, token: user.token, id: user.user.id });
+
+const gallery = async (user) => (await (await fetch(`${BASE}/api/images/gallery?limit=100`, { headers: { authorization: `Bearer ${user.token}` } })).json()).images;
+
+/** Adds files as a user chooses them. */
+async function add(page, files) {
+  await page.locator("#files").setInputFiles(files);
+  await page.evaluate(() => { uploader.add(document.querySelector("#files").files); });
+}
+
+test("the package uploads with previews from another origin, in workers", async (t) => {
+  const [context, user] = [await visitor(t, {}), await account()];
+  const page = await app(t, context, user);
+  await add(page, await photos(page, 3, { width: 900, height: 700, noise: 0.8 }));
+  const done = await page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).map((image) => image.fileName));
+  assert.equal(done.length, 3);
+  assert.ok(page.workers().length > 0, "workers run");
+  await until(async () => (await gallery(user)).every((image) => image.previewUrl && image.thumbHash), "previews");
+  assert.equal((await gallery(user)).length, 3);
+});
+
+for (const [what, deny] of Object.entries({
+  "workers are denied": () => { window.Worker = class { constructor() { throw new DOMException("Denied.", "SecurityError"); } }; },
+  "storage is denied": () => { Object.defineProperty(window, "indexedDB", { get() { throw new DOMException("Denied.", "SecurityError"); } }); },
+  "there is no crypto.subtle": () => { Object.defineProperty(crypto, "subtle", { value: undefined }); },
+})) {
+  test(`the package uploads where ${what}`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    await context.addInitScript(deny);
+    const page = await app(t, context, user);
+    await page.evaluate(() => uploader.restore());
+    await add(page, await photos(page, 1));
+    await page.evaluate(() => uploader.items[0].finished);
+    assert.equal((await gallery(user)).length, 1);
+  });
+}
+
+test("the package continues uploads after a reload", async (t) => {
+  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+  const user = await account();
+  const page = await app(t, context, user);
+  const isPut = (url) => url.searchParams.has("X-Amz-Signature");
+  let held = 0;
+  await page.route(isPut, () => { held += 1; });
+  await add(page, await photos(page, 2));
+  await until(() => held >= 2, "uploads under way");
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await start(page, user);
+  await page.evaluate(() => uploader.restore());
+  assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length), 2);
+  assert.equal((await gallery(user)).length, 2);
+});

@@ -1,0 +1,57 @@
+// Covers what the page shows of other devices: images that they upload, describe and delete, also after the stream was lost.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { account, BASE, choose, loaded, photos, signIn, until, upload, visitor } from "./harness.js";
+
+/** Signs in on another device; resolves when its event stream is open. */
+async function device(t, user, options) {
+  const context = await visitor(t, options);
+  const page = await context.newPage();
+  const opened = page.waitForResponse((response) => response.url() === `${BASE}/api/events`);
+  await signIn(page, user);
+  await opened;
+  return { context, page };
+}
+
+const gallery = async (user) => {
+  const answer = await fetch(`${BASE}/api/images/gallery`, { headers: { authorization: `Bearer ${user.token}` } });
+  return (await answer.json()).images;
+};
+
+async function call(user, method, id, body) {
+  const headers = { authorization: `Bearer ${user.token}`, ...(body && { "content-type": "application/json" }) };
+  const answer = await fetch(`${BASE}/api/images/${id}`, { method, headers, body: body && JSON.stringify(body) });
+  assert.ok(answer.ok, `${method}: ${answer.status}`);
+}
+
+test("images that another device uploads, describes and deletes change within two seconds", async (t) => {
+  const user = await account();
+  const [{ page }, { page: phone }] = [await device(t, user), await device(t, user)];
+  await upload(phone, await photos(phone, 2));
+  await until(async () => (await loaded(page).count()) === 2, "both images", 2);
+  const [{ id }] = await gallery(user);
+  await call(user, "PATCH", id, { caption: "The harbour" });
+  await until(async () => (await page.getByAltText("The harbour").count()) === 1, "the caption", 2);
+  await call(user, "DELETE", id);
+  await until(async () => (await page.locator(".tile").count()) === 1, "one image less", 2);
+  await until(async () => (await phone.locator(".tile").count()) === 1, "on the phone, too", 2);
+  // Its own uploads are shown once.
+  await choose(page, await photos(page, 1, { from: 7 }));
+  await until(async () => (await loaded(page).count()) === 2 && (await loaded(phone).count()) === 2, "both devices show both images");
+  assert.equal(await page.locator(".tile").count(), 2);
+});
+
+test("changes are shown after the stream was lost, and a server without streams does no harm", async (t) => {
+  const user = await account();
+  const allowed = [/api\/events/, /ERR_FAILED/];
+  const { page, context } = await device(t, user, { allowed });
+  const { page: phone } = await device(t, user);
+  await context.route("**/api/events", (route) => route.fulfill({ status: 404, contentType: "application/problem+json", body: '{"code":"not_found","status":404}' }));
+  await page.reload();
+  await page.locator("#gallery").waitFor();
+  await upload(phone, await photos(phone, 1));
+  assert.equal(await page.locator(".tile").count(), 0, "no stream announces the image");
+  await page.evaluate(() => dispatchEvent(new Event("focus")));
+  await until(async () => (await loaded(page).count()) === 1, "the image, after a return to the page");
+});

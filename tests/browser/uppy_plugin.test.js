@@ -1,0 +1,237 @@
+// Covers the package's Uppy plugin (docs/uppy.md) in Uppy 6.3 and 5.2, unmodified, from a page of another origin: single PUTs and parts,
+// pause, retry, cancel, refusals, editors, and a reload with Golden Retriever.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import test from "node:test";
+import { account, photos, picture, until, visitor } from "./harness.js";
+import { add, api, CHANGES, events, gallery, image, large, MIB, page, reactPage, reload, retryInDashboard, rotateInDashboard, same, upload, usage, watch } from "./uppy.js";
+
+const MARK = "uppy-plugin";
+const unchanged = (code) => code;
+const parts = (seen) => seen.filter((call) => call.startsWith("S3 PUT part")).sort();
+const singles = (seen) => seen.filter((call) => call === "S3 PUT").length;
+
+/** Routes the requests to the bucket; preflights pass. `decide` returns whether the request with this URL was handled. */
+const onBucket = (opened, decide) => opened.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => {
+  if (route.request().method() !== "PUT" || !(await decide(route, new URL(route.request().url())))) await route.fallback();
+});
+
+const refuse = (route) => route.fulfill({ status: 403, headers: { "access-control-allow-origin": "*" } }).then(() => true);
+
+/** Returns what Golden Retriever has stored: version 5 in localStorage, 6 in IndexedDB. */
+const storedState = () => localStorage.getItem("uppyState:uppy") ?? new Promise((resolve, reject) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onerror = () => reject(opening.error);
+  opening.onsuccess = () => {
+    const reading = opening.result.transaction("metadata").objectStore("metadata").getAll();
+    reading.onsuccess = () => resolve(JSON.stringify(reading.result));
+    reading.onerror = () => reject(reading.error);
+    opening.result.close();
+  };
+});
+
+for (const version of ["6", "5"]) {
+  const name = `uppy-${version} plugin`;
+  const opening = (t, context, user, change = unchanged) => page(t, context, MARK, user, change, version);
+
+  test(`${name}: files become images, each sent once, and the image is the response`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await opening(t, context, user);
+    const seen = watch(opened);
+    await opened.evaluate(() => {
+      globalThis.most = {};
+      app.uppy.setMeta({ caption: "A boat" });
+      app.uppy.on("upload-progress", (file) => { most[file.name] = Math.max(most[file.name] ?? 0, app.uppy.getFile(file.id).progress.percentage); });
+    });
+    const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB), large("large.png")];
+    await add(opened, files);
+    assert.deepEqual(await upload(opened), { successful: 4, failed: [] });
+    assert.deepEqual([singles(seen), parts(seen)], [4, [1, 2, 3].map((n) => `S3 PUT part ${n}`)], "three files, a preview, three parts");
+    assert.ok(!seen.some((call) => call.includes("uppy")), String(seen));
+    for (const file of files) assert.equal((await same(user, file)).caption, "A boat");
+    const images = await gallery(user);
+    for (const { name, id, url } of await events(opened)) {
+      assert.equal(id, images[name].id);
+      assert.equal((await fetch(url)).status, 200);
+    }
+    const states = await opened.evaluate(() => app.uppy.getFiles().map(({ name, response, progress }) => [name, response.body.width, progress.percentage, most[name] < 100]));
+    assert.deepEqual(states, files.map((file) => [file.name, images[file.name].width, 100, true]), "100 % at the end alone");
+    assert.equal(await opened.evaluate(() => shown.length), 4, "the recipe shows each image");
+    assert.equal((await usage(user)).pending, 0);
+    // Removing a file from the list does not touch its image.
+    await opened.evaluate(() => { app.uppy.removeFile(app.uppy.getFiles()[0].id); app.uppy.cancelAll(); });
+    assert.equal(seen.filter((call) => call.startsWith("DELETE")).length, 0);
+  });
+
+  test(`${name}: files can be paused and resumed, one or all`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await opening(t, context, user);
+    const seen = watch(opened);
+    let isHeld = true;
+    await onBucket(opened, (_, url) => isHeld && url.searchParams.get("partNumber") !== "1");
+    const [big, small] = [large("large.png"), image("small.png")];
+    await add(opened, [big, small]);
+    const uploading = upload(opened);
+    await until(() => parts(seen).length === 3 && singles(seen) === 1, "all are under way");
+    await opened.waitForFunction(() => app.uppy.getFiles()[0].progress.bytesUploaded >= 8 * 1024 * 1024);
+    await opened.evaluate(() => app.uppy.pauseAll());
+    isHeld = false;
+    const before = seen.length;
+    await new Promise((done) => { setTimeout(done, 700); });
+    assert.equal(seen.length, before, `nothing is sent meanwhile: ${seen.slice(before)}`);
+    await opened.evaluate(() => app.uppy.pauseResume(app.uppy.getFiles()[0].id));
+    await opened.waitForFunction(() => app.uppy.getFiles()[0].progress.uploadComplete);
+    assert.deepEqual(parts(seen.slice(before)), ["S3 PUT part 2", "S3 PUT part 3"], "the part that arrived is not sent again");
+    assert.equal(await opened.evaluate(() => app.uppy.getFiles()[1].progress.uploadComplete), false);
+    await opened.evaluate(() => app.uppy.resumeAll());
+    assert.deepEqual(await uploading, { successful: 2, failed: [] });
+    for (const file of [big, small]) await same(user, file);
+  });
+
+  test(`${name}: a refused file is retried, with the bytes that it has then`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /] });
+    const user = await account();
+    const opened = await opening(t, context, user);
+    let isBroken = true;
+    await onBucket(opened, (route) => isBroken && refuse(route));
+    const drawn = await photos(opened, 2, { width: 400, height: 300 });
+    await add(opened, drawn);
+    const { successful, failed } = await upload(opened);
+    assert.deepEqual([successful, failed.length], [0, 2]);
+    for (const text of failed) assert.match(text, /^The storage refused the file\. Try again/);
+    assert.equal((await usage(user)).pending, 2);
+    await CHANGES["grown in an editor"](opened);
+    isBroken = false;
+    assert.deepEqual(await upload(opened, "retryAll"), { successful: 2, failed: [] });
+    const [edited] = await opened.evaluate(() => app.uppy.getFiles().map((file) => file.data.size));
+    assert.equal((await gallery(user))[drawn[0].name].size, edited);
+    await same(user, drawn[1]);
+    await until(async () => (await usage(user)).pending === 0, "the upload of the former bytes is abandoned", 10);
+  });
+
+  test(`${name}: refusals are sentences for the user, and the other files arrive`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
+    const user = await account();
+    const opened = await opening(t, context, user);
+    await opened.evaluate(() => {
+      const valid = accessToken();
+      globalThis.refreshes = 0;
+      globalThis.accessToken = () => (refreshes ? valid : "an.expired.token");
+      globalThis.refreshedToken = () => { refreshes += 1; return valid; };
+    });
+    const good = image("good.png");
+    const bad = [
+      { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") },
+      { name: "fake.png", mimeType: "image/png", buffer: randomBytes(60_000) },
+    ];
+    await add(opened, [bad[0], good, bad[1]]);
+    const { successful, failed } = await upload(opened);
+    assert.equal(successful, 1);
+    assert.match(failed[0], /^Files of this kind are not accepted\. Choose a photo or a picture\. It must be /);
+    assert.match(failed[1], /^The file is damaged or is not a valid image\. Check it, then choose it again\.$/);
+    assert.equal(await opened.evaluate(() => refreshes), 1, "one refresh for all files");
+    await same(user, good);
+    assert.equal((await usage(user)).pending, 0);
+    await opened.evaluate(() => app.uppy.getPlugin("ValetUpload").setOptions({ explain: ({ code, status }) => `${code}, ${status}` }));
+    assert.deepEqual((await upload(opened, "retryAll")).failed, ["type_not_allowed, 422", "content_mismatch, 422"]);
+  });
+
+  test(`${name}: a removed file and a cancelled batch leave nothing behind`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await opening(t, context, user, (code) => code.replace("api:", "limit: 2, api:"));
+    const seen = watch(opened);
+    await onBucket(opened, () => true);
+    // Two of them have the same bytes, which are one upload, and a third of other bytes waits for its turn.
+    const [one, last] = [image("one.png"), image("last.png")];
+    await add(opened, [one, { ...one, name: "copy.png" }, last]);
+    const uploading = upload(opened).catch(() => {});
+    await until(() => singles(seen) === 2, "two are sent");
+    await opened.evaluate(() => app.uppy.removeFile(app.uppy.getFiles()[1].id));
+    await until(() => singles(seen) === 3, "the third takes its turn");
+    assert.equal((await usage(user)).pending, 2, "the upload is the first file's too");
+    await opened.evaluate(() => app.uppy.cancelAll());
+    await until(async () => (await usage(user)).pending === 0, "nothing is open", 10);
+    await uploading;
+    assert.deepEqual(seen.filter((call) => call.startsWith("DELETE")), ["DELETE /api/images/ID", "DELETE /api/images/ID"]);
+    assert.deepEqual(await events(opened), []);
+  });
+
+  test(`${name}: bytes that change after a file was added are uploaded`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await opening(t, context, user);
+    const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
+    const sent = {};
+    for (const [i, [what, act]] of Object.entries(CHANGES).entries()) {
+      const file = { ...drawn[i], name: `${i}.jpg` };
+      await add(opened, [file]);
+      await act(opened);
+      assert.deepEqual(await upload(opened), { successful: 1, failed: [] }, what);
+      sent[file.name] = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
+      assert.notEqual(sent[file.name], file.buffer.length, `${what}: its bytes changed`);
+      await opened.evaluate(() => app.uppy.cancelAll());
+    }
+    const sizes = Object.fromEntries(Object.entries(await gallery(user)).map(([name, { size }]) => [name, size]).sort());
+    assert.deepEqual(sizes, sent);
+    assert.equal((await usage(user)).pending, 0);
+  });
+
+  test(`${name}: with Golden Retriever, uploads continue after a reload`, async (t) => {
+    const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+    const user = await account();
+    const opened = await opening(t, context, user);
+    const seen = watch(opened);
+    let isHeld = true;
+    await onBucket(opened, (_, url) => isHeld && ["3", null].includes(url.searchParams.get("partNumber")));
+    const retrieve = () => opened.evaluate(() => { app.uppy.use(app.GoldenRetriever); });
+    await retrieve();
+    const [small, big] = [image("small.png", MIB), large("large.png")];
+    await add(opened, [small, big]);
+    opened.evaluate(() => { app.uppy.upload(); }).catch(() => {});
+    await opened.waitForFunction(() => app.uppy.getFiles()[1].progress.bytesUploaded >= 16 * 1024 * 1024);
+    // Golden Retriever stores the state every half second at most.
+    await until(async () => ((await opened.evaluate(storedState)).match(/valet\W+[0-9a-f-]{36}/g) ?? []).length === 2, "both uploads are stored");
+    isHeld = false;
+    const before = seen.length;
+    await reload(opened, version, user);
+    await retrieve();
+    await opened.waitForFunction(() => app.uppy.getFiles().length === 2);
+    assert.deepEqual(await opened.evaluate(() => app.uppy.getFiles().map((file) => file.isGhost)), [false, true]);
+    await add(opened, [big]);
+    await opened.evaluate(() => { app.uppy.emit("restore-confirmed"); });
+    await opened.waitForFunction(() => app.uppy.getFiles().every((file) => file.progress.uploadComplete));
+    assert.deepEqual(parts(seen.slice(before)), ["S3 PUT part 3"], String(seen.slice(before)));
+    for (const file of [small, big]) await same(user, file);
+    const { images, pending } = await usage(user);
+    assert.deepEqual([images, pending], [2, 0]);
+  });
+
+  test(`${name}: the React Dashboard uploads a rotated image, and its button retries`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /] });
+    const user = await account();
+    const opened = await reactPage(t, context, MARK, user, unchanged, version);
+    const [photo, second] = await photos(opened, 2, { width: 1200, height: 800, noise: 0.8 });
+    await rotateInDashboard(opened, photo);
+    await opened.getByRole("button", { name: "Upload 1 file" }).click();
+    const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
+    assert.ok(shown.height > shown.width && shown.previewUrl && shown.thumbHash, "it is turned, with a preview");
+    await picture(opened, `${MARK}-${version}-react`);
+    let isBroken = true;
+    await onBucket(opened, (route) => isBroken && refuse(route));
+    await retryInDashboard(opened, second, () => { isBroken = false; });
+    await until(async () => (await gallery(user))[second.name], "the second image", 30);
+  });
+}
+
+test("the plugin ends with Uppy: its uploads are aborted, and the open ones are deleted", async (t) => {
+  const [context, user] = [await visitor(t, {}), await account()];
+  const opened = await page(t, context, MARK, user, unchanged, "6");
+  const seen = watch(opened);
+  await onBucket(opened, () => true);
+  await add(opened, [image("one.png")]);
+  const uploading = upload(opened).catch(() => {});
+  await until(() => singles(seen) === 1, "it is sent");
+  await opened.evaluate(() => app.uppy.destroy());
+  await uploading;
+  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "nothing is open", 10);
+});
