@@ -278,7 +278,7 @@ struct Deaths {
 }
 
 /// Makes a call on a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until it is answered, and judges each crash.
-/// `scene` creates the call and its subject, with the server at hand that will be killed.
+/// `scene` creates the call and its subject, with the server that will be killed.
 async fn kill_at_every_call<S>(
     (settings, fuse): (&Settings, &Fuse),
     scene: impl AsyncFn(&Client) -> (S, Call),

@@ -82,8 +82,8 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
     assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
     let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await;
-    let wanted = json!({ "parts": [{ "partNumber": 1 }] });
-    let signed = ada.post(&format!("/api/images/{}/parts", parts.id()), wanted).await;
+    let first_part = json!({ "parts": [{ "partNumber": 1 }] });
+    let signed = ada.post(&format!("/api/images/{}/parts", parts.id()), first_part).await;
     assert_eq!(app.put(&signed.json["parts"][0]["request"], vec![1; 6 << 20]).await, 200);
     let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.status, 200);
@@ -135,9 +135,12 @@ async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
     assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "others keep theirs");
     // Tombstones expire without the account.
     sweep_all(&app, later()).await;
-    let left = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
-    let left: Vec<_> = left.try_collect().await.unwrap();
-    assert!(left.len() == 6 && left.iter().all(|image| image.get_str("state").is_ok_and(|state| state == "gone")), "{left:#?}");
+    let images = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
+    let images: Vec<_> = images.try_collect().await.unwrap();
+    assert!(
+        images.len() == 6 && images.iter().all(|image| image.get_str("state").is_ok_and(|state| state == "gone")),
+        "{images:#?}"
+    );
     assert_forgotten(&app, &ada.id).await;
 }
 
@@ -170,14 +173,14 @@ async fn deletion_takes_effect_on_other_servers_within_thirty_seconds() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
-    let there = Caller { app: &other, ..ada.clone() };
-    assert_eq!(there.get("/api/auth/me").await.status, 200);
+    let ada_on_other = Caller { app: &other, ..ada.clone() };
+    assert_eq!(ada_on_other.get("/api/auth/me").await.status, 200);
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     // The account is deleted for this server too, whatever its session cache contains: no uploads are accepted.
-    assert_eq!(there.get("/api/auth/me").await.problem(), (401, "session_ended"));
-    assert_eq!(there.issue("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
+    assert_eq!(ada_on_other.get("/api/auth/me").await.problem(), (401, "session_ended"));
+    assert_eq!(ada_on_other.issue("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
-    while there.get("/api/images/gallery").await.status == 200 {
+    while ada_on_other.get("/api/images/gallery").await.status == 200 {
         assert!(began.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -264,11 +267,11 @@ async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
     let mut deleted = Vec::new();
     for due in times.into_iter().map(|due| doc! { "$set": { "due": due } }).chain([doc! { "$unset": { "due": "" } }]) {
         let ada = app.user().await;
-        let kept = ada.upload("mine.png", "image/png", &unique_png()).await;
+        let image = ada.upload("mine.png", "image/png", &unique_png()).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         sweep_all(&app, OffsetDateTime::now_utc()).await;
         users.update_one(doc! { "_id": &ada.id }, due.clone()).await.unwrap();
-        images.update_one(doc! { "_id": kept["id"].as_str().unwrap() }, due).await.unwrap();
+        images.update_one(doc! { "_id": image["id"].as_str().unwrap() }, due).await.unwrap();
         deleted.push(ada);
     }
     // A server's own sweeper finds them.

@@ -88,6 +88,7 @@ async fn address_is_not_taken_from_a_sign_up_in_progress() {
     let at = DateTime::from_millis(DateTime::now().timestamp_millis() + 60_000);
     let other = take_at(&app, "ada@example.com", at).await;
     let insert = async {
+        // The sign-up finds the address taken, and no account yet.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let user = doc! { "_id": &other, "emailKey": "ada@example.com", "registered": true };
         app.db.collection::<Document>("users").insert_one(user).await.unwrap();

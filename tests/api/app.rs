@@ -11,10 +11,16 @@ use mongodb::{
     options::{DatabaseOptions, ReadConcern},
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_util::sync::DropGuard;
-use valet::{config::Config, state::AppState};
+use valet::{
+    config::Config,
+    domain::service_keys::NewServiceKey,
+    model::{KeyName, Scope},
+    state::AppState,
+};
 
 pub use super::{
     files::{declared, fixture, sha256},
@@ -29,7 +35,7 @@ use super::{
 /// A password that sign-up accepts.
 pub const PASSWORD: &str = "three small blue boats";
 
-/// Waits until a background task has done its work: `holds`. Fails after a minute.
+/// Waits until `holds` returns true, such as for the work of a background task. Fails after a minute.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
@@ -87,11 +93,11 @@ impl TestApp {
         app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         // Majority read concern, as in the program: the next answer of the API reflects everything that a test has read.
-        let acknowledged = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
+        let majority = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
         Self {
             base,
             app,
-            db: client.database_with_options(database, acknowledged),
+            db: client.database_with_options(database, majority),
             s3: s3_client(&servers.s3_endpoint, &servers.keys),
             http: reqwest::Client::new(),
             config,
@@ -114,6 +120,13 @@ impl TestApp {
         Caller { token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email, ..self.anonymous() }
     }
 
+    /// Creates a service key; returns its caller.
+    pub async fn key(&self, scopes: &[Scope]) -> Caller<'_> {
+        let new = NewServiceKey { name: KeyName::parse("tests").unwrap(), scopes: scopes.to_vec(), lifetime: None };
+        let key = self.app.valet.service_keys.create(new, OffsetDateTime::now_utc()).await.unwrap();
+        Caller { token: Some(key.expose_secret().to_owned()), ..self.anonymous() }
+    }
+
     /// Sends the presigned request of a ticket.
     pub async fn put(&self, request: &Value, bytes: impl Into<reqwest::Body>) -> StatusCode {
         let mut put = self.http.request(request["method"].as_str().unwrap().parse().unwrap(), request["url"].as_str().unwrap());
@@ -131,8 +144,8 @@ impl TestApp {
     /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and
     /// rejected images are no longer counted.
     pub async fn sweep_dead_urls(&self) {
-        let dead = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
-        while self.sweep(dead).await != valet::domain::sweeper::Swept::default() {}
+        let after_expiry = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
+        while self.sweep(after_expiry).await != valet::domain::sweeper::Swept::default() {}
     }
 
     /// Returns the image's document.
@@ -177,9 +190,14 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// Returns the same caller with another client address.
+    /// Returns the same caller with this client address.
     pub fn from(&self, address: &str) -> Caller<'a> {
         Self { address: Some(address.to_owned()), ..self.clone() }
+    }
+
+    /// Returns the caller of this operation: itself, or for an operation of the app's backend a service key.
+    pub async fn for_operation(&self, operation: &super::openapi::Operation) -> Caller<'a> {
+        if operation.is_admin() { self.app.key(&Scope::ALL).await } else { self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -222,9 +240,15 @@ impl<'a> Caller<'a> {
         if let Some(address) = &self.address {
             request = request.header("x-forwarded-for", address);
         }
-        let response = change(request).send().await.unwrap();
+        let mut response = change(request).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
+        let text = if headers.get("content-type").is_some_and(|media_type| media_type == "text/event-stream") {
+            // An event stream stays open for half an hour, so only its first chunk is read.
+            let first = response.chunk().await.unwrap();
+            first.map(|first| String::from_utf8_lossy(&first).into_owned()).unwrap_or_default()
+        } else {
+            response.text().await.unwrap()
+        };
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status, headers, text, json };
         super::response_validation::check(&method, path, &answer);

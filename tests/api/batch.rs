@@ -45,13 +45,13 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     assert_eq!(read.json["results"][7]["image"]["sha256"], tickets_sha(&files[7]));
     let gallery = ada.get("/api/images/gallery?limit=100").await;
     assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
-    let known = issue(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
-    assert_eq!(statuses(&known), vec![200; 100], "all are known");
-    assert_eq!(known.json["results"][0]["ticket"]["state"], "pending");
-    assert_eq!(known.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
+    let existing = issue(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
+    assert_eq!(statuses(&existing), vec![200; 100], "all are known");
+    assert_eq!(existing.json["results"][0]["ticket"]["state"], "pending");
+    assert_eq!(existing.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
     let deleted = ada.post("/api/images/delete", json!({ "ids": ids })).await;
     assert_eq!(statuses(&deleted), vec![204; 100]);
-    assert_eq!(statuses(&ada.post("/api/images/delete", json!({ "ids": ids })).await), vec![204; 100], "again");
+    assert_eq!(statuses(&ada.post("/api/images/delete", json!({ "ids": ids })).await), vec![204; 100], "a repeat succeeds");
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     let bytes: usize = files.iter().map(Vec::len).sum();
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes), &json!(0), &json!(0)));

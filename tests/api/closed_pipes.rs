@@ -10,7 +10,7 @@ use std::{
 use super::{app::TestApp, process_client::Settings};
 
 /// A command's name and arguments, and whether it runs until it is stopped.
-const COMMANDS: [(&str, &[&str], bool); 10] = [
+const COMMANDS: [(&str, &[&str], bool); 12] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
     ("sweep", &["sweep"], false),
@@ -18,6 +18,8 @@ const COMMANDS: [(&str, &[&str], bool); 10] = [
     ("recount", &["recount"], false),
     ("join", &["join", "--yes"], false),
     ("passwd", &["passwd", "nobody@example.com"], false),
+    ("key", &["key", "list"], false),
+    ("webhook", &["webhook", "list"], false),
     ("help", &["help"], false),
     ("serve", &["serve"], true),
     ("dev", &["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0"], true),
@@ -31,12 +33,13 @@ fn valet() -> Command {
 async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
     let app = TestApp::start().await;
     app.user().await;
-    for (_, arguments, stays) in COMMANDS {
+    for (_, arguments, is_server) in COMMANDS {
         let folder = std::env::temp_dir().join(format!("valet-pipe-{}", uuid::Uuid::new_v4().simple()));
         let mut command = valet();
         command
             .args(arguments)
             .envs(Settings::for_app(&app).0)
+            .env("WEBHOOK_SECRET", "a secret of the tests, for webhooks alone")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -46,12 +49,13 @@ async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
         let mut child = command.spawn().unwrap();
         drop(child.stdout.take());
         let began = Instant::now();
-        while child.try_wait().unwrap().is_none() && !(stays && began.elapsed() > Duration::from_secs(3)) {
+        // A server writes its first lines within 3 s.
+        while child.try_wait().unwrap().is_none() && !(is_server && began.elapsed() > Duration::from_secs(3)) {
             assert!(began.elapsed() < Duration::from_secs(60), "{arguments:?} still runs");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        if stays {
-            assert_eq!(child.try_wait().unwrap(), None, "{arguments:?} goes on");
+        if is_server {
+            assert_eq!(child.try_wait().unwrap(), None, "{arguments:?} keeps running");
             assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
         }
         let done = child.wait_with_output().unwrap();

@@ -44,8 +44,8 @@ fn orientation_behind(count: usize) -> Vec<u8> {
     [&plain[..2], &segment.repeat(count), &turned[exif..exif + length], &plain[2..]].concat()
 }
 
-/// Starts a relay that counts the requests for each object; returns its address and the counts.
-async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>) {
+/// Starts a server beside `store` whose own requests for objects are counted; its URLs point to the store itself, so that a client's are not.
+async fn counting(store: &TestApp) -> (TestApp, Arc<Mutex<BTreeMap<String, u64>>>) {
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
     let counted = counts.clone();
     let endpoint = relay_s3(store, move |request| {
@@ -62,7 +62,12 @@ async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>
         request.forward()
     })
     .await;
-    (endpoint, counts)
+    let app = TestApp::beside(store, |config| {
+        config.s3.finalize = Finalize::InPlace;
+        config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
+    })
+    .await;
+    (app, counts)
 }
 
 #[tokio::test]
@@ -71,13 +76,7 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
         return;
     }
     let store = TestApp::start().await;
-    let (endpoint, counts) = counting(&store).await;
-    // URLs point to the store itself, so that the client's requests are not counted.
-    let app = TestApp::beside(&store, |config| {
-        config.s3.finalize = Finalize::InPlace;
-        config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
-    })
-    .await;
+    let (app, counts) = counting(&store).await;
     let ada = app.user().await;
     let ordinary = [
         ("plain.jpg", "image/jpeg"),
@@ -290,4 +289,30 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
     // The bytes must match the type whichever alias was declared.
     let image = app.user().await.upload("a.jpg", "image/jpg", &fixture("plain.jpg")).await;
     assert_eq!(image["contentType"], "image/jpeg");
+}
+
+/// The ranged GET that reads the first bytes beside the HEAD also shows that there is no object.
+#[tokio::test]
+async fn missing_object_takes_one_head_and_one_range_request() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let (app, counts) = counting(&store).await;
+    let ada = app.user().await;
+    let bytes = fixture("plain.jpg");
+    let ticket = ada.issue("a", "image/jpeg", &bytes).await;
+    let batch = async || {
+        let answer = ada.post("/api/images/confirm", json!({ "ids": [ticket.id()] })).await;
+        answer.json["results"][0]["problem"]["code"].as_str().unwrap().to_owned()
+    };
+    for is_batch in [false, true] {
+        counts.lock().unwrap().clear();
+        let code = if is_batch { batch().await } else { ada.confirm(ticket.id()).await.code().to_owned() };
+        assert_eq!(code, "object_missing");
+        let counts = counts.lock().unwrap().clone();
+        assert_eq!((counts["HEAD"], counts["GET"]), (1, 1), "{counts:?}");
+    }
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }

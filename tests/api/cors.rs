@@ -54,7 +54,7 @@ async fn preflight(app: &TestApp, path: &str, method: &str, origin: Option<&str>
 #[tokio::test]
 async fn preflights_of_allowed_origins_succeed_for_every_operation() {
     let app = TestApp::start().await;
-    for operation in operations() {
+    for operation in operations().into_iter().filter(|operation| !operation.is_admin()) {
         let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
         for origin in ALLOWED {
             let answer = preflight(&app, &path, operation.method.as_str(), Some(origin)).await;
@@ -67,7 +67,7 @@ async fn preflights_of_allowed_origins_succeed_for_every_operation() {
             assert_eq!(text("access-control-allow-origin"), origin);
             assert_eq!(
                 text("access-control-allow-headers"),
-                "authorization, content-type, idempotency-key, if-none-match, traceparent, tracestate, baggage, sentry-trace"
+                "authorization, content-type, idempotency-key, if-none-match, last-event-id, traceparent, tracestate, baggage, sentry-trace"
             );
             assert_eq!(text("access-control-max-age"), "7200");
             let methods: Vec<_> = text("access-control-allow-methods").split(", ").collect();
@@ -140,11 +140,11 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
 
 fn check(headers: &HeaderMap, origin: Option<&str>, what: &str) {
     let own = |name: &str, value: &str| (format!("access-control-{name}"), value.to_owned());
-    let wanted = match origin.filter(|origin| ALLOWED.contains(origin)) {
+    let expected = match origin.filter(|origin| ALLOWED.contains(origin)) {
         Some(origin) => vec![own("allow-origin", origin), own("expose-headers", EXPOSED)],
         None => vec![],
     };
-    assert_eq!(cors(headers), wanted, "{what} from {origin:?}");
+    assert_eq!(cors(headers), expected, "{what} from {origin:?}");
     assert!(varies(headers).contains(&"origin".to_owned()), "{what} from {origin:?}");
 }
 
@@ -163,7 +163,7 @@ async fn pages_of_this_server_may_post() {
         })
         .await;
     assert_eq!(answer.status, 201, "{answer:?}");
-    assert_eq!(cors(&answer.headers), [], "it needs none");
+    assert_eq!(cors(&answer.headers), [], "a same-origin response needs no CORS headers");
 }
 
 /// An OPTIONS request that is not a preflight is handled like any other method.

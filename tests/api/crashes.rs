@@ -244,22 +244,22 @@ async fn c7_f13_killed_at_every_call_of_a_confirm() {
     kill_at_every_call(4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
     kill_at_every_call(4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
-    let both = async |ada: &Caller<'_>| {
+    let confirm_two = async |ada: &Caller<'_>| {
         let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
-    kill_at_every_call(6, both).await;
+    kill_at_every_call(6, confirm_two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_delete() {
     let mut apps = kill_at_every_call(4, async |ada| delete(&ready(ada).await)).await;
     apps.extend(kill_at_every_call(5, async |ada| delete(sent(ada, unique_png()).await.id())).await);
-    let both = async |ada: &Caller<'_>| {
+    let delete_two = async |ada: &Caller<'_>| {
         let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
-    apps.extend(kill_at_every_call(8, both).await);
+    apps.extend(kill_at_every_call(8, delete_two).await);
     // The last sweep has ended every tombstone.
     for app in apps {
         let users = app.db_all("users").await;
@@ -275,9 +275,9 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     kill_at_every_call(2, fresh).await;
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
-        let known = unique_png();
-        ada.issue("a.png", "image/png", &known).await;
-        let items = [known, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
+        let known_bytes = unique_png();
+        ada.issue("a.png", "image/png", &known_bytes).await;
+        let items = [known_bytes, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
         Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
     kill_at_every_call(4, batch).await;

@@ -36,7 +36,10 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     let ada = app.user().await;
     let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let images = app.db.collection::<Document>("images");
-    let named: Vec<_> = operations().into_iter().filter(|one| takes_an_id(one) && !one.path.starts_with("/api/auth/")).collect();
+    let named: Vec<_> = operations()
+        .into_iter()
+        .filter(|one| takes_an_id(one) && !one.path.starts_with("/api/auth/") && !one.is_admin())
+        .collect();
     assert!(named.len() >= 16, "{}", named.len());
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();
@@ -62,7 +65,7 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
             for document in [&mut after, &mut damaged.clone()] {
                 document.remove("due");
             }
-            assert_eq!(after.get("state"), damaged.get("state"), "nothing moves it");
+            assert_eq!(after.get("state"), damaged.get("state"), "no operation changes its state");
             // The other items of a batch are answered.
             for (path, status) in [("/api/images/read", 200), ("/api/images/confirm", 200), ("/api/images/renew", 200)] {
                 let answer = ada.post(path, json!({ "ids": [&id, &whole] })).await;
@@ -94,9 +97,9 @@ async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
         let answer = ada.issue("a.png", "image/png", &bytes).await;
         assert!(is_fault(&answer), "{answer:?}");
         let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
-        let both = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;
-        let statuses: Vec<_> = both.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
-        assert_eq!(statuses, [&json!(500), &json!(201)], "{both:?}");
+        let answer = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;
+        let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+        assert_eq!(statuses, [&json!(500), &json!(201)], "{answer:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Covers `valet dev` as a process: it starts without any configuration, and leaves no process behind.
 //!
-//! Commands: valet dev.
+//! Commands: valet dev, valet webhook.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     app::{TestApp, unique_png},
     dev_mongod::{runs, within},
-    process_client::{Client, Process},
+    process_client::{Client, Process, Settings},
 };
 
 /// A folder that is removed with its test.
@@ -122,8 +122,8 @@ async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");
     let processes = Command::new("ps").args(["-e", "-o", "args="]).output().unwrap();
-    let left = String::from_utf8_lossy(&processes.stdout).lines().any(|line| line.contains(data.to_str().unwrap()));
-    assert!(!left, "something still runs on {}", data.display());
+    let is_running = String::from_utf8_lossy(&processes.stdout).lines().any(|line| line.contains(data.to_str().unwrap()));
+    assert!(!is_running, "something still runs on {}", data.display());
     err
 }
 
@@ -196,4 +196,57 @@ async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     joined.signal("-INT");
     assert!(joined.end(Duration::from_secs(15)).await.0.success());
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
+}
+
+/// Returns the settings in the file `environment`, which is a list of a shell's exports.
+fn exported(data: &Path) -> Settings {
+    use std::os::unix::fs::PermissionsExt;
+    let file = data.join("environment");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "only the owner may read the secrets");
+    let shell = format!(". '{}' && env -0", file.display());
+    let output = Command::new("sh").args(["-c", &shell]).env_clear().output().unwrap().stdout;
+    let pairs = String::from_utf8(output).unwrap();
+    let pairs = pairs.split('\0').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "PWD");
+    Settings(pairs.map(|(name, value)| (&*name.to_owned().leak(), value.to_owned())).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_commands_work_on_the_running_server_with_its_environment() {
+    let folder = Folder::new();
+    let mut dev = Dev::start(&folder.0, &[("JWT_PREVIOUS_SECRETS", "it's 0123456789 abcdefghij \"$klmno\"")]).await;
+    let settings = exported(&folder.0);
+    let quoted = settings.0.iter().find(|(name, _)| *name == "JWT_PREVIOUS_SECRETS");
+    assert_eq!(quoted.unwrap().1, "it's 0123456789 abcdefghij \"$klmno\"");
+    let run = async |arguments: &[&str]| {
+        let (status, out, err) = settings.run(arguments).end(Duration::from_secs(60)).await;
+        assert!(status.success(), "{arguments:?}: {err}");
+        out
+    };
+    let key = run(&["key", "create", "dev", "--scope", "tokens:create"]).await;
+    let listening = settings.run(&["webhook", "listen", "--port", "0"]);
+    let line = listening.find(|process| process.out().lines().next().map(str::to_owned)).await;
+    let (id, url) = (line.split(' ').nth(1).unwrap(), line.split(' ').nth(4).unwrap().trim_end_matches(';'));
+    assert!(url.starts_with("http://127.0.0.1:"), "{line}");
+
+    dev.client.token = Some(key.trim().to_owned());
+    let (status, session) = dev.client.post("/api/admin/tokens", &serde_json::json!({ "subject": "user-42" })).await;
+    assert_eq!(status, 200, "{session}");
+    dev.client.token = Some(session["token"].as_str().unwrap().to_owned());
+    let (image, _) = dev.client.upload(&unique_png()).await;
+    let received = |process: &Process| process.out().lines().find(|line| line.starts_with("image.ready ")).map(str::to_owned);
+    let message = listening.find(received).await;
+    assert!(message.contains(image["id"].as_str().unwrap()) && message.contains("user-42"), "{message}");
+
+    let forged = dev.client.http.post(url).header("webhook-id", "a").header("webhook-timestamp", "1");
+    let forged = forged.header("webhook-signature", "v1,AAAA").body(r#"{"type":"forged"}"#).send().await.unwrap();
+    assert_eq!(forged.status(), 401);
+    let taken = settings.run(&["webhook", "listen", "--port", url.trim_end_matches('/').rsplit(':').next().unwrap()]);
+    let (status, _, err) = taken.end(Duration::from_secs(30)).await;
+    assert!(!status.success() && err.contains("--port"), "{err}");
+    assert!(run(&["webhook", "list"]).await.contains(&format!("{id} on ")));
+    listening.signal("-INT");
+    let (status, out, err) = listening.end(Duration::from_secs(15)).await;
+    assert!(status.success() && !out.contains("forged") && err.contains("refused a request"), "{out}{err}");
+    assert!(run(&["webhook", "list"]).await.contains(&format!("{id} off ")), "the endpoint is turned off");
+    dev.stop("-INT").await;
 }

@@ -156,6 +156,7 @@ async fn second_mongod_on_the_same_data_is_refused() {
 
     // A mongod that ends while the next one waits for the lock.
     let (next, ended) = tokio::join!(Mongod::start(folder.options()), async {
+        // The next mongod has tried to take the lock by now.
         tokio::time::sleep(Duration::from_secs(1)).await;
         first.stop().await
     });

@@ -19,6 +19,13 @@ pub struct Operation {
     pub is_signed: bool,
 }
 
+impl Operation {
+    /// Returns whether it is for service keys.
+    pub fn is_admin(&self) -> bool {
+        self.template.starts_with("/api/admin/")
+    }
+}
+
 fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(valet::http::openapi::document)

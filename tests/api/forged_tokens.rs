@@ -89,9 +89,9 @@ async fn every_protected_operation_rejects_forged_tokens() {
         forge(&header(), &with(&claims, "aud", json!("other"))),
         "x".to_owned(),
     ];
-    let mut seen = 0;
+    let mut operations_checked = 0;
     for operation in operations().into_iter().filter(|operation| operation.is_protected()) {
-        seen += 1;
+        operations_checked += 1;
         let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
         for token in &forged {
             let answer = app
@@ -104,5 +104,5 @@ async fn every_protected_operation_rejects_forged_tokens() {
             assert_refused(&answer, &format!("{} {path}", operation.method));
         }
     }
-    assert!(seen > 15, "{seen}");
+    assert!(operations_checked > 15, "{operations_checked}");
 }

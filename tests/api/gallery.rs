@@ -48,7 +48,7 @@ async fn g1_pages_of_any_size_list_each_image_once_newest_first() {
     let second = ada.get(&format!("/api/images/gallery?limit=3&cursor={cursor}")).await;
     let ids: Vec<_> = second.json["images"].as_array().unwrap().iter().map(|image| image["id"].as_str().unwrap()).collect();
     assert_eq!(ids, uploaded[3..6]);
-    assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 7, "50 is the default");
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 7, "the default limit is 50");
 }
 
 /// Images of the same millisecond are ordered by id, and a page reads no more index entries than it returns.
@@ -75,16 +75,17 @@ async fn g3_page_reads_no_more_entries_than_it_returns() {
     app.db.run_command(doc! { "profile": 0 }).await.unwrap();
     let profile = app.db.collection::<Document>("system.profile");
     let mut finds = profile.find(doc! { "command.find": "images" }).await.unwrap();
-    let mut seen = 0;
+    let mut queries_seen = 0;
     while finds.advance().await.unwrap() {
         let found: Document = finds.deserialize_current().unwrap();
-        seen += 1;
+        queries_seen += 1;
         let count = |field: &str| found.get_i32(field).map(i64::from).or_else(|_| found.get_i64(field)).unwrap();
+        // One record more than the limit shows whether another page follows.
         assert_eq!((count("docsExamined"), count("nreturned")), (38, 38), "{found}");
         assert!(count("keysExamined") <= 40, "{found}");
         assert!(!found.contains_key("hasSortStage"), "{found}");
     }
-    assert_eq!(seen, 2);
+    assert_eq!(queries_seen, 2);
 }
 
 /// Damaged records, `_id` included, remove no other record from the lists; numbers may be 32-bit integers.
@@ -107,7 +108,7 @@ async fn damaged_records_do_not_hide_others_in_lists() {
                 record.extend(doc! { "etag": "\"x\"", "width": 1_i64, "height": 1_i64, "uploadedAt": at });
             }
             match n {
-                // Two adjacent ones, and the oldest.
+                // Two adjacent records, and the oldest.
                 0 | 3 | 4 => drop(record.insert("_id", format!("damaged {n}"))),
                 6 => drop(record.insert("contentType", 7)),
                 7 => {
@@ -124,10 +125,10 @@ async fn damaged_records_do_not_hide_others_in_lists() {
             loop {
                 let page = ada.get(&format!("{path}?limit={limit}{cursor}")).await;
                 assert_eq!(page.status, 200, "{page:?}");
-                let of = |page: &super::app::Answer| {
+                let entries = |page: &super::app::Answer| {
                     page.json["images"].as_array().or(page.json["uploads"].as_array()).unwrap().clone()
                 };
-                seen.extend(of(&page).iter().map(|image| image["id"].as_str().unwrap().to_owned()));
+                seen.extend(entries(&page).iter().map(|image| image["id"].as_str().unwrap().to_owned()));
                 let Some(next) = page.json["nextCursor"].as_str() else { break };
                 cursor = format!("&cursor={next}");
             }
@@ -163,7 +164,7 @@ async fn g7_unchanged_page_is_answered_304() {
     let path = "/api/images/gallery?limit=2";
     let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
     let mut tags: Vec<String> = Vec::new();
-    let mut known = "\"none\"".to_owned();
+    let mut known_tag = "\"none\"".to_owned();
     // Changes that make the page differ: the first image, a second one, a third one that does not fit on the page, a caption, a
     // delete.
     for change in ["nothing", "image", "image", "image", "caption", "delete"] {
@@ -175,21 +176,21 @@ async fn g7_unchanged_page_is_answered_304() {
             "delete" => drop(ada.delete(&first).await),
             _ => {}
         }
-        let page = read(&known).await;
+        let page = read(&known_tag).await;
         assert_eq!(page.status, 200, "{change}: {page:?}");
-        assert_eq!(page.header("cache-control"), "private, no-cache", "U14's no-store is for answers that are read only once");
-        known = page.header("etag").to_owned();
-        assert!(change == "delete" || !tags.contains(&known), "{change}: {known}");
-        tags.push(known.clone());
-        let again = read(&format!("\"other\", {}", known.trim_start_matches("W/"))).await;
+        assert_eq!(page.header("cache-control"), "private, no-cache", "a page may be stored, to be revalidated");
+        known_tag = page.header("etag").to_owned();
+        assert!(change == "delete" || !tags.contains(&known_tag), "{change}: {known_tag}");
+        tags.push(known_tag.clone());
+        let again = read(&format!("\"other\", {}", known_tag.trim_start_matches("W/"))).await;
         assert_eq!((again.status, again.text.as_str()), (304, ""), "{change}");
-        assert_eq!((again.header("etag"), again.header("cache-control")), (known.as_str(), "private, no-cache"));
+        assert_eq!((again.header("etag"), again.header("cache-control")), (known_tag.as_str(), "private, no-cache"));
         assert!(again.headers.get_all("vary").iter().any(|field| field == "authorization"), "{again:?}");
     }
-    assert_eq!(tags[5], tags[2], "with the third image gone, the page is the one before it came");
+    assert_eq!(tags[5], tags[2], "without the third image, the page is the earlier one");
     let other = app.user().await;
-    let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known)).await;
-    assert_eq!(page.status, 200, "another user's page is another page");
+    let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known_tag)).await;
+    assert_eq!(page.status, 200, "a tag does not match the page of another user");
 }
 
 /// At the end of a signing window the URLs change, and the page with them.
@@ -204,7 +205,7 @@ async fn page_is_sent_again_when_its_urls_change() {
         tags.entry(page.header("etag").to_owned()).or_insert_with(std::collections::BTreeSet::new).insert(page.text.clone());
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    assert!((2..=3).contains(&tags.len()), "3 s of windows of 2 s: {tags:?}");
+    assert!((2..=3).contains(&tags.len()), "in 3 s, URLs that change every 2 s: {tags:?}");
     assert!(tags.values().all(|pages| pages.len() == 1), "a tag names one page: {tags:?}");
 }
 
@@ -216,7 +217,7 @@ async fn large_page_is_compressed_on_request() {
         ada.send(reqwest::Method::GET, path, |request| request.header("accept-encoding", accept)).await
     };
     let empty = read("/api/images/gallery", "gzip").await;
-    assert_eq!((empty.header("content-encoding"), empty.text.as_str()), ("", "{\"images\":[]}"), "not worth it");
+    assert_eq!((empty.header("content-encoding"), empty.text.as_str()), ("", "{\"images\":[]}"), "too small to compress");
     ada.upload("a.png", "image/png", &unique_png()).await;
     ada.upload("b.png", "image/png", &unique_png()).await;
     let plain = read("/api/images/gallery", "br").await;
@@ -232,7 +233,7 @@ async fn large_page_is_compressed_on_request() {
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut text).unwrap();
     assert_eq!(text, plain.text);
     let me = read("/api/auth/me", "gzip").await;
-    assert_eq!(me.header("content-encoding"), "", "nothing about accounts is compressed");
+    assert_eq!(me.header("content-encoding"), "", "responses of /api/auth are not compressed");
 }
 
 #[tokio::test]
@@ -277,7 +278,7 @@ async fn captions_are_set_changed_and_cleared() {
     assert_eq!(
         ada.patch(&format!("/api/images/{}", pending.id()), json!({ "caption": "x" })).await.status,
         404,
-        "ready ones only"
+        "only ready images have captions"
     );
 }
 
@@ -288,7 +289,7 @@ async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!(ada.delete(&path).await.status, 204);
-    assert_eq!(ada.delete(&path).await.status, 204, "again while the tombstone lives");
+    assert_eq!(ada.delete(&path).await.status, 204, "a repeat, while the tombstone exists");
     assert_eq!(ada.get(&path).await.status, 404);
     assert_eq!(ada.get(&format!("{path}/download")).await.status, 404);
     assert_eq!(ada.confirm(image["id"].as_str().unwrap()).await.status, 404);
@@ -301,9 +302,9 @@ async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
         "a read URL given out before finds nothing"
     );
     let usage = &ada.get("/api/auth/me").await.json["usage"];
-    assert_eq!((&usage["bytes"], &usage["images"]), (&image["size"], &json!(0)), "its URL could still bring the bytes back");
-    let long_gone = OffsetDateTime::now_utc() + Duration::from_secs(48 * 3600);
-    app.sweep(long_gone).await;
+    assert_eq!((&usage["bytes"], &usage["images"]), (&image["size"], &json!(0)), "its URL can still write the bytes");
+    let after_tombstone = OffsetDateTime::now_utc() + Duration::from_secs(48 * 3600);
+    app.sweep(after_tombstone).await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     assert_eq!(ada.delete(&path).await.status, 404, "the tombstone is gone");
 }
@@ -312,15 +313,15 @@ async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
 async fn twenty_concurrent_deletes_free_the_bytes_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let kept = unique_png();
-    ada.upload("kept.png", "image/png", &kept).await;
+    let kept_bytes = unique_png();
+    ada.upload("kept.png", "image/png", &kept_bytes).await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     let answers = futures_util::future::join_all((0..20).map(|_| ada.delete(&path))).await;
     assert!(answers.iter().all(|answer| answer.status == 204), "{answers:?}");
     app.sweep_dead_urls().await;
     let usage = &ada.get("/api/auth/me").await.json["usage"];
-    assert_eq!((&usage["bytes"], &usage["images"]), (&json!(kept.len()), &json!(1)));
+    assert_eq!((&usage["bytes"], &usage["images"]), (&json!(kept_bytes.len()), &json!(1)));
 }
 
 #[tokio::test]
@@ -337,8 +338,8 @@ async fn read_urls_repeat_within_a_window_and_expire() {
         let expires =
             OffsetDateTime::parse(image["urlExpiresAt"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
                 .unwrap();
-        let left = expires - OffsetDateTime::now_utc();
-        assert!(left.as_seconds_f64() > 0.9 && left.as_seconds_f64() <= 4.0, "{left}");
+        let validity = expires - OffsetDateTime::now_utc();
+        assert!(validity.as_seconds_f64() > 0.9 && validity.as_seconds_f64() <= 4.0, "{validity}");
         assert_eq!(app.http.get(&url).send().await.unwrap().status(), 200);
         urls.insert(url);
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -346,6 +347,7 @@ async fn read_urls_repeat_within_a_window_and_expire() {
     // Signing windows of 2 s; the first and the last may be partial.
     let most = began.elapsed().as_secs() / 2 + 2;
     assert!((1..=most).contains(&(urls.len() as u64)), "{} of {most}", urls.len());
+    // A URL is valid for four seconds at most; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5500)).await;
     for url in urls {
         assert!(TestApp::is_refusal(app.http.get(&url).send().await.unwrap().status()));
@@ -366,6 +368,6 @@ async fn i14_bucket_is_private() {
         let answer = app.http.request(method.parse().unwrap(), url).send().await.unwrap();
         assert_eq!(answer.status(), 403, "{method} {url}");
     }
-    let cleared: Value = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.json;
-    assert_eq!(cleared["id"], image["id"]);
+    let read: Value = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.json;
+    assert_eq!(read["id"], image["id"]);
 }

@@ -34,8 +34,8 @@ pub struct RawAnswer {
 
 impl RawAnswer {
     pub fn header(&self, name: &str) -> &str {
-        let named = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
-        self.head.lines().find(|line| named(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
+        let has_name = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
+        self.head.lines().find(|line| has_name(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
     }
 
     /// Returns status and code if the answer is a problem with the headers that every answer has.
@@ -58,12 +58,12 @@ pub fn answers(mut text: &str) -> Vec<RawAnswer> {
     let mut received = Vec::new();
     while let Some((head, rest)) = text.split_once("\r\n\r\n") {
         let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest[2..5].parse().ok());
-        let mut one =
+        let mut answer =
             RawAnswer { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
-        let length: usize = one.header("content-length").parse().unwrap_or(0);
-        one.body = rest[..length].to_owned();
+        let length: usize = answer.header("content-length").parse().unwrap_or(0);
+        answer.body = rest[..length].to_owned();
         text = &rest[length..];
-        received.push(one);
+        received.push(answer);
     }
     assert!(text.is_empty(), "{text}");
     received

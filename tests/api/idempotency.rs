@@ -85,14 +85,14 @@ async fn u11_key_is_released_by_failure_deletion_and_expiry() {
     assert_eq!(expired.status, 201, "deleted: released");
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(25 * 3600)).await;
     let body = declared("a.png", "image/png", &unique_png());
-    let kept = issue(&ada, "k", &body).await;
-    assert_eq!(kept.status, 201, "expired: released");
+    let first = issue(&ada, "k", &body).await;
+    assert_eq!(first.status, 201, "expired: released");
     let yesterday = DateTime::from_millis(DateTime::now().timestamp_millis() - 24 * 3600 * 1000);
     let images = app.db.collection::<Document>("images");
-    images.update_one(doc! { "_id": kept.id() }, doc! { "$set": { "createdAt": yesterday } }).await.unwrap();
+    images.update_one(doc! { "_id": first.id() }, doc! { "$set": { "createdAt": yesterday } }).await.unwrap();
     let next_day = issue(&ada, "k", &declared("a.png", "image/png", &unique_png())).await;
     assert_eq!(next_day.status, 201, "24 hours: released");
-    assert_ne!(next_day.id(), kept.id());
+    assert_ne!(next_day.id(), first.id());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use valet::config::CorsOrigins;
-use valet::dev::s3::{LocalS3, Options};
+use valet::dev::s3::{LocalS3, LocalS3Options};
 
 const ACCESS: &str = "local-access";
 const SECRET: &str = "local-secret-value";
@@ -49,8 +49,8 @@ fn fresh_root() -> PathBuf {
     std::env::temp_dir().join(format!("valet-s3-{}", uuid::Uuid::new_v4().simple()))
 }
 
-fn options(root: &Path) -> Options {
-    Options {
+fn options(root: &Path) -> LocalS3Options {
+    LocalS3Options {
         root: root.to_owned(),
         access_key: ACCESS.into(),
         secret_key: SECRET.into(),

@@ -7,7 +7,9 @@ mod account_crashes;
 mod account_deletion;
 mod account_keys;
 mod accounts;
+mod admin_users;
 mod app;
+mod app_tokens;
 mod audit;
 mod batch;
 mod bucket_pairing;
@@ -19,11 +21,13 @@ mod cors;
 #[path = "../support/counts.rs"]
 mod counts;
 mod crashes;
+mod damaged_pages;
 mod damaged_records;
 mod deployment;
 mod dev;
 mod dev_mongod;
 mod doctor;
+mod event_streams;
 mod example_requests;
 mod fairness;
 mod feature_switches;
@@ -45,6 +49,7 @@ mod orphans;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outages;
+mod outbox;
 mod passwd;
 mod performance_limits;
 mod previews;
@@ -65,6 +70,7 @@ mod security_headers;
 mod serve;
 #[path = "../support/servers.rs"]
 mod servers;
+mod service_keys;
 mod sessions;
 #[path = "../support/skipping.rs"]
 mod skipping;
@@ -81,3 +87,6 @@ mod unsuitable_stores;
 mod upload_contract;
 mod uploads;
 mod uppy;
+#[path = "../support/webhook_receiver.rs"]
+mod webhook_receiver;
+mod webhooks;

@@ -94,8 +94,8 @@ async fn image_whose_version_is_retained_is_hidden() {
         assert_eq!(read().await, 404, "the marker stays");
     }
     assert_eq!(app.db_state(id).await, "gone");
-    let kept = store.bucket_keys().await.into_iter().filter(|key| key.starts_with("u/")).count();
-    assert_eq!(kept, 1, "below the marker");
+    let objects = store.bucket_keys().await.into_iter().filter(|key| key.starts_with("u/")).count();
+    assert_eq!(objects, 1, "below the marker");
     let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))), "{report}");
     assert!(matches!(report.answer("object: versions deleted"), Some(Answer::No(_))), "{report}");
@@ -123,8 +123,8 @@ async fn account_record_stays_while_versions_are_retained() {
     let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
     assert_eq!(swept.accounts, 1, "{swept:?}");
     // Probe objects were retained, too.
-    let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
-    assert_eq!(left, 0);
+    let objects = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
+    assert_eq!(objects, 0);
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn uploads_left_by_a_killed_probe_are_aborted() {
     };
     let all = open().await;
     let trial = TestApp::beside(&store, |_| {}).await;
-    assert_eq!(open().await, all, "they may belong to a running probe");
+    assert_eq!(open().await, all, "open uploads may belong to a running probe");
     drop(trial);
     // The same listing with old dates.
     let endpoint = super::relay::relay_s3(&store, move |request| async move {
@@ -313,9 +313,9 @@ async fn uploads_left_by_a_killed_probe_are_aborted() {
     })
     .await;
     TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
-    let mut left = open().await;
-    left.sort();
+    let mut open_uploads = open().await;
+    open_uploads.sort();
     let mut expected = others.to_vec();
     expected.sort();
-    assert_eq!(left, expected);
+    assert_eq!(open_uploads, expected);
 }

@@ -15,22 +15,22 @@ use super::{
     store_rules::ONCE,
 };
 
-/// Returns a request as it goes over the wire, without its body: the client's own headers, and the ticket's headers in its
-/// spelling.
-fn head(upload: &Value, length: usize, own: &[&str], written: fn(&str) -> String) -> (String, String) {
+/// Returns the store's address, and the head of a PUT as it goes over the wire: the ticket's headers, with names in the client's
+/// `spelling`, and the client's `own` lines.
+fn head(upload: &Value, length: usize, own: &[&str], spelling: fn(&str) -> String) -> (String, String) {
     let url = reqwest::Url::parse(upload["url"].as_str().unwrap()).unwrap();
     let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
-    let mut head = format!("PUT {}?{} HTTP/1.1\r\n{}: {address}\r\n", url.path(), url.query().unwrap(), written("host"));
+    let mut head = format!("PUT {}?{} HTTP/1.1\r\n{}: {address}\r\n", url.path(), url.query().unwrap(), spelling("host"));
     for (name, value) in upload["headers"].as_object().unwrap() {
-        head.push_str(&format!("{}: {}\r\n", written(name), value.as_str().unwrap()));
+        head.push_str(&format!("{}: {}\r\n", spelling(name), value.as_str().unwrap()));
     }
     own.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
-    (address, format!("{head}{}: {length}\r\n\r\n", written("content-length")))
+    (address, format!("{head}{}: {length}\r\n\r\n", spelling("content-length")))
 }
 
 /// Sends a request; returns the status, or `None` if the connection is cut after this many bytes of the body.
-async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> String, cut: Option<usize>) -> Option<u16> {
-    let (address, head) = head(upload, body.len(), own, written);
+async fn send(upload: &Value, body: &[u8], own: &[&str], spelling: fn(&str) -> String, cut: Option<usize>) -> Option<u16> {
+    let (address, head) = head(upload, body.len(), own, spelling);
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(head.as_bytes()).await.unwrap();
     connection.write_all(&body[..cut.unwrap_or(body.len())]).await.unwrap();
@@ -49,6 +49,7 @@ async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> St
             answer = rest.to_vec();
         }
     }
+    // The status follows `HTTP/1.1 `.
     std::str::from_utf8(&answer[9..12]).unwrap().parse().ok()
 }
 
@@ -66,20 +67,20 @@ const URL_SESSION: &[&str] = &[
     "User-Agent: Photos/1 CFNetwork/3860.100.1 Darwin/25.0.0",
 ];
 const OK_HTTP: &[&str] = &["Connection: Keep-Alive", "Accept-Encoding: gzip", "User-Agent: okhttp/5.1.0"];
-const PATIENT: &[&str] = &["Expect: 100-continue", "Accept: */*"];
+const EXPECTS_CONTINUE: &[&str] = &["Expect: 100-continue", "Accept: */*"];
 
 #[tokio::test]
 async fn put_with_the_headers_of_phones_is_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for (what, own, written) in [
+    for (what, own, spelling) in [
         ("URLSession", URL_SESSION, capitals as fn(&str) -> String),
         ("OkHttp", OK_HTTP, str::to_owned as fn(&str) -> String),
-        ("a client that waits for 100", PATIENT, capitals),
+        ("a client that waits for 100", EXPECTS_CONTINUE, capitals),
     ] {
         let bytes = unique_png();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
-        assert_eq!(send(&ticket.json["upload"], &bytes, own, written, None).await, Some(200), "{what}");
+        assert_eq!(send(&ticket.json["upload"], &bytes, own, spelling, None).await, Some(200), "{what}");
         assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{what}");
     }
 }
@@ -94,7 +95,7 @@ async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
     let upload = &ticket.json["upload"];
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
         assert_eq!(send(upload, &bytes, URL_SESSION, capitals, Some(cut)).await, None);
-        assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"), "{cut} bytes came");
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"), "{cut} bytes were sent");
     }
     assert_eq!(send(upload, &bytes, URL_SESSION, capitals, None).await, Some(200), "the same URL, the whole file");
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
@@ -122,10 +123,14 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(send(&again.json["upload"], &bytes, OK_HTTP, str::to_owned, None).await, Some(412), "a fresh URL, the same bytes");
     let image = ada.confirm(first.id()).await;
-    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "this answer is lost too");
-    let known = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(
-        (known.status, known.json["state"].as_str(), known.json["image"]["id"].as_str()),
+        (image.status, ada.confirm(first.id()).await.json),
+        (200, image.json),
+        "a repeat of the confirm, as if its answer was lost too"
+    );
+    let existing = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(
+        (existing.status, existing.json["state"].as_str(), existing.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(first.id()))
     );
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["images"], 1);

@@ -145,7 +145,7 @@ async fn parts_become_an_image_in_the_gallery() {
     }
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(read.headers()["content-type"], "image/png");
-    assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
+    assert!(read.bytes().await.unwrap() == bytes, "the URL returns the uploaded bytes");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([image.json]));
     assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
     assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
@@ -247,16 +247,16 @@ async fn same_bytes_in_parts_are_another_image() {
     let ada = app.user().await;
     let bytes = unique_png();
     let single = ada.upload("a.png", "image/png", &bytes).await;
-    let mut seen = vec![single["id"].clone()];
+    let mut ids = vec![single["id"].clone()];
     for _ in 0..2 {
         let ticket = ada.open(declared(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1]).await;
         let image = ada.confirm(ticket.id()).await;
         assert_eq!(image.status, 200, "{image:?}");
-        assert!(!seen.contains(&image.json["id"]));
-        seen.push(image.json["id"].clone());
+        assert!(!ids.contains(&image.json["id"]));
+        ids.push(image.json["id"].clone());
     }
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.json["image"]["id"], seen[0], "dedupe finds the single one");
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.json["image"]["id"], ids[0], "dedupe finds the single one");
     assert_eq!(ada.usage().await["images"], 3);
 }
 

@@ -208,10 +208,10 @@ async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
 async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
-    let both = app_of(&provider).await;
-    let ada = both.user().await;
-    let only = TestApp::beside(&both, |config| {
-        config.accounts = both.config.accounts.clone();
+    let with_local = app_of(&provider).await;
+    let ada = with_local.user().await;
+    let only = TestApp::beside(&with_local, |config| {
+        config.accounts = with_local.config.accounts.clone();
         config.accounts.local = false;
     })
     .await;
@@ -224,7 +224,7 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
     assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
     // Without a provider setting its tokens are rejected.
-    let none = TestApp::beside(&both, |_| {}).await;
+    let none = TestApp::beside(&with_local, |_| {}).await;
     assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
 }
@@ -303,8 +303,8 @@ async fn tokens_expire_before_a_deletion_is_forgotten() {
     // With the leeway of 30 s the first token lives for another 20 s and the second one for 60 s; the last one as long as any
     // path token.
     for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
-        let left = token.post_empty("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
-        assert!((most - 15..=most).contains(&left), "{left} of {most}");
+        let seconds_left = token.post_empty("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
+        assert!((most - 15..=most).contains(&seconds_left), "{seconds_left} of {most}");
     }
     assert_eq!(issued(0, month).post_empty("/api/uppy/session").await.json["expiresIn"], 3600);
 }

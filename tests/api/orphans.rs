@@ -47,11 +47,11 @@ const FOREIGN: [&str; 3] = ["in/invoices/2026.pdf", "u/holiday/beach.jpg", "u/re
 
 /// Keys in a bucket that has an object of every kind that a scan distinguishes.
 struct Planted {
-    /// Of a ready image, a pending image, and a tombstone.
+    /// Keys of a ready image, a pending image, and a tombstone.
     owned: [String; 3],
-    /// Of a ready image whose object was deleted.
+    /// Key of a ready image whose object was deleted.
     missing: String,
-    /// In the order of keys.
+    /// Keys without a record, in the order of keys.
     orphans: Vec<String>,
 }
 
@@ -173,9 +173,9 @@ async fn open_uploads_without_an_image_are_orphans() {
     open(&unowned).await;
     let deleted = app.app.valet.orphans.delete(just_now().await, &found, Consent::Number(3)).await.unwrap();
     assert_eq!((deleted.deleted, deleted.failed, deleted.new), (3, 0, 1), "{deleted}");
-    let mut left = vec!["check/x".to_owned(), unowned, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
-    left.sort();
-    assert_eq!(list().await, left);
+    let mut expected_keys = vec!["check/x".to_owned(), unowned, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
+    expected_keys.sort();
+    assert_eq!(list().await, expected_keys);
 }
 
 /// A partly restored database is not trusted.
@@ -197,7 +197,7 @@ async fn missing_collection_is_not_taken_as_empty() {
         let refused = app.app.valet.recount.run(None, |repair| panic!("{repair}")).await.unwrap_err();
         assert!(refused.to_string().contains(missing), "{refused}");
         let swept = app.sweep(OffsetDateTime::now_utc()).await;
-        assert_eq!((swept.failed, swept.holds), (1, 0), "{missing}: {swept:?}");
+        assert_eq!((swept.failed, swept.reservations), (1, 0), "{missing}: {swept:?}");
         collection.insert_many(&records).await.unwrap();
     }
     assert_eq!(usage(&ada).await, right);
@@ -270,9 +270,9 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
 async fn inventory_continues_after_mongodb_has_closed_its_cursor() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let kept = ada.upload("a.png", "image/png", &unique_png()).await;
+    let kept_image = ada.upload("a.png", "image/png", &unique_png()).await;
     let images = app.db.collection::<Document>("images");
-    let mut record = app.db_image(kept["id"].as_str().unwrap()).await.unwrap();
+    let mut record = app.db_image(kept_image["id"].as_str().unwrap()).await.unwrap();
     record.remove("live");
     let copies = (0..2500).map(|_| {
         let id = uuid::Uuid::now_v7().to_string();
@@ -313,7 +313,7 @@ async fn close_cursors(app: &TestApp) -> usize {
 async fn d7_orphans_beyond_one_page_are_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let kept = ada.upload("a.png", "image/png", &unique_png()).await;
+    let kept_image = ada.upload("a.png", "image/png", &unique_png()).await;
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let puts = (0..1100).map(|_| {
         let key = key_of(&ada, &uuid::Uuid::now_v7().to_string());
@@ -324,7 +324,7 @@ async fn d7_orphans_beyond_one_page_are_found() {
         .await;
     // Records without an object, more than one batch.
     let images = app.db.collection::<Document>("images");
-    let mut record = app.db_image(kept["id"].as_str().unwrap()).await.unwrap();
+    let mut record = app.db_image(kept_image["id"].as_str().unwrap()).await.unwrap();
     record.remove("live");
     let records: Vec<Document> = (0..700)
         .map(|_| {
@@ -339,5 +339,5 @@ async fn d7_orphans_beyond_one_page_are_found() {
     assert_eq!((found.orphans.count, found.orphans.first.len(), found.deleted), (1100, 100, 1100));
     assert_eq!((found.missing.count, found.missing.first.len(), found.objects), (700, 100, 1101));
     assert!(found.to_string().contains("… and 1000 more"), "bounded output");
-    assert_eq!(app.bucket_keys().await, [app.db_key(kept["id"].as_str().unwrap()).await]);
+    assert_eq!(app.bucket_keys().await, [app.db_key(kept_image["id"].as_str().unwrap()).await]);
 }

@@ -1,9 +1,9 @@
 //! Covers unresponsive MongoDB and S3: every call is answered in time, nothing accumulates, and everything works again soon after
 //! they are back.
 
-pub mod black_hole;
 mod mongodb;
 mod s3;
+pub mod stalling_relay;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,13 @@ use super::{
 /// Limit for every answer, and for recovery.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Time after which the readiness probe asks again: it keeps an answer for a second.
+const PROBE_CACHE: Duration = Duration::from_millis(1200);
+/// Runtime tasks by which a server may grow between the first outage and the last: those of calls and connections in progress.
+const SPARE_TASKS: u64 = 40;
+/// Memory in KiB by which it may grow meanwhile: buffers, and pages that the allocator keeps.
+const SPARE_MEMORY: u64 = 32 * 1024;
+
 /// Method, path and body of a call.
 type Call = (Method, String, Option<Value>);
 
@@ -32,12 +39,12 @@ fn post(path: impl Into<String>, body: Value) -> Call {
     (Method::POST, path.into(), Some(body))
 }
 
-fn act(path: impl Into<String>) -> Call {
+fn post_empty(path: impl Into<String>) -> Call {
     (Method::POST, path.into(), None)
 }
 
 /// Makes all calls at once; returns their answers, each in time.
-async fn make(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
+async fn make_calls(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
     join_all(calls.iter().map(async |(method, path, body)| {
         let began = Instant::now();
         let (status, answer) = client.call(method.clone(), path, body.as_ref()).await;
@@ -49,7 +56,7 @@ async fn make(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
 
 /// Asserts that every call is answered as unavailable.
 async fn assert_unavailable(client: &Client, calls: &[Call]) {
-    for ((method, path, _), (status, problem)) in calls.iter().zip(make(client, calls).await) {
+    for ((method, path, _), (status, problem)) in calls.iter().zip(make_calls(client, calls).await) {
         assert!(is_unavailable(status, &problem), "{method} {path}: {status} {problem}");
     }
 }
@@ -72,14 +79,21 @@ async fn assert_recovers(client: &Client, process: &Process, call: Call) {
 }
 
 /// Returns the number of a server's runtime tasks and its memory in KiB.
-async fn size(process: &Process, admin: &Client) -> (u64, u64) {
+async fn tasks_and_memory(process: &Process, admin: &Client) -> (u64, u64) {
     let text = admin.http.get(format!("{}/metrics", admin.base)).send().await.unwrap().text().await.unwrap();
     let tasks = text.lines().find_map(|line| line.strip_prefix("valet_tokio_alive_tasks ")).unwrap().parse().unwrap();
     (tasks, memory(process.id(), "VmRSS"))
 }
 
+/// Asserts that tasks and memory in KiB are about the same after the last outage as after the first one.
+fn assert_nothing_accumulates(sizes: &[(u64, u64)]) {
+    let [(tasks, memory), .., (tasks_later, memory_later)] = sizes else { panic!("one outage: {sizes:?}") };
+    assert!(*tasks_later <= tasks + SPARE_TASKS, "tasks and KiB: {sizes:?}");
+    assert!(*memory_later <= memory + SPARE_MEMORY, "tasks and KiB: {sizes:?}");
+}
+
 /// Starts a server with an admin address; returns clients for both addresses.
-async fn watched(settings: Settings) -> (Process, Client, Client) {
+async fn start_with_admin(settings: Settings) -> (Process, Client, Client) {
     let (process, client) = settings.with("ADMIN_BIND", "127.0.0.1:0").with("RATE_LIMIT", "off").start_listening().await;
     let address = process.find(|process| {
         process.err().lines().find_map(|line| {
@@ -92,7 +106,7 @@ async fn watched(settings: Settings) -> (Process, Client, Client) {
 }
 
 /// Opens uploads for these files and sends their bytes.
-async fn put_all(client: &Client, files: &[Vec<u8>]) -> Vec<String> {
+async fn upload_all(client: &Client, files: &[Vec<u8>]) -> Vec<String> {
     let items: Vec<_> = files.iter().map(|bytes| declared("sea.png", "image/png", bytes)).collect();
     let (status, answer) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
     assert_eq!(status, 200, "{answer}");

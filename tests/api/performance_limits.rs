@@ -44,9 +44,9 @@ async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
     assert_eq!(expected.0, 401);
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // As long as hers, and new each time.
+        // The address is as long as Ada's, and new in each round.
         let unknown_email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-        // Each is first in half of the rounds.
+        // Each address is first in half of the rounds.
         let order = if round % 2 == 0 { [&ada.email, &unknown_email] } else { [&unknown_email, &ada.email] };
         for email in order {
             let (took, answer) = log_in(email).await;

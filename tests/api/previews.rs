@@ -49,7 +49,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200);
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     if super::app::s3_is_local() {
-        assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 412, "once");
+        assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 412, "a preview is written once");
         assert_eq!(app.put(&ticket.json["previewUpload"], fixture("grey.jpg")).await, 403, "and no other bytes");
     }
     let image = ada.confirm(ticket.id()).await;
@@ -78,27 +78,27 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (mut sizes, mut reserved) = (0, 0);
-    for came in ["nothing", "html", "huge"] {
+    for sent in ["nothing", "html", "huge"] {
         let bytes = unique_png();
-        let preview = match came {
+        let preview = match sent {
             "html" => b"<!doctype html><script>alert(1)</script>".to_vec(),
             "huge" => huge_jpeg(),
             _ => fixture("plain.jpg"),
         };
         let ticket = issue(&ada, &bytes, &preview).await;
-        if came != "nothing" {
+        if sent != "nothing" {
             assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check that it is a JPEG");
         }
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         let image = ada.confirm(ticket.id()).await;
-        assert_eq!((image.status, image.json.get("previewUrl")), (200, None), "{came}");
+        assert_eq!((image.status, image.json.get("previewUrl")), (200, None), "{sent}");
         assert_eq!(image.json["thumbHash"], THUMB_HASH, "the hash needs no preview");
         sizes += bytes.len();
         reserved += bytes.len() + preview.len();
-        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL is valid");
+        assert_eq!(used(&ada).await, json!(reserved), "{sent}: the preview's URL is valid");
         // Its URL is still valid: an object that arrives now is removed and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
-        assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{came}");
+        assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{sent}");
     }
     assert_eq!(settled_keys(&app).await.len(), 3, "the images alone");
     assert_eq!(used(&ada).await, json!(sizes));
@@ -106,7 +106,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(3), &json!(0)));
     let mut repairs = Vec::new();
     app.app.valet.recount.run(None, |repair| repairs.push(repair)).await.unwrap();
-    assert_eq!(repairs, [], "nothing drifted");
+    assert_eq!(repairs, [], "the counts need no repair");
     let ids: Vec<Value> =
         ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().iter().map(|image| image["id"].clone()).collect();
     assert!(ada.post("/api/images/delete", json!({ "ids": ids })).await.text.contains("204"));

@@ -75,7 +75,7 @@ impl Client {
         for url in urls {
             assert!(self.fetch(url).await == bytes, "the bytes that were sent");
         }
-        let seen = [upload["url"].clone(), image["url"].clone(), urls[0].clone(), urls[1].clone()];
-        (image, seen.into_iter().map(|url| url.as_str().unwrap().to_owned()).collect())
+        let urls_seen = [upload["url"].clone(), image["url"].clone(), urls[0].clone(), urls[1].clone()];
+        (image, urls_seen.into_iter().map(|url| url.as_str().unwrap().to_owned()).collect())
     }
 }

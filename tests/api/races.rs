@@ -178,9 +178,9 @@ async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
     for (id, deleted) in &ended {
         assert_eq!(app.db_state(id).await, if *deleted { "gone" } else { "ready" });
     }
-    let kept = ended.iter().filter(|(_, deleted)| !deleted).count();
+    let kept_images = ended.iter().filter(|(_, deleted)| !deleted).count();
     let images = app.db.collection::<Document>("images");
-    assert_eq!(images.count_documents(doc! { "state": "ready" }).await.unwrap(), kept as u64);
+    assert_eq!(images.count_documents(doc! { "state": "ready" }).await.unwrap(), kept_images as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,6 +349,7 @@ async fn delete_ends_while_its_owner_is_busy() {
         }
     });
     let deletes = async {
+        // The updates of the user are under way by now.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let paths: Vec<_> = ids.iter().map(|id| format!("/api/images/{id}")).collect();
         let answers = join_all(paths.iter().map(|path| ada.delete(path))).await;

@@ -160,7 +160,7 @@ async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     assert_eq!(app.put(&later.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
     assert!(image.json["previewUrl"].is_null(), "{image:?}");
-    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL is valid");
+    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "the first preview's URL is valid");
     assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "and its bytes are counted");
     let quiet = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
     for later in [0, 600, 1200] {

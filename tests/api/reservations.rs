@@ -33,12 +33,12 @@ impl TestApp {
     /// Returns the bytes of this user's objects at final keys, and of those that wait to be copied.
     async fn bucket_bytes(&self, user: &str) -> (i64, i64) {
         let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
-        let of = |prefix: &str| {
+        let bytes_under = |prefix: &str| {
             let prefix = format!("{prefix}/{user}/");
             let mine = listed.contents().iter().filter(|object| object.key().unwrap().starts_with(&prefix));
             mine.map(|object| object.size().unwrap()).sum::<i64>()
         };
-        (of("u"), of("in"))
+        (bytes_under("u"), bytes_under("in"))
     }
 
     /// Sets the time at which the image's URLs expire and the sweeper looks.
@@ -217,9 +217,9 @@ async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
-    let there = Caller { app: &other, ..ada.clone() };
+    let ada_on_other = Caller { app: &other, ..ada.clone() };
     let work = |n: usize| {
-        let ada = if n.is_multiple_of(2) { &ada } else { &there };
+        let ada = if n.is_multiple_of(2) { &ada } else { &ada_on_other };
         async move {
             let bytes = unique_png();
             let ticket = ada.issue("a.png", "image/png", &bytes).await;
@@ -293,7 +293,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     let bob = app.user().await;
     assert_eq!(bob.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     let swept = app.sweep(after(1)).await;
-    assert_eq!((swept.holds, swept.accounts), (2, 1), "{swept:?}");
+    assert_eq!((swept.reservations, swept.accounts), (2, 1), "{swept:?}");
     assert!(swept.failed >= 10, "three entries, four steps, three holds, an image: {swept:?}");
     assert_eq!(usage(&ada).await, (0, 0, 0));
     // A failed record is tried again later, not at once.
@@ -316,10 +316,10 @@ async fn many_reservations_of_one_user_do_not_delay_others() {
     }
     let first = app.sweep(after(1)).await;
     assert_eq!(usage(&ada).await, (0, 0, 0), "in the first step: {first:?}");
-    assert!(first.holds < 200, "a slice: {first:?}");
-    let mut seen = HashSet::new();
+    assert!(first.reservations < 200, "a slice: {first:?}");
+    let mut hits = HashSet::new();
     while app.sweep(after(300)).await != Swept::default() {
-        assert!(seen.insert(usage(&eve).await), "it goes on");
+        assert!(hits.insert(usage(&eve).await), "every sweep frees some of the reservations");
     }
     assert_eq!(usage(&eve).await, (0, 0, 0));
 }

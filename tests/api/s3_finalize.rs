@@ -206,8 +206,8 @@ async fn f13_copy_of_a_dead_server_is_removed() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let lost = format!("u/{}/{}-{}", ada.id, ticket.id(), uuid::Uuid::new_v4().simple());
     let images = app.db.collection::<Document>("images");
-    let named = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
-    images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, named).await.unwrap();
+    let with_leftover = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
+    images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, with_leftover).await.unwrap();
     app.bucket_put(&lost, "image/png", bytes.clone()).await;
     assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "also for a client that died");
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(200)).await;

@@ -50,7 +50,7 @@ async fn app() -> TestApp {
 async fn h5_every_answer_of_every_operation_has_security_headers() {
     let app = app().await;
     let ada = app.user().await;
-    let mut seen = std::collections::BTreeSet::new();
+    let mut statuses = std::collections::BTreeSet::new();
     for Operation { method, path, described } in operations() {
         let operation = Operation { method: method.clone(), path: path.clone(), described };
         let concrete = operation.path_of(&uuid::Uuid::now_v7().to_string()).replace("{token}", "x").replace("{key}", "x");
@@ -71,14 +71,14 @@ async fn h5_every_answer_of_every_operation_has_security_headers() {
             let what = format!("{method} {concrete}: {status}");
             assert_headers(headers, &what);
             // The owner's browser may store a gallery page, to revalidate it.
-            let kept = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
-            assert_eq!(value(headers, "cache-control"), kept, "{what}");
+            let cache_control = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
+            assert_eq!(value(headers, "cache-control"), cache_control, "{what}");
             assert_eq!(value(headers, "strict-transport-security"), HSTS, "{what}");
-            seen.insert(status);
+            statuses.insert(status);
         }
     }
     for status in [200, 400, 401, 404, 429] {
-        assert!(seen.contains(&status), "{status} is not among {seen:?}");
+        assert!(statuses.contains(&status), "{status} is not among {statuses:?}");
     }
 }
 

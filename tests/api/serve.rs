@@ -184,6 +184,7 @@ async fn server_is_ready_while_its_database_answers() {
         assert!(kill.unwrap().success());
     };
     signal("-STOP");
+    // The answer of the readiness probe is kept for a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let began = Instant::now();
     let (status, problem) = client.get("/readyz").await;

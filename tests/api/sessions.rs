@@ -91,9 +91,9 @@ async fn t5_refresh_token_is_random_and_only_its_hash_is_stored() {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     for token in [&first, &second] {
         let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
-        assert!(!has(token.as_bytes()) && !has(&bytes[17..]), "the token is in the database");
+        assert!(!has(token.as_bytes()) && !has(&bytes[17..]), "the token is not in the database");
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-        assert!(has(hash.as_ref()), "its hash is");
+        assert!(has(hash.as_ref()), "the token's hash is in the database");
     }
     let fresh = Caller { token: answer.json["token"].as_str().map(str::to_owned), ..ada.clone() };
     assert_eq!(me(&fresh).await.0, 200);
@@ -141,8 +141,8 @@ async fn t9_sessions_end_by_idle_time_and_by_age() {
     let (old, token) = signed_in(&app).await;
     age(&old, "endsAt", 100).await;
     let answer = refresh(&app, &token).await;
-    let left = answer.json["refreshExpiresIn"].as_u64().unwrap();
-    assert!((90..=100).contains(&left), "use does not carry it past its end: {left}");
+    let seconds_left = answer.json["refreshExpiresIn"].as_u64().unwrap();
+    assert!((90..=100).contains(&seconds_left), "use does not carry it past its end: {seconds_left}");
 }
 
 #[tokio::test]
@@ -171,18 +171,18 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
 #[tokio::test]
 async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     let app = TestApp::start().await;
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::beside(&app, |_| {}).await;
     let (ada, token) = signed_in(&app).await;
-    let there = Caller { app: &beside, ..ada.clone() };
-    assert_eq!((me(&ada).await.0, me(&there).await.0), (200, 200));
+    let ada_on_other = Caller { app: &other, ..ada.clone() };
+    assert_eq!((me(&ada).await.0, me(&ada_on_other).await.0), (200, 200));
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status, 204);
     let began = Instant::now();
     assert_eq!(me(&ada).await, ended());
-    while me(&there).await.0 == 200 {
+    while me(&ada_on_other).await.0 == 200 {
         assert!(began.elapsed() < Duration::from_secs(20), "still alive after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(me(&there).await, ended());
+    assert_eq!(me(&ada_on_other).await, ended());
 }
 
 /// Inserts a TCP relay between the server and its database that can be cut.

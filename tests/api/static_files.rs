@@ -30,12 +30,12 @@ async fn page_is_served_with_its_files_and_a_policy_that_allows_only_the_bucket(
         assert_eq!(file.status(), 200, "{link}");
         assert_eq!(file.headers()["cache-control"], "public, max-age=31536000, immutable", "{link}");
         let content_type = file.headers()["content-type"].to_str().unwrap();
-        let wanted = match link.rsplit('.').next().unwrap() {
+        let expected_type = match link.rsplit('.').next().unwrap() {
             "js" => "text/javascript; charset=utf-8",
             "css" => "text/css; charset=utf-8",
             _ => "image/svg+xml",
         };
-        assert_eq!(content_type, wanted, "{link}");
+        assert_eq!(content_type, expected_type, "{link}");
         assert_eq!(file.headers()["x-content-type-options"], "nosniff", "{link}");
     }
     let gone = get("/assets/0000000000000000/app.js").send().await.unwrap();

@@ -75,7 +75,7 @@ async fn uploaded_object_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
-    assert_eq!(app.sweep(after(HOUR)).await, Swept::default(), "its URL may still be in use");
+    assert_eq!(app.sweep(after(HOUR)).await, Swept::default(), "the upload's URL may still be in use");
     assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
     let image = ada.confirm(ticket.id()).await;
     assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
@@ -94,7 +94,7 @@ async fn wrong_object_is_rejected_and_removed() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
     // If uploads are copied at confirm, a copy in progress could still appear.
     let swept = app.sweep(after(if in_place() { QUIET } else { QUIET + HOUR })).await;
-    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL is valid that could store it again");
+    assert_eq!((swept.removals, swept.purged), (1, 1), "no URL is valid that could store it again");
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "answered as long as the record exists");
     assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
@@ -115,10 +115,10 @@ async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200, "S3 sees no current object");
     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([]));
-    assert_eq!(app.sweep(after(HOUR)).await.gone, 0, "the tombstone outlives the URL");
+    assert_eq!(app.sweep(after(HOUR)).await.purged, 0, "the tombstone outlives the URL");
     assert_eq!(app.bucket_keys().await.len(), 1);
     let swept = app.sweep(after(QUIET)).await;
-    assert_eq!((swept.purged, swept.gone), (1, 1));
+    assert_eq!((swept.removals, swept.purged), (1, 1));
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!(app.db_state(ticket.id()).await, "gone");
 }
@@ -171,11 +171,11 @@ async fn d2_interrupted_delete_is_finished() {
     let images = app.db.collection::<Document>("images");
     let cut = doc! { "$set": { "state": "deleting", "due": mongodb::bson::DateTime::now() }, "$unset": { "live": "" } };
     images.update_one(doc! { "_id": ticket.id() }, cut).await.unwrap();
-    assert_eq!(app.sweep(after(Duration::from_secs(1))).await.purged, 1);
+    assert_eq!(app.sweep(after(Duration::from_secs(1))).await.removals, 1);
     assert!(app.bucket_keys().await.is_empty());
     let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();
-    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "its URL is valid");
-    assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
+    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "the upload's URL is valid");
+    assert_eq!(app.sweep(after(QUIET)).await.purged, 1);
     assert_eq!(usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
 }
 
@@ -196,8 +196,8 @@ async fn reservation_without_an_image(field: &str, counted: Document) {
     users.update_one(doc! { "_id": &ada.id }, doc! { "$push": { field: hold }, "$inc": counted }).await.unwrap();
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(500), &json!(1)));
-    assert_eq!(app.sweep(after(HOUR / 60)).await.holds, 0, "a request may be this old");
-    assert_eq!(app.sweep(after(HOUR / 20)).await.holds, 1);
+    assert_eq!(app.sweep(after(HOUR / 60)).await.reservations, 0, "a request may be this old");
+    assert_eq!(app.sweep(after(HOUR / 20)).await.reservations, 1);
     let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
     assert!(late.is_err(), "{late:?}");
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 404, "a record that can be read");

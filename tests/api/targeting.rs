@@ -36,8 +36,16 @@ const LISTED: &[(&str, &[Listed])] = &[
             ("users", Find, &["due"]),
             ("users", Find, &["opening.at", "_id"]),
             ("users", Find, &["settling.at", "_id"]),
-            ("users", Find, &["holds.at"]),
             ("users", Find, &["holds.at", "_id"]),
+        ],
+    ),
+    (
+        "fan-out looks for events of all users, through indexes that contain only documents with events",
+        &[
+            ("images", Find, &["outbox.at"]),
+            ("images", Find, &["outbox.at", "user"]),
+            ("users", Find, &["outbox.at"]),
+            ("users", Find, &["outbox.at", "_id"]),
         ],
     ),
     ("the sweeper postpones the failed settlements of many users at once", &[("images", Update, &["_id", "reservation.due"])]),
@@ -64,11 +72,18 @@ const LISTED: &[(&str, &[Listed])] = &[
         "operators compare the whole bucket with the database",
         &[("images", Find, &["state", "key"]), ("images", Find, &["state", "_id"])],
     ),
+    (
+        "an app's backend lists all users, and finds users by an address that is not unique",
+        &[("users", Find, &["_id", "deletedAt"]), ("users", Find, &["_id", "deletedAt", "email"])],
+    ),
     ("operators recount all users", &[("users", Find, &["_id"]), ("users", Count, &["_id"])]),
     ("the sweeper registers accounts of the former version", &[("users", Find, &["registered", "deletedAt"])]),
     (
         "an account of the former version is found by its address or identity until it is registered, where `users` has no shards",
-        &[("users", Find, &["emailKey", "deletedAt"]), ("users", Find, &["identity.issuer", "identity.subject", "identity"])],
+        &[
+            ("users", Find, &["emailKey", "deletedAt"]),
+            ("users", Find, &["identity.issuer", "identity.subject", "identity", "deletedAt"]),
+        ],
     ),
     (
         "the first token of an identity asks once whether its former account was deleted",
@@ -104,8 +119,9 @@ fn suspects(database: &str) -> Document {
     let value = doc! { "$exists": true, "$not": { "$type": "object" } };
     let of_id = filters.iter().map(|filter| doc! { "ns": &users, format!("{filter}._id"): value.clone() });
     let listed = LISTED.iter().flat_map(|(_, all)| *all).map(|listed| is_listed(database, listed));
-    // Inserted documents have their user, and a cursor reads from the shards of its first command. The census estimates.
-    let whole = ["createIndexes", "dropIndexes", "killCursors", "count", "pipeline.0.$sample"];
+    // Inserted documents have their user, and a cursor reads from the shards of its first command. The census estimates. The feed of
+    // event streams has the changes of all users.
+    let whole = ["createIndexes", "dropIndexes", "killCursors", "count", "pipeline.0.$sample", "pipeline.0.$changeStream"];
     let whole = whole.iter().map(|name| doc! { format!("command.{name}"): { "$exists": true } });
     let excluded: Vec<_> = of_user.chain(of_id).chain(listed).chain(whole).collect();
     let ns = doc! { "$in": [images, users] };
@@ -177,7 +193,7 @@ fn judge(database: &str) -> Vec<Document> {
             runtime.block_on(async {
                 let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
                 for (database, answer) in questions {
-                    // Without an answer, the test fails.
+                    // If no answer is sent, the test fails.
                     if let Ok(found) = untargeted(&client, &database).await {
                         let _ = answer.send(found);
                     }

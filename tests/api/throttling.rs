@@ -2,11 +2,16 @@
 //!
 //! Routes: POST /api/auth/login, POST /api/auth/signup, PUT /api/auth/password.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;
 use serde_json::{Value, json};
 use valet::config::Rate;
 
-use super::app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png};
+use super::{
+    app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
+    isolation::call_with,
+    openapi::{Operation, operations},
+};
 
 /// Starts an application with production limits except for `change`; it trusts the tests' address as a proxy.
 async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
@@ -213,7 +218,7 @@ async fn a8_networks_of_a_deleted_account_are_forgotten() {
     let app = throttled(|_| {}).await;
     let (ada, bob) = (app.user().await, app.user().await);
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
-    let known = async || {
+    let stored_networks = async || {
         use futures_util::TryStreamExt;
         let all = app.db.collection::<mongodb::bson::Document>("knownNetworks");
         let all: Vec<_> = all.find(mongodb::bson::doc! {}).await.unwrap().try_collect().await.unwrap();
@@ -221,14 +226,15 @@ async fn a8_networks_of_a_deleted_account_are_forgotten() {
         ids.sort();
         ids
     };
-    let of = |user: &str, networks: [&str; 2]| networks.map(|network| format!("{user}/{network}"));
-    let (here, home) = (["127.0.0.0/24", "127.0.0.1/32"], ["198.51.100.0/24", "198.51.100.7/32"]);
-    let mut expected = [of(&ada.id, here), of(&ada.id, home), of(&bob.id, here)].concat();
+    let records = |user: &str, networks: [&str; 2]| networks.map(|network| format!("{user}/{network}"));
+    let (test_networks, home_networks) = (["127.0.0.0/24", "127.0.0.1/32"], ["198.51.100.0/24", "198.51.100.7/32"]);
+    let mut expected =
+        [records(&ada.id, test_networks), records(&ada.id, home_networks), records(&bob.id, test_networks)].concat();
     expected.sort();
-    assert_eq!(known().await, expected);
+    assert_eq!(stored_networks().await, expected);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     app.sweep(time::OffsetDateTime::now_utc()).await;
-    assert_eq!(known().await, of(&bob.id, here));
+    assert_eq!(stored_networks().await, records(&bob.id, test_networks));
 }
 
 /// The database keeps the latest 200 networks of an account, however many an IPv6 customer signs in from.
@@ -321,4 +327,50 @@ async fn sessions_can_be_ended_during_a_flood() {
     };
     let close = owner.post("/api/auth/me/delete", json!({ "password": "seven green kites over the bay" })).await;
     assert_eq!(close.status, 204, "{close:?}");
+}
+
+/// Every operation is called until it is refused, from the owner's address, logout with malformed and with invented tokens, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn logout_is_answered_during_a_flood_from_the_owners_address() {
+    const HOME: &str = "203.0.113.5";
+    let app = throttled(|limits| {
+        let few = Rate::new(4, 24 * 60 * 60);
+        (limits.signup, limits.login, limits.password, limits.refresh) = (few, few, few, few);
+        (limits.calls, limits.upload, limits.urls, limits.s3) = (few, few, few, few);
+    })
+    .await;
+    let (eve, ada) = (app.user().await.from(HOME), app.user().await);
+    let session = log_in(&app, HOME, &ada.email, PASSWORD).await.json;
+    let ada = Caller { token: session["token"].as_str().map(str::to_owned), ..ada }.from(HOME);
+    let list = async || ada.get("/api/auth/sessions").await;
+    let current =
+        list().await.json["sessions"].as_array().unwrap().iter().find(|one| one["current"] == true).unwrap()["id"].clone();
+    let mut refused = Vec::new();
+    let id = |operation: &Operation| operation.described["operationId"].as_str().unwrap().to_owned();
+    for operation in
+        operations().into_iter().filter(|one| !one.is_admin() && id(one) != "log_out" && !one.path.contains("{token}"))
+    {
+        for _ in 0..24 {
+            if call_with(&eve, &operation, "x").await.status == 429 {
+                refused.push(id(&operation));
+                break;
+            }
+        }
+    }
+    assert!(refused.len() > 20 && refused.contains(&"refresh_session".to_owned()), "{refused:?}");
+    let log_out = async |token: String| post_from(&app, HOME, "/api/auth/logout", json!({ "refreshToken": token })).await.status;
+    let id = uuid::Uuid::parse_str(current.as_str().unwrap()).unwrap();
+    let invented = |n: u8| URL_SAFE_NO_PAD.encode([&[1][..], id.as_bytes(), &[n; 32]].concat());
+    while log_out("malformed".to_owned()).await != 429 {}
+    for n in 0..30 {
+        // Each is an attempt of its own, and changes nothing.
+        assert_eq!(log_out(invented(n)).await, 401);
+    }
+    while log_out(invented(0)).await != 429 {}
+    assert_eq!(list().await.status, 200);
+    let own = session["refreshToken"].as_str().unwrap();
+    for _ in 0..2 {
+        assert_eq!(log_out(own.to_owned()).await, 204);
+    }
+    assert_eq!(list().await.problem(), (401, "session_ended"));
 }

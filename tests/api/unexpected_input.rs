@@ -118,17 +118,19 @@ async fn refusals_of_unparsed_requests_can_be_read_by_allowed_pages() {
     let first = format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n");
     let mut stream = connect(&app.base).await;
     stream.write_all(first.as_bytes()).await.unwrap();
+    // The server reads the first request before the second one arrives.
     tokio::time::sleep(Duration::from_millis(300)).await;
     stream.write_all(b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n").await.unwrap();
-    let both = super::hostile_clients::read_until_closed(&mut stream, Duration::from_secs(20)).await.to_ascii_lowercase();
-    assert_eq!(both.matches("access-control-allow-origin").count(), 1, "{both}");
+    let answers = super::hostile_clients::read_until_closed(&mut stream, Duration::from_secs(20)).await.to_ascii_lowercase();
+    assert_eq!(answers.matches("access-control-allow-origin").count(), 1, "{answers}");
 }
 
 #[tokio::test]
 async fn refusal_of_an_excess_connection_can_be_read_by_its_page() {
     let app = TestApp::start_with(|config| config.load.max_connections = 1).await;
-    let mut held = connect(&app.base).await;
-    held.write_all(b"GET /livez").await.unwrap();
+    let mut open_connection = connect(&app.base).await;
+    open_connection.write_all(b"GET /livez").await.unwrap();
+    // The server accepts this connection before the next one.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let received = send_raw(&app, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n")).await;
     assert_eq!((received[0].problem().0, received[0].header("access-control-allow-origin")), (503, ORIGIN), "{received:?}");
@@ -154,6 +156,7 @@ async fn cancelled_request_is_counted() {
     for _ in 0..200 {
         let mut stream = connect(&app.base).await;
         stream.write_all(head.as_bytes()).await.unwrap();
+        // The server begins to handle the request, and its client hangs up; the server counts it soon after.
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(stream);
         tokio::time::sleep(Duration::from_millis(100)).await;

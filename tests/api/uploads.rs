@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{TryStreamExt, future::join_all};
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
+use valet::model::cors::BUCKET_REQUEST_HEADERS;
 
 use super::{
     app::{Caller, TestApp, declared, fixture, sha256, unique_png},
@@ -65,6 +66,8 @@ async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
         upload["headers"],
         json!({ "content-type": "image/png", "if-none-match": "*", "x-amz-checksum-sha256": sha256(&bytes) })
     );
+    let sent = upload["headers"].as_object().unwrap();
+    assert!(sent.keys().all(|name| BUCKET_REQUEST_HEADERS.contains(&name.as_str())), "CORS of the bucket allows them: {sent:?}");
     assert_eq!(upload["expiresIn"], 3600);
     assert_eq!(ticket.header("cache-control"), "no-store", "U14");
 }
@@ -185,6 +188,7 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    // The URL is valid for four seconds; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5100)).await;
     assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
@@ -252,8 +256,13 @@ async fn known_bytes_cost_reads_and_a_renewal() {
         of_user.push(doc! { "op": "insert" });
         let filter = doc! { "appName": "valet", "$or": of_user };
         let found: Vec<Document> = profile.find(filter).await.unwrap().try_collect().await.unwrap();
-        let of = |one: &Document| (one.get_str("op").unwrap().to_owned(), one.get_str("ns").unwrap().to_owned());
-        found.iter().map(of).filter(|(_, ns)| ns.ends_with(".images") || ns.ends_with(".users")).collect::<Vec<_>>()
+        let operation_and_namespace =
+            |command: &Document| (command.get_str("op").unwrap().to_owned(), command.get_str("ns").unwrap().to_owned());
+        found
+            .iter()
+            .map(operation_and_namespace)
+            .filter(|(_, ns)| ns.ends_with(".images") || ns.ends_with(".users"))
+            .collect::<Vec<_>>()
     };
     let mut expected = Vec::new();
     for server in [&app, &fresh] {
@@ -298,13 +307,13 @@ async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
-    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL is valid");
+    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "the URL is valid");
     assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
     // Swept as if its URL had expired, by the tombstone's own time.
     let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();
-    assert_eq!(app.sweep(time::OffsetDateTime::now_utc()).await.gone, 1);
+    assert_eq!(app.sweep(time::OffsetDateTime::now_utc()).await.purged, 1);
     assert_eq!(usage().await["bytes"], 600, "released once");
     assert_eq!(issue(99).await.status, 201);
 }
@@ -313,10 +322,10 @@ async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
 async fn number_of_open_uploads_is_limited() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 2).await;
     let ada = app.user().await;
-    let (one, _two) =
+    let (first, _second) =
         (ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("a.png", "image/png", &unique_png()).await);
     assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
-    ada.delete(&format!("/api/images/{}", one.id())).await;
+    ada.delete(&format!("/api/images/{}", first.id())).await;
     assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.status, 201);
 }
 

@@ -190,8 +190,8 @@ async fn form_accepts_only_what_its_policy_allows() {
         // The signature covers the policy, and is verified first.
         assert_eq!(refused, 403, "{name}: {value}");
     }
-    assert_eq!(app.post_form(&form, &[0; 1001]).await, 400, "too large");
-    assert_eq!(app.post_form(&form, &[]).await, 400, "nothing");
+    assert_eq!(app.post_form(&form, &[0; 1001]).await, 400, "the file is too large");
+    assert_eq!(app.post_form(&form, &[]).await, 400, "the file is empty");
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!(app.post_form(&form, &bytes).await, 201);
     // With a declared size, one more byte is too many.
@@ -208,6 +208,7 @@ async fn form_expires() {
     }
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
     let form = app.user().await.form("filename=a.png&type=image/png").await;
+    // The form is valid for a second; policies count whole seconds.
     tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(app.post_form(&form.json, &unique_png()).await, 403);
 }

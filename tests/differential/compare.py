@@ -27,6 +27,7 @@ DECIDED = {
     "clap.heic": "the crop is the standard's",
     "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
     "image/avif: crop": "the standard's crop; Chromium crops at the origin alone",
+    "image/avif: minimized, without its brand": "the standard requires the brand; Chromium 148 shows the image, Chromium 156 does not",
     "image/jpeg: 17 MiB of segments before the frame": "more than is ever fetched",
 }
 verdicts, chromium, pillow = read("verdicts.jsonl"), read("chromium.jsonl"), read("pillow.jsonl")

@@ -46,7 +46,7 @@ fn problem(name: &str, pairs: &[(&str, &str)]) -> Option<String> {
     problems.list().iter().find_map(|problem| problem.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
 }
 
-/// Returns the bounds of a setting as its reader words them; none for a setting that takes any text.
+/// Returns the bounds of a setting as its reader words them; an empty text for a setting that takes any text.
 fn bounds(name: &str) -> String {
     let problem = problem(name, &[REQUIRED.as_slice(), &[(name, "?")]].concat()).unwrap_or_default();
     // A year, as humantime writes it.

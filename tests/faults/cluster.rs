@@ -4,6 +4,7 @@
 //! MongoDB and S3 are started for the run, or are those that the environment names (tests/support/servers.rs). All lifetimes are
 //! a few seconds, so that everything converges within [`GRACE`].
 
+mod backend;
 mod server;
 mod sweeper;
 
@@ -21,7 +22,11 @@ use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 use valet::{config::Config, state::AppState};
 
-pub use self::{server::Server, sweeper::Sweeper};
+pub use self::{
+    backend::{Backend, WEBHOOK_SECRET},
+    server::Server,
+    sweeper::Sweeper,
+};
 use super::{
     program::{Process, Settings},
     servers::{self, JWT_SECRET, finalize, s3_client, scratch_dir},
@@ -65,6 +70,7 @@ impl Default for Options {
 pub struct Cluster {
     pub servers: Vec<Arc<Server>>,
     pub sweepers: Vec<Sweeper>,
+    pub backend: Backend,
     /// Database handle of the checker; reads have majority read concern.
     pub db: mongodb::Database,
     pub s3: aws_sdk_s3::Client,
@@ -131,7 +137,10 @@ impl Cluster {
             ("USER_QUOTA_BYTES", format!("{QUOTA}B")),
             ("UPLOAD_MAX_PENDING", "20".to_owned()),
             ("RATE_LIMIT", "off".to_owned()),
+            ("WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
+            ("WEBHOOK_ALLOW", "127.0.0.0/8".to_owned()),
         ]);
+        let backend = Backend::start(&connect(&settings).await.valet).await;
         let logs = Arc::new(Mutex::new(String::new()));
         let dir = scratch_dir().join(&name);
         std::fs::create_dir_all(&dir).unwrap();
@@ -143,7 +152,7 @@ impl Cluster {
             Sweeper::start(settings, logs.clone())
         });
         let db = client.database(&database);
-        Self { sweepers: sweepers.collect(), servers, db, s3, s3_endpoint, bucket, dir, settings, logs }
+        Self { sweepers: sweepers.collect(), servers, backend, db, s3, s3_endpoint, bucket, dir, settings, logs }
     }
 
     /// Returns the log output of all servers and sweepers so far.
@@ -195,11 +204,11 @@ impl Cluster {
             self.sweep_ahead().await;
         }
         loop {
-            let left = self.pending_work().await;
-            if left.is_empty() {
+            let pending_work = self.pending_work().await;
+            if pending_work.is_empty() {
                 return began.elapsed();
             }
-            assert!(began.elapsed() < GRACE, "work still in progress after {GRACE:?}: {left:?}");
+            assert!(began.elapsed() < GRACE, "work still in progress after {GRACE:?}: {pending_work:?}");
             if patience == LeaseWait::Skipped {
                 self.sweep_ahead().await;
             }
@@ -207,40 +216,50 @@ impl Cluster {
         }
     }
 
-    /// Runs one sweep at a time when the leases of dead servers are over.
+    /// Runs one sweep at a time when the leases of dead servers are over, and delivers the events.
     async fn sweep_ahead(&self) {
-        let settings = self.settings.with("BIND", "127.0.0.1:0");
-        let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        let mut config = Config::read(&lookup).unwrap();
-        config.s3.credentials = Some(servers::servers().keys.clone());
-        let valet = AppState::connect(&config).await.unwrap().valet;
+        let valet = connect(&self.settings).await.valet;
         let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
         let images = self.db.collection::<Document>("images");
         images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
         for _ in 0..50 {
             if let Ok((_, false)) = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
-                return;
+                break;
             }
         }
+        self.backend.hurry(&valet, &self.db).await;
     }
 
-    /// Returns the work in progress: images that are neither ready nor tombstones, reservations, and accounts that are being
-    /// deleted.
+    /// Delivers the events that wait.
+    pub async fn deliver_events(&self) {
+        self.backend.hurry(&connect(&self.settings).await.valet, &self.db).await;
+    }
+
+    /// Returns the work in progress: images that are neither ready nor tombstones, reservations, accounts that are being deleted,
+    /// and events that are not delivered.
     async fn pending_work(&self) -> Vec<String> {
         use futures_util::TryStreamExt;
-        let mut left = Vec::new();
-        let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, { "due": { "$exists": true } }] };
+        let mut unfinished = Vec::new();
+        let has = |field: &str| doc! { field: { "$exists": true } };
+        let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, has("due"), has("outbox")] };
         for (collection, filter) in [
             ("images", transient),
-            (
-                "users",
-                doc! { "$or": [{ "opening.0": { "$exists": true } }, { "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] },
-            ),
+            ("users", doc! { "$or": [has("opening.0"), has("holds.0"), has("due"), has("outbox")] }),
+            ("deliveries", has("due")),
         ] {
             let found = self.db.collection::<Document>(collection).find(filter).await.unwrap();
             let found: Vec<Document> = found.try_collect().await.unwrap();
-            left.extend(found.iter().map(|document| format!("{collection}: {document}")));
+            unfinished.extend(found.iter().map(|document| format!("{collection}: {document}")));
         }
-        left
+        unfinished
     }
+}
+
+/// Connects this process to the cluster's database and bucket, like another server.
+async fn connect(settings: &Settings) -> AppState {
+    let settings = settings.with("BIND", "127.0.0.1:0");
+    let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let mut config = Config::read(&lookup).unwrap();
+    config.s3.credentials = Some(servers::servers().keys.clone());
+    AppState::connect(&config).await.unwrap()
 }

@@ -74,6 +74,8 @@ pub enum Call {
     Get,
     Caption,
     Delete,
+    /// A call of the app's backend about a user, which concerns no image.
+    Administer,
     /// The same call with the id of another user's image and with an unknown id; the items are in that order.
     Probe,
 }

@@ -53,7 +53,7 @@ async fn f13_f26_kills_under_load() {
         done += killed;
         round += 1;
     }
-    health_cycle::cycle(&cluster).await;
+    health_cycle::assert_full_cycle_works(&cluster).await;
     let of_sweepers: u64 = cluster.sweepers.iter().map(Sweeper::kills).sum();
     cluster.stop_sweepers().await;
     println!(

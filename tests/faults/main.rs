@@ -9,6 +9,7 @@ mod checker_self_tests;
 mod cluster;
 #[path = "../support/counts.rs"]
 mod counts;
+mod event_streams;
 #[path = "../support/files.rs"]
 mod files;
 mod journal;
@@ -30,4 +31,7 @@ mod single_server;
 #[path = "../support/skipping.rs"]
 mod skipping;
 mod tls;
+#[path = "../support/webhook_receiver.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod webhook_receiver;
 mod workload;

@@ -17,8 +17,8 @@ from botocore.exceptions import ClientError
 
 import deviations
 import states
-from answers import Answers
 from bucket import Bucket
+from rule_checks import RuleChecks
 from served import Server, broken_promises
 
 ORIGIN = "https://app.example"
@@ -77,11 +77,11 @@ class Store:
             before = bucket.keys()
             report = self.check(bucket, database.name)
             left = set(bucket.keys()) ^ set(before)
-            answers = Answers(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
-            found = compared(report, answers)
+            checks = RuleChecks(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
+            found = compared(report, checks)
             if state in states.SERVED:
                 with Server(self.valet, self.settings(bucket, database.name)) as server:
-                    found += broken_promises(server, answers.outcome.obeyed, answers.outcome.is_open)
+                    found += broken_promises(server, checks.outcome.obeyed, checks.outcome.is_open)
             found += [f"the check changed what lies in the bucket: {sorted(left)}"] if left else []
             counts = ", ".join(f"{count} {word}" for word, count in report["counts"].items())
             print(f"{title}: {counts}; {len(found)} differences, {time.monotonic() - began:.0f} s")
@@ -91,9 +91,9 @@ class Store:
             remove(bucket)
 
 
-def compared(report: dict, answers: Answers) -> list[str]:
+def compared(report: dict, checks: RuleChecks) -> list[str]:
     said = {finding["name"]: finding["verdict"] for finding in report["findings"]}
-    seen = answers.all(list(said), said)
+    seen = checks.check_all(list(said), said)
     differences = []
     for finding in report["findings"]:
         name, verdict, details = finding["name"], finding["verdict"], finding["details"]
@@ -103,7 +103,7 @@ def compared(report: dict, answers: Answers) -> list[str]:
             differences.append(f"{name}: {verdict}, but outside {seen[name]}: {finding['sentence']}")
         elif name in deviations.RULES and seen[name] is False:
             # Also compare the requests: a fault of one kind must not hide that of another.
-            odd = deviations.named(details["seen"]) ^ answers.outcome.of(name)
+            odd = deviations.named(details["seen"]) ^ checks.outcome.of(name)
             differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(odd)]
     return differences
 
@@ -126,7 +126,7 @@ def documented(path: str) -> list[str]:
 def main(valet: str) -> None:
     store = Store(valet)
     names = documented(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/check.md"))
-    lacking = [name for name in names if name not in deviations.RULES and not hasattr(Answers, name)]
+    lacking = [name for name in names if name not in deviations.RULES and not hasattr(RuleChecks, name)]
     if lacking:
         raise SystemExit(f"nothing asks outside for {', '.join(lacking)}")
     wanted = os.environ.get("VERDICTS_STATES", " ".join(states.ALL)).split()

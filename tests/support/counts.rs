@@ -42,8 +42,8 @@ impl Counts {
     /// Reads the counters in the user's record; `None` if they are unreadable.
     pub fn of_user(user: &Document) -> Option<Self> {
         let number = |field| user.get_i64(field).ok();
-        let held = i64::try_from(user.get_array("holds").ok()?.len()).ok()?;
-        let pending = number("pending").unwrap_or(0) + held;
+        let holds = i64::try_from(user.get_array("holds").ok()?.len()).ok()?;
+        let pending = number("pending").unwrap_or(0) + holds;
         Some(Self { bytes: number("usedBytes")?, images: number("images")?, pending })
     }
 }
@@ -53,7 +53,7 @@ pub fn inconsistency(image: &Document) -> Option<String> {
     let reservation = image.get_document("reservation").ok();
     let place = reservation.map(|reservation| reservation.get_str("place").unwrap_or("?"));
     let fits = match image.get_str("state") {
-        // Without a place: opened by the version before reservations.
+        // A reservation without a place was opened by the version before reservations.
         Ok("pending") => matches!(place, None | Some("pending")),
         // Only while another object may still be written.
         Ok("ready") => place.is_none() || (place == Some("image") && image.contains_key("due")),

@@ -26,10 +26,10 @@ impl Process {
     /// Starts the program with exactly these settings.
     pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-        // Another build, such as a release build, for all processes or for this one.
-        let named = env.iter().find(|(name, _)| *name == PROGRAM).map(|(_, program)| (*program).to_owned());
-        let named = named.or_else(|| std::env::var(PROGRAM).ok());
-        let program = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_valet").to_owned());
+        // `PROGRAM` in `env` selects the build of this process; in the environment of the tests, that of all processes.
+        let program = env.iter().find(|(name, _)| *name == PROGRAM).map(|(_, program)| (*program).to_owned());
+        let program = program.or_else(|| std::env::var(PROGRAM).ok());
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_valet").to_owned());
         let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
@@ -68,12 +68,17 @@ impl Process {
                 return found;
             }
             let ended = self.child.lock().unwrap().try_wait().unwrap();
-            let said = || format!("{}{}", self.out(), self.err());
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "{ended:?}, {}", said());
+            let output = || format!("{}{}", self.out(), self.err());
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "not found within 60 s or before its end ({ended:?}): {}",
+                output()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
+    /// Sends a signal, such as `-TERM`.
     pub fn signal(&self, name: &str) {
         let kill = Command::new("kill").args([name, &self.id().to_string()]).status().unwrap();
         assert!(kill.success());
@@ -86,12 +91,12 @@ impl Process {
             if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < limit, "it still runs after {limit:?}: {}", self.err());
+            assert!(began.elapsed() < limit, "the process still runs after {limit:?}: {}", self.err());
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         // The readers of the pipes hold the other references until the last byte was read.
         while Arc::strong_count(&self.out) + Arc::strong_count(&self.err) > 2 {
-            assert!(began.elapsed() < limit + Duration::from_secs(5), "something else holds its output open");
+            assert!(began.elapsed() < limit + Duration::from_secs(5), "another process holds the output open");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         (status, self.out(), self.err())
@@ -105,14 +110,15 @@ impl Drop for Process {
     }
 }
 
-fn collect_output(from: impl Read + Send + 'static) -> Output {
+/// Collects the output in a thread, so that a full pipe never blocks the process.
+fn collect_output(pipe: impl Read + Send + 'static) -> Output {
     let text = Output::default();
-    let gathered = text.clone();
+    let collected = text.clone();
     std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
+        let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            gathered.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            collected.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     });

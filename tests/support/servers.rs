@@ -151,7 +151,7 @@ pub fn scratch_dir() -> PathBuf {
 }
 
 async fn local_s3(root: PathBuf) -> String {
-    let options = valet::dev::s3::Options {
+    let options = valet::dev::s3::LocalS3Options {
         root,
         access_key: LOCAL_KEYS.0.to_owned(),
         secret_key: LOCAL_KEYS.1.into(),

@@ -2,7 +2,7 @@
 //!
 //! Commands: valet passwd.
 
-use super::*;
+use super::{ABORTED, ExitStatusExt, Fuse, NEW_PASSWORD, PASSWORD, Scene, TestApp, json, log_in, post};
 use crate::passwd::passwd_with;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! Kills servers while a user of an identity provider visits for the first time, deletes the account, and comes back.
 
-use super::*;
+use super::{
+    Call, Client, Document, Fuse, Method, Settings, TestApp, assert_nothing_is_left, doc, documents, json, kill_at_every_call,
+    unique_png,
+};
 use crate::oidc::provider::{AUDIENCE, Key, Provider};
 
 /// A subject of the provider, its current token, and its account if it has one.
@@ -111,9 +114,9 @@ async fn f13_killed_at_every_call_of_a_providers_users_deletion() {
     };
     let judge = async |visitor: &Visitor, call: &Call| {
         let account = visitor.account.as_ref().unwrap();
-        let left = world.accounts(visitor).await;
-        let happened = left.is_empty();
-        assert!(happened || left == [account.clone()], "{left:?}");
+        let accounts = world.accounts(visitor).await;
+        let happened = accounts.is_empty();
+        assert!(happened || accounts == [account.clone()], "{accounts:?}");
         let again = call.repeat(&world.app).await;
         let expected = if happened { (401, "session_ended") } else { (204, "") };
         assert_eq!(again.problem(), expected, "{again:?}");

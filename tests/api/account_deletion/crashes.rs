@@ -2,18 +2,21 @@
 
 use std::{future::poll_fn, os::unix::process::ExitStatusExt, pin::pin, task::Poll};
 
-use super::*;
+use super::{
+    Caller, Document, Duration, OffsetDateTime, PASSWORD, TestApp, assert_forgotten, assert_nothing_is_left, delete_account, doc,
+    fill, join_all, json, later, live_documents, sweep_all, unique_png,
+};
 use crate::crashes::{ABORTED, CRASHES, Fuse, LANES};
 
 /// Polls a future this many times, then drops it, like a crash at that point.
 async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(future);
-    let mut left = polls;
+    let mut polls_left = polls;
     poll_fn(move |context| {
-        if left == 0 {
+        if polls_left == 0 {
             return Poll::Ready(None);
         }
-        left -= 1;
+        polls_left -= 1;
         future.as_mut().poll(context).map(Some)
     })
     .await
@@ -36,7 +39,7 @@ async fn sweeper_may_die_at_every_await_point() {
         }
         // Claims of the dropped sweeper are due again after their lease.
         now += Duration::from_secs(121);
-        assert!(polls < 2000, "it does not converge");
+        assert!(polls < 2000, "the deletion ends within 2000 sweeps");
     }
     assert!(crashes >= 10, "{crashes}");
     sweep_all(&app, later() + (now - OffsetDateTime::now_utc())).await;

@@ -3,7 +3,9 @@
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use mongodb::bson::{Bson, DateTime};
 
-use super::*;
+use super::{
+    Document, Duration, OffsetDateTime, PASSWORD, TestApp, delete_account, doc, keys_of, multiparts_of, sweep_all, unique_png,
+};
 
 /// Remains of an account.
 #[derive(Debug, Clone)]
@@ -66,11 +68,11 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     let pending = ada.issue("mine.png", "image/png", &unique_png()).await.id().to_owned();
     let (user, id) = (ada.id.clone(), uuid::Uuid::now_v7());
     let foreign = format!("u/{user}/holiday.jpg");
-    let mut kept = Vec::new();
+    let mut kept_records = Vec::new();
     match remainder {
         Remainder::Foreign => {
             app.bucket_put(&foreign, "image/jpeg", vec![1]).await;
-            kept.push(foreign);
+            kept_records.push(foreign);
         }
         Remainder::Stray { root, end } => app.bucket_put(&format!("{root}/{user}/{id}{end}"), "image/png", vec![1]).await,
         Remainder::OpenUpload => drop(app.bucket_open(&format!("u/{user}/{id}")).await),
@@ -89,7 +91,7 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     if let Remainder::Account { field, value } = remainder {
         users.update_one(doc! { "_id": &user }, doc! { "$set": { *field: value } }).await.unwrap();
     }
-    (user, kept)
+    (user, kept_records)
 }
 
 /// Each kind of remainder, in a separate account: whenever an account's record is gone, so is everything else of it, and in the
@@ -97,10 +99,10 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
 #[tokio::test]
 async fn account_record_is_removed_only_after_every_kind_of_remainder() {
     let app = TestApp::start().await;
-    let mut left = Vec::new();
+    let mut leftovers = Vec::new();
     for remainder in remainders() {
         let (user, kept) = leave(&app, &remainder).await;
-        left.push((remainder, user, kept));
+        leftovers.push((remainder, user, kept));
     }
     let day = Duration::from_secs(24 * 60 * 60);
     let mut at = OffsetDateTime::now_utc();
@@ -108,7 +110,7 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
         at += wait;
         sweep_all(&app, at).await;
         let mut waiting = Vec::new();
-        for (remainder, user, kept) in left {
+        for (remainder, user, kept) in leftovers {
             let record = app.db.collection::<Document>("users").find_one(doc! { "_id": &user }).await.unwrap();
             if record.is_some() {
                 waiting.push((remainder, user, kept));
@@ -119,7 +121,7 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
             let living = doc! { "user": &user, "state": { "$ne": "gone" } };
             assert_eq!(app.db.collection::<Document>("images").find_one(living).await.unwrap(), None, "{remainder:?}");
         }
-        left = waiting;
+        leftovers = waiting;
     }
-    assert!(left.is_empty(), "accounts that never end: {left:#?}");
+    assert!(leftovers.is_empty(), "accounts that never end: {leftovers:#?}");
 }

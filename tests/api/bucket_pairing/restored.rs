@@ -8,7 +8,10 @@ use valet::{
     state::AppState,
 };
 
-use super::*;
+use super::{
+    Answer, DeploymentId, Document, ImageId, MARKER, ObjectKey, PairError, TestApp, UserId, doc, doctor, restarted, set_bucket,
+    unique_png, valet,
+};
 use crate::{app::eventually, relay::relay_s3};
 
 const RULE: &str = "bucket and database are of one time";
@@ -23,7 +26,7 @@ async fn back_up(app: &TestApp) -> HashMap<&'static str, Vec<Document>> {
     backup
 }
 
-/// As `mongorestore --drop`, but for the indexes.
+/// Replaces all records by those of the backup, like `mongorestore --drop`. The indexes stay.
 async fn restore(app: &TestApp, backup: &HashMap<&'static str, Vec<Document>>) {
     for (name, records) in backup {
         let collection = app.db.collection::<Document>(name);
@@ -49,7 +52,7 @@ async fn set_bucket_stamp(app: &TestApp, id: DeploymentId, stamp: i64) {
     put.body(id.to_string().into_bytes().into()).send().await.unwrap();
 }
 
-/// A moment after everything that is there now: S3 counts in whole seconds.
+/// Returns a time after everything that exists now; S3's times are whole seconds.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     OffsetDateTime::now_utc().replace_nanosecond(0).unwrap()
@@ -67,7 +70,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
     for _ in 0..12 {
         ada.upload("old.png", "image/png", &unique_png()).await;
     }
-    assert!(matches!(stamps_answer(&app).await, Answer::Skipped(_)), "nothing is tied yet");
+    assert!(matches!(stamps_answer(&app).await, Answer::Skipped(_)), "bucket and database have no common id yet");
     let first = stamp(&app).await;
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
     let backup = back_up(&app).await;
@@ -88,7 +91,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
             let refused = app.app.valet.orphans.delete(before, &found, consent).await;
             assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
         }
-        // A server that goes on does not hide it.
+        // A server that keeps running does not hide it.
         assert_eq!(restarted(&app).await.unwrap(), app.app.valet.deployment.verify_pair().await.unwrap());
         app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     }
@@ -142,7 +145,7 @@ async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
     assert!(matches!(&answer, Answer::No(reason) if reason.contains("the bucket was restored")), "{answer:?}");
     assert_eq!(app.app.valet.deployment.verify_pair().await.unwrap(), id);
     app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
-    assert_eq!(bucket_stamp(&app).await, Some(first), "it stays recognizable");
+    assert_eq!(bucket_stamp(&app).await, Some(first), "the old stamp is kept, so that the restore stays recognizable");
     app.app.valet.orphans.allow_deletion().await.unwrap();
     app.app.valet.deployment.join_pair().await.unwrap();
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
@@ -161,7 +164,7 @@ async fn stamps_that_are_under_way_are_no_restore() {
     app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes it");
     app.app.valet.deployment.keep_pair(Duration::from_secs(60)).await.unwrap();
-    assert_eq!(bucket_stamp(&app).await, Some(second), "it is early");
+    assert_eq!(bucket_stamp(&app).await, Some(second), "no stamp is written before its interval has passed");
     for _ in 0..10 {
         let servers = (0..8).map(|_| app.app.valet.deployment.keep_pair(Duration::ZERO));
         for kept in futures_util::future::join_all(servers).await {
@@ -172,7 +175,7 @@ async fn stamps_that_are_under_way_are_no_restore() {
     assert!(bucket_stamp(&app).await > Some(second));
 }
 
-/// The clock of a new primary may be behind that of the former one.
+/// The clock of a new primary may be behind the clock of the previous primary.
 #[tokio::test]
 async fn a_stamp_is_later_than_the_one_before() {
     let app = TestApp::start().await;
@@ -192,7 +195,7 @@ async fn a_server_that_stops_stamps_the_pair() {
     let beside = TestApp::beside(&app, |_| {}).await;
     beside.user().await;
     drop(beside);
-    eventually("it stamps the pair", async || bucket_stamp(&app).await != Some(first)).await;
+    eventually("the stopping server stamps the pair", async || bucket_stamp(&app).await != Some(first)).await;
 }
 
 /// Servers that run while another database joins their bucket.
@@ -204,21 +207,21 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     let ada = server.user().await;
     set_bucket(&app, Some(DeploymentId::new())).await;
     // Until its next look the server removes what is deleted.
-    let mut left = String::new();
-    eventually("it leaves an object", async || {
+    let mut key = String::new();
+    eventually("the server leaves an object", async || {
         let image = ada.upload("a.png", "image/png", &unique_png()).await;
-        left = app.db_key(image["id"].as_str().unwrap()).await;
+        key = app.db_key(image["id"].as_str().unwrap()).await;
         assert_eq!(ada.delete(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.status, 204);
-        app.all_bucket_keys().await.contains(&left)
+        app.all_bucket_keys().await.contains(&key)
     })
     .await;
     // It is due; the sweeper would have removed it by now.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(app.all_bucket_keys().await.contains(&left));
-    assert_eq!(server.anonymous().get("/readyz").await.status, 503, "its uploads would land in another database's bucket");
+    assert!(app.all_bucket_keys().await.contains(&key));
+    assert_eq!(server.anonymous().get("/readyz").await.status, 503, "uploads would land in another database's bucket");
     set_bucket(&app, Some(id)).await;
-    eventually("it removes the object", async || !app.all_bucket_keys().await.contains(&left)).await;
-    eventually("it is ready again", async || server.anonymous().get("/readyz").await.status == 200).await;
+    eventually("the server removes the object", async || !app.all_bucket_keys().await.contains(&key)).await;
+    eventually("the server is ready again", async || server.anonymous().get("/readyz").await.status == 200).await;
 }
 
 /// A long `valet sweep` that runs while another database joins the bucket.

@@ -2,7 +2,10 @@
 //!
 //! Commands: valet sweep.
 
-use super::*;
+use super::{
+    ABORTED, CONVERGED, CRASHES, Caller, DateTime, Document, Duration, ExitStatusExt, Fuse, LANES, TestApp, converge, doc,
+    join_all, sent, sent_in_parts, unique_png,
+};
 
 /// Creates one of each thing that a sweep handles, due now; returns its id and its final state.
 async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {

@@ -67,8 +67,8 @@ fn settings_and_ports_match_the_program() {
     let config = read(&environment());
     let (_, container) = pod();
     let port = |name: &str| {
-        let named = container["ports"].as_vec().unwrap().iter().find(|port| port["name"].as_str() == Some(name));
-        named.unwrap()["containerPort"].as_i64().unwrap()
+        let port = container["ports"].as_vec().unwrap().iter().find(|port| port["name"].as_str() == Some(name));
+        port.unwrap()["containerPort"].as_i64().unwrap()
     };
     assert_eq!(port("http"), i64::from(config.bind.port()));
     assert_eq!(port("admin"), i64::from(config.admin_bind.unwrap().port()));

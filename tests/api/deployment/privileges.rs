@@ -50,7 +50,7 @@ async fn single(ada: &Caller<'_>) -> String {
     let mut body = declared("a.png", "image/png", &bytes);
     body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(&preview) });
     let ticket = ada.post("/api/images/upload", body).await;
-    assert_eq!(ada.confirm(ticket.id()).await.status, 409, "nothing there yet");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 409, "the object was not uploaded yet");
     assert_eq!(app.put(&ticket.json["previewUpload"], preview).await, 200);
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     let image = ada.confirm(ticket.id()).await.json;
@@ -74,8 +74,8 @@ async fn in_parts(ada: &Caller<'_>) {
     }
     assert_eq!(ada.get(&format!("/api/images/{id}/parts")).await.json["parts"].as_array().unwrap().len(), 2);
     assert_eq!(ada.confirm(id).await.status, 200);
-    let left = ada.post("/api/images/multipart", body).await;
-    assert_eq!(ada.delete(&format!("/api/images/{}", left.id())).await.status, 204);
+    let unfinished = ada.post("/api/images/multipart", body).await;
+    assert_eq!(ada.delete(&format!("/api/images/{}", unfinished.id())).await.status, 204);
 }
 
 /// Uses Uppy's form, whose file is copied, and the calls of Uppy's own S3 client.
@@ -113,6 +113,7 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     sweep_late(app).await;
     let orphan = ObjectKey::final_for(UserId::new(), ImageId::new());
     store.bucket_put(orphan.as_str(), "image/png", vec![1]).await;
+    // The orphan must be older than the time below, and S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();

@@ -68,7 +68,7 @@ impl S3Recorder {
     }
 }
 
-/// Returns the permissions that S3's API reference lists for a request; none for an unsigned one.
+/// Returns the permissions that S3's API reference lists for a request; an empty list for an unsigned request.
 fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedRequest> {
     let query: Vec<_> = parts.uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap()).collect();
     let has = |name: &str| query.contains(&name);

@@ -1,4 +1,4 @@
-//! Compares the bucket settings in deploy/aws with those that `valet check --fix` sets.
+//! Compares the bucket settings in deploy/aws and localstack/bucket.py with those that `valet check --fix` sets.
 
 use serde_json::{Value, json};
 use valet::domain::doctor::{self, Options};
@@ -42,4 +42,22 @@ async fn files_contain_the_settings_of_check_fix() {
         "BlockPublicPolicy": set.block_public_policy(), "RestrictPublicBuckets": set.restrict_public_buckets(),
     });
     assert_eq!(block, flags);
+}
+
+/// The CORS rules of LocalStack's bucket are those of deploy/aws/cors.json, for any origin.
+#[test]
+fn bucket_of_localstack_has_the_cors_rules_of_production() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let script = std::fs::read_to_string(format!("{root}/localstack/bucket.py")).unwrap();
+    let rule = &serde_json::from_str::<Value>(&file("aws/cors.json")).unwrap()["CORSRules"][0];
+    let list = |name: &str| {
+        let (_, rest) = script.split_once(&format!("\"{name}\": [")).unwrap();
+        let (items, _) = rest.split_once(']').unwrap();
+        items.split('"').skip(1).step_by(2).collect::<Vec<_>>()
+    };
+    for name in ["AllowedMethods", "AllowedHeaders", "ExposeHeaders"] {
+        assert_eq!(rule[name], json!(list(name)), "{name}");
+    }
+    assert_eq!(list("AllowedOrigins"), ["*"]);
+    assert!(script.contains(&format!("\"MaxAgeSeconds\": {},", rule["MaxAgeSeconds"])));
 }

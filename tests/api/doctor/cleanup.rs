@@ -14,7 +14,7 @@ use crate::{
 
 const CLEAN: &str = "check: nothing left behind";
 
-/// Stopped by a signal in the middle, it makes no further requests and removes what it wrote.
+/// A check that is interrupted makes no further requests and removes the objects that it wrote.
 #[tokio::test]
 async fn interrupted_check_removes_its_objects() {
     let app = TestApp::start().await;
@@ -27,12 +27,12 @@ async fn interrupted_check_removes_its_objects() {
     println!("{report}");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))));
-    let Some(Answer::Skipped(why)) = report.answer("object: delete") else { panic!("it was not stopped") };
+    let Some(Answer::Skipped(why)) = report.answer("object: delete") else { panic!("the check was not interrupted") };
     assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
 }
 
-/// Stopped while a store has a PUT that it processes after its sender is gone, it waits for the response before it lists and removes
-/// objects. Here the store takes a second for the PUT, or until objects are listed.
+/// A store may process a PUT whose sender has closed its connection. Therefore an interrupted check waits for the response before it
+/// lists and removes objects. This store delays the PUT for a second, or until objects are listed.
 #[tokio::test]
 async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
     let mut app = TestApp::start().await;
@@ -62,6 +62,7 @@ async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
     app.config.s3.public_endpoint = app.config.s3.endpoint.clone();
     let report = doctor::run_until(&app.config, Options::default(), received.notified()).await;
     assert!(report.cut_short.is_some(), "{report}");
+    // A check that had not waited for the PUT would leave its object, which the store has written by then.
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(app.bucket_keys().await, Vec::<String>::new(), "{report}");
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))), "{report}");

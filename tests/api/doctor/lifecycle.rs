@@ -41,17 +41,18 @@ async fn lifecycle_rules_over_images_are_reported() {
             Some("rule \"frozen\": u/ after 90 days"),
         ),
     ] {
-        let wanted = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
-        let put = app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(wanted);
+        let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
+        let put =
+            app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(configuration);
         put.send().await.unwrap();
         let report = doctor::run(&app.config, Options::default()).await;
         for (name, found) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
-            let seen = match report.answer(name) {
-                Some(Answer::No(seen)) => Some(seen.as_str()),
+            let description = match report.answer(name) {
+                Some(Answer::No(description)) => Some(description.as_str()),
                 Some(Answer::Yes(_)) => None,
                 other => panic!("{name}: {other:?}"),
             };
-            assert_eq!(seen, found, "{name}");
+            assert_eq!(description, found, "{name}");
         }
         assert_eq!(report.is_sound(), expiring.is_none());
     }

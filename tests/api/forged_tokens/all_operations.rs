@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt;
 use mongodb::bson::{DateTime, Document, doc};
 
-use super::*;
+use super::{Engine, TestApp, URL_SAFE_NO_PAD, Value, base64, forge, header, hmac, json, operations, signed, with};
 use crate::{
     app::{PASSWORD, unique_png},
     openapi::Operation,
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Slot {
     Bearer,
+    ServiceKey,
     Path,
     RefreshToken,
 }
@@ -28,7 +29,8 @@ enum Slot {
 fn slots(operation: &Operation) -> Vec<Slot> {
     let has_refresh_token = operation.body().is_some_and(|body| body.get("refreshToken").is_some());
     let all = [
-        (Slot::Bearer, operation.is_protected()),
+        (Slot::Bearer, operation.is_protected() && !operation.is_admin()),
+        (Slot::ServiceKey, operation.is_admin()),
         (Slot::Path, operation.path.contains("{token}")),
         (Slot::RefreshToken, has_refresh_token),
     ];
@@ -121,11 +123,33 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str
     ]
 }
 
-fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
+/// Returns forged service keys, and every token of a user, genuine or forged.
+fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
+    let (head, secret) = key.split_at(40);
+    let invalid = |what, token| forged(what, token, "token_invalid", "invalid service key");
+    let mut all = vec![
+        invalid("a user's token", ada.client.token.clone().unwrap()),
+        invalid("a token for the path", ada.path.clone()),
+        invalid("a made-up secret", format!("{head}{}", "A".repeat(43))),
+        invalid("its secret under another key", format!("vk_{}_{secret}", uuid::Uuid::now_v7())),
+        invalid("re-cased", head.to_owned() + &swap_case(secret)),
+        invalid("truncated", truncated(key)),
+        invalid("the key's id", head.to_owned()),
+    ];
+    all.extend(forged_jwts(&header(), ada, eve, ended, ada.client.token.as_ref().unwrap()));
+    for one in &mut all {
+        (one.code, one.reason) = ("token_invalid", "invalid service key");
+    }
+    all
+}
+
+fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value, key: &str) -> Vec<Forged> {
     let good = ada.client.token.clone().unwrap();
     match slot {
+        Slot::ServiceKey => forged_keys(key, ada, eve, ended),
         Slot::Bearer => {
             let mut all = forged_jwts(&header(), ada, eve, ended, &good);
+            all.push(forged("a service key", key.to_owned(), "token_invalid", "invalid"));
             all.push(forged("a token for the path", ada.path.clone(), "token_invalid", "invalid"));
             all
         }
@@ -187,6 +211,7 @@ fn request(operation: &Operation, ada: &User, image: &str, slot: Slot, token: &s
     let filled = |segment: &str| match segment {
         "{token}" if slot == Slot::Path => token.to_owned(),
         "{id}" if operation.path.contains("/sessions/") => ada.session.clone(),
+        "{user}" => ada.id.clone(),
         segment if segment.starts_with('{') => image.to_owned(),
         segment => segment.to_owned(),
     };
@@ -252,7 +277,7 @@ async fn send_forged(
     (path, body): (String, Option<Value>),
 ) -> Tried {
     let mut request = client.http.request(operation.method.clone(), format!("{}{path}", client.base));
-    if slot == Slot::Bearer {
+    if matches!(slot, Slot::Bearer | Slot::ServiceKey) {
         request = request.bearer_auth(&forged.token);
     }
     if let Some(body) = &body {
@@ -299,6 +324,7 @@ async fn forged_credentials_change_nothing_on_any_operation() {
         .await
         .unwrap();
 
+    let key = app.key(&valet::model::Scope::ALL).await.token.unwrap();
     let (before, mut tried, mut of_slot) = (stored(&app).await, Vec::new(), BTreeMap::<Slot, usize>::new());
     for operation in operations() {
         let name = operation.described["operationId"].as_str().unwrap();
@@ -306,7 +332,7 @@ async fn forged_credentials_change_nothing_on_any_operation() {
             *of_slot.entry(slot).or_default() += 1;
             let all = match slot {
                 Slot::RefreshToken => forged_refresh_tokens(name, &ada, &eve, &expired.refresh),
-                slot => forged_for(slot, &ada, &eve, &over.claims),
+                slot => forged_for(slot, &ada, &eve, &over.claims, &key),
             };
             for forged in all {
                 let request = request(&operation, &ada, image, slot, &forged.token);
@@ -315,7 +341,7 @@ async fn forged_credentials_change_nothing_on_any_operation() {
             assert!(stored(&app).await == before, "{name}: something changed");
         }
     }
-    for (slot, least) in [(Slot::Bearer, 15), (Slot::Path, 6), (Slot::RefreshToken, 2)] {
+    for (slot, least) in [(Slot::Bearer, 15), (Slot::ServiceKey, 10), (Slot::Path, 6), (Slot::RefreshToken, 2)] {
         assert!(of_slot[&slot] >= least, "{of_slot:?}");
     }
     assert_audited(&process, &tried).await;

@@ -1,6 +1,6 @@
 //! Covers access tokens with missing, wrong or expired claims.
 
-use super::*;
+use super::{JWT_SECRET, TestApp, Value, assert_refused, claims_of, forge, header, hmac, json, me, signed, with, without};
 
 /// Returns claims with each one missing, or of another type or value.
 fn missing_or_wrong(claims: &Value) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! Covers texts that are not the encoding of an access token, and tokens of another kind or in another place.
 
-use super::*;
+use super::{TestApp, assert_refused, json, me};
 use crate::app::PASSWORD;
 
 /// Returns texts that a lenient parser could take for this token.

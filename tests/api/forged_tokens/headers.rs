@@ -1,6 +1,8 @@
 //! Covers access tokens with a tampered header.
 
-use super::*;
+use super::{
+    JWT_SECRET, TestApp, Value, assert_refused, base64, claims_of, forge, header, hmac, json, kid, me, signed, with, without,
+};
 
 const ALGORITHMS: [&str; 25] = [
     "none", "None", "NONE", "nOnE", "none ", "", "HS384", "HS512", "hs256", "HS256 ", "RS256", "RS384", "RS512", "PS256",

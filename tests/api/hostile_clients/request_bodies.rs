@@ -1,11 +1,12 @@
 //! Covers bodies with ambiguous lengths, without an end, or unexpected; and many requests in one write.
 
-use super::*;
+use super::{AsyncReadExt, AsyncWriteExt, Instant, SOON, TestApp, answers, connect, send_raw};
 
 const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n";
 const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
 
-/// By one of the two lengths the second request is part of the first one's body. It must not be answered.
+/// The first request has two lengths, and one of them makes the second request a part of its body. The second request must not be
+/// answered.
 #[tokio::test]
 async fn conflicting_lengths_do_not_smuggle_a_second_request() {
     let app = TestApp::start().await;
@@ -85,12 +86,12 @@ async fn twenty_megabytes_of_json_are_refused_unread() {
         let (mut read, mut write) = stream.split();
         let chunk = [b"10000\r\n", &bulk[..0x10000], b"\r\n"].concat();
         let began = Instant::now();
-        let mut said = Vec::new();
+        let mut received_text = Vec::new();
         let endless = async { while write.write_all(&chunk).await.is_ok() {} };
-        let (_, received) = tokio::join!(endless, async { read.read_to_end(&mut said).await });
+        let (_, received) = tokio::join!(endless, async { read.read_to_end(&mut received_text).await });
         assert!(began.elapsed() < SOON, "{path}: {:?} {received:?}", began.elapsed());
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.is_empty() || answers(&said)[0].problem().0 == 413, "{path}: {said}");
+        let received_text = String::from_utf8(received_text).unwrap();
+        assert!(received_text.is_empty() || answers(&received_text)[0].problem().0 == 413, "{path}: {received_text}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Covers request heads that are not HTTP, that two servers in a row could read differently, or that are too long.
 
-use super::*;
+use super::{AsyncWriteExt, RawAnswer, SOON, TestApp, connect, read_until_closed, send_raw};
 
 fn refusals(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
     assert_eq!(received.len(), 1, "{what:?}: {received:?}");
@@ -98,8 +98,8 @@ async fn http_2_is_closed_at_once() {
     let app = TestApp::start().await;
     let mut stream = connect(&app.base).await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let said = read_until_closed(&mut stream, SOON).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{said}");
+    let text = read_until_closed(&mut stream, SOON).await;
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 400 "), "{text}");
     let upgrade = "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n";
     assert_eq!(send_raw(&app, upgrade).await[0].status, 200, "an upgrade is only offered");
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use futures_util::future::join_all;
 
-use super::*;
+use super::{AsyncReadExt, AsyncWriteExt, Duration, Instant, SOON, TestApp, answers, connect, memory};
 use crate::{app::unique_png, serve::Settings};
 
 /// Number of clients of each kind.
@@ -49,7 +49,7 @@ impl Slow {
         let _ = stream.write_all(self.sends.as_bytes()).await;
         open.fetch_add(1, Ordering::Relaxed);
         let (mut read, mut write) = stream.split();
-        let mut said = Vec::new();
+        let mut text = Vec::new();
         let drip = async {
             while self.drips && write.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(2)).await;
@@ -57,11 +57,11 @@ impl Slow {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            _ = read.read_to_end(&mut said) => {}
+            _ = read.read_to_end(&mut text) => {}
             () = drip => {}
             () = tokio::time::sleep(self.limits.1) => {}
         }
-        (began.elapsed(), String::from_utf8_lossy(&said).into_owned())
+        (began.elapsed(), String::from_utf8_lossy(&text).into_owned())
     }
 }
 
@@ -97,18 +97,23 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
 
     let crowd: Vec<_> = join_all(crowd).await.into_iter().map(Result::unwrap).collect();
     for kind in 0..KINDS.len() {
-        let mut of: Vec<_> = crowd.iter().filter(|(at, _)| at % KINDS.len() == kind).map(|(_, (after, _))| *after).collect();
-        of.sort_unstable();
-        println!("kind {kind}: cut off after {:?} to {:?} (median {:?})", of[0], of[of.len() - 1], of[of.len() / 2]);
+        let mut times: Vec<_> = crowd.iter().filter(|(at, _)| at % KINDS.len() == kind).map(|(_, (after, _))| *after).collect();
+        times.sort_unstable();
+        println!(
+            "kind {kind}: cut off after {:?} to {:?} (median {:?})",
+            times[0],
+            times[times.len() - 1],
+            times[times.len() / 2]
+        );
     }
-    for (at, (after, said)) in crowd {
+    for (at, (after, text)) in crowd {
         let (least, most) = KINDS[at % KINDS.len()].limits;
         assert!((least..most).contains(&after), "{}: cut off after {after:?}", at % KINDS.len());
         match at % KINDS.len() {
-            0 | 1 => assert!(said.is_empty(), "{said}"),
+            0 | 1 => assert!(text.is_empty(), "{text}"),
             kind => {
-                let Some(answer) = answers(&said).into_iter().next() else { continue };
-                assert_eq!(answer.problem(), (408, "request_timeout".to_owned()), "{said}");
+                let Some(answer) = answers(&text).into_iter().next() else { continue };
+                assert_eq!(answer.problem(), (408, "request_timeout".to_owned()), "{text}");
                 let operation = if kind == 2 { "log_in" } else { "create_upload" };
                 crate::response_validation::record(operation, &serde_json::from_str(&answer.body).unwrap());
             }

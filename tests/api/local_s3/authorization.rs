@@ -1,6 +1,6 @@
 //! Covers the `Authorization` header: its date, and the refusals of AWS.
 
-use super::*;
+use super::{ACCESS, BUCKET, Response, SECRET, Server, expect};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use time::OffsetDateTime;

@@ -1,9 +1,10 @@
 //! Covers settings of a bucket: refusals of lifecycle and CORS configurations, of regions, ACLs, and bodies without a digest.
 
 use super::response_bodies::{sign, signer};
-use super::*;
+use super::{BUCKET, Response, STANDARD, Server, expect, sha256};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketCannedAcl, BucketLocationConstraint, CreateBucketConfiguration};
+use base64::Engine as _;
 use valet::signer::PresignRequest;
 
 /// A header with a digest.
@@ -80,14 +81,14 @@ fn rules_against_the_schema() -> Vec<(&'static str, String)> {
 type Fault = (&'static str, String, (&'static str, &'static str));
 
 fn rules_of_wrong_values() -> Vec<Fault> {
-    let named = |id: &str| format!("{HEAD}<ID>{id}</ID><Filter/>{DAY}</Rule>");
+    let rule_with_id = |id: &str| format!("{HEAD}<ID>{id}</ID><Filter/>{DAY}</Rule>");
     let and = |content: &str| format!("<And><Prefix>a</Prefix>{content}</And>");
     let small = "<ObjectSizeLessThan>5</ObjectSizeLessThan>";
     let glacier = |time: &str| moves(&format!("{time}{GLACIER}"));
     let marker = "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
     vec![
-        ("a long ID", named(&"a".repeat(256)), ("InvalidArgument", "ID length should not exceed allowed limit of 255")),
-        ("one ID twice", named("a").repeat(2), ("InvalidArgument", "Rule ID must be unique.")),
+        ("a long ID", rule_with_id(&"a".repeat(256)), ("InvalidArgument", "ID length should not exceed allowed limit of 255")),
+        ("one ID twice", rule_with_id("a").repeat(2), ("InvalidArgument", "Rule ID must be unique.")),
         ("no action", rule("", ""), ("InvalidRequest", "At least one action needs to be specified in a rule")),
         ("0 days", expires("<Days>0</Days>"), POSITIVE),
         ("a date at noon", expires("<Date>2030-01-01T12:00:00Z</Date>"), ("InvalidArgument", "'Date' must be at midnight GMT")),
@@ -149,11 +150,11 @@ async fn lifecycle_rules_without_an_id_get_one() {
     let server = Server::start().await;
     let all = "<And><Prefix>a</Prefix><ObjectSizeGreaterThan>5</ObjectSizeGreaterThan></And>";
     let ends = format!("<Expiration><Days>31</Days></Expiration>{}", moves(&format!("<Days>30</Days>{GLACIER}")));
-    let named = format!("<Rule><ID>ours</ID><Status>Disabled</Status><Prefix>a</Prefix>{ABORT}</Rule>");
-    let rules = [named, rule("", ABORT), rule(all, &ends), rule(TAG, DAY)].concat();
+    let disabled_rule = format!("<Rule><ID>ours</ID><Status>Disabled</Status><Prefix>a</Prefix>{ABORT}</Rule>");
+    let rules = [disabled_rule, rule("", ABORT), rule(all, &ends), rule(TAG, DAY)].concat();
     expect(set_rules(&server, &rules).await, 200, "").await;
-    let kept = server.s3.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.unwrap();
-    let ids: Vec<_> = kept.rules().iter().map(|rule| rule.id().unwrap().to_owned()).collect();
+    let stored = server.s3.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.unwrap();
+    let ids: Vec<_> = stored.rules().iter().map(|rule| rule.id().unwrap().to_owned()).collect();
     assert_eq!((ids[0].as_str(), ids.len()), ("ours", 4));
     assert!(ids[1..].iter().all(|id| id.len() >= 16), "{ids:?}");
     assert!(ids[1] != ids[2] && ids[2] != ids[3], "{ids:?}");

@@ -1,6 +1,6 @@
 //! Covers the completion of multipart uploads: its checks, and that it happens once.
 
-use super::*;
+use super::{BUCKET, Server, sha256};
 use aws_sdk_s3::types::CompletedPart;
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Covers parts that are copied from objects, and object attributes.
 
-use super::*;
+use super::{BUCKET, Server};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectAttributes};
 

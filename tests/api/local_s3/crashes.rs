@@ -1,6 +1,6 @@
 //! Covers restarts, broken connections and killed servers.
 
-use super::*;
+use super::{ACCESS, BUCKET, ByteStream, Client, Duration, Path, SECRET, Server, client, expect, fresh_root, replay, sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// The server of the crash test, in a child process so that it can be killed.

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::*;
+use super::{ACCESS, BUCKET, Duration, Response, SECRET, Server, expect, hours};
 use secrecy::SecretString;
 use time::OffsetDateTime;
 use valet::signer::{self, AddressingStyle, Location, PostPolicy, Signer};

@@ -1,8 +1,9 @@
 //! Covers multipart uploads.
 
-use super::*;
+use super::{BUCKET, ByteStream, Duration, PresigningConfig, STANDARD, Server, expect, replay, sha256};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use base64::Engine as _;
 
 const BIG: usize = 5 << 20;
 

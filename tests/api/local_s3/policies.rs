@@ -1,7 +1,8 @@
 //! Covers POST policies signed by hand: conditions that AWS accepts, and its refusals of others.
 
-use super::*;
+use super::{ACCESS, BUCKET, Duration, Response, SECRET, STANDARD, Server, expect, forms};
 use aws_lc_rs::hmac;
+use base64::Engine as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;

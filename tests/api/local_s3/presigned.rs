@@ -1,7 +1,11 @@
 //! Covers presigned requests: every signed header and parameter is enforced, and no other `x-amz-*` header is accepted.
 
-use super::*;
+use super::{
+    ACCESS, BUCKET, ByteStream, Duration, PresigningConfig, SECRET, STANDARD, Server, SystemTime, client, expect, hours, replay,
+    sha256,
+};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use base64::Engine as _;
 use futures_util::stream;
 
 #[tokio::test]
@@ -81,8 +85,8 @@ async fn every_signed_header_is_enforced() {
         let put = headers.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
         expect(put.body(sent).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         if name != "content-length" {
-            let left = signed.headers().filter(|(n, _)| n != name);
-            let put = left.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
+            let other_headers = signed.headers().filter(|(n, _)| n != name);
+            let put = other_headers.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
             expect(put.body(body.to_vec()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         }
     }
@@ -175,9 +179,9 @@ async fn one_of_two_overlapping_puts_wins() {
             replay(&server.http, &sign_b).body(slowly(b)).send()
         );
         let (a_status, b_status) = (put_a.unwrap().status().as_u16(), put_b.unwrap().status().as_u16());
-        let mut both = [a_status, b_status];
-        both.sort_unstable();
-        assert_eq!(both, [200, 412]);
+        let mut statuses = [a_status, b_status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412]);
         let won: &[u8] = if a_status == 200 { a } else { b };
         assert_eq!(server.read(&key).await, won, "the one that got 200");
     }

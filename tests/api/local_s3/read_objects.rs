@@ -1,6 +1,6 @@
 //! Covers reading: ranges, conditions, overrides, listings.
 
-use super::*;
+use super::{BUCKET, Duration, PresigningConfig, Server, expect, replay};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
@@ -96,15 +96,15 @@ async fn listings_are_paged() {
     for key in ["a/1", "a/2", "b", "c/1", "c/x/1", "d"] {
         server.put(key, b"x").await;
     }
-    let mut seen = Vec::new();
+    let mut keys = Vec::new();
     let mut pages = server.s3.list_objects_v2().bucket(BUCKET).delimiter("/").into_paginator().page_size(1).send();
     while let Some(page) = pages.next().await {
         let page = page.unwrap();
         assert_eq!(page.key_count(), Some(1));
-        seen.extend(page.contents().iter().map(|o| o.key().unwrap().to_owned()));
-        seen.extend(page.common_prefixes().iter().map(|p| p.prefix().unwrap().to_owned()));
+        keys.extend(page.contents().iter().map(|o| o.key().unwrap().to_owned()));
+        keys.extend(page.common_prefixes().iter().map(|p| p.prefix().unwrap().to_owned()));
     }
-    assert_eq!(seen, ["a/", "b", "c/", "d"]);
+    assert_eq!(keys, ["a/", "b", "c/", "d"]);
     let list = server.s3.list_objects_v2().bucket(BUCKET).prefix("c/").delimiter("/").send().await.unwrap();
     assert_eq!(list.contents().len(), 1);
     assert_eq!(list.common_prefixes()[0].prefix(), Some("c/x/"));
@@ -133,8 +133,8 @@ async fn listings_are_paged() {
     let batch = Delete::builder().objects(id("a/1")).objects(id("missing")).objects(id("d")).build().unwrap();
     let done = server.s3.delete_objects().bucket(BUCKET).delete(batch).send().await.unwrap();
     assert_eq!((done.deleted().len(), done.errors().len()), (3, 0));
-    let left = server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
-    assert_eq!(left.contents().len(), 4);
+    let listing = server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(listing.contents().len(), 4);
     server.end().await;
 }
 
@@ -147,5 +147,57 @@ async fn list_of_entity_tags_is_parsed() {
         let got = server.http.get(server.sign_get("a").await).header("if-none-match", &listed).send().await.unwrap();
         assert_eq!(got.status(), status, "{listed}");
     }
+    server.end().await;
+}
+
+/// As on AWS, a range that cannot be parsed is ignored, and still part of the signature that covers it.
+#[tokio::test]
+async fn signed_ranges_are_verified_and_malformed_ones_ignored() {
+    let server = Server::start().await;
+    server.put("k", b"0123456789").await;
+    for (range, status, body) in [
+        ("bytes=2-4", 206, "234"),
+        ("bytes=7-", 206, "789"),
+        ("bytes=-2", 206, "89"),
+        ("bytes=10-", 416, ""),
+        ("bytes=5-2", 200, "0123456789"),
+        ("bytes=0-1,3-4", 200, "0123456789"),
+        ("bytes=a-b", 200, "0123456789"),
+        ("bytes=", 200, "0123456789"),
+        ("lines=1-2", 200, "0123456789"),
+        ("none", 200, "0123456789"),
+    ] {
+        let soon = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
+        let get = || server.s3.get_object().bucket(BUCKET).key("k").range(range);
+        let signed = get().presigned(soon).await.unwrap();
+        assert!(signed.uri().contains("range"), "{}", signed.uri());
+        let answer = replay(&server.http, &signed).send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers().contains_key("content-range")),
+            (status, status != 200),
+            "{range}"
+        );
+        let sent = expect(answer, status, if body.is_empty() { "InvalidRange" } else { "" }).await;
+        assert!(body.is_empty() || sent == body, "{range}: {sent}");
+        // The SDK signs it in `Authorization`.
+        match get().send().await {
+            Ok(got) => assert_eq!(got.body.collect().await.unwrap().to_vec(), body.as_bytes(), "{range}"),
+            Err(error) => assert!(body.is_empty(), "{range}: {error:?}"),
+        }
+        let head = server.s3.head_object().bucket(BUCKET).key("k").range(range).send().await;
+        let length = head.ok().and_then(|head| head.content_length()).unwrap_or(0);
+        assert_eq!(length, i64::try_from(body.len()).unwrap(), "{range}");
+        // A signed range cannot be replaced or left out.
+        for other in [None, Some("bytes=b-a"), Some("bytes=0-1")] {
+            let request = server.http.get(signed.uri());
+            let request = if let Some(other) = other { request.header("range", other) } else { request };
+            expect(request.send().await.unwrap(), 403, "").await;
+        }
+    }
+    let mut forged = server.sign_get("k").await;
+    let at = forged.find("X-Amz-Signature=").unwrap() + "X-Amz-Signature=".len();
+    let other = if forged[at..].starts_with('0') { "1" } else { "0" };
+    forged.replace_range(at..=at, other);
+    expect(server.http.get(forged).header("range", "lines=1-2").send().await.unwrap(), 403, "").await;
     server.end().await;
 }

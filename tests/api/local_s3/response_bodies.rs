@@ -1,6 +1,6 @@
 //! Covers the bodies of answers: members of errors, of listings and of object attributes.
 
-use super::*;
+use super::{ACCESS, BUCKET, ByteStream, Duration, SECRET, Server, expect, sha256};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};

@@ -1,6 +1,6 @@
 //! Covers the server itself: stopping, starting, buckets, logging.
 
-use super::*;
+use super::{BUCKET, Duration, LocalS3, SECRET, Server, expect, fresh_root, options, replay};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -19,6 +19,7 @@ async fn stop_waits_for_requests_and_closes_idle_connections() {
         p.next().map(|piece| (Ok::<_, std::io::Error>(piece), p))
     });
     let put = tokio::spawn(replay(&server.http, &signed).body(reqwest::Body::wrap_stream(slow)).send());
+    // A part of the body has arrived when the server is stopped.
     tokio::time::sleep(Duration::from_millis(150)).await;
     let root = server.stop().await;
     assert_eq!(put.await.unwrap().unwrap().status(), 200, "the request in flight was finished");

@@ -47,10 +47,10 @@ impl Model {
     }
 
     pub fn usage(&self, who: Who) -> (u64, u64, u64) {
-        let of = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
-        let kept = self.images.iter().filter(|image| image.who == who && image.kept);
-        let bytes = of(State::Ready).chain(of(State::Pending)).chain(kept).map(|image| image.size).sum();
-        (bytes, of(State::Ready).count() as u64, of(State::Pending).count() as u64)
+        let in_state = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
+        let with_kept_bytes = self.images.iter().filter(|image| image.who == who && image.kept);
+        let bytes = in_state(State::Ready).chain(in_state(State::Pending)).chain(with_kept_bytes).map(|image| image.size).sum();
+        (bytes, in_state(State::Ready).count() as u64, in_state(State::Pending).count() as u64)
     }
 
     fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Issued> {

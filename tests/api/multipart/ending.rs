@@ -5,7 +5,7 @@
 use futures_util::future::join_all;
 use reqwest::Method;
 
-use super::*;
+use super::{Caller, DAY, Duration, QUIET, TestApp, after, declared, file, json, part, sha256, unique_png};
 
 #[tokio::test]
 async fn c5_fifty_confirms_give_one_image_and_one_answer() {
@@ -37,12 +37,12 @@ async fn delete_aborts_the_upload_and_later_parts_are_refused() {
     let bytes = file();
     let ticket = ada.open(declared(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
-    let kept = ada.part_url(ticket.id(), json!({ "partNumber": 2 })).await;
+    let part_url = ada.part_url(ticket.id(), json!({ "partNumber": 2 })).await;
     assert_eq!(app.bucket_uploads().await.len(), 1);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert!(app.bucket_uploads().await.is_empty());
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(bytes.len()), &json!(0)), "URLs live");
-    assert_eq!(app.put(&kept, part(&bytes, 2)).await, 404);
+    assert_eq!(app.put(&part_url, part(&bytes, 2)).await, 404);
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.status, 404);
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 404);
     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
@@ -52,7 +52,7 @@ async fn delete_aborts_the_upload_and_later_parts_are_refused() {
         async |key: String| app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     create(key.clone()).await;
     let longer = create(format!("{key}0")).await;
-    assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
+    assert_eq!(app.sweep(after(QUIET)).await.purged, 1);
     assert_eq!(ada.usage().await["bytes"], 0);
     assert_eq!(app.bucket_uploads().await, [longer.upload_id().unwrap()], "the longer key is not this image's");
 }
@@ -74,7 +74,7 @@ async fn incomplete_upload_expires_and_is_aborted() {
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.problem(), (410, "upload_expired"));
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.problem(), (410, "upload_expired"));
     assert_eq!(ada.usage().await["bytes"], 0);
-    assert_eq!(app.sweep(after(7 * DAY + QUIET)).await.gone, 1);
+    assert_eq!(app.sweep(after(7 * DAY + QUIET)).await.purged, 1);
     assert!(app.bucket_uploads().await.is_empty() && app.bucket_keys().await.is_empty());
 }
 
@@ -85,6 +85,7 @@ async fn expired_upload_issues_no_urls() {
     let bytes = unique_png();
     let ticket = ada.open(declared(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    // The upload is valid for four seconds.
     tokio::time::sleep(Duration::from_millis(4100)).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
     assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");

@@ -1,6 +1,6 @@
 //! Covers the limits of multipart uploads: invalid members, and the largest file.
 
-use super::*;
+use super::{Answer, Document, MIB, TestApp, Value, declared, doc, json, sha256};
 
 #[tokio::test]
 async fn invalid_declarations_are_refused_with_the_member() {

@@ -4,7 +4,10 @@
 
 use futures_util::future::join_all;
 
-use super::*;
+use super::{
+    Caller, DAY, Document, Duration, MIB, OffsetDateTime, QUIET, Rfc3339, TestApp, after, declared, doc, file, json, part,
+    unique_png,
+};
 
 /// A lost connection, a restarted client, a restarted server: only missing parts are sent.
 #[tokio::test]
@@ -38,14 +41,14 @@ async fn interrupted_upload_resumes_with_the_missing_parts() {
     let expected = json!({ "id": id, "kind": "multipart", "fileName": "big.png", "contentType": "image/png", "size": bytes.len(),
         "partSize": 5 * MIB, "partCount": 3 });
     assert_eq!(found, expected, "no sha256");
-    let there = ada.parts_of(id).await;
-    let missing: Vec<_> = (1..=3_usize).filter(|n| !there.contains(&(*n as u64))).collect();
+    let sent = ada.parts_of(id).await;
+    let missing: Vec<_> = (1..=3_usize).filter(|n| !sent.contains(&(*n as u64))).collect();
     assert_eq!(missing, [1, 3]);
     ada.send_parts(id, &bytes, &missing).await;
     let image = ada.confirm(id).await;
     assert_eq!(image.status, 200, "{image:?}");
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
-    assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
+    assert!(read.bytes().await.unwrap() == bytes, "the URL returns the uploaded bytes");
 }
 
 /// The server died after S3 had created the object, or S3's answer was lost.
@@ -159,7 +162,7 @@ async fn open_upload_stays_counted() {
         user.get_array("opening").unwrap().len()
     };
     assert_eq!(opening().await, 1);
-    assert_eq!(app.sweep(after(30 * DAY / 24)).await.holds, 0);
+    assert_eq!(app.sweep(after(30 * DAY / 24)).await.reservations, 0);
     assert_eq!(opening().await, 0);
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(100), &json!(1)));
     // The next upload that is opened removes it, too.
@@ -227,13 +230,13 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declared);
     let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
     assert_eq!(ticket.status, 200, "{ticket:?}");
-    let kept = ada.open(declared.clone()).await;
+    let upload = ada.open(declared.clone()).await;
     let soon = after(Duration::from_secs(180));
     for _ in 0..3 {
         app.sweep(soon).await;
     }
-    let left = ada.usage().await;
-    assert_eq!((&left["bytes"], &left["pending"]), (&json!(2 * file().len()), &json!(2)), "{left}");
+    let usage = ada.usage().await;
+    assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(2 * file().len()), &json!(2)), "{usage}");
     let pending = ada.get("/api/images/pending").await;
     for upload in pending.json["uploads"].as_array().unwrap() {
         let ends = OffsetDateTime::parse(upload["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
@@ -243,7 +246,7 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
         ticket.json["expiresAt"],
         pending.json["uploads"].as_array().unwrap().iter().find(|one| one["id"] == ticket.id()).unwrap()["expiresAt"]
     );
-    for id in [ticket.id(), kept.id()] {
+    for id in [ticket.id(), upload.id()] {
         assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     }
     app.sweep_to_the_end().await;

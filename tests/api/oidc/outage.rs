@@ -56,7 +56,7 @@ async fn known_keys_work_during_an_outage() {
     let unknown = new.token("new", &provider.claims("ada"));
     for _ in 0..3 {
         let answer = me(&app, unknown.clone()).await;
-        assert_eq!(answer.problem(), (503, "unavailable"), "it may be a new key: {answer:?}");
+        assert_eq!(answer.problem(), (503, "unavailable"), "an unknown key may be a new one: {answer:?}");
         assert_eq!(me(&app, token.clone()).await.status, 200);
         assert_eq!(local.get("/api/auth/me").await.status, 200);
         tokio::time::sleep(PAUSE).await;
@@ -96,7 +96,7 @@ async fn server_starts_without_its_provider() {
         assert_eq!(me(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
         provider.behave(Behavior::Well);
         tokio::time::sleep(PAUSE).await;
-        assert_eq!(me(&app, token()).await.status, 200, "{what}: it came back");
+        assert_eq!(me(&app, token()).await.status, 200, "{what}: the provider answers again");
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
 }
@@ -117,7 +117,7 @@ async fn unresponsive_provider_delays_no_request_long() {
             (me(app, token).await.status, began.elapsed())
         }
     }));
-    let known = async {
+    let calls_with_known_key = async {
         let mut longest = Duration::ZERO;
         for _ in 0..30 {
             let began = Instant::now();
@@ -127,7 +127,7 @@ async fn unresponsive_provider_delays_no_request_long() {
         }
         longest
     };
-    let (unknown, longest) = tokio::join!(unknown, known);
+    let (unknown, longest) = tokio::join!(unknown, calls_with_known_key);
     assert!(unknown.iter().all(|(status, took)| *status == 503 && *took < Duration::from_secs(5)), "{unknown:?}");
     assert!(longest < Duration::from_secs(2), "a known key causes no wait: {longest:?}");
 }

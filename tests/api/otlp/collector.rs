@@ -160,7 +160,7 @@ fn number(bytes: &[u8], number: u64) -> u64 {
         Field::Number(value) if found == number => Some(value),
         _ => None,
     };
-    // Of repeated fields the last one counts.
+    // If a field is repeated, its last value counts.
     fields(bytes).into_iter().rev().find_map(value).unwrap_or(0)
 }
 

@@ -1,16 +1,22 @@
 //! Covers an unresponsive S3.
 
-use super::{black_hole::Hole, *};
+use super::{
+    Call, Client, Duration, Method, PROBE_CACHE, Process, Settings, TestApp, Value, assert_nothing_accumulates, assert_recovers,
+    assert_unavailable, get, is_unavailable, join_all, json, make_calls, post, post_empty, stalling_relay::StallingRelay,
+    start_with_admin, tasks_and_memory, unique_png, upload_all,
+};
 use crate::app::finalize;
 
-/// Longest time for completing a multipart upload.
+/// Time for which a server lets S3 complete a multipart upload, and a second more.
 const COMPLETING: Duration = Duration::from_secs(41);
 
-async fn server(app: &TestApp, hole: &Hole, finalize: &str) -> (Process, Client, Client) {
+/// Starts a server whose calls to S3 pass the relay. Returns it, a signed-in client, and a client for its admin address.
+async fn start_behind_relay(app: &TestApp, relay: &StallingRelay, finalize: &str) -> (Process, Client, Client) {
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     // Clients reach the store without the relay.
-    let settings = Settings::for_app(app).with("S3_ENDPOINT", &hole.endpoint()).with("S3_PUBLIC_ENDPOINT", &real);
-    let (process, mut client, admin) = watched(settings.with("S3_FINALIZE", finalize).with("SWEEP_INTERVAL", "1s")).await;
+    let settings = Settings::for_app(app).with("S3_ENDPOINT", &relay.endpoint()).with("S3_PUBLIC_ENDPOINT", &real);
+    let (process, mut client, admin) =
+        start_with_admin(settings.with("S3_FINALIZE", finalize).with("SWEEP_INTERVAL", "1s")).await;
     client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     (process, client, admin)
 }
@@ -27,8 +33,8 @@ async fn in_parts(client: &Client) -> String {
     let (status, opened) = client.post("/api/images/multipart", &body).await;
     assert_eq!(status, 201, "{opened}");
     let path = format!("/api/images/{}", text(&opened["id"]));
-    let wanted = json!({ "parts": [{ "partNumber": 1 }, { "partNumber": 2 }] });
-    let (_, signed) = client.post(&format!("{path}/parts"), &wanted).await;
+    let both_parts = json!({ "parts": [{ "partNumber": 1 }, { "partNumber": 2 }] });
+    let (_, signed) = client.post(&format!("{path}/parts"), &both_parts).await;
     for (part, bytes) in signed["parts"].as_array().unwrap().iter().zip(file.chunks(5 << 20)) {
         let put = client.http.put(text(&part["request"]["url"])).body(bytes.to_vec());
         assert_eq!(put.send().await.unwrap().status(), 200);
@@ -58,8 +64,8 @@ fn uppy_file() -> Value {
 impl Work {
     async fn begin(client: &Client) -> Self {
         let files: Vec<_> = (0..150).map(|_| unique_png()).collect();
-        let pending = put_all(client, &files[..100]).await;
-        let ready = put_all(client, &files[100..]).await;
+        let pending = upload_all(client, &files[..100]).await;
+        let ready = upload_all(client, &files[100..]).await;
         let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
         assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
         let parts = in_parts(client).await;
@@ -79,10 +85,10 @@ impl Work {
         let multipart = json!({ "fileName": "big.png", "contentType": "image/png", "size": 6 << 20 });
         [
             get("/readyz"),
-            act(format!("/api/images/{}/confirm", self.pending[0])),
+            post_empty(format!("/api/images/{}/confirm", self.pending[0])),
             post("/api/images/multipart", multipart),
             get(format!("{parts}/parts")),
-            act(format!("{parts}/confirm")),
+            post_empty(format!("{parts}/confirm")),
             post(format!("{uppy}/s3/multipart"), uppy_file()),
             get(uppy_path("")),
             post(uppy_path("/complete"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })),
@@ -100,7 +106,7 @@ impl Work {
             (Method::DELETE, format!("/api/images/{}", self.ready[0]), None),
             post("/api/images/delete", json!({ "ids": self.ready[1..] })),
         ];
-        let statuses: Vec<_> = make(client, &deletes).await.into_iter().map(|(status, _)| status).collect();
+        let statuses: Vec<_> = make_calls(client, &deletes).await.into_iter().map(|(status, _)| status).collect();
         assert_eq!(statuses, [204, 200]);
         let (_, gallery) = client.get("/api/images/gallery").await;
         assert_eq!(gallery["images"].as_array().unwrap().len(), 0);
@@ -120,28 +126,27 @@ fn assert_all_unavailable((status, answer): &(u16, Value), items: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
-    let hole = Hole::before_s3(&app).await;
-    let (process, client, admin) = server(&app, &hole, &finalize()).await;
+    let relay = StallingRelay::before_s3(&app).await;
+    let (process, client, admin) = start_behind_relay(&app, &relay, &finalize()).await;
     let work = Work::begin(&client).await;
 
-    hole.stall();
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    relay.stall();
+    tokio::time::sleep(PROBE_CACHE).await;
     let (calls, confirm_all) = (work.calls(), work.confirm_all());
     let mut sizes = Vec::new();
     for _ in 0..3 {
-        let ((), answers) = tokio::join!(assert_unavailable(&client, &calls), make(&client, &confirm_all));
+        let ((), answers) = tokio::join!(assert_unavailable(&client, &calls), make_calls(&client, &confirm_all));
         assert_all_unavailable(&answers[0], work.pending.len());
-        sizes.push(size(&process, &admin).await);
+        sizes.push(tasks_and_memory(&process, &admin).await);
     }
-    let ((tasks, memory), (tasks_later, memory_later)) = (sizes[0], sizes[2]);
-    assert!(tasks_later <= tasks + 40 && memory_later <= memory + 32 * 1024, "tasks and KiB: {sizes:?}");
+    assert_nothing_accumulates(&sizes);
     work.assert_deletes_succeed(&client).await;
 
-    hole.resume();
+    relay.resume();
     assert_recovers(&client, &process, get("/readyz")).await;
-    let (status, confirmed) = make(&client, &confirm_all).await.remove(0);
+    let (status, confirmed) = make_calls(&client, &confirm_all).await.remove(0);
     assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{status} {confirmed}");
-    assert_recovers(&client, &process, act(format!("{}/confirm", work.parts))).await;
+    assert_recovers(&client, &process, post_empty(format!("{}/confirm", work.parts))).await;
     client.upload(&unique_png()).await;
 }
 
@@ -150,40 +155,42 @@ async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
 async fn f8_store_that_stops_answering_during_long_calls_is_noticed_in_time() {
     let app = TestApp::start().await;
     for (finalize, stops_at) in [("copy", "x-amz-copy-source"), ("in-place", "<CompleteMultipartUpload")] {
-        let hole = Hole::before_s3(&app).await;
-        let (process, client, _) = server(&app, &hole, finalize).await;
+        let relay = StallingRelay::before_s3(&app).await;
+        let (process, client, _) = start_behind_relay(&app, &relay, finalize).await;
         let path = match finalize {
-            "copy" => format!("/api/images/{}", put_all(&client, &[unique_png()]).await[0]),
+            "copy" => format!("/api/images/{}", upload_all(&client, &[unique_png()]).await[0]),
             _ => in_parts(&client).await,
         };
-        hole.stall_at(stops_at);
-        assert_unavailable(&client, &[act(format!("{path}/confirm"))]).await;
-        assert!(hole.is_stalled(), "it came to {stops_at}");
-        hole.resume();
+        relay.stall_at(stops_at);
+        assert_unavailable(&client, &[post_empty(format!("{path}/confirm"))]).await;
+        assert!(relay.is_stalled(), "the confirm reached {stops_at}");
+        relay.resume();
         client.upload(&unique_png()).await;
         if finalize == "in-place" {
             // S3 may still be completing the upload: no other attempt starts before the first one's time is over.
             tokio::time::sleep(COMPLETING).await;
         }
-        assert_recovers(&client, &process, act(format!("{path}/confirm"))).await;
+        assert_recovers(&client, &process, post_empty(format!("{path}/confirm"))).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f8_lost_store_connections_are_replaced() {
     let app = TestApp::start().await;
-    let hole = Hole::before_s3(&app).await;
-    let (process, client, _) = server(&app, &hole, &finalize()).await;
+    let relay = StallingRelay::before_s3(&app).await;
+    let (process, client, _) = start_behind_relay(&app, &relay, &finalize()).await;
     let files: Vec<_> = (0..60).map(|_| unique_png()).collect();
-    let pending = put_all(&client, &files).await;
-    let confirms: Vec<_> = pending[..40].iter().map(|id| act(format!("/api/images/{id}/confirm"))).collect();
-    assert!(make(&client, &confirms).await.iter().all(|(status, _)| *status == 200));
-    hole.lose();
-    assert_unavailable(&client, &[act(format!("/api/images/{}/confirm", pending[40]))]).await;
-    hole.find();
+    let pending = upload_all(&client, &files).await;
+    let confirms: Vec<_> = pending[..40].iter().map(|id| post_empty(format!("/api/images/{id}/confirm"))).collect();
+    assert!(make_calls(&client, &confirms).await.iter().all(|(status, _)| *status == 200));
+    relay.drop_open_connections();
+    assert_unavailable(&client, &[post_empty(format!("/api/images/{}/confirm", pending[40]))]).await;
+    relay.accept_again();
     assert_recovers(&client, &process, get("/readyz")).await;
-    let confirms: Vec<_> =
-        pending[40..].iter().map(|id| assert_recovers(&client, &process, act(format!("/api/images/{id}/confirm")))).collect();
+    let confirms: Vec<_> = pending[40..]
+        .iter()
+        .map(|id| assert_recovers(&client, &process, post_empty(format!("/api/images/{id}/confirm"))))
+        .collect();
     join_all(confirms).await;
     client.upload(&unique_png()).await;
 }

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::*;
+use super::{Duration, Instant, PASSWORD, TestApp, json, median};
 use crate::{
     app::unique_png,
     process_client::{Client, Process},

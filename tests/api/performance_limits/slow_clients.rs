@@ -44,10 +44,10 @@ async fn f24_two_thousand_slow_clients_do_not_slow_galleries() {
     let beside = owner.stop().await;
     stop.store(true, Ordering::Relaxed);
     crowd.iter().for_each(tokio::task::JoinHandle::abort);
-    let (of, beside) = (beside.len(), p99(beside));
+    let (answers, beside) = (beside.len(), p99(beside));
     let peak = memory(server.process.id(), "VmHWM");
     println!(
-        "gallery p99: idle {idle:?} of {IDLE}, beside {} slow clients {beside:?} of {of}; {} came; memory {:.1} MiB, before {:.1}",
+        "gallery p99: idle {idle:?} of {IDLE}, beside {} slow clients {beside:?} of {answers}; {} came; memory {:.1} MiB, before {:.1}",
         SLOW * KINDS.len(),
         open.load(Ordering::Relaxed),
         peak as f64 / 1024.0,

@@ -101,6 +101,6 @@ async fn altered_cursors_are_refused() {
         for byte in [0, 0x7f, 0xff] {
             check_refused(&ada, path, &URL_SAFE_NO_PAD.encode([byte; 32])).await;
         }
-        assert_eq!(ada.get(&format!("{path}?cursor={good}")).await.status, 200, "it is still valid");
+        assert_eq!(ada.get(&format!("{path}?cursor={good}")).await.status, 200, "the unchanged cursor is still valid");
     }
 }

@@ -211,10 +211,10 @@ async fn every_answer_has_the_security_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = "/api/images/upload";
-    let known = crate::app::declared("a.png", "image/png", &[1]);
+    let declaration = crate::app::declared("a.png", "image/png", &[1]);
     for (what, answer, status) in [
         ("success", ada.get("/api/auth/me").await, 200),
-        ("created", ada.post(upload, known.clone()).await, 201),
+        ("created", ada.post(upload, declaration.clone()).await, 201),
         ("health", app.anonymous().get("/readyz").await, 200),
         ("400", ada.post(upload, json!({ "canary": CANARY })).await, 400),
         ("401", app.anonymous().get("/api/auth/me").await, 401),
@@ -234,7 +234,7 @@ async fn every_answer_has_the_security_headers() {
         check_headers(&answer, what);
         says_nothing(&answer, what);
     }
-    let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, known).await.id())).await;
+    let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, declaration).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
     check_headers(&deleted, "204");
     // The page runs the UI's own scripts, and no inline or foreign ones.

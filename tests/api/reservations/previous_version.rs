@@ -1,7 +1,7 @@
 //! Covers records of the version before reservations, alone and mixed with records of this version: `users.holds` and images
 //! without a reservation, and changes that servers of that version make to images of this one while both run.
 
-use super::*;
+use super::{DateTime, Document, PASSWORD, TestApp, after, doc, json, sha256, unique_png, usage, user_of};
 
 /// Turns the user's record and image into those of the previous version.
 async fn make_previous_version(app: &TestApp, user: &str, id: &str) {

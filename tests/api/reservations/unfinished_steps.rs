@@ -2,7 +2,7 @@
 
 use mongodb::bson::Bson;
 
-use super::*;
+use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
 
 /// Leaves the state of a server that died after it had announced a step: the entry exists, and the counters are unchanged.
 async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {

@@ -140,20 +140,20 @@ impl Audited<'_> {
 
 /// Asserts that each event is there, with its request or its user, and that all are documented.
 fn assert_events(events: &[Value], user: &str) {
-    let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    let named = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
     for name in EVENTS {
-        let event = *of(name).first().unwrap_or_else(|| panic!("{name} in {events:#?}"));
+        let event = *named(name).first().unwrap_or_else(|| panic!("{name} in {events:#?}"));
         // Events of the sweeper have no request id.
         let by_request = name != "account_deleted";
         assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
     }
-    let refused = of("token_refused");
+    let refused = named("token_refused");
     for reason in ["invalid", "two Authorization headers", "session ended"] {
         let event = refused.iter().find(|event| event["reason"] == reason).unwrap_or_else(|| panic!("{reason} in {refused:#?}"));
         assert_eq!((&event["span"]["id"], &event["span"]["client"]), (&json!("forged-1"), &json!("192.0.2.44")));
     }
     for name in EVENTS_WITH_USER {
-        assert!(of(name).iter().any(|event| event["user"] == user), "{name} names its user: {:#?}", of(name));
+        assert!(named(name).iter().any(|event| event["user"] == user), "{name} names its user: {:#?}", named(name));
     }
     let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit-log.md")).unwrap();
     for event in events {

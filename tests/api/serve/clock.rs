@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::*;
+use super::{Duration, Settings, TcpListener, TestApp};
 use crate::app::{declared, unique_png};
 
 /// Starts a stand-in for the store that adds this many seconds to every `Date`, so that the server's clock appears to be wrong;

@@ -11,7 +11,7 @@ use poem::{
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::*;
+use super::{Client, Duration, ExposeSecret, Instant, Settings, TestApp};
 use crate::app::{declared, skip_unless_local_s3, unique_png};
 
 /// The provider's answer: a session token and the credentials' expiry, or nothing during an outage.
@@ -59,11 +59,11 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
-        let seen = issued(client).await;
-        if wanted(&seen) {
+        let key_id = issued(client).await;
+        if wanted(&key_id) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(25), "{seen:?}");
+        assert!(began.elapsed() < Duration::from_secs(25), "{key_id:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

@@ -42,7 +42,7 @@ async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
     std::fs::remove_file(&file).unwrap();
 }
 
-/// Without `S3_ENDPOINT`, an AWS setting that would redirect calls but not URLs stops the start.
+/// An AWS setting that would redirect calls but not URLs stops the start, unless `S3_ENDPOINT` is set.
 #[tokio::test]
 async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::*;
+use super::{Client, Duration, Instant, Mongod, MongodOptions, Process, Settings, TestApp, within};
 use crate::app::{declared, unique_png};
 
 const DASHBOARD: &str = include_str!("../../../deploy/grafana.json");
@@ -92,7 +92,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
     assert_eq!(value(&text, "valet_mongodb_calls_waiting", &[]), 0.0);
     // Gauges are updated by the first sweep, which may run before the uploads.
     assert!(text.contains("valet_images{state=\"ready\"}") && text.contains("valet_image_bytes{state=\"pending\"}"), "{text}");
-    assert_eq!(value(&text, "valet_s3_credentials_expiry_timestamp_seconds", &[]), 0.0, "they have no end");
+    assert_eq!(value(&text, "valet_s3_credentials_expiry_timestamp_seconds", &[]), 0.0, "static credentials do not expire");
     assert!(value(&text, "valet_trace_spans_total", &["dropped"]) == 0.0 && text.contains("valet_trace_spans_total"));
     if cfg!(target_os = "linux") {
         let started = value(&text, "process_start_time_seconds", &[]);
@@ -133,15 +133,15 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
         assert!(kill.unwrap().success());
     };
     signal("-STOP");
-    let asked = futures_util::future::join_all((0..8).map(|_| client.get("/api/auth/me")));
+    let calls = futures_util::future::join_all((0..8).map(|_| client.get("/api/auth/me")));
     let seen = async {
         let began = Instant::now();
         while waiting().await < 4.0 {
-            assert!(began.elapsed() < Duration::from_secs(30), "nobody waits: {}", process.err());
+            assert!(began.elapsed() < Duration::from_secs(30), "no call waits: {}", process.err());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let (answers, ()) = tokio::join!(asked, seen);
+    let (answers, ()) = tokio::join!(calls, seen);
     assert!(answers.iter().all(|(status, _)| matches!(status.as_u16(), 503 | 504)), "{answers:?}");
     signal("-CONT");
     let began = Instant::now();
@@ -199,9 +199,9 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
         .collect();
     assert!(known.len() > 20, "{known:?}");
 
-    let mut asked = Vec::new();
-    expressions_of_dashboard(&serde_json::from_str(DASHBOARD).unwrap(), &mut asked);
-    assert!(asked.len() >= 10, "the dashboard shows something");
+    let mut expressions = Vec::new();
+    expressions_of_dashboard(&serde_json::from_str(DASHBOARD).unwrap(), &mut expressions);
+    assert!(expressions.len() >= 10, "the dashboard shows something");
     let alerts = YamlLoader::load_from_str(ALERTS).unwrap();
     let rules: Vec<&Yaml> =
         alerts[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()).collect();
@@ -210,7 +210,7 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let proofs: Vec<&Yaml> =
         proofs[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();
     for rule in rules {
-        asked.push(rule["expr"].as_str().unwrap().to_owned());
+        expressions.push(rule["expr"].as_str().unwrap().to_owned());
         if !rule["record"].is_badvalue() {
             continue;
         }
@@ -223,12 +223,12 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
             assert!(needed.as_str().is_some_and(|text| !text.is_empty()), "{rule:?}");
         }
     }
-    for expression in &asked {
+    for expression in &expressions {
         for name in names(expression) {
             assert!(known.contains(name), "{name} in {expression}: not among {known:?}");
         }
     }
-    let shown: BTreeSet<_> = asked.iter().flat_map(|expression| names(expression)).collect();
+    let shown: BTreeSet<_> = expressions.iter().flat_map(|expression| names(expression)).collect();
     let is_shown = |name: &str| ["", "_total", "_info", "_bucket"].iter().any(|part| shown.contains(&*format!("{name}{part}")));
     let metrics = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for metric in metrics {

@@ -7,7 +7,7 @@ use super::Settings;
 use crate::{
     app::{JWT_SECRET, PASSWORD, TestApp, declared, s3_is_local, unique_png},
     oidc::provider::{AUDIENCE, Key, Provider},
-    outages::black_hole::Hole,
+    outages::stalling_relay::StallingRelay,
     process_client::{Client, Process},
 };
 
@@ -181,7 +181,7 @@ async fn o1_credentials_of_other_services_are_not_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn o1_failures_log_no_secrets() {
     let app = TestApp::start().await;
-    let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
+    let (database, store) = (StallingRelay::before_mongodb(&app).await, StallingRelay::before_s3(&app).await);
     let settings = Settings::for_app(&app).with("MONGODB_URI", &database.uri(&app)).with("S3_ENDPOINT", &store.endpoint());
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", LOUD).start_listening().await;

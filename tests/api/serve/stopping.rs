@@ -66,10 +66,12 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let mut slow = connect(&client.base, &format!("{}{now}", post(body.len()))).await;
     // Connections are accepted in their order.
     assert_eq!(client.http.get(format!("{}/livez", client.base)).send().await.unwrap().status(), 200);
+    // The server reads the beginning of both requests.
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     process.signal("-TERM");
     let began = Instant::now();
+    // The server is stopping when the rest of the body arrives.
     tokio::time::sleep(Duration::from_millis(500)).await;
     slow.write_all(later.as_bytes()).await.unwrap();
     let mut answer = String::new();

@@ -33,20 +33,20 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
     ask("canary", &["00-canary"]).await;
     let ids = process.find(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
     ids.await;
-    let seen = ["valid", "none", "invalid", "two", "canary"].map(|id| {
+    let traces = ["valid", "none", "invalid", "two", "canary"].map(|id| {
         let lines = lines(&process, id);
-        let of = |field: &str| lines[0]["span"][field].as_str().unwrap().to_owned();
-        let (trace, span) = (of("trace_id"), of("span_id"));
+        let span_field = |field: &str| lines[0]["span"][field].as_str().unwrap().to_owned();
+        let (trace, span) = (span_field("trace_id"), span_field("span_id"));
         assert!(trace.len() == 32 && span.len() == 16, "{lines:?}");
         assert!(trace.bytes().chain(span.bytes()).all(|digit| digit.is_ascii_hexdigit()), "{lines:?}");
         assert!(lines.iter().all(|line| line["span"]["trace_id"] == trace.as_str()), "{lines:?}");
         (trace, span)
     });
-    assert_eq!(seen[0].0, TRACE);
-    assert_ne!(seen[0].1, "00f067aa0ba902b7", "a span of its own");
-    for (at, (trace, span)) in seen.iter().enumerate().skip(1) {
+    assert_eq!(traces[0].0, TRACE);
+    assert_ne!(traces[0].1, "00f067aa0ba902b7", "a span of its own");
+    for (at, (trace, span)) in traces.iter().enumerate().skip(1) {
         assert!(trace != TRACE && trace != &"0".repeat(32) && span != &"0".repeat(16));
-        assert!(seen.iter().skip(at + 1).all(|(other, _)| other != trace), "each begins its own: {seen:?}");
+        assert!(traces.iter().skip(at + 1).all(|(other, _)| other != trace), "each begins its own: {traces:?}");
     }
     assert!(!process.err().contains("00-canary"));
 }

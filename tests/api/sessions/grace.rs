@@ -2,7 +2,10 @@
 //!
 //! Routes: POST /api/auth/refresh.
 
-use super::*;
+use super::{
+    Answer, Caller, DateTime, Duration, PASSWORD, TestApp, db_age_rotation, doc, documents, ended, json, me, refresh, refreshed,
+    sid, signed_in,
+};
 use crate::{
     process_client::{Client, Process},
     serve::Settings,
@@ -104,7 +107,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     assert_eq!(stored.get_array("earlier").unwrap().len(), 0, "{stored}");
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
     assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up token matches no session");
-    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "this is reuse");
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "an exchanged token was used again");
     assert_eq!(me(&ada).await, ended());
 
     let (ada, first) = signed_in(&app).await;

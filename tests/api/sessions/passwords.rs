@@ -4,7 +4,10 @@
 
 use futures_util::future::join_all;
 
-use super::*;
+use super::{
+    Caller, DateTime, Document, OTHER_PASSWORD, PASSWORD, TestApp, doc, documents, ended, json, log_in, me, refresh, refreshed,
+    sid, signed_in,
+};
 
 fn body(current: &str, new: &str) -> serde_json::Value {
     json!({ "currentPassword": current, "newPassword": new })
@@ -28,8 +31,8 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     documents(&app).insert_many(records).await.unwrap();
     let beside = TestApp::beside(&app, |_| {}).await;
     for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
-        let there = Caller { app: &beside, ..caller.clone() };
-        assert_eq!((me(caller).await, me(&there).await), (ended(), ended()));
+        let on_other = Caller { app: &beside, ..caller.clone() };
+        assert_eq!((me(caller).await, me(&on_other).await), (ended(), ended()));
         assert_eq!(refresh(&app, token).await.problem(), (401, "session_ended"));
     }
     let listed = ada.get("/api/auth/sessions").await;
@@ -37,8 +40,8 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     assert_eq!(ids, [sid(&ada)], "nor are they shown");
     // The calling session stays active on the other server too, and through a second change of its own; another session's change
     // ends it.
-    let there = Caller { app: &beside, ..ada.clone() };
-    assert_eq!((me(&ada).await.0, me(&there).await.0), (200, 200));
+    let ada_on_other = Caller { app: &beside, ..ada.clone() };
+    assert_eq!((me(&ada).await.0, me(&ada_on_other).await.0), (200, 200));
     let own_token = refreshed(&app, &own_token).await;
     assert_eq!(ada.put("/api/auth/password", body(OTHER_PASSWORD, PASSWORD)).await.status, 204);
     assert_eq!(me(&ada).await.0, 200);
@@ -59,7 +62,7 @@ async fn repeated_password_change_is_answered_like_the_first() {
         assert_eq!(ada.put("/api/auth/password", change.clone()).await.status, 204);
     }
     let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
-    assert_eq!(user.get_i64("passwordVersion").unwrap(), 1, "it was changed once");
+    assert_eq!(user.get_i64("passwordVersion").unwrap(), 1, "the password was changed once");
     // The repeat reveals the password to no other session, and accepts no wrong one from this session.
     let (other, _, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
     assert_eq!(other.put("/api/auth/password", change.clone()).await.problem(), (401, "invalid_credentials"));
@@ -158,8 +161,8 @@ async fn account_has_at_most_a_thousand_sessions() {
     let (newest, _, _) = log_in(&app, &ada.email, PASSWORD).await;
     let count = async || documents(&app).count_documents(doc! { "user": &ada.id }).await.unwrap();
     assert_eq!(count().await, 1000);
-    let left = documents(&app).count_documents(doc! { "_id": { "$in": &ids[..200] } }).await.unwrap();
-    assert_eq!(left, 0, "the longest unused are gone");
+    let records_left = documents(&app).count_documents(doc! { "_id": { "$in": &ids[..200] } }).await.unwrap();
+    assert_eq!(records_left, 0, "the longest unused are gone");
     assert_eq!((me(&ada).await.0, me(&newest).await.0), (200, 200));
     refreshed(&app, &token).await;
     assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 1000);

@@ -66,7 +66,7 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
         record.remove(field);
     }
     record.insert("state", "deleting");
-    let crowd: Vec<_> = (0..5200)
+    let eves_images: Vec<_> = (0..5200)
         .map(|n| {
             let mut record = record.clone();
             let id = uuid::Uuid::now_v7().to_string();
@@ -77,22 +77,22 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
         })
         .collect();
     let images = app.db.collection::<Document>("images");
-    images.insert_many(&crowd).await.unwrap();
-    let mut hers = Vec::new();
+    images.insert_many(&eves_images).await.unwrap();
+    let mut adas_images = Vec::new();
     for _ in 0..3 {
-        hers.push(ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned());
+        adas_images.push(ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned());
     }
     let now = after(25 * HOUR);
     for round in 0.. {
         app.sweep(now).await;
         let mut open = 0;
-        for id in &hers {
+        for id in &adas_images {
             open += u32::from(app.db_state(id).await == "pending");
         }
         if open == 0 {
             break;
         }
-        assert!(round < 3, "{open} of hers wait");
+        assert!(round < 3, "{open} of Ada's images wait");
     }
     let left = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
     assert!(left > 3000, "the sweep did not wait for them: {left}");
@@ -193,8 +193,8 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
     let (eve, ada) = (app.user().await, app.user().await);
     let images = app.db.collection::<Document>("images");
     let model = app.db_image(eve.issue("a.png", "image/png", &unique_png()).await.id()).await.unwrap();
-    let hers = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
-    let crowd = (0..400).map(|_| {
+    let adas_image = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
+    let eves_images = (0..400).map(|_| {
         let mut record = model.clone();
         for field in ["live", "reservation"] {
             record.remove(field);
@@ -203,7 +203,7 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
         record.extend(doc! { "key": format!("u/{}/{id}", eve.id), "_id": id, "due": DateTime::from_millis(1000) });
         record
     });
-    images.insert_many(crowd).await.unwrap();
+    images.insert_many(eves_images).await.unwrap();
     let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
     let eve_id = eve.id.clone();
     let endpoint = relay_s3(&app, move |request| {
@@ -223,11 +223,11 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
     }
     // Inserted only now, so that no earlier batch contains it.
     let expired = doc! { "due": DateTime::from_millis(1000), "expiresAt": DateTime::from_millis(1000), "urlsDieAt": DateTime::from_millis(1000) };
-    images.update_one(doc! { "_id": &hers }, doc! { "$set": expired }).await.unwrap();
+    images.update_one(doc! { "_id": &adas_image }, doc! { "$set": expired }).await.unwrap();
     let began = std::time::Instant::now();
-    while app.db_state(&hers).await != "expired" {
+    while app.db_state(&adas_image).await != "expired" {
         // One after another, Eve's images would take minutes.
-        assert!(began.elapsed() < Duration::from_secs(60), "it waits for the others");
+        assert!(began.elapsed() < Duration::from_secs(60), "Ada's image does not wait for Eve's");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let settled = images.count_documents(doc! { "user": &eve.id, "state": { "$ne": "pending" } }).await.unwrap();

@@ -97,8 +97,8 @@ impl Inside {
     async fn presigned(&self, parts: &Parts, key: &str, query: &str, body: Bytes) -> Answer {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let value = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let named = value("X-Amz-SignedHeaders").unwrap();
-        let names: Vec<&str> = named.split(';').collect();
+        let signed_headers = value("X-Amz-SignedHeaders").unwrap();
+        let names: Vec<&str> = signed_headers.split(';').collect();
         let lacks = names.iter().any(|name| !parts.headers.contains_key(*name));
         if (lacks && self.seals == Seals::No) || !self.is_signed(parts, query, &names, &value) {
             return status(StatusCode::FORBIDDEN, "<Error><Code>SignatureDoesNotMatch</Code></Error>");
@@ -172,11 +172,11 @@ impl Inside {
     /// Signs the same request for the store, without headers that it would refuse.
     async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
         let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-        let kept = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));
+        let is_passed_on = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));
         let present: Vec<(&'static str, &str)> = parts
             .headers
             .iter()
-            .filter(|(name, _)| kept(name.as_str()))
+            .filter(|(name, _)| is_passed_on(name.as_str()))
             .map(|(name, value)| (lasting(name.as_str()), value.to_str().unwrap()))
             .collect();
         let mut signed: Vec<_> = present.iter().copied().filter(|(name, _)| names.contains(name)).collect();

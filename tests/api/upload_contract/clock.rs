@@ -32,7 +32,7 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
     let slow = beside_with_clock(&app, -3 * HOUR).await;
 
-    // By this machine's clock its time ended over two hours ago; by the database's clock it has not ended.
+    // The upload's time ended over two hours ago by this machine's clock; by the database's clock it has not ended.
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR);
     let images = app.db.collection::<Document>("images");
     let was = app.db_image(ticket.id()).await.unwrap();
@@ -41,7 +41,7 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     slow.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending", "nothing is swept early");
 
-    // By this machine's clock its time has just begun; by the database's clock it has ended.
+    // The upload's time has just begun by this machine's clock; by the database's clock it has ended.
     images.replace_one(doc! { "_id": ticket.id() }, was).await.unwrap();
     app.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");

@@ -39,7 +39,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     }
     watched.app.valet.sweeper.sweep().await.unwrap();
     let writes = ["insert", "update", "delete", "findAndModify"];
-    let mut seen = std::collections::BTreeMap::new();
+    let mut counts = std::collections::BTreeMap::new();
     for command in commands.lock().unwrap().iter() {
         let name = command.keys().next().unwrap();
         assert_ne!(name, "commitTransaction", "no request needs a transaction");
@@ -48,9 +48,9 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
         }
         let concern = command.get_document("writeConcern").unwrap_or_else(|_| panic!("{command}"));
         assert_eq!((concern.get_str("w").unwrap(), concern.get_bool("j").unwrap()), ("majority", true), "{command}");
-        *seen.entry(name.clone()).or_insert(0) += 1;
+        *counts.entry(name.clone()).or_insert(0) += 1;
     }
-    assert!(seen["insert"] >= 3 && seen["update"] >= 4, "{seen:?}");
+    assert!(counts["insert"] >= 3 && counts["update"] >= 4, "{counts:?}");
 }
 
 /// A folder that is removed with its test.

@@ -5,7 +5,7 @@
 //! /uppy/{token}/s3/multipart/{uploadId}, GET /uppy/{token}/s3/multipart/{uploadId}/{partNumber}, GET
 //! /uppy/{token}/s3/multipart/{uploadId}/batch, POST /uppy/{token}/s3/multipart/{uploadId}/complete.
 
-use super::*;
+use super::{Answer, Caller, Duration, MIB, StatusCode, TestApp, Value, after, json, unique_png};
 
 /// Returns an image of three parts of 5 MiB, 5 MiB and a rest.
 fn file() -> Vec<u8> {
@@ -127,7 +127,7 @@ async fn upload_continues_after_a_lost_connection() {
     // A new session, as after a reload: the upload needs only its id and key.
     let upload = Upload { token: ada.uppy().await, ..upload };
     assert_eq!(upload.numbers().await, [1, 3]);
-    let known = upload.list().await;
+    let listed = upload.list().await;
     let all = [parts.clone(), vec![json!({ "PartNumber": 2, "ETag": "x" })]].concat();
     let early = upload.complete(&all).await;
     assert_eq!(early.problem(), (409, "parts_missing"));
@@ -143,7 +143,7 @@ async fn upload_continues_after_a_lost_connection() {
         parts.push(upload.send(number, chunk(&bytes, number)).await);
     }
     // A part that was sent again has another tag: the old one is not a part of the file.
-    let stale = [known.json[0].clone(), parts[1].clone(), json!({ "PartNumber": 3, "ETag": "0".repeat(32) })];
+    let stale = [listed.json[0].clone(), parts[1].clone(), json!({ "PartNumber": 3, "ETag": "0".repeat(32) })];
     let stale = stale.map(|part| json!({ "PartNumber": part["PartNumber"], "ETag": part["ETag"] }));
     assert_eq!(upload.complete(&stale).await.problem(), (409, "parts_missing"));
     assert_eq!(upload.complete(&parts).await.status, 200);
@@ -318,8 +318,8 @@ async fn part_numbers_are_those_of_s3() {
     {
         assert_eq!(upload.complete(std::slice::from_ref(&part)).await.status, code, "{part}");
     }
-    let named = [1, 0, 10_001, -1, 1 << 32].map(|number: i64| json!({ "PartNumber": number, "ETag": "x" }));
-    let answer = upload.complete(&named).await;
+    let parts = [1, 0, 10_001, -1, 1 << 32].map(|number: i64| json!({ "PartNumber": number, "ETag": "x" }));
+    let answer = upload.complete(&parts).await;
     assert_eq!(answer.problem(), (422, "invalid_parts"), "no repeat cures a number that S3 does not have");
     let fields: Vec<_> = answer.json["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
     assert_eq!(fields, ["parts[1].PartNumber", "parts[2].PartNumber", "parts[3].PartNumber", "parts[4].PartNumber"]);

@@ -2,7 +2,7 @@
 //!
 //! Routes: POST /api/uppy/presign.
 
-use super::*;
+use super::{Answer, Caller, Duration, QUIET, TestApp, Value, after, fixture, json, read, unique_png};
 use reqwest::{Method, Response};
 
 /// Sends a signed request as a browser does.
@@ -67,9 +67,9 @@ async fn single_put_request_gets_a_form() {
     let image = ada.get(&format!("/api/images/{id}")).await.json;
     assert_eq!((image["fileName"].as_str(), image["size"].as_u64()), (Some("sea.png"), Some(bytes.len() as u64)));
     // Members that the page adds.
-    let told =
+    let request =
         json!({ "method": "PUT", "key": "x", "fileName": "a.png", "size": 1000, "caption": "Mine", "contentType": "image/png" });
-    assert_eq!(ada.presign(told).await.status, 200);
+    assert_eq!(ada.presign(request).await.status, 200);
     let bound = app.config.uploads.max_bytes;
     assert_eq!(ada.used().await["bytes"], bound + 1000, "the first form can be sent again while it is valid");
     ada.until_used(bytes.len() as u64).await;
@@ -237,8 +237,8 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     let id = key.rsplit('/').next().unwrap();
     assert_eq!(app.db_state(id).await, "rejected");
     app.sweep_to_the_end().await;
-    let left = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
-    assert!(left.uploads().is_empty(), "{left:?}");
+    let open_uploads = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert!(open_uploads.uploads().is_empty(), "{open_uploads:?}");
     app.audit().await;
 }
 
@@ -261,6 +261,6 @@ async fn thousands_of_uploads_of_one_key_are_removed() {
         app.sweep(after(QUIET * 10 + Duration::from_secs(round * 300))).await;
     }
     assert_eq!(app.db_state(id).await, "gone");
-    let left = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
-    assert!(left.uploads().is_empty(), "{}", left.uploads().len());
+    let open_uploads = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert!(open_uploads.uploads().is_empty(), "{}", open_uploads.uploads().len());
 }

@@ -2,7 +2,7 @@
 //!
 //! Routes: POST /api/uppy/session.
 
-use super::*;
+use super::{Answer, Caller, Duration, TestApp, json};
 use crate::{
     app::PASSWORD,
     process_client::{Client, Process},
@@ -47,6 +47,7 @@ async fn token_expires() {
     assert_eq!(session.json["expiresIn"], 4, "no longer than an access token");
     let token = session.json["token"].as_str().unwrap();
     assert_eq!(ask(&app, token).await.status, 200);
+    // The token is valid for four seconds.
     tokio::time::sleep(Duration::from_millis(4100)).await;
     assert_eq!(ask(&app, token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
@@ -154,6 +155,7 @@ async fn token_is_not_logged_in_any_spelling() {
         let answer = client.http.get(format!("{}{path}", client.base)).send().await.unwrap();
         assert_eq!(answer.status(), status, "{path}");
     }
+    // The log is written by another thread.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let log = process.err();
     assert!(log[before..].contains("/s3/params"), "the calls are logged");

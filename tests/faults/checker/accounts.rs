@@ -20,11 +20,11 @@ pub fn judge(evidence: &Evidence, history: &History, report: &mut Report) {
 
 /// Checks I9.
 fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
-    let mut of: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
-    evidence.images.iter().for_each(|image| of.entry(image.user()).or_default().push(image));
+    let mut images_of: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
+    evidence.images.iter().for_each(|image| images_of.entry(image.user()).or_default().push(image));
     for user in &evidence.users {
         let id = user.get_str("_id").unwrap_or_default();
-        let counted = Counts::of_images(of.remove(id).unwrap_or_default().into_iter().map(|image| &image.0));
+        let counted = Counts::of_images(images_of.remove(id).unwrap_or_default().into_iter().map(|image| &image.0));
         let recorded = Counts::of_user(user);
         report.require(recorded.as_ref() == Some(&counted), 9, || format!("{id} has {counted:?}, recorded is {recorded:?}"));
         report.require(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
@@ -33,14 +33,14 @@ fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
         let mismatch = inconsistency(&image.0);
         report.require(mismatch.is_none(), 9, || mismatch.unwrap_or_default());
     }
-    for (user, images) in of {
+    for (user, images) in images_of {
         let live = images.iter().find(|image| image.is_live());
         report.require(live.is_none(), 9, || format!("{user} does not exist but has {:?}", live.map(|image| image.id())));
     }
     history.over_quota.iter().for_each(|user| report.add(9, format!("was over the quota: {user}")));
     for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Me) {
-        let told = |name: &str| op.answered.as_ref()?.told.get(name)?.parse::<u64>().ok();
-        if let (Some(bytes), Some(quota)) = (told("bytes"), told("quotaBytes")) {
+        let number = |name: &str| op.answered.as_ref()?.told.get(name)?.parse::<u64>().ok();
+        if let (Some(bytes), Some(quota)) = (number("bytes"), number("quotaBytes")) {
             report.require(bytes <= quota, 9, || format!("call {} reported {bytes} of {quota} bytes", op.asked.op));
         }
     }

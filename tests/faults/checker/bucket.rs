@@ -12,22 +12,23 @@ use super::{
     timeline::Timelines,
 };
 
+/// Reports violations of these invariants. Objects and uploads younger than `grace` may belong to a step in progress.
 pub fn judge(evidence: &Evidence, timelines: &Timelines, grace: Duration, report: &mut Report) {
     let owned: BTreeSet<_> = evidence.images.iter().flat_map(keys).collect();
-    let old = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
     for object in &evidence.objects {
-        let excused = owned.contains(&object.key) || object.modified > old;
-        report.require(excused, 3, || format!("{} is nobody's", object.key));
+        let has_owner_or_is_young = owned.contains(&object.key) || object.modified > cutoff;
+        report.require(has_owner_or_is_young, 3, || format!("{} has no owner", object.key));
     }
     // A server that is killed while it probes the store leaves uploads under `check/`.
     for (key, begun) in evidence.open.iter().filter(|(key, _)| !key.starts_with("check/")) {
         let pending = evidence.images.iter().any(|image| image.state() == "pending" && image.key() == key);
-        report.require(pending || *begun > old, 3, || format!("the open multipart upload at {key} has no owner"));
+        report.require(pending || *begun > cutoff, 3, || format!("the open multipart upload at {key} has no owner"));
     }
-    check_counted_bytes(evidence, old, report);
-    check_deleted_accounts(evidence, timelines, old, report);
-    for stranger in evidence.anonymous.iter().flatten() {
-        report.require(stranger.status == 403, 14, || format!("without credentials, {}: {}", stranger.what, stranger.status));
+    check_counted_bytes(evidence, cutoff, report);
+    check_deleted_accounts(evidence, timelines, cutoff, report);
+    for answer in evidence.anonymous.iter().flatten() {
+        report.require(answer.status == 403, 14, || format!("without credentials, {}: {}", answer.what, answer.status));
     }
 }
 
@@ -38,41 +39,44 @@ fn owner(key: &str) -> Option<(&str, &str)> {
 }
 
 /// Checks I17 against the bound in docs/quota.md: objects that wait to be copied may take as many bytes again as are counted;
-/// noncurrent versions are not counted. Objects younger than `old` may belong to a step in progress.
-fn check_counted_bytes(evidence: &Evidence, old: i64, report: &mut Report) {
-    let mut lying: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-    for object in evidence.objects.iter().filter(|object| object.is_latest && object.modified <= old) {
+/// noncurrent versions are not counted. Objects younger than `cutoff` may belong to a step in progress.
+fn check_counted_bytes(evidence: &Evidence, cutoff: i64, report: &mut Report) {
+    let mut stored: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for object in evidence.objects.iter().filter(|object| object.is_latest && object.modified <= cutoff) {
         if let Some(owner) = owner(&object.key) {
-            *lying.entry(owner).or_default() += object.size;
+            *stored.entry(owner).or_default() += object.size;
         }
     }
-    for ((root, user), bytes) in lying {
+    for ((root, user), bytes) in stored {
         let record = evidence.users.iter().find(|known| known.get_str("_id").ok() == Some(user));
         let counted = record.and_then(|record| record.get_i64("usedBytes").ok()).unwrap_or(0);
         report.require(bytes <= counted, 17, || format!("{bytes} bytes are stored under {root}/{user}, {counted} are counted"));
     }
 }
 
-/// Checks I18: nothing is left of a deleted account except tombstones, which expire by themselves.
-fn check_deleted_accounts(evidence: &Evidence, timelines: &Timelines, old: i64, report: &mut Report) {
+/// Checks I18: nothing is left of a deleted account except tombstones and deliveries that have ended, which expire by themselves.
+fn check_deleted_accounts(evidence: &Evidence, timelines: &Timelines, cutoff: i64, report: &mut Report) {
     let users: BTreeSet<_> = evidence.users.iter().filter_map(|user| user.get_str("_id").ok()).collect();
     let mut known: BTreeSet<&str> = evidence.images.iter().map(Image::user).collect();
     known.extend(evidence.sessions.iter().filter_map(|session| session.get_str("user").ok()));
-    known.extend(timelines.accounts.values().flat_map(|life| &life.ids).map(String::as_str));
-    let objects: Vec<_> = evidence.objects.iter().filter(|object| object.modified <= old).collect();
+    known.extend(timelines.accounts.values().flat_map(|account| &account.ids).map(String::as_str));
+    let objects: Vec<_> = evidence.objects.iter().filter(|object| object.modified <= cutoff).collect();
     known.extend(objects.iter().filter_map(|object| Some(owner(&object.key)?.1)));
-    let gone = |document: &str| document.starts_with("images: ") && document.contains(r#""state": "gone""#);
-    let left: Vec<_> = evidence.dump.iter().filter(|document| !gone(document)).collect();
+    let is_tombstone = |document: &str| document.starts_with("images: ") && document.contains(r#""state": "gone""#);
+    let has_ended = |document: &str| {
+        document.starts_with("deliveries: ") && (document.contains(r#""doneAt": "#) || document.contains(r#""deadAt": "#))
+    };
+    let remaining: Vec<_> = evidence.dump.iter().filter(|document| !is_tombstone(document) && !has_ended(document)).collect();
     for user in known.difference(&users) {
-        let document = left.iter().find(|document| document.contains(*user));
+        let document = remaining.iter().find(|document| document.contains(*user));
         report.require(document.is_none(), 18, || format!("{user} does not exist but has {document:?}"));
-        let object = objects.iter().find(|object| owner(&object.key).is_some_and(|(_, of)| of == *user));
+        let object = objects.iter().find(|object| owner(&object.key).is_some_and(|(_, owner)| owner == *user));
         report.require(object.is_none(), 18, || format!("{user} does not exist but has {object:?}"));
     }
 }
 
-/// Returns the keys where the image may have objects. A ready image keeps what it serves; its other keys stay until the sweeper
-/// clears them.
+/// Returns the keys where the image may have objects. The leftovers of a ready image count until the sweeper has
+/// deleted them.
 fn keys(image: &Image) -> Vec<String> {
     if !image.is_live() {
         return Vec::new();
@@ -82,7 +86,7 @@ fn keys(image: &Image) -> Vec<String> {
         keys.push(format!("{}-preview", image.key()));
     }
     if image.state() == "pending" || image.has("due") {
-        keys.extend(image.strays().map(str::to_owned));
+        keys.extend(image.leftover_keys().map(str::to_owned));
     }
     keys
 }

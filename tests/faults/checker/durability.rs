@@ -83,9 +83,9 @@ fn check_deleted(
     if let Some((span, call)) = after {
         report.add(5, format!("{id} was deleted by call {}, and shown by call {} ({call:?})", deleted.op, span.op));
     }
-    let old = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-    let its = |object: &&Object| object.key.rsplit('/').next().is_some_and(|name| name.starts_with(id));
-    for object in evidence.objects.iter().filter(its).filter(|object| object.modified <= old) {
+    let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let is_of_image = |object: &&Object| object.key.rsplit('/').next().is_some_and(|name| name.starts_with(id));
+    for object in evidence.objects.iter().filter(is_of_image).filter(|object| object.modified <= cutoff) {
         report.add(5, format!("{id} was deleted by call {}, and {} is still there", deleted.op, object.key));
     }
 }

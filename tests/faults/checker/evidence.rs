@@ -1,7 +1,7 @@
 //! Gathers the evidence for the checker, without judging it: all documents, all objects with the digests of their bytes, results
 //! of requests without credentials, every user's gallery, and the logs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -13,6 +13,7 @@ use crate::{
     cluster::{Cluster, QUOTA},
     files::sha256,
     journal::{Journal, Record, now},
+    webhook_receiver::Message,
     workload::users::password_of,
 };
 
@@ -63,7 +64,7 @@ impl Image {
         self.0.get_i64("size").unwrap_or(-1)
     }
 
-    pub fn strays(&self) -> impl Iterator<Item = &str> {
+    pub fn leftover_keys(&self) -> impl Iterator<Item = &str> {
         self.0.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str)
     }
 
@@ -108,6 +109,15 @@ pub struct Evidence {
     pub images: Vec<Image>,
     pub users: Vec<Document>,
     pub sessions: Vec<Document>,
+    pub deliveries: Vec<Document>,
+    /// Messages that the endpoint has received.
+    pub messages: Vec<Message>,
+    /// Events whose claim the test has ended early.
+    pub hurried: BTreeSet<String>,
+    /// The secret of the endpoint.
+    pub endpoint_secret: String,
+    /// The service key.
+    pub key: String,
     /// Every document of every collection, as text.
     pub dump: Vec<String>,
     pub objects: Vec<Object>,
@@ -115,7 +125,7 @@ pub struct Evidence {
     pub open: Vec<(String, i64)>,
     /// `None` if the store does not check credentials, such as LocalStack.
     pub anonymous: Option<Vec<AnonymousRequest>>,
-    /// By the user's id: the gallery, or the reason why it is missing.
+    /// Galleries by the user's id, each with the reason if it is missing.
     pub galleries: BTreeMap<String, Result<Vec<Shown>, String>>,
     pub log: String,
     /// Internal addresses and paths of this server, which no answer may contain.
@@ -128,8 +138,9 @@ pub struct Evidence {
 
 impl Evidence {
     pub async fn gather(cluster: &Cluster, journal: &Journal) -> Self {
-        let (images, users, sessions) =
-            (read_all(cluster, "images").await, read_all(cluster, "users").await, read_all(cluster, "sessions").await);
+        let (images, users) = (read_all(cluster, "images").await, read_all(cluster, "users").await);
+        let (sessions, deliveries) = (read_all(cluster, "sessions").await, read_all(cluster, "deliveries").await);
+        let backend = &cluster.backend;
         let mut dump = Vec::new();
         for collection in cluster.db.list_collection_names().await.unwrap() {
             dump.extend(read_all(cluster, &collection).await.iter().map(|document| format!("{collection}: {document}")));
@@ -138,8 +149,8 @@ impl Evidence {
         let anonymous = anonymous(cluster, &objects).await;
         let mut galleries = BTreeMap::new();
         for user in &users {
-            if let (Ok(id), Ok(email)) = (user.get_str("_id"), user.get_str("email")) {
-                galleries.insert(id.to_owned(), gallery(cluster, email).await);
+            if let (Ok(id), Some(sign_in)) = (user.get_str("_id"), SignIn::of(user)) {
+                galleries.insert(id.to_owned(), gallery(cluster, &sign_in).await);
             }
         }
         let images: Vec<_> = images.into_iter().map(Image).collect();
@@ -149,7 +160,27 @@ impl Evidence {
         let (open, log, inside) =
             (open_uploads(cluster).await, cluster.log(), vec![cluster.bucket.clone(), cluster.db.name().to_owned()]);
         let record = journal.read();
-        Self { record, images, users, sessions, dump, objects, open, anonymous, galleries, log, inside, at: now(), by_id, by_key }
+        Self {
+            record,
+            images,
+            users,
+            sessions,
+            deliveries,
+            messages: backend.messages(),
+            hurried: backend.hurried(),
+            endpoint_secret: backend.secret.clone(),
+            key: backend.key.clone(),
+            dump,
+            objects,
+            open,
+            anonymous,
+            galleries,
+            log,
+            inside,
+            at: now(),
+            by_id,
+            by_key,
+        }
     }
 
     /// Returns every version of every object.
@@ -286,18 +317,41 @@ async fn anonymous(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Anonymou
     Some(stream::iter(tried).buffered(AT_ONCE).collect().await)
 }
 
+/// How the owner of a gallery gets a token.
+enum SignIn {
+    Email(String),
+    /// The app's backend creates a token for this subject.
+    Subject(String),
+}
+
+impl SignIn {
+    fn of(user: &Document) -> Option<Self> {
+        let subject = user.get_document("identity").and_then(|identity| identity.get_str("subject"));
+        let subject = subject.ok().map(|subject| Self::Subject(subject.to_owned()));
+        subject.or_else(|| Some(Self::Email(user.get_str("email").ok()?.to_owned())))
+    }
+}
+
 /// Reads the gallery as its owner, page by page.
-async fn gallery(cluster: &Cluster, email: &str) -> Result<Vec<Shown>, String> {
+async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<Shown>, String> {
     let (http, base) = (reqwest::Client::new(), cluster.servers.first().ok_or("no server")?.base());
-    let told = |error: reqwest::Error| error.without_url().to_string();
+    let text = |error: reqwest::Error| error.without_url().to_string();
     let ask = async |request: reqwest::RequestBuilder| -> Result<Value, String> {
-        let answer = request.send().await.map_err(told)?;
+        let answer = request.send().await.map_err(text)?;
         let status = answer.status();
-        let json: Value = answer.json().await.map_err(told)?;
+        let json: Value = answer.json().await.map_err(text)?;
         if status == 200 { Ok(json) } else { Err(format!("{status}: {json}")) }
     };
-    let credentials = json!({ "email": email, "password": password_of(email) });
-    let session = ask(http.post(format!("{base}/api/auth/login")).json(&credentials)).await?;
+    let session = ask(match sign_in {
+        SignIn::Email(email) => {
+            http.post(format!("{base}/api/auth/login")).json(&json!({ "email": email, "password": password_of(email) }))
+        }
+        SignIn::Subject(subject) => {
+            let request = http.post(format!("{base}/api/admin/tokens")).bearer_auth(&cluster.backend.key);
+            request.json(&json!({ "subject": subject }))
+        }
+    })
+    .await?;
     let token = session["token"].as_str().unwrap_or_default();
     let (mut shown, mut after) = (Vec::new(), String::new());
     loop {

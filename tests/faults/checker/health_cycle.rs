@@ -9,12 +9,12 @@ use crate::{
     workload::users::password_of,
 };
 
-/// Signs up, uploads, confirms, lists and deletes on every server.
+/// Asserts that sign-up, upload, confirm, gallery, download and delete work on every server.
 ///
 /// # Panics
 ///
 /// If one of these calls fails.
-pub async fn cycle(cluster: &Cluster) {
+pub async fn assert_full_cycle_works(cluster: &Cluster) {
     let http = reqwest::Client::new();
     for server in &cluster.servers {
         let call = async |method: Method, path: &str, token: &str, body: Option<Value>| -> (StatusCode, Value) {
@@ -28,6 +28,7 @@ pub async fn cycle(cluster: &Cluster) {
         let (status, session) = call(Method::POST, "/api/auth/signup", "", Some(body)).await;
         assert_eq!(status, 201, "{session}");
         let token = session["token"].as_str().unwrap();
+        // The id behind the image makes its bytes unique.
         let bytes = [fixture("plain.png"), uuid::Uuid::new_v4().as_bytes().to_vec()].concat();
         let body = declared("sea.png", "image/png", &bytes);
         let (status, ticket) = call(Method::POST, "/api/images/upload", token, Some(body)).await;
@@ -42,7 +43,8 @@ pub async fn cycle(cluster: &Cluster) {
         assert_eq!(status, 200, "{image}");
         let read = http.get(image["url"].as_str().unwrap()).send().await.unwrap();
         assert!(read.bytes().await.unwrap() == bytes, "the bytes that were sent");
-        let (_, gallery) = call(Method::GET, "/api/images/gallery", token, None).await;
+        let (status, gallery) = call(Method::GET, "/api/images/gallery", token, None).await;
+        assert_eq!(status, 200, "{gallery}");
         assert_eq!(gallery["images"][0]["id"], ticket["id"]);
         assert_eq!(call(Method::DELETE, &path, token, None).await.0, 204);
         assert_eq!(call(Method::GET, &path, token, None).await.0, 404);

@@ -1,5 +1,5 @@
 //! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the invariants I1
-//! to I18. The only answers of the program that it relies on are galleries, because an invariant is about them.
+//! to I20. The only answers of the program that it relies on are galleries, because an invariant is about them.
 //!
 //! `evidence` gathers, the other modules judge. The invariants hold when no work is in progress: after the load has stopped and
 //! the cluster has converged.
@@ -8,6 +8,7 @@ mod accounts;
 mod answers;
 mod bucket;
 mod durability;
+mod events;
 pub mod evidence;
 pub mod health_cycle;
 mod records;
@@ -26,7 +27,7 @@ use super::{cluster::Cluster, journal::Journal};
 /// A violated invariant, and where it is violated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// 1 to 18.
+    /// 1 to 20.
     pub invariant: u8,
     pub what: String,
 }
@@ -146,6 +147,7 @@ impl Checker {
         accounts::judge(evidence, &self.history, &mut report);
         secrets::judge(evidence, &timelines, &mut report);
         answers::judge(evidence, &mut report);
+        events::judge(evidence, &timelines, &mut report);
         report
     }
 

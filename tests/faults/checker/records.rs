@@ -35,9 +35,9 @@ fn check_object(evidence: &Evidence, image: &Image, report: &mut Report) {
         object.etag == image.text("etag") && object.size == image.size() && (digest.is_empty() || digest == object.sha256);
     report.require(exact, 2, || format!("{id} is ready with a different object: {object:?}"));
     if let Some(preview) = image.preview() {
-        let there = evidence.object(&format!("{key}-preview"));
-        let exact = there.is_some_and(|there| {
-            preview.get_i64("size").ok() == Some(there.size) && preview.get_str("sha256").ok() == Some(there.sha256.as_str())
+        let object = evidence.object(&format!("{key}-preview"));
+        let exact = object.is_some_and(|object| {
+            preview.get_i64("size").ok() == Some(object.size) && preview.get_str("sha256").ok() == Some(object.sha256.as_str())
         });
         report.require(exact, 2, || format!("{id} is ready with a missing or different preview"));
     }
@@ -123,8 +123,8 @@ fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Repo
         if let Some(timeline) = timelines.images.get(image.id()) {
             for email in &timeline.owners {
                 let ids = timelines.accounts.get(email).map(|life| &life.ids);
-                let its = ids.is_none_or(|ids| ids.is_empty() || ids.contains(user));
-                report.require(its, 7, || format!("{} of {user} was shown to {email}", image.id()));
+                let is_owner = ids.is_none_or(|ids| ids.is_empty() || ids.contains(user));
+                report.require(is_owner, 7, || format!("{} of {user} was shown to {email}", image.id()));
             }
         }
     }
@@ -146,14 +146,16 @@ fn check_state(evidence: &Evidence, image: &Image, grace: Duration, report: &mut
     let (id, state) = (image.id(), image.state());
     let Some(known) = ImageState::parse(state) else { return report.add(8, format!("{id} has the unknown state {state}")) };
     let fields = match known {
-        ImageState::Ready => image.has("live") && image.has("uploadedAt") && image.has("due") == (image.strays().count() > 0),
+        ImageState::Ready => {
+            image.has("live") && image.has("uploadedAt") && image.has("due") == (image.leftover_keys().count() > 0)
+        }
         ImageState::Pending => image.has("live") && image.has("due"),
         ImageState::Purged => !image.has("live") && !image.has("due") && image.has("goneAt"),
         ImageState::Deleting | ImageState::Rejected | ImageState::Expired => !image.has("live") && image.has("due"),
     };
     report.require(fields, 8, || format!("{id} is {state}, but its record does not match: {}", image.0));
-    let old = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-    let waits = image.time("due").is_none_or(|due| due > old);
+    let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let waits = image.time("due").is_none_or(|due| due > cutoff);
     report.require(waits, 8, || format!("{id} is {state} and not queued for the sweeper: {}", image.0));
 }
 

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Report, evidence::Evidence, timeline::Timelines};
-use crate::{files::sha256, servers::JWT_SECRET, workload::users::MARKER};
+use crate::{cluster::WEBHOOK_SECRET, files::sha256, servers::JWT_SECRET, workload::users::MARKER};
 
 /// Shortest run of characters that may be a token; ids have 36.
 const TOKEN: usize = 40;
 
 pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
-    let secrets = &evidence.record.secrets;
+    let secrets = Secrets { digests: &evidence.record.secrets, endpoint: &evidence.endpoint_secret, key: &evidence.key };
     for document in &evidence.dump {
-        search(document, secrets, "the database", report);
+        search(document, &secrets, "the database", report);
     }
     for object in &evidence.objects {
-        search(&object.metadata, secrets, "an object's metadata", report);
+        search(&object.metadata, &secrets, "an object's metadata", report);
     }
     for line in evidence.log.lines() {
-        search(line, secrets, "the log", report);
+        search(line, &secrets, "the log", report);
         report.require(!line.contains("$argon2"), 11, || "a password's hash is in the log".to_owned());
     }
     for session in &evidence.sessions {
@@ -28,17 +28,35 @@ pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
         report.require(has_user, 11, || format!("the session {id} belongs to {user}, who does not exist"));
     }
     // Each session has its own token: two sessions with one hash would share a token.
-    let hashes: BTreeSet<_> = evidence.sessions.iter().map(|session| format!("{:?}", session.get("tokenHash"))).collect();
-    report.require(hashes.len() == evidence.sessions.len(), 11, || "two sessions have one refresh token".to_owned());
+    // Those of the app's users have none.
+    let tokens: Vec<_> = evidence.sessions.iter().filter_map(|session| session.get("tokenHash")).collect();
+    let hashes: BTreeSet<_> = tokens.iter().map(|hash| format!("{hash:?}")).collect();
+    report.require(hashes.len() == tokens.len(), 11, || "two sessions have one refresh token".to_owned());
 }
 
-fn search(text: &str, secrets: &BTreeMap<String, String>, place: &str, report: &mut Report) {
-    for (known, kind) in [(MARKER, "a password"), (JWT_SECRET, "the signing secret"), ("X-Amz-Signature", "a signed URL")] {
+/// Secrets of this run.
+struct Secrets<'a> {
+    /// Kinds by SHA-256.
+    digests: &'a BTreeMap<String, String>,
+    endpoint: &'a str,
+    key: &'a str,
+}
+
+fn search(text: &str, secrets: &Secrets<'_>, place: &str, report: &mut Report) {
+    let known = [
+        (MARKER, "a password"),
+        (JWT_SECRET, "the signing secret"),
+        ("X-Amz-Signature", "a signed URL"),
+        (WEBHOOK_SECRET, "the secret of webhooks"),
+        (secrets.endpoint.trim_start_matches("whsec_"), "the secret of an endpoint"),
+        (secrets.key.splitn(3, '_').nth(2).unwrap_or_default(), "a service key"),
+    ];
+    for (known, kind) in known.into_iter().filter(|(known, _)| !known.is_empty()) {
         report.require(!text.contains(known), 11, || format!("{kind} is in {place}: {}", beginning(text)));
     }
     let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     for run in text.split(|c| !part_of_token(c)).filter(|run| run.len() >= TOKEN) {
-        if let Some(kind) = secrets.get(&sha256(run.as_bytes())) {
+        if let Some(kind) = secrets.digests.get(&sha256(run.as_bytes())) {
             report.add(11, format!("{kind} is in {place}: {}", beginning(text)));
         }
     }

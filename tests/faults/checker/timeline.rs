@@ -59,7 +59,7 @@ pub struct Keyed {
 pub struct Timelines {
     pub images: BTreeMap<String, Timeline>,
     pub accounts: BTreeMap<String, Life>,
-    /// By account and idempotency key.
+    /// Uploads by account and idempotency key.
     pub keyed: BTreeMap<(String, String), Vec<Keyed>>,
     /// Sessions that have certainly ended.
     pub ended_sessions: BTreeSet<String>,

@@ -9,7 +9,7 @@ use super::{
         s3_faults::{Misbehavior, Operation, Rule},
         single_server::SingleServer,
     },
-    EXPIRED,
+    AFTER_LAST_CHECK,
 };
 use Operation::{AbortMultipart, DeleteObject, GetObject, HeadObject, ListParts, ListUploads, ListVersions};
 
@@ -58,11 +58,11 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
             let what = format!("{operation:?} {status} {code}");
             let (id, key) = upload_twice_at_one_key(&server).await;
             let others = [server.upload_ready().await, upload_twice_at_one_key(&server).await.0];
-            server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).of(&id));
+            server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).only_for(&id));
             for id in others.iter().chain([&id]) {
                 assert_eq!(server.delete(id).await.status, 204, "{what}");
             }
-            server.sweep(EXPIRED).await;
+            server.sweep(AFTER_LAST_CHECK).await;
             for other in &others {
                 assert_eq!(server.state(other).await, "gone", "{what}");
             }
@@ -70,18 +70,19 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
             let state = server.state(&id).await;
             assert!(operation == DeleteObject || keys.is_empty(), "{what}: {keys:?} of {id}, which is {state}");
             // Without a listing only one upload is known by its id; the other one is left to the bucket's lifecycle rule.
-            let left = match operation {
+            let most_uploads = match operation {
                 AbortMultipart => 2,
                 ListUploads => 1,
                 _ => 0,
             };
-            assert!(open_uploads(&server).await <= left, "{what}");
+            assert!(open_uploads(&server).await <= most_uploads, "{what}");
             server.faults.heal();
             // A refused step is postponed by at most a day.
-            server.sweep(2 * EXPIRED).await;
+            server.sweep(2 * AFTER_LAST_CHECK).await;
             assert_eq!(server.state(&id).await, "gone", "{what}");
-            let left = server.s3.list_multipart_uploads().bucket(&server.bucket).prefix(&key).send().await.unwrap();
-            for upload in left.uploads() {
+            let open_uploads_at_key =
+                server.s3.list_multipart_uploads().bucket(&server.bucket).prefix(&key).send().await.unwrap();
+            for upload in open_uploads_at_key.uploads() {
                 let abort = server.s3.abort_multipart_upload().bucket(&server.bucket).key(&key);
                 abort.upload_id(upload.upload_id().unwrap()).send().await.unwrap();
             }
@@ -94,16 +95,16 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
 async fn account_record_stays_until_its_bytes_are_deleted() {
     let server = SingleServer::start(&[]).await;
     let (id, _) = upload_twice_at_one_key(&server).await;
-    server.faults.add(Rule::new(&[DeleteObject], Misbehavior::error(403, "AccessDenied")).of(&id));
+    server.faults.add(Rule::new(&[DeleteObject], Misbehavior::error(403, "AccessDenied")).only_for(&id));
     assert_eq!(server.post("/api/auth/me/delete", json!({ "password": "three small blue boats" })).await.status, 204);
     for later in 1..=3 {
-        assert_eq!(server.sweep(later * EXPIRED).await.accounts, 0);
+        assert_eq!(server.sweep(later * AFTER_LAST_CHECK).await.accounts, 0);
     }
     assert!(!server.keys().await.is_empty());
     server.faults.heal();
     let mut accounts = 0;
     for later in 4..=6 {
-        accounts += server.sweep(later * EXPIRED).await.accounts;
+        accounts += server.sweep(later * AFTER_LAST_CHECK).await.accounts;
     }
     assert_eq!((accounts, server.keys().await), (1, Vec::<String>::new()));
     let users = server.db.collection::<mongodb::bson::Document>("users");

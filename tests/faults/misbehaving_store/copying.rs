@@ -5,7 +5,7 @@ use super::{
         s3_faults::{Answer, Misbehavior, Operation, Rule},
         single_server::SingleServer,
     },
-    EXPIRED,
+    AFTER_LAST_CHECK,
 };
 use Operation::{CopyObject, GetObject, HeadObject};
 
@@ -39,14 +39,14 @@ async fn f10_false_answers_to_a_copy_confirm_nothing() {
             answer.assert_outage(what);
         }
         assert_eq!(server.state(&id).await, "pending", "{what}");
-        let swept = server.sweep(EXPIRED).await;
+        let swept = server.sweep(AFTER_LAST_CHECK).await;
         assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
         server.faults.heal();
         assert_eq!(server.confirm(&id).await.status, 200, "{what}");
     }
     // The uploaded object and every unused copy are removed in the end.
-    server.sweep(EXPIRED).await;
-    server.sweep(2 * EXPIRED).await;
+    server.sweep(AFTER_LAST_CHECK).await;
+    server.sweep(2 * AFTER_LAST_CHECK).await;
     let images = server.get("/api/auth/me").await.json["usage"]["images"].as_u64().unwrap();
     assert_eq!(server.keys().await.len() as u64, images, "{:?}", server.keys().await);
 }
@@ -63,7 +63,7 @@ async fn f12_lost_answer_to_a_copy_leaves_one_copy() {
     }
     assert_eq!(answer.status, 200, "{answer:?}");
     server.faults.heal();
-    server.sweep(EXPIRED).await;
-    server.sweep(2 * EXPIRED).await;
+    server.sweep(AFTER_LAST_CHECK).await;
+    server.sweep(2 * AFTER_LAST_CHECK).await;
     assert_eq!(server.keys().await.len(), 1, "{:?}", server.keys().await);
 }

@@ -11,7 +11,7 @@ use super::{
         s3_faults::{Answer, Misbehavior, Operation, Rule},
         single_server::SingleServer,
     },
-    EXPIRED,
+    AFTER_LAST_CHECK,
 };
 use Operation::{DeleteObject, ListVersions};
 
@@ -26,19 +26,18 @@ async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
         ("expired credentials, for the listing", Rule::new(&[ListVersions], Misbehavior::error(400, "ExpiredToken"))),
         ("503", Rule::all(Misbehavior::error(503, "SlowDown"))),
         ("no answer", Rule::all(Misbehavior::HangsUp)),
-        ("a page", Rule::all(Misbehavior::AnswersWith(Answer::html(200)))),
+        ("HTML with 200", Rule::all(Misbehavior::AnswersWith(Answer::html(200)))),
     ] {
         let id = server.upload_ready().await;
         server.faults.add(rule);
         assert_eq!(server.delete(&id).await.status, 204, "{what}");
         assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: the owner does not see it");
-        // At the time of the tombstone's last check.
-        let swept = server.sweep(EXPIRED).await;
-        assert_eq!((swept.gone, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
+        let swept = server.sweep(AFTER_LAST_CHECK).await;
+        assert_eq!((swept.purged, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
         server.faults.heal();
-        let swept = server.sweep(2 * EXPIRED).await;
-        assert_eq!((swept.gone, server.state(&id).await.as_str()), (1, "gone"), "{what}: {swept:?}");
-        assert_eq!(server.keys().await, [""; 0], "{what}");
+        let swept = server.sweep(2 * AFTER_LAST_CHECK).await;
+        assert_eq!((swept.purged, server.state(&id).await.as_str()), (1, "gone"), "{what}: {swept:?}");
+        assert!(server.keys().await.is_empty(), "{what}");
     }
 }
 
@@ -47,15 +46,16 @@ async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
 async fn f11_delete_with_a_lost_answer_is_repeated() {
     let server = SingleServer::start(&[]).await;
     let id = server.upload_ready().await;
+    // More than the three attempts of the SDK, so that the first delete gets no answer at all.
     let hits = server.faults.add(Rule::new(&[DeleteObject], Misbehavior::LosesAnswer).at_most(4));
     assert_eq!(server.delete(&id).await.status, 204);
     assert_eq!(server.delete(&id).await.status, 204);
     while hits.load(std::sync::atomic::Ordering::SeqCst) == 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(server.keys().await, [""; 0]);
+    assert!(server.keys().await.is_empty());
     server.faults.heal();
-    server.sweep(EXPIRED).await;
+    server.sweep(AFTER_LAST_CHECK).await;
     assert_eq!(server.state(&id).await, "gone");
 }
 
@@ -70,7 +70,7 @@ async fn d2_object_missing_from_the_listing_is_deleted() {
         let id = server.upload_ready().await;
         server.faults.add(Rule::new(&[ListVersions], Misbehavior::AnswersWith(answer)));
         assert_eq!(server.delete(&id).await.status, 204);
-        assert_eq!(server.keys().await, [""; 0]);
+        assert!(server.keys().await.is_empty());
         server.faults.heal();
     }
 }
@@ -82,10 +82,10 @@ async fn f19_put_that_ends_after_the_delete_leaves_nothing() {
     let server = SingleServer::start(&[]).await;
     let bytes = fixture("plain.png");
     let ticket = server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
-    let (goes_on, waits) = tokio::sync::oneshot::channel::<()>();
+    let (resume_tx, resume_rx) = tokio::sync::oneshot::channel::<()>();
     let (first, rest) = (bytes[..10].to_vec(), bytes[10..].to_vec());
     let rest = stream::once(async move {
-        let _ = waits.await;
+        let _ = resume_rx.await;
         Ok(rest)
     });
     let body = stream::iter([Ok::<_, std::io::Error>(first)]).chain(rest);
@@ -95,13 +95,14 @@ async fn f19_put_that_ends_after_the_delete_leaves_nothing() {
         put = put.header(name, value.as_str().unwrap());
     }
     let put = tokio::spawn(put.body(reqwest::Body::wrap_stream(body)).send());
+    // The first bytes reach the store while the upload's URL is valid.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let id = ticket.id();
     assert_eq!(server.delete(&id).await.status, 204);
-    goes_on.send(()).unwrap();
+    resume_tx.send(()).unwrap();
     assert_eq!(put.await.unwrap().unwrap().status(), 200);
-    assert_eq!(server.keys().await.len(), 1, "it has arrived");
+    assert_eq!(server.keys().await.len(), 1, "the object has arrived");
     assert_eq!(server.confirm(&id).await.problem(), (404, "not_found"));
-    server.sweep(EXPIRED).await;
+    server.sweep(AFTER_LAST_CHECK).await;
     assert_eq!((server.keys().await.len(), server.state(&id).await.as_str()), (0, "gone"));
 }

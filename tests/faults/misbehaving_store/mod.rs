@@ -19,8 +19,8 @@ use super::{
     single_server::SingleServer,
 };
 
-/// Time after which every current upload has expired.
-pub const EXPIRED: Duration = Duration::from_secs(26 * 60 * 60);
+/// Time after which every current upload has expired, and the last check of a current tombstone is due.
+pub const AFTER_LAST_CHECK: Duration = Duration::from_secs(26 * 60 * 60);
 
 use Operation::{GetObject, HeadObject};
 
@@ -30,26 +30,26 @@ fn faulty_answers() -> Vec<(&'static str, Rule)> {
     let head = |misbehavior| Rule::new(&[HeadObject], misbehavior);
     let get = |misbehavior| Rule::new(&[GetObject], misbehavior);
     let page = |status| Misbehavior::AnswersWith(Answer::html(status));
-    let says = Misbehavior::AnswersWith;
+    let answers = Misbehavior::AnswersWith;
     vec![
         ("403 AccessDenied", all(Misbehavior::error(403, "AccessDenied"))),
         ("403 RequestTimeTooSkewed", all(Misbehavior::error(403, "RequestTimeTooSkewed"))),
         ("400 ExpiredToken", all(Misbehavior::error(400, "ExpiredToken"))),
         ("404 NoSuchBucket", all(Misbehavior::error(404, "NoSuchBucket"))),
         ("404 of a proxy", all(page(404))),
-        ("404 without words", all(says(Answer::page(404, "text/plain", "")))),
+        ("404 without words", all(answers(Answer::page(404, "text/plain", "")))),
         ("400 to HEAD", head(Misbehavior::error(400, "BadRequest"))),
         ("405 to HEAD", head(Misbehavior::error(405, "MethodNotAllowed"))),
-        ("301", all(says(Answer::error(301, "PermanentRedirect").with("location", "http://127.0.0.1:9/")))),
-        ("307", all(says(Answer::error(307, "TemporaryRedirect").with("location", "http://127.0.0.1:9/")))),
+        ("301", all(answers(Answer::error(301, "PermanentRedirect").with("location", "http://127.0.0.1:9/")))),
+        ("307", all(answers(Answer::error(307, "TemporaryRedirect").with("location", "http://127.0.0.1:9/")))),
         ("429", all(Misbehavior::error(429, "TooManyRequests"))),
         ("500 InternalError", all(Misbehavior::error(500, "InternalError"))),
         ("501 NotImplemented", all(Misbehavior::error(501, "NotImplemented"))),
         ("502 of a proxy", all(page(502))),
         ("503 SlowDown", all(Misbehavior::error(503, "SlowDown"))),
         ("507", all(Misbehavior::error(507, "XMinioStorageFull"))),
-        ("a page instead of HEAD's answer", head(says(Answer::html(200).with("content-length", "84")))),
-        ("a page with an entity tag", all(says(Answer::html(200).with("etag", "\"5f1e\"").with("content-length", "84")))),
+        ("a page instead of HEAD's answer", head(answers(Answer::html(200).with("content-length", "84")))),
+        ("a page with an entity tag", all(answers(Answer::html(200).with("etag", "\"5f1e\"").with("content-length", "84")))),
         ("HEAD without a length", head(Misbehavior::changes(|answer| answer.remove("content-length")))),
         ("HEAD with another length", head(Misbehavior::changes(|answer| answer.set("content-length", "9")))),
         ("HEAD with another type", head(Misbehavior::changes(|answer| answer.set("content-type", "application/octet-stream")))),
@@ -99,8 +99,8 @@ async fn f10_false_answers_decide_nothing_about_an_upload() {
             server.confirm(&id).await.assert_outage(what);
             assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}: the fault was not used");
             assert_eq!(server.state(&id).await, "pending", "{what}");
-            let swept = server.sweep(EXPIRED).await;
-            assert_eq!((swept.expired, swept.rejected, swept.purged), (0, 0, 0), "{what}: {swept:?}");
+            let swept = server.sweep(AFTER_LAST_CHECK).await;
+            assert_eq!((swept.expired, swept.rejected, swept.removals), (0, 0, 0), "{what}: {swept:?}");
             assert_eq!(server.state(&id).await, "pending", "{what}");
             server.faults.heal();
             assert!(server.keys().await.iter().any(|key| key.ends_with(&id)), "{what}: the object is gone");
@@ -108,7 +108,7 @@ async fn f10_false_answers_decide_nothing_about_an_upload() {
             assert_eq!(after.status, 200, "{what}: {after:?}");
         }
         // Nothing of these uploads is counted or stored twice.
-        server.sweep(EXPIRED).await;
+        server.sweep(AFTER_LAST_CHECK).await;
         let usage = server.get("/api/auth/me").await.json["usage"].clone();
         assert_eq!((usage["images"].as_u64(), usage["pending"].as_u64()), (Some(server.keys().await.len() as u64), Some(0)));
     });
@@ -186,6 +186,7 @@ async fn f10_server_refused_by_its_bucket_is_not_ready() {
         Misbehavior::AnswersWith(Answer::html(404)),
     ] {
         server.faults.add(Rule::all(misbehavior));
+        // The answer of the readiness probe is kept for a second.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let answer = server.get("/readyz").await;
         answer.assert_outage("not ready");
@@ -193,6 +194,7 @@ async fn f10_server_refused_by_its_bucket_is_not_ready() {
         assert_eq!(server.get("/livez").await.status, 200);
         server.faults.heal();
     }
+    // The answer of the readiness probe is kept for a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(server.get("/readyz").await.status, 200);
 }
@@ -204,6 +206,6 @@ async fn f25_unresolvable_store_name_is_an_outage() {
     // The store was never probed, so it is not known whether it enforces signed headers.
     let bytes = fixture("plain.png");
     server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await.assert_outage("no such name");
-    let swept = server.sweep(EXPIRED).await;
+    let swept = server.sweep(AFTER_LAST_CHECK).await;
     assert_eq!(swept.expired, 0, "{swept:?}");
 }

@@ -10,7 +10,7 @@ use super::{
         s3_faults::{Answer, Misbehavior, Operation, Rule},
         single_server::SingleServer,
     },
-    EXPIRED,
+    AFTER_LAST_CHECK,
 };
 use Operation::{AbortMultipart, CompleteMultipart, ListParts};
 
@@ -43,7 +43,7 @@ async fn f10_false_answers_lose_no_part() {
         let path = format!("/api/images/{id}/parts");
         server.get(&path).await.assert_outage(what);
         server.confirm(&id).await.assert_outage(what);
-        let swept = server.sweep(8 * EXPIRED).await;
+        let swept = server.sweep(8 * AFTER_LAST_CHECK).await;
         assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
         server.faults.heal();
         let parts = server.get(&path).await;

@@ -8,7 +8,7 @@ use super::{
         s3_faults::{Misbehavior, Operation, Rule},
         single_server::{Answer, SingleServer},
     },
-    EXPIRED,
+    AFTER_LAST_CHECK,
     multipart::send_upload as sent_in_parts,
 };
 use Operation::{CompleteMultipart, CopyObject, CreateMultipart, GetObject, HeadObject, ListParts};
@@ -67,7 +67,7 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
             server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
             assert_answer(&server.confirm(&asked).await, &case);
             assert_eq!(server.state(&asked).await, case.ends, "{:?}", case.error);
-            server.sweep(EXPIRED).await;
+            server.sweep(AFTER_LAST_CHECK).await;
             let state = server.state(&swept).await;
             assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
             server.faults.heal();
@@ -75,8 +75,8 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
                 assert_eq!(server.confirm(&asked).await.status, 200, "nothing was decided");
                 assert_eq!(server.confirm(&swept).await.status, 200, "nothing was decided");
             } else {
-                assert_eq!(server.confirm(&asked).await.problem(), case.answer, "the same again");
-                server.sweep(EXPIRED + EXPIRED).await;
+                assert_eq!(server.confirm(&asked).await.problem(), case.answer, "a repeat gets the same answer");
+                server.sweep(AFTER_LAST_CHECK + AFTER_LAST_CHECK).await;
             }
         }
     }
@@ -89,7 +89,7 @@ async fn object_encrypted_with_a_client_key_is_rejected() {
         let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
         let id = server.send_upload().await;
         server.faults.add(Rule::new(&[HeadObject], Misbehavior::error(400, "")));
-        server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).of(&id));
+        server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).only_for(&id));
         assert_eq!(server.confirm(&id).await.problem(), MISMATCH, "{finalize}");
         assert_eq!(server.state(&id).await, "rejected");
     }
@@ -121,7 +121,7 @@ async fn parts_that_cannot_be_completed_are_refused_once_and_expire() {
         assert_eq!(server.state(&id).await, "pending", "{:?}: parts may be sent again", case.error);
         let many = server.post("/api/images/confirm", json!({ "ids": [id] })).await;
         assert_eq!(many.json["results"][0]["problem"]["code"], case.answer.1, "{:?}: {many:?}", case.error);
-        server.sweep(8 * EXPIRED).await;
+        server.sweep(8 * AFTER_LAST_CHECK).await;
         let state = server.state(&id).await;
         assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
         server.faults.heal();

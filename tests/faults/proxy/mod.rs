@@ -211,10 +211,10 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> End {
     let _ = client.set_nodelay(true);
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);
-    let mut seen = faults.clone();
+    let mut faults_of_connection = faults.clone();
     let end = tokio::select! {
         // When the proxy is dropped, `wait_for` fails, which ends the connection too.
-        _ = seen.wait_for(resets) => End::Cut,
+        _ = faults_of_connection.wait_for(resets) => End::Cut,
         end = async {
             if faults.wait_for(|fault| !matches!(fault, Fault::BlackHole)).await.is_err() {
                 return End::Cut;

@@ -26,8 +26,8 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Starts a server that echoes its input; returns the number of bytes too.
 async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, heard) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-    let hears = heard.clone();
+    let (address, received) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let hears = received.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let hears = hears.clone();
@@ -42,7 +42,7 @@ async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
             });
         }
     });
-    (address, heard)
+    (address, received)
 }
 
 async fn connect(proxy: &Proxy) -> TcpStream {
@@ -52,9 +52,9 @@ async fn connect(proxy: &Proxy) -> TcpStream {
 /// Sends `text` and asserts that the echo comes back.
 async fn assert_echoed(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
     stream.write_all(text).await?;
-    let mut heard = vec![0; text.len()];
-    timeout(PATIENCE, stream.read_exact(&mut heard)).await.expect("an answer or an end")?;
-    assert_eq!(heard, text);
+    let mut received = vec![0; text.len()];
+    timeout(PATIENCE, stream.read_exact(&mut received)).await.expect("an answer or an end")?;
+    assert_eq!(received, text);
     Ok(())
 }
 
@@ -68,12 +68,12 @@ async fn wait_until(condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn bytes_and_shutdowns_pass_in_both_directions() {
-    let (upstream, heard) = echo().await;
+    let (upstream, received) = echo().await;
     let proxy = Proxy::start(upstream).await;
     let mut stream = connect(&proxy).await;
     assert_echoed(&mut stream, &[7; 300_000][..4000]).await.unwrap();
     assert_echoed(&mut stream, b"more").await.unwrap();
-    assert_eq!((heard.load(SeqCst), proxy.counts().accepted(), proxy.counts().open()), (4004, 1, 1));
+    assert_eq!((received.load(SeqCst), proxy.counts().accepted(), proxy.counts().open()), (4004, 1, 1));
     stream.shutdown().await.unwrap();
     assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
     wait_until(|| proxy.counts().open() == 0).await;
@@ -137,7 +137,7 @@ async fn refused_connections_find_no_listener_and_the_port_stays_the_same() {
 
 #[tokio::test]
 async fn black_hole_accepts_and_stays_silent_until_healed() {
-    let (upstream, heard) = echo().await;
+    let (upstream, received) = echo().await;
     let proxy = Proxy::start(upstream).await;
     let mut open = connect(&proxy).await;
     assert_echoed(&mut open, b"hello").await.unwrap();
@@ -147,7 +147,7 @@ async fn black_hole_accepts_and_stays_silent_until_healed() {
         stream.write_all(b"anybody").await.unwrap();
         assert!(timeout(QUIET, stream.read(&mut [0; 8])).await.is_err());
     }
-    assert_eq!(heard.load(SeqCst), 5, "nothing arrived");
+    assert_eq!(received.load(SeqCst), 5, "nothing arrived");
     proxy.heal();
     for stream in [&mut open, &mut new] {
         let mut late = [0; 7];
@@ -175,7 +175,7 @@ async fn black_hole_for_some_peers_does_not_affect_others() {
 
 #[tokio::test]
 async fn cut_requests_are_executed_without_an_answer() {
-    let (upstream, heard) = echo().await;
+    let (upstream, received) = echo().await;
     let proxy = Proxy::start(upstream).await;
     for (fault, expected) in [
         (Fault::CutAfterRequest(Which::holding(&[b"update"]).at_most(1)), 6 + 6 + 6),
@@ -185,9 +185,9 @@ async fn cut_requests_are_executed_without_an_answer() {
         let mut stream = connect(&proxy).await;
         assert_echoed(&mut stream, b"insert").await.unwrap();
         assert!(assert_echoed(&mut stream, b"update").await.is_err(), "cut");
-        wait_until(|| heard.load(SeqCst) >= expected - 6).await;
+        wait_until(|| received.load(SeqCst) >= expected - 6).await;
         assert_echoed(&mut connect(&proxy).await, b"update").await.unwrap();
-        assert_eq!(heard.load(SeqCst), expected);
+        assert_eq!(received.load(SeqCst), expected);
     }
     assert_eq!(proxy.counts().cut(), 2);
     proxy.set(Fault::CutBeforeAnswer(Which::all()));
@@ -201,9 +201,9 @@ async fn answer_is_truncated_after_the_given_bytes() {
     proxy.set(Fault::Truncate(10));
     let mut stream = connect(&proxy).await;
     stream.write_all(b"0123456789abcdef").await.unwrap();
-    let mut heard = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut heard)).await.unwrap();
-    assert_eq!(heard, b"0123456789");
+    let mut received = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut received)).await.unwrap();
+    assert_eq!(received, b"0123456789");
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl Rule {
     }
 
     /// Applies to requests with this text in path or query, such as an image's id.
-    pub fn of(self, named: &str) -> Self {
+    pub fn only_for(self, named: &str) -> Self {
         Self { named: named.to_owned(), ..self }
     }
 

@@ -22,9 +22,9 @@ async fn upstream() -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: Request<_>| async move {
                 let host = request.headers()["host"].to_str().unwrap();
-                let seen = format!("{host} {}", request.uri());
+                let host_and_uri = format!("{host} {}", request.uri());
                 Ok::<_, Infallible>(
-                    Response::builder().header("etag", "\"e\"").body(Full::new(bytes::Bytes::from(seen))).unwrap(),
+                    Response::builder().header("etag", "\"e\"").body(Full::new(bytes::Bytes::from(host_and_uri))).unwrap(),
                 )
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -40,21 +40,21 @@ async fn get(faults: &S3Faults, path: &str) -> reqwest::Result<(u16, String)> {
 
 #[test]
 fn operations_are_recognised() {
-    let of = |method: Method, uri: &str| Operation::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
-    assert_eq!(of(Method::HEAD, "/bucket/u/1/2"), Operation::HeadObject);
-    assert_eq!(of(Method::HEAD, "/bucket"), Operation::HeadBucket);
-    assert_eq!(of(Method::HEAD, "/bucket/"), Operation::HeadBucket);
-    assert_eq!(of(Method::GET, "/bucket/?versions&prefix=u%2F1"), Operation::ListVersions);
-    assert_eq!(of(Method::GET, "/bucket/?list-type=2"), Operation::ListObjects);
-    assert_eq!(of(Method::GET, "/bucket/?uploads"), Operation::ListUploads);
-    assert_eq!(of(Method::GET, "/bucket/k?x-id=GetObject"), Operation::GetObject);
-    assert_eq!(of(Method::GET, "/bucket/k?uploadId=1"), Operation::ListParts);
-    assert_eq!(of(Method::PUT, "/bucket/k"), Operation::PutObject);
-    assert_eq!(of(Method::PUT, "/bucket/k?partNumber=1&uploadId=1"), Operation::UploadPart);
-    assert_eq!(of(Method::POST, "/bucket/k?uploads"), Operation::CreateMultipart);
-    assert_eq!(of(Method::POST, "/bucket/k?uploadId=1"), Operation::CompleteMultipart);
-    assert_eq!(of(Method::DELETE, "/bucket/k?uploadId=1"), Operation::AbortMultipart);
-    assert_eq!(of(Method::DELETE, "/bucket/k?versionId=1"), Operation::DeleteObject);
+    let recognised = |method: Method, uri: &str| Operation::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
+    assert_eq!(recognised(Method::HEAD, "/bucket/u/1/2"), Operation::HeadObject);
+    assert_eq!(recognised(Method::HEAD, "/bucket"), Operation::HeadBucket);
+    assert_eq!(recognised(Method::HEAD, "/bucket/"), Operation::HeadBucket);
+    assert_eq!(recognised(Method::GET, "/bucket/?versions&prefix=u%2F1"), Operation::ListVersions);
+    assert_eq!(recognised(Method::GET, "/bucket/?list-type=2"), Operation::ListObjects);
+    assert_eq!(recognised(Method::GET, "/bucket/?uploads"), Operation::ListUploads);
+    assert_eq!(recognised(Method::GET, "/bucket/k?x-id=GetObject"), Operation::GetObject);
+    assert_eq!(recognised(Method::GET, "/bucket/k?uploadId=1"), Operation::ListParts);
+    assert_eq!(recognised(Method::PUT, "/bucket/k"), Operation::PutObject);
+    assert_eq!(recognised(Method::PUT, "/bucket/k?partNumber=1&uploadId=1"), Operation::UploadPart);
+    assert_eq!(recognised(Method::POST, "/bucket/k?uploads"), Operation::CreateMultipart);
+    assert_eq!(recognised(Method::POST, "/bucket/k?uploadId=1"), Operation::CompleteMultipart);
+    assert_eq!(recognised(Method::DELETE, "/bucket/k?uploadId=1"), Operation::AbortMultipart);
+    assert_eq!(recognised(Method::DELETE, "/bucket/k?versionId=1"), Operation::DeleteObject);
     let copy = Request::builder().method(Method::PUT).uri("/bucket/k").header("x-amz-copy-source", "bucket/j");
     assert_eq!(Operation::of(&copy.body(()).unwrap()), Operation::CopyObject);
 }

@@ -93,8 +93,8 @@ async fn cut_off(scenario: &mut Scenario, set: &ReplicaSet) {
         set.heal();
         scenario.assert_recovered("F4").await;
         let primary = set.primary().await;
-        let kept = canaries(set, primary).find_one(canary).await.unwrap();
-        assert_eq!(kept, None, "round {round}: nothing was rolled back");
+        let canary_found = canaries(set, primary).find_one(canary).await.unwrap();
+        assert_eq!(canary_found, None, "round {round}: nothing was rolled back");
     }
 }
 
@@ -109,6 +109,7 @@ async fn cut_off_with_a_canary(set: &ReplicaSet) -> (usize, Document) {
         }
         // The member was not primary any more.
         set.heal();
+        // The set may elect another primary meanwhile.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     panic!("every primary stepped down");

@@ -136,7 +136,7 @@ impl Scenario {
         let confirmed = tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);
         println!("{} calls, {confirmed} confirms, converged after {rested:.0?}; {report}", self.journal.count());
         report.assert_clean();
-        health_cycle::cycle(&self.cluster).await;
+        health_cycle::assert_full_cycle_works(&self.cluster).await;
     }
 }
 

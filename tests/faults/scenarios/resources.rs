@@ -96,6 +96,7 @@ async fn f25_certificate_expires() {
     front.set_expired(true);
     // Connections from before the expiry are closed in time, too.
     proxy.set(Fault::Reset);
+    // The proxy resets the connections that are open.
     tokio::time::sleep(Duration::from_millis(200)).await;
     proxy.heal();
     let id = probe.send_upload().await;

@@ -64,6 +64,7 @@ async fn f27_older_database_with_newer_bucket() {
     let mut probe = Probe::start(&cluster).await;
     probe.upload().await;
     let load = Workload::start(&cluster, &journal, Profile { clients: 20, users: 6, ..Profile::default() });
+    // The load makes records and objects of every kind.
     tokio::time::sleep(Duration::from_secs(4)).await;
     load.stop().await;
     cluster.quiesce(LeaseWait::Skipped).await;
@@ -71,6 +72,7 @@ async fn f27_older_database_with_newer_bucket() {
     for _ in 0..SINCE {
         probe.upload().await;
     }
+    cluster.deliver_events().await;
 
     restore(&cluster, &documents).await;
     let (found, missing, out) = orphans(&cluster, &[]).await;

@@ -27,7 +27,7 @@ impl Answer {
 
 pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, String> {
     // The innermost error has the cause; the outer ones contain the URL, which may be a secret.
-    let told = |error: reqwest::Error| {
+    let text_of = |error: reqwest::Error| {
         let error = error.without_url();
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
@@ -37,9 +37,9 @@ pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> 
         }
         text
     };
-    let response = sent.map_err(told)?;
+    let response = sent.map_err(text_of)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let body = response.bytes().await.map_err(told)?.to_vec();
+    let body = response.bytes().await.map_err(text_of)?.to_vec();
     Ok(Answer { status, headers, json: serde_json::from_slice(&body).unwrap_or_default(), body })
 }
 

@@ -76,6 +76,8 @@ pub struct Caller {
     pub journal: Arc<Journal>,
     pub tally: Arc<Tally>,
     pub patience: Duration,
+    /// The service key of the app's backend.
+    pub key: Arc<str>,
 }
 
 impl Caller {
@@ -90,6 +92,7 @@ impl Caller {
             journal: self.journal.clone(),
             tally: self.tally.clone(),
             patience: self.patience,
+            key: self.key.clone(),
         }
     }
 

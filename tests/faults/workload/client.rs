@@ -1,5 +1,6 @@
 //! The life of a client: one action after the other until it is stopped, each finished before the next.
 
+mod signing_in;
 mod uploading;
 
 use std::sync::Arc;
@@ -63,6 +64,8 @@ struct Session {
     refresh: String,
     /// The previous, spent refresh token.
     parent: Option<String>,
+    /// The user's id.
+    user: String,
 }
 
 pub struct Client {
@@ -103,6 +106,10 @@ impl Client {
                 Move::Delete => self.delete(1).await,
                 Move::DeleteMany => self.delete(4).await,
                 Move::Probe => self.probe().await,
+                // Users of the app have no refresh token, and their backend keeps their accounts.
+                Move::Refresh | Move::ReuseRefresh | Move::LogOut | Move::LeaveForGood if self.account.is_app_user() => {
+                    self.administer().await;
+                }
                 Move::Refresh => self.refresh().await,
                 Move::ReuseRefresh => self.reuse_refresh().await,
                 Move::LogOut => self.log_out().await,
@@ -133,9 +140,12 @@ impl Client {
         }
         self.caption().await;
         self.renew().await;
+        self.get_me().await;
+        if self.account.is_app_user() {
+            return self.administer_everything().await;
+        }
         self.reuse_refresh().await;
         self.log_out().await;
-        self.get_me().await;
         if self.caller.number == 0 {
             self.delete_account().await;
         }
@@ -143,7 +153,12 @@ impl Client {
 
     /// Returns the same client in another tab.
     fn twin(&mut self) -> Self {
-        let session = Session { token: self.session.token.clone(), refresh: self.session.refresh.clone(), parent: None };
+        let session = Session {
+            token: self.session.token.clone(),
+            refresh: self.session.refresh.clone(),
+            parent: None,
+            user: self.session.user.clone(),
+        };
         let (caller, people, account) = (self.caller.twin(), self.people.clone(), self.account.clone());
         Self { caller, people, me: self.me, account, session, gave_up: false }
     }
@@ -202,40 +217,8 @@ impl Client {
 
     fn keep_session(&mut self, answer: &Answer) {
         let text = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
-        self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None };
-    }
-
-    /// Signs in, or signs up a new account; waits while another client of the same person deletes it.
-    async fn sign_in(&mut self) {
-        loop {
-            let account = self.people[self.me].account();
-            self.account = account.clone();
-            self.caller.user.clone_from(&account.email);
-            let body = json!({ "email": account.email, "password": account.password() });
-            let mut session = None;
-            let signed_up = account.signed_up.get_or_try_init(async || {
-                let answer = self.anonymous(Call::Signup, "/api/auth/signup", body.clone()).await;
-                let is_there = answer.ok() || answer.status == 409;
-                session = answer.ok().then_some(answer);
-                if is_there { Ok(()) } else { Err(()) }
-            });
-            if signed_up.await.is_err() {
-                self.gave_up = true;
-                return;
-            }
-            let answer = match session {
-                Some(session) => session,
-                None => self.anonymous(Call::Login, "/api/auth/login", body).await,
-            };
-            if answer.ok() {
-                return self.keep_session(&answer);
-            }
-            if answer.status == 0 || answer.status >= 500 {
-                self.gave_up = true;
-                return;
-            }
-            self.pause(200).await;
-        }
+        let user = answer.json["user"]["id"].as_str().unwrap_or_default().to_owned();
+        self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None, user };
     }
 
     async fn refresh(&mut self) {

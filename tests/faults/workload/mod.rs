@@ -77,6 +77,7 @@ impl Workload {
         let (ready, withdrawn) = (all(true), all(false));
         let balancer = Arc::new(Balancer { bases, ready, withdrawn, by_readiness: profile.balanced });
         let (stop, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
+        let key: Arc<str> = cluster.backend.key.as_str().into();
         let mut seeds = Random::new(profile.seed);
         let clients = (0..profile.clients).map(|number| {
             let caller = Caller {
@@ -88,6 +89,7 @@ impl Workload {
                 journal: journal.clone(),
                 tally: tally.clone(),
                 patience: profile.patience,
+                key: key.clone(),
             };
             begin(Client::new(caller, people.clone()), stop.clone())
         });

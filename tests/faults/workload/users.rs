@@ -60,9 +60,19 @@ pub struct Known {
     pub ready: bool,
 }
 
+/// How the user of an account signs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignIn {
+    Password,
+    /// The app's backend gets a token with its service key.
+    Backend,
+}
+
 /// An account and its images.
 pub struct Account {
+    /// The address; the subject of a user of the app.
     pub email: String,
+    sign_in: SignIn,
     pub known: Mutex<Vec<Known>>,
     /// Set once the account is signed up: hashing is slow, so one client does it for all.
     pub signed_up: tokio::sync::OnceCell<()>,
@@ -71,13 +81,18 @@ pub struct Account {
 }
 
 impl Account {
-    fn new(email: String) -> Arc<Self> {
+    fn new(email: String, sign_in: SignIn) -> Arc<Self> {
         Arc::new(Self {
             email,
+            sign_in,
             known: Mutex::default(),
             signed_up: tokio::sync::OnceCell::new(),
             leaving: AtomicBool::new(false),
         })
+    }
+
+    pub fn is_app_user(&self) -> bool {
+        self.sign_in == SignIn::Backend
     }
 
     /// Returns the password, derived from the email.
@@ -117,7 +132,8 @@ pub struct Person {
 
 impl Person {
     pub fn new(number: usize, seed: u64) -> Self {
-        Self { number, seed, account: Mutex::new((0, Account::new(Self::email(number, seed, 0)))) }
+        let sign_in = if number % 3 == 2 { SignIn::Backend } else { SignIn::Password };
+        Self { number, seed, account: Mutex::new((0, Account::new(Self::email(number, seed, 0), sign_in))) }
     }
 
     fn email(number: usize, seed: u64, generation: usize) -> String {
@@ -133,7 +149,7 @@ impl Person {
         let mut account = self.account.lock().unwrap();
         if account.1.email == old.email {
             let generation = account.0 + 1;
-            *account = (generation, Account::new(Self::email(self.number, self.seed, generation)));
+            *account = (generation, Account::new(Self::email(self.number, self.seed, generation), old.sign_in));
         }
     }
 

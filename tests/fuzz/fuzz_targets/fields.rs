@@ -49,7 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
         bytes.first_chunk::<16>().map(|all| u128::from_be_bytes(*all)).map(|n| ((n >> 64) as u64, n as u64))
     {
         for part_size in [part_size, PartLayout::part_size_for(size)] {
-            let Some(parts) = PartLayout::cut(size, part_size, PartChecksums::None) else { continue };
+            let Some(parts) = PartLayout::new(size, part_size, PartChecksums::None) else { continue };
             let count = parts.part_count();
             assert!((1..=PartLayout::MAX_PARTS).contains(&count));
             let last = parts.part_length(count).expect("there is a last part");

@@ -37,7 +37,7 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
 /// Inspects a file with ranges of several lengths.
 fn judge(file: &[u8], first: u64) {
     let whole = inspect(file, MAX_PIXELS, ReadBudget { first: u64::MAX, ranges: 1, bytes: u64::MAX });
-    // As many ranges as needed, each as short as possible.
+    // Reads as many ranges as needed, each as short as possible.
     let steps = inspect(file, MAX_PIXELS, ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX });
     assert_eq!(steps, whole, "the verdict depends on where the ranges lie");
     let usual = inspect(file, MAX_PIXELS, ReadBudget::DEFAULT);

@@ -22,8 +22,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(token) = token else { return };
     assert_eq!(token.session().as_bytes()[..], raw[1..17]);
     let (salt, key) = ([raw[48]; 32], [raw[47]; 32]);
-    let child = token.child(&salt, &key);
-    assert_eq!(child.session(), token.session());
-    assert!(child != token && child.hash() != token.hash() && child.was_issued_with(&key));
-    assert_eq!(judge(child.expose().expose_secret()), Some(child), "its successor is a token, too");
+    let successor = token.successor(&salt, &key);
+    assert_eq!(successor.session(), token.session());
+    assert!(successor != token && successor.hash() != token.hash() && successor.was_issued_with(&key));
+    assert_eq!(judge(successor.expose().expose_secret()), Some(successor), "its successor is a token, too");
 });

@@ -20,8 +20,8 @@ impl Live<'_> {
         states.sort();
         expected.sort();
         assert_eq!(states, expected, "{when}, states");
-        let there = model.images.iter().filter(|image| image.object != Object::Nothing);
-        let mut expected: Vec<_> = there.map(|image| format!("u/{}/{}", self.users[image.who].id, image.id)).collect();
+        let with_object = model.images.iter().filter(|image| image.object != Object::Nothing);
+        let mut expected: Vec<_> = with_object.map(|image| format!("u/{}/{}", self.users[image.who].id, image.id)).collect();
         keys.sort();
         expected.sort();
         assert_eq!(keys, expected, "{when}, objects");

@@ -12,26 +12,26 @@ use tokio::{
 
 use crate::app::TestApp;
 
-/// A TCP relay that can stop.
-pub struct Hole {
+/// A TCP relay that can stop passing bytes.
+pub struct StallingRelay {
     address: SocketAddr,
     flow: watch::Sender<Flow>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Flow {
-    open: bool,
-    /// Connections of an earlier epoch never pass bytes again.
-    age: u32,
+    is_open: bool,
+    /// Incremented by each loss: connections that were opened before never pass bytes again.
+    losses: u32,
     /// Stops by itself when a client sends this text.
     stops_at: &'static str,
 }
 
-impl Hole {
+impl StallingRelay {
     async fn before(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let flow = watch::Sender::new(Flow { open: true, age: 0, stops_at: "" });
+        let flow = watch::Sender::new(Flow { is_open: true, losses: 0, stops_at: "" });
         let state = flow.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -62,17 +62,18 @@ impl Hole {
 
     /// Stops all bytes until it is resumed; then passes everything that was held back.
     pub fn stall(&self) {
-        self.flow.send_modify(|flow| flow.open = false);
+        self.flow.send_modify(|flow| flow.is_open = false);
     }
 
-    /// Stops all bytes, and permanently those of connections that were opened before [`Hole::find`].
-    pub fn lose(&self) {
-        self.flow.send_modify(|flow| *flow = Flow { open: false, age: flow.age + 1, ..*flow });
+    /// Stops all bytes, and permanently those of connections that were opened before [`StallingRelay::accept_again`], without closing
+    /// any.
+    pub fn drop_open_connections(&self) {
+        self.flow.send_modify(|flow| *flow = Flow { is_open: false, losses: flow.losses + 1, ..*flow });
     }
 
-    /// Ends [`Hole::lose`].
-    pub fn find(&self) {
-        self.flow.send_modify(|flow| *flow = Flow { open: true, age: flow.age + 1, ..*flow });
+    /// Ends [`StallingRelay::drop_open_connections`] for new connections.
+    pub fn accept_again(&self) {
+        self.flow.send_modify(|flow| *flow = Flow { is_open: true, losses: flow.losses + 1, ..*flow });
     }
 
     /// Stalls when a client sends this text.
@@ -81,11 +82,11 @@ impl Hole {
     }
 
     pub fn is_stalled(&self) -> bool {
-        !self.flow.borrow().open
+        !self.flow.borrow().is_open
     }
 
     pub fn resume(&self) {
-        self.flow.send_modify(|flow| *flow = Flow { open: true, stops_at: "", ..*flow });
+        self.flow.send_modify(|flow| *flow = Flow { is_open: true, stops_at: "", ..*flow });
     }
 }
 
@@ -96,10 +97,10 @@ fn mongod_of(app: &TestApp) -> String {
 }
 
 async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
-    let age = flow.borrow().age;
+    let losses = flow.borrow().losses;
     let Ok(far) = TcpStream::connect(target).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    let (out, back) = (pump(near_read, far_write, &flow, age, true), pump(far_read, near_write, &flow, age, false));
+    let (out, back) = (pump(near_read, far_write, &flow, losses, true), pump(far_read, near_write, &flow, losses, false));
     // The end of one direction ends both; a lost connection does not end.
     tokio::select! {
         () = out => {}
@@ -111,7 +112,7 @@ async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     flow: &watch::Sender<Flow>,
-    age: u32,
+    losses: u32,
     is_client: bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -121,10 +122,10 @@ async fn pump(
         let stops_at = flow.borrow().stops_at;
         let sent = &buffer[..read];
         if is_client && !stops_at.is_empty() && sent.windows(stops_at.len()).any(|window| window == stops_at.as_bytes()) {
-            flow.send_modify(|flow| flow.open = false);
+            flow.send_modify(|flow| flow.is_open = false);
         }
-        let Ok(now) = state.wait_for(|flow| flow.open || flow.age != age).await.map(|flow| *flow) else { return };
-        if now.age != age {
+        let Ok(now) = state.wait_for(|flow| flow.is_open || flow.losses != losses).await.map(|flow| *flow) else { return };
+        if now.losses != losses {
             std::future::pending::<()>().await;
         }
         if read == 0 || to.write_all(sent).await.is_err() {

@@ -18,7 +18,8 @@ from pymongo.errors import PyMongoError
 import deviations
 from bucket import BODY, OTHER, TYPE, Bucket, Response, send, sha256, status_of, upload_headers
 
-SKEW = 30
+# Seconds by which two clocks may differ.
+MAX_SKEW = 30
 # Attempts with two concurrent PUTs; a "no" of `valet check` may need more attempts to be reproduced than it took.
 ROUNDS, MOST_ROUNDS = 5, 60
 # The headers that a sealed PUT names without a value (docs/s3-compatibility.md).
@@ -43,16 +44,19 @@ SEALS = [
     "x-amz-tagging",
     "x-amz-website-redirect-location",
 ]
-OURS = ("u/", "in/", "valet/")
+# The folders of the server in the bucket.
+OUR_PREFIXES = ("u/", "in/", "valet/")
+# The folders in which clients open multipart uploads; `in/` has those of Uppy's own client.
+MULTIPART_PREFIXES = ("u/", "in/")
 # A day more than MULTIPART_TTL and UPLOAD_TTL, which the comparison sets to a day.
 LIVE_DAYS = 2
 
 
-class Unasked(Exception):
+class NotSupported(Exception):
     """The store does not support the call of a rule."""
 
 
-class Answers:
+class RuleChecks:
     """The rules that a bucket and a database satisfy, checked without any code of the server."""
 
     def __init__(self, bucket: Bucket, database: str, name: str, origin: str, max_bytes: int):
@@ -63,25 +67,27 @@ class Answers:
         # The multipart upload that other rules depend on.
         self.has_multipart = False
 
-    def all(self, names: list[str], reported: dict[str, str]) -> dict[str, bool | None]:
-        """Returns the answer of each name. `reported` are the verdicts of `valet check`: a race that it found may need more attempts."""
+    def check_all(self, names: list[str], reported: dict[str, str]) -> dict[str, bool | None]:
+        """Returns whether each rule holds. `reported` are the verdicts of `valet check`: a race that it found may need more attempts."""
         self.reported = reported
-        if self.pair() is False:
-            return {name: name == "settings" or (False if name == "deployment_pair" else None) for name in names}
+        if self.deployment_pair() is False:
+            # `valet check` stops at a wrong pair of bucket and database.
+            return dict.fromkeys(names) | {"settings": True, "deployment_pair": False}
         self.is_retained = self.bucket_default_retention() is False
         if not self.is_retained:
             self.outcome = deviations.ask_all(self.bucket)
-        return {name: self.ask(name) for name in names}
+        return {name: self.check(name) for name in names}
 
-    def ask(self, name: str) -> bool | None:
-        touches = name.startswith(("upload_", "object_", "multipart_", "cors_")) or name in ("s3_public_tls", "s3_clock")
-        if self.is_retained and (touches or name.startswith("bucket_") and name != "bucket_default_retention"):
+    def check(self, name: str) -> bool | None:
+        # In a bucket that retains objects, `valet check` writes nothing, and skips all rules after `bucket_default_retention`.
+        is_skipped = name.startswith(("upload_", "object_", "multipart_", "cors_", "bucket_")) or name in ("s3_public_tls", "s3_clock")
+        if self.is_retained and is_skipped and name != "bucket_default_retention":
             return None
         if name in deviations.RULES:
             return self.outcome.holds(name)
         try:
             return getattr(self, name)()
-        except Unasked:
+        except NotSupported:
             return None
         except (ClientError, PyMongoError, OSError) as error:
             print(f"  {name}: {error}")
@@ -96,7 +102,7 @@ class Answers:
             return self.call(operation)
         except ClientError as error:
             if status_of(error) in (405, 501) or error.response["Error"]["Code"] in ("NotImplemented", "MethodNotAllowed"):
-                raise Unasked from error
+                raise NotSupported from error
             if status_of(error) == 404:
                 return None
             raise
@@ -104,21 +110,20 @@ class Answers:
     # Settings, MongoDB, the provider.
 
     def settings(self):
-        return True  # The doctor was given none that cannot be read.
+        return True  # `valet check` ran with settings that it could read.
 
-    def pair(self):
+    def deployment_pair(self):
+        """Returns whether bucket and database have the same deployment id, and None if the bucket has none."""
         found = self.database.meta.find_one({"_id": "deployment"})
         marker = self.bucket.read("valet/deployment")
         if found is None or marker is None:
             return None if marker is None else False
         return marker["Bytes"].decode().strip() == found["id"]
 
-    deployment_pair = pair
-
     def deployment_stamps(self):
-        """Whether the marker's stamp is one of the database's; None before the first stamp."""
+        """Returns whether the marker's stamp is one of the database's, and None before the first stamp."""
         found = self.database.meta.find_one({"_id": "deployment"}) or {}
-        marker = self.call("head_object", Key="valet/deployment") if self.pair() else {"Metadata": {}}
+        marker = self.call("head_object", Key="valet/deployment") if self.deployment_pair() else {"Metadata": {}}
         stamp = marker["Metadata"].get("valet-stamp")
         if stamp is None:
             return None
@@ -153,10 +158,11 @@ class Answers:
 
     def mongodb_clock(self):
         theirs = self.hello()["localTime"].replace(tzinfo=datetime.UTC)
-        return abs((theirs - datetime.datetime.now(datetime.UTC)).total_seconds()) < SKEW
+        return abs((theirs - datetime.datetime.now(datetime.UTC)).total_seconds()) < MAX_SKEW
 
     def mongodb_version(self):
         version = tuple(self.mongo.server_info()["versionArray"][:3])
+        # The first releases of each series without CVE-2025-14847 and CVE-2026-6914.
         least = {(7, 0): (7, 0, 32), (8, 0): (8, 0, 21)}.get(version[:2], (8, 2, 3))
         return version >= least
 
@@ -172,8 +178,8 @@ class Answers:
         return self.call("head_bucket")["ResponseMetadata"]["HTTPStatusCode"] == 200
 
     def s3_region(self):
-        told = self.call("head_bucket")["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-        return told == self.bucket.region if told else None
+        region = self.call("head_bucket")["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        return region == self.bucket.region if region else None
 
     def s3_public_tls(self):
         parts = urllib.parse.urlsplit(self.bucket.endpoint)
@@ -182,8 +188,8 @@ class Answers:
         return None if parts.hostname in ("127.0.0.1", "localhost", "::1") else False
 
     def s3_clock(self):
-        told = send("GET", self.bucket.sign("GET", self.bucket.prefix + "none")).headers["date"]
-        return abs(email.utils.parsedate_to_datetime(told).timestamp() - time.time()) < SKEW
+        date = send("GET", self.bucket.sign("GET", self.bucket.prefix + "none")).headers["date"]
+        return abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()) < MAX_SKEW
 
     # Uploads.
 
@@ -203,19 +209,21 @@ class Answers:
         return self.bucket.put(self.key("put")).ok
 
     def upload_sealed_put(self):
-        falls = {name for kind, name in self.outcome.obeyed if kind in ("PUT", "preview PUT")}
-        if not falls & {"copy source", "ACL", "grant"}:
-            raise Unasked
+        obeyed_headers = {name for kind, name in self.outcome.obeyed if kind in ("PUT", "preview PUT")}
+        # Where the store obeys none of them, the server does not seal its URLs.
+        if not obeyed_headers & {"copy source", "ACL", "grant"}:
+            raise NotSupported
         source = self.stored()
         self.call("put_object", Key=source, Body=OTHER)
         return all(self.sealed(name, source) for name in ("nothing", "copy source", "ACL", "grant"))
 
     def sealed(self, name: str, source: str) -> bool:
-        """Returns whether a sealed PUT is accepted unchanged and refused with the deviation."""
+        """Sends a sealed PUT with a deviation; `nothing` leaves it unchanged. Returns whether the store accepts exactly the unchanged one."""
         key, headers = self.key("sealed"), upload_headers(BODY)
         url = self.bucket.seal("PUT", key, headers | {"content-length": str(len(BODY))}, SEALS)
         response = send("PUT", url, headers | deviations.added_headers(name, f"{self.bucket.name}/{source}"), BODY)
-        return response.ok == (self.bucket.read(key) is not None) == (name == "nothing")
+        is_stored = self.bucket.read(key) is not None
+        return response.ok and is_stored if name == "nothing" else not response.ok and not is_stored
 
     def upload_checksum(self):
         key = self.key("checksum")
@@ -312,11 +320,11 @@ class Answers:
             listed = self.call("list_object_versions", Prefix=key)
         except ClientError as error:
             if status_of(error) in (405, 501):
-                raise Unasked from error
+                raise NotSupported from error
             raise
         # A store without the call lists objects.
         if self.is_plain_listing(key):
-            raise Unasked
+            raise NotSupported
         return listed.get("Versions", [])
 
     def is_plain_listing(self, key: str) -> bool:
@@ -333,6 +341,7 @@ class Answers:
         return self.bucket.read(key) is None
 
     def object_retained(self):
+        """Returns whether no version is retained: all versions of an object can be deleted."""
         key = self.stored()
         for version in self.versions(key):
             self.call("delete_object", Key=key, VersionId=version["VersionId"])
@@ -354,7 +363,7 @@ class Answers:
 
     def begun(self, key: str, **members) -> str:
         if not self.has_multipart:
-            raise Unasked
+            raise NotSupported
         return self.bucket.begin(key, **members)
 
     def multipart_complete_once(self):
@@ -424,37 +433,31 @@ class Answers:
         found = self.setting("get_bucket_lifecycle_configuration") or {}
         return [rule for rule in found.get("Rules", []) if rule["Status"] == "Enabled"]
 
-    def aborting(self) -> list[dict]:
+    def aborting_rules(self) -> list[dict]:
         return [rule for rule in self.rules() if "AbortIncompleteMultipartUpload" in rule]
 
     def bucket_abandoned_multiparts(self):
-        # Clients open uploads under both prefixes; `in/` has those of Uppy's own client.
-        plain = [prefix(rule) for rule in self.aborting() if is_plain(rule)]
-        return all(any(ours.startswith(of) for of in plain) for ours in ("u/", "in/"))
+        covered = [prefix(rule) for rule in self.aborting_rules() if is_plain(rule)]
+        return all(any(ours.startswith(start) for start in covered) for ours in MULTIPART_PREFIXES)
 
     def bucket_live_multiparts(self):
-        touching = self.touching(lambda rule: rule in self.aborting())
-        early = [rule for rule in touching if rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] < LIVE_DAYS]
-        return not any({"u/", "in/"} & set(rule["Ours"]) for rule in early)
-
-    def touching(self, is_meant) -> list[dict]:
-        """Returns the rules that apply to the server's keys, whose objects have no tags."""
-        meets = lambda rule: [ours for ours in OURS if ours.startswith(prefix(rule)) or prefix(rule).startswith(ours)]
-        return [rule | {"Ours": meets(rule)} for rule in self.rules() if is_meant(rule) and meets(rule) and not has_tags(rule)]
+        early = [rule for rule in self.aborting_rules() if rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] < LIVE_DAYS]
+        return not any(our_prefixes(rule) & set(MULTIPART_PREFIXES) for rule in early)
 
     def bucket_expiry_rules(self):
-        expiring = self.touching(lambda rule: {"Days", "Date"} & rule.get("Expiration", {}).keys())
-        is_over = lambda rule: rule["Ours"] == ["in/"] and rule["Expiration"].get("Days", 0) >= LIVE_DAYS
-        return all(is_over(rule) for rule in expiring)
+        expiring = [rule for rule in self.rules() if our_prefixes(rule) and {"Days", "Date"} & rule.get("Expiration", {}).keys()]
+        # Objects under `in/` may expire once their upload is over.
+        return all(our_prefixes(rule) == {"in/"} and rule["Expiration"].get("Days", 0) >= LIVE_DAYS for rule in expiring)
 
     def bucket_transition_rules(self):
         archives = ("GLACIER", "DEEP_ARCHIVE")
-        return not self.touching(lambda rule: any(to.get("StorageClass") in archives for to in rule.get("Transitions", [])))
+        ours = [rule for rule in self.rules() if our_prefixes(rule)]
+        return not any(to.get("StorageClass") in archives for rule in ours for to in rule.get("Transitions", []))
 
     def bucket_default_retention(self):
         try:
             found = self.setting("get_object_lock_configuration") or {}
-        except Unasked:
+        except NotSupported:
             return True
         except ClientError as error:
             if status_of(error) == 400:
@@ -482,6 +485,14 @@ def scope(rule: dict) -> dict:
 
 def prefix(rule: dict) -> str:
     return scope(rule).get("Prefix", rule.get("Prefix", ""))
+
+
+def our_prefixes(rule: dict) -> set[str]:
+    """Returns the folders of the server that the rule applies to. The server's objects have no tags, so a rule for tagged objects
+    applies to none."""
+    if has_tags(rule):
+        return set()
+    return {ours for ours in OUR_PREFIXES if ours.startswith(prefix(rule)) or prefix(rule).startswith(ours)}
 
 
 def has_tags(rule: dict) -> bool:

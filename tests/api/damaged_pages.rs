@@ -1,0 +1,234 @@
+//! Covers lists and walks that meet a whole page of unreadable records: the records behind it are found.
+//!
+//! Routes: GET /api/images/gallery, GET /api/images/pending, GET /api/auth/sessions, GET /api/admin/users,
+//! GET /api/admin/users/{user}/images.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, DateTime, Document, Timestamp, doc, oid::ObjectId};
+use time::OffsetDateTime;
+use valet::model::Scope;
+
+use super::app::{Caller, TestApp, sha256, unique_png};
+
+fn after(seconds: u64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(seconds)
+}
+
+fn past() -> DateTime {
+    DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000)
+}
+
+/// Follows a list to its end; returns the ids of its items.
+async fn walk(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
+    let (mut seen, mut next) = (Vec::new(), path.to_owned());
+    for _ in 0..100 {
+        let page = caller.get(&next).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        seen.extend(page.json[member].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        let Some(cursor) = page.json["nextCursor"].as_str() else { return seen };
+        next = format!("{path}&cursor={cursor}");
+    }
+    panic!("{path} has no end");
+}
+
+/// Values of one field, `_id` among them, that make a record unreadable.
+fn damages(field: &str) -> Vec<(String, Bson)> {
+    let field = |value: Bson| (field.to_owned(), value);
+    let id = |value: Bson| ("_id".to_owned(), value);
+    vec![
+        field(Bson::Int32(-7)),
+        field(Bson::Timestamp(Timestamp { time: u32::MAX, increment: 1 })),
+        field(Bson::Null),
+        id(Bson::String("~ after all ids".to_owned())),
+        id(Bson::String(String::new())),
+        id(Bson::String("01".to_owned())),
+        id(Bson::ObjectId(ObjectId::new())),
+        id(Bson::Int64(7)),
+    ]
+}
+
+/// Returns `count` copies of a record, each with an `_id` of its own next to `id`, and with a value in place of a field. Copies
+/// with a damaged `_id` share its type.
+fn copies(model: &Document, id: uuid::Uuid, (field, value): &(String, Bson), count: u128) -> Vec<Document> {
+    let copy = |n: u128| {
+        let mut record = model.clone();
+        record.insert("_id", uuid::Uuid::from_u128(id.as_u128() + n).to_string());
+        let value = match (field.as_str(), value) {
+            ("_id", Bson::String(text)) => Bson::String(format!("{text}{n:04}")),
+            ("_id", Bson::ObjectId(_)) => Bson::ObjectId(ObjectId::new()),
+            ("_id", Bson::Int64(first)) => Bson::Int64(first + n as i64),
+            (_, value) => value.clone(),
+        };
+        record.insert(field.clone(), value);
+        record
+    };
+    (1..=count).map(copy).collect()
+}
+
+fn image(id: &str, user: &str, state: &str) -> Document {
+    let at = DateTime::now();
+    let mut record = doc! { "_id": id, "user": user, "key": format!("u/{user}/{id}"), "state": state, "live": true,
+    "fileName": "a.png", "contentType": "image/png", "size": 9_i64, "sha256": sha256(id.as_bytes()),
+    "createdAt": at, "expiresAt": at, "urlsDieAt": at };
+    if state == "ready" {
+        record.extend(doc! { "etag": "\"x\"", "width": 1_i64, "height": 1_i64, "uploadedAt": at });
+    }
+    record
+}
+
+/// Five readable images, of the same millisecond, around 130 unreadable ones.
+#[tokio::test]
+async fn images_behind_a_page_of_unreadable_ones_are_listed() {
+    let app = TestApp::start().await;
+    let (ada, key) = (app.user().await, app.key(&Scope::ALL).await);
+    let images = app.db.collection::<Document>("images");
+    let of_admin = format!("/api/admin/users/{}/images?limit", ada.id);
+    for (state, count) in [("ready", 40), ("pending", 130)] {
+        let fields = if state == "ready" { &["contentType", "uploadedAt"][..] } else { &["contentType"] };
+        for damage in fields.iter().flat_map(|field| damages(field)) {
+            images.delete_many(doc! {}).await.unwrap();
+            let middle = uuid::Uuid::now_v7();
+            let good: Vec<_> =
+                [5000, 4000, 0, -1, -2].map(|n| uuid::Uuid::from_u128(middle.as_u128().wrapping_add_signed(n))).into();
+            let good: Vec<_> = good.iter().map(ToString::to_string).collect();
+            let first = image(&good[0], &ada.id, state);
+            let mut records = copies(&first, middle, &damage, count);
+            for id in &good {
+                let mut record = first.clone();
+                record.extend(doc! { "_id": id, "key": format!("u/{}/{id}", ada.id) });
+                records.push(record);
+            }
+            for (n, record) in records.iter_mut().enumerate() {
+                record.insert("sha256", sha256(&n.to_be_bytes()));
+            }
+            images.insert_many(records).await.unwrap();
+            for limit in [1, 2, 50] {
+                let what = format!("{state} by {limit}, {damage:?}");
+                if state == "pending" {
+                    assert_eq!(walk(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await, good, "{what}");
+                } else {
+                    assert_eq!(walk(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await, good, "{what}");
+                    assert_eq!(walk(&key, &format!("{of_admin}={limit}"), "images").await, good, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// One query reads a page of users with their usage, however many are on it.
+#[tokio::test]
+async fn users_behind_a_page_of_unreadable_ones_are_listed() {
+    let app = TestApp::start().await;
+    let key = app.key(&Scope::ALL).await;
+    let users = app.db.collection::<Document>("users");
+    let mut good = vec![app.user().await.id];
+    let model = users.find_one(doc! { "_id": &good[0] }).await.unwrap().unwrap();
+    let middle = uuid::Uuid::now_v7();
+    let counters = [&damages("usedBytes")[1..3], &damages("pending")[1..2]].concat();
+    let damaged = damages("createdAt").into_iter().chain(counters);
+    for (n, damage) in (0_u128..).zip(damaged) {
+        let mut records = copies(&model, uuid::Uuid::from_u128(middle.as_u128() + 100 * n), &damage, 9);
+        for (m, record) in (0..).zip(&mut records) {
+            record.insert("emailKey", format!("{n} {m}"));
+        }
+        users.insert_many(records).await.unwrap();
+    }
+    let mut odd = model.clone();
+    odd.extend(doc! { "_id": uuid::Uuid::now_v7().to_string(), "emailKey": "odd", "holds": "no list" });
+    users.insert_one(&odd).await.unwrap();
+    good.push(odd.get_str("_id").unwrap().to_owned());
+    good.push(app.user().await.id);
+    for limit in [1, 2, 3, 100] {
+        assert_eq!(walk(&key, &format!("/api/admin/users?limit={limit}"), "users").await, good, "by {limit}");
+    }
+    let email = model.get_str("email").unwrap();
+    assert_eq!(walk(&key, &format!("/api/admin/users?limit=1&email={email}"), "users").await, good[..2]);
+    crate::targeting::record_all(&app.db).await;
+    assert_eq!(key.get("/api/admin/users?limit=100").await.json["users"].as_array().unwrap().len(), 3);
+    app.db.run_command(doc! { "profile": 0 }).await.unwrap();
+    let reads = doc! { "ns": format!("{}.users", app.db.name()), "op": "query" };
+    assert_eq!(app.db.collection::<Document>("system.profile").count_documents(reads).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn sessions_and_keys_behind_a_thousand_unreadable_ones_are_listed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let sessions = app.db.collection::<Document>("sessions");
+    let model = sessions.find_one(doc! { "user": &ada.id }).await.unwrap().unwrap();
+    let own = model.get_str("_id").unwrap().to_owned();
+    let id = uuid::Uuid::parse_str(&own).unwrap();
+    for damage in [("tokenHash".to_owned(), Bson::Int32(7)), ("_id".to_owned(), Bson::String("z".to_owned()))] {
+        sessions.insert_many(copies(&model, id, &damage, 1001)).await.unwrap();
+        assert_eq!(walk(&ada, "/api/auth/sessions?", "sessions").await, [own.as_str()], "{damage:?}");
+        sessions.delete_many(doc! { "_id": { "$ne": &own } }).await.unwrap();
+    }
+    // Sessions beyond a thousand end, whichever cannot be read.
+    sessions.insert_many(copies(&model, id, &("lastUsedAt".to_owned(), Bson::Int32(7)), 1001)).await.unwrap();
+    let credentials = serde_json::json!({ "email": ada.email, "password": super::app::PASSWORD });
+    assert_eq!(app.anonymous().post("/api/auth/login", credentials).await.status, 200);
+    assert_eq!(sessions.count_documents(doc! {}).await.unwrap(), 2);
+
+    app.key(&Scope::ALL).await;
+    let keys = app.db.collection::<Document>("serviceKeys");
+    let key = keys.find_one(doc! {}).await.unwrap().unwrap();
+    keys.insert_many(copies(&key, uuid::Uuid::from_u128(1), &("hash".to_owned(), Bson::Int32(7)), 1001)).await.unwrap();
+    let listed = app.app.valet.service_keys.list().await.unwrap();
+    let readable: Vec<_> = listed.iter().flatten().map(|key| key.id.to_string()).collect();
+    assert_eq!((listed.len(), readable), (1002, vec![key.get_str("_id").unwrap().to_owned()]));
+}
+
+/// Each walk of the sweeper meets more unreadable records than it reads at once, and one that it has to settle.
+#[tokio::test]
+async fn sweeper_reaches_the_records_behind_unreadable_ones() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let records = |name: &str| app.db.collection::<Document>(name);
+    let hold = |image: &str| doc! { "image": image, "bytes": 500_i64, "at": past() };
+
+    // Reservations of images whose ids are numbers.
+    let ready = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let reserved = doc! { "bytes": 9_i64, "place": "pending", "due": past() };
+    let unreadable = |n: i64| doc! { "_id": n, "user": &ada.id, "state": "ready", "reservation": reserved.clone() };
+    records("images").insert_many((0..501).map(unreadable)).await.unwrap();
+    let later = doc! { "bytes": 700_i64, "place": "pending", "due": DateTime::from_millis(past().timestamp_millis() + 1) };
+    records("images").update_one(doc! { "_id": &ready }, doc! { "$set": { "reservation": later } }).await.unwrap();
+
+    // Holds of the former version: of users without a readable id, and behind a user's own unreadable ones.
+    let nameless = |n: i64| doc! { "_id": format!("0 {n:03}"), "emailKey": format!("{n}"), "holds": [hold("no id")] };
+    records("users").insert_many((0..51).map(nameless)).await.unwrap();
+    let mut holds = vec![hold("no id"); 101];
+    holds.push(hold(&uuid::Uuid::now_v7().to_string()));
+    records("users")
+        .update_one(doc! { "_id": &ada.id }, doc! { "$set": { "holds": holds }, "$inc": { "usedBytes": 500_i64 } })
+        .await
+        .unwrap();
+
+    // Addresses: keys that are numbers, before one of an account that was never inserted.
+    let taken = |n: i64| doc! { "_id": n, "user": &ada.id, "at": past(), "due": past() };
+    records("emails").insert_many((0..501).map(taken)).await.unwrap();
+    let lost = doc! { "_id": "lost@example.com", "user": uuid::Uuid::now_v7().to_string(), "at": past(), "due": DateTime::from_millis(past().timestamp_millis() + 1) };
+    records("emails").insert_one(lost).await.unwrap();
+
+    // Accounts of the former version: the address of the first has a record that cannot be read.
+    let (eve, bob) = (app.user().await, app.user().await);
+    records("emails").update_one(doc! { "user": &eve.id }, doc! { "$set": { "user": 7 } }).await.unwrap();
+    records("emails").delete_one(doc! { "user": &bob.id }).await.unwrap();
+    let former = doc! { "_id": { "$in": [&eve.id, &bob.id] } };
+    records("users").update_many(former, doc! { "$unset": { "registered": "" } }).await.unwrap();
+
+    for round in 1..6 {
+        app.sweep(after(120 * round)).await;
+    }
+    let image = app.db_image(&ready).await.unwrap();
+    assert!(!image.contains_key("reservation"), "{image}");
+    let user = records("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+    let left = user.get_array("holds").unwrap();
+    assert!(
+        left.len() == 101 && left.iter().all(|hold| hold.as_document().unwrap().get_str("image").unwrap() == "no id"),
+        "{user}"
+    );
+    assert_eq!(records("emails").count_documents(doc! { "_id": "lost@example.com" }).await.unwrap(), 0);
+    assert_eq!(records("emails").count_documents(doc! { "user": &bob.id }).await.unwrap(), 1);
+}

@@ -1,0 +1,290 @@
+//! Covers event streams: which changes they announce and to whom, on several servers; resuming, resets, limits and heartbeats.
+//! `endings` covers how they end. `tests/faults/event_streams.rs` kills the primary under them.
+//!
+//! Routes: GET /api/events.
+
+mod endings;
+mod idle_cost;
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use reqwest::Response;
+use serde_json::json;
+use valet::metrics::METRICS;
+
+use super::app::{Caller, TestApp, declared, eventually, unique_png};
+
+/// Longest wait for an event, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client's stream.
+pub struct Events {
+    response: Response,
+    unread: String,
+}
+
+/// A block of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frame {
+    pub id: String,
+    pub event: String,
+    pub data: String,
+    pub is_comment: bool,
+}
+
+impl Frame {
+    fn parse(block: &str) -> Self {
+        let mut frame = Self::default();
+        for line in block.lines() {
+            match line.split_once(": ").unwrap_or((line, "")) {
+                ("id", value) => frame.id = value.to_owned(),
+                ("event", value) => frame.event = value.to_owned(),
+                ("data", value) => frame.data = value.to_owned(),
+                ("retry", value) => assert!(value.parse::<u32>().is_ok(), "{line}"),
+                (":", "") => frame.is_comment = true,
+                _ => panic!("unknown line: {line}"),
+            }
+        }
+        frame
+    }
+
+    /// Returns the event's type and its image.
+    fn named(&self) -> (&str, String) {
+        let data: serde_json::Value = serde_json::from_str(&self.data).unwrap();
+        assert!(data.as_object().unwrap().keys().all(|name| name == "id"), "the data is thin: {data}");
+        (&self.event, data["id"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Events {
+    /// Opens a stream; returns it after its first frame, which has no event.
+    pub async fn open(caller: &Caller<'_>, last_event_id: Option<&str>) -> (Self, Frame) {
+        let response = request(caller, last_event_id).await;
+        assert_eq!(response.status(), 200);
+        let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        assert_eq!(header("content-type"), "text/event-stream");
+        assert_eq!((header("cache-control"), header("x-accel-buffering")), ("no-store".to_owned(), "no".to_owned()));
+        let mut events = Self { response, unread: String::new() };
+        let first = events.block(PATIENCE).await.expect("a first frame");
+        assert!(first.event.is_empty(), "{first:?}");
+        (events, first)
+    }
+
+    /// Returns the next block; `None` at the end of the stream.
+    pub async fn block(&mut self, patience: Duration) -> Option<Frame> {
+        let read = async {
+            loop {
+                if let Some((block, rest)) = self.unread.split_once("\n\n") {
+                    let frame = Frame::parse(block);
+                    self.unread = rest.to_owned();
+                    return Some(frame);
+                }
+                let chunk = self.response.chunk().await.ok()??;
+                self.unread.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        };
+        tokio::time::timeout(patience, read).await.expect("nothing was sent in time")
+    }
+
+    /// Returns the next event, whatever heartbeats precede it.
+    pub async fn event(&mut self) -> Frame {
+        loop {
+            let frame = self.block(PATIENCE).await.expect("the stream stays open");
+            if !frame.event.is_empty() {
+                return frame;
+            }
+        }
+    }
+
+    /// Waits for the end of the stream; returns the time until then.
+    pub async fn end(&mut self, patience: Duration) -> Duration {
+        let began = Instant::now();
+        while self.block(patience).await.is_some() {
+            assert!(began.elapsed() < patience, "the stream stays open");
+        }
+        began.elapsed()
+    }
+}
+
+pub async fn request(caller: &Caller<'_>, last_event_id: Option<&str>) -> Response {
+    let request = caller.app.http.get(format!("{}/api/events", caller.app.base)).bearer_auth(caller.token.as_ref().unwrap());
+    let request = last_event_id.into_iter().fold(request, |request, id| request.header("last-event-id", id));
+    request.send().await.unwrap()
+}
+
+/// Returns the same user as a client of another server.
+fn at<'a>(caller: &Caller<'_>, app: &'a TestApp) -> Caller<'a> {
+    Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
+}
+
+async fn upload(caller: &Caller<'_>) -> String {
+    caller.upload("sea.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
+}
+
+/// Inserts records of ready images. Only the fields that events need have true values.
+async fn db_insert_ready(app: &TestApp, user: &str, count: usize) {
+    let ids = (0..count).map(|_| valet::model::ImageId::new().to_string());
+    let records: Vec<_> = ids.map(|id| doc! { "_id": id, "user": user, "state": "ready" }).collect();
+    app.db.collection::<Document>("images").insert_many(records).await.unwrap();
+}
+
+/// Changes the captions of all of the user's images.
+async fn db_caption(app: &TestApp, user: &str, caption: &str) {
+    let update = doc! { "$set": { "caption": caption } };
+    app.db.collection::<Document>("images").update_many(doc! { "user": user }, update).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_reach_all_clients_of_their_user_and_no_other_user() {
+    let first = TestApp::start().await;
+    let second = TestApp::beside(&first, |_| {}).await;
+    let (ada, bob) = (first.user().await, first.user().await);
+    let (mut here, _) = Events::open(&ada, None).await;
+    let (mut there, _) = Events::open(&at(&ada, &second), None).await;
+    let (mut of_bob, _) = Events::open(&bob, None).await;
+
+    let image = upload(&ada).await;
+    assert_eq!(ada.patch(&format!("/api/images/{image}"), json!({ "caption": "The sea" })).await.status, 200);
+    assert_eq!(ada.patch(&format!("/api/images/{image}"), json!({ "caption": "The sea" })).await.status, 200, "no change");
+    assert_eq!(ada.patch(&format!("/api/images/{image}"), json!({ "caption": "" })).await.status, 200);
+    assert_eq!(ada.delete(&format!("/api/images/{image}")).await.status, 204);
+    let text = b"not an image".repeat(9);
+    let ticket = ada.issue("text.png", "image/png", &text).await;
+    assert_eq!(first.put(&ticket.json["upload"], text).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 422);
+    let pending = ada.post("/api/images/upload", declared("b.png", "image/png", &unique_png())).await;
+    assert_eq!(at(&ada, &second).delete(&format!("/api/images/{}", pending.id())).await.status, 204);
+    let own = upload(&bob).await;
+
+    let ids = [&image, &image, &image, &image, ticket.id(), pending.id()];
+    let types = ["image.ready", "image.updated", "image.updated", "image.deleted", "image.rejected", "image.deleted"];
+    for (image, event) in ids.into_iter().zip(types) {
+        assert_eq!(here.event().await.named(), (event, image.to_owned()));
+        assert_eq!(there.event().await.named(), (event, image.to_owned()));
+    }
+    assert_eq!(of_bob.event().await.named(), ("image.ready", own));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_announced_image_by_image() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let images = [upload(&ada).await, upload(&ada).await, upload(&ada).await];
+    let (mut events, _) = Events::open(&ada, None).await;
+    assert_eq!(ada.post("/api/images/delete", json!({ "ids": images })).await.status, 200);
+    let (mut deleted, mut positions) = (Vec::new(), Vec::new());
+    for _ in &images {
+        let frame = events.event().await;
+        let (event, image) = frame.named();
+        assert_eq!(event, "image.deleted");
+        deleted.push(image);
+        positions.push(frame.id);
+    }
+    deleted.sort();
+    positions.dedup();
+    assert_eq!((deleted, positions.len()), (images.to_vec(), 3), "UUIDv7 are in the order of their creation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_resumes_on_any_server() {
+    let first = TestApp::start().await;
+    let second = TestApp::beside(&first, |_| {}).await;
+    let ada = first.user().await;
+    let (mut events, start) = Events::open(&ada, None).await;
+    let (known, missed) = (upload(&ada).await, upload(&ada).await);
+    let frame = events.event().await;
+    assert_eq!(frame.named(), ("image.ready", known.clone()));
+    drop(events);
+    // The second server's feed begins only now, and goes back.
+    for app in [&first, &second] {
+        let ada = at(&ada, app);
+        let (mut resumed, _) = Events::open(&ada, Some(&frame.id)).await;
+        assert_eq!(resumed.event().await.named(), ("image.ready", missed.clone()));
+        let (mut from_start, _) = Events::open(&ada, Some(&start.id)).await;
+        assert_eq!(from_start.event().await.named(), ("image.ready", known.clone()));
+        assert_eq!(from_start.event().await.named(), ("image.ready", missed.clone()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_position_is_unknown_is_reset() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for unknown in ["1-2-3", "4000000000-1-0", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "?"] {
+        let (mut events, first) = Events::open(&ada, Some(unknown)).await;
+        assert_eq!(first.id, "", "a client that loses the reset gets it again");
+        let reset = events.event().await;
+        assert_eq!(reset.named(), ("reset", String::new()), "{unknown}");
+        let image = upload(&ada).await;
+        assert_eq!(events.event().await.named(), ("image.ready", image.clone()), "{unknown}");
+        drop(events);
+        let (mut resumed, _) = Events::open(&ada, Some(&reset.id)).await;
+        assert_eq!(resumed.event().await.named(), ("image.ready", image), "a reset has a position, too");
+    }
+}
+
+/// Dropping the collection ends the feed in a way that it cannot be resumed from.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_clients_are_reset_after_the_feed_was_lost() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let (mut of_ada, before) = Events::open(&ada, None).await;
+    let (mut of_bob, _) = Events::open(&bob, None).await;
+    upload(&ada).await;
+    assert_eq!(of_ada.event().await.event, "image.ready");
+    app.db.collection::<Document>("images").drop().await.unwrap();
+    assert_eq!(of_ada.event().await.named(), ("reset", String::new()));
+    assert_eq!(of_bob.event().await.named(), ("reset", String::new()));
+    let (mut resumed, _) = Events::open(&ada, Some(&before.id)).await;
+    assert_eq!(resumed.event().await.event, "reset");
+    db_insert_ready(&app, &bob.id, 1).await;
+    db_caption(&app, &bob.id, "later").await;
+    assert_eq!(of_bob.event().await.event, "image.updated", "the new feed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_limited() {
+    let app = TestApp::start_with(|config| config.load.max_event_streams = 7).await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(Events::open(&ada, None).await.0);
+    }
+    let refused = ada.get("/api/events").await;
+    assert_eq!((refused.problem(), refused.header("retry-after")), ((429, "rate_limited"), "30"), "{refused:?}");
+    assert!(refused.json["detail"].as_str().unwrap().starts_with("5 event streams of this user are open"), "{refused:?}");
+    open.push(Events::open(&bob, None).await.0);
+    open.push(Events::open(&bob, None).await.0);
+    let refused = bob.get("/api/events").await;
+    assert_eq!((refused.problem(), refused.header("retry-after")), ((503, "unavailable"), "30"), "{refused:?}");
+    // Streams hold no permit of requests, and closed ones count no longer.
+    open.clear();
+    eventually("the server notices the closed streams", async || request(&ada, None).await.status() == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_hold_no_permits_and_are_measured_as_short_requests() {
+    let app = TestApp::start_with(|config| config.load.max_requests = 2).await;
+    let ada = app.user().await;
+    let (mut first, _) = Events::open(&ada, None).await;
+    let (_second, _) = Events::open(&ada, None).await;
+    let (_third, _) = Events::open(&ada, None).await;
+    let image = upload(&ada).await;
+    assert_eq!(first.event().await.named(), ("image.ready", image));
+    assert!(METRICS.event_streams.get() >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_carry_a_position_from_which_another_server_resumes() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (mut events, start) = Events::open(&ada, None).await;
+    let beat = events.block(Duration::from_secs(25)).await.unwrap();
+    assert!(beat.is_comment && beat.event.is_empty() && beat.data.is_empty(), "{beat:?}");
+    assert_ne!(beat.id, start.id, "the position moves on without events");
+    let image = upload(&ada).await;
+    let restarted = TestApp::beside(&app, |_| {}).await;
+    let (mut resumed, _) = Events::open(&at(&ada, &restarted), Some(&beat.id)).await;
+    assert_eq!(resumed.event().await.named(), ("image.ready", image), "and no reset");
+}

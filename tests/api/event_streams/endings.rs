@@ -1,0 +1,116 @@
+//! Covers the ends of event streams: of the token, the session and the account's suspension; of a client that does not read; and of
+//! the server.
+
+use tokio::{io::AsyncReadExt, net::TcpSocket};
+use valet::model::Scope;
+
+use super::*;
+use crate::{app::PASSWORD, serve::Settings};
+
+/// Time within which a session's end takes effect on every server, and what a busy machine adds.
+const SESSION_END: Duration = Duration::from_secs(30 + 5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_their_session_on_every_server() {
+    let first = TestApp::start().await;
+    let second = TestApp::beside(&first, |_| {}).await;
+    let (ada, bob, eve) = (first.user().await, first.user().await, first.user().await);
+    let session = first.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    let (mut stays, _) = Events::open(&at(&eve, &second), None).await;
+    let signed_out = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..at(&ada, &second) };
+    let (mut signed_out, _) = Events::open(&signed_out, None).await;
+    let (mut of_ada, _) = Events::open(&at(&ada, &second), None).await;
+    let (mut suspended, _) = Events::open(&at(&bob, &second), None).await;
+
+    let refresh = json!({ "refreshToken": session.json["refreshToken"] });
+    assert_eq!(first.anonymous().post("/api/auth/logout", refresh).await.status, 204);
+    let key = first.key(&[Scope::UsersWrite]).await;
+    assert!(key.post_empty(&format!("/api/admin/users/{}/suspend", bob.id)).await.status < 300);
+    let (signed_out, suspended) = tokio::join!(signed_out.end(SESSION_END), suspended.end(SESSION_END));
+    println!("ended after {signed_out:?} (signed out) and {suspended:?} (suspended)");
+    assert_eq!(request(&at(&bob, &first), None).await.status(), 403);
+    // The other session of the same user, and another user.
+    let image = upload(&ada).await;
+    assert_eq!(of_ada.event().await.named(), ("image.ready", image));
+    upload(&eve).await;
+    assert_eq!(stays.event().await.event, "image.ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_their_token() {
+    let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(5)).await;
+    let ada = app.user().await;
+    let (mut events, _) = Events::open(&ada, None).await;
+    let ended = events.end(SESSION_END).await;
+    assert!(ended > Duration::from_secs(4), "{ended:?}");
+    assert_eq!(ada.get("/api/events").await.problem(), (401, "token_expired"));
+}
+
+/// The client reads nothing while megabytes of events are made: few wait for it, and the connection ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_is_cut_off() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    // As many as may wait for a stream, so that none of them becomes a reset while the client's buffers have room.
+    let images = 90;
+    db_insert_ready(&app, &ada.id, images).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(app.base.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+    let token = ada.token.as_ref().unwrap();
+    let head = format!("GET /api/events HTTP/1.1\r\nhost: valet\r\nauthorization: Bearer {token}\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+    let (mut reads, _) = Events::open(&ada, None).await;
+    let (mut of_bob, _) = Events::open(&bob, None).await;
+    // More than the buffers of both systems hold.
+    let (mut announced, mut bytes) = (0, 0);
+    for round in 0.. {
+        db_caption(&app, &ada.id, &format!("caption {round}")).await;
+        for _ in 0..images {
+            let frame = reads.event().await;
+            announced += 1;
+            bytes += frame.id.len() + frame.event.len() + frame.data.len() + 20;
+            if frame.event == "reset" {
+                break;
+            }
+        }
+        if bytes > 4 << 20 {
+            break;
+        }
+    }
+    upload(&bob).await;
+    assert_eq!(of_bob.event().await.event, "image.ready", "others are served");
+    // The rule for responses that a client does not read: 20 s without progress.
+    tokio::time::sleep(Duration::from_secs(24)).await;
+    let mut sent = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut sent)).await;
+    println!("{} bytes were sent; the other client got {bytes} bytes with {announced} events", sent.len());
+    assert!(end.is_ok(), "the connection is closed");
+    assert!(sent.len() < bytes, "the rest was discarded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_ends_its_streams_at_once() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
+    let open = client.http.get(format!("{}/api/events", client.base)).bearer_auth(ada.token.as_ref().unwrap());
+    let response = open.send().await.unwrap();
+    let mut events = Events { response, unread: String::new() };
+    assert!(events.block(PATIENCE).await.is_some());
+    process.signal("-TERM");
+    let ended = events.end(Duration::from_secs(5)).await;
+    let (status, _, err) = process.end(Duration::from_secs(5)).await;
+    assert!(status.success() && err.contains("stopped"), "{status} {err}");
+    println!("the stream ended after {ended:?}");
+}
+
+#[tokio::test]
+async fn head_requests_open_no_stream() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for _ in 0..7 {
+        let head = app.http.head(format!("{}/api/events", app.base)).bearer_auth(ada.token.as_ref().unwrap());
+        assert_eq!(head.send().await.unwrap().status(), 200);
+    }
+}

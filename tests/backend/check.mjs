@@ -1,0 +1,67 @@
+// Drives an example backend as the clients of its app do: BACKEND is its address, VALET_URL that of the server, VALET_PNG an image.
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { Webhook } from "standardwebhooks";
+
+const { BACKEND, VALET_URL, VALET_PNG, VALET_WEBHOOK_SECRET } = process.env;
+
+const call = async (url, { method = "GET", headers = {}, json } = {}) => {
+  const body = json && JSON.stringify(json);
+  const answer = await fetch(url, { method, headers: { ...(body && { "content-type": "application/json" }), ...headers }, body });
+  const text = await answer.text();
+  return { status: answer.status, json: text ? JSON.parse(text) : undefined };
+};
+
+async function until(check, what) {
+  for (const end = Date.now() + 20_000; Date.now() < end;) {
+    if (await check()) return;
+    await new Promise((done) => { setTimeout(done, 50); });
+  }
+  assert.fail(`not within 20 s: ${what}`);
+}
+
+const imagesOf = async (user) => (await call(`${BACKEND}/images`, { headers: { "x-session": `session-of-${user}` } })).json;
+
+async function upload(token) {
+  const bytes = Buffer.concat([readFileSync(VALET_PNG), randomBytes(16)]);
+  const headers = { authorization: `Bearer ${token}` };
+  const sha256 = createHash("sha256").update(bytes).digest("base64");
+  const declaration = { fileName: "boat.png", contentType: "image/png", size: bytes.length, sha256 };
+  const ticket = await call(`${VALET_URL}/api/images/upload`, { method: "POST", headers, json: declaration });
+  assert.equal(ticket.status, 201, JSON.stringify(ticket));
+  const { method, url, headers: signed } = ticket.json.upload;
+  assert.equal((await fetch(url, { method, headers: signed, body: bytes })).status, 200);
+  const confirm = await call(`${VALET_URL}/api/images/${ticket.json.id}/confirm`, { method: "POST", headers });
+  assert.equal(confirm.status, 200, JSON.stringify(confirm));
+  return { id: ticket.json.id, headers };
+}
+
+await until(() => fetch(`${BACKEND}/images`).then(() => true, () => false), "the backend listens");
+assert.equal((await call(`${BACKEND}/valet-token`, { method: "POST" })).status, 401, "only the app's users get a token");
+const { status, json } = await call(`${BACKEND}/valet-token`, { method: "POST", headers: { "x-session": "session-of-ada" } });
+assert.equal(status, 200);
+assert.equal(json.expiresIn, 3600);
+const { id, headers } = await upload(json.token);
+await until(async () => (await imagesOf("ada")).some((image) => image.id === id), "the backend knows the image");
+assert.deepEqual(await imagesOf("eve"), [], "another user has no images");
+
+// Messages that Valet did not send, and one that it sends again.
+const body = JSON.stringify({ type: "image.deleted", timestamp: new Date().toISOString(), data: { id, subject: "ada" } });
+const hook = async (secret, at, id = "forged", text = body) => {
+  const signature = new Webhook(secret).sign(id, at, body);
+  const signed = { "webhook-id": id, "webhook-timestamp": `${Math.floor(at / 1000)}`, "webhook-signature": signature };
+  return (await fetch(`${BACKEND}/hooks/valet`, { method: "POST", headers: signed, body: text })).status;
+};
+const [now, other] = [new Date(), `whsec_${randomBytes(32).toString("base64")}`];
+assert.equal(await hook(other, now), 401, "another secret");
+assert.equal(await hook(VALET_WEBHOOK_SECRET, new Date(now - 3_600_000)), 401, "an hour old");
+assert.equal(await hook(VALET_WEBHOOK_SECRET, now, "forged", body.replace("ada", "eve")), 401, "changed bytes");
+assert.equal((await fetch(`${BACKEND}/hooks/valet`, { method: "POST", body })).status, 401, "no signature");
+assert.ok((await imagesOf("ada")).some((image) => image.id === id), "they changed nothing");
+assert.deepEqual([await hook(VALET_WEBHOOK_SECRET, now, "twice"), await hook(VALET_WEBHOOK_SECRET, now, "twice")], [204, 204]);
+
+const second = await upload(json.token);
+await until(async () => (await imagesOf("ada")).some((image) => image.id === second.id), "the backend knows the second image");
+assert.equal((await call(`${VALET_URL}/api/images/${second.id}`, { method: "DELETE", headers: second.headers })).status, 204);
+await until(async () => !(await imagesOf("ada")).some((image) => image.id === second.id), "the backend forgets a deleted image");

@@ -1,0 +1,90 @@
+//! Plants violations of events and deliveries.
+
+use mongodb::bson::{DateTime, Document, doc};
+use time::Duration;
+
+use super::CleanCluster;
+
+/// Returns the delivery of an image's event.
+fn delivery_of<'a>(clean: &'a CleanCluster, id: &str, types: &[&str]) -> &'a Document {
+    let is_of = |field: &str, holds: &dyn Fn(&str) -> bool, delivery: &Document| delivery.get_str(field).is_ok_and(holds);
+    let its = |delivery: &&Document| {
+        is_of("type", &|name| types.contains(&name), delivery) && is_of("body", &|body| body.contains(id), delivery)
+    };
+    clean.base.deliveries.iter().find(its).unwrap_or_else(|| panic!("{types:?} of {id}"))
+}
+
+pub async fn plant(clean: &CleanCluster) {
+    let (image, deleted) = (clean.acknowledged_image(), clean.deleted_image());
+    let ready = delivery_of(clean, image.id(), &["image.ready"]).clone();
+    let (id, event) = (ready.get_str("_id").unwrap(), ready.get_str("event").unwrap().to_owned());
+
+    let ends: &[&str] = &["image.deleted", "image.rejected", "upload.expired"];
+    for (lost, types) in [(image.id(), &["image.ready"][..]), (deleted.id(), ends)] {
+        let of_lost = delivery_of(clean, lost, types).get_str("event").unwrap().to_owned();
+        clean.assert_reports_change("an event was lost", &[19], |evidence| {
+            evidence.deliveries.retain(|delivery| delivery.get_str("event").unwrap() != of_lost);
+            evidence.messages.retain(|message| message.id != of_lost);
+        });
+    }
+
+    clean.assert_reports_change("a change has two events", &[19], |evidence| {
+        let mut twin = ready.clone();
+        twin.insert("event", "another");
+        evidence.deliveries.push(twin);
+        let mut message = evidence.messages.iter().find(|message| message.id == event).unwrap().clone();
+        message.id = "another".to_owned();
+        // Its signature is over the other id.
+        evidence.messages.push(message.signed_again(&evidence.endpoint_secret));
+    });
+
+    clean.assert_reports_change("an event is not fanned out", &[19], |evidence| {
+        let entry = doc! { "id": "e", "type": "image.updated", "at": DateTime::now() };
+        let its = evidence.images.iter_mut().find(|known| known.id() == image.id()).unwrap();
+        its.0.insert("outbox", vec![entry]);
+    });
+
+    clean.assert_reports_change("a delivery waits", &[20], |evidence| {
+        let its = evidence.deliveries.iter_mut().find(|delivery| delivery.get_str("_id").ok() == Some(id)).unwrap();
+        its.remove("doneAt");
+        its.insert("due", DateTime::now());
+    });
+
+    clean.update("deliveries", id, doc! { "$set": { "deadAt": DateTime::now() }, "$unset": { "doneAt": "" } }).await;
+    clean.assert_reports("a delivery is dead without a reason", &[20]).await;
+
+    clean.assert_reports_change("a delivery that is done was not received", &[20], |evidence| {
+        evidence.messages.retain(|message| message.id != event);
+    });
+
+    plant_messages(clean, &event);
+    plant_secrets(clean).await;
+}
+
+/// Plants violations of the messages of an event.
+fn plant_messages(clean: &CleanCluster, event: &str) {
+    clean.assert_reports_change("a message is repeated after it was delivered", &[20], |evidence| {
+        let mut again = evidence.messages.iter().rev().find(|message| message.id == event).unwrap().clone();
+        again.at += Duration::seconds(10);
+        evidence.messages.push(again);
+        evidence.hurried.clear();
+    });
+
+    clean.assert_reports_change("a message has another signature", &[20], |evidence| {
+        evidence.messages.iter_mut().find(|message| message.id == event).unwrap().timestamp += 1;
+    });
+
+    clean.assert_reports_change("a message is not that of its delivery", &[20], |evidence| {
+        let body = evidence.messages.iter_mut().find(|message| message.id == event).unwrap();
+        body.body.push(' ');
+        *body = body.clone().signed_again(&evidence.endpoint_secret);
+    });
+}
+
+async fn plant_secrets(clean: &CleanCluster) {
+    let image = clean.acknowledged_image();
+    for secret in [clean.base.endpoint_secret.clone(), clean.base.key.clone()] {
+        clean.update("users", image.user(), doc! { "$set": { "note": secret } }).await;
+        clean.assert_reports("a secret of the backend is in a record", &[11]).await;
+    }
+}
