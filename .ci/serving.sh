@@ -47,6 +47,18 @@ node_tools() {
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# wait_until_ready ID URL LOG: waits for the server with this process id; prints its log and fails if it ends, or after two minutes.
+wait_until_ready() {
+    for _ in $(seq 600); do
+        kill -0 "$1" 2>/dev/null || { cat "$3" >&2 && echo 'the server ended before it was ready' >&2 && exit 1; }
+        ! curl -fs -o "$work/ready" "$2/readyz" 2>/dev/null || return 0
+        sleep 0.2
+    done
+    cat "$3" >&2
+    echo 'the server was not ready within two minutes' >&2
+    exit 1
+}
+
 # serve [NAME=VALUE...]: starts `valet dev` with these settings and sets VALET_URL to its address.
 serve() {
     local port
@@ -55,14 +67,11 @@ serve() {
     env "$@" "${CARGO_TARGET_DIR:-target}/debug/valet" dev --bind "127.0.0.1:$port" --s3-bind "127.0.0.1:$(free_port)" \
         --data-dir "$work/data" >"$work/log" 2>&1 &
     server=$!
-    for _ in $(seq 600); do
-        kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2 && exit 1; }
-        ! curl -fs -o "$work/ready" "http://127.0.0.1:$port/readyz" 2>/dev/null || break
-        sleep 0.2
-    done
+    wait_until_ready "$server" "http://127.0.0.1:$port" "$work/log"
     export VALET_URL=http://127.0.0.1:$port
 }
 
+# Stops the processes, prints the last warnings of a failed run, and removes the temporary files.
 finish() {
     local code=$?
     trap - EXIT
@@ -84,6 +93,6 @@ tools=${XDG_CACHE_HOME:-$HOME/.cache}/valet/tools
 mkdir -p "$tools"
 work=$(mktemp -d)
 server=''
-# A second process to stop at the end of the script.
+# Id of a second process that `finish` stops, if the script starts one.
 beside=''
 trap finish EXIT

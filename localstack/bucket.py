@@ -22,36 +22,25 @@ s3.put_bucket_cors(
             {
                 # A presigned URL is the only credential, and this bucket is for development.
                 "AllowedOrigins": ["*"],
-                "AllowedMethods": ["GET", "HEAD", "PUT", "POST", "DELETE"],
-                # Listed one by one: LocalStack compares `x-amz-*` literally.
+                # As in deploy/aws/cors.json: development is not more permissive than production.
+                "AllowedMethods": ["GET", "PUT", "POST", "HEAD", "DELETE"],
                 "AllowedHeaders": [
                     "content-type",
-                    "content-md5",
                     "if-none-match",
-                    "range",
-                    "x-amz-checksum-algorithm",
-                    "x-amz-checksum-crc32",
-                    "x-amz-checksum-crc32c",
-                    "x-amz-checksum-crc64nvme",
-                    "x-amz-checksum-sha1",
                     "x-amz-checksum-sha256",
-                    "x-amz-content-sha256",
-                    "x-amz-date",
-                    "x-amz-sdk-checksum-algorithm",
-                    "x-amz-security-token",
-                    "x-requested-with",
+                    "content-md5",
+                    "content-disposition",
+                    "range",
                 ],
                 "ExposeHeaders": [
                     "ETag",
-                    "x-amz-checksum-crc32",
-                    "x-amz-checksum-crc32c",
-                    "x-amz-checksum-crc64nvme",
-                    "x-amz-checksum-sha1",
+                    "Location",
                     "x-amz-checksum-sha256",
-                    "x-amz-checksum-type",
+                    "x-amz-checksum-crc64nvme",
                     "x-amz-request-id",
+                    "x-amz-version-id",
                 ],
-                "MaxAgeSeconds": 7200,
+                "MaxAgeSeconds": 3000,
             }
         ]
     },
