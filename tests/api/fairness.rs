@@ -242,7 +242,8 @@ async fn mongodb_permits_are_shared_between_networks_and_users() {
             assert_eq!(caller.get("/api/auth/me").await.status, 200);
             let meanwhile = answered.load(Ordering::SeqCst) - before;
             println!("{meanwhile} flood requests were answered meanwhile, after {before}");
-            assert!(meanwhile < FLOOD / 4, "{meanwhile} flood requests were answered first, after {before}");
+            // In the order of arrival it would be nearly all of them; a busy machine delays the caller itself.
+            assert!(meanwhile < FLOOD / 2, "{meanwhile} flood requests were answered first, after {before}");
         }
     };
     tokio::join!(flood, beside);
