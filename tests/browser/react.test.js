@@ -36,6 +36,11 @@ export function Shared({ source, file }) {
   const queue = useUploader(source);
   return <><Adding queue={queue} file={file} /><List source={source} /><output>{queue.uploads.map(({ state }) => state).join()}</output></>;
 }
+function Leaving({ source }) {
+  globalThis.queue = useUploader(source);
+  return <p>mounted</p>;
+}
+export const leaving = (source) => <Leaving source={source} />;
 export const shared = (source, file) => <Shared source={source} file={file} />;
 `;
 
@@ -120,6 +125,28 @@ for (const version of ["18", "19"]) {
     await opened.evaluate(() => app.render(app.uploads(user.user.id)));
     await opened.getByText("kept.png: done").waitFor();
     assert.deepEqual([await names(user), (await usage(user)).pending, await opened.evaluate(() => shown)], [["kept.png"], 0, []]);
+  });
+
+  test(`react-${version}: nothing is sent by the uploader of a component that was unmounted`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await opening(t, context, version, user);
+    await opened.evaluate(() => app.mount(app.leaving({ api: base, user: user.user.id, token: accessToken })));
+    await opened.getByText("mounted").waitFor();
+    const seen = watch(opened);
+    await opened.evaluate(() => app.render(null));
+    await opened.getByText("mounted").waitFor({ state: "detached" });
+    const thrown = await opened.evaluate(async (bytes) => {
+      queue.pause();
+      await queue.restore();
+      try {
+        queue.add(new File([new Uint8Array(bytes)], "late.png", { type: "image/png" }));
+      } catch (error) {
+        return error.message;
+      }
+    }, [...image("late.png").buffer]);
+    assert.match(thrown, /unmounted/);
+    await new Promise((done) => { setTimeout(done, 500); });
+    assert.deepEqual([seen, await names(user)], [[], []]);
   });
 
   test(`react-${version}: an uploader of the app continues without a component`, async (t) => {

@@ -20,7 +20,7 @@ import { createUploader } from "./index.js";
  * @property {Uploader["progress"]} progress
  * @property {boolean} paused Whether the whole queue is paused.
  * @property {(input: Input, options?: AddOptions) => Upload[]} add As of an uploader, and so the others; each is the same function at
- *   every render.
+ *   every render. When the component is unmounted, its own uploader has ended: `add` throws, the others do nothing.
  * @property {() => Promise<void>} restore
  * @property {() => void} pause Pauses all uploads; `upload.pause()` pauses one.
  * @property {() => void} resume
@@ -46,6 +46,8 @@ export function useUploader(source) {
   const [watcher] = useState(() => new Watcher(source));
   // Before all other effects: those of a child may add files already.
   useInsertionEffect(() => watcher.render(source));
+  // StrictMode repeats all effects but these, so that their end is the end of the component.
+  useInsertionEffect(() => watcher.mount(), [watcher]);
   const { given, api, user } = keyOf(source);
   useEffect(() => {
     watcher.open();
@@ -62,6 +64,7 @@ class Watcher {
   #source;
   #uploader = null;
   #own = null; // Options of the component's own uploader, which asks them for each token.
+  #isUnmounted = false;
   #listeners = new Set();
   #shown = NOTHING;
 
@@ -76,6 +79,18 @@ class Watcher {
     this.#source = source;
     const own = this.#own;
     if (own && own.api === source.api && own.user === source.user) own.token = source.token;
+  }
+
+  /** Returns a function that ends the component's own uploader for good, also one that was opened while its effects were off. */
+  mount() {
+    this.#isUnmounted = false;
+    return () => {
+      this.#isUnmounted = true;
+      // An insertion effect must not update another component.
+      queueMicrotask(() => {
+        if (this.#isUnmounted) this.close();
+      });
+    };
   }
 
   /** Returns the uploader, and creates it if it is the component's own. */
@@ -109,12 +124,19 @@ class Watcher {
   readOnServer = () => NOTHING;
 
   methods = {
-    add: (input, options) => this.open().add(input, options),
-    restore: () => this.open().restore(),
-    pause: () => this.open().pause(),
-    resume: () => this.open().resume(),
-    clearDone: () => this.open().clearDone(),
+    add: (input, options) => {
+      const uploader = this.#live();
+      if (!uploader) throw new Error("The component of this useUploader is unmounted. An uploader of createUploader outlives its components.");
+      return uploader.add(input, options);
+    },
+    restore: async () => this.#live()?.restore(),
+    pause: () => this.#live()?.pause(),
+    resume: () => this.#live()?.resume(),
+    clearDone: () => this.#live()?.clearDone(),
   };
+
+  /** Returns the uploader, except one of an unmounted component's own: nothing would stop it. */
+  #live = () => (this.#isUnmounted && !keyOf(this.#source).given ? null : this.open());
 
   #update = () => this.#show(snapshot(this.#uploader, this.#shown));
 
