@@ -62,6 +62,7 @@ const ROWS: &[Row<'_>] = &[
     ("JWT_PREVIOUS_SECRETS", LISTS, &[]),
     ("JWT_PREVIOUS_SECRETS", &["short", "[", "[1]", "[\"\"]", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", SECRET], &[]),
     ("JWT_SECRET", &["", "short", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], &[]),
+    ("KEEP_LOCATION", FLAGS, &[]),
     ("LOCAL_ACCOUNTS", FLAGS, &[]),
     ("LOG_FORMAT", &["xml", "JSON"], &[]),
     ("MAX_CONNECTIONS", COUNTS, &[]),

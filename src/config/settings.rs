@@ -76,6 +76,11 @@ pub const SETTINGS: &[Setting] = &[
         "10GiB",
         "bytes per user, open uploads included, and deleted images until their URLs have expired",
     ),
+    setting(
+        "KEEP_LOCATION",
+        "off",
+        "`on`: the position in an image's metadata is recorded and shown to its owner; the file has it in any case",
+    ),
     setting("SWEEP_INTERVAL", "30s", "time between two sweeps"),
     setting("SWEEP_GRACE", "15m", "how long after a URL's expiry its object may still be in transfer (longer for large files)"),
     setting("BIND", "0.0.0.0:3000", "where the API listens"),

@@ -32,6 +32,8 @@ pub struct Uploads {
     pub multipart_ttl: Duration,
     /// Bytes per user.
     pub quota_bytes: u64,
+    /// `KEEP_LOCATION`: whether the position in an image's metadata is recorded in the database and shown to its owner.
+    pub keep_location: bool,
 }
 
 impl Reader<'_> {
@@ -51,6 +53,7 @@ impl Reader<'_> {
             multipart_max_bytes: self.bytes("MULTIPART_MAX_BYTES", 5 << 30, 5 << 40),
             multipart_ttl,
             quota_bytes: self.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
+            keep_location: self.flag("KEEP_LOCATION", false),
         }
     }
 }

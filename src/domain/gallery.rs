@@ -8,7 +8,7 @@ use super::MAX_UNREADABLE_PAGES;
 pub use crate::store::GalleryRow;
 use crate::{
     config,
-    model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
+    model::{Caption, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId},
     signer::Presigned,
     store::{Objects, RawGalleryPage, Store, StoreError},
 };
@@ -28,6 +28,7 @@ pub struct PresignedImage {
 #[derive(Debug)]
 pub struct GalleryPage<'a> {
     found: RawGalleryPage,
+    order: GalleryOrder,
     urls: ReadUrls<'a>,
 }
 
@@ -54,7 +55,7 @@ impl GalleryPage<'_> {
             false => None,
             // Some records cannot be read: the next page continues after them.
             true if all_shown => self.found.end()?,
-            true => rows.last().and_then(GalleryRow::position),
+            true => rows.last().and_then(|row| row.position(self.order)),
         };
         Ok((rows, next))
     }
@@ -103,26 +104,36 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Returns ready images, the newest first: at most `limit`, and one more if there are more.
+    /// Returns ready images in this order, the newest first: at most `limit`, and one more if there are more.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn page(
         &self,
         user: UserId,
+        order: GalleryOrder,
         after: Option<Position>,
         limit: u32,
         now: OffsetDateTime,
     ) -> Result<GalleryPage<'_>, StoreError> {
         let with_next = limit.saturating_add(1);
-        let mut found = self.store.images.page_owned_ready(user, after, with_next).await?;
+        let mut found = self.store.images.page_owned_ready(user, order, after, with_next).await?;
         for _ in 0..MAX_UNREADABLE_PAGES {
             if found.length()? <= limit as usize || found.has_readable()? {
                 break;
             }
-            found = self.store.images.page_owned_ready(user, found.end()?, with_next).await?;
+            found = self.store.images.page_owned_ready(user, order, found.end()?, with_next).await?;
         }
-        Ok(GalleryPage { found, urls: self.read_urls(user, now) })
+        Ok(GalleryPage { found, order, urls: self.read_urls(user, now) })
+    }
+
+    /// Returns the months in which the user has images, by the time by which [`GalleryOrder::Taken`] orders them, the latest first,
+    /// with the number of images. Its cost does not depend on the number of images.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn timeline(&self, user: UserId) -> Result<Vec<(TimelineMonth, u64)>, StoreError> {
+        Ok(self.store.users.timeline(user).await?.unwrap_or_default())
     }
 
     /// Returns one ready image.

@@ -257,8 +257,8 @@ impl ImageParts {
 }
 
 fn inspectors(base: &Base) -> (Arc<UploadInspector>, Arc<PartsCompletion>) {
-    let Base { store, objects, capabilities, late_transfers, .. } = base.clone();
-    let object_inspector = Arc::new(ObjectInspector { objects: objects.clone(), capabilities: capabilities.clone() });
+    let Base { store, objects, capabilities, late_transfers, settings, .. } = base.clone();
+    let object_inspector = Arc::new(ObjectInspector { objects: objects.clone(), capabilities: capabilities.clone(), settings });
     let copy_inspector = Arc::new(CopyInspector {
         store: store.clone(),
         objects: objects.clone(),

@@ -28,7 +28,7 @@ use crate::{
         throttle::names::SERVICE_KEY,
         user_administration::{AdministeredUser, UserQuery},
     },
-    model::Scope,
+    model::{GalleryOrder, Scope},
 };
 
 const fn operation(id: &'static str, body: RequestBody, problems: &'static [&'static [Code]]) -> Operation {
@@ -302,8 +302,8 @@ impl AdminApi {
         let (user, limit) = (user_id(&user)?, pagination::limit(limit.0)?);
         let after = pagination::after(cursor.0.as_deref(), Listing::Gallery(user))?;
         app.valet.user_administration.require(&key, user).await?;
-        let found = app.valet.gallery.page(user, after, limit, OffsetDateTime::now_utc()).await?;
-        Ok(UserImagesResponse::Page(PageWriter::new(&found, user, limit)?.write()?))
+        let found = app.valet.gallery.page(user, GalleryOrder::Uploaded, after, limit, OffsetDateTime::now_utc()).await?;
+        Ok(UserImagesResponse::Page(PageWriter::new(&found, Listing::Gallery(user), limit)?.write()?))
     }
 
     /// Delete a user's image or open upload

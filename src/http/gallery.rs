@@ -1,7 +1,7 @@
 //! `/api/images`: reading, captions, deleting.
 
 use poem_openapi::{
-    ApiResponse, Object, OpenApi,
+    ApiResponse, Enum, Object, OpenApi,
     param::{Header, Path, Query},
     payload::Json,
 };
@@ -19,7 +19,10 @@ use super::{
     raw_json::RawJson,
     responses::{GalleryImage, whole_seconds},
 };
-use crate::domain::throttle::names::{CALLS, S3};
+use crate::{
+    domain::throttle::names::{CALLS, S3},
+    model::{GalleryOrder, TimelineMonth},
+};
 
 /// Metadata of the operations below.
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -29,6 +32,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         deadline: SHORT_DEADLINE,
         rate_limits: &[CALLS],
         problems: &[&[Code::InvalidCursor]],
+    },
+    Operation {
+        id: "get_timeline",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[],
     },
     Operation {
         id: "get_image",
@@ -82,6 +92,42 @@ pub(super) struct ImageUpdate {
     caption: String,
 }
 
+/// Order of the gallery's images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Enum)]
+#[oai(rename_all = "lowercase")]
+pub(super) enum ImageOrder {
+    /// By `uploadedAt`.
+    #[default]
+    Uploaded,
+    /// By the local time in `takenAt`, else by `createdAt`.
+    Taken,
+}
+
+impl ImageOrder {
+    fn order(self) -> GalleryOrder {
+        match self {
+            Self::Uploaded => GalleryOrder::Uploaded,
+            Self::Taken => GalleryOrder::Taken,
+        }
+    }
+}
+
+/// The months of a gallery.
+#[derive(Object)]
+struct ImageTimeline {
+    /// Months with images, the latest first.
+    months: Vec<TimelineEntry>,
+}
+
+/// A month of a gallery.
+#[derive(Object)]
+struct TimelineEntry {
+    /// The month, such as `2024-12`.
+    month: String,
+    /// The number of images.
+    count: u64,
+}
+
 /// A browser may cache a page for its user only, and must revalidate it each time.
 const CACHE_CONTROL: &str = "private, no-cache";
 
@@ -117,8 +163,9 @@ enum DeleteResponse {
 impl GalleryApi {
     /// List images
     ///
-    /// Ready images, newest first, paged by cursor: no image is repeated or skipped while others are added or deleted. Send a
-    /// page's `ETag` as `If-None-Match`: while the page and its URLs are the same, the answer is an empty 304.
+    /// Ready images, newest first, paged by cursor: no image is repeated or skipped while others are added or deleted. With
+    /// `order=taken` they are in the order of the local times in `takenAt`; images without one are in the place of their `createdAt`.
+    /// A cursor continues in its own order only. Send a page's `ETag` as `If-None-Match`: while the page and its URLs are the same, the answer is an empty 304.
     #[oai(path = "/gallery", method = "get", operation_id = "list_images")]
     async fn list(
         &self,
@@ -128,19 +175,37 @@ impl GalleryApi {
         limit: Query<Option<i64>>,
         /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
+        /// The order of the images; `uploaded` if it is omitted.
+        order: Query<Option<ImageOrder>>,
         /// The `ETag` of the last answer for this page. Browsers send it automatically.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<ListResponse, Problem> {
         let limit = pagination::limit(limit.0)?;
-        let after = pagination::after(cursor.0.as_deref(), Listing::Gallery(caller.user))?;
-        let found = app.valet.gallery.page(caller.user, after, limit, OffsetDateTime::now_utc()).await?;
-        let page = PageWriter::new(&found, caller.user, limit)?;
+        let order = order.0.unwrap_or_default().order();
+        let listing = match order {
+            GalleryOrder::Uploaded => Listing::Gallery(caller.user),
+            GalleryOrder::Taken => Listing::Taken(caller.user),
+        };
+        let after = pagination::after(cursor.0.as_deref(), listing)?;
+        let found = app.valet.gallery.page(caller.user, order, after, limit, OffsetDateTime::now_utc()).await?;
+        let page = PageWriter::new(&found, listing, limit)?;
         let etag = page.etag()?;
         if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
             return Ok(ListResponse::Unchanged(etag, CACHE_CONTROL.to_owned()));
         }
         Ok(ListResponse::Page(page.write()?, etag, CACHE_CONTROL.to_owned()))
+    }
+
+    /// Get the timeline
+    ///
+    /// The months in which images were taken, with the number of ready images in each, for headings and a scrubber. An image counts
+    /// in the month of the time by which `order=taken` has its place.
+    #[oai(path = "/timeline", method = "get", operation_id = "get_timeline")]
+    async fn timeline(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<ImageTimeline>, Problem> {
+        let months = app.valet.gallery.timeline(caller.user).await?;
+        let entry = |(month, count): (TimelineMonth, u64)| TimelineEntry { month: month.to_string(), count };
+        Ok(Json(ImageTimeline { months: months.into_iter().map(entry).collect() }))
     }
 
     /// Get an image

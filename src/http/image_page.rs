@@ -6,7 +6,7 @@ use poem_openapi::Object;
 use super::{
     pagination::{self, Listing},
     problem::Problem,
-    raw_json::{RawJson, push_number, push_text, push_time},
+    raw_json::{RawJson, push_decimal, push_number, push_text, push_time},
     responses::GalleryImage,
 };
 use crate::{
@@ -14,14 +14,14 @@ use crate::{
         StoreError,
         gallery::{GalleryPage, GalleryRow},
     },
-    model::{Sha256, UserId},
+    model::Sha256,
 };
 
 /// A page of the gallery.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct ImagePage {
-    /// Newest first.
+    /// Newest first, in the requested order.
     images: Vec<GalleryImage>,
     /// Send it as `cursor` for the next page; absent on the last.
     next_cursor: Option<String>,
@@ -42,9 +42,9 @@ impl<'a> PageWriter<'a> {
     ///
     /// # Errors
     /// When the database's response is malformed.
-    pub fn new(gallery: &'a GalleryPage<'a>, user: UserId, limit: u32) -> Result<Self, Problem> {
+    pub fn new(gallery: &'a GalleryPage<'a>, listing: Listing, limit: u32) -> Result<Self, Problem> {
         let (rows, next) = gallery.rows(limit)?;
-        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::cursor(at, Listing::Gallery(user))) })
+        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::cursor(at, listing)) })
     }
 
     /// Returns the entity tag. It changes when an image is added, deleted or changed, and when new URLs are due. Weak, since the
@@ -120,6 +120,21 @@ impl<'a> PageWriter<'a> {
         if let Some(hash) = row.thumb_hash {
             out.extend_from_slice(b",\"thumbHash\":");
             push_text(out, hash);
+        }
+        if let Some(taken_at) = row.taken_at {
+            out.extend_from_slice(b",\"takenAt\":");
+            push_text(out, taken_at);
+        }
+        if let Some(camera) = row.camera {
+            out.extend_from_slice(b",\"camera\":");
+            push_text(out, camera);
+        }
+        if let Some(location) = row.location {
+            out.extend_from_slice(b",\"location\":{\"latitude\":");
+            push_decimal(out, location.latitude());
+            out.extend_from_slice(b",\"longitude\":");
+            push_decimal(out, location.longitude());
+            out.push(b'}');
         }
         out.extend_from_slice(b",\"urlExpiresAt\":");
         push_time(out, expires_at);

@@ -10,12 +10,16 @@ use crate::model::{Image, ImageId, Position, Sha256, UserId};
 const DEFAULT_LIMIT: i64 = 50;
 /// Largest `limit`.
 pub const MAX_LIMIT: i64 = 100;
+/// Milliseconds in a cursor after an image without a time; no instant has them.
+const NO_TIME: i64 = i64::MIN;
 
 /// Listing that a cursor belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Listing {
     /// Ready images of a user.
     Gallery(UserId),
+    /// Ready images of a user in the order in which they were taken.
+    Taken(UserId),
     /// Open uploads of a user.
     Pending(UserId),
     /// All users.
@@ -42,9 +46,14 @@ pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>,
         let place: [u8; 24] = open(cursor, listing)?;
         let (at, id) = place.split_first_chunk::<8>()?;
         let millis = i64::from_be_bytes(*at);
-        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
-        let uploaded_at = matches!(listing, Listing::Gallery(_)).then_some(instant);
-        Some(Position { uploaded_at, id: ImageId::from_bytes(id.try_into().ok()?) })
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok();
+        let at = match listing {
+            Listing::Gallery(_) => Some(instant?),
+            Listing::Taken(_) if millis == NO_TIME => None,
+            Listing::Taken(_) => Some(instant?),
+            Listing::Pending(_) | Listing::Users => None,
+        };
+        Some(Position { at, id: ImageId::from_bytes(id.try_into().ok()?) })
     })
 }
 
@@ -62,14 +71,15 @@ pub fn split(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>
     let more = found.len() > limit;
     found.truncate(limit);
     let place =
-        |last: &Image| cursor(Position { uploaded_at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
+        |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
     let cursor = found.last().filter(|_| more).map(place);
     (found, cursor)
 }
 
 /// Returns the cursor with which a listing of images continues after this position.
 pub fn cursor(last: Position, listing: Listing) -> String {
-    let millis = last.uploaded_at.map_or(0, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
+    let none = if matches!(listing, Listing::Taken(_)) { NO_TIME } else { 0 };
+    let millis = last.at.map_or(none, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
     seal(&[&millis.to_be_bytes()[..], last.id.as_bytes()].concat(), listing)
 }
 
@@ -100,6 +110,7 @@ fn read<T>(cursor: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Result
 fn checksum(place: &[u8], listing: Listing) -> [u8; 8] {
     let (name, owner): (&[u8], Option<UserId>) = match listing {
         Listing::Gallery(owner) => (b"gallery 1", Some(owner)),
+        Listing::Taken(owner) => (b"taken 1", Some(owner)),
         Listing::Pending(owner) => (b"pending 1", Some(owner)),
         Listing::Users => (b"users 1", None),
     };
@@ -117,8 +128,8 @@ mod tests {
     use super::*;
     use crate::model::text_strategies::{any_text, mutated};
 
-    fn listings(user: UserId) -> [Listing; 2] {
-        [Listing::Gallery(user), Listing::Pending(user)]
+    fn listings(user: UserId) -> [Listing; 3] {
+        [Listing::Gallery(user), Listing::Pending(user), Listing::Taken(user)]
     }
 
     /// Milliseconds of the years that an instant can name.
@@ -135,12 +146,17 @@ mod tests {
         #[test]
         fn cursors_are_valid_only_for_their_listing_and_user(at in instants(), id in any::<[u8; 16]>(), owner in any::<[u8; 16]>()) {
             let (id, owner) = (ImageId::from_bytes(id), UserId::from_bytes(owner));
-            let [of_gallery, of_pending] = listings(owner);
-            let text = |listing| cursor(Position { uploaded_at: Some(at), id }, listing);
+            let [of_gallery, of_pending, of_taken] = listings(owner);
+            let text = |listing| cursor(Position { at: Some(at), id }, listing);
             let gallery = after(Some(&text(of_gallery)), of_gallery).ok().flatten().unwrap();
-            prop_assert_eq!((gallery.uploaded_at, gallery.id), (Some(at), id));
+            prop_assert_eq!((gallery.at, gallery.id), (Some(at), id));
             let pending = after(Some(&text(of_pending)), of_pending).ok().flatten().unwrap();
-            prop_assert_eq!((pending.uploaded_at, pending.id), (None, id));
+            prop_assert_eq!((pending.at, pending.id), (None, id));
+            for at in [Some(at), None] {
+                let position = Position { at, id };
+                prop_assert_eq!(after(Some(&cursor(position, of_taken)), of_taken).ok().flatten(), Some(position));
+            }
+            prop_assert!(after(Some(&text(of_taken)), of_gallery).is_err() && after(Some(&text(of_gallery)), of_taken).is_err(), "another order");
             prop_assert!(after(Some(&text(of_gallery)), of_pending).is_err(), "another listing");
             prop_assert!(is_refused(&text(of_gallery), UserId::new()), "another user");
             prop_assert_eq!(after_user(Some(&user_cursor(owner))).ok().flatten(), Some(owner));
@@ -153,10 +169,10 @@ mod tests {
 
         #[test]
         fn changed_cursors_are_rejected(
-            (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), any::<bool>()).prop_flat_map(|(at, id, user, first)| {
+            (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), 0..3_usize).prop_flat_map(|(at, id, user, which)| {
                 let user = UserId::from_bytes(user);
-                let place = Position { uploaded_at: Some(at), id: ImageId::from_bytes(id) };
-                let texts = [cursor(place, listings(user)[usize::from(first)]), user_cursor(user)];
+                let place = Position { at: Some(at), id: ImageId::from_bytes(id) };
+                let texts = [cursor(place, listings(user)[which]), user_cursor(user)];
                 (Just(user), proptest::sample::select(texts.to_vec()).prop_flat_map(mutated))
             })
         ) {

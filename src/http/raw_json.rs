@@ -54,6 +54,11 @@ pub fn push_number(out: &mut Vec<u8>, number: u64) {
     let _ = serde_json::to_writer(out, &number);
 }
 
+/// Appends a finite number with a fraction.
+pub fn push_decimal(out: &mut Vec<u8>, number: f64) {
+    let _ = serde_json::to_writer(out, &number);
+}
+
 /// Appends a time as a quoted string of RFC 3339, in UTC and whole seconds.
 pub fn push_time(out: &mut Vec<u8>, at: OffsetDateTime) {
     let at = at.to_offset(UtcOffset::UTC);

@@ -47,19 +47,42 @@ pub struct GalleryImage {
     pub preview_url: Option<String>,
     /// Base64 of the ThumbHash, as declared.
     pub thumb_hash: Option<String>,
+    /// When the image was taken, by the clocks at that place: RFC 3339 with the offset from UTC (`2024-12-21T23:39:24+01:00`), or
+    /// without one (`2024-12-21T23:39:24`) if the camera recorded none. An offset is never guessed: show the time as it is, and
+    /// do not convert it. Absent if the file does not say it.
+    pub taken_at: Option<String>,
+    /// Make and model of the camera, if the file names them.
+    pub camera: Option<String>,
+    /// Where the image was taken. Only if the operator has turned it on (`KEEP_LOCATION`) and the file says it.
+    pub location: Option<ImageLocation>,
     /// When `url` expires; read the image again for a new one.
     pub url_expires_at: OffsetDateTime,
     /// When the upload was opened.
     pub created_at: OffsetDateTime,
-    /// When the upload was confirmed; the gallery is in this order.
+    /// When the upload was confirmed; the gallery is in this order, unless another is requested.
     pub uploaded_at: OffsetDateTime,
+}
+
+/// A position on earth (WGS 84), in degrees.
+#[derive(Object)]
+pub struct ImageLocation {
+    /// Degrees north of the equator; negative in the south.
+    pub latitude: f64,
+    /// Degrees east of Greenwich; negative in the west.
+    pub longitude: f64,
+}
+
+impl From<model::Location> for ImageLocation {
+    fn from(location: model::Location) -> Self {
+        Self { latitude: location.latitude(), longitude: location.longitude() }
+    }
 }
 
 impl From<PresignedImage> for GalleryImage {
     fn from(PresignedImage { image, url, preview }: PresignedImage) -> Self {
-        let (size, uploaded_at) = match image.ready() {
-            Some(ready) => (ready.dimensions, ready.uploaded_at),
-            None => (model::Dimensions { width: 0, height: 0 }, image.created_at),
+        let (size, uploaded_at, capture) = match image.ready() {
+            Some(ready) => (ready.dimensions, ready.uploaded_at, ready.capture.clone()),
+            None => (model::Dimensions { width: 0, height: 0 }, image.created_at, model::Capture::default()),
         };
         Self {
             id: image.id.to_string(),
@@ -73,6 +96,9 @@ impl From<PresignedImage> for GalleryImage {
             url: url.url,
             preview_url: preview.map(|url| url.url),
             thumb_hash: image.upload.thumb_hash.map(|hash| hash.to_string()),
+            taken_at: capture.taken_at.map(|taken_at| taken_at.to_string()),
+            camera: capture.camera.map(|camera| camera.to_string()),
+            location: capture.location.map(ImageLocation::from),
             url_expires_at: whole_seconds(url.expires_at),
             created_at: whole_seconds(image.created_at),
             uploaded_at: whole_seconds(uploaded_at),

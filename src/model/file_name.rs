@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
+use super::hidden_characters::is_hidden;
+
 /// A display name: NFC, one path segment, no control or bidirectional-override characters, at most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName(String);
@@ -61,12 +63,6 @@ impl FileName {
         }
         format!("attachment; filename=\"{fallback}\"; filename*=UTF-8''{exact}")
     }
-}
-
-/// Returns whether the character is C0, C1, DEL, a line or paragraph separator, or changes the direction of the text after it:
-/// U+202A to U+202E and U+2066 to U+2069 make `gpj.exe` read as `exe.jpg`.
-fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Returns the name in at most [`FileName::MAX_BYTES`]: its beginning, cut between characters, and its extension.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, Upload, UserId,
+    Capture, ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, TakenAt, Upload, UserId,
     object_key::PREVIEW_SUFFIX,
 };
 
@@ -174,6 +174,8 @@ pub struct ReadyImage {
     pub dimensions: Dimensions,
     /// When it was confirmed, by the database's clock: the gallery's order.
     pub uploaded_at: OffsetDateTime,
+    /// How it was taken.
+    pub capture: Capture,
 }
 
 /// The way in which an image ended.
@@ -228,6 +230,9 @@ pub struct Image {
     /// The reservation that counts against the quota, when the state alone does not determine it. The former version of Valet
     /// writes none.
     pub reservation: Option<Reservation>,
+    /// The time by which the image is ordered and counted in the timeline. `None` before it is ready, and for images that the
+    /// former version made ready.
+    pub taken_sort: Option<OffsetDateTime>,
     /// The latest step of the reservation; the next one is applied only if this one is still the latest.
     pub last_step: Option<StepId>,
     /// The idempotency key of the upload, while it is kept.
@@ -274,6 +279,7 @@ impl Image {
             status: ImageStatus::Pending,
             reserved,
             reservation: Some(Reservation { bytes: reserved, counter: QuotaCounter::Pending, due }),
+            taken_sort: None,
             last_step: None,
             upload,
             earlier_types: Vec::new(),
@@ -318,6 +324,13 @@ impl Image {
     pub fn deleted(self) -> Self {
         let was_ready = self.has_been_ready();
         self.ended(End::Deleted { was_ready })
+    }
+
+    /// Returns the time by which the image is ordered once it is ready with this capture. Known before the transition, unlike the
+    /// time of the confirm, so that the step that counts the image can be announced with its month.
+    #[must_use]
+    pub fn sort_time(&self, capture: &Capture) -> OffsetDateTime {
+        capture.taken_at.map_or(self.created_at, TakenAt::sort_time)
     }
 
     /// Returns the types that presigned PUTs of this upload were signed for.
@@ -366,15 +379,8 @@ pub struct Verified {
     pub size: Dimensions,
     /// Whether the declared preview is there and was verified.
     pub preview: bool,
-}
-
-/// A position in the gallery's order, newest first: that of the last image a client has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// To the millisecond, as the database stores it. `None` in the list of pending uploads, which is ordered by id alone.
-    pub uploaded_at: Option<OffsetDateTime>,
-    /// Breaks ties within a millisecond.
-    pub id: ImageId,
+    /// How the image was taken, as far as the fetched bytes say.
+    pub capture: Capture,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! program does not validate it again.
 
 mod caption;
+mod capture;
 mod content_type;
 pub mod cors;
 mod download_name;
@@ -12,6 +13,8 @@ mod event;
 mod event_position;
 mod file_name;
 mod format;
+mod gallery_order;
+mod hidden_characters;
 mod id;
 mod idempotency;
 mod image;
@@ -26,6 +29,7 @@ mod reservation;
 mod service_key;
 mod sha256;
 mod subject;
+mod taken_at;
 #[cfg(test)]
 pub(crate) mod text_strategies;
 mod upload;
@@ -33,24 +37,27 @@ mod user;
 mod webhook_endpoint;
 
 pub use caption::Caption;
+pub use capture::{Camera, Capture, Location};
 pub use content_type::ContentType;
 pub use email::{Email, InvalidEmail};
 pub use event::EventType;
 pub use event_position::{EventPosition, InvalidEventPosition};
 pub use file_name::{FileName, InvalidFileName};
 pub use format::Format;
+pub use gallery_order::{GalleryOrder, Position};
 pub use id::{DeploymentId, EventId, ImageId, ServiceKeyId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Dimensions, End, Image, ImageState, ImageStatus, Lifetimes, ObjectKey, Position, ReadyImage, Verified};
+pub use image::{Dimensions, End, Image, ImageState, ImageStatus, Lifetimes, ObjectKey, ReadyImage, Verified};
 pub use network::{NetworkPrefix, RequestOrigin};
 pub use object_key::KeyOwner;
 pub use part_layout::{PartChecksums, PartLayout};
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use rejection::{Refusal, Rejection};
-pub use reservation::{OPENING_GRACE, QuotaCounter, Reservation, ReservationStep, UrlLifetime, UsageCounts};
+pub use reservation::{OPENING_GRACE, QuotaCounter, Reservation, ReservationStep, TimelineChange, UrlLifetime, UsageCounts};
 pub use service_key::{InvalidKeyName, KeyName, Scope, ServiceKeyToken};
 pub use sha256::{InvalidSha256, Sha256};
 pub use subject::{InvalidSubject, Subject};
+pub use taken_at::{TakenAt, TimelineMonth, parse_offset};
 pub use upload::{Upload, UploadKind};
 pub use user::{Usage, User};
 pub use webhook_endpoint::{DisabledReason, EndpointState, MAX_WEBHOOK_ENDPOINTS, WebhookEndpoint, parse_endpoint_url};

@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Image, ImageId, ImageState, StepId, Verified};
+use super::{Image, ImageId, ImageState, StepId, TimelineMonth, Verified};
 
 /// How long a new upload's reservation is left to the request that opened the upload, before the sweeper settles it.
 pub const OPENING_GRACE: Duration = Duration::minutes(2);
@@ -111,6 +111,19 @@ pub struct ReservationStep {
     pub counts_before: UsageCounts,
     /// Amounts in them after the step.
     pub counts_after: UsageCounts,
+    /// The time that orders the image in the timeline, when it was read.
+    pub taken_sort: Option<OffsetDateTime>,
+    /// The change of the timeline.
+    pub timeline: Option<TimelineChange>,
+}
+
+/// A change of the number of images of a month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineChange {
+    /// The month.
+    pub month: TimelineMonth,
+    /// The images that are added; negative for images that are removed.
+    pub images: i64,
 }
 
 impl Image {
@@ -134,7 +147,11 @@ impl Image {
     pub fn acceptance_step(&self, verified: &Verified) -> Option<ReservationStep> {
         let is_complete = self.upload.preview().is_some() == verified.preview && verified.key == self.key;
         let is_plain = self.leftover_keys.is_empty() && !self.upload.is_size_bound() && !self.key.is_incoming();
-        (self.reservation.is_some() && is_complete && is_plain).then(|| self.step(ImageState::Ready, None))
+        (self.reservation.is_some() && is_complete && is_plain).then(|| {
+            let step = self.step(ImageState::Ready, None);
+            let month = TimelineMonth::of(self.sort_time(&verified.capture));
+            ReservationStep { timeline: Some(TimelineChange { month, images: 1 }), ..step }
+        })
     }
 
     /// Returns the step that raises the reservation of a pending upload to `bytes`; `None` when it has as many, or when a hold
@@ -160,7 +177,17 @@ impl Image {
             after,
             counts_before: self.usage_counts(),
             counts_after: self.usage_counts_as(becomes, after),
+            taken_sort: self.taken_sort,
+            timeline: self.timeline_change(becomes, after),
         }
+    }
+
+    /// Returns the change of the timeline. An image without a sort time was not counted when it became ready.
+    fn timeline_change(&self, becomes: ImageState, after: Option<Reservation>) -> Option<TimelineChange> {
+        let month = TimelineMonth::of(self.taken_sort?);
+        let counted = |state, reservation| i64::from(is_in_timeline(state, reservation));
+        let images = counted(becomes, after) - counted(self.state(), self.reservation);
+        (images != 0).then_some(TimelineChange { month, images })
     }
 
     fn settled_reservation(&self, urls: UrlLifetime) -> Option<Reservation> {
@@ -196,6 +223,14 @@ impl Image {
                 books
             }
         }
+    }
+}
+
+/// Returns whether the timeline counts an image: as a ready one, with or without bytes that are reserved beside it.
+fn is_in_timeline(state: ImageState, reservation: Option<Reservation>) -> bool {
+    match reservation {
+        None => state == ImageState::Ready,
+        Some(reservation) => reservation.counter == QuotaCounter::Image,
     }
 }
 

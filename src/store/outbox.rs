@@ -20,7 +20,7 @@ pub(super) const OUTBOX_AT: &str = "outbox.at";
 /// Events of a document from which on an update of an image replaces the one before it.
 const FULL: i32 = 100;
 /// Fields of an image in the data of its events. A field that the image lacks is left out.
-const IMAGE_FIELDS: [&str; 12] = [
+const IMAGE_FIELDS: [&str; 15] = [
     "fileName",
     "contentType",
     "size",
@@ -29,6 +29,9 @@ const IMAGE_FIELDS: [&str; 12] = [
     "height",
     "caption",
     "thumbHash",
+    "takenAt",
+    "camera",
+    "location",
     "rejection",
     "rejectionCause",
     "createdAt",

@@ -2,14 +2,19 @@
 //!
 //! One snapshot transaction: user and images are read as of one moment, and the write fails if the user has changed since, so
 //! that no concurrent reservation, confirm or delete is lost or counted twice. The images' reservations are counted: an
-//! announced step that its image has taken is counted and its entry removed; one that is not taken yet keeps its entry.
+//! announced step that its image has taken is counted and its entry removed; one that is not taken yet keeps its entry. The
+//! timeline is counted in the same way.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use mongodb::{
     ClientSession, Collection, Database,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     options::ReadConcern,
 };
 use time::OffsetDateTime;
@@ -20,7 +25,7 @@ use super::{
     driver_events::{Operation, instrument},
     entries, images, whole_number,
 };
-use crate::model::{ImageState, UsageCounts, UserId};
+use crate::model::{ImageState, QuotaCounter, UsageCounts, UserId};
 
 /// Deadline for one user, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
@@ -47,13 +52,16 @@ pub struct Repair {
     pub was: Counts,
     /// The counters now.
     pub is: Counts,
+    /// Whether the timeline differed.
+    pub has_changed_timeline: bool,
 }
 
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, was, is } = self;
+        let Self { user, was, is, has_changed_timeline } = self;
         write!(f, "user {user}: bytes {} → {}, ", was.used_bytes, is.used_bytes)?;
-        write!(f, "images {} → {}, open uploads {} → {}", was.images, is.images, was.pending, is.pending)
+        write!(f, "images {} → {}, open uploads {} → {}", was.images, is.images, was.pending, is.pending)?;
+        if *has_changed_timeline { f.write_str(", timeline corrected") } else { Ok(()) }
     }
 }
 
@@ -63,6 +71,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also if concurrent changes made every attempt fail; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
+        self.images.fill_owned_taken_sort(user).await?;
         let context = (self.mongo.database().clone(), user, now);
         let transaction = async {
             let mut session = self.mongo.database().client().start_session().await?;
@@ -90,7 +99,7 @@ async fn repair(
 ) -> mongodb::error::Result<Option<Repair>> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let filter = doc! { "_id": user.to_string() };
-    let projection = doc! { "usedBytes": 1, "images": 1, "pending": 1, "opening": 1, "settling": 1, "holds": 1 };
+    let projection = doc! { "usedBytes": 1, "images": 1, "pending": 1, "timeline": 1, "opening": 1, "settling": 1, "holds": 1 };
     let Some(found) = users.find_one(filter.clone()).projection(projection).session(&mut *session).await? else {
         return Ok(None);
     };
@@ -117,20 +126,23 @@ async fn repair(
     let pending = books.pending + count(entries.len()) + count(converting.len());
     let used_bytes = books.bytes + sum(&entries) + converted + sum(&holds);
     let is = Counts { used_bytes, images: books.images, pending: pending + count(holds.len()) };
+    let timeline = count_by_month(&images, user, session).await?;
+    let has_changed_timeline = timeline != stored_timeline(&found);
     let is_right = was == is && held == holds && number(&found, "pending") == pending && steps.len() == settling.len();
-    if is_right {
+    if is_right && !has_changed_timeline {
         return Ok(None);
     }
     let set = doc! {
         "usedBytes": is.used_bytes,
         "images": is.images,
         "pending": pending,
+        "timeline": timeline.into_iter().collect::<Document>(),
         "opening": entries,
         "settling": settling,
         "holds": holds,
     };
     users.update_one(filter, doc! { "$set": set }).session(session).await?;
-    Ok(Some(Repair { user, was, is }))
+    Ok(Some(Repair { user, was, is, has_changed_timeline }))
 }
 
 /// Counts ready images that have no reservation, so count with their own bytes.
@@ -147,6 +159,34 @@ async fn count_ready(
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();
     Ok(UsageCounts { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
+}
+
+/// Counts ready images by month, as the steps of reservations do: without those whose reservation counts them as open uploads.
+async fn count_by_month(
+    images: &Collection<Document>,
+    user: UserId,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<BTreeMap<String, Bson>> {
+    let states: Vec<_> = ImageState::ALL.map(ImageState::as_str).to_vec();
+    let plain = doc! { "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
+    let counted = [plain, doc! { "reservation.place": QuotaCounter::Image.as_str() }];
+    // The states are listed so that the query can use the index.
+    let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted, "takenSort": { "$type": "date" } };
+    let month = doc! { "$dateToString": { "format": "%Y-%m", "date": "$takenSort" } };
+    let group = doc! { "_id": month, "images": { "$sum": 1_i64 } };
+    let mut groups = images.aggregate([doc! { "$match": filter }, doc! { "$group": group }]).session(&mut *session).await?;
+    let mut months = BTreeMap::new();
+    while let Some(group) = groups.next(&mut *session).await.transpose()? {
+        months.insert(text(&group, "_id").to_owned(), number(&group, "images").into());
+    }
+    Ok(months)
+}
+
+/// Returns the months of a user's document that have images.
+fn stored_timeline(user: &Document) -> BTreeMap<String, Bson> {
+    let Ok(stored) = user.get_document("timeline") else { return BTreeMap::new() };
+    let months = stored.keys().map(|month| (month.clone(), Bson::from(number(stored, month))));
+    months.filter(|(_, images)| *images != Bson::Int64(0)).collect()
 }
 
 /// Images with a reservation, and pending ones that the former version counts.

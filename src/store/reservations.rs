@@ -188,6 +188,8 @@ fn as_read(user: UserId, change: &ReservationStep) -> Document {
         "user": user.to_string(),
         "state": change.state.as_str(),
         "lastStep": last_step(change.last_step),
+        // Null also matches an absent field.
+        "takenSort": change.taken_sort.map_or(Bson::Null, |at| datetime(at).into()),
     };
     match change.before {
         Some(Reservation { bytes, counter, .. }) => {

@@ -17,6 +17,7 @@
 //! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG. So is a file that ends
 //! inside its pixels: browsers show the part that is there.
 
+mod capture;
 mod exif;
 mod file;
 mod gif;
@@ -31,6 +32,8 @@ mod tests;
 use std::ops::Range;
 
 use file::{File, Stop};
+
+pub use capture::{FetchedRanges, read_capture};
 
 pub use crate::model::{Format, Refusal};
 

@@ -2,7 +2,7 @@
 //! fetched in steps and damaged; every structure that the formats allow; and what must be refused.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod build;
+pub(super) mod build;
 mod differential;
 mod formats;
 mod structures;
@@ -46,7 +46,7 @@ fn fixtures() -> Vec<Fixture> {
     fixtures
 }
 
-fn fixture(name: &str) -> Vec<u8> {
+pub(super) fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 

@@ -1,17 +1,18 @@
 //! Compares one object in S3 with its declaration: size, type, headers, digest, and content. Changes nothing.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
 use super::Inspection;
 use crate::{
+    config,
     domain::{
-        content::{self, Content, ContentInspector},
+        content::{self, Content, ContentInspector, FetchedRanges, read_capture},
         store_capabilities::KnownCapabilities,
     },
-    model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, UploadKind, Verified},
+    model::{Capture, ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, UploadKind, Verified},
     store::{
         Objects, StoreError,
-        objects::{Head, PeekedObject, USER_METADATA},
+        objects::{Head, Peek, PeekedObject, USER_METADATA},
     },
 };
 
@@ -47,7 +48,7 @@ enum Writer {
 /// Outcome of comparing the object at a key with its declaration.
 enum ObjectMatch {
     /// As declared.
-    Match { etag: String, bytes: u64, size: Dimensions },
+    Match { etag: String, bytes: u64, size: Dimensions, capture: Capture },
     /// Not as declared.
     Mismatch(Rejection),
     /// There is no object, or it was removed or replaced meanwhile.
@@ -95,6 +96,7 @@ fn has_unexpected_headers(key: &ObjectKey, head: &Head, writer: Writer) -> bool 
 pub(in crate::domain) struct ObjectInspector {
     pub(in crate::domain) objects: Arc<Objects>,
     pub(in crate::domain) capabilities: Arc<KnownCapabilities>,
+    pub(in crate::domain) settings: Arc<config::Uploads>,
 }
 
 impl ObjectInspector {
@@ -105,16 +107,21 @@ impl ObjectInspector {
         match Box::pin(self.compare_object(&key, DeclaredObject::image(image, writer))).await? {
             ObjectMatch::Missing => Ok(Inspection::Missing),
             ObjectMatch::Mismatch(why) => Ok(Inspection::Mismatch(why)),
-            ObjectMatch::Match { etag, bytes, size } => {
+            ObjectMatch::Match { etag, bytes, size, capture } => {
                 let preview = match DeclaredObject::preview(image, writer) {
                     Some(declared) => {
                         matches!(Box::pin(self.compare_object(&key.preview(), declared)).await?, ObjectMatch::Match { .. })
                     }
                     None => false,
                 };
-                Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview }))
+                Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview, capture: self.kept(capture) }))
             }
         }
+    }
+
+    /// Returns the part of a capture that is recorded: the position only if the operator wants it.
+    fn kept(&self, capture: Capture) -> Capture {
+        if self.settings.keep_location { capture } else { capture.without_location() }
     }
 
     /// Compares an object with its declaration. An object that the store refuses to read, such as one encrypted with a key of the
@@ -157,29 +164,48 @@ impl ObjectInspector {
                 Some(_) => {}
             }
         }
-        let mut inspector = ContentInspector::new(head.size, declared.max_pixels);
-        let content = loop {
-            let wanted = inspector.wanted();
-            let supplied = match peeked.as_ref().and_then(|peeked| peeked.bytes_of(&head, wanted.clone())) {
-                Some(bytes) => inspector.supply(bytes),
-                None => match self.objects.read_range(key, &head, wanted).await? {
-                    Some(bytes) => inspector.supply(&bytes),
-                    None => return Ok(ObjectMatch::Missing),
-                },
-            };
-            if let Some(content) = supplied {
-                break content;
-            }
+        let Some(content) = self.inspect_content(key, &head, declared.max_pixels, peeked.as_ref()).await? else {
+            return Ok(ObjectMatch::Missing);
         };
         let expected = Format::declared_as(declared.content_type);
-        match content.and_then(|found| if found.format == expected { Ok(found) } else { Err(Refusal::OtherType(found.format)) }) {
-            Ok(Content { width, height, .. }) => {
-                Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height } })
+        let of_type = |found: Content| if found.format == expected { Ok(found) } else { Err(Refusal::OtherType(found.format)) };
+        match content.and_then(|(found, capture)| Ok((of_type(found)?, capture))) {
+            Ok((Content { width, height, .. }, capture)) => {
+                Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height }, capture })
             }
             Err(refusal) => {
                 tracing::info!(%key, reason = %refusal, "refused an object's content");
                 Ok(ObjectMatch::Mismatch(Rejection::ContentMismatch(Some(refusal))))
             }
         }
+    }
+
+    /// Reads as much of an object as shows what it is, and how it was taken as far as these bytes say. Returns `None` if it was
+    /// removed or replaced meanwhile.
+    async fn inspect_content(
+        &self,
+        key: &ObjectKey,
+        head: &Head,
+        max_pixels: u64,
+        peeked: Option<&Peek>,
+    ) -> Result<Option<Result<(Content, Capture), Refusal>>, StoreError> {
+        let (mut inspector, mut fetched) = (ContentInspector::new(head.size, max_pixels), FetchedRanges::default());
+        let verdict = loop {
+            let wanted = inspector.wanted();
+            let start = wanted.start;
+            let bytes = match peeked.and_then(|peeked| peeked.bytes_of(head, wanted.clone())) {
+                Some(bytes) => Cow::Borrowed(bytes),
+                None => match self.objects.read_range(key, head, wanted).await? {
+                    Some(bytes) => Cow::Owned(bytes),
+                    None => return Ok(None),
+                },
+            };
+            let supplied = inspector.supply(&bytes);
+            fetched.keep(start, bytes);
+            if let Some(verdict) = supplied {
+                break verdict;
+            }
+        };
+        Ok(Some(verdict.map(|content| (content, read_capture(content.format, &fetched)))))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         inspection::{CopyInspector, ObjectInspector, PartsCompletion},
         store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     },
-    model::{Image, UploadKind},
+    model::{Image, UploadKind, Verified},
     store::StoreError,
 };
 
@@ -26,6 +26,16 @@ pub(in crate::domain) struct UploadInspector {
 impl UploadInspector {
     /// Inspects a pending upload. A multipart upload whose parts have all arrived is completed first.
     pub(in crate::domain) async fn inspect_upload(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
+        Ok(match self.inspect_by_kind(image, now).await? {
+            Inspection::Verified(verified) => {
+                let capture = verified.capture.without_future(now);
+                Inspection::Verified(Verified { capture, ..verified })
+            }
+            other => other,
+        })
+    }
+
+    async fn inspect_by_kind(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
         if image.upload.sha256().is_none() {
             // On a store that obeys an unsigned copy source, the parts may be copies of another user's object.
             match self.capabilities.require_support(UploadClass::WithoutDigest) {

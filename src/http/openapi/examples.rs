@@ -47,7 +47,8 @@ fn image() -> Value {
     let image_url = image_url();
     json!({
         "id": IMAGE, "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "width": 3024, "height": 4032,
-        "caption": "The sea, finally", "url": image_url, "previewUrl": image_url.replace('?', "-preview?"), "thumbHash": THUMB_HASH, "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
+        "caption": "The sea, finally", "url": image_url, "previewUrl": image_url.replace('?', "-preview?"), "thumbHash": THUMB_HASH, "takenAt": "2026-11-21T17:42:09+01:00",
+        "camera": "Apple iPhone 15 Pro", "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
         "uploadedAt": "2026-11-22T10:00:04Z",
     })
 }
@@ -151,6 +152,7 @@ fn gallery(name: &str) -> Option<Value> {
     Some(match name {
         "GalleryImage" => image(),
         "ImagePage" => json!({ "images": [image()], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
+        "ImageTimeline" => json!({ "months": [{ "month": "2026-11", "count": 12 }, { "month": "2026-08", "count": 340 }] }),
         "DownloadUrl" => json!({
             "url": image_url().replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
             "expiresAt": "2026-11-22T10:05:00Z",

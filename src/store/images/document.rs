@@ -1,12 +1,12 @@
 //! The document of an image and its conversion in both directions. Stored field names must not change (docs/database.md).
 
-use mongodb::bson::{DateTime, RawDocument};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
-    KeyOwner, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, ThumbHash,
+    Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
+    KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, TakenAt, ThumbHash,
     Upload, UploadKind, UserId,
 };
 
@@ -87,6 +87,16 @@ pub(super) struct ImageDoc {
     width: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<i64>,
+    /// RFC 3339; without an offset if it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taken_at: Option<String>,
+    /// The local time of `taken_at` as if it were UTC, else `created_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taken_sort: Option<DateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    camera: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<LocationDoc>,
     created_at: DateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     uploaded_at: Option<DateTime>,
@@ -146,6 +156,28 @@ impl PreviewDoc {
     }
 }
 
+/// Degrees north and east.
+#[derive(Debug, Serialize, Deserialize)]
+struct LocationDoc {
+    latitude: f64,
+    longitude: f64,
+}
+
+/// Returns the fields of a capture.
+pub(super) fn capture_fields(capture: &Capture) -> Document {
+    let mut fields = Document::new();
+    if let Some(taken_at) = capture.taken_at {
+        fields.insert("takenAt", taken_at.to_string());
+    }
+    if let Some(camera) = &capture.camera {
+        fields.insert("camera", camera.as_str());
+    }
+    if let Some(location) = capture.location {
+        fields.insert("location", doc! { "latitude": location.latitude(), "longitude": location.longitude() });
+    }
+    fields
+}
+
 impl ImageDoc {
     /// Returns the document of a new upload.
     pub(super) fn pending(image: &Image, due: DateTime) -> Self {
@@ -180,6 +212,10 @@ impl ImageDoc {
             etag: None,
             width: None,
             height: None,
+            taken_at: None,
+            taken_sort: None,
+            camera: None,
+            location: None,
             created_at: datetime(image.created_at),
             uploaded_at: None,
             expires_at: datetime(image.expires_at),
@@ -215,6 +251,7 @@ impl ImageDoc {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
                 None => None,
             },
+            taken_sort: self.taken_sort.map(instant),
             last_step: self
                 .last_step
                 .as_deref()
@@ -273,6 +310,11 @@ impl ImageDoc {
             etag: self.etag.clone().unwrap_or_default(),
             dimensions: Dimensions { width: pixels(self.width), height: pixels(self.height) },
             uploaded_at: instant(self.uploaded_at.unwrap_or(self.created_at)),
+            capture: Capture {
+                taken_at: self.taken_at.as_deref().and_then(TakenAt::parse),
+                camera: self.camera.as_deref().and_then(Camera::parse),
+                location: self.location.as_ref().and_then(|place| Location::new(place.latitude, place.longitude)),
+            },
         }
     }
 

@@ -63,7 +63,7 @@ impl Undated {
     }
 }
 
-/// Returns the indexes: the gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key;
+/// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image per user and bytes; one upload per user and key;
 /// the sweeper's queue; reservations that are to be settled; images that fail to be settled again and again; the end of records
 /// without an object, the only ones that MongoDB may remove by itself; events that wait; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
@@ -71,6 +71,13 @@ pub(super) fn models() -> Vec<IndexModel> {
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
     let mut models = vec![
         index(doc! { "user": 1, "state": 1, "uploadedAt": -1, "_id": -1 }, named("gallery")),
+        index(
+            doc! { "user": 1, "state": 1, "takenSort": -1, "_id": -1 },
+            IndexOptions::builder()
+                .name("taken".to_owned())
+                .partial_filter_expression(doc! { "state": ImageState::Ready.as_str() })
+                .build(),
+        ),
         index(
             doc! { "user": 1, "sha256": 1, "size": 1 },
             IndexOptions::builder()

@@ -169,6 +169,18 @@ impl Images {
         self.update_one(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
+    /// Gives a sort time to ready images that the former version confirmed: that of images without a time. They are not counted in
+    /// the timeline yet.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn fill_owned_taken_sort(&self, user: UserId) -> Result<(), StoreError> {
+        let filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
+        let is_date = doc! { "$eq": [{ "$type": "$createdAt" }, "date"] };
+        let update = vec![doc! { "$set": { "takenSort": { "$cond": [is_date, "$createdAt", "$$REMOVE"] } } }];
+        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
+    }
+
     /// Raises the expiry of the URLs of those images that are pending, before the URLs are returned to a client, and returns
     /// how many those were.
     ///

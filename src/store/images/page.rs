@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 
 use super::{Images, document::readable};
 use crate::{
-    model::{ContentType, Image, ImageId, ImageState, KeyOwner, Position, UserId},
+    model::{ContentType, GalleryOrder, Image, ImageId, ImageState, KeyOwner, Location, Position, TakenAt, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant},
 };
 
 /// Projected fields of a ready image.
-const PROJECTED_FIELDS: [&str; 13] = [
+const PROJECTED_FIELDS: [&str; 17] = [
     "_id",
     "key",
     "fileName",
@@ -27,6 +27,10 @@ const PROJECTED_FIELDS: [&str; 13] = [
     "thumbHash",
     "width",
     "height",
+    "takenAt",
+    "takenSort",
+    "camera",
+    "location",
     "createdAt",
     "uploadedAt",
 ];
@@ -35,6 +39,7 @@ const PROJECTED_FIELDS: [&str; 13] = [
 #[derive(Debug)]
 pub struct RawGalleryPage {
     user: UserId,
+    order: GalleryOrder,
     answer: Option<RawBatch>,
 }
 
@@ -63,6 +68,14 @@ pub struct GalleryRow<'a> {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
+    /// When it was taken, in RFC 3339.
+    pub taken_at: Option<&'a str>,
+    /// The time by which it is ordered; `None` for an image of the former version.
+    taken_sort: Option<OffsetDateTime>,
+    /// The camera's name.
+    pub camera: Option<&'a str>,
+    /// Where it was taken.
+    pub location: Option<Location>,
     /// When the upload was issued.
     pub created_at: OffsetDateTime,
     /// When it was confirmed.
@@ -111,9 +124,9 @@ impl RawGalleryPage {
     /// [`StoreError`] when the database's answer is malformed.
     pub fn end(&self) -> Result<Option<Position>, StoreError> {
         let position = |record: &&RawDocument| {
-            let uploaded_at = instant(record.get_datetime("uploadedAt").ok()?);
+            let at = record.get_datetime(sort_field(self.order)).ok().map(instant);
             let id = record.get("_id").ok().flatten().map_or(ImageId::from_bytes([0; 16]), position_of_id);
-            Some(Position { uploaded_at: Some(uploaded_at), id })
+            (at.is_some() || self.order == GalleryOrder::Taken).then_some(Position { at, id })
         };
         Ok(self.documents()?.iter().rev().find_map(position))
     }
@@ -132,17 +145,21 @@ const MIN_BATCH: usize = 100;
 const AFTER_ALL_IDS: &str = "g";
 
 impl GalleryRow<'_> {
-    /// Returns the image's position in the gallery's order.
+    /// Returns the image's position in this order of the gallery.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
-        Some(Position { uploaded_at: Some(self.uploaded_at), id: ImageId::parse(self.id)? })
+    pub fn position(&self, order: GalleryOrder) -> Option<Position> {
+        let at = match order {
+            GalleryOrder::Uploaded => Some(self.uploaded_at),
+            GalleryOrder::Taken => self.taken_sort,
+        };
+        Some(Position { at, id: ImageId::parse(self.id)? })
     }
 }
 
 /// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
 fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
-    let (mut preview, mut thumb_hash) = (None, None);
+    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location) = (None, None, None, None, None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;
@@ -158,6 +175,13 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
                 preview = Some(content_type.ok_or("preview")?);
             }
             ("thumbHash", RawBsonRef::String(text)) => thumb_hash = Some(text),
+            ("takenAt", RawBsonRef::String(text)) => taken_at = TakenAt::parse(text).map(|_| text),
+            ("takenSort", RawBsonRef::DateTime(at)) => taken_sort = Some(instant(at)),
+            ("camera", RawBsonRef::String(text)) => camera = Some(text),
+            ("location", RawBsonRef::Document(place)) => {
+                let degrees = |name| place.get_f64(name).ok();
+                location = degrees("latitude").zip(degrees("longitude")).and_then(|(north, east)| Location::new(north, east));
+            }
             ("size", value) => size = integer(value).and_then(|n| u64::try_from(n).ok()),
             ("width", value) => width = integer(value).and_then(|n| u32::try_from(n).ok()),
             ("height", value) => height = integer(value).and_then(|n| u32::try_from(n).ok()),
@@ -181,6 +205,10 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
         thumb_hash,
         width: width.ok_or("width")?,
         height: height.ok_or("height")?,
+        taken_at,
+        taken_sort,
+        camera,
+        location,
         created_at: created_at.ok_or("createdAt")?,
         uploaded_at: uploaded_at.ok_or("uploadedAt")?,
         bytes: document.as_bytes(),
@@ -197,14 +225,15 @@ fn integer(value: RawBsonRef<'_>) -> Option<i64> {
 }
 
 impl Images {
-    /// Returns ready images, newest first, after `after`: one index scan that examines exactly the returned records, in one
-    /// response.
+    /// Returns ready images in this order, newest first, after `after`: one index scan that examines exactly the returned records,
+    /// in one response.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn page_owned_ready(
         &self,
         user: UserId,
+        order: GalleryOrder,
         after: Option<Position>,
         limit: u32,
     ) -> Result<RawGalleryPage, StoreError> {
@@ -212,12 +241,12 @@ impl Images {
         let answer = self
             .mongo
             .read(Operation::find(&self.collection), || async {
-                let find = self.collection.find(ready_after(user, after)).sort(newest_first());
+                let find = self.collection.find(ready_after(user, order, after)).sort(newest_first(order));
                 let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(RawGalleryPage { user, answer })
+        Ok(RawGalleryPage { user, order, answer })
     }
 
     /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.
@@ -231,7 +260,7 @@ impl Images {
         loop {
             let wanted = limit.saturating_sub(page.len()).max(MIN_BATCH);
             let find = || {
-                let find = records.find(pending_after(user, &after)).sort(newest_first());
+                let find = records.find(pending_after(user, &after)).sort(newest_first(GalleryOrder::Uploaded));
                 find.limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             };
             let found = self
@@ -248,20 +277,36 @@ impl Images {
     }
 }
 
-fn newest_first() -> Document {
-    doc! { "uploadedAt": -1, "_id": -1 }
+/// Returns the field that orders a gallery's images.
+fn sort_field(order: GalleryOrder) -> &'static str {
+    match order {
+        GalleryOrder::Uploaded => "uploadedAt",
+        GalleryOrder::Taken => "takenSort",
+    }
+}
+
+fn newest_first(order: GalleryOrder) -> Document {
+    doc! { sort_field(order): -1, "_id": -1 }
 }
 
 /// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
-/// readable time has no place in the order.
-fn ready_after(user: UserId, after: Option<Position>) -> Document {
+/// readable time of its confirm has no place in the order. In the order of the time taken, images of the former version, which
+/// recorded none, come last.
+fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
-    match after.and_then(|Position { uploaded_at, id }| Some((Bson::DateTime(datetime(uploaded_at?)), id))) {
-        None => drop(filter.insert("uploadedAt", doc! { "$lte": DateTime::MAX })),
-        Some((at, id)) => {
-            let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
-            filter.insert("$or", vec![same, doc! { "uploadedAt": { "$lt": at } }]);
+    let (field, before) = (sort_field(order), |id: ImageId| doc! { "$lt": id.to_string() });
+    match (after, order) {
+        (Some(Position { at: Some(at), id }), _) => {
+            let at = Bson::DateTime(datetime(at));
+            let mut later = vec![doc! { field: at.clone(), "_id": before(id) }, doc! { field: { "$lt": at } }];
+            if order == GalleryOrder::Taken {
+                later.push(doc! { field: null });
+            }
+            filter.insert("$or", later);
         }
+        (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": before(id) }),
+        (_, GalleryOrder::Uploaded) => drop(filter.insert(field, doc! { "$lte": DateTime::MAX })),
+        (None, GalleryOrder::Taken) => {}
     }
     filter
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, moves::Move, owned};
+use super::{Images, document::capture_fields, moves::Move, owned};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
     store::{StoreError, datetime, integer, outbox::Outbox},
@@ -182,6 +182,13 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox:
     };
     if image.upload.is_size_bound() {
         set.insert("size", integer(verified.bytes));
+    }
+    let capture = capture_fields(&verified.capture).into_iter();
+    set.extend(capture.map(|(field, value)| (field, Bson::from(doc! { "$literal": value }))));
+    // The step that ends the reservation counts the image in the timeline. Uploads of the former version have none: `recount` counts
+    // their images.
+    if image.reservation.is_some() {
+        set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
     }
     let mut unset = vec!["completingUntil", "formerTypes"];
     match end {

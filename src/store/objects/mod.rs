@@ -51,7 +51,7 @@ pub use self::no_response_cause::NoResponseCause;
 pub use self::open_uploads::{AbortProgress, OpenUploads};
 pub use self::post_policy::MultipartCall;
 pub use self::presigned_put::{NewObject, Sealing};
-pub use self::read::{Head, PeekedObject, USER_METADATA};
+pub use self::read::{Head, Peek, PeekedObject, USER_METADATA};
 use self::{
     aws_environment::AwsEnvironment, clock::Clock, credentials::CachedCredentials, errors::error_of, http_probe::ProbeClient,
     long_calls::long_timeouts, tls_trust::TlsTrust,

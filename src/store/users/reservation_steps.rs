@@ -1,5 +1,5 @@
-//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
-//! amounts that its step adds to the counters, and exists from before its image changes until the counters have changed
+//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}]`. An entry holds the
+//! amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images; it exists from before its image changes until the counters have changed
 //! (`store/reservations.rs`). `hold` is the bytes of a hold of the former version, which the entry replaces until the image has
 //! a reservation.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Users, legacy_holds, quota::StaleEntries, quota::pending};
+use super::{Users, legacy_holds, quota::StaleEntries, quota::pending, timeline};
 use crate::{
     model::{ImageId, ReservationStep, StepId, UserId},
     store::{StoreError, count, driver_events::Operation, entries, integer, last_step, whole_number},
@@ -50,6 +50,9 @@ impl Users {
             let added = settlement.counts_after - settlement.counts_before;
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
+            if let Some(change) = settlement.timeline {
+                entry.extend(doc! { "month": change.month.to_string(), "timeline": change.images });
+            }
             ids.push(step.image.to_string());
             announced.push(entry);
         }
@@ -102,6 +105,7 @@ impl Users {
             "usedBytes": { "$add": ["$usedBytes", sum("bytes")] },
             "images": { "$add": ["$images", sum("images")] },
             "pending": { "$add": [pending(), sum("pending")] },
+            "timeline": timeline::with_changes(counted),
             "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
         };
         let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };

@@ -12,7 +12,7 @@ use valet::{
     model::{ImageId, Position, UserId},
 };
 
-const LISTINGS: [fn(UserId) -> Listing; 2] = [Listing::Gallery, Listing::Pending];
+const LISTINGS: [fn(UserId) -> Listing; 3] = [Listing::Gallery, Listing::Pending, Listing::Taken];
 
 /// Parses a cursor; a malformed one must give the one constant problem.
 fn read(text: &str, listing: Listing) -> Option<Position> {
@@ -40,9 +40,9 @@ fuzz_target!(|bytes: &[u8]| {
     let nanos = i128::from(i64::from_be_bytes(*millis)) * 1_000_000;
     let Ok(instant) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else { return };
     let other = UserId::from_bytes(user.as_bytes().map(|byte| !byte));
-    for (at, uploaded_at) in [Some(instant), None].into_iter().enumerate() {
-        let (listing, another) = (LISTINGS[at], LISTINGS[1 - at]);
-        let given = Position { uploaded_at, id };
+    for (which, at) in [(0, Some(instant)), (1, None), (2, Some(instant)), (2, None)] {
+        let (listing, another) = (LISTINGS[which], LISTINGS[(which + 1) % 3]);
+        let given = Position { at, id };
         let text = cursor(given, listing(user));
         assert_eq!(read(&text, listing(user)), Some(given), "leads where it was given");
         assert_eq!(read(&text, listing(other)), None, "another user");

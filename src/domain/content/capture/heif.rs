@@ -1,0 +1,170 @@
+//! Finds the metadata items of HEIF and AVIF (ISO/IEC 23008-12, A.2.1 and A.3): `iinf` names their types, `iloc` their bytes.
+
+use super::{Blocks, FetchedRanges, containers::keep_first};
+
+/// Metadata items that are looked at: a file has one or two.
+const MAX_ITEMS: usize = 8;
+
+/// Returns the blocks of the first Exif item and the first XMP item whose bytes lie in one piece.
+pub(super) fn blocks<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
+    let mut at = 0;
+    while let Some(found) = BoxHeader::read(fetched.from(at)) {
+        if &found.kind == b"meta" {
+            return fetched.get(at, found.length).and_then(|meta| read_meta(fetched, &meta[found.header..])).unwrap_or_default();
+        }
+        at = at.saturating_add(found.length);
+    }
+    Blocks::default()
+}
+
+struct BoxHeader {
+    kind: [u8; 4],
+    /// Bytes of the header.
+    header: usize,
+    /// Bytes of the box with its header.
+    length: u64,
+}
+
+impl BoxHeader {
+    /// Reads a header (ISO/IEC 14496-12, 4.2). A box to the end of the file has the length of these bytes.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let (short, kind) = (number(&mut rest, 4)?, *rest.first_chunk()?);
+        let (header, length) = match short {
+            0 => (8, bytes.len() as u64),
+            1 => (16, number(&mut rest.get(4..)?, 8)?),
+            _ => (8, short),
+        };
+        (length >= header as u64 && bytes.len() >= header).then_some(Self { kind, header, length })
+    }
+}
+
+/// Iterates over the boxes in `bytes`; one that is longer than them ends it.
+fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    std::iter::from_fn(move || {
+        let found = BoxHeader::read(bytes)?;
+        let (this, rest) = bytes.split_at_checked(usize::try_from(found.length).ok()?)?;
+        bytes = rest;
+        Some((found.kind, &this[found.header..]))
+    })
+}
+
+fn read_meta<'a>(fetched: &'a FetchedRanges<'_>, meta: &'a [u8]) -> Option<Blocks<'a>> {
+    // Version and flags.
+    let children = meta.get(4..)?;
+    let child = |wanted: &[u8; 4]| boxes(children).find(|(kind, _)| kind == wanted).map(|(_, content)| content);
+    let items = metadata_items(child(b"iinf")?)?;
+    let places = Places::read(child(b"iloc")?)?;
+    let bytes_of = |item: u32| match places.find(item)? {
+        Place { is_in_meta: false, offset, length } => fetched.get(offset, length),
+        Place { offset, length, .. } => {
+            let start = usize::try_from(offset).ok()?;
+            child(b"idat")?.get(start..start.checked_add(usize::try_from(length).ok()?)?)
+        }
+    };
+    let mut blocks = Blocks::default();
+    for (item, kind) in items {
+        match kind {
+            MetadataKind::Exif => keep_first(&mut blocks.exif, bytes_of(item).and_then(exif_block)),
+            MetadataKind::Xmp => keep_first(&mut blocks.xmp, bytes_of(item)),
+        }
+    }
+    Some(blocks)
+}
+
+/// Returns the TIFF block of an Exif item, whose first field is the block's distance (23008-12, A.2.1).
+fn exif_block(item: &[u8]) -> Option<&[u8]> {
+    let mut rest = item;
+    let distance = number(&mut rest, 4)?;
+    rest.get(usize::try_from(distance).ok()?..)
+}
+
+#[derive(Clone, Copy)]
+enum MetadataKind {
+    Exif,
+    Xmp,
+}
+
+/// Returns the metadata items of `iinf` (14496-12, 8.11.6).
+fn metadata_items(iinf: &[u8]) -> Option<Vec<(u32, MetadataKind)>> {
+    let entries = iinf.get(if *iinf.first()? == 0 { 6 } else { 8 }..)?;
+    let item = |(_, mut entry): ([u8; 4], &[u8])| {
+        let version = number(&mut entry, 4)? >> 24;
+        let id = number(&mut entry, if version > 2 { 4 } else { 2 })?;
+        // The index of a protection scheme comes first.
+        let (kind, rest) = entry.get(2..)?.split_first_chunk::<4>()?;
+        let kind = match kind {
+            b"Exif" => MetadataKind::Exif,
+            // A name, then a media type.
+            b"mime" if rest.split(|b| *b == 0).nth(1)? == b"application/rdf+xml" => MetadataKind::Xmp,
+            _ => return None,
+        };
+        (version >= 2).then_some((u32::try_from(id).ok()?, kind))
+    };
+    Some(boxes(entries).filter(|(kind, _)| kind == b"infe").filter_map(item).take(MAX_ITEMS).collect())
+}
+
+/// The bytes of an item.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Whether they lie in `idat`, which is part of `meta`.
+    is_in_meta: bool,
+    offset: u64,
+    length: u64,
+}
+
+/// The entries of `iloc` (14496-12, 8.11.3).
+struct Places<'a> {
+    version: u64,
+    offset_size: usize,
+    length_size: usize,
+    base_size: usize,
+    index_size: usize,
+    count: u64,
+    entries: &'a [u8],
+}
+
+impl<'a> Places<'a> {
+    fn read(mut iloc: &'a [u8]) -> Option<Self> {
+        let version = number(&mut iloc, 4)? >> 24;
+        let sizes = number(&mut iloc, 2)?;
+        // Four bits for each size.
+        let size = |shift: u32| usize::try_from(sizes >> shift & 15).ok().filter(|size| matches!(size, 0 | 4 | 8));
+        let index_size = if version == 0 { 0 } else { size(0)? };
+        let count = number(&mut iloc, if version < 2 { 2 } else { 4 })?;
+        Some(Self { version, offset_size: size(12)?, length_size: size(8)?, base_size: size(4)?, index_size, count, entries: iloc })
+    }
+
+    /// Returns the place of an item of one extent in this file.
+    fn find(&self, wanted: u32) -> Option<Place> {
+        let mut rest = self.entries;
+        for _ in 0..self.count {
+            let item = number(&mut rest, if self.version < 2 { 2 } else { 4 })?;
+            let construction = if self.version == 0 { 0 } else { number(&mut rest, 2)? & 15 };
+            let reference = number(&mut rest, 2)?;
+            let base = number(&mut rest, self.base_size)?;
+            let extents = number(&mut rest, 2)?;
+            let mut place = None;
+            for _ in 0..extents {
+                number(&mut rest, self.index_size)?;
+                let (offset, length) = (number(&mut rest, self.offset_size)?, number(&mut rest, self.length_size)?);
+                place = Some(Place { is_in_meta: construction == 1, offset: base.checked_add(offset)?, length });
+                // Extents without fields would cost the time of their count alone.
+                if self.index_size + self.offset_size + self.length_size == 0 {
+                    break;
+                }
+            }
+            if item == u64::from(wanted) {
+                return place.filter(|_| extents == 1 && construction < 2 && reference == 0);
+            }
+        }
+        None
+    }
+}
+
+/// Takes a number of `size` bytes, at most eight; zero if it has none.
+fn number(bytes: &mut &[u8], size: usize) -> Option<u64> {
+    let (taken, rest) = bytes.split_at_checked(size)?;
+    *bytes = rest;
+    Some(taken.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)))
+}

@@ -1,0 +1,25 @@
+//! Orders of the gallery, and positions in them.
+
+use time::OffsetDateTime;
+
+use super::ImageId;
+
+/// The order of a gallery's pages; both are the newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GalleryOrder {
+    /// By the time of the confirm.
+    #[default]
+    Uploaded,
+    /// By the local time when the image was taken, else by the time when its upload was opened.
+    Taken,
+}
+
+/// A position in a listing's order, newest first: that of the last image a client has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The time that orders the listing, to the millisecond, as the database stores it. `None` in the list of pending uploads, which
+    /// is ordered by id alone, and for images without the time, which come last.
+    pub at: Option<OffsetDateTime>,
+    /// Breaks ties within a millisecond.
+    pub id: ImageId,
+}
