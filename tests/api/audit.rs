@@ -64,7 +64,8 @@ impl TestApp {
         for user in &users {
             let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
             let recorded = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
-            assert_eq!(recorded, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
+            assert_eq!(recorded, Counts::of_images(of_user.clone()), "bytes, images and open uploads of {user}");
+            assert_eq!(recorded_timeline(user), timeline_of(of_user), "the timeline of {user}");
         }
         for image in &images {
             self.audit_image(image, &mut objects).await;
@@ -132,6 +133,25 @@ impl TestApp {
             assert!(is_owned, "an open multipart upload without a live document: {upload:?}, {owner:?}");
         }
     }
+}
+
+/// Returns the months with images in the user's record.
+fn recorded_timeline(user: &Document) -> BTreeMap<String, i64> {
+    let months = user.get_document("timeline").ok().into_iter().flatten();
+    months.map(|(month, images)| (month.clone(), images.as_i64().unwrap())).filter(|(_, images)| *images != 0).collect()
+}
+
+/// Counts a user's ready images by month. Those that have no time of their own were made ready by the former version, which counts
+/// none.
+fn timeline_of<'a>(images: impl Iterator<Item = &'a Document>) -> BTreeMap<String, i64> {
+    let mut months = BTreeMap::new();
+    for image in images.filter(|image| text(image, "state") == "ready") {
+        if let Ok(at) = image.get_datetime("takenSort") {
+            let at = OffsetDateTime::from_unix_timestamp(at.timestamp_millis().div_euclid(1000)).unwrap();
+            *months.entry(valet::model::TimelineMonth::of(at).to_string()).or_default() += 1;
+        }
+    }
+    months
 }
 
 fn text(document: &Document, field: &str) -> String {

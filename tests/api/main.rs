@@ -77,6 +77,7 @@ mod skipping;
 mod static_files;
 mod store_rules;
 mod sweeper;
+mod taken;
 mod targeting;
 mod throttling;
 #[path = "../faults/tls/mod.rs"]

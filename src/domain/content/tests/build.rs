@@ -24,17 +24,17 @@ pub(super) fn orientation(value: u16) -> Vec<u8> {
 
 // JPEG
 
-pub(super) fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
+pub(in crate::domain::content) fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len() + 2).unwrap().to_be_bytes();
     [&[0xFF, marker], &length[..], body].concat()
 }
 
-pub(super) fn exif(tiff: &[u8]) -> Vec<u8> {
+pub(in crate::domain::content) fn exif(tiff: &[u8]) -> Vec<u8> {
     segment(0xE1, &[b"Exif\0\0", tiff].concat())
 }
 
 /// 120x80, with these bytes behind its first segment (JFIF).
-pub(super) fn jpeg(inserted: &[&[u8]]) -> Vec<u8> {
+pub(in crate::domain::content) fn jpeg(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.jpg");
     let at = 4 + usize::from(plain[5]);
     [&plain[..at], &inserted.concat(), &plain[at..]].concat()
@@ -55,7 +55,7 @@ pub(super) fn segments(marker: u8, head: &[u8], total: usize) -> Vec<u8> {
 
 // PNG
 
-pub(super) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+pub(in crate::domain::content) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     let crc = crc32fast::hash(&[kind, body].concat()).to_be_bytes();
     [&length, &kind[..], body, &crc].concat()
@@ -68,7 +68,7 @@ pub(super) fn broken(mut chunk: Vec<u8>) -> Vec<u8> {
 }
 
 /// 90x50, with these chunks behind its header.
-pub(super) fn png(inserted: &[&[u8]]) -> Vec<u8> {
+pub(in crate::domain::content) fn png(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.png");
     [&plain[..33], &inserted.concat(), &plain[33..]].concat()
 }
@@ -106,25 +106,25 @@ pub(super) fn extension(label: u8, first: &[u8], total: usize) -> Vec<u8> {
 
 // WebP
 
-pub(super) fn riff_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+pub(in crate::domain::content) fn riff_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_le_bytes();
     [kind, &length[..], body, &[0; 1][..body.len() % 2]].concat()
 }
 
 /// The length in the header is off by `off`.
-pub(super) fn riff(chunks: &[&[u8]], off: i32) -> Vec<u8> {
+pub(in crate::domain::content) fn riff(chunks: &[&[u8]], off: i32) -> Vec<u8> {
     let body = chunks.concat();
     let length = u32::try_from(body.len() + 4).unwrap().wrapping_add_signed(off).to_le_bytes();
     [b"RIFF", &length[..], b"WEBP", &body].concat()
 }
 
-pub(super) fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
+pub(in crate::domain::content) fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
     let side = |side: u32| (side - 1).to_le_bytes();
     riff_chunk(b"VP8X", &[&[flags, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat())
 }
 
 /// The picture's chunk of lossy.webp (75x45).
-pub(super) fn vp8() -> Vec<u8> {
+pub(in crate::domain::content) fn vp8() -> Vec<u8> {
     fixture("lossy.webp")[12..].to_vec()
 }
 
@@ -143,13 +143,13 @@ pub(super) fn anmf(left: u32, top: u32, width: u32, height: u32, picture: &[u8])
 
 // HEIF and AVIF
 
-pub(super) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+pub(in crate::domain::content) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
     let content = content.concat();
     let length = u32::try_from(content.len() + 8).unwrap().to_be_bytes();
     [&length, &kind[..], &content].concat()
 }
 
-pub(super) fn full(kind: &[u8; 4], version: u8, flags: u8, content: &[&[u8]]) -> Vec<u8> {
+pub(in crate::domain::content) fn full(kind: &[u8; 4], version: u8, flags: u8, content: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[version, 0, 0, flags], &content.concat()])
 }
 
@@ -219,7 +219,7 @@ impl Mini {
     }
 }
 
-pub(super) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
+pub(in crate::domain::content) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
     let (major, compatible) = brands.split_first().unwrap();
     boxed(b"ftyp", &[&major[..], &[0; 4], &compatible.iter().copied().copied().collect::<Vec<_>>().concat()])
 }
