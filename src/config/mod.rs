@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 mod accounts;
 mod combinations;
+mod imgproxy;
 mod limits;
 mod misspelled;
 mod mongodb_uri;
@@ -35,7 +36,7 @@ pub use uploads::Uploads;
 pub use webhooks::Webhooks;
 
 use self::reader::Reader;
-use crate::signer::{self, BucketName, Endpoint};
+use crate::signer::{self, BucketName, Endpoint, Imgproxy};
 
 /// Looks up a setting by name; an empty value counts as absent. U+FFFD replaces bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -65,6 +66,8 @@ pub struct Config {
     pub webhooks: Option<Webhooks>,
     /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
+    /// The server that makes previews; `None`: only those that clients made are shown.
+    pub imgproxy: Option<Imgproxy>,
     /// The sweeper's intervals.
     pub sweep: Sweep,
     /// Rate limits.
@@ -227,6 +230,7 @@ impl Config {
             events: if webhooks.is_some() { Events::On } else { Events::Off },
             webhooks,
             uploads: env.uploads(),
+            imgproxy: env.imgproxy(),
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),

@@ -33,6 +33,10 @@ const NO_CERTIFICATES: &[&str] = &["/no/such/file.pem", "/dev/null", ".", "Cargo
 /// Every value is valid and has an effect.
 const ANY: &[&str] = &[];
 
+/// An imgproxy server is used.
+const IMGPROXY: &[(&str, &str)] =
+    &[("IMGPROXY_URL", "https://img.example.com"), ("IMGPROXY_KEY", SECRET), ("IMGPROXY_SALT", OTHER)];
+
 /// Traces are exported.
 const COLLECTOR: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
 /// A fraction of them is sampled.
@@ -57,6 +61,26 @@ const ROWS: &[Row<'_>] = &[
     ("CORS_ORIGINS", &["*", "null", "https://*.example.com", "https://app.example.com:443", "HTTPS://App.Example.com"], &[]),
     ("CORS_ORIGINS", &["https://münchen.example", "https://app.example.com/", "https://u@app.example.com", "ws://x"], &[]),
     ("DOCS", FLAGS, &[]),
+    ("IMGPROXY_KEY", &["0123456789abcdef"], &[]),
+    (
+        "IMGPROXY_KEY",
+        &["", "secret", "0123456789abcdef", "0123456789abcdef0123456789abcdeg", "0123456789abcdef0123456789abcdef0"],
+        IMGPROXY,
+    ),
+    ("IMGPROXY_PREVIEW", &["q:80"], &[]),
+    (
+        "IMGPROXY_PREVIEW",
+        &["/", "q", "q:80/", "q:80//sm:1", "rs:fit:1:1", "exp:1", "q:80 ", "q:80?x", "plain/s3:", "q:80/w:4000"],
+        IMGPROXY,
+    ),
+    ("IMGPROXY_SALT", &["0123456789abcdef"], &[]),
+    ("IMGPROXY_SALT", &["", "salt", "0123456789abcdef"], IMGPROXY),
+    ("IMGPROXY_URL", &["https://img.example.com"], &[]),
+    (
+        "IMGPROXY_URL",
+        &["img.example.com", "http://img.example.com", "https://img.example.com?x", "https://u@img.example.com"],
+        IMGPROXY,
+    ),
     ("JWT_AUDIENCE", ANY, &[]),
     ("JWT_ISSUER", ANY, &[]),
     ("JWT_PREVIOUS_SECRETS", LISTS, &[]),

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::MAX_UNREADABLE_PAGES;
+pub use super::previews::PreviewUrl;
+use super::{MAX_UNREADABLE_PAGES, previews::Previews};
 pub use crate::store::GalleryRow;
 use crate::{
     config,
-    model::{Caption, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId},
+    model::{Caption, Dimensions, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId},
     signer::Presigned,
     store::{Objects, RawGalleryPage, Store, StoreError},
 };
@@ -20,8 +21,10 @@ pub struct PresignedImage {
     pub image: Image,
     /// URL of the bytes; the same for all requests within the window.
     pub url: Presigned,
-    /// URL of the preview, if the image has one.
+    /// URL of the preview: the client's, else the smallest of `previews`.
     pub preview: Option<Presigned>,
+    /// Pictures in smaller sizes, if a server makes them.
+    pub previews: Vec<PreviewUrl>,
 }
 
 /// A page of ready images. URLs are signed when the response is written.
@@ -39,6 +42,13 @@ struct ReadUrls<'a> {
     cache_control: String,
     signed_at: OffsetDateTime,
     ttl: Duration,
+    previews: Option<&'a Previews>,
+}
+
+impl ReadUrls<'_> {
+    fn previews(&self, key: &str, size: Dimensions) -> Vec<PreviewUrl> {
+        self.previews.map(|previews| previews.of_image(key, size, self.signed_at + self.ttl)).unwrap_or_default()
+    }
 }
 
 impl GalleryPage<'_> {
@@ -65,17 +75,23 @@ impl GalleryPage<'_> {
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
-        let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
+        let ReadUrls { objects, cache_control, signed_at, ttl, .. } = &self.urls;
         objects.presign_get_into(row.key, row.content_type, cache_control, *signed_at, *ttl, out)
     }
 
-    /// Appends the URL of an image's preview, if it has one.
+    /// Returns the pictures of an image in smaller sizes, if a server makes them.
+    #[must_use]
+    pub fn previews(&self, row: &GalleryRow<'_>) -> Vec<PreviewUrl> {
+        self.urls.previews(row.key, Dimensions { width: row.width, height: row.height })
+    }
+
+    /// Appends the URL of an image's preview, if its client made one.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
-        let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
+        let ReadUrls { objects, cache_control, signed_at, ttl, .. } = &self.urls;
         let key = ObjectKey::from_stored(row.key.to_owned()).preview();
         objects.presign_get_into(key.as_str(), content_type, cache_control, *signed_at, *ttl, out).map(drop)
     }
@@ -101,6 +117,7 @@ pub struct Gallery {
     pub(super) store: Arc<Store>,
     pub(super) objects: Arc<Objects>,
     pub(super) settings: Arc<config::Uploads>,
+    pub(super) previews: Option<Previews>,
 }
 
 impl Gallery {
@@ -202,14 +219,19 @@ impl Gallery {
         let url = sign(&image.key, image.upload.content_type)?;
         let preview = image.preview_key().zip(image.upload.preview());
         let preview = preview.map(|(key, preview)| sign(&key, preview.content_type)).transpose()?;
-        Ok(PresignedImage { image, url, preview })
+        let size = image.ready().map(|ready| ready.dimensions);
+        let previews = size.map(|size| urls.previews(image.key.as_str(), size)).unwrap_or_default();
+        let smallest = || Some(Presigned { url: previews.first()?.url.clone(), expires_at: url.expires_at });
+        let preview = preview.or_else(smallest);
+        Ok(PresignedImage { image, url, preview, previews })
     }
 
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.settings.read_url_ttl;
         // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
-        ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }
+        let previews = self.previews.as_ref();
+        ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl, previews }
     }
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {

@@ -32,6 +32,7 @@ pub mod orphans;
 mod password_checks;
 pub mod password_rules;
 mod polling;
+mod previews;
 pub mod recount;
 mod refresh_token;
 mod removal;

@@ -30,6 +30,7 @@ use super::{
     multipart::{Multipart, MultipartOpening},
     orphans::OrphanScanner,
     password_checks::PasswordChecks,
+    previews::Previews,
     recount::Recount,
     removal::ObjectRemoval,
     reservations::{Progress, Reservations},
@@ -137,7 +138,7 @@ impl Valet {
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
             app_users: AppUsers::new(&store, &people.sessions, config.tokens.access_ttl),
             user_administration: UserAdministration::new(&store, &settings, &people.identities, &people.sessions),
-            gallery: Gallery { store: store.clone(), objects: objects.clone(), settings },
+            gallery: Gallery { store: store.clone(), objects: objects.clone(), settings, previews: previews(config) },
             orphans: OrphanScanner { store: store.clone(), objects: objects.clone(), deployment: images.deployment.clone() },
             event_streams: EventStreams::new(store.clone(), config.load.max_event_streams),
             event_fan_out: EventFanOut { store: store.clone(), endpoints, woken, deliveries_made },
@@ -254,6 +255,11 @@ impl ImageParts {
             part_limits: Arc::new(part_limits),
         }
     }
+}
+
+fn previews(config: &Config) -> Option<Previews> {
+    let imgproxy = config.imgproxy.clone()?;
+    Some(Previews { imgproxy, bucket: config.s3.bucket.to_string() })
 }
 
 fn inspectors(base: &Base) -> (Arc<UploadInspector>, Arc<PartsCompletion>) {

@@ -33,13 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         rate_limits: &[CALLS],
         problems: &[&[Code::InvalidCursor]],
     },
-    Operation {
-        id: "get_timeline",
-        body: RequestBody::None,
-        deadline: SHORT_DEADLINE,
-        rate_limits: &[CALLS],
-        problems: &[],
-    },
+    Operation { id: "get_timeline", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[CALLS], problems: &[] },
     Operation {
         id: "get_image",
         body: RequestBody::None,

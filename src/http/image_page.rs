@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{
         StoreError,
-        gallery::{GalleryPage, GalleryRow},
+        gallery::{GalleryPage, GalleryRow, PreviewUrl},
     },
     model::Sha256,
 };
@@ -56,6 +56,8 @@ impl<'a> PageWriter<'a> {
         let mut url = Vec::new();
         if let Some(first) = self.rows.first() {
             self.gallery.push_url(first, &mut url)?;
+            // They change with imgproxy's key, too.
+            self.gallery.previews(first).iter().for_each(|preview| url.extend_from_slice(preview.url.as_bytes()));
         }
         let version = concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes();
         let cursor = self.next_cursor.as_deref().unwrap_or_default().as_bytes();
@@ -117,6 +119,7 @@ impl<'a> PageWriter<'a> {
             self.gallery.push_preview_url(row, out)?;
             out.push(b'"');
         }
+        push_previews(row, &self.gallery.previews(row), out);
         if let Some(hash) = row.thumb_hash {
             out.extend_from_slice(b",\"thumbHash\":");
             push_text(out, hash);
@@ -145,6 +148,25 @@ impl<'a> PageWriter<'a> {
         out.push(b'}');
         Ok(())
     }
+}
+
+/// Writes the pictures of an image, and as its preview the smallest of them if its client made none.
+fn push_previews(row: &GalleryRow<'_>, previews: &[PreviewUrl], out: &mut Vec<u8>) {
+    let Some(smallest) = previews.first() else { return };
+    if row.preview.is_none() {
+        out.extend_from_slice(b",\"previewUrl\":");
+        push_text(out, &smallest.url);
+    }
+    for (at, PreviewUrl { url, size }) in previews.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b",\"previews\":[{\"url\":" } else { b",{\"url\":" });
+        push_text(out, url);
+        out.extend_from_slice(b",\"width\":");
+        push_number(out, size.width.into());
+        out.extend_from_slice(b",\"height\":");
+        push_number(out, size.height.into());
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// Returns whether `If-None-Match` has this tag (RFC 9110 section 13.1.2: compared weakly).

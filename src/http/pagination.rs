@@ -70,8 +70,7 @@ pub fn split(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let place =
-        |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
+    let place = |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
     let cursor = found.last().filter(|_| more).map(place);
     (found, cursor)
 }

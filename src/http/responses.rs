@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     domain::{
         StoreError,
-        gallery::PresignedImage,
+        gallery::{PresignedImage, PreviewUrl},
         uploads::{PresignedPut, Ticket},
     },
     model,
@@ -43,8 +43,10 @@ pub struct GalleryImage {
     /// left. Fetch it without the access token. Where a page also reads the bytes of an image that it shows, its `<img>` needs
     /// `crossorigin="anonymous"`, because the browser caches one response for both.
     pub url: String,
-    /// A presigned GET URL of the preview, if there is one; expires with `url`.
+    /// A signed GET URL of the preview, if there is one: the client's, else the smallest of `previews`. Expires with `url`.
     pub preview_url: Option<String>,
+    /// Pictures in smaller sizes, the smallest first, where the operator has a server that makes them. Their URLs expire with `url`.
+    pub previews: Option<Vec<ImagePreview>>,
     /// Base64 of the ThumbHash, as declared.
     pub thumb_hash: Option<String>,
     /// When the image was taken, by the clocks at that place: RFC 3339 with the offset from UTC (`2024-12-21T23:39:24+01:00`), or
@@ -63,6 +65,23 @@ pub struct GalleryImage {
     pub uploaded_at: OffsetDateTime,
 }
 
+/// A picture of an image in a smaller size.
+#[derive(Object)]
+pub struct ImagePreview {
+    /// A signed GET URL. Fetch it without the access token.
+    pub url: String,
+    /// Width in pixels, to the nearest.
+    pub width: u32,
+    /// Height in pixels, to the nearest.
+    pub height: u32,
+}
+
+impl From<PreviewUrl> for ImagePreview {
+    fn from(PreviewUrl { url, size }: PreviewUrl) -> Self {
+        Self { url, width: size.width, height: size.height }
+    }
+}
+
 /// A position on earth (WGS 84), in degrees.
 #[derive(Object)]
 pub struct ImageLocation {
@@ -79,7 +98,7 @@ impl From<model::Location> for ImageLocation {
 }
 
 impl From<PresignedImage> for GalleryImage {
-    fn from(PresignedImage { image, url, preview }: PresignedImage) -> Self {
+    fn from(PresignedImage { image, url, preview, previews }: PresignedImage) -> Self {
         let (size, uploaded_at, capture) = match image.ready() {
             Some(ready) => (ready.dimensions, ready.uploaded_at, ready.capture.clone()),
             None => (model::Dimensions { width: 0, height: 0 }, image.created_at, model::Capture::default()),
@@ -95,6 +114,7 @@ impl From<PresignedImage> for GalleryImage {
             caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
             url: url.url,
             preview_url: preview.map(|url| url.url),
+            previews: (!previews.is_empty()).then(|| previews.into_iter().map(ImagePreview::from).collect()),
             thumb_hash: image.upload.thumb_hash.map(|hash| hash.to_string()),
             taken_at: capture.taken_at.map(|taken_at| taken_at.to_string()),
             camera: capture.camera.map(|camera| camera.to_string()),

@@ -11,7 +11,8 @@ use super::{
     },
     openapi, operations,
     route_table::{RouteTable, RoutedOperation},
-    static_files, swagger_ui,
+    static_files::{self, ImageOrigins},
+    swagger_ui,
 };
 use crate::{
     config::{Config, Switches},
@@ -23,7 +24,11 @@ use crate::{
 pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
     let documented = Arc::new(route_table(config.switches));
     let proxies = app.proxies.clone();
-    let routes = static_files::mount(api_routes(config.switches), app.valet.backends.bucket_origin(), config.switches);
+    let origins = ImageOrigins {
+        bucket: app.valet.backends.bucket_origin(),
+        previews: config.imgproxy.as_ref().map(|imgproxy| imgproxy.origin().to_owned()),
+    };
+    let routes = static_files::mount(api_routes(config.switches), &origins, config.switches);
     let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };
     // From the innermost to the outermost.
     let endpoint = with_compression(routes.data(app));

@@ -28,9 +28,18 @@ const FILES: &[(&str, &str)] = files! {
     "storage.js" "thumbhash.js" "upload.js" "uploader.js" "worker-pool.js" "worker.js"
 };
 
-/// Adds the page and its files. `bucket` is the origin of the object store.
-pub fn mount(routes: Route, bucket: &str, switches: Switches) -> Route {
-    let policy = content_security_policy(bucket);
+/// Origins from which the page shows images.
+#[derive(Debug)]
+pub struct ImageOrigins<'a> {
+    /// Origin of the object store.
+    pub bucket: &'a str,
+    /// Origin of the server that makes previews.
+    pub previews: Option<String>,
+}
+
+/// Adds the page and its files.
+pub fn mount(routes: Route, origins: &ImageOrigins<'_>, switches: Switches) -> Route {
+    let policy = content_security_policy(origins);
     let assets = format!("/assets/{}", hash_files(&policy));
     let page = PAGE.replace("{preloads}", &preloads()).replace("{assets}", &assets);
     let on_or_off = |is_on| if is_on { "on" } else { "off" };
@@ -41,15 +50,20 @@ pub fn mount(routes: Route, bucket: &str, switches: Switches) -> Route {
     })
 }
 
-/// Returns the policy that allows only the page's own files, and requests to the bucket. Placeholders and previews are drawn from
+/// Returns the policy that allows only the page's own files, requests to the bucket, and previews. Placeholders and previews are drawn from
 /// memory (`blob:`).
-fn content_security_policy(bucket: &str) -> String {
-    // The grammar of the policy has no IPv6 addresses.
-    let bucket = if bucket.contains('[') { bucket.split_inclusive(':').next().unwrap_or(bucket) } else { bucket };
+fn content_security_policy(ImageOrigins { bucket, previews }: &ImageOrigins<'_>) -> String {
+    let (bucket, previews) =
+        (source(bucket), previews.as_deref().map(|origin| format!(" {}", source(origin))).unwrap_or_default());
     format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: {bucket}; connect-src 'self' {bucket}; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: {bucket}{previews}; connect-src 'self' {bucket}; \
          worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+}
+
+/// Returns an origin as the policy names it, whose grammar has no IPv6 addresses: then every origin of the scheme is allowed.
+fn source(origin: &str) -> &str {
+    if origin.contains('[') { origin.split_inclusive(':').next().unwrap_or(origin) } else { origin }
 }
 
 /// Returns the preload links of all modules: without them a browser would find the modules one import after the other.
@@ -128,13 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_only_the_bucket() {
-        assert!(content_security_policy("https://b.s3.example").contains("connect-src 'self' https://b.s3.example; "));
-        assert!(
-            content_security_policy("http://[::1]:9000").contains("img-src 'self' blob: http:; "),
-            "{}",
-            content_security_policy("http://[::1]:9000")
-        );
+    fn the_policy_allows_only_the_bucket_and_previews() {
+        let policy = |bucket, previews: Option<&str>| {
+            content_security_policy(&ImageOrigins { bucket, previews: previews.map(str::to_owned) })
+        };
+        assert!(policy("https://b.s3.example", None).contains("connect-src 'self' https://b.s3.example; "));
+        let local = policy("http://[::1]:9000", None);
+        assert!(local.contains("img-src 'self' blob: http:; "), "{local}");
+        let with_previews = policy("https://b.s3.example", Some("https://img.example"));
+        assert!(with_previews.contains("img-src 'self' blob: https://b.s3.example https://img.example; "), "{with_previews}");
         assert!(
             !PAGE.contains("style=\"") && !PAGE.contains("onclick") && !PAGE.contains("https://"),
             "no inline code, nothing from elsewhere"

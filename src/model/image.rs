@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Capture, ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, TakenAt, Upload, UserId,
-    object_key::PREVIEW_SUFFIX,
+    Capture, ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, TakenAt, Upload,
+    UserId, object_key::PREVIEW_SUFFIX,
 };
 
 /// The name of an image's state. Each transition is one conditional update on `{_id, user, state}`.

@@ -39,7 +39,8 @@ impl TakenAt {
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
         };
         let small = |from: usize| u8::try_from(number(from, from + 2)?).ok();
-        let is_separated = [(4, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':')].iter().all(|(at, c)| local[*at..].starts_with(*c));
+        let is_separated =
+            [(4, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':')].iter().all(|(at, c)| local[*at..].starts_with(*c));
         if !is_separated {
             return None;
         }

@@ -4,12 +4,13 @@
 //! document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests check its published vectors
 //! and compare every signed part with the presigner of aws-sdk-s3.
 //!
-//! This file signs URLs, `post_policy` signs policies. Values that all URLs of one signing key and day share are computed once
+//! This file signs URLs, `post_policy` signs policies, `imgproxy` signs the URLs of an imgproxy server. Values that all URLs of one signing key and day share are computed once
 //! (`signing_day`); a URL and its canonical request are written into one buffer, and nothing else is allocated
 //! (benches/signer.rs measures it).
 
 mod bucket_and_endpoint;
 mod encoding;
+mod imgproxy;
 mod location;
 mod post_policy;
 mod signing_day;
@@ -24,6 +25,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use self::signing_day::{SigningDay, SigningDays};
 pub use bucket_and_endpoint::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
+pub use imgproxy::{Imgproxy, ImgproxyKey, ImgproxySource};
 pub use location::{AddressingStyle, AwsEndpoint, InvalidRegion, Location};
 pub use post_policy::{PostPolicy, SignedForm};
 

@@ -37,6 +37,7 @@ mod forged_tokens;
 mod gallery;
 mod hostile_clients;
 mod idempotency;
+mod imgproxy;
 mod isolation;
 mod local_s3;
 mod misbehaving_stores;

@@ -23,7 +23,13 @@ fn directory(tiff: &mut Vec<u8>, entries: &[(u16, u16, Vec<u8>)]) -> u32 {
     tiff.extend(u16::try_from(entries.len()).unwrap().to_be_bytes());
     tiff.resize(start + 2 + 12 * entries.len() + 4, 0);
     for (at, (tag, kind, value)) in entries.iter().enumerate() {
-        let count = if *kind == 5 { value.len() / 8 } else if *kind == 4 { 1 } else { value.len() };
+        let count = if *kind == 5 {
+            value.len() / 8
+        } else if *kind == 4 {
+            1
+        } else {
+            value.len()
+        };
         let mut field = [0; 4];
         if value.len() <= 4 {
             field[..value.len()].copy_from_slice(value);
@@ -138,7 +144,8 @@ async fn pages_in_the_order_of_the_time_taken_list_each_image_once() {
     let mut expected = Vec::new();
     // Without a time: in the place of its upload, which is later than all others.
     let screenshot = id(&ada.upload("a.png", "image/png", &unique_png()).await);
-    for at in ["2003:01:01 00:00:00", "1999:12:31 23:59:59", "2003:01:01 00:00:00", "1969:07:20 20:17:40", "2003:01:01 00:00:00"] {
+    for at in ["2003:01:01 00:00:00", "1999:12:31 23:59:59", "2003:01:01 00:00:00", "1969:07:20 20:17:40", "2003:01:01 00:00:00"]
+    {
         expected.push((at, upload_taken(&ada, at).await));
     }
     upload_taken(&bob, "2003:01:01 00:00:00").await;

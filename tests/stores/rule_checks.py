@@ -169,6 +169,12 @@ class RuleChecks:
     def provider_keys(self):
         return None  # No provider is configured.
 
+    def imgproxy_picture(self):
+        return None  # No imgproxy is configured.
+
+    def imgproxy_signature(self):
+        return None
+
     # S3.
 
     def s3_credentials(self):

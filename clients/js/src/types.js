@@ -15,7 +15,11 @@
  * @property {string} [caption]
  * @property {string} url
  * @property {string} [previewUrl]
+ * @property {{ url: string, width: number, height: number }[]} [previews] Smaller pictures, the smallest first.
  * @property {string} [thumbHash]
+ * @property {string} [takenAt] RFC 3339, without an offset if the camera recorded none: show it as it is, do not convert it.
+ * @property {string} [camera]
+ * @property {{ latitude: number, longitude: number }} [location]
  * @property {string} urlExpiresAt
  * @property {string} createdAt
  * @property {string} uploadedAt

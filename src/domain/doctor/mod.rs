@@ -6,11 +6,12 @@
 //!
 //! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
 //! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
-//! lifecycle, access block, and `--fix`) and `database`. `probe_context` makes and removes the objects, whose names `probe_names`
+//! lifecycle, access block, and `--fix`), `imgproxy` and `database`. `probe_context` makes and removes the objects, whose names `probe_names`
 //! lists; `report` writes the result.
 
 mod database;
 mod deviation_probes;
+mod imgproxy;
 mod multipart;
 mod objects;
 mod probe_context;
@@ -222,6 +223,7 @@ async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Option
     uploads::examine(context, config.uploads.max_bytes, report).await;
     multipart::examine(context, report).await;
     settings::examine(context, config, options, report).await;
+    imgproxy::examine(context, config, report).await;
 }
 
 fn region_answer(reached: &Reached) -> Answer {

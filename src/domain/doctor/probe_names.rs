@@ -3,7 +3,7 @@
 use super::probe_matrix::{Deviation, PROBES, RequestKind};
 
 /// Names of probes' objects, in addition to those of [`trial`], [`sealed`] and [`overlap`].
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "after-block",
     "afterwards",
     "anonymous",
@@ -20,6 +20,7 @@ const NAMES: [&str; 20] = [
     "once",
     "part-cap",
     "parts",
+    "picture",
     "preflight",
     "source",
     "summed",

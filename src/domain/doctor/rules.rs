@@ -185,6 +185,12 @@ rules! {
     ACCESS_BLOCK: Advice, "bucket_access_block", "bucket: public access block",
         "a policy or an ACL can make the bucket public by mistake",
         "run valet check --fix with the permission s3:PutBucketPublicAccessBlock";
+    IMGPROXY: Weaker, "imgproxy_picture", "imgproxy: makes a picture",
+        "images without a preview of their client show none",
+        "check IMGPROXY_URL, IMGPROXY_KEY and IMGPROXY_SALT; let imgproxy read the bucket (IMGPROXY_USE_S3, IMGPROXY_ALLOWED_SOURCES, s3:GetObject on u/* and check/*)";
+    IMGPROXY_SIGNATURE: Broken, "imgproxy_signature", "imgproxy: only signed URLs",
+        "anyone who learns or guesses an object key can read the image",
+        "give imgproxy the same IMGPROXY_KEY and IMGPROXY_SALT: without them it accepts every URL";
     CLEAN: Advice, "check_cleanup", "check: nothing left behind",
         "objects of this check are still under check/",
         "run it again after 15 minutes: it removes older objects; or delete the objects under check/ by hand";

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ImageStatus,
-    KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation, Sha256, StepId, TakenAt, ThumbHash,
-    Upload, UploadKind, UserId,
+    Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState,
+    ImageStatus, KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation,
+    Sha256, StepId, TakenAt, ThumbHash, Upload, UploadKind, UserId,
 };
 
 /// Names of the kinds of uploads.

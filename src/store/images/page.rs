@@ -159,7 +159,8 @@ impl GalleryRow<'_> {
 /// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
 fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
-    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location) = (None, None, None, None, None, None);
+    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location) =
+        (None, None, None, None, None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;

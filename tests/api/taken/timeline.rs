@@ -5,7 +5,7 @@
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
-use super::{id, insert_images, photograph, this_month, upload_taken, walk, ORIGINAL};
+use super::{ORIGINAL, id, insert_images, photograph, this_month, upload_taken, walk};
 use crate::{
     app::{Caller, TestApp, declared, unique_png},
     recount::recount,

@@ -158,8 +158,7 @@ impl<'a> Tiff<'a> {
                 (numerator, denominator) => Some(f64::from(numerator) / f64::from(denominator)),
             }
         };
-        let [degrees, minutes, seconds] =
-            [fraction(start)?, fraction(start.checked_add(8)?)?, fraction(start.checked_add(16)?)?];
+        let [degrees, minutes, seconds] = [fraction(start)?, fraction(start.checked_add(8)?)?, fraction(start.checked_add(16)?)?];
         Some(degrees + minutes / 60.0 + seconds / 3600.0)
     }
 }

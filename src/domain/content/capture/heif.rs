@@ -132,7 +132,15 @@ impl<'a> Places<'a> {
         let size = |shift: u32| usize::try_from(sizes >> shift & 15).ok().filter(|size| matches!(size, 0 | 4 | 8));
         let index_size = if version == 0 { 0 } else { size(0)? };
         let count = number(&mut iloc, if version < 2 { 2 } else { 4 })?;
-        Some(Self { version, offset_size: size(12)?, length_size: size(8)?, base_size: size(4)?, index_size, count, entries: iloc })
+        Some(Self {
+            version,
+            offset_size: size(12)?,
+            length_size: size(8)?,
+            base_size: size(4)?,
+            index_size,
+            count,
+            entries: iloc,
+        })
     }
 
     /// Returns the place of an item of one extent in this file.
