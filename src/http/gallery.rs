@@ -90,10 +90,10 @@ pub(super) struct ImageUpdate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Enum)]
 #[oai(rename_all = "lowercase")]
 pub(super) enum ImageOrder {
-    /// By `uploadedAt`.
+    /// Order of `uploadedAt`.
     #[default]
     Uploaded,
-    /// By the local time in `takenAt`, else by `createdAt`.
+    /// Order of the local times in `takenAt`; of `createdAt` for images without one.
     Taken,
 }
 

@@ -55,7 +55,7 @@ pub struct GalleryImage {
     pub taken_at: Option<String>,
     /// Make and model of the camera, if the file names them.
     pub camera: Option<String>,
-    /// Where the image was taken. Only if the operator has turned it on (`KEEP_LOCATION`) and the file says it.
+    /// The position where the image was taken. Only if the operator has turned it on (`KEEP_LOCATION`) and the file says it.
     pub location: Option<ImageLocation>,
     /// When `url` expires; read the image again for a new one.
     pub url_expires_at: OffsetDateTime,

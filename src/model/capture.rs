@@ -1,4 +1,4 @@
-//! What the metadata of an image says about how it was taken.
+//! Time, camera and position of an image, as its metadata has them.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use super::{TakenAt, hidden_characters::is_hidden};
 /// How an image was taken, as far as its metadata says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
-    /// When.
+    /// The time.
     pub taken_at: Option<TakenAt>,
-    /// With which camera.
+    /// The camera.
     pub camera: Option<Camera>,
-    /// Where.
+    /// The position.
     pub location: Option<Location>,
 }
 

@@ -7,10 +7,10 @@ use super::ImageId;
 /// The order of a gallery's pages; both are the newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GalleryOrder {
-    /// By the time of the confirm.
+    /// Order of the confirms.
     #[default]
     Uploaded,
-    /// By the local time when the image was taken, else by the time when its upload was opened.
+    /// Order of the local times when the images were taken; of an image without one, the time when its upload was opened.
     Taken,
 }
 

@@ -22,7 +22,7 @@ use super::app::{TestApp, declared, fixture, unique_png};
 const KEY: &[u8] = b"a key of this test only";
 const SALT: &[u8] = b"a salt of this test only";
 
-/// What the server does not check.
+/// A check that the server leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leniency {
     None,

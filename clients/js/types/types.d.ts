@@ -19,7 +19,24 @@ export type GalleryImage = {
     caption?: string;
     url: string;
     previewUrl?: string;
+    /**
+     * Smaller pictures, the smallest first.
+     */
+    previews?: {
+        url: string;
+        width: number;
+        height: number;
+    }[];
     thumbHash?: string;
+    /**
+     * RFC 3339, without an offset if the camera recorded none: show it as it is, do not convert it.
+     */
+    takenAt?: string;
+    camera?: string;
+    location?: {
+        latitude: number;
+        longitude: number;
+    };
     urlExpiresAt: string;
     createdAt: string;
     uploadedAt: string;

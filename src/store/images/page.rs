@@ -74,7 +74,7 @@ pub struct GalleryRow<'a> {
     taken_sort: Option<OffsetDateTime>,
     /// The camera's name.
     pub camera: Option<&'a str>,
-    /// Where it was taken.
+    /// The position where it was taken.
     pub location: Option<Location>,
     /// When the upload was issued.
     pub created_at: OffsetDateTime,

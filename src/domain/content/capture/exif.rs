@@ -128,7 +128,7 @@ impl<'a> Tiff<'a> {
         Some(String::from_utf8_lossy(text.get(..MAX_TEXT_BYTES).unwrap_or(text)))
     }
 
-    /// Returns the position of a GPS directory. Cameras without a fix write zeros, so that the point at zero degrees is none.
+    /// Returns the position of a GPS directory. Cameras without a fix write zeros, so the point at zero degrees is ignored.
     fn location(&self, directory: u32) -> Option<Location> {
         let degrees = |tag, reference, [positive, negative]: [&str; 2]| {
             let sign = match self.text(directory, reference)?.trim() {

@@ -1,7 +1,7 @@
 //! Reads how an image was taken (time, camera, position) from the bytes that its inspection fetched. Metadata outside of these
 //! bytes is not read: it is not worth another request.
 //!
-//! Metadata is optional and often broken, so that nothing here fails: what cannot be read is absent.
+//! Metadata is optional and often broken, so nothing here fails: a value that cannot be read is left out.
 //!
 //! - `containers` finds the Exif and XMP blocks of JPEG, PNG and WebP, `heif` those of HEIF and AVIF; GIF has none.
 //! - `exif` and `xmp` read the blocks, `date_time` their dates.
@@ -48,7 +48,7 @@ impl<'a> FetchedRanges<'a> {
         }
     }
 
-    /// Returns the fetched bytes from `offset` on; none if that byte was not fetched.
+    /// Returns the fetched bytes from `offset` on; an empty slice if that byte was not fetched.
     fn from(&self, offset: u64) -> &[u8] {
         let behind = |range: &'_ Range<'_>| {
             let start = usize::try_from(offset.checked_sub(range.offset)?).ok()?;
