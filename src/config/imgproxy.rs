@@ -37,6 +37,11 @@ impl Reader<'_> {
         let key = self.hex("IMGPROXY_KEY");
         let salt = self.hex("IMGPROXY_SALT");
         let options = self.imgproxy_options();
+        for (name, bytes) in [("IMGPROXY_KEY", &key), ("IMGPROXY_SALT", &salt)] {
+            if bytes.is_none() && (url.is_some() || self.is_set(name)) {
+                self.report_invalid(name, "at least 16 bytes in hexadecimal, as imgproxy has them: `openssl rand -hex 64`");
+            }
+        }
         let Some(url) = url else {
             for name in ["IMGPROXY_KEY", "IMGPROXY_SALT", "IMGPROXY_PREVIEW"] {
                 if self.is_set(name) {
@@ -51,11 +56,6 @@ impl Reader<'_> {
                 "IMGPROXY_URL",
                 "an https address such as https://img.example.com, without a query (http on loopback)",
             );
-        }
-        for (name, bytes) in [("IMGPROXY_KEY", &key), ("IMGPROXY_SALT", &salt)] {
-            if bytes.is_none() {
-                self.report_invalid(name, "at least 16 bytes in hexadecimal, as imgproxy has it: `openssl rand -hex 64`");
-            }
         }
         Some(Imgproxy { base_url, key: ImgproxyKey::new(&key?, &salt?), options })
     }

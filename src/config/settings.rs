@@ -84,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("IMGPROXY_URL", "", "an imgproxy server that makes previews: its address for clients, without a slash at the end"),
     setting("IMGPROXY_KEY", "", "required with `IMGPROXY_URL`: imgproxy's key in hexadecimal"),
     setting("IMGPROXY_SALT", "", "required with `IMGPROXY_URL`: imgproxy's salt in hexadecimal"),
-    setting("IMGPROXY_PREVIEW", "q:80/sm:1/ar:1", "imgproxy's options for previews, besides size and expiry"),
+    setting("IMGPROXY_PREVIEW", "", "imgproxy's options for previews, besides size and expiry (`q:80/sm:1/ar:1`)"),
     setting("SWEEP_INTERVAL", "30s", "time between two sweeps"),
     setting("SWEEP_GRACE", "15m", "how long after a URL's expiry its object may still be in transfer (longer for large files)"),
     setting("BIND", "0.0.0.0:3000", "where the API listens"),
