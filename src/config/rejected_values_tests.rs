@@ -70,7 +70,7 @@ const ROWS: &[Row<'_>] = &[
     ("IMGPROXY_PREVIEW", &["q:80"], &[]),
     (
         "IMGPROXY_PREVIEW",
-        &["/", "q", "q:80/", "q:80//sm:1", "rs:fit:1:1", "exp:1", "q:80 ", "q:80?x", "plain/s3:", "q:80/w:4000"],
+        &["/", "q", "q:80/", "q:80//sm:1", "rs:fit:1:1", "exp:1", "q:8 0", "q:80?x", "plain/s3:", "q:80/w:4000"],
         IMGPROXY,
     ),
     ("IMGPROXY_SALT", &["0123456789abcdef"], &[]),
