@@ -100,11 +100,22 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 /// Buckets of durations in seconds, from that of a cached response to the longest a request may take.
 const DURATION_BUCKETS_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Buckets of delays in seconds in which another service has a part, up to a minute and more.
+const DELAY_BUCKETS_SECONDS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
 /// Phases in which a slow client can miss its deadline.
 pub const TIMEOUT_PHASES: [&str; 4] = ["header", "body", "answer", "idle"];
 
 /// Outcomes of an attempt of a webhook: delivered, to be repeated, or the last one of a delivery that is given up.
 pub const WEBHOOK_OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
+
+/// Outcomes of a hint in a notification of the store: the upload is due now, or will be within a second already; there is no
+/// such open upload; the database failed; or why it was ignored ([`crate::model::s3_event::IgnoredHint`]).
+pub const HINT_OUTCOMES: [&str; 9] =
+    ["rung", "repeated", "not_pending", "failed", "malformed", "test", "other_event", "other_bucket", "other_key"];
+
+/// Outcomes of looking at an upload because of a hint.
+pub const LOOK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "left", "failed"];
 
 /// Outcomes of a span: exported, rejected by the collector, or dropped because the queue was full.
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
@@ -212,6 +223,17 @@ metrics! {
     webhook_attempts: Family<OutcomeLabel, Counter> = zeroed(&WEBHOOK_OUTCOMES), "webhook_attempts", "Attempts of webhooks, by outcome";
     webhook_endpoints_disabled: Counter = Counter::default(),
         "webhook_endpoints_disabled", "Webhook endpoints that this server disabled";
+    doorbell_hints: Family<OutcomeLabel, Counter> = zeroed(&HINT_OUTCOMES),
+        "doorbell_hints", "Hints in the store's notifications, by outcome";
+    doorbell_looks: Family<OutcomeLabel, Counter> = zeroed(&LOOK_OUTCOMES),
+        "doorbell_looks", "Looks at uploads because of hints, by outcome";
+    doorbell_delay: Histogram = Histogram::new(DELAY_BUCKETS_SECONDS),
+        "doorbell_delay" [Seconds], "Time from the store's notification until the upload is confirmed, by both clocks";
+    events_queue_failures: Counter = Counter::default(),
+        "events_queue_failures", "Failures to read the queue of the store's notifications";
+    /// Zero before the first, and without a queue.
+    events_queue_last_success: FloatGauge = FloatGauge::default(),
+        "events_queue_last_success_timestamp" [Seconds], "Unix time of the last answer of the queue of notifications";
     event_streams: Gauge = Gauge::default(), "event_streams", "Open event streams of clients";
     event_stream_resets: Counter = Counter::default(),
         "event_stream_resets", "Resets sent to event streams whose clients may have missed changes";

@@ -14,10 +14,18 @@ use crate::{
 /// Connections that `ADMIN_BIND` accepts: apart from those of clients, so that clients cannot lock operators out.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
+/// Connections that `HOOKS_BIND` accepts.
+const MAX_HOOK_CONNECTIONS: usize = 256;
+
+/// Returns options of an address that no page may call.
+fn without_pages(max_connections: usize) -> ConnectionOptions {
+    ConnectionOptions { max_connections, origins: CorsOrigins::default() }
+}
+
 /// Serves the API and sweeps until `stop`, then finishes the requests under way, within a deadline.
 ///
 /// # Errors
-/// Returns an error when `ADMIN_BIND` cannot be listened on.
+/// Returns an error when `ADMIN_BIND` or `HOOKS_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Opening uploads depends on it; connections made meanwhile wait in the backlog.
     app.valet.prober.probe_at_start(time::OffsetDateTime::now_utc()).await;
@@ -26,17 +34,26 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
         Some(address) => {
             let listener = TcpListener::bind(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
-            let endpoint = http::admin::endpoint(app.clone());
             Some(tokio::spawn(http::server::serve(
                 listener,
-                endpoint,
-                ConnectionOptions { max_connections: MAX_ADMIN_CONNECTIONS, origins: CorsOrigins::default() },
+                http::admin::endpoint(app.clone()),
+                without_pages(MAX_ADMIN_CONNECTIONS),
                 CancellationToken::new(),
             )))
         }
         None => None,
     };
     let close = CancellationToken::new();
+    let hooks = match &config.store_events.hook {
+        Some(hook) => {
+            let listener = TcpListener::bind(hook.bind).await?;
+            tracing::info!(address = %listener.local_addr()?, "the store's notifications are received at /hooks/s3/");
+            let endpoint =
+                http::middleware::drain::close_when_stopping(http::hooks::endpoint(app.clone()), app.stopping());
+            tokio::spawn(http::server::serve(listener, endpoint, without_pages(MAX_HOOK_CONNECTIONS), close.clone()))
+        }
+        None => tokio::spawn(async {}),
+    };
     let background = spawn_background(&app, &stop, &close);
     let stopped = async {
         stop.cancelled().await;
@@ -54,7 +71,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     if let Some(operators) = operators {
         operators.abort();
     }
-    for (name, task) in background {
+    for (name, task) in background.into_iter().chain([("hooks", hooks)]) {
         if let Err(error) = task.await {
             tracing::error!(name, %error, "background task panicked");
         }
@@ -63,7 +80,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
 }
 
 /// Starts the work that belongs to no request, which ends at `stop`. Event streams are requests, which end at `close`.
-fn spawn_background(app: &AppState, stop: &CancellationToken, close: &CancellationToken) -> [(&'static str, JoinHandle<()>); 5] {
+fn spawn_background(app: &AppState, stop: &CancellationToken, close: &CancellationToken) -> [(&'static str, JoinHandle<()>); 6] {
     let with = || (app.valet.clone(), stop.clone());
     let (valet, until) = with();
     let sweeper = tokio::spawn(async move { valet.sweeper.sweep_until(until).await });
@@ -77,6 +94,8 @@ fn spawn_background(app: &AppState, stop: &CancellationToken, close: &Cancellati
             delivery.run_until(until).await;
         }
     });
+    let (valet, until) = with();
+    let doorbell = tokio::spawn(async move { valet.doorbell.poll_until(until).await });
     let (valet, until) = (app.valet.clone(), close.clone());
     let event_streams = tokio::spawn(async move { valet.event_streams.run_until(until).await });
     [
@@ -84,6 +103,7 @@ fn spawn_background(app: &AppState, stop: &CancellationToken, close: &Cancellati
         ("keys of the identity provider", provider),
         ("fan-out", event_fan_out),
         ("webhooks", webhooks),
+        ("queue of notifications", doorbell),
         ("event streams", event_streams),
     ]
 }

@@ -1,5 +1,7 @@
 //! Checks of combinations: settings that are valid by themselves, but have no effect beside another.
 
+use std::net::SocketAddr;
+
 use secrecy::ExposeSecret;
 use url::Host;
 
@@ -34,9 +36,21 @@ impl Reader<'_> {
         self.check_s3(config);
         self.check_secrets(config);
         self.check_traces();
-        let (api, operators) = (config.bind, config.admin_bind);
-        if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && conflict(admin.ip(), api.ip())) {
-            self.report_invalid("ADMIN_BIND", "another address and port than BIND");
+        self.check_addresses(config);
+    }
+
+    /// Checks that each listener has an address of its own.
+    fn check_addresses(&mut self, config: &Config) {
+        let mut taken = vec![("BIND", config.bind)];
+        let hooks = config.store_events.hook.as_ref().map(|hook| hook.bind);
+        for (name, address) in [("ADMIN_BIND", config.admin_bind), ("HOOKS_BIND", hooks)] {
+            let Some(address) = address else { continue };
+            let is_same =
+                |other: SocketAddr| address.port() == other.port() && other.port() != 0 && conflict(address.ip(), other.ip());
+            if let Some((other, _)) = taken.iter().find(|(_, other)| is_same(*other)) {
+                self.report_invalid(name, format_args!("another address and port than {other}"));
+            }
+            taken.push((name, address));
         }
     }
 
@@ -166,6 +180,10 @@ impl Reader<'_> {
         let of_webhooks = config.webhooks.as_ref().map(|webhooks| webhooks.secret.expose_secret());
         if of_webhooks.is_some_and(|secret| secret == current || previous.contains(&secret)) {
             self.report_invalid("WEBHOOK_SECRET", "another secret than JWT_SECRET and JWT_PREVIOUS_SECRETS");
+        }
+        let of_hook = config.store_events.hook.as_ref().map(|hook| hook.token.expose_secret());
+        if of_hook.is_some_and(|token| token == current || previous.contains(&token) || of_webhooks == Some(token)) {
+            self.report_invalid("S3_HOOK_TOKEN", "another secret than JWT_SECRET, JWT_PREVIOUS_SECRETS and WEBHOOK_SECRET");
         }
     }
 }

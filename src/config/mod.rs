@@ -20,6 +20,7 @@ mod reader;
 mod rejected_values_tests;
 mod resources;
 mod settings;
+mod store_events;
 mod switches;
 mod traces;
 mod uploads;
@@ -31,6 +32,7 @@ pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
 pub use origins::CorsOrigins;
 pub use settings::{SETTINGS, Setting};
+pub use store_events::{QueueUrl, StoreEvents, StoreHook};
 pub use switches::{Events, Switches};
 pub use uploads::Uploads;
 pub use webhooks::Webhooks;
@@ -64,6 +66,8 @@ pub struct Config {
     pub events: Events,
     /// Sending events to endpoints; `None`: nothing is sent.
     pub webhooks: Option<Webhooks>,
+    /// How the store's own events reach the server.
+    pub store_events: StoreEvents,
     /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
     /// The server that makes previews; `None`: only those that clients made are shown.
@@ -229,6 +233,7 @@ impl Config {
             accounts,
             events: if webhooks.is_some() { Events::On } else { Events::Off },
             webhooks,
+            store_events: env.store_events(),
             uploads: env.uploads(),
             imgproxy: env.imgproxy(),
             sweep: Sweep {

@@ -57,6 +57,13 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "comma-separated networks of endpoints that are not on the internet; only they may use plain HTTP",
     ),
+    setting(
+        "S3_EVENTS_QUEUE",
+        "",
+        "URL of the SQS queue to which the bucket's notifications go: uploads are confirmed when they arrive",
+    ),
+    setting("HOOKS_BIND", "", "where a store that pushes its notifications reaches `/hooks/s3/<S3_HOOK_TOKEN>`"),
+    setting("S3_HOOK_TOKEN", "", "required with `HOOKS_BIND`, and the last part of the hook's path: `openssl rand -hex 32`"),
     setting("UPPY", "on", "Uppy's operations; `off`: they answer 404 and are not in the document"),
     setting("DOCS", "on", "Swagger UI and the OpenAPI document; `off`: they answer 404"),
     setting("UPLOAD_MAX_BYTES", "50MiB", "the largest file of one PUT"),

@@ -16,6 +16,7 @@ pub mod credentials;
 pub mod deletion;
 pub mod deployment;
 pub mod doctor;
+pub mod doorbell;
 pub mod event_fan_out;
 pub mod event_streams;
 pub mod gallery;

@@ -19,6 +19,7 @@ use super::{
     credentials::{NoRandomness, Tokens, passwords::Passwords},
     deletion::ImageDeletion,
     deployment::Deployment,
+    doorbell::Doorbell,
     event_fan_out::EventFanOut,
     event_streams::EventStreams,
     gallery::Gallery,
@@ -86,6 +87,8 @@ pub struct Valet {
     pub throttle: Arc<Throttle>,
     /// The sweeper.
     pub sweeper: Sweeper,
+    /// Receives notifications of the store.
+    pub doorbell: Doorbell,
     /// Event streams of clients.
     pub event_streams: EventStreams,
     /// Fans events out to the operator's endpoints.
@@ -120,6 +123,7 @@ impl Valet {
         let Base { store, objects, settings, capabilities, .. } = base.clone();
         let webhook_delivery =
             config.webhooks.as_ref().map(|settings| Arc::new(WebhookDelivery::new(store.clone(), settings.clone())));
+        let (doorbell, rung_uploads) = services::doorbell(&base, config);
         let (deliveries_made, endpoints) =
             webhook_delivery.as_ref().map(|delivery| (delivery.woken.clone(), delivery.endpoints.clone())).unwrap_or_default();
         Ok(Self {
@@ -134,7 +138,8 @@ impl Valet {
                 identities: people.identities.clone(),
                 sessions: people.sessions.clone(),
             },
-            sweeper: services::sweeper(&base, &images, people.account_deletion.clone()),
+            sweeper: services::sweeper(&base, &images, people.account_deletion.clone(), rung_uploads),
+            doorbell,
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
             app_users: AppUsers::new(&store, &people.sessions, config.tokens.access_ttl),
             user_administration: UserAdministration::new(&store, &settings, &people.identities, &people.sessions),

@@ -17,6 +17,7 @@ pub mod events;
 pub mod fuzzing;
 pub mod gallery;
 pub mod health;
+pub mod hooks;
 mod image_page;
 pub mod middleware;
 pub mod multipart;

@@ -26,6 +26,9 @@ mod part_layout;
 mod preview;
 mod rejection;
 mod reservation;
+pub mod s3_event;
+#[cfg(test)]
+mod s3_event_tests;
 mod service_key;
 mod sha256;
 mod subject;

@@ -45,7 +45,7 @@ pub use failpoint::uncounted;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened, Postponement,
-    QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage, UnsettledKind,
+    PreviewWait, QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;

@@ -231,7 +231,7 @@ impl Sweeper {
         Ok(turns)
     }
 
-    async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
+    pub(super) async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         let owner = due.owner();
         round.health.pace(&owner).await;
         if round.is_stopped() {

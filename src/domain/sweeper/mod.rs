@@ -3,8 +3,8 @@
 //! [`Sweeper::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `settling` settles one of them,
-//! `turns` and `permits` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
+//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `rung` those about which
+//! the store sent a notification; `settling` settles one of them; `turns` and `permits` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
 //! bucket belongs to another database.
 
 mod health;
@@ -12,6 +12,7 @@ mod images;
 mod lane;
 mod ownership;
 mod permits;
+mod rung;
 mod settling;
 mod tally;
 
@@ -37,6 +38,7 @@ use super::{
     arrival_polling::ArrivalPoller,
     capability_probing::CapabilityProber,
     deployment::PairError,
+    doorbell::RungUploads,
     reservations::{Reservations, SweptReservations},
     store_capabilities::KnownCapabilities,
     sweep_backoff::STUCK,
@@ -67,6 +69,7 @@ pub struct Sweeper {
     pub(super) settling: ImageSettling,
     pub(super) pair_watch: PairWatch,
     pub(super) arrival_poller: Arc<ArrivalPoller>,
+    pub(super) rung_uploads: RungUploads,
     pub(super) prober: Arc<CapabilityProber>,
     pub(super) reservations: Arc<Reservations>,
     pub(super) account_deletion: Arc<AccountDeletion>,
@@ -100,6 +103,7 @@ impl Sweeper {
             }
             () = self.sweep_for_ever(&lane) => {}
             () = self.sweep_slow(queue, &tally) => {}
+            () = self.sweep_rung(&lane) => {}
         }
     }
 

@@ -15,12 +15,15 @@ use crate::{
         reservations::Reservations,
         uppy::{PartLimits, part_limits::PARTS_SEEN_EVERY},
     },
-    model::{Image, ImageState, Rejection, UploadKind},
-    store::{Lease, Objects, Store, StoreError},
+    model::{Image, ImageState, ObjectKey, Rejection, UploadKind},
+    store::{Lease, Objects, PreviewWait, Store, StoreError},
 };
 
 /// Delay before the next round of a removal that takes several.
 const CONTINUE_AFTER: Duration = Duration::from_secs(5);
+/// How often, and at what intervals, a declared preview is waited for whose image is there.
+const PREVIEW_LOOKS: u32 = 2;
+const PREVIEW_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -57,6 +60,9 @@ impl ImageSettling {
         let ends =
             if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.late_transfers.quiet_from(image)) };
         let mut swept = Swept::default();
+        if self.awaits_preview(image, lease).await? {
+            return Ok(swept);
+        }
         match self.inspector.inspect_upload(image, lease.now).await {
             Ok(Inspection::Verified(verified)) => {
                 swept.confirmed += u32::from(self.lifecycle.accept(image, &verified).await?.is_some());
@@ -93,6 +99,30 @@ impl ImageSettling {
             Err(error) => return Err(error),
         }
         Ok(swept)
+    }
+
+    /// Postpones an upload whose bytes are there before its declared preview: a notification of the store may come between the
+    /// two. Returns `false` if nothing is to be waited for, or the wait is over.
+    async fn awaits_preview(&self, image: &Image, lease: Lease) -> Result<bool, StoreError> {
+        let Some(preview) = image.preview_key() else { return Ok(false) };
+        if lease.now >= self.late_transfers.quiet_from(image) {
+            // No URL can write it any more.
+            return Ok(false);
+        }
+        if self.exists(&preview).await? || !self.exists(&image.key).await? {
+            return Ok(false);
+        }
+        let wait =
+            PreviewWait { now: lease.now, due: lease.now + PREVIEW_INTERVAL, until: lease.now + PREVIEW_LOOKS * PREVIEW_INTERVAL };
+        self.store.images.await_preview(image, wait).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        match self.objects.head(key).await {
+            // The inspection finds out why it cannot be read.
+            Err(StoreError::ObjectRefused { .. }) => Ok(true),
+            head => Ok(head?.is_some()),
+        }
     }
 
     /// Returns when an upload that has not arrived is swept again.

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use super::{Base, ImageParts};
-use crate::domain::{
-    account_deletion::AccountDeletion,
-    multipart::Multipart,
-    sweeper::{ImageSettling, PairWatch, Sweeper},
-    uploads::{IdempotencyKeys, RecentUploads, Uploads},
-    uppy::UppyUploads,
+use crate::{
+    config::Config,
+    domain::{
+        account_deletion::AccountDeletion,
+        doorbell::{Doorbell, RungBell, RungUploads},
+        multipart::Multipart,
+        sweeper::{ImageSettling, PairWatch, Sweeper},
+        uploads::{IdempotencyKeys, RecentUploads, Uploads},
+        uppy::UppyUploads,
+    },
+    store::objects::events_queue::EventsQueue,
 };
 
 pub(super) fn uploads(base: &Base, images: &ImageParts) -> Uploads {
@@ -63,7 +68,12 @@ pub(super) fn uppy(base: &Base, images: &ImageParts) -> UppyUploads {
     }
 }
 
-pub(super) fn sweeper(base: &Base, images: &ImageParts, account_deletion: Arc<AccountDeletion>) -> Sweeper {
+pub(super) fn sweeper(
+    base: &Base,
+    images: &ImageParts,
+    account_deletion: Arc<AccountDeletion>,
+    rung_uploads: RungUploads,
+) -> Sweeper {
     let Base { store, objects, sweep, capabilities, prober, arrival_poller, late_transfers, .. } = base.clone();
     let settling = ImageSettling {
         store: store.clone(),
@@ -84,8 +94,16 @@ pub(super) fn sweeper(base: &Base, images: &ImageParts, account_deletion: Arc<Ac
         settling,
         pair_watch: PairWatch { sweep, deployment: images.deployment.clone() },
         arrival_poller,
+        rung_uploads,
         prober,
         reservations: images.reservations.clone(),
         account_deletion,
     }
+}
+
+pub(super) fn doorbell(base: &Base, config: &Config) -> (Doorbell, RungUploads) {
+    let (bell, rung_uploads) = RungBell::new(base.arrival_poller.clone());
+    let settings = &config.store_events;
+    let queue = settings.queue.as_ref().map(|queue| EventsQueue::new(&base.objects, queue));
+    (Doorbell::new(base.store.clone(), config.s3.bucket.to_string(), settings, queue, bell), rung_uploads)
 }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Images, damaged_tombstone, document::ImageDoc, moves::Move, owned};
 use crate::{
-    model::{Image, ImageState, QuotaCounter},
+    model::{Image, ImageState, KeyOwner, ObjectKey, QuotaCounter},
     store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
 };
 
@@ -80,6 +80,11 @@ impl QueuedImage {
     }
 }
 
+/// The fields of a [`QueuedImage`].
+fn queue_fields() -> Document {
+    doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 }
+}
+
 fn text(value: &Bson) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -113,6 +118,17 @@ pub struct Postponement {
     pub failures: u32,
 }
 
+/// The times for which a declared preview is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct PreviewWait {
+    /// The time of this look.
+    pub now: OffsetDateTime,
+    /// When it is looked for again.
+    pub due: OffsetDateTime,
+    /// When the upload is accepted without it, if this look is the first one.
+    pub until: OffsetDateTime,
+}
+
 impl Images {
     /// Returns the records that are due at `now`, the longest due first.
     ///
@@ -120,7 +136,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn find_due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedImage>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
-        let projection = doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 };
+        let projection = queue_fields();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let records = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
@@ -237,6 +253,43 @@ impl Images {
     pub async fn sweep_by(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = owned(image.user, image.id, ImageState::Pending);
         self.update_one(filter, doc! { "$min": { "due": datetime(due) } }).await
+    }
+
+    /// Makes a pending upload due in `wait` by the database's clock, if it is not due earlier and its bytes arrive at `key`.
+    /// `None` if there is no such upload.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn hasten_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<QueuedImage>, StoreError> {
+        let mut filter = owned(owner.user, owner.image, ImageState::Pending);
+        filter.insert("key", key.as_str());
+        let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let now = doc! { "$add": ["$$NOW", wait] };
+        let update = vec![doc! { "$set": { "due": { "$min": ["$due", now] } } }];
+        let records = self.collection.clone_with_type::<Document>();
+        let hasten = async {
+            let update = records.find_one_and_update(filter, update).projection(queue_fields());
+            update.return_document(ReturnDocument::After).await
+        };
+        let record = self.mongo.run(Operation::find_and_modify(&self.collection), hasten).await?;
+        Ok(record.map(|record| QueuedImage::read(&record, OffsetDateTime::now_utc())))
+    }
+
+    /// Postpones a pending upload whose declared preview has not arrived to `due`, unless it is due earlier. Returns `false` if
+    /// it has waited long enough: `until`, of the first call for this upload, has passed at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn await_preview(&self, image: &Image, wait: PreviewWait) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        let is_waiting = doc! { "previewAwaitedUntil": { "$gt": datetime(wait.now) } };
+        filter.insert("$or", vec![doc! { "previewAwaitedUntil": { "$exists": false } }, is_waiting]);
+        let until = doc! { "$ifNull": ["$previewAwaitedUntil", datetime(wait.until)] };
+        let update = vec![
+            doc! { "$set": { "previewAwaitedUntil": until } },
+            doc! { "$set": { "due": { "$min": ["$due", "$previewAwaitedUntil", datetime(wait.due)] } } },
+        ];
+        self.mongo.update_one(&self.collection, filter, update).await
     }
 
     /// Reschedules many images as [`Images::postpone`] does, each to its own time, in one round trip.

@@ -9,6 +9,7 @@ mod credentials;
 mod delete;
 mod diagnosis;
 mod errors;
+pub mod events_queue;
 #[cfg(feature = "dev")]
 mod failpoint_interceptor;
 pub mod http_probe;

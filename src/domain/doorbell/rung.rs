@@ -1,0 +1,56 @@
+//! Hands uploads that hints have made due to the sweeper of this server, which looks at them without waiting for the next sweep.
+
+use std::{sync::Arc, time::Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, MutexGuard, mpsc};
+
+use crate::{
+    domain::arrival_polling::ArrivalPoller,
+    store::QueuedImage,
+};
+
+/// Uploads that may wait. The database has all of them; those beyond this are found by the next sweep, which begins soon.
+const CAPACITY: usize = 1000;
+
+/// An upload that was made due.
+#[derive(Debug)]
+pub(in crate::domain) struct RungUpload {
+    pub(in crate::domain) upload: QueuedImage,
+    /// When it is due.
+    pub(in crate::domain) at: Instant,
+    /// When the store sent the notification, by the store.
+    pub(in crate::domain) sent_at: Option<OffsetDateTime>,
+}
+
+/// The sender.
+#[derive(Debug)]
+pub(in crate::domain) struct RungBell {
+    sender: mpsc::Sender<RungUpload>,
+    arrival_poller: Arc<ArrivalPoller>,
+}
+
+/// The receiver, of which the sweeper is the only user at a time.
+#[derive(Debug)]
+pub(in crate::domain) struct RungUploads(Mutex<mpsc::Receiver<RungUpload>>);
+
+impl RungBell {
+    pub(in crate::domain) fn new(arrival_poller: Arc<ArrivalPoller>) -> (Self, RungUploads) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (Self { sender, arrival_poller }, RungUploads(Mutex::new(receiver)))
+    }
+
+    /// Hands an upload over; if too many wait, the next sweep takes it.
+    pub(super) fn ring(&self, rung: RungUpload) {
+        if self.sender.try_send(rung).is_err() {
+            self.arrival_poller.schedule();
+        }
+    }
+}
+
+impl RungUploads {
+    /// Returns the receiver, as soon as its former user has stopped.
+    pub(in crate::domain) async fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<RungUpload>> {
+        self.0.lock().await
+    }
+}

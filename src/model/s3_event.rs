@@ -1,0 +1,204 @@
+//! Notifications of the store that an object was written, in every form in which they arrive.
+//!
+//! A notification is a hint: nothing of it but the object's key is used, and the key only to look at that object. Forms: S3's
+//! records, which Ceph RGW, MinIO and others send too ("Event message structure" in the Amazon S3 user guide), also inside a message
+//! of SNS or a `CloudEvents` envelope; events of Amazon `EventBridge`; messages of Cloudflare R2.
+
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{KeyOwner, ObjectKey, object_key::PREVIEW_SUFFIX};
+
+/// Bytes of a notification, at most: the limit of SQS, SNS and `EventBridge` for most of their time, and far more than one record.
+pub const MAX_NOTIFICATION_BYTES: usize = 256 * 1024;
+/// Records of a notification that are read. Stores send one.
+const MAX_RECORDS: usize = 1000;
+/// Envelopes around records, at most: `CloudEvents` or SNS inside one another.
+const MAX_ENVELOPES: usize = 3;
+/// Characters of an encoded key, at most: S3's limit of 1024 bytes, each of them encoded.
+const MAX_KEY_CHARS: usize = 3 * 1024;
+
+/// A hint of a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// An object was written under a key of this deployment's form.
+    Written(WrittenObject),
+    /// Nothing that this deployment has to look at.
+    Ignored(IgnoredHint),
+}
+
+/// An object that a client may have written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenObject {
+    /// The upload that the key names. The record may not exist.
+    pub owner: KeyOwner,
+    /// The key of the upload: without the suffix of a preview.
+    pub upload_key: ObjectKey,
+    /// Whether the object is the preview.
+    pub is_preview: bool,
+    /// When the store sent it, by the store; for measurements alone.
+    pub sent_at: Option<OffsetDateTime>,
+}
+
+/// Why a hint is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IgnoredHint {
+    /// Not a notification in any known form, or larger than one may be.
+    Malformed,
+    /// A message with which a store or a topic tests or announces the connection.
+    Test,
+    /// Something other than the creation of an object.
+    OtherEvent,
+    /// An object in another bucket.
+    OtherBucket,
+    /// A key that is not one to which clients upload.
+    OtherKey,
+}
+
+impl IgnoredHint {
+    /// Returns the name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Test => "test",
+            Self::OtherEvent => "other_event",
+            Self::OtherBucket => "other_bucket",
+            Self::OtherKey => "other_key",
+        }
+    }
+}
+
+/// How a form of notification writes keys.
+#[derive(Debug, Clone, Copy)]
+enum KeyEncoding {
+    /// As `application/x-www-form-urlencoded`, with `+` for a space: S3's records.
+    Form,
+    /// As they are: `EventBridge`, R2.
+    None,
+}
+
+/// Returns the hints in a notification, at least one.
+#[must_use]
+pub fn decode_notification(body: &[u8], bucket: &str) -> Vec<Hint> {
+    if body.len() > MAX_NOTIFICATION_BYTES {
+        return vec![Hint::Ignored(IgnoredHint::Malformed)];
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) => decode_value(&value, bucket, MAX_ENVELOPES),
+        Err(_) => vec![Hint::Ignored(IgnoredHint::Malformed)],
+    }
+}
+
+fn decode_value(value: &Value, bucket: &str, envelopes: usize) -> Vec<Hint> {
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let one = |hint: Result<WrittenObject, IgnoredHint>| vec![hint.map_or_else(Hint::Ignored, Hint::Written)];
+    if let Some(records) = value.get("Records").and_then(Value::as_array).filter(|records| !records.is_empty()) {
+        return records.iter().take(MAX_RECORDS).flat_map(|record| one(decode_record(record, bucket))).collect();
+    }
+    if text("Event") == Some("s3:TestEvent") {
+        return one(Err(IgnoredHint::Test));
+    }
+    if value.get("s3").is_some() {
+        return one(decode_record(value, bucket));
+    }
+    if value.get("detail").is_some() && text("detail-type").is_some() {
+        return one(decode_event_bridge(value, bucket));
+    }
+    if text("action").is_some() && value.get("object").is_some() {
+        return one(decode_r2(value, bucket));
+    }
+    let Some(envelopes) = envelopes.checked_sub(1) else { return one(Err(IgnoredHint::Malformed)) };
+    match (text("Type"), text("Message")) {
+        (Some("Notification"), Some(message)) => {
+            return match serde_json::from_str(message) {
+                Ok(inner) => decode_value(&inner, bucket, envelopes),
+                Err(_) => one(Err(IgnoredHint::Malformed)),
+            };
+        }
+        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return one(Err(IgnoredHint::Test)),
+        _ => {}
+    }
+    match value.get("data").filter(|_| text("specversion").is_some()) {
+        Some(data) => decode_value(data, bucket, envelopes),
+        None => one(Err(IgnoredHint::Malformed)),
+    }
+}
+
+/// Decodes a record of S3. Other stores write `s3:` before the event's name, as in the configuration.
+fn decode_record(record: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+    let event = text_at(record, "/eventName")?;
+    if !event.strip_prefix("s3:").unwrap_or(event).starts_with("ObjectCreated:") {
+        return Err(IgnoredHint::OtherEvent);
+    }
+    let place = Place { bucket: text_at(record, "/s3/bucket/name")?, key: text_at(record, "/s3/object/key")? };
+    written(&place, KeyEncoding::Form, bucket, record.pointer("/eventTime"))
+}
+
+fn decode_event_bridge(event: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+    if text_at(event, "/detail-type")? != "Object Created" {
+        return Err(IgnoredHint::OtherEvent);
+    }
+    let place = Place { bucket: text_at(event, "/detail/bucket/name")?, key: text_at(event, "/detail/object/key")? };
+    written(&place, KeyEncoding::None, bucket, event.pointer("/time"))
+}
+
+fn decode_r2(message: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+    if !["PutObject", "CompleteMultipartUpload", "CopyObject"].contains(&text_at(message, "/action")?) {
+        return Err(IgnoredHint::OtherEvent);
+    }
+    let place = Place { bucket: text_at(message, "/bucket")?, key: text_at(message, "/object/key")? };
+    written(&place, KeyEncoding::None, bucket, message.pointer("/eventTime"))
+}
+
+fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, IgnoredHint> {
+    value.pointer(pointer).and_then(Value::as_str).ok_or(IgnoredHint::Malformed)
+}
+
+/// Where an object was written, as the notification says.
+struct Place<'a> {
+    bucket: &'a str,
+    key: &'a str,
+}
+
+fn written(
+    place: &Place<'_>,
+    encoding: KeyEncoding,
+    bucket: &str,
+    sent_at: Option<&Value>,
+) -> Result<WrittenObject, IgnoredHint> {
+    if place.bucket != bucket {
+        return Err(IgnoredHint::OtherBucket);
+    }
+    if place.key.len() > MAX_KEY_CHARS {
+        return Err(IgnoredHint::OtherKey);
+    }
+    let key = match encoding {
+        KeyEncoding::Form => form_decoded(place.key).ok_or(IgnoredHint::OtherKey)?,
+        KeyEncoding::None => place.key.to_owned(),
+    };
+    let owner = KeyOwner::of_key(&key).ok_or(IgnoredHint::OtherKey)?;
+    let uploads = [ObjectKey::final_for(owner.user, owner.image), ObjectKey::incoming(owner.user, owner.image)];
+    let base = key.strip_suffix(PREVIEW_SUFFIX).unwrap_or(&key);
+    // Copies are made by Valet: a hint about one would lead to the next.
+    let upload_key = uploads.into_iter().find(|upload| upload.as_str() == base).ok_or(IgnoredHint::OtherKey)?;
+    let sent_at = sent_at.and_then(Value::as_str).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    Ok(WrittenObject { owner, is_preview: base.len() < key.len(), upload_key, sent_at })
+}
+
+/// Decodes `application/x-www-form-urlencoded`. `None` if an escape is incomplete, or the result is not UTF-8.
+fn form_decoded(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? << 4 | digit()?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}

@@ -1,0 +1,268 @@
+//! Table tests of the notifications of stores, as they send them, and of what is none.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::{
+    ImageId, KeyOwner, ObjectKey, UserId,
+    s3_event::{Hint, IgnoredHint, MAX_NOTIFICATION_BYTES, WrittenObject, decode_notification},
+};
+
+const BUCKET: &str = "photos";
+const USER: &str = "0198c2f4-6b1a-7cc3-9f1e-2a4b6c8d0e1f";
+const IMAGE: &str = "0198c2f4-7a00-7abc-8123-456789abcdef";
+
+fn owner() -> KeyOwner {
+    KeyOwner { user: UserId::parse(USER).unwrap(), image: ImageId::parse(IMAGE).unwrap() }
+}
+
+fn key() -> String {
+    format!("u/{USER}/{IMAGE}")
+}
+
+/// Returns what Amazon S3 sends, with this event, bucket and encoded key.
+fn record(event: &str, bucket: &str, key: &str) -> Value {
+    json!({
+        "eventVersion": "2.6", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventTime": "2026-08-21T10:00:00.123Z",
+        "eventName": event,
+        "userIdentity": { "principalId": "AWS:AIDAJDPLRKLG7UEXAMPLE" },
+        "requestParameters": { "sourceIPAddress": "127.0.0.1" },
+        "responseElements": { "x-amz-request-id": "C3D13FE58DE4C810" },
+        "s3": {
+            "s3SchemaVersion": "1.0", "configurationId": "valet",
+            "bucket": { "name": bucket, "ownerIdentity": { "principalId": "A3NL1KOZZKExample" }, "arn": format!("arn:aws:s3:::{bucket}") },
+            "object": { "key": key, "size": 1024, "eTag": "d41d8cd98f00b204e9800998ecf8427e", "sequencer": "0055AED6DCD90281E5" }
+        }
+    })
+}
+
+fn records(of: &[Value]) -> Value {
+    json!({ "Records": of })
+}
+
+fn event_bridge(kind: &str, bucket: &str, key: &str) -> Value {
+    json!({
+        "version": "0", "id": "17793124-05d4-b198-2fde-7ededc63b103", "detail-type": kind, "source": "aws.s3",
+        "account": "111122223333", "time": "2026-08-21T10:00:00Z", "region": "eu-central-1",
+        "resources": [format!("arn:aws:s3:::{bucket}")],
+        "detail": {
+            "version": "0", "bucket": { "name": bucket },
+            "object": { "key": key, "size": 5, "etag": "b1946ac92492d2347c6235b4d2611184", "sequencer": "00617F08299329D189" },
+            "request-id": "N4N7GDK58NMKJ12R", "requester": "123456789012", "reason": "PutObject"
+        }
+    })
+}
+
+fn r2(action: &str, bucket: &str, key: &str) -> Value {
+    json!({
+        "account": "3f4b7e3dcab231cbfdaa90a6a28bd548", "action": action, "bucket": bucket,
+        "object": { "key": key, "size": 65536, "eTag": "c846ff7a18f28c2e262116d6e8719ef0" }, "eventTime": "2026-08-21T10:00:00.000Z"
+    })
+}
+
+fn sns(message: &Value) -> Value {
+    json!({
+        "Type": "Notification", "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": "arn:aws:sns:eu-central-1:123456789012:photos", "Subject": "Amazon S3 Notification",
+        "Message": message.to_string(), "Timestamp": "2026-08-21T10:00:00.345Z", "SignatureVersion": "1", "Signature": "EXAMPLE"
+    })
+}
+
+/// As Ceph RGW and others write it: escapes of everything that is not a letter, a digit or a hyphen.
+fn escaped(key: &str) -> String {
+    key.replace('/', "%2F")
+}
+
+fn cloud_event(data: &Value) -> Value {
+    json!({ "specversion": "1.0", "id": "1", "source": "ceph:s3.a.photos", "type": "com.amazonaws.s3:ObjectCreated:Put", "data": data })
+}
+
+fn decoded(body: &Value) -> Vec<Hint> {
+    decode_notification(body.to_string().as_bytes(), BUCKET)
+}
+
+fn keys(hints: &[Hint]) -> Vec<(String, bool)> {
+    let written = hints.iter().map(|hint| match hint {
+        Hint::Written(object) => (object.upload_key.to_string(), object.is_preview),
+        Hint::Ignored(why) => (why.as_str().to_owned(), false),
+    });
+    written.collect()
+}
+
+#[test]
+fn every_form_of_notification_names_the_written_object() {
+    let mut of_minio = records(&[record("s3:ObjectCreated:Put", BUCKET, &escaped(&key()))]);
+    of_minio["EventName"] = "s3:ObjectCreated:Put".into();
+    of_minio["Key"] = format!("{BUCKET}/{}", key()).into();
+    let mut of_rgw = record("ObjectCreated:Put", BUCKET, &key());
+    of_rgw["eventSource"] = "ceph:s3".into();
+    of_rgw["opaqueData"] = "photos".into();
+    let put = record("ObjectCreated:Put", BUCKET, &key());
+    for (name, body) in [
+        ("S3", records(std::slice::from_ref(&put))),
+        ("S3, completed", records(&[record("ObjectCreated:CompleteMultipartUpload", BUCKET, &key())])),
+        ("S3, form", records(&[record("ObjectCreated:Post", BUCKET, &key())])),
+        ("MinIO", of_minio),
+        ("RGW", records(&[of_rgw])),
+        ("SNS", sns(&records(std::slice::from_ref(&put)))),
+        ("EventBridge", event_bridge("Object Created", BUCKET, &key())),
+        ("EventBridge through SNS", sns(&event_bridge("Object Created", BUCKET, &key()))),
+        ("R2", r2("PutObject", BUCKET, &key())),
+        ("R2, completed", r2("CompleteMultipartUpload", BUCKET, &key())),
+        ("CloudEvents", cloud_event(&records(std::slice::from_ref(&put)))),
+        ("CloudEvents of one record", cloud_event(&put)),
+        ("a record alone", put.clone()),
+    ] {
+        assert_eq!(keys(&decoded(&body)), [(key(), false)], "{name}");
+    }
+    let expected = WrittenObject {
+        owner: owner(),
+        upload_key: ObjectKey::final_for(owner().user, owner().image),
+        is_preview: false,
+        sent_at: Some(datetime!(2026-08-21 10:00:00.123 UTC)),
+    };
+    assert_eq!(decoded(&records(&[put])), [Hint::Written(expected)]);
+}
+
+#[test]
+fn every_key_to_which_clients_upload_is_known_and_no_other() {
+    let (incoming, preview) = (format!("in/{USER}/{IMAGE}"), format!("{}-preview", key()));
+    for (text, wanted) in [
+        (key(), (key(), false)),
+        (preview, (key(), true)),
+        (incoming.clone(), (incoming.clone(), false)),
+        (format!("{incoming}-preview"), (incoming, true)),
+        // A copy is made by Valet.
+        (format!("{}-{}", key(), "0123456789ab4def8123456789abcdef"), ("other_key".to_owned(), false)),
+        ("valet/deployment".to_owned(), ("other_key".to_owned(), false)),
+        (format!("u/../{}", key()), ("other_key".to_owned(), false)),
+        (format!("/{}", key()), ("other_key".to_owned(), false)),
+        (String::new(), ("other_key".to_owned(), false)),
+        ("x".repeat(4000), ("other_key".to_owned(), false)),
+    ] {
+        assert_eq!(keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)]))), [wanted.clone()], "{text}");
+        assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &text))), [wanted], "{text}");
+    }
+}
+
+#[test]
+fn keys_are_decoded_as_their_form_encodes_them() {
+    let of_record = |key: &str| keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, key)])));
+    let all_escaped: String = key().bytes().map(|byte| format!("%{byte:02x}")).collect();
+    assert_eq!(of_record(&all_escaped), [(key(), false)]);
+    for text in [format!("{}+", key()), format!("{}%20", key()), format!("{}%", key()), format!("{}%4", key()), format!("%ff{}", key())] {
+        assert_eq!(of_record(&text), [("other_key".to_owned(), false)], "{text}");
+    }
+    let other = [("other_key".to_owned(), false)];
+    assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &escaped(&key())))), other, "EventBridge does not encode");
+    assert_eq!(keys(&decoded(&r2("PutObject", BUCKET, &escaped(&key())))), other, "nor does R2");
+}
+
+#[test]
+fn what_is_no_upload_is_ignored_for_a_reason() {
+    use IgnoredHint::{Malformed, OtherBucket, OtherEvent, Test};
+    let put = || record("ObjectCreated:Put", BUCKET, &key());
+    let without = |pointer: &str| {
+        let mut record = put();
+        *record.pointer_mut(pointer).unwrap() = Value::Null;
+        records(&[record])
+    };
+    let four_envelopes = sns(&sns(&sns(&sns(&records(&[put()])))));
+    for (body, wanted) in [
+        (json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-08-21T10:00:00.000Z", "Bucket": BUCKET }), Test),
+        (json!({ "Type": "SubscriptionConfirmation", "Message": "You have chosen …", "SubscribeURL": "http://127.0.0.1/" }), Test),
+        (sns(&json!({ "Service": "Amazon S3", "Event": "s3:TestEvent" })), Test),
+        (records(&[record("ObjectRemoved:Delete", BUCKET, &key())]), OtherEvent),
+        (records(&[record("ObjectCreated", BUCKET, &key())]), OtherEvent),
+        (event_bridge("Object Deleted", BUCKET, &key()), OtherEvent),
+        (r2("DeleteObject", BUCKET, &key()), OtherEvent),
+        (records(&[record("ObjectCreated:Put", "photos2", &key())]), OtherBucket),
+        (event_bridge("Object Created", "", &key()), OtherBucket),
+        (r2("PutObject", "Photos", &key()), OtherBucket),
+        (without("/eventName"), Malformed),
+        (without("/s3"), Malformed),
+        (without("/s3/bucket/name"), Malformed),
+        (without("/s3/object/key"), Malformed),
+        (records(&[]), Malformed),
+        (four_envelopes, Malformed),
+        (json!({ "Type": "Notification", "Message": "hello" }), Malformed),
+        (json!([put()]), Malformed),
+        (json!({}), Malformed),
+        (json!(null), Malformed),
+        (json!("Records"), Malformed),
+    ] {
+        assert_eq!(decoded(&body), [Hint::Ignored(wanted)], "{body}");
+    }
+    for text in ["", "{", "<xml/>", "{\"Records\":[{]}", "\u{0}"] {
+        assert_eq!(decode_notification(text.as_bytes(), BUCKET), [Hint::Ignored(Malformed)], "{text}");
+    }
+    assert_eq!(decode_notification(&[0xff, 0xfe], BUCKET), [Hint::Ignored(Malformed)]);
+}
+
+#[test]
+fn one_bad_record_does_not_spoil_the_others() {
+    let mixed = [json!(7), record("ObjectCreated:Put", "other", &key()), record("ObjectCreated:Put", BUCKET, &key())];
+    let wanted = [("malformed".to_owned(), false), ("other_bucket".to_owned(), false), (key(), false)];
+    assert_eq!(keys(&decoded(&records(&mixed))), wanted);
+}
+
+#[test]
+fn notifications_are_limited() {
+    let many = vec![json!({}); 5000];
+    assert_eq!(decoded(&records(&many)).len(), 1000, "records");
+    let mut large = records(&[record("ObjectCreated:Put", BUCKET, &key())]);
+    large["x"] = "x".repeat(MAX_NOTIFICATION_BYTES).into();
+    assert_eq!(decoded(&large), [Hint::Ignored(IgnoredHint::Malformed)], "bytes");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(decode_notification(deep.as_bytes(), BUCKET), [Hint::Ignored(IgnoredHint::Malformed)], "depth");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,40}".prop_map(Value::from),
+        Just(Value::from(key())),
+        Just(Value::from(BUCKET)),
+        Just(Value::from("ObjectCreated:Put")),
+    ];
+    let name = prop_oneof![
+        "(Records|eventName|s3|bucket|object|name|key|Type|Message|detail|detail-type|action|data|specversion|Event|eventTime)",
+        "\\PC{0,8}"
+    ];
+    leaf.prop_recursive(5, 60, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec((name.clone(), inner), 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert_eq!(decode_notification(&bytes, BUCKET), [Hint::Ignored(IgnoredHint::Malformed)]);
+    }
+
+    /// Whatever the document, each hint is about a key that `KeyOwner` knows, in this bucket.
+    #[test]
+    fn no_document_panics(body in any_json()) {
+        let hints = decoded(&body);
+        prop_assert!(!hints.is_empty());
+        for hint in hints {
+            if let Hint::Written(object) = hint {
+                prop_assert_eq!(object.upload_key.owner(), Some(object.owner));
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_panics(text in "\\PC{0,100}|[%+0-9a-f]{0,20}") {
+        let hints = keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
+        prop_assert_eq!(hints, [("other_key".to_owned(), false)]);
+    }
+}
