@@ -9,7 +9,7 @@ folder, port = sys.argv[1:]
 sys.argv[1:] = []
 
 os.environ.update(
-    SERVICES="s3",
+    SERVICES="s3,sqs",
     EAGER_SERVICE_LOADING="1",
     STRICT_SERVICE_LOADING="1",
     # Otherwise LocalStack accepts every signature.

@@ -94,7 +94,7 @@ struct DevArguments {
 
 #[derive(clap::Args)]
 struct CheckArguments {
-    /// First set the bucket's CORS, public access block and rule for abandoned multiparts, where the store can.
+    /// First set the bucket's CORS, public access block, rule for abandoned multiparts and notifications, where the store can.
     #[arg(long)]
     fix: bool,
     /// Pages of localhost may upload too: for development.

@@ -27,6 +27,7 @@ mod deployment;
 mod dev;
 mod dev_mongod;
 mod doctor;
+mod doorbell;
 mod event_streams;
 mod example_requests;
 mod fairness;

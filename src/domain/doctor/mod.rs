@@ -6,13 +6,15 @@
 //!
 //! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
 //! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
-//! lifecycle, access block, and `--fix`), `imgproxy` and `database`. `probe_context` makes and removes the objects, whose names `probe_names`
+//! lifecycle, access block, and `--fix`), `imgproxy`, `notifications` and `database`. `probe_context` makes and removes the objects,
+//! whose names `probe_names`
 //! lists; `report` writes the result.
 
 mod database;
 mod deviation_probes;
 mod imgproxy;
 mod multipart;
+mod notifications;
 mod objects;
 mod probe_context;
 mod probe_matrix;
@@ -54,7 +56,7 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Actions besides probing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Sets CORS, the public access block and the lifecycle rule before probing.
+    /// Sets CORS, the public access block, the lifecycle rule and notifications before probing.
     pub fix: bool,
     /// Whether loopback origins may upload too, for development.
     pub loopback: bool,
@@ -219,11 +221,13 @@ async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Option
     }
     if options.fix {
         settings::fix(context, config, options, report).await;
+        report.changes.extend(notifications::fix(context, &config.store_events).await);
     }
     uploads::examine(context, config.uploads.max_bytes, report).await;
     multipart::examine(context, report).await;
     settings::examine(context, config, options, report).await;
     imgproxy::examine(context, config, report).await;
+    report.add(&rules::NOTIFICATIONS, notifications::examine(context, &config.store_events).await);
 }
 
 fn region_answer(reached: &Reached) -> Answer {

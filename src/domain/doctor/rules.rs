@@ -191,6 +191,9 @@ rules! {
     IMGPROXY_SIGNATURE: Broken, "imgproxy_signature", "imgproxy: only signed URLs",
         "anyone who learns or guesses an object key can read the image",
         "give imgproxy the same IMGPROXY_KEY and IMGPROXY_SALT: without them it accepts every URL";
+    NOTIFICATIONS: Weaker, "bucket_notifications", "bucket: uploads are announced",
+        "an upload whose client died is confirmed only after its URL has expired",
+        "run valet check --fix, or set the bucket's notifications as docs/notifications.md says; the queue must permit the bucket to send";
     CLEAN: Advice, "check_cleanup", "check: nothing left behind",
         "objects of this check are still under check/",
         "run it again after 15 minutes: it removes older objects; or delete the objects under check/ by hand";

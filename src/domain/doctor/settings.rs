@@ -37,12 +37,6 @@ pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Op
     if options.loopback {
         origins.extend(LOOPBACK.map(str::to_owned));
     }
-    let outcome = |what: &str, change: Result<Change, StoreError>| match change {
-        Ok(Change::Made) => format!("{what}: set"),
-        Ok(Change::None) => format!("{what}: was set already"),
-        Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
-        Err(error) => format!("{what}: not set: {error}"),
-    };
     report.changes.push(if origins.is_empty() {
         "CORS: not changed, CORS_ORIGINS is empty".to_owned()
     } else {
@@ -51,6 +45,16 @@ pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Op
     let days = abandoned_after(config);
     report.changes.push(outcome("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
     report.changes.push(outcome("public access block", block_access(context).await));
+}
+
+/// Describes a change.
+pub(super) fn outcome(what: &str, change: Result<Change, StoreError>) -> String {
+    match change {
+        Ok(Change::Made) => format!("{what}: set"),
+        Ok(Change::None) => format!("{what}: was set already"),
+        Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
+        Err(error) => format!("{what}: not set: {error}"),
+    }
 }
 
 /// Sets the public access block. Ceph RGW refuses every PUT once `BlockPublicAcls` is set; the other three flags suffice then. If
@@ -124,7 +128,7 @@ fn describe(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
     format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
 
-fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
+pub(super) fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
     match setting {
         Ok(Setting::Denied) => "the credentials lack permission to read it".to_owned(),
         Ok(_) => "the store has no such setting".to_owned(),

@@ -22,7 +22,7 @@ use crate::{
     config::{StoreEvents, StoreHook},
     metrics::{METRICS, Metrics},
     model::s3_event::{Hint, IgnoredHint, WrittenObject, decode_notification},
-    store::{Store, StoreError, objects::events_queue::EventsQueue},
+    store::{Hastened, Store, StoreError, objects::events_queue::EventsQueue},
 };
 
 /// Updates of the database under way for hints, over all notifications: a flood leaves the other connections to requests.
@@ -99,16 +99,22 @@ impl Doorbell {
             self.store.images.hasten_owned(object.owner, &object.upload_key, wait).await
         };
         match hastened {
-            Ok(found) => {
-                self.recent.confirm(ring);
-                match found {
-                    Some(upload) => {
-                        count("rung");
-                        self.bell.ring(RungUpload { upload, at: ring.at, sent_at: object.sent_at });
-                    }
-                    // Ready, deleted, or never issued.
-                    None => count("not_pending"),
-                }
+            Ok(Some(Hastened { upload, is_new })) => {
+                count("rung");
+                let at = if is_new {
+                    self.recent.confirm(ring);
+                    ring.at
+                } else {
+                    // A look is due that has not begun, so it will see what the hint is about. The next hint is written again:
+                    // the look may have begun by then.
+                    now
+                };
+                self.bell.ring(RungUpload { upload, at, sent_at: object.sent_at });
+                Ok(())
+            }
+            Ok(None) => {
+                // Ready, deleted, or never issued.
+                count("not_pending");
                 Ok(())
             }
             Err(error) => {

@@ -118,6 +118,15 @@ pub struct Postponement {
     pub failures: u32,
 }
 
+/// An upload that is due soon.
+#[derive(Debug)]
+pub struct Hastened {
+    /// The upload in the queue.
+    pub upload: QueuedImage,
+    /// Whether it is due at the time that was asked for. Otherwise it is due earlier, and no sweeper has claimed it yet.
+    pub is_new: bool,
+}
+
 /// The times for which a declared preview is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct PreviewWait {
@@ -260,19 +269,22 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn hasten_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<QueuedImage>, StoreError> {
+    pub async fn hasten_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<Hastened>, StoreError> {
         let mut filter = owned(owner.user, owner.image, ImageState::Pending);
         filter.insert("key", key.as_str());
-        let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        let now = doc! { "$add": ["$$NOW", wait] };
-        let update = vec![doc! { "$set": { "due": { "$min": ["$due", now] } } }];
+        let due = doc! { "$add": ["$$NOW", i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)] };
+        let update = vec![doc! { "$set": { "due": { "$min": ["$due", due.clone()] } } }];
+        let mut fields = queue_fields();
+        fields.insert("isHastened", doc! { "$eq": ["$due", due] });
         let records = self.collection.clone_with_type::<Document>();
         let hasten = async {
-            let update = records.find_one_and_update(filter, update).projection(queue_fields());
-            update.return_document(ReturnDocument::After).await
+            records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await
         };
         let record = self.mongo.run(Operation::find_and_modify(&self.collection), hasten).await?;
-        Ok(record.map(|record| QueuedImage::read(&record, OffsetDateTime::now_utc())))
+        Ok(record.map(|record| Hastened {
+            upload: QueuedImage::read(&record, OffsetDateTime::now_utc()),
+            is_new: record.get_bool("isHastened").unwrap_or(false),
+        }))
     }
 
     /// Postpones a pending upload whose declared preview has not arrived to `due`, unless it is due earlier. Returns `false` if

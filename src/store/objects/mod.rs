@@ -20,6 +20,7 @@ pub mod marker;
 mod metrics_interceptor;
 mod multipart;
 mod no_response_cause;
+pub mod notifications;
 mod open_uploads;
 mod pool;
 mod post_policy;

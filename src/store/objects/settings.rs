@@ -200,7 +200,7 @@ fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
 }
 
 impl<T> Setting<T> {
-    fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, StoreError>) -> Result<Setting<U>, StoreError> {
+    pub(super) fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, StoreError>) -> Result<Setting<U>, StoreError> {
         Ok(match self {
             Self::Set(value) => Setting::Set(map(value)?),
             Self::Unset => Setting::Unset,
@@ -226,7 +226,7 @@ where
     }
 }
 
-fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
+pub(super) fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -237,11 +237,11 @@ where
     }
 }
 
-fn build_error(operation: &'static str) -> StoreError {
+pub(super) fn build_error(operation: &'static str) -> StoreError {
     StoreError::Objects { operation, reason: "the request could not be built".to_owned() }
 }
 
-fn read_denied(operation: &'static str) -> StoreError {
+pub(super) fn read_denied(operation: &'static str) -> StoreError {
     StoreError::Objects {
         operation,
         reason: "403: the credentials do not permit reading the setting, so it is not replaced".to_owned(),

@@ -1,0 +1,91 @@
+//! Covers a bucket whose store sends its notifications to an SQS queue by itself: `LocalStack`, in its step of `.ci/run`.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+    types::QueueAttributeName,
+};
+use futures_util::future::join_all;
+use secrecy::ExposeSecret;
+use valet::{
+    config::QueueUrl,
+    domain::doctor::{self, Answer, Options},
+};
+
+use super::Abandoned;
+use crate::{
+    app::{TestApp, s3_is_local},
+    servers::servers,
+    skipping::skip,
+};
+
+fn client() -> Client {
+    let keys = &servers().keys;
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(&servers().s3_endpoint)
+        .credentials_provider(Credentials::new(&keys.access_key_id, keys.secret_access_key.expose_secret(), None, None, "tests"));
+    Client::from_conf(config.build())
+}
+
+/// Creates a queue; returns its URL. `None`, with a report, if the store has none.
+async fn create_queue(sqs: &Client) -> Option<String> {
+    if s3_is_local() {
+        skip("needs LocalStack's SQS");
+        return None;
+    }
+    let name = format!("t-{}", uuid::Uuid::new_v4().simple());
+    match sqs.create_queue().queue_name(name).send().await {
+        Ok(created) => Some(created.queue_url.unwrap()),
+        Err(_) => {
+            skip("needs a store with SQS");
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn store_announces_what_arrives_and_it_is_confirmed_at_once() {
+    let sqs = client();
+    let Some(url) = create_queue(&sqs).await else { return };
+    let queue = QueueUrl::parse(&url).unwrap();
+    let app = TestApp::start_with(|config| config.store_events.queue = Some(queue)).await;
+    let fixed = doctor::run(&app.config, Options { fix: true, ..Options::default() }).await;
+    let notified = fixed.answer("bucket: uploads are announced");
+    assert!(matches!(notified, Some(Answer::Yes(_))), "{fixed}");
+    let ada = app.user().await;
+    let mut delays = Vec::new();
+    for _ in 0..40 {
+        let upload = Abandoned::sent(&ada).await;
+        let began = Instant::now();
+        while app.db_state(&upload.id).await != "ready" {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} is not ready", upload.id);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        delays.push(began.elapsed());
+    }
+    delays.sort();
+    println!("S3's answer to ready: median {:?}, longest {:?}", delays[20], delays[39]);
+    assert!(delays[20] < Duration::from_secs(1), "{delays:?}");
+    let uploads = join_all((0..20).map(async |_| Abandoned::sent(&ada).await)).await;
+    for upload in &uploads {
+        app.until_state(&upload.id, "ready").await;
+    }
+    let ask = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
+    crate::app::eventually("every message is deleted", async || {
+        let attributes = ask.clone().send().await.unwrap().attributes.unwrap_or_else(HashMap::new);
+        let counts = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        ];
+        counts.iter().all(|count| attributes[count] == "0")
+    })
+    .await;
+    app.audit().await;
+}
