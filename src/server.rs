@@ -48,8 +48,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
         Some(hook) => {
             let listener = TcpListener::bind(hook.bind).await?;
             tracing::info!(address = %listener.local_addr()?, "the store's notifications are received at /hooks/s3/");
-            let endpoint =
-                http::middleware::drain::close_when_stopping(http::hooks::endpoint(app.clone()), app.stopping());
+            let endpoint = http::middleware::drain::close_when_stopping(http::hooks::endpoint(app.clone()), app.stopping());
             tokio::spawn(http::server::serve(listener, endpoint, without_pages(MAX_HOOK_CONNECTIONS), close.clone()))
         }
         None => tokio::spawn(async {}),

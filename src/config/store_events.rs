@@ -16,7 +16,7 @@ pub struct StoreEvents {
     pub hook: Option<StoreHook>,
 }
 
-/// Where the store pushes its events.
+/// Address to which the store pushes its events.
 #[derive(Debug, Clone)]
 pub struct StoreHook {
     /// The address on which hooks are served.
@@ -35,7 +35,9 @@ impl QueueUrl {
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let is_local = match url.host()? {
-            Host::Domain(host) => host == "localhost" || host.ends_with(".localhost") || host.ends_with(".localhost.localstack.cloud"),
+            Host::Domain(host) => {
+                host == "localhost" || host.ends_with(".localhost") || host.ends_with(".localhost.localstack.cloud")
+            }
             Host::Ipv4(address) => address.is_loopback(),
             Host::Ipv6(address) => address.is_loopback(),
         };

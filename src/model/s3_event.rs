@@ -155,7 +155,7 @@ fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, IgnoredHint> 
     value.pointer(pointer).and_then(Value::as_str).ok_or(IgnoredHint::Malformed)
 }
 
-/// Where an object was written, as the notification says.
+/// Bucket and encoded key of an object, as the notification names them.
 struct Place<'a> {
     bucket: &'a str,
     key: &'a str,

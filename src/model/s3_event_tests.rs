@@ -1,4 +1,4 @@
-//! Table tests of the notifications of stores, as they send them, and of what is none.
+//! Table tests of the notifications of stores, as they send them, and of other texts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -153,7 +153,9 @@ fn keys_are_decoded_as_their_form_encodes_them() {
     let of_record = |key: &str| keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, key)])));
     let all_escaped: String = key().bytes().map(|byte| format!("%{byte:02x}")).collect();
     assert_eq!(of_record(&all_escaped), [(key(), false)]);
-    for text in [format!("{}+", key()), format!("{}%20", key()), format!("{}%", key()), format!("{}%4", key()), format!("%ff{}", key())] {
+    for text in
+        [format!("{}+", key()), format!("{}%20", key()), format!("{}%", key()), format!("{}%4", key()), format!("%ff{}", key())]
+    {
         assert_eq!(of_record(&text), [("other_key".to_owned(), false)], "{text}");
     }
     let other = [("other_key".to_owned(), false)];
@@ -173,7 +175,10 @@ fn what_is_no_upload_is_ignored_for_a_reason() {
     let four_envelopes = sns(&sns(&sns(&sns(&records(&[put()])))));
     for (body, wanted) in [
         (json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-08-21T10:00:00.000Z", "Bucket": BUCKET }), Test),
-        (json!({ "Type": "SubscriptionConfirmation", "Message": "You have chosen …", "SubscribeURL": "http://127.0.0.1/" }), Test),
+        (
+            json!({ "Type": "SubscriptionConfirmation", "Message": "You have chosen …", "SubscribeURL": "http://127.0.0.1/" }),
+            Test,
+        ),
         (sns(&json!({ "Service": "Amazon S3", "Event": "s3:TestEvent" })), Test),
         (records(&[record("ObjectRemoved:Delete", BUCKET, &key())]), OtherEvent),
         (records(&[record("ObjectCreated", BUCKET, &key())]), OtherEvent),
@@ -237,7 +242,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 60, 6, move |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::vec((name.clone(), inner), 0..6).prop_map(|members| Value::Object(members.into_iter().collect())),
+            proptest::collection::vec((name.clone(), inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }
@@ -248,7 +254,7 @@ proptest! {
         prop_assert_eq!(decode_notification(&bytes, BUCKET), [Hint::Ignored(IgnoredHint::Malformed)]);
     }
 
-    /// Whatever the document, each hint is about a key that `KeyOwner` knows, in this bucket.
+    /// Each hint of any document is about a key that `KeyOwner` knows, in this bucket.
     #[test]
     fn no_document_panics(body in any_json()) {
         let hints = decoded(&body);

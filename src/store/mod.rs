@@ -44,8 +44,9 @@ pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
-    ClaimOutcome, GalleryRow, Hastened, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened, Postponement,
-    PreviewWait, QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage, UnsettledKind,
+    ClaimOutcome, GalleryRow, Hastened, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened,
+    Postponement, PreviewWait, QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage,
+    UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;

@@ -475,6 +475,9 @@ class RuleChecks:
         found = (self.setting("get_public_access_block") or {}).get("PublicAccessBlockConfiguration", {})
         return all(found.get(flag) for flag in ("IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"))
 
+    def bucket_notifications(self):
+        return None  # Neither a queue nor a hook is configured.
+
     def check_cleanup(self):
         left = [key for key in self.bucket.keys() + self.bucket.open_uploads() if key.startswith("check/")]
         return left == []

@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Has the store announce uploads to the queue, and returns what was done. `None` without a queue: what pushes to a hook is set up
-/// in the store's own way.
+/// Has the store announce uploads to the queue, and returns the change in words. `None` without a queue: each store has its own way
+/// of pushing to a hook.
 pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> Option<String> {
     let queue = settings.queue.as_ref()?;
     let changed = async {

@@ -61,7 +61,7 @@ impl Doorbell {
         constant_time::verify_slices_are_equal(given.as_ref(), token.as_ref()).is_ok()
     }
 
-    /// Makes the uploads due that a notification names. Whatever else is in it is counted, and is no error.
+    /// Makes the uploads due that a notification names. Other contents are counted and ignored.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails: the notification must be sent again.
@@ -101,19 +101,17 @@ impl Doorbell {
         match hastened {
             Ok(Some(Hastened { upload, is_new })) => {
                 count("rung");
-                let at = if is_new {
+                // Otherwise a look is due earlier that has not begun, so it will see what the hint is about. The next hint is written
+                // again: that look may have begun by then.
+                if is_new {
                     self.recent.confirm(ring);
-                    ring.at
-                } else {
-                    // A look is due that has not begun, so it will see what the hint is about. The next hint is written again:
-                    // the look may have begun by then.
-                    now
-                };
-                self.bell.ring(RungUpload { upload, at, sent_at: object.sent_at });
+                }
+                self.bell.ring(RungUpload { upload, at: ring.at, sent_at: object.sent_at });
                 Ok(())
             }
             Ok(None) => {
-                // Ready, deleted, or never issued.
+                // Ready, deleted, or never issued: it never becomes pending again, so a repeated hint needs no other query.
+                self.recent.confirm(ring);
                 count("not_pending");
                 Ok(())
             }

@@ -9,7 +9,7 @@ use crate::{
     model::{ImageId, s3_event::WrittenObject},
 };
 
-/// The least time between two looks at one object because of hints.
+/// Minimum time between two looks at one object because of hints.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Objects that are remembered.
 const CAPACITY: usize = 20_000;
@@ -33,7 +33,7 @@ struct Rung {
     is_written: bool,
 }
 
-/// What to do for a hint.
+/// Decision about a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Make the upload due.

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
-use crate::{
-    domain::arrival_polling::ArrivalPoller,
-    store::QueuedImage,
-};
+use crate::{domain::arrival_polling::ArrivalPoller, store::QueuedImage};
 
 /// Uploads that may wait. The database has all of them; those beyond this are found by the next sweep, which begins soon.
 const CAPACITY: usize = 1000;
@@ -30,7 +27,7 @@ pub(in crate::domain) struct RungBell {
     arrival_poller: Arc<ArrivalPoller>,
 }
 
-/// The receiver, of which the sweeper is the only user at a time.
+/// The receiver. The sweeper is its only user.
 #[derive(Debug)]
 pub(in crate::domain) struct RungUploads(Mutex<mpsc::Receiver<RungUpload>>);
 

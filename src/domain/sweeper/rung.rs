@@ -1,5 +1,5 @@
-//! Looks at uploads of which the store has said that they arrived, without waiting for the next sweep. They are claimed and settled
-//! as in a sweep; what fails here is left to the next one.
+//! Looks at uploads that the store has announced, without waiting for the next sweep. They are claimed and settled as in a sweep;
+//! the next sweep repeats a look that fails.
 
 use std::{
     collections::VecDeque,

@@ -112,8 +112,11 @@ impl ImageSettling {
         if self.exists(&preview).await? || !self.exists(&image.key).await? {
             return Ok(false);
         }
-        let wait =
-            PreviewWait { now: lease.now, due: lease.now + PREVIEW_INTERVAL, until: lease.now + PREVIEW_LOOKS * PREVIEW_INTERVAL };
+        let wait = PreviewWait {
+            now: lease.now,
+            due: lease.now + PREVIEW_INTERVAL,
+            until: lease.now + PREVIEW_LOOKS * PREVIEW_INTERVAL,
+        };
         self.store.images.await_preview(image, wait).await
     }
 

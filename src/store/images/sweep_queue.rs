@@ -272,14 +272,15 @@ impl Images {
     pub async fn hasten_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<Hastened>, StoreError> {
         let mut filter = owned(owner.user, owner.image, ImageState::Pending);
         filter.insert("key", key.as_str());
-        let due = doc! { "$add": ["$$NOW", i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)] };
+        // Rounded up: a hint that comes before the end of the wait relies on this look.
+        let wait = i64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
+        let due = doc! { "$add": ["$$NOW", wait] };
         let update = vec![doc! { "$set": { "due": { "$min": ["$due", due.clone()] } } }];
         let mut fields = queue_fields();
         fields.insert("isHastened", doc! { "$eq": ["$due", due] });
         let records = self.collection.clone_with_type::<Document>();
-        let hasten = async {
-            records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await
-        };
+        let hasten =
+            async { records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await };
         let record = self.mongo.run(Operation::find_and_modify(&self.collection), hasten).await?;
         Ok(record.map(|record| Hastened {
             upload: QueuedImage::read(&record, OffsetDateTime::now_utc()),

@@ -1,12 +1,10 @@
-//! The bucket's notification configuration: whether objects under the keys of uploads are announced, and to what.
+//! The bucket's notification configuration: whether objects under the keys of uploads are announced, and to which receivers.
 //!
 //! Other rules are kept, as for the other settings: Valet replaces only rules that carry its names.
 
 use aws_sdk_s3::{
     operation::get_bucket_notification_configuration::GetBucketNotificationConfigurationOutput,
-    types::{
-        Event, FilterRuleName, NotificationConfiguration, NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter,
-    },
+    types::{Event, FilterRuleName, NotificationConfiguration, NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter},
 };
 
 use super::{
@@ -17,7 +15,7 @@ use super::{
 /// The prefixes of keys that clients write, each with the name of Valet's rule for it: a rule has one prefix.
 const RULES: [(&str, &str); 2] = [("valet-u", "u/"), ("valet-in", "in/")];
 
-/// What is told about every object that clients write.
+/// Receivers of a notification about every object that clients write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announced {
     /// ARNs of queues, topics and functions.
@@ -44,9 +42,7 @@ impl Announced {
             filter: rule.filter(),
         });
         let rules: Vec<_> = queues.chain(topics).chain(functions).collect();
-        let covers = |arn: &str| {
-            RULES.iter().all(|(_, prefix)| rules.iter().any(|rule| rule.arn == arn && rule.covers(prefix)))
-        };
+        let covers = |arn: &str| RULES.iter().all(|(_, prefix)| rules.iter().any(|rule| rule.arn == arn && rule.covers(prefix)));
         let mut arns: Vec<_> = rules.iter().map(|rule| rule.arn.to_owned()).filter(|arn| covers(arn)).collect();
         arns.sort();
         arns.dedup();
@@ -78,7 +74,7 @@ impl Announcement<'_> {
 }
 
 impl Objects {
-    /// Returns what is told about every object that clients write.
+    /// Returns the receivers of notifications about every object that clients write.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -106,7 +102,8 @@ impl Objects {
         for (name, prefix) in RULES {
             let prefix = aws_sdk_s3::types::FilterRule::builder().name(FilterRuleName::Prefix).value(prefix).build();
             let filter = NotificationConfigurationFilter::builder().key(S3KeyFilter::builder().filter_rules(prefix).build());
-            let rule = QueueConfiguration::builder().id(name).queue_arn(arn).events(Event::S3ObjectCreated).filter(filter.build());
+            let rule =
+                QueueConfiguration::builder().id(name).queue_arn(arn).events(Event::S3ObjectCreated).filter(filter.build());
             queues.push(rule.build().map_err(|_| build_error(OPERATION))?);
         }
         let wanted = NotificationConfiguration::builder()
@@ -134,7 +131,8 @@ mod tests {
     const QUEUE: &str = "arn:aws:sqs:eu-central-1:123456789012:valet";
 
     fn filter(rules: &[(&str, &str)]) -> NotificationConfigurationFilter {
-        let rules = rules.iter().map(|(name, value)| FilterRule::builder().name(FilterRuleName::from(*name)).value(*value).build());
+        let rules =
+            rules.iter().map(|(name, value)| FilterRule::builder().name(FilterRuleName::from(*name)).value(*value).build());
         let key = S3KeyFilter::builder().set_filter_rules(Some(rules.collect())).build();
         NotificationConfigurationFilter::builder().key(key).build()
     }
@@ -151,7 +149,9 @@ mod tests {
 
     #[test]
     fn only_rules_for_all_keys_of_uploads_announce_them() {
-        use Event::{S3ObjectCreated as Created, S3ObjectCreatedPost as Post, S3ObjectCreatedPut as Put, S3ObjectRemoved as Removed};
+        use Event::{
+            S3ObjectCreated as Created, S3ObjectCreatedPost as Post, S3ObjectCreatedPut as Put, S3ObjectRemoved as Removed,
+        };
         for rules in [
             vec![queue(&[Created], &[])],
             vec![queue(&[Removed, Created], &[("prefix", ""), ("suffix", "")])],
@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn topics_and_event_bridge_are_seen() {
-        let topic = TopicConfiguration::builder().topic_arn("arn:aws:sns:eu-central-1:123456789012:t").events(Event::S3ObjectCreated);
+        let topic =
+            TopicConfiguration::builder().topic_arn("arn:aws:sns:eu-central-1:123456789012:t").events(Event::S3ObjectCreated);
         let found = GetBucketNotificationConfigurationOutput::builder()
             .topic_configurations(topic.build().unwrap())
             .event_bridge_configuration(EventBridgeConfiguration::builder().build())

@@ -1,4 +1,4 @@
-//! Covers floods of notifications: what a hint costs at most, and that other work goes on.
+//! Covers floods of notifications: the cost of a hint, and that other work goes on.
 
 use std::sync::{
     Arc,

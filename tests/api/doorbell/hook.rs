@@ -6,12 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{Abandoned, Bell, TOKEN, with_hook};
-use crate::{
-    app::TestApp,
-    outages::stalling_relay::StallingRelay,
-    process_client::Client,
-    serve::Settings,
-};
+use crate::{app::TestApp, outages::stalling_relay::StallingRelay, process_client::Client, serve::Settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hook_exists_for_its_token_alone() {
@@ -104,7 +99,7 @@ async fn sender_is_asked_to_repeat_while_the_database_is_down() {
     let answer = bell.app.http.post(bell.url()).body(body.clone()).send().await.unwrap();
     assert_eq!((answer.status(), answer.headers()["retry-after"].to_str().unwrap()), (StatusCode::SERVICE_UNAVAILABLE, "5"));
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
-    assert_eq!(bell.send("garbage").await, 204, "what is ignored needs no database");
+    assert_eq!(bell.send("garbage").await, 204, "an ignored notification needs no database");
     relay.accept_again();
     let began = Instant::now();
     while bell.send(body.clone()).await != 204 {

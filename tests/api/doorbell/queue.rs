@@ -34,7 +34,7 @@ async fn queued_notification_is_deleted_after_it_had_its_effect() {
     for _ in 0..12 {
         uploads.push(Abandoned::sent(&ada).await);
     }
-    // In another order, each twice, among messages that are none.
+    // In another order, each twice, among other messages.
     queue.send(json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": bucket }));
     for upload in uploads.iter().rev().chain(&uploads) {
         queue.send(records(&bucket, &[&upload.key]));

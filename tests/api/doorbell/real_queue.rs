@@ -80,10 +80,7 @@ async fn store_announces_what_arrives_and_it_is_confirmed_at_once() {
     let ask = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
     crate::app::eventually("every message is deleted", async || {
         let attributes = ask.clone().send().await.unwrap().attributes.unwrap_or_else(HashMap::new);
-        let counts = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        ];
+        let counts = [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::ApproximateNumberOfMessagesNotVisible];
         counts.iter().all(|count| attributes[count] == "0")
     })
     .await;

@@ -14,9 +14,7 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
     let bell = Bell::start().await;
     let (app, bucket) = (&bell.app, bell.app.config.s3.bucket.to_string());
     let ada = app.user().await;
-    let event_bridge = |key: &str| {
-        json!({ "detail-type": "Object Created", "source": "aws.s3", "detail": { "bucket": { "name": bucket }, "object": { "key": key } } })
-    };
+    let event_bridge = |key: &str| json!({ "detail-type": "Object Created", "source": "aws.s3", "detail": { "bucket": { "name": bucket }, "object": { "key": key } } });
     let forms: [(&str, &dyn Fn(&str) -> serde_json::Value); 6] = [
         ("S3", &|key| records(&bucket, &[key])),
         ("MinIO", &|key| records(&bucket, &[&key.replace('/', "%2F")])),
@@ -63,7 +61,8 @@ async fn duplicates_in_any_order_confirm_each_upload_once() {
     }
     let order = [3, 0, 4, 4, 1, 2, 0, 3, 3, 1, 0, 2, 4, 1, 2, 0, 1, 3, 2, 4, 0, 1, 2, 3, 4];
     let sends = order.map(async |at: usize| bell.ring(&[&uploads[at].key]).await);
-    let confirms = [0, 2].map(async |at: usize| assert_eq!(ada.confirm(&uploads[at].id).await.status, 200, "a client confirms too"));
+    let confirms =
+        [0, 2].map(async |at: usize| assert_eq!(ada.confirm(&uploads[at].id).await.status, 200, "a client confirms too"));
     futures_util::join!(futures_util::future::join_all(sends), futures_util::future::join_all(confirms));
     for upload in &uploads {
         bell.app.until_state(&upload.id, "ready").await;
@@ -101,7 +100,7 @@ async fn announcement_of_a_deleted_upload_does_not_bring_it_back() {
     assert_eq!(ada.confirm(&upload.id).await.status, 404);
 }
 
-/// An upload with a declared preview, of which nothing is sent yet.
+/// An upload with a declared preview. Nothing is sent yet.
 async fn with_preview(ada: &crate::app::Caller<'_>) -> (Abandoned, Vec<u8>) {
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
     let mut body = declared("a.png", "image/png", &bytes);
