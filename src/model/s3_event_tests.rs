@@ -143,8 +143,9 @@ fn every_key_to_which_clients_upload_is_known_and_no_other() {
         (String::new(), ("other_key".to_owned(), false)),
         ("x".repeat(4000), ("other_key".to_owned(), false)),
     ] {
-        assert_eq!(keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)]))), [wanted.clone()], "{text}");
-        assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &text))), [wanted], "{text}");
+        let wanted = [wanted];
+        assert_eq!(keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)]))), wanted, "{text}");
+        assert_eq!(keys(&decoded(&event_bridge("Object Created", BUCKET, &text))), wanted, "{text}");
     }
 }
 

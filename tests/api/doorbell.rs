@@ -4,7 +4,7 @@
 
 mod flood;
 mod hook;
-mod local_queue;
+pub mod local_queue;
 mod queue;
 mod real_queue;
 mod uploads;

@@ -28,7 +28,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// A client of the queue.
 #[derive(Debug, Clone)]
 pub struct EventsQueue {
-    client: Client,
+    sqs: Client,
     url: Arc<str>,
 }
 
@@ -62,7 +62,7 @@ impl EventsQueue {
             .timeout_config(timeouts)
             // The caller repeats.
             .retry_config(RetryConfig::disabled());
-        Self { client: Client::from_conf(config.build()), url: queue.to_string().into() }
+        Self { sqs: Client::from_conf(config.build()), url: queue.to_string().into() }
     }
 
     /// Waits for messages, up to twenty seconds. They are hidden from other servers for a minute.
@@ -70,7 +70,7 @@ impl EventsQueue {
     /// # Errors
     /// [`StoreError`].
     pub async fn receive(&self) -> Result<Vec<EventsMessage>, StoreError> {
-        let receive = self.client.receive_message().queue_url(&*self.url).max_number_of_messages(BATCH);
+        let receive = self.sqs.receive_message().queue_url(&*self.url).max_number_of_messages(BATCH);
         let receive = receive.wait_time_seconds(LONG_POLL_SECONDS).visibility_timeout(HIDDEN_SECONDS);
         let received = receive.send().await.map_err(|error| error_of("ReceiveMessage", &error))?;
         let messages = received.messages.unwrap_or_default().into_iter();
@@ -94,7 +94,7 @@ impl EventsQueue {
             entry.build().map_err(|_| failed("DeleteMessageBatch", "the request could not be built".to_owned()))
         });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        let delete = self.client.delete_message_batch().queue_url(&*self.url).set_entries(Some(entries)).send();
+        let delete = self.sqs.delete_message_batch().queue_url(&*self.url).set_entries(Some(entries)).send();
         let deleted = within_deadline("DeleteMessageBatch", delete).await?;
         match deleted.failed().first() {
             Some(first) => Err(failed("DeleteMessageBatch", format!("{} messages, {}", deleted.failed().len(), first.code()))),
@@ -107,7 +107,7 @@ impl EventsQueue {
     /// # Errors
     /// [`StoreError`].
     pub async fn arn(&self) -> Result<String, StoreError> {
-        let ask = self.client.get_queue_attributes().queue_url(&*self.url).attribute_names(QueueAttributeName::QueueArn);
+        let ask = self.sqs.get_queue_attributes().queue_url(&*self.url).attribute_names(QueueAttributeName::QueueArn);
         let answer = within_deadline("GetQueueAttributes", ask.send()).await?;
         let arn = answer.attributes().and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn));
         arn.cloned().ok_or_else(|| failed("GetQueueAttributes", "the answer has no QueueArn".to_owned()))

@@ -107,6 +107,8 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         ("PUT", true) if has("cors") => of_key("PutBucketCors", "s3:PutBucketCORS"),
         ("GET", true) if has("lifecycle") => of_key("GetBucketLifecycleConfiguration", "s3:GetLifecycleConfiguration"),
         ("PUT", true) if has("lifecycle") => of_key("PutBucketLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+        ("GET", true) if has("notification") => of_key("GetBucketNotificationConfiguration", "s3:GetBucketNotification"),
+        ("PUT", true) if has("notification") => of_key("PutBucketNotificationConfiguration", "s3:PutBucketNotification"),
         ("GET", true) if has("object-lock") => of_key("GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration"),
         ("GET", true) if has("publicAccessBlock") => of_key("GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
         ("PUT", true) if has("publicAccessBlock") => of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),

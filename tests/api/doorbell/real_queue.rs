@@ -5,6 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_sdk_s3::types::{
+    Event, FilterRule, FilterRuleName, NotificationConfiguration, NotificationConfigurationFilter, QueueConfiguration,
+    S3KeyFilter,
+};
 use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
@@ -34,6 +38,18 @@ fn client() -> Client {
     Client::from_conf(config.build())
 }
 
+const RULE: &str = "bucket: uploads are announced";
+
+/// Has the bucket announce objects of another program to another queue.
+async fn announce_logs(app: &TestApp, arn: &str) {
+    let prefix = FilterRule::builder().name(FilterRuleName::Prefix).value("logs/").build();
+    let filter = NotificationConfigurationFilter::builder().key(S3KeyFilter::builder().filter_rules(prefix).build()).build();
+    let rule = QueueConfiguration::builder().id("logs").queue_arn(arn).events(Event::S3ObjectCreated).filter(filter);
+    let rules = NotificationConfiguration::builder().queue_configurations(rule.build().unwrap()).build();
+    let put = app.s3.put_bucket_notification_configuration().bucket(&app.config.s3.bucket);
+    put.notification_configuration(rules).send().await.unwrap();
+}
+
 /// Creates a queue; returns its URL. `None`, with a report, if the store has none.
 async fn create_queue(sqs: &Client) -> Option<String> {
     if s3_is_local() {
@@ -41,8 +57,9 @@ async fn create_queue(sqs: &Client) -> Option<String> {
         return None;
     }
     let name = format!("t-{}", uuid::Uuid::new_v4().simple());
-    match sqs.create_queue().queue_name(name).send().await {
-        Ok(created) => Some(created.queue_url.unwrap()),
+    match sqs.create_queue().queue_name(&name).send().await {
+        // By the address that reaches it here: LocalStack's own URL has a host name that does not resolve.
+        Ok(_) => Some(format!("{}/000000000000/{name}", servers().s3_endpoint)),
         Err(_) => {
             skip("needs a store with SQS");
             None
@@ -56,9 +73,19 @@ async fn store_announces_what_arrives_and_it_is_confirmed_at_once() {
     let Some(url) = create_queue(&sqs).await else { return };
     let queue = QueueUrl::parse(&url).unwrap();
     let app = TestApp::start_with(|config| config.store_events.queue = Some(queue)).await;
-    let fixed = doctor::run(&app.config, Options { fix: true, ..Options::default() }).await;
-    let notified = fixed.answer("bucket: uploads are announced");
-    assert!(matches!(notified, Some(Answer::Yes(_))), "{fixed}");
+    let other = create_queue(&sqs).await.unwrap();
+    announce_logs(&app, &format!("arn:aws:sqs:us-east-1:000000000000:{}", QueueUrl::parse(&other).unwrap().name())).await;
+    let before = doctor::run(&app.config, Options::default()).await;
+    assert!(matches!(before.answer(RULE), Some(Answer::No(_))), "{before}");
+    for change in ["notifications: set", "notifications: was set already"] {
+        let fixed = doctor::run(&app.config, Options { fix: true, ..Options::default() }).await;
+        assert!(matches!(fixed.answer(RULE), Some(Answer::Yes(_))), "{fixed}");
+        assert!(fixed.changes.iter().any(|made| made == change), "{:?}", fixed.changes);
+    }
+    let kept = app.s3.get_bucket_notification_configuration().bucket(&app.config.s3.bucket).send().await.unwrap();
+    let mut names: Vec<_> = kept.queue_configurations().iter().filter_map(|rule| rule.id()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["logs", "valet-in", "valet-u"], "rules of others are kept");
     let ada = app.user().await;
     let mut delays = Vec::new();
     for _ in 0..40 {

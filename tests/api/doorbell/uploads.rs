@@ -9,13 +9,16 @@ use time::OffsetDateTime;
 use super::{Abandoned, Bell, records};
 use crate::app::{TestApp, declared, eventually, fixture, sha256, unique_png};
 
+/// Makes a notification about a key.
+type Form<'a> = &'a dyn Fn(&str) -> serde_json::Value;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
     let bell = Bell::start().await;
     let (app, bucket) = (&bell.app, bell.app.config.s3.bucket.to_string());
     let ada = app.user().await;
     let event_bridge = |key: &str| json!({ "detail-type": "Object Created", "source": "aws.s3", "detail": { "bucket": { "name": bucket }, "object": { "key": key } } });
-    let forms: [(&str, &dyn Fn(&str) -> serde_json::Value); 6] = [
+    let forms: [(&str, Form<'_>); 6] = [
         ("S3", &|key| records(&bucket, &[key])),
         ("MinIO", &|key| records(&bucket, &[&key.replace('/', "%2F")])),
         ("SNS", &|key| json!({ "Type": "Notification", "Message": records(&bucket, &[key]).to_string() })),
