@@ -164,6 +164,14 @@ fn snake(operation: &str) -> String {
     name
 }
 
+/// Sets the bucket's settings as `valet check --fix` does, with a queue of notifications.
+async fn fix_settings(operator: &S3Recorder, store: &TestApp) {
+    let queue = LocalQueue::default().serve(([127, 0, 0, 1], 0).into()).await;
+    let mut config = through(operator, store).await.config.clone();
+    config.store_events.queue = Some(queue.url());
+    doctor::run(&config, Options { fix: true, loopback: false }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     let store = TestApp::start().await;
@@ -180,10 +188,7 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
         whole_path(&app, &store).await;
         doctor::run(&app.config, Options::default()).await;
     }
-    let queue = LocalQueue::default().serve(([127, 0, 0, 1], 0).into()).await;
-    let mut config = through(&operator, &store).await.config.clone();
-    config.store_events.queue = Some(queue.url());
-    doctor::run(&config, Options { fix: true, loopback: false }).await;
+    fix_settings(&operator, &store).await;
 
     let (mut by_role, mut by_operator) = (role.requests(), operator.requests());
     if s3_is_local() {
