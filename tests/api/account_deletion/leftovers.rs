@@ -105,7 +105,7 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
         leftovers.push((remainder, user, kept));
     }
     // A sweep adds its own duration to the time that it is given: each wait is longer than the delay before it by more than that.
-    let (minutes, day) = (|minutes| Duration::from_secs(60 * minutes), Duration::from_secs(25 * 60 * 60));
+    let (minutes, day) = (|minutes: u64| Duration::from_secs(60 * minutes), Duration::from_secs(25 * 60 * 60));
     let mut at = OffsetDateTime::now_utc();
     for wait in [Duration::ZERO, day, minutes(10), minutes(30), 8 * day, day, day, day] {
         at += wait;
