@@ -1,15 +1,15 @@
 # shellcheck shell=bash
 # Shared by the scripts that start a `valet dev`; sourced from the repository's root.
 
-# without WHAT: skips the script because something is not available; fails if CI is set.
-without() {
+# skip_or_fail WHAT: skips the script because something is not available; fails if CI is set.
+skip_or_fail() {
     echo "skipped: ${0##*/} needs $1" >&2
     [ -z "${CI:-}" ] || exit 1
     exit 0
 }
 
-# packages NAME...: installs Debian packages with apt-get; false if that fails.
-packages() {
+# install_packages NAME...: installs Debian packages with apt-get; false if that fails.
+install_packages() {
     local as_root=''
     dpkg --status "$@" >/dev/null 2>&1 && return
     command -v apt-get >/dev/null || return
@@ -79,7 +79,7 @@ finish() {
         grep -E 'WARN|ERROR|panicked' "$work/log" | tail -n 20 >&2 || true
     fi
     local pid
-    for pid in $beside $server; do
+    for pid in $second_process $server; do
         if kill -0 "$pid" 2>/dev/null; then
             kill -TERM "$pid"
             wait "$pid" || true
@@ -94,5 +94,5 @@ mkdir -p "$tools"
 work=$(mktemp -d)
 server=''
 # Id of a second process that `finish` stops, if the script starts one.
-beside=''
+second_process=''
 trap finish EXIT

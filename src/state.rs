@@ -111,7 +111,7 @@ impl AppState {
     ///
     /// # Errors
     /// [`ConnectError::Pair`]; safe to repeat.
-    pub async fn join(&self) -> Result<(), ConnectError> {
+    pub async fn join_pair(&self) -> Result<(), ConnectError> {
         Ok(self.valet.deployment.join_pair().await.map(drop)?)
     }
 
@@ -154,7 +154,7 @@ impl AppState {
             (Ok(Ok(())), Ok(Ok(()))) if self.valet.backends.clock_ahead().unsigned_abs() > MAX_CLOCK_DIFFERENCE => {
                 Err("this machine's clock is more than five minutes from S3's")
             }
-            (Ok(Ok(())), Ok(Ok(()))) if self.valet.deployment.is_parted() => Err("the bucket belongs to another database"),
+            (Ok(Ok(())), Ok(Ok(()))) if self.valet.deployment.is_mismatched() => Err("the bucket belongs to another database"),
             (Ok(Ok(())), Ok(Ok(()))) => Ok(()),
             (Ok(Ok(())), failed) => {
                 tracing::warn!(reason = ?failed, "S3 is not ready");

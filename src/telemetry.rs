@@ -82,9 +82,9 @@ fn export_layer() -> Result<Option<tracing_subscriber::layer::Identity>, String>
 
 /// Makes a span a child of the caller's and returns its trace and span ids. `None` without a collector.
 #[cfg_attr(not(feature = "otlp"), allow(unused_variables))]
-fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
+fn continue_trace(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
     #[cfg(feature = "otlp")]
-    return otlp::join(span, caller);
+    return otlp::continue_trace(span, caller);
     #[cfg(not(feature = "otlp"))]
     None
 }

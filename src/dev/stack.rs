@@ -95,7 +95,7 @@ pub enum DevError {
 
 async fn connect(config: &Config, options: &StackOptions) -> Result<AppState, DevError> {
     if options.join {
-        AppState::open(config).await?.join().await?;
+        AppState::open(config).await?.join_pair().await?;
     }
     match AppState::connect_pair(config).await {
         Err(error) if error.is_mismatch() => Err(DevError::Pair(error)),

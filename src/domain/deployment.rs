@@ -227,7 +227,7 @@ pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Opti
 pub struct Deployment {
     pub(super) store: Arc<Store>,
     pub(super) objects: Arc<Objects>,
-    pub(super) is_parted: AtomicBool,
+    pub(super) is_mismatched: AtomicBool,
 }
 
 impl Deployment {
@@ -287,7 +287,7 @@ impl Deployment {
         let began = Instant::now();
         let pair = self.pair().await?;
         let judged = pair.judge();
-        self.is_parted.store(judged.is_err(), Relaxed);
+        self.is_mismatched.store(judged.is_err(), Relaxed);
         let Some(id) = judged? else { return Ok(()) };
         let record = DeploymentRecord { id, stamp: pair.stamps.database, former_stamp: pair.stamps.former };
         let written = match pair.stamps.next() {
@@ -305,8 +305,8 @@ impl Deployment {
 
     /// Returns whether the latest check found that the bucket belongs to another database.
     #[must_use]
-    pub fn is_parted(&self) -> bool {
-        self.is_parted.load(Relaxed)
+    pub fn is_mismatched(&self) -> bool {
+        self.is_mismatched.load(Relaxed)
     }
 
     /// Creates the indexes that the use cases need.

@@ -140,7 +140,7 @@ impl ObjectRemoval {
     /// Deletes the objects of tombstones while the user waits. The sweeper retries failures: the tombstones are due already.
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
         // The bucket is another database's. If it becomes this one's again, the sweeper removes them.
-        if self.deployment.is_parted() {
+        if self.deployment.is_mismatched() {
             return;
         }
         let purge = |tombstone: Image| {

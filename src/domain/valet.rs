@@ -214,7 +214,7 @@ impl ImageParts {
     fn new(base: &Base) -> Self {
         let Base { store, objects, settings, capabilities, late_transfers, .. } = base.clone();
         let deployment =
-            Arc::new(Deployment { store: store.clone(), objects: objects.clone(), is_parted: AtomicBool::new(false) });
+            Arc::new(Deployment { store: store.clone(), objects: objects.clone(), is_mismatched: AtomicBool::new(false) });
         let limits = QuotaLimits { quota_bytes: settings.quota_bytes, max_pending: settings.max_pending };
         let reservations = Arc::new(Reservations { store: store.clone(), limits, late_transfers, progress: Progress::default() });
         let lifecycle = Arc::new(Lifecycle { store: store.clone(), reservations: reservations.clone() });

@@ -235,7 +235,7 @@ impl AdminApi {
     async fn delete(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<UserDeletionResponse, Problem> {
         let key = key.allow(Scope::UsersWrite, "delete_user")?;
         let deleted = app.valet.account_deletion.delete_for_backend(&key, user_id(&user)?, OffsetDateTime::now_utc()).await?;
-        if deleted { Ok(UserDeletionResponse::Deleted) } else { Err(Problem::no_user()) }
+        if deleted { Ok(UserDeletionResponse::Deleted) } else { Err(Problem::user_not_found()) }
     }
 
     /// Set a user's quota

@@ -205,7 +205,7 @@ impl<T> Outcome<T> {
         match result {
             Ok((status, success)) => Self { status, success: Some(success), problem: None },
             Err(problem) => {
-                Self { status: problem.code.status().as_u16(), success: None, problem: Some(problem.item(request_id)) }
+                Self { status: problem.code.status().as_u16(), success: None, problem: Some(problem.into_body(request_id)) }
             }
         }
     }

@@ -236,7 +236,7 @@ impl MultipartApi {
             thumb_hash: body.thumb_hash.as_deref(),
             key: key.as_ref(),
         };
-        let (image, multipart, opened) = app.valet.multipart.issue(caller.user, &declared, OffsetDateTime::now_utc()).await?;
+        let (image, multipart, opened) = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;
         let ticket = Json(MultipartTicket {
             id: image.id.to_string(),
             part_size: multipart.part_size(),

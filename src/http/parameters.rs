@@ -18,7 +18,7 @@ pub fn image_id(text: &str) -> Result<ImageId, Problem> {
 /// # Errors
 /// 404 for a text that cannot be an id, as for an unknown id.
 pub fn user_id(text: &str) -> Result<UserId, Problem> {
-    UserId::parse(text).ok_or_else(Problem::no_user)
+    UserId::parse(text).ok_or_else(Problem::user_not_found)
 }
 
 /// Parses an idempotency key; `member` is the name of the member or header that has it.

@@ -247,7 +247,7 @@ impl UploadsApi {
         app.valet.throttle.count_uploads(caller.user, 1)?;
         let now = OffsetDateTime::now_utc();
         let key = idempotency_header(request, key.0.as_deref())?;
-        let issued = app.valet.uploads.issue(caller.user, body.declared(key.as_ref()), now).await?;
+        let issued = app.valet.uploads.open(caller.user, body.declared(key.as_ref()), now).await?;
         let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
         Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }

@@ -110,7 +110,7 @@ fn resource() -> Resource {
 }
 
 /// Makes a span a child of the caller's and returns its trace and span ids. `None` without a collector.
-pub(super) fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
+pub(super) fn continue_trace(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
     if let Some(TraceContext { trace_id, span_id, sampled, state }) = caller {
         let flags = TraceFlags::default().with_sampled(*sampled);
         // A malformed tracestate is dropped; the trace continues.

@@ -71,7 +71,7 @@ impl ServerSpan {
     #[must_use]
     pub fn begin(caller: Option<&TraceContext>, attributes: &RequestAttributes<'_>) -> Self {
         let span = if ENABLED { server_span(attributes) } else { Span::none() };
-        let ids = match super::join(&span, caller) {
+        let ids = match super::continue_trace(&span, caller) {
             Some((trace, span)) => SpanIds { trace, span },
             // The span is not exported, but its ids still connect log lines.
             None => SpanIds::fresh(caller),

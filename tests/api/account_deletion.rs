@@ -76,9 +76,9 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
     for _ in 0..3 {
         ada.upload("mine.png", "image/png", &unique_png()).await;
     }
-    ada.issue("mine.png", "image/png", &unique_png()).await;
+    ada.open_upload("mine.png", "image/png", &unique_png()).await;
     let sent = unique_png();
-    let ticket = ada.issue("mine.png", "image/png", &sent).await;
+    let ticket = ada.open_upload("mine.png", "image/png", &sent).await;
     assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
     let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await;
@@ -171,14 +171,14 @@ async fn only_the_owner_can_delete_the_account() {
 #[tokio::test]
 async fn deletion_takes_effect_on_other_servers_within_thirty_seconds() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     assert_eq!(ada_on_other.get("/api/auth/me").await.status, 200);
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     // The account is deleted for this server too, whatever its session cache contains: no uploads are accepted.
     assert_eq!(ada_on_other.get("/api/auth/me").await.problem(), (401, "session_ended"));
-    assert_eq!(ada_on_other.issue("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
+    assert_eq!(ada_on_other.open_upload("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
     while ada_on_other.get("/api/images/gallery").await.status == 200 {
         assert!(began.elapsed() < Duration::from_secs(30));
@@ -202,10 +202,10 @@ async fn uploads_in_progress_during_the_deletion_leave_nothing() {
         let ada = app.user().await;
         let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
         let sent = unique_png();
-        let ticket = ada.issue("mine.png", "image/png", &sent).await;
+        let ticket = ada.open_upload("mine.png", "image/png", &sent).await;
         assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
-        let late = ada.issue("late.png", "image/png", &unique_png()).await;
-        let uploads = join_all((0..8).map(|_| async { ada.issue("racing.png", "image/png", &unique_png()).await.status }));
+        let late = ada.open_upload("late.png", "image/png", &unique_png()).await;
+        let uploads = join_all((0..8).map(|_| async { ada.open_upload("racing.png", "image/png", &unique_png()).await.status }));
         let confirms = join_all((0..3).map(|_| async { ada.confirm(ticket.id()).await.status }));
         let refreshes = join_all((0..3).map(|_| async {
             app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await.status
@@ -244,7 +244,7 @@ async fn late_bytes_are_removed_with_their_tombstone() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("late.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("late.png", "image/png", &bytes).await;
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     sweep_all(&app, OffsetDateTime::now_utc()).await;
     assert_nothing_is_left(&app, &ada.id).await;
@@ -275,7 +275,7 @@ async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
         deleted.push(ada);
     }
     // A server's own sweeper finds them.
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let beside = TestApp::start_second_server(&app, |_| {}).await;
     let is_undated = doc! { "$not": { "$type": "date" } };
     let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
     let of_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };
@@ -305,7 +305,7 @@ async fn damaged_records_do_not_stop_account_deletion() {
             .unwrap();
     }
     let (kept, open) =
-        (ada.upload("mine.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await);
+        (ada.upload("mine.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &unique_png()).await);
     for (id, damage) in [(kept["id"].as_str().unwrap(), doc! { "sha256": "damaged" }), (open.id(), doc! { "size": "damaged" })] {
         images.update_one(doc! { "_id": id }, doc! { "$set": damage }).await.unwrap();
     }

@@ -176,7 +176,7 @@ async fn identities_of_the_former_version_are_found_and_registered() {
     assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
     make_former(&app, &ada).await;
     // Servers that have not seen the token.
-    let start = async || TestApp::beside(&app, |config| config.accounts.provider = Some(settings.clone())).await;
+    let start = async || TestApp::start_second_server(&app, |config| config.accounts.provider = Some(settings.clone())).await;
     assert_eq!(me(&start().await).await, ada);
     app.sweep(after(0)).await;
     assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);

@@ -170,7 +170,7 @@ async fn only_valid_tokens_are_accepted() {
     }
     assert_eq!(ada.get(&format!("/api/auth/me?access_token={token}")).await.status, 200, "the header counts");
     assert_eq!(app.anonymous().get(&format!("/api/auth/me?access_token={token}")).await.problem(), (401, "token_missing"), "T11");
-    let hasty = TestApp::beside(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;
+    let hasty = TestApp::start_second_server(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;
     let short = hasty.user().await.token.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     let expired = me(Some(format!("Bearer {short}"))).await;

@@ -30,7 +30,7 @@ fn ids(page: &Answer) -> Vec<&str> {
 #[tokio::test]
 async fn users_are_listed_in_pages_and_found_by_subject_and_address() {
     let app = TestApp::start().await;
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let users = [app.user().await, app.user().await, app.user().await];
     let token = key.post("/api/admin/tokens", json!({ "subject": "user|7" })).await;
     let mut all: Vec<_> = users.iter().map(|user| user.id.clone()).collect();
@@ -63,24 +63,24 @@ async fn users_are_listed_in_pages_and_found_by_subject_and_address() {
 #[tokio::test]
 async fn own_quota_applies_at_once_and_deletes_nothing() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
-    let other = TestApp::beside(&app, |config| config.uploads.quota_bytes = 1000).await;
-    let (key, ada, bob) = (app.key(&Scope::ALL).await, app.user().await, app.user().await);
+    let other = TestApp::start_second_server(&app, |config| config.uploads.quota_bytes = 1000).await;
+    let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let png = unique_png();
     let size = png.len() as u64;
     let set = async |bytes: u64| key.put(&of(&ada, "/quota"), json!({ "bytes": bytes })).await;
-    let issue = async |user: &Caller<'_>| {
+    let open_upload = async |user: &Caller<'_>| {
         let mut bytes = unique_png();
         bytes.resize(900, 0);
-        user.issue("a.png", "image/png", &bytes).await
+        user.open_upload("a.png", "image/png", &bytes).await
     };
     assert!(size < 900, "{size}");
     ada.upload("a.png", "image/png", &png).await;
-    assert_eq!(issue(&ada).await.problem(), (409, "quota_exceeded"), "the server's quota");
+    assert_eq!(open_upload(&ada).await.problem(), (409, "quota_exceeded"), "the server's quota");
     let answer = set(size + 1800).await;
     assert_eq!(answer.json["usage"], json!({ "bytes": size, "quotaBytes": size + 1800, "images": 1, "pending": 0 }));
     let on_other = Caller { app: &other, ..ada.clone() };
-    assert_eq!((issue(&ada).await.status, issue(&on_other).await.status), (201, 201), "beyond the server's quota");
-    let refused = issue(&on_other).await;
+    assert_eq!((open_upload(&ada).await.status, open_upload(&on_other).await.status), (201, 201), "beyond the server's quota");
+    let refused = open_upload(&on_other).await;
     assert!(
         refused.problem() == (409, "quota_exceeded") && refused.text.contains(&format!("0 of {} bytes", size + 1800)),
         "{refused:?}"
@@ -89,12 +89,12 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     // Below what is used, and nothing at all.
     for bytes in [1, 0] {
         assert_eq!(set(bytes).await.json["usage"]["quotaBytes"], bytes);
-        assert_eq!(issue(&ada).await.problem(), (409, "quota_exceeded"));
+        assert_eq!(open_upload(&ada).await.problem(), (409, "quota_exceeded"));
     }
     assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 1);
     let pending = ada.get("/api/images/pending").await;
     assert_eq!(pending.json["uploads"].as_array().unwrap().len(), 2, "open uploads stay");
-    assert_eq!(issue(&bob).await.status, 201, "another user");
+    assert_eq!(open_upload(&bob).await.status, 201, "another user");
     let reset = key.delete(&of(&ada, "/quota")).await;
     assert_eq!(reset.json["usage"]["quotaBytes"], 1000);
     assert_eq!(set((1 << 53) - 1).await.status, 200);
@@ -113,14 +113,14 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn own_quota_is_never_exceeded_by_concurrent_uploads() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
-    let (key, ada) = (app.key(&Scope::ALL).await, app.user().await);
+    let other = TestApp::start_second_server(&app, |_| {}).await;
+    let (key, ada) = (app.create_service_key(&Scope::ALL).await, app.user().await);
     assert_eq!(key.put(&of(&ada, "/quota"), json!({ "bytes": 5000 })).await.status, 200);
     let on_other = Caller { app: &other, ..ada.clone() };
     let calls = (0..12).map(async |n| {
         let mut bytes = unique_png();
         bytes.resize(1000, 0);
-        (if n % 2 == 0 { &ada } else { &on_other }).issue("a.png", "image/png", &bytes).await.status
+        (if n % 2 == 0 { &ada } else { &on_other }).open_upload("a.png", "image/png", &bytes).await.status
     });
     let statuses = futures_util::future::join_all(calls).await;
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
@@ -130,8 +130,8 @@ async fn own_quota_is_never_exceeded_by_concurrent_uploads() {
 #[tokio::test]
 async fn suspended_user_is_refused_everywhere_and_comes_back() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
-    let (key, ada, bob) = (app.key(&Scope::ALL).await, app.user().await, app.user().await);
+    let other = TestApp::start_second_server(&app, |_| {}).await;
+    let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let credentials = json!({ "email": ada.email, "password": PASSWORD });
     let session = app.anonymous().post("/api/auth/login", credentials.clone()).await;
     let refresh = json!({ "refreshToken": session.json["refreshToken"] });
@@ -173,7 +173,7 @@ async fn suspended_user_is_refused_everywhere_and_comes_back() {
 #[tokio::test]
 async fn suspended_app_user_gets_no_token_and_loses_the_one_it_has() {
     let app = TestApp::start().await;
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let token = key.post("/api/admin/tokens", json!({ "subject": "7" })).await;
     let ada = Caller {
         token: token.json["token"].as_str().map(str::to_owned),
@@ -191,7 +191,7 @@ async fn suspended_app_user_gets_no_token_and_loses_the_one_it_has() {
 #[tokio::test]
 async fn backend_deletes_users_and_their_images() {
     let app = TestApp::start().await;
-    let (key, ada, bob) = (app.key(&Scope::ALL).await, app.user().await, app.user().await);
+    let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let image = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     ada.upload("b.png", "image/png", &unique_png()).await;
     let page = key.get(&of(&ada, "/images?limit=1")).await;
@@ -223,7 +223,7 @@ async fn backend_deletes_users_and_their_images() {
     }
     let sign_up = json!({ "email": ada.email, "password": PASSWORD });
     assert_eq!(app.anonymous().post("/api/auth/signup", sign_up).await.status, 201, "the address is free");
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert!(!app.bucket_keys().await.iter().any(|key| key.contains(&ada.id)));
     assert_eq!(bob.get("/api/auth/me").await.status, 200);
 }
@@ -232,7 +232,7 @@ async fn backend_deletes_users_and_their_images() {
 #[tokio::test]
 async fn every_call_is_audited_with_the_name_of_its_key() {
     let app = TestApp::start().await;
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let (process, client) = Settings::for_app(&app).with("RUST_LOG", "audit=info,valet=info").start_listening().await;
     let client = Client { token: key.token.clone(), ..client };
     let user = client.post("/api/admin/tokens", &json!({ "subject": "canary subject" })).await.1["user"]["id"].clone();
@@ -250,7 +250,7 @@ async fn every_call_is_audited_with_the_name_of_its_key() {
         lines.filter(|line| line["target"] == "audit" && line["event"].is_string()).collect()
     };
     let all = process
-        .find(|process| {
+        .wait_for(|process| {
             Some(audited(&process.err())).filter(|all| all.iter().any(|line| line["event"] == "account_deletion_begun"))
         })
         .await;

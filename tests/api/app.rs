@@ -74,7 +74,7 @@ impl TestApp {
     }
 
     /// Starts a second server, or a restarted one, on the same database and bucket.
-    pub async fn beside(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
+    pub async fn start_second_server(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
         let client = mongodb::Client::with_uri_str(&servers().mongodb).await.unwrap();
         Self::start_on(&other.config.mongo.database, client, &other.config.s3.bucket, change).await
     }
@@ -121,7 +121,7 @@ impl TestApp {
     }
 
     /// Creates a service key; returns its caller.
-    pub async fn key(&self, scopes: &[Scope]) -> Caller<'_> {
+    pub async fn create_service_key(&self, scopes: &[Scope]) -> Caller<'_> {
         let new = NewServiceKey { name: KeyName::parse("tests").unwrap(), scopes: scopes.to_vec(), lifetime: None };
         let key = self.app.valet.service_keys.create(new, OffsetDateTime::now_utc()).await.unwrap();
         Caller { token: Some(key.expose_secret().to_owned()), ..self.anonymous() }
@@ -143,7 +143,7 @@ impl TestApp {
 
     /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and
     /// rejected images are no longer counted.
-    pub async fn sweep_dead_urls(&self) {
+    pub async fn sweep_after_url_expiry(&self) {
         let after_expiry = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
         while self.sweep(after_expiry).await != valet::domain::sweeper::Swept::default() {}
     }
@@ -191,13 +191,13 @@ pub struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// Returns the same caller with this client address.
-    pub fn from(&self, address: &str) -> Caller<'a> {
+    pub fn with_address(&self, address: &str) -> Caller<'a> {
         Self { address: Some(address.to_owned()), ..self.clone() }
     }
 
     /// Returns the caller of this operation: itself, or for an operation of the app's backend a service key.
     pub async fn for_operation(&self, operation: &super::openapi::Operation) -> Caller<'a> {
-        if operation.is_admin() { self.app.key(&Scope::ALL).await } else { self.clone() }
+        if operation.is_admin() { self.app.create_service_key(&Scope::ALL).await } else { self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -256,13 +256,13 @@ impl<'a> Caller<'a> {
     }
 
     /// Opens an upload of these bytes.
-    pub async fn issue(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Answer {
+    pub async fn open_upload(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Answer {
         self.post("/api/images/upload", declared(file_name, content_type, bytes)).await
     }
 
     /// Uploads and confirms an image; returns it.
     pub async fn upload(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
-        let ticket = self.issue(file_name, content_type, bytes).await;
+        let ticket = self.open_upload(file_name, content_type, bytes).await;
         assert_eq!(ticket.status, 201, "{ticket:?}");
         assert_eq!(self.app.put(&ticket.json["upload"], bytes.to_vec()).await, 200);
         let image = self.confirm(ticket.id()).await;

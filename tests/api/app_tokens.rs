@@ -18,7 +18,7 @@ async fn create(key: &Caller<'_>, body: Value) -> Answer {
 
 /// Signs in the app's user of this subject.
 async fn sign_in<'a>(app: &'a TestApp, subject: &str) -> Caller<'a> {
-    let answer = create(&app.key(&[Scope::TokensCreate]).await, json!({ "subject": subject })).await;
+    let answer = create(&app.create_service_key(&[Scope::TokensCreate]).await, json!({ "subject": subject })).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     Caller { token: Some(text(&answer.json["token"])), id: text(&answer.json["user"]["id"]), ..app.anonymous() }
@@ -27,7 +27,7 @@ async fn sign_in<'a>(app: &'a TestApp, subject: &str) -> Caller<'a> {
 #[tokio::test]
 async fn subject_is_a_user_with_the_whole_api() {
     let app = TestApp::start().await;
-    let key = app.key(&[Scope::TokensCreate]).await;
+    let key = app.create_service_key(&[Scope::TokensCreate]).await;
     let first = create(&key, json!({ "subject": "7", "expiresIn": 600, "email": "Ada@example.com" })).await;
     assert_eq!(
         (first.status, first.json["expiresIn"].as_u64(), first.json["tokenType"].as_str()),
@@ -65,7 +65,7 @@ async fn subject_is_a_user_with_the_whole_api() {
 #[tokio::test]
 async fn address_of_an_app_user_is_a_label() {
     let app = TestApp::start().await;
-    let (key, ada) = (app.key(&Scope::ALL).await, app.user().await);
+    let (key, ada) = (app.create_service_key(&Scope::ALL).await, app.user().await);
     let taken = create(&key, json!({ "subject": "1", "email": ada.email })).await;
     assert!(taken.status == 200 && taken.json["user"]["id"] != ada.id, "another user of the same address: {taken:?}");
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
@@ -85,7 +85,7 @@ async fn address_of_an_app_user_is_a_label() {
 #[tokio::test]
 async fn unacceptable_values_are_refused_and_create_nothing() {
     let app = TestApp::start().await;
-    let key = app.key(&[Scope::TokensCreate]).await;
+    let key = app.create_service_key(&[Scope::TokensCreate]).await;
     for (body, code) in [
         (json!({ "subject": "" }), "invalid_subject"),
         (json!({ "subject": " 7" }), "invalid_subject"),
@@ -112,8 +112,8 @@ async fn unacceptable_values_are_refused_and_create_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn racing_twins_end_as_one_user() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
-    let key = app.key(&Scope::ALL).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let on_other = Caller { app: &other, ..key.clone() };
     for round in 0..ROUNDS {
         let subject = format!("twin {round}");
@@ -139,7 +139,7 @@ async fn racing_twins_end_as_one_user() {
 async fn tokens_work_without_local_accounts_and_without_an_identity_provider() {
     let with_local = TestApp::start().await;
     let local = with_local.user().await;
-    let app = TestApp::beside(&with_local, |config| config.accounts.local = false).await;
+    let app = TestApp::start_second_server(&with_local, |config| config.accounts.local = false).await;
     let ada = sign_in(&app, "7").await;
     assert_eq!(ada.get("/api/auth/me").await.status, 200);
     let uppy = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
@@ -148,7 +148,7 @@ async fn tokens_work_without_local_accounts_and_without_an_identity_provider() {
     assert_eq!(on_both.get("/api/auth/me").await.json["id"], ada.id);
     let refused = Caller { app: &app, ..local.clone() };
     assert_eq!(refused.get("/api/auth/me").await.problem(), (401, "token_invalid"), "a local account's token");
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     assert_eq!(key.delete(&format!("/api/admin/users/{}", ada.id)).await.status, 204);
     assert_eq!(ada.get("/api/auth/me").await.problem(), (401, "session_ended"));
     assert_eq!(app.anonymous().get(&uppy).await.problem(), (401, "session_ended"));

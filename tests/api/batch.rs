@@ -11,7 +11,7 @@ fn statuses(answer: &super::app::Answer) -> Vec<u64> {
     answer.json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
 }
 
-async fn issue(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
+async fn open_upload(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
     caller.post("/api/images/upload/batch", json!({ "items": items })).await
 }
 
@@ -20,7 +20,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
-    let answer = issue(&ada, files.iter().map(|bytes| declared("a.png", "image/png", bytes)).collect()).await;
+    let answer = open_upload(&ada, files.iter().map(|bytes| declared("a.png", "image/png", bytes)).collect()).await;
     assert_eq!((answer.status, statuses(&answer)), (200, vec![201; 100]));
     let tickets: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|result| result["ticket"].clone()).collect();
     let ids: Vec<_> = tickets.iter().map(|ticket| ticket["id"].clone()).collect();
@@ -45,7 +45,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     assert_eq!(read.json["results"][7]["image"]["sha256"], tickets_sha(&files[7]));
     let gallery = ada.get("/api/images/gallery?limit=100").await;
     assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
-    let existing = issue(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
+    let existing = open_upload(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
     assert_eq!(statuses(&existing), vec![200; 100], "all are known");
     assert_eq!(existing.json["results"][0]["ticket"]["state"], "pending");
     assert_eq!(existing.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
@@ -56,7 +56,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let bytes: usize = files.iter().map(Vec::len).sum();
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes), &json!(0), &json!(0)));
     assert!(app.bucket_keys().await.is_empty());
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     app.audit().await;
 }
@@ -74,7 +74,7 @@ async fn bad_item_does_not_affect_the_others() {
     keyed["idempotencyKey"] = json!("k");
     let mut reused = declared("k.png", "image/png", &unique_png());
     reused["idempotencyKey"] = json!("k");
-    let answer = issue(
+    let answer = open_upload(
         &ada,
         vec![
             declared("a.png", "image/png", &same),
@@ -126,7 +126,7 @@ async fn at_the_quota_only_items_that_fit_are_opened() {
     .await;
     let ada = app.user().await;
     let item = |n: u64, size: u64| json!({ "fileName": "a.png", "contentType": "image/png", "size": size, "sha256": super::app::sha256(&n.to_be_bytes()) });
-    let answer = issue(&ada, vec![item(1, 900), item(2, 200), item(3, 50), item(4, 50), item(5, 1)]).await;
+    let answer = open_upload(&ada, vec![item(1, 900), item(2, 200), item(3, 50), item(4, 50), item(5, 1)]).await;
     assert_eq!(statuses(&answer), [201, 409, 201, 201, 409]);
     let code = |n: usize| answer.json["results"][n]["problem"]["code"].as_str().unwrap().to_owned();
     assert_eq!(code(1), "quota_exceeded");
@@ -163,7 +163,7 @@ async fn batch_of_the_wrong_shape_is_refused_as_a_whole() {
     }
     let mut bad_key = item.clone();
     bad_key["idempotencyKey"] = json!("");
-    let refused = issue(&ada, vec![item, bad_key]).await;
+    let refused = open_upload(&ada, vec![item, bad_key]).await;
     assert_eq!(
         (refused.problem(), refused.json["errors"][0]["field"].as_str()),
         ((400, "invalid_request"), Some("items[1].idempotencyKey"))

@@ -23,7 +23,7 @@ use super::app::{TestApp, unique_png};
 
 /// Pairs database and bucket as another server process does.
 async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
-    TestApp::beside(app, |_| {}).await.app.valet.deployment.verify_pair().await
+    TestApp::start_second_server(app, |_| {}).await.app.valet.deployment.verify_pair().await
 }
 
 async fn set_database(app: &TestApp, id: Option<DeploymentId>) {

@@ -107,9 +107,9 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
         caller = app.user().await;
     }
     if operation.is_admin() {
-        caller = app.key(&valet::model::Scope::ALL).await;
+        caller = app.create_service_key(&valet::model::Scope::ALL).await;
     }
-    caller = caller.from(&format!("10.9.{host}.1"));
+    caller = caller.with_address(&format!("10.9.{host}.1"));
     if is_by_path {
         // Made with a call that does not count against the limit under test.
         let session = caller.post_empty("/api/uppy/session").await;
@@ -123,7 +123,7 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
     for at in 0..times {
         // Account limits count attempts from all addresses.
         if limit == "account-failures" {
-            caller = caller.from(&format!("10.{at}.{host}.1"));
+            caller = caller.with_address(&format!("10.{at}.{host}.1"));
         }
         let answer = caller.send(operation.method.clone(), &operation.path, |request| match &body {
             Some(body) => request.json(body),
@@ -162,14 +162,14 @@ async fn limits_of_users_apply_to_their_network_too() {
             caller.send(method.clone(), path, send).await
         };
         for host in 1..=4 {
-            let answer = ask(&app.user().await.from(&format!("198.51.100.{host}"))).await;
+            let answer = ask(&app.user().await.with_address(&format!("198.51.100.{host}"))).await;
             assert!(answer.status < 300, "{name}: {answer:?}");
         }
         let fifth = app.user().await;
-        let refused = ask(&fifth.from("198.51.100.5")).await;
+        let refused = ask(&fifth.with_address("198.51.100.5")).await;
         assert_eq!(refused.problem(), (429, "rate_limited"), "{name}: {refused:?}");
         assert_eq!(refused.header("ratelimit-policy"), format!("\"{name}\";q=4;w=86400"));
-        assert!(ask(&fifth.from("198.51.101.5")).await.status < 300, "{name}: nothing was counted for the user");
+        assert!(ask(&fifth.with_address("198.51.101.5")).await.status < 300, "{name}: nothing was counted for the user");
     }
 }
 

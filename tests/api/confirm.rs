@@ -64,7 +64,7 @@ async fn c4_content_of_another_type_is_rejected_and_removed() {
         ("image/jpeg", fixture("plain.jpg")[..30].to_vec()),
     ];
     for (content_type, bytes) in cases {
-        let ticket = ada.issue("a", content_type, &bytes).await;
+        let ticket = ada.open_upload("a", content_type, &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
@@ -76,7 +76,7 @@ async fn c4_content_of_another_type_is_rejected_and_removed() {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "repeated until the tombstone goes");
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
@@ -89,7 +89,7 @@ async fn c3_object_that_differs_from_the_declaration_is_rejected() {
     *same_length.last_mut().unwrap() ^= 1;
     longer.push(0);
     for (content_type, written) in [("image/png", same_length), ("image/png", longer), ("text/html", bytes.clone())] {
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         app.bucket_put(&app.db_key(ticket.id()).await, content_type, written).await;
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
         assert_eq!(app.db_state(ticket.id()).await, "rejected");
@@ -106,11 +106,11 @@ async fn c3_bytes_are_hashed_if_the_store_has_no_checksum() {
         put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Crc32).body(bytes.into()).send().await.unwrap();
     };
     let (right, wrong) = (unique_png(), unique_png());
-    let ticket = ada.issue("a.png", "image/png", &right).await;
+    let ticket = ada.open_upload("a.png", "image/png", &right).await;
     put(ticket.id(), right).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     let declared = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &declared).await;
+    let ticket = ada.open_upload("a.png", "image/png", &declared).await;
     put(ticket.id(), wrong).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
@@ -120,7 +120,7 @@ async fn c2_early_confirm_is_answered_object_missing_and_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
@@ -132,7 +132,7 @@ async fn c6_replayed_put_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(ticket.id()).await;
     for _ in 0..3 {

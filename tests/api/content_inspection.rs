@@ -62,7 +62,7 @@ async fn counting(store: &TestApp) -> (TestApp, Arc<Mutex<BTreeMap<String, u64>>
         request.forward()
     })
     .await;
-    let app = TestApp::beside(store, |config| {
+    let app = TestApp::start_second_server(store, |config| {
         config.s3.finalize = Finalize::InPlace;
         config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
     })
@@ -97,7 +97,7 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
         ("orientation behind 14 MB of segments", "image/jpeg", orientation_behind(220), 16, 16 << 20),
     ];
     for (name, content_type, bytes, ranges, most) in ordinary.into_iter().chain(others) {
-        let ticket = ada.issue("a", content_type, &bytes).await;
+        let ticket = ada.open_upload("a", content_type, &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200, "{name}");
         counts.lock().unwrap().clear();
         let image = ada.confirm(ticket.id()).await;
@@ -118,7 +118,7 @@ async fn store_without_ranges_is_read_from_the_beginning() {
     }
     let store = TestApp::start().await;
     let proxy = Proxy::start(&store, Defect::IgnoresRanges).await;
-    let app = TestApp::beside(&store, |config| {
+    let app = TestApp::start_second_server(&store, |config| {
         config.s3.finalize = Finalize::InPlace;
         config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
@@ -185,7 +185,7 @@ async fn rejection_names_the_reason_without_the_callers_values() {
     let app = TestApp::start().await;
     for (at, RejectedFile { content_type, bytes, reason }) in rejected_files().into_iter().enumerate() {
         let ada = app.user().await;
-        let ticket = ada.issue("private-name", content_type, &bytes).await;
+        let ticket = ada.open_upload("private-name", content_type, &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         // The sweeper rejects every other file, and the first confirm the others.
         if at % 2 == 1 {
@@ -208,7 +208,7 @@ async fn rejection_names_the_reason_without_the_callers_values() {
 async fn rejection_without_a_known_reason_has_a_general_detail() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", b"<svg/>").await;
+    let ticket = ada.open_upload("a.png", "image/png", b"<svg/>").await;
     assert_eq!(app.put(&ticket.json["upload"], b"<svg/>".to_vec()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 422);
     let images = app.db.collection::<mongodb::bson::Document>("images");
@@ -251,7 +251,7 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
     let ada = app.user().await;
     for (at, (name, registered)) in NAMES.into_iter().enumerate() {
         let bytes = format!("{at} {name}").into_bytes();
-        let single = ada.issue("a", name, &bytes).await;
+        let single = ada.open_upload("a", name, &bytes).await;
         assert_eq!(single.json["upload"]["headers"]["content-type"], registered, "{name}: {single:?}");
         let batch =
             ada.post("/api/images/upload/batch", json!({ "items": [declared("a", name, &[&bytes[..], b"2"].concat())] })).await;
@@ -301,7 +301,7 @@ async fn missing_object_takes_one_head_and_one_range_request() {
     let (app, counts) = counting(&store).await;
     let ada = app.user().await;
     let bytes = fixture("plain.jpg");
-    let ticket = ada.issue("a", "image/jpeg", &bytes).await;
+    let ticket = ada.open_upload("a", "image/jpeg", &bytes).await;
     let batch = async || {
         let answer = ada.post("/api/images/confirm", json!({ "ids": [ticket.id()] })).await;
         answer.json["results"][0]["problem"]["code"].as_str().unwrap().to_owned()

@@ -209,7 +209,7 @@ async fn converge(app: &TestApp, within: Duration) {
 }
 
 async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
     ticket
@@ -276,7 +276,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
         let known_bytes = unique_png();
-        ada.issue("a.png", "image/png", &known_bytes).await;
+        ada.open_upload("a.png", "image/png", &known_bytes).await;
         let items = [known_bytes, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
         Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
@@ -284,7 +284,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     // The same bytes under another key are found before a reservation.
     let twin = async |ada: &Caller<'_>| {
         let bytes = unique_png();
-        ada.issue("a.png", "image/png", &bytes).await;
+        ada.open_upload("a.png", "image/png", &bytes).await;
         let mut call = Call::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call

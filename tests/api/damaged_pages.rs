@@ -81,7 +81,7 @@ fn image(id: &str, user: &str, state: &str) -> Document {
 #[tokio::test]
 async fn images_behind_a_page_of_unreadable_ones_are_listed() {
     let app = TestApp::start().await;
-    let (ada, key) = (app.user().await, app.key(&Scope::ALL).await);
+    let (ada, key) = (app.user().await, app.create_service_key(&Scope::ALL).await);
     let images = app.db.collection::<Document>("images");
     let of_admin = format!("/api/admin/users/{}/images?limit", ada.id);
     for (state, count) in [("ready", 40), ("pending", 130)] {
@@ -120,7 +120,7 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
 #[tokio::test]
 async fn users_behind_a_page_of_unreadable_ones_are_listed() {
     let app = TestApp::start().await;
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let users = app.db.collection::<Document>("users");
     let mut good = vec![app.user().await.id];
     let model = users.find_one(doc! { "_id": &good[0] }).await.unwrap().unwrap();
@@ -170,7 +170,7 @@ async fn sessions_and_keys_behind_a_thousand_unreadable_ones_are_listed() {
     assert_eq!(app.anonymous().post("/api/auth/login", credentials).await.status, 200);
     assert_eq!(sessions.count_documents(doc! {}).await.unwrap(), 2);
 
-    app.key(&Scope::ALL).await;
+    app.create_service_key(&Scope::ALL).await;
     let keys = app.db.collection::<Document>("serviceKeys");
     let key = keys.find_one(doc! {}).await.unwrap().unwrap();
     keys.insert_many(copies(&key, uuid::Uuid::from_u128(1), &("hash".to_owned(), Bson::Int32(7)), 1001)).await.unwrap();

@@ -17,7 +17,7 @@ const DAMAGES: [(&str, &str); 3] = [("fileName", ""), ("urlsDieAt", "damaged"), 
 /// Returns an image of each kind that operations distinguish.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let ready = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
-    let pending = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
+    let pending = ada.open_upload("b.png", "image/png", &unique_png()).await.id().to_owned();
     let declared = json!({ "fileName": "c.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await.id().to_owned();
     let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
@@ -94,7 +94,7 @@ async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
     let images = app.db.collection::<Document>("images");
     for (field, value) in DAMAGES {
         images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value } }).await.unwrap();
-        let answer = ada.issue("a.png", "image/png", &bytes).await;
+        let answer = ada.open_upload("a.png", "image/png", &bytes).await;
         assert!(is_fault(&answer), "{answer:?}");
         let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
         let answer = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;

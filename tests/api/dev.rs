@@ -49,7 +49,7 @@ fn start(data: &Path, bind: &str, s3_bind: &str, env: &[(&str, &str)]) -> Proces
 impl Dev {
     async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
         let process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
-        let banner = process.find(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
+        let banner = process.wait_for(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
         let value_of = |label: &str| {
             let line = banner.lines().find_map(|line| line.trim_start().strip_prefix(label));
             line.unwrap_or_else(|| panic!("{label} in {banner}")).trim().to_owned()
@@ -192,7 +192,7 @@ async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     let data = folder.0.to_str().unwrap();
     let flags = ["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0", "--data-dir", data, "--join"];
     let joined = Process::start(&flags, &[]);
-    joined.find(|process| Some(()).filter(|()| process.out().contains("Ctrl-C stops all of it."))).await;
+    joined.wait_for(|process| Some(()).filter(|()| process.out().contains("Ctrl-C stops all of it."))).await;
     joined.signal("-INT");
     assert!(joined.end(Duration::from_secs(15)).await.0.success());
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
@@ -224,7 +224,7 @@ async fn operator_commands_work_on_the_running_server_with_its_environment() {
     };
     let key = run(&["key", "create", "dev", "--scope", "tokens:create"]).await;
     let listening = settings.run(&["webhook", "listen", "--port", "0"]);
-    let line = listening.find(|process| process.out().lines().next().map(str::to_owned)).await;
+    let line = listening.wait_for(|process| process.out().lines().next().map(str::to_owned)).await;
     let (id, url) = (line.split(' ').nth(1).unwrap(), line.split(' ').nth(4).unwrap().trim_end_matches(';'));
     assert!(url.starts_with("http://127.0.0.1:"), "{line}");
 
@@ -234,7 +234,7 @@ async fn operator_commands_work_on_the_running_server_with_its_environment() {
     dev.client.token = Some(session["token"].as_str().unwrap().to_owned());
     let (image, _) = dev.client.upload(&unique_png()).await;
     let received = |process: &Process| process.out().lines().find(|line| line.starts_with("image.ready ")).map(str::to_owned);
-    let message = listening.find(received).await;
+    let message = listening.wait_for(received).await;
     assert!(message.contains(image["id"].as_str().unwrap()) && message.contains("user-42"), "{message}");
 
     let forged = dev.client.http.post(url).header("webhook-id", "a").header("webhook-timestamp", "1");

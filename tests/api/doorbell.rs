@@ -94,7 +94,7 @@ struct Abandoned {
 impl Abandoned {
     async fn open(ada: &Caller<'_>) -> Self {
         let bytes = unique_png();
-        let ticket = ada.issue("sea.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("sea.png", "image/png", &bytes).await;
         assert_eq!(ticket.status, 201, "{ticket:?}");
         let id = ticket.id().to_owned();
         let key = ada.app.db_key(&id).await;

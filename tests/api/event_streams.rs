@@ -138,7 +138,7 @@ async fn db_caption(app: &TestApp, user: &str, caption: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_reach_all_clients_of_their_user_and_no_other_user() {
     let first = TestApp::start().await;
-    let second = TestApp::beside(&first, |_| {}).await;
+    let second = TestApp::start_second_server(&first, |_| {}).await;
     let (ada, bob) = (first.user().await, first.user().await);
     let (mut here, _) = Events::open(&ada, None).await;
     let (mut there, _) = Events::open(&at(&ada, &second), None).await;
@@ -150,7 +150,7 @@ async fn events_reach_all_clients_of_their_user_and_no_other_user() {
     assert_eq!(ada.patch(&format!("/api/images/{image}"), json!({ "caption": "" })).await.status, 200);
     assert_eq!(ada.delete(&format!("/api/images/{image}")).await.status, 204);
     let text = b"not an image".repeat(9);
-    let ticket = ada.issue("text.png", "image/png", &text).await;
+    let ticket = ada.open_upload("text.png", "image/png", &text).await;
     assert_eq!(first.put(&ticket.json["upload"], text).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 422);
     let pending = ada.post("/api/images/upload", declared("b.png", "image/png", &unique_png())).await;
@@ -189,7 +189,7 @@ async fn batches_are_announced_image_by_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_resumes_on_any_server() {
     let first = TestApp::start().await;
-    let second = TestApp::beside(&first, |_| {}).await;
+    let second = TestApp::start_second_server(&first, |_| {}).await;
     let ada = first.user().await;
     let (mut events, start) = Events::open(&ada, None).await;
     let (known, missed) = (upload(&ada).await, upload(&ada).await);
@@ -284,7 +284,7 @@ async fn heartbeats_carry_a_position_from_which_another_server_resumes() {
     assert!(beat.is_comment && beat.event.is_empty() && beat.data.is_empty(), "{beat:?}");
     assert_ne!(beat.id, start.id, "the position moves on without events");
     let image = upload(&ada).await;
-    let restarted = TestApp::beside(&app, |_| {}).await;
+    let restarted = TestApp::start_second_server(&app, |_| {}).await;
     let (mut resumed, _) = Events::open(&at(&ada, &restarted), Some(&beat.id)).await;
     assert_eq!(resumed.event().await.named(), ("image.ready", image), "and no reset");
 }

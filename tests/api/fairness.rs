@@ -224,7 +224,7 @@ async fn mongodb_permits_are_shared_between_networks_and_users() {
     })
     .await;
     let (flooder, colleague, other) = (app.user().await, app.user().await, app.user().await);
-    let (flooder, colleague, other) = (flooder.from(FLOODER), colleague.from(FLOODER), other.from(OTHER));
+    let (flooder, colleague, other) = (flooder.with_address(FLOODER), colleague.with_address(FLOODER), other.with_address(OTHER));
     let answered = AtomicUsize::new(0);
     let flood = join_all((0..FLOOD).map(async |_| {
         // A busy machine does not answer all of them in time.

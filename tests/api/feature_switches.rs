@@ -14,7 +14,7 @@ use super::{
 async fn signup_off_closes_sign_up_but_not_login() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let closed = TestApp::beside(&app, |config| config.switches.signup = false).await;
+    let closed = TestApp::start_second_server(&app, |config| config.switches.signup = false).await;
     let anonymous = closed.anonymous();
     let refused = anonymous.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
     assert_eq!(refused.problem(), (403, "signup_closed"));

@@ -34,7 +34,7 @@ async fn g1_pages_of_any_size_list_each_image_once_newest_first() {
     for _ in 0..7 {
         uploaded.push(ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned());
     }
-    ada.issue("pending.png", "image/png", &unique_png()).await;
+    ada.open_upload("pending.png", "image/png", &unique_png()).await;
     bob.upload("b.png", "image/png", &unique_png()).await;
     uploaded.reverse();
     for limit in [1, 2, 3, 7, 100] {
@@ -274,7 +274,7 @@ async fn captions_are_set_changed_and_cleared() {
     let cleared = ada.patch(&path, json!({ "caption": "" })).await;
     assert!(cleared.status == 200 && cleared.json.get("caption").is_none(), "left out, not null");
     assert_eq!(ada.get(&path).await.json, image);
-    let pending = ada.issue("a.png", "image/png", &unique_png()).await;
+    let pending = ada.open_upload("a.png", "image/png", &unique_png()).await;
     assert_eq!(
         ada.patch(&format!("/api/images/{}", pending.id()), json!({ "caption": "x" })).await.status,
         404,
@@ -319,7 +319,7 @@ async fn twenty_concurrent_deletes_free_the_bytes_once() {
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     let answers = futures_util::future::join_all((0..20).map(|_| ada.delete(&path))).await;
     assert!(answers.iter().all(|answer| answer.status == 204), "{answers:?}");
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["bytes"], &usage["images"]), (&json!(kept_bytes.len()), &json!(1)));
 }

@@ -73,7 +73,7 @@ fn configure(config: &mut Config, base_url: String) {
 async fn start(leniency: Leniency) -> TestApp {
     let store = TestApp::start().await;
     let base_url = start_server(store.s3.clone(), leniency).await;
-    TestApp::beside(&store, |config| configure(config, base_url)).await
+    TestApp::start_second_server(&store, |config| configure(config, base_url)).await
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn check_requests_a_picture_and_forged_urls() {
 #[tokio::test]
 async fn page_may_show_pictures_of_the_server() {
     let store = TestApp::start().await;
-    let app = TestApp::beside(&store, |config| configure(config, "https://img.example/previews".to_owned())).await;
+    let app = TestApp::start_second_server(&store, |config| configure(config, "https://img.example/previews".to_owned())).await;
     let page = app.http.get(&app.base).timeout(Duration::from_secs(30)).send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap();
     let images = policy.split("; ").find(|directive| directive.starts_with("img-src ")).unwrap();

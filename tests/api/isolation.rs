@@ -124,13 +124,13 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let ready = ada.upload("private.png", "image/png", &png).await["id"].as_str().unwrap().to_owned();
     let captioned = ada.patch(&format!("/api/images/{ready}"), json!({ "caption": "private words" })).await;
     assert_eq!(captioned.status, 200);
-    let open = async || ada.issue("private.png", "image/png", &unique_png()).await.id().to_owned();
+    let open = async || ada.open_upload("private.png", "image/png", &unique_png()).await.id().to_owned();
     let (pending, sent) = (open().await, unique_png());
-    let ticket = ada.issue("private.png", "image/png", &sent).await;
+    let ticket = ada.open_upload("private.png", "image/png", &sent).await;
     assert_eq!(ada.app.put(&ticket.json["upload"], sent).await, 200);
     // Content that confirm refuses: the digest matches, but it is not an image.
     let text = format!("no image {}", uuid::Uuid::new_v4()).into_bytes();
-    let rejected = ada.issue("private.png", "image/png", &text).await;
+    let rejected = ada.open_upload("private.png", "image/png", &text).await;
     assert_eq!(ada.app.put(&rejected.json["upload"], text).await, 200);
     assert_eq!(ada.confirm(rejected.id()).await.problem(), (422, "content_mismatch"));
     let deleted = open().await;

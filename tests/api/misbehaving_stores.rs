@@ -21,7 +21,7 @@ async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp,
     }
     let store = TestApp::start().await;
     let proxy = Proxy::start(&store, defect).await;
-    let app = TestApp::beside(&store, |config| {
+    let app = TestApp::start_second_server(&store, |config| {
         config.s3.finalize = finalize;
         config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
@@ -158,7 +158,7 @@ async fn type_changed_by_the_store_rejects_nothing() {
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
     // Headers that the client itself had to send are still compared.
-    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("b.png", "image/png", &unique_png()).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/webp", unique_png()).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
@@ -172,7 +172,7 @@ async fn metadata_added_by_the_store_rejects_no_copy() {
     let Some((_store, in_place, _proxy)) = before(Defect::DatesCopies, Finalize::InPlace).await else { return };
     let eve = in_place.user().await;
     let bytes = unique_png();
-    let ticket = eve.issue("b.png", "image/png", &bytes).await;
+    let ticket = eve.open_upload("b.png", "image/png", &bytes).await;
     assert_eq!(in_place.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(eve.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
@@ -204,7 +204,7 @@ async fn incomplete_head_response_rejects_nothing() {
         let Some((_store, app, proxy)) = before(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (503, "unavailable"), "{defect:?}");
         app.sweep(at_last()).await;
@@ -221,7 +221,7 @@ async fn nothing_expires_while_the_bucket_is_missing() {
     proxy.repair();
     let ada = app.user().await;
     let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
-    let single = ada.issue("a.png", "image/png", &bytes).await;
+    let single = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&single.json["upload"], bytes).await, 200);
     let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": big.len() });
     let multipart = ada.post("/api/images/multipart", open).await;
@@ -234,7 +234,7 @@ async fn nothing_expires_while_the_bucket_is_missing() {
     }
 
     let gone = Proxy::start(&store, Defect::IsLost).await;
-    let lost = TestApp::beside(&store, |config| config.s3.endpoint = Some(gone.endpoint.parse().unwrap())).await;
+    let lost = TestApp::start_second_server(&store, |config| config.s3.endpoint = Some(gone.endpoint.parse().unwrap())).await;
     let swept = lost.sweep(at_last()).await;
     assert_eq!((swept.expired, swept.failed), (0, 2), "{swept:?}");
     assert_eq!(lost.db_state(single.id()).await, "pending");
@@ -254,18 +254,18 @@ async fn failing_store_is_probed_again() {
     let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
     // Nothing is known yet: the store may accept unsigned copy sources in any URL.
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
-    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
+    assert_eq!(ada.open_upload("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
     assert_eq!(ada.post("/api/images/multipart", multipart).await.problem(), (503, "unavailable"));
     assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), (503, "unavailable"));
     proxy.repair();
     app.sweep(OffsetDateTime::now_utc()).await;
-    assert!(!place(&ada.issue("a.png", "image/png", &unique_png()).await.json));
+    assert!(!place(&ada.open_upload("a.png", "image/png", &unique_png()).await.json));
 }
 
 #[tokio::test]
 async fn distant_store_is_probed_in_time() {
     let Some((_store, app, _proxy)) = before(Defect::IsFarAway, Finalize::Auto).await else { return };
-    let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = app.user().await.open_upload("a.png", "image/png", &unique_png()).await;
     assert!(!ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"));
 }
 
@@ -296,7 +296,7 @@ async fn uploads_left_by_a_killed_probe_are_aborted() {
         listed.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let all = open().await;
-    let trial = TestApp::beside(&store, |_| {}).await;
+    let trial = TestApp::start_second_server(&store, |_| {}).await;
     assert_eq!(open().await, all, "open uploads may belong to a running probe");
     drop(trial);
     // The same listing with old dates.
@@ -312,7 +312,7 @@ async fn uploads_left_by_a_killed_probe_are_aborted() {
         answer
     })
     .await;
-    TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    TestApp::start_second_server(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let mut open_uploads = open().await;
     open_uploads.sort();
     let mut expected = others.to_vec();

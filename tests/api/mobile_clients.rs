@@ -79,7 +79,7 @@ async fn put_with_the_headers_of_phones_is_accepted() {
         ("a client that waits for 100", EXPECTS_CONTINUE, capitals),
     ] {
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(send(&ticket.json["upload"], &bytes, own, spelling, None).await, Some(200), "{what}");
         assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{what}");
     }
@@ -91,7 +91,7 @@ async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
     let ada = app.user().await;
     let mut bytes = unique_png();
     bytes.resize(300_000, 0);
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
         assert_eq!(send(upload, &bytes, URL_SESSION, capitals, Some(cut)).await, None);
@@ -109,7 +109,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     }
     let ada = app.user().await;
     let bytes = unique_png();
-    let first = ada.issue("a.png", "image/png", &bytes).await;
+    let first = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &first.json["upload"];
     // The answer is on its way when the phone loses the network; the store has the bytes.
     let (address, head) = head(upload, bytes.len(), OK_HTTP, str::to_owned);
@@ -119,7 +119,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     drop(connection);
     assert_eq!(send(upload, &bytes, OK_HTTP, str::to_owned, None).await, Some(412));
     // A restarted app opens the same file again, and gets the same upload.
-    let again = ada.issue("a.png", "image/png", &bytes).await;
+    let again = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(send(&again.json["upload"], &bytes, OK_HTTP, str::to_owned, None).await, Some(412), "a fresh URL, the same bytes");
     let image = ada.confirm(first.id()).await;
@@ -128,7 +128,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
         (200, image.json),
         "a repeat of the confirm, as if its answer was lost too"
     );
-    let existing = ada.issue("a.png", "image/png", &bytes).await;
+    let existing = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(
         (existing.status, existing.json["state"].as_str(), existing.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(first.id()))

@@ -18,7 +18,7 @@ use super::app::TestApp;
 
 /// One of two users. When generated for an image: 0 is its owner, 1 is not.
 type Who = usize;
-/// An image by the order of its issue; past the last: an unknown one. When generated: 0 is the newest.
+/// An image by the order in which they were opened; past the last: an unknown one. When generated: 0 is the newest.
 type Which = usize;
 
 /// Small, so that sequences reach it.

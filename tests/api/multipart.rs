@@ -162,7 +162,7 @@ async fn parts_become_an_image_in_the_gallery() {
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["images"]), (&json!(size), &json!(0)), "URLs live");
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }
 
@@ -237,7 +237,7 @@ async fn content_of_multipart_uploads_is_inspected() {
     app.sweep(after(Duration::ZERO)).await;
     assert!(app.bucket_keys().await.is_empty() && app.bucket_uploads().await.is_empty());
     assert_eq!(ada.usage().await["pending"], 0);
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }
 
@@ -256,7 +256,7 @@ async fn same_bytes_in_parts_are_another_image() {
         assert!(!ids.contains(&image.json["id"]));
         ids.push(image.json["id"].clone());
     }
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.json["image"]["id"], ids[0], "dedupe finds the single one");
+    assert_eq!(ada.open_upload("a.png", "image/png", &bytes).await.json["image"]["id"], ids[0], "dedupe finds the single one");
     assert_eq!(ada.usage().await["images"], 3);
 }
 
@@ -266,7 +266,7 @@ async fn renew_and_parts_refuse_the_other_kind_of_upload() {
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;
     assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single_part"));
-    let single = ada.issue("a.png", "image/png", &unique_png()).await;
+    let single = ada.open_upload("a.png", "image/png", &unique_png()).await;
     assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
     assert_eq!(ada.get(&format!("/api/images/{}/parts", single.id())).await.problem(), (409, "not_multipart"));
     assert_eq!(ada.confirm(single.id()).await.problem(), (409, "object_missing"));

@@ -210,7 +210,7 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let provider = Provider::start(&[("ec", &key)]).await;
     let with_local = app_of(&provider).await;
     let ada = with_local.user().await;
-    let only = TestApp::beside(&with_local, |config| {
+    let only = TestApp::start_second_server(&with_local, |config| {
         config.accounts = with_local.config.accounts.clone();
         config.accounts.local = false;
     })
@@ -224,7 +224,7 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
     assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
     // Without a provider setting its tokens are rejected.
-    let none = TestApp::beside(&with_local, |_| {}).await;
+    let none = TestApp::start_second_server(&with_local, |_| {}).await;
     assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
 }
@@ -318,7 +318,7 @@ async fn provider_user_can_open_an_uppy_session() {
     let ada = bearer(&app, key.token("ed", &provider.claims("ada")));
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
     assert_eq!(app.anonymous().get(&path).await.status, 200);
-    let without = TestApp::beside(&app, |_| {}).await;
+    let without = TestApp::start_second_server(&app, |_| {}).await;
     assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "without a provider");
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));

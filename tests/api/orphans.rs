@@ -61,7 +61,7 @@ impl Planted {
         let ready = ada.upload("a.png", "image/png", &unique_png()).await;
         let missing = bob.upload("b.png", "image/png", &unique_png()).await;
         let bytes = unique_png();
-        let pending = bob.issue("c.png", "image/png", &bytes).await;
+        let pending = bob.open_upload("c.png", "image/png", &bytes).await;
         assert_eq!(app.put(&pending.json["upload"], bytes).await, 200);
         let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
         assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
@@ -184,7 +184,7 @@ async fn missing_collection_is_not_taken_as_empty() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
-    ada.issue("b.png", "image/png", &unique_png()).await;
+    ada.open_upload("b.png", "image/png", &unique_png()).await;
     let right = usage(&ada).await;
     // Old enough for the sweeper to remove it.
     let old = DateTime::from_millis(1000);

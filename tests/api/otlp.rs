@@ -206,7 +206,7 @@ async fn unresponsive_collector_delays_no_request() {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
         };
-        let admin = process.find(|process| process.err().lines().find_map(metrics_address)).await;
+        let admin = process.wait_for(|process| process.err().lines().find_map(metrics_address)).await;
         let began = Instant::now();
         for _ in 0..100 {
             assert_eq!(client.get("/nowhere").await.0, 404);

@@ -95,7 +95,7 @@ fn assert_nothing_accumulates(sizes: &[(u64, u64)]) {
 /// Starts a server with an admin address; returns clients for both addresses.
 async fn start_with_admin(settings: Settings) -> (Process, Client, Client) {
     let (process, client) = settings.with("ADMIN_BIND", "127.0.0.1:0").with("RATE_LIMIT", "off").start_listening().await;
-    let address = process.find(|process| {
+    let address = process.wait_for(|process| {
         process.err().lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?

@@ -70,7 +70,7 @@ async fn seen(app: &TestApp) -> Seen {
 }
 
 async fn put(ada: &Caller<'_>, bytes: Vec<u8>) -> String {
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
     ticket.id().to_owned()
@@ -81,7 +81,7 @@ async fn ready(ada: &Caller<'_>) -> String {
 }
 
 async fn open(ada: &Caller<'_>) -> String {
-    ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned()
+    ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned()
 }
 
 async fn batch(ada: &Caller<'_>, path: &str, ids: &[&String]) {
@@ -225,7 +225,7 @@ async fn deleted_account_leaves_its_events() {
     let twin = app.anonymous().post("/api/auth/signup", json!({ "email": eve.email, "password": PASSWORD })).await;
     assert_eq!(twin.status, 409);
     seen(&app).await;
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     let expected = [
         (ada.id.clone(), vec!["account.created".to_owned(), "account.deleted".to_owned()]),
         (eve.id.clone(), vec!["account.created".to_owned()]),

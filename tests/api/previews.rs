@@ -20,7 +20,7 @@ fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
     body
 }
 
-async fn issue(ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
+async fn open_upload(ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
     let ticket = ada.post("/api/images/upload", with_preview(bytes, preview, "image/jpeg")).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     ticket
@@ -44,7 +44,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
-    let ticket = issue(&ada, &bytes, &preview).await;
+    let ticket = open_upload(&ada, &bytes, &preview).await;
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "both are reserved");
     assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200);
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
@@ -69,7 +69,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs are valid");
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(used(&ada).await, 0);
 }
 
@@ -85,7 +85,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
             "huge" => huge_jpeg(),
             _ => fixture("plain.jpg"),
         };
-        let ticket = issue(&ada, &bytes, &preview).await;
+        let ticket = open_upload(&ada, &bytes, &preview).await;
         if sent != "nothing" {
             assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check that it is a JPEG");
         }
@@ -144,7 +144,7 @@ async fn every_upload_operation_supports_previews() {
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
 
-    let without = ada.issue("b.png", "image/png", &unique_png()).await;
+    let without = ada.open_upload("b.png", "image/png", &unique_png()).await;
     assert_eq!(without.json.get("previewUpload"), None);
     let multipart = json!({ "fileName": "c.jpg", "contentType": "image/jpeg", "size": 6_000_000, "thumbHash": THUMB_HASH });
     assert_eq!(ada.post("/api/images/multipart", multipart).await.status, 201);

@@ -48,7 +48,7 @@ async fn jitter() {
 /// Opens an upload and sends its bytes.
 async fn sent(caller: &Caller<'_>) -> Answer {
     let bytes = unique_png();
-    let ticket = caller.issue("a.png", "image/png", &bytes).await;
+    let ticket = caller.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     assert_eq!(caller.app.put(&ticket.json["upload"], bytes).await, 200);
     ticket
@@ -81,7 +81,7 @@ async fn u6_second_put_is_refused_and_one_of_fifty_concurrent_puts_wins() {
     }
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
     let answers = run_concurrently(&app, (0..50).map(|_| app.put(upload, bytes.clone()))).await;
     assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
@@ -101,16 +101,16 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
     })
     .await;
     let ada = app.user().await;
-    let issue = |n: usize, size: u64| {
+    let open_upload = |n: usize, size: u64| {
         let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": size, "sha256": super::app::sha256(&n.to_be_bytes()) });
         let ada = &ada;
         async move { ada.post("/api/images/upload", body).await }
     };
     let issued = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 201).count();
-    let answers = run_concurrently(&app, (0..50).map(|n| issue(n, 300))).await;
+    let answers = run_concurrently(&app, (0..50).map(|n| open_upload(n, 300))).await;
     assert_eq!(issued(&answers), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")), "{answers:?}");
-    let answers = run_concurrently(&app, (50..100).map(|n| issue(n, 100))).await;
+    let answers = run_concurrently(&app, (50..100).map(|n| open_upload(n, 100))).await;
     assert_eq!(issued(&answers), 1, "one byte more would be too many");
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage, json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 4 }));
@@ -118,13 +118,13 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
 
     // The limit of open uploads, with quota to spare.
     let bob = app.user().await;
-    let issue = |n: usize| {
+    let open_upload = |n: usize| {
         let body =
             json!({ "fileName": "a.png", "contentType": "image/png", "size": 1, "sha256": super::app::sha256(&n.to_be_bytes()) });
         let bob = &bob;
         async move { bob.post("/api/images/upload", body).await }
     };
-    let answers = run_concurrently(&app, (0..50).map(issue)).await;
+    let answers = run_concurrently(&app, (0..50).map(open_upload)).await;
     assert_eq!(issued(&answers), 4, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "too_many_pending")), "{answers:?}");
     app.audit().await;
@@ -230,7 +230,7 @@ async fn renew_confirm_and_delete_race_consistently() {
 /// Runs one client with lifetimes of a second, while two servers sweep by the real clock.
 async fn run_client(ada: &Caller<'_>, n: usize) {
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     let pause = async |most: u64| {
         let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
@@ -272,7 +272,7 @@ async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
         config.sweep.grace = second;
     };
     let app = TestApp::start_with(short).await;
-    let other = TestApp::beside(&app, short).await;
+    let other = TestApp::start_second_server(&app, short).await;
     let ada = app.user().await;
     let stop = tokio_util::sync::CancellationToken::new();
     let sweeping = async |app: &TestApp| {

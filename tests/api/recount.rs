@@ -31,7 +31,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     let mut right = Vec::new();
     for user in [&ada, &bob, &eve] {
         user.upload("a.png", "image/png", &unique_png()).await;
-        user.issue("b.png", "image/png", &unique_png()).await;
+        user.open_upload("b.png", "image/png", &unique_png()).await;
         right.push(usage(user).await);
     }
     assert_eq!(recount(&app, None).await, (Recounted { users: 3, repaired: 0, failed: 0 }, vec![]));
@@ -54,7 +54,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     println!("{}\n{}", repairs[0], repairs[1]);
     assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.pending), (7, 40, 0));
     assert_eq!((repairs[0].is.images, repairs[0].is.pending), (1, 1));
-    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "a reservation of an issue in progress stays");
+    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "a reservation of an upload that is being opened stays");
     assert_eq!(usage(&ada).await, right[0]);
     assert_eq!(usage(&bob).await, json!([right[1][0].as_i64().unwrap() + 500, 1, 2]));
     assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
@@ -114,7 +114,7 @@ async fn recount_is_safe_under_load() {
         async move {
             for round in 0..8 {
                 let bytes = unique_png();
-                let ticket = ada.issue("a.png", "image/png", &bytes).await;
+                let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
                 assert_eq!(ticket.status, 201, "{ticket:?}");
                 let path = format!("/api/images/{}", ticket.id());
                 match (n + round) % 3 {

@@ -78,18 +78,18 @@ async fn former_type(finalize: Finalize) {
     let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let first = ada.issue("a.jpg", "image/jpeg", &bytes).await;
+    let first = ada.open_upload("a.jpg", "image/jpeg", &bytes).await;
     assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.id(), first.id());
+    assert_eq!(ada.open_upload("a.png", "image/png", &bytes).await.id(), first.id());
     let image = ada.confirm(first.id()).await;
     assert_eq!((image.status, &image.json["contentType"]), (200, &json!("image/png")), "{image:?}");
     let shown = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.headers()["content-type"], "image/png");
     // In the reverse order the later declaration is the wrong one.
     let bytes = unique_png();
-    let first = ada.issue("a.png", "image/png", &bytes).await;
+    let first = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
-    ada.issue("a.jpg", "image/jpeg", &bytes).await;
+    ada.open_upload("a.jpg", "image/jpeg", &bytes).await;
     assert_eq!(ada.confirm(first.id()).await.problem(), (422, "content_mismatch"));
 }
 
@@ -115,7 +115,7 @@ async fn last_of_equal_items_in_a_batch_counts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    ada.issue("a.png", "image/png", &bytes).await;
+    ada.open_upload("a.png", "image/png", &bytes).await;
     let twin = |caption: &str| merged(declared("a.png", "image/png", &bytes), &json!({ "caption": caption }));
     let answer = ada.post("/api/images/upload/batch", json!({ "items": [twin("one"), twin("two"), twin("three")] })).await;
     let ticket = &answer.json["results"][2]["ticket"];
@@ -144,7 +144,7 @@ async fn larger_preview_is_reserved_or_refused() {
     assert_eq!(image.json["caption"], "later", "a refused declaration changes nothing");
     let shown = app.http.get(image.json["previewUrl"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.bytes().await.unwrap(), small);
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), ((bytes.len() + small.len()) as u64, 2));
 }
 
@@ -176,7 +176,7 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type() {
     let ada = app.user().await;
     for _ in 0..8 {
         let bytes = unique_png();
-        let first = ada.issue("a.png", "image/png", &bytes).await;
+        let first = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
         let other = declared("a.jpg", "image/jpeg", &bytes);
         let (image, _) = tokio::join!(ada.confirm(first.id()), ada.post("/api/images/upload", other));

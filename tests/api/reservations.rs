@@ -77,7 +77,7 @@ enum Kind {
 impl Kind {
     async fn open(self, ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
         match self {
-            Self::Put => ada.issue("a.png", "image/png", bytes).await,
+            Self::Put => ada.open_upload("a.png", "image/png", bytes).await,
             Self::WithPreview | Self::PreviewTooLate => {
                 let mut body = declared("a.png", "image/png", bytes);
                 body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(preview) });
@@ -166,7 +166,7 @@ async fn sent_again(kind: Kind, end: End) {
     assert_eq!((images, pending), ((end == End::Confirmed).into(), 0), "{when}");
     let may_write = end != End::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
     assert_eq!(counted, if may_write { reserved } else { counted }, "{when}: all of it, while its URLs live");
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     app.audit().await;
     let served = if end == End::Confirmed { app.db_image(&id).await.unwrap() } else { Document::new() };
     let own = served.get_i64("size").unwrap_or_default()
@@ -203,7 +203,7 @@ async fn user_record_does_not_grow_with_open_uploads() {
     assert_eq!(usage(&ada).await.2, 500);
     assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 100), "{sizes:?}");
     for n in 0..5 {
-        assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.status, 201);
+        assert_eq!(ada.open_upload("a.png", "image/png", &unique_png()).await.status, 201);
         assert!(user_of(&ada).await.get_array("opening").unwrap().len() <= 1, "{n}");
     }
     app.sweep(after(180)).await;
@@ -215,14 +215,14 @@ async fn user_record_does_not_grow_with_open_uploads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     let work = |n: usize| {
         let ada = if n.is_multiple_of(2) { &ada } else { &ada_on_other };
         async move {
             let bytes = unique_png();
-            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
             assert_eq!(ticket.status, 201, "{ticket:?}");
             if n.is_multiple_of(3) {
                 assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
@@ -239,7 +239,7 @@ async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let (_, images, pending) = usage(&ada).await;
     assert_eq!((images, pending), (20, 0));
     app.audit().await;
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     app.audit().await;
 }
 
@@ -271,7 +271,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     // Eve has an unreadable image with a reservation and one with a hold, and unreadable reservations and holds.
-    let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = eve.open_upload("a.png", "image/png", &unique_png()).await;
     let ready = eve.upload("b.png", "image/png", &unique_png()).await;
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "sha256": "damaged" } }).await.unwrap();
     let unreadable = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };

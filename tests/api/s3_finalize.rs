@@ -26,7 +26,7 @@ async fn copying() -> TestApp {
 /// Starts a server on a store with this defect.
 async fn before(app: &TestApp, defect: Defect) -> TestApp {
     let proxy = Proxy::start(app, defect).await;
-    TestApp::beside(app, |config| {
+    TestApp::start_second_server(app, |config| {
         config.s3.finalize = Finalize::Auto;
         config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
@@ -42,7 +42,7 @@ fn key(document: &Document) -> String {
 async fn store_that_enforces_signed_headers_needs_no_copy() {
     let app = TestApp::start_with(|config| config.s3.finalize = Finalize::Auto).await;
     if !app.store_satisfies(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
-        let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
+        let ticket = app.user().await.open_upload("a.png", "image/png", &unique_png()).await;
         assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "weaker stores are detected");
         crate::skipping::skip("the rest needs a store that satisfies all rules");
         return;
@@ -66,7 +66,7 @@ async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
         let app = before(&store, defect).await;
         let ada = app.user().await;
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "{defect:?}");
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         let image = ada.confirm(ticket.id()).await;
@@ -99,10 +99,10 @@ async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
     let ada = app.user().await;
     let (bytes, mut others) = (unique_png(), unique_png());
     others.truncate(bytes.len());
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], others).await, 200, "this store takes anything of the length");
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
-    let again = ada.issue("a.png", "image/png", &bytes).await;
+    let again = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(again.status, 201);
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(again.id()).await;
@@ -115,13 +115,13 @@ async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
 async fn store_that_cannot_be_probed_is_not_trusted() {
     let app = TestApp::start().await;
     let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
-    let app = TestApp::beside(&app, |config| {
+    let app = TestApp::start_second_server(&app, |config| {
         config.s3.finalize = Finalize::Auto;
         config.s3.endpoint = Some(refusing.endpoint.parse().unwrap());
     })
     .await;
     let ada = app.user().await;
-    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
+    assert_eq!(ada.open_upload("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn c5_hundred_confirms_keep_one_copy() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let answers = join_all((0..100).map(|_| ada.confirm(ticket.id()))).await;
     let first = &answers[0];
@@ -153,7 +153,7 @@ async fn d3_put_after_the_confirm_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
@@ -176,7 +176,7 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
     for (declared_as, bytes, problem) in
         [("image/png", fixture("plain.jpg"), "content_mismatch"), ("image/jpeg", b"<svg/>".to_vec(), "content_mismatch")]
     {
-        let ticket = ada.issue("a", declared_as, &bytes).await;
+        let ticket = ada.open_upload("a", declared_as, &bytes).await;
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         for _ in 0..2 {
@@ -188,11 +188,11 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
     }
     // Another length, written with the operator's access.
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
@@ -202,7 +202,7 @@ async fn f13_copy_of_a_dead_server_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let lost = format!("u/{}/{}-{}", ada.id, ticket.id(), uuid::Uuid::new_v4().simple());
     let images = app.db.collection::<Document>("images");

@@ -51,7 +51,7 @@ impl Settings {
     /// Starts a server and waits until it listens.
     pub async fn start_listening(&self) -> (Process, Client) {
         let process = self.start();
-        let address = process.find(|process| listening_at(&process.err())).await;
+        let address = process.wait_for(|process| listening_at(&process.err())).await;
         (process, Client::at(format!("http://{address}")))
     }
 

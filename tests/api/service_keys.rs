@@ -49,7 +49,7 @@ fn raw(key: &Caller<'_>) -> String {
 #[tokio::test]
 async fn keys_and_users_tokens_are_accepted_only_where_they_belong() {
     let app = TestApp::start().await;
-    let (ada, key) = (app.user().await, app.key(&Scope::ALL).await);
+    let (ada, key) = (app.user().await, app.create_service_key(&Scope::ALL).await);
     let app_users = key.post("/api/admin/tokens", json!({ "subject": "7" })).await;
     let eve = Caller { token: app_users.json["token"].as_str().map(str::to_owned), ..app.anonymous() };
     let uppy = Caller { token: Some(ada.uppy().await), ..app.anonymous() };
@@ -77,11 +77,11 @@ async fn each_operation_needs_exactly_its_scope() {
     for operation in protected(true) {
         let scope = scope_of(&operation);
         let others: Vec<_> = Scope::ALL.into_iter().filter(|other| *other != scope).collect();
-        let refused = call(&app.key(&others).await, &operation).await;
+        let refused = call(&app.create_service_key(&others).await, &operation).await;
         assert_eq!(refused.problem(), (403, "insufficient_scope"), "{} {}", operation.method, operation.path);
         let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
         assert_eq!(refused.header("www-authenticate"), challenge);
-        let allowed = call(&app.key(&[scope]).await, &operation).await;
+        let allowed = call(&app.create_service_key(&[scope]).await, &operation).await;
         assert!(matches!(allowed.status, 200 | 404), "{} {}: {allowed:?}", operation.method, operation.path);
     }
 }
@@ -89,7 +89,7 @@ async fn each_operation_needs_exactly_its_scope() {
 #[tokio::test]
 async fn forged_keys_are_refused_by_every_operation() {
     let app = TestApp::start().await;
-    let (key, other) = (app.key(&Scope::ALL).await, app.key(&Scope::ALL).await);
+    let (key, other) = (app.create_service_key(&Scope::ALL).await, app.create_service_key(&Scope::ALL).await);
     let (good, foreign) = (raw(&key), raw(&other));
     let (head, secret) = good.split_at(40);
     let swapped: String =
@@ -128,7 +128,7 @@ async fn users(app: &TestApp) -> u64 {
 #[tokio::test]
 async fn pages_cannot_call_for_the_apps_backend() {
     let app = TestApp::start().await;
-    let key = app.key(&Scope::ALL).await;
+    let key = app.create_service_key(&Scope::ALL).await;
     let origin = "https://app.example";
     for operation in protected(true) {
         let path = operation.path_of("x");
@@ -159,26 +159,26 @@ async fn expired_keys_and_calls_beyond_the_limit_are_refused() {
         config.limits = valet::config::RateLimits { service_key: Rate::new(3, 3600), ..valet::config::RateLimits::default() };
     })
     .await;
-    let key = app.key(&[Scope::UsersRead]).await;
+    let key = app.create_service_key(&[Scope::UsersRead]).await;
     for _ in 0..3 {
         assert_eq!(key.get("/api/admin/users").await.status, 200);
     }
     let refused = key.get("/api/admin/users").await;
     assert_eq!(refused.problem(), (429, "rate_limited"));
     assert_eq!(refused.header("ratelimit-policy"), "\"service-key\";q=3;w=3600");
-    let other = app.key(&[Scope::UsersRead]).await;
+    let other = app.create_service_key(&[Scope::UsersRead]).await;
     let id = raw(&other)[3..39].to_owned();
     let keys = app.db.collection::<Document>("serviceKeys");
     keys.update_one(doc! { "_id": &id }, doc! { "$set": { "expiresAt": DateTime::now() } }).await.unwrap();
     assert_eq!(other.get("/api/admin/users").await.problem(), (401, "token_expired"));
-    let fresh = app.key(&[Scope::UsersRead]).await;
+    let fresh = app.create_service_key(&[Scope::UsersRead]).await;
     assert_eq!(fresh.get("/api/admin/users").await.status, 200, "each key has its own limit");
 }
 
 #[tokio::test]
 async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
     let app = TestApp::start().await;
-    let key = app.key(&[Scope::UsersRead]).await;
+    let key = app.create_service_key(&[Scope::UsersRead]).await;
     let keys = app.db.collection::<Document>("serviceKeys");
     let record = async || keys.find_one(doc! { "_id": &raw(&key)[3..39] }).await.unwrap().unwrap();
     assert!(!record().await.contains_key("lastUsedAt"));
@@ -214,7 +214,7 @@ async fn operator_creates_lists_and_revokes_keys() {
     assert!(!err.contains(&text[40..]) && err.contains("service_key_created"), "{err}");
     let key = Caller { token: Some(text.to_owned()), ..app.anonymous() };
     assert_eq!(key.get("/api/admin/users").await.status, 200);
-    let other = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let on_other = Caller { token: Some(text.to_owned()), ..other.anonymous() };
     assert_eq!(on_other.get("/api/admin/users").await.status, 200);
 
@@ -250,7 +250,8 @@ async fn operator_creates_lists_and_revokes_keys() {
 #[tokio::test]
 async fn revoking_a_key_can_end_the_sessions_of_its_tokens() {
     let app = TestApp::start().await;
-    let (leaked, other) = (app.key(&[Scope::TokensCreate]).await, app.key(&[Scope::TokensCreate]).await);
+    let (leaked, other) =
+        (app.create_service_key(&[Scope::TokensCreate]).await, app.create_service_key(&[Scope::TokensCreate]).await);
     let id = raw(&leaked)[3..39].to_owned();
     let mut callers = Vec::new();
     for (key, subject) in [(&leaked, "1"), (&leaked, "2"), (&other, "1")] {
@@ -265,7 +266,7 @@ async fn revoking_a_key_can_end_the_sessions_of_its_tokens() {
 
     let (ended, out, err) = key_command(&settings, &["revoke", &id, "--end-sessions"]).await;
     assert!(ended && out.contains("Ended 2 sessions") && err.contains("service_key_sessions_ended"), "{out} {err}");
-    let server = TestApp::beside(&app, |_| {}).await;
+    let server = TestApp::start_second_server(&app, |_| {}).await;
     let statuses = callers.iter().map(async |caller| {
         let caller = Caller { token: caller.token.clone(), ..server.anonymous() };
         caller.get("/api/images/gallery").await.status

@@ -114,7 +114,7 @@ async fn t6_spent_token_ends_the_session() {
 #[tokio::test]
 async fn t8_hundred_concurrent_refreshes_leave_one_valid_token() {
     let app = TestApp::start().await;
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let beside = TestApp::start_second_server(&app, |_| {}).await;
     let (ada, first) = signed_in(&app).await;
     let answers =
         futures_util::future::join_all((0..100).map(|n| refresh(if n % 2 == 0 { &app } else { &beside }, &first))).await;
@@ -171,7 +171,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
 #[tokio::test]
 async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let (ada, token) = signed_in(&app).await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     assert_eq!((me(&ada).await.0, me(&ada_on_other).await.0), (200, 200));

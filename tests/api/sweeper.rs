@@ -34,7 +34,7 @@ async fn c9_upload_without_an_object_expires_and_is_never_revived() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     for early in [Duration::ZERO, HOUR, QUIET, 20 * HOUR] {
         assert_eq!(app.sweep(after(early)).await, Swept::default(), "after {early:?}");
         assert_eq!(app.db_state(ticket.id()).await, "pending");
@@ -47,7 +47,7 @@ async fn c9_upload_without_an_object_expires_and_is_never_revived() {
         assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may be uploaded again");
+    assert_eq!(ada.open_upload("a.png", "image/png", &bytes).await.status, 201, "the same bytes may be uploaded again");
     // C9: a late PUT does not revive it, and is removed.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
@@ -61,7 +61,7 @@ async fn c9_upload_without_an_object_expires_and_is_never_revived() {
 async fn renewed_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     // The upload's time is over, but its URL is still valid.
     assert_eq!(app.sweep(after(Duration::from_secs(120))).await, Swept::default());
     assert_eq!(app.db_state(ticket.id()).await, "pending");
@@ -73,7 +73,7 @@ async fn uploaded_object_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(app.sweep(after(HOUR)).await, Swept::default(), "the upload's URL may still be in use");
     assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
@@ -88,7 +88,7 @@ async fn wrong_object_is_rejected_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<html>".to_vec();
-    let ticket = ada.issue("a.png", "image/png", &html).await;
+    let ticket = ada.open_upload("a.png", "image/png", &html).await;
     assert_eq!(app.put(&ticket.json["upload"], html).await, 200);
     assert_eq!(app.sweep(after(QUIET)).await.rejected, 1);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
@@ -107,7 +107,7 @@ async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
@@ -126,11 +126,11 @@ async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
 #[tokio::test]
 async fn d6_one_of_many_sweepers_handles_each_image() {
     let app = TestApp::start().await;
-    let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
+    let others = [TestApp::start_second_server(&app, |_| {}).await, TestApp::start_second_server(&app, |_| {}).await];
     let ada = app.user().await;
     for n in 0..20 {
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         if n % 2 == 0 {
             assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         }
@@ -148,7 +148,7 @@ async fn d6_one_of_many_sweepers_handles_each_image() {
 async fn lease_of_a_dead_sweeper_ends() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let now = after(25 * HOUR);
     let images = app.db.collection::<Document>("images");
     let lease = mongodb::bson::DateTime::from_millis(
@@ -166,7 +166,7 @@ async fn d2_interrupted_delete_is_finished() {
     let ada = app.user().await;
     let bytes = unique_png();
     let bytes_len = bytes.len();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     let images = app.db.collection::<Document>("images");
     let cut = doc! { "$set": { "state": "deleting", "due": mongodb::bson::DateTime::now() }, "$unset": { "live": "" } };
@@ -219,7 +219,8 @@ async fn server_sweeps_by_itself() {
     .await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let (missing, came) = (ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &bytes).await);
+    let (missing, came) =
+        (ada.open_upload("a.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &bytes).await);
     assert_eq!(app.put(&came.json["upload"], bytes).await, 200);
     let began = std::time::Instant::now();
     while (app.db_state(missing.id()).await.as_str(), app.db_state(came.id()).await.as_str()) != ("gone", "ready") {
@@ -238,7 +239,7 @@ async fn server_sweeps_by_itself() {
 async fn damaged_document_does_not_stop_the_sweep() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let damaged = doc! { "_id": "damaged", "user": &ada.id, "state": "pending", "due": mongodb::bson::DateTime::now(), "key": "k", "fileName": "",
     "contentType": "?", "size": 1_i64, "createdAt": mongodb::bson::DateTime::now(), "expiresAt": mongodb::bson::DateTime::now(),
     "urlsDieAt": mongodb::bson::DateTime::now() };

@@ -126,7 +126,7 @@ async fn every_way_of_confirming_reads_the_time() {
     let mut ids = Vec::new();
     for year in ["2001", "2002"] {
         let bytes = photograph(&[(ORIGINAL, &format!("{year}:12:21 23:39:24"))]);
-        let ticket = ada.issue("a.jpg", "image/jpeg", &bytes).await;
+        let ticket = ada.open_upload("a.jpg", "image/jpeg", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         ids.push(ticket.id().to_owned());
     }
@@ -149,7 +149,7 @@ async fn pages_in_the_order_of_the_time_taken_list_each_image_once() {
         expected.push((at, upload_taken(&ada, at).await));
     }
     upload_taken(&bob, "2003:01:01 00:00:00").await;
-    ada.issue("pending.png", "image/png", &unique_png()).await;
+    ada.open_upload("pending.png", "image/png", &unique_png()).await;
     // Images of the same second are ordered by id.
     expected.sort_by(|a, b| b.cmp(a));
     let expected: Vec<_> = std::iter::once(screenshot).chain(expected.into_iter().map(|(_, id)| id)).collect();

@@ -148,11 +148,11 @@ async fn l3_each_limit_counts_by_its_own_key() {
     assert_eq!(refresh("198.51.100.2").await.status, 401);
 
     let png = unique_png();
-    let issue =
+    let open_upload =
         async |caller: &super::app::Caller<'_>| caller.post("/api/images/upload", declared("a.png", "image/png", &png)).await;
-    assert_eq!((issue(&ada).await.status, issue(&ada).await.status), (201, 200));
-    assert_refused(&issue(&ada).await, "\"upload\";q=2;w=60", 30);
-    assert_eq!(issue(&bob).await.status, 201, "by user, not by address");
+    assert_eq!((open_upload(&ada).await.status, open_upload(&ada).await.status), (201, 200));
+    assert_refused(&open_upload(&ada).await, "\"upload\";q=2;w=60", 30);
+    assert_eq!(open_upload(&bob).await.status, 201, "by user, not by address");
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_th
     // From home, and once from a hotel.
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
     assert_eq!(guess_until_refused(&app, &ada.email).await, 8);
-    let elsewhere = TestApp::beside(&app, change).await;
+    let elsewhere = TestApp::start_second_server(&app, change).await;
     assert_eq!(guess_until_refused(&elsewhere, &ada.email).await, 8);
     for server in [&app, &elsewhere] {
         for known in ["127.0.0.1", "198.51.100.7", "198.51.100.200"] {
@@ -264,7 +264,7 @@ async fn neighbours_do_not_lock_the_owner_out() {
     ] {
         let ada = app.user().await;
         assert_eq!(log_in(&app, owner, &ada.email, PASSWORD).await.status, 200);
-        let beside = TestApp::beside(&app, |config| config.clone_from(&app.config)).await;
+        let beside = TestApp::start_second_server(&app, |config| config.clone_from(&app.config)).await;
         for server in [&app, &beside] {
             for at in 0..8 {
                 assert_eq!(log_in(server, neighbours[at / 2], &ada.email, "another password").await.status, 401, "{at}");
@@ -294,7 +294,7 @@ async fn sessions_can_be_ended_during_a_flood() {
     let email = app.user().await.email;
     let sign_in = async |address: &str| {
         let session = log_in(&app, address, &email, PASSWORD).await.json;
-        let caller = Caller { token: session["token"].as_str().map(str::to_owned), ..app.anonymous() }.from(address);
+        let caller = Caller { token: session["token"].as_str().map(str::to_owned), ..app.anonymous() }.with_address(address);
         (caller, session["refreshToken"].clone())
     };
     let (thief, stolen) = sign_in("198.51.100.66").await;
@@ -303,7 +303,7 @@ async fn sessions_can_be_ended_during_a_flood() {
     assert_eq!(owner.get("/api/auth/me").await.status, 429, "the user's calls are one");
     // Calls to end sessions from a stolen session use up that session's limit; from the owner's session, that of the caller's
     // network.
-    let same = owner.from("198.51.100.66");
+    let same = owner.with_address("198.51.100.66");
     for flooder in [&thief, &same] {
         while flooder.get("/api/auth/sessions").await.status != 429 {}
     }
@@ -339,9 +339,9 @@ async fn logout_is_answered_during_a_flood_from_the_owners_address() {
         (limits.calls, limits.upload, limits.urls, limits.s3) = (few, few, few, few);
     })
     .await;
-    let (eve, ada) = (app.user().await.from(HOME), app.user().await);
+    let (eve, ada) = (app.user().await.with_address(HOME), app.user().await);
     let session = log_in(&app, HOME, &ada.email, PASSWORD).await.json;
-    let ada = Caller { token: session["token"].as_str().map(str::to_owned), ..ada }.from(HOME);
+    let ada = Caller { token: session["token"].as_str().map(str::to_owned), ..ada }.with_address(HOME);
     let list = async || ada.get("/api/auth/sessions").await;
     let current =
         list().await.json["sessions"].as_array().unwrap().iter().find(|one| one["current"] == true).unwrap()["id"].clone();

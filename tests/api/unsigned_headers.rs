@@ -49,7 +49,7 @@ async fn upload_with_an_unsigned_header_is_rejected() {
         let ada = app.user().await;
         for header in KEPT {
             let bytes = unique_png();
-            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
             if put_with(&app, &ticket.json["upload"], &bytes, header).await == 200 {
                 for _ in 0..2 {
                     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"), "{header:?} {finalize:?}");
@@ -69,7 +69,7 @@ async fn cache_directives_of_clients_are_accepted_and_never_served() {
         let ada = app.user().await;
         for directive in DIRECTIVES {
             let bytes = unique_png();
-            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
             if put_with(&app, &ticket.json["upload"], &bytes, ("cache-control", directive)).await == 200 {
                 let image = ada.confirm(ticket.id()).await;
                 assert_eq!(image.status, 200, "{directive} {finalize:?}: {image:?}");
@@ -85,7 +85,7 @@ async fn sweeper_rejects_uploads_with_unsigned_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     if put_with(&app, &ticket.json["upload"], &bytes, KEPT[0]).await == 200 {
         assert_eq!(app.sweep(at_last()).await.rejected, 1);
         assert_eq!(app.db_state(ticket.id()).await, "rejected");

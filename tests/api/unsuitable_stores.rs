@@ -42,7 +42,7 @@ async fn behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
 }
 
 async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> TestApp {
-    TestApp::beside(store, |config| {
+    TestApp::start_second_server(store, |config| {
         config.s3.finalize = finalize;
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(endpoint.parse().unwrap());
@@ -128,7 +128,7 @@ async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
     let source = victim["url"].as_str().unwrap().split('?').next().unwrap().strip_prefix(&relay.endpoint).unwrap().to_owned();
     for header in PUBLISH.into_iter().chain([("x-amz-copy-source", source.as_str()), ("x-amz-tagging", "a=b")]) {
         let mine = unique_png();
-        let ticket = eve.issue("a.png", "image/png", &mine).await;
+        let ticket = eve.open_upload("a.png", "image/png", &mine).await;
         assert_eq!(put_with(&app, &ticket.json["upload"], &mine, header).await, 403, "{header:?}");
         assert_eq!(read_unsigned(&app, ticket.json["upload"]["url"].as_str().unwrap()).await, 403, "{header:?}");
         assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is valid");
@@ -179,9 +179,9 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     let ada = store.user().await;
     let bytes = unique_png();
-    let open = ada.issue("a.png", "image/png", &bytes).await;
+    let open = ada.open_upload("a.png", "image/png", &bytes).await;
     let caller = at(&app, &ada);
-    assert_eq!(caller.issue("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
+    assert_eq!(caller.open_upload("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
     assert_eq!(caller.post_empty(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
     let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
     let batch = caller.post("/api/images/upload/batch", items).await;
@@ -196,7 +196,7 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     // A copy of another user's bytes does not match the declaration, and cannot be read.
     let victim = store.user().await.upload("victim.png", "image/png", &unique_png()).await;
     let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
-    let ticket = caller.issue("d.png", "image/png", &bytes).await;
+    let ticket = caller.open_upload("d.png", "image/png", &bytes).await;
     let mut request = ticket.json["upload"].clone();
     request["headers"]["x-amz-acl"] = json!("public-read");
     assert_eq!(put_with(&later, &request, &bytes, ("x-amz-copy-source", &source)).await, 200);
@@ -213,7 +213,7 @@ async fn in_place_is_refused_if_a_url_can_make_a_copy() {
     doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
     let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
-    assert_eq!(at(&in_place, &ada).issue("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
+    assert_eq!(at(&in_place, &ada).open_upload("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
     for finalize in [Finalize::Auto, Finalize::Copy] {
         let copying = at_endpoint(&store, &relay.endpoint, finalize).await;
         at(&copying, &ada).upload("b.png", "image/png", &unique_png()).await;
@@ -228,7 +228,7 @@ async fn replaced_store_is_probed_again() {
     assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), REFUSED);
     relay.repair();
     let bytes = unique_png();
-    let sealed = ada.issue("a.png", "image/png", &bytes).await;
+    let sealed = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
     ada.upload("b.png", "image/png", &unique_png()).await;
@@ -241,7 +241,7 @@ async fn serve_reports_an_unsuitable_store_in_one_line() {
     let settings = Settings::for_app(&store).with("S3_ENDPOINT", &relay.endpoint).with("S3_FINALIZE", "in-place");
     let (process, _client) = settings.start_listening().await;
     let lines = process
-        .find(|process| {
+        .wait_for(|process| {
             let log = process.err();
             let lines: Vec<_> = log.lines().filter(|line| line.contains("not_supported_by_store")).map(str::to_owned).collect();
             (!lines.is_empty()).then_some(lines)

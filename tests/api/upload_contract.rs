@@ -81,14 +81,14 @@ async fn u1_control_characters_are_removed_and_long_or_empty_names_handled() {
     let controls = ('\0'..' ').chain('\u{7F}'..'\u{A0}').chain(['\u{2028}', '\u{2029}']);
     let hidden: String = bidirectional.chain(controls).collect();
     let stored_name = async |name: &str| {
-        let ticket = ada.issue(name, "image/png", &unique_png()).await;
+        let ticket = ada.open_upload(name, "image/png", &unique_png()).await;
         app.db_image(ticket.id()).await.unwrap().get_str("fileName").unwrap().to_owned()
     };
     assert_eq!(stored_name(&format!("a{hidden}b.png")).await, "ab.png");
     assert_eq!(stored_name(&format!("{}.png", "写".repeat(255))).await, format!("{}.png", "写".repeat(83)));
     assert_eq!(stored_name(&"x".repeat(5000)).await, "x".repeat(255));
     for name in ["", " ", ".", "..", "a/", "a\\", "../..", &hidden] {
-        let answer = ada.issue(name, "image/png", &unique_png()).await;
+        let answer = ada.open_upload(name, "image/png", &unique_png()).await;
         assert_eq!(answer.problem(), (422, "invalid_file_name"), "{name:?}");
     }
 }
@@ -100,7 +100,7 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let path = format!("/api/images/{}", ticket.id());
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let answers = [
@@ -111,7 +111,7 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
         ada.confirm(ticket.id()).await,
         ada.get(&path).await,
         ada.get(&format!("{path}/download")).await,
-        ada.issue("", "x", &bytes).await,
+        ada.open_upload("", "x", &bytes).await,
         ada.confirm("x").await,
         app.anonymous().get("/api/images/gallery").await,
         ticket,
@@ -132,7 +132,7 @@ async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
     let (address, target) = upload["url"].as_str().unwrap().strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut request = format!("PUT /{target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n", bytes.len());
@@ -165,11 +165,11 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let stalled = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let stalled = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let ada = app.user().await;
     let other = ada.upload("b.png", "image/png", &unique_png()).await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     crate::targeting::record_all(&app.db).await;
     let ada_on_stalled_server = super::app::Caller { app: &stalled, ..ada.clone() };
@@ -180,7 +180,7 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
         let caption =
             ada.patch(&format!("/api/images/{}", other["id"].as_str().unwrap()), json!({ "caption": "meanwhile" })).await;
         assert_eq!(caption.status, 200);
-        assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
+        assert_eq!(ada.open_upload("c.png", "image/png", &unique_png()).await.status, 201);
         assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "the same document");
         let elapsed = began.elapsed();
         assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
@@ -205,7 +205,7 @@ async fn c10_confirm_refuses_a_body_and_ignores_query_parameters() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
-    let ticket = ada.issue("a.jpg", "image/jpeg", &bytes).await;
+    let ticket = ada.open_upload("a.jpg", "image/jpeg", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let lies = json!({ "width": 9999, "height": 9999, "size": 1, "contentType": "text/html", "sha256": "x", "state": "ready",
         "identified": true, "analyzed": true, "user": "another", "key": "u/another/key", "uploadedAt": "1970-01-01T00:00:00Z" });
@@ -280,7 +280,7 @@ async fn c2_fifty_early_confirms_are_refused_and_change_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let before = app.db_image(ticket.id()).await.unwrap();
     let answers = join_all((0..50).map(|_| ada.confirm(ticket.id()))).await;
     assert!(answers.iter().all(|answer| answer.problem() == (409, "object_missing")), "{answers:?}");

@@ -55,7 +55,7 @@ async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "IMAGE/PNG", &bytes).await;
+    let ticket = ada.open_upload("a.png", "IMAGE/PNG", &bytes).await;
     let upload = &ticket.json["upload"];
     let url = upload["url"].as_str().unwrap();
     assert!(
@@ -119,7 +119,7 @@ async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
     }
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = ticket.json["upload"].clone();
     for request in deviating_requests(&upload, &ada.id) {
         let status = app.put(&request, bytes.clone()).await.as_u16();
@@ -187,7 +187,7 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     // The URL is valid for four seconds; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5100)).await;
     assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
@@ -213,12 +213,12 @@ async fn same_bytes_are_uploaded_once() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
-    let first = ada.issue("first.png", "image/png", &bytes).await;
-    let again = ada.issue("again.png", "image/png", &bytes).await;
+    let first = ada.open_upload("first.png", "image/png", &bytes).await;
+    let again = ada.open_upload("again.png", "image/png", &bytes).await;
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(first.id()).await.json["fileName"], "again.png", "the later name counts while nothing is served");
-    let ready = ada.issue("third.png", "image/png", &bytes).await;
+    let ready = ada.open_upload("third.png", "image/png", &bytes).await;
     assert_eq!(
         (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(first.id()))
@@ -226,11 +226,11 @@ async fn same_bytes_are_uploaded_once() {
     assert_eq!(ready.json["image"]["fileName"], "again.png", "an image stays as it is");
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)), "paid once");
-    let other = bob.issue("first.png", "image/png", &bytes).await;
+    let other = bob.open_upload("first.png", "image/png", &bytes).await;
     assert_eq!(other.status, 201, "another user's bytes are another upload");
     assert_ne!(other.id(), first.id());
     assert_eq!(ada.delete(&format!("/api/images/{}", first.id())).await.status, 204);
-    let fresh = ada.issue("fresh.png", "image/png", &bytes).await;
+    let fresh = ada.open_upload("fresh.png", "image/png", &bytes).await;
     assert_eq!(fresh.status, 201, "deleted bytes can be uploaded again");
     assert_ne!(fresh.id(), first.id());
 }
@@ -243,10 +243,10 @@ async fn known_bytes_cost_reads_and_a_renewal() {
     let ada = app.user().await;
     let (ready, open) = (unique_png(), unique_png());
     ada.upload("a.png", "image/png", &ready).await;
-    assert_eq!(ada.issue("b.png", "image/png", &open).await.status, 201);
+    assert_eq!(ada.open_upload("b.png", "image/png", &open).await.status, 201);
     // If uploads are copied at confirm, the next sweep removes the object that was copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    let fresh = TestApp::beside(&app, |_| {}).await;
+    let fresh = TestApp::start_second_server(&app, |_| {}).await;
     targeting::record_all(&app.db).await;
     let writes = async || {
         let profile = app.db.client().database(app.db.name()).collection::<Document>("system.profile");
@@ -267,10 +267,10 @@ async fn known_bytes_cost_reads_and_a_renewal() {
     let mut expected = Vec::new();
     for server in [&app, &fresh] {
         let ada = Caller { app: server, ..ada.clone() };
-        let repeated = ada.issue("a.png", "image/png", &ready).await;
+        let repeated = ada.open_upload("a.png", "image/png", &ready).await;
         assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("ready")));
         assert_eq!(writes().await, expected, "the same image");
-        let repeated = ada.issue("b.png", "image/png", &open).await;
+        let repeated = ada.open_upload("b.png", "image/png", &open).await;
         assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("pending")));
         expected.push(("update".to_owned(), format!("{}.images", app.db.name())));
         assert_eq!(writes().await, expected, "the open upload");
@@ -283,7 +283,7 @@ async fn concurrent_uploads_of_the_same_bytes_end_as_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let answers = join_all((0..30).map(|_| ada.issue("a.png", "image/png", &bytes))).await;
+    let answers = join_all((0..30).map(|_| ada.open_upload("a.png", "image/png", &bytes))).await;
     assert!(answers.iter().all(|answer| answer.id() == answers[0].id()), "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
     let usage = &ada.get("/api/auth/me").await.json["usage"];
@@ -294,12 +294,12 @@ async fn concurrent_uploads_of_the_same_bytes_end_as_one() {
 async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
     let ada = app.user().await;
-    let issue = |n: usize| {
+    let open_upload = |n: usize| {
         let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 300, "sha256": sha256(&n.to_be_bytes()) });
         let ada = &ada;
         async move { ada.post("/api/images/upload", body).await }
     };
-    let answers = join_all((0..50).map(issue)).await;
+    let answers = join_all((0..50).map(open_upload)).await;
     let issued: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
     assert_eq!(issued.len(), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")));
@@ -308,14 +308,14 @@ async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "the URL is valid");
-    assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
+    assert_eq!(open_upload(99).await.problem(), (409, "quota_exceeded"));
     // Swept as if its URL had expired, by the tombstone's own time.
     let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();
     assert_eq!(app.sweep(time::OffsetDateTime::now_utc()).await.purged, 1);
     assert_eq!(usage().await["bytes"], 600, "released once");
-    assert_eq!(issue(99).await.status, 201);
+    assert_eq!(open_upload(99).await.status, 201);
 }
 
 #[tokio::test]
@@ -323,10 +323,10 @@ async fn number_of_open_uploads_is_limited() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 2).await;
     let ada = app.user().await;
     let (first, _second) =
-        (ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("a.png", "image/png", &unique_png()).await);
-    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
+        (ada.open_upload("a.png", "image/png", &unique_png()).await, ada.open_upload("a.png", "image/png", &unique_png()).await);
+    assert_eq!(ada.open_upload("a.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     ada.delete(&format!("/api/images/{}", first.id())).await;
-    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.status, 201);
+    assert_eq!(ada.open_upload("a.png", "image/png", &unique_png()).await.status, 201);
 }
 
 #[tokio::test]
@@ -335,9 +335,9 @@ async fn restarted_client_finds_its_uploads_on_a_restarted_server() {
     let ada = app.user().await;
     let files: Vec<_> = (0..5).map(|_| unique_png()).collect();
     for bytes in &files {
-        ada.issue("a.png", "image/png", bytes).await;
+        ada.open_upload("a.png", "image/png", bytes).await;
     }
-    let restarted = TestApp::beside(&app, |_| {}).await;
+    let restarted = TestApp::start_second_server(&app, |_| {}).await;
     let ada = super::app::Caller { app: &restarted, ..ada };
     let (mut found, mut path) = (Vec::new(), "/api/images/pending?limit=2".to_owned());
     loop {

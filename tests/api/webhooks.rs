@@ -214,7 +214,7 @@ async fn slow_endpoint_delays_no_other_and_has_four_attempts_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_deliver_once() {
     let app = start().await;
-    let beside = TestApp::beside(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
+    let beside = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
     let receiver = Receiver::start(|_| status(200)).await;
     add(&app, &receiver.url, &["image.updated"]).await;
     let ada = app.user().await;

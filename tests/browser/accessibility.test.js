@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, loaded, photos, picture, signedIn, until, upload, visitor } from "./harness.js";
+import { choose, loaded, photos, screenshot, signedIn, until, upload, visitor } from "./harness.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -28,12 +28,12 @@ for (const [name, options] of [
     await entrance.goto("/");
     await entrance.getByRole("heading", { name: "Sign in" }).waitFor();
     await axe(entrance, "sign in");
-    await picture(entrance, `${name}-entrance`);
+    await screenshot(entrance, `${name}-entrance`);
     await entrance.getByRole("button", { name: "Create an account" }).click();
     await entrance.getByRole("button", { name: "Create account" }).click();
     await entrance.getByText("Enter your email address.").waitFor();
     await axe(entrance, "sign up, with a problem");
-    await picture(entrance, `${name}-problem`);
+    await screenshot(entrance, `${name}-problem`);
 
     const { page } = await signedIn(t, { ...options, allowed: [/Failed to load resource/] });
     await page.getByRole("heading", { name: "No images yet" }).waitFor();
@@ -45,14 +45,14 @@ for (const [name, options] of [
     await upload(page, await photos(page, 9));
     await until(async () => (await loaded(page).count()) >= 6, "tiles");
     await axe(page, "gallery");
-    await picture(page, `${name}-gallery`);
+    await screenshot(page, `${name}-gallery`);
     await page.locator("summary").click();
     await axe(page, "the menu");
-    await picture(page, `${name}-menu`);
+    await screenshot(page, `${name}-menu`);
     await page.getByRole("button", { name: "Account and devices" }).click();
     await page.getByText("This device").waitFor();
     await axe(page, "the account");
-    await picture(page, `${name}-account`);
+    await screenshot(page, `${name}-account`);
     await page.getByRole("button", { name: "Change the password" }).click();
     await page.getByText("Enter your password.").waitFor();
     await axe(page, "the account, with a problem");
@@ -61,12 +61,12 @@ for (const [name, options] of [
     await axe(page, "a selection");
     await page.getByRole("button", { name: "Delete" }).click();
     await axe(page, "a toast");
-    await picture(page, `${name}-toast`);
+    await screenshot(page, `${name}-toast`);
     await page.getByRole("button", { name: "Undo" }).click();
     // With the keyboard: a click in the middle of a small tile hits its checkbox.
     await page.locator(".open").first().press("Enter");
     await page.locator(".frame.loaded").waitFor();
     await axe(page, "the dialog");
-    await picture(page, `${name}-lightbox`);
+    await screenshot(page, `${name}-lightbox`);
   });
 }

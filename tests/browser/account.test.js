@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { BASE, PASSWORD, loaded, photos, picture, signedIn, until, upload } from "./harness.js";
+import { BASE, PASSWORD, loaded, photos, screenshot, signedIn, until, upload } from "./harness.js";
 
 const REFUSED = [/ 401 /, / 422 /];
 const NEW = "five slow green lamps";
@@ -28,7 +28,7 @@ test("a lost device can be signed out", async (t) => {
   // The sign-up created a session, too.
   await until(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
   assert.equal(await dialog.getByText("This device").count(), 1);
-  await picture(page, "account");
+  await screenshot(page, "account");
   await dialog.getByRole("button", { name: "Sign out Firefox on Linux" }).click();
   await until(async () => (await dialog.getByRole("listitem").count()) === 3, "three sessions");
   assert.equal((await me(lost.token)).status, 401);

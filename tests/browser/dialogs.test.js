@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, reload, signedIn, tree, until, upload } from "./harness.js";
+import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, screenshot, reload, signedIn, tree, until, upload } from "./harness.js";
 
 /** Every dialog of the page: the steps that open it, and its address. */
 const DIALOGS = {
@@ -58,7 +58,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await give(page, `Over ${id}`);
       await announced(page, new RegExp(`Over ${id}, written`));
       await announced(page, new RegExp(`Over ${id}, spoken`));
-      if (id === "lightbox") await picture(page, `${name}-message`);
+      if (id === "lightbox") await screenshot(page, `${name}-message`);
       // With the keyboard only.
       for (let i = 0; i < 20 && (await focusOn(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
       await page.keyboard.press("Enter");

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { choose, email, listed, loaded, PASSWORD, photos, picture, reload, signedIn, until, upload, visitor } from "./harness.js";
+import { choose, email, listed, loaded, PASSWORD, photos, screenshot, reload, signedIn, until, upload, visitor } from "./harness.js";
 
 test("a second view of fifty images fetches none of them again", async (t) => {
   const { page, context } = await signedIn(t, {});
@@ -112,7 +112,7 @@ test("every action works with the keyboard only", async (t) => {
   await page.keyboard.press("End");
   await page.keyboard.press("Home");
   assert.equal(await focused(), first);
-  await picture(page, "focus");
+  await screenshot(page, "focus");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
   // The dialog traps the focus.
@@ -135,22 +135,22 @@ test("every action works with the keyboard only", async (t) => {
 test("on a phone no content overflows and every control is large enough", async (t) => {
   const { page } = await signedIn(t, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
   const files = await photos(page, 8);
-  await picture(page, "narrow-empty");
+  await screenshot(page, "narrow-empty");
   await choose(page, files);
-  await picture(page, "narrow-uploading");
+  await screenshot(page, "narrow-uploading");
   await page.getByRole("heading", { name: "8 images uploaded" }).waitFor();
   const fits = () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
   assert.ok(await fits());
-  await picture(page, "narrow");
+  await screenshot(page, "narrow");
   await page.locator(".open").nth(2).tap();
   await page.locator(".frame.loaded").waitFor();
   assert.ok(await fits());
-  await picture(page, "narrow-lightbox");
+  await screenshot(page, "narrow-lightbox");
   await page.getByRole("button", { name: "Next image" }).tap();
   await page.getByRole("button", { name: "Close" }).tap();
   await page.getByRole("checkbox").first().tap();
   await page.getByText(/^1 image selected/).waitFor();
-  await picture(page, "narrow-selected");
+  await screenshot(page, "narrow-selected");
   const small = await page.evaluate(() => [...document.querySelectorAll("button, summary, input[type=checkbox]")]
     .filter((control) => control.checkVisibility() && control.getBoundingClientRect().width)
     .filter((control) => { const box = control.getBoundingClientRect(); return box.width < 24 || box.height < 24; }).map((control) => control.outerHTML));

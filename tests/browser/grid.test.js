@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { announced, focusOn, listed, photos, picture, signedIn, tree, until, upload } from "./harness.js";
+import { announced, focusOn, listed, photos, screenshot, signedIn, tree, until, upload } from "./harness.js";
 
 /** Returns the names of the tiles in the order of screen readers. */
 const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
@@ -105,7 +105,7 @@ test("select all works on a touch screen, and End scrolls to the end", async (t)
   const all = page.getByRole("button", { name: "Select all" });
   const bar = page.locator("#selection");
   assert.ok(await bar.evaluate((bar) => bar.scrollWidth <= bar.clientWidth), "the bar fits");
-  await picture(page, "narrow-select-all");
+  await screenshot(page, "narrow-select-all");
   await all.tap();
   await page.getByText(/^450 images selected/).waitFor();
   await page.getByRole("button", { name: "Clear the selection" }).tap();

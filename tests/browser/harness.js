@@ -119,7 +119,7 @@ export async function upload(page, files) {
   await page.getByRole("heading", { name: `${files.length} image${files.length === 1 ? "" : "s"} uploaded` }).waitFor({ timeout: 60_000 });
 }
 
-export async function picture(page, name, options) {
+export async function screenshot(page, name, options) {
   if (!PICTURES) return;
   mkdirSync(PICTURES, { recursive: true });
   await page.screenshot({ path: `${PICTURES}/${name}.png`, ...options });

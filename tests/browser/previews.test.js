@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, photos, picture, reload, signedIn, until, upload } from "./harness.js";
+import { choose, photos, screenshot, reload, signedIn, until, upload } from "./harness.js";
 
 test("a large photo is shown by its preview, and before that by its ThumbHash", async (t) => {
   const { page } = await signedIn(t, {});
@@ -42,7 +42,7 @@ test("every accepted format is uploaded, even if this browser cannot draw it", a
   await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 5, "five that are drawn");
   await page.locator(".tile.undrawable").filter({ hasText: "HEIC" }).waitFor();
-  await picture(page, "formats");
+  await screenshot(page, "formats");
   const shape = (name) => page.locator(".tile", { has: page.getByAltText(name) }).evaluate((tile) => tile.clientWidth / tile.clientHeight);
   assert.ok(Math.abs((await shape("orientation-6.jpg")) - 80 / 120) < 0.02, "upright");
   await page.getByRole("button", { name: "iphone.heic" }).click();

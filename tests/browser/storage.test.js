@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { chromium } from "playwright-core";
-import { announced, BASE, choose, email, PASSWORD, photos, picture, tree, until, visitor } from "./harness.js";
+import { announced, BASE, choose, email, PASSWORD, photos, screenshot, tree, until, visitor } from "./harness.js";
 
 const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
 const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
@@ -84,7 +84,7 @@ test("the page works where the user has blocked all cookies and site data", asyn
   await page.goto(BASE);
   assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "it is blocked");
   await works(page, [SESSION, UPLOADS], "blocked");
-  await picture(page, "blocked");
+  await screenshot(page, "blocked");
   assert.ok((await tree(page)).some((node) => node.text.includes(SESSION)));
   assert.deepEqual(faults, []);
 });

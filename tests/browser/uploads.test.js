@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { announced, choose, photos, picture, reload, signedIn, title, until, upload } from "./harness.js";
+import { announced, choose, photos, screenshot, reload, signedIn, title, until, upload } from "./harness.js";
 
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
@@ -39,7 +39,7 @@ test("progress is shown, and uploads can be paused and resumed", async (t) => {
   const own = page.getByRole("progressbar", { name: "Progress of photo-000.jpg" });
   await until(async () => (await own.evaluate((bar) => bar.position)) > 0.1, "progress of a file");
   await page.getByText(/ left$/).waitFor();
-  await picture(page, "uploading");
+  await screenshot(page, "uploading");
   await page.getByRole("button", { name: "Pause" }).click();
   await title(page).filter({ hasText: /^Paused/ }).waitFor();
   await page.getByText("Paused", { exact: true }).first().waitFor();
@@ -165,7 +165,7 @@ test("a failed upload shows the reason and can be retried", async (t) => {
   await choose(page, files);
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   await page.getByText("The storage refused the file.").first().waitFor();
-  await picture(page, "failed");
+  await screenshot(page, "failed");
   broken = false;
   await page.getByRole("button", { name: "Try photo-000.jpg again" }).click();
   await page.getByRole("heading", { name: "1 upload failed" }).waitFor();
@@ -204,7 +204,7 @@ test("uploads wait while offline and continue online", async (t) => {
   await choose(page, files);
   await title(page).filter({ hasText: "Offline" }).waitFor();
   await page.getByText("Waiting for the network").first().waitFor();
-  await picture(page, "offline");
+  await screenshot(page, "offline");
   await page.waitForTimeout(1500);
   await context.setOffline(false);
   await page.getByRole("heading", { name: "3 images uploaded" }).waitFor();
@@ -230,7 +230,7 @@ test("a large file is sent in parts; a lost part is sent again, and a reload kee
   await reload(page);
   await page.getByText("Unfinished. Choose the file again").waitFor();
   await page.unrouteAll({ behavior: "ignoreErrors" });
-  await picture(page, "unfinished");
+  await screenshot(page, "unfinished");
   const again = [];
   await onPut(page, async (route) => { again.push(new URL(route.request().url()).searchParams.get("partNumber")); await route.continue(); });
   await choose(page, big);

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
-import { account, BASE, photos, picture, until, visitor } from "./harness.js";
+import { account, BASE, photos, screenshot, until, visitor } from "./harness.js";
 import { add, CHANGES, events, gallery, image, MIB, page, reactPage, retryInDashboard, rotateInDashboard, same, upload, usage, watch } from "./uppy.js";
 
 /** Makes Uppy upload every file in parts of 5 MiB. */
@@ -105,7 +105,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const sent = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
     assert.equal(shown.size, sent);
     assert.ok(sent < edited, "and it was compressed on the way");
-    await picture(opened, `${mark}-react`);
+    await screenshot(opened, `${mark}-react`);
     // A refusal in between, and the Dashboard's own button for a retry.
     const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
     let broken = true;

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
-import { account, photos, picture, until, visitor } from "./harness.js";
+import { account, photos, screenshot, until, visitor } from "./harness.js";
 import { add, api, CHANGES, events, gallery, image, large, MIB, page, reactPage, reload, retryInDashboard, rotateInDashboard, same, upload, usage, watch } from "./uppy.js";
 
 const MARK = "uppy-plugin";
@@ -215,7 +215,7 @@ for (const version of ["6", "5"]) {
     await opened.getByRole("button", { name: "Upload 1 file" }).click();
     const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
     assert.ok(shown.height > shown.width && shown.previewUrl && shown.thumbHash, "it is turned, with a preview");
-    await picture(opened, `${MARK}-${version}-react`);
+    await screenshot(opened, `${MARK}-${version}-react`);
     let isBroken = true;
     await onBucket(opened, (route) => isBroken && refuse(route));
     await retryInDashboard(opened, second, () => { isBroken = false; });

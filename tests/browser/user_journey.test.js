@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { email, PASSWORD, choose, loaded, photos, picture, reload, signedIn, signIn, until, upload, visitor } from "./harness.js";
+import { email, PASSWORD, choose, loaded, photos, screenshot, reload, signedIn, signIn, until, upload, visitor } from "./harness.js";
 
 test("sign-up, upload, gallery and sign-out", async (t) => {
   const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
@@ -19,7 +19,7 @@ test("sign-up, upload, gallery and sign-out", async (t) => {
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
-  await picture(page, "empty");
+  await screenshot(page, "empty");
 
   await upload(page, await photos(page, 3));
   await until(async () => (await loaded(page).count()) === 3, "three tiles");
@@ -53,7 +53,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   const name = page.locator("#lightbox-name");
   const first = await name.textContent();
   await page.locator(".frame.loaded").waitFor();
-  await picture(page, "lightbox");
+  await screenshot(page, "lightbox");
   await page.keyboard.press("ArrowRight");
   assert.notEqual(await name.textContent(), first);
   await page.keyboard.press("ArrowLeft");
@@ -86,7 +86,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   await page.getByRole("checkbox").first().check();
   await page.getByRole("checkbox").nth(2).check();
   await page.getByText(/^2 images selected/).waitFor();
-  await picture(page, "selected");
+  await screenshot(page, "selected");
   await page.getByRole("button", { name: "Delete" }).click();
   await page.getByText("2 images deleted").first().waitFor();
   assert.equal(await tiles.count(), 2);
@@ -128,7 +128,7 @@ test("files can be dropped and pasted, and a file that is not an image gets a me
   await page.getByText("The file is damaged or is not a valid image.").waitFor();
   await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
   await page.getByText("Files of this kind are not accepted.").waitFor();
-  await picture(page, "refused");
+  await screenshot(page, "refused");
   await page.getByRole("button", { name: "Discard letter.jpg" }).click();
   await page.getByRole("button", { name: "Discard notes.txt" }).click();
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();

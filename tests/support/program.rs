@@ -61,7 +61,7 @@ impl Process {
     }
 
     /// Polls the process until `seek` returns a value.
-    pub async fn find<T>(&self, seek: impl Fn(&Self) -> Option<T>) -> T {
+    pub async fn wait_for<T>(&self, seek: impl Fn(&Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
             if let Some(found) = seek(self) {

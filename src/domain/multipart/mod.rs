@@ -113,7 +113,7 @@ impl Multipart {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue(
+    pub async fn open(
         &self,
         user: UserId,
         declared: &DeclaredMultipart<'_>,

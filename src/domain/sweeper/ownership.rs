@@ -28,7 +28,7 @@ impl PairWatch {
     pub(super) async fn watch_pair(&self) -> PairError {
         loop {
             if let Err(error) = self.look_at_pair(EVERY).await {
-                if self.deployment.is_parted() {
+                if self.deployment.is_mismatched() {
                     return error;
                 }
                 // The sweep continues without the check, because the bucket belonged to this database at the start.

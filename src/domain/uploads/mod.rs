@@ -255,7 +255,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
+    pub async fn open(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
         single_result(self.issue_all(user, &[declared], now).await?)
     }
 

@@ -117,7 +117,7 @@ impl Permits {
 /// Returns the 503 for a request beyond the number that the server handles at once.
 fn too_many_requests() -> Problem {
     METRICS.requests_shed.inc();
-    Problem::overloaded("Too many requests are under way.")
+    Problem::too_many("Too many requests are under way.")
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn example(code: Code, texts: &Texts, for_uppy: bool) -> Value {
     let problem = Problem::new(code, &texts.detail);
     let problem = texts.errors.iter().fold(problem, |problem, error| problem.field(&error.field, &error.message));
     let problem = if for_uppy { problem.for_uppy() } else { problem };
-    json!({ "value": problem.item("0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44").to_json() })
+    json!({ "value": problem.into_body("0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44").to_json() })
 }
 
 #[cfg(test)]

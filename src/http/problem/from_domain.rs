@@ -71,7 +71,7 @@ impl From<StoreError> for Problem {
 
 impl From<Overloaded> for Problem {
     fn from(_: Overloaded) -> Self {
-        Problem::overloaded("Too many passwords from your network are being checked at once.")
+        Problem::too_many("Too many passwords from your network are being checked at once.")
     }
 }
 

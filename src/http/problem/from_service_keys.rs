@@ -74,7 +74,7 @@ impl From<ListUsersError> for Problem {
 impl From<UserError> for Problem {
     fn from(error: UserError) -> Self {
         match error {
-            UserError::NotFound => Self::no_user(),
+            UserError::NotFound => Self::user_not_found(),
             UserError::Quota => Self::new(Code::InvalidQuota, "Send a quota within the limits.")
                 .field("bytes", format!("must be from 0 to {MAX_QUOTA} bytes")),
             UserError::Store(error) => error.into(),

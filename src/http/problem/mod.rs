@@ -84,7 +84,7 @@ impl Problem {
 
     /// Returns the problem of a call to `/api/admin` for a user who does not exist.
     #[must_use]
-    pub fn no_user() -> Self {
+    pub fn user_not_found() -> Self {
         Self::new(Code::NotFound, "No user has this id, or the user was deleted.")
     }
 
@@ -103,7 +103,7 @@ impl Problem {
     /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together. `cause` is
     /// a sentence.
     #[must_use]
-    pub fn overloaded(cause: &str) -> Self {
+    pub fn too_many(cause: &str) -> Self {
         let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);
         let detail = format!("{cause} Repeat the request after the wait in Retry-After.");
         Self::new(Code::Unavailable, detail).header(header::RETRY_AFTER, HeaderValue::from(wait))
@@ -152,7 +152,7 @@ impl Problem {
 
     /// Returns the problem of one item of a batch.
     #[must_use]
-    pub fn item(self, request_id: &str) -> ProblemBody {
+    pub fn into_body(self, request_id: &str) -> ProblemBody {
         let status = self.code.status();
         ProblemBody {
             kind: format!("urn:valet:problem:{}", self.code.as_str()),
@@ -171,7 +171,7 @@ impl Problem {
     pub fn respond(mut self, request_id: &str) -> Response {
         let (code, status) = (self.code, self.code.status());
         let extra = std::mem::take(&mut self.headers);
-        let body = self.item(request_id);
+        let body = self.into_body(request_id);
         let mut response = Response::builder()
             .status(status)
             .header(header::CONTENT_TYPE, "application/problem+json")

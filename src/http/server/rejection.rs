@@ -20,7 +20,7 @@ const DATE: StaticFormatDescription =
 
 /// Returns the 503 for a connection beyond `MAX_CONNECTIONS`.
 pub(super) fn too_many_connections(head: &[u8], origins: &CorsOrigins) -> Bytes {
-    serialize(Problem::overloaded("Too many connections are open."), head, origins)
+    serialize(Problem::too_many("Too many connections are open."), head, origins)
 }
 
 /// Returns whether hyper rejected a head because of its length.

@@ -81,7 +81,7 @@ async fn with_a_little(app: &TestApp) -> Caller<'_> {
     let ada = app.user().await;
     ada.upload("mine.png", "image/png", &unique_png()).await;
     let sent = unique_png();
-    let ticket = ada.issue("mine.png", "image/png", &sent).await;
+    let ticket = ada.open_upload("mine.png", "image/png", &sent).await;
     assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
     ada
 }

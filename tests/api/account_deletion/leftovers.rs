@@ -65,7 +65,7 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let ada = app.user().await;
     let ready = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
-    let pending = ada.issue("mine.png", "image/png", &unique_png()).await.id().to_owned();
+    let pending = ada.open_upload("mine.png", "image/png", &unique_png()).await.id().to_owned();
     let (user, id) = (ada.id.clone(), uuid::Uuid::now_v7());
     let foreign = format!("u/{user}/holiday.jpg");
     let mut kept_records = Vec::new();
@@ -104,10 +104,11 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
         let (user, kept) = leave(&app, &remainder).await;
         leftovers.push((remainder, user, kept));
     }
-    // A sweep adds its own duration to the time that it is given: each wait is longer than the delay before it by more than that.
+    // A sweep adds its own duration to the time that it is given, so that the next step of an account is often due a moment later.
     let (minutes, day) = (|minutes: u64| Duration::from_secs(60 * minutes), Duration::from_secs(25 * 60 * 60));
+    let waits = [Duration::ZERO, day].into_iter().chain([minutes(10); 8]).chain([8 * day, day, day, day]);
     let mut at = OffsetDateTime::now_utc();
-    for wait in [Duration::ZERO, day, minutes(10), minutes(30), 8 * day, day, day, day] {
+    for wait in waits {
         at += wait;
         sweep_all(&app, at).await;
         let mut waiting = Vec::new();

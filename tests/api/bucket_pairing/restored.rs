@@ -192,7 +192,7 @@ async fn a_stamp_is_later_than_the_one_before() {
 async fn a_server_that_stops_stamps_the_pair() {
     let app = TestApp::start().await;
     let first = stamp(&app).await;
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let beside = TestApp::start_second_server(&app, |_| {}).await;
     beside.user().await;
     drop(beside);
     eventually("the stopping server stamps the pair", async || bucket_stamp(&app).await != Some(first)).await;
@@ -203,7 +203,7 @@ async fn a_server_that_stops_stamps_the_pair() {
 async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     let app = TestApp::start().await;
     let id = app.app.valet.deployment.verify_pair().await.unwrap();
-    let server = TestApp::beside(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
+    let server = TestApp::start_second_server(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
     let ada = server.user().await;
     set_bucket(&app, Some(DeploymentId::new())).await;
     // Until its next look the server removes what is deleted.
@@ -230,7 +230,7 @@ async fn a_sweep_under_way_ends_when_another_database_joins_its_bucket() {
     let app = TestApp::start().await;
     app.app.valet.deployment.verify_pair().await.unwrap();
     let ada = app.user().await;
-    let id = ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned();
+    let id = ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned();
     let due = doc! { "$set": { "due": mongodb::bson::DateTime::from_millis(1000) } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": &id }, due).await.unwrap();
     let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();

@@ -12,7 +12,7 @@ async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     let app = ada.app;
     let html = [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
     let (came, wrong) = (sent(ada, unique_png()).await, sent(ada, html).await);
-    let missing = ada.issue("a.png", "image/png", &unique_png()).await;
+    let missing = ada.open_upload("a.png", "image/png", &unique_png()).await;
     // A repeated PUT after a delete.
     let bytes = unique_png();
     let deleted = sent(ada, bytes.clone()).await;
@@ -30,7 +30,7 @@ async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     let ids: Vec<_> = ends.iter().map(|(id, _)| id.as_str()).collect();
     let over = doc! { "$set": { "urlsDieAt": past, "expiresAt": past, "due": past } };
     app.db.collection::<Document>("images").update_many(doc! { "_id": { "$in": ids } }, over).await.unwrap();
-    // A server died between the two writes of an issue.
+    // A server died between the two writes that open an upload.
     let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past };
     let stray = doc! { "$push": { "opening": hold }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, stray).await.unwrap();

@@ -27,7 +27,7 @@ use crate::{
 
 /// Starts a server that reaches S3 through this recorder, as do its clients.
 async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
-    TestApp::beside(store, |config| {
+    TestApp::start_second_server(store, |config| {
         config.s3.endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.finalize = Finalize::Auto;

@@ -52,7 +52,7 @@ async fn object_is_looked_at_at_most_once_a_second() {
         relayed.forward()
     })
     .await;
-    let behind = TestApp::beside(&app, |config| {
+    let behind = TestApp::start_second_server(&app, |config| {
         with_hook(config);
         config.s3.endpoint = Some(endpoint.parse().unwrap());
     });

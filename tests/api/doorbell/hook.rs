@@ -87,7 +87,7 @@ async fn sender_is_asked_to_repeat_while_the_database_is_down() {
     let app = TestApp::start().await;
     let relay = StallingRelay::before_mongodb(&app).await;
     let uri = relay.uri(&app);
-    let behind = TestApp::beside(&app, |config| {
+    let behind = TestApp::start_second_server(&app, |config| {
         with_hook(config);
         config.mongo.uri = uri.into();
     });
@@ -115,7 +115,7 @@ async fn served_program_receives_notifications_on_its_own_address() {
     let app = TestApp::start().await;
     let settings = Settings::for_app(&app).with("HOOKS_BIND", "127.0.0.1:0").with("S3_HOOK_TOKEN", TOKEN);
     let (process, _client) = settings.start_listening().await;
-    let address = process.find(|process| {
+    let address = process.wait_for(|process| {
         process.err().lines().find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let is_hook = line["message"].as_str()?.contains("/hooks/s3/");

@@ -52,7 +52,7 @@ async fn queued_notification_is_deleted_after_it_had_its_effect() {
 async fn servers_share_a_queue() {
     let (app, queue, server) = start().await;
     let url = server.url();
-    let _other = TestApp::beside(&app, |config| config.store_events.queue = Some(url)).await;
+    let _other = TestApp::start_second_server(&app, |config| config.store_events.queue = Some(url)).await;
     let ada = app.user().await;
     let mut uploads = Vec::new();
     for _ in 0..8 {
@@ -74,7 +74,7 @@ async fn message_stays_in_the_queue_while_the_database_is_down() {
     let (queue, uri) = (LocalQueue::default(), relay.uri(&app));
     let server = queue.serve(SocketAddr::from(ANY_PORT)).await;
     let url = server.url();
-    let _behind = TestApp::beside(&app, |config| {
+    let _behind = TestApp::start_second_server(&app, |config| {
         config.mongo.uri = uri.into();
         config.store_events.queue = Some(url);
     })

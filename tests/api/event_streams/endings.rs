@@ -13,7 +13,7 @@ const SESSION_END: Duration = Duration::from_secs(30 + 5);
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_end_with_their_session_on_every_server() {
     let first = TestApp::start().await;
-    let second = TestApp::beside(&first, |_| {}).await;
+    let second = TestApp::start_second_server(&first, |_| {}).await;
     let (ada, bob, eve) = (first.user().await, first.user().await, first.user().await);
     let session = first.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     let (mut stays, _) = Events::open(&at(&eve, &second), None).await;
@@ -24,7 +24,7 @@ async fn streams_end_with_their_session_on_every_server() {
 
     let refresh = json!({ "refreshToken": session.json["refreshToken"] });
     assert_eq!(first.anonymous().post("/api/auth/logout", refresh).await.status, 204);
-    let key = first.key(&[Scope::UsersWrite]).await;
+    let key = first.create_service_key(&[Scope::UsersWrite]).await;
     assert!(key.post_empty(&format!("/api/admin/users/{}/suspend", bob.id)).await.status < 300);
     let (signed_out, suspended) = tokio::join!(signed_out.end(SESSION_END), suspended.end(SESSION_END));
     println!("ended after {signed_out:?} (signed out) and {suspended:?} (suspended)");

@@ -23,7 +23,7 @@ async fn memory_of_idle_streams() {
         assert!(events.block(PATIENCE).await.is_some());
         events
     };
-    let key = app.key(&[Scope::TokensCreate]).await;
+    let key = app.create_service_key(&[Scope::TokensCreate]).await;
     let mut tokens = Vec::new();
     for subject in 0..STREAMS / 5 {
         let answer = key.post("/api/admin/tokens", json!({ "subject": subject.to_string() })).await;

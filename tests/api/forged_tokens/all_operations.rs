@@ -294,7 +294,7 @@ async fn send_forged(
 /// Asserts that each request has exactly one line in the audit log, the expected one.
 async fn assert_audited(process: &Process, tried: &[Tried]) {
     let last = &tried.last().unwrap().request_id;
-    let audited = process.find(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
+    let audited = process.wait_for(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
     for Tried { what, request_id, event, reason } in tried {
         let lines: Vec<_> = audited.get(request_id).into_iter().flatten().collect();
         let is_logged =
@@ -324,7 +324,7 @@ async fn forged_credentials_change_nothing_on_any_operation() {
         .await
         .unwrap();
 
-    let key = app.key(&valet::model::Scope::ALL).await.token.unwrap();
+    let key = app.create_service_key(&valet::model::Scope::ALL).await.token.unwrap();
     let (before, mut tried, mut of_slot) = (stored(&app).await, Vec::new(), BTreeMap::<Slot, usize>::new());
     for operation in operations() {
         let name = operation.described["operationId"].as_str().unwrap();

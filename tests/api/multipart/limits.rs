@@ -114,6 +114,6 @@ async fn five_gibibytes_fit_into_the_limits_of_s3() {
         );
     }
     assert_eq!(app.bucket_uploads().await.len(), 0);
-    app.sweep_dead_urls().await;
+    app.sweep_after_url_expiry().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }

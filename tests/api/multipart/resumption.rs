@@ -31,7 +31,7 @@ async fn interrupted_upload_resumes_with_the_missing_parts() {
     assert!(cut.is_err(), "{cut:?}");
     assert_eq!(ada.parts_of(id).await, [2]);
 
-    let restarted = TestApp::beside(&app, |_| {}).await;
+    let restarted = TestApp::start_second_server(&app, |_| {}).await;
     let ada = Caller { app: &restarted, ..ada };
     let pending = ada.get("/api/images/pending").await;
     let mut found = pending.json["uploads"][0].clone();
@@ -73,7 +73,7 @@ async fn completion_with_a_lost_answer_is_found() {
 #[tokio::test]
 async fn complete_upload_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
-    let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
+    let others = [TestApp::start_second_server(&app, |_| {}).await, TestApp::start_second_server(&app, |_| {}).await];
     let ada = app.user().await;
     let bytes = file();
     let ticket = ada.open(declared(&bytes, "none")).await;
@@ -214,7 +214,7 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
         }
     })
     .await;
-    let silent = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let silent = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let declared = declared(&file(), "none");
     let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
     let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);

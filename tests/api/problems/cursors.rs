@@ -43,7 +43,7 @@ async fn with_two_pages(app: &TestApp) -> Caller<'_> {
     let user = app.user().await;
     for name in ["a.png", "b.png"] {
         user.upload(name, "image/png", &unique_png()).await;
-        assert_eq!(user.issue(name, "image/png", &unique_png()).await.status, 201);
+        assert_eq!(user.open_upload(name, "image/png", &unique_png()).await.status, 201);
     }
     user
 }

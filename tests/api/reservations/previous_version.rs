@@ -37,7 +37,7 @@ async fn uploads_of_the_previous_version_can_be_completed() {
         for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
             let ada = app.user().await;
             let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
-            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
             make_previous_version(&app, &ada.id, ticket.id()).await;
             let len = i64::try_from(bytes.len()).unwrap();
             assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
@@ -76,7 +76,7 @@ async fn holds_left_by_the_previous_version_are_converted() {
         let ada = app.user().await;
         remove_new_fields(&app, &ada.id).await;
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         make_previous_version(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
@@ -154,7 +154,7 @@ async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
         let ada = app.user().await;
         let bytes = unique_png();
         let len = i64::try_from(bytes.len()).unwrap();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         for step in steps.split(' ') {
             match step {
@@ -186,7 +186,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         let ada = app.user().await;
         let bytes = unique_png();
         let len = i64::try_from(bytes.len()).unwrap();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         make_previous_version(&app, &ada.id, ticket.id()).await;
         let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
@@ -218,10 +218,11 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
 async fn holds_and_reservations_are_limited_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
     let ada = app.user().await;
-    let tickets = [ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await];
+    let tickets =
+        [ada.open_upload("a.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &unique_png()).await];
     make_previous_version(&app, &ada.id, tickets[0].id()).await;
-    assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
-    assert_eq!(ada.issue("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
+    assert_eq!(ada.open_upload("c.png", "image/png", &unique_png()).await.status, 201);
+    assert_eq!(ada.open_upload("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     let right = usage(&ada).await;
     app.app.valet.recount.run(None, |repair| panic!("nothing drifted: {repair}")).await.unwrap();
     let wrong = doc! { "$set": { "usedBytes": 1_i64, "images": 9_i64, "pending": 7_i64, "holds": [] } };
@@ -237,7 +238,7 @@ async fn holds_and_reservations_are_limited_and_recounted_together() {
 async fn many_holds_of_one_user_do_not_delay_others() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;
     let (eve, bob) = (app.user().await, app.user().await);
-    let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = eve.open_upload("a.png", "image/png", &unique_png()).await;
     let image = app.db_image(ticket.id()).await.unwrap();
     let (mut images, mut holds) = (Vec::new(), Vec::new());
     for _ in 0..2000 {

@@ -8,9 +8,15 @@ use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, 
 async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
-    let before = ada.app.db_image(image).await.and_then(|image| image.get("lastStep").cloned()).unwrap_or(Bson::Null);
-    let entry =
+    let record = ada.app.db_image(image).await.unwrap_or_default();
+    let before = record.get("lastStep").cloned().unwrap_or(Bson::Null);
+    let sorted_at =
+        record.get_datetime("takenSort").copied().unwrap_or_else(|_| DateTime::now()).try_to_rfc3339_string().unwrap();
+    let mut entry =
         doc! { "image": image, "step": &step, "before": before, "at": at, "bytes": bytes, "images": images, "pending": pending };
+    if images != 0 {
+        entry.extend(doc! { "month": &sorted_at[..7], "timeline": images });
+    }
     let push = doc! { "$push": { "settling": entry } };
     ada.app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, push).await.unwrap();
     step
@@ -84,7 +90,7 @@ async fn begun_steps_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     begin_step(&ada, ticket.id(), (-1, 1, -1), DateTime::now()).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
@@ -108,7 +114,7 @@ async fn begun_steps_do_not_delay_others() {
 async fn late_server_does_not_change_later_steps() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let before = usage(&ada).await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     begin_step(&ada, ticket.id(), (-7, 1, -1), old).await;

@@ -184,7 +184,7 @@ async fn every_event_is_logged_with_its_request_and_without_secrets() {
     audited.change_password().await;
     audited.delete_account().await;
 
-    process.find(|process| events(process).iter().any(|event| event["event"] == "account_deleted").then_some(())).await;
+    process.wait_for(|process| events(process).iter().any(|event| event["event"] == "account_deleted").then_some(())).await;
     assert_events(&events(&process), me["id"].as_str().unwrap());
     let log = process.err() + &process.out();
     for secret in audited.secrets {

@@ -21,7 +21,7 @@ async fn measured(settings: Settings) -> (Process, Client, String) {
         let line: Value = serde_json::from_str(line).ok()?;
         (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
     };
-    let address = process.find(|process| process.err().lines().find_map(metrics_address)).await;
+    let address = process.wait_for(|process| process.err().lines().find_map(metrics_address)).await;
     (process, client, format!("http://{address}"))
 }
 

@@ -31,7 +31,7 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
     ask("invalid", &[&valid.to_uppercase()]).await;
     ask("two", &[&valid, &valid]).await;
     ask("canary", &["00-canary"]).await;
-    let ids = process.find(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
+    let ids = process.wait_for(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
     ids.await;
     let traces = ["valid", "none", "invalid", "two", "canary"].map(|id| {
         let lines = lines(&process, id);
@@ -62,13 +62,13 @@ async fn text_log_lines_have_the_ids_too() {
             let line = log.lines().find(|line| line.contains(" listening "))?;
             line.split("address=").nth(1).map(|address| address.trim().to_owned())
         };
-        let address = process.find(address).await;
+        let address = process.wait_for(address).await;
         (process, crate::process_client::Client::at(format!("http://{address}")))
     };
     let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
     assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);
     let process = process;
     let seek = |process: &Process| process.err().lines().find(|line| line.contains("for-people")).map(str::to_owned);
-    let line = process.find(seek).await;
+    let line = process.wait_for(seek).await;
     assert!(line.contains(&format!("trace_id={TRACE}")) && line.contains("span_id="), "{line}");
 }

@@ -201,7 +201,7 @@ async fn repeated_answer_is_audited_with_both_networks() {
     assert!(child.is_string(), "{child}");
     assert_eq!(refresh_from("2001:db8:7:8::9").await, child);
     let event = process
-        .find(|process| {
+        .wait_for(|process| {
             let log = process.err();
             log.lines()
                 .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

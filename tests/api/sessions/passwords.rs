@@ -29,7 +29,7 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     }
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     documents(&app).insert_many(records).await.unwrap();
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let beside = TestApp::start_second_server(&app, |_| {}).await;
     for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
         let on_other = Caller { app: &beside, ..caller.clone() };
         assert_eq!((me(caller).await, me(&on_other).await), (ended(), ended()));

@@ -10,7 +10,7 @@ use crate::relay::{empty_answer, relay_s3};
 async fn unreadable_records_are_counted_and_postponed_without_blocking_others() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let model = ada.issue("a.png", "image/png", &unique_png()).await;
+    let model = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let whole = app.db_image(model.id()).await.unwrap();
     let images = app.db.collection::<Document>("images");
     let mut damaged = Vec::new();
@@ -30,7 +30,7 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
         }
     }
     images.insert_many(&damaged).await.unwrap();
-    let good = ada.issue("b.png", "image/png", &unique_png()).await;
+    let good = ada.open_upload("b.png", "image/png", &unique_png()).await;
     // Twice: postponed records do not block the next round either.
     let now = after(25 * HOUR);
     let first = app.sweep(now).await;
@@ -60,7 +60,7 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
 async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
-    let model = eve.issue("a.png", "image/png", &unique_png()).await;
+    let model = eve.open_upload("a.png", "image/png", &unique_png()).await;
     let mut record = app.db_image(model.id()).await.unwrap();
     for field in ["live", "reservation"] {
         record.remove(field);
@@ -80,7 +80,7 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
     images.insert_many(&eves_images).await.unwrap();
     let mut adas_images = Vec::new();
     for _ in 0..3 {
-        adas_images.push(ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned());
+        adas_images.push(ada.open_upload("b.png", "image/png", &unique_png()).await.id().to_owned());
     }
     let now = after(25 * HOUR);
     for round in 0.. {
@@ -103,7 +103,7 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
 async fn claim_lasts_a_lease_from_the_moment_it_is_made() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let images = app.db.collection::<Document>("images");
     images
         .update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "due": DateTime::from_millis(1000), "sha256": "damaged" } })
@@ -125,10 +125,10 @@ async fn hanging_calls_do_not_delay_other_images() {
     let ada = app.user().await;
     let mut dead = Vec::new();
     for _ in 0..3 {
-        dead.push(ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned());
+        dead.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
     }
     for _ in 0..100 {
-        ada.issue("b.png", "image/png", &unique_png()).await;
+        ada.open_upload("b.png", "image/png", &unique_png()).await;
     }
     let endpoint = relay_s3(&app, move |request| {
         let is_dead = dead.iter().any(|id| request.path().contains(id));
@@ -140,7 +140,7 @@ async fn hanging_calls_do_not_delay_other_images() {
         }
     })
     .await;
-    let beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
     let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
@@ -154,7 +154,7 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
     let ada = app.user().await;
     let mut failing = Vec::new();
     for status in [403, 500, 502, 503] {
-        failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
+        failing.push((ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
     let statuses = failing.clone();
     let endpoint = relay_s3(&app, move |request| {
@@ -167,7 +167,7 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
         }
     })
     .await;
-    let beside = TestApp::beside(&app, |config| {
+    let beside = TestApp::start_second_server(&app, |config| {
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.sweep.interval = Duration::from_secs(3600);
     })
@@ -192,8 +192,8 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let images = app.db.collection::<Document>("images");
-    let model = app.db_image(eve.issue("a.png", "image/png", &unique_png()).await.id()).await.unwrap();
-    let adas_image = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
+    let model = app.db_image(eve.open_upload("a.png", "image/png", &unique_png()).await.id()).await.unwrap();
+    let adas_image = ada.open_upload("b.png", "image/png", &unique_png()).await.id().to_owned();
     let eves_images = (0..400).map(|_| {
         let mut record = model.clone();
         for field in ["live", "reservation"] {
@@ -217,7 +217,7 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
         }
     })
     .await;
-    let _beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let _beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }

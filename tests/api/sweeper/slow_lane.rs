@@ -11,13 +11,13 @@ async fn the_slow_lane_has_room_again_when_an_image_is_settled() {
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
     for _ in 0..9 {
-        ada.issue("a.png", "image/png", &unique_png()).await;
+        ada.open_upload("a.png", "image/png", &unique_png()).await;
     }
     // One that has failed before goes to the lane.
     let past = DateTime::from_millis(1000);
     let failed = doc! { "due": past, "expiresAt": past, "urlsDieAt": past, "sweepFailures": 1_i64 };
     images.update_many(doc! {}, doc! { "$set": failed }).await.unwrap();
-    let _server = TestApp::beside(&app, |config| config.sweep.interval = Duration::from_millis(100)).await;
+    let _server = TestApp::start_second_server(&app, |config| config.sweep.interval = Duration::from_millis(100)).await;
     let waiting = doc! { "state": "pending" };
     while images.count_documents(waiting.clone()).await.unwrap() > 0 {
         // Images without room are put off for longer than a test lasts.

@@ -17,7 +17,7 @@ async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16
         }
     })
     .await;
-    TestApp::beside(app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await
+    TestApp::start_second_server(app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await
 }
 
 async fn failures(app: &TestApp, id: &str) -> i64 {
@@ -31,7 +31,7 @@ async fn an_upload_is_rejected_for_a_lasting_failure_of_its_own_and_never_for_an
     let ada = app.user().await;
     let mut uploads = Vec::new();
     for status in [403, 500, 503] {
-        uploads.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
+        uploads.push((ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
     let statuses = uploads.clone();
     let of_path = move |path: &str| statuses.iter().find(|(id, _)| path.contains(id)).map(|(_, status)| *status);
@@ -55,7 +55,7 @@ async fn an_outage_of_the_store_makes_no_image_stuck_and_rejects_none() {
         let ada = app.user().await;
         let mut ids = Vec::new();
         for _ in 0..2 {
-            ids.push(ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned());
+            ids.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
         }
         let beside = beside_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
         for waited in [25 * HOUR, WEEK + 26 * HOUR] {

@@ -11,14 +11,14 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
     let kept = ada.upload("kept.png", "image/png", &unique_png()).await;
-    let pending = ada.issue("a.png", "image/png", &unique_png()).await;
+    let pending = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let html = b"<html>".to_vec();
-    let rejected = ada.issue("b.png", "image/png", &html).await;
+    let rejected = ada.open_upload("b.png", "image/png", &html).await;
     assert_eq!(app.put(&rejected.json["upload"], html).await, 200);
     assert_eq!(ada.confirm(rejected.id()).await.status, 422);
-    let deleted = ada.issue("c.png", "image/png", &unique_png()).await;
+    let deleted = ada.open_upload("c.png", "image/png", &unique_png()).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", deleted.id())).await.status, 204);
-    let expired = ada.issue("d.png", "image/png", &unique_png()).await;
+    let expired = ada.open_upload("d.png", "image/png", &unique_png()).await;
     images
         .update_one(doc! { "_id": expired.id() }, doc! { "$set": { "state": "expired" }, "$unset": { "live": "" } })
         .await

@@ -29,7 +29,7 @@ async fn timeline_follows_confirms_and_deletions_of_its_user() {
     }
     ada.upload("a.png", "image/png", &unique_png()).await;
     upload_taken(&bob, "2003:01:01 00:00:00").await;
-    ada.issue("pending.png", "image/png", &unique_png()).await;
+    ada.open_upload("pending.png", "image/png", &unique_png()).await;
     assert_eq!(months(&ada).await, json!([[this_month(), 1], ["2003-02", 1], ["2003-01", 2], ["1969-07", 1]]));
     // The same month in both zones; the month is that of the clocks there.
     assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
@@ -139,7 +139,7 @@ async fn timeline_reads_one_document() {
 #[tokio::test]
 async fn concurrent_changes_are_each_counted_once() {
     let app = TestApp::start().await;
-    let other = TestApp::beside(&app, |_| {}).await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     let work = |n: usize| {

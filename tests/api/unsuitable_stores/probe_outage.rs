@@ -54,7 +54,7 @@ fn has_query(parts: &Parts, name: &str) -> bool {
 async fn declared_and_undeclared(caller: &Caller<'_>) -> [super::Answer; 3] {
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     [
-        caller.issue("a.png", "image/png", &unique_png()).await,
+        caller.open_upload("a.png", "image/png", &unique_png()).await,
         caller.post("/api/images/multipart", multipart).await,
         caller.post_empty("/api/uppy/session").await,
     ]

@@ -29,7 +29,7 @@ async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
 async fn d8_sweeper_uses_the_clock_of_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let slow = beside_with_clock(&app, -3 * HOUR).await;
 
     // The upload's time ended over two hours ago by this machine's clock; by the database's clock it has not ended.

@@ -32,7 +32,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     let watched = beside_through(&app, Arc::new(record), Arc::new(|_| {})).await;
     let ada = watched.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
-    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    let ticket = ada.open_upload("b.png", "image/png", &unique_png()).await;
     assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200);
     for id in [image["id"].as_str().unwrap(), ticket.id()] {
         assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
@@ -75,7 +75,7 @@ async fn c7_f1_acknowledged_writes_survive_a_killed_database() {
     for round in 0..4 {
         let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
         let bytes = unique_png();
-        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         assert_eq!(ada.confirm(ticket.id()).await.status, 200);
         acknowledged.push(ticket.id().to_owned());
@@ -87,7 +87,7 @@ async fn c7_f1_acknowledged_writes_survive_a_killed_database() {
         mongod.ended().await;
         drop(mongod);
         mongod = Mongod::start(options()).await.unwrap();
-        app = TestApp::beside(&app, |config| config.mongo.uri = mongod.uri().into()).await;
+        app = TestApp::start_second_server(&app, |config| config.mongo.uri = mongod.uri().into()).await;
         assert_eq!(app.config.mongo.uri.expose_secret(), mongod.uri());
         let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
         let gallery = ada.get("/api/images/gallery").await;

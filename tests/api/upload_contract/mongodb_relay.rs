@@ -30,7 +30,7 @@ pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestA
             tokio::spawn(pass(from_server, to_client, replies.clone()));
         }
     });
-    TestApp::beside(app, |config| config.mongo.uri = proxied.into()).await
+    TestApp::start_second_server(app, |config| config.mongo.uri = proxied.into()).await
 }
 
 /// Messages begin with their length, these four bytes included (MsgHeader of MongoDB's wire protocol).

@@ -57,7 +57,7 @@ async fn token_expires() {
 #[tokio::test]
 async fn token_ends_with_its_session_password_and_account() {
     let app = TestApp::start().await;
-    let beside = TestApp::beside(&app, |_| {}).await;
+    let beside = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let login = json!({ "email": ada.email, "password": PASSWORD });
     let log_in = async || {
@@ -65,7 +65,7 @@ async fn token_ends_with_its_session_password_and_account() {
         let caller = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..ada.clone() };
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
-    let foreign = TestApp::beside(&app, |config| config.accounts.local = false).await;
+    let foreign = TestApp::start_second_server(&app, |config| config.accounts.local = false).await;
     assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;

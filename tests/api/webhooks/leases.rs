@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn attempt_under_way_is_not_repeated_by_this_server_or_another() {
     let app = start().await;
-    let _beside = TestApp::beside(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
+    let _beside = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
     // Longer than two polls, shorter than the deadline.
     let receiver = Receiver::start(|_| Reply { after: Duration::from_secs(12), ..status(200) }).await;
     add(&app, &receiver.url, &["image.ready"]).await;

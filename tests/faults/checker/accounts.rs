@@ -12,7 +12,7 @@ use crate::{
     journal::Call,
 };
 
-pub fn judge(evidence: &Evidence, history: &History, report: &mut Report) {
+pub fn check(evidence: &Evidence, history: &History, report: &mut Report) {
     check_quota(evidence, history, report);
     check_galleries(evidence, report);
     check_hashes(evidence, report);

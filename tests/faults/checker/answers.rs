@@ -8,7 +8,7 @@ use crate::journal::{Call, Exchange};
 /// Texts that no answer may contain: names of components, files and library errors.
 const INSIDE: [&str; 9] = ["mongo", "aws_", "panicked", "src/", ".rs:", "127.0.0.1", "stack", "kind:", "Error {"];
 
-pub fn judge(evidence: &Evidence, report: &mut Report) {
+pub fn check(evidence: &Evidence, report: &mut Report) {
     let mut last: BTreeMap<u64, &Exchange> = BTreeMap::new();
     for op in &evidence.record.ops {
         let asked = &op.asked;

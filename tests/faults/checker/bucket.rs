@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Reports violations of these invariants. Objects and uploads younger than `grace` may belong to a step in progress.
-pub fn judge(evidence: &Evidence, timelines: &Timelines, grace: Duration, report: &mut Report) {
+pub fn check(evidence: &Evidence, timelines: &Timelines, grace: Duration, report: &mut Report) {
     let owned: BTreeSet<_> = evidence.images.iter().flat_map(keys).collect();
     let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
     for object in &evidence.objects {

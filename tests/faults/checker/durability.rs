@@ -13,7 +13,7 @@ use super::{
 };
 use crate::journal::Call;
 
-pub fn judge(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
+pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
     for (id, timeline) in &timelines.images {
         let image = evidence.image(id);
         if !timeline.confirmed.is_empty() && !timelines.may_be_deleted(id) {

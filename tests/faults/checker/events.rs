@@ -38,7 +38,7 @@ impl Counts {
     }
 }
 
-pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
+pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     let counts = Counts::of(&evidence.deliveries);
     check_outboxes(evidence, report);
     check_images(evidence, timelines, &counts, report);

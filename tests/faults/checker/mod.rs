@@ -125,13 +125,13 @@ impl Checker {
     /// Checks a quiescent cluster. Objects younger than `grace` may lack an owner.
     pub async fn check(&mut self, cluster: &Cluster, journal: &Journal, grace: Duration) -> Report {
         let evidence = Evidence::gather(cluster, journal).await;
-        let report = self.judge(&evidence, grace);
+        let report = self.check_evidence(&evidence, grace);
         self.remember(&evidence);
         report
     }
 
-    /// Judges every invariant from the evidence.
-    pub fn judge(&self, evidence: &Evidence, grace: Duration) -> Report {
+    /// Checks every invariant in the evidence.
+    pub fn check_evidence(&self, evidence: &Evidence, grace: Duration) -> Report {
         let timelines = Timelines::of(&evidence.record);
         let mut report = Report {
             violations: Vec::new(),
@@ -141,13 +141,13 @@ impl Checker {
             objects: evidence.objects.len(),
             users: evidence.users.len(),
         };
-        durability::judge(evidence, &timelines, &self.history, grace, &mut report);
-        records::judge(evidence, &timelines, &self.history, grace, &mut report);
-        bucket::judge(evidence, &timelines, grace, &mut report);
-        accounts::judge(evidence, &self.history, &mut report);
-        secrets::judge(evidence, &timelines, &mut report);
-        answers::judge(evidence, &mut report);
-        events::judge(evidence, &timelines, &mut report);
+        durability::check(evidence, &timelines, &self.history, grace, &mut report);
+        records::check(evidence, &timelines, &self.history, grace, &mut report);
+        bucket::check(evidence, &timelines, grace, &mut report);
+        accounts::check(evidence, &self.history, &mut report);
+        secrets::check(evidence, &timelines, &mut report);
+        answers::check(evidence, &mut report);
+        events::check(evidence, &timelines, &mut report);
         report
     }
 

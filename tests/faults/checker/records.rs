@@ -12,7 +12,7 @@ use super::{
 };
 use crate::journal::Call;
 
-pub fn judge(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
+pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
     for image in evidence.ready() {
         check_object(evidence, image, report);
         check_type(evidence, image, report);

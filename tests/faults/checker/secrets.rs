@@ -8,7 +8,7 @@ use crate::{cluster::WEBHOOK_SECRET, files::sha256, servers::JWT_SECRET, workloa
 /// Shortest run of characters that may be a token; ids have 36.
 const TOKEN: usize = 40;
 
-pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
+pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     let secrets = Secrets { digests: &evidence.record.secrets, endpoint: &evidence.endpoint_secret, key: &evidence.key };
     for document in &evidence.dump {
         search(document, &secrets, "the database", report);

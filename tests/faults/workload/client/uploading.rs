@@ -112,9 +112,9 @@ impl Client {
             body["preview"] =
                 json!({ "contentType": preview.content_type, "size": preview.bytes.len(), "sha256": preview.sha256 });
         }
-        let mut ticket = self.issue(&body, &file, key.as_ref()).await;
+        let mut ticket = self.open_upload(&body, &file, key.as_ref()).await;
         if key.is_some() && self.caller.random.percent(25) {
-            ticket = self.issue(&body, &file, key.as_ref()).await;
+            ticket = self.open_upload(&body, &file, key.as_ref()).await;
         }
         let Some(id) = self.learn(&ticket.json, &file) else { return };
         if let Some(preview) = &preview
@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    async fn issue(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
+    async fn open_upload(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
         let items = vec![declared_item(file, key)];
         let to = (Method::POST, "/api/images/upload");
         self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
