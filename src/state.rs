@@ -94,8 +94,8 @@ impl AppState {
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 
-    /// Connects after verifying that bucket and database belong together, so that neither the server nor the sweeper works on another
-    /// deployment's records. A refusal changes nothing.
+    /// Connects after verifying that bucket and database belong together, so that neither the server nor the sweeper works on
+    /// another deployment's records. A refusal changes nothing.
     ///
     /// # Errors
     /// [`ConnectError`].

@@ -82,7 +82,8 @@ impl SessionCache {
         self.lock().sessions.insert((user, id), CachedSession { status: SessionStatus::Ended, read_at: now });
     }
 
-    /// Discards the user's active and suspended sessions after a change of the account: the next request of each queries the database.
+    /// Discards the user's active and suspended sessions after a change of the account: the next request of each queries the
+    /// database.
     pub(super) fn invalidate_user(&self, user: UserId, now: Instant) {
         self.lock().invalidated.insert(user, now);
     }

@@ -19,8 +19,8 @@ use crate::{
     store::request_origin,
 };
 
-/// Calls that end sessions, by one session from one network or with one refresh token, allowed in addition to `RATE_LIMIT_CALLS` and
-/// `RATE_LIMIT_REFRESH`.
+/// Calls that end sessions, by one session from one network or with one refresh token, allowed in addition to `RATE_LIMIT_CALLS`
+/// and `RATE_LIMIT_REFRESH`.
 const SESSION_ENDING: Rate = Rate::new(10, 60);
 
 /// Names of the limits in refusals.
@@ -200,9 +200,9 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts; and beyond the limit of its network
-    /// counted by its token, so that a flood with other tokens does not either. Whether the token is valid is not known yet: that
-    /// costs one read by `_id`, which waits its turn among those of the same network.
+    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts; and beyond the limit of its
+    /// network counted by its token, so that a flood with other tokens does not either. Whether the token is valid is not known
+    /// yet: that costs one read by `_id`, which waits its turn among those of the same network.
     ///
     /// # Errors
     /// [`Throttled`].

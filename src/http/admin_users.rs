@@ -66,8 +66,8 @@ pub(super) struct AppTokenRequest {
     /// Lifetime of the token in seconds, from 60 to 86400. By default that of the server's access tokens, at most a day.
     #[serde(default, deserialize_with = "body::present_unsigned")]
     expires_in: Option<u64>,
-    /// The user's email address, which replaces the recorded address; absent to keep that. It is a label: it need not be unique, does
-    /// not sign in, and does not connect this user with another account of the same address.
+    /// The user's email address, which replaces the recorded address; absent to keep that. It is a label: it need not be unique,
+    /// does not sign in, and does not connect this user with another account of the same address.
     #[serde(default, deserialize_with = "body::present")]
     email: Option<String>,
 }

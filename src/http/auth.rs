@@ -231,8 +231,8 @@ impl AuthApi {
     ///
     /// Permanently deletes the account with its images, open uploads and sessions; it cannot be undone. After the answer its
     /// tokens are refused, at once on this server and within 30 seconds on every other, and its address can sign up again. The
-    /// bytes are deleted from the bucket within minutes, in every version; presigned URLs issued earlier expire as usual. Send
-    /// the `password`. A user of an identity provider or of the app has none and needs an access token that is less than five minutes
+    /// bytes are deleted from the bucket within minutes, in every version; presigned URLs issued earlier expire as usual. Send the
+    /// `password`. A user of an identity provider or of the app has none and needs an access token that is less than five minutes
     /// old (`token_too_old`: sign in again).
     #[oai(path = "/me/delete", method = "post", operation_id = "delete_account")]
     async fn delete(

@@ -1,4 +1,5 @@
-//! The caller's identity. A handler with a parameter of type [`CurrentUser`] or [`SessionOwner`] runs only with a valid access token.
+//! The caller's identity. A handler with a parameter of type [`CurrentUser`] or [`SessionOwner`] runs only with a valid access
+//! token.
 
 use std::ops::Deref;
 

@@ -209,7 +209,8 @@ pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
     deserializer.deserialize_any(Integer)
 }
 
-/// Reads an integer that is not negative, as [`integer`] does. A negative one becomes the largest, which the domain's limits refuse too.
+/// Reads an integer that is not negative, as [`integer`] does. A negative one becomes the largest, which the domain's limits
+/// refuse too.
 pub fn unsigned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     integer(deserializer).map(|number| u64::try_from(number).unwrap_or(u64::MAX))
 }

@@ -158,9 +158,9 @@ impl GalleryApi {
     /// List images
     ///
     /// Ready images, newest first, paged by cursor: no image is repeated or skipped while others are added or deleted. With
-    /// `order=taken` they are in the order of the local times in `takenAt`; images without one are in the place of their `createdAt`.
-    /// A cursor continues in its own order only. Send a page's `ETag` as `If-None-Match`: while the page and its URLs are the same,
-    /// the answer is an empty 304.
+    /// `order=taken` they are in the order of the local times in `takenAt`; images without one are in the place of their
+    /// `createdAt`. A cursor continues in its own order only. Send a page's `ETag` as `If-None-Match`: while the page and its URLs
+    /// are the same, the answer is an empty 304.
     #[oai(path = "/gallery", method = "get", operation_id = "list_images")]
     async fn list(
         &self,

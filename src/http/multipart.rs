@@ -59,7 +59,8 @@ pub(super) const LISTING_CALLS: u32 = 10;
 /// Handlers of multipart uploads.
 pub struct MultipartApi;
 
-/// Properties of each part that S3 verifies. `none`: its length. `sha256`: its digest too, which is sent with the request for its URL.
+/// Properties of each part that S3 verifies. `none`: its length. `sha256`: its digest too, which is sent with the request for its
+/// URL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
 // Read as text first: for a value of another JSON type, serde would report that the body is not valid JSON.

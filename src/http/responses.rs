@@ -45,7 +45,8 @@ pub struct GalleryImage {
     pub url: String,
     /// A signed GET URL of the preview, if there is one: the client's, else the smallest of `previews`. Expires with `url`.
     pub preview_url: Option<String>,
-    /// Pictures in smaller sizes, the smallest first, where the operator has a server that makes them. Their URLs expire with `url`.
+    /// Pictures in smaller sizes, the smallest first, where the operator has a server that makes them. Their URLs expire with
+    /// `url`.
     pub previews: Option<Vec<ImagePreview>>,
     /// Base64 of the ThumbHash, as declared.
     pub thumb_hash: Option<String>,

@@ -50,8 +50,8 @@ pub fn mount(routes: Route, origins: &ImageOrigins<'_>, switches: Switches) -> R
     })
 }
 
-/// Returns the policy that allows only the page's own files, requests to the bucket, and previews. Placeholders and previews are drawn from
-/// memory (`blob:`).
+/// Returns the policy that allows only the page's own files, requests to the bucket, and previews. Placeholders and previews are
+/// drawn from memory (`blob:`).
 fn content_security_policy(ImageOrigins { bucket, previews }: &ImageOrigins<'_>) -> String {
     let (bucket, previews) =
         (source(bucket), previews.as_deref().map(|origin| format!(" {}", source(origin))).unwrap_or_default());

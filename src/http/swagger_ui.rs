@@ -1,5 +1,5 @@
-//! `/docs`: Swagger UI, served from the binary, and `/openapi.json`. Scripts and styles are separate files, so that the page's content
-//! security policy needs no exception for scripts.
+//! `/docs`: Swagger UI, served from the binary, and `/openapi.json`. Scripts and styles are separate files, so that the page's
+//! content security policy needs no exception for scripts.
 
 use std::sync::LazyLock;
 

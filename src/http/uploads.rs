@@ -69,11 +69,11 @@ macro_rules! upload_request {
         #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub(super) struct $name {
-            /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed, and
-            /// a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
+            /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed,
+            /// and a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
             file_name: String,
-            /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be of
-            /// this type.
+            /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be
+            /// of this type.
             content_type: String,
             /// Size in bytes. The upload must have exactly this size.
             #[serde(deserialize_with = "body::integer")]
@@ -83,8 +83,8 @@ macro_rules! upload_request {
             /// A caption of at most 1000 characters.
             #[serde(default, deserialize_with = "body::present")]
             caption: Option<String>,
-            /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is confirmed; a
-            /// preview that is missing then, or is not the declared one, is left out.
+            /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is
+            /// confirmed; a preview that is missing then, or is not the declared one, is left out.
             #[serde(default, deserialize_with = "body::present_object")]
             preview: Option<NewPreview>,
             /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.

@@ -17,8 +17,8 @@ pub enum GalleryOrder {
 /// A position in a listing's order, newest first: that of the last image a client has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The time that orders the listing, to the millisecond, as the database stores it. `None` in the list of pending uploads, which
-    /// is ordered by id alone, and for images without the time, which come last.
+    /// The time that orders the listing, to the millisecond, as the database stores it. `None` in the list of pending uploads,
+    /// which is ordered by id alone, and for images without the time, which come last.
     pub at: Option<OffsetDateTime>,
     /// Breaks ties within a millisecond.
     pub id: ImageId,

@@ -1,8 +1,8 @@
 //! Notifications of the store that an object was written, in every form in which they arrive.
 //!
 //! A notification is a hint: nothing of it but the object's key is used, and the key only to look at that object. Forms: S3's
-//! records, which Ceph RGW, `MinIO` and others send too ("Event message structure" in the Amazon S3 user guide), also inside a message
-//! of SNS or a `CloudEvents` envelope; events of Amazon `EventBridge`; messages of Cloudflare R2.
+//! records, which Ceph RGW, `MinIO` and others send too ("Event message structure" in the Amazon S3 user guide), also inside a
+//! message of SNS or a `CloudEvents` envelope; events of Amazon `EventBridge`; messages of Cloudflare R2.
 
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -16,10 +16,12 @@ impl TakenAt {
     pub const FIRST_YEAR: i32 = 1826;
     /// Largest distance of an offset from UTC, in minutes.
     pub const MAX_OFFSET_MINUTES: i32 = 14 * 60;
-    /// How far behind the current UTC a local time may be: clocks are ahead by 14 hours at most, and a camera's may be wrong by a day.
+    /// How far behind the current UTC a local time may be: clocks are ahead by 14 hours at most, and a camera's may be wrong by a
+    /// day.
     const TOLERANCE: Duration = Duration::days(2);
 
-    /// Returns the time; `None` before [`Self::FIRST_YEAR`], after 9999, or for an offset that is out of range or not in whole minutes.
+    /// Returns the time; `None` before [`Self::FIRST_YEAR`], after 9999, or for an offset that is out of range or not in whole
+    /// minutes.
     #[must_use]
     pub fn new(local: PrimitiveDateTime, offset: Option<UtcOffset>) -> Option<Self> {
         let is_offset = |offset: UtcOffset| {

@@ -1,5 +1,5 @@
-//! URLs of imgproxy (docs.imgproxy.net/usage/signing_url): `/<signature>/<options>/plain/<source>`, where the signature is the HMAC-SHA256
-//! of salt and path, in base64url without padding.
+//! URLs of imgproxy (<https://docs.imgproxy.net/usage/signing_url>): `/<signature>/<options>/plain/<source>`, where the signature
+//! is the HMAC-SHA256 of salt and path, in base64url without padding.
 
 use std::fmt;
 
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// The vector of imgproxy's own tests (security/signature_test.go).
+    /// The vector of imgproxy's own tests (`security/signature_test.go`).
     #[test]
     fn published_vector_is_signed() {
         assert_eq!(ImgproxyKey::new(b"test-key", b"test-salt").sign("/asd"), "oWaL7QoW5TsgbuiS9-5-DI8S3Ibbo1gdB2SteJh3a20");

@@ -4,9 +4,9 @@
 //! document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests check its published vectors
 //! and compare every signed part with the presigner of aws-sdk-s3.
 //!
-//! This file signs URLs, `post_policy` signs policies, `imgproxy` signs the URLs of an imgproxy server. Values that all URLs of one signing key and day share are computed once
-//! (`signing_day`); a URL and its canonical request are written into one buffer, and nothing else is allocated
-//! (benches/signer.rs measures it).
+//! This file signs URLs, `post_policy` signs policies, `imgproxy` signs the URLs of an imgproxy server. Values that all URLs of
+//! one signing key and day share are computed once (`signing_day`); a URL and its canonical request are written into one buffer,
+//! and nothing else is allocated (benches/signer.rs measures it).
 
 mod bucket_and_endpoint;
 mod encoding;

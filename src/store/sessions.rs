@@ -1,6 +1,7 @@
 //! Sessions: `sessions {_id, user, device, passwordVersion, createdAt, lastUsedAt, expiresAt, endsAt, tokenHash, tokenKey, agent,
-//! issuedBy, parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt` removes
-//! expired sessions; a session that was ended by itself is deleted, one that a changed password ended is dead by its version.
+//! issuedBy, parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt`
+//! removes expired sessions; a session that was ended by itself is deleted, one that a changed password ended is dead by its
+//! version.
 //!
 //! Refresh tokens are stored only as hashes: that of the valid token and those of the latest exchanges, with the salts that
 //! derive a token's successor from it.

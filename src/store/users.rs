@@ -1,12 +1,12 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, suspendedAt, quotaBytes, registered, createdAt, usedBytes, images, pending, timeline: {month: images}, opening: [{image, bytes, at}], settling:
-//! [{image, step, before, at, bytes, images, pending, hold, month, timeline}], holds: [], deletedAt, due, formerIdentity}`. A local account has
-//! emailKey and passwordHash, one of an identity provider has identity; each kind is registered under keys of its own, so that
-//! neither can be mistaken for the other.
+//! identity: {issuer, subject}, suspendedAt, quotaBytes, registered, createdAt, usedBytes, images, pending, timeline: {month:
+//! images}, opening: [{image, bytes, at}], settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}],
+//! holds: [], deletedAt, due, formerIdentity}`. A local account has emailKey and passwordHash, one of an identity provider has
+//! identity; each kind is registered under keys of its own, so that neither can be mistaken for the other.
 //!
 //! This file inserts and finds accounts; `registration` takes the keys that no two of them share, `passwords` changes their
-//! passwords, `quota`, `reservation_steps` and `timeline` count their uploads, `legacy_holds` converts the counts of the former version,
-//! `deletion` ends accounts, `administration` does what an app's backend asks for.
+//! passwords, `quota`, `reservation_steps` and `timeline` count their uploads, `legacy_holds` converts the counts of the former
+//! version, `deletion` ends accounts, `administration` does what an app's backend asks for.
 
 mod administration;
 mod deletion;

@@ -44,7 +44,8 @@ fn orientation_behind(count: usize) -> Vec<u8> {
     [&plain[..2], &segment.repeat(count), &turned[exif..exif + length], &plain[2..]].concat()
 }
 
-/// Starts a server beside `store` whose own requests for objects are counted; its URLs point to the store itself, so that a client's are not.
+/// Starts a server beside `store` whose own requests for objects are counted; its URLs point to the store itself, so that a
+/// client's are not.
 async fn counting(store: &TestApp) -> (TestApp, Arc<Mutex<BTreeMap<String, u64>>>) {
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
     let counted = counts.clone();

@@ -1,5 +1,6 @@
 //! Covers previews by imgproxy: the URLs in answers, and what `valet check` says about the server. The server here checks URLs as
-//! imgproxy documents it, with code of its own, and answers with the object's bytes, because imgproxy itself is not on this machine.
+//! imgproxy documents it, with code of its own, and answers with the object's bytes, because imgproxy itself is not on this
+//! machine.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/{id}.
 //! Commands: valet check.

@@ -1,5 +1,5 @@
-//! Covers when and how images were taken: the time, camera and position that confirm reads from the file, the gallery in that order, and
-//! the timeline.
+//! Covers when and how images were taken: the time, camera and position that confirm reads from the file, the gallery in that
+//! order, and the timeline.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/timeline, POST /api/images/{id}/confirm.
 

@@ -119,8 +119,8 @@ fn suspects(database: &str) -> Document {
     let value = doc! { "$exists": true, "$not": { "$type": "object" } };
     let of_id = filters.iter().map(|filter| doc! { "ns": &users, format!("{filter}._id"): value.clone() });
     let listed = LISTED.iter().flat_map(|(_, all)| *all).map(|listed| is_listed(database, listed));
-    // Inserted documents have their user, and a cursor reads from the shards of its first command. The census estimates. The feed of
-    // event streams has the changes of all users.
+    // Inserted documents have their user, and a cursor reads from the shards of its first command. The census estimates. The feed
+    // of event streams has the changes of all users.
     let whole = ["createIndexes", "dropIndexes", "killCursors", "count", "pipeline.0.$sample", "pipeline.0.$changeStream"];
     let whole = whole.iter().map(|name| doc! { format!("command.{name}"): { "$exists": true } });
     let excluded: Vec<_> = of_user.chain(of_id).chain(listed).chain(whole).collect();

@@ -1,5 +1,5 @@
-//! Covers requirements of uploads that concern several routes at once: names and keys, headers of the answers, repeated PUTs, values
-//! sent with the confirm, metadata in the file (Exif), and the indexes that let records expire.
+//! Covers requirements of uploads that concern several routes at once: names and keys, headers of the answers, repeated PUTs,
+//! values sent with the confirm, metadata in the file (Exif), and the indexes that let records expire.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/{id}/confirm, DELETE /api/images/{id}.
 

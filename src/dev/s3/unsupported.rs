@@ -1,6 +1,6 @@
 //! Headers that change what AWS stores and that this server does not implement: refused, so that no caller finds out in production
-//! that they had no effect here. ACLs and grants are refused as AWS refuses them, whose new buckets have none ("Controlling ownership of
-//! objects and disabling ACLs" in the S3 user guide).
+//! that they had no effect here. ACLs and grants are refused as AWS refuses them, whose new buckets have none ("Controlling
+//! ownership of objects and disabling ACLs" in the S3 user guide).
 
 use hyper::header::HeaderMap;
 use s3s::{S3Error, S3ErrorCode, s3_error};

@@ -1,5 +1,5 @@
-//! Digests of requests with an XML body: AWS requires and verifies one where a changed body would do harm (`requestChecksumRequired` in
-//! the models of its SDKs). `s3s` ignores them.
+//! Digests of requests with an XML body: AWS requires and verifies one where a changed body would do harm
+//! (`requestChecksumRequired` in the models of its SDKs). `s3s` ignores them.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};

@@ -6,8 +6,8 @@
 //!
 //! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
 //! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
-//! lifecycle, access block, and `--fix`), `imgproxy`, `notifications` and `database`. `probe_context` makes and removes the objects,
-//! whose names `probe_names` lists; `report` writes the result.
+//! lifecycle, access block, and `--fix`), `imgproxy`, `notifications` and `database`. `probe_context` makes and removes the
+//! objects, whose names `probe_names` lists; `report` writes the result.
 
 mod database;
 mod deviation_probes;

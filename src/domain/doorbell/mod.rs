@@ -101,8 +101,8 @@ impl Doorbell {
         match hastened {
             Ok(Some(Hastened { upload, is_new })) => {
                 count("rung");
-                // Otherwise a look is due earlier that has not begun, so it will see what the hint is about. The next hint is written
-                // again: that look may have begun by then.
+                // Otherwise a look is due earlier that has not begun, so it will see what the hint is about. The next hint is
+                // written again: that look may have begun by then.
                 if is_new {
                     self.recent.confirm(ring);
                 }

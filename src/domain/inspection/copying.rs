@@ -73,7 +73,8 @@ impl CopyInspector {
                 Ok(Inspection::Missing) => self.discard_attempt(image, &copy).await,
                 Ok(inspection) => return Ok(inspection),
                 Err(error @ StoreError::ObjectsTimeout { .. }) => {
-                    // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its own key.
+                    // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its
+                    // own key.
                     self.store.images.drop_completion(image).await?;
                     return Err(error);
                 }

@@ -3,9 +3,9 @@
 //! [`Sweeper::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `rung` those about which
-//! the store sent a notification; `settling` settles one of them; `turns` and `permits` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
-//! bucket belongs to another database.
+//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `rung` those about which the store
+//! sent a notification; `settling` settles one of them; `turns` and `permits` share the work between owners, `health` ends a sweep
+//! while the store is in trouble, `ownership` while the bucket belongs to another database.
 
 mod health;
 mod images;
@@ -92,8 +92,8 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps until the bucket belongs to another database. Stopping in the middle is what a crash would do, and every step survives
-    /// that.
+    /// Sweeps until the bucket belongs to another database. Stopping in the middle is what a crash would do, and every step
+    /// survives that.
     async fn sweep_while_paired(&self) {
         let (lane, queue) = slow_lane(SLOW_LANE_CAPACITY);
         let tally = Tally::default();

@@ -54,8 +54,8 @@ pub fn set_security_headers(headers: &mut HeaderMap) {
 fn set_tls_headers(headers: &mut HeaderMap) {
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
     if is_page(headers) {
-        // A page that holds tokens must not be reachable from the page that opened it. Without TLS, browsers ignore the header and log a
-        // warning.
+        // A page that holds tokens must not be reachable from the page that opened it. Without TLS, browsers ignore the header and
+        // log a warning.
         headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     }
 }

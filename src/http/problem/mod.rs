@@ -100,8 +100,8 @@ impl Problem {
         Self::new(Code::SessionEnded, "The session has ended or the account was deleted. Sign in again.")
     }
 
-    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together. `cause` is
-    /// a sentence.
+    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together.
+    /// `cause` is a sentence.
     #[must_use]
     pub fn too_many(cause: &str) -> Self {
         let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);

@@ -205,7 +205,8 @@ impl TimedIo {
         Ok(self.stream)
     }
 
-    /// Reads on to the end of a head that is too long, within bounds: browsers send the origin after the headers that the page has set.
+    /// Reads on to the end of a head that is too long, within bounds: browsers send the origin after the headers that the page has
+    /// set.
     async fn read_excess_head(&mut self) {
         let scanner = self.overlong.get_or_insert_with(|| OriginScanner::start(&self.head));
         let rest = async {

@@ -221,8 +221,8 @@ where
         let mut is_stopping = false;
         let mut alarm = pin!(sleep_until(timer.deadline().map_or_else(Instant::now, |(at, _)| at)));
         poll_fn(|cx| {
-            // First, so that a request that has arrived is seen before the connection counts as idle. An error needs no handling: the
-            // client has its response, or has disconnected.
+            // First, so that a request that has arrived is seen before the connection counts as idle. An error needs no handling:
+            // the client has its response, or has disconnected.
             if Pin::new(&mut exchange).poll(cx).is_ready() {
                 return Poll::Ready(());
             }

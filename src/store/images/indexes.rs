@@ -63,9 +63,10 @@ impl Undated {
     }
 }
 
-/// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image per user and bytes; one upload per user and key;
-/// the sweeper's queue; reservations that are to be settled; images that fail to be settled again and again; the end of records
-/// without an object, the only ones that MongoDB may remove by itself; events that wait; and records that lack their `due`.
+/// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image
+/// per user and bytes; one upload per user and key; the sweeper's queue; reservations that are to be settled; images that fail to
+/// be settled again and again; the end of records without an object, the only ones that MongoDB may remove by itself; events that
+/// wait; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();

@@ -26,8 +26,8 @@ pub struct StateCount {
 }
 
 impl Images {
-    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE_DOCUMENTS` documents, above that within two or three
-    /// percent of all images.
+    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE_DOCUMENTS` documents, above that within two
+    /// or three percent of all images.
     ///
     /// # Errors
     /// [`StoreError`].

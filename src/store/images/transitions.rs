@@ -185,8 +185,8 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox:
     }
     let capture = capture_fields(&verified.capture).into_iter();
     set.extend(capture.map(|(field, value)| (field, Bson::from(doc! { "$literal": value }))));
-    // The step that ends the reservation counts the image in the timeline. Uploads of the former version have none: `recount` counts
-    // their images.
+    // The step that ends the reservation counts the image in the timeline. Uploads of the former version have none: `recount`
+    // counts their images.
     if image.reservation.is_some() {
         set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
     }

@@ -18,8 +18,8 @@ pub(super) struct AwsEnvironment {
 }
 
 impl AwsEnvironment {
-    /// Reads properties that the settings omit from the SDK's configuration. If the settings have credentials and a region, as those
-    /// of the local stack, the SDK is not asked.
+    /// Reads properties that the settings omit from the SDK's configuration. If the settings have credentials and a region, as
+    /// those of the local stack, the SDK is not asked.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is no region, or when the SDK's configuration sets an `endpoint_url`: presigned URLs

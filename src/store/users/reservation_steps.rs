@@ -1,7 +1,7 @@
-//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}]`. An entry
-//! holds the amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images; it exists
-//! from before its image changes until the counters have changed (`store/reservations.rs`). `hold` is the bytes of a hold of the
-//! former version, which the entry replaces until the image has a reservation.
+//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}]`. An
+//! entry holds the amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images;
+//! it exists from before its image changes until the counters have changed (`store/reservations.rs`). `hold` is the bytes of a
+//! hold of the former version, which the entry replaces until the image has a reservation.
 
 use std::time::Duration;
 

@@ -31,8 +31,8 @@ async fn interrupted_check_removes_its_objects() {
     assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
 }
 
-/// A store may process a PUT whose sender has closed its connection. Therefore an interrupted check waits for the response before it
-/// lists and removes objects. This store delays the PUT for a second, or until objects are listed.
+/// A store may process a PUT whose sender has closed its connection. Therefore an interrupted check waits for the response before
+/// it lists and removes objects. This store delays the PUT for a second, or until objects are listed.
 #[tokio::test]
 async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
     let mut app = TestApp::start().await;

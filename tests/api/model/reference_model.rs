@@ -1,5 +1,5 @@
-//! The reference model: the states and rules of docs/concepts.md, without a database, a bucket or a clock. Times are seconds from the present, in
-//! which all calls are made; only the sweeper runs at other times.
+//! The reference model: the states and rules of docs/concepts.md, without a database, a bucket or a clock. Times are seconds from
+//! the present, in which all calls are made; only the sweeper runs at other times.
 
 mod image;
 

@@ -1,5 +1,5 @@
-//! Covers tokens that name another algorithm or key than their signature has: a key determines its algorithm, and only published keys
-//! that are for verifying count.
+//! Covers tokens that name another algorithm or key than their signature has: a key determines its algorithm, and only published
+//! keys that are for verifying count.
 
 use serde_json::{Value, json};
 

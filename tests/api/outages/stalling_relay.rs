@@ -65,8 +65,8 @@ impl StallingRelay {
         self.flow.send_modify(|flow| flow.is_open = false);
     }
 
-    /// Stops all bytes, and permanently those of connections that were opened before [`StallingRelay::accept_again`], without closing
-    /// any.
+    /// Stops all bytes, and permanently those of connections that were opened before [`StallingRelay::accept_again`], without
+    /// closing any.
     pub fn drop_open_connections(&self) {
         self.flow.send_modify(|flow| *flow = Flow { is_open: false, losses: flow.losses + 1, ..*flow });
     }

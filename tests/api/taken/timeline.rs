@@ -145,7 +145,8 @@ async fn concurrent_changes_are_each_counted_once() {
     let work = |n: usize| {
         let (here, there) = (&ada, &ada_on_other);
         async move {
-            let id = upload_taken(if n % 2 == 0 { here } else { there }, &format!("2003:0{}:01 00:00:00", n % 3 + 1)).await;
+            let id =
+                upload_taken(if n.is_multiple_of(2) { here } else { there }, &format!("2003:0{}:01 00:00:00", n % 3 + 1)).await;
             if n >= 6 {
                 let path = format!("/api/images/{id}");
                 let (one, two) = tokio::join!(here.delete(&path), there.delete(&path));

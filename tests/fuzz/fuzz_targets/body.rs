@@ -10,7 +10,8 @@ use valet::http::{fuzzing::BODIES, problem::Code};
 /// The OpenAPI document; its members and the values of its enums are words of refusals.
 const DOCUMENT: &str = include_str!("../../../openapi/openapi.json");
 
-/// Words of problem texts that are not in [`DOCUMENT`]. Any other word in a refusal was copied from the body, which must not happen.
+/// Words of problem texts that are not in [`DOCUMENT`]. Any other word in a refusal was copied from the body, which must not
+/// happen.
 const WORDS: &str = "
     Problem code InvalidRequest detail errors FieldError field message headers is for uppy false
     The request body is not valid JSON

@@ -67,7 +67,7 @@ fn append_directory(file: &mut Vec<u8>, entries: &[(u16, Value<'_>)]) {
 /// Returns the time of a block with these texts in its Exif directory.
 fn taken(tags: &[(u16, &str)]) -> Option<String> {
     let entries: Vec<_> = tags.iter().map(|(tag, text)| (*tag, Text(text))).collect();
-    Exif::read(&tiff(&[(0x8769, Directory(&entries))])).unwrap().taken_at.map(|taken_at| taken_at.to_string())
+    Exif::read(&tiff(&[(0x8769, Directory(&entries))]))?.taken_at.map(|taken_at| taken_at.to_string())
 }
 
 /// A case, its tags and the expected time.

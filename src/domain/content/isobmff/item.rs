@@ -107,8 +107,8 @@ impl Items {
         Ok(Some((format, displayed(&own, format)?)))
     }
 
-    /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if none of the
-    /// file's properties configures the decoder.
+    /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if none of
+    /// the file's properties configures the decoder.
     fn coding(&self, item: u32) -> Option<Coding> {
         let type_of = |item: u32| self.types.iter().find(|(id, _)| *id == item).map(|(_, kind)| kind);
         let mut coded = item;
@@ -191,8 +191,8 @@ fn clean_aperture(size: Size, mut clap: Part<'_>) -> Option<Size> {
         Some((u32::try_from(side).ok()?, remaining))
     };
     let ((width, remaining_width), (height, remaining_height)) = (side(size.width)?, side(size.height)?);
-    // The distances between the centres of the crop and the image follow as signed fractions. Each may be at most half of the pixels
-    // that the crop removes.
+    // The distances between the centres of the crop and the image follow as signed fractions. Each may be at most half of the
+    // pixels that the crop removes.
     let mut is_inside = |remaining: u64| -> Option<bool> {
         let (numerator, denominator) = (clap.u32_be().ok()?.cast_signed(), clap.u32_be().ok()?);
         Some(denominator != 0 && 2 * u64::from(numerator.unsigned_abs()) <= (remaining + 1) * u64::from(denominator))

@@ -17,8 +17,9 @@ impl Track {
     pub(super) fn read(&mut self, kind: &[u8; 4], content: &mut BoxContent<'_>) -> Result<(), Stop> {
         match kind {
             b"tkhd" => {
-                // Version (1, read first), flags (3), two times (4 or 8 each), track_ID (4), reserved (4), duration (4 or 8), reserved
-                // (8), layer, group and volume (6), reserved (2), matrix (36), width (4), height (4). The last two are 16.16 fractions.
+                // Version (1, read first), flags (3), two times (4 or 8 each), track_ID (4), reserved (4), duration (4 or 8),
+                // reserved (8), layer, group and volume (6), reserved (2), matrix (36), width (4), height (4). The last two are
+                // 16.16 fractions.
                 let is_wide = content.first(1)?.u8()? != 0;
                 let mut header = content.first(if is_wide { 95 } else { 83 })?;
                 header.skip(if is_wide { 87 } else { 75 });
