@@ -18,7 +18,8 @@ export const endSession = (id) => call("DELETE", `/api/auth/sessions/${encodeURI
 export const changePassword = (currentPassword, newPassword) => call("PUT", "/api/auth/password", { body: { currentPassword, newPassword } });
 export const deleteAccount = (password) => call("POST", "/api/auth/me/delete", { body: { password } });
 
-export const gallery = (limit, cursor) => call("GET", page("/api/images/gallery", limit, cursor));
+export const gallery = (limit, cursor, sort) => call("GET", `${page("/api/images/gallery", limit, cursor)}&order=${sort}`);
+export const timeline = () => call("GET", "/api/images/timeline");
 /** Returns images with new URLs. */
 export const read = (ids) => call("POST", "/api/images/read", { body: { ids } });
 export const download = (id) => call("GET", `${at(id)}/download`);

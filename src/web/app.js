@@ -18,10 +18,12 @@ import { UndoDelete } from "./undo-delete.js";
 import { UploadList } from "./upload-list.js";
 import { indexedDbStore, isAvailable } from "./valet-upload/pending-files.js";
 import { Uploader } from "./valet-upload/uploader.js";
-import { bytes, count, explain } from "./messages.js";
+import { StoredText } from "./valet-upload/storage.js";
+import { bytes, count, explain, monthName } from "./messages.js";
 
 /** Stops everything that runs for the signed-in user. */
 let leave = () => {};
+const order = new StoredText("localStorage", "valet.order");
 
 function view(name) {
   document.body.dataset.view = name;
@@ -32,6 +34,7 @@ function view(name) {
 function enter() {
   view("gallery");
   const gallery = new Gallery();
+  gallery.sort = $("#order").value = order.value === "taken" ? "taken" : "uploaded";
   const grid = new Grid($("#grid"), gallery);
   const uploader = new Uploader({ api: api.client, store: indexedDbStore(), user: session.user.id });
   const choose = () => $("#files").click();
@@ -56,6 +59,7 @@ function enter() {
     await session.signOut();
   });
   on($("#load-again"), "click", () => gallery.more());
+  sorting(gallery, grid, on);
   on(gallery, "change", () => showState(gallery));
 
   on(grid, "select", () => showSelection(grid, gallery));
@@ -183,8 +187,41 @@ async function showStorageNotice() {
   $("#not-kept").hidden = !lost.length;
 }
 
+/** Connects the choice of the order, which this browser keeps, and the list of the months in which images were taken. */
+function sorting(gallery, grid, on) {
+  const months = $("#month");
+  let timer;
+  const list = async () => {
+    timer = undefined;
+    $("#go").hidden = gallery.sort !== "taken";
+    if ($("#go").hidden) return;
+    try {
+      const { months: found } = await api.timeline();
+      if (document.activeElement === months) return; // It is in use.
+      const entries = found.map(({ month, count }) => new Option(`${monthName(month)} (${count})`, month));
+      months.replaceChildren(new Option("Month", ""), ...entries);
+    } catch {
+      // The months are listed after the next change.
+    }
+  };
+  on($("#order"), "change", ({ target }) => {
+    gallery.sortBy(order.value = target.value);
+    scrollTo({ top: 0, behavior: "instant" });
+    list();
+  });
+  on(months, "change", async ({ target: { value } }) => {
+    const image = value && await gallery.untilMonth(value);
+    if (image && months.value === value) grid.goTo(image.id);
+  });
+  on(months, "blur", list); // The same month can be chosen again.
+  on(gallery, "change", () => { timer ??= setTimeout(list, 1000); });
+  months.replaceChildren();
+  list();
+}
+
 /** Shows whether the gallery is empty, loading or failed. */
 function showState({ images, complete, problem }) {
+  $("#sorting").hidden = complete && images.length === 0;
   $("#empty").hidden = !(complete && images.length === 0);
   $("#loading").hidden = complete || Boolean(problem);
   $("#trouble").hidden = !problem;

@@ -1,5 +1,5 @@
-// The loaded images, newest first: loads pages on demand, merges changes made elsewhere, and renews URLs before they expire.
-// Elements are in grid.js.
+// The loaded images, newest first by upload or by the time taken: loads pages on demand, merges changes made elsewhere, and renews URLs
+// before they expire. Elements are in grid.js.
 
 import * as api from "./api.js";
 import { Problem } from "./valet-upload/http.js";
@@ -8,15 +8,19 @@ const PAGE = 100;
 /** New images after which a refresh replaces the list. */
 const MAX_NEW = 1000;
 /** Members that an update may remove. */
-const OPTIONAL = ["caption", "previewUrl", "thumbHash"];
+const OPTIONAL = ["caption", "previewUrl", "previews", "thumbHash"];
 /** URLs that expire within this time are renewed before they are used. */
 const RENEWAL_MS = 20_000;
 
 /** Events: `change`. */
 export class Gallery extends EventTarget {
   images = [];
+  /** Order of the images: "uploaded" or "taken". */
+  sort = "uploaded";
   complete = false;
   problem = null;
+  #seen = new Set(); // the ids of all images that were listed, also if they are not loaded or deleted
+  #hasRefreshed = false;
   #known = new Map(); // id → image, hidden ones too
   #hidden = new Set();
   #gone = new Set(); // deleted here: an older response does not restore them
@@ -27,10 +31,22 @@ export class Gallery extends EventTarget {
   #first = 0;
   #last = 0;
 
+  /** Lists the images in another order, from the first one. */
+  sortBy(sort) {
+    this.sort = sort;
+    for (const { local } of this.#known.values()) if (local) URL.revokeObjectURL(local);
+    this.#known = new Map();
+    this.#cursor = this.#loading = undefined;
+    [this.complete, this.problem] = [false, null];
+    this.#changed();
+    return this.more();
+  }
+
   /** Loads the next page, unless one is being loaded or there is none. */
   more() {
     if (this.complete) return Promise.resolve();
-    this.#loading ??= this.#page().finally(() => { this.#loading = null; });
+    const known = this.#known;
+    this.#loading ??= this.#page(known).finally(() => { if (known === this.#known) this.#loading = null; });
     return this.#loading;
   }
 
@@ -45,6 +61,15 @@ export class Gallery extends EventTarget {
   /** Loads pages until the one with this image. */
   async until(id) {
     while (!this.complete && !this.problem && !this.#known.has(id)) await this.more();
+  }
+
+  /** Loads pages until a month's first row, and returns its first image; undefined if the month has none. */
+  async untilMonth(month) {
+    const known = this.#known;
+    const isBefore = () => !this.images.length || this.images.at(-1).month > month;
+    while (!this.complete && !this.problem && isBefore()) await this.more();
+    await this.more();
+    return known === this.#known ? this.images.find((image) => image.month <= month) : undefined;
   }
 
   /** Returns an image, also of a page that is not loaded yet; null if it does not exist any more. */
@@ -67,43 +92,45 @@ export class Gallery extends EventTarget {
   async #refresh() {
     while (this.#again) {
       this.#again = false;
-      const before = { ids: new Set(this.#known.keys()), first: this.#first };
+      const known = this.#known;
+      const before = new Set(known.keys()), seen = new Set(this.#seen);
       const fetched = [];
-      let cursor, met;
+      // In the order "taken" the newest uploads may not be loaded; the first refresh follows the first page at once.
+      let cursor, met = this.sort === "taken" && !this.#hasRefreshed;
       do {
-        const page = await api.gallery(PAGE, cursor);
+        const page = await api.gallery(PAGE, cursor, "uploaded");
         fetched.push(...page.images);
         cursor = page.nextCursor;
-        met = page.images.some(({ id }) => before.ids.has(id));
+        met ||= page.images.some(({ id }) => seen.has(id));
       } while (cursor && !met && fetched.length < MAX_NEW);
-      this.#merge(fetched, cursor, before, met);
+      this.#hasRefreshed = true;
+      if (known !== this.#known) continue;
+      if (cursor && !met) this.sortBy(this.sort);
+      else this.#merge(fetched, cursor, before);
     }
   }
 
-  /** Merges `fetched`, the newest images; `before` is the list at the time of the request. */
-  #merge(fetched, cursor, before, met) {
+  /** Merges the newest uploads; `before` are the images at the time of the request. Older uploads are unaffected. */
+  #merge(fetched, cursor, before) {
     const there = new Set(fetched.map(({ id }) => id));
-    // Images beyond the oldest known image of the response are unaffected.
-    const edge = cursor && met ? Math.max(...fetched.map(({ id }) => this.#known.get(id)?.order ?? -Infinity)) : Infinity;
-    for (const [id, { order }] of this.#known) if (before.ids.has(id) && !there.has(id) && order < edge) this.#drop(id);
-    if (!cursor) this.complete = true;
-    if (cursor && !met) [this.#cursor, this.complete] = [cursor, false];
-    const since = [...this.#known.values()].filter(({ id, order }) => order < before.first && !there.has(id)).sort((a, b) => b.order - a.order);
-    this.#first -= fetched.length;
-    fetched.forEach((image, i) => this.#store(image, this.#first + i));
-    for (const image of since) image.order = this.#first -= 1;
+    const isCovered = (image) => !cursor || isNewer(image, fetched.at(-1), uploadTime);
+    for (const [id, image] of this.#known) if (before.has(id) && !there.has(id) && isCovered(image)) this.#drop(id);
+    this.#list();
+    for (const image of fetched) this.#put(image);
     this.problem = null;
     this.#changed();
   }
 
-  async #page() {
+  async #page(known) {
     try {
-      const { images, nextCursor } = await api.gallery(PAGE, this.#cursor);
+      const { images, nextCursor } = await api.gallery(PAGE, this.#cursor, this.sort);
+      if (known !== this.#known) return; // The order has changed.
       this.problem = null;
       this.#cursor = nextCursor;
       this.complete = !nextCursor;
       for (const image of images.filter((image) => !this.#known.has(image.id))) this.#store(image, (this.#last += 1));
     } catch (problem) {
+      if (known !== this.#known) return;
       this.problem = problem;
     }
     this.#changed();
@@ -111,24 +138,33 @@ export class Gallery extends EventTarget {
 
   /** Adds an image that was uploaded here or in another tab. `local` is a URL of bytes that this page has. */
   add(image, local) {
-    const known = this.#known.get(image.id);
     this.#gone.delete(image.id);
-    const order = known?.order ?? this.#orderOf(image);
-    if (order === undefined) return;
-    this.#store(local && !known ? Object.assign(image, { local }) : image, order);
+    this.#put(local && !this.#known.has(image.id) ? Object.assign(image, { local }) : image);
     this.#changed();
   }
 
-  /** Returns the position that the server lists an image at: parallel uploads are confirmed in any order. Undefined if its page is not loaded yet. */
-  #orderOf(image) {
-    const place = this.images.findIndex((other) => isNewer(image, other));
-    if (place < 0 && this.images.length) return this.complete ? (this.#last += 1) : undefined;
-    if (place > 0) return (this.images[place - 1].order + this.images[place].order) / 2;
-    return (this.#first -= 1);
+  /** Stores an image at the place where the server lists it, unless its page is not loaded yet: parallel uploads are confirmed in any order. */
+  #put(image) {
+    this.#seen.add(image.id);
+    const known = this.#known.get(image.id);
+    if (known) return this.#store(image, known.order);
+    if (this.#gone.has(image.id)) return;
+    const { images } = this;
+    const time = this.sort === "taken" ? localTime : uploadTime;
+    const found = images.findIndex((other) => isNewer(image, other, time));
+    const place = found < 0 ? images.length : found;
+    if (place && found < 0 && !this.complete) return;
+    const between = () => (found < 0 ? (this.#last += 1) : (images[place - 1].order + images[place].order) / 2);
+    this.#store(image, place ? between() : (this.#first -= 1));
+    images.splice(place, 0, image);
   }
 
   #store(image, order) {
     if (this.#gone.has(image.id)) return;
+    this.#seen.add(image.id);
+    // Swedish dates are those of ISO 8601; an upload's is in the zone of this device.
+    const date = this.sort === "taken" ? image.takenAt ?? image.createdAt : new Date(image.uploadedAt).toLocaleDateString("sv");
+    image.month = date.slice(0, 7);
     const known = this.#known.get(image.id);
     if (!known) return this.#known.set(image.id, Object.assign(image, { order }));
     for (const name of OPTIONAL) if (!(name in image)) delete known[name];
@@ -187,16 +223,28 @@ export class Gallery extends EventTarget {
   }
 
   #changed() {
-    this.images = [...this.#known.values()].filter((image) => !this.#hidden.has(image.id)).sort((a, b) => a.order - b.order);
+    this.#list();
     this.dispatchEvent(new Event("change"));
+  }
+
+  #list() {
+    this.images = [...this.#known.values()].filter((image) => !this.#hidden.has(image.id)).sort((a, b) => a.order - b.order);
   }
 }
 
-/** Returns whether the server lists `image` before `other`: by the time of the upload, then by id. */
-function isNewer(image, other) {
-  const [at, otherAt] = [image, other].map(({ uploadedAt }) => Date.parse(uploadedAt));
+const uploadTime = ({ uploadedAt }) => Date.parse(uploadedAt);
+
+/** Returns the time that sorts an image in the order "taken": that of the clocks there as if it were UTC. */
+const localTime = ({ takenAt, createdAt }) => Date.parse(takenAt ? `${takenAt.slice(0, 19)}Z` : createdAt);
+
+/** Returns whether the server lists `image` before `other`: by this time, then by id. */
+function isNewer(image, other, time) {
+  const [at, otherAt] = [time(image), time(other)];
   return at === otherAt ? image.id > other.id : at > otherAt;
 }
+
+/** Returns the candidates of `srcset`: the previews, by width. */
+export const srcset = ({ previews = [] }) => previews.map(({ url, width }) => `${url} ${width}w`).join(", ");
 
 /** Returns the image's caption, or its file name. */
 export const nameOf = (image) => image.caption || image.fileName;

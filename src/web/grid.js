@@ -1,9 +1,10 @@
 // The grid: only the rows near the viewport are elements, so that ten thousand images scroll as fast as a hundred. The layout does
 // not move while images load, since their sizes are known. Arrow keys move, Enter opens, Space selects.
 
-import { el, icon, refocus } from "./dom.js";
-import { nameOf } from "./gallery.js";
-import { justify, rowAt } from "./justified-layout.js";
+import { $, el, icon, refocus } from "./dom.js";
+import { nameOf, srcset } from "./gallery.js";
+import { HEADING, justify, rowAt } from "./justified-layout.js";
+import { monthName } from "./messages.js";
 import { decode } from "./valet-upload/thumbhash.js";
 
 /** Viewports above and below that have elements. */
@@ -20,7 +21,7 @@ export class Grid extends EventTarget {
   selecting = null;
   #gallery;
   #list;
-  #tiles = new Map(); // id → element
+  #tiles = new Map(); // id → element; month → its heading
   #layout = { rows: [], height: 0 };
   #width = 0;
   #index = new Map(); // id → place
@@ -54,17 +55,25 @@ export class Grid extends EventTarget {
     this.#list.style.height = "";
   }
 
+  /** Scrolls to the heading of an image's month, and makes the image the one that Tab reaches. */
+  goTo(id) {
+    const place = this.#index.get(id);
+    if (place === undefined) return;
+    this.#setCurrent(id);
+    scrollTo({ top: this.#topOf(place) - HEADING - $(".top").offsetHeight, behavior: "instant" });
+    this.#draw();
+  }
+
   /** Scrolls a tile into view and focuses it; if it does not exist any more, the tile that Tab reaches. */
   focus(id = this.#current) {
     const place = this.#index.get(id) ?? this.#index.get(this.#current);
     if (place === undefined) return refocus();
     id = this.#gallery.images[place].id;
     this.#setCurrent(id);
-    const row = this.#layout.rows[this.#rowOf(place)];
-    const top = this.#list.getBoundingClientRect().top + scrollY + row.top;
+    const top = this.#topOf(place), { height } = this.#layout.rows[this.#rowOf(place)];
     const margin = 80;
     if (top < scrollY + margin) scrollTo({ top: top - margin, behavior: "instant" });
-    else if (top + row.height > scrollY + innerHeight - margin) scrollTo({ top: top + row.height - innerHeight + margin, behavior: "instant" });
+    else if (top + height > scrollY + innerHeight - margin) scrollTo({ top: top + height - innerHeight + margin, behavior: "instant" });
     this.#draw();
     this.#tiles.get(id)?.firstChild.focus({ preventScroll: true });
   }
@@ -111,6 +120,7 @@ export class Grid extends EventTarget {
   }
 
   #mark(tile, id) {
+    if (!tile.picture) return;
     tile.classList.toggle("selected", this.selected.has(id));
     tile.lastChild.checked = this.selected.has(id);
   }
@@ -164,6 +174,11 @@ export class Grid extends EventTarget {
     return null;
   }
 
+  /** Returns the distance of an image's row from the top of the page. */
+  #topOf(place) {
+    return this.#list.getBoundingClientRect().top + scrollY + this.#layout.rows[this.#rowOf(place)].top;
+  }
+
   #rowOf(place) {
     let [low, high] = [0, this.#layout.rows.length - 1];
     while (low < high) {
@@ -206,28 +221,32 @@ export class Grid extends EventTarget {
     for (const [id, [place, row, i]] of wanted) {
       const known = this.#tiles.get(id);
       if (known && !moved) continue;
-      const tile = known ?? this.#tile(this.#gallery.images[place]);
+      const isHeading = i === undefined;
+      const tile = known ?? (isHeading ? el("li", { class: "month" }, el("h2", {}, monthName(id))) : this.#tile(this.#gallery.images[place]));
       this.#tiles.set(id, tile);
-      this.#place(tile, place, row, i);
+      tile.place = place;
+      if (isHeading) tile.style.transform = `translateY(${row.top - HEADING}px)`;
+      else this.#place(tile, place, row, i);
       changed = true;
     }
     if (changed) {
       this.#arrange();
       this.#markTabStop();
     }
-    const bare = [...this.#tiles.values()].filter((tile) => !tile.shown);
+    const bare = [...this.#tiles.values()].filter((tile) => tile.picture && !tile.shown);
     clearTimeout(this.#late);
     if (fast && bare.length) this.#late = setTimeout(() => this.#soon(), 120);
     else this.#show(bare);
   }
 
+  /** Collects a row's tiles, and the heading above them wherever it is: screen readers read the month of every tile. */
   #collect(row, wanted) {
+    if (row.head) wanted.set(row.head.month, [row.head.from - 0.5, row.head]);
     for (let place = row.from; place < row.to; place += 1) wanted.set(this.#gallery.images[place].id, [place, row, place - row.from]);
   }
 
   #place(tile, place, row, i) {
     tile.row = row.top;
-    tile.place = place;
     tile.style.transform = `translate(${row.lefts[i]}px, ${row.top}px)`;
     tile.style.width = `${row.widths[i]}px`;
     tile.style.height = `${row.height}px`;
@@ -292,7 +311,9 @@ export class Grid extends EventTarget {
     }
     for (const tile of tiles) {
       const image = this.#gallery.get(tile.dataset.id);
-      if (image && tile.isConnected) tile.picture.src = image.local ?? image.previewUrl ?? image.url;
+      if (!image || !tile.isConnected) continue;
+      if (!image.local) Object.assign(tile.picture, { sizes: tile.style.width, srcset: srcset(image) });
+      tile.picture.src = image.local ?? image.previewUrl ?? image.url;
     }
   }
 
@@ -303,7 +324,7 @@ export class Grid extends EventTarget {
       tile.tried = true;
       try {
         await this.#gallery.freshen([image], true);
-        tile.picture.src = image.url;
+        Object.assign(tile.picture, { srcset: "", src: image.url });
       } catch {
         // The server is unreachable: repeated when the network is back, or at the next scroll.
         tile.tried = tile.shown = false;

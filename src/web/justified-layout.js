@@ -3,15 +3,19 @@
 /** Smallest and largest ratio in the grid, which crops panoramas and strips. */
 const [MIN_RATIO, MAX_RATIO] = [0.45, 3.2];
 
+/** Height of a month's heading. */
+export const HEADING = 44;
+
 export const ratioOf = ({ width, height }) => Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height || 1));
 
 /**
- * Returns rows `{ top, height, from, to, lefts, widths }` that fill `width`, each at most `target` high. The last row is not stretched;
- * while the list is incomplete it is left out, since further images would move it.
+ * Returns rows `{ top, height, from, to, lefts, widths, head }` that fill `width`, each at most `target` high. A month begins with a
+ * row, `head`, with room for a heading above it. Its last row is not stretched; while the list is incomplete the last of all is left
+ * out, since further images would move it.
  */
 export function justify(images, width, target, gap, complete = true) {
   const rows = [];
-  let top = 0, from = 0, sum = 0;
+  let top = 0, from = 0, sum = 0, head;
   const close = (to, height) => {
     const lefts = [], widths = [];
     let left = 0;
@@ -21,16 +25,27 @@ export function justify(images, width, target, gap, complete = true) {
       widths.push(w);
       left += w + gap;
     }
-    rows.push({ top, height, from, to, lefts, widths });
+    const row = { top, height, from, to, lefts, widths };
+    const { month } = images[from];
+    if (month) {
+      if (head?.month !== month) {
+        head = Object.assign(row, { month });
+        row.top = top += HEADING;
+      }
+      row.head = head;
+    }
+    rows.push(row);
     top += height + gap;
     [from, sum] = [to, 0];
   };
+  const closeShort = (to) => close(to, Math.min(target, (width - gap * (to - 1 - from)) / sum));
   for (let i = 0; i < images.length; i += 1) {
+    if (from < i && images[i].month !== images[from].month) closeShort(i);
     sum += ratioOf(images[i]);
     const height = (width - gap * (i - from)) / sum;
     if (height <= target) close(i + 1, height);
   }
-  if (from < images.length && complete) close(images.length, Math.min(target, (width - gap * (images.length - 1 - from)) / sum));
+  if (from < images.length && complete) closeShort(images.length);
   return { rows, height: Math.max(0, top - gap) };
 }
 

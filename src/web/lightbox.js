@@ -2,9 +2,9 @@
 
 import * as api from "./api.js";
 import { $, isTyping, say, toast } from "./dom.js";
-import { nameOf } from "./gallery.js";
+import { nameOf, srcset } from "./gallery.js";
 import { placeholder } from "./grid.js";
-import { bytes, count, day, explain } from "./messages.js";
+import { bytes, count, day, explain, timeTaken } from "./messages.js";
 
 /** Length of a swipe in pixels, at least. */
 const SWIPE = 48;
@@ -129,7 +129,9 @@ export class Lightbox extends EventTarget {
     const place = images.indexOf(image);
     document.title = `${image.fileName} – Valet`;
     $("#lightbox-name").textContent = image.fileName;
-    $("#facts").textContent = `${image.width} × ${image.height} · ${bytes(image.size)} · uploaded ${day(image.uploadedAt)}`;
+    const taken = image.takenAt && `taken ${timeTaken(image.takenAt)}`;
+    const facts = [`${image.width} × ${image.height}`, bytes(image.size), taken, image.camera, `uploaded ${day(image.uploadedAt)}`];
+    $("#facts").textContent = facts.filter(Boolean).join(" · ");
     const frame = document.createElement("div");
     frame.className = "frame";
     frame.style.aspectRatio = `${image.width} / ${image.height}`;
@@ -138,7 +140,7 @@ export class Lightbox extends EventTarget {
     const blurred = placeholder(image);
     if (blurred) frame.append(blurred);
     const preview = image.local ?? image.previewUrl;
-    if (preview) frame.append(Object.assign(new Image(), { src: preview, alt: "", className: "under" }));
+    if (preview) frame.append(Object.assign(new Image(), { srcset: image.local ? "" : srcset(image), src: preview, alt: "", className: "under" }));
     const picture = Object.assign(new Image(image.width, image.height), { alt: nameOf(image), decoding: "async", draggable: false });
     frame.append(picture);
     this.#stage.replaceChildren(frame);

@@ -9,7 +9,16 @@ export function duration(seconds) {
   return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-export const day = (text) => new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+export const day = (text, timeZone) => new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short", timeZone });
+
+/** Returns the name of a month such as "2026-11". */
+export const monthName = (month) => new Date(month).toLocaleString("en", { month: "long", year: "numeric", timeZone: "UTC" });
+
+/** Returns the time on the clocks where an image was taken, with their offset if it is known. */
+export function timeTaken(text) {
+  const offset = text.slice(19);
+  return `${day(`${text.slice(0, 19)}Z`, "UTC")} ${offset ? `UTC${offset.replace("Z", "")}` : "local time"}`;
+}
 
 const BROWSERS = [[/Edg/, "Edge"], [/OPR/, "Opera"], [/Firefox|FxiOS/, "Firefox"], [/Chrom|CriOS/, "Chrome"], [/Safari/, "Safari"]];
 const SYSTEMS = [[/iPhone|iPad/, "iOS"], [/Android/, "Android"], [/Windows/, "Windows"], [/CrOS/, "ChromeOS"], [/Mac OS/, "macOS"], [/Linux/, "Linux"]];

@@ -12,7 +12,7 @@ const read = async (page) => (await tree(page)).filter((node) => node.role === "
 async function assertOrder(page, what) {
   const { stops, order } = await page.evaluate(() => ({
     stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
-    order: [...document.querySelectorAll("#grid > li")].map((tile) => [tile.ariaPosInSet, tile.querySelector("img").alt]),
+    order: [...document.querySelectorAll("#grid > .tile")].map((tile) => [tile.ariaPosInSet, tile.querySelector("img").alt]),
   }));
   const inOrder = order.toSorted((a, b) => a[0] - b[0]).map(([, name]) => name);
   assert.deepEqual(order.map(([, name]) => name), inOrder, `${what}: elements in the order of the images`);

@@ -179,13 +179,17 @@ export const focusOn = (page) => page.evaluate(() => {
   return element.getAttribute("aria-label") ?? element.querySelector("img")?.alt ?? (element.id || element.textContent.trim());
 });
 
-/** Replaces the page's gallery by a list of `count` images, the newest of them `0.jpg`. Call it before the gallery is shown. */
-export async function list(page, count) {
+/**
+ * Replaces the page's gallery by a list of `count` images, the newest of them `0.jpg`, a second apart. `members(n, url)` returns more
+ * members of an image. Call it before the gallery is shown.
+ */
+export async function list(page, count, members = () => ({})) {
   const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
   const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
   const image = (n) => ({
     id: `picture-${n}`, fileName: `${n}.jpg`, contentType: "image/jpeg", size: 1000, width: 400 + ((n * 7919) % 900), height: 400 + ((n * 104_729) % 500),
-    thumbHash: "1QcSHQRnh493V4dIh4eXh1h4kJUI", url, urlExpiresAt: "2099-01-01T00:00:00Z", createdAt: "2026-01-01T00:00:00Z", uploadedAt: "2026-01-01T00:00:00Z",
+    thumbHash: "1QcSHQRnh493V4dIh4eXh1h4kJUI", url, urlExpiresAt: "2099-01-01T00:00:00Z", createdAt: "2026-01-01T00:00:00Z",
+    uploadedAt: new Date(Date.UTC(2026, 0, 15) - n * 1000).toISOString(), ...members(n, url),
   });
   await page.route("**/api/images/gallery?*", (route) => {
     const query = new URL(route.request().url()).searchParams;
@@ -199,11 +203,11 @@ export async function list(page, count) {
 }
 
 /** Opens a page that is signed in to a new account with such a gallery. */
-export async function listed(t, count, options) {
+export async function listed(t, count, { members, ...options } = {}) {
   const context = await visitor(t, options);
   const page = await context.newPage();
   await page.goto("/");
-  await list(page, count);
+  await list(page, count, members);
   await page.getByRole("button", { name: "Create an account" }).click();
   await page.getByLabel("Email address").fill(email());
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);

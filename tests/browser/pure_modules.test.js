@@ -42,7 +42,7 @@ test("ThumbHash equals the published implementation", async () => {
 });
 
 test("rows fill the width, keep the order, and are found", async () => {
-  const { justify, rowAt, ratioOf } = await load("justified-layout.js");
+  const { HEADING, justify, rowAt, ratioOf } = await load("justified-layout.js");
   const images = Array.from({ length: 10_000 }, (_, i) => ({ width: 300 + ((i * 7919) % 3700), height: 300 + ((i * 104_729) % 2100) }));
   const began = performance.now();
   const { rows, height } = justify(images, 1200, 250, 6);
@@ -60,6 +60,13 @@ test("rows fill the width, keep the order, and are found", async () => {
   assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "an incomplete row waits for what is to come");
   assert.equal(justify(some, 1200, 250, 6).rows.length, 4);
   assert.deepEqual(justify([], 1200, 250, 6), { rows: [], height: 0 });
+  const months = images.slice(0, 100).map((image, i) => ({ ...image, month: i < 37 ? "2024-12" : "2024-11" }));
+  const grouped = justify(months, 1200, 250, 6, false).rows;
+  const second = grouped.find((row) => row.from === 37);
+  for (const row of grouped) assert.equal(row.head, row.from < 37 ? grouped[0] : second, "a row belongs to the first row of its month");
+  assert.equal(grouped[0].top, HEADING);
+  const above = grouped[grouped.indexOf(second) - 1];
+  assert.ok(Math.abs(second.top - (above.top + above.height + 6 + HEADING)) < 0.01, "a month has room for its heading");
   console.log(`10,000 images laid out in ${took.toFixed(1)} ms`);
 });
 
