@@ -32,7 +32,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: RequestBody::SINGLE,
         deadline: SHORT_DEADLINE,
         rate_limits: &[CALLS, UPLOAD, S3],
-        problems: &[OPENING, &[Code::SessionEnded, Code::InvalidPartSize, Code::InvalidThumbHash, Code::IdempotencyKeyReused]],
+        problems: &[
+            OPENING,
+            &[
+                Code::SessionEnded,
+                Code::InvalidPartSize,
+                Code::InvalidThumbHash,
+                Code::InvalidTakenAt,
+                Code::IdempotencyKeyReused,
+            ],
+        ],
     },
     Operation {
         id: "sign_parts",
@@ -120,6 +129,11 @@ pub(super) struct NewMultipart {
     /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
     #[serde(default, deserialize_with = "body::present")]
     thumb_hash: Option<String>,
+    /// When the image was taken, for a file that does not say it: the local date and time in whole seconds, with the offset
+    /// from UTC if it is known (`2024-12-21T23:39:24+01:00`), else without one (`2024-12-21T23:39:24`). The time in the
+    /// file, if it has one, is used instead.
+    #[serde(default, deserialize_with = "body::present")]
+    taken_at: Option<String>,
 }
 
 /// An open multipart upload.
@@ -235,6 +249,7 @@ impl MultipartApi {
             part_checksums: body.part_checksums.unwrap_or_default().into(),
             caption: body.caption.as_deref(),
             thumb_hash: body.thumb_hash.as_deref(),
+            taken_at: body.taken_at.as_deref(),
             key: key.as_ref(),
         };
         let (image, multipart, opened) = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;

@@ -33,7 +33,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: RequestBody::SINGLE,
         deadline: SHORT_DEADLINE,
         rate_limits: &[CALLS, UPLOAD],
-        problems: &[OPENING, &[Code::InvalidSha256, Code::InvalidPreview, Code::InvalidThumbHash, Code::IdempotencyKeyReused]],
+        problems: &[
+            OPENING,
+            &[
+                Code::InvalidSha256,
+                Code::InvalidPreview,
+                Code::InvalidThumbHash,
+                Code::InvalidTakenAt,
+                Code::IdempotencyKeyReused,
+            ],
+        ],
     },
     Operation {
         id: "renew_upload",
@@ -90,6 +99,11 @@ macro_rules! upload_request {
             /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
             #[serde(default, deserialize_with = "body::present")]
             thumb_hash: Option<String>,
+            /// When the image was taken, for a file that does not say it: the local date and time in whole seconds, with the offset
+            /// from UTC if it is known (`2024-12-21T23:39:24+01:00`), else without one (`2024-12-21T23:39:24`). The time in the
+            /// file, if it has one, is used instead.
+            #[serde(default, deserialize_with = "body::present")]
+            taken_at: Option<String>,
             $($more)*
         }
 
@@ -104,6 +118,7 @@ macro_rules! upload_request {
                     caption: self.caption.as_deref(),
                     preview: self.preview.as_ref().map(NewPreview::declared),
                     thumb_hash: self.thumb_hash.as_deref(),
+                    taken_at: self.taken_at.as_deref(),
                     key,
                 }
             }
@@ -149,7 +164,7 @@ impl NewPreview {
 #[derive(ApiResponse)]
 enum UploadResponse {
     /// These bytes are already here or on their way: the ready image, or the open upload with a new URL. An open upload takes
-    /// over fileName, contentType, caption, preview and thumbHash from this request.
+    /// over fileName, contentType, caption, preview, thumbHash and takenAt from this request.
     #[oai(status = 200)]
     Known(Json<UploadTicket>),
     /// The upload is open: PUT the bytes, then confirm.

@@ -22,6 +22,12 @@ impl Capture {
         Self { taken_at: self.taken_at.filter(|taken_at| taken_at.has_passed(now)), ..self }
     }
 
+    /// Returns the same with the time that was declared, if the metadata has none.
+    #[must_use]
+    pub fn or_taken_at(self, declared: Option<TakenAt>) -> Self {
+        Self { taken_at: self.taken_at.or(declared), ..self }
+    }
+
     /// Returns the same without the position.
     #[must_use]
     pub fn without_location(self) -> Self {

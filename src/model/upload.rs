@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Caption, ContentType, FileName, PartLayout, Preview, Sha256, ThumbHash};
+use super::{Caption, ContentType, FileName, PartLayout, Preview, Sha256, TakenAt, ThumbHash};
 
 /// A validated declaration of an upload.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Upload {
     pub caption: Option<Caption>,
     /// A placeholder that clients show while the image loads.
     pub thumb_hash: Option<ThumbHash>,
+    /// When the image was taken, for files that do not say it.
+    pub taken_at: Option<TakenAt>,
 }
 
 /// The way in which the bytes of an upload arrive.
@@ -74,12 +76,13 @@ impl Upload {
         }
     }
 
-    /// Returns whether `later` declares the same file name, content type, caption, preview and ThumbHash: the fields that a
-    /// repeated declaration of the same bytes may change.
+    /// Returns whether `later` declares the same file name, content type, caption, preview, ThumbHash and time taken: the fields
+    /// that a repeated declaration of the same bytes may change.
     #[must_use]
     pub fn is_declared_as(&self, later: &Self) -> bool {
-        (&self.file_name, self.content_type, &self.caption, self.preview(), &self.thumb_hash)
-            == (&later.file_name, later.content_type, &later.caption, later.preview(), &later.thumb_hash)
+        let is_same_file =
+            (&self.file_name, self.content_type, self.preview()) == (&later.file_name, later.content_type, later.preview());
+        is_same_file && (&self.caption, &self.thumb_hash, self.taken_at) == (&later.caption, &later.thumb_hash, later.taken_at)
     }
 
     /// Returns the bytes of the largest single transfer: the whole file, or a part.

@@ -1,5 +1,5 @@
-//! Covers a repeated declaration of the same pending bytes: the later name, type, caption, preview and ThumbHash replace the
-//! earlier ones.
+//! Covers a repeated declaration of the same pending bytes: the later name, type, caption, preview, ThumbHash and time
+//! taken replace the earlier ones.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart.
 
@@ -37,6 +37,8 @@ async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
         (json!({}), json!({ "fileName": "$other.png" })),
         (json!({}), json!({ "thumbHash": hash })),
         (json!({ "thumbHash": hash }), json!({})),
+        (json!({}), json!({ "takenAt": "2024-12-21T23:39:24" })),
+        (json!({ "takenAt": "2024-12-21T23:39:24" }), json!({})),
         (json!({ "contentType": "image/jpeg" }), json!({})),
         (
             json!({ "contentType": "image/webp", "caption": "a" }),
@@ -63,6 +65,7 @@ async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
                 assert_eq!((&pending[member], &image.json[member]), (&later[member], &later[member]), "{first} {later}");
             }
             assert_eq!(image.json["thumbHash"], later["thumbHash"], "{first} {later}");
+            assert_eq!(image.json["takenAt"], later["takenAt"], "{first} {later}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/timeline, POST /api/images/{id}/confirm.
 
+mod declared;
 mod timeline;
 
 use mongodb::bson::{DateTime, Document, doc};

@@ -28,7 +28,7 @@ impl UploadInspector {
     pub(in crate::domain) async fn inspect_upload(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
         Ok(match self.inspect_by_kind(image, now).await? {
             Inspection::Verified(verified) => {
-                let capture = verified.capture.without_future(now);
+                let capture = verified.capture.without_future(now).or_taken_at(image.upload.taken_at);
                 Inspection::Verified(Verified { capture, ..verified })
             }
             other => other,

@@ -51,6 +51,8 @@ pub struct DeclaredMultipart<'a> {
     pub caption: Option<&'a str>,
     /// See [`crate::model::ThumbHash`].
     pub thumb_hash: Option<&'a str>,
+    /// See [`crate::model::TakenAt`].
+    pub taken_at: Option<&'a str>,
     /// Idempotency key of the request.
     pub key: Option<&'a IdempotencyKey>,
 }
@@ -60,7 +62,8 @@ impl DeclaredMultipart<'_> {
         let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
         let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
         let (content_type, checksums) = (self.content_type, self.part_checksums.as_str());
-        fingerprint(&["multipart", self.file_name, content_type, &size, &part_size, checksums, caption, thumb_hash])
+        let members = ["multipart", self.file_name, content_type, &size, &part_size, checksums, caption, thumb_hash];
+        fingerprint(&[members.as_slice(), self.taken_at.as_slice()].concat())
     }
 }
 
@@ -119,7 +122,7 @@ impl Multipart {
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
     ) -> Result<(Image, PartLayout, bool), IssueError> {
-        let (upload, multipart) = self.validate_multipart(declared).map_err(IssueError::InvalidDeclaration)?;
+        let (upload, multipart) = self.validate_multipart(declared, now).map_err(IssueError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..MAX_ATTEMPTS {
@@ -160,7 +163,11 @@ impl Multipart {
     }
 
     /// Validates a declaration. Returns every rule that it breaks.
-    fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, PartLayout), Vec<DeclarationError>> {
+    fn validate_multipart(
+        &self,
+        declared: &DeclaredMultipart<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(Upload, PartLayout), Vec<DeclarationError>> {
         let size = super::uploads::validate_size(declared.size, self.settings.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below the minimum, as zero is.
@@ -171,16 +178,16 @@ impl Multipart {
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = validate_type(&self.settings, declared.content_type);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
-        let thumb_hash = super::uploads::validate_thumb_hash(declared.thumb_hash);
-        match (file_name, content_type, size, multipart, caption, thumb_hash) {
-            (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok(thumb_hash)) => {
+        let shown = super::uploads::validate_shown(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, multipart, caption, shown) {
+            (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Parts(multipart);
-                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash }, multipart))
+                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, multipart))
             }
-            (file_name, content_type, size, multipart, caption, thumb_hash) => {
+            (file_name, content_type, size, multipart, caption, shown) => {
                 let part_size = multipart.and_then(Result::err);
-                let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err(), thumb_hash.err()];
-                Err(broken.into_iter().flatten().collect())
+                let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err()];
+                Err(broken.into_iter().flatten().chain(shown.err().into_iter().flatten()).collect())
             }
         }
     }

@@ -43,7 +43,7 @@ impl Uploads {
         let mut results: Results = declared.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
-            match self.validate(declared) {
+            match self.validate(declared, now) {
                 Ok(_) if fit.is_err() => results[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
                 Ok((upload, sha256)) => {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };

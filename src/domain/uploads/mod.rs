@@ -32,7 +32,7 @@ use crate::{
     config,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        ObjectKey, PartLayout, Position, Preview, Sha256, ThumbHash, Upload, UploadKind, UserId,
+        ObjectKey, PartLayout, Position, Preview, Sha256, TakenAt, ThumbHash, Upload, UploadKind, UserId,
     },
     store::{Objects, Store, StoreError, objects::NewObject},
 };
@@ -54,6 +54,8 @@ pub struct DeclaredUpload<'a> {
     pub preview: Option<DeclaredPreview<'a>>,
     /// See [`ThumbHash`].
     pub thumb_hash: Option<&'a str>,
+    /// See [`TakenAt`].
+    pub taken_at: Option<&'a str>,
     /// Idempotency key of the request.
     pub key: Option<&'a IdempotencyKey>,
 }
@@ -79,7 +81,8 @@ impl DeclaredUpload<'_> {
             preview.as_ref().map_or(("", "", ""), |(content_type, size, sha256)| (*content_type, size.as_str(), *sha256));
         let preview = [preview_type, preview_size, preview_sha256];
         let members = [self.file_name, self.content_type, &size, self.sha256, caption, thumb_hash];
-        fingerprint(&[members.as_slice(), preview.as_slice()].concat())
+        // Only if it is declared: the key of a request to an earlier version stays valid.
+        fingerprint(&[members.as_slice(), preview.as_slice(), self.taken_at.as_slice()].concat())
     }
 }
 
@@ -118,6 +121,10 @@ pub enum DeclarationError {
     PreviewSha256(InvalidSha256),
     /// `thumbHash`
     ThumbHash(InvalidThumbHash),
+    /// `takenAt`
+    TakenAt,
+    /// `takenAt`, which has not come yet anywhere on earth.
+    TakenInFuture,
 }
 
 impl fmt::Display for DeclarationError {
@@ -129,6 +136,13 @@ impl fmt::Display for DeclarationError {
             Self::PreviewType => write_allowed_types(f, &Preview::TYPES),
             Self::PreviewSize => write!(f, "must be from 1 to {} bytes", Preview::MAX_BYTES),
             Self::ThumbHash(error) => error.fmt(f),
+            Self::TakenAt => write!(
+                f,
+                "must be a local date and time in whole seconds from the year {} on, such as 2024-12-21T23:39:24+01:00, or \
+                 2024-12-21T23:39:24 if the offset from UTC is unknown",
+                TakenAt::FIRST_YEAR
+            ),
+            Self::TakenInFuture => f.write_str("must not be in the future"),
             Self::Size => f.write_str("must be at least 1 byte"),
             Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
             Self::Sha256(error) | Self::PreviewSha256(error) => error.fmt(f),
@@ -268,22 +282,23 @@ impl Uploads {
     }
 
     /// Validates a declaration. Returns every rule that it breaks.
-    fn validate(&self, declared: &DeclaredUpload<'_>) -> Result<(Upload, Sha256), Vec<DeclarationError>> {
+    fn validate(&self, declared: &DeclaredUpload<'_>, now: OffsetDateTime) -> Result<(Upload, Sha256), Vec<DeclarationError>> {
         let size = validate_size(declared.size, self.settings.max_bytes);
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = validate_type(&self.settings, declared.content_type);
         let sha256 = Sha256::parse(declared.sha256).map_err(DeclarationError::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
         let preview = declared.preview.map(validate_preview).transpose();
-        let thumb_hash = validate_thumb_hash(declared.thumb_hash);
-        match (file_name, content_type, size, sha256, caption, preview, thumb_hash) {
-            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok(thumb_hash)) => {
+        let shown = validate_shown(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, sha256, caption, preview, shown) {
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Put { sha256, preview };
-                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash }, sha256))
+                Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, sha256))
             }
-            (file_name, content_type, size, sha256, caption, preview, thumb_hash) => {
-                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err(), thumb_hash.err()];
-                Err(broken.into_iter().flatten().chain(preview.err().into_iter().flatten()).collect())
+            (file_name, content_type, size, sha256, caption, preview, shown) => {
+                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
+                let lists = [shown.err(), preview.err()].into_iter().flatten().flatten();
+                Err(broken.into_iter().flatten().chain(lists).collect())
             }
         }
     }
@@ -352,7 +367,21 @@ fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Declar
     }
 }
 
-/// Returns the declared placeholder, if there is one.
-pub(super) fn validate_thumb_hash(declared: Option<&str>) -> Result<Option<ThumbHash>, DeclarationError> {
-    declared.map(ThumbHash::parse).transpose().map_err(DeclarationError::ThumbHash)
+/// Returns the declared placeholder and time, as far as they are declared.
+pub(super) fn validate_shown(
+    thumb_hash: Option<&str>,
+    taken_at: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<(Option<ThumbHash>, Option<TakenAt>), Vec<DeclarationError>> {
+    let thumb_hash = thumb_hash.map(ThumbHash::parse).transpose().map_err(DeclarationError::ThumbHash);
+    let taken_at = taken_at.map(|text| validate_taken_at(text, now)).transpose();
+    match (thumb_hash, taken_at) {
+        (Ok(thumb_hash), Ok(taken_at)) => Ok((thumb_hash, taken_at)),
+        (thumb_hash, taken_at) => Err([thumb_hash.err(), taken_at.err()].into_iter().flatten().collect()),
+    }
+}
+
+fn validate_taken_at(declared: &str, now: OffsetDateTime) -> Result<TakenAt, DeclarationError> {
+    let taken_at = TakenAt::parse(declared).ok_or(DeclarationError::TakenAt)?;
+    if taken_at.has_passed(now) { Ok(taken_at) } else { Err(DeclarationError::TakenInFuture) }
 }

@@ -1,5 +1,5 @@
-//! Declares pending uploads again. The later file name, type, caption, preview and `ThumbHash` replace the earlier ones, since
-//! nothing is served yet.
+//! Declares pending uploads again. The later file name, type, caption, preview, `ThumbHash` and time taken replace the earlier
+//! ones, since nothing is served yet.
 
 use std::collections::HashMap;
 

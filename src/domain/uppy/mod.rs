@@ -173,7 +173,7 @@ impl UppyUploads {
         let caption = Caption::parse(caption).map_err(DeclarationError::Caption);
         match (file_name, content_type, size, caption) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(caption)) => {
-                Ok(Upload { file_name, content_type, size, kind, caption, thumb_hash: None })
+                Ok(Upload { file_name, content_type, size, kind, caption, thumb_hash: None, taken_at: None })
             }
             (file_name, content_type, size, caption) => {
                 Err([file_name.err(), content_type.err(), size.err(), caption.err()].into_iter().flatten().collect())

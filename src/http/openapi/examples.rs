@@ -106,7 +106,7 @@ fn uploads(name: &str) -> Option<Value> {
     Some(match name {
         "NewUpload" => json!({
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "caption": "The sea, finally",
-            "preview": preview(), "thumbHash": THUMB_HASH,
+            "preview": preview(), "thumbHash": THUMB_HASH, "takenAt": "2026-11-21T17:42:09+01:00",
         }),
         "UploadBatch" => json!({ "items": [{
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
@@ -132,7 +132,7 @@ fn multipart(name: &str) -> Option<Value> {
     Some(match name {
         "NewMultipart" => json!({
             "fileName": "panorama.jpg", "contentType": "image/jpeg", "size": 41_943_040, "partSize": 8_388_608,
-            "partChecksums": "sha256", "caption": "From the lighthouse", "thumbHash": THUMB_HASH,
+            "partChecksums": "sha256", "caption": "From the lighthouse", "thumbHash": THUMB_HASH, "takenAt": "2026-11-21T17:42:09",
         }),
         "MultipartTicket" => {
             json!({ "id": IMAGE, "partSize": 8_388_608, "partCount": 5, "expiresAt": "2026-11-29T10:00:00Z" })

@@ -102,6 +102,7 @@ fn uploads() -> Vec<Limit> {
         // Not `format: byte`: generators disagree on whether they encode, and some compare the number of bytes with the text's
         // limits.
         limit(NEW, "thumbHash", json!({ "minLength": 4, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]+={0,2}$" })),
+        limit(NEW, "takenAt", json!({ "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(Z|[+-]\d{2}:\d{2})?$" })),
         limit(&["NewUpload", "BatchUpload", "NewPreview", "PartToSign"], "sha256", sha256),
         limit(&["BatchUpload"], "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 })),
         limit(&["UploadBatch"], "items", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS })),

@@ -124,6 +124,8 @@ codes! {
     InvalidPreview = "invalid_preview", UNPROCESSABLE_ENTITY, "Invalid preview";
     /// The text is not the base64 of a ThumbHash.
     InvalidThumbHash = "invalid_thumb_hash", UNPROCESSABLE_ENTITY, "Invalid ThumbHash";
+    /// The text is not a local date and time that has passed.
+    InvalidTakenAt = "invalid_taken_at", UNPROCESSABLE_ENTITY, "Invalid time taken";
     /// The text cannot name a user of the app.
     InvalidSubject = "invalid_subject", UNPROCESSABLE_ENTITY, "Invalid subject";
     /// The lifetime of a token is out of range.

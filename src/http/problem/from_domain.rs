@@ -207,6 +207,7 @@ fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
         DeclarationError::PreviewSize => (Code::InvalidPreview, "preview.size"),
         DeclarationError::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
         DeclarationError::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
+        DeclarationError::TakenAt | DeclarationError::TakenInFuture => (Code::InvalidTakenAt, "takenAt"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
     let problem = Problem::new(code, "The file cannot be stored as declared. Change the members that `errors` lists.");

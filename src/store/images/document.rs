@@ -87,7 +87,7 @@ pub(super) struct ImageDoc {
     width: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<i64>,
-    /// RFC 3339; without an offset if it is unknown.
+    /// RFC 3339; without an offset if it is unknown. The declared time while pending; once ready, that of the file if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     taken_at: Option<String>,
     /// The local time of `taken_at` as if it were UTC, else `created_at`.
@@ -200,6 +200,7 @@ impl ImageDoc {
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
             preview: upload.preview().map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
+            taken_at: upload.taken_at.map(|taken_at| taken_at.to_string()),
             reserved: (image.reserved != upload.size || upload.is_size_bound()).then(|| integer(image.reserved)),
             reservation: image.reservation.map(ReservationDoc::new),
             last_step: None,
@@ -212,7 +213,6 @@ impl ImageDoc {
             etag: None,
             width: None,
             height: None,
-            taken_at: None,
             taken_sort: None,
             camera: None,
             location: None,
@@ -243,6 +243,7 @@ impl ImageDoc {
                 kind: self.kind(size).map_err(corrupt)?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
+                taken_at: self.taken_at.as_deref().and_then(TakenAt::parse),
             },
             // A type that this version does not know admits no object.
             earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),

@@ -1,4 +1,4 @@
-//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption or preview.
+//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption, preview or time taken.
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 
@@ -42,6 +42,7 @@ fn redeclaration(image: &Image, upload: &Upload) -> Document {
         "caption": or_remove(upload.caption.as_ref().map(|caption| caption.as_str().into())),
         "preview": or_remove(preview),
         "thumbHash": or_remove(upload.thumb_hash.as_ref().map(|hash| hash.to_string().into())),
+        "takenAt": or_remove(upload.taken_at.map(|taken_at| taken_at.to_string().into())),
         "strays": leftover_keys,
     }
 }

@@ -173,6 +173,8 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox:
     filter.insert("contentType", image.upload.content_type.as_str());
     // Null also matches an absent field.
     filter.insert("preview.sha256", image.upload.preview().map(|preview| preview.sha256.to_string()));
+    // Decides the month that counts the image.
+    filter.insert("takenAt", image.upload.taken_at.map(|taken_at| taken_at.to_string()));
     let mut set = doc! {
         "uploadedAt": "$$NOW",
         "key": { "$literal": verified.key.as_str() },
