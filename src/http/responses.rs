@@ -52,7 +52,7 @@ pub struct GalleryImage {
     pub thumb_hash: Option<String>,
     /// When the image was taken, by the clocks at that place: RFC 3339 with the offset from UTC (`2024-12-21T23:39:24+01:00`), or
     /// without one (`2024-12-21T23:39:24`) if the camera recorded none. An offset is never guessed: show the time as it is, and
-    /// do not convert it. Absent if the file does not say it.
+    /// do not convert it. Absent if neither the file nor its declaration says it.
     pub taken_at: Option<String>,
     /// Make and model of the camera, if the file names them.
     pub camera: Option<String>,

@@ -123,7 +123,10 @@ async fn invalid_time_is_refused_and_named() {
             assert_eq!(answer.problem(), (422, "invalid_taken_at"), "{text}: {answer:?}");
             assert_eq!(named(answer), "takenAt");
             let message_sent = answer.json["errors"][0]["message"].as_str().unwrap();
-            assert!(message_sent.contains(message) && (text.is_empty() || !message_sent.contains(&text)), "{text}: {message_sent}");
+            assert!(
+                message_sent.contains(message) && (text.is_empty() || !message_sent.contains(&text)),
+                "{text}: {message_sent}"
+            );
         }
         let batch = ada.post("/api/images/upload/batch", json!({ "items": [with_time(&bytes, "image/png", &text)] })).await;
         assert_eq!(batch.json["results"][0]["problem"]["code"], "invalid_taken_at", "{text}: {batch:?}");
