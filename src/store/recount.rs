@@ -129,7 +129,7 @@ async fn repair(
     let timeline = count_by_month(&images, user, session).await?;
     let has_changed_timeline = timeline != stored_timeline(&found);
     let is_right = was == is && held == holds && number(&found, "pending") == pending && steps.len() == settling.len();
-    if is_right && !has_changed_timeline {
+    if is_right && !has_changed_timeline && is_readable(&found) {
         return Ok(None);
     }
     let set = doc! {
@@ -313,6 +313,21 @@ fn documents(document: &Document, field: &str) -> Vec<Document> {
 
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
+}
+
+/// Returns whether later updates can add to every counter and list: one of another type counts as zero or as empty here, which may be
+/// its right value.
+fn is_readable(user: &Document) -> bool {
+    let is_list = |field: &&str| match user.get(field) {
+        None => true,
+        Some(list) => list.as_array().is_some_and(|entries| entries.iter().all(|entry| entry.as_document().is_some())),
+    };
+    let is_timeline = match user.get("timeline") {
+        None => true,
+        Some(timeline) => timeline.as_document().is_some_and(|months| months.keys().all(|month| whole_number(months, month).is_some())),
+    };
+    let is_number = |field: &&str| whole_number(user, field).is_some();
+    ["usedBytes", "images", "pending"].iter().all(is_number) && ["opening", "settling", "holds"].iter().all(is_list) && is_timeline
 }
 
 /// Returns a number; a missing one counts as zero.

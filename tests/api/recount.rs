@@ -75,6 +75,25 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
 
 /// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the
 /// others.
+/// A damaged field counts as zero or as empty, which is its right value for these users: it is replaced all the same, because the
+/// next change of the user would fail at it.
+#[tokio::test]
+async fn damaged_fields_are_replaced_where_zero_is_right() {
+    let app = TestApp::start().await;
+    let users = app.db.collection::<Document>("users");
+    for field in ["usedBytes", "images", "pending", "timeline", "opening", "settling", "holds"] {
+        for value in [Bson::from("damaged"), Bson::Null, vec![Bson::Null].into(), doc! { "2026-11": "damaged" }.into()] {
+            let ada = app.user().await;
+            let case = format!("{field}: {value}");
+            users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { field: value } }).await.unwrap();
+            assert_eq!(recount(&app, Some(&ada.email)).await.0.repaired, 1, "{case}");
+            ada.upload("a.png", "image/png", &unique_png()).await;
+            assert_eq!(recount(&app, Some(&ada.email)).await.0.repaired, 0, "{case}");
+        }
+    }
+    app.audit().await;
+}
+
 #[tokio::test]
 async fn damaged_records_do_not_stop_the_recount_of_others() {
     let app = TestApp::start().await;
