@@ -19,6 +19,7 @@ import { UploadList } from "./upload-list.js";
 import { indexedDbStore, isAvailable } from "./valet-upload/pending-files.js";
 import { Uploader } from "./valet-upload/uploader.js";
 import { StoredText } from "./valet-upload/storage.js";
+import { WorkerPool } from "./valet-upload/worker-pool.js";
 import { bytes, count, explain, monthName } from "./messages.js";
 
 /** Stops everything that runs for the signed-in user. */
@@ -36,7 +37,7 @@ function enter() {
   const gallery = new Gallery();
   gallery.sort = $("#order").value = order.value === "taken" ? "taken" : "uploaded";
   const grid = new Grid($("#grid"), gallery);
-  const uploader = new Uploader({ api: api.client, store: indexedDbStore(), user: session.user.id });
+  const uploader = new Uploader({ api: api.client, work: new WorkerPool(), store: indexedDbStore(), user: session.user.id });
   const choose = () => $("#files").click();
   const uploadList = new UploadList(uploader, choose);
   const lightbox = new Lightbox(gallery);

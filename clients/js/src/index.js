@@ -4,6 +4,7 @@ import { createApi } from "./api.js";
 import { follow } from "./events.js";
 import { indexedDbStore, memoryStore } from "./pending-files.js";
 import { Uploader as Queue } from "./uploader.js";
+import { WorkerPool } from "./worker-pool.js";
 
 export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "./http.js";
 export { explain } from "./messages.js";
@@ -30,7 +31,7 @@ export { indexedDbStore, memoryStore };
  * @returns {Uploader}
  */
 export function createUploader({ api, token, store = hasIndexedDb() ? indexedDbStore() : null, user = "", concurrency }) {
-  return /** @type {any} */ (new Queue({ api: createApi({ api, token }), store, user, concurrency }));
+  return /** @type {any} */ (new Queue({ api: createApi({ api, token }), work: new WorkerPool(), store, user, concurrency }));
 }
 
 /**

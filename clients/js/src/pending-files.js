@@ -73,11 +73,13 @@ export class PendingFiles {
 
   /** Stores a file, or the name of a large one, until {@link remove}. */
   async add(key, file) {
-    const small = file.size <= MAX_FILE_BYTES && this.#bytes + file.size <= MAX_TOTAL_BYTES;
-    if (small) this.#bytes += file.size;
     const { name, size, type, lastModified, caption } = file;
     const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, name, size, type, lastModified, caption, file: content }).then(() => true));
-    if (!(await put(small ? file : null)) && small) await put(null);
+    // A file of a phone is named by its URI: nothing is copied.
+    if (!(file instanceof Blob)) return put({ uri: file.uri });
+    const small = file.size <= MAX_FILE_BYTES && this.#bytes + file.size <= MAX_TOTAL_BYTES;
+    if (small) this.#bytes += file.size;
+    return (await put(small ? file : null)) || (small && put(null));
   }
 
   /** Stores the upload's id, so that other tabs do not offer to discard the upload. */

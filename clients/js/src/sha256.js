@@ -15,24 +15,48 @@ for (let n = 2, found = 0; found < 64; n += 1) {
   found += 1;
 }
 
+/** A digest of bytes that are read piece by piece. */
+export class Sha256 {
+  #state = START.slice();
+  #words = new Uint32Array(64);
+  /** What is left of the pieces so far, less than a block. */
+  #rest = new Uint8Array(0);
+  #length = 0;
+
+  update(bytes) {
+    this.#length += bytes.length;
+    const all = this.#rest.length ? new Uint8Array(this.#rest.length + bytes.length) : bytes;
+    if (all !== bytes) {
+      all.set(this.#rest);
+      all.set(bytes, this.#rest.length);
+    }
+    const whole = all.length - (all.length % 64);
+    blocks(all, 0, whole, this.#state, this.#words);
+    this.#rest = all.slice(whole);
+  }
+
+  /** Returns the 32 bytes of the digest, once. */
+  digest() {
+    // The rest, a one bit, zeros, and the length in bits.
+    const rest = this.#rest.length;
+    const tail = new Uint8Array(rest < 56 ? 64 : 128);
+    tail.set(this.#rest);
+    tail[rest] = 0x80;
+    const view = new DataView(tail.buffer);
+    view.setUint32(tail.length - 8, Math.floor(this.#length / 2 ** 29));
+    view.setUint32(tail.length - 4, (this.#length * 8) >>> 0);
+    blocks(tail, 0, tail.length, this.#state, this.#words);
+    const out = new DataView(new ArrayBuffer(32));
+    this.#state.forEach((word, i) => out.setUint32(i * 4, word));
+    return new Uint8Array(out.buffer);
+  }
+}
+
 /** Returns the 32 bytes of the digest. */
 export function sha256(bytes) {
-  const state = START.slice();
-  const w = new Uint32Array(64);
-  const whole = bytes.length - (bytes.length % 64);
-  blocks(bytes, 0, whole, state, w);
-  // The rest, a one bit, zeros, and the length in bits.
-  const rest = bytes.length - whole;
-  const tail = new Uint8Array(rest < 56 ? 64 : 128);
-  tail.set(bytes.subarray(whole));
-  tail[rest] = 0x80;
-  const view = new DataView(tail.buffer);
-  view.setUint32(tail.length - 8, Math.floor(bytes.length / 2 ** 29));
-  view.setUint32(tail.length - 4, (bytes.length * 8) >>> 0);
-  blocks(tail, 0, tail.length, state, w);
-  const out = new DataView(new ArrayBuffer(32));
-  state.forEach((word, i) => out.setUint32(i * 4, word));
-  return new Uint8Array(out.buffer);
+  const hash = new Sha256();
+  hash.update(bytes);
+  return hash.digest();
 }
 
 function blocks(bytes, from, to, state, w) {

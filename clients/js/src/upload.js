@@ -17,37 +17,41 @@ const PART_BYTES = 8 << 20;
 const MAX_PARTS = 10_000;
 
 /**
- * Uploads a file. `means` has the calls of api.js and the `work` of worker-pool.js. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
- * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
+ * Uploads a file: a Blob with a name, or a file of native.js, which inspects and sends itself, whole. `means` has the calls of api.js and
+ * the `work` of worker-pool.js. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`, `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
  */
 export async function upload(file, events, signal, means) {
   const retry = new RetryPolicy(signal, events.waiting);
-  const { work } = means;
   events.stage("preparing");
-  const facts = await readable(file, () => work.inspect(file, file.size <= MAX_SINGLE_PUT));
+  const inParts = !file.put && file.size > MAX_SINGLE_PUT;
+  const facts = await readable(file, () => inspect(file, !inParts, means));
   signal.throwIfAborted();
   if (facts.shown) events.preview(facts.shown);
-  return (file.size > MAX_SINGLE_PUT ? uploadInParts : uploadWhole)(file, facts, events, retry, means);
+  return (inParts ? uploadInParts : uploadWhole)(file, facts, events, retry, means);
 }
+
+/** Returns what an upload declares of a file. */
+const inspect = (file, wantsDigest, { work }) => (file.inspect ? file.inspect() : work.inspect(file, wantsDigest));
 
 /**
  * Uploads with a single PUT. After 200 or 412: confirm. 409, 5xx: repeat. 403: renew once. 400: the bytes changed. No response: repeat,
  * and try to confirm. A store may send errors without CORS headers (as R2 and proxies do), so that a 403 for an expired URL and a 412
  * for bytes that have arrived look like a lost connection.
  */
-async function uploadWhole(file, facts, events, retry, { api, work }) {
+async function uploadWhole(file, facts, events, retry, means) {
+  const { api } = means;
   const { signal } = retry;
   // Counts failed PUTs separately from failed requests to the API: the store may fail while the API responds.
   const store = new RetryPolicy(signal, events.waiting);
   const open = async (known) => timed(await retry.run(() => api.openUpload(describe(file, known), signal)));
-  const reopen = async () => (facts = await readable(file, () => work.inspect(file, true)), open(facts));
+  const reopen = async () => (facts = await readable(file, () => inspect(file, true, means)), open(facts));
   let ticket = await open(facts);
   if (ticket.state === "ready") events.found(ticket.id);
   for (let before = null, unread = 0; ticket.state === "pending";) {
     events.opened(ticket.id);
     events.stage("sending");
     const [status] = await Promise.all([
-      put(ticket.upload, file, { signal, progress: events.progress }),
+      file.put ? file.put(ticket.upload, { signal, progress: events.progress }) : put(ticket.upload, file, { signal, progress: events.progress }),
       sendPreview(ticket.previewUpload, facts.preview, signal),
     ]);
     unread = status === 0 ? unread + 1 : 0;

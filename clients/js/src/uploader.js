@@ -3,7 +3,6 @@
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
 import { upload } from "./upload.js";
-import { WorkerPool } from "./worker-pool.js";
 
 const PAUSED = Symbol("paused");
 const CANCELLED = Symbol("cancelled");
@@ -62,17 +61,22 @@ export class Upload {
   }
 }
 
-/** The queue; types.js describes its methods for apps. */
+/**
+ * The queue; types.js describes its methods for apps. `api` has the calls of api.js, `work` the jobs of worker-pool.js, `revive` makes a file
+ * of a stored record.
+ */
 export class Uploader extends EventTarget {
   items = [];
   paused = false;
   #means;
   #files;
   #most;
+  #revive;
 
-  constructor({ api, store, user, concurrency = 3 }) {
+  constructor({ api, work, store, user, concurrency = 3, revive = reviveBlob }) {
     super();
-    this.#means = { api, work: new WorkerPool() };
+    this.#means = { api, work };
+    this.#revive = revive;
     this.#files = new PendingFiles(store, user);
     this.#most = concurrency;
     // Uploads that failed without a network are repeated when it is back.
@@ -88,13 +92,13 @@ export class Uploader extends EventTarget {
 
   /** Queues files, except those that are queued already. */
   add(input, { name, caption, signal } = {}) {
-    const same = (a, b) => a.file && a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified;
+    const same = (a, b) => a.file && (b.uri ? a.file.uri === b.uri : a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified);
     const inputs = input instanceof Blob || "stream" in input ? [input] : [...input];
-    const fresh = inputs.filter((file) => "stream" in file && !(file instanceof Blob) || !this.items.some((item) => item.open && same(item, file)));
+    const fresh = inputs.filter((file) => isStream(file) || !this.items.some((item) => item.open && same(item, file)));
     const added = fresh.map((file) => {
       const item = new Upload(this, { file, name: file.name ?? name ?? "image", size: file.size, caption });
       this.items.push(item);
-      if (file instanceof Blob) item.stored = this.#files.add(item.key, withName(item));
+      if (!isStream(file)) item.stored = this.#files.add(item.key, withName(item));
       signal?.addEventListener("abort", () => this.cancel(item), { once: true });
       return item;
     });
@@ -113,8 +117,8 @@ export class Uploader extends EventTarget {
         this.#files.remove(record.key);
         continue;
       }
-      const { name, type, lastModified, key, caption } = record;
-      const file = globalThis.File ? new File([record.file], name, { type, lastModified }) : record.file;
+      const { name, key, caption } = record;
+      const file = this.#revive(record);
       this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
     }
     const known = new Set([...busy, ...this.items.map((item) => item.id)]);
@@ -203,7 +207,12 @@ export class Uploader extends EventTarget {
       this.#changed(item);
     };
     try {
-      if (!(item.file instanceof Blob)) item.file = await collect(item.file);
+      if (isStream(item.file)) {
+        item.file = await collect(item.file);
+      } else if (item.file.load) {
+        await item.file.load();
+        set({ size: item.file.size });
+      }
       item.image = await upload(withName(item), {
         stage: (state) => set({ state }),
         progress: (sent) => set({ sent: Math.min(sent, item.size) }),
@@ -265,11 +274,19 @@ export class Uploader extends EventTarget {
 
 /** Returns the upload's bytes with its name and caption, as upload.js and the store read them. */
 function withName({ file, name, caption }) {
+  if (!(file instanceof Blob)) return Object.assign(file, { name, caption });
   if (file.name === name && !caption) return file;
   const { type, lastModified = 0 } = file;
   // Another object of the same bytes: a File's own name is read-only.
   return Object.assign(new Blob([file], { type }), { name, caption, lastModified });
 }
+
+/** Returns the file of a stored record. */
+function reviveBlob({ file, name, type, lastModified }) {
+  return globalThis.File ? new File([file], name, { type, lastModified }) : file;
+}
+
+const isStream = (file) => "stream" in file && !(file instanceof Blob);
 
 /** Reads a stream into a Blob. */
 async function collect({ stream, size, type = "" }) {
@@ -278,5 +295,5 @@ async function collect({ stream, size, type = "" }) {
   return new Blob([blob], { type });
 }
 
-/** Returns a random key, in pages without a secure context too. */
-const uuid = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+/** Returns a random key, in pages without a secure context and in React Native, which has no `crypto`, too. */
+const uuid = () => (globalThis.crypto?.getRandomValues(new Uint32Array(4)) ?? Array.from({ length: 4 }, () => Math.floor(Math.random() * 2 ** 32))).join("-");

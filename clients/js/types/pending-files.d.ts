@@ -11,7 +11,7 @@ export class PendingFiles {
     /** @param {import("./types.js").Store | null} store @param {string} user */
     constructor(store: import("./types.js").Store | null, user: string);
     /** Stores a file, or the name of a large one, until {@link remove}. */
-    add(key: any, file: any): Promise<void>;
+    add(key: any, file: any): Promise<any>;
     /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
     setId(key: any, id: any): Promise<void>;
     remove(key: any): Promise<any>;

@@ -27,7 +27,7 @@ export type UploadQueue = {
     paused: boolean;
     /**
      * As of an uploader, and so the others; each is the same function at
-     * every render.
+     * every render. When the component is unmounted, its own uploader has ended: `add` throws, the others do nothing.
      */
     add: (input: Input, options?: AddOptions) => Upload[];
     restore: () => Promise<void>;

@@ -70,7 +70,9 @@ export type StoredFile = {
     type: string;
     lastModified: number;
     caption?: string;
-    file: Blob | null;
+    file: Blob | {
+        uri: string;
+    } | null;
     id?: string;
 };
 export type Store = {

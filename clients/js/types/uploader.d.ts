@@ -25,13 +25,18 @@ export class Upload {
     cancel(): void;
     #private;
 }
-/** The queue; types.js describes its methods for apps. */
+/**
+ * The queue; types.js describes its methods for apps. `api` has the calls of api.js, `work` the jobs of worker-pool.js, `revive` makes a file
+ * of a stored record.
+ */
 export class Uploader extends EventTarget {
-    constructor({ api, store, user, concurrency }: {
+    constructor({ api, work, store, user, concurrency, revive }: {
         api: any;
+        work: any;
         store: any;
         user: any;
         concurrency?: number;
+        revive?: typeof reviveBlob;
     });
     items: any[];
     paused: boolean;
@@ -57,3 +62,11 @@ export class Uploader extends EventTarget {
     stop(): void;
     #private;
 }
+/** Returns the file of a stored record. */
+declare function reviveBlob({ file, name, type, lastModified }: {
+    file: any;
+    name: any;
+    type: any;
+    lastModified: any;
+}): any;
+export {};

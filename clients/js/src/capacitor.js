@@ -1,0 +1,110 @@
+// `valet-upload/capacitor`: uploads files of a Capacitor app by the plugin @capacitor/file-transfer. upload.js has the protocol, native.js
+// the files. Blobs are uploaded as by `valet-upload`, so the same code runs on the web.
+
+import { NativeUploads } from "./native.js";
+import { indexedDbStore } from "./pending-files.js";
+import { WorkerPool } from "./worker-pool.js";
+
+export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "./http.js";
+
+/**
+ * @typedef {import("./native.js").NativeFileInput} NativeFileInput
+ * @typedef {import("./native.js").NativeInput} NativeInput
+ * @typedef {import("./native.js").NativeUploader} NativeUploader
+ */
+
+/**
+ * @typedef {object} FileTransferPlugin What is used of `FileTransfer` of @capacitor/file-transfer.
+ * @property {(options: UploadFileOptions) => Promise<{ responseCode: string }>} uploadFile
+ * @property {(event: "progress", listener: (progress: { type: string, url: string, bytes: number }) => void) => Promise<{ remove: () => Promise<void> }>} addListener
+ *
+ * @typedef {{ url: string, path: string, method: string, headers: Record<string, string>, progress: boolean, chunkedMode: boolean, disableRedirects: boolean }} UploadFileOptions
+ *
+ * @typedef {object} FilesystemPlugin What is used of `Filesystem` of @capacitor/filesystem 8.1 and later.
+ * @property {(options: { path: string }) => Promise<{ size: number, mtime: number }>} stat
+ * @property {(options: { path: string, offset: number, length: number }) => Promise<{ data: string | Blob }>} readFile
+ */
+
+/**
+ * @typedef {object} CapacitorOptions
+ * @property {FileTransferPlugin} FileTransfer The plugin: `import { FileTransfer } from "@capacitor/file-transfer"`.
+ * @property {FilesystemPlugin} Filesystem The plugin: `import { Filesystem } from "@capacitor/filesystem"`.
+ * @typedef {import("./types.js").UploaderOptions & CapacitorOptions} CapacitorUploaderOptions
+ */
+
+/**
+ * Returns a queue that uploads files as the user of `token`. `add` takes `file://` and `content://` URIs, what plugins return (`path` or
+ * `uri`), and Blobs.
+ * @param {CapacitorUploaderOptions} options
+ * @returns {NativeUploader}
+ */
+export function createUploader({ FileTransfer, Filesystem, store = typeof indexedDB === "undefined" ? null : indexedDbStore(), ...options }) {
+  return /** @type {any} */ (new NativeUploads({ ...options, store }, accessTo(FileTransfer, Filesystem), new WorkerPool()));
+}
+
+/**
+ * @param {FileTransferPlugin} FileTransfer
+ * @param {FilesystemPlugin} Filesystem
+ * @returns {import("./native.js").Access}
+ */
+function accessTo(FileTransfer, Filesystem) {
+  const transfers = new Transfers(FileTransfer);
+  return {
+    async stat(uri) {
+      const { size, mtime } = await Filesystem.stat({ path: uri });
+      return { size, lastModified: mtime };
+    },
+    async read(uri, offset, length) {
+      const { data } = await Filesystem.readFile({ path: uri, offset, length });
+      if (typeof data !== "string") return new Uint8Array(await data.arrayBuffer());
+      return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+    },
+    digest: () => undefined,
+    send: (presigned, uri, progress, signal) => transfers.send(presigned, uri, progress, signal),
+  };
+}
+
+/** The PUTs that the plugin sends. It cannot stop one: after a pause the upload waits for the one that is under way. */
+class Transfers {
+  #plugin;
+  #running = /** @type {Map<string, Promise<number>>} */ (new Map());
+
+  /** @param {FileTransferPlugin} plugin */
+  constructor(plugin) {
+    this.#plugin = plugin;
+  }
+
+  async send(presigned, uri, progress, signal) {
+    const object = withoutQuery(presigned.url);
+    const listener = await this.#plugin.addListener("progress", ({ type, url, bytes }) => {
+      if (type === "upload" && withoutQuery(url) === object) progress(bytes);
+    });
+    let stop = () => {};
+    const aborted = new Promise((_, reject) => {
+      stop = () => reject(signal.reason);
+      signal.addEventListener("abort", stop, { once: true });
+    });
+    try {
+      signal.throwIfAborted();
+      const running = this.#running.get(object) ?? this.#start(object, presigned, uri);
+      return await Promise.race([running, aborted]);
+    } finally {
+      signal.removeEventListener("abort", stop);
+      await listener.remove();
+    }
+  }
+
+  #start(object, { method, url, headers }, path) {
+    const sending = this.#plugin
+      .uploadFile({ method, url, path, headers: named(headers), progress: true, chunkedMode: false, disableRedirects: true })
+      .then(({ responseCode }) => Number(responseCode), (error) => Number(error?.data?.httpStatus) || 0)
+      .finally(() => this.#running.delete(object));
+    this.#running.set(object, sending);
+    return sending;
+  }
+}
+
+/** Returns the headers as the plugin reads them: without a `Content-Type` of just these letters it sends a form. */
+const named = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [/^content-type$/i.test(name) ? "Content-Type" : name, value]));
+
+const withoutQuery = (url) => url.split("?")[0];
