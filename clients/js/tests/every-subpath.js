@@ -1,5 +1,7 @@
 // An app that uses everything: .ci/client measures it.
 
 export * from "valet-upload";
+export * as capacitor from "valet-upload/capacitor";
+export * as expo from "valet-upload/expo";
 export * from "valet-upload/react";
 export { default } from "valet-upload/uppy";

@@ -2,7 +2,7 @@
 // packages, which send the bytes over HTTP; the wire is compared with the tickets' signed headers.
 
 import assert from "node:assert/strict";
-import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
@@ -213,3 +213,17 @@ test("capacitor: Blobs are uploaded as in a browser, which has no files", async 
   assert.equal(wire.length, 0);
   await assertGallery(user, [file]);
 });
+
+for (const [mark, scope] of Object.entries({ expo: { FileSystem, createUploader: createExpoUploader }, capacitor: { FileTransfer, Filesystem, createUploader: createCapacitorUploader } })) {
+  test(`the example of docs/client.md for ${mark} uploads`, async (t) => {
+    await record(t);
+    const [user, file] = [await account(), image("boat.png")];
+    const text = readFileSync(new URL("../../../docs/client.md", import.meta.url), "utf8");
+    const [, code] = text.match(new RegExp(`<!-- ${mark} -->\n\`\`\`js\n([\\s\\S]*?)\n\`\`\``));
+    const picked = { uri: await saved(file), name: "boat.png" };
+    const names = { ...scope, asset: picked, photo: picked, accessToken: () => user.token, userId: user.user.id };
+    const AsyncFunction = (async () => {}).constructor;
+    await new AsyncFunction(...Object.keys(names), code.replace(/^import .*$/gm, "").replaceAll("https://api.example.com", BASE))(...Object.values(names));
+    await assertGallery(user, [file]);
+  });
+}

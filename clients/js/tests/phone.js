@@ -74,9 +74,11 @@ export async function record(t, rule = () => {}) {
     recorder.wire.push(entry);
     request.on("error", () => {});
     response.on("close", () => { entry.aborted = !response.writableEnded; });
+    // Read meanwhile: a connection with unread bytes does not notice that it was closed.
+    const body = request.toArray().catch(() => []);
     const verdict = await rule(recorder.wire.length, entry);
     if (verdict === "broken") return request.socket.destroy();
-    const bytes = Buffer.concat(await request.toArray().catch(() => []));
+    const bytes = Buffer.concat(await body);
     Object.assign(entry, { size: bytes.length, sha256: createHash("sha256").update(bytes).digest("base64") });
     if (typeof verdict === "number") return response.writeHead(verdict).end();
     if (verdict === "held") return undefined;
