@@ -1,12 +1,14 @@
 //! The program `valet`: its subcommands, nothing else.
 
+#[cfg(feature = "worker")]
+mod decode;
 mod keys;
 mod output;
+mod passwd;
 mod webhook_commands;
 mod webhook_listener;
 
 use clap::{Parser, Subcommand};
-use secrecy::{ExposeSecret, SecretString};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
@@ -68,6 +70,10 @@ enum Command {
     /// Webhook endpoints: adds, lists and tests them. Needs `WEBHOOK_SECRET`.
     #[command(subcommand)]
     Webhook(webhook_commands::WebhookCommand),
+    /// Decodes one image: a worker starts it as a child.
+    #[cfg(feature = "worker")]
+    #[command(hide = true)]
+    Decode(decode::DecodeArguments),
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -137,19 +143,32 @@ fn instant(text: &str) -> Result<OffsetDateTime, &'static str> {
 /// An error whose Display is for the operator.
 type Failure = Box<dyn std::error::Error>;
 
+fn main() {
+    let command = Arguments::parse().command;
+    // Before there is a runtime: it would have threads.
+    #[cfg(feature = "worker")]
+    if let Command::Decode(arguments) = &command {
+        return decode::run(arguments);
+    }
+    run(command);
+}
+
 #[tokio::main]
-async fn main() {
-    let done = match Arguments::parse().command {
+async fn run(command: Command) {
+    let done = match command {
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev(arguments).await,
         Command::Serve => serve().await,
         Command::Check(arguments) => check(arguments).await,
         Command::Sweep(arguments) => sweep(arguments).await,
         Command::Recount(arguments) => recount(arguments).await,
-        Command::Passwd { email } => passwd(&email).await,
+        Command::Passwd { email } => passwd::run(&email).await,
         Command::Join { yes } => join(yes).await,
         Command::Key(command) => keys::run(command, settings).await,
         Command::Webhook(command) => webhook_commands::run(command).await,
+        #[cfg(feature = "worker")]
+        // Has run before there was a runtime.
+        Command::Decode(_) => Ok(()),
         Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
@@ -331,32 +350,6 @@ fn ask(question: &str) -> Result<String, Failure> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(line.trim().to_owned())
-}
-
-async fn passwd(email: &str) -> Result<(), Failure> {
-    let config = settings()?;
-    let password = new_password()?;
-    AppState::open(&config)
-        .await?
-        .valet
-        .accounts
-        .set_password(email, password.expose_secret(), OffsetDateTime::now_utc())
-        .await?;
-    Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
-}
-
-fn new_password() -> Result<SecretString, Failure> {
-    use std::io::IsTerminal;
-    if !std::io::stdin().is_terminal() {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line)?;
-        return Ok(line.trim_end_matches(['\r', '\n']).into());
-    }
-    let password = rpassword::prompt_password("New password: ")?;
-    if rpassword::prompt_password("The same again: ")? != password {
-        return Err("the two are not the same; nothing was changed".into());
-    }
-    Ok(password.into())
 }
 
 async fn recount(arguments: RecountArguments) -> Result<(), Failure> {

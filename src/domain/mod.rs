@@ -37,6 +37,8 @@ mod previews;
 pub mod recount;
 mod refresh_token;
 mod removal;
+#[cfg(feature = "worker")]
+pub mod rendering;
 mod reservations;
 mod s3_timeouts;
 pub mod service_keys;

@@ -45,8 +45,21 @@ impl ThumbHash {
         if text.is_empty() || text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
             return Err(InvalidThumbHash);
         }
-        let bytes = STANDARD.decode(text).map_err(|_| InvalidThumbHash)?;
-        if bytes.len() > Self::MAX_BYTES { Err(InvalidThumbHash) } else { Ok(Self(bytes)) }
+        Self::from_bytes(STANDARD.decode(text).map_err(|_| InvalidThumbHash)?)
+    }
+
+    /// Takes the bytes of a hash.
+    ///
+    /// # Errors
+    /// [`InvalidThumbHash`] unless there are 1 to 32.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, InvalidThumbHash> {
+        if (1..=Self::MAX_BYTES).contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(InvalidThumbHash) }
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -1,11 +1,12 @@
 //! EXIF orientation from a TIFF block: the only tag that changes the displayed size. No other tag is read.
 
-/// Returns whether the block turns its image by a quarter, which swaps width and height (orientations 5 to 8). `None` without an
-/// orientation.
+use crate::model::Orientation;
+
+/// Returns the orientation of the block's image; `None` if it has none.
 ///
 /// Like browsers, it reads only the first directory, and only a tag of one SHORT. A broken block has no orientation; the image is
 /// accepted.
-pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
+pub(super) fn orientation(tiff: &[u8]) -> Option<Orientation> {
     let big = match tiff.get(..4)? {
         b"MM\0*" => true,
         b"II*\0" => false,
@@ -26,7 +27,7 @@ pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
     let mut entry = directory.checked_add(2)?;
     for _ in 0..u16_at(directory)? {
         if u16_at(entry)? == ORIENTATION && u16_at(entry.checked_add(2)?)? == SHORT && u32_at(entry.checked_add(4)?)? == 1 {
-            return Some(matches!(u16_at(entry.checked_add(8)?)?, 5..=8));
+            return Orientation::new(u16_at(entry.checked_add(8)?)?);
         }
         entry = entry.checked_add(12)?;
     }

@@ -2,7 +2,7 @@
 //! browser reads with it.
 
 use super::file::{File, Part, Stop};
-use super::{Refusal, Size, exif};
+use super::{Orientation, Refusal, Size, exif};
 
 /// The longest side that libjpeg decodes (`JPEG_MAX_DIMENSION`), in pixels.
 const MAX_SIDE: u32 = 65_500;
@@ -11,8 +11,8 @@ const MAX_SIDE: u32 = 65_500;
 #[derive(Debug, Default)]
 pub(super) struct Jpeg {
     frame: Option<Frame>,
-    /// Whether the first Exif segment turns the image by a quarter. Later ones do not count (Exif 3.0, 4.7.2: there is one).
-    turned: Option<bool>,
+    /// Orientation by the first Exif segment. Later ones do not count (Exif 3.0, 4.7.2: there is one).
+    orientation: Option<Orientation>,
     /// A bit for each quantization table that is defined.
     tables: u8,
 }
@@ -58,9 +58,9 @@ impl Jpeg {
                 0xC4 => huffman_tables(segment(file)?)?,
                 0xDB => self.tables |= quantization_tables(segment(file)?)?,
                 0xDD => restart_interval(segment(file)?)?,
-                0xE1 if self.turned.is_none() => {
+                0xE1 if self.orientation.is_none() => {
                     let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0");
-                    self.turned = tiff.map(|tiff| exif::quarter_turn(tiff) == Some(true));
+                    self.orientation = tiff.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
                 // DAC, DNL, APPn, COM.
                 0xCC | 0xDC | 0xE0..=0xEF | 0xFE => {
@@ -74,10 +74,15 @@ impl Jpeg {
         }
     }
 
+    /// Returns how the image is turned, as far as the file has been read.
+    pub(super) fn orientation(&self) -> Orientation {
+        self.orientation.unwrap_or(Orientation::NORMAL)
+    }
+
     /// Returns the displayed size, once the frame has been read.
     pub(super) fn size_so_far(&self) -> Option<Size> {
         let frame = self.frame.as_ref()?;
-        Some(frame.size.turned_if(self.turned == Some(true)))
+        Some(frame.size.turned_if(self.orientation().swaps_sides()))
     }
 
     /// Checks a scan's header (B.2.3): its components are the frame's, and those have their quantization tables.

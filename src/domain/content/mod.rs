@@ -36,6 +36,7 @@ use file::{File, Stop};
 pub use capture::{FetchedRanges, read_capture};
 
 pub use crate::model::{Format, Refusal};
+use crate::model::Orientation;
 
 /// Limits of how much of a file an inspection reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Content {
     pub width: u32,
     /// Height as displayed, in pixels, 1 to [`MAX_SIDE`].
     pub height: u32,
+    /// How the stored pixels are turned for display by EXIF, where that counts. Of HEIF, whose own properties turn it: normal.
+    pub orientation: Orientation,
 }
 
 /// Width and height in pixels.
@@ -194,7 +197,8 @@ impl ContentInspector {
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(Refusal::TooManyPixels);
         }
-        Ok(Content { format, width, height })
+        let orientation = self.parser.as_ref().map_or(Orientation::NORMAL, Parser::orientation);
+        Ok(Content { format, width, height, orientation })
     }
 }
 
@@ -223,6 +227,14 @@ impl Parser {
             Self::Gif(gif) => Ok((Format::Gif, gif.advance(file)?)),
             Self::Webp(webp) => Ok((Format::Webp, webp.advance(file)?)),
             Self::Boxes(boxes) => boxes.advance(file),
+        }
+    }
+
+    fn orientation(&self) -> Orientation {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.orientation(),
+            Self::Png(png) => png.orientation(),
+            Self::Gif(_) | Self::Webp(_) | Self::Boxes(_) => Orientation::NORMAL,
         }
     }
 

@@ -1,7 +1,7 @@
 //! PNG (W3C PNG 3rd edition): the header, and the chunks up to the image data.
 
 use super::file::{File, Part, Stop};
-use super::{Refusal, Size, exif};
+use super::{Orientation, Refusal, Size, exif};
 
 /// The colour type whose pixels are indices into `PLTE`.
 const INDEXED: u8 = 3;
@@ -10,8 +10,8 @@ const INDEXED: u8 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Png {
     header: Option<Header>,
-    /// Whether the first sound `eXIf` chunk turns the image by a quarter.
-    turned: Option<bool>,
+    /// Orientation by the first sound `eXIf` chunk.
+    orientation: Option<Orientation>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +49,8 @@ impl Png {
                     }
                 }
                 // One with an error is left out, as any ancillary chunk (13.1).
-                b"eXIf" if self.turned.is_none() && File::is_takeable(u64::from(length) + 4) => {
-                    self.turned = content(file, kind, length)?.map(|tiff| exif::quarter_turn(tiff) == Some(true));
+                b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + 4) => {
+                    self.orientation = content(file, kind, length)?.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
                 _ => file.skip(u64::from(length) + 4),
             }
@@ -58,9 +58,14 @@ impl Png {
         }
     }
 
+    /// Returns how the image is turned, as far as the file has been read.
+    pub(super) fn orientation(&self) -> Orientation {
+        self.orientation.unwrap_or(Orientation::NORMAL)
+    }
+
     /// Returns the displayed size, once the header has been read.
     pub(super) fn size_so_far(&self) -> Option<Size> {
-        Some(self.header?.size.turned_if(self.turned == Some(true)))
+        Some(self.header?.size.turned_if(self.orientation().swaps_sides()))
     }
 }
 

@@ -24,7 +24,7 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
         seen = wanted.end;
         assert!(ranges <= budget.ranges && bytes <= budget.bytes, "asks for too much");
         if let Some(verdict) = inspection.supply(&file[wanted.start as usize..wanted.end as usize]) {
-            if let Ok(Content { format, width, height }) = verdict {
+            if let Ok(Content { format, width, height, orientation: _ }) = verdict {
                 assert!((1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height));
                 assert!(u64::from(width) * u64::from(height) <= max_pixels);
                 assert!(Format::ALL.contains(&format));

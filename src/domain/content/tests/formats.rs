@@ -1,6 +1,6 @@
 //! Tests of each format's rules, with one broken header at a time.
 
-use super::super::{Format, Refusal, exif};
+use super::super::{Format, Orientation, Refusal, exif};
 use super::{build, fixture, size, verdict};
 
 /// The file with the bytes at the only place where `old` stands replaced.
@@ -46,25 +46,26 @@ fn jpeg_follows_decoders() {
 
 #[test]
 fn exif_orientation_is_read_as_browsers_read_it() {
-    let turned = |entries: &[[u8; 12]]| {
+    let orientation = |entries: &[[u8; 12]]| {
         let mut tiff = b"MM\0*\0\0\0\x08".to_vec();
         tiff.extend(u16::try_from(entries.len()).unwrap().to_be_bytes());
         tiff.extend(entries.as_flattened());
-        exif::quarter_turn(&tiff)
+        exif::orientation(&tiff).map(Orientation::number)
     };
     let entry = |tag: u16, kind: u8, count: u8, value: u8| {
         let [high, low] = tag.to_be_bytes();
         [high, low, 0, kind, 0, 0, 0, count, 0, value, 0, 0]
     };
     for value in 0..=9 {
-        assert_eq!(turned(&[entry(0x0112, 3, 1, value)]), Some((5..=8).contains(&value)), "{value}");
+        let expected = (1..=8).contains(&value).then_some(value);
+        assert_eq!(orientation(&[entry(0x0112, 3, 1, value)]), expected, "{value}");
     }
-    assert_eq!(turned(&[entry(0x010F, 2, 2, 65), entry(0x0112, 3, 1, 6)]), Some(true));
-    assert_eq!(turned(&[entry(0x0112, 4, 1, 6)]), None, "a LONG");
-    assert_eq!(turned(&[entry(0x0112, 3, 2, 6)]), None, "two of them");
-    assert_eq!(turned(&[]), None);
-    assert_eq!(exif::quarter_turn(b"MM\0*\xFF\xFF\xFF\xFF"), None);
-    assert_eq!(exif::quarter_turn(b"MM\0*\0\0\0\x08\xFF\xFF"), None);
+    assert_eq!(orientation(&[entry(0x010F, 2, 2, 65), entry(0x0112, 3, 1, 6)]), Some(6));
+    assert_eq!(orientation(&[entry(0x0112, 4, 1, 6)]), None, "a LONG");
+    assert_eq!(orientation(&[entry(0x0112, 3, 2, 6)]), None, "two of them");
+    assert_eq!(orientation(&[]), None);
+    assert_eq!(exif::orientation(b"MM\0*\xFF\xFF\xFF\xFF"), None);
+    assert_eq!(exif::orientation(b"MM\0*\0\0\0\x08\xFF\xFF"), None);
     // A broken block leaves the image as it is stored.
     assert_eq!(size(&patched(&fixture("orientation-6.jpg"), b"Exif\0\0MM", b"Exif\0\0XX")), Ok((120, 80)));
 }

@@ -1,0 +1,35 @@
+//! The command `valet decode`, which a worker starts as a child: [`valet::decoder`].
+
+use valet::decoder;
+
+#[derive(clap::Args)]
+pub struct DecodeArguments {
+    /// The limits are set: given by the process to itself.
+    #[arg(long)]
+    limited: bool,
+    /// Attempt to leave the cage, for its tests.
+    #[cfg(feature = "dev")]
+    #[arg(long)]
+    attempt: Option<String>,
+}
+
+/// Runs the command, and ends the process.
+pub fn run(arguments: &DecodeArguments) {
+    let attempt = attempt(arguments);
+    if !arguments.limited {
+        let own = std::env::args().skip(1).chain(["--limited".to_owned()]);
+        decoder::limit_and_restart(&own.collect::<Vec<_>>());
+    }
+    // Standard error is closed to it, and nobody reads it.
+    std::process::exit(i32::from(decoder::run(attempt).is_err()));
+}
+
+#[cfg(feature = "dev")]
+fn attempt(arguments: &DecodeArguments) -> fn() {
+    arguments.attempt.as_deref().and_then(decoder::attempts::named).unwrap_or(|| {})
+}
+
+#[cfg(not(feature = "dev"))]
+fn attempt(_: &DecodeArguments) -> fn() {
+    || {}
+}

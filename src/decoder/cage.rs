@@ -1,0 +1,114 @@
+//! The cage: what the process gives up before it reads a byte.
+//!
+//! 1. [`limit_and_restart`] sets limits of the kernel and executes the program again, so that the allocator and the libraries begin
+//!    within them. No memory is reserved before.
+//! 2. [`enter`] looks at what is in force, then installs the filter of system calls. It reports what it found; where a kernel or an
+//!    operating system lacks a part, that part is reported as missing.
+
+use crate::model::decoding::Cage;
+
+/// Address space in bytes: enough for 100 megapixels.
+pub const MEMORY_BYTES: u64 = 768 << 20;
+
+/// Processor time in seconds.
+pub const CPU_SECONDS: u64 = 10;
+
+#[cfg(unix)]
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The limits: memory and time, and no files to write, no processes, no core dumps. Standard streams and the libraries of the
+/// program take few descriptors.
+#[cfg(unix)]
+const LIMITS: [(Resource, Limit); 6] = [
+    (Resource::As, Limit { current: MEMORY_BYTES, maximum: MEMORY_BYTES }),
+    // Of processor time, the first ends the process with a signal of its own, and the second kills it.
+    (Resource::Cpu, Limit { current: CPU_SECONDS, maximum: CPU_SECONDS + 1 }),
+    (Resource::Fsize, Limit { current: 0, maximum: 0 }),
+    (Resource::Nofile, Limit { current: 8, maximum: 8 }),
+    (Resource::Nproc, Limit { current: 0, maximum: 0 }),
+    (Resource::Core, Limit { current: 0, maximum: 0 }),
+];
+
+#[cfg(unix)]
+struct Limit {
+    current: u64,
+    maximum: u64,
+}
+
+/// Sets the limits, and executes this program with `arguments` within them. Does not return if that succeeds; where the operating
+/// system has no limits, or refuses one, it goes on without, and [`enter`] reports that.
+pub fn limit_and_restart(arguments: &[String]) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        for (resource, Limit { current, maximum }) in LIMITS {
+            // A lower limit of the process that started this one is kept.
+            let maximum = getrlimit(resource).maximum.map_or(maximum, |inherited| inherited.min(maximum));
+            let _ = setrlimit(resource, Rlimit { current: Some(current.min(maximum)), maximum: Some(maximum) });
+        }
+        // The link leads to the program also after its file was replaced by a newer one.
+        let program = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+        if let Ok(program) = program {
+            let _ = std::process::Command::new(program).args(arguments).exec();
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = arguments;
+}
+
+/// Gives up what is left to give up, and returns what holds.
+pub fn enter() -> Cage {
+    let is_empty = is_empty();
+    warm_up();
+    Cage { is_empty, has_limits: has_limits(), is_untraceable: become_untraceable(), has_filter: install_filter() }
+}
+
+#[cfg(unix)]
+fn has_limits() -> bool {
+    LIMITS.into_iter().all(|(resource, limit)| {
+        let found = getrlimit(resource);
+        found.maximum.is_some_and(|maximum| maximum <= limit.maximum) && found.current.is_some_and(|current| current <= limit.current)
+    })
+}
+
+#[cfg(not(unix))]
+fn has_limits() -> bool {
+    false
+}
+
+/// Returns whether the process has nothing but its standard streams: its list of descriptors has those three, and the one by which
+/// the list is read.
+fn is_empty() -> bool {
+    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    let descriptors = std::fs::read_dir(folder).map_or(usize::MAX, Iterator::count);
+    descriptors <= 4 && std::env::vars_os().next().is_none()
+}
+
+#[cfg(target_os = "linux")]
+fn become_untraceable() -> bool {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn become_untraceable() -> bool {
+    false
+}
+
+#[cfg(target_os = "linux")]
+fn install_filter() -> bool {
+    super::filter::install().is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn install_filter() -> bool {
+    false
+}
+
+/// Has allocator and standard library ask for what they read once: the filter would end the process for it.
+fn warm_up() {
+    std::hint::black_box(vec![1_u8; 8 << 20]);
+    #[cfg(target_arch = "x86_64")]
+    std::hint::black_box(std::is_x86_feature_detected!("avx2"));
+    #[cfg(target_arch = "aarch64")]
+    std::hint::black_box(std::arch::is_aarch64_feature_detected!("neon"));
+}

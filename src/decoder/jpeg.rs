@@ -1,0 +1,136 @@
+//! JPEG. Images of up to [`FULL_PIXELS`] are decoded whole; larger ones are reduced by the decoder's transform, so that they take
+//! a 64th of the memory.
+
+use jpeg_decoder::PixelFormat;
+use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
+
+use super::pixels::{Decoded, Pixels, Profile, ProfileKind};
+use crate::model::decoding::{EDGES, Undecodable};
+
+/// Most pixels of an image that is decoded at its full size.
+const FULL_PIXELS: u64 = 40_000_000;
+
+/// Most pixels of a progressive image: all of its coefficients are in memory until the last scan.
+const PROGRESSIVE_PIXELS: u64 = 50_000_000;
+
+/// Most pixels of any other image.
+const SEQUENTIAL_PIXELS: u64 = 200_000_000;
+
+/// The frame's header, as far as it matters here.
+struct Frame {
+    is_progressive: bool,
+    width: u32,
+    height: u32,
+    components: u8,
+}
+
+/// Decodes the image.
+pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
+    let frame = Frame::find(file)?;
+    let pixels = u64::from(frame.width) * u64::from(frame.height);
+    match (frame.is_progressive, pixels) {
+        (_, 0) => Err(Undecodable::Corrupt),
+        (_, ..=FULL_PIXELS) => decode_whole(file, &frame),
+        (true, ..=PROGRESSIVE_PIXELS) | (false, ..=SEQUENTIAL_PIXELS) => decode_reduced(file, &frame),
+        _ => Err(Undecodable::TooBig),
+    }
+}
+
+impl Frame {
+    /// Finds the frame's header: only kinds that the decoders read.
+    fn find(file: &[u8]) -> Result<Self, Undecodable> {
+        let mut rest = file.get(2..).ok_or(Undecodable::Corrupt)?;
+        loop {
+            // Stray bytes and fill bytes before a marker are passed over, as decoders do.
+            let at = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
+            let (marker, after) = rest.get(at.ok_or(Undecodable::Corrupt)? + 1..).and_then(<[u8]>::split_first).ok_or(Undecodable::Corrupt)?;
+            let length = after.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+            let segment = || after.get(2..).and_then(|after| after.first_chunk()).ok_or(Undecodable::Corrupt);
+            match marker {
+                0xC0..=0xC2 => {
+                    let &[precision, high, low, wide, narrow, components] = segment()?;
+                    let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                    if precision != 8 {
+                        return Err(Undecodable::Unsupported);
+                    }
+                    return Ok(Self {
+                        is_progressive: *marker == 0xC2,
+                        width: side(wide, narrow),
+                        height: side(high, low),
+                        components,
+                    });
+                }
+                // Lossless, hierarchical and arithmetic frames.
+                0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => return Err(Undecodable::Unsupported),
+                0xD9 | 0xDA => return Err(Undecodable::Corrupt),
+                0x01 | 0xD0..=0xD8 => rest = after,
+                _ => rest = after.get(length.max(2)..).ok_or(Undecodable::Corrupt)?,
+            }
+        }
+    }
+
+    /// Returns the profile, if it is for what the file stores. Of CMYK, pixels are RGB already.
+    fn profile(&self, icc: Option<Vec<u8>>) -> Option<Profile> {
+        let kind = match self.components {
+            1 => ProfileKind::Grey,
+            3 => ProfileKind::Rgb,
+            _ => return None,
+        };
+        icc.map(|icc| Profile { icc, kind })
+    }
+}
+
+fn decode_whole(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
+    let side = usize::from(u16::MAX);
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(side)
+        .set_max_height(side)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
+    let rgb = decoder.decode().map_err(|error| match error {
+        DecodeErrors::Unsupported(_) => Undecodable::Unsupported,
+        DecodeErrors::LargeDimensions(_) => Undecodable::TooBig,
+        _ => Undecodable::Corrupt,
+    })?;
+    let (width, height) = decoder.dimensions().ok_or(Undecodable::Corrupt)?;
+    let (width, height) = (side_of(width)?, side_of(height)?);
+    if rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 {
+        return Err(Undecodable::Corrupt);
+    }
+    let profile = frame.profile(decoder.icc_profile());
+    Ok(Decoded { pixels: Pixels { width, height, rgb }, width, height, profile })
+}
+
+fn decode_reduced(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
+    let failure = |error| match error {
+        jpeg_decoder::Error::Unsupported(_) => Undecodable::Unsupported,
+        _ => Undecodable::Corrupt,
+    };
+    let mut decoder = jpeg_decoder::Decoder::new(file);
+    let (width, height) = decoder.scale(EDGES[1], EDGES[1]).map_err(failure)?;
+    let decoded = decoder.decode().map_err(failure)?;
+    let rgb = match decoder.info().ok_or(Undecodable::Corrupt)?.pixel_format {
+        PixelFormat::L8 => decoded.into_iter().flat_map(|grey| [grey; 3]).collect(),
+        PixelFormat::RGB24 => decoded,
+        PixelFormat::CMYK32 => decoded.as_chunks::<4>().0.iter().flat_map(rgb_of_cmyk).collect(),
+        PixelFormat::L16 => return Err(Undecodable::Unsupported),
+    };
+    let pixels = Pixels { width: u32::from(width), height: u32::from(height), rgb };
+    if pixels.rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 {
+        return Err(Undecodable::Corrupt);
+    }
+    let profile = frame.profile(decoder.icc_profile());
+    Ok(Decoded { pixels, width: frame.width, height: frame.height, profile })
+}
+
+/// Converts a pixel without a profile.
+fn rgb_of_cmyk(&[cyan, magenta, yellow, key]: &[u8; 4]) -> [u8; 3] {
+    let of = |ink: u8| u8::try_from(u16::from(255 - ink) * u16::from(255 - key) / 255).unwrap_or(u8::MAX);
+    [of(cyan), of(magenta), of(yellow)]
+}
+
+fn side_of(side: usize) -> Result<u32, Undecodable> {
+    u32::try_from(side).map_err(|_| Undecodable::TooBig)
+}

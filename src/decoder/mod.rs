@@ -1,0 +1,80 @@
+//! The child process that decodes one image of a stranger (`valet decode`), for the worker that starts it.
+//!
+//! A decoder is the part of a program that a hostile file attacks, so this process has nothing to lose: the worker starts it with
+//! an empty environment and two pipes, and it gives up every right ([`cage`]) before it reads the first byte. It decodes one image
+//! and ends. Its output is checked by the worker as if the image had written it: [`crate::model::decoding`] has the messages.
+//!
+//! Everything runs on the process's only thread.
+
+mod cage;
+mod colour;
+#[cfg(target_os = "linux")]
+mod filter;
+mod gif;
+mod jpeg;
+mod pictures;
+mod pixels;
+mod png;
+mod thumb_hash;
+mod webp;
+
+#[cfg(feature = "dev")]
+pub mod attempts;
+
+use std::io::{self, Read, Write};
+
+use crate::model::{
+    Format,
+    decoding::{DecodeReply, DecodeRequest, MAX_FILE_BYTES, Undecodable, write_reply},
+};
+
+pub use cage::limit_and_restart;
+pub use thumb_hash::thumb_hash;
+
+/// Most pixels of an image that is decoded.
+const MAX_PIXELS: u64 = 100_000_000;
+
+/// Most bytes that a decoder may hold of one image at its full size. With the file and the pictures that is below
+/// [`cage::MEMORY_BYTES`].
+const MAX_DECODED_BYTES: u64 = 480 << 20;
+
+/// Enters the cage, then decodes the image on standard input.
+///
+/// # Errors
+/// When standard input ends early or is no request, and when nobody reads the result.
+pub fn run(interrupt: fn()) -> io::Result<()> {
+    let cage = cage::enter();
+    let mut output = io::stdout().lock();
+    output.write_all(&cage.to_bytes())?;
+    output.flush()?;
+    let mut input = io::stdin().lock();
+    let mut header = [0; DecodeRequest::BYTES];
+    input.read_exact(&mut header)?;
+    let request = DecodeRequest::parse(&header).ok_or(io::ErrorKind::InvalidData)?;
+    interrupt();
+    let reply = if request.file_bytes > MAX_FILE_BYTES { Err(Undecodable::TooBig) } else { decode(&request, &file(request, input)?) };
+    output.write_all(&write_reply(&reply))?;
+    output.flush()
+}
+
+fn file(request: DecodeRequest, input: impl Read) -> io::Result<Vec<u8>> {
+    let mut file = Vec::new();
+    file.try_reserve_exact(usize::try_from(request.file_bytes).unwrap_or(usize::MAX))?;
+    input.take(u64::from(request.file_bytes)).read_to_end(&mut file)?;
+    if file.len() as u64 == u64::from(request.file_bytes) { Ok(file) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Decodes a file, and makes its pictures. The request alone chooses the decoder.
+///
+/// # Errors
+/// [`Undecodable`] when there are no pictures of this file.
+pub fn decode(request: &DecodeRequest, file: &[u8]) -> DecodeReply {
+    let decoded = match request.format {
+        Format::Jpeg => jpeg::decode(file)?,
+        Format::Png => png::decode(file)?,
+        Format::Webp => webp::decode(file)?,
+        Format::Gif => gif::decode(file)?,
+        Format::Avif | Format::Heif => return Err(Undecodable::Unsupported),
+    };
+    pictures::make(decoded, request)
+}

@@ -1,0 +1,70 @@
+//! Makes the pictures of a decoded image: reduced, turned, in the right colours, without metadata.
+
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder};
+
+use super::{colour, pixels::Decoded, thumb_hash};
+use crate::{
+    decoder::pixels::Pixels,
+    model::{
+        ThumbHash,
+        decoding::{DecodeReply, DecodeRequest, EDGES, MAX_PICTURE_BYTES, Picture, Pictures, Undecodable, fit},
+    },
+};
+
+/// Qualities of JPEG, one after the other, until the picture is small enough.
+const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
+
+/// Longer side of the image that is hashed: the most that a ThumbHash is computed from.
+const HASHED_EDGE: u16 = 100;
+
+/// Makes the pictures and the placeholder.
+pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
+    let stored = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
+    let (width, height) = (stored(decoded.width)?, stored(decoded.height)?);
+    let displayed = if request.orientation.swaps_sides() { (height, width) } else { (width, height) };
+    // The decoder sees another image than the one whose header was verified.
+    if displayed != (request.width, request.height) {
+        return Err(Undecodable::Corrupt);
+    }
+    let [small, large] = EDGES;
+    let (reduced_width, reduced_height) = fit(width, height, large);
+    let pixels = decoded.pixels.resized(reduced_width, reduced_height)?;
+    let coloured = colour::settle(pixels.oriented(request.orientation), decoded.profile);
+    let (pixels, profile) = (coloured.pixels, coloured.profile);
+
+    let mut pictures = Vec::with_capacity(EDGES.len());
+    let (small_width, small_height) = fit(request.width, request.height, small);
+    let is_large = (pixels.width, pixels.height) != (u32::from(small_width), u32::from(small_height));
+    let larger = is_large.then(|| encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[1])).transpose()?;
+    let pixels = pixels.resized(small_width, small_height)?;
+    pictures.push(encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0])?);
+    pictures.extend(larger);
+
+    let (width, height) = fit(small_width, small_height, HASHED_EDGE);
+    let mut hashed = pixels.resized(width, height)?;
+    if let Some(icc) = profile {
+        hashed = colour::to_srgb(hashed, &icc);
+    }
+    let hash = thumb_hash(hashed.width, hashed.height, &hashed.rgb);
+    let thumb_hash = ThumbHash::from_bytes(hash).map_err(|_| Undecodable::Corrupt)?;
+    Ok(Pictures { thumb_hash, pictures })
+}
+
+/// Encodes a picture of at most `max_bytes`.
+fn encode(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<Picture, Undecodable> {
+    let side = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
+    let (width, height) = (side(pixels.width)?, side(pixels.height)?);
+    for quality in QUALITIES {
+        let mut jpeg = Vec::new();
+        let mut encoder = Encoder::new(&mut jpeg, quality);
+        encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+        if let Some(icc) = profile {
+            encoder.add_icc_profile(icc).map_err(|_| Undecodable::Corrupt)?;
+        }
+        encoder.encode(&pixels.rgb, width, height, ColorType::Rgb).map_err(|_| Undecodable::Corrupt)?;
+        if jpeg.len() <= max_bytes {
+            return Ok(Picture { width, height, jpeg });
+        }
+    }
+    Err(Undecodable::TooBig)
+}

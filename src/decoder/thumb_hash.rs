@@ -1,0 +1,75 @@
+//! ThumbHash (<https://evanw.github.io/thumbhash/>) of an image without alpha: the published algorithm, as
+//! `clients/js/src/thumbhash.js` has it.
+
+use std::f64::consts::PI;
+
+/// A channel's lowest frequencies: their mean, the others from 0 to 1, and the scale of these.
+struct Frequencies {
+    dc: f64,
+    scale: f64,
+    ac: Vec<f64>,
+}
+
+/// Returns the hash of an image of at most 100 by 100 pixels, with three bytes for each pixel.
+#[must_use]
+pub fn thumb_hash(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
+    let channel = |of: fn([f64; 3]) -> f64| -> Vec<f64> {
+        let pixels = rgb.as_chunks::<3>().0.iter();
+        pixels.map(|pixel| of(pixel.map(|value| f64::from(value) / 255.0))).collect()
+    };
+    let luminance = channel(|[red, green, blue]| (red + green + blue) / 3.0);
+    let yellow_blue = channel(|[red, green, blue]| f64::midpoint(red, green) - blue);
+    let red_green = channel(|[red, green, _]| red - green);
+
+    let longer = f64::from(width.max(height));
+    let extent = |side: u32| round(7.0 * f64::from(side) / longer).max(1);
+    let (across, down) = (extent(width), extent(height));
+    let l = transform(&luminance, width, height, across.max(3), down.max(3));
+    let p = transform(&yellow_blue, width, height, 3, 3);
+    let q = transform(&red_green, width, height, 3, 3);
+
+    let is_landscape = width > height;
+    let head = round(63.0 * l.dc)
+        | round(31.5 + 31.5 * p.dc) << 6
+        | round(31.5 + 31.5 * q.dc) << 12
+        | round(31.0 * l.scale) << 18;
+    let shorter = if is_landscape { down } else { across };
+    let shape = shorter | round(63.0 * p.scale) << 3 | round(63.0 * q.scale) << 9 | u32::from(is_landscape) << 15;
+    let [first, second, third, _] = head.to_le_bytes();
+    let [fourth, fifth, ..] = shape.to_le_bytes();
+    let mut hash = vec![first, second, third, fourth, fifth];
+    let nibbles: Vec<_> = [l, p, q].iter().flat_map(|channel| &channel.ac).map(|value| round(15.0 * value).to_le_bytes()[0]).collect();
+    hash.extend(nibbles.chunks(2).map(|pair| pair[0] | pair.get(1).copied().unwrap_or(0) << 4));
+    hash
+}
+
+/// Rounds a number that is not negative, halves up.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn round(value: f64) -> u32 {
+    (value + 0.5).floor() as u32
+}
+
+/// Returns the upper left triangle of the cosine transform, of `across` by `down` frequencies.
+fn transform(channel: &[f64], width: u32, height: u32, across: u32, down: u32) -> Frequencies {
+    let (columns, rows) = (waves(width, across), waves(height, down));
+    let at = |x: usize, y: usize| -> f64 {
+        let lines = channel.chunks_exact(width as usize).zip(&rows[y]);
+        let sum: f64 = lines.map(|(line, fy)| line.iter().zip(&columns[x]).map(|(value, fx)| value * fx * fy).sum::<f64>()).sum();
+        sum / (f64::from(width) * f64::from(height))
+    };
+    let mut ac = Vec::new();
+    for y in 0..down {
+        let first = u32::from(y == 0);
+        ac.extend((first..across).take_while(|x| x * down < across * (down - y)).map(|x| at(x as usize, y as usize)));
+    }
+    let scale = ac.iter().fold(0.0, |scale: f64, value| scale.max(value.abs()));
+    if scale > 0.0 {
+        ac.iter_mut().for_each(|value| *value = 0.5 + 0.5 / scale * *value);
+    }
+    Frequencies { dc: at(0, 0), scale, ac }
+}
+
+fn waves(side: u32, count: u32) -> Vec<Vec<f64>> {
+    let wave = |frequency: u32| (0..side).map(move |at| (PI / f64::from(side) * f64::from(frequency) * (f64::from(at) + 0.5)).cos());
+    (0..count).map(|frequency| wave(frequency).collect()).collect()
+}

@@ -1,0 +1,34 @@
+//! WebP: lossy, lossless, with alpha; of an animation, the first frame.
+
+use std::io::Cursor;
+
+use image_webp::{DecodingError, WebPDecoder};
+
+use super::pixels::{Decoded, Profile, ProfileKind, RowReducer, buffer, check_pixels};
+use crate::model::decoding::Undecodable;
+
+/// Decodes the image.
+pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
+    let mut decoder = WebPDecoder::new(Cursor::new(file)).map_err(|error| failure(&error))?;
+    decoder.set_memory_limit(usize::try_from(super::MAX_DECODED_BYTES).unwrap_or(usize::MAX));
+    let (width, height) = decoder.dimensions();
+    check_pixels(width, height)?;
+    let channels = if decoder.has_alpha() { 4 } else { 3 };
+    let icc = decoder.icc_profile().unwrap_or_default();
+    let mut pixels = buffer(width, height, channels as u64, 0)?;
+    decoder.read_image(&mut pixels).map_err(|error| failure(&error))?;
+    let mut rows = RowReducer::new(width, height);
+    for row in pixels.chunks_exact(width as usize * channels) {
+        rows.push(row, channels);
+    }
+    drop(pixels);
+    Ok(Decoded { pixels: rows.end(), width, height, profile: icc.map(|icc| Profile { icc, kind: ProfileKind::Rgb }) })
+}
+
+fn failure(error: &DecodingError) -> Undecodable {
+    match error {
+        DecodingError::MemoryLimitExceeded | DecodingError::ImageTooLarge => Undecodable::TooBig,
+        DecodingError::UnsupportedFeature(_) => Undecodable::Unsupported,
+        _ => Undecodable::Corrupt,
+    }
+}

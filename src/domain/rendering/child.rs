@@ -1,0 +1,123 @@
+//! The child process: started without anything of this process, given one image, and ended in time.
+
+use std::{
+    fmt,
+    process::{ExitStatus, Stdio},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+};
+
+use super::{RenderFailure, Renderer, verification::WrongOutput};
+use crate::model::decoding::{DecodeRequest, MAX_OUTPUT_BYTES};
+
+/// How a child ended that returned nothing of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashCause {
+    /// It was killed after its deadline.
+    Deadline,
+    /// It used up its processor time.
+    ProcessorTime,
+    /// It made a system call that decoding does not need: a decoder that a file has taken over, or one that changed.
+    ForbiddenCall,
+    /// It gave up: no memory was left, as a rule.
+    Aborted,
+    /// Another signal ended it.
+    Signal(i32),
+    /// It ended with this status: a panic, as a rule.
+    Exit(i32),
+    /// Its result is not what it may be.
+    Output(WrongOutput),
+}
+
+impl fmt::Display for CrashCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline => f.write_str("killed after the deadline"),
+            Self::ProcessorTime => f.write_str("too much processor time"),
+            Self::ForbiddenCall => f.write_str("a forbidden system call"),
+            Self::Aborted => f.write_str("aborted, probably out of memory"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Exit(status) => write!(f, "exit status {status}"),
+            Self::Output(wrong) => wrong.fmt(f),
+        }
+    }
+}
+
+/// Runs a child for one image, and returns all that it wrote. It has ended when this returns.
+pub(super) async fn run(renderer: &Renderer, request: DecodeRequest, file: Bytes) -> Result<Vec<u8>, RenderFailure> {
+    let mut child = spawn(renderer).map_err(RenderFailure::NotStarted)?;
+    let exchanged = tokio::time::timeout(renderer.deadline, exchange(&mut child, request, file)).await;
+    if exchanged.is_err() {
+        // Kills and reaps it.
+        let _ = child.kill().await;
+    }
+    let (output, status) = exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::NotStarted)?;
+    match cause(status) {
+        Some(cause) => Err(RenderFailure::Crashed(cause)),
+        None => Ok(output),
+    }
+}
+
+fn spawn(renderer: &Renderer) -> std::io::Result<Child> {
+    let mut command = Command::new(&renderer.program);
+    #[cfg(unix)]
+    command.arg0("valet").current_dir("/");
+    command
+        .args(&renderer.arguments)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // Its words are a stranger's.
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Sends the image while the output is read, then waits for the end.
+async fn exchange(child: &mut Child, request: DecodeRequest, file: Bytes) -> std::io::Result<(Vec<u8>, ExitStatus)> {
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let send = async {
+        if let Some(mut input) = input {
+            // A child that ends early closes the pipe: its status says why.
+            let sent = match input.write_all(&request.to_bytes()).await {
+                Ok(()) => input.write_all(&file).await,
+                failed => failed,
+            };
+            drop(sent);
+        }
+    };
+    let receive = async {
+        let mut received = Vec::new();
+        if let Some(output) = output {
+            output.take(MAX_OUTPUT_BYTES as u64 + 1).read_to_end(&mut received).await?;
+        }
+        std::io::Result::Ok(received)
+    };
+    let ((), received) = tokio::join!(send, receive);
+    let received = received?;
+    // One that writes on and on is ended by its pipe, which is closed now.
+    Ok((received, child.wait().await?))
+}
+
+/// Returns how a child ended, unless it ended well.
+fn cause(status: ExitStatus) -> Option<CrashCause> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::ExitStatusExt;
+
+        use rustix::process::Signal;
+        if let Some(signal) = status.signal() {
+            return Some(match signal {
+                signal if signal == Signal::SYS.as_raw() => CrashCause::ForbiddenCall,
+                signal if signal == Signal::XCPU.as_raw() => CrashCause::ProcessorTime,
+                signal if signal == Signal::ABORT.as_raw() => CrashCause::Aborted,
+                signal => CrashCause::Signal(signal),
+            });
+        }
+    }
+    status.code().filter(|code| *code != 0).map(CrashCause::Exit)
+}

@@ -1,0 +1,152 @@
+//! Makes the pictures of an image in a child process that has no rights (`valet decode`, [`crate::model::decoding`]).
+//!
+//! This process parses headers alone: it proves the format, and chooses the decoder by it. The child decodes. What the child
+//! returns counts as the image's own words, and [`verification`] checks it.
+
+mod child;
+mod verification;
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+
+use super::content::{Content, ContentInspector, ReadBudget, Refusal};
+use crate::model::{
+    Format, ThumbHash,
+    decoding::{Cage, DecodeRequest, MAX_FILE_BYTES, Picture, Undecodable},
+};
+
+pub use child::CrashCause;
+
+/// Time from the start of a child until it is killed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Most pixels of an image whose header is sent to a child, which refuses fewer.
+const MAX_PIXELS: u64 = 200_000_000;
+
+/// Starts children that decode, one for each image.
+#[derive(Debug, Clone)]
+pub struct Renderer {
+    program: PathBuf,
+    arguments: Vec<String>,
+    deadline: Duration,
+}
+
+/// The pictures of an image.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The placeholder.
+    pub thumb_hash: ThumbHash,
+    /// One or two pictures, the smaller one first: JPEGs that were verified.
+    pub pictures: Vec<Picture>,
+    /// The restrictions that the child had: complete on Linux.
+    pub cage: Cage,
+}
+
+/// Why there are no pictures.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderFailure {
+    /// The file has none. The same file fails again.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// The child ended without a result, or with a wrong one. Another attempt may succeed, such as one on another machine.
+    #[error("the decoder crashed: {0}")]
+    Crashed(CrashCause),
+    /// No child was started. This says nothing about the image.
+    #[error("failed to start the decoder")]
+    NotStarted(#[source] std::io::Error),
+}
+
+impl RenderFailure {
+    /// Returns the name that is stored with the image; `None` if the failure is not the image's.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Undecodable(Undecodable::Unsupported) => Some("unsupported"),
+            Self::Undecodable(Undecodable::TooBig) => Some("too_big"),
+            Self::Undecodable(Undecodable::Corrupt) => Some("corrupt"),
+            Self::Crashed(_) => Some("crashed"),
+            Self::NotStarted(_) => None,
+        }
+    }
+
+    /// Returns whether another attempt may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Undecodable(_))
+    }
+}
+
+impl Renderer {
+    /// Creates a renderer that starts this program.
+    ///
+    /// # Errors
+    /// When the program's path is not known.
+    pub fn of_this_program() -> std::io::Result<Self> {
+        // The link leads to the running program also after its file was replaced by a newer one.
+        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+        Ok(Self::new(program))
+    }
+
+    /// Creates a renderer that starts another build of this program.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        Self { program, arguments: vec!["decode".to_owned()], deadline: DEADLINE }
+    }
+
+    /// Sets the time until a child is killed.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Has each child attempt to leave its cage, for the tests of it.
+    #[cfg(feature = "dev")]
+    #[must_use]
+    pub fn attempting(mut self, attempt: &str) -> Self {
+        self.arguments.extend(["--attempt".to_owned(), attempt.to_owned()]);
+        self
+    }
+
+    /// Makes the pictures of a file whose format was proved.
+    ///
+    /// # Errors
+    /// [`RenderFailure`]
+    pub async fn render(&self, format: Format, file: Bytes) -> Result<Rendered, RenderFailure> {
+        let request = request(format, &file)?;
+        let output = child::run(self, request, file).await?;
+        verification::verify(output, request).map_err(|wrong| RenderFailure::Crashed(CrashCause::Output(wrong)))?
+    }
+}
+
+/// Reads a file's headers for the request.
+fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
+    let file_bytes = u32::try_from(file.len()).ok().filter(|bytes| *bytes <= MAX_FILE_BYTES).ok_or(Undecodable::TooBig)?;
+    if matches!(format, Format::Avif | Format::Heif) {
+        return Err(Undecodable::Unsupported);
+    }
+    let found = inspect(file).map_err(|refusal| match refusal {
+        Refusal::TooManyPixels => Undecodable::TooBig,
+        _ => Undecodable::Corrupt,
+    })?;
+    let side = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
+    let (width, height) = (side(found.width)?, side(found.height)?);
+    if found.format != format {
+        return Err(Undecodable::Corrupt);
+    }
+    Ok(DecodeRequest { format, orientation: found.orientation, width, height, file_bytes })
+}
+
+fn inspect(file: &[u8]) -> Result<Content, Refusal> {
+    // The bytes are in memory, so all of the metadata is read that there may be.
+    let total = file.len() as u64;
+    let mut inspector = ContentInspector::with_budget(total, MAX_PIXELS, ReadBudget { bytes: total, ..ReadBudget::DEFAULT });
+    loop {
+        let wanted = inspector.wanted();
+        let range = usize::try_from(wanted.start).ok().zip(usize::try_from(wanted.end).ok());
+        let bytes = range.and_then(|(start, end)| file.get(start..end)).unwrap_or_default();
+        if let Some(verdict) = inspector.supply(bytes) {
+            return verdict;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Verifies the output of a child as if a stranger had sent it.
+//!
+//! A picture must be a baseline JPEG of the size that was asked for, with nothing in it besides what decoding needs and a small
+//! colour profile: no metadata, and no byte after its end.
+
+use super::{RenderFailure, Rendered};
+use crate::model::decoding::{
+    DecodeOutput, DecodeRequest, EDGES, MAX_OUTPUT_BYTES, MAX_PICTURE_BYTES, Picture, Pictures, fit,
+};
+
+/// What is wrong with a child's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WrongOutput {
+    /// It is too long, ends early, or is none of its messages.
+    #[error("malformed output")]
+    Message,
+    /// The pictures are not of the sizes that were asked for.
+    #[error("pictures of the wrong size")]
+    Sizes,
+    /// A picture is no plain JPEG.
+    #[error("a picture that is no plain JPEG")]
+    Jpeg,
+}
+
+/// Longest colour profile in a picture, in bytes, with its name and numbers in the segment.
+const MAX_PROFILE_SEGMENT: usize = (4 << 10) + 16;
+
+/// Returns the result that the output has.
+pub(super) fn verify(output: Vec<u8>, request: DecodeRequest) -> Result<Result<Rendered, RenderFailure>, WrongOutput> {
+    if output.len() > MAX_OUTPUT_BYTES {
+        return Err(WrongOutput::Message);
+    }
+    let DecodeOutput { cage, reply } = DecodeOutput::parse(&output).ok_or(WrongOutput::Message)?;
+    let Pictures { thumb_hash, pictures } = match reply.ok_or(WrongOutput::Message)? {
+        Ok(made) => made,
+        Err(undecodable) => return Ok(Err(undecodable.into())),
+    };
+    let mut sizes = EDGES.map(|edge| fit(request.width, request.height, edge)).to_vec();
+    sizes.dedup();
+    if !pictures.iter().map(|picture| (picture.width, picture.height)).eq(sizes) {
+        return Err(WrongOutput::Sizes);
+    }
+    for (picture, max_bytes) in pictures.iter().zip(MAX_PICTURE_BYTES) {
+        if picture.jpeg.len() > max_bytes || !is_plain_jpeg(picture) {
+            return Err(WrongOutput::Jpeg);
+        }
+    }
+    Ok(Ok(Rendered { thumb_hash, pictures, cage }))
+}
+
+fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
+    let Some(mut rest) = jpeg.strip_prefix(b"\xFF\xD8") else { return false };
+    let mut frames = 0;
+    loop {
+        let &[0xFF, marker, high, low, ..] = rest else { return false };
+        let Some((segment, after)) = rest[2..].split_at_checked(usize::from(u16::from_be_bytes([high, low]))) else { return false };
+        let Some(content) = segment.get(2..) else { return false };
+        match marker {
+            // Quantization and Huffman tables.
+            0xDB | 0xC4 => {}
+            0xE0 if content.starts_with(b"JFIF\0") && content.len() == 14 => {}
+            0xE2 if content.starts_with(b"ICC_PROFILE\0\x01\x01") && content.len() <= MAX_PROFILE_SEGMENT => {}
+            0xC0 if is_frame(content, *width, *height) => frames += 1,
+            0xDA => return frames == 1 && is_last_scan(after),
+            _ => return false,
+        }
+        rest = after;
+    }
+}
+
+/// Returns whether a frame's header is of three components of eight bits, in this size.
+fn is_frame(content: &[u8], width: u16, height: u16) -> bool {
+    let ([h1, h2], [w1, w2]) = (height.to_be_bytes(), width.to_be_bytes());
+    content.starts_with(&[8, h1, h2, w1, w2, 3]) && content.len() == 15
+}
+
+/// Returns whether coded data has no marker but the end of the image, as its last two bytes.
+fn is_last_scan(data: &[u8]) -> bool {
+    let Some(coded) = data.strip_suffix(b"\xFF\xD9") else { return false };
+    coded.last() != Some(&0xFF) && coded.windows(2).all(|pair| pair[0] != 0xFF || pair[1] == 0)
+}

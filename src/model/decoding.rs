@@ -1,0 +1,317 @@
+//! The messages between a worker and the child process that decodes one image (`valet decode`). All numbers are little-endian.
+//!
+//! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Cage`] before it reads, and a [`DecodeReply`] after
+//! it has decoded. The worker trusts no byte of it: the child has read a file of a stranger.
+
+use super::{Format, Orientation, ThumbHash};
+
+/// Longer sides of the pictures that are made, in pixels, ascending.
+pub const EDGES: [u16; 2] = [640, 1600];
+
+/// Greatest size of a picture in bytes, by its index in [`EDGES`].
+pub const MAX_PICTURE_BYTES: [usize; 2] = [256 << 10, 2 << 20];
+
+/// Greatest size of a file that is decoded, in bytes.
+pub const MAX_FILE_BYTES: u32 = 100 << 20;
+
+/// Greatest length of a child's output, in bytes.
+pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
+
+/// Returns the size of an image that is reduced until its longer side is at most `edge`; never a larger one, never 0.
+#[must_use]
+pub fn fit(width: u16, height: u16, edge: u16) -> (u16, u16) {
+    let longer = u32::from(width.max(height)).max(1);
+    let reduced = |side: u16| {
+        let reduced = (u32::from(side) * u32::from(edge) + longer / 2) / longer;
+        u16::try_from(reduced).unwrap_or(edge).max(1)
+    };
+    if longer <= u32::from(edge) { (width.max(1), height.max(1)) } else { (reduced(width), reduced(height)) }
+}
+
+/// What is decoded, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeRequest {
+    /// Format that the file was proved to have: it alone chooses the decoder.
+    pub format: Format,
+    /// How the image is turned for display.
+    pub orientation: Orientation,
+    /// Width as displayed, in pixels.
+    pub width: u16,
+    /// Height as displayed, in pixels.
+    pub height: u16,
+    /// Length of the file in bytes.
+    pub file_bytes: u32,
+}
+
+impl DecodeRequest {
+    /// Length of the message in bytes.
+    pub const BYTES: usize = 14;
+    const START: [u8; 4] = *b"VDQ1";
+
+    /// Returns the message.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let format = Format::ALL.iter().position(|format| *format == self.format).unwrap_or_default();
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&Self::START);
+        bytes[4] = u8::try_from(format).unwrap_or(u8::MAX);
+        bytes[5] = self.orientation.number();
+        bytes[6..8].copy_from_slice(&self.width.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.height.to_le_bytes());
+        bytes[10..].copy_from_slice(&self.file_bytes.to_le_bytes());
+        bytes
+    }
+
+    /// Parses a message.
+    #[must_use]
+    pub fn parse(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.array()? != Self::START {
+            return None;
+        }
+        let format = *Format::ALL.get(usize::from(reader.u8()?))?;
+        let orientation = Orientation::new(u16::from(reader.u8()?))?;
+        Some(Self { format, orientation, width: reader.u16()?, height: reader.u16()?, file_bytes: reader.u32()? })
+    }
+}
+
+/// The restrictions that a child found in force before it read its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cage {
+    /// Whether limits of the kernel bound its memory and processor time, and keep it from making files and processes.
+    pub has_limits: bool,
+    /// Whether the kernel ends it at any system call that decoding does not need.
+    pub has_filter: bool,
+    /// Whether other processes of the same user can neither trace it nor read its memory.
+    pub is_untraceable: bool,
+    /// Whether it inherited nothing but its standard streams: no other file and no variable of the environment.
+    pub is_empty: bool,
+}
+
+impl Cage {
+    /// Length of the message in bytes.
+    pub const BYTES: usize = 5;
+    /// No restriction.
+    pub const NONE: Self = Self { has_limits: false, has_filter: false, is_untraceable: false, is_empty: false };
+    /// All restrictions, as Linux has them.
+    pub const COMPLETE: Self = Self { has_limits: true, has_filter: true, is_untraceable: true, is_empty: true };
+    const START: [u8; 4] = *b"VDC1";
+
+    /// Returns the message.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let [a, b, c, d] = Self::START;
+        let flags = [self.has_limits, self.has_filter, self.is_untraceable, self.is_empty];
+        [a, b, c, d, flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))]
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let (start, flags) = (reader.array()?, reader.u8()?);
+        let has = |bit: u8| flags >> bit & 1 == 1;
+        (start == Self::START && flags < 16).then(|| Self {
+            has_limits: has(0),
+            has_filter: has(1),
+            is_untraceable: has(2),
+            is_empty: has(3),
+        })
+    }
+}
+
+/// A JPEG that the child made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Width in pixels.
+    pub width: u16,
+    /// Height in pixels.
+    pub height: u16,
+    /// The file.
+    pub jpeg: Vec<u8>,
+}
+
+/// What a child made of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pictures {
+    /// The placeholder.
+    pub thumb_hash: ThumbHash,
+    /// A picture for each of [`EDGES`] in ascending order, without those that would equal the one before: an image is never
+    /// enlarged.
+    pub pictures: Vec<Picture>,
+}
+
+/// Why an image has no pictures. The same file fails again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Undecodable {
+    /// A kind of file that no decoder reads.
+    #[error("no decoder reads this kind of image")]
+    Unsupported,
+    /// More pixels or bytes than are decoded.
+    #[error("the image has more pixels or bytes than are decoded")]
+    TooBig,
+    /// A broken file.
+    #[error("the file is broken")]
+    Corrupt,
+}
+
+/// The result of a child.
+pub type DecodeReply = Result<Pictures, Undecodable>;
+
+/// Returns the message of a result.
+#[must_use]
+pub fn write_reply(reply: &DecodeReply) -> Vec<u8> {
+    let made = match reply {
+        Ok(made) => made,
+        Err(Undecodable::Unsupported) => return vec![1],
+        Err(Undecodable::TooBig) => return vec![2],
+        Err(Undecodable::Corrupt) => return vec![3],
+    };
+    let hash = made.thumb_hash.as_bytes();
+    let mut bytes = vec![0, u8::try_from(hash.len()).unwrap_or(u8::MAX)];
+    bytes.extend_from_slice(hash);
+    bytes.push(u8::try_from(made.pictures.len()).unwrap_or(u8::MAX));
+    for Picture { width, height, jpeg } in &made.pictures {
+        bytes.extend_from_slice(&width.to_le_bytes());
+        bytes.extend_from_slice(&height.to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(jpeg.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(jpeg);
+    }
+    bytes
+}
+
+/// The output of a child: its cage, and its result if it lived to write one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeOutput {
+    /// The restrictions that were in force.
+    pub cage: Cage,
+    /// The result; `None` if the output ends before it, or if it is malformed.
+    pub reply: Option<DecodeReply>,
+}
+
+impl DecodeOutput {
+    /// Parses all that a child wrote. Returns `None` if it does not begin with a cage. The pictures are not looked at.
+    #[must_use]
+    pub fn parse(output: &[u8]) -> Option<Self> {
+        let mut reader = Reader(output);
+        let cage = Cage::read(&mut reader)?;
+        let reply = read_reply(&mut reader).filter(|_| reader.0.is_empty());
+        Some(Self { cage, reply })
+    }
+}
+
+fn read_reply(reader: &mut Reader<'_>) -> Option<DecodeReply> {
+    match reader.u8()? {
+        0 => {}
+        1 => return Some(Err(Undecodable::Unsupported)),
+        2 => return Some(Err(Undecodable::TooBig)),
+        3 => return Some(Err(Undecodable::Corrupt)),
+        _ => return None,
+    }
+    let hash = usize::from(reader.u8()?);
+    let thumb_hash = ThumbHash::from_bytes(reader.take(hash)?.to_vec()).ok()?;
+    let count = usize::from(reader.u8()?);
+    if !(1..=EDGES.len()).contains(&count) {
+        return None;
+    }
+    let mut pictures = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (width, height, length) = (reader.u16()?, reader.u16()?, reader.u32()?);
+        pictures.push(Picture { width, height, jpeg: reader.take(usize::try_from(length).ok()?)?.to_vec() });
+    }
+    Some(Ok(Pictures { thumb_hash, pictures }))
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        Some(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.array()?))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Cage, DecodeOutput, DecodeReply, DecodeRequest, Picture, Pictures, Undecodable, fit, write_reply};
+    use crate::model::{Format, Orientation, ThumbHash};
+
+    fn output(cage: Cage, reply: &DecodeReply) -> Vec<u8> {
+        [&cage.to_bytes()[..], &write_reply(reply)].concat()
+    }
+
+    fn made() -> Pictures {
+        let picture = |width, height, byte| Picture { width, height, jpeg: vec![byte; 300] };
+        Pictures {
+            thumb_hash: ThumbHash::from_bytes(vec![7; 25]).unwrap(),
+            pictures: vec![picture(640, 480, 1), picture(1600, 1200, 2)],
+        }
+    }
+
+    #[test]
+    fn requests_are_read_as_they_were_written() {
+        for (format, number) in Format::ALL.into_iter().zip([1, 2, 3, 6, 7, 8]) {
+            let orientation = Orientation::new(number).unwrap();
+            let request = DecodeRequest { format, orientation, width: 4032, height: 3024, file_bytes: 0x1234_5678 };
+            assert_eq!(DecodeRequest::parse(&request.to_bytes()), Some(request));
+        }
+        assert_eq!(DecodeRequest::parse(b"VDQ1\x06\x01\0\0\0\0\0\0\0\0"), None, "no such format");
+        assert_eq!(DecodeRequest::parse(b"VDQ1\x00\x09\0\0\0\0\0\0\0\0"), None, "no such orientation");
+        assert_eq!(DecodeRequest::parse(b"VDQ0\x00\x01\0\0\0\0\0\0\0\0"), None, "another version");
+    }
+
+    #[test]
+    fn outputs_are_read_as_they_were_written() {
+        let cages = [Cage::NONE, Cage::COMPLETE, Cage { has_filter: false, ..Cage::COMPLETE }, Cage { is_empty: true, ..Cage::NONE }];
+        let replies =
+            [Ok(made()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
+        for (cage, reply) in cages.into_iter().zip(replies) {
+            let parsed = DecodeOutput::parse(&output(cage, &reply));
+            assert_eq!(parsed, Some(DecodeOutput { cage, reply: Some(reply) }));
+        }
+    }
+
+    #[test]
+    fn incomplete_and_lengthened_outputs_have_no_result() {
+        let whole = output(Cage::COMPLETE, &Ok(made()));
+        for length in 0..whole.len() {
+            match DecodeOutput::parse(&whole[..length]) {
+                None => assert!(length < Cage::BYTES),
+                Some(parsed) => assert_eq!((parsed.cage, parsed.reply), (Cage::COMPLETE, None), "{length} bytes"),
+            }
+        }
+        let longer = [&whole[..], b"\0"].concat();
+        assert_eq!(DecodeOutput::parse(&longer).unwrap().reply, None);
+    }
+
+    #[test]
+    fn images_are_reduced_and_never_enlarged() {
+        let cases = [(4032, 3024, 640, 480), (3024, 4032, 480, 640), (640, 1, 640, 1), (65_535, 1, 640, 1), (3, 2, 3, 2)];
+        for (width, height, reduced_width, reduced_height) in cases {
+            assert_eq!(fit(width, height, 640), (reduced_width, reduced_height));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_output_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            let _ = DecodeOutput::parse(&[&Cage::COMPLETE.to_bytes()[..], &bytes].concat());
+            let _ = DecodeOutput::parse(&bytes);
+        }
+    }
+}
