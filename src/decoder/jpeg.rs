@@ -1,15 +1,19 @@
-//! JPEG. Images of up to [`FULL_PIXELS`] are decoded whole; larger ones are reduced by the decoder's transform, so that they take
-//! a 64th of the memory.
+//! JPEG. Sequential images of more than [`FULL_PIXELS`] are decoded at a quarter of their size ([`quarter`]): no decoder at hand
+//! does that on one thread.
 
-use jpeg_decoder::PixelFormat;
+mod huffman;
+mod quarter;
+
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
+use self::quarter::Quarter;
 use super::pixels::{Decoded, Pixels, Profile, ProfileKind};
-use crate::model::decoding::{EDGES, Undecodable};
+use crate::model::decoding::Undecodable;
 
-/// Most pixels of an image that is decoded at its full size.
-const FULL_PIXELS: u64 = 40_000_000;
+/// Most pixels of a sequential image that is decoded at its full size. A quarter of more is at least as long as the largest picture:
+/// 6403 pixels are the longer side of the smallest such square.
+const FULL_PIXELS: u64 = 41_000_000;
 
 /// Most pixels of a progressive image: all of its coefficients are in memory until the last scan.
 const PROGRESSIVE_PIXELS: u64 = 50_000_000;
@@ -31,8 +35,8 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     let pixels = u64::from(frame.width) * u64::from(frame.height);
     match (frame.is_progressive, pixels) {
         (_, 0) => Err(Undecodable::Corrupt),
-        (_, ..=FULL_PIXELS) => decode_whole(file, &frame),
-        (true, ..=PROGRESSIVE_PIXELS) | (false, ..=SEQUENTIAL_PIXELS) => decode_reduced(file, &frame),
+        (true, ..=PROGRESSIVE_PIXELS) | (false, ..=FULL_PIXELS) => decode_whole(file, &frame),
+        (false, ..=SEQUENTIAL_PIXELS) => decode_reduced(file, &frame),
         _ => Err(Undecodable::TooBig),
     }
 }
@@ -104,31 +108,8 @@ fn decode_whole(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
 }
 
 fn decode_reduced(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
-    let failure = |error| match error {
-        jpeg_decoder::Error::Unsupported(_) => Undecodable::Unsupported,
-        _ => Undecodable::Corrupt,
-    };
-    let mut decoder = jpeg_decoder::Decoder::new(file);
-    let (width, height) = decoder.scale(EDGES[1], EDGES[1]).map_err(failure)?;
-    let decoded = decoder.decode().map_err(failure)?;
-    let rgb = match decoder.info().ok_or(Undecodable::Corrupt)?.pixel_format {
-        PixelFormat::L8 => decoded.into_iter().flat_map(|grey| [grey; 3]).collect(),
-        PixelFormat::RGB24 => decoded,
-        PixelFormat::CMYK32 => decoded.as_chunks::<4>().0.iter().flat_map(rgb_of_cmyk).collect(),
-        PixelFormat::L16 => return Err(Undecodable::Unsupported),
-    };
-    let pixels = Pixels { width: u32::from(width), height: u32::from(height), rgb };
-    if pixels.rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 {
-        return Err(Undecodable::Corrupt);
-    }
-    let profile = frame.profile(decoder.icc_profile());
-    Ok(Decoded { pixels, width: frame.width, height: frame.height, profile })
-}
-
-/// Converts a pixel without a profile.
-fn rgb_of_cmyk(&[cyan, magenta, yellow, key]: &[u8; 4]) -> [u8; 3] {
-    let of = |ink: u8| u8::try_from(u16::from(255 - ink) * u16::from(255 - key) / 255).unwrap_or(u8::MAX);
-    [of(cyan), of(magenta), of(yellow)]
+    let Quarter { pixels, icc } = quarter::decode(file, frame)?;
+    Ok(Decoded { pixels, width: frame.width, height: frame.height, profile: frame.profile(icc) })
 }
 
 fn side_of(side: usize) -> Result<u32, Undecodable> {

@@ -52,7 +52,7 @@ pub fn run(interrupt: fn()) -> io::Result<()> {
     input.read_exact(&mut header)?;
     let request = DecodeRequest::parse(&header).ok_or(io::ErrorKind::InvalidData)?;
     interrupt();
-    let reply = if request.file_bytes > MAX_FILE_BYTES { Err(Undecodable::TooBig) } else { decode(&request, &file(request, input)?) };
+    let reply = if request.file_bytes > MAX_FILE_BYTES { Err(Undecodable::TooBig) } else { decode(&request, file(request, input)?) };
     output.write_all(&write_reply(&reply))?;
     output.flush()
 }
@@ -68,13 +68,14 @@ fn file(request: DecodeRequest, input: impl Read) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Undecodable`] when there are no pictures of this file.
-pub fn decode(request: &DecodeRequest, file: &[u8]) -> DecodeReply {
+pub fn decode(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
     let decoded = match request.format {
-        Format::Jpeg => jpeg::decode(file)?,
-        Format::Png => png::decode(file)?,
-        Format::Webp => webp::decode(file)?,
-        Format::Gif => gif::decode(file)?,
+        Format::Jpeg => jpeg::decode(&file)?,
+        Format::Png => png::decode(&file)?,
+        Format::Webp => webp::decode(&file)?,
+        Format::Gif => gif::decode(&file)?,
         Format::Avif | Format::Heif => return Err(Undecodable::Unsupported),
     };
+    drop(file);
     pictures::make(decoded, request)
 }

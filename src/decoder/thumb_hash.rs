@@ -15,7 +15,7 @@ struct Frequencies {
 pub fn thumb_hash(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
     let channel = |of: fn([f64; 3]) -> f64| -> Vec<f64> {
         let pixels = rgb.as_chunks::<3>().0.iter();
-        pixels.map(|pixel| of(pixel.map(|value| f64::from(value) / 255.0))).collect()
+        pixels.map(|pixel| of(pixel.map(|value| f64::from(value) * (1.0 / 255.0)))).collect()
     };
     let luminance = channel(|[red, green, blue]| (red + green + blue) / 3.0);
     let yellow_blue = channel(|[red, green, blue]| f64::midpoint(red, green) - blue);
@@ -53,9 +53,10 @@ fn round(value: f64) -> u32 {
 fn transform(channel: &[f64], width: u32, height: u32, across: u32, down: u32) -> Frequencies {
     let (columns, rows) = (waves(width, across), waves(height, down));
     let at = |x: usize, y: usize| -> f64 {
+        // In the client's order: a frequency that is missing has the same noise, which decides how its half is rounded.
         let lines = channel.chunks_exact(width as usize).zip(&rows[y]);
-        let sum: f64 = lines.map(|(line, fy)| line.iter().zip(&columns[x]).map(|(value, fx)| value * fx * fy).sum::<f64>()).sum();
-        sum / (f64::from(width) * f64::from(height))
+        let products = lines.flat_map(|(line, fy)| line.iter().zip(&columns[x]).map(move |(value, fx)| value * fx * fy));
+        products.fold(0.0, |sum, product| sum + product) / (f64::from(width) * f64::from(height))
     };
     let mut ac = Vec::new();
     for y in 0..down {

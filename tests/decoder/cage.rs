@@ -1,0 +1,122 @@
+//! Covers the cage: each attempt to leave it ends the child, and the failure has its name. A part that is missing is reported.
+//!
+//! The limits and the filter are those of Linux.
+#![cfg(target_os = "linux")]
+
+use std::{
+    io::Write,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use valet::{
+    domain::rendering::{CrashCause, RenderFailure},
+    model::{
+        Format, Orientation,
+        decoding::{Cage, DecodeOutput, DecodeRequest},
+    },
+};
+
+use super::{PROGRAM, fixture, render, renderer};
+
+async fn cause_of(attempt: &str) -> CrashCause {
+    let failure = renderer().attempting(attempt).render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+    assert_eq!(failure.name(), Some("crashed"));
+    assert!(failure.is_retryable());
+    match failure {
+        RenderFailure::Crashed(cause) => cause,
+        other => panic!("{attempt}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn files_sockets_processes_and_threads_are_forbidden() {
+    let marker = std::path::Path::new("/tmp/valet-escaped");
+    let _ = std::fs::remove_file(marker);
+    for attempt in ["file", "write", "socket", "process", "thread"] {
+        assert_eq!(cause_of(attempt).await, CrashCause::ForbiddenCall, "{attempt}");
+    }
+    assert!(!marker.exists());
+}
+
+#[tokio::test]
+async fn memory_ends() {
+    assert_eq!(cause_of("memory").await, CrashCause::Aborted);
+}
+
+#[tokio::test]
+async fn panics_are_crashes() {
+    assert_eq!(cause_of("panic").await, CrashCause::Exit(101));
+}
+
+#[tokio::test]
+async fn processor_time_ends() {
+    let endless = renderer().attempting("time").with_deadline(Duration::from_secs(300));
+    let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+    assert!(matches!(failure, RenderFailure::Crashed(CrashCause::ProcessorTime)), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_child_is_killed_and_reaped_after_its_deadline() {
+    let began = Instant::now();
+    let endless = renderer().attempting("time").with_deadline(Duration::from_secs(1));
+    let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+    assert!(matches!(failure, RenderFailure::Crashed(CrashCause::Deadline)), "{failure:?}");
+    assert!(began.elapsed() < Duration::from_secs(9), "before its processor time ended");
+    let zombies = Command::new("ps").args(["--ppid", &std::process::id().to_string(), "-o", "stat=,args="]).output().unwrap();
+    let zombies = String::from_utf8(zombies.stdout).unwrap();
+    assert!(!zombies.lines().any(|line| line.starts_with('Z') && line.contains("valet")), "{zombies}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_missing_is_not_the_images_failure() {
+    let missing = valet::domain::rendering::Renderer::new("/nonexistent/valet".into());
+    let failure = missing.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+    assert_eq!(failure.name(), None);
+    assert!(failure.is_retryable());
+}
+
+#[tokio::test]
+async fn output_of_another_program_is_a_crash() {
+    for program in ["/bin/true", "/bin/cat", "/bin/yes"] {
+        let other = valet::domain::rendering::Renderer::new(program.into()).with_deadline(Duration::from_secs(10));
+        let failure = other.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+        assert!(matches!(failure, RenderFailure::Crashed(_)), "{program}: {failure:?}");
+    }
+}
+
+/// Starts the child by a shell that leaves it more than a worker does.
+fn by_shell(script: &str) -> Output {
+    let file = fixture("orientation-1.jpg");
+    let file_bytes = u32::try_from(file.len()).unwrap();
+    let request = DecodeRequest { format: Format::Jpeg, orientation: Orientation::NORMAL, width: 48, height: 32, file_bytes };
+    let mut child = Command::new("/bin/bash")
+        .args(["-c", script, PROGRAM])
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&request.to_bytes()).unwrap();
+    input.write_all(&file).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_a_child_inherited_is_reported() {
+    let cage = |script| DecodeOutput::parse(&by_shell(script).stdout).unwrap().cage;
+    assert_eq!(cage("exec env -i $0 decode"), Cage::COMPLETE);
+    assert_eq!(cage("exec env -i $0 decode 7</etc/passwd"), Cage { is_empty: false, ..Cage::COMPLETE }, "a file");
+    assert_eq!(cage("exec env -i SECRET=1 $0 decode"), Cage { is_empty: false, ..Cage::COMPLETE }, "a variable");
+    assert_eq!(cage("exec env -i $0 decode --limited"), Cage { has_limits: false, ..Cage::COMPLETE }, "no limits were set");
+}
+
+#[tokio::test]
+async fn many_children_at_once_have_their_pictures() {
+    let all = (0..8).map(|_| render(Format::Jpeg, fixture("orientation-6.jpg")));
+    for rendered in futures_util::future::join_all(all).await {
+        assert_eq!(rendered.unwrap().pictures.len(), 1);
+    }
+}
