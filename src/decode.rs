@@ -7,6 +7,9 @@ pub struct DecodeArguments {
     /// The limits are set: given by the process to itself.
     #[arg(long)]
     limited: bool,
+    /// Execute this command instead, within limits.
+    #[arg(long, num_args = 1.., allow_hyphen_values = true)]
+    command: Vec<std::ffi::OsString>,
     /// Attempt to leave the cage, for its tests.
     #[cfg(feature = "dev")]
     #[arg(long)]
@@ -15,6 +18,9 @@ pub struct DecodeArguments {
 
 /// Runs the command, and ends the process.
 pub fn run(arguments: &DecodeArguments) {
+    if !arguments.command.is_empty() {
+        std::process::exit(i32::from(decoder::limit_and_execute(&arguments.command).is_err()));
+    }
     let attempt = attempt(arguments);
     if !arguments.limited {
         let own = std::env::args().skip(1).chain(["--limited".to_owned()]);

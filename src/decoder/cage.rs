@@ -56,6 +56,47 @@ pub fn limit_and_restart(arguments: &[String]) {
     let _ = arguments;
 }
 
+/// Address space in bytes of a command of the operator.
+#[cfg(unix)]
+const COMMAND_MEMORY_BYTES: u64 = 2 << 30;
+/// Processor time in seconds of such a command, over all of its threads.
+#[cfg(unix)]
+const COMMAND_CPU_SECONDS: u64 = 20;
+/// Longest file in bytes that such a command may write.
+#[cfg(unix)]
+const COMMAND_FILE_BYTES: u64 = 64 << 20;
+
+/// Executes a command of the operator within limits. It is not in the cage: it reads and writes files, and nothing is known of the
+/// system calls that it needs. It gains no rights by what it executes.
+///
+/// # Errors
+/// When a limit cannot be set, or the command not be executed. Else it does not return.
+pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        for (resource, limit) in [
+            (Resource::As, COMMAND_MEMORY_BYTES),
+            (Resource::Cpu, COMMAND_CPU_SECONDS),
+            (Resource::Fsize, COMMAND_FILE_BYTES),
+            (Resource::Nofile, 64),
+            (Resource::Core, 0),
+        ] {
+            let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
+            setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+        }
+        #[cfg(target_os = "linux")]
+        rustix::thread::set_no_new_privs(true)?;
+        Err(std::process::Command::new(program).args(arguments).exec())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = command;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Gives up what is left to give up, and returns what holds.
 pub fn enter() -> Cage {
     let is_empty = is_empty();
@@ -70,7 +111,8 @@ pub fn enter() -> Cage {
 fn has_limits() -> bool {
     LIMITS.into_iter().all(|(resource, limit)| {
         let found = getrlimit(resource);
-        found.maximum.is_some_and(|maximum| maximum <= limit.maximum) && found.current.is_some_and(|current| current <= limit.current)
+        found.maximum.is_some_and(|maximum| maximum <= limit.maximum)
+            && found.current.is_some_and(|current| current <= limit.current)
     })
 }
 

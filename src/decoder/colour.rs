@@ -17,10 +17,8 @@ pub struct Coloured {
 /// Keeps a small RGB profile and converts the pixels of any other to sRGB. A profile that is broken, or not for these pixels, is
 /// left out, as browsers do.
 pub fn settle(pixels: Pixels, profile: Option<Profile>) -> Coloured {
-    let Some((Profile { icc, kind }, parsed)) = profile.and_then(|profile| Some((parse(&profile)?, profile))).map(|(p, f)| (f, p))
-    else {
-        return Coloured { pixels, profile: None };
-    };
+    let parsed = profile.and_then(|profile| parse(&profile).map(|parsed| (profile, parsed)));
+    let Some((Profile { icc, kind }, parsed)) = parsed else { return Coloured { pixels, profile: None } };
     match kind {
         ProfileKind::Rgb if icc.len() <= MAX_KEPT_BYTES => Coloured { pixels, profile: Some(icc) },
         ProfileKind::Rgb | ProfileKind::Grey => Coloured { pixels: converted(pixels, &parsed, kind), profile: None },

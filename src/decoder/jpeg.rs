@@ -48,7 +48,8 @@ impl Frame {
         loop {
             // Stray bytes and fill bytes before a marker are passed over, as decoders do.
             let at = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
-            let (marker, after) = rest.get(at.ok_or(Undecodable::Corrupt)? + 1..).and_then(<[u8]>::split_first).ok_or(Undecodable::Corrupt)?;
+            let (marker, after) =
+                rest.get(at.ok_or(Undecodable::Corrupt)? + 1..).and_then(<[u8]>::split_first).ok_or(Undecodable::Corrupt)?;
             let length = after.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
             let segment = || after.get(2..).and_then(|after| after.first_chunk()).ok_or(Undecodable::Corrupt);
             match marker {
@@ -114,4 +115,80 @@ fn decode_reduced(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
 
 fn side_of(side: usize) -> Result<u32, Undecodable> {
     u32::try_from(side).map_err(|_| Undecodable::TooBig)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Frame, decode_reduced, decode_whole};
+    use crate::decoder::pixels::Pixels;
+
+    fn fixture(name: &str) -> Vec<u8> {
+        std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
+    }
+
+    /// Returns the mean difference of a reduced picture from the whole one, of which each pixel is the mean of 4 by 4.
+    fn mean_difference(reduced: &Pixels, whole: &Pixels) -> f64 {
+        let (mut sum, mut count) = (0.0, 0.0);
+        // What fills up the last blocks is not compared.
+        for y in 0..whole.height / 4 {
+            for x in 0..whole.width / 4 {
+                for channel in 0..3 {
+                    let part = |dx, dy| whole.rgb[(((y * 4 + dy) * whole.width + x * 4 + dx) * 3 + channel) as usize];
+                    let parts = (0..16).map(|at| f64::from(part(at % 4, at / 4))).sum::<f64>();
+                    sum += (parts / 16.0 - f64::from(reduced.rgb[((y * reduced.width + x) * 3 + channel) as usize])).abs();
+                    count += 1.0;
+                }
+            }
+        }
+        sum / count
+    }
+
+    #[test]
+    fn a_quarter_has_the_colours_of_the_whole() {
+        let files =
+            ["fixtures/plain.jpg", "fixtures/grey.jpg", "decoder/fixtures/orientation-1.jpg", "decoder/fixtures/cmyk.jpg"];
+        for name in files {
+            let file = fixture(name);
+            let frame = Frame::find(&file).unwrap();
+            let (reduced, whole) = (decode_reduced(&file, &frame).unwrap(), decode_whole(&file, &frame).unwrap());
+            let expected = (whole.width.div_ceil(4), whole.height.div_ceil(4));
+            assert_eq!((reduced.pixels.width, reduced.pixels.height), expected, "{name}");
+            assert_eq!((reduced.width, reduced.height), (whole.width, whole.height), "{name}");
+            let difference = mean_difference(&reduced.pixels, &whole.pixels);
+            assert!(difference < 3.0, "{name}: {difference}");
+        }
+    }
+
+    #[test]
+    fn profiles_of_a_quarter_are_those_of_the_whole() {
+        let file = fixture("decoder/fixtures/p3.jpg");
+        let frame = Frame::find(&file).unwrap();
+        let icc = |decoded: super::Decoded| decoded.profile.unwrap().icc;
+        assert_eq!(icc(decode_reduced(&file, &frame).unwrap()), icc(decode_whole(&file, &frame).unwrap()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn no_file_panics(
+            name in prop_oneof![Just("fixtures/plain.jpg"), Just("decoder/fixtures/cmyk.jpg"), Just("fixtures/grey.jpg")],
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+            end in any::<proptest::sample::Index>(),
+        ) {
+            let mut file = fixture(name);
+            for (at, byte) in changes {
+                let at = at.index(file.len());
+                file[at] = byte;
+            }
+            for file in [&file[..], &file[..end.index(file.len())]] {
+                if let Ok(frame) = Frame::find(file) && u64::from(frame.width) * u64::from(frame.height) < 4_000_000 {
+                    let _ = decode_reduced(file, &frame);
+                }
+            }
+        }
+    }
 }

@@ -28,7 +28,7 @@ use crate::model::{
     decoding::{DecodeReply, DecodeRequest, MAX_FILE_BYTES, Undecodable, write_reply},
 };
 
-pub use cage::limit_and_restart;
+pub use cage::{limit_and_execute, limit_and_restart};
 pub use thumb_hash::thumb_hash;
 
 /// Most pixels of an image that is decoded.
@@ -38,11 +38,12 @@ const MAX_PIXELS: u64 = 100_000_000;
 /// [`cage::MEMORY_BYTES`].
 const MAX_DECODED_BYTES: u64 = 480 << 20;
 
-/// Enters the cage, then decodes the image on standard input.
+/// Enters the cage, then decodes the image on standard input. `attempt` runs once the request has been read: it does nothing, except
+/// in tests of the cage.
 ///
 /// # Errors
 /// When standard input ends early or is no request, and when nobody reads the result.
-pub fn run(interrupt: fn()) -> io::Result<()> {
+pub fn run(attempt: fn()) -> io::Result<()> {
     let cage = cage::enter();
     let mut output = io::stdout().lock();
     output.write_all(&cage.to_bytes())?;
@@ -51,8 +52,9 @@ pub fn run(interrupt: fn()) -> io::Result<()> {
     let mut header = [0; DecodeRequest::BYTES];
     input.read_exact(&mut header)?;
     let request = DecodeRequest::parse(&header).ok_or(io::ErrorKind::InvalidData)?;
-    interrupt();
-    let reply = if request.file_bytes > MAX_FILE_BYTES { Err(Undecodable::TooBig) } else { decode(&request, file(request, input)?) };
+    attempt();
+    let reply =
+        if request.file_bytes > MAX_FILE_BYTES { Err(Undecodable::TooBig) } else { decode(&request, file(request, input)?) };
     output.write_all(&write_reply(&reply))?;
     output.flush()
 }

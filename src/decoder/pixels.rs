@@ -147,8 +147,7 @@ impl Pixels {
         if (width, height) == (self.width, self.height) {
             return Ok(self);
         }
-        let source =
-            Image::from_vec_u8(self.width, self.height, self.rgb, PixelType::U8x3).map_err(|_| Undecodable::Corrupt)?;
+        let source = Image::from_vec_u8(self.width, self.height, self.rgb, PixelType::U8x3).map_err(|_| Undecodable::Corrupt)?;
         let mut reduced = Image::new(width, height, PixelType::U8x3);
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
         Resizer::new().resize(&source, &mut reduced, &options).map_err(|_| Undecodable::Corrupt)?;
@@ -220,7 +219,9 @@ mod tests {
         }
         let pixels = reducer.end();
         assert_eq!((pixels.width, pixels.height), (3201, 2));
-        assert!(pixels.rgb[..3201 * 3].iter().all(|value| *value == 15) && pixels.rgb[3201 * 3..].iter().all(|value| *value == 40));
+        assert!(
+            pixels.rgb[..3201 * 3].iter().all(|value| *value == 15) && pixels.rgb[3201 * 3..].iter().all(|value| *value == 40)
+        );
     }
 
     #[test]

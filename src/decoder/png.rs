@@ -20,7 +20,8 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     let (width, height) = reader.info().size();
     check_pixels(width, height)?;
     let colour = reader.output_color_type().0;
-    let kind = if matches!(colour, ColorType::Grayscale | ColorType::GrayscaleAlpha) { ProfileKind::Grey } else { ProfileKind::Rgb };
+    let kind =
+        if matches!(colour, ColorType::Grayscale | ColorType::GrayscaleAlpha) { ProfileKind::Grey } else { ProfileKind::Rgb };
     let icc = reader.info().icc_profile.as_deref().map(<[u8]>::to_vec);
     let mut rows = RowReducer::new(width, height);
     if reader.info().interlaced {

@@ -29,16 +29,15 @@ pub fn thumb_hash(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
     let q = transform(&red_green, width, height, 3, 3);
 
     let is_landscape = width > height;
-    let head = round(63.0 * l.dc)
-        | round(31.5 + 31.5 * p.dc) << 6
-        | round(31.5 + 31.5 * q.dc) << 12
-        | round(31.0 * l.scale) << 18;
+    let head =
+        round(63.0 * l.dc) | round(31.5 + 31.5 * p.dc) << 6 | round(31.5 + 31.5 * q.dc) << 12 | round(31.0 * l.scale) << 18;
     let shorter = if is_landscape { down } else { across };
     let shape = shorter | round(63.0 * p.scale) << 3 | round(63.0 * q.scale) << 9 | u32::from(is_landscape) << 15;
     let [first, second, third, _] = head.to_le_bytes();
     let [fourth, fifth, ..] = shape.to_le_bytes();
     let mut hash = vec![first, second, third, fourth, fifth];
-    let nibbles: Vec<_> = [l, p, q].iter().flat_map(|channel| &channel.ac).map(|value| round(15.0 * value).to_le_bytes()[0]).collect();
+    let nibbles: Vec<_> =
+        [l, p, q].iter().flat_map(|channel| &channel.ac).map(|value| round(15.0 * value).to_le_bytes()[0]).collect();
     hash.extend(nibbles.chunks(2).map(|pair| pair[0] | pair.get(1).copied().unwrap_or(0) << 4));
     hash
 }
@@ -71,6 +70,30 @@ fn transform(channel: &[f64], width: u32, height: u32, across: u32, down: u32) -
 }
 
 fn waves(side: u32, count: u32) -> Vec<Vec<f64>> {
-    let wave = |frequency: u32| (0..side).map(move |at| (PI / f64::from(side) * f64::from(frequency) * (f64::from(at) + 0.5)).cos());
+    let wave =
+        |frequency: u32| (0..side).map(move |at| (PI / f64::from(side) * f64::from(frequency) * (f64::from(at) + 0.5)).cos());
     (0..count).map(|frequency| wave(frequency).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thumb_hash;
+
+    /// The hashes are those of `clients/js/src/thumbhash.js`.
+    #[test]
+    fn hashes_are_those_of_the_client_package() {
+        // Gradients of 12 by 8 and 8 by 12 pixels, and one pixel.
+        let gradients = |width: u32, height: u32| -> Vec<u8> {
+            let pixels = (0..height).flat_map(move |y| (0..width).map(move |x| [x * 20, y * 30, (x + y) * 10]));
+            pixels.flatten().map(|value| value.to_le_bytes()[0]).collect()
+        };
+        assert_eq!(thumb_hash(12, 8, &gradients(12, 8)), LANDSCAPE);
+        assert_eq!(thumb_hash(8, 12, &gradients(8, 12)), PORTRAIT);
+        assert_eq!(thumb_hash(1, 1, &[200, 100, 50]), PIXEL);
+    }
+
+    const LANDSCAPE: &[u8] = &[153, 8, 14, 21, 152, 112, 135, 135, 129, 136, 120, 135, 136, 120, 135, 135, 120, 128, 7, 247, 136];
+    const PORTRAIT: &[u8] = &[213, 199, 9, 45, 20, 112, 135, 113, 136, 23, 136, 152, 135, 136, 88, 167, 136, 142, 32, 168, 248];
+    const PIXEL: &[u8] =
+        &[29, 203, 58, 207, 50, 8, 247, 8, 136, 135, 136, 112, 143, 112, 136, 248, 8, 136, 128, 128, 8, 8, 136, 0];
 }

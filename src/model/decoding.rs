@@ -277,9 +277,9 @@ mod tests {
 
     #[test]
     fn outputs_are_read_as_they_were_written() {
-        let cages = [Cage::NONE, Cage::COMPLETE, Cage { has_filter: false, ..Cage::COMPLETE }, Cage { is_empty: true, ..Cage::NONE }];
-        let replies =
-            [Ok(made()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
+        let cages =
+            [Cage::NONE, Cage::COMPLETE, Cage { has_filter: false, ..Cage::COMPLETE }, Cage { is_empty: true, ..Cage::NONE }];
+        let replies = [Ok(made()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
         for (cage, reply) in cages.into_iter().zip(replies) {
             let parsed = DecodeOutput::parse(&output(cage, &reply));
             assert_eq!(parsed, Some(DecodeOutput { cage, reply: Some(reply) }));

@@ -16,7 +16,16 @@ async fn outcome(format: Format, file: Bytes, what: &str) -> Option<&'static str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_cut_off_have_a_picture_or_a_name() {
-    for name in ["orientation-6.jpg", "progressive.jpg", "cmyk.jpg", "plain.png", "interlaced.png", "lossy.webp", "alpha.webp", "animated.gif"] {
+    for name in [
+        "orientation-6.jpg",
+        "progressive.jpg",
+        "cmyk.jpg",
+        "plain.png",
+        "interlaced.png",
+        "lossy.webp",
+        "alpha.webp",
+        "animated.gif",
+    ] {
         let whole = fixture(name);
         for percent in 0..100 {
             let part = whole.slice(..whole.len() * percent / 100);

@@ -2,6 +2,8 @@
 
 mod broken_files;
 mod cage;
+#[cfg(unix)]
+mod heif;
 mod pixels;
 mod sizes;
 
@@ -43,7 +45,9 @@ fn format_of(name: &str) -> Format {
 
 async fn render(format: Format, file: impl Into<Bytes>) -> Result<Rendered, RenderFailure> {
     let rendered = renderer().render(format, file.into()).await;
-    if cfg!(target_os = "linux") && let Ok(rendered) = &rendered {
+    if cfg!(target_os = "linux")
+        && let Ok(rendered) = &rendered
+    {
         assert_eq!(rendered.cage, Cage::COMPLETE);
     }
     rendered

@@ -12,9 +12,8 @@ fn fields(jpeg: &[u8]) -> [[u8; 3]; 4] {
 /// The rows of `expected.txt`: a file, and the colours of its fields.
 fn expected() -> Vec<(String, [[u8; 3]; 4])> {
     let table = std::fs::read_to_string(path("decoder/fixtures/expected.txt")).unwrap();
-    let colour = |text: &str| -> [u8; 3] {
-        text.split(',').map(|value| value.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap()
-    };
+    let colour =
+        |text: &str| -> [u8; 3] { text.split(',').map(|value| value.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap() };
     let row = |line: &str| {
         let (name, colours) = line.split_once(' ').unwrap();
         (name.to_owned(), colours.split(' ').map(colour).collect::<Vec<_>>().try_into().unwrap())

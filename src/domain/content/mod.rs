@@ -35,8 +35,8 @@ use file::{File, Stop};
 
 pub use capture::{FetchedRanges, read_capture};
 
-pub use crate::model::{Format, Refusal};
 use crate::model::Orientation;
+pub use crate::model::{Format, Refusal};
 
 /// Limits of how much of a file an inspection reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

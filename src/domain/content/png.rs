@@ -50,7 +50,8 @@ impl Png {
                 }
                 // One with an error is left out, as any ancillary chunk (13.1).
                 b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + 4) => {
-                    self.orientation = content(file, kind, length)?.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
+                    self.orientation =
+                        content(file, kind, length)?.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
                 _ => file.skip(u64::from(length) + 4),
             }

@@ -55,7 +55,8 @@ pub(super) async fn run(renderer: &Renderer, request: DecodeRequest, file: Bytes
         // Kills and reaps it.
         let _ = child.kill().await;
     }
-    let (output, status) = exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::NotStarted)?;
+    let (output, status) =
+        exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::NotStarted)?;
     match cause(status) {
         Some(cause) => Err(RenderFailure::Crashed(cause)),
         None => Ok(output),
@@ -104,7 +105,7 @@ async fn exchange(child: &mut Child, request: DecodeRequest, file: Bytes) -> std
 }
 
 /// Returns how a child ended, unless it ended well.
-fn cause(status: ExitStatus) -> Option<CrashCause> {
+pub(super) fn cause(status: ExitStatus) -> Option<CrashCause> {
     #[cfg(unix)]
     {
         use std::os::unix::process::ExitStatusExt;

@@ -4,6 +4,7 @@
 //! returns counts as the image's own words, and [`verification`] checks it.
 
 mod child;
+mod heif;
 mod verification;
 
 use std::{path::PathBuf, time::Duration};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 
 use super::content::{Content, ContentInspector, ReadBudget, Refusal};
 use crate::model::{
-    Format, ThumbHash,
+    Format, Orientation, ThumbHash,
     decoding::{Cage, DecodeRequest, MAX_FILE_BYTES, Picture, Undecodable},
 };
 
@@ -30,6 +31,7 @@ pub struct Renderer {
     program: PathBuf,
     arguments: Vec<String>,
     deadline: Duration,
+    heif_command: Option<PathBuf>,
 }
 
 /// The pictures of an image.
@@ -91,13 +93,22 @@ impl Renderer {
     /// Creates a renderer that starts another build of this program.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self { program, arguments: vec!["decode".to_owned()], deadline: DEADLINE }
+        Self { program, arguments: vec!["decode".to_owned()], deadline: DEADLINE, heif_command: None }
     }
 
     /// Sets the time until a child is killed.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// Sets the command that makes a JPEG of HEIC and AVIF, called with the path of the image and that of the JPEG, such as `heif-dec` of
+    /// libheif. Without it, these images are unsupported.
+    ///
+    /// It is a decoder outside of the cage, with limits alone ([`heif`]).
+    #[must_use]
+    pub fn with_heif_command(self, command: PathBuf) -> Self {
+        Self { heif_command: Some(command), ..self }
     }
 
     /// Has each child attempt to leave its cage, for the tests of it.
@@ -113,7 +124,15 @@ impl Renderer {
     /// # Errors
     /// [`RenderFailure`]
     pub async fn render(&self, format: Format, file: Bytes) -> Result<Rendered, RenderFailure> {
-        let request = request(format, &file)?;
+        let mut request = request(format, &file)?;
+        let mut file = file;
+        if matches!(format, Format::Avif | Format::Heif) {
+            let command = self.heif_command.as_deref().ok_or(Undecodable::Unsupported)?;
+            file = heif::convert(self, command, request, &file).await?;
+            let file_bytes = u32::try_from(file.len()).map_err(|_| Undecodable::TooBig)?;
+            // The command has turned the image.
+            request = DecodeRequest { format: Format::Jpeg, orientation: Orientation::NORMAL, file_bytes, ..request };
+        }
         let output = child::run(self, request, file).await?;
         verification::verify(output, request).map_err(|wrong| RenderFailure::Crashed(CrashCause::Output(wrong)))?
     }
@@ -122,9 +141,6 @@ impl Renderer {
 /// Reads a file's headers for the request.
 fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
     let file_bytes = u32::try_from(file.len()).ok().filter(|bytes| *bytes <= MAX_FILE_BYTES).ok_or(Undecodable::TooBig)?;
-    if matches!(format, Format::Avif | Format::Heif) {
-        return Err(Undecodable::Unsupported);
-    }
     let found = inspect(file).map_err(|refusal| match refusal {
         Refusal::TooManyPixels => Undecodable::TooBig,
         _ => Undecodable::Corrupt,

@@ -4,9 +4,7 @@
 //! colour profile: no metadata, and no byte after its end.
 
 use super::{RenderFailure, Rendered};
-use crate::model::decoding::{
-    DecodeOutput, DecodeRequest, EDGES, MAX_OUTPUT_BYTES, MAX_PICTURE_BYTES, Picture, Pictures, fit,
-};
+use crate::model::decoding::{DecodeOutput, DecodeRequest, EDGES, MAX_OUTPUT_BYTES, MAX_PICTURE_BYTES, Picture, Pictures, fit};
 
 /// What is wrong with a child's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +51,9 @@ fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
     let mut frames = 0;
     loop {
         let &[0xFF, marker, high, low, ..] = rest else { return false };
-        let Some((segment, after)) = rest[2..].split_at_checked(usize::from(u16::from_be_bytes([high, low]))) else { return false };
+        let Some((segment, after)) = rest[2..].split_at_checked(usize::from(u16::from_be_bytes([high, low]))) else {
+            return false;
+        };
         let Some(content) = segment.get(2..) else { return false };
         match marker {
             // Quantization and Huffman tables.

@@ -1,0 +1,100 @@
+//! HEIC and AVIF, by a command of the operator.
+//!
+//! What is made of it is decoded in the cage like any other JPEG. The command itself is not in the cage: `valet decode --command` gives
+//! it an empty environment, limits of memory, time and file sizes, and no new rights, but it has the files and the network that the
+//! worker's user has. An operator who wants more names a script that starts it in a container, such as by bubblewrap.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use bytes::Bytes;
+use tokio::{fs, process::Command};
+use uuid::Uuid;
+
+use super::{CrashCause, RenderFailure, Renderer, child::cause, inspect};
+use crate::model::{
+    Format,
+    decoding::{DecodeRequest, MAX_FILE_BYTES, Undecodable},
+};
+
+/// A folder of this process alone, removed with what is in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    async fn create() -> io::Result<Self> {
+        let folder = Self(std::env::temp_dir().join(format!("valet-heif-{}", Uuid::new_v4().simple())));
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        builder.mode(0o700);
+        builder.create(&folder.0).await?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Returns the JPEG that the command makes of an image.
+pub(super) async fn convert(
+    renderer: &Renderer,
+    command: &Path,
+    request: DecodeRequest,
+    file: &[u8],
+) -> Result<Bytes, RenderFailure> {
+    let folder = Folder::create().await.map_err(RenderFailure::NotStarted)?;
+    let image = folder.0.join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
+    fs::write(&image, file).await.map_err(RenderFailure::NotStarted)?;
+    let mut converter = Command::new(&renderer.program)
+        .args(["decode", "--command"])
+        .args([command, &image, &folder.0.join("picture.jpg")])
+        .current_dir(&folder.0)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(RenderFailure::NotStarted)?;
+    let Ok(status) = tokio::time::timeout(renderer.deadline, converter.wait()).await else {
+        let _ = converter.kill().await;
+        return Err(RenderFailure::Crashed(CrashCause::Deadline));
+    };
+    match cause(status.map_err(RenderFailure::NotStarted)?) {
+        None => {}
+        // Commands end so when they cannot read a file.
+        Some(CrashCause::Exit(_)) => return Err(Undecodable::Corrupt.into()),
+        Some(cause) => return Err(RenderFailure::Crashed(cause)),
+    }
+    picture(&folder, request).await.ok_or(RenderFailure::Undecodable(Undecodable::Corrupt))
+}
+
+/// Reads the picture. Of a file with several, libheif numbers the pictures: the primary one is as large as the image is displayed.
+async fn picture(folder: &Folder, request: DecodeRequest) -> Option<Bytes> {
+    let names = std::iter::once("picture.jpg".to_owned()).chain((1..10).map(|number| format!("picture-{number}.jpg")));
+    for name in names {
+        let path = folder.0.join(name);
+        // No link leads out of the folder.
+        let Ok(found) = fs::symlink_metadata(&path).await else { continue };
+        if !found.is_file() || found.len() > u64::from(MAX_FILE_BYTES) {
+            continue;
+        }
+        let file = fs::read(&path).await.ok()?;
+        let size = inspect(&file).ok().filter(|found| found.format == Format::Jpeg);
+        // The picture is turned already; an orientation that was copied with the metadata does not count.
+        let is_it = size.is_some_and(|found| {
+            let (width, height) =
+                if found.orientation.swaps_sides() { (found.height, found.width) } else { (found.width, found.height) };
+            (width, height) == (request.width.into(), request.height.into())
+        });
+        if is_it {
+            return Some(file.into());
+        }
+    }
+    None
+}
