@@ -26,7 +26,7 @@ pub fn run(arguments: &DecodeArguments) {
         let own = std::env::args().skip(1).chain(["--limited".to_owned()]);
         decoder::limit_and_restart(&own.collect::<Vec<_>>());
     }
-    // Standard error is closed to it, and nobody reads it.
+    // The worker reads the status alone.
     std::process::exit(i32::from(decoder::run(attempt).is_err()));
 }
 

@@ -10,7 +10,7 @@
 //! - [`store`]: documents and objects. Never names poem.
 //! - [`http_client`]: the client of everything but the AWS SDK, below [`telemetry`] and [`store`].
 //! - [`metrics`]: the process's counters; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
-//! - `decoder`: what runs in the child process that decodes an image, with no rights at all (feature `worker`).
+//! - `decoder`: the code of the child process that decodes an image, without any rights (feature `worker`).
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
 // Enables the pedantic lints that find bugs, in addition to those of Cargo.toml, and leaves out the stylistic ones. Tests and

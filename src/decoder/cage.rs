@@ -1,4 +1,4 @@
-//! The cage: what the process gives up before it reads a byte.
+//! The cage: rights that the process gives up before it reads a byte.
 //!
 //! 1. [`limit_and_restart`] sets limits of the kernel and executes the program again, so that the allocator and the libraries begin
 //!    within them. No memory is reserved before.

@@ -42,7 +42,7 @@ fn parse(profile: &Profile) -> Option<ColorProfile> {
     (parsed.color_space == expected).then_some(parsed)
 }
 
-/// Converts to sRGB; what cannot be converted stays as it is.
+/// Converts to sRGB. Pixels that cannot be converted stay as they are.
 fn converted(pixels: Pixels, profile: &ColorProfile, kind: ProfileKind) -> Pixels {
     let layout = match kind {
         ProfileKind::Rgb => Layout::Rgb,

@@ -11,14 +11,14 @@ use self::quarter::Quarter;
 use super::pixels::{Decoded, Pixels, Profile, ProfileKind};
 use crate::model::decoding::Undecodable;
 
-/// Most pixels of a sequential image that is decoded at its full size. A quarter of more is at least as long as the largest picture:
+/// Number of pixels, at most, of a sequential image that is decoded at its full size. A quarter of more is at least as long as the largest picture:
 /// 6403 pixels are the longer side of the smallest such square.
 const FULL_PIXELS: u64 = 41_000_000;
 
-/// Most pixels of a progressive image: all of its coefficients are in memory until the last scan.
+/// Number of pixels, at most, of a progressive image: all of its coefficients are in memory until the last scan.
 const PROGRESSIVE_PIXELS: u64 = 50_000_000;
 
-/// Most pixels of any other image.
+/// Number of pixels, at most, of any other image.
 const SEQUENTIAL_PIXELS: u64 = 200_000_000;
 
 /// The frame's header, as far as it matters here.
@@ -129,10 +129,10 @@ mod tests {
         std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
     }
 
-    /// Returns the mean difference of a reduced picture from the whole one, of which each pixel is the mean of 4 by 4.
+    /// Returns the mean difference of a reduced picture from the whole one, whose pixels count as means of 4 by 4.
     fn mean_difference(reduced: &Pixels, whole: &Pixels) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
-        // What fills up the last blocks is not compared.
+        // Pixels that fill up the last blocks are not compared.
         for y in 0..whole.height / 4 {
             for x in 0..whole.width / 4 {
                 for channel in 0..3 {

@@ -31,10 +31,10 @@ use crate::model::{
 pub use cage::{limit_and_execute, limit_and_restart};
 pub use thumb_hash::thumb_hash;
 
-/// Most pixels of an image that is decoded.
+/// Number of pixels, at most, of an image that is decoded.
 const MAX_PIXELS: u64 = 100_000_000;
 
-/// Most bytes that a decoder may hold of one image at its full size. With the file and the pictures that is below
+/// Number of bytes, at most, that a decoder may hold of one image at its full size. With the file and the pictures that is below
 /// [`cage::MEMORY_BYTES`].
 const MAX_DECODED_BYTES: u64 = 480 << 20;
 
@@ -42,7 +42,7 @@ const MAX_DECODED_BYTES: u64 = 480 << 20;
 /// in tests of the cage.
 ///
 /// # Errors
-/// When standard input ends early or is no request, and when nobody reads the result.
+/// When standard input ends early or has another message, and when the result cannot be written.
 pub fn run(attempt: fn()) -> io::Result<()> {
     let cage = cage::enter();
     let mut output = io::stdout().lock();

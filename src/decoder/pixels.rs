@@ -14,7 +14,7 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-/// What a decoder returns.
+/// The result of a decoder.
 #[derive(Debug)]
 pub struct Decoded {
     /// The first picture, as stored, perhaps reduced.
@@ -38,7 +38,7 @@ pub struct Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProfileKind {
     Rgb,
-    /// Of a picture in shades of grey, of which [`Pixels`] has three equal values.
+    /// Shades of grey, for which [`Pixels`] has three equal values.
     Grey,
 }
 

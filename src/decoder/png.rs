@@ -7,7 +7,7 @@ use png::{ColorType, Decoder, DecodingError, Limits, Reader, Transformations};
 use super::pixels::{Decoded, Profile, ProfileKind, RowReducer, buffer, check_pixels};
 use crate::model::decoding::Undecodable;
 
-/// Most bytes that the decoder may allocate for a row, and for metadata.
+/// Number of bytes, at most, that the decoder may allocate for a row, and for metadata.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Decodes the image; of an animated one, its first picture.

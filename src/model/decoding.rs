@@ -28,7 +28,7 @@ pub fn fit(width: u16, height: u16, edge: u16) -> (u16, u16) {
     if longer <= u32::from(edge) { (width.max(1), height.max(1)) } else { (reduced(width), reduced(height)) }
 }
 
-/// What is decoded, and how.
+/// A request to decode a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeRequest {
     /// Format that the file was proved to have: it alone chooses the decoder.
@@ -128,7 +128,7 @@ pub struct Picture {
     pub jpeg: Vec<u8>,
 }
 
-/// What a child made of an image.
+/// The pictures that a child made of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pictures {
     /// The placeholder.

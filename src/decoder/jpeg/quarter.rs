@@ -191,8 +191,8 @@ impl Decoder {
 
     /// Returns the greatest sampling factors.
     fn factors(&self) -> (usize, usize) {
-        let of = |factor: fn(&Component) -> usize| self.components.iter().map(factor).max().unwrap_or(1);
-        (of(|component| component.across), of(|component| component.down))
+        let greatest = |factor: fn(&Component) -> usize| self.components.iter().map(factor).max().unwrap_or(1);
+        (greatest(|component| component.across), greatest(|component| component.down))
     }
 
     fn unit(&mut self, bits: &mut Bits<'_>, scanned: &mut [Scanned], x: usize, y: usize) -> Result<(), Undecodable> {

@@ -1,6 +1,6 @@
 //! HEIC and AVIF, by a command of the operator.
 //!
-//! What is made of it is decoded in the cage like any other JPEG. The command itself is not in the cage: `valet decode --command` gives
+//! The JPEG that it makes is decoded in the cage like any other JPEG. The command itself is not in the cage: `valet decode --command` gives
 //! it an empty environment, limits of memory, time and file sizes, and no new rights, but it has the files and the network that the
 //! worker's user has. An operator who wants more names a script that starts it in a container, such as by bubblewrap.
 

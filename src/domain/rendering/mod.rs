@@ -1,7 +1,7 @@
 //! Makes the pictures of an image in a child process that has no rights (`valet decode`, [`crate::model::decoding`]).
 //!
-//! This process parses headers alone: it proves the format, and chooses the decoder by it. The child decodes. What the child
-//! returns counts as the image's own words, and [`verification`] checks it.
+//! This process parses headers alone: it proves the format, and chooses the decoder by it. The child decodes. Its output
+//! counts as hostile, and [`verification`] checks it.
 
 mod child;
 mod heif;
@@ -22,7 +22,7 @@ pub use child::CrashCause;
 /// Time from the start of a child until it is killed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Most pixels of an image whose header is sent to a child, which refuses fewer.
+/// Number of pixels, at most, of an image whose header is sent to a child, which refuses fewer.
 const MAX_PIXELS: u64 = 200_000_000;
 
 /// Starts children that decode, one for each image.

@@ -6,7 +6,7 @@
 use super::{RenderFailure, Rendered};
 use crate::model::decoding::{DecodeOutput, DecodeRequest, EDGES, MAX_OUTPUT_BYTES, MAX_PICTURE_BYTES, Picture, Pictures, fit};
 
-/// What is wrong with a child's output.
+/// A fault of a child's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrongOutput {
     /// It is too long, ends early, or is none of its messages.
@@ -15,8 +15,8 @@ pub enum WrongOutput {
     /// The pictures are not of the sizes that were asked for.
     #[error("pictures of the wrong size")]
     Sizes,
-    /// A picture is no plain JPEG.
-    #[error("a picture that is no plain JPEG")]
+    /// A picture is not a plain JPEG.
+    #[error("a picture that is not a plain JPEG")]
     Jpeg,
 }
 
