@@ -324,10 +324,14 @@ fn is_readable(user: &Document) -> bool {
     };
     let is_timeline = match user.get("timeline") {
         None => true,
-        Some(timeline) => timeline.as_document().is_some_and(|months| months.keys().all(|month| whole_number(months, month).is_some())),
+        Some(timeline) => {
+            timeline.as_document().is_some_and(|months| months.keys().all(|month| whole_number(months, month).is_some()))
+        }
     };
     let is_number = |field: &&str| whole_number(user, field).is_some();
-    ["usedBytes", "images", "pending"].iter().all(is_number) && ["opening", "settling", "holds"].iter().all(is_list) && is_timeline
+    ["usedBytes", "images", "pending"].iter().all(is_number)
+        && ["opening", "settling", "holds"].iter().all(is_list)
+        && is_timeline
 }
 
 /// Returns a number; a missing one counts as zero.

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { account, BASE, focusOn, listed, loaded, photos, picture, reload, signedIn, signIn, tree, until, upload, visitor } from "./harness.js";
+import { account, BASE, focusOn, listed, loaded, photos, screenshot, reload, signedIn, signIn, tree, until, upload, visitor } from "./harness.js";
 
 const [MODEL, EXIF, ORIGINAL, OFFSET] = [0x0110, 0x8769, 0x9003, 0x9011];
 
@@ -76,7 +76,7 @@ test("images have headings by the month they were taken in, wherever the viewer 
   const names = [thisMonth("UTC"), "photo-003.jpg", "December 2024", "photo-000.jpg", "photo-001.jpg", "June 2023", "photo-002.jpg"];
   await readsAs(page, names, "by the time taken");
   assert.equal(await focusOn(page), "order", "the focus stays");
-  await picture(page, "months");
+  await screenshot(page, "months");
   await until(async () => (await loaded(page).count()) === 4, "the images");
   await reload(page);
   await readsAs(page, names, "the choice is kept");
@@ -152,7 +152,7 @@ test("the list of months goes to one that is not loaded, and Tab to its first im
     const { top } = element.getBoundingClientRect(), { bottom } = document.querySelector(".top").getBoundingClientRect();
     return top >= bottom - 1 && top < bottom + 60;
   }), "the month is at the top");
-  await picture(page, "month");
+  await screenshot(page, "month");
   assert.equal(await focusOn(page), await months.evaluate((element) => element.id), "the focus stays in the list");
   await page.keyboard.press("Tab");
   assert.equal(await focusOn(page), "300.jpg");
