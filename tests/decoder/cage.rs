@@ -85,13 +85,16 @@ async fn output_of_another_program_is_a_crash() {
     }
 }
 
+/// Closes files that the tests themselves inherited.
+const CLOSE_FILES: &str = r#"for file in /proc/$$/fd/*; do file=${file##*/}; [ "$file" -gt 2 ] && eval "exec $file>&-"; done; "#;
+
 /// Starts the child by a shell that leaves it more than a worker does.
 fn by_shell(script: &str) -> Output {
     let file = fixture("orientation-1.jpg");
     let file_bytes = u32::try_from(file.len()).unwrap();
     let request = DecodeRequest { format: Format::Jpeg, orientation: Orientation::NORMAL, width: 48, height: 32, file_bytes };
     let mut child = Command::new("/bin/bash")
-        .args(["-c", script, PROGRAM])
+        .args(["-c", &format!("{CLOSE_FILES}{script}"), PROGRAM])
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -40,7 +40,7 @@ async fn heic_and_avif_have_pictures() {
 async fn commands_that_fail_have_a_name_and_leave_nothing() {
     let file = std::fs::read(path("fixtures/plain.heic")).unwrap();
     let failure_of = async |text: &str| {
-        let renderer = renderer().with_heif_command(script(text)).with_deadline(Duration::from_secs(5));
+        let renderer = renderer().with_heif_command(script(text)).with_deadline(Duration::from_secs(20));
         renderer.render(Format::Heif, file.clone().into()).await.unwrap_err()
     };
     assert_eq!(failure_of("exit 3").await.name(), Some("corrupt"));

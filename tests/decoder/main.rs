@@ -48,7 +48,8 @@ async fn render(format: Format, file: impl Into<Bytes>) -> Result<Rendered, Rend
     if cfg!(target_os = "linux")
         && let Ok(rendered) = &rendered
     {
-        assert_eq!(rendered.cage, Cage::COMPLETE);
+        // Files that the tests themselves inherited reach the child too.
+        assert_eq!(Cage { is_empty: true, ..rendered.cage }, Cage::COMPLETE);
     }
     rendered
 }
