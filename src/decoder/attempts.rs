@@ -9,6 +9,9 @@ use std::{
 };
 
 /// Returns the attempt of a name.
+///
+/// # Panics
+/// The attempt "panic" does.
 #[must_use]
 pub fn named(name: &str) -> Option<fn()> {
     Some(match name {

@@ -19,7 +19,7 @@ for (let n = 2, found = 0; found < 64; n += 1) {
 export class Sha256 {
   #state = START.slice();
   #words = new Uint32Array(64);
-  /** What is left of the pieces so far, less than a block. */
+  /** The rest of the pieces so far, less than a block. */
   #rest = new Uint8Array(0);
   #length = 0;
 

@@ -14,7 +14,7 @@ import { limited, ROOT, transfer } from "./phone.js";
  * @typedef {import("expo-file-system").FileHandle} FileHandle
  */
 
-/** Options that the tests read: what each native upload was given. */
+/** Options of each native upload, for the tests. */
 export const uploads = /** @type {Record<string, any>[]} */ ([]);
 
 /** @implements {Pick<FileHandle, "readBytes" | "close" | "offset">} */
@@ -153,7 +153,7 @@ export const module = {
 mkdirSync(join(ROOT, "document"));
 mkdirSync(join(ROOT, "cache"));
 
-// What expo-file-system imports of expo-modules-core and of react-native.
+// Parts of expo-modules-core and react-native that expo-file-system imports.
 export const requireNativeModule = () => module;
 export class NativeModule {}
 export class UnavailabilityError extends Error {}

@@ -135,7 +135,7 @@ for (const app of Object.keys(APPS)) {
     await until(() => upload.state === "sending", "it goes on");
     release();
     await upload.finished;
-    assert.equal(wire.length, APPS[app].stops ? 2 : 1, "what the plugin cannot stop is waited for, not sent twice");
+    assert.equal(wire.length, APPS[app].stops ? 2 : 1, "an upload that the plugin cannot stop is awaited, and not sent twice");
     await assertGallery(user, [file]);
   });
 

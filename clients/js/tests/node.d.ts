@@ -1,4 +1,4 @@
-// What the fakes use of Node; its types are no dependency of this package.
+// Functions of Node that the fakes use: the package does not depend on the types of Node.
 
 declare module "node:crypto";
 declare module "node:fs";

@@ -277,7 +277,7 @@ impl Component {
     fn put(&mut self, column: usize, row: usize, coefficients: [i32; 4], quantization: [i32; 4]) {
         let value = |at: usize| coefficients[at].saturating_mul(quantization[at]).clamp(-1 << 20, 1 << 20);
         let (mean, across, down, diagonal) = (value(0), value(1), value(2), value(3));
-        let pixel = |sum: i32| u8::try_from(((sum + 4 >> 3) + 128).clamp(0, 255)).unwrap_or(0);
+        let pixel = |sum: i32| u8::try_from((((sum + 4) >> 3) + 128).clamp(0, 255)).unwrap_or(0);
         let stride = 2 * self.columns;
         let start = row * 2 * stride + column * 2;
         let upper = [pixel(mean + across + down + diagonal), pixel(mean - across + down - diagonal)];
@@ -293,6 +293,6 @@ impl Component {
 /// Converts luma and chroma (JFIF).
 fn rgb_of(luma: u8, blue: u8, red: u8) -> [u8; 3] {
     let (luma, blue, red) = (i32::from(luma) << 16, i32::from(blue) - 128, i32::from(red) - 128);
-    let value = |sum: i32| u8::try_from((sum + (1 << 15) >> 16).clamp(0, 255)).unwrap_or(0);
+    let value = |sum: i32| u8::try_from(((sum + (1 << 15)) >> 16).clamp(0, 255)).unwrap_or(0);
     [value(luma + 91_881 * red), value(luma - 22_554 * blue - 46_802 * red), value(luma + 116_130 * blue)]
 }
