@@ -1,4 +1,5 @@
 //! Tests of the child process that decodes images (`valet decode`) with the real program: its cage, from inside, and its pixels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod broken_files;
 mod cage;

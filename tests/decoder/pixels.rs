@@ -1,4 +1,4 @@
-//! Covers colours and orientations: every fixture is displayed as Pillow and LittleCMS display it.
+//! Covers colours and orientations: every fixture is displayed as Pillow and its `LittleCMS` display it.
 
 use super::{Pixels, fixture, format_of, path, render};
 
