@@ -36,7 +36,7 @@ struct Limit {
 }
 
 /// Sets the limits, and executes this program with `arguments` within them. Does not return if that succeeds; where the operating
-/// system has no limits, or refuses one, it goes on without, and [`enter`] reports that.
+/// system has no limits, or refuses one, it goes on without, and `enter` reports that.
 pub fn limit_and_restart(arguments: &[String]) {
     #[cfg(unix)]
     {

@@ -1,7 +1,7 @@
 //! The child process that decodes one image of a stranger (`valet decode`), for the worker that starts it.
 //!
 //! A decoder is the part of a program that a hostile file attacks, so this process has nothing to lose: the worker starts it with
-//! an empty environment and two pipes, and it gives up every right ([`cage`]) before it reads the first byte. It decodes one image
+//! an empty environment and two pipes, and it gives up every right (`cage`) before it reads the first byte. It decodes one image
 //! and ends. Its output is checked by the worker as if the image had written it: [`crate::model::decoding`] has the messages.
 //!
 //! Everything runs on the process's only thread.

@@ -130,7 +130,7 @@ impl AccountDeletion {
         if !openings.is_empty() {
             self.reservations.close_all_openings(user, &openings, now).await?;
         }
-        let steps = self.store.users.find_announced_steps(user, std::time::Duration::ZERO).await?;
+        let steps = self.store.users.find_all_steps(user).await?;
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
         }

@@ -1,7 +1,7 @@
 //! Makes the pictures of an image in a child process that has no rights (`valet decode`, [`crate::model::decoding`]).
 //!
 //! This process parses headers alone: it proves the format, and chooses the decoder by it. The child decodes. Its output
-//! counts as hostile, and [`verification`] checks it.
+//! counts as hostile, and `verification` checks it.
 
 mod child;
 mod heif;
@@ -105,7 +105,7 @@ impl Renderer {
     /// Sets the command that makes a JPEG of HEIC and AVIF, called with the path of the image and that of the JPEG, such as `heif-dec` of
     /// libheif. Without it, these images are unsupported.
     ///
-    /// It is a decoder outside of the cage, with limits alone ([`heif`]).
+    /// It is a decoder outside of the cage, with limits alone (`heif`).
     #[must_use]
     pub fn with_heif_command(self, command: PathBuf) -> Self {
         Self { heif_command: Some(command), ..self }

@@ -117,10 +117,22 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
-        let users = self.collection.clone_with_type::<Document>();
         let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
         let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
-        let projection = doc! { "settling": old };
+        self.read_steps(user, old.into()).await
+    }
+
+    /// Returns all announced steps of a user's images, also those of a server whose clock is ahead of the database's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_all_steps(&self, user: UserId) -> Result<Vec<StepUnderWay>, StoreError> {
+        self.read_steps(user, Bson::Int32(1)).await
+    }
+
+    async fn read_steps(&self, user: UserId, projection: Bson) -> Result<Vec<StepUnderWay>, StoreError> {
+        let users = self.collection.clone_with_type::<Document>();
+        let projection = doc! { "settling": projection };
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
         let found = self.mongo.read(Operation::find(&self.collection), ask).await?.unwrap_or_default();
         Ok(entries(&found, "settling").filter_map(parse_step).collect())
