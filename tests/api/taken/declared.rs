@@ -138,7 +138,7 @@ async fn invalid_time_is_refused_and_named() {
     );
     let mut other_kind = declared("a.img", "image/png", &bytes);
     other_kind["takenAt"] = json!(1_734_820_764);
-    assert_eq!(ada.post("/api/images/upload", other_kind).await.status, 422);
+    assert_eq!(ada.post("/api/images/upload", other_kind).await.status, 400);
 }
 
 #[tokio::test]
