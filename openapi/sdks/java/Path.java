@@ -102,7 +102,7 @@ public final class Path {
         List<String> seen = new ArrayList<>();
         String cursor = null;
         do {
-            ImagePage page = gallery.listImages(1, cursor, null);
+            ImagePage page = gallery.listImages(1, cursor, null, null);
             page.getImages().forEach(image -> seen.add(image.getId()));
             cursor = page.getNextCursor();
         } while (cursor != null);

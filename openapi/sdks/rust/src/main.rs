@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn AnyError>> {
     // The gallery, by pages.
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
-        let page = list_images(&ada, Some(1), cursor.as_deref(), None).await?;
+        let page = list_images(&ada, Some(1), cursor.as_deref(), None, None).await?;
         seen.extend(page.images.into_iter().map(|image| image.id));
         cursor = page.next_cursor;
         if cursor.is_none() {
