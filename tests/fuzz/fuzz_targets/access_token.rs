@@ -42,7 +42,7 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
 static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
     let caller = Caller { user: UserId::from_bytes([1; 16]), origin: TokenOrigin::Session(SessionId::from_bytes([2; 16])) };
     let session = SessionEnd { id: SessionId::from_bytes([2; 16]), at: NOW + Duration::from_secs(7200) };
-    let (access, _) = TOKENS.open_upload(caller.user, session, NOW).expect("signs");
+    let (access, _) = TOKENS.issue(caller.user, session, NOW).expect("signs");
     let path = TOKENS.issue_uppy_token(caller, NOW, NOW + Duration::from_secs(60)).expect("signs");
     [access, path].map(|token| {
         let token = token.expose_secret().to_owned();
