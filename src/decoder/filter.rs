@@ -29,7 +29,8 @@ fn rule(argument: u8, length: Length, is: Is, value: u64) -> Result<SeccompRule,
     SeccompRule::new(vec![SeccompCondition::new(argument, length, is, value)?])
 }
 
-/// The system calls that are allowed, with the rules of which one must hold; no rules allow every argument.
+/// The system calls that are allowed, each with its rules: one of them must match the arguments, and a call without rules is allowed
+/// with any.
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
     calls.insert(libc::SYS_read, vec![rule(0, Length::Dword, Is::Eq, 0)?]);

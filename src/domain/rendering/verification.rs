@@ -9,7 +9,7 @@ use crate::model::decoding::{DecodeOutput, DecodeRequest, EDGES, MAX_OUTPUT_BYTE
 /// A fault of a child's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrongOutput {
-    /// It is too long, ends early, or is none of its messages.
+    /// The output is too long, ends early, or is not a message of the child.
     #[error("malformed output")]
     Message,
     /// The pictures are not of the sizes that were asked for.

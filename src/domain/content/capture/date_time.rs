@@ -69,7 +69,7 @@ impl Rest<'_> {
         (count > 0).then(|| (0..3).fold(0, milli))
     }
 
-    /// Takes the offset that ends the text: `None` in `Some` if there is none.
+    /// Takes the offset at the end of the text. Returns `Some(None)` for a text without an offset.
     fn offset(&mut self) -> Option<Option<UtcOffset>> {
         let text = std::str::from_utf8(self.0).ok()?.trim();
         match text.as_bytes() {
