@@ -80,8 +80,9 @@ finish() {
     fi
     local pid
     for pid in $second_process $server; do
-        if kill -0 "$pid" 2>/dev/null; then
-            kill -TERM "$pid"
+        if kill -TERM "$pid" 2>/dev/null; then
+            # One that does not end within a minute is killed.
+            (for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null && sleep 0.2 || exit 0; done; kill -KILL "$pid") >/dev/null 2>&1 &
             wait "$pid" || true
         fi
     done

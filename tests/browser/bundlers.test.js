@@ -2,10 +2,9 @@
 
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { join } from "node:path";
 import test from "node:test";
-import { account, BASE, photos, until, visitor } from "./harness.js";
+import { account, atEnd, BASE, photos, servePages, until, visitor } from "./harness.js";
 import { gallery } from "./uppy.js";
 
 const HERE = new URL("bundlers/", import.meta.url).pathname;
@@ -66,22 +65,20 @@ for (const [name, build] of Object.entries(BUILDS)) {
     await build(root);
     const page = join(root, "dist", "index.html");
     if (!existsSync(page)) writeFileSync(page, PAGE("./app.js"));
-    const server = createServer((request, response) => {
+    const port = await servePages(t, (request, response) => {
       const file = join(root, "dist", request.url === "/" ? "index.html" : request.url);
       if (!existsSync(file)) return response.writeHead(404).end();
       return response.setHeader("content-type", TYPES[file.split(".").pop()]).end(readFileSync(file));
     });
-    await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-    t.after(() => { server.close(); server.closeAllConnections(); });
     const context = await visitor(t, {});
-    assert.ok(await uploads(context, `http://localhost:${server.address().port}/`), "a worker runs");
+    assert.ok(await uploads(context, `http://localhost:${port}/`), "a worker runs");
   });
 }
 
 test("vite's development server has the worker too", async (t) => {
   const { createServer: serve } = await import("vite");
   const server = await serve({ root: app("vite-dev"), configFile: false, logLevel: "silent", server: { host: "localhost", port: 0 } });
-  t.after(() => server.close());
+  atEnd(t, () => server.close());
   await server.listen();
   assert.ok(await uploads(await visitor(t, {}), server.resolvedUrls.local[0]), "a worker runs");
 });

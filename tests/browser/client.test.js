@@ -2,22 +2,19 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import test from "node:test";
-import { account, BASE, photos, until, visitor } from "./harness.js";
+import { account, BASE, photos, servePages, until, visitor } from "./harness.js";
 
 const PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple>';
 
 /** Opens a page of another origin with an uploader in `uploader`, signed in as `user`. */
 async function app(t, context, user) {
-  const server = createServer((request, response) => {
+  const port = await servePages(t, (request, response) => {
     if (!request.url.startsWith("/src/")) return response.setHeader("content-type", "text/html").end(PAGE);
     return response.setHeader("content-type", "text/javascript").end(readFileSync(new URL(`../../clients/js${request.url}`, import.meta.url)));
   });
-  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-  t.after(() => { server.close(); server.closeAllConnections(); });
   const page = await context.newPage();
-  await page.goto(`http://localhost:${server.address().port}/`);
+  await page.goto(`http://localhost:${port}/`);
   await start(page, user);
   return page;
 }

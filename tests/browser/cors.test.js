@@ -4,30 +4,17 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import test from "node:test";
-import { chromium } from "playwright-core";
-import { account, BASE } from "./harness.js";
+import { account, BASE, browserWithFakeHosts, servePages } from "./harness.js";
 
 /** Origin in the server's CORS_ORIGINS. */
 const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
 
 /** Serves a page for any name that ends in `.test`, on this port. */
 async function pageOf(t, host, port) {
-  const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
-  await new Promise((ready) => { server.listen(port, "127.0.0.1", ready); });
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-      "--disable-sync", "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
-  });
-  t.after(async () => {
-    await browser.close();
-    server.closeAllConnections();
-    await new Promise((closed) => { server.close(closed); });
-  });
-  const page = await browser.newPage();
-  await page.goto(`http://${host}:${server.address().port}/`);
+  const served = await servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"), port);
+  const page = await (await browserWithFakeHosts(t)).newPage();
+  await page.goto(`http://${host}:${served}/`);
   return page;
 }
 

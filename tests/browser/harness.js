@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
+import { createServer } from "node:http";
 import { after, before } from "node:test";
 import { chromium } from "playwright-core";
 
@@ -10,19 +11,60 @@ export const BASE = process.env.VALET_URL;
 if (!BASE) throw new Error("VALET_URL is not set; run .ci/browser");
 const PICTURES = process.env.VALET_PICTURES;
 
+/** Options of every browser that tests start. */
+export const LAUNCH = {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"],
+};
+
 export let browser;
-before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
-  });
-});
+before(async () => { browser = await chromium.launch(LAUNCH); });
 after(() => browser?.close());
 
 export const PASSWORD = "three small blue boats";
 let accounts = 0;
 export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
+
+const ends = new WeakMap();
+
+/**
+ * Calls `act` when the test ends, after those that were given earlier, even if one of them throws. `t.after` skips the rest then, and a
+ * server that is left open keeps the process from ending.
+ */
+export function atEnd(t, act) {
+  if (ends.has(t)) return void ends.get(t).push(act);
+  const acts = [act];
+  ends.set(t, acts);
+  t.after(async () => {
+    const errors = [];
+    for (const each of acts) {
+      try { await each(); } catch (error) { errors.push(error); }
+    }
+    if (errors.length > 1) throw new AggregateError(errors, errors.map(({ message }) => message).join("; "));
+    if (errors.length) throw errors[0];
+  });
+}
+
+/** Serves pages with `listener` until the test ends, and returns the port. */
+export async function servePages(t, listener, port = 0) {
+  const server = createServer(listener);
+  await new Promise((ready) => { server.listen(port, "127.0.0.1", ready); });
+  atEnd(t, () => {
+    server.closeAllConnections();
+    return new Promise((closed) => { server.close(closed); });
+  });
+  return server.address().port;
+}
+
+/** Starts a browser that resolves names that end in `.test` to this machine: origins that are neither secure nor local. */
+export async function browserWithFakeHosts(t) {
+  const started = await chromium.launch({
+    ...LAUNCH, args: [...LAUNCH.args, "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
+  });
+  atEnd(t, () => started.close());
+  return started;
+}
 
 /** Opens a context whose pages must report no errors; `allowed` are patterns of console errors that a test provokes. */
 export async function visitor(t, { allowed = [], ...options } = {}) {
@@ -34,7 +76,7 @@ export async function visitor(t, { allowed = [], ...options } = {}) {
   });
   context.on("console", (message) => { if (message.type() === "error") faults.push(`${message.text()} ${message.location().url}`); });
   context.on("weberror", (error) => faults.push(String(error.error().stack)));
-  t.after(async () => {
+  atEnd(t, async () => {
     await context.close();
     const unexpected = faults.filter((fault) => !allowed.some((pattern) => pattern.test(fault)));
     assert.deepEqual(unexpected, [], "no console error, no exception, no policy violation");

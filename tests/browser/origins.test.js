@@ -1,17 +1,12 @@
 // Covers pages of other origins, a page without a secure context, as a phone opens it in the local network, and a page without workers.
 
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
 import test from "node:test";
-import { chromium } from "playwright-core";
-import { BASE, email, PASSWORD, photos, reload, signedIn, until, visitor } from "./harness.js";
+import { BASE, browserWithFakeHosts, email, PASSWORD, photos, reload, servePages, signedIn, until, visitor } from "./harness.js";
 
 /** Serves an empty page on another port, which is another origin. */
 async function serveOtherOrigin(t) {
-  const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
-  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-  t.after(() => server.close());
-  return server.address().port;
+  return servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
 }
 
 /** Runs in a page of another origin: makes every call from sign-up to the image, with the headers that CORS exposes. */
@@ -41,17 +36,6 @@ test("a page of an allowed origin can make every call", async (t) => {
   assert.ok(upload.requestId && upload.etag, JSON.stringify(upload));
   assert.deepEqual([upload.put, upload.confirmed, upload.isSame], [200, 200, true]);
 });
-
-/** Starts a browser that resolves these names to this machine: origins that are neither secure nor local. */
-async function browserWithFakeHosts(t) {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-      "--disable-sync", "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
-  });
-  t.after(() => browser.close());
-  return browser;
-}
 
 test("a page of another origin can read no answer", async (t) => {
   const port = await serveOtherOrigin(t);

@@ -3,10 +3,9 @@
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import test from "node:test";
 import { build } from "esbuild";
-import { account, BASE, until, visitor } from "./harness.js";
+import { account, BASE, servePages, until, visitor } from "./harness.js";
 import { gallery, image, usage, watch } from "./uppy.js";
 
 const TEXT = readFileSync(new URL("../../docs/client.md", import.meta.url), "utf8");
@@ -56,14 +55,12 @@ async function bundle(version, contents, options) {
 /** Opens a page of another origin with the app in `app`, signed in as `user`; `html` is the content of its root. */
 async function opening(t, context, version, user, html = "") {
   const script = await bundle(version, APP, { format: "iife", globalName: "app" });
-  const server = createServer((request, response) => {
+  const port = await servePages(t, (request, response) => {
     if (request.url === "/app.js") return response.setHeader("content-type", "text/javascript").end(script);
     return response.setHeader("content-type", "text/html").end(`<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>React</title><div id="root">${html}</div>`);
   });
-  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-  t.after(() => { server.close(); server.closeAllConnections(); });
   const opened = await context.newPage();
-  await opened.goto(`http://localhost:${server.address().port}/`);
+  await opened.goto(`http://localhost:${port}/`);
   await opened.evaluate(({ user, base }) => {
     Object.assign(globalThis, { user, base, shown: [], show: (text) => shown.push(text), accessToken: () => globalThis.user.token });
   }, { user, base: BASE });
@@ -90,7 +87,8 @@ const puts = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 for (const version of ["18", "19"]) {
   test(`react-${version}: the component of docs/client.md uploads, under StrictMode`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    // The refused file has a request of its own if it is read later than the others, and 422 is a console error then.
+    const [context, user] = [await visitor(t, { allowed: [/\b422\b/] }), await account()];
     const opened = await opening(t, context, version, user);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
     const seen = watch(opened);

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { chromium } from "playwright-core";
-import { announced, BASE, choose, email, PASSWORD, photos, screenshot, tree, until, visitor } from "./harness.js";
+import { announced, atEnd, BASE, choose, email, LAUNCH, PASSWORD, photos, screenshot, tree, until, visitor } from "./harness.js";
 
 const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
 const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
@@ -73,11 +73,8 @@ test("the page works where the user has blocked all cookies and site data", asyn
   const folder = mkdtempSync(join(tmpdir(), "valet-blocked-"));
   mkdirSync(join(folder, "Default"));
   writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));
-  const context = await chromium.launchPersistentContext(folder, {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", viewport: { width: 1000, height: 700 },
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
-  t.after(async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
+  const context = await chromium.launchPersistentContext(folder, { ...LAUNCH, viewport: { width: 1000, height: 700 } });
+  atEnd(t, async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
   const faults = [];
   context.on("weberror", (error) => faults.push(String(error.error().stack)));
   const page = await context.newPage();

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { announced, choose, photos, screenshot, reload, signedIn, title, until, upload } from "./harness.js";
+import { announced, atEnd, choose, photos, screenshot, reload, signedIn, title, until, upload } from "./harness.js";
 
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
@@ -13,7 +13,7 @@ const BROKEN = [/Failed to load resource/, /ERR_/];
 /** Writes a photo that is large enough for parts: bytes after the end of a JPEG are legal. */
 function long(t, { name, buffer }, bytes = 17 << 20) {
   const folder = mkdtempSync(join(tmpdir(), "valet-long-"));
-  t.after(() => rmSync(folder, { recursive: true }));
+  atEnd(t, () => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, name), Buffer.concat([buffer, Buffer.alloc(bytes, "valet")]));
   return join(folder, name);
 }

@@ -4,9 +4,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { build } from "esbuild";
-import { BASE, until } from "./harness.js";
+import { BASE, servePages, until } from "./harness.js";
 
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 export const MIB = 1024 * 1024;
@@ -68,14 +67,12 @@ export async function reactPage(t, context, mark, user, change = (code) => code,
 }
 
 async function serve(t, context, version, user, script) {
-  const server = createServer((request, response) => {
+  const port = await servePages(t, (request, response) => {
     if (request.url === "/app.js") return response.setHeader("content-type", "text/javascript").end(script);
     return response.setHeader("content-type", "text/html").end('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>Uppy</title><input type="file" id="files" multiple><div id="root"></div>');
   });
-  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-  t.after(() => { server.close(); server.closeAllConnections(); });
   const opened = await context.newPage();
-  await opened.goto(`http://localhost:${server.address().port}/`);
+  await opened.goto(`http://localhost:${port}/`);
   await start(opened, version, user);
   return opened;
 }
