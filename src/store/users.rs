@@ -293,9 +293,11 @@ impl Users {
             .transpose()
     }
 
-    /// Returns the fields of an account. Excludes holds: there may be many, and no reader of an account needs them.
+    /// Returns the fields of an account. Counters and holds are constants: no reader of an account needs them, there may be many
+    /// holds, and a damaged counter must not keep its user from signing in or its repair from finding the user.
     fn account_projection() -> Document {
-        let mut projection = doc! { "holds": { "$literal": [] } };
+        let zero = doc! { "$literal": 0_i64 };
+        let mut projection = doc! { "usedBytes": zero.clone(), "images": zero, "holds": { "$literal": [] } };
         for field in [
             "email",
             "passwordHash",
@@ -305,8 +307,6 @@ impl Users {
             "identity",
             "suspendedAt",
             "createdAt",
-            "usedBytes",
-            "images",
         ] {
             projection.insert(field, 1);
         }

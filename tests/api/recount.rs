@@ -10,7 +10,7 @@ use valet::{
     store::Repair,
 };
 
-use super::app::{Caller, TestApp, unique_png};
+use super::app::{Caller, PASSWORD, TestApp, unique_png};
 
 pub async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {
     let mut repairs = Vec::new();
@@ -73,8 +73,6 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert!(matches!(app.app.valet.recount.run(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
 }
 
-/// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the
-/// others.
 /// A damaged field counts as zero or as empty, which is its right value for these users: it is replaced all the same, because the
 /// next change of the user would fail at it.
 #[tokio::test]
@@ -86,7 +84,9 @@ async fn damaged_fields_are_replaced_where_zero_is_right() {
             let ada = app.user().await;
             let case = format!("{field}: {value}");
             users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { field: value } }).await.unwrap();
-            assert_eq!(recount(&app, None).await.0.repaired, 1, "{case}");
+            let login = json!({ "email": ada.email, "password": PASSWORD });
+            assert_eq!(app.anonymous().post("/api/auth/login", login).await.status, 200, "{case}: its user can sign in");
+            assert_eq!(recount(&app, Some(&ada.email)).await.0.repaired, 1, "{case}");
             ada.upload("a.png", "image/png", &unique_png()).await;
             assert_eq!(recount(&app, None).await.0.repaired, 0, "{case}");
         }
@@ -94,6 +94,8 @@ async fn damaged_fields_are_replaced_where_zero_is_right() {
     app.audit().await;
 }
 
+/// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the
+/// others.
 #[tokio::test]
 async fn damaged_records_do_not_stop_the_recount_of_others() {
     let app = TestApp::start().await;
