@@ -114,16 +114,20 @@ test("changes by another tab or device appear without a reload", async (t) => {
 
 test("a session that was ended elsewhere ends here with a message", async (t) => {
   const { page, user } = await signedIn(t, { allowed: [...REFUSED, / 503 /] });
-  // Without another event stream, which would find the end before the upload does.
+  // Without another event stream, which would find the end first.
   await page.route("**/api/events", (route) => route.fulfill({ status: 503 }));
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ email: user.email, password: PASSWORD }),
   })).json()).token;
   const call = (method, path) => fetch(`${BASE}${path}`, { method, headers: { authorization: `Bearer ${here}` } });
   const { sessions } = await (await call("GET", "/api/auth/sessions")).json();
-  for (const session of sessions.filter((session) => !session.current)) await call("DELETE", `/api/auth/sessions/${session.id}`);
+  // The file is chosen before the session ends: any other call of the page may find the end before the upload does.
+  const held = new Promise((hold) => { page.route("**/api/images/upload", hold, { times: 1 }); });
   const [file] = await photos(page, 1);
   await page.locator("#files").setInputFiles(file);
+  const opening = await held;
+  for (const session of sessions.filter((session) => !session.current)) await call("DELETE", `/api/auth/sessions/${session.id}`);
+  await opening.continue();
   await page.getByText("Your session has ended.").waitFor();
   await page.getByLabel("Email address").fill(user.email);
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
