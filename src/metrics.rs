@@ -109,13 +109,13 @@ pub const TIMEOUT_PHASES: [&str; 4] = ["header", "body", "answer", "idle"];
 /// Outcomes of an attempt of a webhook: delivered, to be repeated, or the last one of a delivery that is given up.
 pub const WEBHOOK_OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
 
-/// Outcomes of a hint in a notification of the store: the upload is due now, or will be within a second already; there is no
-/// such open upload; the database failed; or why it was ignored ([`crate::model::s3_event::IgnoredHint`]).
-pub const HINT_OUTCOMES: [&str; 9] =
-    ["rung", "repeated", "not_pending", "failed", "malformed", "test", "other_event", "other_bucket", "other_key"];
+/// Outcomes of a record in a notification of the store: the upload is due now, or will be within a second already; there is no
+/// such open upload; the database failed; or why it was ignored ([`crate::model::s3_event::IgnoredRecord`]).
+pub const RECORD_OUTCOMES: [&str; 9] =
+    ["queued", "repeated", "not_pending", "failed", "malformed", "test", "other_event", "other_bucket", "other_key"];
 
-/// Outcomes of looking at an upload because of a hint.
-pub const LOOK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "left", "failed"];
+/// Outcomes of the check of an upload because of a notification.
+pub const CHECK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "unfinished", "failed"];
 
 /// Outcomes of a span: exported, rejected by the collector, or dropped because the queue was full.
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
@@ -223,12 +223,12 @@ metrics! {
     webhook_attempts: Family<OutcomeLabel, Counter> = zeroed(&WEBHOOK_OUTCOMES), "webhook_attempts", "Attempts of webhooks, by outcome";
     webhook_endpoints_disabled: Counter = Counter::default(),
         "webhook_endpoints_disabled", "Webhook endpoints that this server disabled";
-    doorbell_hints: Family<OutcomeLabel, Counter> = zeroed(&HINT_OUTCOMES),
-        "doorbell_hints", "Hints in the store's notifications, by outcome";
-    doorbell_looks: Family<OutcomeLabel, Counter> = zeroed(&LOOK_OUTCOMES),
-        "doorbell_looks", "Looks at uploads because of hints, by outcome";
-    doorbell_delay: Histogram = Histogram::new(DELAY_BUCKETS_SECONDS),
-        "doorbell_delay" [Seconds], "Time from the store's notification until the upload is confirmed, by both clocks";
+    notification_records: Family<OutcomeLabel, Counter> = zeroed(&RECORD_OUTCOMES),
+        "notification_records", "Records in the store's notifications, by outcome";
+    notification_checks: Family<OutcomeLabel, Counter> = zeroed(&CHECK_OUTCOMES),
+        "notification_checks", "Checks of uploads because of notifications, by outcome";
+    notification_delay: Histogram = Histogram::new(DELAY_BUCKETS_SECONDS),
+        "notification_delay" [Seconds], "Time from the store's notification until the upload is confirmed, by both clocks";
     events_queue_failures: Counter = Counter::default(),
         "events_queue_failures", "Failures to read the queue of the store's notifications";
     /// Zero before the first, and without a queue.

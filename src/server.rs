@@ -94,7 +94,7 @@ fn spawn_background(app: &AppState, stop: &CancellationToken, close: &Cancellati
         }
     });
     let (valet, until) = with();
-    let doorbell = tokio::spawn(async move { valet.doorbell.poll_until(until).await });
+    let store_notifications = tokio::spawn(async move { valet.store_notifications.poll_until(until).await });
     let (valet, until) = (app.valet.clone(), close.clone());
     let event_streams = tokio::spawn(async move { valet.event_streams.run_until(until).await });
     [
@@ -102,7 +102,7 @@ fn spawn_background(app: &AppState, stop: &CancellationToken, close: &Cancellati
         ("keys of the identity provider", provider),
         ("fan-out", event_fan_out),
         ("webhooks", webhooks),
-        ("queue of notifications", doorbell),
+        ("queue of notifications", store_notifications),
         ("event streams", event_streams),
     ]
 }

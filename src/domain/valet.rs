@@ -19,7 +19,6 @@ use super::{
     credentials::{NoRandomness, Tokens, passwords::Passwords},
     deletion::ImageDeletion,
     deployment::Deployment,
-    doorbell::Doorbell,
     event_fan_out::EventFanOut,
     event_streams::EventStreams,
     gallery::Gallery,
@@ -40,6 +39,7 @@ use super::{
     session_cache::SessionCache,
     sessions::Sessions,
     store_capabilities::KnownCapabilities,
+    store_notifications::StoreNotifications,
     sweeper::Sweeper,
     throttle::Throttle,
     uploads::{Quota, Uploads},
@@ -88,7 +88,7 @@ pub struct Valet {
     /// The sweeper.
     pub sweeper: Sweeper,
     /// Receives notifications of the store.
-    pub doorbell: Doorbell,
+    pub store_notifications: StoreNotifications,
     /// Event streams of clients.
     pub event_streams: EventStreams,
     /// Fans events out to the operator's endpoints.
@@ -123,7 +123,7 @@ impl Valet {
         let Base { store, objects, settings, capabilities, .. } = base.clone();
         let webhook_delivery =
             config.webhooks.as_ref().map(|settings| Arc::new(WebhookDelivery::new(store.clone(), settings.clone())));
-        let (doorbell, rung_uploads) = services::doorbell(&base, config);
+        let (store_notifications, notified_uploads) = services::store_notifications(&base, config);
         let (deliveries_made, endpoints) =
             webhook_delivery.as_ref().map(|delivery| (delivery.woken.clone(), delivery.endpoints.clone())).unwrap_or_default();
         Ok(Self {
@@ -138,8 +138,8 @@ impl Valet {
                 identities: people.identities.clone(),
                 sessions: people.sessions.clone(),
             },
-            sweeper: services::sweeper(&base, &images, people.account_deletion.clone(), rung_uploads),
-            doorbell,
+            sweeper: services::sweeper(&base, &images, people.account_deletion.clone(), notified_uploads),
+            store_notifications,
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
             app_users: AppUsers::new(&store, &people.sessions, config.tokens.access_ttl),
             user_administration: UserAdministration::new(&store, &settings, &people.identities, &people.sessions),

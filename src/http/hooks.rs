@@ -33,13 +33,13 @@ pub fn endpoint(app: AppState) -> impl Endpoint<Output = Response> + 'static {
 /// Receives a notification. The sender learns only whether to send it again: 204 also answers what is ignored.
 #[handler]
 async fn receive(Path(token): Path<String>, body: Body, app: Data<&AppState>) -> Response {
-    let doorbell = &app.valet.doorbell;
-    if !doorbell.is_hook_token(&token) {
+    let store_notifications = &app.valet.store_notifications;
+    if !store_notifications.is_hook_token(&token) {
         return StatusCode::NOT_FOUND.into();
     }
     let received = tokio::time::timeout(DEADLINE, async {
         match body.into_bytes_limit(MAX_NOTIFICATION_BYTES).await {
-            Ok(notification) => Ok(doorbell.receive(&notification).await),
+            Ok(notification) => Ok(store_notifications.receive(&notification).await),
             Err(ReadBodyError::PayloadTooLarge) => Err(StatusCode::PAYLOAD_TOO_LARGE),
             Err(_) => Err(StatusCode::BAD_REQUEST),
         }

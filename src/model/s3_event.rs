@@ -1,6 +1,6 @@
 //! Notifications of the store that an object was written, in every form in which they arrive.
 //!
-//! A notification is a hint: nothing of it but the object's key is used, and the key only to look at that object. Forms: S3's
+//! A notification is not believed: nothing of it but the object's key is used, and the key only to check that object. Forms: S3's
 //! records, which Ceph RGW, `MinIO` and others send too ("Event message structure" in the Amazon S3 user guide), also inside a
 //! message of SNS or a `CloudEvents` envelope; events of Amazon `EventBridge`; messages of Cloudflare R2.
 
@@ -18,13 +18,13 @@ const MAX_ENVELOPES: usize = 3;
 /// Characters of an encoded key, at most: S3's limit of 1024 bytes, each of them encoded.
 const MAX_KEY_CHARS: usize = 3 * 1024;
 
-/// A hint of a notification.
+/// A record of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum EventRecord {
     /// An object was written under a key of this deployment's form.
     Written(WrittenObject),
-    /// Nothing that this deployment has to look at.
-    Ignored(IgnoredHint),
+    /// Nothing that this deployment has to check.
+    Ignored(IgnoredRecord),
 }
 
 /// An object that a client may have written.
@@ -40,9 +40,9 @@ pub struct WrittenObject {
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// Why a hint is ignored.
+/// Why a record is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IgnoredHint {
+pub enum IgnoredRecord {
     /// Not a notification in any known form, or larger than one may be.
     Malformed,
     /// A message with which a store or a topic tests or announces the connection.
@@ -55,7 +55,7 @@ pub enum IgnoredHint {
     OtherKey,
 }
 
-impl IgnoredHint {
+impl IgnoredRecord {
     /// Returns the name in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -78,26 +78,26 @@ enum KeyEncoding {
     None,
 }
 
-/// Returns the hints in a notification, at least one.
+/// Returns the records in a notification, at least one.
 #[must_use]
-pub fn decode_notification(body: &[u8], bucket: &str) -> Vec<Hint> {
+pub fn decode_notification(body: &[u8], bucket: &str) -> Vec<EventRecord> {
     if body.len() > MAX_NOTIFICATION_BYTES {
-        return vec![Hint::Ignored(IgnoredHint::Malformed)];
+        return vec![EventRecord::Ignored(IgnoredRecord::Malformed)];
     }
     match serde_json::from_slice(body) {
         Ok(value) => decode_value(&value, bucket, MAX_ENVELOPES),
-        Err(_) => vec![Hint::Ignored(IgnoredHint::Malformed)],
+        Err(_) => vec![EventRecord::Ignored(IgnoredRecord::Malformed)],
     }
 }
 
-fn decode_value(value: &Value, bucket: &str, envelopes: usize) -> Vec<Hint> {
+fn decode_value(value: &Value, bucket: &str, envelopes: usize) -> Vec<EventRecord> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let one = |hint: Result<WrittenObject, IgnoredHint>| vec![hint.map_or_else(Hint::Ignored, Hint::Written)];
+    let one = |record: Result<WrittenObject, IgnoredRecord>| vec![record.map_or_else(EventRecord::Ignored, EventRecord::Written)];
     if let Some(records) = value.get("Records").and_then(Value::as_array).filter(|records| !records.is_empty()) {
         return records.iter().take(MAX_RECORDS).flat_map(|record| one(decode_record(record, bucket))).collect();
     }
     if text("Event") == Some("s3:TestEvent") {
-        return one(Err(IgnoredHint::Test));
+        return one(Err(IgnoredRecord::Test));
     }
     if value.get("s3").is_some() {
         return one(decode_record(value, bucket));
@@ -108,51 +108,51 @@ fn decode_value(value: &Value, bucket: &str, envelopes: usize) -> Vec<Hint> {
     if text("action").is_some() && value.get("object").is_some() {
         return one(decode_r2(value, bucket));
     }
-    let Some(envelopes) = envelopes.checked_sub(1) else { return one(Err(IgnoredHint::Malformed)) };
+    let Some(envelopes) = envelopes.checked_sub(1) else { return one(Err(IgnoredRecord::Malformed)) };
     match (text("Type"), text("Message")) {
         (Some("Notification"), Some(message)) => {
             return match serde_json::from_str(message) {
                 Ok(inner) => decode_value(&inner, bucket, envelopes),
-                Err(_) => one(Err(IgnoredHint::Malformed)),
+                Err(_) => one(Err(IgnoredRecord::Malformed)),
             };
         }
-        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return one(Err(IgnoredHint::Test)),
+        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return one(Err(IgnoredRecord::Test)),
         _ => {}
     }
     match value.get("data").filter(|_| text("specversion").is_some()) {
         Some(data) => decode_value(data, bucket, envelopes),
-        None => one(Err(IgnoredHint::Malformed)),
+        None => one(Err(IgnoredRecord::Malformed)),
     }
 }
 
 /// Decodes a record of S3. Other stores write `s3:` before the event's name, as in the configuration.
-fn decode_record(record: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+fn decode_record(record: &Value, bucket: &str) -> Result<WrittenObject, IgnoredRecord> {
     let event = text_at(record, "/eventName")?;
     if !event.strip_prefix("s3:").unwrap_or(event).starts_with("ObjectCreated:") {
-        return Err(IgnoredHint::OtherEvent);
+        return Err(IgnoredRecord::OtherEvent);
     }
     let place = Place { bucket: text_at(record, "/s3/bucket/name")?, key: text_at(record, "/s3/object/key")? };
     written(&place, KeyEncoding::Form, bucket, record.pointer("/eventTime"))
 }
 
-fn decode_event_bridge(event: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+fn decode_event_bridge(event: &Value, bucket: &str) -> Result<WrittenObject, IgnoredRecord> {
     if text_at(event, "/detail-type")? != "Object Created" {
-        return Err(IgnoredHint::OtherEvent);
+        return Err(IgnoredRecord::OtherEvent);
     }
     let place = Place { bucket: text_at(event, "/detail/bucket/name")?, key: text_at(event, "/detail/object/key")? };
     written(&place, KeyEncoding::None, bucket, event.pointer("/time"))
 }
 
-fn decode_r2(message: &Value, bucket: &str) -> Result<WrittenObject, IgnoredHint> {
+fn decode_r2(message: &Value, bucket: &str) -> Result<WrittenObject, IgnoredRecord> {
     if !["PutObject", "CompleteMultipartUpload", "CopyObject"].contains(&text_at(message, "/action")?) {
-        return Err(IgnoredHint::OtherEvent);
+        return Err(IgnoredRecord::OtherEvent);
     }
     let place = Place { bucket: text_at(message, "/bucket")?, key: text_at(message, "/object/key")? };
     written(&place, KeyEncoding::None, bucket, message.pointer("/eventTime"))
 }
 
-fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, IgnoredHint> {
-    value.pointer(pointer).and_then(Value::as_str).ok_or(IgnoredHint::Malformed)
+fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, IgnoredRecord> {
+    value.pointer(pointer).and_then(Value::as_str).ok_or(IgnoredRecord::Malformed)
 }
 
 /// Bucket and encoded key of an object, as the notification names them.
@@ -166,22 +166,22 @@ fn written(
     encoding: KeyEncoding,
     bucket: &str,
     sent_at: Option<&Value>,
-) -> Result<WrittenObject, IgnoredHint> {
+) -> Result<WrittenObject, IgnoredRecord> {
     if place.bucket != bucket {
-        return Err(IgnoredHint::OtherBucket);
+        return Err(IgnoredRecord::OtherBucket);
     }
     if place.key.len() > MAX_KEY_CHARS {
-        return Err(IgnoredHint::OtherKey);
+        return Err(IgnoredRecord::OtherKey);
     }
     let key = match encoding {
-        KeyEncoding::Form => form_decoded(place.key).ok_or(IgnoredHint::OtherKey)?,
+        KeyEncoding::Form => form_decoded(place.key).ok_or(IgnoredRecord::OtherKey)?,
         KeyEncoding::None => place.key.to_owned(),
     };
-    let owner = KeyOwner::of_key(&key).ok_or(IgnoredHint::OtherKey)?;
+    let owner = KeyOwner::of_key(&key).ok_or(IgnoredRecord::OtherKey)?;
     let uploads = [ObjectKey::final_for(owner.user, owner.image), ObjectKey::incoming(owner.user, owner.image)];
     let base = key.strip_suffix(PREVIEW_SUFFIX).unwrap_or(&key);
-    // Copies are made by Valet: a hint about one would lead to the next.
-    let upload_key = uploads.into_iter().find(|upload| upload.as_str() == base).ok_or(IgnoredHint::OtherKey)?;
+    // Copies are made by Valet: a record about one would lead to the next.
+    let upload_key = uploads.into_iter().find(|upload| upload.as_str() == base).ok_or(IgnoredRecord::OtherKey)?;
     let sent_at = sent_at.and_then(Value::as_str).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     Ok(WrittenObject { owner, is_preview: base.len() < key.len(), upload_key, sent_at })
 }

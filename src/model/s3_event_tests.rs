@@ -8,7 +8,7 @@ use time::macros::datetime;
 
 use super::{
     ImageId, KeyOwner, ObjectKey, UserId,
-    s3_event::{Hint, IgnoredHint, MAX_NOTIFICATION_BYTES, WrittenObject, decode_notification},
+    s3_event::{EventRecord, IgnoredRecord, MAX_NOTIFICATION_BYTES, WrittenObject, decode_notification},
 };
 
 const BUCKET: &str = "photos";
@@ -80,14 +80,14 @@ fn cloud_event(data: &Value) -> Value {
     json!({ "specversion": "1.0", "id": "1", "source": "ceph:s3.a.photos", "type": "com.amazonaws.s3:ObjectCreated:Put", "data": data })
 }
 
-fn decoded(body: &Value) -> Vec<Hint> {
+fn decoded(body: &Value) -> Vec<EventRecord> {
     decode_notification(body.to_string().as_bytes(), BUCKET)
 }
 
-fn keys(hints: &[Hint]) -> Vec<(String, bool)> {
-    let written = hints.iter().map(|hint| match hint {
-        Hint::Written(object) => (object.upload_key.to_string(), object.is_preview),
-        Hint::Ignored(why) => (why.as_str().to_owned(), false),
+fn keys(records: &[EventRecord]) -> Vec<(String, bool)> {
+    let written = records.iter().map(|record| match record {
+        EventRecord::Written(object) => (object.upload_key.to_string(), object.is_preview),
+        EventRecord::Ignored(why) => (why.as_str().to_owned(), false),
     });
     written.collect()
 }
@@ -124,7 +124,7 @@ fn every_form_of_notification_names_the_written_object() {
         is_preview: false,
         sent_at: Some(datetime!(2026-08-21 10:00:00.123 UTC)),
     };
-    assert_eq!(decoded(&records(&[put])), [Hint::Written(expected)]);
+    assert_eq!(decoded(&records(&[put])), [EventRecord::Written(expected)]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn keys_are_decoded_as_their_form_encodes_them() {
 
 #[test]
 fn what_is_no_upload_is_ignored_for_a_reason() {
-    use IgnoredHint::{Malformed, OtherBucket, OtherEvent, Test};
+    use IgnoredRecord::{Malformed, OtherBucket, OtherEvent, Test};
     let put = || record("ObjectCreated:Put", BUCKET, &key());
     let without = |pointer: &str| {
         let mut record = put();
@@ -200,12 +200,12 @@ fn what_is_no_upload_is_ignored_for_a_reason() {
         (json!(null), Malformed),
         (json!("Records"), Malformed),
     ] {
-        assert_eq!(decoded(&body), [Hint::Ignored(wanted)], "{body}");
+        assert_eq!(decoded(&body), [EventRecord::Ignored(wanted)], "{body}");
     }
     for text in ["", "{", "<xml/>", "{\"Records\":[{]}", "\u{0}"] {
-        assert_eq!(decode_notification(text.as_bytes(), BUCKET), [Hint::Ignored(Malformed)], "{text}");
+        assert_eq!(decode_notification(text.as_bytes(), BUCKET), [EventRecord::Ignored(Malformed)], "{text}");
     }
-    assert_eq!(decode_notification(&[0xff, 0xfe], BUCKET), [Hint::Ignored(Malformed)]);
+    assert_eq!(decode_notification(&[0xff, 0xfe], BUCKET), [EventRecord::Ignored(Malformed)]);
 }
 
 #[test]
@@ -221,9 +221,9 @@ fn notifications_are_limited() {
     assert_eq!(decoded(&records(&many)).len(), 1000, "records");
     let mut large = records(&[record("ObjectCreated:Put", BUCKET, &key())]);
     large["x"] = "x".repeat(MAX_NOTIFICATION_BYTES).into();
-    assert_eq!(decoded(&large), [Hint::Ignored(IgnoredHint::Malformed)], "bytes");
+    assert_eq!(decoded(&large), [EventRecord::Ignored(IgnoredRecord::Malformed)], "bytes");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(decode_notification(deep.as_bytes(), BUCKET), [Hint::Ignored(IgnoredHint::Malformed)], "depth");
+    assert_eq!(decode_notification(deep.as_bytes(), BUCKET), [EventRecord::Ignored(IgnoredRecord::Malformed)], "depth");
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -252,16 +252,16 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert_eq!(decode_notification(&bytes, BUCKET), [Hint::Ignored(IgnoredHint::Malformed)]);
+        prop_assert_eq!(decode_notification(&bytes, BUCKET), [EventRecord::Ignored(IgnoredRecord::Malformed)]);
     }
 
-    /// Each hint of any document is about a key that `KeyOwner` knows, in this bucket.
+    /// Each record of any document is about a key that `KeyOwner` knows, in this bucket.
     #[test]
     fn no_document_panics(body in any_json()) {
-        let hints = decoded(&body);
-        prop_assert!(!hints.is_empty());
-        for hint in hints {
-            if let Hint::Written(object) = hint {
+        let records = decoded(&body);
+        prop_assert!(!records.is_empty());
+        for record in records {
+            if let EventRecord::Written(object) = record {
                 prop_assert_eq!(object.upload_key.owner(), Some(object.owner));
             }
         }
@@ -269,7 +269,7 @@ proptest! {
 
     #[test]
     fn no_key_panics(text in "\\PC{0,100}|[%+0-9a-f]{0,20}") {
-        let hints = keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
-        prop_assert_eq!(hints, [("other_key".to_owned(), false)]);
+        let records = keys(&decoded(&records(&[record("ObjectCreated:Put", BUCKET, &text)])));
+        prop_assert_eq!(records, [("other_key".to_owned(), false)]);
     }
 }

@@ -44,7 +44,7 @@ pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
-    ClaimOutcome, GalleryRow, Hastened, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened,
+    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, Opened,
     Postponement, PreviewWait, QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage,
     UnsettledKind,
 };

@@ -27,7 +27,6 @@ mod deployment;
 mod dev;
 mod dev_mongod;
 mod doctor;
-mod doorbell;
 mod event_streams;
 mod example_requests;
 mod fairness;
@@ -77,6 +76,7 @@ mod sessions;
 #[path = "../support/skipping.rs"]
 mod skipping;
 mod static_files;
+mod store_notifications;
 mod store_rules;
 mod sweeper;
 mod taken;

@@ -3,16 +3,16 @@
 //! [`Sweeper::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `rung` those about which the store
+//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `notified` those about which the store
 //! sent a notification; `settling` settles one of them; `turns` and `permits` share the work between owners, `health` ends a sweep
 //! while the store is in trouble, `ownership` while the bucket belongs to another database.
 
 mod health;
 mod images;
 mod lane;
+mod notified;
 mod ownership;
 mod permits;
-mod rung;
 mod settling;
 mod tally;
 
@@ -38,9 +38,9 @@ use super::{
     arrival_polling::ArrivalPoller,
     capability_probing::CapabilityProber,
     deployment::PairError,
-    doorbell::RungUploads,
     reservations::{Reservations, SweptReservations},
     store_capabilities::KnownCapabilities,
+    store_notifications::NotifiedUploads,
     sweep_backoff::STUCK,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Sweeper {
     pub(super) settling: ImageSettling,
     pub(super) pair_watch: PairWatch,
     pub(super) arrival_poller: Arc<ArrivalPoller>,
-    pub(super) rung_uploads: RungUploads,
+    pub(super) notified_uploads: NotifiedUploads,
     pub(super) prober: Arc<CapabilityProber>,
     pub(super) reservations: Arc<Reservations>,
     pub(super) account_deletion: Arc<AccountDeletion>,
@@ -103,7 +103,7 @@ impl Sweeper {
             }
             () = self.sweep_for_ever(&lane) => {}
             () = self.sweep_slow(queue, &tally) => {}
-            () = self.sweep_rung(&lane) => {}
+            () = self.sweep_notified(&lane) => {}
         }
     }
 

@@ -7,8 +7,8 @@ use crate::{
     config::Config,
     domain::{
         account_deletion::AccountDeletion,
-        doorbell::{Doorbell, RungBell, RungUploads},
         multipart::Multipart,
+        store_notifications::{NotifiedSender, NotifiedUploads, StoreNotifications},
         sweeper::{ImageSettling, PairWatch, Sweeper},
         uploads::{IdempotencyKeys, RecentUploads, Uploads},
         uppy::UppyUploads,
@@ -72,7 +72,7 @@ pub(super) fn sweeper(
     base: &Base,
     images: &ImageParts,
     account_deletion: Arc<AccountDeletion>,
-    rung_uploads: RungUploads,
+    notified_uploads: NotifiedUploads,
 ) -> Sweeper {
     let Base { store, objects, sweep, capabilities, prober, arrival_poller, late_transfers, .. } = base.clone();
     let settling = ImageSettling {
@@ -94,16 +94,16 @@ pub(super) fn sweeper(
         settling,
         pair_watch: PairWatch { sweep, deployment: images.deployment.clone() },
         arrival_poller,
-        rung_uploads,
+        notified_uploads,
         prober,
         reservations: images.reservations.clone(),
         account_deletion,
     }
 }
 
-pub(super) fn doorbell(base: &Base, config: &Config) -> (Doorbell, RungUploads) {
-    let (bell, rung_uploads) = RungBell::new(base.arrival_poller.clone());
+pub(super) fn store_notifications(base: &Base, config: &Config) -> (StoreNotifications, NotifiedUploads) {
+    let (sender, notified_uploads) = NotifiedSender::new(base.arrival_poller.clone());
     let settings = &config.store_events;
     let queue = settings.queue.as_ref().map(|queue| EventsQueue::new(&base.objects, queue));
-    (Doorbell::new(base.store.clone(), config.s3.bucket.to_string(), settings, queue, bell), rung_uploads)
+    (StoreNotifications::new(base.store.clone(), config.s3.bucket.to_string(), settings, queue, sender), notified_uploads)
 }

@@ -35,7 +35,7 @@ pub use self::lookup::LookupResult;
 pub use self::page::{GalleryRow, RawGalleryPage};
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
-pub use self::sweep_queue::{ClaimOutcome, Hastened, Lease, Postponement, PreviewWait, QueuedImage};
+pub use self::sweep_queue::{ClaimOutcome, Lease, MadeDue, Postponement, PreviewWait, QueuedImage};
 pub(super) use self::transitions::{ReservationEnd, tombstone_update};
 use super::{
     MongoClient, StoreError, count_transitions, datetime,

@@ -120,7 +120,7 @@ pub struct Postponement {
 
 /// An upload that is due soon.
 #[derive(Debug)]
-pub struct Hastened {
+pub struct MadeDue {
     /// The upload in the queue.
     pub upload: QueuedImage,
     /// Whether it is due at the time that was asked for. Otherwise it is due earlier, and no sweeper has claimed it yet.
@@ -130,11 +130,11 @@ pub struct Hastened {
 /// The times for which a declared preview is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct PreviewWait {
-    /// The time of this look.
+    /// The time of this check.
     pub now: OffsetDateTime,
     /// When it is looked for again.
     pub due: OffsetDateTime,
-    /// When the upload is accepted without it, if this look is the first one.
+    /// When the upload is accepted without it, if this check is the first one.
     pub until: OffsetDateTime,
 }
 
@@ -269,22 +269,22 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn hasten_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<Hastened>, StoreError> {
+    pub async fn make_due_owned(&self, owner: KeyOwner, key: &ObjectKey, wait: Duration) -> Result<Option<MadeDue>, StoreError> {
         let mut filter = owned(owner.user, owner.image, ImageState::Pending);
         filter.insert("key", key.as_str());
-        // Rounded up: a hint that comes before the end of the wait relies on this look.
+        // Rounded up: a notification that comes before the end of the wait relies on this check.
         let wait = i64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
         let due = doc! { "$add": ["$$NOW", wait] };
         let update = vec![doc! { "$set": { "due": { "$min": ["$due", due.clone()] } } }];
         let mut fields = queue_fields();
-        fields.insert("isHastened", doc! { "$eq": ["$due", due] });
+        fields.insert("isEarlier", doc! { "$eq": ["$due", due] });
         let records = self.collection.clone_with_type::<Document>();
-        let hasten =
+        let make_due =
             async { records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await };
-        let record = self.mongo.run(Operation::find_and_modify(&self.collection), hasten).await?;
-        Ok(record.map(|record| Hastened {
+        let record = self.mongo.run(Operation::find_and_modify(&self.collection), make_due).await?;
+        Ok(record.map(|record| MadeDue {
             upload: QueuedImage::read(&record, OffsetDateTime::now_utc()),
-            is_new: record.get_bool("isHastened").unwrap_or(false),
+            is_new: record.get_bool("isEarlier").unwrap_or(false),
         }))
     }
 

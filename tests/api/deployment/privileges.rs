@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     app::{Caller, PASSWORD, TestApp, declared, fixture, s3_is_local, sha256, unique_png},
-    doorbell::local_queue::LocalQueue,
+    store_notifications::local_queue::LocalQueue,
 };
 
 /// Starts a server that reaches S3 through this recorder, as do its clients.

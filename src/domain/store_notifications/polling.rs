@@ -1,11 +1,11 @@
-//! Reads the queue of notifications. A message is deleted after its hints are written, so a server that dies loses none.
+//! Reads the queue of notifications. A message is deleted after its records are written, so a server that dies loses none.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::Doorbell;
+use super::StoreNotifications;
 use crate::{
     metrics::METRICS,
     store::{StoreError, objects::events_queue::EventsQueue, uncounted},
@@ -16,7 +16,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-impl Doorbell {
+impl StoreNotifications {
     /// Reads the queue until `stop`, if there is one. Errors are logged and counted, and reading goes on after a pause; nothing
     /// else waits for the queue.
     pub async fn poll_until(&self, stop: CancellationToken) {

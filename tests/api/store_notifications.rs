@@ -29,13 +29,13 @@ fn with_hook(config: &mut Config) {
 }
 
 /// An application with a hook at a known address.
-struct Bell {
+struct Notifier {
     app: TestApp,
     address: String,
     _stop: DropGuard,
 }
 
-impl Bell {
+impl Notifier {
     async fn start() -> Self {
         Self::before(TestApp::start_with(with_hook).await).await
     }
@@ -59,7 +59,7 @@ impl Bell {
     }
 
     /// Sends S3's records about these keys.
-    async fn ring(&self, keys: &[&str]) {
+    async fn notify(&self, keys: &[&str]) {
         assert_eq!(self.send(self.records(keys).to_string()).await, 204);
     }
 

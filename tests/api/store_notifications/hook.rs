@@ -5,40 +5,42 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Abandoned, Bell, TOKEN, with_hook};
+use super::{Abandoned, Notifier, TOKEN, with_hook};
 use crate::{app::TestApp, outages::stalling_relay::StallingRelay, process_client::Client, serve::Settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hook_exists_for_its_token_alone() {
-    let bell = Bell::start().await;
-    let upload = Abandoned::sent(&bell.app.user().await).await;
-    let body = bell.records(&[&upload.key]).to_string();
+    let notifier = Notifier::start().await;
+    let upload = Abandoned::sent(&notifier.app.user().await).await;
+    let body = notifier.records(&[&upload.key]).to_string();
     let upper = TOKEN.to_uppercase();
     let longer = format!("{TOKEN}0");
     for token in ["", "x", &TOKEN[1..], &longer, &upper, "%2e%2e", "f3a9c1d27b6e4805f3a9c1d27b6e4806"] {
-        let answer = bell.app.http.post(format!("{}/hooks/s3/{token}", bell.address)).body(body.clone()).send().await.unwrap();
+        let answer =
+            notifier.app.http.post(format!("{}/hooks/s3/{token}", notifier.address)).body(body.clone()).send().await.unwrap();
         assert_eq!((answer.status(), answer.text().await.unwrap().contains(TOKEN)), (StatusCode::NOT_FOUND, false), "{token}");
     }
     for path in ["/hooks/s3", "/hooks", "/", "/api/auth/me", "/livez", &format!("/hooks/s3/{TOKEN}/x")] {
-        assert_eq!(bell.app.http.post(format!("{}{path}", bell.address)).send().await.unwrap().status(), 404, "{path}");
+        assert_eq!(notifier.app.http.post(format!("{}{path}", notifier.address)).send().await.unwrap().status(), 404, "{path}");
     }
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::HEAD] {
-        let status = bell.app.http.request(method.clone(), bell.url()).send().await.unwrap().status();
+        let status = notifier.app.http.request(method.clone(), notifier.url()).send().await.unwrap().status();
         assert_eq!(status, 405, "{method}");
     }
-    assert_eq!(bell.app.db_state(&upload.id).await, "pending", "nothing was received");
-    let of_api = bell.app.http.post(format!("{}/hooks/s3/{TOKEN}", bell.app.base)).header("content-type", "application/json");
+    assert_eq!(notifier.app.db_state(&upload.id).await, "pending", "nothing was received");
+    let of_api =
+        notifier.app.http.post(format!("{}/hooks/s3/{TOKEN}", notifier.app.base)).header("content-type", "application/json");
     let of_api = of_api.body(body).send().await.unwrap();
     assert_eq!(of_api.status(), 404, "clients of the API cannot reach it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_page_may_call_the_hook() {
-    let bell = Bell::start().await;
+    let notifier = Notifier::start().await;
     for origin in ["https://app.example", "null"] {
-        let preflight = bell.app.http.request(Method::OPTIONS, bell.url()).header("origin", origin);
+        let preflight = notifier.app.http.request(Method::OPTIONS, notifier.url()).header("origin", origin);
         let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
-        let post = bell.app.http.post(bell.url()).header("origin", origin).body("{}").send().await.unwrap();
+        let post = notifier.app.http.post(notifier.url()).header("origin", origin).body("{}").send().await.unwrap();
         for answer in [preflight, post] {
             let cors = answer.headers().keys().find(|name| name.as_str().starts_with("access-control-"));
             assert_eq!(cors, None, "{origin}");
@@ -49,10 +51,10 @@ async fn no_page_may_call_the_hook() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_ignored_is_answered_as_received() {
-    let bell = Bell::start().await;
-    let upload = Abandoned::sent(&bell.app.user().await).await;
-    let bucket = bell.app.config.s3.bucket.to_string();
-    let mut removed = bell.records(&[&upload.key]);
+    let notifier = Notifier::start().await;
+    let upload = Abandoned::sent(&notifier.app.user().await).await;
+    let bucket = notifier.app.config.s3.bucket.to_string();
+    let mut removed = notifier.records(&[&upload.key]);
     removed["Records"][0]["eventName"] = "ObjectRemoved:Delete".into();
     for body in [
         String::new(),
@@ -65,20 +67,20 @@ async fn what_is_ignored_is_answered_as_received() {
         super::records(&bucket, &["u/../../etc/passwd", "backup.tar", &format!("{}.png", upload.key)]).to_string(),
         removed.to_string(),
     ] {
-        assert_eq!(bell.send(body.clone()).await, 204, "{}", &body[..body.len().min(100)]);
+        assert_eq!(notifier.send(body.clone()).await, 204, "{}", &body[..body.len().min(100)]);
     }
-    assert_eq!(bell.app.db_state(&upload.id).await, "pending");
-    bell.ring(&[&upload.key]).await;
-    bell.app.until_state(&upload.id, "ready").await;
+    assert_eq!(notifier.app.db_state(&upload.id).await, "pending");
+    notifier.notify(&[&upload.key]).await;
+    notifier.app.until_state(&upload.id, "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_large_notifications_are_refused() {
-    let bell = Bell::start().await;
-    assert_eq!(bell.send(" ".repeat(256 * 1024)).await, 204);
-    assert_eq!(bell.send(" ".repeat(256 * 1024 + 1)).await, 413);
+    let notifier = Notifier::start().await;
+    assert_eq!(notifier.send(" ".repeat(256 * 1024)).await, 204);
+    assert_eq!(notifier.send(" ".repeat(256 * 1024 + 1)).await, 413);
     let endless = futures_util::stream::iter((0..1000).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])));
-    let sent = bell.app.http.post(bell.url()).body(reqwest::Body::wrap_stream(endless)).send().await;
+    let sent = notifier.app.http.post(notifier.url()).body(reqwest::Body::wrap_stream(endless)).send().await;
     assert!(sent.is_err() || sent.is_ok_and(|answer| answer.status() == 413));
 }
 
@@ -91,18 +93,18 @@ async fn sender_is_asked_to_repeat_while_the_database_is_down() {
         with_hook(config);
         config.mongo.uri = uri.into();
     });
-    let bell = Bell::before(behind.await).await;
+    let notifier = Notifier::before(behind.await).await;
     let upload = Abandoned::sent(&app.user().await).await;
-    let body = bell.records(&[&upload.key]).to_string();
+    let body = notifier.records(&[&upload.key]).to_string();
     relay.drop_open_connections();
     let began = Instant::now();
-    let answer = bell.app.http.post(bell.url()).body(body.clone()).send().await.unwrap();
+    let answer = notifier.app.http.post(notifier.url()).body(body.clone()).send().await.unwrap();
     assert_eq!((answer.status(), answer.headers()["retry-after"].to_str().unwrap()), (StatusCode::SERVICE_UNAVAILABLE, "5"));
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
-    assert_eq!(bell.send("garbage").await, 204, "an ignored notification needs no database");
+    assert_eq!(notifier.send("garbage").await, 204, "an ignored notification needs no database");
     relay.accept_again();
     let began = Instant::now();
-    while bell.send(body.clone()).await != 204 {
+    while notifier.send(body.clone()).await != 204 {
         assert!(began.elapsed() < Duration::from_secs(30), "it works again");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -1,13 +1,13 @@
-//! The doorbell: notifications of the store that an object was written make the server look at that object at once, so that an
-//! upload is confirmed although its client died, and Uppy's forms when they arrive.
+//! Notifications of the store that an object was written: the server checks that object at once, so that an upload is confirmed
+//! although its client died, and Uppy's forms when they arrive.
 //!
 //! A notification is never believed. It makes the upload due now in the sweeper's queue, by one conditional update; from there on
 //! everything is as in a sweep. So duplicates, disorder, forgeries and losses do no harm, and the sweeper is the net under it.
-//! `recent` limits the looks at one object, `rung` hands uploads to the sweeper of this server, `polling` reads the queue.
+//! `recent` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
 
+mod notified;
 mod polling;
 mod recent;
-mod rung;
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,40 +16,40 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
-use self::recent::{Plan, RecentRings};
-pub(in crate::domain) use self::rung::{RungBell, RungUpload, RungUploads};
+pub(in crate::domain) use self::notified::{NotifiedSender, NotifiedUpload, NotifiedUploads};
+use self::recent::{Plan, RecentChecks};
 use crate::{
     config::{StoreEvents, StoreHook},
     metrics::{METRICS, Metrics},
-    model::s3_event::{Hint, IgnoredHint, WrittenObject, decode_notification},
-    store::{Hastened, Store, StoreError, objects::events_queue::EventsQueue},
+    model::s3_event::{EventRecord, IgnoredRecord, WrittenObject, decode_notification},
+    store::{MadeDue, Store, StoreError, objects::events_queue::EventsQueue},
 };
 
-/// Updates of the database under way for hints, over all notifications: a flood leaves the other connections to requests.
+/// Updates of the database under way for records, over all notifications: a flood leaves the other connections to requests.
 const MAX_UPDATES: usize = 8;
 
 /// Receives notifications of the store.
 #[derive(Debug)]
-pub struct Doorbell {
+pub struct StoreNotifications {
     store: Arc<Store>,
     bucket: String,
     hook: Option<StoreHook>,
     queue: Option<EventsQueue>,
-    bell: RungBell,
-    recent: RecentRings,
+    notified: NotifiedSender,
+    recent: RecentChecks,
     updates: Semaphore,
 }
 
-impl Doorbell {
+impl StoreNotifications {
     pub(in crate::domain) fn new(
         store: Arc<Store>,
         bucket: String,
         settings: &StoreEvents,
         queue: Option<EventsQueue>,
-        bell: RungBell,
+        notified: NotifiedSender,
     ) -> Self {
         let updates = Semaphore::new(MAX_UPDATES);
-        Self { store, bucket, hook: settings.hook.clone(), queue, bell, recent: RecentRings::default(), updates }
+        Self { store, bucket, hook: settings.hook.clone(), queue, notified, recent: RecentChecks::default(), updates }
     }
 
     /// Returns whether `given` is the token of the hook, in a time that does not depend on how much of it is right.
@@ -66,52 +66,52 @@ impl Doorbell {
     /// # Errors
     /// [`StoreError`] if the database fails: the notification must be sent again.
     pub async fn receive(&self, notification: &[u8]) -> Result<(), StoreError> {
-        let hints = decode_notification(notification, &self.bucket);
-        let rings = stream::iter(hints).map(|hint| async move {
-            match hint {
-                Hint::Ignored(why) => {
+        let records = decode_notification(notification, &self.bucket);
+        let updates = stream::iter(records).map(|record| async move {
+            match record {
+                EventRecord::Ignored(why) => {
                     count(why.as_str());
-                    if why == IgnoredHint::Malformed {
+                    if why == IgnoredRecord::Malformed {
                         tracing::debug!("ignored a malformed notification");
                     }
                     Ok(())
                 }
-                Hint::Written(object) => self.ring(&object, Instant::now()).await,
+                EventRecord::Written(object) => self.make_due(&object, Instant::now()).await,
             }
         });
-        rings.buffer_unordered(MAX_UPDATES).try_collect().await
+        updates.buffer_unordered(MAX_UPDATES).try_collect().await
     }
 
     /// Makes the upload due to which this object belongs.
-    async fn ring(&self, object: &WrittenObject, now: Instant) -> Result<(), StoreError> {
+    async fn make_due(&self, object: &WrittenObject, now: Instant) -> Result<(), StoreError> {
         let (user, image) = (object.owner.user, object.owner.image);
-        let ring = match self.recent.plan(object, now) {
+        let check = match self.recent.plan(object, now) {
             Plan::Known => {
                 count("repeated");
                 return Ok(());
             }
-            Plan::Ring(ring) => ring,
+            Plan::Check(check) => check,
         };
-        let hastened = {
+        let made_due = {
             // Never closed.
             let _permit = self.updates.acquire().await;
-            let wait = ring.at.saturating_duration_since(now);
-            self.store.images.hasten_owned(object.owner, &object.upload_key, wait).await
+            let wait = check.at.saturating_duration_since(now);
+            self.store.images.make_due_owned(object.owner, &object.upload_key, wait).await
         };
-        match hastened {
-            Ok(Some(Hastened { upload, is_new })) => {
-                count("rung");
-                // Otherwise a look is due earlier that has not begun, so it will see what the hint is about. The next hint is
-                // written again: that look may have begun by then.
+        match made_due {
+            Ok(Some(MadeDue { upload, is_new })) => {
+                count("queued");
+                // Otherwise an earlier check is due that has not begun, so it will see the written object. The next record is
+                // written again: that check may have begun by then.
                 if is_new {
-                    self.recent.confirm(ring);
+                    self.recent.confirm(check);
                 }
-                self.bell.ring(RungUpload { upload, at: ring.at, sent_at: object.sent_at });
+                self.notified.send(NotifiedUpload { upload, at: check.at, sent_at: object.sent_at });
                 Ok(())
             }
             Ok(None) => {
-                // Ready, deleted, or never issued: it never becomes pending again, so a repeated hint needs no other query.
-                self.recent.confirm(ring);
+                // Ready, deleted, or never issued: it never becomes pending again, so a repeated record needs no other query.
+                self.recent.confirm(check);
                 count("not_pending");
                 Ok(())
             }
@@ -125,5 +125,5 @@ impl Doorbell {
 }
 
 fn count(outcome: &'static str) {
-    Metrics::count(&METRICS.doorbell_hints, outcome, 1);
+    Metrics::count(&METRICS.notification_records, outcome, 1);
 }

@@ -6,7 +6,7 @@ use mongodb::bson::{DateTime, doc};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Abandoned, Bell, records};
+use super::{Abandoned, Notifier, records};
 use crate::app::{TestApp, declared, eventually, fixture, sha256, unique_png};
 
 /// Makes a notification about a key.
@@ -14,8 +14,8 @@ type Form<'a> = &'a dyn Fn(&str) -> serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
-    let bell = Bell::start().await;
-    let (app, bucket) = (&bell.app, bell.app.config.s3.bucket.to_string());
+    let notifier = Notifier::start().await;
+    let (app, bucket) = (&notifier.app, notifier.app.config.s3.bucket.to_string());
     let ada = app.user().await;
     let event_bridge = |key: &str| json!({ "detail-type": "Object Created", "source": "aws.s3", "detail": { "bucket": { "name": bucket }, "object": { "key": key } } });
     let forms: [(&str, Form<'_>); 6] = [
@@ -28,7 +28,7 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
     ];
     for (name, form) in forms {
         let upload = Abandoned::sent(&ada).await;
-        assert_eq!(bell.send(form(&upload.key).to_string()).await, 204, "{name}");
+        assert_eq!(notifier.send(form(&upload.key).to_string()).await, 204, "{name}");
         app.until_state(&upload.id, "ready").await;
         let image = ada.get(&format!("/api/images/{}", upload.id)).await;
         assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(upload.bytes.len() as u64)), "{name}");
@@ -39,67 +39,67 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn announcement_of_an_object_that_is_not_there_changes_nothing() {
-    let bell = Bell::start().await;
-    let upload = Abandoned::open(&bell.app.user().await).await;
-    bell.ring(&[&upload.key]).await;
-    eventually("the look has ended: it is due when its URL has expired", async || {
-        let due = *bell.app.db_image(&upload.id).await.unwrap().get_datetime("due").unwrap();
+    let notifier = Notifier::start().await;
+    let upload = Abandoned::open(&notifier.app.user().await).await;
+    notifier.notify(&[&upload.key]).await;
+    eventually("the check has ended: it is due when its URL has expired", async || {
+        let due = *notifier.app.db_image(&upload.id).await.unwrap().get_datetime("due").unwrap();
         due > DateTime::from_millis(DateTime::now().timestamp_millis() + 10 * 60_000)
     })
     .await;
-    assert_eq!(bell.app.db_state(&upload.id).await, "pending");
-    upload.put(&bell.app).await;
-    bell.ring(&[&upload.key]).await;
-    bell.app.until_state(&upload.id, "ready").await;
-    bell.app.audit().await;
+    assert_eq!(notifier.app.db_state(&upload.id).await, "pending");
+    upload.put(&notifier.app).await;
+    notifier.notify(&[&upload.key]).await;
+    notifier.app.until_state(&upload.id, "ready").await;
+    notifier.app.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_in_any_order_confirm_each_upload_once() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let mut uploads = Vec::new();
     for _ in 0..5 {
         uploads.push(Abandoned::sent(&ada).await);
     }
     let order = [3, 0, 4, 4, 1, 2, 0, 3, 3, 1, 0, 2, 4, 1, 2, 0, 1, 3, 2, 4, 0, 1, 2, 3, 4];
-    let sends = order.map(async |at: usize| bell.ring(&[&uploads[at].key]).await);
+    let sends = order.map(async |at: usize| notifier.notify(&[&uploads[at].key]).await);
     let confirms =
         [0, 2].map(async |at: usize| assert_eq!(ada.confirm(&uploads[at].id).await.status, 200, "a client confirms too"));
     futures_util::join!(futures_util::future::join_all(sends), futures_util::future::join_all(confirms));
     for upload in &uploads {
-        bell.app.until_state(&upload.id, "ready").await;
+        notifier.app.until_state(&upload.id, "ready").await;
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["images"], 5);
-    bell.app.audit().await;
+    notifier.app.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_an_announcement_is_believed() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let upload = Abandoned::open(&ada).await;
     // Of the declared size, as the announcement says, but with other bytes.
     let mut other = upload.bytes.clone();
     *other.last_mut().unwrap() ^= 1;
-    bell.app.bucket_put(&upload.key, "image/png", other).await;
-    let mut announced = bell.records(&[&upload.key]);
+    notifier.app.bucket_put(&upload.key, "image/png", other).await;
+    let mut announced = notifier.records(&[&upload.key]);
     announced["Records"][0]["s3"]["object"]["size"] = upload.bytes.len().into();
     announced["Records"][0]["s3"]["object"]["sha256"] = sha256(&upload.bytes).into();
-    assert_eq!(bell.send(announced.to_string()).await, 204);
-    eventually("the upload is rejected", async || bell.app.db_state(&upload.id).await != "pending").await;
+    assert_eq!(notifier.send(announced.to_string()).await, 204);
+    eventually("the upload is rejected", async || notifier.app.db_state(&upload.id).await != "pending").await;
     assert_eq!(ada.confirm(&upload.id).await.problem(), (422, "object_mismatch"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn announcement_of_a_deleted_upload_does_not_bring_it_back() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let upload = Abandoned::sent(&ada).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", upload.id)).await.status, 204);
-    let before = bell.app.db_image(&upload.id).await;
-    bell.ring(&[&upload.key]).await;
-    assert_eq!(bell.app.db_image(&upload.id).await, before);
+    let before = notifier.app.db_image(&upload.id).await;
+    notifier.notify(&[&upload.key]).await;
+    assert_eq!(notifier.app.db_image(&upload.id).await, before);
     assert_eq!(ada.confirm(&upload.id).await.status, 404);
 }
 
@@ -122,91 +122,92 @@ async fn awaits_preview(app: &TestApp, id: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn image_waits_for_its_declared_preview() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let (upload, preview) = with_preview(&ada).await;
-    upload.put(&bell.app).await;
+    upload.put(&notifier.app).await;
     for _ in 0..3 {
-        bell.ring(&[&upload.key]).await;
+        notifier.notify(&[&upload.key]).await;
     }
-    eventually("the preview is waited for", async || awaits_preview(&bell.app, &upload.id).await).await;
+    eventually("the preview is waited for", async || awaits_preview(&notifier.app, &upload.id).await).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(awaits_preview(&bell.app, &upload.id).await, "duplicates do not shorten the wait");
-    let strays = bell.app.db_image(&upload.id).await.unwrap().get_array("strays").map_or(0, Vec::len);
+    assert!(awaits_preview(&notifier.app, &upload.id).await, "duplicates do not shorten the wait");
+    let strays = notifier.app.db_image(&upload.id).await.unwrap().get_array("strays").map_or(0, Vec::len);
     assert_eq!(strays, 0, "waiting copies nothing");
-    assert_eq!(bell.app.put(&upload.ticket.json["previewUpload"], preview).await, 200);
-    bell.ring(&[&format!("{}-preview", upload.key)]).await;
-    bell.app.until_state(&upload.id, "ready").await;
+    assert_eq!(notifier.app.put(&upload.ticket.json["previewUpload"], preview).await, 200);
+    notifier.notify(&[&format!("{}-preview", upload.key)]).await;
+    notifier.app.until_state(&upload.id, "ready").await;
     let image = ada.get(&format!("/api/images/{}", upload.id)).await;
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
-    bell.app.audit().await;
+    notifier.app.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn preview_that_does_not_come_is_waited_for_twice_thirty_seconds() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let (upload, _) = with_preview(&ada).await;
-    upload.put(&bell.app).await;
+    upload.put(&notifier.app).await;
     let start = OffsetDateTime::now_utc();
-    bell.ring(&[&upload.key]).await;
-    eventually("the preview is waited for", async || awaits_preview(&bell.app, &upload.id).await).await;
+    notifier.notify(&[&upload.key]).await;
+    eventually("the preview is waited for", async || awaits_preview(&notifier.app, &upload.id).await).await;
     let after = |seconds: u64| start + Duration::from_secs(seconds);
-    assert_eq!(bell.app.sweep(after(20)).await.confirmed, 0);
-    assert_eq!(bell.app.sweep(after(35)).await.confirmed, 0, "once more");
-    assert!(awaits_preview(&bell.app, &upload.id).await);
-    assert_eq!(bell.app.sweep(after(70)).await.confirmed, 1);
+    assert_eq!(notifier.app.sweep(after(20)).await.confirmed, 0);
+    assert_eq!(notifier.app.sweep(after(35)).await.confirmed, 0, "once more");
+    assert!(awaits_preview(&notifier.app, &upload.id).await);
+    assert_eq!(notifier.app.sweep(after(70)).await.confirmed, 1);
     let image = ada.get(&format!("/api/images/{}", upload.id)).await;
     assert_eq!((image.status, image.json.get("previewUrl")), (200, None), "{image:?}");
 
     let (confirmed, _) = with_preview(&ada).await;
-    confirmed.put(&bell.app).await;
+    confirmed.put(&notifier.app).await;
     assert_eq!(ada.confirm(&confirmed.id).await.status, 200, "a client that confirms does not wait");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn preview_that_comes_first_confirms_nothing() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
     let (upload, preview) = with_preview(&ada).await;
-    assert_eq!(bell.app.put(&upload.ticket.json["previewUpload"], preview).await, 200);
-    bell.ring(&[&format!("{}-preview", upload.key)]).await;
-    upload.put(&bell.app).await;
-    bell.ring(&[&upload.key]).await;
-    bell.app.until_state(&upload.id, "ready").await;
+    assert_eq!(notifier.app.put(&upload.ticket.json["previewUpload"], preview).await, 200);
+    notifier.notify(&[&format!("{}-preview", upload.key)]).await;
+    upload.put(&notifier.app).await;
+    notifier.notify(&[&upload.key]).await;
+    notifier.app.until_state(&upload.id, "ready").await;
     let image = ada.get(&format!("/api/images/{}", upload.id)).await;
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn form_of_uppy_is_confirmed_when_it_lands() {
-    let bell = Bell::start().await;
-    let ada = bell.app.user().await;
-    let form = bell.app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a.png&type=image%2Fpng", ada.uppy().await)).await;
+    let notifier = Notifier::start().await;
+    let ada = notifier.app.user().await;
+    let form =
+        notifier.app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a.png&type=image%2Fpng", ada.uppy().await)).await;
     assert_eq!(form.status, 200, "{form:?}");
     let key = form.json["fields"]["key"].as_str().unwrap();
     let id = key.rsplit('/').next().unwrap();
     // The polls for forms would find it, too.
     let hour = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
-    let images = bell.app.db.collection::<mongodb::bson::Document>("images");
+    let images = notifier.app.db.collection::<mongodb::bson::Document>("images");
     let later = doc! { "$set": { "due": hour } };
     let filter = doc! { "_id": id, "due": { "$lt": hour } };
     eventually("it is not due", async || {
         images.update_one(filter.clone(), later.clone()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
-        bell.app.db_image(id).await.unwrap().get_datetime("due").is_ok_and(|due| *due == hour)
+        notifier.app.db_image(id).await.unwrap().get_datetime("due").is_ok_and(|due| *due == hour)
     })
     .await;
-    assert!(bell.app.post_form(&form.json, &unique_png()).await.is_success());
-    assert_eq!(bell.app.db_state(id).await, "pending");
-    let mut posted = bell.records(&[key]);
+    assert!(notifier.app.post_form(&form.json, &unique_png()).await.is_success());
+    assert_eq!(notifier.app.db_state(id).await, "pending");
+    let mut posted = notifier.records(&[key]);
     posted["Records"][0]["eventName"] = "ObjectCreated:Post".into();
-    assert_eq!(bell.send(posted.to_string()).await, 204);
-    bell.app.until_state(id, "ready").await;
-    let copy = bell.app.db_key(id).await;
+    assert_eq!(notifier.send(posted.to_string()).await, 204);
+    notifier.app.until_state(id, "ready").await;
+    let copy = notifier.app.db_key(id).await;
     assert!(copy.starts_with(&format!("u/{}/{id}-", ada.id)), "{copy}");
     // The copy is announced as well.
-    bell.ring(&[&copy]).await;
-    assert_eq!(bell.app.db_key(id).await, copy);
-    bell.app.audit().await;
+    notifier.notify(&[&copy]).await;
+    assert_eq!(notifier.app.db_key(id).await, copy);
+    notifier.app.audit().await;
 }

@@ -1,4 +1,4 @@
-//! Hands uploads that hints have made due to the sweeper of this server, which looks at them without waiting for the next sweep.
+//! Hands uploads that notifications have made due to the sweeper of this server, which checks them without waiting for the next sweep.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,7 +12,7 @@ const CAPACITY: usize = 1000;
 
 /// An upload that was made due.
 #[derive(Debug)]
-pub(in crate::domain) struct RungUpload {
+pub(in crate::domain) struct NotifiedUpload {
     pub(in crate::domain) upload: QueuedImage,
     /// When it is due.
     pub(in crate::domain) at: Instant,
@@ -22,32 +22,32 @@ pub(in crate::domain) struct RungUpload {
 
 /// The sender.
 #[derive(Debug)]
-pub(in crate::domain) struct RungBell {
-    sender: mpsc::Sender<RungUpload>,
+pub(in crate::domain) struct NotifiedSender {
+    sender: mpsc::Sender<NotifiedUpload>,
     arrival_poller: Arc<ArrivalPoller>,
 }
 
 /// The receiver. The sweeper is its only user.
 #[derive(Debug)]
-pub(in crate::domain) struct RungUploads(Mutex<mpsc::Receiver<RungUpload>>);
+pub(in crate::domain) struct NotifiedUploads(Mutex<mpsc::Receiver<NotifiedUpload>>);
 
-impl RungBell {
-    pub(in crate::domain) fn new(arrival_poller: Arc<ArrivalPoller>) -> (Self, RungUploads) {
+impl NotifiedSender {
+    pub(in crate::domain) fn new(arrival_poller: Arc<ArrivalPoller>) -> (Self, NotifiedUploads) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
-        (Self { sender, arrival_poller }, RungUploads(Mutex::new(receiver)))
+        (Self { sender, arrival_poller }, NotifiedUploads(Mutex::new(receiver)))
     }
 
     /// Hands an upload over; if too many wait, the next sweep takes it.
-    pub(super) fn ring(&self, rung: RungUpload) {
-        if self.sender.try_send(rung).is_err() {
+    pub(super) fn send(&self, upload: NotifiedUpload) {
+        if self.sender.try_send(upload).is_err() {
             self.arrival_poller.schedule();
         }
     }
 }
 
-impl RungUploads {
+impl NotifiedUploads {
     /// Returns the receiver, as soon as its former user has stopped.
-    pub(in crate::domain) async fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<RungUpload>> {
+    pub(in crate::domain) async fn lock(&self) -> MutexGuard<'_, mpsc::Receiver<NotifiedUpload>> {
         self.0.lock().await
     }
 }
