@@ -1,15 +1,15 @@
 //! Valet hands out narrow, short-lived presigned URLs of a private S3 bucket: clients upload straight to it, confirm, and read
 //! their gallery through presigned URLs.
 //!
-//! Imports point down: `main → server → http → domain → store → model`, with [`signer`] pure beside [`model`].
+//! Imports point down: `main → server → http → domain → store → model`, with [`signer`] beside [`model`], both pure.
 //!
-//! - [`config`]: settings, read once. [`telemetry`]: logs and traces; every room may write them.
+//! - [`config`]: settings, read once. [`telemetry`]: logs and traces; every module may write them.
 //! - [`server`]: runs the listeners and background tasks, and stops them. [`state`]: state that requests share, below [`http`].
-//! - [`http`]: requests and responses. Never names mongodb or aws. The gallery page it serves is `src/web`.
-//! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
-//! - [`store`]: documents and objects. Never names poem.
+//! - [`http`]: requests and responses. Does not use the crates of MongoDB and AWS. The gallery page it serves is `src/web`.
+//! - [`domain`]: the use cases; decisions, with time as a parameter. Uses neither poem nor a database crate.
+//! - [`store`]: documents and objects. Does not use poem.
 //! - [`http_client`]: the client of everything but the AWS SDK, below [`telemetry`] and [`store`].
-//! - [`metrics`]: the process's counters; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
+//! - [`metrics`]: the process's counters; every module may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `decoder`: the code of the child process that decodes an image, without any rights (feature `worker`).
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 

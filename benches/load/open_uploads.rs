@@ -16,19 +16,19 @@ use super::{
     servers::Server,
 };
 
-/// Open uploads of the one user; the other has those of the measurement only.
+/// Open uploads of the user `many`. The user `none` has only those that the benchmark opens.
 const OPEN: i64 = 9_000;
 /// Uploads opened in one run.
 const OPENED: u32 = 100;
 
-/// Measures the time of opening an upload beside many open ones, to that beside none.
+/// Measures the time to open an upload for a user with `OPEN` open uploads, relative to a user without any.
 pub async fn measure(report: &mut Report, valet: &Server, database: &Database) {
     let (none, many) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
     fill(database, &many.id).await;
     let mut ratios = Vec::new();
     for _ in 0..RUNS {
-        let few = open(valet, &none).await;
-        ratios.push(open(valet, &many).await / few);
+        let seconds_without = open(valet, &none).await;
+        ratios.push(open(valet, &many).await / seconds_without);
     }
     report.ratio("opening an upload beside 9,000 open ones, to none", median(ratios), Bar::AtMost(1.1));
 }

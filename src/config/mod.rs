@@ -62,7 +62,7 @@ pub struct Config {
     pub accounts: Accounts,
     /// Optional features.
     pub switches: Switches,
-    /// Whether changes leave events.
+    /// Whether changes write events.
     pub events: Events,
     /// Sending events to endpoints; `None`: nothing is sent.
     pub webhooks: Option<Webhooks>,

@@ -13,7 +13,8 @@ const FIXED: [(&str, &str); 6] = [
     ("retryReads", "true"),
 ];
 
-/// Options without effect: writes have a deadline of their own, only the primary is read, and no UUIDs are stored.
+/// Options without effect: writes have a deadline of their own, only the primary is read, no UUIDs are stored, the driver is built
+/// without compression, and it does not apply a timeout of the wait queue.
 const WITHOUT_EFFECT: [&str; 7] = [
     "wTimeoutMS",
     "readPreferenceTags",

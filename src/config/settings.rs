@@ -8,7 +8,7 @@ pub struct Setting {
     pub name: &'static str,
     /// A value with the same effect as omitting the setting; empty if there is none.
     pub default: &'static str,
-    /// Effect of the setting; the reader words its bounds.
+    /// Effect of the setting; `reader` describes its bounds.
     pub meaning: &'static str,
 }
 
@@ -29,7 +29,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("S3_FORCE_PATH_STYLE", "false", "`host/bucket/key` instead of `bucket.host/key`"),
     setting("S3_FINALIZE", "auto", "where an upload becomes final: `in-place`, or `copy` to a key that no URL was signed for"),
-    setting("AWS_REGION", "", "the bucket's region; else as the AWS SDK finds it, and `us-east-1` with `S3_ENDPOINT`"),
+    setting("AWS_REGION", "", "the bucket's region; if omitted, as the AWS SDK finds it, or `us-east-1` if `S3_ENDPOINT` is set"),
     setting("AWS_USE_FIPS_ENDPOINT", "", "FIPS endpoints of AWS, for calls and URLs"),
     setting("AWS_USE_DUALSTACK_ENDPOINT", "", "dual-stack endpoints of AWS, for calls and URLs"),
     setting("AWS_ENDPOINT_URL", "", "refused: set `S3_ENDPOINT`"),
@@ -64,7 +64,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("HOOKS_BIND", "", "where a store that pushes its notifications reaches `/hooks/s3/<S3_HOOK_TOKEN>`"),
     setting("S3_HOOK_TOKEN", "", "required with `HOOKS_BIND`, and the last part of the hook's path: `openssl rand -hex 32`"),
-    setting("UPPY", "on", "Uppy's operations; `off`: they answer 404 and are not in the document"),
+    setting("UPPY", "on", "Uppy's operations; `off`: they answer 404 and are not in the OpenAPI document"),
     setting("DOCS", "on", "Swagger UI and the OpenAPI document; `off`: they answer 404"),
     setting("UPLOAD_MAX_BYTES", "50MiB", "the largest file of one PUT"),
     setting(

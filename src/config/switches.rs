@@ -1,4 +1,5 @@
-//! Settings that enable optional features: sign-up, Uppy's operations, Swagger UI with the OpenAPI document.
+//! Settings that enable optional features: sign-up, Uppy's operations, Swagger UI with the OpenAPI document; and
+//! whether events are written.
 
 use super::reader::Reader;
 
@@ -13,17 +14,17 @@ pub struct Switches {
     pub docs: bool,
 }
 
-/// Whether the changes of images and accounts leave events. `WEBHOOK_SECRET` turns them on.
+/// Whether the changes of images and accounts write events. `WEBHOOK_SECRET` turns them on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Events {
     /// No events are written.
     Off,
-    /// Each change leaves an event, which is fanned out to the endpoints.
+    /// Each change writes an event, which is fanned out to the endpoints.
     On,
 }
 
 impl Events {
-    /// Returns whether changes leave events.
+    /// Returns whether changes write events.
     #[must_use]
     pub fn is_on(self) -> bool {
         self == Self::On

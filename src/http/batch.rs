@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         throttle::names::{CALLS, S3, UPLOAD, URLS},
-        uploads::Issued,
+        uploads::OpenedUpload,
     },
     model::ImageId,
 };
@@ -245,13 +245,13 @@ impl BatchApi {
             keys.push(item.idempotency_key.as_ref().map(parse).transpose()?);
         }
         let declared: Vec<_> = items.iter().zip(&keys).map(|(item, key)| item.declared(key.as_ref())).collect();
-        let results = app.valet.uploads.issue_all(caller.user, &declared, now).await?;
-        let convert = |Issued { ticket, opened }| {
+        let results = app.valet.uploads.open_all(caller.user, &declared, now).await?;
+        let convert = |OpenedUpload { ticket, is_new }| {
             let ticket = UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?;
-            Ok((if opened { 201 } else { 200 }, ticket))
+            Ok((if is_new { 201 } else { 200 }, ticket))
         };
         let outcome =
-            |result: Result<Issued, _>| Outcome::new(result.map_err(Problem::from).and_then(convert), &request.0.0).into();
+            |result: Result<OpenedUpload, _>| Outcome::new(result.map_err(Problem::from).and_then(convert), &request.0.0).into();
         Ok(Json(UploadResults { results: results.into_iter().map(outcome).collect() }))
     }
 

@@ -264,7 +264,7 @@ impl UploadsApi {
         let key = idempotency_header(request, key.0.as_deref())?;
         let issued = app.valet.uploads.open(caller.user, body.declared(key.as_ref()), now).await?;
         let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
-        Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
+        Ok(if issued.is_new { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }
 
     /// Renew an upload's URL

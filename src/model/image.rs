@@ -14,7 +14,7 @@ use super::{
 /// The name of an image's state. Each transition is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageState {
-    /// Issued; the bytes have not been verified yet.
+    /// Open; the bytes have not been verified yet.
     Pending,
     /// Verified and served; the bytes never change.
     Ready,
@@ -155,7 +155,7 @@ pub struct Dimensions {
 /// The state of an image, with the values of this state alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageStatus {
-    /// Issued; the bytes have not been verified yet.
+    /// Open; the bytes have not been verified yet.
     Pending,
     /// Verified and served; the bytes never change.
     Ready(ReadyImage),

@@ -36,7 +36,7 @@ pub struct WrittenObject {
     pub upload_key: ObjectKey,
     /// Whether the object is the preview.
     pub is_preview: bool,
-    /// When the store sent it, by the store; for measurements alone.
+    /// When the store sent it, by the store's clock; for measurements alone.
     pub sent_at: Option<OffsetDateTime>,
 }
 

@@ -1,9 +1,10 @@
 //! Deliveries: `deliveries {_id, endpoint, event, type, body, at, due, tries, lease, last, doneAt, deadAt, why}`, one document for
 //! each event and endpoint.
 //!
-//! `_id` is derived from both, so that any number of servers, and repeats after a crash, make one delivery. `due` is present
-//! while the delivery is to be made; a claim moves it to the end of the claim's `lease`, so that another server continues after a
-//! crash. `doneAt` or `deadAt` ends it, and a TTL index then removes the document.
+//! `_id` is derived from both, so that any number of servers, and repeats after a crash, insert one document. `due` is present
+//! until the delivery has ended. A claim moves it a minute ahead ([`LEASE`]) and writes a random `lease`, which the record of the
+//! attempt must still find: a delivery whose server died is due again after that minute, and its attempt is not counted in `tries`.
+//! `doneAt` or `deadAt` ends it, and a TTL index then removes the document.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use time::OffsetDateTime;
 use super::{MongoClient, StoreError, datetime, driver_events::Operation, duplicates, whole_number};
 use crate::model::{Sha256, StepId};
 
-/// How long a delivery is kept after it was made.
+/// How long a delivery is kept after its endpoint has accepted it.
 const DONE_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a claim lasts: longer than an attempt, and the write of its outcome.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a delivery is kept after it was given up.
 const DEAD_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A delivery that is to be made.
+/// A delivery that is to be inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDelivery<'a> {
     /// The endpoint's id.

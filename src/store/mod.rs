@@ -220,7 +220,7 @@ impl Store {
         })
     }
 
-    /// Returns the same store, whose changes leave events and wake the waiters of `woken`.
+    /// Returns the same store, whose changes write events and wake the waiters of `woken`.
     #[must_use]
     pub fn with_events(self, woken: Arc<Notify>) -> Self {
         let outbox = Outbox::on(woken);

@@ -38,7 +38,7 @@ const IMAGE_FIELDS: [&str; 15] = [
     "uploadedAt",
 ];
 
-/// Whether changes leave events, and the means to wake this server's dispatcher.
+/// Whether changes write events, and the means to wake this server's dispatcher.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outbox(Option<Arc<Notify>>);
 
@@ -48,7 +48,7 @@ impl Outbox {
         Self(Some(woken))
     }
 
-    /// Returns whether changes leave events.
+    /// Returns whether changes write events.
     pub(super) fn is_on(&self) -> bool {
         self.0.is_some()
     }

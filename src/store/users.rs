@@ -174,7 +174,7 @@ impl Users {
         }
     }
 
-    /// Returns the same queries, whose changes leave events.
+    /// Returns the same queries, whose changes write events.
     pub(super) fn with_events(self, outbox: Outbox) -> Self {
         Self { outbox, ..self }
     }

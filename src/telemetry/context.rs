@@ -114,7 +114,7 @@ mod tests {
             assert_eq!(read(&[&invalid], &["a=1"]), None, "{invalid}");
         }
         assert_eq!(read(&[], &["a=1"]), None);
-        assert_eq!(read(&[VALID, VALID], &[]), None, "which of the two?");
+        assert_eq!(read(&[VALID, VALID], &[]), None, "two headers are ambiguous");
     }
 
     #[test]

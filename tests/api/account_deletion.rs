@@ -20,7 +20,7 @@ async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
     caller.post("/api/auth/me/delete", json!({ "password": password })).await
 }
 
-/// Returns all documents of a user except tombstones, which outlive their URLs, and records of the deletion in progress.
+/// Returns all documents of a user except tombstones, which stay until no URL can write their object, and records of the deletion in progress.
 async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     let mut all = Vec::new();
     for (collection, filter) in [

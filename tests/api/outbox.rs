@@ -28,7 +28,7 @@ use super::app::{Caller, PASSWORD, TestApp, declared, eventually, unique_png};
 /// Events by the id of their image, or of their user for events of an account; types in alphabetical order.
 type Seen = BTreeMap<String, Vec<String>>;
 
-/// Starts a server whose changes leave events, with an endpoint that receives all of them.
+/// Starts a server whose changes write events, with an endpoint that receives all of them.
 async fn start() -> TestApp {
     let app = TestApp::start_with(|config| config.events = Events::On).await;
     subscribe(&app, "ep-all", &[]).await;

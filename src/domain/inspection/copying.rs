@@ -58,6 +58,7 @@ impl CopyInspector {
             if !self.claim_attempt(image, &copy, now).await? {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
                 if current.is_none_or(|image| image.state() != ImageState::Pending) {
+                    // Another request has settled it; the caller reads it again.
                     return Ok(Inspection::Missing);
                 }
                 if waited >= MAX_WAIT {
@@ -90,7 +91,7 @@ impl CopyInspector {
     async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview().map(|_| copy.preview()));
-        // A copy may appear after its time limit, so leftover keys must be cleared later than that.
+        // The store may finish a copy after this server gave up on it, so its key is cleared again later.
         let dies_at = now + COPY_DEADLINE;
         self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written).await
     }

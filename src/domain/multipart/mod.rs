@@ -20,7 +20,7 @@ use super::{
     store_capabilities::{KnownCapabilities, UnsupportedUpload, UploadClass},
     throttle::Throttled,
     unavailable_upload::UnavailableUpload,
-    uploads::{DeclarationError, IdempotencyKeys, IssueError, Quota, fingerprint, validate_type},
+    uploads::{DeclarationError, IdempotencyKeys, OpenError, Quota, fingerprint, validate_type},
 };
 use crate::{
     config,
@@ -115,21 +115,21 @@ impl Multipart {
     /// Opens a multipart upload, or finds the one with the same idempotency key.
     ///
     /// # Errors
-    /// [`IssueError`].
+    /// [`OpenError`].
     pub async fn open(
         &self,
         user: UserId,
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Image, PartLayout, bool), IssueError> {
-        let (upload, multipart) = self.validate_multipart(declared, now).map_err(IssueError::InvalidDeclaration)?;
+    ) -> Result<(Image, PartLayout, bool), OpenError> {
+        let (upload, multipart) = self.validate_multipart(declared, now).map_err(OpenError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..MAX_ATTEMPTS {
             if let Some(named) = &named
                 && let Some(image) = self.idempotency_keys.find_under_key(user, named, now).await?
             {
-                let multipart = image.upload.part_layout().ok_or(IssueError::KeyReused)?;
+                let multipart = image.upload.part_layout().ok_or(OpenError::KeyReused)?;
                 if image.status == ImageStatus::Pending && image.is_unopened() {
                     // The request that opened it was cancelled, or is still running.
                     self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;

@@ -1,8 +1,8 @@
 //! Notifications of the store that an object was written: the server checks that object at once, so that an upload is confirmed
 //! although its client died, and Uppy's forms when they arrive.
 //!
-//! A notification is never believed. It makes the upload due now in the sweeper's queue, by one conditional update; from there on
-//! everything is as in a sweep. So duplicates, disorder, forgeries and losses do no harm, and the sweeper is the net under it.
+//! A notification is not trusted. It makes the upload due now in the sweeper's queue, by one conditional update; from there on
+//! everything is as in a sweep. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every upload without them too.
 //! `recent` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
 
 mod notified;
@@ -86,7 +86,7 @@ impl StoreNotifications {
     async fn make_due(&self, object: &WrittenObject, now: Instant) -> Result<(), StoreError> {
         let (user, image) = (object.owner.user, object.owner.image);
         let check = match self.recent.plan(object, now) {
-            Plan::Known => {
+            Plan::AlreadyPlanned => {
                 count("repeated");
                 return Ok(());
             }
@@ -101,17 +101,17 @@ impl StoreNotifications {
         match made_due {
             Ok(Some(MadeDue { upload, is_new })) => {
                 count("queued");
-                // Otherwise an earlier check is due that has not begun, so it will see the written object. The next record is
-                // written again: that check may have begun by then.
+                // Otherwise the upload was due earlier and that check has not begun, so it will see the object. The next record
+                // updates the database again: that check may have begun by then.
                 if is_new {
-                    self.recent.confirm(check);
+                    self.recent.mark_written(check);
                 }
                 self.notified.send(NotifiedUpload { upload, at: check.at, sent_at: object.sent_at });
                 Ok(())
             }
             Ok(None) => {
                 // Ready, deleted, or never issued: it never becomes pending again, so a repeated record needs no other query.
-                self.recent.confirm(check);
+                self.recent.mark_written(check);
                 count("not_pending");
                 Ok(())
             }

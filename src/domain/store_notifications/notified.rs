@@ -16,18 +16,18 @@ pub(in crate::domain) struct NotifiedUpload {
     pub(in crate::domain) upload: QueuedImage,
     /// When it is due.
     pub(in crate::domain) at: Instant,
-    /// When the store sent the notification, by the store.
+    /// When the store sent the notification, by the store's clock.
     pub(in crate::domain) sent_at: Option<OffsetDateTime>,
 }
 
-/// The sender.
+/// Hands uploads to the sweeper.
 #[derive(Debug)]
 pub(in crate::domain) struct NotifiedSender {
     sender: mpsc::Sender<NotifiedUpload>,
     arrival_poller: Arc<ArrivalPoller>,
 }
 
-/// The receiver. The sweeper is its only user.
+/// Uploads for the sweeper, which is the only receiver.
 #[derive(Debug)]
 pub(in crate::domain) struct NotifiedUploads(Mutex<mpsc::Receiver<NotifiedUpload>>);
 

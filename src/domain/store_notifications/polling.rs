@@ -1,4 +1,4 @@
-//! Reads the queue of notifications. A message is deleted after its records are written, so a server that dies loses none.
+//! Reads the queue of notifications. A message is deleted after the uploads that it names are due, so a server that dies loses none.
 
 use std::time::Duration;
 

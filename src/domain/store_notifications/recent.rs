@@ -39,7 +39,7 @@ pub(super) enum Plan {
     /// Make the upload due.
     Check(PlannedCheck),
     /// A check in the future is in the database already.
-    Known,
+    AlreadyPlanned,
 }
 
 /// A check that is to be written to the database.
@@ -69,14 +69,14 @@ impl RecentChecks {
             _ => (now, false),
         };
         if is_written {
-            return Plan::Known;
+            return Plan::AlreadyPlanned;
         }
         recent.insert(object, LatestCheck { at, is_written: false });
         Plan::Check(PlannedCheck { object, at })
     }
 
     /// Records that the check is in the database.
-    pub(super) fn confirm(&self, check: PlannedCheck) {
+    pub(super) fn mark_written(&self, check: PlannedCheck) {
         let mut recent = self.0.lock();
         if recent.get(check.object).is_some_and(|latest| latest.at == check.at) {
             recent.insert(check.object, LatestCheck { at: check.at, is_written: true });
@@ -99,7 +99,7 @@ mod tests {
     fn planned(plan: Plan) -> PlannedCheck {
         match plan {
             Plan::Check(check) => check,
-            Plan::Known => panic!("nothing is planned"),
+            Plan::AlreadyPlanned => panic!("nothing is planned"),
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
             let now = start + Duration::from_millis(ms);
             if let Plan::Check(check) = recent.plan(&object, now) {
                 assert!(check.at >= now, "a check before the record would miss the object");
-                recent.confirm(check);
+                recent.mark_written(check);
                 checks.push(check.at);
             }
         }
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn a_check_that_was_not_written_is_planned_again() {
         let (recent, object, start) = (RecentChecks::default(), object(), Instant::now());
-        recent.confirm(planned(recent.plan(&object, start)));
+        recent.mark_written(planned(recent.plan(&object, start)));
         let soon = start + Duration::from_millis(10);
         let failed = planned(recent.plan(&object, soon));
         assert_eq!(planned(recent.plan(&object, soon)), failed, "its update has not succeeded");
-        recent.confirm(failed);
-        assert_eq!(recent.plan(&object, soon), Plan::Known);
-        assert_ne!(recent.plan(&object, failed.at), Plan::Known, "that check may have begun");
+        recent.mark_written(failed);
+        assert_eq!(recent.plan(&object, soon), Plan::AlreadyPlanned);
+        assert_ne!(recent.plan(&object, failed.at), Plan::AlreadyPlanned, "that check may have begun");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl PairWatch {
     /// Checks the pair at intervals, and stamps it. Returns the mismatch when the bucket belongs to another database.
     pub(super) async fn watch_pair(&self) -> PairError {
         loop {
-            if let Err(error) = self.look_at_pair(EVERY).await {
+            if let Err(error) = self.check_pair(EVERY).await {
                 if self.deployment.is_mismatched() {
                     return error;
                 }
@@ -42,7 +42,7 @@ impl PairWatch {
     pub(super) async fn wait_until_paired(&self) {
         loop {
             self.pause_between_looks().await;
-            match self.look_at_pair(EVERY).await {
+            match self.check_pair(EVERY).await {
                 Ok(()) => return tracing::warn!("sweeping again: bucket and database belong together"),
                 Err(error) => tracing::error!(%error, "not sweeping: the bucket belongs to another database"),
             }
@@ -51,13 +51,13 @@ impl PairWatch {
 
     /// Stamps the pair, so that a backup of before the stop is recognized when it is restored.
     pub(super) async fn stamp_at_stop(&self) {
-        let stamped = tokio::time::timeout(LAST_STAMP_TIMEOUT, self.look_at_pair(Duration::ZERO)).await;
+        let stamped = tokio::time::timeout(LAST_STAMP_TIMEOUT, self.check_pair(Duration::ZERO)).await;
         if !matches!(stamped, Ok(Ok(()))) {
             tracing::info!(reason = ?stamped, "failed to stamp bucket and database before the stop");
         }
     }
 
-    async fn look_at_pair(&self, age: Duration) -> Result<(), PairError> {
+    async fn check_pair(&self, age: Duration) -> Result<(), PairError> {
         self.deployment.keep_pair(age).instrument(spans::internal("pair")).await
     }
 

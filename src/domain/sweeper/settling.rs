@@ -22,7 +22,7 @@ use crate::{
 /// Delay before the next round of a removal that takes several.
 const CONTINUE_AFTER: Duration = Duration::from_secs(5);
 /// How often, and at what intervals, a declared preview is waited for whose image is there.
-const PREVIEW_LOOKS: u32 = 2;
+const PREVIEW_CHECKS: u32 = 2;
 const PREVIEW_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -46,7 +46,7 @@ impl ImageSettling {
     pub(super) async fn settle_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
         let swept = match image.state() {
             ImageState::Pending => self.sweep_pending(image, lease).await,
-            ImageState::Ready => self.sweep_strays(image, lease).await,
+            ImageState::Ready => self.sweep_leftovers(image, lease).await,
             _ => self.sweep_tombstone(image, lease).await,
         };
         tally.add(swept?);
@@ -80,7 +80,7 @@ impl ImageSettling {
                 if self.part_limits.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {
-                    self.store.images.postpone(image, lease.ends, ends.min(self.looks_again(image, lease, ends))).await?;
+                    self.store.images.postpone(image, lease.ends, ends.min(self.next_check(image, lease, ends))).await?;
                 } else {
                     let was_tried = matches!(finding, Inspection::PartsRefused);
                     let expire = if was_tried {
@@ -115,7 +115,7 @@ impl ImageSettling {
         let wait = PreviewWait {
             now: lease.now,
             due: lease.now + PREVIEW_INTERVAL,
-            until: lease.now + PREVIEW_LOOKS * PREVIEW_INTERVAL,
+            until: lease.now + PREVIEW_CHECKS * PREVIEW_INTERVAL,
         };
         self.store.images.await_preview(image, wait).await
     }
@@ -129,7 +129,7 @@ impl ImageSettling {
     }
 
     /// Returns when an upload that has not arrived is swept again.
-    fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
+    fn next_check(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began before the URL expired may still arrive.
         if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_die_at + self.sweep.grace {
@@ -139,7 +139,7 @@ impl ImageSettling {
     }
 
     /// Deletes leftovers beside a ready image at once, and again after every URL has expired.
-    async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
+    async fn sweep_leftovers(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.late_transfers.quiet_from(image);
         // The server that made it ready may have died before it settled the reservation.
         let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };

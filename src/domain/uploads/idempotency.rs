@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::IssueError;
+use super::OpenError;
 use crate::{
     model::{Idempotency, Image, UserId},
     store::Store,
@@ -23,13 +23,13 @@ impl IdempotencyKeys {
     /// Returns the user's upload with this idempotency key; an expired key is released.
     ///
     /// # Errors
-    /// [`IssueError::KeyReused`] if the key was used for another request.
+    /// [`OpenError::KeyReused`] if the key was used for another request.
     pub(in crate::domain) async fn find_under_key(
         &self,
         user: UserId,
         named: &Idempotency,
         now: OffsetDateTime,
-    ) -> Result<Option<Image>, IssueError> {
+    ) -> Result<Option<Image>, OpenError> {
         let known_uploads = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
         known_uploads.verify_readable(Some(&named.key), None)?;
         match known_uploads.readable().first().cloned() {
@@ -38,7 +38,7 @@ impl IdempotencyKeys {
                 Ok(None)
             }
             Some(image) if image.idempotency.as_ref() == Some(named) => Ok(Some(image)),
-            Some(_) => Err(IssueError::KeyReused),
+            Some(_) => Err(OpenError::KeyReused),
             None => Ok(None),
         }
     }

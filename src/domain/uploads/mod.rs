@@ -5,8 +5,8 @@
 //! any number.
 
 mod idempotency;
-mod issue;
 mod known_bytes;
+mod open;
 mod quota;
 mod redeclare;
 mod renew;
@@ -163,9 +163,9 @@ fn write_allowed_types(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> f
     write!(f, "must be one of {}", names.join(", "))
 }
 
-/// Why no upload was issued.
+/// Why no upload was opened.
 #[derive(Debug, thiserror::Error)]
-pub enum IssueError {
+pub enum OpenError {
     /// The declaration is invalid; never empty.
     #[error("the declaration is invalid")]
     InvalidDeclaration(Vec<DeclarationError>),
@@ -242,11 +242,11 @@ impl PresignedPuts {
 
 /// A ticket, and whether this call opened the upload.
 #[derive(Debug)]
-pub struct Issued {
+pub struct OpenedUpload {
     /// The ticket, for the client.
     pub ticket: Ticket,
-    /// `false` if the bytes or the key were known already.
-    pub opened: bool,
+    /// Whether this call opened the upload; otherwise the bytes or the key were known already.
+    pub is_new: bool,
 }
 
 /// Uploads by single PUTs.
@@ -268,9 +268,9 @@ impl Uploads {
     /// Opens an upload, or finds this user's upload or image with the same bytes or the same key.
     ///
     /// # Errors
-    /// [`IssueError`].
-    pub async fn open(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
-        single_result(self.issue_all(user, &[declared], now).await?)
+    /// [`OpenError`].
+    pub async fn open(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<OpenedUpload, OpenError> {
+        single_result(self.open_all(user, &[declared], now).await?)
     }
 
     /// Signs new URLs for an open upload; returns the image if it is ready.

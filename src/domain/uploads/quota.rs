@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::IssueError;
+use super::OpenError;
 use crate::{
     config,
     metrics::METRICS,
@@ -19,26 +19,26 @@ pub(in crate::domain) struct Quota {
 
 impl Quota {
     /// Returns why a reservation failed; `Ok` if it would succeed now.
-    pub(in crate::domain) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
+    pub(in crate::domain) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), OpenError> {
         let usage = self.store.users.usage(user).await?;
         self.quota_refusal(usage, size).map_or(Ok(()), Err)
     }
 
     /// Returns why an upload of `bytes` is refused; `None` if it is not.
-    pub(super) fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
-        let Some(usage) = usage else { return Some(IssueError::NoAccount) };
+    pub(super) fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<OpenError> {
+        let Some(usage) = usage else { return Some(OpenError::NoAccount) };
         let most = self.settings.max_pending;
-        let too_many = || (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most));
+        let too_many = || (usage.pending >= u64::from(most)).then_some(OpenError::TooManyPending(most));
         self.exceeds_quota(usage, bytes).or_else(too_many)
     }
 
     /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
-    pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
+    pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<OpenError> {
         let quota = usage.own_quota.unwrap_or(self.settings.quota_bytes);
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {
             METRICS.quota_refusals.inc();
-            IssueError::QuotaExceeded { quota, free }
+            OpenError::QuotaExceeded { quota, free }
         })
     }
 }

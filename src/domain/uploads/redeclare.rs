@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 
 use super::{
-    IssueError, Uploads,
-    issue::{Results, UploadRequest},
+    OpenError, Uploads,
+    open::{Results, UploadRequest},
 };
 use crate::{
     domain::reservations,
@@ -44,7 +44,7 @@ impl Uploads {
                     later.insert(image.id, (image, request.upload.clone()));
                     known.push((request, image));
                 }
-                Err(IssueError::Store(error)) => return Err(error),
+                Err(OpenError::Store(error)) => return Err(error),
                 Err(refusal) => results[request.at] = Some(Err(refusal)),
             }
         }
@@ -55,12 +55,12 @@ impl Uploads {
 
     /// Reserves the additional bytes of a larger preview. Nothing is released for a smaller one, because the earlier one's URL is
     /// alive.
-    async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), IssueError> {
+    async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), OpenError> {
         let new_bytes = upload.bytes();
         if new_bytes <= image.reserved {
             return Ok(());
         }
-        let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
+        let usage = self.store.users.usage(user).await?.ok_or(OpenError::NoAccount)?;
         if let Some(refusal) = self.quota.exceeds_quota(usage, new_bytes - image.reserved) {
             return Err(refusal);
         }

@@ -34,7 +34,7 @@ use super::{
     store_capabilities::{KnownCapabilities, UploadClass},
     throttle::Throttle,
     unavailable_upload::UnavailableUpload,
-    uploads::{DeclarationError, IssueError, Quota, validate_size, validate_type},
+    uploads::{DeclarationError, OpenError, Quota, validate_size, validate_type},
 };
 pub use crate::signer::SignedForm;
 use crate::{
@@ -86,15 +86,15 @@ impl UppyUploads {
     /// Returns a signed form for one file.
     ///
     /// # Errors
-    /// [`IssueError`].
-    pub async fn issue_form(
+    /// [`OpenError`].
+    pub async fn open_form(
         &self,
         user: UserId,
         metadata: &UppyMetadata<'_>,
         now: OffsetDateTime,
-    ) -> Result<SignedForm, IssueError> {
+    ) -> Result<SignedForm, OpenError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_form(metadata).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_form(metadata).map_err(OpenError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
@@ -107,7 +107,7 @@ impl UppyUploads {
 
     /// Reserves quota and inserts the image. If there is no room, confirms the user's earlier forms first: each may hold much
     /// more than its bytes.
-    async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
+    async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), OpenError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..MAX_ATTEMPTS {
             if self.reservations.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
@@ -128,9 +128,9 @@ impl UppyUploads {
     /// Confirms the user's forms that have arrived, the oldest first.
     ///
     /// # Errors
-    /// [`IssueError::Throttled`] if the user has used up their calls to S3: each form takes two, one to find and one to read the
+    /// [`OpenError::Throttled`] if the user has used up their calls to S3: each form takes two, one to find and one to read the
     /// object.
-    async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
+    async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), OpenError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
         let forms = open.iter().rev().filter(|image| image.upload.kind == UploadKind::Form).map(|image| image.id);
         let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();

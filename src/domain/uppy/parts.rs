@@ -16,7 +16,7 @@ use crate::{
         multipart::{InvalidPart, PartsError, unopened_lifetimes},
         store_capabilities::UploadClass,
         unavailable_upload::UnavailableUpload,
-        uploads::IssueError,
+        uploads::OpenError,
     },
     model::{Image, ImageId, ImageState, ImageStatus, ObjectKey, PartChecksums, PartLayout, UploadKind, UserId},
     signer::Presigned,
@@ -87,10 +87,10 @@ impl UppyUploads {
     /// Opens a multipart upload.
     ///
     /// # Errors
-    /// [`IssueError`].
-    pub async fn issue_parts(&self, user: UserId, metadata: &UppyMetadata<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
+    /// [`OpenError`].
+    pub async fn open_parts(&self, user: UserId, metadata: &UppyMetadata<'_>, now: OffsetDateTime) -> Result<Image, OpenError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_parts(metadata).map_err(IssueError::InvalidDeclaration)?;
+        let upload = self.validate_parts(metadata).map_err(OpenError::InvalidDeclaration)?;
         let id = ImageId::new();
         // Only this server completes the parts, so the object is final where it is made.
         let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload, None, unopened_lifetimes(now));
@@ -167,7 +167,7 @@ impl UppyUploads {
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
             // `false` if another request changed its state: the next attempt reads it again.
-            if self.store.images.raise_owned_parts(user, upload.id, dies_at, now + PARTS_SEEN_EVERY).await? {
+            if self.store.images.raise_owned_part_urls(user, upload.id, dies_at, now + PARTS_SEEN_EVERY).await? {
                 return Ok(signed);
             }
         }

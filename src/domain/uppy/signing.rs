@@ -18,7 +18,7 @@ use crate::{
         multipart::{InvalidPart, PartsError},
         store_capabilities::UploadClass,
         unavailable_upload::UnavailableUpload,
-        uploads::IssueError,
+        uploads::OpenError,
     },
     model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UploadKind, UserId},
     signer::{Presigned, SignedForm},
@@ -79,7 +79,7 @@ pub enum SignedCall {
 pub enum SignError {
     /// The upload was not opened.
     #[error(transparent)]
-    Issue(#[from] IssueError),
+    Open(#[from] OpenError),
     /// The upload cannot be continued.
     #[error(transparent)]
     Parts(#[from] PartsError),
@@ -111,7 +111,7 @@ impl UppyUploads {
     ) -> Result<SignedCall, SignError> {
         let ttl = longest.map_or(self.settings.url_ttl, |longest| longest.min(self.settings.url_ttl));
         match call {
-            UppyCall::Put(metadata) => Ok(SignedCall::Form(self.issue_form(user, &metadata, now).await?)),
+            UppyCall::Put(metadata) => Ok(SignedCall::Form(self.open_form(user, &metadata, now).await?)),
             UppyCall::Create(metadata) => self.sign_create(user, &metadata, ttl, now).await,
             UppyCall::Open { key, upload_id, call } => self.sign_call(user, key, upload_id, call, ttl, now).await,
         }
@@ -124,8 +124,8 @@ impl UppyUploads {
         ttl: Duration,
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
-        self.capabilities.require_support(UploadClass::WithoutDigest).map_err(IssueError::from)?;
-        let upload = self.validate_parts(metadata).map_err(IssueError::InvalidDeclaration)?;
+        self.capabilities.require_support(UploadClass::WithoutDigest).map_err(OpenError::from)?;
+        let upload = self.validate_parts(metadata).map_err(OpenError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
@@ -175,7 +175,7 @@ impl UppyUploads {
             PartsCall::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
         // The sweeper polls for the upload in any case, and is not postponed.
-        if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
+        if !self.store.images.raise_owned_part_urls(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
             // Another request changed its state meanwhile, which determines the answer.
             let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(UnavailableUpload::NotFound)?;
             return Err(match require_open_or_ready(moved, now)?.state() {

@@ -18,7 +18,7 @@ use crate::{
         store_capabilities::{UnsupportedUpload, UploadClass},
         throttle::Throttled,
         unavailable_upload::UnavailableUpload,
-        uploads::{DeclarationError, IssueError, RenewError},
+        uploads::{DeclarationError, OpenError, RenewError},
         uppy::{CompletePartsError, SignError},
     },
     model::{PartLayout, Rejection},
@@ -171,25 +171,25 @@ impl From<RefreshError> for Problem {
     }
 }
 
-impl From<IssueError> for Problem {
-    fn from(error: IssueError) -> Self {
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
         match error {
-            IssueError::InvalidDeclaration(reasons) => invalid_declaration(&reasons),
-            IssueError::QuotaExceeded { quota, free } => Self::new(
+            OpenError::InvalidDeclaration(reasons) => invalid_declaration(&reasons),
+            OpenError::QuotaExceeded { quota, free } => Self::new(
                 Code::QuotaExceeded,
                 format!("{free} of {quota} bytes are free. Delete images or open uploads, or wait until open uploads expire."),
             ),
-            IssueError::TooManyPending(most) => Self::new(
+            OpenError::TooManyPending(most) => Self::new(
                 Code::TooManyPending,
                 format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
             ),
-            IssueError::KeyReused => {
+            OpenError::KeyReused => {
                 Self::new(Code::IdempotencyKeyReused, "Send a new key, or exactly the request that first used this key.")
             }
-            IssueError::NoAccount => Self::session_ended(),
-            IssueError::Throttled(error) => error.into(),
-            IssueError::Unsupported(error) => error.into(),
-            IssueError::Store(error) => error.into(),
+            OpenError::NoAccount => Self::session_ended(),
+            OpenError::Throttled(error) => error.into(),
+            OpenError::Unsupported(error) => error.into(),
+            OpenError::Store(error) => error.into(),
         }
     }
 }
@@ -307,7 +307,7 @@ impl From<CompletePartsError> for Problem {
 impl From<SignError> for Problem {
     fn from(error: SignError) -> Self {
         match error {
-            SignError::Issue(error) => error.into(),
+            SignError::Open(error) => error.into(),
             SignError::Parts(error) => error.into(),
         }
     }

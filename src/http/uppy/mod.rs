@@ -197,7 +197,7 @@ impl UppyApi {
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        let form = app.valet.uppy.issue_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
+        let form = app.valet.uppy.open_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
         Ok(Json(UppyForm::new(form, now)))
     }
 
@@ -217,7 +217,7 @@ impl UppyApi {
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.uppy.issue_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
+        let image = app.valet.uppy.open_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
         let bucket = app.valet.backends.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }

@@ -76,7 +76,7 @@ impl Images {
         Self { collection: mongo.database().collection("images"), mongo: mongo.clone(), outbox: Outbox::default() }
     }
 
-    /// Returns the same queries, whose changes leave events.
+    /// Returns the same queries, whose changes write events.
     pub(super) fn with_events(self, outbox: Outbox) -> Self {
         Self { outbox, ..self }
     }
@@ -169,8 +169,7 @@ impl Images {
         self.update_one(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
-    /// Gives a sort time to ready images that the former version confirmed: that of images without a time. They are not counted in
-    /// the timeline yet.
+    /// Sets `takenSort` to `createdAt` in ready images that the former version confirmed. The timeline does not count them yet.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -200,19 +199,19 @@ impl Images {
     }
 
     /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
-    /// process it at `look_at` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
+    /// process it at `due` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
     /// pending.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn raise_owned_parts(
+    pub async fn raise_owned_part_urls(
         &self,
         user: UserId,
         id: ImageId,
         urls_die_at: OffsetDateTime,
-        look_at: OffsetDateTime,
+        due: OffsetDateTime,
     ) -> Result<bool, StoreError> {
-        let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at) }, "$min": { "due": datetime(look_at) } };
+        let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at) }, "$min": { "due": datetime(due) } };
         self.update_one(owned(user, id, ImageState::Pending), update).await
     }
 
@@ -240,7 +239,7 @@ impl Images {
         self.update_owned(filter, update).await
     }
 
-    /// Sets or clears the caption of a ready image; leaves an event if that changes it. `None` if the user has no such image.
+    /// Sets or clears the caption of a ready image; writes an event if that changes it. `None` if the user has no such image.
     ///
     /// # Errors
     /// [`StoreError`].

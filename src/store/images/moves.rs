@@ -63,7 +63,7 @@ impl Images {
         }
     }
 
-    /// Returns whether transitions leave events, for updates that another file composes.
+    /// Returns whether transitions write events, for updates that another file composes.
     pub(in crate::store) fn outbox(&self) -> &Outbox {
         &self.outbox
     }

@@ -299,11 +299,11 @@ fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Do
     match (after, order) {
         (Some(Position { at: Some(at), id }), _) => {
             let at = Bson::DateTime(datetime(at));
-            let mut later = vec![doc! { field: at.clone(), "_id": before(id) }, doc! { field: { "$lt": at } }];
+            let mut following = vec![doc! { field: at.clone(), "_id": before(id) }, doc! { field: { "$lt": at } }];
             if order == GalleryOrder::Taken {
-                later.push(doc! { field: null });
+                following.push(doc! { field: null });
             }
-            filter.insert("$or", later);
+            filter.insert("$or", following);
         }
         (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": before(id) }),
         (_, GalleryOrder::Uploaded) => drop(filter.insert(field, doc! { "$lte": DateTime::MAX })),

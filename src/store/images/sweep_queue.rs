@@ -277,14 +277,14 @@ impl Images {
         let due = doc! { "$add": ["$$NOW", wait] };
         let update = vec![doc! { "$set": { "due": { "$min": ["$due", due.clone()] } } }];
         let mut fields = queue_fields();
-        fields.insert("isEarlier", doc! { "$eq": ["$due", due] });
+        fields.insert("isNew", doc! { "$eq": ["$due", due] });
         let records = self.collection.clone_with_type::<Document>();
         let make_due =
             async { records.find_one_and_update(filter, update).projection(fields).return_document(ReturnDocument::After).await };
         let record = self.mongo.run(Operation::find_and_modify(&self.collection), make_due).await?;
         Ok(record.map(|record| MadeDue {
             upload: QueuedImage::read(&record, OffsetDateTime::now_utc()),
-            is_new: record.get_bool("isEarlier").unwrap_or(false),
+            is_new: record.get_bool("isNew").unwrap_or(false),
         }))
     }
 

@@ -101,5 +101,5 @@ async fn http_2_is_closed_at_once() {
     let text = read_until_closed(&mut stream, SOON).await;
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 400 "), "{text}");
     let upgrade = "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n";
-    assert_eq!(send_raw(&app, upgrade).await[0].status, 200, "an upgrade is only offered");
+    assert_eq!(send_raw(&app, upgrade).await[0].status, 200, "the server ignores an offered upgrade");
 }

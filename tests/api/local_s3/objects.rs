@@ -1,4 +1,4 @@
-//! Covers objects: metadata, reading, conditions, copying, deleting, listing, names.
+//! Covers objects of the local S3 server (`src/dev/s3`): metadata, reading, conditions, copying, deleting, listing, names.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,10 @@ async fn headers_metadata_and_checksums_are_kept() {
     assert_eq!(head.cache_control(), Some("max-age=9"));
     assert_eq!(head.content_disposition(), Some("attachment; filename=\"a.png\""));
     assert_eq!(head.content_language(), Some("de"));
-    assert_eq!(head.content_encoding(), None, "aws-chunked was of the transfer");
+    assert_eq!(head.content_encoding(), None, "aws-chunked is a transfer coding and is not stored");
     assert_eq!(head.metadata().unwrap()["camera"], "=?UTF-8?B?R3LDvG4gNw==?=", "RFC 2047, as AWS");
     assert_eq!(head.checksum_crc32_c(), Some("4waSgw=="), "the check value of CRC-32C");
-    assert_eq!(head.checksum_sha256(), None, "AWS names what was asked for at upload");
+    assert_eq!(head.checksum_sha256(), None, "AWS returns only the algorithm that the upload used");
     assert_eq!(head.e_tag(), Some("\"25f9e794323b453885f5181f1b624d0b\""));
     let plain = server.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap();
     assert_eq!(plain.checksum_crc32_c(), None);

@@ -28,7 +28,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
         report.require(has_user, 11, || format!("the session {id} belongs to {user}, who does not exist"));
     }
     // Each session has its own token: two sessions with one hash would share a token.
-    // Those of the app's users have none.
+    // Sessions of the app's users have no refresh token.
     let tokens: Vec<_> = evidence.sessions.iter().filter_map(|session| session.get("tokenHash")).collect();
     let hashes: BTreeSet<_> = tokens.iter().map(|hash| format!("{hash:?}")).collect();
     report.require(hashes.len() == tokens.len(), 11, || "two sessions have one refresh token".to_owned());
@@ -36,7 +36,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
 
 /// Secrets of this run.
 struct Secrets<'a> {
-    /// Kinds by SHA-256.
+    /// Kind of each secret, by its SHA-256.
     digests: &'a BTreeMap<String, String>,
     endpoint: &'a str,
     key: &'a str,

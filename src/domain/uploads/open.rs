@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 
 use super::{
-    DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL,
+    DeclaredUpload, OpenError, OpenedUpload, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL,
     known_bytes::Bytes,
 };
 use crate::{
@@ -25,7 +25,7 @@ pub(super) struct UploadRequest {
 }
 
 /// Results of the request's items, in order.
-pub(super) type Results = Vec<Option<Result<Issued, IssueError>>>;
+pub(super) type Results = Vec<Option<Result<OpenedUpload, OpenError>>>;
 
 impl Uploads {
     /// Opens uploads, or finds this user's uploads and images with the same bytes or the same key. An invalid item does not
@@ -33,12 +33,12 @@ impl Uploads {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn issue_all(
+    pub async fn open_all(
         &self,
         user: UserId,
         declared: &[DeclaredUpload<'_>],
         now: OffsetDateTime,
-    ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
+    ) -> Result<Vec<Result<OpenedUpload, OpenError>>, StoreError> {
         let fit = self.capabilities.require_support(UploadClass::WithDigest);
         let mut results: Results = declared.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(declared.len());
@@ -49,7 +49,7 @@ impl Uploads {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
                     requests.push(UploadRequest { at, upload, sha256, idempotency: declared.key.map(named) });
                 }
-                Err(broken) => results[at] = Some(Err(IssueError::InvalidDeclaration(broken))),
+                Err(broken) => results[at] = Some(Err(OpenError::InvalidDeclaration(broken))),
             }
         }
         // A client that uploads its camera roll again has uploaded most of it before; a single upload is usually new.
@@ -67,10 +67,10 @@ impl Uploads {
                 requests = self.resolve_refused(user, requests, &mut results).await?;
             }
         }
-        for Issued { ticket, opened } in results.iter().flatten().flatten() {
+        for OpenedUpload { ticket, is_new } in results.iter().flatten().flatten() {
             let (Ticket::Pending(image, _) | Ticket::Ready(image)) = ticket;
             if let Some(sha256) = image.upload.sha256() {
-                self.recent.remember(user, sha256, if *opened { Bytes::New } else { Bytes::Known });
+                self.recent.remember(user, sha256, if *is_new { Bytes::New } else { Bytes::Known });
             }
         }
         let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
@@ -108,7 +108,7 @@ impl Uploads {
         for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
-                results[request.at] = Some(Ok(Issued { ticket, opened: true }));
+                results[request.at] = Some(Ok(OpenedUpload { ticket, is_new: true }));
             } else {
                 refused.push(request);
             }
@@ -157,7 +157,7 @@ impl Uploads {
                     None
                 }
                 (Some(image), named) if image.idempotency.as_ref() != named => {
-                    results[request.at] = Some(Err(IssueError::KeyReused));
+                    results[request.at] = Some(Err(OpenError::KeyReused));
                     continue;
                 }
                 (by_key, _) => by_key,
@@ -174,7 +174,7 @@ impl Uploads {
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
         for ((request, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
-                Ok(ticket) => results[request.at] = Some(Ok(Issued { ticket, opened: false })),
+                Ok(ticket) => results[request.at] = Some(Ok(OpenedUpload { ticket, is_new: false })),
                 // An error of this item only; the others continue.
                 Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
