@@ -32,7 +32,7 @@ macro_rules! identifier {
 
             /// Returns the identifier of these sixteen bytes.
             #[must_use]
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
         }

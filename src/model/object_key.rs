@@ -10,7 +10,7 @@ const ATTEMPT_DIGITS: usize = 32;
 const ID_CHARS: usize = 36;
 
 /// The user and the image that an object key names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyOwner {
     /// The second segment of the key.
     pub user: UserId,

@@ -104,14 +104,14 @@ impl StoreNotifications {
                 // Otherwise the upload was due earlier and that check has not begun, so it will see the object. The next record
                 // updates the database again: that check may have begun by then.
                 if is_new {
-                    self.recent.mark_written(check);
+                    check.mark_written();
                 }
                 self.notified.send(NotifiedUpload { upload, at: check.at, sent_at: object.sent_at });
                 Ok(())
             }
             Ok(None) => {
                 // Ready, deleted, or never issued: it never becomes pending again, so a repeated record needs no other query.
-                self.recent.mark_written(check);
+                check.mark_written();
                 count("not_pending");
                 Ok(())
             }

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -74,11 +77,16 @@ pub(super) struct Round {
     claimed: AtomicU32,
     unclaimed: AtomicU32,
     stopped: AtomicBool,
-    health: Health,
+    health: Arc<Health>,
     failed: parking_lot::Mutex<Option<StoreError>>,
 }
 
 impl Round {
+    /// Returns a round that takes part in the failures that `health` has recorded.
+    pub(super) fn with_health(health: Arc<Health>) -> Self {
+        Self { health, ..Self::default() }
+    }
+
     /// Whether anything was claimed, so that more may be due.
     pub(super) fn may_have_more(&self) -> bool {
         !self.stopped.load(Relaxed) && self.claimed.load(Relaxed) > 0

@@ -3,12 +3,13 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
-use super::{Sweeper, images::Round, lane::SlowLane, permits::OwnerPermits, tally::Swept};
+use super::{Sweeper, health::Health, images::Round, lane::SlowLane, permits::OwnerPermits, tally::Swept};
 use crate::{
     domain::store_notifications::NotifiedUpload,
     metrics::{METRICS, Metrics},
@@ -29,12 +30,14 @@ impl Sweeper {
     pub(super) async fn sweep_notified(&self, lane: &SlowLane) {
         let mut notified = self.notified_uploads.lock().await;
         let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);
+        let health = Arc::<Health>::default();
         let (mut early, mut waiting, mut running) = (FuturesUnordered::new(), VecDeque::new(), FuturesUnordered::new());
         loop {
             while let Some(next) = permits.take_next(&mut waiting, |next: &NotifiedUpload| next.upload.owner()) {
+                let round = Round::with_health(health.clone());
                 let check = async move {
                     let began = Instant::now();
-                    self.check_notified(&next, lane).await;
+                    self.check_notified(&next, &round, lane).await;
                     (next.upload, began.elapsed())
                 };
                 running.push(check.boxed());
@@ -63,9 +66,8 @@ impl Sweeper {
     }
 
     /// Claims and settles one upload, in a round of its own.
-    async fn check_notified(&self, next: &NotifiedUpload, lane: &SlowLane) {
-        let round = Round::default();
-        self.sweep_quick(&next.upload, next.upload.due, &round, lane).await;
+    async fn check_notified(&self, next: &NotifiedUpload, round: &Round, lane: &SlowLane) {
+        self.sweep_quick(&next.upload, next.upload.due, round, lane).await;
         let swept = round.tally.total();
         Metrics::count(&METRICS.notification_checks, outcome(swept), 1);
         let took = next.sent_at.map(|at| time::OffsetDateTime::now_utc() - at);

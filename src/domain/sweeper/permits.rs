@@ -15,7 +15,7 @@ pub(super) struct OwnerPermits {
     all: usize,
     share: usize,
     taken: HashMap<String, usize>,
-    /// Owners that may not borrow, because their work is slow.
+    /// Owners with permits that may not borrow more, because their work is slow.
     slow: HashSet<String>,
 }
 
@@ -49,7 +49,7 @@ impl OwnerPermits {
         Some(next)
     }
 
-    /// Releases an owner's permit. An owner whose work was slow may not borrow from now on.
+    /// Releases an owner's permit. An owner whose work was slow may not borrow until it has released all of its permits.
     pub(super) fn release(&mut self, owner: &str, took: Duration) {
         if took >= SLOW_AFTER {
             self.slow.insert(owner.to_owned());
@@ -58,6 +58,7 @@ impl OwnerPermits {
             *taken -= 1;
             if *taken == 0 {
                 self.taken.remove(owner);
+                self.slow.remove(owner);
             }
         }
     }
@@ -88,7 +89,7 @@ mod tests {
         for owner in ["a", "a", "c", "d"] {
             permits.release(owner, QUICK);
         }
-        assert!(permits.taken.is_empty(), "nothing is kept");
+        assert!(permits.taken.is_empty() && permits.slow.is_empty(), "nothing is kept");
     }
 
     #[test]
