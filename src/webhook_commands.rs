@@ -3,7 +3,11 @@
 use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use valet::{domain::webhooks::endpoints::Endpoints, model::WebhookEndpoint, state::AppState};
+use valet::{
+    domain::webhooks::endpoints::{Endpoints, FormerSecret},
+    model::WebhookEndpoint,
+    state::AppState,
+};
 
 use crate::{Failure, instant, on_signal, output, settings, webhook_listener};
 
@@ -22,7 +26,13 @@ pub enum WebhookCommand {
     /// Prints the secret of an endpoint.
     Secret(Endpoint),
     /// Replaces the secret of an endpoint and prints the new one. Messages are signed with both for 24 hours.
-    Rotate(Endpoint),
+    Rotate {
+        #[command(flatten)]
+        endpoint: Endpoint,
+        /// Also within 24 hours of the last replacement: messages are no longer signed with the secret before the current one.
+        #[arg(long)]
+        force: bool,
+    },
     /// Turns an endpoint off. Messages that wait for it are given up.
     Disable(Endpoint),
     /// Turns an endpoint on.
@@ -68,7 +78,10 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
             }
         }
         WebhookCommand::Secret(Endpoint { id }) => output::line(endpoints.secret(&id).await?.expose_secret())?,
-        WebhookCommand::Rotate(Endpoint { id }) => output::line(endpoints.rotate(&id, now).await?.expose_secret())?,
+        WebhookCommand::Rotate { endpoint, force } => {
+            let former = if force { FormerSecret::Ended } else { FormerSecret::Kept };
+            output::line(endpoints.rotate(&endpoint.id, former, now).await?.expose_secret())?;
+        }
         WebhookCommand::Disable(Endpoint { id }) => endpoints.disable(&id).await?,
         WebhookCommand::Enable(Endpoint { id }) => endpoints.enable(&id).await?,
         WebhookCommand::Listen { port } => webhook_listener::listen(endpoints, port, on_signal()?).await?,

@@ -126,13 +126,11 @@ impl EventFanOut {
         let mut done = FannedOut::default();
         for together in records.chunks(PAGE) {
             // One document whose update fails must not keep the others from being fanned out.
-            let failed = match fan_out.process(together).await {
-                Ok(()) => 0,
+            match fan_out.process(together).await {
+                Ok(()) => done.events += together.iter().map(|record| record.events.len()).sum::<usize>(),
                 Err(error) if error.is_passing() && !matches!(error, StoreError::Update(_)) => return Err(error),
-                Err(_) => fan_out.process_each(together).await,
-            };
-            done.failed += failed;
-            done.events += together.iter().map(|record| record.events.len()).sum::<usize>();
+                Err(_) => fan_out.process_each(together, &mut done).await,
+            }
         }
         Ok(done)
     }
@@ -147,16 +145,17 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Fans documents out one by one, and returns how many failed.
-    async fn process_each(&self, records: &[EventRecord]) -> usize {
-        let mut failed = 0;
+    /// Fans documents out one by one, and adds their events or their failures to `done`.
+    async fn process_each(&self, records: &[EventRecord], done: &mut FannedOut) {
         for record in records {
-            if let Err(error) = self.process(std::slice::from_ref(record)).await {
-                tracing::warn!(id = record.id(), %error, "failed to fan out the events of a document");
-                failed += 1;
+            match self.process(std::slice::from_ref(record)).await {
+                Ok(()) => done.events += record.events.len(),
+                Err(error) => {
+                    tracing::warn!(id = record.id(), %error, "failed to fan out the events of a document");
+                    done.failed += 1;
+                }
             }
         }
-        failed
     }
 
     /// Inserts the deliveries of these documents' events, then removes the events.

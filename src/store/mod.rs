@@ -305,8 +305,23 @@ fn datetime(at: OffsetDateTime) -> DateTime {
     DateTime::from_millis(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }
 
+/// Returns a stored time; the epoch for one that no program writes.
 fn instant(at: DateTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.timestamp_millis()) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// The first and the last time by which images are ordered: the years of RFC 3339. A stored time outside of them is damaged.
+const FIRST_SORT_TIME: DateTime = DateTime::from_millis(-62_167_219_200_000);
+const LAST_SORT_TIME: DateTime = DateTime::from_millis(253_402_300_799_999);
+
+/// Returns a stored sort time, unless it is damaged.
+fn sort_time(at: DateTime) -> Option<OffsetDateTime> {
+    (FIRST_SORT_TIME..=LAST_SORT_TIME).contains(&at).then(|| instant(at))
+}
+
+/// Returns a filter of sort times that are not damaged.
+fn is_sort_time() -> Document {
+    doc! { "$gte": FIRST_SORT_TIME, "$lte": LAST_SORT_TIME }
 }
 
 /// Cannot overflow: counts things in memory.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use mongodb::{
     ClientSession, Collection, Database,
     bson::{Bson, Document, doc},
@@ -23,12 +23,16 @@ use tokio::time::Instant;
 use super::{
     Store, StoreError, count, datetime,
     driver_events::{Operation, instrument},
-    entries, images, whole_number,
+    entries, images, is_sort_time, sort_time,
+    users::timeline,
+    whole_number,
 };
-use crate::model::{ImageState, QuotaCounter, UsageCounts, UserId};
+use crate::model::{ImageState, QuotaCounter, TimelineMonth, UsageCounts, UserId};
 
 /// Deadline for one user, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
+/// Images whose sort time one transaction sets, at most.
+const FILLED_AT_ONCE: usize = 500;
 /// Age up to which an entry without an image may belong to an upload that is being issued.
 const ISSUING: Duration = Duration::from_secs(10 * 60);
 
@@ -71,16 +75,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also if concurrent changes made every attempt fail; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
-        self.images.fill_owned_taken_sort(user).await?;
-        let context = (self.mongo.database().clone(), user, now);
+        while self.transact((user, ()), |session, database, (user, ())| fill_sort_times(session, database, user).boxed()).await?
+            == FILLED_AT_ONCE
+        {}
+        self.transact((user, now), |session, database, (user, now)| repair(session, database, user, now).boxed()).await
+    }
+
+    /// Runs `work` in a transaction, again after conflicts.
+    async fn transact<C: Copy + Send + Sync, T: Send>(
+        &self,
+        context: C,
+        work: for<'a> fn(&'a mut ClientSession, &'a Database, C) -> BoxFuture<'a, mongodb::error::Result<T>>,
+    ) -> Result<T, StoreError> {
         let transaction = async {
             let mut session = self.mongo.database().client().start_session().await?;
             let transaction = session.start_transaction().read_concern(ReadConcern::snapshot());
-            transaction
-                .and_run(context, |session, (database, user, now)| {
-                    async move { repair(session, database, *user, *now).await }.boxed()
-                })
-                .await
+            let context = (self.mongo.database().clone(), context);
+            transaction.and_run(context, |session, (database, context)| work(session, database, *context)).await
         };
         let users = self.mongo.database().collection::<Document>("users");
         let operation = Operation::transaction(&users);
@@ -89,6 +100,38 @@ impl Store {
         let (done, _) = done.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
+}
+
+/// Sets the sort time of images that the former version confirmed to that of images without a time, and counts them in the timeline
+/// in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
+async fn fill_sort_times(session: &mut ClientSession, database: &Database, user: UserId) -> mongodb::error::Result<usize> {
+    let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
+    let without = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
+    let mut filter = without.clone();
+    filter.insert("createdAt", is_sort_time());
+    let find = images.find(filter).projection(doc! { "createdAt": 1, "reservation": 1 });
+    let mut found = find.limit(count(FILLED_AT_ONCE)).session(&mut *session).await?;
+    let (mut ids, mut months) = (Vec::new(), BTreeMap::new());
+    while let Some(image) = found.next(&mut *session).await.transpose()? {
+        let counter = image.get_document("reservation").ok().map(|reservation| text(reservation, "place").to_owned());
+        if counter.is_none_or(|counter| counter == QuotaCounter::Image.as_str())
+            && let Some(at) = image.get_datetime("createdAt").ok().and_then(|at| sort_time(*at))
+        {
+            *months.entry(TimelineMonth::of(at).to_string()).or_insert(0_i64) += 1;
+        }
+        ids.extend(image.get("_id").cloned());
+    }
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let filled = ids.len();
+    let mut filter = without;
+    filter.insert("_id", doc! { "$in": ids });
+    images.update_many(filter, vec![doc! { "$set": { "takenSort": "$createdAt" } }]).session(&mut *session).await?;
+    let entries: Vec<_> = months.into_iter().map(|(month, images)| doc! { "month": month, "timeline": images }).collect();
+    let timeline = doc! { "$set": { "timeline": timeline::with_changes(doc! { "$literal": entries }) } };
+    users.update_one(doc! { "_id": user.to_string() }, vec![timeline]).session(session).await?;
+    Ok(filled)
 }
 
 async fn repair(
@@ -171,7 +214,7 @@ async fn count_by_month(
     let plain = doc! { "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
     let counted = [plain, doc! { "reservation.place": QuotaCounter::Image.as_str() }];
     // The states are listed so that the query can use the index.
-    let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted, "takenSort": { "$type": "date" } };
+    let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted, "takenSort": is_sort_time() };
     let month = doc! { "$dateToString": { "format": "%Y-%m", "date": "$takenSort" } };
     let group = doc! { "_id": month, "images": { "$sum": 1_i64 } };
     let mut groups = images.aggregate([doc! { "$match": filter }, doc! { "$group": group }]).session(&mut *session).await?;

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use super::{
     Store, StoreError, datetime,
     images::{ReservationEnd, tombstone_update},
-    integer, last_step,
+    integer, is_sort_time, last_step,
     users::{AnnounceOutcome, StepUnderWay},
 };
 use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
@@ -188,8 +188,7 @@ fn as_read(user: UserId, change: &ReservationStep) -> Document {
         "user": user.to_string(),
         "state": change.state.as_str(),
         "lastStep": last_step(change.last_step),
-        // Null also matches an absent field.
-        "takenSort": change.taken_sort.map_or(Bson::Null, |at| datetime(at).into()),
+        "takenSort": change.taken_sort.map_or_else(|| doc! { "$not": is_sort_time() }.into(), |at| Bson::from(datetime(at))),
     };
     match change.before {
         Some(Reservation { bytes, counter, .. }) => {

@@ -17,7 +17,7 @@ mod passwords;
 mod quota;
 mod registration;
 mod reservation_steps;
-mod timeline;
+pub(super) mod timeline;
 
 use std::sync::{
     Arc,

@@ -116,6 +116,40 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
     }
 }
 
+/// Images whose time cannot be read have some place in the order of the times; no image is lost behind them.
+#[tokio::test]
+async fn images_behind_a_page_of_damaged_times_are_listed_in_the_order_of_times() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let images = app.db.collection::<Document>("images");
+    let more =
+        [DateTime::MAX.into(), DateTime::MIN.into(), Bson::MaxKey, Bson::MinKey, "2026".into(), true.into(), doc! {}.into()];
+    let damaged = damages("takenSort").into_iter().filter(|(field, _)| field == "takenSort").map(|(_, value)| value);
+    for value in damaged.chain(more) {
+        images.delete_many(doc! {}).await.unwrap();
+        let middle = uuid::Uuid::now_v7();
+        let good: Vec<_> = [5000, 4000, 0, -1, -2].map(|n| uuid::Uuid::from_u128(middle.as_u128().wrapping_add_signed(n))).into();
+        let good: Vec<_> = good.iter().map(ToString::to_string).collect();
+        let first = image(&good[0], &ada.id, "ready");
+        let mut records = copies(&first, middle, &("takenSort".to_owned(), value.clone()), 40);
+        for (n, id) in good.iter().enumerate() {
+            let mut record = first.clone();
+            let at = DateTime::from_millis(1_000_000_000_000 - n as i64);
+            record.extend(doc! { "_id": id, "key": format!("u/{}/{id}", ada.id), "takenSort": at });
+            records.push(record);
+        }
+        for (n, record) in records.iter_mut().enumerate() {
+            record.insert("sha256", sha256(&n.to_be_bytes()));
+        }
+        images.insert_many(records).await.unwrap();
+        for limit in [1, 7, 50] {
+            let seen = walk(&ada, &format!("/api/images/gallery?order=taken&limit={limit}"), "images").await;
+            let seen: Vec<_> = seen.into_iter().filter(|id| good.contains(id)).collect();
+            assert_eq!(seen, good, "{value:?} by {limit}");
+        }
+    }
+}
+
 /// One query reads a page of users with their usage, however many are on it.
 #[tokio::test]
 async fn users_behind_a_page_of_unreadable_ones_are_listed() {

@@ -12,7 +12,8 @@ use super::{
 };
 
 /// A value that the field's type allows but its rules do not, a value of another type, and the key of another program's object.
-const DAMAGES: [(&str, &str); 3] = [("fileName", ""), ("urlsDieAt", "damaged"), ("key", "u/holiday/beach.jpg")];
+const DAMAGES: [(&str, &str); 4] =
+    [("fileName", ""), ("urlsDieAt", "damaged"), ("key", "u/holiday/beach.jpg"), ("takenAt", "2026")];
 
 /// Returns an image of each kind that operations distinguish.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
@@ -44,6 +45,10 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();
         for (field, value) in DAMAGES {
+            // The time that a client declared decides nothing about a ready image, which is shown without it.
+            if (field, state) == ("takenAt", "ready") {
+                continue;
+            }
             images.update_one(doc! { "_id": &id }, doc! { "$set": { field: value } }).await.unwrap();
             let damaged = app.db_image(&id).await.unwrap();
             for operation in &named {

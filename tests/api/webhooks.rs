@@ -18,7 +18,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use valet::{
     config::{Config, Events, Webhooks},
-    domain::webhooks::endpoints::{EndpointError, Endpoints},
+    domain::webhooks::endpoints::{EndpointError, Endpoints, FormerSecret},
     model::WebhookEndpoint,
 };
 
@@ -80,7 +80,7 @@ async fn confirmed_image_is_received_and_its_signature_holds() {
     })
     .await;
 
-    let new = endpoints(&app).rotate(&endpoint.id, OffsetDateTime::now_utc()).await.unwrap();
+    let new = endpoints(&app).rotate(&endpoint.id, FormerSecret::Kept, OffsetDateTime::now_utc()).await.unwrap();
     ready(&ada).await;
     let message = receiver.wait_for(2).await[1].clone();
     for secret in [secret, new] {
@@ -285,8 +285,16 @@ async fn operator_administers_endpoints_by_commands() {
     assert!(run(&["list"]).await.1.contains(&format!("{id} on {} image.ready", receiver.url)));
     assert!(run(&["test", id]).await.1.starts_with("delivered: status 204"));
     assert!(receiver.messages()[0].is_signed_by(secret));
-    assert_ne!(run(&["rotate", id]).await.1.trim(), secret);
+    let second = run(&["rotate", id]).await.1;
+    assert_ne!(second.trim(), secret);
+    // Another one would end the first secret, which signs for a day.
+    let (success, _, err) = run(&["rotate", id]).await;
+    assert!(!success && err.contains("less than 24 hours ago"), "{err}");
+    assert_eq!(run(&["secret", id]).await.1, second);
+    assert!(![secret, second.trim()].contains(&run(&["rotate", id, "--force"]).await.1.trim()));
     assert!(run(&["disable", id]).await.0 && run(&["list"]).await.1.contains(" off "));
+    let (success, _, err) = run(&["replay", id, "--since", "2026-01-01T00:00:00Z"]).await;
+    assert!(!success && err.contains("the endpoint is off"), "{err}");
     assert!(run(&["enable", id]).await.0 && run(&["list"]).await.1.contains(" on "));
     assert!(run(&["replay", id, "--since", "2026-01-01T00:00:00Z"]).await.1.starts_with("0 messages"));
     let (success, _, err) = run(&["secret", "no-such-id"]).await;

@@ -21,7 +21,8 @@ pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> O
     let queue = settings.queue.as_ref()?;
     let changed = async {
         let arn = EventsQueue::new(context.objects, queue).arn().await?;
-        if reaches_queue(&context.objects.announced().await?, &arn) {
+        // S3 refuses a second rule for keys that go to a topic already. EventBridge receives them beside the queue.
+        if matches!(route(&context.objects.announced().await?, &arn), Route::Queue | Route::Topic) {
             return Ok(Change::None);
         }
         context.objects.announce_to_queue(&arn).await
@@ -39,8 +40,15 @@ pub(super) async fn examine(context: &ProbeContext<'_>, settings: &StoreEvents) 
         (Some(queue), announced) => match queue_arn(context, queue).await {
             Ok(arn) => match announced {
                 Ok(announced @ (Setting::Set(_) | Setting::Unset)) => {
-                    let holds = reaches_queue(&announced, &arn);
-                    return answer_if(holds, if holds { describe(&announced) } else { format!("none for {arn}") });
+                    return match route(&announced, &arn) {
+                        Route::Queue => Answer::Yes(describe(&announced)),
+                        Route::Topic | Route::EventBridge => Answer::Skipped(format!(
+                            "they go to {}; whether these pass them on to the queue is not visible here: upload an image without \
+                             confirming it, and see valet_notification_records_total",
+                            describe(&announced)
+                        )),
+                        Route::None => Answer::No(format!("none for {arn}")),
+                    };
                 }
                 other => other,
             },
@@ -61,10 +69,26 @@ async fn queue_arn(context: &ProbeContext<'_>, queue: &QueueUrl) -> Result<Strin
     EventsQueue::new(context.objects, queue).arn().await.map_err(|error| Answer::No(format!("the queue: {error}")))
 }
 
-/// Returns whether the notifications go to the queue, or to something that may pass them on to it.
-fn reaches_queue(announced: &Setting<Announced>, arn: &str) -> bool {
-    let Setting::Set(announced) = announced else { return false };
-    announced.event_bridge || announced.arns.iter().any(|known| known == arn || is_topic(known))
+/// The first receiver of the bucket's notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// To the queue.
+    Queue,
+    /// To a topic, which may pass them on.
+    Topic,
+    /// To `EventBridge`, which may pass them on.
+    EventBridge,
+    /// To nothing that could reach the queue.
+    None,
+}
+
+fn route(announced: &Setting<Announced>, arn: &str) -> Route {
+    match announced {
+        Setting::Set(announced) if announced.arns.iter().any(|known| known == arn) => Route::Queue,
+        Setting::Set(announced) if announced.arns.iter().any(|known| is_topic(known)) => Route::Topic,
+        Setting::Set(announced) if announced.event_bridge => Route::EventBridge,
+        _ => Route::None,
+    }
 }
 
 fn is_topic(arn: &str) -> bool {
@@ -75,4 +99,24 @@ fn describe(announced: &Setting<Announced>) -> String {
     let Setting::Set(announced) = announced else { return String::new() };
     let bridge = announced.event_bridge.then(|| "EventBridge".to_owned());
     announced.arns.iter().cloned().chain(bridge).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_queue_itself_is_certain_to_receive_them() {
+        let (queue, topic) = ("arn:aws:sqs:eu-west-1:1:valet", "arn:aws:sns:eu-west-1:1:all");
+        let other = "arn:aws:sqs:eu-west-1:1:other";
+        let route = |arns: &[&str], event_bridge| {
+            let arns = arns.iter().map(|arn| (*arn).to_owned()).collect();
+            super::route(&Setting::Set(Announced { arns, event_bridge }), queue)
+        };
+        assert_eq!(super::route(&Setting::Unset, queue), Route::None);
+        assert_eq!([route(&[], false), route(&[other], false)], [Route::None, Route::None]);
+        assert_eq!([route(&[queue], false), route(&[topic, queue], true)], [Route::Queue, Route::Queue]);
+        assert_eq!([route(&[topic], false), route(&[other, topic], true)], [Route::Topic, Route::Topic]);
+        assert_eq!(route(&[other], true), Route::EventBridge);
+    }
 }

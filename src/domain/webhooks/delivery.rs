@@ -237,8 +237,7 @@ impl WebhookDelivery {
     /// Returns the secrets that sign: two for a day after a rotation.
     fn secrets(&self, endpoint: &WebhookEndpoint, now: OffsetDateTime) -> Vec<EndpointSecret> {
         let generation = endpoint.secret_generation;
-        let is_rotating = endpoint.rotated_at.is_some_and(|at| now - at < ROTATION) && generation > 1;
-        let former = is_rotating.then(|| generation - 1);
+        let former = is_rotating(endpoint, now).then(|| generation - 1);
         let secret = |generation| EndpointSecret::derive(&self.settings.secret, &endpoint.id, generation);
         std::iter::once(generation).chain(former).map(secret).collect()
     }
@@ -252,6 +251,11 @@ impl WebhookDelivery {
     pub(super) fn allows_plain_http(&self) -> bool {
         !self.settings.allow.is_empty()
     }
+}
+
+/// Returns whether messages are signed with the former secret, too.
+pub(super) fn is_rotating(endpoint: &WebhookEndpoint, now: OffsetDateTime) -> bool {
+    endpoint.rotated_at.is_some_and(|at| now - at < ROTATION) && endpoint.secret_generation > 1
 }
 
 const GONE: u16 = 410;

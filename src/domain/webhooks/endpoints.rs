@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::delivery::WebhookDelivery;
+use super::delivery::{WebhookDelivery, is_rotating};
 use crate::{
     model::{EndpointState, EventId, MAX_WEBHOOK_ENDPOINTS, WebhookEndpoint, parse_endpoint_url},
     store::{Attempt, Store, StoreError},
@@ -27,12 +27,30 @@ pub enum EndpointError {
     /// No endpoint has this id.
     #[error("no endpoint has this id: see valet webhook list")]
     Unknown,
+    /// The endpoint is off, so that messages would be given up.
+    #[error("the endpoint is off, and messages to it would be given up: see valet webhook enable")]
+    Off,
+    /// The last rotation is recent: after another one, messages would no longer be signed with the secret that receivers may use.
+    #[error(
+        "the secret was replaced less than 24 hours ago (see valet webhook secret), and receivers may still use the one before, \
+         which another replacement ends: wait, or add --force"
+    )]
+    RotatedRecently,
     /// Another command rotated the secret at the same time.
     #[error("another command rotated the secret at the same time: see valet webhook secret")]
     Rotated,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Effect of a rotation while messages are still signed with the secret before the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormerSecret {
+    /// Nothing: it is refused.
+    Kept,
+    /// Ends that secret.
+    Ended,
 }
 
 /// Administers endpoints.
@@ -104,8 +122,11 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub async fn rotate(&self, id: &str, now: OffsetDateTime) -> Result<SecretString, EndpointError> {
+    pub async fn rotate(&self, id: &str, former: FormerSecret, now: OffsetDateTime) -> Result<SecretString, EndpointError> {
         let endpoint = self.find(id).await?;
+        if former == FormerSecret::Kept && is_rotating(&endpoint, now) {
+            return Err(EndpointError::RotatedRecently);
+        }
         if !self.store.webhook_endpoints.rotate(id, endpoint.secret_generation, now).await? {
             return Err(EndpointError::Rotated);
         }
@@ -144,7 +165,9 @@ impl Endpoints {
     /// # Errors
     /// [`EndpointError`]; safe to repeat.
     pub async fn replay(&self, id: &str, since: OffsetDateTime, now: OffsetDateTime) -> Result<u64, EndpointError> {
-        self.find(id).await?;
+        if self.find(id).await?.state != EndpointState::On {
+            return Err(EndpointError::Off);
+        }
         Ok(self.store.deliveries.replay(id, since, now).await?)
     }
 }

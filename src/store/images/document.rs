@@ -3,7 +3,7 @@
 use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use serde::{Deserialize, Serialize};
 
-use super::super::{StoreError, datetime, instant, integer};
+use super::super::{StoreError, datetime, instant, integer, sort_time};
 use crate::model::{
     Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState,
     ImageStatus, KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation,
@@ -243,7 +243,7 @@ impl ImageDoc {
                 kind: self.kind(size).map_err(corrupt)?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
-                taken_at: self.taken_at.as_deref().and_then(TakenAt::parse),
+                taken_at: self.declared_taken_at().map_err(corrupt)?,
             },
             // A type that this version does not know admits no object.
             earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
@@ -252,7 +252,7 @@ impl ImageDoc {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
                 None => None,
             },
-            taken_sort: self.taken_sort.map(instant),
+            taken_sort: self.taken_sort.and_then(sort_time),
             last_step: self
                 .last_step
                 .as_deref()
@@ -293,6 +293,15 @@ impl ImageDoc {
     }
 
     /// Returns the state with its values, or the name of the field that cannot be read.
+    /// Returns the declared time. Of a pending upload it is part of what confirm accepts, so an unreadable one is an error.
+    fn declared_taken_at(&self) -> Result<Option<TakenAt>, &'static str> {
+        let Some(text) = self.taken_at.as_deref() else { return Ok(None) };
+        match TakenAt::parse(text) {
+            None if self.state == ImageState::Pending.as_str() => Err("takenAt"),
+            parsed => Ok(parsed),
+        }
+    }
+
     fn status(&self) -> Result<ImageStatus, &'static str> {
         match ImageState::parse(&self.state).ok_or("state")? {
             ImageState::Pending => Ok(ImageStatus::Pending),

@@ -11,6 +11,7 @@ mod inventory;
 mod lookup;
 mod moves;
 mod page;
+mod positions;
 mod redeclaration;
 mod reservations;
 mod state_counts;
@@ -167,17 +168,6 @@ impl Images {
     pub async fn release_owned_key(&self, user: UserId, id: ImageId, key: &IdempotencyKey) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string(), "idemKey": key.as_str() };
         self.update_one(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
-    }
-
-    /// Sets `takenSort` to `createdAt` in ready images that the former version confirmed. The timeline does not count them yet.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn fill_owned_taken_sort(&self, user: UserId) -> Result<(), StoreError> {
-        let filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
-        let is_date = doc! { "$eq": [{ "$type": "$createdAt" }, "date"] };
-        let update = vec![doc! { "$set": { "takenSort": { "$cond": [is_date, "$createdAt", "$$REMOVE"] } } }];
-        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Raises the expiry of the URLs of those images that are pending, before the URLs are returned to a client, and returns

@@ -8,10 +8,14 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::readable};
+use super::{
+    Images,
+    document::readable,
+    positions::{FIRST_ID, position_of_id, taken_position},
+};
 use crate::{
     model::{ContentType, GalleryOrder, Image, ImageId, ImageState, KeyOwner, Location, Position, TakenAt, UserId},
-    store::{StoreError, datetime, driver_events::Operation, instant},
+    store::{StoreError, datetime, driver_events::Operation, instant, sort_time},
 };
 
 /// Projected fields of a ready image.
@@ -124,9 +128,11 @@ impl RawGalleryPage {
     /// [`StoreError`] when the database's answer is malformed.
     pub fn end(&self) -> Result<Option<Position>, StoreError> {
         let position = |record: &&RawDocument| {
-            let at = record.get_datetime(sort_field(self.order)).ok().map(instant);
-            let id = record.get("_id").ok().flatten().map_or(ImageId::from_bytes([0; 16]), position_of_id);
-            (at.is_some() || self.order == GalleryOrder::Taken).then_some(Position { at, id })
+            let id = record.get("_id").ok().flatten().map_or(FIRST_ID, position_of_id);
+            match self.order {
+                GalleryOrder::Uploaded => Some(Position { at: Some(instant(record.get_datetime("uploadedAt").ok()?)), id }),
+                GalleryOrder::Taken => Some(taken_position(record.get("takenSort").ok().flatten(), id)),
+            }
         };
         Ok(self.documents()?.iter().rev().find_map(position))
     }
@@ -177,7 +183,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
             }
             ("thumbHash", RawBsonRef::String(text)) => thumb_hash = Some(text),
             ("takenAt", RawBsonRef::String(text)) => taken_at = TakenAt::parse(text).map(|_| text),
-            ("takenSort", RawBsonRef::DateTime(at)) => taken_sort = Some(instant(at)),
+            ("takenSort", RawBsonRef::DateTime(at)) => taken_sort = sort_time(at),
             ("camera", RawBsonRef::String(text)) => camera = Some(text),
             ("location", RawBsonRef::Document(place)) => {
                 let degrees = |name| place.get_f64(name).ok();
@@ -316,71 +322,4 @@ fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Do
 /// them.
 fn pending_after(user: UserId, id: &str) -> Document {
     doc! { "user": user.to_string(), "state": ImageState::Pending.as_str(), "uploadedAt": null, "_id": { "$lt": id } }
-}
-
-/// Returns the position of an `_id` among image ids, as one of them: of a malformed one, the last that sorts before it.
-fn position_of_id(id: RawBsonRef<'_>) -> ImageId {
-    match id {
-        RawBsonRef::String(text) => last_id_up_to(text),
-        // MongoDB orders values of these types before texts, and all others after them.
-        RawBsonRef::Null | RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) | RawBsonRef::Decimal128(_) => {
-            ImageId::from_bytes([0; 16])
-        }
-        _ => ImageId::from_bytes([0xff; 16]),
-    }
-}
-
-/// Returns the last id whose text does not sort after this one, or the first of all ids.
-fn last_id_up_to(text: &str) -> ImageId {
-    const FORM: &str = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
-    let (mut digits, mut left) = (0_u128, 32_u32);
-    let first = |digits: u128, left: u32| digits.checked_shl(4 * left).unwrap_or(0);
-    let last = |digits, left| first(digits, left) | u128::MAX.checked_shr(128 - 4 * left).unwrap_or(0);
-    let id = |number: u128| ImageId::from_bytes(number.to_be_bytes());
-    for (place, form) in FORM.bytes().enumerate() {
-        let byte = text.as_bytes().get(place).copied().unwrap_or(0);
-        match (form, byte) {
-            (b'-', b'-') => {}
-            (b'h', b'0'..=b'9' | b'a'..=b'f') => {
-                let digit = if byte <= b'9' { byte - b'0' } else { byte - b'a' + 10 };
-                (digits, left) = (digits << 4 | u128::from(digit), left - 1);
-            }
-            // Ids that begin like the text up to here sort after it,
-            (b'-', ..b'-') | (b'h', ..b'0') => return id(first(digits, left).saturating_sub(1)),
-            // or those with a letter next do,
-            (b'h', ..b'a') => return id(last(digits << 4 | 9, left - 1)),
-            // or none of them.
-            _ => return id(last(digits, left)),
-        }
-    }
-    id(digits)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::text_strategies::{any_text, mutated};
-
-    fn texts() -> impl Strategy<Value = String> {
-        let ids = any::<[u8; 16]>().prop_map(|id| ImageId::from_bytes(id).to_string());
-        prop_oneof![
-            any_text(),
-            ids.clone().prop_flat_map(mutated),
-            (ids, "[ -~]{0,2}", 0..37_usize).prop_map(|(id, more, length)| id[..length].to_owned() + &more)
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn last_id_up_to_a_text_separates_the_ids_before_and_after_it(text in texts(), id in any::<[u8; 16]>(), distance in -2..3_i8) {
-            let last = last_id_up_to(&text);
-            let near = u128::from_be_bytes(*last.as_bytes()).saturating_add_signed(distance.into());
-            for id in [ImageId::from_bytes(id), ImageId::from_bytes(near.to_be_bytes())] {
-                let is_first = *id.as_bytes() == [0; 16];
-                prop_assert!(is_first || (id.to_string() <= text) == (id <= last), "{id} and {text:?}: {last}");
-            }
-        }
-    }
 }

@@ -36,7 +36,7 @@ impl Users {
 
 /// Returns an expression of the timeline after these entries of `settling`. Its cost is the number of stored months
 /// times the number of months that the entries name. A timeline that is damaged does not make the step fail.
-pub(super) fn with_changes(entries: Document) -> Document {
+pub(in crate::store) fn with_changes(entries: Document) -> Document {
     let with_month =
         doc! { "$filter": { "input": entries, "as": "entry", "cond": { "$eq": [{ "$type": "$$entry.month" }, "string"] } } };
     let sum_of = |input: &str, condition: Document, value: &str| {

@@ -91,6 +91,34 @@ async fn event_stays_in_its_document_until_its_deliveries_are_inserted() {
     assert_eq!(messages(&app, "ep-all").await.len(), 1);
 }
 
+/// A round that counted failures as done would begin again at once, for as long as they last.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_fail_are_not_counted_as_done() {
+    let app = TestApp::start().await;
+    subscribe(&app, "ep-all", &[]).await;
+    let valet = unserved(&app).await;
+    let ada = app.user().await;
+    let stuck = ready(&ada).await;
+    ready(&ada).await;
+    fan_out(&valet).await;
+    app.db
+        .collection::<Document>("images")
+        .update_one(doc! { "_id": &stuck }, doc! { "$set": { "etag": "stuck" } })
+        .await
+        .unwrap();
+    for image in documents(&app, "images", doc! {}).await {
+        caption(&valet, ids(&ada, image.get_str("_id").unwrap()), "a").await;
+    }
+    let validate = async |validator: Document| {
+        app.db.run_command(doc! { "collMod": "images", "validator": validator }).await.unwrap();
+    };
+    validate(doc! { "etag": { "$ne": "stuck" } }).await;
+    assert_eq!(fan_out(&valet).await, FannedOut { events: 1, failed: 1, more: false });
+    assert_eq!(fan_out(&valet).await, FannedOut { events: 0, failed: 1, more: false });
+    validate(doc! {}).await;
+    assert_eq!(fan_out(&valet).await, FannedOut { events: 1, failed: 0, more: false });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_fan_out_at_once_make_each_delivery_once() {
     let app = TestApp::start().await;

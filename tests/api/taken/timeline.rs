@@ -2,12 +2,12 @@
 //!
 //! Commands: valet recount.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 
 use super::{ORIGINAL, id, insert_images, photograph, this_month, upload_taken, walk};
 use crate::{
-    app::{Caller, TestApp, declared, unique_png},
+    app::{Caller, TestApp, declared, sha256, unique_png},
     recount::recount,
 };
 
@@ -102,6 +102,46 @@ async fn recount_repairs_the_timeline_and_counts_images_of_the_former_version() 
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "timeline": "damaged" } }).await.unwrap();
     upload_taken(&ada, "2020:02:03 04:05:06").await;
     assert_eq!(months(&ada).await, json!([["2020-02", 1]]));
+}
+
+/// More images of the former version than one transaction counts, and times that no month has.
+#[tokio::test]
+async fn recount_counts_many_images_of_the_former_version_and_leaves_out_damaged_times() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let model = app.db_image(&id(&ada.upload("a.png", "image/png", &unique_png()).await)).await.unwrap();
+    let images = app.db.collection::<Document>("images");
+    images.delete_one(doc! { "_id": model.get_str("_id").unwrap() }).await.unwrap();
+    let year_12000 = DateTime::from_millis(316_516_204_800_000);
+    let mut ids = Vec::new();
+    let mut records = Vec::new();
+    for n in 0..1203 {
+        let id = uuid::Uuid::now_v7().to_string();
+        let mut record = model.clone();
+        record.remove("takenSort");
+        let created_at = DateTime::from_millis(if n % 3 == 0 { 1_041_379_200_000 } else { 1_073_000_000_000 });
+        record.extend(doc! { "_id": &id, "key": format!("u/{}/{id}", ada.id), "createdAt": created_at });
+        record.insert("sha256", sha256(id.as_bytes()));
+        match n {
+            1201 => drop(record.insert("createdAt", year_12000)),
+            1202 => drop(record.insert("takenSort", year_12000)),
+            _ => {}
+        }
+        ids.push(id);
+        records.push(record);
+    }
+    images.insert_many(records).await.unwrap();
+    let done = recount(&app, None).await.0;
+    assert_eq!((done.repaired, done.failed), (1, 0), "{done:?}");
+    let counted = json!([["2004-01", 800], ["2003-01", 401]]);
+    assert_eq!(months(&ada).await, counted);
+    assert_eq!(recount(&app, None).await.0.repaired, 0);
+    for id in &ids[1201..] {
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204, "its owner can delete it");
+    }
+    assert_eq!(months(&ada).await, counted);
+    assert_eq!(ada.delete(&format!("/api/images/{}", ids[0])).await.status, 204);
+    assert_eq!(months(&ada).await, json!([["2004-01", 800], ["2003-01", 400]]));
 }
 
 /// Images that were not counted when they became ready are not subtracted when they are deleted.
