@@ -1,7 +1,7 @@
 // `valet-upload/capacitor`: uploads files of a Capacitor app by the plugin @capacitor/file-transfer. upload.js has the protocol, native.js
 // the files. Blobs are uploaded as by `valet-upload`, so the same code runs on the web.
 
-import { NativeUploads } from "./native.js";
+import { inAppFolders, NativeUploads } from "./native.js";
 import { indexedDbStore } from "./pending-files.js";
 import { WorkerPool } from "./worker-pool.js";
 
@@ -22,6 +22,7 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  *
  * @typedef {object} FilesystemPlugin What is used of `Filesystem` of @capacitor/filesystem 8.1 and later.
  * @property {(options: { path: string }) => Promise<{ size: number, mtime: number }>} stat
+ * @property {(options: { path: string, directory: any }) => Promise<{ uri: string }>} getUri
  * @property {(options: { path: string, offset: number, length: number }) => Promise<{ data: string | Blob }>} readFile
  */
 
@@ -39,8 +40,28 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  * @returns {NativeUploader}
  */
 export function createUploader({ FileTransfer, Filesystem, store = typeof indexedDB === "undefined" ? null : indexedDbStore(), ...options }) {
-  return /** @type {any} */ (new NativeUploads({ ...options, store }, accessTo(FileTransfer, Filesystem), new WorkerPool()));
+  return /** @type {any} */ (new NativeUploads({ ...options, store: store && inAppFolders(store, foldersOf(Filesystem)) }, accessTo(FileTransfer, Filesystem), new WorkerPool()));
 }
+
+/** The app's own folders, by the plugin's names. On iOS `DATA` is the documents; on Android several of them are one folder. */
+const FOLDERS = ["TEMPORARY", "CACHE", "LIBRARY_NO_CLOUD", "LIBRARY", "DATA"];
+
+/**
+ * Returns a function that asks the plugin for the folders. A browser and an older plugin do not have all of them.
+ * @param {FilesystemPlugin} Filesystem
+ * @returns {() => Promise<[string, string][]>}
+ */
+const foldersOf = (Filesystem) => async () => {
+  const found = FOLDERS.map(async (directory) => {
+    try {
+      const { uri } = await Filesystem.getUri({ path: "", directory });
+      return uri.startsWith("file://") ? [[`${directory}:`, uri]] : [];
+    } catch {
+      return [];
+    }
+  });
+  return /** @type {any} */ ((await Promise.all(found)).flat());
+};
 
 /**
  * @param {FileTransferPlugin} FileTransfer

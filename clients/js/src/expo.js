@@ -3,7 +3,7 @@
 
 import "./abort-reasons.js";
 import * as work from "./image-processing.js";
-import { fromHex, NativeUploads } from "./native.js";
+import { fromHex, inAppFolders, NativeUploads } from "./native.js";
 
 export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "./http.js";
 
@@ -110,26 +110,20 @@ function accessTo({ File, FileMode }, sessionType) {
 export function fileStore({ File, Directory, Paths }, name = "valet-uploads") {
   const folder = new Directory(Paths.document, name);
   const at = (key) => new File(folder, `${key}.json`);
-  const roots = () => /** @type {const} */ ([["document:", Paths.document.uri], ["cache:", Paths.cache.uri]]);
-  /** Replaces the beginning of the file's URI. */
-  const moved = (record, pairs) => {
-    const [from, to] = pairs.find(([from]) => record.file?.uri?.startsWith(from)) ?? [];
-    return from === undefined ? record : { ...record, file: { uri: to + record.file.uri.slice(from.length) } };
-  };
   const read = async (file) => {
     try {
-      return moved(JSON.parse(await file.text()), roots());
+      return JSON.parse(await file.text());
     } catch {
       return undefined; // Gone, or written in part when the app was ended.
     }
   };
   const list = () => (folder.exists ? folder.list().filter(({ uri }) => uri.endsWith(".json")).map(({ uri }) => new File(uri)) : []);
-  return {
+  const store = {
     all: async () => (await Promise.all(list().map(read))).filter((record) => record !== undefined),
     get: async (key) => read(at(key)),
     async put(record) {
       folder.create({ intermediates: true, idempotent: true });
-      await at(record.key).write(JSON.stringify(moved(record, roots().map(([short, uri]) => [uri, short]))));
+      await at(record.key).write(JSON.stringify(record));
     },
     async delete(key) {
       if (at(key).exists) at(key).delete();
@@ -138,4 +132,5 @@ export function fileStore({ File, Directory, Paths }, name = "valet-uploads") {
       for (const file of list()) file.delete();
     },
   };
+  return inAppFolders(store, () => [["document:", Paths.document.uri], ["cache:", Paths.cache.uri]]);
 }

@@ -125,6 +125,34 @@ export class NativeUploads extends Uploader {
   }
 }
 
+/**
+ * Returns a store whose records name files in the app's own folders relative to these, as iOS moves the folders when an app is updated.
+ * @param {import("./types.js").Store} store
+ * @param {() => Promise<[string, string][]> | [string, string][]} folders Names, which end in a colon, and URIs; a folder before those that contain it.
+ * @returns {import("./types.js").Store}
+ */
+export function inAppFolders(store, folders) {
+  // iOS has two names for the folder above all apps.
+  const plain = (uri) => uri?.replace("file:///private/var/", "file:///var/");
+  const pairs = async () => (await folders()).map(([name, uri]) => [name, plain(uri).replace(/\/?$/, "/")]);
+  /** Replaces the beginning of the file's URI. */
+  const moved = (record, pairs) => {
+    const uri = plain(record?.file?.uri);
+    const [from, to] = (uri && pairs.find(([from]) => uri.startsWith(from))) || [];
+    return from === undefined ? record : { ...record, file: { uri: to + uri.slice(from.length) } };
+  };
+  return {
+    all: async () => {
+      const [records, named] = await Promise.all([store.all(), pairs()]);
+      return records.map((record) => moved(record, named));
+    },
+    get: async (key) => moved(await store.get(key), await pairs()),
+    put: async (record) => store.put(moved(record, (await pairs()).map(([name, uri]) => [uri, name]))),
+    delete: (key) => store.delete(key),
+    clear: () => store.clear(),
+  };
+}
+
 /** Returns the bytes of a text in hexadecimal digits. */
 export const fromHex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 

@@ -1,4 +1,4 @@
-// Repeats requests: waits for the network or a busy server, and stops at once when the signal is aborted.
+// Repeats requests: waits for the network or a busy server, and stops at once when the signal is aborted. Jobs wait here for their turn too.
 
 import { Problem } from "./http.js";
 
@@ -71,5 +71,43 @@ export class RetryPolicy {
         await this.wait(error);
       }
     }
+  }
+}
+
+/** Runs a number of jobs at a time, in the order of their calls. */
+export class Turns {
+  #free;
+  #waiting = /** @type {(() => void)[]} */ ([]);
+
+  constructor(most) {
+    this.#free = most;
+  }
+
+  /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
+  async run(signal, work) {
+    await this.#take(signal);
+    try {
+      return await work();
+    } finally {
+      this.#free += 1;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #take(signal) {
+    while (this.#free === 0) {
+      await new Promise((resolve, reject) => {
+        this.#waiting.push(resolve);
+        signal.addEventListener("abort", () => {
+          this.#waiting = this.#waiting.filter((one) => one !== resolve);
+          reject(signal.reason);
+        }, { once: true });
+      });
+    }
+    if (signal.aborted) {
+      this.#waiting.shift()?.(); // The next one was not woken instead.
+      throw signal.reason;
+    }
+    this.#free -= 1;
   }
 }

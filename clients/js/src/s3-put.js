@@ -24,6 +24,7 @@ function putByXhr(presigned, body, signal, progress) {
       stall = setTimeout(abort, STALL_MS);
     };
     xhr.open(presigned.method, presigned.url);
+    xhr.responseType = "text"; // Else Firefox parses the answer as XML, and reports that an empty one is broken.
     for (const [name, value] of Object.entries(presigned.headers)) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = ({ loaded }) => {
       restartStallTimer();

@@ -48,7 +48,7 @@
  *   argument, the server has just refused that token: the function returns another. It is called once for all uploads.
  * @property {Store | null} [store] Files of unfinished uploads. The default is IndexedDB where there is one; null stores nothing.
  * @property {string} [user] Owner of the stored files: `restore()` leaves those of other users alone.
- * @property {number} [concurrency] Uploads at a time; 3 by default.
+ * @property {number} [concurrency] Files that are sent at a time; 3 by default.
  */
 
 /**

@@ -18,7 +18,7 @@ const MAX_PARTS = 10_000;
 
 /**
  * Uploads a file: a Blob with a name, or a file of native.js, which inspects and sends itself, whole. `means` has the calls of api.js and
- * the `work` of worker-pool.js. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`, `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
+ * the `work` of worker-pool.js, and `turns` if files wait for their turn to be sent. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`, `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
  */
 export async function upload(file, events, signal, means) {
   const retry = new RetryPolicy(signal, events.waiting);
@@ -49,11 +49,11 @@ async function uploadWhole(file, facts, events, retry, means) {
   if (ticket.state === "ready") events.found(ticket.id);
   for (let before = null, unread = 0; ticket.state === "pending";) {
     events.opened(ticket.id);
-    events.stage("sending");
-    const [status] = await Promise.all([
-      file.put ? file.put(ticket.upload, { signal, progress: events.progress }) : put(ticket.upload, file, { signal, progress: events.progress }),
-      sendPreview(ticket.previewUpload, facts.preview, signal),
-    ]);
+    const { upload, previewUpload } = ticket;
+    const [status] = await inTurn(events, signal, means, () => Promise.all([
+      file.put ? file.put(upload, { signal, progress: events.progress }) : put(upload, file, { signal, progress: events.progress }),
+      sendPreview(previewUpload, facts.preview, signal),
+    ]));
     unread = status === 0 ? unread + 1 : 0;
     if (hasArrived(status)) {
       events.progress(file.size);
@@ -85,6 +85,15 @@ async function uploadWhole(file, facts, events, retry, means) {
     before = isRepeatable(status) ? null : status;
   }
   return ticket.image;
+}
+
+/** Sends when it is this file's turn. Meanwhile others are prepared and confirmed. */
+function inTurn(events, signal, { turns }, send) {
+  const work = () => {
+    events.stage("sending");
+    return send();
+  };
+  return turns ? turns.run(signal, work) : work();
 }
 
 /** Sets the expiry of the URL by this device's clock, which may differ from the server's. */
@@ -122,7 +131,8 @@ async function sendPreview(presigned, preview, signal) {
 }
 
 /** Uploads in parts: sends the parts that S3 does not list, then confirms, which fails if a part is missing. */
-async function uploadInParts(file, facts, events, retry, { api, work }) {
+async function uploadInParts(file, facts, events, retry, means) {
+  const { api, work } = means;
   const { signal } = retry;
   const partSize = Math.max(PART_BYTES, Math.ceil(file.size / MAX_PARTS / (1 << 20)) * (1 << 20));
   const digests = await digestParts(file, partSize, signal, work);
@@ -134,11 +144,11 @@ async function uploadInParts(file, facts, events, retry, { api, work }) {
   for (let round = 0; ; round += 1) {
     const ticket = await retry.run(() => api.openMultipart(declared, key, signal));
     events.opened(ticket.id);
-    events.stage("sending");
     try {
       const { parts } = await retry.run(() => api.storedParts(ticket.id, signal));
       if (round === 0 && parts.length === ticket.partCount) events.found(ticket.id);
-      await sendMissing(file, { ...ticket, digests, api }, new Set(parts.map((part) => part.partNumber)), events, retry);
+      const stored = new Set(parts.map((part) => part.partNumber));
+      await inTurn(events, signal, means, () => sendMissing(file, { ...ticket, digests, api }, stored, events, retry));
       events.stage("confirming");
       return await retry.run(() => api.confirm(ticket.id, signal));
     } catch (failure) {

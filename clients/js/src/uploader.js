@@ -2,6 +2,7 @@
 
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
+import { Turns } from "./retry.js";
 import { upload } from "./upload.js";
 
 const PAUSED = Symbol("paused");
@@ -75,7 +76,7 @@ export class Uploader extends EventTarget {
 
   constructor({ api, work, store, user, concurrency = 3, revive = reviveBlob }) {
     super();
-    this.#means = { api, work };
+    this.#means = { api, work, turns: new Turns(concurrency) };
     this.#revive = revive;
     this.#files = new PendingFiles(store, user);
     this.#most = concurrency;
@@ -192,9 +193,16 @@ export class Uploader extends EventTarget {
   }
 
   #next() {
-    if (this.paused) return;
-    const free = this.#most - this.items.filter((item) => item.active).length;
-    for (const item of this.items.filter((item) => item.state === "waiting").slice(0, Math.max(0, free))) this.#run(item);
+    // Starting one tells listeners, which may add files and so start others.
+    for (let item = this.#startable(); item; item = this.#startable()) this.#run(item);
+  }
+
+  /** Returns the next file to start. While files are sent, as many are prepared, and others confirmed: else the connection is idle meanwhile. */
+  #startable() {
+    const active = this.items.filter((item) => item.active);
+    const preparing = active.filter((item) => item.state === "preparing").length;
+    const hasRoom = !this.paused && preparing < this.#most && active.length < 3 * this.#most;
+    return hasRoom ? this.items.find((item) => item.state === "waiting") : undefined;
   }
 
   async #run(item) {
@@ -214,7 +222,10 @@ export class Uploader extends EventTarget {
         set({ size: item.file.size });
       }
       item.image = await upload(withName(item), {
-        stage: (state) => set({ state }),
+        stage: (state) => {
+          set({ state });
+          this.#next();
+        },
         progress: (sent) => set({ sent: Math.min(sent, item.size) }),
         waiting: (hold) => set({ hold }),
         preview: (preview) => set({ preview }),

@@ -4,6 +4,7 @@
 import { BasePlugin } from "@uppy/core";
 import { createApi } from "./api.js";
 import { Problem, problem } from "./http.js";
+import { Turns } from "./retry.js";
 import { upload } from "./upload.js";
 import { WorkerPool } from "./worker-pool.js";
 
@@ -202,43 +203,5 @@ class Transfer {
     this.#controller.abort();
     this.#wake();
     return this.#ended;
-  }
-}
-
-/** Runs a number of jobs at a time, in the order of their calls. */
-class Turns {
-  #free;
-  #waiting = /** @type {(() => void)[]} */ ([]);
-
-  constructor(most) {
-    this.#free = most;
-  }
-
-  /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
-  async run(signal, work) {
-    await this.#take(signal);
-    try {
-      return await work();
-    } finally {
-      this.#free += 1;
-      this.#waiting.shift()?.();
-    }
-  }
-
-  async #take(signal) {
-    while (this.#free === 0) {
-      await new Promise((resolve, reject) => {
-        this.#waiting.push(resolve);
-        signal.addEventListener("abort", () => {
-          this.#waiting = this.#waiting.filter((one) => one !== resolve);
-          reject(signal.reason);
-        }, { once: true });
-      });
-    }
-    if (signal.aborted) {
-      this.#waiting.shift()?.(); // The next one was not woken instead.
-      throw signal.reason;
-    }
-    this.#free -= 1;
   }
 }

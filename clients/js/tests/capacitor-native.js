@@ -3,8 +3,9 @@
 // do, an upload whose headers lack `Content-Type`, in just these letters, is sent as a form, and errors tell the status in `data`.
 
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { limited, transfer } from "./phone.js";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { limited, ROOT, transfer } from "./phone.js";
 
 /**
  * @typedef {import("@capacitor/file-transfer").FileTransferPlugin} FileTransferPlugin
@@ -46,8 +47,19 @@ export const FileTransfer = {
   },
 };
 
-/** @type {Pick<FilesystemPlugin, "stat" | "readFile">} */
+/** The app's container, whose folders are those of iOS. An update of the app moves it. */
+export const container = { path: join(ROOT, "container-1") };
+/** @type {Record<string, string>} */
+const FOLDERS = { DOCUMENTS: "Documents", DATA: "Documents", LIBRARY: "Library", CACHE: "Library/Caches", TEMPORARY: "tmp" };
+
+/** @type {Pick<FilesystemPlugin, "getUri" | "stat" | "readFile">} */
 export const Filesystem = {
+  async getUri({ path, directory = "DOCUMENTS" }) {
+    const folder = FOLDERS[directory];
+    if (!folder) throw refused({ code: "OS-PLUG-FILE-0005" });
+    return { uri: pathToFileURL(join(container.path, folder, path)).href };
+  },
+
   async stat({ path }) {
     const { size, mtimeMs } = statSync(fileURLToPath(path));
     return { name: "x", type: "file", size, mtime: mtimeMs, uri: path };

@@ -1,6 +1,7 @@
 // Covers the core in Node against a real server: every rule for the answers of a PUT and a confirm, pause, resume, cancel, tokens.
 
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import test from "node:test";
 import { createUploader, FileProblem, memoryStore, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "valet-upload";
 import { account, assertGallery, BASE, call, image, intercept, lost, MIB, status, unanswered, until } from "./harness.js";
@@ -125,6 +126,23 @@ test("other problems have their class too", async (t) => {
   await assert.rejects(uploader.add(image("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.words));
 });
 
+test("an upload for which there is no quota fails before it is sent", async (t) => {
+  const { user, uploader } = await started();
+  const seen = intercept(t);
+  // Open uploads count, so nothing has to be sent to fill it.
+  const { quotaBytes } = (await call("GET", "/api/auth/me", user)).usage;
+  const sizes = [];
+  for (let left = quotaBytes; left > 0; left -= sizes.at(-1)) sizes.push(Math.min(left, 50 * MIB));
+  for (let from = 0; from < sizes.length; from += 50) {
+    const items = sizes.slice(from, from + 50).map((size, i) => ({ fileName: `${from + i}.png`, contentType: "image/png", size, sha256: randomBytes(32).toString("base64") }));
+    const { results } = await call("POST", "/api/images/upload/batch", { token: user.token, body: { items } });
+    assert.deepEqual([...new Set(results.map(({ status }) => status))], [201]);
+  }
+  const [item] = uploader.add(image("one.png"));
+  await assert.rejects(item.finished, (problem) => problem instanceof QuotaProblem && problem.code === "quota_exceeded" && /full/.test(problem.words));
+  assert.deepEqual([item.isRetryable, seen], [true, ["upload"]], "it can be retried when there is room");
+});
+
 test("a refused token is exchanged once for all uploads", async (t) => {
   const user = await account();
   const stale = [];
@@ -165,6 +183,35 @@ test("hundreds of files are opened and confirmed in batches", async (t) => {
   assert.equal(seen.filter((kind) => kind === "put").length, 60);
   const calls = seen.length - 60;
   assert.ok(calls < 60, `${calls} calls for 60 files`);
+});
+
+test("three files are sent at a time, while others are prepared", async (t) => {
+  const { user, uploader } = await started();
+  let [sending, most] = [0, 0];
+  const seen = intercept(t, async ({ kind }, send) => {
+    if (kind !== "put") return undefined;
+    most = Math.max(most, (sending += 1));
+    await new Promise((done) => { setTimeout(done, 100); });
+    return send().finally(() => { sending -= 1; });
+  });
+  const files = Array.from({ length: 9 }, (_, i) => image(`${i}.png`));
+  const items = uploader.add(files);
+  await until(() => sending === 3 && items.filter((item) => item.id).length === 6, "three more are open");
+  await Promise.all(items.map((item) => item.finished));
+  assert.deepEqual([most, seen.filter((kind) => kind === "put").length], [3, 9]);
+  await assertGallery(user, files);
+});
+
+test("a listener that adds files starts no upload twice", async (t) => {
+  const { user, uploader } = await started();
+  const seen = intercept(t);
+  const files = Array.from({ length: 6 }, (_, i) => image(`${i}.png`));
+  const later = files.slice(3);
+  uploader.addEventListener("change", () => { if (later.length) uploader.add(later.shift()); });
+  uploader.add(files.slice(0, 3));
+  await until(() => uploader.items.length === 6 && uploader.items.every((item) => item.state === "done"), "all are done");
+  assert.equal(seen.filter((kind) => kind === "put").length, 6);
+  await assertGallery(user, files);
 });
 
 test("a problem in a batch belongs to its own file", async () => {

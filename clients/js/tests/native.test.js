@@ -2,15 +2,15 @@
 // packages, which send the bytes over HTTP; the wire is compared with the tickets' signed headers.
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { memoryStore } from "valet-upload";
 import { createUploader as createCapacitorUploader } from "valet-upload/capacitor";
 import { createUploader as createExpoUploader, FileProblem, fileStore } from "valet-upload/expo";
-import { Filesystem, FileTransfer, listeners } from "./capacitor-native.js";
+import { container, Filesystem, FileTransfer, listeners } from "./capacitor-native.js";
 import { uploads } from "./expo-native.js";
 import { account, assertGallery, BASE, call, image, intercept, MIB, until } from "./harness.js";
 import { assertSigned, record, ROOT, saved, tickets } from "./phone.js";
@@ -204,6 +204,37 @@ test("expo: stored URIs follow the app's folders, and a record that was written 
   assert.ok(!(await FileSystem.File.prototype.text.call({ path: join(ROOT, "document/moved", text) })).includes(ROOT), "no absolute path is stored");
   await store.clear();
   assert.deepEqual(await store.all(), []);
+});
+
+test("capacitor: uploads continue after an update of the app, which moves its folders on iOS", async (t) => {
+  let isHeld = true;
+  const records = new Map();
+  const store = memoryStore(records);
+  const { user, wire, uploader } = await started(t, "capacitor", () => (isHeld ? "held" : undefined), { store });
+  const files = { "Documents/one.png": image("one.png", 300_000), "Library/Caches/two.png": image("two.png", 310_000), "tmp/three.png": image("three.png", 320_000) };
+  for (const [path, file] of Object.entries(files)) {
+    mkdirSync(join(container.path, path, ".."), { recursive: true });
+    writeFileSync(join(container.path, path), Buffer.from(await file.arrayBuffer()));
+    uploader.add(pathToFileURL(join(container.path, path)).href);
+  }
+  const elsewhere = await saved(image("four.png"));
+  uploader.add(elsewhere);
+  await until(() => wire.length === 3, "three are sent");
+  await until(() => [...records.values()].filter(({ id }) => id).length === 4, "the uploads are stored, also the one that waits for its turn");
+  uploader.stop();
+  isHeld = false;
+  const uris = [...records.values()].map(({ file }) => file.uri);
+  assert.deepEqual(uris.sort(), ["CACHE:two.png", "DATA:one.png", "TEMPORARY:three.png", elsewhere], "no path of the container is stored");
+  const moved = join(ROOT, "container-2");
+  renameSync(container.path, moved);
+  container.path = moved;
+  const second = APPS.capacitor.create({ api: BASE, token: user.token, store });
+  await second.restore();
+  await Promise.all(second.items.map((item) => item.finished));
+  assert.equal(second.items.length, 4);
+  const images = (await call("GET", "/api/images/gallery", user)).images.map(({ fileName }) => fileName);
+  for (const file of Object.values(files)) assert.ok(images.includes(file.name), String(images));
+  await until(() => records.size === 0, "nothing is kept longer than it is needed");
 });
 
 test("capacitor: Blobs are uploaded as in a browser, which has no files", async (t) => {

@@ -12,6 +12,7 @@
  *
  * @typedef {object} FilesystemPlugin What is used of `Filesystem` of @capacitor/filesystem 8.1 and later.
  * @property {(options: { path: string }) => Promise<{ size: number, mtime: number }>} stat
+ * @property {(options: { path: string, directory: any }) => Promise<{ uri: string }>} getUri
  * @property {(options: { path: string, offset: number, length: number }) => Promise<{ data: string | Blob }>} readFile
  */
 /**

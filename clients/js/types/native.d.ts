@@ -1,4 +1,11 @@
 /**
+ * Returns a store whose records name files in the app's own folders relative to these, as iOS moves the folders when an app is updated.
+ * @param {import("./types.js").Store} store
+ * @param {() => Promise<[string, string][]> | [string, string][]} folders Names, which end in a colon, and URIs; a folder before those that contain it.
+ * @returns {import("./types.js").Store}
+ */
+export function inAppFolders(store: import("./types.js").Store, folders: () => Promise<[string, string][]> | [string, string][]): import("./types.js").Store;
+/**
  * @typedef {object} NativeFileInput A file of a phone, as pickers and cameras describe it. Their `type` counts only if it is a media type.
  * @property {string} [uri] `file:///…`, or `content://…` on Android.
  * @property {string} [path] The same, as Capacitor's plugins call it.

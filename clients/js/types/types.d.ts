@@ -101,7 +101,7 @@ export type UploaderOptions = {
      */
     user?: string;
     /**
-     * Uploads at a time; 3 by default.
+     * Files that are sent at a time; 3 by default.
      */
     concurrency?: number;
 };
