@@ -59,11 +59,12 @@ for (const [what, deny] of Object.entries({
   });
 }
 
+const isPut = (url) => url.searchParams.has("X-Amz-Signature");
+
 test("the package continues uploads after a reload", async (t) => {
   const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
   const user = await account();
   const page = await app(t, context, user);
-  const isPut = (url) => url.searchParams.has("X-Amz-Signature");
   let held = 0;
   await page.route(isPut, () => { held += 1; });
   await add(page, await photos(page, 2));
@@ -74,4 +75,77 @@ test("the package continues uploads after a reload", async (t) => {
   await page.evaluate(() => uploader.restore());
   assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length), 2);
   assert.equal((await gallery(user)).length, 2);
+});
+
+test("a tab that is opened after another one was killed continues its uploads", async (t) => {
+  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+  const user = await account();
+  const page = await app(t, context, user);
+  let held = 0;
+  await page.route(isPut, () => { held += 1; });
+  await add(page, await photos(page, 2));
+  await until(() => held >= 2, "uploads under way");
+  const [address, cdp] = [page.url(), await context.newCDPSession(page)];
+  const killed = page.waitForEvent("crash");
+  cdp.send("Page.crash").catch(() => {});
+  await killed;
+  const other = await context.newPage();
+  await other.goto(address);
+  await start(other, user);
+  await other.evaluate(() => uploader.restore());
+  assert.equal(await other.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length), 2);
+  assert.equal((await gallery(user)).length, 2);
+});
+
+test("an upload waits for an hour without a network, then gets another URL with another token", async (t) => {
+  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+  const user = await account();
+  await context.clock.install();
+  const page = await app(t, context, user);
+  await page.evaluate(async ({ base, token }) => {
+    const { createUploader } = await import("/src/index.js");
+    Object.assign(globalThis, { isExpired: false, refreshes: 0 });
+    const current = (stale) => {
+      if (stale) globalThis.refreshes += 1;
+      return isExpired && !refreshes ? "expired.and.wrong" : token;
+    };
+    globalThis.uploader = createUploader({ api: base, token: current, store: null });
+  }, { base: BASE, token: user.token });
+  const routes = [];
+  await page.route(isPut, (route) => (routes.push(route) > 1 ? route.continue() : undefined));
+  await add(page, await photos(page, 1));
+  await until(() => routes.length === 1, "it is sent");
+  await context.setOffline(true);
+  await routes[0].abort("internetdisconnected");
+  await page.waitForFunction(() => uploader.items[0].hold === "offline");
+  const calls = [];
+  page.on("request", (request) => { if (request.method() !== "OPTIONS") calls.push(`${request.method()} ${new URL(request.url()).pathname.replace(/[0-9a-f-]{36}/g, "ID")}`); });
+  await context.clock.fastForward("01:00:01");
+  await page.evaluate(() => { globalThis.isExpired = true; });
+  assert.deepEqual([calls, await page.evaluate(() => uploader.items[0].state)], [[], "sending"], "it waits, and nothing is tried");
+  await context.setOffline(false);
+  await page.evaluate(() => uploader.items[0].finished);
+  const confirm = "POST /api/images/ID/confirm";
+  // The first one is refused, for its token. The bytes have not arrived, and the URL has expired.
+  assert.deepEqual(calls, [confirm, confirm, "POST /api/images/upload", "PUT /valet/u/ID/ID", confirm]);
+  assert.equal(await page.evaluate(() => refreshes), 1);
+  assert.equal((await gallery(user)).length, 1);
+});
+
+test("a 403 that the page cannot read leads to another URL", async (t) => {
+  const context = await visitor(t, { allowed: [/ERR_|CORS policy|Failed to load resource/] });
+  const user = await account();
+  const page = await app(t, context, user);
+  const urls = [];
+  await page.route(isPut, (route) => {
+    urls.push(route.request().url());
+    return route.request().url() === urls[0] ? route.fulfill({ status: 403, headers: { "access-control-allow-origin": "http://elsewhere.example" } }) : route.continue();
+  });
+  let reads = 0;
+  page.on("console", (message) => { reads += Number(/CORS policy/.test(message.text())); });
+  await add(page, await photos(page, 1));
+  await page.evaluate(() => uploader.items[0].finished);
+  assert.ok(reads > 0, "the page cannot read the answer");
+  assert.ok(urls.length <= 4, `${urls.length} PUTs`);
+  assert.equal((await gallery(user)).length, 1);
 });

@@ -136,6 +136,13 @@ export async function gallery(user) {
 
 export const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
 
+/** Waits until the store has this many parts of an open upload: bytes that were sent may not have arrived. */
+export const partsArrived = (user, count) => until(async () => {
+  const { uploads } = await api(user, "GET", "/api/images/pending");
+  const lists = await Promise.all(uploads.map(({ id }) => api(user, "GET", `/api/images/${id}/parts`)));
+  return lists.some(({ parts }) => parts?.length === count);
+}, `${count} parts in the store`);
+
 /** Returns the page's requests to the API and the bucket. */
 export function watch(opened) {
   const seen = [];
@@ -180,6 +187,24 @@ const edit = (opened, scale) => opened.evaluate(async (scale) => {
   app.uppy.setFileState(file.id, { data, size: data.size, preview: undefined });
   app.uppy.emit("file-editor:complete", app.uppy.getFile(file.id));
 }, scale);
+
+/**
+ * Uploads one of the drawn photos with each of {@link CHANGES}, made after the file was added. Returns the sizes of the changed bytes by
+ * the files' names.
+ */
+export async function uploadChanged(opened, drawn) {
+  const sent = {};
+  for (const [i, [what, act]] of Object.entries(CHANGES).entries()) {
+    const file = { ...drawn[i], name: `${i}.jpg` };
+    await add(opened, [file]);
+    await act(opened);
+    assert.deepEqual(await upload(opened), { successful: 1, failed: [] }, what);
+    sent[file.name] = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
+    assert.notEqual(sent[file.name], file.buffer.length, `${what}: its bytes changed`);
+    await opened.evaluate(() => app.uppy.cancelAll());
+  }
+  return sent;
+}
 
 /** Chooses a photo in the Dashboard and rotates it in the editor; returns the size of the edited bytes. */
 export async function rotateInDashboard(opened, photo) {
