@@ -5,13 +5,16 @@ import { openStream, Problem, problem, request } from "./http.js";
 /** Time that the first of several calls waits for the others, to be sent together. */
 const GATHER_MS = 10;
 const MOST_IN_BATCH = 50;
+/** Refused tokens that are remembered. */
+const MOST_STALE = 10;
 
 /**
  * Gives the token of each request, and exchanges a refused one once for all requests.
  * @param {string | ((stale?: string) => string | Promise<string>)} source
  */
 function tokens(source) {
-  let stale, fresh;
+  const stale = new Set(); // The latest refused tokens: a slow call may be refused with an older one.
+  let fresh;
   return async (refused) => {
     if (typeof source === "string") {
       if (refused) throw problem({ code: "token_invalid", status: 401 });
@@ -21,8 +24,9 @@ function tokens(source) {
       await fresh?.catch(() => {});
       return source();
     }
-    if (refused !== stale || !fresh) {
-      stale = refused;
+    if (!stale.has(refused) || !fresh) {
+      if (stale.size === MOST_STALE) stale.delete(stale.values().next().value);
+      stale.add(refused);
       fresh = Promise.resolve().then(() => source(refused));
       fresh.catch(() => { fresh = undefined; }); // The next request tries again.
     }
@@ -46,7 +50,12 @@ function gathered(one, many) {
         else resolve(result.ticket ?? result.image);
       });
     } catch (error) {
-      for (const call of calls) call.reject(error);
+      // One of them made the whole batch malformed, or all together are too large.
+      const isOfOne = error instanceof Problem && (error.status === 400 || error.status === 413);
+      for (const { input, signal, resolve, reject } of calls) {
+        if (isOfOne) one(input, signal).then(resolve, reject);
+        else reject(error);
+      }
     }
     return undefined;
   };

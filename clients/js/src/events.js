@@ -20,15 +20,16 @@ export async function follow(api, { onEvent, onReset = () => {}, signal = new Ab
   let lastEventId;
   const take = (block) => {
     const { id, event, data } = fields(block);
-    if (event === "reset") onReset();
-    else if (event && data) onEvent({ type: event, id: JSON.parse(data).id });
+    const image = idIn(data);
+    if (event === "reset") guarded(onReset);
+    else if (event && image) guarded(() => onEvent({ type: event, id: image }));
     lastEventId = id || lastEventId;
   };
   while (!signal.aborted) {
     try {
       const known = lastEventId;
       await read(api, known, signal, take, () => {
-        if (!known) onReset();
+        if (!known) guarded(onReset);
         policy.reset();
       });
       // The server ended the stream: after half an hour, or because it stops.
@@ -38,6 +39,25 @@ export async function follow(api, { onEvent, onReset = () => {}, signal = new Ab
       if (!(error instanceof Problem) || !(error.isTransient || error.status >= 500)) throw error;
       await policy.wait(error).catch(() => {});
     }
+  }
+}
+
+/** Calls a function of the app, whose error does not end the stream. */
+function guarded(act) {
+  try {
+    act();
+  } catch (error) {
+    console.error(error);
+  }
+}
+
+/** Returns the image's id in the data of an event. Events of types that came later may have none. */
+function idIn(data) {
+  try {
+    const { id } = JSON.parse(data);
+    return typeof id === "string" ? id : undefined;
+  } catch {
+    return undefined;
   }
 }
 

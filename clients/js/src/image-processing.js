@@ -47,7 +47,7 @@ export function sniff(head) {
   if (/^GIF8[79]a/.test(text)) return "image/gif";
   if (text.startsWith("RIFF") && text.startsWith("WEBP", 8)) return "image/webp";
   if (!text.startsWith("ftyp", 4)) return null;
-  const length = Math.min(64, new DataView(head.buffer).getUint32(0));
+  const length = Math.min(64, new DataView(head.buffer, head.byteOffset).getUint32(0));
   const brands = [text.slice(8, 12), ...(text.slice(16, length).match(/.{4}/gs) ?? [])];
   if (brands.some((brand) => brand === "avif" || brand === "avis")) return "image/avif";
   if (brands.some((brand) => /^he[ivs][cxms]$/.test(brand))) return "image/heic";

@@ -229,10 +229,13 @@ async function sendPart(api, file, { id, number, sha256, bytes }, report, { call
   }
 }
 
+/** Returns a text without half characters, such as one that was cut in an emoji has: no server accepts them in JSON. */
+const wellFormed = (text) => String(text).replace(/\p{Surrogate}/gu, "\ufffd");
+
 /** Returns the declaration of an upload. The name has no folders. */
 function describe(file, { contentType, sha256, preview, thumbHash }) {
-  const declared = { fileName: file.name, contentType, size: file.size, sha256 };
-  if (file.caption) declared.caption = file.caption;
+  const declared = { fileName: wellFormed(file.name), contentType, size: file.size, sha256 };
+  if (file.caption) declared.caption = wellFormed(file.caption);
   if (thumbHash) declared.thumbHash = thumbHash;
   if (preview) declared.preview = { contentType: preview.blob.type, size: preview.blob.size, sha256: preview.sha256 };
   return declared;

@@ -202,15 +202,17 @@ export class Uploader extends EventTarget {
     const active = this.items.filter((item) => item.active);
     const preparing = active.filter((item) => item.state === "preparing").length;
     const hasRoom = !this.paused && preparing < this.#most && active.length < 3 * this.#most;
-    return hasRoom ? this.items.find((item) => item.state === "waiting") : undefined;
+    // An attempt that was stopped may still hash: a second one beside it would send the bytes twice.
+    return hasRoom ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
   }
 
   async #run(item) {
     const controller = (item.controller = new AbortController());
+    item.isRunning = true;
     item.before = item.id;
     Object.assign(item, { state: "preparing", hold: null });
     const set = (values) => {
-      if (item.controller !== controller || controller.signal.aborted) return;
+      if (controller.signal.aborted) return;
       Object.assign(item, values);
       this.#changed(item);
     };
@@ -243,6 +245,7 @@ export class Uploader extends EventTarget {
     } catch (error) {
       this.#stopped(item, controller.signal, error);
     }
+    item.isRunning = false;
     this.#changed(item);
     this.#next();
   }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
 import { createUploader, FileProblem, memoryStore, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "valet-upload";
-import { account, assertGallery, BASE, call, image, intercept, lost, MIB, status, unanswered, until } from "./harness.js";
+import { account, assertGallery, BASE, call, gallery, image, intercept, lost, MIB, status, unanswered, until } from "./harness.js";
 
 /** Returns a new account and an uploader for it. */
 async function started(options) {
@@ -344,4 +344,48 @@ test("a server that cannot be reached fails with NetworkProblem after a while", 
   t.after(() => { globalThis.setTimeout = later; });
   intercept(t, lost);
   await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof NetworkProblem && problem.code === "no_answer");
+});
+
+test("a file that is paused and resumed while it is read is sent once, and a cancelled one does not come back", async (t) => {
+  const { user, uploader } = await started();
+  const seen = intercept(t);
+  const file = image("large.png", 12 * MIB);
+  let uploaded = 0;
+  uploader.addEventListener("uploaded", () => { uploaded += 1; });
+  const [item] = uploader.add(file);
+  for (let i = 0; i < 3; i += 1) {
+    item.pause();
+    item.resume();
+    await new Promise((done) => { setTimeout(done, 5); });
+  }
+  await item.finished;
+  assert.deepEqual([uploaded, seen.filter((kind) => kind === "put").length], [1, 1]);
+  await assertGallery(user, [file]);
+
+  const [cancelled] = uploader.add(image("cancelled.png", 12 * MIB));
+  cancelled.finished.catch(() => {});
+  cancelled.pause();
+  cancelled.resume();
+  cancelled.cancel();
+  const [last] = uploader.add(image("last.png", 12 * MIB));
+  await last.finished;
+  assert.deepEqual((await gallery(user)).map(({ fileName }) => fileName).sort(), ["large.png", "last.png"]);
+});
+
+test("a text that was cut in an emoji is repaired, and one item that is refused as malformed fails alone", async (t) => {
+  const { user, uploader } = await started();
+  intercept(t);
+  const files = ["a.png", "b.png", "\ud83d.png"].map((name) => image(name));
+  const items = [uploader.add(files[0]), uploader.add(files[1], { caption: "the sea \ud83d" }), uploader.add(files[2])].flat();
+  await Promise.all(items.map((item) => item.finished));
+  const shown = await gallery(user);
+  assert.deepEqual(shown.map(({ fileName, caption }) => `${fileName} ${caption}`).sort(), ["a.png undefined", "b.png the sea \ufffd", "\ufffd.png undefined"]);
+
+  // A declaration of another shape makes the whole batch malformed.
+  const broken = image("broken.png");
+  Object.defineProperty(broken, "size", { value: 1.5 });
+  const more = uploader.add([image("c.png"), broken, image("d.png")]);
+  const settled = await Promise.allSettled(more.map((item) => item.finished));
+  assert.deepEqual(settled.map(({ status: outcome }) => outcome), ["fulfilled", "rejected", "fulfilled"]);
+  assert.equal((await gallery(user)).length, 5);
 });

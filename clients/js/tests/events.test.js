@@ -87,3 +87,29 @@ test("a refused token is replaced once, and the end of the session ends the subs
   await assert.rejects(other.ended, (problem) => problem instanceof SessionProblem);
   assert.equal(await Promise.race([ended, Promise.resolve("goes on")]), "goes on");
 });
+
+test("errors of the app, and events without an image, do not end the stream", async (t) => {
+  const user = await account();
+  const [told, stopping] = [[], new AbortController()];
+  intercept(t, async ({ kind }, send) => {
+    if (kind !== "events") return undefined;
+    const response = await send();
+    const unknown = new TextEncoder().encode("id: x\nevent: account.closed\ndata: none\n\nevent: quota.low\ndata: {}\n\n");
+    const added = new TransformStream({ start: (controller) => controller.enqueue(unknown) });
+    return new Response(response.body.pipeThrough(added), response);
+  });
+  const reported = t.mock.method(console, "error", () => {});
+  const fails = (what) => () => {
+    told.push(what);
+    throw new Error("of the app");
+  };
+  const ended = subscribe({ api: BASE, token: user.token, signal: stopping.signal, onReset: fails("reset"), onEvent: fails("event") });
+  t.after(() => stopping.abort());
+  await until(() => told.includes("reset"), "it begins");
+  await uploaded(user);
+  await uploaded(user);
+  await until(() => told.filter((one) => one === "event").length === 2, "both events");
+  assert.ok(reported.mock.callCount() >= 3, "they are reported");
+  stopping.abort();
+  await ended;
+});
