@@ -5,12 +5,14 @@ mod decode;
 mod keys;
 mod output;
 mod passwd;
+mod signals;
 mod webhook_commands;
 mod webhook_listener;
+#[cfg(feature = "worker")]
+mod worker;
 
 use clap::{Parser, Subcommand};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio_util::sync::CancellationToken;
 use valet::{
     config::{self, Config, Problems},
     domain::{
@@ -25,6 +27,8 @@ use valet::{
     state::AppState,
     telemetry,
 };
+
+use self::signals::on_signal;
 
 /// glibc's allocator keeps what passwords' hashes and large answers once took, per thread; this one gives it back.
 #[global_allocator]
@@ -70,6 +74,9 @@ enum Command {
     /// Webhook endpoints: adds, lists and tests them. Needs `WEBHOOK_SECRET`.
     #[command(subcommand)]
     Webhook(webhook_commands::WebhookCommand),
+    /// Makes previews of the images that become ready, with `PREVIEWS=worker`; any number may run.
+    #[cfg(feature = "worker")]
+    Worker(worker::WorkerArguments),
     /// Decodes one image: a worker starts it as a child.
     #[cfg(feature = "worker")]
     #[command(hide = true)]
@@ -166,6 +173,8 @@ async fn run(command: Command) {
         Command::Join { yes } => join(yes).await,
         Command::Key(command) => keys::run(command, settings).await,
         Command::Webhook(command) => webhook_commands::run(command).await,
+        #[cfg(feature = "worker")]
+        Command::Worker(arguments) => worker::run(arguments, settings).await,
         #[cfg(feature = "worker")]
         // Has run before there was a runtime.
         Command::Decode(_) => Ok(()),
@@ -361,33 +370,4 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     lines.end()?;
     output::line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
-}
-
-/// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.
-fn on_signal() -> Result<CancellationToken, Failure> {
-    let stop = CancellationToken::new();
-    let signalled = stop.clone();
-    #[cfg(unix)]
-    let mut signals = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    tokio::spawn(async move {
-        for again in [false, true] {
-            #[cfg(unix)]
-            tokio::select! {
-                _ = signals.0.recv() => {}
-                _ = signals.1.recv() => {}
-            }
-            #[cfg(not(unix))]
-            if tokio::signal::ctrl_c().await.is_err() {
-                return;
-            }
-            if again {
-                std::process::exit(130);
-            }
-            signalled.cancel();
-        }
-    });
-    Ok(stop)
 }

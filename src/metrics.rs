@@ -120,6 +120,11 @@ pub const CHECK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "unfinished", "f
 /// Outcomes of a span: exported, rejected by the collector, or dropped because the queue was full.
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
 
+/// Outcomes of an attempt to make the previews of an image: made; the image was deleted meanwhile; to be repeated because of the image,
+/// or because of an outage; or why there are none ([`crate::model::RenderingFailure`]).
+pub const PREVIEW_OUTCOMES: [&str; 10] =
+    ["made", "gone", "retried", "postponed", "unsupported", "too_big", "corrupt", "crashed", "missing", "unreadable"];
+
 /// Outcomes of a sweep for one image or account.
 pub const SWEEP_OUTCOMES: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
 
@@ -219,6 +224,13 @@ metrics! {
         "retained_objects", "Deletions of objects whose versions the store retains";
     sweep_last_success: FloatGauge = FloatGauge::default(),
         "sweep_last_success_timestamp" [Seconds], "Unix time of the last successful sweep";
+    preview_attempts: Family<OutcomeLabel, Counter> = zeroed(&PREVIEW_OUTCOMES),
+        "preview_attempts", "Attempts of this worker to make the previews of an image, by outcome";
+    preview_duration: Histogram = Histogram::new(DELAY_BUCKETS_SECONDS),
+        "preview_duration" [Seconds], "Duration of an attempt to make the previews of an image";
+    preview_backlog: Gauge = Gauge::default(), "preview_backlog", "Images whose previews this worker found due, up to 200";
+    preview_lag: FloatGauge = FloatGauge::default(),
+        "preview_lag" [Seconds], "How long the oldest image has been waiting for its previews";
     outbox_lag: FloatGauge = FloatGauge::default(), "outbox_lag" [Seconds], "How long the oldest event waits for its fan-out";
     webhook_attempts: Family<OutcomeLabel, Counter> = zeroed(&WEBHOOK_OUTCOMES), "webhook_attempts", "Attempts of webhooks, by outcome";
     webhook_endpoints_disabled: Counter = Counter::default(),

@@ -30,19 +30,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     // Opening uploads depends on it; connections made meanwhile wait in the backlog.
     app.valet.prober.probe_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::middleware::drain::close_when_stopping(http::router::endpoint(app.clone(), config), app.stopping());
-    let operators = match config.admin_bind {
-        Some(address) => {
-            let listener = TcpListener::bind(address).await?;
-            tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
-            Some(tokio::spawn(http::server::serve(
-                listener,
-                http::admin::endpoint(app.clone()),
-                without_pages(MAX_ADMIN_CONNECTIONS),
-                CancellationToken::new(),
-            )))
-        }
-        None => None,
-    };
+    let operators = serve_operators(&app, config).await?;
     let close = CancellationToken::new();
     let hooks = match &config.store_events.hook {
         Some(hook) => {
@@ -75,6 +63,32 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
             tracing::error!(name, %error, "background task panicked");
         }
     }
+    Ok(())
+}
+
+/// Serves metrics and health checks on `ADMIN_BIND`, if that is set.
+async fn serve_operators(app: &AppState, config: &Config) -> std::io::Result<Option<JoinHandle<()>>> {
+    let Some(address) = config.admin_bind else { return Ok(None) };
+    let listener = TcpListener::bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
+    let (endpoint, options) = (http::admin::endpoint(app.clone()), without_pages(MAX_ADMIN_CONNECTIONS));
+    Ok(Some(tokio::spawn(http::server::serve(listener, endpoint, options, CancellationToken::new()))))
+}
+
+/// Makes previews until `stop` (`valet worker`), with metrics and health checks on `ADMIN_BIND`.
+///
+/// # Errors
+/// Returns an error when `ADMIN_BIND` cannot be listened on, or the program's own path is not known.
+#[cfg(feature = "worker")]
+pub async fn work(app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
+    let renderer = app.valet.preview_worker.renderer()?;
+    let operators = serve_operators(&app, config).await?;
+    tracing::info!("making previews");
+    app.valet.preview_worker.run_until(&renderer, stop).await;
+    if let Some(operators) = operators {
+        operators.abort();
+    }
+    tracing::info!("stopped");
     Ok(())
 }
 

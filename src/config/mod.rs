@@ -15,6 +15,7 @@ mod limits;
 mod misspelled;
 mod mongodb_uri;
 mod origins;
+mod previews;
 mod reader;
 #[cfg(test)]
 mod rejected_values_tests;
@@ -31,6 +32,7 @@ pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLim
 pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
 pub use origins::CorsOrigins;
+pub use previews::{PreviewWorker, Previews};
 pub use settings::{SETTINGS, Setting};
 pub use store_events::{QueueUrl, StoreEvents, StoreHook};
 pub use switches::{Events, Switches};
@@ -38,7 +40,7 @@ pub use uploads::Uploads;
 pub use webhooks::Webhooks;
 
 use self::reader::Reader;
-use crate::signer::{self, BucketName, Endpoint, Imgproxy};
+use crate::signer::{self, BucketName, Endpoint};
 
 /// Looks up a setting by name; an empty value counts as absent. U+FFFD replaces bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -70,8 +72,8 @@ pub struct Config {
     pub store_events: StoreEvents,
     /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
-    /// The server that makes previews; `None`: only those that clients made are shown.
-    pub imgproxy: Option<Imgproxy>,
+    /// The program that makes previews.
+    pub previews: Previews,
     /// The sweeper's intervals.
     pub sweep: Sweep,
     /// Rate limits.
@@ -235,7 +237,7 @@ impl Config {
             webhooks,
             store_events: env.store_events(),
             uploads: env.uploads(),
-            imgproxy: env.imgproxy(),
+            previews: env.previews(),
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),

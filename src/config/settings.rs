@@ -88,6 +88,16 @@ pub const SETTINGS: &[Setting] = &[
         "off",
         "`on`: the position in an image's metadata is recorded and shown to its owner; the file has it in any case",
     ),
+    setting(
+        "PREVIEWS",
+        "off",
+        "which program makes previews: `worker` (`valet worker`) or `imgproxy`, the default with `IMGPROXY_URL`",
+    ),
+    setting(
+        "PREVIEW_HEIF_COMMAND",
+        "",
+        "the command with which workers convert HEIC and AVIF; without it, these have no previews",
+    ),
     setting("IMGPROXY_URL", "", "an imgproxy server that makes previews: its address for clients, without a slash at the end"),
     setting("IMGPROXY_KEY", "", "required with `IMGPROXY_URL`: imgproxy's key in hexadecimal"),
     setting("IMGPROXY_SALT", "", "required with `IMGPROXY_URL`: imgproxy's salt in hexadecimal"),

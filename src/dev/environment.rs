@@ -11,7 +11,7 @@ use crate::config::Lookup;
 /// Name of the file.
 pub(super) const FILE: &str = "environment";
 /// Settings that the operator's commands need.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 20] = [
     "MONGODB_URI",
     "MONGODB_DATABASE",
     "S3_BUCKET",
@@ -25,6 +25,12 @@ const NAMES: [&str; 14] = [
     "JWT_PREVIOUS_SECRETS",
     "WEBHOOK_SECRET",
     "WEBHOOK_ALLOW",
+    "PREVIEWS",
+    "PREVIEW_HEIF_COMMAND",
+    "IMGPROXY_URL",
+    "IMGPROXY_KEY",
+    "IMGPROXY_SALT",
+    "IMGPROXY_PREVIEW",
     "LOG_FORMAT",
 ];
 

@@ -161,6 +161,7 @@ impl Stack {
                 "WEBHOOK_ALLOW" => Some(LOOPBACK.to_owned()),
                 "AWS_ACCESS_KEY_ID" if s3.is_some() => Some(ACCESS_KEY.to_owned()),
                 "AWS_SECRET_ACCESS_KEY" if s3.is_some() => Some(s3_secret.expose_secret().to_owned()),
+                "PREVIEWS" if cfg!(feature = "worker") && !set("IMGPROXY_URL") => Some("worker".to_owned()),
                 "LOG_FORMAT" => Some("text".to_owned()),
                 _ => None,
             })
@@ -193,6 +194,7 @@ impl Stack {
     /// If the server or mongod fails to end.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
         let Self { listener, app, config, s3, mut mongod, .. } = self;
+        let previews = make_previews(&app, &config, &stop).map_err(DevError::Serve)?;
         let mut serving = std::pin::pin!(server::serve(listener, app, &config, stop.clone()));
         let ended = async {
             match &mut mongod {
@@ -208,6 +210,9 @@ impl Stack {
                 (serving.await, true)
             }
         };
+        if let Err(error) = previews.await {
+            tracing::error!(%error, "the worker panicked");
+        }
         if let Some((task, stop)) = s3 {
             stop.cancel();
             if let Err(error) = task.await {
@@ -222,6 +227,21 @@ impl Stack {
         }
         served.map_err(DevError::Serve)
     }
+}
+
+/// Starts the worker of this process, if workers make the previews. Its children decode.
+#[cfg(feature = "worker")]
+fn make_previews(app: &AppState, config: &Config, stop: &CancellationToken) -> io::Result<JoinHandle<()>> {
+    if config.previews.worker().is_none() {
+        return Ok(tokio::spawn(async {}));
+    }
+    let (renderer, valet, stop) = (app.valet.preview_worker.renderer()?, app.valet.clone(), stop.clone());
+    Ok(tokio::spawn(async move { valet.preview_worker.run_until(&renderer, stop).await }))
+}
+
+#[cfg(not(feature = "worker"))]
+fn make_previews(_: &AppState, _: &Config, _: &CancellationToken) -> io::Result<JoinHandle<()>> {
+    Ok(tokio::spawn(async {}))
 }
 
 /// Serves the local S3, and makes its keys those of the configuration.

@@ -9,7 +9,9 @@ use super::{MAX_UNREADABLE_PAGES, previews::Previews};
 pub use crate::store::GalleryRow;
 use crate::{
     config,
-    model::{Caption, Dimensions, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId},
+    model::{
+        Caption, ContentType, Dimensions, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId,
+    },
     signer::Presigned,
     store::{Objects, RawGalleryPage, Store, StoreError},
 };
@@ -23,7 +25,7 @@ pub struct PresignedImage {
     pub url: Presigned,
     /// URL of the preview: the client's, else the smallest of `previews`.
     pub preview: Option<Presigned>,
-    /// Pictures in smaller sizes, if a server makes them.
+    /// Pictures in smaller sizes, if a worker made them or a server does.
     pub previews: Vec<PreviewUrl>,
 }
 
@@ -46,8 +48,23 @@ struct ReadUrls<'a> {
 }
 
 impl ReadUrls<'_> {
-    fn previews(&self, key: &str, size: Dimensions) -> Vec<PreviewUrl> {
-        self.previews.map(|previews| previews.of_image(key, size, self.signed_at + self.ttl)).unwrap_or_default()
+    /// Returns the pictures of an image of this size: those that a worker made, else imgproxy's.
+    fn previews(
+        &self,
+        key: &str,
+        size: Dimensions,
+        made: impl Iterator<Item = Dimensions>,
+    ) -> Result<Vec<PreviewUrl>, StoreError> {
+        let mut made = made.peekable();
+        if made.peek().is_none() {
+            return Ok(self.previews.map(|previews| previews.of_image(key, size, self.signed_at + self.ttl)).unwrap_or_default());
+        }
+        let keys = ObjectKey::from_stored(key.to_owned()).pictures();
+        let sign = |(key, size): (&ObjectKey, Dimensions)| {
+            let signed = self.objects.presign_get(key, ContentType::Jpeg, &self.cache_control, self.signed_at, self.ttl)?;
+            Ok(PreviewUrl { url: signed.url, size })
+        };
+        keys.iter().zip(made).map(sign).collect()
     }
 }
 
@@ -79,10 +96,13 @@ impl GalleryPage<'_> {
         objects.presign_get_into(row.key, row.content_type, cache_control, *signed_at, *ttl, out)
     }
 
-    /// Returns the pictures of an image in smaller sizes, if a server makes them.
-    #[must_use]
-    pub fn previews(&self, row: &GalleryRow<'_>) -> Vec<PreviewUrl> {
-        self.urls.previews(row.key, Dimensions { width: row.width, height: row.height })
+    /// Returns the pictures of an image in smaller sizes, if a worker made them or a server does.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`].
+    pub fn previews(&self, row: &GalleryRow<'_>) -> Result<Vec<PreviewUrl>, StoreError> {
+        let size = Dimensions { width: row.width, height: row.height };
+        self.urls.previews(row.key, size, row.pictures.into_iter().flatten())
     }
 
     /// Appends the URL of an image's preview, if its client made one.
@@ -219,8 +239,11 @@ impl Gallery {
         let url = sign(&image.key, image.upload.content_type)?;
         let preview = image.preview_key().zip(image.upload.preview());
         let preview = preview.map(|(key, preview)| sign(&key, preview.content_type)).transpose()?;
-        let size = image.ready().map(|ready| ready.dimensions);
-        let previews = size.map(|size| urls.previews(image.key.as_str(), size)).unwrap_or_default();
+        let made = image.rendering.iter().flat_map(|rendering| rendering.pictures.iter().copied());
+        let previews = match image.ready() {
+            Some(ready) => urls.previews(image.key.as_str(), ready.dimensions, made)?,
+            None => Vec::new(),
+        };
         let smallest = || Some(Presigned { url: previews.first()?.url.clone(), expires_at: url.expires_at });
         let preview = preview.or_else(smallest);
         Ok(PresignedImage { image, url, preview, previews })

@@ -32,6 +32,8 @@ pub mod orphans;
 mod password_checks;
 pub mod password_rules;
 mod polling;
+#[cfg(feature = "worker")]
+pub mod preview_worker;
 mod previews;
 pub mod recount;
 mod refresh_token;

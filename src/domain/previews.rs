@@ -1,5 +1,5 @@
-//! Pictures of images in smaller sizes, which imgproxy makes when they are requested. Their URLs stay the same as long as those of
-//! the images, so that caches hit.
+//! Pictures of images in smaller sizes, which imgproxy makes when they are requested; `preview_worker` makes them beforehand. Their
+//! URLs stay the same as long as those of the images, so that caches hit.
 
 use time::OffsetDateTime;
 

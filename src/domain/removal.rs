@@ -46,7 +46,7 @@ impl<'a> ObjectsToRemove<'a> {
         Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
     }
 
-    /// Returns all objects of a deleted image except its preview.
+    /// Returns all objects of a deleted image except its preview and the pictures that a worker made.
     fn of(image: &'a Image) -> Self {
         let beside = Self::beside(image);
         let mut multiparts = beside.multiparts;
@@ -110,8 +110,8 @@ impl ObjectRemoval {
     /// # Errors
     /// [`StoreError`] if a step failed; all others were taken. Safe to repeat.
     pub(super) async fn remove_image_objects(&self, image: &Image) -> Result<Removal, StoreError> {
-        let (preview, mut remains) = (image.preview_key(), ObjectsToRemove::of(image));
-        remains.keys.extend(preview.as_ref());
+        let (preview, pictures, mut remains) = (image.preview_key(), image.picture_keys(), ObjectsToRemove::of(image));
+        remains.keys.extend(preview.iter().chain(&pictures));
         self.remove_objects(&remains).await
     }
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, atomic::AtomicBool};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[cfg(feature = "worker")]
+use super::preview_worker::PreviewWorker;
 use super::{
     MAX_S3_CALLS_PER_USER,
     account_deletion::{AccountDeletion, LeftoverRemoval},
@@ -87,6 +89,9 @@ pub struct Valet {
     pub throttle: Arc<Throttle>,
     /// The sweeper.
     pub sweeper: Sweeper,
+    /// Makes previews in the command `valet worker`, never in a server.
+    #[cfg(feature = "worker")]
+    pub preview_worker: PreviewWorker,
     /// Receives notifications of the store.
     pub store_notifications: StoreNotifications,
     /// Event streams of clients.
@@ -117,6 +122,7 @@ impl Valet {
     pub fn new(config: &Config, store: Store, objects: Objects) -> Result<Self, NoRandomness> {
         let woken = config.events.is_on().then(Arc::<Notify>::default);
         let store = woken.clone().into_iter().fold(store, Store::with_events);
+        let store = if config.previews.worker().is_some() { store.with_workers() } else { store };
         let base = Base::new(config, store, objects);
         let images = ImageParts::new(&base);
         let people = AccountParts::new(config, &base, &images)?;
@@ -138,6 +144,8 @@ impl Valet {
                 identities: people.identities.clone(),
                 sessions: people.sessions.clone(),
             },
+            #[cfg(feature = "worker")]
+            preview_worker: services::preview_worker(&base, &images, config),
             sweeper: services::sweeper(&base, &images, people.account_deletion.clone(), notified_uploads),
             store_notifications,
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
@@ -263,7 +271,7 @@ impl ImageParts {
 }
 
 fn previews(config: &Config) -> Option<Previews> {
-    let imgproxy = config.imgproxy.clone()?;
+    let imgproxy = config.previews.imgproxy()?.clone();
     Some(Previews { imgproxy, bucket: config.s3.bucket.to_string() })
 }
 

@@ -57,7 +57,7 @@ impl<'a> PageWriter<'a> {
         if let Some(first) = self.rows.first() {
             self.gallery.push_url(first, &mut url)?;
             // They change with imgproxy's key, too.
-            self.gallery.previews(first).iter().for_each(|preview| url.extend_from_slice(preview.url.as_bytes()));
+            self.gallery.previews(first)?.iter().for_each(|preview| url.extend_from_slice(preview.url.as_bytes()));
         }
         let version = concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes();
         let cursor = self.next_cursor.as_deref().unwrap_or_default().as_bytes();
@@ -119,7 +119,7 @@ impl<'a> PageWriter<'a> {
             self.gallery.push_preview_url(row, out)?;
             out.push(b'"');
         }
-        push_previews(row, &self.gallery.previews(row), out);
+        push_previews(row, &self.gallery.previews(row)?, out);
         if let Some(hash) = row.thumb_hash {
             out.extend_from_slice(b",\"thumbHash\":");
             push_text(out, hash);

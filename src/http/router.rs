@@ -26,7 +26,7 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
     let proxies = app.proxies.clone();
     let origins = ImageOrigins {
         bucket: app.valet.backends.bucket_origin(),
-        previews: config.imgproxy.as_ref().map(|imgproxy| imgproxy.origin().to_owned()),
+        previews: config.previews.imgproxy().map(|imgproxy| imgproxy.origin().to_owned()),
     };
     let routes = static_files::mount(api_routes(config.switches), &origins, config.switches);
     let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };

@@ -1,14 +1,11 @@
 //! Images: states and their transitions (`pending → ready → deleting → purged` and `pending → rejected | expired → purged`),
-//! object keys, and the record of an image.
-
-use std::fmt;
+//! and the record of an image.
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{
-    Capture, ContentType, Idempotency, ImageId, OPENING_GRACE, QuotaCounter, Rejection, Reservation, StepId, TakenAt, Upload,
-    UserId, object_key::PREVIEW_SUFFIX,
+    Capture, ContentType, Idempotency, ImageId, OPENING_GRACE, ObjectKey, QuotaCounter, Rejection, Rendering, Reservation,
+    StepId, TakenAt, Upload, UserId,
 };
 
 /// The name of an image's state. Each transition is one conditional update on `{_id, user, state}`.
@@ -72,74 +69,6 @@ impl ImageState {
     #[must_use]
     pub fn is_tombstone(self) -> bool {
         self.may_become(Self::Purged)
-    }
-}
-
-/// An object key. No byte of it comes from the caller. All keys of an image contain its id:
-///
-/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once" (`If-None-Match`).
-/// - `in/<user>/<image>`: written by a client to a store that does not enforce these; copied from there at confirm.
-/// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key for which no URL is ever signed.
-/// - any of them with `-preview` after it: the preview of those bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey(String);
-
-/// Prefix of the keys that clients write and that are copied at confirm.
-const INCOMING_PREFIX: &str = "in/";
-
-impl ObjectKey {
-    /// Returns the final key of an image on a store that enforces what was signed.
-    #[must_use]
-    pub fn final_for(user: UserId, image: ImageId) -> Self {
-        Self(format!("u/{user}/{image}"))
-    }
-
-    /// Returns the key of an upload that is copied at confirm.
-    #[must_use]
-    pub fn incoming(user: UserId, image: ImageId) -> Self {
-        Self(format!("{INCOMING_PREFIX}{user}/{image}"))
-    }
-
-    /// Returns a new key for a copy. No URL is ever signed for it.
-    #[must_use]
-    pub fn copy_attempt(user: UserId, image: ImageId) -> Self {
-        Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
-    }
-
-    /// Returns the prefixes of the keys of a user's objects.
-    #[must_use]
-    pub fn user_prefixes(user: UserId) -> [String; 2] {
-        [format!("{INCOMING_PREFIX}{user}/"), format!("u/{user}/")]
-    }
-
-    /// Returns the key of the preview of these bytes.
-    #[must_use]
-    pub fn preview(&self) -> Self {
-        Self(format!("{self}{PREVIEW_SUFFIX}"))
-    }
-
-    /// Returns whether the object has to be copied before it can be an image.
-    #[must_use]
-    pub fn is_incoming(&self) -> bool {
-        self.0.starts_with(INCOMING_PREFIX)
-    }
-
-    /// Wraps a key that was read from the database or a listing.
-    #[must_use]
-    pub fn from_stored(key: String) -> Self {
-        Self(key)
-    }
-
-    /// Returns the key's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -233,6 +162,8 @@ pub struct Image {
     /// The time by which the image is ordered and counted in the timeline. `None` before it is ready, and for images that the
     /// former version made ready.
     pub taken_sort: Option<OffsetDateTime>,
+    /// The work on its pictures; `None` if they were never requested.
+    pub rendering: Option<Rendering>,
     /// The latest step of the reservation; the next one is applied only if this one is still the latest.
     pub last_step: Option<StepId>,
     /// The idempotency key of the upload, while it is kept.
@@ -280,6 +211,7 @@ impl Image {
             reserved,
             reservation: Some(Reservation { bytes: reserved, counter: QuotaCounter::Pending, due }),
             taken_sort: None,
+            rendering: None,
             last_step: None,
             upload,
             earlier_types: Vec::new(),
@@ -350,11 +282,19 @@ impl Image {
         self.upload.preview().map(|_| self.key.preview())
     }
 
+    /// Returns the keys at which a worker may have written pictures.
+    #[must_use]
+    pub fn picture_keys(&self) -> Vec<ObjectKey> {
+        let is_written = self.rendering.as_ref().is_some_and(|rendering| rendering.is_written);
+        if is_written { self.key.pictures().to_vec() } else { Vec::new() }
+    }
+
     /// Returns every key under which bytes of this image may lie.
     #[must_use]
     pub fn keys(&self) -> Vec<ObjectKey> {
         let mut keys = vec![self.key.clone()];
         keys.extend(self.preview_key());
+        keys.extend(self.picture_keys());
         keys.extend(self.leftover_keys.iter().cloned());
         keys
     }

@@ -1,13 +1,100 @@
-//! Recognizes object keys that Valet wrote, in a bucket that other programs may write to as well.
+//! Object keys: their forms, and how those that Valet wrote are recognized in a bucket that other programs may write to as well.
 
-use super::{ImageId, ObjectKey, UserId};
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::{ImageId, UserId};
 
 /// Suffix of a preview's key.
 pub(super) const PREVIEW_SUFFIX: &str = "-preview";
+/// Suffixes of the keys of the pictures that a worker makes: their longer sides.
+const PICTURE_SUFFIXES: [&str; 2] = ["-w640", "-w1600"];
 /// Hexadecimal digits of a copy's attempt: a `UUIDv4` without hyphens.
 const ATTEMPT_DIGITS: usize = 32;
 /// Characters of an identifier in its hyphenated form.
 const ID_CHARS: usize = 36;
+
+/// An object key. No byte of it comes from the caller. All keys of an image contain its id:
+///
+/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once" (`If-None-Match`).
+/// - `in/<user>/<image>`: written by a client to a store that does not enforce these; copied from there at confirm.
+/// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key for which no URL is ever signed.
+/// - any of them with `-preview` after it: the preview of those bytes.
+/// - one that begins with `u/` with `-w640` or `-w1600` after it: a picture that a worker made of those bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey(String);
+
+/// Prefix of the keys that clients write and that are copied at confirm.
+const INCOMING_PREFIX: &str = "in/";
+
+impl ObjectKey {
+    /// Returns the final key of an image on a store that enforces what was signed.
+    #[must_use]
+    pub fn final_for(user: UserId, image: ImageId) -> Self {
+        Self(format!("u/{user}/{image}"))
+    }
+
+    /// Returns the key of an upload that is copied at confirm.
+    #[must_use]
+    pub fn incoming(user: UserId, image: ImageId) -> Self {
+        Self(format!("{INCOMING_PREFIX}{user}/{image}"))
+    }
+
+    /// Returns a new key for a copy. No URL is ever signed for it.
+    #[must_use]
+    pub fn copy_attempt(user: UserId, image: ImageId) -> Self {
+        Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
+    }
+
+    /// Returns the prefixes of the keys of a user's objects.
+    #[must_use]
+    pub fn user_prefixes(user: UserId) -> [String; 2] {
+        [format!("{INCOMING_PREFIX}{user}/"), format!("u/{user}/")]
+    }
+
+    /// Returns the key of the preview of these bytes.
+    #[must_use]
+    pub fn preview(&self) -> Self {
+        Self(format!("{self}{PREVIEW_SUFFIX}"))
+    }
+
+    /// Returns the keys of the pictures that a worker makes of these bytes, the smaller one first.
+    #[must_use]
+    pub fn pictures(&self) -> [Self; 2] {
+        PICTURE_SUFFIXES.map(|suffix| Self(format!("{self}{suffix}")))
+    }
+
+    /// Returns whether the object has to be copied before it can be an image.
+    #[must_use]
+    pub fn is_incoming(&self) -> bool {
+        self.0.starts_with(INCOMING_PREFIX)
+    }
+
+    /// Wraps a key that was read from the database or a listing.
+    #[must_use]
+    pub fn from_stored(key: String) -> Self {
+        Self(key)
+    }
+
+    /// Returns the owner that the key names ([`KeyOwner::of_key`]).
+    #[must_use]
+    pub fn owner(&self) -> Option<KeyOwner> {
+        KeyOwner::of_key(self.as_str())
+    }
+
+    /// Returns the key's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The user and the image that an object key names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,12 +110,15 @@ impl KeyOwner {
     /// key: it belongs to another program, and is neither served nor deleted.
     #[must_use]
     pub fn of_key(text: &str) -> Option<Self> {
-        let text = text.strip_suffix(PREVIEW_SUFFIX).unwrap_or(text);
+        let picture = PICTURE_SUFFIXES.iter().find_map(|suffix| text.strip_suffix(suffix));
+        let text = picture.or_else(|| text.strip_suffix(PREVIEW_SUFFIX)).unwrap_or(text);
         let (prefix, rest) = text.split_once('/')?;
         let (user, name) = rest.split_once('/')?;
         let (image, attempt) = name.split_at_checked(ID_CHARS)?;
         let has_form = match (prefix, attempt) {
-            ("in" | "u", "") => true,
+            ("u", "") => true,
+            // Pictures are made of ready images alone.
+            ("in", "") => picture.is_none(),
             ("u", attempt) => attempt.strip_prefix('-').is_some_and(is_attempt),
             _ => false,
         };
@@ -40,14 +130,6 @@ impl KeyOwner {
     #[must_use]
     pub fn own_key(self, recorded: &str) -> Option<ObjectKey> {
         (Self::of_key(recorded) == Some(self)).then(|| ObjectKey::from_stored(recorded.to_owned()))
-    }
-}
-
-impl ObjectKey {
-    /// Returns the owner that the key names ([`KeyOwner::of_key`]).
-    #[must_use]
-    pub fn owner(&self) -> Option<KeyOwner> {
-        KeyOwner::of_key(self.as_str())
     }
 }
 
@@ -70,7 +152,8 @@ mod tests {
 
     fn forms(user: UserId, image: ImageId) -> Vec<ObjectKey> {
         let bases = [ObjectKey::final_for(user, image), ObjectKey::incoming(user, image), ObjectKey::copy_attempt(user, image)];
-        bases.into_iter().flat_map(|key| [key.preview(), key]).collect()
+        let pictures = [&bases[0], &bases[2]].map(ObjectKey::pictures).concat();
+        bases.into_iter().flat_map(|key| [key.preview(), key]).chain(pictures).collect()
     }
 
     #[test]
@@ -79,6 +162,11 @@ mod tests {
         for key in forms(user, image) {
             assert_eq!(key.owner(), Some(KeyOwner { user, image }), "{key}");
         }
+    }
+
+    #[test]
+    fn pictures_are_named_by_their_longer_sides() {
+        assert_eq!(PICTURE_SUFFIXES, crate::model::decoding::EDGES.map(|edge| format!("-w{edge}")));
     }
 
     #[test]
@@ -100,6 +188,11 @@ mod tests {
             format!("u/{u}/{i}-preview.webp"),
             format!("u/{u}/{i}-"),
             format!("u/{u}/{i}-thumb"),
+            format!("u/{u}/{i}-w320"),
+            format!("u/{u}/{i}-w640-w640"),
+            format!("u/{u}/{i}-preview-w640"),
+            format!("u/{u}/{i}-w1600-preview"),
+            format!("in/{u}/{i}-w640"),
             format!("u/{u}/{i}/original"),
             format!("/u/{u}/{i}"),
             format!("U/{u}/{i}"),
@@ -120,7 +213,7 @@ mod tests {
     proptest! {
         /// A change of one character never gives the same owner under another key, unless Valet could have written it.
         #[test]
-        fn one_changed_character_is_noticed(form in 0_usize..6, at in any::<prop::sample::Index>(), with in any::<char>()) {
+        fn one_changed_character_is_noticed(form in 0_usize..10, at in any::<prop::sample::Index>(), with in any::<char>()) {
             let (user, image) = (UserId::new(), ImageId::new());
             let key = forms(user, image).swap_remove(form);
             let mut chars: Vec<char> = key.as_str().chars().collect();

@@ -173,12 +173,12 @@ impl ChangeFeed {
     }
 }
 
-/// Returns the stages that leave the changes of a state or a caption, and of these the fields that events are made of. The owner is
+/// Returns the stages that leave the changes of a state, a caption or the pictures, and of these the fields that events are made of. The owner is
 /// looked up: an update's description has only the fields that it changed.
 fn pipeline() -> [Document; 2] {
     let changed = |field: &str| doc! { format!("updateDescription.updatedFields.{field}"): { "$exists": true } };
     let removed = doc! { "updateDescription.removedFields": "caption" };
-    let relevant = [changed("state"), changed("caption"), removed];
+    let relevant = [changed("state"), changed("caption"), changed("pictures"), removed];
     let kept =
         ["clusterTime", "documentKey._id", "fullDocument.user", "fullDocument.state", "updateDescription.updatedFields.state"];
     let mut fields: Document = kept.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();

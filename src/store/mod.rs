@@ -44,9 +44,9 @@ pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
-    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, Opened,
-    Postponement, PreviewWait, QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnreadableImage,
-    UnsettledKind,
+    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
+    Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage, RenderingClaim,
+    ReservationStatus, StateCount, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
@@ -225,6 +225,12 @@ impl Store {
     pub fn with_events(self, woken: Arc<Notify>) -> Self {
         let outbox = Outbox::on(woken);
         Self { users: self.users.with_events(outbox.clone()), images: self.images.with_events(outbox), ..self }
+    }
+
+    /// Returns the same store, which asks workers for pictures of images that become ready.
+    #[must_use]
+    pub fn with_workers(self) -> Self {
+        Self { images: self.images.with_workers(), ..self }
     }
 
     /// Creates the indexes that the program relies on.

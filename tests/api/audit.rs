@@ -85,6 +85,7 @@ impl TestApp {
         let leftovers: Vec<_> = leftovers.iter().filter_map(Bson::as_str).collect();
         if state != "gone" {
             objects.remove(&format!("{key}-preview"));
+            self.audit_pictures(image, objects);
             objects.retain(|key, _| !leftovers.contains(&key.as_str()));
         }
         match state.as_str() {
@@ -104,6 +105,16 @@ impl TestApp {
             }
             _ => panic!("unknown state: {image}"),
         }
+    }
+
+    /// Asserts that the pictures that a worker recorded exist, and removes those that it may have written from `objects`.
+    fn audit_pictures(&self, image: &Document, objects: &mut BTreeMap<String, i64>) {
+        let key = text(image, "key");
+        let is_written = image.get_document("rendering").is_ok_and(|rendering| rendering.contains_key("written"));
+        let keys = ["-w640", "-w1600"].map(|suffix| format!("{key}{suffix}"));
+        let found = keys.iter().filter(|key| is_written && objects.remove(*key).is_some()).count();
+        let recorded = image.get_array("pictures").map_or(0, Vec::len);
+        assert!(text(image, "state") != "ready" || recorded <= found, "a picture that is not there: {image}");
     }
 
     /// Compares type, entity tag and digest of a ready image's object with its document.

@@ -10,7 +10,7 @@ use std::{
 use super::{app::TestApp, process_client::Settings};
 
 /// A command's name and arguments, and whether it runs until it is stopped.
-const COMMANDS: [(&str, &[&str], bool); 12] = [
+const COMMANDS: [(&str, &[&str], bool); 14] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
     ("sweep", &["sweep"], false),
@@ -21,6 +21,8 @@ const COMMANDS: [(&str, &[&str], bool); 12] = [
     ("key", &["key", "list"], false),
     ("webhook", &["webhook", "list"], false),
     ("help", &["help"], false),
+    ("worker", &["worker", "--once"], false),
+    ("worker", &["worker"], true),
     ("serve", &["serve"], true),
     ("dev", &["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0"], true),
 ];
@@ -39,6 +41,7 @@ async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
         command
             .args(arguments)
             .envs(Settings::for_app(&app).0)
+            .env("PREVIEWS", "worker")
             .env("WEBHOOK_SECRET", "a secret of the tests, for webhooks alone")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -116,6 +116,23 @@ async fn images_survive_every_kind_of_restart() {
     dev.stop("-TERM").await;
 }
 
+/// The worker of this process: its child is the program itself.
+#[cfg(feature = "worker")]
+#[tokio::test]
+async fn uploaded_image_gets_previews() {
+    let folder = Folder::new();
+    let mut dev = Dev::start(&folder.0, &[]).await;
+    dev.client.sign_in("signup", "ada@example.com").await;
+    let bytes = super::preview_worker::unique_jpeg(1000, 500);
+    let (image, _) = dev.client.upload_as("image/jpeg", &bytes).await;
+    let path = format!("/api/images/{}", image["id"].as_str().unwrap());
+    super::app::eventually("the image has previews", async || dev.client.get(&path).await.1["previews"].is_array()).await;
+    let (_, image) = dev.client.get(&path).await;
+    assert_eq!((&image["previews"][0]["width"], &image["previews"][1]["width"]), (&Value::from(640), &Value::from(1000)));
+    assert!(dev.client.fetch(&image["previewUrl"]).await.starts_with(b"\xff\xd8\xff"));
+    dev.stop("-INT").await;
+}
+
 /// Returns the single error line of a process that must fail soon and leave nothing running.
 async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
     let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(20)).await;

@@ -13,7 +13,7 @@ use poem::{EndpointExt, Response, Server, http::StatusCode, listener::TcpAccepto
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
-    config::Config,
+    config::{Config, Previews},
     domain::doctor::{self, Answer, Options},
     signer::{Imgproxy, ImgproxyKey},
 };
@@ -67,7 +67,12 @@ async fn start_server(s3: aws_sdk_s3::Client, leniency: Leniency) -> String {
 }
 
 fn configure(config: &mut Config, base_url: String) {
-    config.imgproxy = Some(Imgproxy { base_url, key: ImgproxyKey::new(KEY, SALT), options: "q:80/sm:1/ar:1".to_owned() });
+    configure_with(config, base_url, SALT);
+}
+
+fn configure_with(config: &mut Config, base_url: String, salt: &[u8]) {
+    let imgproxy = Imgproxy { base_url, key: ImgproxyKey::new(KEY, salt), options: "q:80/sm:1/ar:1".to_owned() };
+    config.previews = Previews::Imgproxy(imgproxy);
 }
 
 /// Starts an application with a server that makes its previews.
@@ -159,8 +164,7 @@ async fn check_requests_a_picture_and_forged_urls() {
         assert!(matches!(&signature, Answer::No(seen) if seen.contains(named)), "{leniency:?}: {signature:?}");
     }
 
-    configure(&mut config, strict);
-    config.imgproxy.as_mut().unwrap().key = ImgproxyKey::new(KEY, b"another salt");
+    configure_with(&mut config, strict, b"another salt");
     let found = check(&config).await;
     assert!(matches!(&found, [Answer::No(seen), Answer::Skipped(_)] if seen.contains("403")), "{found:?}");
 

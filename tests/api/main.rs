@@ -53,6 +53,8 @@ mod outages;
 mod outbox;
 mod passwd;
 mod performance_limits;
+#[cfg(feature = "worker")]
+mod preview_worker;
 mod previews;
 mod problems;
 mod process_client;

@@ -55,9 +55,14 @@ impl Client {
         self.token = Some(session["token"].as_str().unwrap().to_owned());
     }
 
-    /// Uploads and confirms an image and fetches its URLs; returns the image and every presigned URL.
+    /// Uploads and confirms a PNG and fetches its URLs; returns the image and every presigned URL.
     pub async fn upload(&self, bytes: &[u8]) -> (Value, Vec<String>) {
-        let (status, ticket) = self.post("/api/images/upload", &declared("sea.png", "image/png", bytes)).await;
+        self.upload_as("image/png", bytes).await
+    }
+
+    /// Does the same with an image of this type.
+    pub async fn upload_as(&self, content_type: &str, bytes: &[u8]) -> (Value, Vec<String>) {
+        let (status, ticket) = self.post("/api/images/upload", &declared("sea.png", content_type, bytes)).await;
         assert_eq!(status, 201, "{ticket}");
         let upload = &ticket["upload"];
         let mut put = self.http.put(upload["url"].as_str().unwrap());

@@ -29,10 +29,11 @@ type Listed = (&'static str, Kind, &'static [&'static str]);
 /// Commands that name no user, by reason. Every shard answers them.
 const LISTED: &[(&str, &[Listed])] = &[
     (
-        "the sweeper looks for due work of all users, through indexes that contain only that",
+        "sweepers and workers look for due work of all users, through indexes that contain only that",
         &[
             ("images", Find, &["due"]),
             ("images", Find, &["state", "reservation.place", "reservation.due"]),
+            ("images", Find, &["rendering.due"]),
             ("users", Find, &["due"]),
             ("users", Find, &["opening.at", "_id"]),
             ("users", Find, &["settling.at", "_id"]),
@@ -72,6 +73,7 @@ const LISTED: &[(&str, &[Listed])] = &[
         "operators compare the whole bucket with the database",
         &[("images", Find, &["state", "key"]), ("images", Find, &["state", "_id"])],
     ),
+    ("operators have workers look for the earlier images of all users", &[("images", Find, &["_id"])]),
     (
         "an app's backend lists all users, and finds users by an address that is not unique",
         &[("users", Find, &["_id", "deletedAt"]), ("users", Find, &["_id", "deletedAt", "email"])],

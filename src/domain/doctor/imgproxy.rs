@@ -21,7 +21,7 @@ const TTL: Duration = Duration::from_secs(5 * 60);
 const EXPIRED: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, report: &mut Report) {
-    let Some(imgproxy) = &config.imgproxy else {
+    let Some(imgproxy) = config.previews.imgproxy() else {
         for rule in [&rules::IMGPROXY, &rules::IMGPROXY_SIGNATURE] {
             report.add(rule, Answer::Skipped("IMGPROXY_URL is not set".to_owned()));
         }

@@ -25,7 +25,7 @@ pub(in crate::domain) struct PairWatch {
 
 impl PairWatch {
     /// Checks the pair at intervals, and stamps it. Returns the mismatch when the bucket belongs to another database.
-    pub(super) async fn watch_pair(&self) -> PairError {
+    pub(in crate::domain) async fn watch_pair(&self) -> PairError {
         loop {
             if let Err(error) = self.check_pair(EVERY).await {
                 if self.deployment.is_mismatched() {
@@ -39,12 +39,12 @@ impl PairWatch {
     }
 
     /// Waits until bucket and database belong together.
-    pub(super) async fn wait_until_paired(&self) {
+    pub(in crate::domain) async fn wait_until_paired(&self) {
         loop {
             self.pause_between_looks().await;
             match self.check_pair(EVERY).await {
-                Ok(()) => return tracing::warn!("sweeping again: bucket and database belong together"),
-                Err(error) => tracing::error!(%error, "not sweeping: the bucket belongs to another database"),
+                Ok(()) => return tracing::warn!("working again: bucket and database belong together"),
+                Err(error) => tracing::error!(%error, "still stopped: the bucket belongs to another database"),
             }
         }
     }

@@ -101,6 +101,19 @@ pub(super) fn sweeper(
     }
 }
 
+#[cfg(feature = "worker")]
+pub(super) fn preview_worker(base: &Base, images: &ImageParts, config: &Config) -> crate::domain::preview_worker::PreviewWorker {
+    let Base { store, objects, sweep, .. } = base.clone();
+    let pair_watch = PairWatch { sweep, deployment: images.deployment.clone() };
+    crate::domain::preview_worker::PreviewWorker {
+        store,
+        objects,
+        pair_watch,
+        settings: config.previews.worker().cloned().unwrap_or_default(),
+        has_warned: std::sync::atomic::AtomicBool::default(),
+    }
+}
+
 pub(super) fn store_notifications(base: &Base, config: &Config) -> (StoreNotifications, NotifiedUploads) {
     let (sender, notified_uploads) = NotifiedSender::new(base.arrival_poller.clone());
     let settings = &config.store_events;

@@ -39,8 +39,15 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
     let written = written.filter_map(|key| owner.own_key(key));
     let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
     let previews = usual.clone().map(|key| key.preview());
-    image.leftover_keys =
-        written.chain(usual).chain(previews).chain([image.key.preview()]).filter(|key| *key != image.key).collect();
+    let pictures = [usual[0].pictures(), image.key.pictures()].concat();
+    let pictures = pictures.into_iter().filter(|key| key.owner() == Some(owner));
+    image.leftover_keys = written
+        .chain(usual)
+        .chain(previews)
+        .chain(pictures)
+        .chain([image.key.preview()])
+        .filter(|key| *key != image.key)
+        .collect();
     image.leftover_keys.sort();
     image.leftover_keys.dedup();
     Some(image)

@@ -1,9 +1,12 @@
 //! The document of an image and its conversion in both directions. Stored field names must not change (docs/database.md).
 
-use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use serde::{Deserialize, Serialize};
 
-use super::super::{StoreError, datetime, instant, integer, sort_time};
+use super::{
+    super::{StoreError, datetime, instant, integer, sort_time},
+    renderings,
+};
 use crate::model::{
     Camera, Caption, Capture, ContentType, Dimensions, End, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState,
     ImageStatus, KeyOwner, Location, PartChecksums, PartLayout, Preview, QuotaCounter, ReadyImage, Rejection, Reservation,
@@ -97,6 +100,12 @@ pub(super) struct ImageDoc {
     camera: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<LocationDoc>,
+    /// The work on its pictures ([`renderings`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendering: Option<Bson>,
+    /// The pictures that a worker made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pictures: Option<Bson>,
     created_at: DateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     uploaded_at: Option<DateTime>,
@@ -216,6 +225,8 @@ impl ImageDoc {
             taken_sort: None,
             camera: None,
             location: None,
+            rendering: None,
+            pictures: None,
             created_at: datetime(image.created_at),
             uploaded_at: None,
             expires_at: datetime(image.expires_at),
@@ -253,6 +264,7 @@ impl ImageDoc {
                 None => None,
             },
             taken_sort: self.taken_sort.and_then(sort_time),
+            rendering: renderings::read(self.rendering.as_ref(), self.pictures.as_ref()),
             last_step: self
                 .last_step
                 .as_deref()

@@ -63,8 +63,16 @@ impl Undated {
     }
 }
 
+/// Returns an index of the documents that have this field.
+fn with_field(name: &str, keys: Document, field: &str) -> IndexModel {
+    let options = IndexOptions::builder().name(name.to_owned());
+    let options = options.partial_filter_expression(doc! { field: { "$exists": true } }).build();
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
 /// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image
-/// per user and bytes; one upload per user and key; the sweeper's queue; reservations that are to be settled; images that fail to
+/// per user and bytes; one upload per user and key; the sweeper's queue; reservations that are to be settled; the
+/// workers' queue; images that fail to
 /// be settled again and again; the end of records without an object, the only ones that MongoDB may remove by itself; events that
 /// wait; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
@@ -95,24 +103,10 @@ pub(super) fn models() -> Vec<IndexModel> {
                 .partial_filter_expression(doc! { "idemKey": { "$exists": true } })
                 .build(),
         ),
-        index(
-            doc! { "due": 1 },
-            IndexOptions::builder().name("due".to_owned()).partial_filter_expression(doc! { "due": { "$exists": true } }).build(),
-        ),
-        index(
-            doc! { "state": 1, "reservation.place": 1, "reservation.due": 1 },
-            IndexOptions::builder()
-                .name("reserved".to_owned())
-                .partial_filter_expression(doc! { "reservation.due": { "$exists": true } })
-                .build(),
-        ),
-        index(
-            doc! { "sweepFailures": 1 },
-            IndexOptions::builder()
-                .name("stuck".to_owned())
-                .partial_filter_expression(doc! { "sweepFailures": { "$exists": true } })
-                .build(),
-        ),
+        with_field("due", doc! { "due": 1 }, "due"),
+        with_field("reserved", doc! { "state": 1, "reservation.place": 1, "reservation.due": 1 }, "reservation.due"),
+        with_field("renderings", doc! { "rendering.due": 1 }, "rendering.due"),
+        with_field("stuck", doc! { "sweepFailures": 1 }, "sweepFailures"),
         index(
             doc! { "goneAt": 1 },
             IndexOptions::builder()

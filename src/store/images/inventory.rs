@@ -11,7 +11,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 
-use super::{Images, StoreError};
+use super::{Images, StoreError, renderings};
 use crate::{
     model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId},
     store::driver_events::Operation,
@@ -36,6 +36,8 @@ pub struct InventoryEntry {
     /// Whether other keys belong to it as well, or may soon.
     unsettled: bool,
     preview: bool,
+    /// Whether a worker may have written pictures.
+    pictures: bool,
 }
 
 impl InventoryEntry {
@@ -49,7 +51,10 @@ impl InventoryEntry {
     /// Returns whether the key belongs to this image and so is not an orphan.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {
-        self.unsettled || *key == self.key || (self.preview && *key == self.key.preview())
+        self.unsettled
+            || *key == self.key
+            || (self.preview && *key == self.key.preview())
+            || (self.pictures && self.key.pictures().contains(key))
     }
 }
 
@@ -146,7 +151,7 @@ pub(in crate::store) fn not_purged() -> Document {
 
 fn projection() -> Document {
     // Projects the whole preview: a projection of its members would omit a scalar in its place.
-    doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "due": 1 }
+    doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "rendering": 1, "due": 1 }
 }
 
 fn entry(found: &Document) -> Result<InventoryEntry, StoreError> {
@@ -179,5 +184,6 @@ fn entry(found: &Document) -> Result<InventoryEntry, StoreError> {
         // `due` is set as long as the sweeper has something to do.
         unsettled: found.contains_key("due"),
         preview,
+        pictures: renderings::read(found.get("rendering"), None).is_some_and(|rendering| rendering.is_written),
     })
 }

@@ -1,7 +1,7 @@
 //! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
 //!
 //! This file inserts and reads; `page` has the query of the gallery's pages, `indexes` the indexes; `transitions` changes states
-//! with the updates of `moves`, `sweep_queue` schedules the sweeper.
+//! with the updates of `moves`, `sweep_queue` schedules the sweeper, `renderings` the workers.
 
 mod damaged_tombstone;
 mod deleted_account;
@@ -13,6 +13,7 @@ mod moves;
 mod page;
 mod positions;
 mod redeclaration;
+mod renderings;
 mod reservations;
 mod state_counts;
 mod sweep_queue;
@@ -34,6 +35,7 @@ pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
 pub use self::page::{GalleryRow, RawGalleryPage};
+pub use self::renderings::{MadePictures, QueuedRendering, RenderingClaim, UnrenderedPage};
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, MadeDue, Postponement, PreviewWait, QueuedImage};
@@ -52,6 +54,8 @@ pub struct Images {
     collection: Collection<ImageDoc>,
     mongo: MongoClient,
     outbox: Outbox,
+    /// Whether workers make pictures of images that become ready.
+    has_workers: bool,
 }
 
 /// The times of a multipart upload that S3 has opened.
@@ -74,12 +78,22 @@ pub enum InsertOutcome {
 
 impl Images {
     pub(super) fn new(mongo: &MongoClient) -> Self {
-        Self { collection: mongo.database().collection("images"), mongo: mongo.clone(), outbox: Outbox::default() }
+        Self {
+            collection: mongo.database().collection("images"),
+            mongo: mongo.clone(),
+            outbox: Outbox::default(),
+            has_workers: false,
+        }
     }
 
     /// Returns the same queries, whose changes write events.
     pub(super) fn with_events(self, outbox: Outbox) -> Self {
         Self { outbox, ..self }
+    }
+
+    /// Returns the same queries, which ask workers for pictures of images that become ready.
+    pub(super) fn with_workers(self) -> Self {
+        Self { has_workers: true, ..self }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {

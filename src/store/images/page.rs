@@ -12,14 +12,15 @@ use super::{
     Images,
     document::readable,
     positions::{FIRST_ID, position_of_id, taken_position},
+    renderings,
 };
 use crate::{
-    model::{ContentType, GalleryOrder, Image, ImageId, ImageState, KeyOwner, Location, Position, TakenAt, UserId},
+    model::{ContentType, Dimensions, GalleryOrder, Image, ImageId, ImageState, KeyOwner, Location, Position, TakenAt, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant, sort_time},
 };
 
 /// Projected fields of a ready image.
-const PROJECTED_FIELDS: [&str; 17] = [
+const PROJECTED_FIELDS: [&str; 18] = [
     "_id",
     "key",
     "fileName",
@@ -35,6 +36,7 @@ const PROJECTED_FIELDS: [&str; 17] = [
     "takenSort",
     "camera",
     "location",
+    "pictures",
     "createdAt",
     "uploadedAt",
 ];
@@ -80,6 +82,8 @@ pub struct GalleryRow<'a> {
     pub camera: Option<&'a str>,
     /// The position where it was taken.
     pub location: Option<Location>,
+    /// Sizes of the pictures that a worker made, the smaller one first.
+    pub pictures: [Option<Dimensions>; 2],
     /// When the upload was issued.
     pub created_at: OffsetDateTime,
     /// When it was confirmed.
@@ -165,8 +169,8 @@ impl GalleryRow<'_> {
 /// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
 fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
-    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location) =
-        (None, None, None, None, None, None);
+    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location, mut pictures) =
+        (None, None, None, None, None, None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;
@@ -189,6 +193,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
                 let degrees = |name| place.get_f64(name).ok();
                 location = degrees("latitude").zip(degrees("longitude")).and_then(|(north, east)| Location::new(north, east));
             }
+            ("pictures", RawBsonRef::Array(made)) => pictures = Some(renderings::raw_pictures(made)),
             ("size", value) => size = integer(value).and_then(|n| u64::try_from(n).ok()),
             ("width", value) => width = integer(value).and_then(|n| u32::try_from(n).ok()),
             ("height", value) => height = integer(value).and_then(|n| u32::try_from(n).ok()),
@@ -216,6 +221,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
         taken_sort,
         camera,
         location,
+        pictures: pictures.unwrap_or_default(),
         created_at: created_at.ok_or("createdAt")?,
         uploaded_at: uploaded_at.ok_or("uploadedAt")?,
         bytes: document.as_bytes(),
@@ -223,7 +229,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
 }
 
 /// Returns an integer of either width: `mongoimport` and `mongosh` write small ones as 32 bits.
-fn integer(value: RawBsonRef<'_>) -> Option<i64> {
+pub(super) fn integer(value: RawBsonRef<'_>) -> Option<i64> {
     match value {
         RawBsonRef::Int32(n) => Some(n.into()),
         RawBsonRef::Int64(n) => Some(n),

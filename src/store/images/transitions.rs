@@ -7,10 +7,10 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, document::capture_fields, moves::Move, owned};
+use super::{Images, document::capture_fields, moves::Move, owned, renderings};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
-    store::{StoreError, datetime, integer, outbox::Outbox},
+    store::{StoreError, datetime, integer},
 };
 
 /// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
@@ -71,7 +71,7 @@ impl Images {
         verified: &Verified,
         end: ReservationEnd,
     ) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = ready_update(image, verified, end, &self.outbox);
+        let (filter, update) = self.ready_update(image, verified, end);
         let ready = self.update_owned(filter, update).await?;
         self.moved(ImageState::Ready, ready.is_some().into());
         Ok(ready)
@@ -83,7 +83,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified, ReservationEnd::Later, &self.outbox));
+        let moves = proved.iter().map(|(image, verified)| self.ready_update(image, verified, ReservationEnd::Later));
         let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
         self.moved(ImageState::Ready, moved);
         Ok(())
@@ -149,7 +149,7 @@ impl Images {
 
 /// Returns the update of a transition to a tombstone, which the sweeper processes from `now` on.
 pub(in crate::store) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Move {
-    Move::to(state).set(doc! { "due": datetime(now) }).unset(["live", "idemKey", "idemHash"])
+    Move::to(state).set(doc! { "due": datetime(now) }).unset(["live", "idemKey", "idemHash", "rendering.due"])
 }
 
 /// End of the reservation of an image that becomes ready.
@@ -165,9 +165,21 @@ pub(in crate::store) enum ReservationEnd {
     },
 }
 
+impl Images {
+    /// Returns the filter and the update of `pending → ready`. The same update asks workers for pictures, so that no image lacks
+    /// them because a server died.
+    fn ready_update(&self, image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Vec<Document>) {
+        let (filter, mut update) = ready_move(image, verified, end);
+        if self.has_workers {
+            update = update.compute(doc! { "rendering": renderings::requested() });
+        }
+        (filter, update.pipeline(&self.outbox))
+    }
+}
+
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
 /// a leading `$` as a field path.
-fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox: &Outbox) -> (Document, Vec<Document>) {
+fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Move) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
@@ -224,7 +236,7 @@ fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd, outbox:
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
-    (filter, Move::to(ImageState::Ready).compute(set).unset(unset).pipeline(outbox))
+    (filter, Move::to(ImageState::Ready).compute(set).unset(unset))
 }
 
 pub(super) fn stored_leftover_keys() -> Document {

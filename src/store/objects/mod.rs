@@ -22,6 +22,7 @@ mod multipart;
 mod no_response_cause;
 pub mod notifications;
 mod open_uploads;
+mod pictures;
 mod pool;
 mod post_policy;
 mod presigned_put;

@@ -1,0 +1,191 @@
+//! One attempt to make the pictures of an image.
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+
+use super::PreviewWorker;
+use crate::{
+    domain::rendering::{RenderFailure, Rendered, Renderer},
+    metrics::{METRICS, Metrics},
+    model::{
+        Dimensions, Format, Image, ObjectKey, RenderingFailure,
+        decoding::{Cage, MAX_FILE_BYTES, Picture},
+    },
+    store::{Lease, MadePictures, QueuedRendering, RenderingClaim, StoreError},
+};
+
+/// Lease of a claim.
+const LEASE_DURATION: Duration = Duration::from_secs(180);
+/// Time limit of an attempt: no object is written after the lease.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(150);
+/// Delays after the attempts that failed; there is one attempt more.
+const RETRY_DELAYS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
+/// Delay after an outage.
+const OUTAGE_DELAY: Duration = Duration::from_secs(60);
+
+/// The result of an attempt.
+#[derive(Debug)]
+enum Attempt {
+    /// The pictures are recorded.
+    Made,
+    /// The image was deleted meanwhile, or another worker has claimed it.
+    Gone,
+    /// The image has no pictures, and another attempt would not change that.
+    Failed(RenderingFailure),
+    /// Another attempt may succeed. The failure is the name of the last one.
+    Retry(RenderingFailure),
+    /// The failure says nothing about the image.
+    Outage(String),
+}
+
+impl From<StoreError> for Attempt {
+    fn from(error: StoreError) -> Self {
+        match error {
+            error if error.is_final() => Self::Retry(RenderingFailure::Unreadable),
+            error => Self::Outage(error.to_string()),
+        }
+    }
+}
+
+impl From<RenderFailure> for Attempt {
+    fn from(failure: RenderFailure) -> Self {
+        match (failure.name().and_then(RenderingFailure::parse), failure.is_retryable()) {
+            (Some(name), true) => Self::Retry(name),
+            (Some(name), false) => Self::Failed(name),
+            (None, _) => Self::Outage(failure.to_string()),
+        }
+    }
+}
+
+impl PreviewWorker {
+    /// Claims an image that was due at `now`, and makes its pictures. Returns whether it was this worker's, and has a result.
+    pub(super) async fn render_queued(&self, renderer: &Renderer, queued: &QueuedRendering, now: OffsetDateTime) -> bool {
+        let claim = match self.store.images.claim_rendering(queued, now, LEASE_DURATION).await {
+            Ok(claim) => claim,
+            Err(error) => {
+                tracing::warn!(image = %queued.id(), %error, "failed to claim an image for its previews");
+                return false;
+            }
+        };
+        let began = Instant::now();
+        let (attempt, attempts, lease) = match claim {
+            RenderingClaim::Lost => return false,
+            RenderingClaim::Unreadable(error, lease) => {
+                tracing::error!(%error, "failed to read the record of an image whose previews are due");
+                (Attempt::Failed(RenderingFailure::Unreadable), 0, lease)
+            }
+            RenderingClaim::Image(image, lease) => {
+                let attempts = image.rendering.as_ref().map_or(0, |rendering| rendering.attempts);
+                (self.try_image(renderer, &image, attempts, lease).await, attempts, lease)
+            }
+        };
+        METRICS.preview_duration.observe(began.elapsed().as_secs_f64());
+        match self.end_claim(&queued.claimed(lease), &attempt, attempts, lease).await {
+            Ok(outcome) => {
+                Metrics::count(&METRICS.preview_attempts, outcome, 1);
+                !matches!(outcome, "retried" | "postponed")
+            }
+            Err(error) => {
+                // It is due again when its lease ends.
+                tracing::warn!(image = %queued.id(), %error, "failed to record the outcome of an image's previews");
+                false
+            }
+        }
+    }
+
+    async fn try_image(&self, renderer: &Renderer, image: &Image, attempts: u32, lease: Lease) -> Attempt {
+        // The earlier attempts ended with their workers.
+        if attempts as usize > RETRY_DELAYS.len() + 1 {
+            return Attempt::Failed(RenderingFailure::Crashed);
+        }
+        match tokio::time::timeout(ATTEMPT_DEADLINE, self.make_pictures(renderer, image, lease)).await {
+            Ok(Ok(attempt) | Err(attempt)) => attempt,
+            Err(_) => Attempt::Outage("the attempt took too long".to_owned()),
+        }
+    }
+
+    /// Makes, writes and records the pictures.
+    async fn make_pictures(&self, renderer: &Renderer, image: &Image, lease: Lease) -> Result<Attempt, Attempt> {
+        let Some(ready) = image.ready() else { return Ok(Attempt::Gone) };
+        if image.upload.size > u64::from(MAX_FILE_BYTES) {
+            return Ok(Attempt::Failed(RenderingFailure::TooBig));
+        }
+        let Some(file) = self.objects.read_all(&image.key, &ready.etag, image.upload.size).await? else {
+            return Ok(Attempt::Retry(RenderingFailure::Missing));
+        };
+        let format = Format::declared_as(image.upload.content_type);
+        let Rendered { thumb_hash, pictures, cage } = renderer.render(format, file).await?;
+        self.warn_of_missing_restrictions(cage);
+        if !self.store.images.begin_pictures(image, lease).await? {
+            return Ok(Attempt::Gone);
+        }
+        let size = |picture: &Picture| Dimensions { width: picture.width.into(), height: picture.height.into() };
+        let made = MadePictures { sizes: pictures.iter().map(size).collect(), thumb_hash };
+        let keys = image.key.pictures();
+        for (key, picture) in keys.iter().zip(pictures) {
+            self.objects.put_picture(key, picture.jpeg).await?;
+        }
+        if self.store.images.record_pictures(image, lease, &made).await? {
+            return Ok(Attempt::Made);
+        }
+        self.remove_unrecorded(image, &keys).await?;
+        Ok(Attempt::Gone)
+    }
+
+    fn warn_of_missing_restrictions(&self, cage: Cage) {
+        if cage != Cage::COMPLETE && !self.has_warned.swap(true, Relaxed) {
+            let Cage { has_limits, has_filter, is_untraceable, is_empty } = cage;
+            tracing::warn!(has_limits, has_filter, is_untraceable, is_empty, "decoding without all restrictions");
+        }
+    }
+
+    /// Removes the pictures of an image that was deleted while they were made. If this fails, the sweeper removes them: the
+    /// tombstone knows their keys.
+    async fn remove_unrecorded(&self, image: &Image, keys: &[ObjectKey]) -> Result<(), StoreError> {
+        let found = self.store.images.find_owned(image.user, image.id).await?;
+        // They are another worker's, whose lease began after the end of this one's.
+        if found.is_some_and(|found| found.ready().is_some() && found.key == image.key) {
+            return Ok(());
+        }
+        self.objects.purge_all(keys).await
+    }
+
+    /// Records the result; returns its name in metrics.
+    async fn end_claim(
+        &self,
+        claimed: &QueuedRendering,
+        attempt: &Attempt,
+        attempts: u32,
+        lease: Lease,
+    ) -> Result<&'static str, StoreError> {
+        let (images, image) = (&self.store.images, claimed.id());
+        match attempt {
+            Attempt::Made => {
+                tracing::debug!(%image, "made the previews of an image");
+                Ok("made")
+            }
+            Attempt::Gone => images.drop_rendering(claimed).await.map(|_| "gone"),
+            Attempt::Failed(failure) => self.give_up(claimed, *failure).await,
+            Attempt::Retry(failure) => match RETRY_DELAYS.get((attempts as usize).saturating_sub(1)) {
+                Some(delay) => {
+                    tracing::info!(%image, failure = failure.as_str(), attempts, "failed to make the previews of an image");
+                    images.retry_rendering(claimed, lease.now + *delay).await.map(|_| "retried")
+                }
+                None => self.give_up(claimed, *failure).await,
+            },
+            Attempt::Outage(error) => {
+                tracing::warn!(%image, error, "postponed the previews of an image");
+                images.postpone_rendering(claimed, lease.now + OUTAGE_DELAY).await.map(|_| "postponed")
+            }
+        }
+    }
+
+    async fn give_up(&self, claimed: &QueuedRendering, failure: RenderingFailure) -> Result<&'static str, StoreError> {
+        tracing::info!(image = %claimed.id(), failure = failure.as_str(), "an image has no previews");
+        self.store.images.fail_rendering(claimed, failure).await.map(|_| failure.as_str())
+    }
+}

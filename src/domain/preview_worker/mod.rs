@@ -1,0 +1,158 @@
+//! The worker makes pictures in smaller sizes of the images that become ready (`valet worker`).
+//!
+//! Any number of workers may run: a worker claims an image by raising its `rendering.due` to the end of a lease, as sweepers do, and
+//! every step can be repeated. Images are decoded in a child process without any rights ([`super::rendering`]).
+//!
+//! This module has the loop; `backfill` queues earlier images; `queue` reads the queue in turns between owners, `attempt` makes the pictures of one image.
+
+mod attempt;
+mod backfill;
+mod queue;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::{rendering::Renderer, sweeper::PairWatch};
+use crate::{
+    config,
+    store::{Objects, QueuedRendering, Store, StoreError, uncounted},
+};
+
+/// Interval between two reads of the queue.
+const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause after a failure to read the queue.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// Time that images under way have to end after a stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Makes pictures of images.
+#[derive(Debug)]
+pub struct PreviewWorker {
+    pub(super) store: Arc<Store>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) pair_watch: PairWatch,
+    pub(super) settings: config::PreviewWorker,
+    /// Whether a restriction of the children was found missing, and logged.
+    pub(super) has_warned: AtomicBool,
+}
+
+impl PreviewWorker {
+    /// Returns a renderer with the worker's settings, whose children run this program.
+    ///
+    /// # Errors
+    /// When the program's path is not known.
+    pub fn renderer(&self) -> std::io::Result<Renderer> {
+        let renderer = Renderer::of_this_program()?;
+        Ok(match &self.settings.heif_command {
+            Some(command) => renderer.with_heif_command(command.clone()),
+            None => renderer,
+        })
+    }
+
+    /// Makes pictures until `stop`, of one image at a time on each core. Images under way are finished, within a deadline.
+    pub async fn run_until(&self, renderer: &Renderer, stop: CancellationToken) {
+        let work = async {
+            loop {
+                tokio::select! {
+                    () = self.work_until(renderer, &stop) => return,
+                    error = self.pair_watch.watch_pair() => {
+                        tracing::error!(%error, "stopped making previews: the bucket belongs to another database");
+                    }
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.pair_watch.wait_until_paired() => {}
+                }
+            }
+        };
+        // Not counted as failpoints of requests; `valet worker --once` has failpoints of its own.
+        uncounted(work).await;
+    }
+
+    /// Makes the pictures that are due at `now`, and returns how many images had a result.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database fails.
+    pub async fn render_due(&self, renderer: &Renderer, now: OffsetDateTime) -> Result<u32, StoreError> {
+        let (mut done, mut tried) = (0, HashSet::new());
+        loop {
+            let mut due = self.next_due(now).await?;
+            // An image whose attempt failed may be due again at once if the clock is ahead.
+            due.retain(|queued| tried.insert(queued.id()));
+            if due.is_empty() {
+                return Ok(done);
+            }
+            let attempts =
+                futures_util::stream::iter(due).map(|queued| async move { self.render_queued(renderer, &queued, now).await });
+            done += attempts
+                .map(FutureExt::boxed)
+                .buffer_unordered(concurrency())
+                .map(u32::from)
+                .fold(0, |sum, one| async move { sum + one })
+                .await;
+        }
+    }
+
+    /// Makes the pictures that are due, and returns how many images had a result.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database fails.
+    pub async fn render_all_due(&self, renderer: &Renderer) -> Result<u32, StoreError> {
+        self.render_due(renderer, self.store.now().await?).await
+    }
+
+    async fn work_until(&self, renderer: &Renderer, stop: &CancellationToken) {
+        let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
+        let mut waiting = VecDeque::<QueuedRendering>::new();
+        let (mut now, mut look_at) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
+        while !stop.is_cancelled() {
+            if running.len() < concurrency() && Instant::now() >= look_at {
+                look_at = Instant::now() + QUEUE_READ_INTERVAL;
+                match self.look().await {
+                    Ok((read_at, due)) => {
+                        (now, waiting) = (read_at, due);
+                        // Those were read before they were claimed.
+                        waiting.retain(|queued| !under_way.contains(&queued.id()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to read the queue of previews");
+                        look_at = Instant::now() + FAILURE_PAUSE;
+                    }
+                }
+            }
+            while running.len() < concurrency()
+                && let Some(queued) = waiting.pop_front()
+            {
+                under_way.insert(queued.id());
+                let render = async move {
+                    self.render_queued(renderer, &queued, now).await;
+                    queued.id()
+                };
+                running.push(render.boxed());
+            }
+            let has_free = running.len() < concurrency();
+            tokio::select! {
+                Some(done) = running.next() => drop(under_way.remove(&done)),
+                () = tokio::time::sleep_until(look_at.into()), if has_free => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        // One that does not end in time is claimed until its lease ends.
+        let finish = async { while running.next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, finish).await.is_err() {
+            tracing::warn!("stopped before all previews under way were made; another worker makes them");
+        }
+    }
+}
+
+/// Returns the number of images that are decoded at once.
+fn concurrency() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,48 @@
+//! Reads the workers' queue, in turns between owners.
+
+use std::{collections::VecDeque, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::PreviewWorker;
+use crate::{
+    domain::turns::{dominant, in_turns},
+    metrics::METRICS,
+    store::{QueuedRendering, StoreError},
+};
+
+/// Images that are read at once.
+const QUEUE_BATCH: usize = 200;
+/// Images that are read to find other owners if one owner fills the front of the queue.
+const MAX_QUEUE_READ: usize = 5000;
+/// How long the remaining images of such an owner are postponed, so that other owners reach the front.
+const CROWD_DELAY: Duration = Duration::from_secs(30);
+
+impl PreviewWorker {
+    /// Returns the next images, with the time at which they were due, and sets the metrics of the queue.
+    pub(super) async fn look(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
+        let now = self.store.now().await?;
+        let due = self.next_due(now).await?;
+        let oldest = due.iter().map(|queued| queued.due).min();
+        METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
+        METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
+        Ok((now, due.into()))
+    }
+
+    /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's other
+    /// images are postponed for a moment.
+    pub(super) async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
+        let due = self.store.images.find_due_renderings(now, QUEUE_BATCH).await?;
+        if due.len() < QUEUE_BATCH || dominant(&due, QueuedRendering::owner).is_none() {
+            return Ok(in_turns(due, QueuedRendering::owner, QUEUE_BATCH));
+        }
+        let due = self.store.images.find_due_renderings(now, MAX_QUEUE_READ).await?;
+        let last = due.last().filter(|_| due.len() == MAX_QUEUE_READ).map(|last| last.due);
+        let crowd = dominant(&due, QueuedRendering::owner).cloned();
+        let turns = in_turns(due, QueuedRendering::owner, QUEUE_BATCH);
+        if let Some((last, crowd)) = last.zip(crowd) {
+            self.store.images.postpone_renderings_of(&crowd, last, &turns, now + CROWD_DELAY).await?;
+        }
+        Ok(turns)
+    }
+}

@@ -1,0 +1,335 @@
+//! The workers' queue, and what they record. `rendering` has what a worker does about an image's pictures: `since` when it was asked
+//! for them and when it is `due`, both absent once it is done; `attempts` that began; `written`, if objects may exist at the keys of
+//! the pictures; a `failure`. `pictures` are the sizes of those that were made.
+//!
+//! A record is claimed by its id and its `rendering.due` alone, by raising that to the end of the lease, as in `sweep_queue`.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    bson::{Bson, Document, RawArray, RawBsonRef, doc},
+    options::ReturnDocument,
+};
+use time::OffsetDateTime;
+
+use super::{Images, Lease, owned, page::integer};
+use crate::{
+    model::{Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
+    store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
+};
+
+/// An image whose pictures are due. Any field may be damaged.
+#[derive(Debug, Clone)]
+pub struct QueuedRendering {
+    id: Bson,
+    user: Bson,
+    /// Value of `rendering.due` when it was read; the condition of the claim.
+    pub due: OffsetDateTime,
+}
+
+impl QueuedRendering {
+    fn read(record: &Document, now: OffsetDateTime) -> Self {
+        let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
+        Self { id: value("_id"), user: value("user"), due: due(record).unwrap_or(now) }
+    }
+
+    /// Returns the record's id, for logs.
+    #[must_use]
+    pub fn id(&self) -> String {
+        text(&self.id)
+    }
+
+    /// Returns the owner as stored: owners take turns in the queue.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        text(&self.user)
+    }
+
+    /// Returns the same record, claimed until the end of the lease.
+    #[must_use]
+    pub fn claimed(&self, lease: Lease) -> Self {
+        Self { due: lease.ends, ..self.clone() }
+    }
+
+    fn filter(&self) -> Document {
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), "rendering.due": datetime(self.due) }
+    }
+}
+
+fn text(value: &Bson) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn due(record: &Document) -> Option<OffsetDateTime> {
+    record.get_document("rendering").and_then(|rendering| rendering.get_datetime("due")).ok().map(|due| instant(*due))
+}
+
+/// Outcome of a claim.
+#[derive(Debug)]
+pub enum RenderingClaim {
+    /// The image as it is now, until the lease ends. The attempt is counted.
+    Image(Box<Image>, Lease),
+    /// The record cannot be decoded, but is claimed.
+    Unreadable(StoreError, Lease),
+    /// Another worker claimed it, or it is no longer due.
+    Lost,
+}
+
+/// Images without pictures among the records that were read.
+#[derive(Debug)]
+pub struct UnrenderedPage {
+    /// The images.
+    pub images: Vec<QueuedRendering>,
+    /// The id of the last record; `None` if there are no records after it.
+    pub last: Option<String>,
+}
+
+/// Pictures that were made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadePictures {
+    /// Their sizes, the smaller one first.
+    pub sizes: Vec<Dimensions>,
+    /// The placeholder, for an image that has none.
+    pub thumb_hash: ThumbHash,
+}
+
+/// Returns the expression of `rendering` that asks for pictures now.
+pub(super) fn requested() -> Document {
+    doc! { "since": "$$NOW", "due": "$$NOW" }
+}
+
+/// Reads what is recorded. A damaged record counts as one whose objects may exist, so that they are removed with the image.
+pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<Rendering> {
+    if rendering.is_none() && pictures.is_none() {
+        return None;
+    }
+    let Some(Bson::Document(rendering)) = rendering else { return Some(Rendering { is_written: true, ..Rendering::default() }) };
+    let attempts = whole_number(rendering, "attempts").unwrap_or(0);
+    let made = doc! { "pictures": pictures.cloned().unwrap_or(Bson::Null) };
+    let size = |picture: &Document| {
+        let side = |name| whole_number(picture, name).and_then(|side| u32::try_from(side).ok());
+        Some(Dimensions { width: side("width")?, height: side("height")? })
+    };
+    Some(Rendering {
+        is_written: rendering.contains_key("written"),
+        attempts: u32::try_from(attempts).unwrap_or(0),
+        failure: rendering.get_str("failure").ok().and_then(RenderingFailure::parse),
+        pictures: entries(&made, "pictures").map_while(size).take(2).collect(),
+    })
+}
+
+/// Reads the sizes of the pictures of a gallery's row; none of those after a damaged one.
+pub(super) fn raw_pictures(made: &RawArray) -> [Option<Dimensions>; 2] {
+    let size = |picture: RawBsonRef<'_>| {
+        let side = |name| picture.as_document()?.get(name).ok().flatten().and_then(integer).and_then(|n| u32::try_from(n).ok());
+        Some(Dimensions { width: side("width")?, height: side("height")? })
+    };
+    let mut sizes = made.into_iter().map_while(|picture| size(picture.ok()?));
+    [sizes.next(), sizes.next()]
+}
+
+impl Images {
+    /// Returns the images whose pictures are due at `now`, the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_due_renderings(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedRendering>, StoreError> {
+        let filter = doc! { "rendering.due": { "$lte": datetime(now) } };
+        let records = self.collection.clone_with_type::<Document>();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            let find = records.find(filter.clone()).projection(doc! { "user": 1, "rendering.due": 1 });
+            find.sort(doc! { "rendering.due": 1 }).limit(limit).await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().map(|record| QueuedRendering::read(record, now)).collect())
+    }
+
+    /// Claims an image whose pictures are due, and counts the attempt. The lease begins now by the database's clock, or at `now` if
+    /// that is later. If the worker dies, the image is due again after the lease.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_rendering(
+        &self,
+        queued: &QueuedRendering,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Result<RenderingClaim, StoreError> {
+        let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let attempts = doc! { "$cond": [{ "$isNumber": "$rendering.attempts" }, "$rendering.attempts", 0_i64] };
+        let set = doc! {
+            "rendering.due": { "$add": [{ "$max": ["$$NOW", datetime(now)] }, length] },
+            "rendering.attempts": { "$add": [attempts, 1_i64] },
+        };
+        let records = self.collection.clone_with_type::<Document>();
+        let claim = async {
+            let update = records.find_one_and_update(queued.filter(), vec![doc! { "$set": set }]);
+            update.return_document(ReturnDocument::After).await
+        };
+        let Some(record) = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await? else {
+            return Ok(RenderingClaim::Lost);
+        };
+        let corrupt = || StoreError::Corrupt { collection: "images", id: queued.id(), field: "rendering.due" };
+        let ends = due(&record).ok_or_else(corrupt)?;
+        let lease = Lease { now: ends - lease, ends };
+        Ok(match super::read(record) {
+            Ok(image) => RenderingClaim::Image(Box::new(image), lease),
+            Err(error) => RenderingClaim::Unreadable(error, lease),
+        })
+    }
+
+    /// Records that objects may exist at the keys of the pictures, and that they may be written until the end of the lease, before
+    /// any is written: the image's deletion then removes them, also those that arrive after it. Returns `false` if the image was
+    /// deleted or replaced, or is no longer claimed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin_pictures(&self, image: &Image, lease: Lease) -> Result<bool, StoreError> {
+        let update = doc! { "$set": { "rendering.written": true }, "$max": { "urlsDieAt": datetime(lease.ends) } };
+        self.update_one(claimed(image, lease), update).await
+    }
+
+    /// Records the pictures, which ends the rendering. Returns `false` if the image was deleted or replaced, or is no longer
+    /// claimed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn record_pictures(&self, image: &Image, lease: Lease, made: &MadePictures) -> Result<bool, StoreError> {
+        let size = |size: &Dimensions| doc! { "width": i64::from(size.width), "height": i64::from(size.height) };
+        let sizes: Vec<_> = made.sizes.iter().map(size).collect();
+        let set = doc! {
+            "pictures": { "$literal": sizes },
+            "thumbHash": { "$ifNull": ["$thumbHash", { "$literal": made.thumb_hash.to_string() }] },
+        };
+        let update = vec![doc! { "$set": set }, doc! { "$unset": work_fields() }, doc! { "$unset": ["rendering.attempts"] }];
+        self.mongo.update_one(&self.collection, claimed(image, lease), update).await
+    }
+
+    /// Records why there are no pictures, which ends the rendering of a claimed image.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn fail_rendering(&self, claimed: &QueuedRendering, failure: RenderingFailure) -> Result<bool, StoreError> {
+        let update = vec![doc! { "$set": { "rendering.failure": failure.as_str() } }, doc! { "$unset": work_fields() }];
+        self.mongo.update_one(&self.collection, claimed.filter(), update).await
+    }
+
+    /// Ends the rendering of a claimed image that is not ready any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn drop_rendering(&self, claimed: &QueuedRendering) -> Result<bool, StoreError> {
+        self.mongo.update_one(&self.collection, claimed.filter(), vec![doc! { "$unset": work_fields() }]).await
+    }
+
+    /// Makes a claimed image due again at `due`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn retry_rendering(&self, claimed: &QueuedRendering, due: OffsetDateTime) -> Result<bool, StoreError> {
+        self.update_one(claimed.filter(), doc! { "$set": { "rendering.due": datetime(due) } }).await
+    }
+
+    /// Makes a claimed image due again at `due`, without counting the attempt: an outage or a stop has ended it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_rendering(&self, claimed: &QueuedRendering, due: OffsetDateTime) -> Result<bool, StoreError> {
+        let update = doc! { "$set": { "rendering.due": datetime(due) }, "$inc": { "rendering.attempts": -1_i64 } };
+        self.update_one(claimed.filter(), update).await
+    }
+
+    /// Postpones the images that one owner has in the workers' queue up to `last`, except `taken`, so that other owners' images
+    /// come to the front.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_renderings_of(
+        &self,
+        of: &QueuedRendering,
+        last: OffsetDateTime,
+        taken: &[QueuedRendering],
+        until: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let taken: Vec<_> = taken.iter().map(|queued| queued.id.clone()).collect();
+        let filter = doc! { "user": of.user.clone(), "rendering.due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
+        let update = doc! { "$set": { "rendering.due": datetime(until) } };
+        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
+    }
+
+    /// Returns the ready images among the `limit` records after this id whose pictures were never requested.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_unrendered(&self, after: Option<&str>, limit: u32) -> Result<UnrenderedPage, StoreError> {
+        let filter = after.map(|after| doc! { "_id": { "$gt": after } }).unwrap_or_default();
+        let records = self.collection.clone_with_type::<Document>();
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            let find = records.find(filter.clone()).projection(doc! { "user": 1, "state": 1, "rendering": 1, "pictures": 1 });
+            find.sort(doc! { "_id": 1 }).limit(limit.into()).await?.try_collect::<Vec<_>>().await
+        });
+        let found = found.await?;
+        let is_ready = |record: &&Document| record.get_str("state").is_ok_and(|state| state == ImageState::Ready.as_str());
+        let is_new = |record: &&Document| read(record.get("rendering"), record.get("pictures")).is_none();
+        let epoch = OffsetDateTime::UNIX_EPOCH;
+        let images = found.iter().filter(is_ready).filter(is_new).map(|record| QueuedRendering::read(record, epoch));
+        let is_full = found.len() >= limit as usize;
+        let last = found.last().filter(|_| is_full).and_then(|last| last.get_str("_id").ok());
+        Ok(UnrenderedPage { images: images.collect(), last: last.map(str::to_owned) })
+    }
+
+    /// Asks workers for the pictures of these images, and returns how many were still ready and without.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn request_renderings(&self, images: &[QueuedRendering]) -> Result<u64, StoreError> {
+        let requests = images.iter().map(|image| {
+            let filter = doc! {
+                "_id": image.id.clone(),
+                "user": image.user.clone(),
+                "state": ImageState::Ready.as_str(),
+                "rendering": { "$exists": false },
+            };
+            (filter, Bson::from(vec![doc! { "$set": { "rendering": requested() } }]))
+        });
+        self.mongo.update_each(&self.collection, requests).await
+    }
+}
+
+/// The fields of an image that waits for a worker.
+fn work_fields() -> Vec<&'static str> {
+    vec!["rendering.due", "rendering.since"]
+}
+
+/// Returns a filter for a claimed image that is ready and has the same bytes.
+fn claimed(image: &Image, lease: Lease) -> Document {
+    let mut filter = owned(image.user, image.id, ImageState::Ready);
+    filter.insert("key", image.key.as_str());
+    filter.insert("etag", image.ready().map(|ready| ready.etag.clone()));
+    filter.insert("rendering.due", datetime(lease.ends));
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_may_have_objects_and_shows_none() {
+        assert_eq!(read(None, None), None);
+        let pending = Bson::from(doc! { "since": "damaged", "attempts": "x", "failure": 7 });
+        assert_eq!(read(Some(&pending), None), Some(Rendering::default()));
+        let damaged = Rendering { is_written: true, ..Rendering::default() };
+        for rendering in [Some(&Bson::Null), Some(&Bson::Int32(7)), None] {
+            assert_eq!(read(rendering, Some(&Bson::Null)), Some(damaged.clone()));
+        }
+        let written = Bson::from(doc! { "written": Bson::Null });
+        for pictures in [Bson::Int32(1), Bson::Array(vec![Bson::Null]), doc! { "width": 1 }.into()] {
+            assert_eq!(read(Some(&written), Some(&pictures)), Some(damaged.clone()));
+        }
+        let sizes = Bson::Array(vec![doc! { "width": 640_i64, "height": 480_i32 }.into(), doc! { "width": -1 }.into()]);
+        let found = read(Some(&written), Some(&sizes)).map(|rendering| rendering.pictures);
+        assert_eq!(found, Some(vec![Dimensions { width: 640, height: 480 }]));
+    }
+}

@@ -1,0 +1,61 @@
+//! The command `valet worker`: makes previews in children that decode (`valet decode`).
+
+use std::num::NonZeroU32;
+
+use tokio_util::sync::CancellationToken;
+use valet::{
+    config::{Config, PreviewWorker, Problems},
+    server,
+    state::AppState,
+};
+
+use super::{Failure, output, signals::on_signal};
+
+#[derive(clap::Args)]
+pub struct WorkerArguments {
+    /// Make the previews that are due, then exit.
+    #[arg(long, conflicts_with = "backfill")]
+    once: bool,
+    /// Also make the previews of images that were ready before `PREVIEWS=worker` was set: at most so many a second.
+    #[arg(long, value_name = "IMAGES_PER_SECOND")]
+    backfill: Option<NonZeroU32>,
+}
+
+/// Runs the command.
+pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
+    let config = settings()?;
+    let worker = config.previews.worker().ok_or("set PREVIEWS to worker, here and for the servers")?;
+    find_command(worker)?;
+    let stop = on_signal()?;
+    let app = AppState::connect_pair(&config).await?;
+    if arguments.once {
+        let renderer = app.valet.preview_worker.renderer()?;
+        let images = app.valet.preview_worker.render_all_due(&renderer).await?;
+        return Ok(output::line(format_args!("{images} images done"))?);
+    }
+    let backfill = async {
+        if let Some(rate) = arguments.backfill {
+            queue_earlier_images(&app, rate, &stop).await;
+        }
+    };
+    let (worked, ()) = tokio::join!(server::work(app.clone(), &config, stop.clone()), backfill);
+    Ok(worked?)
+}
+
+/// Checks that the command for HEIC and AVIF exists: without it, each of these images would fail for good.
+fn find_command(worker: &PreviewWorker) -> Result<(), Failure> {
+    match &worker.heif_command {
+        Some(command) if !command.is_file() => Err("PREVIEW_HEIF_COMMAND names a file that does not exist here".into()),
+        _ => Ok(()),
+    }
+}
+
+async fn queue_earlier_images(app: &AppState, rate: NonZeroU32, stop: &CancellationToken) {
+    tokio::select! {
+        queued = app.valet.preview_worker.backfill(rate) => match queued {
+            Ok(images) => tracing::info!(images, "queued all earlier images for their previews"),
+            Err(error) => tracing::error!(%error, "failed to queue all earlier images; start the backfill again"),
+        },
+        () = stop.cancelled() => {}
+    }
+}

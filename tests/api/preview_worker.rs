@@ -1,0 +1,175 @@
+//! Covers previews that workers make: in answers, in records, and after a deletion.
+//!
+//! Routes: GET /api/images/gallery, GET /api/images/{id}, DELETE /api/images/{id}.
+//! Commands: valet worker.
+
+mod attempts;
+mod command;
+mod deletions;
+
+use std::{path::PathBuf, time::Duration};
+
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use valet::{
+    config::{Config, PreviewWorker, Previews},
+    domain::rendering::Renderer,
+};
+
+use super::app::{Caller, TestApp, declared, eventually, fixture, unique_png};
+
+/// Has workers make the previews.
+pub fn use_workers(config: &mut Config) {
+    config.previews = Previews::Worker(PreviewWorker::default());
+}
+
+pub async fn start() -> TestApp {
+    TestApp::start_with(use_workers).await
+}
+
+pub fn renderer() -> Renderer {
+    Renderer::new(PathBuf::from(env!("CARGO_BIN_EXE_valet")))
+}
+
+/// Makes the previews that are due; returns how many images had a result.
+pub async fn render(app: &TestApp) -> u32 {
+    app.app.valet.preview_worker.render_all_due(&renderer()).await.unwrap()
+}
+
+/// Makes the previews that are due after this time.
+pub async fn render_after(app: &TestApp, renderer: &Renderer, after: Duration) -> u32 {
+    app.app.valet.preview_worker.render_due(renderer, OffsetDateTime::now_utc() + after).await.unwrap()
+}
+
+/// Returns a JPEG of this size, unlike any other.
+pub fn unique_jpeg(width: u16, height: u16) -> Vec<u8> {
+    let unique = uuid::Uuid::new_v4().into_bytes();
+    let pixels = usize::from(width) * usize::from(height);
+    let rgb: Vec<u8> = (0..pixels).flat_map(|at| [unique[at % 16], (at / 97) as u8, (at / 1999) as u8]).collect();
+    let mut jpeg = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 80);
+    encoder.encode(&rgb, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    jpeg
+}
+
+pub async fn read(ada: &Caller<'_>, id: &str) -> Value {
+    ada.get(&format!("/api/images/{id}")).await.json
+}
+
+/// Returns what is recorded of an image's rendering.
+pub async fn recorded(app: &TestApp, id: &str) -> Document {
+    app.db_image(id).await.unwrap().get_document("rendering").unwrap().clone()
+}
+
+fn id(image: &Value) -> &str {
+    image["id"].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_image_gets_previews_in_every_answer() {
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.jpg", "image/jpeg", &unique_jpeg(2000, 1500)).await;
+    assert!(image.get("previews").is_none() && image.get("previewUrl").is_none(), "{image}");
+    assert!(recorded(&app, id(&image)).await.get_datetime("due").is_ok());
+    assert_eq!(render(&app).await, 1);
+
+    let found = read(&ada, id(&image)).await;
+    let sizes: Vec<_> = found["previews"].as_array().unwrap().iter().map(|one| (&one["width"], &one["height"])).collect();
+    assert_eq!(sizes, [(&json!(640), &json!(480)), (&json!(1600), &json!(1200))]);
+    assert_eq!(found["previewUrl"], found["previews"][0]["url"]);
+    assert!(found["thumbHash"].is_string(), "{found}");
+    for preview in found["previews"].as_array().unwrap() {
+        let loaded = app.http.get(preview["url"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!((loaded.status().as_u16(), loaded.headers()["content-type"].to_str().unwrap()), (200, "image/jpeg"));
+        let bytes = loaded.bytes().await.unwrap();
+        let mut decoder = zune_jpeg::JpegDecoder::new(zune_core::bytestream::ZCursor::new(&bytes[..]));
+        decoder.decode_headers().unwrap();
+        let (width, height) = decoder.dimensions().unwrap();
+        assert_eq!((&preview["width"], &preview["height"]), (&json!(width), &json!(height)));
+    }
+    let page = ada.get("/api/images/gallery").await.json;
+    let batch = ada.post("/api/images/read", json!({ "ids": [id(&image)] })).await.json;
+    let confirmed = ada.confirm(id(&image)).await.json;
+    for other in [&page["images"][0], &batch["results"][0]["image"], &confirmed] {
+        let same_window = other["urlExpiresAt"] == found["urlExpiresAt"];
+        assert!(!same_window || *other == found, "{other} {found}");
+    }
+    assert_eq!(recorded(&app, id(&image)).await, doc! { "written": true }, "there is nothing left to do");
+    assert_eq!(render(&app).await, 0);
+    let usage = ada.get("/api/auth/me").await.json["usage"].clone();
+    assert_eq!(usage["bytes"], image["size"], "previews count for no quota");
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preview_and_placeholder_of_the_client_come_first() {
+    let app = start().await;
+    let ada = app.user().await;
+    let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
+    let mut body = declared("a.png", "image/png", &bytes);
+    body["thumbHash"] = json!("1QcSHQRnh493V4dIh4eXh1h4kJUI");
+    body["preview"] = declared("x", "image/jpeg", &preview);
+    body["preview"].as_object_mut().unwrap().remove("fileName");
+    let ticket = ada.post("/api/images/upload", body).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(app.put(&ticket.json["previewUpload"], preview).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert_eq!(render(&app).await, 1);
+    let page = ada.get("/api/images/gallery").await.json;
+    for image in [&read(&ada, ticket.id()).await, &page["images"][0]] {
+        assert!(image["previewUrl"].as_str().unwrap().contains("-preview?"), "{image}");
+        assert!(image["previews"][0]["url"].as_str().unwrap().contains("-w640?"), "{image}");
+        assert_eq!(image["previews"].as_array().unwrap().len(), 1, "a small image is not enlarged: {image}");
+        assert_eq!(image["thumbHash"], "1QcSHQRnh493V4dIh4eXh1h4kJUI");
+    }
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_before_are_made_by_a_backfill() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut images = Vec::new();
+    for _ in 0..3 {
+        images.push(ada.upload("a.png", "image/png", &unique_png()).await);
+    }
+    let deleted = ada.upload("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.delete(&format!("/api/images/{}", id(&deleted))).await.status, 204);
+    assert!(app.db_image(id(&images[0])).await.unwrap().get("rendering").is_none(), "no worker is asked");
+    assert_eq!(render(&app).await, 0);
+    let worker = &app.app.valet.preview_worker;
+    assert_eq!(worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 3);
+    assert_eq!(render(&app).await, 3);
+    for image in &images {
+        assert!(read(&ada, id(image)).await["previewUrl"].is_string());
+    }
+    assert_eq!(worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 0);
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owner_of_many_images_does_not_delay_an_owner_of_one() {
+    let app = start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    for _ in 0..40 {
+        ada.upload("a.png", "image/png", &unique_png()).await;
+    }
+    let image = bob.upload("b.png", "image/png", &unique_png()).await;
+    let stop = CancellationToken::new();
+    let (valet, until) = (app.app.valet.clone(), stop.clone());
+    let worker = tokio::spawn(async move { valet.preview_worker.run_until(&renderer(), until).await });
+    let images = app.db.collection::<Document>("images");
+    let made = async |caller: &Caller<'_>| {
+        images.count_documents(doc! { "user": &caller.id, "pictures": { "$exists": true } }).await.unwrap()
+    };
+    eventually("the preview of the single image", async || made(&bob).await == 1).await;
+    assert!(made(&ada).await < 20, "one of each owner in turn");
+    assert!(read(&bob, id(&image)).await["previewUrl"].is_string());
+    stop.cancel();
+    worker.await.unwrap();
+    let under_way = doc! { "rendering.due": { "$gt": mongodb::bson::DateTime::now() } };
+    assert_eq!(images.count_documents(under_way).await.unwrap(), 0, "a stop finishes what is under way");
+}

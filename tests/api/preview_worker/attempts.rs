@@ -1,0 +1,111 @@
+//! Failures: their names, repeated attempts, and outages.
+
+use super::{
+    super::{
+        app::{Caller, TestApp, fixture, skip_unless_local_s3, unique_png},
+        relay::{empty_answer, relay_s3},
+    },
+    Duration, Renderer, id, read, recorded, render, render_after, renderer, start, use_workers,
+};
+
+/// Renders until the image is no longer due, an hour and more apart; returns the attempts and the name of the failure.
+async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
+    for hour in 0..20 {
+        let found = recorded(app, image).await;
+        if !found.contains_key("due") {
+            return (found.get_i64("attempts").unwrap(), found.get_str("failure").unwrap().to_owned());
+        }
+        render_after(app, renderer, Duration::from_secs(hour * 4000)).await;
+    }
+    panic!("the attempts do not end: {}", recorded(app, image).await);
+}
+
+async fn ready(ada: &Caller<'_>) -> String {
+    id(&ada.upload("a.png", "image/png", &unique_png()).await).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undecodable_image_has_a_named_failure_at_once() {
+    let app = start().await;
+    let ada = app.user().await;
+    let heic = ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
+    let mut png = unique_png();
+    let pixels = png.windows(4).position(|bytes| bytes == b"IDAT").unwrap() + 4;
+    png[pixels..pixels + 8].fill(0xff);
+    let corrupt = ada.upload("b.png", "image/png", &png).await;
+    assert_eq!(render(&app).await, 2);
+    for (image, failure) in [(&heic, "unsupported"), (&corrupt, "corrupt")] {
+        assert_eq!(attempts_until_failure(&app, id(image), &renderer()).await, (1, failure.to_owned()));
+        let found = read(&ada, id(image)).await;
+        assert!(found.get("previews").is_none() && found["url"].is_string(), "{found}");
+    }
+    assert_eq!(app.bucket_keys().await.len(), 2, "no picture was written");
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashing_decoder_is_tried_four_times() {
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ready(&ada).await;
+    // A child that ends with status 1 instead of a result.
+    let crashing = Renderer::new("/bin/false".into());
+    render_after(&app, &crashing, Duration::ZERO).await;
+    let first = recorded(&app, &image).await;
+    assert_eq!(first.get_i64("attempts").unwrap(), 1, "{first}");
+    assert_eq!(render_after(&app, &crashing, Duration::from_secs(20)).await, 0);
+    assert_eq!(recorded(&app, &image).await, first, "not before its time");
+    assert_eq!(attempts_until_failure(&app, &image, &crashing).await, (4, "crashed".to_owned()));
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_attempt_may_succeed() {
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ready(&ada).await;
+    render_after(&app, &Renderer::new("/bin/false".into()), Duration::ZERO).await;
+    assert_eq!(render_after(&app, &renderer(), Duration::from_secs(60)).await, 1);
+    assert!(read(&ada, &image).await["previewUrl"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_object_is_a_named_failure() {
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ready(&ada).await;
+    let key = app.db_image(&image).await.unwrap().get_str("key").unwrap().to_owned();
+    app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    assert_eq!(attempts_until_failure(&app, &image, &renderer()).await, (4, "missing".to_owned()));
+}
+
+/// Neither a worker that cannot start children nor a store that fails uses up an image's attempts.
+#[tokio::test(flavor = "multi_thread")]
+async fn outages_are_not_counted() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ready(&ada).await;
+    let relay = relay_s3(&app, |request| async move {
+        if request.parts.method == "PUT" { empty_answer(503) } else { request.forward().await }
+    });
+    let relay = relay.await;
+    let broken = TestApp::start_second_server(&app, |config| {
+        use_workers(config);
+        config.s3.endpoint = Some(relay.parse().unwrap());
+    });
+    let broken = broken.await;
+    let no_program = Renderer::new("/no/such/program".into());
+    for hour in 0..3 {
+        let after = Duration::from_secs(hour * 4000);
+        render_after(&app, &no_program, after).await;
+        render_after(&broken, &renderer(), after + Duration::from_secs(2000)).await;
+    }
+    let found = recorded(&app, &image).await;
+    assert!(found.get_i64("attempts").unwrap() == 0 && found.contains_key("due"), "{found}");
+    assert_eq!(render_after(&app, &renderer(), Duration::from_secs(40_000)).await, 1);
+    assert!(read(&ada, &image).await["previewUrl"].is_string());
+    app.audit().await;
+}

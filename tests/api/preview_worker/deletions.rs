@@ -1,0 +1,128 @@
+//! Deletions: no picture outlives its image, whenever that is deleted.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{
+    super::{
+        app::{PASSWORD, TestApp, skip_unless_local_s3, unique_png},
+        relay::relay_s3,
+    },
+    Duration, OffsetDateTime, id, read, recorded, render, render_after, renderer, start, use_workers,
+};
+
+/// Returns the keys of pictures that workers made.
+async fn pictures(app: &TestApp) -> Vec<String> {
+    let mut keys = app.bucket_keys().await;
+    keys.retain(|key| key.ends_with("-w640") || key.ends_with("-w1600"));
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_image_and_account_leave_no_pictures() {
+    let app = start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    ada.upload("b.png", "image/png", &unique_png()).await;
+    let kept = bob.upload("c.png", "image/png", &unique_png()).await;
+    assert_eq!(render(&app).await, 3);
+    assert_eq!(pictures(&app).await.len(), 3);
+    let url = read(&ada, id(&image)).await["previewUrl"].as_str().unwrap().to_owned();
+    assert_eq!(ada.delete(&format!("/api/images/{}", id(&image))).await.status, 204);
+    assert_eq!(app.http.get(url).send().await.unwrap().status(), 404, "deleted at once");
+    assert_eq!(pictures(&app).await.len(), 2);
+    let deleted = ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await;
+    assert!(deleted.status < 300, "{deleted:?}");
+    app.sweep_to_the_end().await;
+    assert_eq!(pictures(&app).await, [format!("u/{}/{}-w640", bob.id, id(&kept))]);
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphan_scan_knows_the_pictures() {
+    let app = start().await;
+    let ada = app.user().await;
+    let (shown, waiting) = (
+        ada.upload("a.png", "image/png", &unique_png()).await,
+        ada.upload("b.heic", "image/heic", &super::fixture("plain.heic")).await,
+    );
+    assert_eq!(render(&app).await, 2);
+    let orphan = format!("u/{}/{}-w640", ada.id, id(&waiting));
+    app.bucket_put(&orphan, "image/jpeg", b"no worker wrote this".to_vec()).await;
+    // S3's times are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let found = app.app.valet.orphans.find(OffsetDateTime::now_utc(), &mut |_| {}).await.unwrap();
+    let orphans: Vec<_> = found.orphans.first.iter().map(|listed| listed.key.as_str()).collect();
+    assert_eq!(orphans, [orphan.as_str()]);
+    assert!(recorded(&app, id(&shown)).await.contains_key("written"));
+}
+
+/// A deletion between the moment when a worker may write and the moment when it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn image_that_is_deleted_while_a_picture_is_written_leaves_none() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let (http, url) = (app.http.clone(), format!("{}/api/images/{}", app.base, id(&image)));
+    let token = ada.token.clone().unwrap();
+    let relay = relay_s3(&app, move |request| {
+        let (http, url, token) = (http.clone(), url.clone(), token.clone());
+        async move {
+            if request.parts.method == "PUT" && request.path().ends_with("-w640") {
+                assert_eq!(http.delete(url).bearer_auth(token).send().await.unwrap().status(), 204);
+            }
+            request.forward().await
+        }
+    });
+    let relay = relay.await;
+    let slow = TestApp::start_second_server(&app, |config| {
+        use_workers(config);
+        config.s3.endpoint = Some(relay.parse().unwrap());
+    });
+    let slow = slow.await;
+    render(&slow).await;
+    assert_eq!(app.db_state(id(&image)).await, "deleting");
+    assert_eq!(pictures(&app).await, [""; 0], "the worker removed what it wrote");
+    // A worker that died instead: the tombstone removes what arrives before its end.
+    app.bucket_put(&format!("u/{}/{}-w640", ada.id, id(&image)), "image/jpeg", b"late".to_vec()).await;
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// Deletions at any time of an attempt. `VALET_TEST_ROUNDS` (50) is the number of rounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_and_worker_race_consistently() {
+    let app = start().await;
+    let ada = app.user().await;
+    let rounds = std::env::var("VALET_TEST_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
+    let (mut longest, mut made) = (Duration::ZERO, 0);
+    for round in 0..rounds {
+        let image = ada.upload("a.png", "image/png", &unique_png()).await;
+        let path = format!("/api/images/{}", id(&image));
+        let delay = longest.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 200.0);
+        let began = Instant::now();
+        let work = async {
+            let done = render(&app).await;
+            longest = longest.max(began.elapsed().min(Duration::from_secs(2)));
+            done
+        };
+        let delete = async {
+            tokio::time::sleep(delay).await;
+            if round % 5 == 0 { None } else { Some(ada.delete(&path).await.status) }
+        };
+        let (_, deleted) = tokio::join!(work, delete);
+        assert!(matches!(deleted, None | Some(204)), "{deleted:?}");
+        made += u32::from(deleted.is_none());
+        let found = ada.get(&path).await;
+        assert_eq!(found.status, if deleted.is_some() { 404 } else { 200 });
+        assert!(deleted.is_some() || found.json["previewUrl"].is_string(), "{found:?}");
+    }
+    render_after(&app, &renderer(), Duration::from_secs(3600)).await;
+    app.sweep_to_the_end().await;
+    assert_eq!(pictures(&app).await.len(), made as usize);
+    app.audit().await;
+}
