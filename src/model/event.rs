@@ -12,7 +12,7 @@ pub enum EventType {
     ImageRejected,
     /// An image or an open upload was deleted.
     ImageDeleted,
-    /// The caption of a ready image changed.
+    /// The caption of a ready image changed. In event streams, also when a worker has made its pictures.
     ImageUpdated,
     /// The bytes of an upload did not arrive in time.
     UploadExpired,

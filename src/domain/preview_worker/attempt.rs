@@ -9,7 +9,10 @@ use time::OffsetDateTime;
 
 use super::PreviewWorker;
 use crate::{
-    domain::rendering::{RenderFailure, Rendered, Renderer},
+    domain::{
+        lasting_failures::is_stuck,
+        rendering::{RenderFailure, Rendered, Renderer},
+    },
     metrics::{METRICS, Metrics},
     model::{
         Dimensions, Format, Image, ObjectKey, RenderingFailure,
@@ -104,7 +107,7 @@ impl PreviewWorker {
         }
         match tokio::time::timeout(ATTEMPT_DEADLINE, self.make_pictures(renderer, image, lease)).await {
             Ok(Ok(attempt) | Err(attempt)) => attempt,
-            Err(_) => Attempt::Outage("the attempt took too long".to_owned()),
+            Err(_) => Attempt::Retry(RenderingFailure::Crashed),
         }
     }
 
@@ -114,8 +117,10 @@ impl PreviewWorker {
         if image.upload.size > u64::from(MAX_FILE_BYTES) {
             return Ok(Attempt::Failed(RenderingFailure::TooBig));
         }
-        let Some(file) = self.objects.read_all(&image.key, &ready.etag, image.upload.size).await? else {
-            return Ok(Attempt::Retry(RenderingFailure::Missing));
+        let file = match self.objects.read_all(&image.key, &ready.etag, image.upload.size).await {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Attempt::Retry(RenderingFailure::Missing)),
+            Err(error) => return Ok(self.read_failure(error).await),
         };
         let format = Format::declared_as(image.upload.content_type);
         let Rendered { thumb_hash, pictures, cage } = renderer.render(format, file).await?;
@@ -134,6 +139,15 @@ impl PreviewWorker {
         }
         self.remove_unrecorded(image, &keys).await?;
         Ok(Attempt::Gone)
+    }
+
+    /// Counts a timeout only while the bucket answers: this object cannot be read in time.
+    async fn read_failure(&self, error: StoreError) -> Attempt {
+        let is_timeout = matches!(error, StoreError::ObjectsTimeout { .. });
+        if is_timeout && is_stuck(&self.objects, &error).await {
+            return Attempt::Retry(RenderingFailure::Unreadable);
+        }
+        error.into()
     }
 
     fn warn_of_missing_restrictions(&self, cage: Cage) {

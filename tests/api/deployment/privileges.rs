@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
-    config::Finalize,
+    config::{Finalize, PreviewWorker, Previews},
     domain::{
         doctor::{self, Options},
         orphans::Consent,
@@ -31,6 +31,7 @@ async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
         config.s3.endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.finalize = Finalize::Auto;
+        config.previews = Previews::Worker(PreviewWorker::default());
         config.cors.exact = vec!["https://app.example".to_owned()];
     })
     .await
@@ -112,6 +113,8 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     ada.upload("kept.png", "image/png", &unique_png()).await;
     in_parts(&ada).await;
     with_uppy(&ada).await;
+    #[cfg(feature = "worker")]
+    assert_eq!(crate::preview_worker::render(app).await, 4, "one of each upload");
     assert_eq!(ada.delete(&format!("/api/images/{deleted}")).await.status, 204);
     sweep_late(app).await;
     let orphan = ObjectKey::final_for(UserId::new(), ImageId::new());
