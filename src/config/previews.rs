@@ -13,7 +13,7 @@ pub enum Previews {
     /// Workers (`valet worker`).
     Worker(PreviewWorker),
     /// An imgproxy server.
-    Imgproxy(Imgproxy),
+    Imgproxy(Box<Imgproxy>),
 }
 
 /// Settings of workers.
@@ -71,7 +71,7 @@ impl Reader<'_> {
         }
         match (maker, imgproxy) {
             (Maker::Worker, _) => Previews::Worker(PreviewWorker { heif_command }),
-            (Maker::Imgproxy, Some(imgproxy)) => Previews::Imgproxy(imgproxy),
+            (Maker::Imgproxy, Some(imgproxy)) => Previews::Imgproxy(Box::new(imgproxy)),
             _ => Previews::Off,
         }
     }

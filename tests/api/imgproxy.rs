@@ -72,7 +72,7 @@ fn configure(config: &mut Config, base_url: String) {
 
 fn configure_with(config: &mut Config, base_url: String, salt: &[u8]) {
     let imgproxy = Imgproxy { base_url, key: ImgproxyKey::new(KEY, salt), options: "q:80/sm:1/ar:1".to_owned() };
-    config.previews = Previews::Imgproxy(imgproxy);
+    config.previews = Previews::Imgproxy(Box::new(imgproxy));
 }
 
 /// Starts an application with a server that makes its previews.

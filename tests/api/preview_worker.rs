@@ -18,7 +18,10 @@ use valet::{
     domain::rendering::Renderer,
 };
 
-use super::app::{Caller, TestApp, declared, eventually, fixture, unique_png};
+use super::{
+    app::{Caller, TestApp, declared, eventually, fixture, unique_png},
+    event_streams::Events,
+};
 
 /// Has workers make the previews.
 pub fn use_workers(config: &mut Config) {
@@ -172,4 +175,17 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_one() {
     worker.await.unwrap();
     let under_way = doc! { "rendering.due": { "$gt": mongodb::bson::DateTime::now() } };
     assert_eq!(images.count_documents(under_way).await.unwrap(), 0, "a stop finishes what is under way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_streams_announce_previews_and_not_the_work_on_them() {
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let (mut events, _) = Events::open(&ada, None).await;
+    assert_eq!(render(&app).await, 1);
+    let updated = events.event().await;
+    assert_eq!((updated.event.as_str(), updated.data), ("image.updated", json!({ "id": id(&image) }).to_string()));
+    assert_eq!(ada.delete(&format!("/api/images/{}", id(&image))).await.status, 204);
+    assert_eq!(events.event().await.event, "image.deleted", "one event for the previews");
 }

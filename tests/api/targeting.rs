@@ -70,10 +70,9 @@ const LISTED: &[(&str, &[Listed])] = &[
         &[("images", Find, &[]), ("users", Find, &[]), ("users", Find, &["images", "deletedAt"]), ("images", Find, &["state"])],
     ),
     (
-        "operators compare the whole bucket with the database",
+        "operators compare the whole bucket with the database, and have workers make previews of all earlier images",
         &[("images", Find, &["state", "key"]), ("images", Find, &["state", "_id"])],
     ),
-    ("operators have workers look for the earlier images of all users", &[("images", Find, &["_id"])]),
     (
         "an app's backend lists all users, and finds users by an address that is not unique",
         &[("users", Find, &["_id", "deletedAt"]), ("users", Find, &["_id", "deletedAt", "email"])],

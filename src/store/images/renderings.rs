@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, Lease, owned, page::integer};
+use super::{Images, Lease, inventory::not_purged, owned, page::integer};
 use crate::{
     model::{Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
     store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
@@ -263,7 +263,8 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn find_unrendered(&self, after: Option<&str>, limit: u32) -> Result<UnrenderedPage, StoreError> {
-        let filter = after.map(|after| doc! { "_id": { "$gt": after } }).unwrap_or_default();
+        let mut filter = not_purged();
+        filter.insert("_id", doc! { "$gt": after.unwrap_or_default() });
         let records = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = records.find(filter.clone()).projection(doc! { "user": 1, "state": 1, "rendering": 1, "pictures": 1 });
