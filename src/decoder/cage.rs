@@ -1,7 +1,7 @@
 //! The cage: rights that the process gives up before it reads a byte.
 //!
-//! 1. [`limit_and_restart`] sets limits of the kernel and executes the program again, so that the allocator and the libraries begin
-//!    within them. No memory is reserved before.
+//! 1. [`limit_and_restart`] closes what it inherited, sets limits of the kernel and executes the program again, so that the allocator
+//!    and the libraries begin within them. No memory is reserved before.
 //! 2. [`enter`] looks at what is in force, then installs the filter of system calls. It reports what it found; where a kernel or an
 //!    operating system lacks a part, that part is reported as missing.
 
@@ -35,12 +35,28 @@ struct Limit {
     maximum: u64,
 }
 
-/// Sets the limits, and executes this program with `arguments` within them. Does not return if that succeeds; where the operating
-/// system has no limits, or refuses one, it goes on without, and `enter` reports that.
+/// Folder that lists the descriptors of the process that reads it.
+const DESCRIPTORS: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
+/// Closes every descriptor but the standard streams: files and sockets of the worker that a library opened without close-on-exec. The
+/// process has opened none itself yet.
+#[cfg(unix)]
+fn close_inherited() {
+    let numbers = std::fs::read_dir(DESCRIPTORS).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let inherited: Vec<i32> = numbers.filter(|number| *number > 2).collect();
+    for descriptor in inherited {
+        // The one by which the list was read is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
+}
+
+/// Closes inherited descriptors, sets the limits, and executes this program with `arguments` within them. Does not return if that
+/// succeeds; where the operating system has no limits, or refuses one, it goes on without, and `enter` reports that.
 pub fn limit_and_restart(arguments: &[String]) {
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
+        close_inherited();
         for (resource, Limit { current, maximum }) in LIMITS {
             // A lower limit of the process that started this one is kept.
             let maximum = getrlimit(resource).maximum.map_or(maximum, |inherited| inherited.min(maximum));
@@ -66,16 +82,18 @@ const COMMAND_CPU_SECONDS: u64 = 20;
 #[cfg(unix)]
 const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
-/// Executes a command of the operator within limits. It is not in the cage: it reads and writes files, and nothing is known of the
-/// system calls that it needs. It gains no rights by what it executes.
+/// Executes a command of the operator in the cage that it can bear: limits, no descriptor but the standard streams, no new rights and,
+/// on Linux, no sockets, no other processes and no namespaces ([`super::filter::install_for_command`]). It does read and write files,
+/// starts threads and programs, and all of them stay in this cage.
 ///
 /// # Errors
-/// When a limit cannot be set, or the command not be executed. Else it does not return.
+/// When a part of the cage cannot be put up, or the command not be executed. Else it does not return.
 pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
         let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        close_inherited();
         for (resource, limit) in [
             (Resource::As, COMMAND_MEMORY_BYTES),
             (Resource::Cpu, COMMAND_CPU_SECONDS),
@@ -87,7 +105,7 @@ pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> 
             setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
         }
         #[cfg(target_os = "linux")]
-        rustix::thread::set_no_new_privs(true)?;
+        super::filter::install_for_command().map_err(std::io::Error::other)?;
         Err(std::process::Command::new(program).args(arguments).exec())
     }
     #[cfg(not(unix))]
@@ -124,8 +142,7 @@ fn has_limits() -> bool {
 /// Returns whether the process has nothing but its standard streams: its list of descriptors has those three, and the one by which
 /// the list is read.
 fn is_empty() -> bool {
-    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
-    let descriptors = std::fs::read_dir(folder).map_or(usize::MAX, Iterator::count);
+    let descriptors = std::fs::read_dir(DESCRIPTORS).map_or(usize::MAX, Iterator::count);
     descriptors <= 4 && std::env::vars_os().next().is_none()
 }
 

@@ -17,8 +17,15 @@ pub struct Coloured {
 /// Keeps a small RGB profile and converts the pixels of any other to sRGB. A profile that is broken, or not for these pixels, is
 /// left out, as browsers do.
 pub fn settle(pixels: Pixels, profile: Option<Profile>) -> Coloured {
-    let parsed = profile.and_then(|profile| parse(&profile).map(|parsed| (profile, parsed)));
-    let Some((Profile { icc, kind }, parsed)) = parsed else { return Coloured { pixels, profile: None } };
+    match profile {
+        Some(Profile::Numbers(profile)) => Coloured { pixels: converted(pixels, &profile, ProfileKind::Rgb), profile: None },
+        Some(Profile::Icc { icc, kind }) => settle_icc(pixels, icc, kind),
+        None => Coloured { pixels, profile: None },
+    }
+}
+
+fn settle_icc(pixels: Pixels, icc: Vec<u8>, kind: ProfileKind) -> Coloured {
+    let Some(parsed) = parse(&icc, kind) else { return Coloured { pixels, profile: None } };
     match kind {
         ProfileKind::Rgb if icc.len() <= MAX_KEPT_BYTES => Coloured { pixels, profile: Some(icc) },
         ProfileKind::Rgb | ProfileKind::Grey => Coloured { pixels: converted(pixels, &parsed, kind), profile: None },
@@ -33,9 +40,9 @@ pub fn to_srgb(pixels: Pixels, icc: &[u8]) -> Pixels {
     }
 }
 
-fn parse(profile: &Profile) -> Option<ColorProfile> {
-    let parsed = ColorProfile::new_from_slice(&profile.icc).ok()?;
-    let expected = match profile.kind {
+fn parse(icc: &[u8], kind: ProfileKind) -> Option<ColorProfile> {
+    let parsed = ColorProfile::new_from_slice(icc).ok()?;
+    let expected = match kind {
         ProfileKind::Rgb => DataColorSpace::Rgb,
         ProfileKind::Grey => DataColorSpace::Gray,
     };

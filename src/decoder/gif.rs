@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
-use super::pixels::{Decoded, RowReducer, buffer, check_pixels};
+use super::pixels::{Decoded, Frame, RowReducer, buffer, check_pixels};
 use crate::model::decoding::Undecodable;
 
 /// Decodes the image. Its canvas is the logical screen, widened to the first frame, as browsers do.
@@ -26,15 +26,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
         Ok(()) | Err(_) => {}
     }
     let mut rows = RowReducer::new(width, height);
-    let (stride, indent) = (width as usize * 4, left as usize * 4);
-    let mut row = vec![0; stride];
-    for _ in 0..top {
-        rows.push(&row, 4);
-    }
-    for frame_row in pixels.chunks_exact(frame_width as usize * 4) {
-        row[indent..indent + frame_row.len()].copy_from_slice(frame_row);
-        rows.push(&row, 4);
-    }
+    rows.push_frame(&Frame { samples: &pixels, channels: 4, left, top, width: frame_width });
     Ok(Decoded { pixels: rows.end(), width, height, profile: None })
 }
 

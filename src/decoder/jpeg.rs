@@ -82,7 +82,7 @@ impl Frame {
             3 => ProfileKind::Rgb,
             _ => return None,
         };
-        icc.map(|icc| Profile { icc, kind })
+        icc.map(|icc| Profile::Icc { icc, kind })
     }
 }
 
@@ -108,6 +108,17 @@ fn decode_whole(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
     Ok(Decoded { pixels: Pixels { width, height, rgb }, width, height, profile })
 }
 
+/// Decodes a small image as large ones are decoded.
+#[cfg(fuzzing)]
+pub fn decode_quarter(file: &[u8], max_pixels: u64) -> Result<Decoded, Undecodable> {
+    let frame = Frame::find(file)?;
+    let pixels = u64::from(frame.width) * u64::from(frame.height);
+    if frame.is_progressive || !(1..=max_pixels).contains(&pixels) {
+        return Err(Undecodable::Unsupported);
+    }
+    decode_reduced(file, &frame)
+}
+
 fn decode_reduced(file: &[u8], frame: &Frame) -> Result<Decoded, Undecodable> {
     let Quarter { pixels, icc } = quarter::decode(file, frame)?;
     Ok(Decoded { pixels, width: frame.width, height: frame.height, profile: frame.profile(icc) })
@@ -123,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Frame, decode_reduced, decode_whole};
-    use crate::decoder::pixels::Pixels;
+    use crate::decoder::pixels::{Pixels, Profile};
 
     fn fixture(name: &str) -> Vec<u8> {
         std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
@@ -166,7 +177,10 @@ mod tests {
     fn profiles_of_a_quarter_are_those_of_the_whole() {
         let file = fixture("decoder/fixtures/p3.jpg");
         let frame = Frame::find(&file).unwrap();
-        let icc = |decoded: super::Decoded| decoded.profile.unwrap().icc;
+        let icc = |decoded: super::Decoded| match decoded.profile {
+            Some(Profile::Icc { icc, .. }) => icc,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(icc(decode_reduced(&file, &frame).unwrap()), icc(decode_whole(&file, &frame).unwrap()));
     }
 

@@ -20,6 +20,8 @@ mod webp;
 
 #[cfg(feature = "dev")]
 pub mod attempts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 use std::io::{self, Read, Write};
 

@@ -1,6 +1,6 @@
 //! Makes the pictures of a decoded image: reduced, turned, in the right colours, without metadata.
 
-use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder};
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 use super::{colour, pixels::Decoded, thumb_hash};
 use crate::{
@@ -13,6 +13,12 @@ use crate::{
 
 /// Qualities of JPEG, one after the other, until the picture is small enough.
 const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
+
+/// Quality of drawings and text, whose edges have fringes of colour at that of photographs: every pixel has its own colour.
+const GRAPHIC_QUALITY: u8 = 92;
+
+/// Greatest size in bytes of a picture in that quality: a photograph of 640 pixels is larger.
+const MAX_GRAPHIC_BYTES: usize = 48 << 10;
 
 /// Longer side of the image that is hashed: the most that a ThumbHash is computed from.
 const HASHED_EDGE: u16 = 100;
@@ -37,7 +43,9 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let is_large = (pixels.width, pixels.height) != (u32::from(small_width), u32::from(small_height));
     let larger = is_large.then(|| encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[1])).transpose()?;
     let pixels = pixels.resized(small_width, small_height)?;
-    pictures.push(encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0])?);
+    let graphic = encode_at(GRAPHIC_QUALITY, &pixels, profile.as_deref())?;
+    let is_graphic = graphic.jpeg.len() <= MAX_GRAPHIC_BYTES;
+    pictures.push(if is_graphic { graphic } else { encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0])? });
     pictures.extend(larger);
 
     let (width, height) = fit(small_width, small_height, HASHED_EDGE);
@@ -52,19 +60,26 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
 
 /// Encodes a picture of at most `max_bytes`.
 fn encode(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<Picture, Undecodable> {
-    let side = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
-    let (width, height) = (side(pixels.width)?, side(pixels.height)?);
     for quality in QUALITIES {
-        let mut jpeg = Vec::new();
-        let mut encoder = Encoder::new(&mut jpeg, quality);
-        encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-        if let Some(icc) = profile {
-            encoder.add_icc_profile(icc).map_err(|_| Undecodable::Corrupt)?;
-        }
-        encoder.encode(&pixels.rgb, width, height, ColorType::Rgb).map_err(|_| Undecodable::Corrupt)?;
-        if jpeg.len() <= max_bytes {
-            return Ok(Picture { width, height, jpeg });
+        let picture = encode_at(quality, pixels, profile)?;
+        if picture.jpeg.len() <= max_bytes {
+            return Ok(picture);
         }
     }
     Err(Undecodable::TooBig)
+}
+
+/// Encodes a picture. From a quality of 90 on, no chroma is left out.
+fn encode_at(quality: u8, pixels: &Pixels, profile: Option<&[u8]>) -> Result<Picture, Undecodable> {
+    let side = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
+    let (width, height) = (side(pixels.width)?, side(pixels.height)?);
+    let mut jpeg = Vec::new();
+    let mut encoder = Encoder::new(&mut jpeg, quality);
+    encoder.set_sampling_factor(if quality < 90 { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 });
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    if let Some(icc) = profile {
+        encoder.add_icc_profile(icc).map_err(|_| Undecodable::Corrupt)?;
+    }
+    encoder.encode(&pixels.rgb, width, height, ColorType::Rgb).map_err(|_| Undecodable::Corrupt)?;
+    Ok(Picture { width, height, jpeg })
 }

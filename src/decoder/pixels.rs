@@ -1,6 +1,7 @@
 //! Pixels in memory: eight bits for each of red, green and blue, without alpha.
 
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::Image};
+use moxcms::ColorProfile;
 
 use super::MAX_PIXELS;
 use crate::model::{Orientation, decoding::Undecodable};
@@ -23,15 +24,17 @@ pub struct Decoded {
     pub width: u32,
     /// Size of the picture before it was reduced.
     pub height: u32,
-    /// The colour profile (ICC) for `pixels`.
+    /// The colours of `pixels`; sRGB if there is none.
     pub profile: Option<Profile>,
 }
 
-/// A colour profile in the file.
+/// What a file says about its colours.
 #[derive(Debug)]
-pub struct Profile {
-    pub icc: Vec<u8>,
-    pub kind: ProfileKind,
+pub enum Profile {
+    /// An ICC profile.
+    Icc { icc: Vec<u8>, kind: ProfileKind },
+    /// Primaries and a curve, which a PNG gives in numbers.
+    Numbers(Box<ColorProfile>),
 }
 
 /// The colours that a profile is for.
@@ -77,6 +80,16 @@ fn rgb_of(pixel: &[u8]) -> [u8; 3] {
     }
 }
 
+/// A frame within its canvas.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    pub samples: &'a [u8],
+    pub channels: usize,
+    pub left: u32,
+    pub top: u32,
+    pub width: u32,
+}
+
 /// Takes an image row by row, puts it on white and reduces it by a whole factor, so that it is never in memory at its full size.
 #[derive(Debug)]
 pub struct RowReducer {
@@ -118,6 +131,21 @@ impl RowReducer {
         self.rows += 1;
         if self.rows == self.factor {
             self.end_rows();
+        }
+    }
+
+    /// Takes a frame that covers a part of an animation's canvas. What it does not cover is white.
+    pub fn push_frame(&mut self, frame: &Frame<'_>) {
+        let (stride, indent) = (frame.width as usize * frame.channels, frame.left as usize * frame.channels);
+        // Transparent, or white.
+        let blank = if frame.channels.is_multiple_of(2) { 0 } else { u8::MAX };
+        let mut row = vec![blank; self.width as usize * frame.channels];
+        for _ in 0..frame.top {
+            self.push(&row, frame.channels);
+        }
+        for frame_row in frame.samples.chunks_exact(stride) {
+            row[indent..indent + stride].copy_from_slice(frame_row);
+            self.push(&row, frame.channels);
         }
     }
 

@@ -22,7 +22,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
         rows.push(row, channels);
     }
     drop(pixels);
-    Ok(Decoded { pixels: rows.end(), width, height, profile: icc.map(|icc| Profile { icc, kind: ProfileKind::Rgb }) })
+    Ok(Decoded { pixels: rows.end(), width, height, profile: icc.map(|icc| Profile::Icc { icc, kind: ProfileKind::Rgb }) })
 }
 
 fn failure(error: &DecodingError) -> Undecodable {

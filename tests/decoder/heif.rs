@@ -9,7 +9,7 @@ use valet::{
 
 use super::{Pixels, format_of, path, renderer};
 
-fn libheif() -> Option<PathBuf> {
+pub(super) fn libheif() -> Option<PathBuf> {
     ["/usr/bin/heif-dec", "/usr/bin/heif-convert"].map(PathBuf::from).into_iter().find(|command| command.exists())
 }
 
@@ -34,6 +34,16 @@ async fn heic_and_avif_have_pictures() {
         let pixels = Pixels::of(&rendered.pictures[0].jpeg);
         assert_eq!((pixels.width, pixels.height), (width, height), "{name}");
     }
+}
+
+/// Otherwise a command could read the credentials in the environment of the process that starts it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_process_that_starts_a_command_is_untraceable() {
+    let file = std::fs::read(path("fixtures/plain.heic")).unwrap();
+    let _ = renderer().with_heif_command(script("exit 3")).render(Format::Heif, file.into()).await;
+    let found = rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(found, rustix::process::DumpableBehavior::NotDumpable);
 }
 
 #[tokio::test]

@@ -44,39 +44,3 @@ async fn large_jpegs_are_decoded_at_a_quarter() {
     // 42 megapixels, with a size that fills no unit.
     assert_eq!(sizes(6501, 6461).await, [(640, 636), (1600, 1590)]);
 }
-
-/// `cargo test --release --test decoder -- --ignored --nocapture`, for the figures in docs.
-#[tokio::test]
-#[ignore = "compares times"]
-async fn a_photograph_of_12_megapixels_takes_250_ms_and_80_mib() {
-    let file = photograph();
-    let (mut times, mut memory) = (Vec::new(), 0);
-    for _ in 0..5 {
-        let (cpu_ms, peak_kib) = super::measure(&file).await;
-        times.push(cpu_ms);
-        memory = memory.max(peak_kib);
-    }
-    times.sort_unstable();
-    println!("12 megapixels: {} ms of processor time (median of 5), {} MiB at most", times[2], memory / 1024);
-    assert!(times[2] <= 250 && memory <= 80 * 1024, "{times:?} ms, {memory} KiB");
-}
-
-/// Returns a JPEG of 4032 by 3024 pixels with texture and noise.
-fn photograph() -> Vec<u8> {
-    let (width, height) = (4032_u16, 3024_u16);
-    let mut noise = 1_u32;
-    let mut rgb = Vec::with_capacity(usize::from(width) * usize::from(height) * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let (x, y) = (f32::from(x), f32::from(y));
-            for wave in [(x / 97.0 + y / 211.0).sin(), (x / 53.0 - y / 131.0).sin(), (x / 171.0 + y / 37.0).cos()] {
-                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let grain = (noise >> 24) as f32 / 8.0 - 16.0;
-                rgb.push((127.0 + 100.0 * wave + grain).clamp(0.0, 255.0) as u8);
-            }
-        }
-    }
-    let mut jpeg = Vec::new();
-    Encoder::new(&mut jpeg, 88).encode(&rgb, width, height, ColorType::Rgb).unwrap();
-    jpeg
-}

@@ -1,8 +1,9 @@
 //! HEIC and AVIF, by a command of the operator.
 //!
-//! The JPEG that it makes is decoded in the cage like any other JPEG. The command itself is not in the cage: `valet decode --command` gives
-//! it an empty environment, limits of memory, time and file sizes, and no new rights, but it has the files and the network that the
-//! worker's user has. An operator who wants more names a script that starts it in a container, such as by bubblewrap.
+//! The JPEG that it makes is decoded in the cage like any other JPEG. The command itself is in the cage that it can bear: `valet decode
+//! --command` gives it an empty environment, limits of memory, time and file sizes, no new rights and, on Linux, no network, no
+//! other process and no namespace. It has the files of the worker's user; what this process has in its memory and environment is
+//! not among them.
 
 use std::{
     io,
@@ -40,6 +41,13 @@ impl Drop for Folder {
     }
 }
 
+/// Hides this process's environment and memory, which has credentials, from processes of the same user: a file of `/proc` is a file.
+fn become_untraceable() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
 /// Returns the JPEG that the command makes of an image.
 pub(super) async fn convert(
     renderer: &Renderer,
@@ -47,6 +55,7 @@ pub(super) async fn convert(
     request: DecodeRequest,
     file: &[u8],
 ) -> Result<Bytes, RenderFailure> {
+    become_untraceable().map_err(RenderFailure::NotStarted)?;
     let folder = Folder::create().await.map_err(RenderFailure::NotStarted)?;
     let image = folder.0.join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
     fs::write(&image, file).await.map_err(RenderFailure::NotStarted)?;

@@ -105,7 +105,7 @@ impl Renderer {
     /// Sets the command that makes a JPEG of HEIC and AVIF, called with the path of the image and that of the JPEG, such as `heif-dec` of
     /// libheif. Without it, these images are unsupported.
     ///
-    /// It is a decoder outside of the cage, with limits alone (`heif`).
+    /// It is a decoder in a weaker cage (`heif`), and the process that starts it becomes untraceable on Linux.
     #[must_use]
     pub fn with_heif_command(self, command: PathBuf) -> Self {
         Self { heif_command: Some(command), ..self }

@@ -1,0 +1,156 @@
+//! Drives the real child with changed files for a time: `.ci/nightly decoders`. Every file has pictures or a named failure, the cage
+//! stays complete, and no child crashes or hangs.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use valet::{
+    domain::rendering::{CrashCause, RenderFailure},
+    model::{Format, decoding::Cage},
+};
+
+use super::{corpus::confirmed, path, renderer};
+
+/// A generator of numbers (`SplitMix64`): the same seed gives the same files everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((mixed ^ mixed >> 31) % bound.max(1) as u64).unwrap()
+    }
+}
+
+/// Returns where a file's segments, chunks or blocks begin, in order: whole ones are exchanged, left out and doubled.
+fn elements(format: Format, file: &[u8]) -> Vec<usize> {
+    let tag = |at: usize| file.get(at..at + 4).is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b' '));
+    let is_element = |at: &usize| match format {
+        Format::Jpeg => file[*at] == 0xFF && file.get(at + 1).is_some_and(|marker| *marker >= 0xC0),
+        Format::Png => tag(at + 4),
+        Format::Webp => tag(*at),
+        _ => matches!(file[*at], 0x21 | 0x2C),
+    };
+    (0..file.len()).filter(is_element).collect()
+}
+
+/// Returns the file with one to four changes. Most of them are where its structure is.
+fn changed(format: Format, file: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut file = file.to_vec();
+    for _ in 0..=random.below(4) {
+        let elements = elements(format, &file);
+        if elements.is_empty() || file.len() < 16 {
+            break;
+        }
+        let (one, other) = (elements[random.below(elements.len())], elements[random.below(elements.len())]);
+        let near = (one + random.below(24)).min(file.len() - 1);
+        let anywhere = random.below(file.len());
+        let (from, to) = (one.min(other), one.max(other));
+        match random.below(10) {
+            0 => file[near] ^= 1 << random.below(8),
+            1 => file[near] = random.below(256).to_le_bytes()[0],
+            2 => file[near] = [0, 1, 0x7F, 0x80, 0xFE, 0xFF][random.below(6)],
+            3 => file[anywhere] ^= 1 << random.below(8),
+            4 => file.truncate(anywhere),
+            5 => drop(file.drain(from..to)),
+            6 => {
+                let piece = file[from..to].to_vec();
+                file.splice(from..from, piece);
+            }
+            7 => {
+                let piece = file[from..to].to_vec();
+                file.extend(piece);
+            }
+            8 => file.insert(near, random.below(256).to_le_bytes()[0]),
+            _ => drop(file.remove(near)),
+        }
+    }
+    if format == Format::Png {
+        repair_checksums(&mut file);
+    }
+    file
+}
+
+/// Gives each chunk of a PNG the checksum of its content: otherwise nothing else of it would be read.
+fn repair_checksums(file: &mut [u8]) {
+    let mut at = 8;
+    while let Some(length) = file.get(at..at + 4) {
+        let length = usize::try_from(u32::from_be_bytes(length.try_into().unwrap())).unwrap();
+        let Some(content) = file.get(at + 4..at.saturating_add(8).saturating_add(length)) else { return };
+        let checksum = crc32fast::hash(content).to_be_bytes();
+        at += 8 + length;
+        let Some(place) = file.get_mut(at..at + 4) else { return };
+        place.copy_from_slice(&checksum);
+        at += 4;
+    }
+}
+
+/// Returns the files of the format that the tests have, and those of `VALET_DECODER_CORPUS`, where fuzzing leaves its own.
+fn seeds(format: Format, extension: &str) -> Vec<Vec<u8>> {
+    let extra = env::var_os("VALET_DECODER_CORPUS").map(PathBuf::from);
+    let folders = [path("decoder/fixtures"), path("fixtures"), path(&format!("fuzz/corpus/decode_{extension}"))];
+    let entries = folders.into_iter().chain(extra).filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let read = entries.filter_map(|entry| fs::read(entry.unwrap().path()).ok());
+    read.filter(|file| file.len() < 200_000 && confirmed(file).is_ok_and(|content| content.format == format)).collect()
+}
+
+/// Renders changed files of a format for `VALET_DECODER_SECONDS`. A file that fails is kept for the next attempt.
+async fn drive(format: Format, extension: &str) {
+    let seconds = env::var("VALET_DECODER_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let seed = env::var("VALET_SEED").map_or(1, |text| text.parse().unwrap());
+    let (seeds, mut random) = (seeds(format, extension), Random(seed));
+    assert!(seeds.len() > 3, "{} files", seeds.len());
+    let began = Instant::now();
+    let (mut pictures, mut failures) = (0, std::collections::BTreeMap::new());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let file = changed(format, &seeds[random.below(seeds.len())], &mut random);
+        match renderer().render(format, file.clone().into()).await {
+            Ok(rendered) => {
+                pictures += 1;
+                assert!(!cfg!(target_os = "linux") || rendered.cage == Cage::COMPLETE, "{:?}", rendered.cage);
+            }
+            Err(RenderFailure::Undecodable(failure)) => *failures.entry(failure.to_string()).or_insert(0) += 1,
+            Err(failure) => {
+                let kept = keep(&file, extension);
+                // A deadline that an overloaded machine missed is no endless loop: processor time has its own limit.
+                let is_late = matches!(failure, RenderFailure::Crashed(CrashCause::Deadline));
+                panic!("{failure}{}: {}", if is_late { " (again on an idle machine?)" } else { "" }, kept.display());
+            }
+        }
+    }
+    println!("{extension}: {pictures} with pictures, {failures:?}");
+}
+
+fn keep(file: &[u8], extension: &str) -> PathBuf {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{:08x}.{extension}", crc32fast::hash(file)));
+    fs::write(&kept, file).unwrap();
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form: .ci/nightly decoders"]
+async fn changed_jpegs_have_pictures_or_a_name() {
+    drive(Format::Jpeg, "jpeg").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form: .ci/nightly decoders"]
+async fn changed_pngs_have_pictures_or_a_name() {
+    drive(Format::Png, "png").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form: .ci/nightly decoders"]
+async fn changed_webps_have_pictures_or_a_name() {
+    drive(Format::Webp, "webp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the long form: .ci/nightly decoders"]
+async fn changed_gifs_have_pictures_or_a_name() {
+    drive(Format::Gif, "gif").await;
+}
