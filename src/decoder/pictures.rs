@@ -14,11 +14,17 @@ use crate::{
 /// Qualities of JPEG, one after the other, until the picture is small enough.
 const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
 
-/// Quality of drawings and text, whose edges have fringes of colour at that of photographs: every pixel has its own colour.
+/// Quality of drawings and text, whose edges have fringes of colour at that of photographs. Every pixel has its own colour.
 const GRAPHIC_QUALITY: u8 = 92;
 
-/// Greatest size in bytes of a picture in that quality: a photograph of 640 pixels is larger.
-const MAX_GRAPHIC_BYTES: usize = 48 << 10;
+/// Quality of a small picture. Every pixel has its own colour.
+const SMALL_QUALITY: u8 = 97;
+
+/// Number of pixels, at most, of a small picture.
+const SMALL_PIXELS: u32 = 100_000;
+
+/// Greatest size in bytes of a picture in such a quality, by its index in [`EDGES`]: a photograph is larger.
+const MAX_GRAPHIC_BYTES: [usize; 2] = [48 << 10, 192 << 10];
 
 /// Longer side of the image that is hashed: the most that a ThumbHash is computed from.
 const HASHED_EDGE: u16 = 100;
@@ -38,15 +44,17 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let coloured = colour::settle(pixels.oriented(request.orientation), decoded.profile);
     let (pixels, profile) = (coloured.pixels, coloured.profile);
 
-    let mut pictures = Vec::with_capacity(EDGES.len());
     let (small_width, small_height) = fit(request.width, request.height, small);
-    let is_large = (pixels.width, pixels.height) != (u32::from(small_width), u32::from(small_height));
-    let larger = is_large.then(|| encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[1])).transpose()?;
+    let larger = ((pixels.width, pixels.height) != (u32::from(small_width), u32::from(small_height))).then(|| pixels.clone());
     let pixels = pixels.resized(small_width, small_height)?;
-    let graphic = encode_at(GRAPHIC_QUALITY, &pixels, profile.as_deref())?;
-    let is_graphic = graphic.jpeg.len() <= MAX_GRAPHIC_BYTES;
-    pictures.push(if is_graphic { graphic } else { encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0])? });
-    pictures.extend(larger);
+    let graphic = encode_graphic(&pixels, profile.as_deref(), MAX_GRAPHIC_BYTES[0])?;
+    let is_graphic = graphic.is_some();
+    let mut pictures = vec![graphic.map_or_else(|| encode(&pixels, profile.as_deref(), MAX_PICTURE_BYTES[0]), Ok)?];
+    if let Some(larger) = larger {
+        // A photograph is not encoded twice.
+        let graphic = if is_graphic { encode_graphic(&larger, profile.as_deref(), MAX_GRAPHIC_BYTES[1])? } else { None };
+        pictures.push(graphic.map_or_else(|| encode(&larger, profile.as_deref(), MAX_PICTURE_BYTES[1]), Ok)?);
+    }
 
     let (width, height) = fit(small_width, small_height, HASHED_EDGE);
     let mut hashed = pixels.resized(width, height)?;
@@ -67,6 +75,13 @@ fn encode(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<P
         }
     }
     Err(Undecodable::TooBig)
+}
+
+/// Encodes a picture as a small one or a drawing, if it then has at most `max_bytes`.
+fn encode_graphic(pixels: &Pixels, profile: Option<&[u8]>, max_bytes: usize) -> Result<Option<Picture>, Undecodable> {
+    let quality = if pixels.width * pixels.height <= SMALL_PIXELS { SMALL_QUALITY } else { GRAPHIC_QUALITY };
+    let picture = encode_at(quality, pixels, profile)?;
+    Ok((picture.jpeg.len() <= max_bytes).then_some(picture))
 }
 
 /// Encodes a picture. From a quality of 90 on, no chroma is left out.
