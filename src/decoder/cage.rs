@@ -42,7 +42,8 @@ const DESCRIPTORS: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else 
 /// process has opened none itself yet.
 #[cfg(unix)]
 fn close_inherited() {
-    let numbers = std::fs::read_dir(DESCRIPTORS).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let numbers =
+        std::fs::read_dir(DESCRIPTORS).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let inherited: Vec<i32> = numbers.filter(|number| *number > 2).collect();
     for descriptor in inherited {
         // The one by which the list was read is closed already.

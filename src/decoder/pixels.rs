@@ -28,7 +28,7 @@ pub struct Decoded {
     pub profile: Option<Profile>,
 }
 
-/// What a file says about its colours.
+/// The colours that a file names.
 #[derive(Debug)]
 pub enum Profile {
     /// An ICC profile.
@@ -54,12 +54,15 @@ pub fn check_pixels(width: u32, height: u32) -> Result<(), Undecodable> {
     }
 }
 
+/// Returns how many bytes an image takes, if a decoder may hold that many.
+pub fn check_bytes(width: u32, height: u32, pixel_bytes: u64) -> Result<u64, Undecodable> {
+    let bytes = u64::from(width) * u64::from(height) * pixel_bytes;
+    if bytes > super::MAX_DECODED_BYTES { Err(Undecodable::TooBig) } else { Ok(bytes) }
+}
+
 /// Returns a buffer for `width` × `height` pixels, if a decoder may hold that many bytes.
 pub fn buffer(width: u32, height: u32, pixel_bytes: u64, fill: u8) -> Result<Vec<u8>, Undecodable> {
-    let bytes = u64::from(width) * u64::from(height) * pixel_bytes;
-    if bytes > super::MAX_DECODED_BYTES {
-        return Err(Undecodable::TooBig);
-    }
+    let bytes = check_bytes(width, height, pixel_bytes)?;
     Ok(vec![fill; usize::try_from(bytes).map_err(|_| Undecodable::TooBig)?])
 }
 
@@ -134,7 +137,7 @@ impl RowReducer {
         }
     }
 
-    /// Takes a frame that covers a part of an animation's canvas. What it does not cover is white.
+    /// Takes a frame that covers a part of an animation's canvas. The rest is white.
     pub fn push_frame(&mut self, frame: &Frame<'_>) {
         let (stride, indent) = (frame.width as usize * frame.channels, frame.left as usize * frame.channels);
         // Transparent, or white.

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image_webp::{DecodingError, WebPDecoder};
 
-use super::pixels::{Decoded, Profile, ProfileKind, RowReducer, buffer, check_pixels};
+use super::pixels::{Decoded, Profile, ProfileKind, RowReducer, buffer, check_bytes, check_pixels};
 use crate::model::decoding::Undecodable;
 
 /// Decodes the image.
@@ -14,6 +14,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     let (width, height) = decoder.dimensions();
     check_pixels(width, height)?;
     let channels = if decoder.has_alpha() { 4 } else { 3 };
+    check_bytes(width, height, bytes_held(&mut decoder))?;
     let icc = decoder.icc_profile().unwrap_or_default();
     let mut pixels = buffer(width, height, channels as u64, 0)?;
     decoder.read_image(&mut pixels).map_err(|error| failure(&error))?;
@@ -23,6 +24,20 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     }
     drop(pixels);
     Ok(Decoded { pixels: rows.end(), width, height, profile: icc.map(|icc| Profile::Icc { icc, kind: ProfileKind::Rgb }) })
+}
+
+/// Returns how many bytes for each pixel are held at once, by the decoder and here.
+fn bytes_held(decoder: &mut WebPDecoder<Cursor<&[u8]>>) -> u64 {
+    match (decoder.is_animated(), decoder.is_lossy(), decoder.has_alpha()) {
+        // The canvas, a frame and the result.
+        (true, ..) => 12,
+        // Luma and chroma, alpha in its own image of four channels, and the result.
+        (_, true, true) => 11,
+        (_, true, false) => 5,
+        (_, false, true) => 4,
+        // Four channels, and the result.
+        (_, false, false) => 7,
+    }
 }
 
 fn failure(error: &DecodingError) -> Undecodable {

@@ -80,12 +80,21 @@ fn png(width: u32, height: u32) -> Bytes {
     [b"\x89PNG\r\n\x1A\n".to_vec(), chunks.concat()].concat().into()
 }
 
+/// A WebP of 12592 by 7940 pixels.
+const LARGE_WEBP: &str = concat!(
+    "524946464a800000574542505650384c3d0000002f2ff1c007101f20102053224448241048421d772c81002147a020a90201",
+    "224a20839e02d06eb7849ab68da0922cc923f966ee1cd1ff093036665628cc0c00",
+);
+
 #[tokio::test]
 async fn bombs_are_too_big() {
     // Refused by its header: 268 megapixels.
     assert_eq!(outcome(Format::Png, png(16_380, 16_380), "a bomb").await, Some("too_big"));
     // Refused by the child: 150 megapixels.
     assert_eq!(outcome(Format::Png, png(12_500, 12_000), "a smaller one").await, Some("too_big"));
+    // 100 megapixels without alpha, which take seven bytes for each pixel.
+    let lossless = hex::decode(LARGE_WEBP).unwrap();
+    assert_eq!(outcome(Format::Webp, lossless.into(), "a lossless WebP").await, Some("too_big"));
     let long = vec![0; (100 << 20) + 1];
     assert_eq!(outcome(Format::Jpeg, long.into(), "a long file").await, Some("too_big"));
 }

@@ -120,7 +120,11 @@ fn what_a_child_inherited_is_reported() {
     assert_eq!(cage("exec env -i $0 decode 7</etc/passwd 300>/dev/null"), Cage::COMPLETE, "files are closed");
     assert_eq!(cage("exec env -i SECRET=1 $0 decode"), Cage { is_empty: false, ..Cage::COMPLETE }, "a variable");
     let without_limits = cage("exec env -i $0 decode --limited 7</etc/passwd");
-    assert_eq!(without_limits, Cage { has_limits: false, is_empty: false, ..Cage::COMPLETE }, "no limits were set, and a file was kept");
+    assert_eq!(
+        without_limits,
+        Cage { has_limits: false, is_empty: false, ..Cage::COMPLETE },
+        "no limits were set, and a file was kept"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Covers the cage of an operator's command (`valet decode --command`), from inside: what it tries fails, and outside it does not.
+//! Covers the cage of an operator's command (`valet decode --command`), from inside: attempts to leave it fail, and succeed outside of it.
 
 use std::{
     net::TcpListener,

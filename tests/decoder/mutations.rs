@@ -28,7 +28,8 @@ impl Random {
 
 /// Returns where a file's segments, chunks or blocks begin, in order: whole ones are exchanged, left out and doubled.
 fn elements(format: Format, file: &[u8]) -> Vec<usize> {
-    let tag = |at: usize| file.get(at..at + 4).is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b' '));
+    let tag =
+        |at: usize| file.get(at..at + 4).is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b' '));
     let is_element = |at: &usize| match format {
         Format::Jpeg => file[*at] == 0xFF && file.get(at + 1).is_some_and(|marker| *marker >= 0xC0),
         Format::Png => tag(at + 4),
@@ -116,7 +117,7 @@ async fn drive(format: Format, extension: &str) {
             Err(RenderFailure::Undecodable(failure)) => *failures.entry(failure.to_string()).or_insert(0) += 1,
             Err(failure) => {
                 let kept = keep(&file, extension);
-                // A deadline that an overloaded machine missed is no endless loop: processor time has its own limit.
+                // An overloaded machine misses a deadline without an endless loop: processor time has its own limit.
                 let is_late = matches!(failure, RenderFailure::Crashed(CrashCause::Deadline));
                 panic!("{failure}{}: {}", if is_late { " (again on an idle machine?)" } else { "" }, kept.display());
             }

@@ -1,4 +1,4 @@
-//! What a PNG says about its colours, in the order of its specification (third edition, 13.13): numbers of a video standard (cICP), an
+//! The colours that a PNG names, in the order of precedence of its specification (third edition, 13.13): numbers of a video standard (cICP), an
 //! ICC profile (iCCP), sRGB, a gamma with or without primaries (gAMA, cHRM).
 
 use moxcms::{
@@ -86,7 +86,7 @@ fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
 
 /// Luminance of white in images of high dynamic range, in candela per square metre (ITU-R BT.2408).
 const WHITE: f64 = 203.0;
-/// Greatest luminance that is told from white, as browsers assume it.
+/// Greatest luminance of such an image, as browsers assume it.
 const BRIGHTEST: f64 = 1000.0;
 
 /// Returns the curve of a high dynamic range, with a shoulder (Reinhard's) by which the brightest parts are white.
@@ -116,6 +116,10 @@ fn perceptual_quantizer(signal: f64) -> f64 {
 
 /// Returns the luminance of a signal on a display of 1000 candela per square metre (ITU-R BT.2100).
 fn hybrid_log_gamma(signal: f64) -> f64 {
-    let scene = if signal <= 0.5 { signal * signal / 3.0 } else { (((signal - 0.559_910_73) / 0.178_832_77).exp() + 0.284_668_92) / 12.0 };
+    let scene = if signal <= 0.5 {
+        signal * signal / 3.0
+    } else {
+        (((signal - 0.559_910_73) / 0.178_832_77).exp() + 0.284_668_92) / 12.0
+    };
     BRIGHTEST * scene.powf(1.2)
 }

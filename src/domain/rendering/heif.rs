@@ -2,8 +2,7 @@
 //!
 //! The JPEG that it makes is decoded in the cage like any other JPEG. The command itself is in the cage that it can bear: `valet decode
 //! --command` gives it an empty environment, limits of memory, time and file sizes, no new rights and, on Linux, no network, no
-//! other process and no namespace. It has the files of the worker's user; what this process has in its memory and environment is
-//! not among them.
+//! other process and no namespace. It has the files of the worker's user, except for this process's memory and environment in `/proc`.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! What the targets of the decoders share.
+//! The request and the assertions that the targets of the decoders share.
 
 use valet::{
     decoder,
