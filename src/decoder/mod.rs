@@ -23,7 +23,10 @@ pub mod attempts;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    panic::{self, AssertUnwindSafe},
+};
 
 use crate::model::{
     Format,
@@ -73,6 +76,12 @@ fn file(request: DecodeRequest, input: impl Read) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`Undecodable`] when there are no pictures of this file.
 pub fn decode(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
+    // Some decoders panic at some broken files. The state that they leave behind is dropped with them.
+    let decoded = panic::catch_unwind(AssertUnwindSafe(|| decode_file(request, file)));
+    decoded.unwrap_or(Err(Undecodable::Corrupt))
+}
+
+fn decode_file(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
     let decoded = match request.format {
         Format::Jpeg => jpeg::decode(&file)?,
         Format::Png => png::decode(&file)?,

@@ -87,6 +87,12 @@ const LARGE_WEBP: &str = concat!(
 );
 
 #[tokio::test]
+async fn a_file_at_which_a_decoder_panics_is_corrupt() {
+    let file = std::fs::read(path("fuzz/corpus/decode_webp/frame-without-height.webp")).unwrap();
+    assert_eq!(outcome(Format::Webp, file.into(), "a frame without height").await, Some("corrupt"));
+}
+
+#[tokio::test]
 async fn bombs_are_too_big() {
     // Refused by its header: 268 megapixels.
     assert_eq!(outcome(Format::Png, png(16_380, 16_380), "a bomb").await, Some("too_big"));
