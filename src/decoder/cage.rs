@@ -84,7 +84,7 @@ const COMMAND_CPU_SECONDS: u64 = 20;
 const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
 /// Executes a command of the operator in the cage that it can bear: limits, no descriptor but the standard streams, no new rights and,
-/// on Linux, no sockets, no other processes and no namespaces ([`super::filter::install_for_command`]). It does read and write files,
+/// on Linux, no sockets, no other processes and no namespaces (`filter::install_for_command`). It does read and write files,
 /// starts threads and programs, and all of them stay in this cage.
 ///
 /// # Errors
