@@ -2,7 +2,7 @@
 //!
 //! 1. [`limit_and_restart`] closes what it inherited, sets limits of the kernel and executes the program again, so that the allocator
 //!    and the libraries begin within them. No memory is reserved before.
-//! 2. [`enter`] looks at what is in force, then installs the filter of system calls. It reports what it found; where a kernel or an
+//! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. It reports what it found; where a kernel or an
 //!    operating system lacks a part, that part is reported as missing.
 
 use crate::model::decoding::Cage;
@@ -52,7 +52,7 @@ fn close_inherited() {
 }
 
 /// Closes inherited descriptors, sets the limits, and executes this program with `arguments` within them. Does not return if that
-/// succeeds; where the operating system has no limits, or refuses one, it goes on without, and `enter` reports that.
+/// succeeds; where the operating system has no limits, or refuses one, the process continues without that limit, and `enter` reports that.
 pub fn limit_and_restart(arguments: &[String]) {
     #[cfg(unix)]
     {

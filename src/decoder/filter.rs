@@ -1,4 +1,5 @@
-//! The filters of system calls (seccomp). Decoding needs memory, two pipes and an end: any other call ends the process at once.
+//! The filters of system calls (seccomp). Decoding needs memory, its standard streams, and calls that end
+//! the process: at any other call the kernel kills it.
 //! A command of the operator ([`install_for_command`]) needs calls that are not known here; those that no decoder needs are refused.
 
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@ const FULL_PIXELS: u64 = 41_000_000;
 /// Number of pixels, at most, of a progressive image: all of its coefficients are in memory until the last scan.
 const PROGRESSIVE_PIXELS: u64 = 50_000_000;
 
-/// Number of pixels, at most, of any other image.
+/// Number of pixels, at most, of a sequential image; above `FULL_PIXELS` it is decoded at a quarter of its size.
 const SEQUENTIAL_PIXELS: u64 = 200_000_000;
 
 /// The frame's header, as far as it matters here.

@@ -1,6 +1,6 @@
-//! The child process that decodes one image of a stranger (`valet decode`), for the worker that starts it.
+//! The child process that decodes one untrusted image (`valet decode`), for the worker that starts it.
 //!
-//! A decoder is the part of a program that a hostile file attacks, so this process has nothing to lose: the worker starts it with
+//! A decoder is the part of a program that a hostile file attacks, so this process has no rights: the worker starts it with
 //! an empty environment and two pipes, and it gives up every right (`cage`) before it reads the first byte. It decodes one image
 //! and ends. Its output is checked by the worker as if the image had written it: [`crate::model::decoding`] has the messages.
 //!
@@ -36,7 +36,7 @@ use crate::model::{
 pub use cage::{limit_and_execute, limit_and_restart};
 pub use thumb_hash::thumb_hash;
 
-/// Number of pixels, at most, of an image that is decoded.
+/// Number of pixels, at most, of a PNG, WebP or GIF; `jpeg` has its own limits.
 const MAX_PIXELS: u64 = 100_000_000;
 
 /// Number of bytes, at most, that a decoder may hold of one image at its full size. With the file and the pictures that is below

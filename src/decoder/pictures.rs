@@ -34,7 +34,7 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let stored = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
     let (width, height) = (stored(decoded.width)?, stored(decoded.height)?);
     let displayed = if request.orientation.swaps_sides() { (height, width) } else { (width, height) };
-    // The decoder sees another image than the one whose header was verified.
+    // A different size: the decoder reads another image than the one whose header was verified.
     if displayed != (request.width, request.height) {
         return Err(Undecodable::Corrupt);
     }

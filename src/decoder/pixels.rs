@@ -93,7 +93,7 @@ pub struct Frame<'a> {
     pub width: u32,
 }
 
-/// Takes an image row by row, puts it on white and reduces it by a whole factor, so that it is never in memory at its full size.
+/// Takes an image row by row, composites it on white and reduces it by a whole factor, so that it is never in memory at its full size.
 #[derive(Debug)]
 pub struct RowReducer {
     factor: u32,
@@ -161,7 +161,7 @@ impl RowReducer {
         self.rows = 0;
     }
 
-    /// Ends the image. Rows that did not come are white, as browsers leave them.
+    /// Ends the image. Missing rows are white, as in browsers.
     pub fn end(mut self) -> Pixels {
         if self.rows > 0 {
             self.end_rows();

@@ -48,7 +48,7 @@ pub struct GalleryImage {
     /// Pictures in smaller sizes, the smallest first, where the operator has a server that makes them. Their URLs expire with
     /// `url`.
     pub previews: Option<Vec<ImagePreview>>,
-    /// Base64 of the ThumbHash, as declared.
+    /// Base64 of the ThumbHash: as declared, or else of the pictures that a worker made.
     pub thumb_hash: Option<String>,
     /// When the image was taken, by the clocks at that place: RFC 3339 with the offset from UTC (`2024-12-21T23:39:24+01:00`), or
     /// without one (`2024-12-21T23:39:24`) if the camera recorded none. An offset is never guessed: show the time as it is, and

@@ -1,4 +1,4 @@
-//! The child process: started without anything of this process, given one image, and ended in time.
+//! The child process: started with an empty environment, given one image, and ended in time.
 
 use std::{
     fmt,
@@ -29,7 +29,7 @@ pub enum CrashCause {
     Signal(i32),
     /// It ended with this status: a panic, as a rule.
     Exit(i32),
-    /// Its result is not what it may be.
+    /// Its output failed verification.
     Output(WrongOutput),
 }
 

@@ -22,7 +22,7 @@ pub use child::CrashCause;
 /// Time from the start of a child until it is killed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Number of pixels, at most, of an image whose header is sent to a child, which refuses fewer.
+/// Number of pixels, at most, of an image whose header is sent to a child; the limits by format may be lower.
 const MAX_PIXELS: u64 = 200_000_000;
 
 /// Starts children that decode, one for each image.
@@ -55,7 +55,7 @@ pub enum RenderFailure {
     #[error("the decoder crashed: {0}")]
     Crashed(CrashCause),
     /// No child was started. This says nothing about the image.
-    #[error("failed to start the decoder")]
+    #[error("failed to run the decoder")]
     NotStarted(#[source] std::io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! Verifies the output of a child as if a stranger had sent it.
+//! Verifies the output of a child as untrusted input.
 //!
 //! A picture must be a baseline JPEG of the size that was asked for, with nothing in it besides what decoding needs and a small
 //! colour profile: no metadata, and no byte after its end.
