@@ -45,6 +45,34 @@ node_tools() {
     echo "$home/node_modules"
 }
 
+# find_chromium: prints the path of Chromium, which it installs with apt-get if it is missing; CHROMIUM names another one.
+find_chromium() {
+    local chromium
+    chromium=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
+    [ -n "$chromium" ] || { install_packages chromium && chromium=$(command -v chromium); } || return
+    echo "$chromium"
+}
+
+workspaces=(bundlers react-18 react-19 uppy-5 uppy-6)
+
+# browser_tools: prints a folder with the packages of tests/browser and of its workspaces, kept under the lock file's hash.
+browser_tools() {
+    local home workspace
+    home=$tools/browser-$(cksum <tests/browser/package-lock.json | cut -d ' ' -f 1)
+    if [ ! -e "$home/complete" ]; then
+        rm -rf "$home"
+        mkdir -p "$home"
+        cp tests/browser/package.json tests/browser/package-lock.json tests/browser/.npmrc "$home/"
+        for workspace in "${workspaces[@]}"; do
+            mkdir "$home/$workspace"
+            cp "tests/browser/$workspace/package.json" "$home/$workspace/"
+        done
+        (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || return
+        touch "$home/complete"
+    fi
+    echo "$home"
+}
+
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # wait_until_ready ID URL LOG: waits for the server with this process id; prints its log and fails if it ends, or after two minutes.
