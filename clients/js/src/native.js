@@ -156,7 +156,7 @@ export function inAppFolders(store, folders) {
 /** Returns the bytes of a text in hexadecimal digits. */
 export const fromHex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 
-/** Returns a URI's last segment, which is a file's name more often than not. */
+/** Returns a URI's last segment, which is a file's name usually. */
 function lastSegment(uri) {
   const segment = uri.split(/[?#]/)[0].split("/").pop() || "image";
   try {

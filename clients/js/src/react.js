@@ -19,8 +19,8 @@ import { createUploader } from "./index.js";
  * @property {readonly UploadView[]} uploads All uploads, oldest first.
  * @property {Uploader["progress"]} progress
  * @property {boolean} paused Whether the whole queue is paused.
- * @property {(input: Input, options?: AddOptions) => Upload[]} add As of an uploader, and so the others; each is the same function at
- *   every render. When the component is unmounted, its own uploader has ended: `add` throws, the others do nothing.
+ * @property {(input: Input, options?: AddOptions) => Upload[]} add The same as `add` of an uploader; the functions below too. Each is the
+ *   same function at every render. After the component is unmounted, `add` throws and the others do nothing.
  * @property {() => Promise<void>} restore
  * @property {() => void} pause Pauses all uploads; `upload.pause()` pauses one.
  * @property {() => void} resume
@@ -46,7 +46,7 @@ export function useUploader(source) {
   const [watcher] = useState(() => new Watcher(source));
   // Before all other effects: those of a child may add files already.
   useInsertionEffect(() => watcher.render(source));
-  // StrictMode repeats all effects but these, so that their end is the end of the component.
+  // StrictMode does not repeat insertion effects, so this cleanup runs only when the component is unmounted.
   useInsertionEffect(() => watcher.mount(), [watcher]);
   const { given, api, user } = keyOf(source);
   useEffect(() => {
@@ -56,14 +56,14 @@ export function useUploader(source) {
   return { ...useSyncExternalStore(watcher.subscribe, watcher.read, watcher.readOnServer), ...watcher.methods };
 }
 
-/** Returns the properties of a source that another uploader has others of. */
+/** Returns the properties that identify an uploader: if one changes, another uploader is needed. */
 const keyOf = (source) => (source instanceof EventTarget ? { given: source } : { api: source.api, user: source.user });
 
 /** An uploader and its snapshot, as useSyncExternalStore reads it. */
 class Watcher {
   #source;
   #uploader = null;
-  #own = null; // Options of the component's own uploader, which asks them for each token.
+  #own = null; // Options of the component's own uploader, or null. They supply each token.
   #isUnmounted = false;
   #listeners = new Set();
   #shown = NOTHING;
@@ -74,14 +74,14 @@ class Watcher {
     if (given) this.#shown = snapshot(given, NOTHING);
   }
 
-  /** Takes the source of the newest render. Another user's token is not for the uploader of the former user. */
+  /** Stores the source of the newest render. The token is updated only if the user is the same. */
   render(source) {
     this.#source = source;
     const own = this.#own;
     if (own && own.api === source.api && own.user === source.user) own.token = source.token;
   }
 
-  /** Returns a function that ends the component's own uploader for good, also one that was opened while its effects were off. */
+  /** Returns a function that ends the component's own uploader, also if it was opened after the effects had ended. */
   mount() {
     this.#isUnmounted = false;
     return () => {

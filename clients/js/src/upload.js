@@ -7,7 +7,7 @@ import { problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
 import { hasArrived, isRepeatable, put } from "./s3-put.js";
 
-/** Larger files are uploaded in parts, so that a lost connection costs one part instead of the file. */
+/** Larger files (but those of native.js) are uploaded in parts, so that a lost connection costs one part instead of the file. */
 const MAX_SINGLE_PUT = 16 << 20;
 const PARTS_AT_ONCE = 3;
 /** Parts at a time on a connection that reports to be slow or metered. */
@@ -17,7 +17,7 @@ const PART_BYTES = 8 << 20;
 const MAX_PARTS = 10_000;
 
 /**
- * Uploads a file: a Blob with a name, or a file of native.js, which inspects and sends itself, whole. `means` has the calls of api.js and
+ * Uploads a file: a Blob with a name, or a file of native.js, which has its own `inspect` and `put` and is always sent in one PUT. `means` has the calls of api.js and
  * the `work` of worker-pool.js, and `turns` if files wait for their turn to be sent. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`, `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
  */
 export async function upload(file, events, signal, means) {

@@ -232,11 +232,11 @@ export class Uploader extends EventTarget {
         waiting: (hold) => set({ hold }),
         preview: (preview) => set({ preview }),
         opened: (id) => this.#opened(item, id, set),
-        // Unless this upload was confirmed before and the response was lost.
+        // A duplicate, unless this upload was confirmed before and the response was lost.
         found: (id) => set({ duplicate: item.before !== id }),
       }, controller.signal, this.#means);
       controller.signal.throwIfAborted();
-      // If two lines have the same image, only the first has uploaded it.
+      // If two items have the same image, only the first has uploaded it.
       const isRepeated = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image?.id);
       Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || isRepeated });
       this.#forget(item);
@@ -252,7 +252,7 @@ export class Uploader extends EventTarget {
 
   #stopped(item, signal, error) {
     if (signal.aborted) {
-      // Paused alone, it stays so until it is resumed.
+      // An upload that was paused alone keeps its state `paused`; the others return to the queue.
       if (signal.reason === PAUSED && item.active) Object.assign(item, { state: "waiting", hold: null, sent: 0 });
       return;
     }
@@ -309,5 +309,5 @@ async function collect({ stream, size, type = "" }) {
   return new Blob([blob], { type });
 }
 
-/** Returns a random key, in pages without a secure context and in React Native, which has no `crypto`, too. */
+/** Returns a random key. Works without `crypto` (React Native) and outside of secure contexts. */
 const uuid = () => (globalThis.crypto?.getRandomValues(new Uint32Array(4)) ?? Array.from({ length: 4 }, () => Math.floor(Math.random() * 2 ** 32))).join("-");

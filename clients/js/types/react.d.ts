@@ -26,8 +26,8 @@ export type UploadQueue = {
      */
     paused: boolean;
     /**
-     * As of an uploader, and so the others; each is the same function at
-     * every render. When the component is unmounted, its own uploader has ended: `add` throws, the others do nothing.
+     * The same as `add` of an uploader; the functions below too. Each is the
+     * same function at every render. After the component is unmounted, `add` throws and the others do nothing.
      */
     add: (input: Input, options?: AddOptions) => Upload[];
     restore: () => Promise<void>;
