@@ -42,7 +42,7 @@ impl CleanCluster {
     /// Runs loads until one has produced every kind of image that a violation is planted on: the result of a load depends on races
     /// between its clients.
     async fn prepare() -> Self {
-        for seed in 7..12 {
+        for seed in 7..27 {
             let clean = Self::after_a_load(seed).await;
             if clean.is_complete() {
                 return clean;
@@ -83,7 +83,7 @@ impl CleanCluster {
 
     fn is_complete(&self) -> bool {
         [self.find_acknowledged(), self.find_confirmed_by_sweeper(), self.find_deleted()].iter().all(Option::is_some)
-            && self.base.users.len() > 1
+            && self.users_with_password().len() > 1
     }
 
     fn was_confirmed(&self, image: &Image) -> bool {
@@ -105,8 +105,10 @@ impl CleanCluster {
     }
 
     fn find_deleted(&self) -> Option<Image> {
+        // One whose bytes were never fetched: planted bytes would differ from those.
         let deleted = |image: &&Image| {
-            image.state() == "gone" && self.timelines.images.get(image.id()).is_some_and(|timeline| timeline.deleted.is_some())
+            let timeline = self.timelines.images.get(image.id());
+            image.state() == "gone" && timeline.is_some_and(|known| known.deleted.is_some() && known.fetched.is_empty())
         };
         let of_now = |image: &&Image| self.base.users.iter().any(|user| user.get_str("_id").ok() == Some(image.user()));
         self.base.images.iter().filter(of_now).find(deleted).cloned()
@@ -124,10 +126,14 @@ impl CleanCluster {
         self.find_deleted().expect("`is_complete` has checked it")
     }
 
-    fn user_other_than(&self, user: &str) -> String {
+    /// Returns the users of local accounts: those of the app's backend have no password.
+    fn users_with_password(&self) -> Vec<String> {
         let with_password = self.base.users.iter().filter(|user| user.contains_key("passwordHash"));
-        let mut ids = with_password.filter_map(|user| user.get_str("_id").ok());
-        ids.find(|id| *id != user).expect("the load left two users").to_owned()
+        with_password.filter_map(|user| user.get_str("_id").ok()).map(str::to_owned).collect()
+    }
+
+    fn user_other_than(&self, user: &str) -> String {
+        self.users_with_password().into_iter().find(|id| id != user).expect("`is_complete` has checked it")
     }
 
     fn collection(&self, name: &str) -> mongodb::Collection<Document> {

@@ -222,6 +222,13 @@ impl Cluster {
         let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
         let images = self.db.collection::<Document>("images");
         images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
+        // Tombstones stay while an event of them waits: their claims would last until a lease has ended.
+        self.backend.hurry(&valet, &self.db).await;
+        for name in ["images", "users"] {
+            let claimed = self.db.collection::<Document>(name);
+            let now = doc! { "$set": { "due": DateTime::now() } };
+            claimed.update_many(doc! { "due": { "$exists": true } }, now).await.unwrap();
+        }
         for _ in 0..50 {
             if let Ok((_, false)) = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
                 break;

@@ -52,17 +52,19 @@ pub async fn plant(clean: &CleanCluster) {
     clean.collection("sessions").insert_one(session).await.unwrap();
     clean.assert_reports("an ended session is stored", &[11]).await;
 
-    let mut twin = clean.base.sessions[0].clone();
+    // Sessions of the app's users have no refresh token.
+    let with_token = clean.base.sessions.iter().find(|session| session.contains_key("tokenHash"));
+    let mut twin = with_token.expect("the load left a session of a local account").clone();
     twin.insert("_id", uuid::Uuid::now_v7().to_string());
     clean.collection("sessions").insert_one(twin).await.unwrap();
     clean.assert_reports("two sessions have one refresh token", &[11]).await;
 
-    let weak = hash(&password_of(email(clean, image.user())), Params::new(1024, 1, 1, None).unwrap(), b"sixteen bytes of");
-    clean.update("users", image.user(), doc! { "$set": { "passwordHash": weak } }).await;
+    let users = clean.users_with_password();
+    let weak = hash(&password_of(email(clean, &users[0])), Params::new(1024, 1, 1, None).unwrap(), b"sixteen bytes of");
+    clean.update("users", &users[0], doc! { "$set": { "passwordHash": weak } }).await;
     clean.assert_reports("a password's hash is weak", &[12]).await;
 
-    let other = clean.user_other_than(image.user());
-    for user in [image.user(), &other] {
+    for user in &users[..2] {
         let salted = hash(&password_of(email(clean, user)), Params::new(19_456, 2, 1, None).unwrap(), b"sixteen bytes of");
         clean.update("users", user, doc! { "$set": { "passwordHash": salted } }).await;
     }
