@@ -58,7 +58,10 @@ pub async fn plant(clean: &CleanCluster) {
     twin.insert("_id", uuid::Uuid::now_v7().to_string());
     clean.collection("sessions").insert_one(twin).await.unwrap();
     clean.assert_reports("two sessions have one refresh token", &[11]).await;
+    plant_password_hashes(clean).await;
+}
 
+async fn plant_password_hashes(clean: &CleanCluster) {
     let users = clean.users_with_password();
     let weak = hash(&password_of(email(clean, &users[0])), Params::new(1024, 1, 1, None).unwrap(), b"sixteen bytes of");
     clean.update("users", &users[0], doc! { "$set": { "passwordHash": weak } }).await;
