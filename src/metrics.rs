@@ -121,7 +121,7 @@ pub const CHECK_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "unfinished", "f
 pub const SPAN_OUTCOMES: [&str; 3] = ["exported", "failed", "dropped"];
 
 /// Outcomes of an attempt to make the previews of an image: made; the image was deleted meanwhile; to be repeated because of the image,
-/// or because of an outage; or why there are none ([`crate::model::RenderingFailure`]).
+/// or because of an outage; or the failure that ended the work ([`crate::model::RenderingFailure`]).
 pub const PREVIEW_OUTCOMES: [&str; 10] =
     ["made", "gone", "retried", "postponed", "unsupported", "too_big", "corrupt", "crashed", "missing", "unreadable"];
 

@@ -24,7 +24,7 @@ pub struct Decoded {
     pub width: u32,
     /// Size of the picture before it was reduced.
     pub height: u32,
-    /// The colours of `pixels`; sRGB if there is none.
+    /// The colour profile of `pixels`; `None` for sRGB.
     pub profile: Option<Profile>,
 }
 

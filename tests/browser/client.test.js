@@ -61,7 +61,8 @@ for (const [what, deny] of Object.entries({
 
 const isPut = (url) => url.searchParams.has("X-Amz-Signature");
 
-test("the package continues uploads after a reload", async (t) => {
+/** Opens the app in a context of its own, with two uploads whose PUTs are held. */
+async function withTwoUploads(t) {
   const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
   const user = await account();
   const page = await app(t, context, user);
@@ -69,32 +70,33 @@ test("the package continues uploads after a reload", async (t) => {
   await page.route(isPut, () => { held += 1; });
   await add(page, await photos(page, 2));
   await until(() => held >= 2, "uploads under way");
-  await page.unrouteAll({ behavior: "ignoreErrors" });
-  await page.reload();
+  return { context, user, page };
+}
+
+/** Starts the app in a loaded page, and asserts that both uploads are restored and end in the gallery. */
+async function assertContinued(page, user) {
   await start(page, user);
   await page.evaluate(() => uploader.restore());
   assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length), 2);
   assert.equal((await gallery(user)).length, 2);
+}
+
+test("the package continues uploads after a reload", async (t) => {
+  const { user, page } = await withTwoUploads(t);
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await assertContinued(page, user);
 });
 
 test("a tab that is opened after another one was killed continues its uploads", async (t) => {
-  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
-  const user = await account();
-  const page = await app(t, context, user);
-  let held = 0;
-  await page.route(isPut, () => { held += 1; });
-  await add(page, await photos(page, 2));
-  await until(() => held >= 2, "uploads under way");
+  const { context, user, page } = await withTwoUploads(t);
   const [address, cdp] = [page.url(), await context.newCDPSession(page)];
   const killed = page.waitForEvent("crash");
   cdp.send("Page.crash").catch(() => {});
   await killed;
   const other = await context.newPage();
   await other.goto(address);
-  await start(other, user);
-  await other.evaluate(() => uploader.restore());
-  assert.equal(await other.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length), 2);
-  assert.equal((await gallery(user)).length, 2);
+  await assertContinued(other, user);
 });
 
 test("an upload waits for an hour without a network, then gets another URL with another token", async (t) => {

@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, Lease, inventory::not_purged, owned, page::integer};
+use super::{Images, Lease, inventory::not_purged, owned, page::integer, sweep_queue::text};
 use crate::{
     model::{Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
     store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
@@ -57,10 +57,6 @@ impl QueuedRendering {
     }
 }
 
-fn text(value: &Bson) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
 fn due(record: &Document) -> Option<OffsetDateTime> {
     record.get_document("rendering").and_then(|rendering| rendering.get_datetime("due")).ok().map(|due| instant(*due))
 }
@@ -99,7 +95,7 @@ pub(super) fn requested() -> Document {
     doc! { "since": "$$NOW", "due": "$$NOW" }
 }
 
-/// Reads what is recorded. A damaged record counts as one whose objects may exist, so that they are removed with the image.
+/// Reads the fields of an image's rendering. Damaged ones count as if its objects may exist, so that these are removed with the image.
 pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<Rendering> {
     if rendering.is_none() && pictures.is_none() {
         return None;

@@ -85,7 +85,8 @@ fn queue_fields() -> Document {
     doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 }
 }
 
-fn text(value: &Bson) -> String {
+/// Returns an id as it is stored, whatever its type.
+pub(super) fn text(value: &Bson) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -138,7 +138,7 @@ test("Firefox: a reload continues uploads, and a large file that is chosen again
   assert.deepEqual(states, [["small.png", false], ["large.png", true]]);
   await add(page, "large.png", 17 * MIB, large);
   assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.filter((item) => item.state !== "lost").map((item) => item.finished))).length), 2);
-  assert.deepEqual([...puts].sort(), ["3", "PUT"], "only what is missing is sent");
+  assert.deepEqual([...puts].sort(), ["3", "PUT"], "only the missing part is sent");
   assert.deepEqual(Object.keys(await gallery(user)).sort(), ["large.png", "small.png"]);
   assert.equal((await usage(user)).pending, 0);
 });
