@@ -233,6 +233,7 @@ export class Grid extends EventTarget {
       this.#arrange();
       this.#markTabStop();
     }
+    for (const tile of this.#tiles.values()) if (tile.awaitsPictures && this.#gallery.get(tile.dataset.id)?.previews) this.#retry(tile);
     const bare = [...this.#tiles.values()].filter((tile) => tile.picture && !tile.shown);
     clearTimeout(this.#late);
     if (fast && bare.length) this.#late = setTimeout(() => this.#soon(), 120);
@@ -317,6 +318,13 @@ export class Grid extends EventTarget {
     }
   }
 
+  /** Loads a tile's image again: a worker has made pictures of a file that the browser cannot display. */
+  #retry(tile) {
+    tile.awaitsPictures = tile.tried = tile.shown = false;
+    tile.classList.remove("undrawable");
+    tile.querySelector(".kind").remove();
+  }
+
   /** Handles an image that did not load: tries the full image once with a new URL, then shows that the browser cannot display it. */
   async #broken(tile, image) {
     if (!tile.isConnected) return;
@@ -331,6 +339,7 @@ export class Grid extends EventTarget {
       }
       return;
     }
+    tile.awaitsPictures = !this.#gallery.get(tile.dataset.id)?.previews;
     tile.classList.add("undrawable");
     tile.firstChild.append(el("span", { class: "kind" }, icon("image"), image.contentType.replace("image/", "").toUpperCase()));
   }

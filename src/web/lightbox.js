@@ -161,6 +161,9 @@ export class Lightbox extends EventTarget {
     };
     let tried = false;
     picture.onerror = async () => {
+      // A worker's picture of a file that the browser cannot display.
+      const largest = image.previews?.at(-1).url;
+      if (tried && largest && picture.src !== largest) return void (picture.src = largest);
       if (tried) return giveUp(`This browser cannot show ${image.contentType.replace("image/", "").toUpperCase()} files. Download it to look at it.`);
       tried = true;
       try {

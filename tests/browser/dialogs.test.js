@@ -86,7 +86,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
         await dialog.waitFor({ state: "hidden" });
         await until(() => page.url() === `${BASE}/`, "the address is the gallery's again");
         assert.ok((await page.evaluate(() => history.length)) <= before + 1);
-        await until(async () => (await focusOn(page)) !== null, `${id}: the focus is somewhere`, 3);
+        await until(async () => (await focusOn(page)) !== null, `${id}: the focus is somewhere`);
         await spoken;
         assert.ok(await clickable(page.getByRole("button", { name: "Act" })), "a message outlives the dialog");
         await page.getByRole("button", { name: "Act" }).click();

@@ -64,7 +64,7 @@ test("uploads work without a secure context, that is, without crypto.subtle and 
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
   await page.locator("#files").setInputFiles(await photos(page, 4));
-  await page.getByRole("heading", { name: "4 images uploaded" }).waitFor({ timeout: 20_000 });
+  await page.getByRole("heading", { name: "4 images uploaded" }).waitFor();
   await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
   assert.deepEqual(consoleErrors, []);

@@ -38,7 +38,7 @@ test("every accepted format is uploaded, even if this browser cannot draw it", a
   const fixtures = process.env.VALET_FIXTURES;
   const names = ["orientation-6.jpg", "alpha.webp", "animated.gif", "plain.avif", "plain.png", "iphone.heic"];
   await choose(page, names.map((name) => ({ name, mimeType: "", buffer: readFileSync(`${fixtures}/${name}`) })));
-  await page.getByRole("heading", { name: "6 images uploaded" }).waitFor({ timeout: 20_000 });
+  await page.getByRole("heading", { name: "6 images uploaded" }).waitFor();
   await reload(page);
   await until(async () => (await page.locator(".tile.loaded").count()) === 5, "five that are drawn");
   await page.locator(".tile.undrawable").filter({ hasText: "HEIC" }).waitFor();

@@ -109,7 +109,7 @@ test("changes by another tab or device appear without a reload", async (t) => {
   await page.getByRole("checkbox", { name: "Select device.jpg" }).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => (await names(page)).length === 2, "two here");
-  await until(async () => (await names(other)).length === 2, "two there", 12);
+  await until(async () => (await names(other)).length === 2, "two there");
 });
 
 test("a session that was ended elsewhere ends here with a message", async (t) => {

@@ -21,7 +21,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.deepEqual(await upload(opened), { successful: 3, failed: [] });
     assert.equal(seen.filter((call) => call === "S3 POST").length, 3, `forms: ${seen}`);
     assert.ok(!seen.some((call) => call.includes("confirm")) && !seen.includes("credentials were sent"), String(seen));
-    await until(async () => Object.keys(await gallery(user)).length === 3, "three images, by the server alone", 30);
+    await until(async () => Object.keys(await gallery(user)).length === 3, "three images, by the server alone");
     for (const file of files) await same(user, file);
     const keys = (await events(opened)).map((event) => event.key.split("/").pop());
     const ids = Object.values(await gallery(user)).map((shown) => shown.id);
@@ -37,7 +37,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     await add(opened, [file]);
     assert.deepEqual(await upload(opened), { successful: 1, failed: [] });
     assert.deepEqual(seen.filter((call) => call.startsWith("S3 PUT")).sort(), ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"]);
-    await until(async () => (await gallery(user))["large.png"], "the image", 30);
+    await until(async () => (await gallery(user))["large.png"], "the image");
     await same(user, file);
     assert.equal((await usage(user)).bytes, file.buffer.length);
   });
@@ -61,9 +61,9 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const again = seen.slice(before).filter((call) => call.startsWith("S3 PUT"));
     // Uppy 5 abandons a failed upload and starts again.
     assert.deepEqual(again.sort(), mark === "uppy-5" ? ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"] : ["S3 PUT part 2", "S3 PUT part 3"]);
-    await until(async () => (await gallery(user))["lost.png"], "the image", 30);
+    await until(async () => (await gallery(user))["lost.png"], "the image");
     await same(user, file);
-    await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
+    await until(async () => (await usage(user)).pending === 0, "nothing is left open");
     const given = mark === "uppy-5" ? file.buffer.length : 0;
     assert.equal((await usage(user)).bytes, file.buffer.length + given, "an abandoned upload counts until its URLs expire");
   });
@@ -77,9 +77,9 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
       const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
       const sent = await uploadChanged(opened, drawn);
       const sizes = async () => Object.fromEntries(Object.entries(await gallery(user)).map(([name, { size }]) => [name, size]).sort());
-      await until(async () => Object.keys(await sizes()).length === Object.keys(CHANGES).length, "the images", 30);
+      await until(async () => Object.keys(await sizes()).length === Object.keys(CHANGES).length, "the images");
       assert.deepEqual(await sizes(), sent);
-      await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
+      await until(async () => (await usage(user)).pending === 0, "nothing is left open");
       assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is reserved than was sent");
     });
   }
@@ -91,7 +91,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const [photo] = await photos(opened, 1, { width: 1200, height: 800, noise: 0.8 });
     const edited = await rotateInDashboard(opened, photo);
     await opened.getByRole("button", { name: "Upload 1 file" }).click();
-    const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
+    const shown = await until(async () => (await gallery(user))[photo.name], "the image");
     assert.ok(shown.height > shown.width, "it is turned");
     const sent = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
     assert.equal(shown.size, sent);
@@ -102,7 +102,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     let broken = true;
     await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
     await retryInDashboard(opened, second, () => { broken = false; });
-    await until(async () => (await gallery(user))[second.name], "the second image", 30);
+    await until(async () => (await gallery(user))[second.name], "the second image");
   });
 }
 
@@ -152,7 +152,7 @@ test("uppy-6: the recipe's confirm shows the image at once", async (t) => {
   const opened = await page(t, context, "uppy-6", user);
   await add(opened, [image("now.png")]);
   assert.deepEqual(await upload(opened), { successful: 1, failed: [] });
-  const shown = await opened.waitForFunction(() => app.uppy.getFiles()[0].image, undefined, { timeout: 5000 });
+  const shown = await opened.waitForFunction(() => app.uppy.getFiles()[0].image, undefined);
   assert.equal((await shown.jsonValue()).fileName, "now.png");
 });
 
@@ -170,7 +170,7 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     await reached;
     assert.equal((await usage(user)).pending, 1);
     await opened.evaluate(() => app.uppy.cancelAll());
-    await until(async () => (await usage(user)).pending === 0, "nothing is open", 10);
+    await until(async () => (await usage(user)).pending === 0, "nothing is open");
     assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs expire");
     assert.ok(seen.includes("DELETE /uppy/…/s3/multipart/ID"), String(seen));
     await Promise.race([uploading, new Promise((done) => { setTimeout(done, 1000); })]);

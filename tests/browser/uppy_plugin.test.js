@@ -108,7 +108,7 @@ for (const version of ["6", "5"]) {
     const [edited] = await opened.evaluate(() => app.uppy.getFiles().map((file) => file.data.size));
     assert.equal((await gallery(user))[drawn[0].name].size, edited);
     await same(user, drawn[1]);
-    await until(async () => (await usage(user)).pending === 0, "the upload of the former bytes is abandoned", 10);
+    await until(async () => (await usage(user)).pending === 0, "the upload of the former bytes is abandoned");
   });
 
   test(`${name}: refusals are sentences for the user, and the other files arrive`, async (t) => {
@@ -152,7 +152,7 @@ for (const version of ["6", "5"]) {
     await until(() => singles(seen) === 3, "the third takes its turn");
     assert.equal((await usage(user)).pending, 2, "the upload is the first file's too");
     await opened.evaluate(() => app.uppy.cancelAll());
-    await until(async () => (await usage(user)).pending === 0, "nothing is open", 10);
+    await until(async () => (await usage(user)).pending === 0, "nothing is open");
     await uploading;
     assert.deepEqual(seen.filter((call) => call.startsWith("DELETE")), ["DELETE /api/images/ID", "DELETE /api/images/ID"]);
     assert.deepEqual(await events(opened), []);
@@ -206,13 +206,13 @@ for (const version of ["6", "5"]) {
     const [photo, second] = await photos(opened, 2, { width: 1200, height: 800, noise: 0.8 });
     await rotateInDashboard(opened, photo);
     await opened.getByRole("button", { name: "Upload 1 file" }).click();
-    const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
+    const shown = await until(async () => (await gallery(user))[photo.name], "the image");
     assert.ok(shown.height > shown.width && shown.previewUrl && shown.thumbHash, "it is turned, with a preview");
     await screenshot(opened, `${MARK}-${version}-react`);
     let isBroken = true;
     await onBucket(opened, (route) => isBroken && refuse(route));
     await retryInDashboard(opened, second, () => { isBroken = false; });
-    await until(async () => (await gallery(user))[second.name], "the second image", 30);
+    await until(async () => (await gallery(user))[second.name], "the second image");
   });
 }
 
@@ -226,5 +226,5 @@ test("the plugin ends with Uppy: its uploads are aborted, and the open ones are 
   await until(() => singles(seen) === 1, "it is sent");
   await opened.evaluate(() => app.uppy.destroy());
   await uploading;
-  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "nothing is open", 10);
+  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "nothing is open");
 });

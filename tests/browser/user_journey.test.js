@@ -98,7 +98,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
   // Neither does waiting.
-  const sent = page.waitForResponse("**/api/images/delete", { timeout: 40_000 });
+  const sent = page.waitForResponse("**/api/images/delete");
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   assert.equal((await sent).status(), 200);

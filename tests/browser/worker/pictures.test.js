@@ -1,0 +1,69 @@
+// Covers the pictures that a worker makes: the page shows them as soon as they are made, and does not load the file. `.ci/browser`
+// runs it with a server of its own; the other tests run without a worker, whose pictures change URLs at any time.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader } from "../../../clients/js/src/index.js";
+import { account, BASE, loaded, photos, reload, signIn, until, visitor } from "../harness.js";
+
+/** Uploads a photo by a client that makes no preview, as Node has no canvas. Returns it and the image's id. */
+async function uploaded(page, user) {
+  const [photo] = await photos(page, 1, { width: 2400, height: 1800, noise: 0.6 });
+  const [item] = createUploader({ api: BASE, token: user.token }).add(new File([photo.buffer], photo.name, { type: photo.mimeType }));
+  return (await item.finished).id;
+}
+
+/** Waits until the worker has made the image's pictures, and returns the image. */
+const withPictures = (user, id) => until(async () => {
+  const answer = await fetch(`${BASE}/api/images/${id}`, { headers: { authorization: `Bearer ${user.token}` } });
+  const image = await answer.json();
+  return image.previews?.length === 2 && image;
+}, "the pictures");
+
+const urls = (image) => image.previews.map(({ url }) => url);
+/** Returns the URL that the only tile displays. */
+const displayed = (page) => page.locator(".tile img").evaluate((img) => img.currentSrc);
+
+test("an image without a preview of its client is shown by the pictures of the worker", async (t) => {
+  const user = await account();
+  const page = await (await visitor(t, {})).newPage();
+  await signIn(page, user);
+  const image = await withPictures(user, await uploaded(page, user));
+  assert.deepEqual(image.previews.map(({ width, height }) => Math.max(width, height)), [640, 1600]);
+  const requested = [];
+  page.on("request", (request) => requested.push(request.url()));
+  await reload(page);
+  await loaded(page).waitFor();
+  assert.ok(urls(image).includes(await displayed(page)));
+  assert.ok(!requested.includes(image.url), "the file is not loaded");
+});
+
+test("a file that the browser cannot display is shown as soon as the worker has made its pictures", async (t) => {
+  const user = await account();
+  const context = await visitor(t, { allowed: [/Failed to load resource/] });
+  const page = await context.newPage();
+  await signIn(page, user);
+  // The file is one that the browser cannot display, and what the page reads of the image has no pictures until the tile shows that.
+  let isHidden = true;
+  const without = async (route) => {
+    const answer = await route.fetch();
+    const text = await answer.text();
+    return route.fulfill({ response: answer, body: isHidden ? text.replaceAll('"previews":', '"later":').replaceAll('"previewUrl":', '"laterUrl":') : text });
+  };
+  await page.route("**/api/images/read", without);
+  await page.route("**/api/images/gallery*", without);
+  await page.route((url) => url.searchParams.has("X-Amz-Signature") && !url.pathname.includes("-w"), (route) => route.fulfill({ status: 200, contentType: "image/heic", body: "x" }));
+  const id = await uploaded(page, user);
+  const image = await withPictures(user, id);
+  await page.locator(".tile.undrawable").waitFor();
+  isHidden = false;
+  const answer = await fetch(`${BASE}/api/images/${id}`, {
+    method: "PATCH", headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" }, body: '{"caption":"The harbour"}',
+  });
+  assert.ok(answer.ok);
+  await page.locator(".tile.loaded:not(.undrawable)").waitFor();
+  assert.ok(urls(image).includes(await displayed(page)));
+  await page.locator(".open").click();
+  await page.locator(".frame.loaded").waitFor();
+  assert.equal(await page.locator(".frame img:not(.under)").evaluate((img) => img.currentSrc), urls(image).at(-1));
+});
