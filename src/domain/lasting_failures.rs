@@ -5,7 +5,9 @@ use crate::store::{Objects, StoreError};
 /// Returns whether a failure concerns only this image or account: the bucket answers a probe.
 pub(super) async fn is_stuck(objects: &Objects, error: &StoreError) -> bool {
     match error {
-        StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } => objects.probe().await.is_ok(),
+        StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } | StoreError::ObjectNotVisible => {
+            objects.probe().await.is_ok()
+        }
         error => is_lasting(objects, error).await,
     }
 }

@@ -132,6 +132,9 @@ pub enum StoreError {
         /// The kind of record.
         what: &'static str,
     },
+    /// A HEAD finds no object where a GET finds one: it was just written, and nothing is decided.
+    #[error("HeadObject finds no object where GetObject finds one")]
+    ObjectNotVisible,
     /// The object store did not respond in time.
     #[error("the object store did not respond in time ({operation})")]
     ObjectsTimeout {

@@ -214,6 +214,21 @@ async fn incomplete_head_response_rejects_nothing() {
     }
 }
 
+/// A HEAD's 404 beside a GET that finds the object proves nothing: an uploaded image must not expire by it.
+#[tokio::test]
+async fn object_that_only_get_finds_does_not_expire() {
+    let Some((_store, app, proxy)) = before(Defect::HeadFindsNothing, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
+    let swept = app.sweep(at_last()).await;
+    assert_eq!((swept.expired, app.db_state(ticket.id()).await.as_str()), (0, "pending"), "{swept:?}");
+    proxy.repair();
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
 /// 404 for every request says nothing about a single object.
 #[tokio::test]
 async fn nothing_expires_while_the_bucket_is_missing() {

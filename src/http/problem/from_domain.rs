@@ -44,7 +44,11 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "dependency timed out");
                 Self::new(Code::Timeout, UNKNOWN_OUTCOME)
             }
-            StoreError::Database(_) | StoreError::Update(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
+            StoreError::Database(_)
+            | StoreError::Update(_)
+            | StoreError::Objects { .. }
+            | StoreError::ObjectNotVisible
+            | StoreError::Credentials { .. } => {
                 tracing::warn!(%error, "dependency failed");
                 Self::new(Code::Unavailable, AFTER_A_MOMENT)
             }

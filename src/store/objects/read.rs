@@ -100,7 +100,7 @@ impl Objects {
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
         match self.send_head(key).await? {
             Some(head) => Ok(Some(head)),
-            None => self.verify_missing(key).await.map(|()| None),
+            None => self.verify_missing(key).await,
         }
     }
 
@@ -116,7 +116,10 @@ impl Objects {
             (Some(head), FirstBytes::Read(first)) => Ok(Some(PeekedObject { head, first: Some(first) })),
             (Some(head), FirstBytes::Absent | FirstBytes::Unknown) => Ok(Some(PeekedObject { head, first: None })),
             (None, FirstBytes::Absent) => Ok(None),
-            (None, FirstBytes::Read(_) | FirstBytes::Unknown) => self.verify_missing(key).await.map(|()| None),
+            (None, FirstBytes::Read(_) | FirstBytes::Unknown) => {
+                let found = self.verify_missing(key).await?;
+                Ok(found.map(|head| PeekedObject { head, first: None }))
+            }
         }
     }
 
@@ -165,19 +168,27 @@ impl Objects {
     }
 
     /// Verifies with a GET that the object does not exist: a HEAD's 404 has no body, and looks the same if the bucket is
-    /// missing or if a proxy sent it.
-    async fn verify_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        match self.get(key).range("bytes=0-0").send().await {
-            Err(error) if is_absent(&error) => Ok(()),
-            // It was just written, or not every node knows it yet (416: an empty object): the next call decides.
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(416) => Ok(()),
+    /// missing or if a proxy sent it. Returns the metadata of an object that was just written.
+    ///
+    /// # Errors
+    /// [`StoreError::ObjectNotVisible`] if a second HEAD does not find it either: an upload must not expire by that.
+    async fn verify_missing(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
+        let is_found = match self.get(key).range("bytes=0-0").send().await {
+            Ok(_) => true,
+            // An empty object has no first byte.
+            Err(error) if status(&error) == Some(416) => true,
+            Err(error) if is_absent(&error) => false,
             // Some stores give no reason: then the object does not exist if the bucket does.
-            Err(error) if is_bodyless_404(&error) => self.probe().await,
+            Err(error) if is_bodyless_404(&error) => self.probe().await.map(|()| false)?,
             // A HEAD returned 404: any other response to a GET decides nothing.
-            Err(error) if failure(&error) == Failure::Configuration => Err(error_of("GetObject", &error)),
-            Err(error) => Err(outage("GetObject", &error)),
+            Err(error) if failure(&error) == Failure::Configuration => return Err(error_of("GetObject", &error)),
+            Err(error) => return Err(outage("GetObject", &error)),
+        };
+        if !is_found {
+            return Ok(None);
         }
+        let head = Box::pin(self.send_head(key)).await?;
+        head.map(Some).ok_or(StoreError::ObjectNotVisible)
     }
 
     /// Verifies by a GET the metadata in `head`, so that no single response rejects an upload. Returns `false` if the object no

@@ -258,6 +258,9 @@ impl Inside {
             Defect::DatesCopies if parts.method == Method::HEAD && parts.uri.path().contains("/u/") => {
                 answer.headers_mut().insert("x-amz-meta-mtime", "1795884314.1".parse().unwrap());
             }
+            Defect::HeadFindsNothing if parts.method == Method::HEAD && parts.uri.path().contains("/u/") => {
+                *answer = status(StatusCode::NOT_FOUND);
+            }
             Defect::TellsNoLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
             Defect::TellsNoTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
             _ => {}

@@ -149,6 +149,12 @@ async fn f9_object_not_visible_yet_is_reported_missing_and_confirmed_later() {
         let early = server.confirm(&id).await;
         assert_eq!(early.problem(), (409, "object_missing"), "{early:?}");
         assert_eq!(server.state(&id).await, "pending");
+        if !also_get {
+            // A GET that finds the object outweighs the HEAD: expiry is final.
+            let swept = server.sweep(AFTER_LAST_CHECK).await;
+            assert_eq!((swept.expired, swept.rejected, swept.removals), (0, 0, 0), "{swept:?}");
+            assert_eq!(server.state(&id).await, "pending");
+        }
         server.faults.heal();
     }
     assert_eq!(server.confirm(&id).await.status, 200);

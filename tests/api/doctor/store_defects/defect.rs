@@ -47,6 +47,8 @@ pub enum Defect {
     RefusesLongRanges,
     /// Sends the whole object's checksum with a part of it.
     SendsWrongChecksums,
+    /// Answers 404 to every HEAD of an upload.
+    HeadFindsNothing,
     /// HEAD without a length, as from a compressing proxy.
     TellsNoLength,
     /// Adds its own metadata to copies (rclone).
