@@ -155,8 +155,12 @@ impl Confirmation {
         for (inspection, image) in inspected {
             match inspection {
                 Ok(Inspection::Verified(object)) => verified.push((image, object)),
-                Ok(Inspection::Mismatch(why)) => self.lifecycle.reject(&image, why, now).await?,
-                Ok(Inspection::Missing) => drop(unresolved.insert(image.id, ConfirmError::ObjectMissing)),
+                // The images are read again, whether or not this rejects it.
+                Ok(Inspection::Mismatch(why)) => drop(self.lifecycle.reject(&image, why, now).await?),
+                // One that not every node of the store knows yet is reported like one that has not arrived: confirm again.
+                Ok(Inspection::Missing) | Err(StoreError::ObjectNotVisible) => {
+                    drop(unresolved.insert(image.id, ConfirmError::ObjectMissing));
+                }
                 Ok(Inspection::PartsMissing(missing)) => drop(unresolved.insert(image.id, ConfirmError::PartsMissing(missing))),
                 Ok(Inspection::PartsRefused) => drop(unresolved.insert(image.id, ConfirmError::PartsRefused)),
                 Ok(Inspection::Unsupported(error)) => drop(unresolved.insert(image.id, ConfirmError::Unsupported(error))),

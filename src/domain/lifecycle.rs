@@ -60,13 +60,15 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// `pending → rejected`. The sweeper removes the bytes, and frees them once no URL can write them again.
-    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
-        if self.store.images.reject(image, why, now).await? {
+    /// `pending → rejected`. The sweeper removes the bytes, and frees them once no URL can write them again. Returns `false` if
+    /// another request changed the image's state: then it may be ready, and its bytes must stay.
+    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let rejected = self.store.images.reject(image, why, now).await?;
+        if rejected {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected an upload");
             self.reservations.settle_counting_bytes(image.user, &[image.clone().ended(End::Rejected(why))]).await?;
         }
-        Ok(())
+        Ok(rejected)
     }
 
     /// `pending → expired`. The bytes are freed once no URL is alive, and the tombstone outlives every URL.

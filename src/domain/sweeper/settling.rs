@@ -68,8 +68,7 @@ impl ImageSettling {
                 swept.confirmed += u32::from(self.lifecycle.accept(image, &verified).await?.is_some());
             }
             Ok(Inspection::Mismatch(why)) => {
-                self.lifecycle.reject(image, why, lease.now).await?;
-                swept.rejected += 1;
+                swept.rejected += u32::from(self.lifecycle.reject(image, why, lease.now).await?);
             }
             Ok(
                 finding @ (Inspection::Missing
@@ -93,8 +92,7 @@ impl ImageSettling {
             }
             Err(error) if lease.now >= ends + UNREADABLE_FOR && is_lasting(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
-                self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?;
-                swept.rejected += 1;
+                swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?);
             }
             Err(error) => return Err(error),
         }

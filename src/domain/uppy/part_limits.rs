@@ -109,6 +109,9 @@ impl PartLimits {
 
     /// Rejects a pending upload whose parts of undeclared length exceed its reservation, and removes them. Returns `false` for
     /// any other image.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Contention`] if another request changed the image's state meanwhile.
     pub(in crate::domain) async fn reject_overfull(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         if image.upload.kind != UploadKind::UndeclaredParts {
             return Ok(false);
@@ -121,8 +124,11 @@ impl PartLimits {
         if self.bytes_in_parts(image, open, image.reserved).await? <= image.reserved {
             return Ok(false);
         }
-        tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejecting an upload whose parts exceed its reservation");
-        self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await?;
+        // Others, such as a Complete that names fewer parts, may have made it ready since the parts were listed.
+        if !self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await? {
+            return Err(StoreError::Contention { what: "an upload that is changed while its parts are counted" });
+        }
+        tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "rejected an upload whose parts exceeded its reservation");
         self.removal.purge_now(vec![image.clone().ended(End::Rejected(Rejection::ObjectMismatch))], now).await;
         Ok(true)
     }

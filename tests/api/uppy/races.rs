@@ -1,0 +1,70 @@
+//! Covers Uppy's multipart uploads that change while the server counts their parts.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Duration, TestApp, after, json,
+    parts::{chunk, file},
+    skip_unless_local_s3,
+};
+
+/// Parts of an earlier attempt with other parts' sizes exceed the reservation; while they are listed, the client completes the
+/// right ones and gets its image. What was listed must not remove it then.
+#[tokio::test(flavor = "multi_thread")]
+async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let (listing, mut listed) = mpsc::unbounded_channel();
+    let resume = Arc::new(Notify::new());
+    let held = Arc::clone(&resume);
+    let endpoint = crate::relay::relay_s3(&app, move |request| {
+        let (listing, held) = (listing.clone(), Arc::clone(&held));
+        async move {
+            let lists_parts = request.parts.method == reqwest::Method::GET && request.query().contains("uploadId=");
+            let is_upload = request.path().contains("/u/");
+            let answer = request.forward().await;
+            if lists_parts && is_upload {
+                listing.send(()).unwrap();
+                held.notified().await;
+            }
+            answer
+        }
+    })
+    .await;
+    let slow = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let ada = app.user().await;
+    let bytes = file();
+    let upload = ada.open_for_uppy(json!({ "size": bytes.len() })).await;
+    let mut parts = Vec::new();
+    for number in 1..=3 {
+        parts.push(upload.send(number, chunk(&bytes, number)).await);
+    }
+    upload.send(4, chunk(&bytes, 1)).await;
+    let sweep = tokio::spawn(async move { slow.sweep(after(Duration::from_secs(61))).await });
+    // The first listing decides whether the upload is complete, the last one counts its bytes.
+    let confirmed = loop {
+        tokio::select! {
+            Some(()) = listed.recv() => {
+                let completed = upload.complete(&parts).await;
+                resume.notify_one();
+                if completed.status == 200 {
+                    break completed;
+                }
+            }
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("nothing was listed"),
+        }
+    };
+    while !sweep.is_finished() {
+        resume.notify_one();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let swept = sweep.await.unwrap();
+    assert_eq!((swept.rejected, app.db_state(&upload.id).await.as_str()), (0, "ready"), "{swept:?} {confirmed:?}");
+    let image = ada.get(&format!("/api/images/{}", upload.id)).await;
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!((read.status(), read.bytes().await.unwrap().len()), (reqwest::StatusCode::OK, bytes.len()));
+}
