@@ -276,6 +276,12 @@ impl Image {
         self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
     }
 
+    /// Returns whether this is an upload whose time to live is over at `now`.
+    #[must_use]
+    pub fn is_past_expiry(&self, now: OffsetDateTime) -> bool {
+        self.status == ImageStatus::Pending && self.expires_at <= now
+    }
+
     /// Returns the key of the preview, if one was declared.
     #[must_use]
     pub fn preview_key(&self) -> Option<ObjectKey> {

@@ -208,6 +208,23 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     assert!(ready.json["upload"].is_null() && ready.json["expiresAt"].is_null());
 }
 
+/// Another device declares bytes whose upload has expired while a URL for it, renewed shortly before, is alive: the upload goes on.
+#[tokio::test]
+async fn expired_upload_with_a_valid_url_is_prolonged() {
+    let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(3)).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let first = ada.open_upload("a.png", "image/png", &bytes).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", first.id())).await.problem(), (410, "upload_expired"));
+    let second = ada.open_upload("a.png", "image/png", &bytes).await;
+    assert_eq!((second.status, second.id()), (200, first.id()));
+    assert!(second.json["expiresAt"].as_str() > first.json["expiresAt"].as_str());
+    assert_eq!(app.put(&first.json["upload"], bytes).await, 200, "the first device's URL");
+    assert_eq!(ada.confirm(first.id()).await.status, 200);
+    app.audit().await;
+}
+
 #[tokio::test]
 async fn same_bytes_are_uploaded_once() {
     let app = TestApp::start().await;

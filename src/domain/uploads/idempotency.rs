@@ -20,7 +20,7 @@ pub(in crate::domain) struct IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    /// Returns the user's upload with this idempotency key; an expired key is released.
+    /// Returns the user's upload with this idempotency key; an expired key, and that of an expired upload, is released.
     ///
     /// # Errors
     /// [`OpenError::KeyReused`] if the key was used for another request.
@@ -33,7 +33,8 @@ impl IdempotencyKeys {
         let known_uploads = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
         known_uploads.verify_readable(Some(&named.key), None)?;
         match known_uploads.readable().first().cloned() {
-            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
+            // The key of an expired upload is free at once; the sweeper confirms or expires the upload.
+            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now || image.is_past_expiry(now) => {
                 self.store.images.release_owned_key(user, image.id, &named.key).await?;
                 Ok(None)
             }

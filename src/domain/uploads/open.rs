@@ -211,13 +211,16 @@ impl Uploads {
         Ok(unresolved)
     }
 
-    /// Accepts, rejects or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor lose them
-    /// if they have arrived.
+    /// Accepts, rejects, prolongs or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor
+    /// lose them if they have arrived or are on their way by a URL that was signed shortly before its expiry.
     async fn resolve_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
         match self.inspector.inspect_upload(image, now).await? {
             Inspection::Verified(verified) => self.lifecycle.accept(image, &verified).await.map(drop),
-            Inspection::Mismatch(why) => self.lifecycle.reject(image, why, now).await,
+            Inspection::Mismatch(why) => self.lifecycle.reject(image, why, now).await.map(drop),
             Inspection::Missing | Inspection::PartsMissing(_) | Inspection::Unsupported(_) => {
+                if now < self.late_transfers.quiet_from(image) {
+                    return self.store.images.prolong(image, now + self.settings.ttl).await.map(drop);
+                }
                 self.lifecycle.expire(image, now).await.map(drop)
             }
             Inspection::PartsRefused => self.lifecycle.expire_refused(image, now).await.map(drop),

@@ -7,7 +7,7 @@ use crate::{
     config,
     metrics::METRICS,
     model::{Usage, UserId},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// Explains refused reservations.
@@ -32,9 +32,22 @@ impl Quota {
         self.exceeds_quota(usage, bytes).or_else(too_many)
     }
 
+    /// Returns the quota in bytes of the user with this `usage`.
+    fn quota_of(&self, usage: Option<Usage>) -> u64 {
+        usage.and_then(|usage| usage.own_quota).unwrap_or(self.settings.quota_bytes)
+    }
+
+    /// Returns the user's quota in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(in crate::domain) async fn owned_quota(&self, user: UserId) -> Result<u64, StoreError> {
+        Ok(self.quota_of(self.store.users.usage(user).await?))
+    }
+
     /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
     pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<OpenError> {
-        let quota = usage.own_quota.unwrap_or(self.settings.quota_bytes);
+        let quota = self.quota_of(Some(usage));
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {
             METRICS.quota_refusals.inc();

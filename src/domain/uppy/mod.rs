@@ -94,7 +94,7 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<SignedForm, OpenError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_form(metadata).map_err(OpenError::InvalidDeclaration)?;
+        let upload = self.validate_form(user, metadata).await?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
@@ -141,17 +141,35 @@ impl UppyUploads {
         Ok(())
     }
 
-    /// Validates the metadata of a form. Returns every rule that it breaks.
-    fn validate_form(&self, metadata: &UppyMetadata<'_>) -> Result<Upload, Vec<DeclarationError>> {
+    /// Validates the metadata of a form.
+    ///
+    /// # Errors
+    /// [`OpenError::InvalidDeclaration`] with every rule that it breaks; [`OpenError::Store`].
+    async fn validate_form(&self, user: UserId, metadata: &UppyMetadata<'_>) -> Result<Upload, OpenError> {
         let max = self.settings.max_bytes;
-        self.validate_metadata(metadata, UploadKind::Form, SizeLimits { max, when_undeclared: max })
+        let when_undeclared = match metadata.size {
+            Some(_) => max,
+            None => self.quota.owned_quota(user).await?.min(max),
+        };
+        self.validate_metadata(metadata, UploadKind::Form, SizeLimits { max, when_undeclared })
+            .map_err(OpenError::InvalidDeclaration)
     }
 
-    /// Validates the metadata of an upload in parts. Returns every rule that it breaks.
-    fn validate_parts(&self, metadata: &UppyMetadata<'_>) -> Result<Upload, Vec<DeclarationError>> {
+    /// Validates the metadata of an upload in parts.
+    ///
+    /// # Errors
+    /// [`OpenError::InvalidDeclaration`] with every rule that it breaks; [`OpenError::Store`].
+    async fn validate_parts(&self, user: UserId, metadata: &UppyMetadata<'_>) -> Result<Upload, OpenError> {
         let max = self.settings.multipart_max_bytes;
-        let when_undeclared = (self.settings.quota_bytes / QUOTA_SHARE).max(self.settings.max_bytes).min(max);
-        self.validate_metadata(metadata, UploadKind::UndeclaredParts, SizeLimits { max, when_undeclared })
+        let when_undeclared = match metadata.size {
+            Some(_) => max,
+            None => {
+                let quota = self.quota.owned_quota(user).await?;
+                (quota / QUOTA_SHARE).max(self.settings.max_bytes).min(max).min(quota)
+            }
+        };
+        let limits = SizeLimits { max, when_undeclared };
+        self.validate_metadata(metadata, UploadKind::UndeclaredParts, limits).map_err(OpenError::InvalidDeclaration)
     }
 
     fn validate_metadata(

@@ -90,7 +90,7 @@ impl UppyUploads {
     /// [`OpenError`].
     pub async fn open_parts(&self, user: UserId, metadata: &UppyMetadata<'_>, now: OffsetDateTime) -> Result<Image, OpenError> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let upload = self.validate_parts(metadata).map_err(OpenError::InvalidDeclaration)?;
+        let upload = self.validate_parts(user, metadata).await?;
         let id = ImageId::new();
         // Only this server completes the parts, so the object is final where it is made.
         let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload, None, unopened_lifetimes(now));

@@ -125,7 +125,7 @@ impl UppyUploads {
         now: OffsetDateTime,
     ) -> Result<SignedCall, SignError> {
         self.capabilities.require_support(UploadClass::WithoutDigest).map_err(OpenError::from)?;
-        let upload = self.validate_parts(metadata).map_err(OpenError::InvalidDeclaration)?;
+        let upload = self.validate_parts(user, metadata).await?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;

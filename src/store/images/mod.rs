@@ -202,6 +202,17 @@ impl Images {
         Ok(self.mongo.update_many(&self.collection, filter, update).await?.matched_count)
     }
 
+    /// Sets a later expiry of a pending upload. Returns `false` if the upload or its expiry has changed since `image` was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prolong(&self, image: &Image, expires_at: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        filter.insert("expiresAt", datetime(image.expires_at));
+        let expires_at = datetime(expires_at);
+        self.update_one(filter, doc! { "$set": { "expiresAt": expires_at }, "$max": { "due": expires_at } }).await
+    }
+
     /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
     /// process it at `due` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
     /// pending.

@@ -91,6 +91,26 @@ async fn expired_upload_issues_no_urls() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");
 }
 
+/// The key of an expired upload opens another one at once, as that of an upload by one PUT does.
+#[tokio::test]
+async fn idempotency_key_of_an_expired_upload_is_released() {
+    let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(3)).await;
+    let ada = app.user().await;
+    let declared = declared(&unique_png(), "none");
+    let open = async || {
+        let with_key = |request: reqwest::RequestBuilder| request.header("idempotency-key", "k").json(&declared);
+        ada.send(reqwest::Method::POST, "/api/images/multipart", with_key).await
+    };
+    let (first, repeated) = (open().await, open().await);
+    assert_eq!((first.status, repeated.status, repeated.id()), (201, 200, first.id()));
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    let other = open().await;
+    assert_eq!(other.status, 201, "{other:?}");
+    assert_ne!(other.id(), first.id());
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
 /// A URL is recorded before it is issued, so that no sweeper removes the upload before the URL's expiry.
 #[tokio::test]
 async fn valid_part_url_delays_the_sweeper() {

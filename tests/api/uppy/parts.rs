@@ -8,20 +8,20 @@
 use super::{Answer, Caller, Duration, MIB, StatusCode, TestApp, Value, after, json, unique_png};
 
 /// Returns an image of three parts of 5 MiB, 5 MiB and a rest.
-fn file() -> Vec<u8> {
+pub(super) fn file() -> Vec<u8> {
     let mut bytes = unique_png();
     bytes.resize(10 * MIB as usize + 4321, 7);
     bytes
 }
 
-fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
+pub(super) fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes.chunks(5 * MIB as usize).nth(number - 1).unwrap().to_vec()
 }
 
 /// An upload as Uppy's client has it.
-struct Upload<'a> {
+pub(super) struct Upload<'a> {
     app: &'a TestApp,
-    id: String,
+    pub(super) id: String,
     key: String,
     token: String,
 }
@@ -44,7 +44,7 @@ impl Upload<'_> {
     }
 
     /// Sends a part as browsers do and returns its entity tag; without quotes for every second part, as Uppy mixes both forms.
-    async fn send(&self, number: usize, bytes: Vec<u8>) -> Value {
+    pub(super) async fn send(&self, number: usize, bytes: Vec<u8>) -> Value {
         let signed = self.sign(&number.to_string()).await;
         assert_eq!(
             (signed.status, signed.json["expires"].as_u64().map(|left| left > 890 && left <= 900)),
@@ -57,7 +57,7 @@ impl Upload<'_> {
         json!({ "PartNumber": number, "ETag": if number.is_multiple_of(2) { etag.trim_matches('"') } else { etag } })
     }
 
-    async fn complete(&self, parts: &[Value]) -> Answer {
+    pub(super) async fn complete(&self, parts: &[Value]) -> Answer {
         self.app.anonymous().post(&self.path("/complete"), json!({ "parts": parts })).await
     }
 
@@ -67,7 +67,7 @@ impl Upload<'_> {
 }
 
 impl<'a> Caller<'a> {
-    async fn open_for_uppy(&self, metadata: Value) -> Upload<'a> {
+    pub(super) async fn open_for_uppy(&self, metadata: Value) -> Upload<'a> {
         let token = self.uppy().await;
         // `type` and `metadata` as Uppy 6 writes them.
         let body = json!({ "filename": "big.png", "type": "image/png", "metadata": metadata });
@@ -373,4 +373,23 @@ async fn parts_above_the_reservation_end_the_upload() {
     assert_eq!(app.sweep(after(Duration::from_secs(122))).await.rejected, 1);
     app.sweep_to_the_end().await;
     app.audit().await;
+}
+
+/// A file whose size the app does not say reserves a share of the user's own quota, not of the server's.
+#[tokio::test]
+async fn file_of_unknown_size_fits_into_a_users_own_quota() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    for own in [500 * MIB, 40 * MIB, 12 * MIB] {
+        let update = mongodb::bson::doc! { "$set": { "quotaBytes": i64::try_from(own).unwrap() } };
+        users.update_one(mongodb::bson::doc! { "_id": &ada.id }, update).await.unwrap();
+        let upload = ada.open_for_uppy(json!({})).await;
+        let bytes = ada.get("/api/auth/me").await.json["usage"]["bytes"].as_u64().unwrap();
+        assert!(bytes <= own && bytes > 0, "{bytes} of {own}");
+        upload.abort().await;
+        let form = ada.form("filename=a.png&type=image/png").await;
+        assert_eq!(form.status, 200, "{form:?}");
+        app.sweep_to_the_end().await;
+    }
 }
