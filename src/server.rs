@@ -49,10 +49,11 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
         tokio::time::sleep(config.stop_delay).await;
         close.cancel();
     };
-    let options = ConnectionOptions {
-        max_connections: http::server::clamp_to_fd_limit(config.load.max_connections),
-        origins: config.cors.clone(),
-    };
+    let max_connections = http::server::clamp_to_fd_limit(config.load.max_connections);
+    if max_connections < config.load.max_connections {
+        app.valet.event_streams.lower_limit(max_connections / 2);
+    }
+    let options = ConnectionOptions { max_connections, origins: config.cors.clone() };
     tokio::join!(http::server::serve(listener, endpoint, options, close.clone()), stopped);
     // Last, so that metrics can be read while the server drains.
     if let Some(operators) = operators {

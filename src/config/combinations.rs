@@ -133,8 +133,12 @@ impl Reader<'_> {
         let is_set = self.is_set("MAX_CONNECTIONS");
         let too_many = is_set && load.max_requests > load.max_connections;
         self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
-        let too_many = self.is_set("MAX_EVENT_STREAMS") && load.max_event_streams > load.max_connections;
-        self.no_effect_if(too_many, "MAX_EVENT_STREAMS", "beyond MAX_CONNECTIONS: each stream has a connection");
+        let too_many = self.is_set("MAX_EVENT_STREAMS") && load.max_event_streams >= load.max_connections;
+        self.no_effect_if(
+            too_many,
+            "MAX_EVENT_STREAMS",
+            "from MAX_CONNECTIONS on: each stream has a connection, and requests need some",
+        );
     }
 
     /// Reports a setting that is present but has no effect; an omitted one is harmless with its default.

@@ -214,11 +214,14 @@ impl<'a> Reader<'a> {
 
     pub(super) fn load(&mut self) -> LoadLimits {
         let mut count = |name, default, most| usize::try_from(self.number(name, default, most)).unwrap_or(usize::MAX);
-        LoadLimits {
-            max_connections: count("MAX_CONNECTIONS", 10_000, 1_000_000),
-            max_requests: count("MAX_REQUESTS", 1024, 100_000),
-            max_event_streams: count("MAX_EVENT_STREAMS", 2000, 100_000),
+        let max_connections = count("MAX_CONNECTIONS", 10_000, 1_000_000);
+        let max_requests = count("MAX_REQUESTS", 1024, 100_000);
+        let mut max_event_streams = count("MAX_EVENT_STREAMS", 2000, 100_000);
+        if !self.is_set("MAX_EVENT_STREAMS") {
+            // Streams last for minutes, and other requests need connections, too.
+            max_event_streams = max_event_streams.min(max_connections / 2);
         }
+        LoadLimits { max_connections, max_requests, max_event_streams }
     }
 
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {

@@ -93,7 +93,7 @@ const ROWS: &[Row<'_>] = &[
     ("LOG_FORMAT", &["xml", "JSON"], &[]),
     ("MAX_CONNECTIONS", COUNTS, &[]),
     ("MAX_EVENT_STREAMS", COUNTS, &[]),
-    ("MAX_EVENT_STREAMS", &["11"], &[("MAX_CONNECTIONS", "10")]),
+    ("MAX_EVENT_STREAMS", &["10", "11"], &[("MAX_CONNECTIONS", "10")]),
     ("MAX_REQUESTS", COUNTS, &[]),
     ("MAX_REQUESTS", &["11"], &[("MAX_CONNECTIONS", "10")]),
     ("MONGODB_DATABASE", &["a/b", "a.b", "$x", "a b", "admin", "local", "config"], &[]),
@@ -327,6 +327,23 @@ fn valid_settings_pass() {
     }
     let beside = [("S3_ENDPOINT", "http://bucket.example"), ("S3_FORCE_PATH_STYLE", "true"), ("AWS_REGION", "Default_1")];
     assert_eq!(problems("AWS_ENDPOINT_URL", "http://localhost", &beside), "", "not read beside S3_ENDPOINT");
+}
+
+/// Streams last for minutes: by default they leave half of the connections to other requests.
+#[test]
+fn event_streams_leave_connections_to_requests() {
+    let streams = |settings: &[(&str, &str)]| {
+        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+        let pairs = [least.as_slice(), settings].concat();
+        let config = Config::read(&|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+        config.unwrap().load.max_event_streams
+    };
+    assert_eq!(streams(&[]), 2000);
+    for (connections, expected) in [("100000", 2000), ("4000", 2000), ("2000", 1000), ("10", 5)] {
+        let most = if expected < 1024 { ("MAX_REQUESTS", "5") } else { ("MAX_REQUESTS", "1024") };
+        assert_eq!(streams(&[("MAX_CONNECTIONS", connections), most]), expected, "{connections}");
+    }
+    assert_eq!(streams(&[("MAX_CONNECTIONS", "2000"), ("MAX_EVENT_STREAMS", "1999")]), 1999);
 }
 
 /// A base64 secret has no comma; one that a person chose may have.

@@ -111,7 +111,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("CORS_ORIGINS", "", "comma-separated origins of pages that may call the API"),
     setting("MAX_CONNECTIONS", "10000", "connections of clients; one more is answered 503 and closed"),
     setting("MAX_REQUESTS", "1024", "requests under way; one more is answered 503 with `Retry-After`"),
-    setting("MAX_EVENT_STREAMS", "2000", "open event streams; one more is answered 503 with `Retry-After`"),
+    setting(
+        "MAX_EVENT_STREAMS",
+        "2000",
+        "open event streams, by default at most half of `MAX_CONNECTIONS`; one more is answered 503 with `Retry-After`",
+    ),
     setting("RATE_LIMIT", "on", "`off` disables all limits below"),
     setting("RATE_LIMIT_SIGNUP", "300/1m", "sign-ups from one address"),
     setting("RATE_LIMIT_LOGIN", "1200/1m", "sign-ins, changes of the password and deletions of the account from one address"),

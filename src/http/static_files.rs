@@ -6,6 +6,7 @@
 
 use poem::{Endpoint, Response, Route, get, http::header};
 
+use super::image_page::matches;
 use crate::{config::Switches, model::Sha256};
 
 /// The path changes with the content.
@@ -102,7 +103,11 @@ fn file(
             .header(header::CACHE_CONTROL, cache_control)
             .header(header::ETAG, &etag)
             .header(header::CONTENT_SECURITY_POLICY, &policy);
-        let is_current = request.headers().get(header::IF_NONE_MATCH).is_some_and(|tag| tag == etag.as_str());
+        let is_current = request
+            .headers()
+            .get(header::IF_NONE_MATCH)
+            .and_then(|tags| tags.to_str().ok())
+            .is_some_and(|tags| matches(tags, &etag));
         if is_current {
             return response.status(poem::http::StatusCode::NOT_MODIFIED).finish();
         }

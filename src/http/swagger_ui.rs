@@ -1,13 +1,13 @@
 //! `/docs`: Swagger UI, served from the binary, and `/openapi.json`. Scripts and styles are separate files, so that the page's
 //! content security policy needs no exception for scripts.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use bytes::Bytes;
 use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect};
 
-use super::openapi;
-use crate::config::Switches;
+use super::{image_page::matches, openapi};
+use crate::{config::Switches, model::Sha256};
 
 /// The UI sets inline styles and draws its icons from data URLs; "try it out" calls only this API.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; \
@@ -51,12 +51,20 @@ fn redirect_to_docs() -> Redirect {
 }
 
 fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Output = Response> {
-    poem::endpoint::make_sync(move |_| {
-        Response::builder()
-            .content_type(content_type)
+    // At the first request, like the document.
+    let etag = OnceLock::new();
+    poem::endpoint::make_sync(move |request| {
+        let bytes = content();
+        let etag = etag.get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::of([&bytes]).to_bytes()[..8])));
+        let response = Response::builder()
             .header(header::CACHE_CONTROL, "no-cache")
-            .header(header::CONTENT_SECURITY_POLICY, POLICY)
-            .body(poem::Body::from_bytes(content()))
+            .header(header::ETAG, etag)
+            .header(header::CONTENT_SECURITY_POLICY, POLICY);
+        let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+        if known.is_some_and(|tags| matches(tags, etag)) {
+            return response.status(poem::http::StatusCode::NOT_MODIFIED).finish();
+        }
+        response.content_type(content_type).body(poem::Body::from_bytes(bytes))
     })
 }
 

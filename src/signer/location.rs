@@ -37,6 +37,21 @@ pub struct AwsEndpoint {
     pub dualstack: bool,
 }
 
+/// Domains of AWS's partitions, by the beginning of their regions' names; every other region is in `amazonaws.com`
+/// (partitions.json of the AWS SDKs).
+const PARTITIONS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+];
+
+fn dns_suffix(region: &str) -> &'static str {
+    PARTITIONS.iter().find(|(beginning, _)| region.starts_with(beginning)).map_or("amazonaws.com", |(_, suffix)| suffix)
+}
+
 impl Location {
     /// Returns the bucket at an S3-compatible endpoint. Uses path style (`host/bucket/key`) when it is requested, when the host
     /// is an IP address, and when the bucket's name cannot be a host label under TLS.
@@ -65,7 +80,7 @@ impl Location {
         }
         let service = if which.fips { "s3-fips" } else { "s3" };
         let stack = if which.dualstack { "dualstack." } else { "" };
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let suffix = dns_suffix(region);
         let endpoint = format!("https://{service}.{stack}{region}.{suffix}").parse().map_err(|_| InvalidRegion)?;
         Ok(Self::endpoint(&endpoint, bucket, style))
     }

@@ -183,7 +183,21 @@ fn locations() {
 #[test]
 fn endpoints_of_aws_are_those_of_the_sdk() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    for region in ["us-east-1", "us-gov-west-1", "eu-central-1", "cn-north-1"] {
+    // One of each partition, and one that is not known yet.
+    let regions = [
+        "us-east-1",
+        "us-gov-west-1",
+        "eu-central-1",
+        "cn-north-1",
+        "eusc-de-east-1",
+        "us-iso-east-1",
+        "us-isob-east-1",
+        "us-isof-south-1",
+        "eu-isoe-west-1",
+        "eu-isoe-north-9",
+        "ap-somewhere-7",
+    ];
+    for region in regions {
         for (fips, dualstack) in [(false, false), (true, false), (false, true), (true, true)] {
             for (bucket, path_style) in [("bucket", false), ("bucket", true), ("my.bucket", false)] {
                 let ours = Location::aws(region, &name(bucket), style(path_style), AwsEndpoint { fips, dualstack }).unwrap();
@@ -198,7 +212,8 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
                 let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
                 let get = aws_sdk_s3::Client::from_conf(config).get_object().bucket(bucket).key("k");
                 let Ok(theirs) = runtime.block_on(get.presigned(expiry)) else {
-                    assert!(fips && region.starts_with("cn-"), "{region} {fips} {dualstack}");
+                    // The partition has no such endpoints.
+                    assert!(fips || dualstack, "{region} {fips} {dualstack}");
                     continue;
                 };
                 let theirs = theirs.uri().split('?').next().unwrap().to_owned();

@@ -21,6 +21,22 @@ async fn page_is_served_with_its_files_and_a_policy_that_allows_only_the_bucket(
     let again = get("/").header(header::IF_NONE_MATCH, &etag).send().await.unwrap();
     assert_eq!((again.status().as_u16(), again.headers()["etag"].to_str().unwrap()), (304, etag.as_str()));
 
+    // RFC 9110 section 13.1.2; a proxy that compresses makes a weak tag of a strong one.
+    for path in ["/", "/docs", "/docs/swagger-ui.js", "/openapi.json"] {
+        let etag = get(path).send().await.unwrap().headers()["etag"].to_str().unwrap().to_owned();
+        for (tags, status) in [
+            (etag.clone(), 304),
+            (format!("W/{etag}"), 304),
+            (format!("\"other\", W/{etag}"), 304),
+            ("*".to_owned(), 304),
+            ("\"other\"".to_owned(), 200),
+        ] {
+            let answer = get(path).header(header::IF_NONE_MATCH, &tags).send().await.unwrap();
+            assert_eq!(answer.status(), status, "{path} {tags}");
+            assert_eq!(answer.bytes().await.unwrap().is_empty(), status == 304, "{path} {tags}");
+        }
+    }
+
     let html = page.text().await.unwrap();
     assert!(!html.contains('{'), "nothing is left to fill in");
     let links: Vec<_> = html.split(['"', '\'']).filter(|text| text.starts_with("/assets/")).map(str::to_owned).collect();

@@ -184,7 +184,9 @@ async fn cursors_continue_in_their_own_order_only() {
         assert_eq!(answer.problem(), (400, "invalid_cursor"));
         assert_eq!(ada.get(&format!("/api/images/gallery?order={order}&cursor={cursor}")).await.status, 200);
     }
-    assert_eq!(ada.get("/api/images/gallery?order=size").await.problem(), (400, "invalid_request"));
+    let unknown = ada.get("/api/images/gallery?order=size").await;
+    assert_eq!(unknown.problem(), (400, "invalid_request"));
+    assert_eq!(unknown.json["errors"], serde_json::json!([{ "field": "order", "message": "must be uploaded or taken" }]));
 }
 
 /// Inserts ready images, 50 of each time; the last hundred have no time, as images of the former version.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,7 +66,7 @@ pub(super) struct Hub {
     phase: watch::Sender<Phase>,
     /// Wakes the task that opens the feed.
     pub(super) wanted: Notify,
-    max_streams: usize,
+    max_streams: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -114,7 +117,17 @@ impl Hub {
             reached: nothing,
             opened_at: nothing,
         };
-        Arc::new(Self { state: Mutex::new(state), phase: watch::Sender::new(Phase::Idle), wanted: Notify::new(), max_streams })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            phase: watch::Sender::new(Phase::Idle),
+            wanted: Notify::new(),
+            max_streams: AtomicUsize::new(max_streams),
+        })
+    }
+
+    /// Lowers the number of streams to at most `max_streams`.
+    pub(super) fn lower_limit(&self, max_streams: usize) {
+        self.max_streams.fetch_min(max_streams, Relaxed);
     }
 
     /// Takes the place of a stream, which receives nothing before [`Subscription::start`].
@@ -123,7 +136,7 @@ impl Hub {
         if state.streams.get(&user).is_some_and(|streams| streams.len() >= MAX_STREAMS_PER_USER) {
             return Err(TooManyStreams::OfUser);
         }
-        if state.count >= self.max_streams {
+        if state.count >= self.max_streams.load(Relaxed) {
             return Err(TooManyStreams::OfServer);
         }
         let mailbox = Arc::<Mailbox>::default();

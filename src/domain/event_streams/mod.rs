@@ -59,6 +59,11 @@ impl EventStreams {
         Self { store, hub: Hub::new(max_streams) }
     }
 
+    /// Lowers the number of open streams to at most `max_streams`.
+    pub fn lower_limit(&self, max_streams: usize) {
+        self.hub.lower_limit(max_streams);
+    }
+
     /// Opens a stream of a user's changes. Once it is returned, it receives all changes after its start.
     ///
     /// # Errors

@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 
 use super::OpenError;
 use crate::{
-    model::{Idempotency, Image, UserId},
+    model::{Idempotency, Image, ImageStatus, UserId},
     store::Store,
 };
 
-/// How long an idempotency key finds its upload.
+/// How long an idempotency key finds its upload; an upload in parts also for as long as it is open.
 pub(super) const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Finds uploads by idempotency key.
@@ -32,9 +32,12 @@ impl IdempotencyKeys {
     ) -> Result<Option<Image>, OpenError> {
         let known_uploads = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
         known_uploads.verify_readable(Some(&named.key), None)?;
+        let is_open_in_parts = |image: &Image| image.status == ImageStatus::Pending && image.upload.is_in_parts();
+        let is_old = |image: &Image| image.created_at + IDEMPOTENCY_KEY_TTL <= now && !is_open_in_parts(image);
         match known_uploads.readable().first().cloned() {
-            // The key of an expired upload is free at once; the sweeper confirms or expires the upload.
-            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now || image.is_past_expiry(now) => {
+            // The key of an expired upload is free at once; the sweeper confirms or expires the upload. One in parts that is still
+            // open keeps its key for longer than others: its client continues by it, also after days.
+            Some(image) if image.is_past_expiry(now) || is_old(&image) => {
                 self.store.images.release_owned_key(user, image.id, &named.key).await?;
                 Ok(None)
             }

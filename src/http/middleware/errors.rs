@@ -70,7 +70,8 @@ impl FailedRequest {
     /// Returns the problem for an error.
     fn explain(&self, error: poem::Error, routes: &RouteTable) -> Problem {
         if let Some(param) = error.downcast_ref::<ParseParamError>() {
-            return Problem::new(Code::InvalidRequest, "A parameter has the wrong type.").field(param.name, "must be an integer");
+            let rule = if param.name == "order" { "must be uploaded or taken" } else { "must be an integer" };
+            return Problem::new(Code::InvalidRequest, "A parameter has an invalid value.").field(param.name, rule);
         }
         if error.is::<AuthorizationError>() {
             return if self.has_token {

@@ -55,7 +55,8 @@ pub async fn read_body(
         refuse_unwanted_body(request).await?;
         return Ok(Permit::default());
     }
-    if !request.content_type().is_some_and(is_json) {
+    // Whether a body without a length is empty shows when it is read.
+    if !takes_none && !request.content_type().is_some_and(is_json) {
         drain(request).await;
         return Err(not_json(request.uri().path()));
     }
@@ -64,8 +65,13 @@ pub async fn read_body(
         return Err(too_large(limit));
     }
     let (bytes, permit) = read_limited(request, limit, permits, network).await?;
-    if takes_none && !is_empty(&bytes) {
-        return Err(no_body_allowed());
+    if takes_none && !bytes.is_empty() {
+        if !request.content_type().is_some_and(is_json) {
+            return Err(not_json(request.uri().path()));
+        }
+        if !is_empty(&bytes) {
+            return Err(no_body_allowed());
+        }
     }
     request.set_body(Body::from_vec(bytes));
     Ok(permit)

@@ -103,6 +103,12 @@ async fn idempotency_key_of_an_expired_upload_is_released() {
     };
     let (first, repeated) = (open().await, open().await);
     assert_eq!((first.status, repeated.status, repeated.id()), (201, 200, first.id()));
+    // An app that is opened again after a day goes on with the parts that it sent.
+    let long_ago = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 26 * 3_600_000);
+    let images = app.db.collection::<mongodb::bson::Document>("images");
+    let set = mongodb::bson::doc! { "$set": { "createdAt": long_ago } };
+    images.update_one(mongodb::bson::doc! { "_id": first.id() }, set).await.unwrap();
+    assert_eq!(open().await.id(), first.id());
     tokio::time::sleep(Duration::from_millis(3100)).await;
     let other = open().await;
     assert_eq!(other.status, 201, "{other:?}");

@@ -242,3 +242,35 @@ async fn other_media_types_get_415_with_instructions() {
         assert!(matches!(answer.status, 200 | 201), "{content_type}: {answer:?}");
     }
 }
+
+/// A body without a length is empty or not only once it is read: clients that send every POST chunked can make calls without one.
+#[tokio::test]
+async fn calls_without_a_body_take_an_empty_one_of_any_framing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for path in ["/api/uppy/session".to_owned(), format!("/api/images/{}/confirm", uuid::Uuid::now_v7())] {
+        let plain = ada.send(Method::POST, &path, |request| request).await.status;
+        for content_type in [None, Some("application/json"), Some("text/plain")] {
+            for framed in ["nothing", "no length", "a length of zero"] {
+                let answer = ada
+                    .send(Method::POST, &path, |request| {
+                        let request = match content_type {
+                            Some(value) => request.header("content-type", value),
+                            None => request,
+                        };
+                        let empty = futures_util::stream::iter([Ok::<_, std::io::Error>(Vec::new())]);
+                        match framed {
+                            "nothing" => request,
+                            "no length" => request.body(Body::wrap_stream(empty)),
+                            _ => request.header("content-length", "0"),
+                        }
+                    })
+                    .await;
+                assert_eq!(answer.status, plain, "{path} {content_type:?} {framed}: {answer:?}");
+            }
+        }
+        let filled = futures_util::stream::iter([Ok::<_, std::io::Error>(b"canary".to_vec())]);
+        let answer = ada.send(Method::POST, &path, |request| request.body(Body::wrap_stream(filled))).await;
+        refused(&answer, (415, "unsupported_media_type"), &path);
+    }
+}
