@@ -12,7 +12,7 @@ use std::{
 use jpeg_encoder::{ColorType, Encoder};
 use valet::model::{
     Format, Orientation,
-    decoding::{Cage, DecodeOutput, DecodeRequest},
+    decoding::{DecodeOutput, DecodeRequest, Sandbox},
 };
 
 /// Number of runs whose median counts.
@@ -68,7 +68,7 @@ fn measure(program: &str, file: &[u8], width: u16, height: u16) -> (u64, u64) {
     sender.join().unwrap().unwrap();
     let output = DecodeOutput::parse(&done.stdout).unwrap();
     assert_eq!(output.reply.unwrap().unwrap().pictures.len(), 2);
-    assert_eq!(output.cage, Cage::COMPLETE);
+    assert_eq!(output.sandbox, Sandbox::COMPLETE);
     let printed = String::from_utf8(done.stderr).unwrap();
     let numbers: Vec<f64> = printed.split_whitespace().map(|number| number.parse().unwrap()).collect();
     (((numbers[0] + numbers[1]) * 1000.0).round() as u64, numbers[2] as u64)

@@ -10,7 +10,7 @@ pub struct DecodeArguments {
     /// Execute this command instead, within limits.
     #[arg(long, num_args = 1.., allow_hyphen_values = true)]
     command: Vec<std::ffi::OsString>,
-    /// Attempt to leave the cage, for its tests.
+    /// Attempt to leave the sandbox, for its tests.
     #[cfg(feature = "dev")]
     #[arg(long)]
     attempt: Option<String>,

@@ -188,7 +188,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn no_file_panics(
+        fn decoding_any_bytes_does_not_panic(
             name in prop_oneof![Just("fixtures/plain.jpg"), Just("decoder/fixtures/cmyk.jpg"), Just("fixtures/grey.jpg")],
             changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
             end in any::<proptest::sample::Index>(),

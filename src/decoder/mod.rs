@@ -1,12 +1,11 @@
 //! The child process that decodes one untrusted image (`valet decode`), for the worker that starts it.
 //!
 //! A decoder is the part of a program that a hostile file attacks, so this process has no rights: the worker starts it with
-//! an empty environment and two pipes, and it gives up every right (`cage`) before it reads the first byte. It decodes one image
+//! an empty environment and two pipes, and it gives up every right (`sandbox`) before it reads the first byte. It decodes one image
 //! and ends. Its output is checked by the worker as if the image had written it: [`crate::model::decoding`] has the messages.
 //!
 //! Everything runs on the process's only thread.
 
-mod cage;
 mod colour;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -15,6 +14,7 @@ mod jpeg;
 mod pictures;
 mod pixels;
 mod png;
+mod sandbox;
 mod thumb_hash;
 mod webp;
 
@@ -33,25 +33,25 @@ use crate::model::{
     decoding::{DecodeReply, DecodeRequest, MAX_FILE_BYTES, Undecodable, write_reply},
 };
 
-pub use cage::{limit_and_execute, limit_and_restart};
+pub use sandbox::{limit_and_execute, limit_and_restart};
 pub use thumb_hash::thumb_hash;
 
 /// Number of pixels, at most, of a PNG, WebP or GIF; `jpeg` has its own limits.
 const MAX_PIXELS: u64 = 100_000_000;
 
 /// Number of bytes, at most, that a decoder may hold of one image at its full size. With the file and the pictures that is below
-/// [`cage::MEMORY_BYTES`].
+/// [`sandbox::MEMORY_BYTES`].
 const MAX_DECODED_BYTES: u64 = 480 << 20;
 
-/// Enters the cage, then decodes the image on standard input. `attempt` runs once the request has been read: it does nothing, except
-/// in tests of the cage.
+/// Enters the sandbox, then decodes the image on standard input. `attempt` runs once the request has been read: it does nothing, except
+/// in tests of the sandbox.
 ///
 /// # Errors
 /// When standard input ends early or has another message, and when the result cannot be written.
 pub fn run(attempt: fn()) -> io::Result<()> {
-    let cage = cage::enter();
+    let sandbox = sandbox::enter();
     let mut output = io::stdout().lock();
-    output.write_all(&cage.to_bytes())?;
+    output.write_all(&sandbox.to_bytes())?;
     output.flush()?;
     let mut input = io::stdin().lock();
     let mut header = [0; DecodeRequest::BYTES];

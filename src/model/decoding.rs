@@ -1,6 +1,6 @@
 //! The messages between a worker and the child process that decodes one image (`valet decode`). All numbers are little-endian.
 //!
-//! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Cage`] before it reads, and a [`DecodeReply`] after
+//! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Sandbox`] before it reads, and a [`DecodeReply`] after
 //! it has decoded. The worker trusts no byte of it: the child has read a file of a stranger.
 
 use super::{Format, Orientation, ThumbHash};
@@ -77,7 +77,7 @@ impl DecodeRequest {
 
 /// The restrictions that a child found in force before it read its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cage {
+pub struct Sandbox {
     /// Whether limits of the kernel bound its memory and processor time, and keep it from making files and processes.
     pub has_limits: bool,
     /// Whether the kernel ends it at any system call that decoding does not need.
@@ -85,23 +85,23 @@ pub struct Cage {
     /// Whether other processes of the same user can neither trace it nor read its memory.
     pub is_untraceable: bool,
     /// Whether it inherited nothing but its standard streams: no other file and no variable of the environment.
-    pub is_empty: bool,
+    pub has_nothing_inherited: bool,
 }
 
-impl Cage {
+impl Sandbox {
     /// Length of the message in bytes.
     pub const BYTES: usize = 5;
     /// No restriction.
-    pub const NONE: Self = Self { has_limits: false, has_filter: false, is_untraceable: false, is_empty: false };
+    pub const NONE: Self = Self { has_limits: false, has_filter: false, is_untraceable: false, has_nothing_inherited: false };
     /// All restrictions, as Linux has them.
-    pub const COMPLETE: Self = Self { has_limits: true, has_filter: true, is_untraceable: true, is_empty: true };
+    pub const COMPLETE: Self = Self { has_limits: true, has_filter: true, is_untraceable: true, has_nothing_inherited: true };
     const START: [u8; 4] = *b"VDC1";
 
     /// Returns the message.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let [a, b, c, d] = Self::START;
-        let flags = [self.has_limits, self.has_filter, self.is_untraceable, self.is_empty];
+        let flags = [self.has_limits, self.has_filter, self.is_untraceable, self.has_nothing_inherited];
         [a, b, c, d, flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))]
     }
 
@@ -112,7 +112,7 @@ impl Cage {
             has_limits: has(0),
             has_filter: has(1),
             is_untraceable: has(2),
-            is_empty: has(3),
+            has_nothing_inherited: has(3),
         })
     }
 }
@@ -177,23 +177,23 @@ pub fn write_reply(reply: &DecodeReply) -> Vec<u8> {
     bytes
 }
 
-/// The output of a child: its cage, and its result if it lived to write one.
+/// The output of a child: its sandbox, and its result if it lived to write one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeOutput {
     /// The restrictions that were in force.
-    pub cage: Cage,
+    pub sandbox: Sandbox,
     /// The result; `None` if the output ends before it, or if it is malformed.
     pub reply: Option<DecodeReply>,
 }
 
 impl DecodeOutput {
-    /// Parses all that a child wrote. Returns `None` if it does not begin with a cage. The pictures are not looked at.
+    /// Parses all that a child wrote. Returns `None` if it does not begin with a sandbox. The pictures are not looked at.
     #[must_use]
     pub fn parse(output: &[u8]) -> Option<Self> {
         let mut reader = Reader(output);
-        let cage = Cage::read(&mut reader)?;
+        let sandbox = Sandbox::read(&mut reader)?;
         let reply = read_reply(&mut reader).filter(|_| reader.0.is_empty());
-        Some(Self { cage, reply })
+        Some(Self { sandbox, reply })
     }
 }
 
@@ -248,11 +248,11 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Cage, DecodeOutput, DecodeReply, DecodeRequest, Picture, Pictures, Undecodable, fit, write_reply};
+    use super::{DecodeOutput, DecodeReply, DecodeRequest, Picture, Pictures, Sandbox, Undecodable, fit, write_reply};
     use crate::model::{Format, Orientation, ThumbHash};
 
-    fn output(cage: Cage, reply: &DecodeReply) -> Vec<u8> {
-        [&cage.to_bytes()[..], &write_reply(reply)].concat()
+    fn output(sandbox: Sandbox, reply: &DecodeReply) -> Vec<u8> {
+        [&sandbox.to_bytes()[..], &write_reply(reply)].concat()
     }
 
     fn made() -> Pictures {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_read_as_they_were_written() {
+    fn decode_requests_are_parsed_as_they_were_written() {
         for (format, number) in Format::ALL.into_iter().zip([1, 2, 3, 6, 7, 8]) {
             let orientation = Orientation::new(number).unwrap();
             let request = DecodeRequest { format, orientation, width: 4032, height: 3024, file_bytes: 0x1234_5678 };
@@ -276,23 +276,27 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_read_as_they_were_written() {
-        let cages =
-            [Cage::NONE, Cage::COMPLETE, Cage { has_filter: false, ..Cage::COMPLETE }, Cage { is_empty: true, ..Cage::NONE }];
+    fn decode_outputs_are_parsed_as_they_were_written() {
+        let sandboxes = [
+            Sandbox::NONE,
+            Sandbox::COMPLETE,
+            Sandbox { has_filter: false, ..Sandbox::COMPLETE },
+            Sandbox { has_nothing_inherited: true, ..Sandbox::NONE },
+        ];
         let replies = [Ok(made()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
-        for (cage, reply) in cages.into_iter().zip(replies) {
-            let parsed = DecodeOutput::parse(&output(cage, &reply));
-            assert_eq!(parsed, Some(DecodeOutput { cage, reply: Some(reply) }));
+        for (sandbox, reply) in sandboxes.into_iter().zip(replies) {
+            let parsed = DecodeOutput::parse(&output(sandbox, &reply));
+            assert_eq!(parsed, Some(DecodeOutput { sandbox, reply: Some(reply) }));
         }
     }
 
     #[test]
     fn incomplete_and_lengthened_outputs_have_no_result() {
-        let whole = output(Cage::COMPLETE, &Ok(made()));
+        let whole = output(Sandbox::COMPLETE, &Ok(made()));
         for length in 0..whole.len() {
             match DecodeOutput::parse(&whole[..length]) {
-                None => assert!(length < Cage::BYTES),
-                Some(parsed) => assert_eq!((parsed.cage, parsed.reply), (Cage::COMPLETE, None), "{length} bytes"),
+                None => assert!(length < Sandbox::BYTES),
+                Some(parsed) => assert_eq!((parsed.sandbox, parsed.reply), (Sandbox::COMPLETE, None), "{length} bytes"),
             }
         }
         let longer = [&whole[..], b"\0"].concat();
@@ -310,7 +314,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_output_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
-            let _ = DecodeOutput::parse(&[&Cage::COMPLETE.to_bytes()[..], &bytes].concat());
+            let _ = DecodeOutput::parse(&[&Sandbox::COMPLETE.to_bytes()[..], &bytes].concat());
             let _ = DecodeOutput::parse(&bytes);
         }
     }

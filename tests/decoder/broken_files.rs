@@ -15,7 +15,7 @@ async fn outcome(format: Format, file: Bytes, what: &str) -> Option<&'static str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_cut_off_have_a_picture_or_a_name() {
+async fn cut_off_files_have_pictures_or_a_named_failure() {
     for name in [
         "orientation-6.jpg",
         "progressive.jpg",
@@ -36,7 +36,7 @@ async fn files_that_are_cut_off_have_a_picture_or_a_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_files_have_a_picture_or_a_name() {
+async fn damaged_files_have_pictures_or_a_named_failure() {
     for name in ["orientation-6.jpg", "progressive.jpg", "palette.png", "lossy.webp", "animated.webp", "animated.gif"] {
         let whole = fixture(name);
         for round in 0..40_usize {
@@ -93,7 +93,7 @@ async fn a_file_at_which_a_decoder_panics_is_corrupt() {
 }
 
 #[tokio::test]
-async fn bombs_are_too_big() {
+async fn images_of_too_many_pixels_are_refused() {
     // Refused by its header: 268 megapixels.
     assert_eq!(outcome(Format::Png, png(16_380, 16_380), "a bomb").await, Some("too_big"));
     // Refused by the child: 150 megapixels.

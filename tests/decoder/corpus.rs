@@ -34,6 +34,7 @@ pub(super) fn confirmed(file: &[u8]) -> Result<Content, Refusal> {
     }
 }
 
+/// Adds all files below a folder to `found`, in the order of their names.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();

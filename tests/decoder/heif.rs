@@ -9,6 +9,7 @@ use valet::{
 
 use super::{Pixels, format_of, path, renderer};
 
+/// Returns the path of libheif's command, if it is installed.
 pub(super) fn libheif() -> Option<PathBuf> {
     ["/usr/bin/heif-dec", "/usr/bin/heif-convert"].map(PathBuf::from).into_iter().find(|command| command.exists())
 }
@@ -47,7 +48,7 @@ async fn the_process_that_starts_a_command_is_untraceable() {
 }
 
 #[tokio::test]
-async fn commands_that_fail_have_a_name_and_leave_nothing() {
+async fn failing_commands_have_a_named_failure_and_leave_no_files() {
     let file = std::fs::read(path("fixtures/plain.heic")).unwrap();
     let failure_of = async |text: &str| {
         let renderer = renderer().with_heif_command(script(text)).with_deadline(Duration::from_secs(20));

@@ -1,15 +1,15 @@
-//! Tests of the child process that decodes images (`valet decode`) with the real program: its cage, from inside, and its pixels.
+//! Tests of the child process that decodes images (`valet decode`) with the real program: its sandbox, from inside, and its pixels.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod broken_files;
-mod cage;
 #[cfg(target_os = "linux")]
-mod command_cage;
+mod command_sandbox;
 mod corpus;
 #[cfg(unix)]
 mod heif;
 mod mutations;
 mod pixels;
+mod sandbox;
 mod sizes;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use valet::{
     domain::rendering::{RenderFailure, Rendered, Renderer},
-    model::{Format, decoding::Cage},
+    model::{Format, decoding::Sandbox},
 };
 
 /// The program, which is built with the tests.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_valet");
 
+/// Returns a renderer that starts the program under test.
 fn renderer() -> Renderer {
     Renderer::new(PROGRAM.into())
 }
@@ -32,10 +33,12 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }
 
+/// Reads a file of `tests/decoder/fixtures`.
 fn fixture(name: &str) -> Bytes {
     std::fs::read(path("decoder/fixtures").join(name)).unwrap().into()
 }
 
+/// Returns the format by the extension of a name.
 fn format_of(name: &str) -> Format {
     match name.rsplit_once('.').unwrap().1 {
         "jpg" => Format::Jpeg,
@@ -48,12 +51,13 @@ fn format_of(name: &str) -> Format {
     }
 }
 
+/// Renders a file; on Linux, asserts that the sandbox was complete.
 async fn render(format: Format, file: impl Into<Bytes>) -> Result<Rendered, RenderFailure> {
     let rendered = renderer().render(format, file.into()).await;
     if cfg!(target_os = "linux")
         && let Ok(rendered) = &rendered
     {
-        assert_eq!(rendered.cage, Cage::COMPLETE);
+        assert_eq!(rendered.sandbox, Sandbox::COMPLETE);
     }
     rendered
 }
@@ -66,6 +70,7 @@ struct Pixels {
 }
 
 impl Pixels {
+    /// Decodes a JPEG.
     fn of(jpeg: &[u8]) -> Self {
         let mut decoder = zune_jpeg::JpegDecoder::new(zune_core::bytestream::ZCursor::new(jpeg));
         let rgb = decoder.decode().unwrap();
@@ -74,6 +79,7 @@ impl Pixels {
         Self { width, height, rgb }
     }
 
+    /// Returns red, green and blue of a pixel.
     fn at(&self, x: usize, y: usize) -> [u8; 3] {
         let at = (y * self.width + x) * 3;
         self.rgb[at..at + 3].try_into().unwrap()

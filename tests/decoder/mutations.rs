@@ -1,4 +1,4 @@
-//! Drives the real child with changed files for a time: `.ci/nightly decoders`. Every file has pictures or a named failure, the cage
+//! Drives the real child with changed files for a time: `.ci/nightly decoders`. Every file has pictures or a named failure, the sandbox
 //! stays complete, and no child crashes or hangs.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use valet::{
     domain::rendering::{CrashCause, RenderFailure},
-    model::{Format, decoding::Cage},
+    model::{Format, decoding::Sandbox},
 };
 
 use super::{corpus::confirmed, path, renderer};
@@ -18,6 +18,7 @@ use super::{corpus::confirmed, path, renderer};
 struct Random(u64);
 
 impl Random {
+    /// Returns a random number below `bound` (`SplitMix64`).
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -112,7 +113,7 @@ async fn drive(format: Format, extension: &str) {
         match renderer().render(format, file.clone().into()).await {
             Ok(rendered) => {
                 pictures += 1;
-                assert!(!cfg!(target_os = "linux") || rendered.cage == Cage::COMPLETE, "{:?}", rendered.cage);
+                assert!(!cfg!(target_os = "linux") || rendered.sandbox == Sandbox::COMPLETE, "{:?}", rendered.sandbox);
             }
             Err(RenderFailure::Undecodable(failure)) => *failures.entry(failure.to_string()).or_insert(0) += 1,
             Err(failure) => {
@@ -126,6 +127,7 @@ async fn drive(format: Format, extension: &str) {
     println!("{extension}: {pictures} with pictures, {failures:?}");
 }
 
+/// Stores a file that made the decoder crash; returns its path.
 fn keep(file: &[u8], extension: &str) -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{:08x}.{extension}", crc32fast::hash(file)));
     fs::write(&kept, file).unwrap();
@@ -134,24 +136,24 @@ fn keep(file: &[u8], extension: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
-async fn changed_jpegs_have_pictures_or_a_name() {
+async fn changed_jpegs_have_pictures_or_a_named_failure() {
     drive(Format::Jpeg, "jpeg").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
-async fn changed_pngs_have_pictures_or_a_name() {
+async fn changed_pngs_have_pictures_or_a_named_failure() {
     drive(Format::Png, "png").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
-async fn changed_webps_have_pictures_or_a_name() {
+async fn changed_webps_have_pictures_or_a_named_failure() {
     drive(Format::Webp, "webp").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
-async fn changed_gifs_have_pictures_or_a_name() {
+async fn changed_gifs_have_pictures_or_a_named_failure() {
     drive(Format::Gif, "gif").await;
 }

@@ -19,6 +19,7 @@ fn gradients(width: u16, height: u16) -> Vec<u8> {
     jpeg
 }
 
+/// Renders an image of gradients, asserts its colours, and returns the sizes of the pictures.
 async fn sizes(width: u16, height: u16) -> Vec<(u16, u16)> {
     let rendered = render(Format::Jpeg, gradients(width, height)).await.unwrap();
     for picture in &rendered.pictures {

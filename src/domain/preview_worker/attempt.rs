@@ -16,7 +16,7 @@ use crate::{
     metrics::{METRICS, Metrics},
     model::{
         Dimensions, Format, Image, ObjectKey, RenderingFailure,
-        decoding::{Cage, MAX_FILE_BYTES, Picture},
+        decoding::{MAX_FILE_BYTES, Picture, Sandbox},
     },
     store::{Lease, MadePictures, QueuedRendering, RenderingClaim, StoreError},
 };
@@ -123,8 +123,8 @@ impl PreviewWorker {
             Err(error) => return Ok(self.read_failure(error).await),
         };
         let format = Format::declared_as(image.upload.content_type);
-        let Rendered { thumb_hash, pictures, cage } = renderer.render(format, file).await?;
-        self.warn_of_missing_restrictions(cage);
+        let Rendered { thumb_hash, pictures, sandbox } = renderer.render(format, file).await?;
+        self.warn_of_missing_restrictions(sandbox);
         if !self.store.images.begin_pictures(image, lease).await? {
             return Ok(Attempt::Gone);
         }
@@ -150,10 +150,10 @@ impl PreviewWorker {
         error.into()
     }
 
-    fn warn_of_missing_restrictions(&self, cage: Cage) {
-        if cage != Cage::COMPLETE && !self.has_warned.swap(true, Relaxed) {
-            let Cage { has_limits, has_filter, is_untraceable, is_empty } = cage;
-            tracing::warn!(has_limits, has_filter, is_untraceable, is_empty, "decoding without all restrictions");
+    fn warn_of_missing_restrictions(&self, sandbox: Sandbox) {
+        if sandbox != Sandbox::COMPLETE && !self.has_warned.swap(true, Relaxed) {
+            let Sandbox { has_limits, has_filter, is_untraceable, has_nothing_inherited } = sandbox;
+            tracing::warn!(has_limits, has_filter, is_untraceable, has_nothing_inherited, "decoding without all restrictions");
         }
     }
 

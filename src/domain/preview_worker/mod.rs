@@ -115,7 +115,7 @@ impl PreviewWorker {
         while !stop.is_cancelled() {
             if running.len() < concurrency() && Instant::now() >= look_at {
                 look_at = Instant::now() + QUEUE_READ_INTERVAL;
-                match self.look().await {
+                match self.read_queue().await {
                     Ok((read_at, due)) => {
                         (now, waiting) = (read_at, due);
                         // Those were read before they were claimed.

@@ -20,7 +20,7 @@ const CROWD_DELAY: Duration = Duration::from_secs(30);
 
 impl PreviewWorker {
     /// Returns the next images, with the time at which they were due, and sets the metrics of the queue.
-    pub(super) async fn look(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
+    pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
         let now = self.store.now().await?;
         let due = self.next_due(now).await?;
         let oldest = due.iter().map(|queued| queued.due).min();

@@ -49,20 +49,20 @@ impl fmt::Display for CrashCause {
 
 /// Runs a child for one image, and returns all that it wrote. It has ended when this returns.
 pub(super) async fn run(renderer: &Renderer, request: DecodeRequest, file: Bytes) -> Result<Vec<u8>, RenderFailure> {
-    let mut child = spawn(renderer).map_err(RenderFailure::NotStarted)?;
+    let mut child = spawn(renderer).map_err(RenderFailure::Io)?;
     let exchanged = tokio::time::timeout(renderer.deadline, exchange(&mut child, request, file)).await;
     if exchanged.is_err() {
         // Kills and reaps it.
         let _ = child.kill().await;
     }
-    let (output, status) =
-        exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::NotStarted)?;
+    let (output, status) = exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::Io)?;
     match cause(status) {
         Some(cause) => Err(RenderFailure::Crashed(cause)),
         None => Ok(output),
     }
 }
 
+/// Starts the child with an empty environment.
 fn spawn(renderer: &Renderer) -> std::io::Result<Child> {
     let mut command = Command::new(&renderer.program);
     #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! HEIC and AVIF, by a command of the operator.
 //!
-//! The JPEG that it makes is decoded in the cage like any other JPEG. The command itself is in the cage that it can bear: `valet decode
+//! The JPEG that the command makes is decoded in the sandbox like any other JPEG. The command itself runs in a weaker sandbox: `valet decode
 //! --command` gives it an empty environment, limits of memory, time and file sizes, no new rights and, on Linux, no network, no
 //! other process and no namespace. It has the files of the worker's user, except for this process's memory and environment in `/proc`.
 
@@ -24,6 +24,7 @@ use crate::model::{
 struct Folder(PathBuf);
 
 impl Folder {
+    /// Creates a folder that only the worker's user can read.
     async fn create() -> io::Result<Self> {
         let folder = Self(std::env::temp_dir().join(format!("valet-heif-{}", Uuid::new_v4().simple())));
         let mut builder = fs::DirBuilder::new();
@@ -54,10 +55,10 @@ pub(super) async fn convert(
     request: DecodeRequest,
     file: &[u8],
 ) -> Result<Bytes, RenderFailure> {
-    become_untraceable().map_err(RenderFailure::NotStarted)?;
-    let folder = Folder::create().await.map_err(RenderFailure::NotStarted)?;
+    become_untraceable().map_err(RenderFailure::Io)?;
+    let folder = Folder::create().await.map_err(RenderFailure::Io)?;
     let image = folder.0.join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
-    fs::write(&image, file).await.map_err(RenderFailure::NotStarted)?;
+    fs::write(&image, file).await.map_err(RenderFailure::Io)?;
     let mut converter = Command::new(&renderer.program)
         .args(["decode", "--command"])
         .args([command, &image, &folder.0.join("picture.jpg")])
@@ -68,12 +69,12 @@ pub(super) async fn convert(
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(RenderFailure::NotStarted)?;
+        .map_err(RenderFailure::Io)?;
     let Ok(status) = tokio::time::timeout(renderer.deadline, converter.wait()).await else {
         let _ = converter.kill().await;
         return Err(RenderFailure::Crashed(CrashCause::Deadline));
     };
-    match cause(status.map_err(RenderFailure::NotStarted)?) {
+    match cause(status.map_err(RenderFailure::Io)?) {
         None => {}
         // Commands end so when they cannot read a file.
         Some(CrashCause::Exit(_)) => return Err(Undecodable::Corrupt.into()),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::content::{Content, ContentInspector, ReadBudget, Refusal};
 use crate::model::{
     Format, Orientation, ThumbHash,
-    decoding::{Cage, DecodeRequest, MAX_FILE_BYTES, Picture, Undecodable},
+    decoding::{DecodeRequest, MAX_FILE_BYTES, Picture, Sandbox, Undecodable},
 };
 
 pub use child::CrashCause;
@@ -42,7 +42,7 @@ pub struct Rendered {
     /// One or two pictures, the smaller one first: JPEGs that were verified.
     pub pictures: Vec<Picture>,
     /// The restrictions that the child had: complete on Linux.
-    pub cage: Cage,
+    pub sandbox: Sandbox,
 }
 
 /// Why there are no pictures.
@@ -54,9 +54,9 @@ pub enum RenderFailure {
     /// The child ended without a result, or with a wrong one. Another attempt may succeed, such as one on another machine.
     #[error("the decoder crashed: {0}")]
     Crashed(CrashCause),
-    /// No child was started. This says nothing about the image.
+    /// An I/O error of this process while it started a child or exchanged data with one. Its cause is not the image.
     #[error("failed to run the decoder")]
-    NotStarted(#[source] std::io::Error),
+    Io(#[source] std::io::Error),
 }
 
 impl RenderFailure {
@@ -68,7 +68,7 @@ impl RenderFailure {
             Self::Undecodable(Undecodable::TooBig) => Some("too_big"),
             Self::Undecodable(Undecodable::Corrupt) => Some("corrupt"),
             Self::Crashed(_) => Some("crashed"),
-            Self::NotStarted(_) => None,
+            Self::Io(_) => None,
         }
     }
 
@@ -105,13 +105,13 @@ impl Renderer {
     /// Sets the command that makes a JPEG of HEIC and AVIF, called with the path of the image and that of the JPEG, such as `heif-dec` of
     /// libheif. Without it, these images are unsupported.
     ///
-    /// It is a decoder in a weaker cage (`heif`), and the process that starts it becomes untraceable on Linux.
+    /// It is a decoder in a weaker sandbox (`heif`), and the process that starts it becomes untraceable on Linux.
     #[must_use]
     pub fn with_heif_command(self, command: PathBuf) -> Self {
         Self { heif_command: Some(command), ..self }
     }
 
-    /// Has each child attempt to leave its cage, for the tests of it.
+    /// Has each child attempt to leave its sandbox, for the tests of it.
     #[cfg(feature = "dev")]
     #[must_use]
     pub fn attempting(mut self, attempt: &str) -> Self {
@@ -153,6 +153,7 @@ fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
     Ok(DecodeRequest { format, orientation: found.orientation, width, height, file_bytes })
 }
 
+/// Inspects a whole file.
 fn inspect(file: &[u8]) -> Result<Content, Refusal> {
     // The bytes are in memory, so all of the metadata is read that there may be.
     let total = file.len() as u64;

@@ -28,7 +28,7 @@ pub(super) fn verify(output: Vec<u8>, request: DecodeRequest) -> Result<Result<R
     if output.len() > MAX_OUTPUT_BYTES {
         return Err(WrongOutput::Message);
     }
-    let DecodeOutput { cage, reply } = DecodeOutput::parse(&output).ok_or(WrongOutput::Message)?;
+    let DecodeOutput { sandbox, reply } = DecodeOutput::parse(&output).ok_or(WrongOutput::Message)?;
     let Pictures { thumb_hash, pictures } = match reply.ok_or(WrongOutput::Message)? {
         Ok(made) => made,
         Err(undecodable) => return Ok(Err(undecodable.into())),
@@ -43,9 +43,10 @@ pub(super) fn verify(output: Vec<u8>, request: DecodeRequest) -> Result<Result<R
             return Err(WrongOutput::Jpeg);
         }
     }
-    Ok(Ok(Rendered { thumb_hash, pictures, cage }))
+    Ok(Ok(Rendered { thumb_hash, pictures, sandbox }))
 }
 
+/// Returns whether a JPEG is baseline, has the expected size, and contains nothing besides what decoding needs.
 fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
     let Some(mut rest) = jpeg.strip_prefix(b"\xFF\xD8") else { return false };
     let mut frames = 0;

@@ -5,13 +5,14 @@ use valet::{
     domain::content::{Content, ContentInspector, ReadBudget},
     model::{
         Format,
-        decoding::{Cage, DecodeOutput, DecodeRequest, EDGES, fit, write_reply},
+        decoding::{Sandbox, DecodeOutput, DecodeRequest, EDGES, fit, write_reply},
     },
 };
 
 /// Number of pixels, at most, of an image that a target decodes: larger ones take a second each.
 pub const MAX_PIXELS: u64 = 1_000_000;
 
+/// Returns what the content inspection finds in a file.
 fn inspect(file: &[u8]) -> Option<Content> {
     let total = file.len() as u64;
     let mut inspector = ContentInspector::with_budget(total, MAX_PIXELS, ReadBudget { bytes: total, ..ReadBudget::DEFAULT });
@@ -44,7 +45,7 @@ pub fn assert_decodes(format: Format, file: &[u8]) {
     std::panic::set_hook(Box::new(|_| {}));
     let reply = decoder::decode(&wanted, file.to_vec());
     std::panic::set_hook(hook);
-    let output = [&Cage::COMPLETE.to_bytes()[..], &write_reply(&reply)].concat();
+    let output = [&Sandbox::COMPLETE.to_bytes()[..], &write_reply(&reply)].concat();
     assert_eq!(DecodeOutput::parse(&output).and_then(|output| output.reply).as_ref(), Some(&reply), "another result is read");
     let Ok(made) = reply else { return };
     let mut sizes = EDGES.map(|edge| fit(wanted.width, wanted.height, edge)).to_vec();

@@ -1,4 +1,4 @@
-//! Covers the cage: each attempt to leave it ends the child, and the failure has its name. A part that is missing is reported.
+//! Covers the sandbox: each attempt to leave it ends the child, and the failure has its name. A part that is missing is reported.
 //!
 //! The limits and the filter are those of Linux.
 #![cfg(target_os = "linux")]
@@ -13,12 +13,13 @@ use valet::{
     domain::rendering::{CrashCause, RenderFailure},
     model::{
         Format, Orientation,
-        decoding::{Cage, DecodeOutput, DecodeRequest},
+        decoding::{DecodeOutput, DecodeRequest, Sandbox},
     },
 };
 
 use super::{PROGRAM, fixture, render, renderer};
 
+/// Renders a file with this attempt to leave the sandbox; returns how the child ended.
 async fn cause_of(attempt: &str) -> CrashCause {
     let failure = renderer().attempting(attempt).render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
     assert_eq!(failure.name(), Some("crashed"));
@@ -40,17 +41,17 @@ async fn files_sockets_processes_and_threads_are_forbidden() {
 }
 
 #[tokio::test]
-async fn memory_ends() {
+async fn child_that_takes_too_much_memory_is_ended() {
     assert_eq!(cause_of("memory").await, CrashCause::Aborted);
 }
 
 #[tokio::test]
-async fn panics_are_crashes() {
+async fn panicking_child_counts_as_a_crash() {
     assert_eq!(cause_of("panic").await, CrashCause::Exit(101));
 }
 
 #[tokio::test]
-async fn processor_time_ends() {
+async fn child_that_computes_too_long_is_ended() {
     let endless = renderer().attempting("time").with_deadline(Duration::from_secs(300));
     let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
     assert!(matches!(failure, RenderFailure::Crashed(CrashCause::ProcessorTime)), "{failure:?}");
@@ -69,7 +70,7 @@ async fn a_child_is_killed_and_reaped_after_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_missing_is_not_the_images_failure() {
+async fn missing_program_is_no_failure_of_the_image() {
     let missing = valet::domain::rendering::Renderer::new("/nonexistent/valet".into());
     let failure = missing.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
     assert_eq!(failure.name(), None);
@@ -91,7 +92,7 @@ async fn files_of_the_worker_do_not_reach_the_child() {
     // As a library in C may leave it: open after the program is executed.
     rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).unwrap();
     let rendered = renderer().render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap();
-    assert_eq!(rendered.cage, Cage::COMPLETE);
+    assert_eq!(rendered.sandbox, Sandbox::COMPLETE);
 }
 
 /// Starts the child by a shell that leaves it more than a worker does.
@@ -114,21 +115,25 @@ fn by_shell(script: &str) -> Output {
 }
 
 #[test]
-fn what_a_child_inherited_is_reported() {
-    let cage = |script| DecodeOutput::parse(&by_shell(script).stdout).unwrap().cage;
-    assert_eq!(cage("exec env -i $0 decode"), Cage::COMPLETE);
-    assert_eq!(cage("exec env -i $0 decode 7</etc/passwd 300>/dev/null"), Cage::COMPLETE, "files are closed");
-    assert_eq!(cage("exec env -i SECRET=1 $0 decode"), Cage { is_empty: false, ..Cage::COMPLETE }, "a variable");
-    let without_limits = cage("exec env -i $0 decode --limited 7</etc/passwd");
+fn files_and_variables_that_a_child_inherited_are_reported() {
+    let sandbox = |script| DecodeOutput::parse(&by_shell(script).stdout).unwrap().sandbox;
+    assert_eq!(sandbox("exec env -i $0 decode"), Sandbox::COMPLETE);
+    assert_eq!(sandbox("exec env -i $0 decode 7</etc/passwd 300>/dev/null"), Sandbox::COMPLETE, "files are closed");
+    assert_eq!(
+        sandbox("exec env -i SECRET=1 $0 decode"),
+        Sandbox { has_nothing_inherited: false, ..Sandbox::COMPLETE },
+        "a variable"
+    );
+    let without_limits = sandbox("exec env -i $0 decode --limited 7</etc/passwd");
     assert_eq!(
         without_limits,
-        Cage { has_limits: false, is_empty: false, ..Cage::COMPLETE },
+        Sandbox { has_limits: false, has_nothing_inherited: false, ..Sandbox::COMPLETE },
         "no limits were set, and a file was kept"
     );
 }
 
 #[tokio::test]
-async fn many_children_at_once_have_their_pictures() {
+async fn concurrent_children_return_the_pictures_of_their_own_images() {
     let all = (0..8).map(|_| render(Format::Jpeg, fixture("orientation-6.jpg")));
     for rendered in futures_util::future::join_all(all).await {
         assert_eq!(rendered.unwrap().pictures.len(), 1);

@@ -1,11 +1,11 @@
-//! The cage: rights that the process gives up before it reads a byte.
+//! The sandbox of the decoding process: restrictions that it puts on itself before it reads a byte of the image.
 //!
 //! 1. [`limit_and_restart`] closes what it inherited, sets limits of the kernel and executes the program again, so that the allocator
-//!    and the libraries begin within them. No memory is reserved before.
-//! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. It reports what it found; where a kernel or an
-//!    operating system lacks a part, that part is reported as missing.
+//!    and the libraries start under these limits. No memory is reserved before.
+//! 2. [`enter`] checks which restrictions are in force, then installs the filter of system calls. Its result names the restrictions that a
+//!    kernel or an operating system does not have.
 
-use crate::model::decoding::Cage;
+use crate::model::decoding::Sandbox;
 
 /// Address space in bytes: enough for 100 megapixels.
 pub const MEMORY_BYTES: u64 = 768 << 20;
@@ -29,6 +29,7 @@ const LIMITS: [(Resource, Limit); 6] = [
     (Resource::Core, Limit { current: 0, maximum: 0 }),
 ];
 
+/// A soft and a hard limit of the kernel.
 #[cfg(unix)]
 struct Limit {
     current: u64,
@@ -46,7 +47,7 @@ fn close_inherited() {
         std::fs::read_dir(DESCRIPTORS).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let inherited: Vec<i32> = numbers.filter(|number| *number > 2).collect();
     for descriptor in inherited {
-        // The one by which the list was read is closed already.
+        // The descriptor by which the list was read is closed already, so an error is expected for it.
         let _ = nix::unistd::close(descriptor);
     }
 }
@@ -83,12 +84,12 @@ const COMMAND_CPU_SECONDS: u64 = 20;
 #[cfg(unix)]
 const COMMAND_FILE_BYTES: u64 = 64 << 20;
 
-/// Executes a command of the operator in the cage that it can bear: limits, no descriptor but the standard streams, no new rights and,
-/// on Linux, no sockets, no other processes and no namespaces (`filter::install_for_command`). It does read and write files,
-/// starts threads and programs, and all of them stay in this cage.
+/// Executes a command of the operator in a weaker sandbox, because the system calls that it needs are not known: limits, no descriptor but
+/// the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces (`filter::install_for_command`). The command may read and write files
+/// and start threads and programs, which inherit this sandbox.
 ///
 /// # Errors
-/// When a part of the cage cannot be put up, or the command not be executed. Else it does not return.
+/// When a restriction cannot be set, or the command cannot be executed. Does not return otherwise.
 pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> {
     #[cfg(unix)]
     {
@@ -116,14 +117,19 @@ pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> 
     }
 }
 
-/// Gives up what is left to give up, and returns what holds.
-pub fn enter() -> Cage {
-    let is_empty = is_empty();
+/// Sets the remaining restrictions, and returns those that are in force.
+pub fn enter() -> Sandbox {
+    let has_nothing_inherited = has_nothing_inherited();
     // Memory is taken by small pages: with huge ones a photograph takes a third more of it.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     warm_up();
-    Cage { is_empty, has_limits: has_limits(), is_untraceable: become_untraceable(), has_filter: install_filter() }
+    Sandbox {
+        has_nothing_inherited,
+        has_limits: has_limits(),
+        is_untraceable: become_untraceable(),
+        has_filter: install_filter(),
+    }
 }
 
 #[cfg(unix)]
@@ -142,7 +148,7 @@ fn has_limits() -> bool {
 
 /// Returns whether the process has nothing but its standard streams: its list of descriptors has those three, and the one by which
 /// the list is read.
-fn is_empty() -> bool {
+fn has_nothing_inherited() -> bool {
     let descriptors = std::fs::read_dir(DESCRIPTORS).map_or(usize::MAX, Iterator::count);
     descriptors <= 4 && std::env::vars_os().next().is_none()
 }
@@ -167,7 +173,7 @@ fn install_filter() -> bool {
     false
 }
 
-/// Has allocator and standard library ask for what they read once: the filter would end the process for it.
+/// Makes the allocator and the standard library do the system calls that they do once: under the filter these would end the process.
 fn warm_up() {
     std::hint::black_box(vec![1_u8; 1 << 20]);
     #[cfg(target_arch = "x86_64")]

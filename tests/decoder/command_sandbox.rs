@@ -1,4 +1,4 @@
-//! Covers the cage of an operator's command (`valet decode --command`), from inside: attempts to leave it fail, and succeed outside of it.
+//! Covers the sandbox of an operator's command (`valet decode --command`), from inside: attempts to leave it fail, and succeed outside of it.
 
 use std::{
     net::TcpListener,
@@ -14,16 +14,19 @@ fn inside(script: &str) -> Output {
     output(command)
 }
 
+/// Runs a script without the sandbox.
 fn outside(script: &str) -> Output {
     let mut command = Command::new("/bin/bash");
     command.args(["-c", script]).env_clear();
     output(command)
 }
 
+/// Runs a command to its end.
 fn output(mut command: Command) -> Output {
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null()).output().unwrap()
 }
 
+/// Returns standard output and standard error.
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
@@ -52,7 +55,7 @@ fn a_command_does_not_reach_other_processes() {
 /// System calls by their number and arguments, made by perl, which is a part of Debian's base system.
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn a_command_is_denied_what_no_decoder_needs() {
+fn a_command_is_denied_system_calls_that_no_decoder_needs() {
     let script = |call: &str| format!("perl -e 'print syscall({call}) == -1 ? $!+0 : \"done\"'");
     let cases = [
         ("41,2,1,0", "socket"),
