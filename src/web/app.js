@@ -181,11 +181,11 @@ function take(uploader, files) {
 
 /** Shows a notice about data that the page cannot store. */
 async function showStorageNotice() {
-  const lost = [];
-  if (!session.lasting) lost.push("You stay signed in only in this tab, until it is closed or reloaded.");
-  if (!(await isAvailable())) lost.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
-  $("#not-kept").textContent = lost.length ? `This browser does not let the page store data. ${lost.join(" ")}` : "";
-  $("#not-kept").hidden = !lost.length;
+  const limitations = [];
+  if (!session.lasting) limitations.push("You stay signed in only in this tab, until it is closed or reloaded.");
+  if (!(await isAvailable())) limitations.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
+  $("#not-kept").textContent = limitations.length ? `This browser does not let the page store data. ${limitations.join(" ")}` : "";
+  $("#not-kept").hidden = !limitations.length;
 }
 
 /** Connects the choice of the order, which this browser keeps, and the list of the months in which images were taken. */

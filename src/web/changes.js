@@ -46,9 +46,9 @@ export class Changes extends EventTarget {
     const { signal } = this.#stream = new AbortController();
     const run = () => follow(api.client, {
       signal,
-      onReset: () => this.#tell("missed"),
+      onReset: () => this.#reportToTabs("missed"),
       onEvent: ({ type, id }) => {
-        if (type === "image.deleted") this.#tell("gone", [id]);
+        if (type === "image.deleted") this.#reportToTabs("gone", [id]);
         if (type === "image.ready" || type === "image.updated") this.#read(id, type === "image.updated");
       },
     });
@@ -62,7 +62,7 @@ export class Changes extends EventTarget {
   }
 
   /** Reports to all tabs. */
-  #tell(name, detail) {
+  #reportToTabs(name, detail) {
     this.#channel.postMessage({ user: this.#user, name, detail });
     this.#report(name, detail);
   }
@@ -81,10 +81,10 @@ export class Changes extends EventTarget {
     if (!ids.length) return;
     try {
       const { results } = await api.read(ids);
-      if (!this.#stopping.signal.aborted) this.#tell("changed", results.flatMap(({ image }) => image ?? []));
+      if (!this.#stopping.signal.aborted) this.#reportToTabs("changed", results.flatMap(({ image }) => image ?? []));
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      if (!this.#stopping.signal.aborted) this.#tell("missed");
+      if (!this.#stopping.signal.aborted) this.#reportToTabs("missed");
     }
   }
 

@@ -41,10 +41,10 @@ async function droppedFiles(transfer) {
   return files;
 }
 
-async function walk(entry, files, asked) {
+async function walk(entry, files, isChosen) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });
-    if (file && (asked || file.type.startsWith("image/") || /\.(hei[cf]s?|hif|avifs?|jfif|jpe|apng)$/i.test(file.name))) files.push(file);
+    if (file && (isChosen || file.type.startsWith("image/") || /\.(hei[cf]s?|hif|avifs?|jfif|jpe|apng)$/i.test(file.name))) files.push(file);
     return;
   }
   const reader = entry.createReader();

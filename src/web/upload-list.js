@@ -5,7 +5,7 @@ import { bytes, count, duration, explain } from "./messages.js";
 
 const STATES = { waiting: "Waiting", preparing: "Preparing", confirming: "Checking", done: "Uploaded" };
 const DUPLICATE = "Already in your gallery";
-const HOLDS = { offline: "Waiting for the network", again: "Trying again" };
+const WAIT_REASONS = { offline: "Waiting for the network", again: "Trying again" };
 /** Lines that are elements at once; finished uploads are left out first. */
 const MAX_LINES = 200;
 const outcome = (fresh, duplicates) => !duplicates ? `${count(fresh, "image")} uploaded`
@@ -82,7 +82,7 @@ export class UploadList {
 
   /** Sorts the lines: failed uploads and those that need the user first, then active, waiting and finished ones. */
   #arrange(items) {
-    const rank = (item) => ["failed", "lost"].includes(item.state) ? 0 : item.active ? 1 : item.state === "waiting" ? 2 : 3;
+    const rank = (item) => ["failed", "needs-file"].includes(item.state) ? 0 : item.active ? 1 : item.state === "waiting" ? 2 : 3;
     const shown = [...items].sort((a, b) => rank(a) - rank(b)).slice(0, MAX_LINES);
     const focused = document.activeElement;
     const list = $("#upload-list-lines");
@@ -118,16 +118,16 @@ export class UploadList {
     line.dataset.state = item.state;
     const sending = item.sent && item.size ? `${Math.floor((100 * item.sent) / item.size)} % of ${bytes(item.size)}` : `Sending ${bytes(item.size)}`;
     const paused = this.#uploader.paused && item.state === "waiting" ? "Paused" : null;
-    const lost = "Unfinished. Choose the file again to continue, or discard it.";
-    const text = item.problem ? explain(item.problem) : item.state === "lost" ? lost
-      : item.state === "done" && item.duplicate ? DUPLICATE : HOLDS[item.hold] ?? paused ?? STATES[item.state] ?? sending;
+    const unfinished = "Unfinished. Choose the file again to continue, or discard it.";
+    const text = item.problem ? explain(item.problem) : item.state === "needs-file" ? unfinished
+      : item.state === "done" && item.duplicate ? DUPLICATE : WAIT_REASONS[item.waitReason] ?? paused ?? STATES[item.state] ?? sending;
     if (line.state.textContent !== text) line.state.textContent = text;
     line.bar.value = item.sent;
     line.bar.hidden = !item.active || item.state === "preparing";
     line.retry.hidden = !item.isRetryable;
-    line.again.hidden = item.state !== "lost";
+    line.again.hidden = item.state !== "needs-file";
     line.cancel.hidden = item.state === "done";
-    const label = item.state === "lost" || item.state === "failed" ? `Discard ${item.name}` : `Cancel ${item.name}`;
+    const label = item.state === "needs-file" || item.state === "failed" ? `Discard ${item.name}` : `Cancel ${item.name}`;
     line.cancel.ariaLabel = line.cancel.title = label;
     if (item.preview && !line.thumb) {
       line.thumb = URL.createObjectURL(item.preview);
@@ -136,11 +136,11 @@ export class UploadList {
   }
 
   #total(items, paused) {
-    const counted = items.filter((item) => item.state !== "lost" && item.state !== "failed");
+    const counted = items.filter((item) => item.state !== "needs-file" && item.state !== "failed");
     const done = items.filter((item) => item.state === "done").length;
     const duplicates = items.filter((item) => item.state === "done" && item.duplicate).length;
     const failed = items.filter((item) => item.state === "failed").length;
-    const lost = items.filter((item) => item.state === "lost").length;
+    const needFile = items.filter((item) => item.state === "needs-file").length;
     const open = items.some((item) => item.open);
     const size = counted.reduce((sum, item) => sum + item.size, 0);
     const sent = counted.reduce((sum, item) => sum + item.sent, 0);
@@ -155,14 +155,14 @@ export class UploadList {
       : paused && open ? `Paused, ${done} of ${counted.length} uploaded`
       : open ? `Uploading ${Math.min(done + 1, counted.length)} of ${counted.length}`
       : failed ? `${count(failed, "upload")} failed`
-      : lost ? `${count(lost, "unfinished upload")}` : outcome(done - duplicates, duplicates);
+      : needFile ? `${count(needFile, "unfinished upload")}` : outcome(done - duplicates, duplicates);
     $("#upload-list-title").textContent = title;
     $("#upload-list-rest").textContent = open && !paused ? this.#rest(size, sent) : "";
     // Finished files are announced, not each percent.
     const news = open ? `${done} of ${counted.length} uploaded${failed ? `, ${failed} failed` : ""}` : title;
     if (items.length && news !== this.#announced) say(news, "uploads");
     // The list is folded when all uploads have succeeded.
-    if (this.#busy && !open && !failed && !lost) this.#fold(true);
+    if (this.#busy && !open && !failed && !needFile) this.#fold(true);
     if (!this.#busy && open) this.#fold(false);
     this.#busy = open;
     this.#announced = news;

@@ -119,7 +119,7 @@ test("an upload waits for an hour without a network, then gets another URL with 
   await until(() => routes.length === 1, "it is sent");
   await context.setOffline(true);
   await routes[0].abort("internetdisconnected");
-  await page.waitForFunction(() => uploader.items[0].hold === "offline");
+  await page.waitForFunction(() => uploader.items[0].waitReason === "offline");
   const calls = [];
   page.on("request", (request) => { if (request.method() !== "OPTIONS") calls.push(`${request.method()} ${new URL(request.url()).pathname.replace(/[0-9a-f-]{36}/g, "ID")}`); });
   await context.clock.fastForward("01:00:01");

@@ -2,14 +2,15 @@
 
 import { openStream, Problem, problem, request } from "./http.js";
 
-/** Time that the first of several calls waits for the others, to be sent together. */
+/** Time in milliseconds that the first call of a batch waits for further calls. */
 const GATHER_MS = 10;
 const MOST_IN_BATCH = 50;
-/** Refused tokens that are remembered. */
+/** Number of refused tokens that are remembered. */
 const MOST_STALE = 10;
 
 /**
- * Gives the token of each request, and exchanges a refused one once for all requests.
+ * Returns a function that returns the token for a request. Called with a refused token, the function requests another one, once for all
+ * requests.
  * @param {string | ((stale?: string) => string | Promise<string>)} source
  */
 function tokens(source) {
@@ -50,10 +51,10 @@ function gathered(one, many) {
         else resolve(result.ticket ?? result.image);
       });
     } catch (error) {
-      // One of them made the whole batch malformed, or all together are too large.
-      const isOfOne = error instanceof Problem && (error.status === 400 || error.status === 413);
+      // One call may have made the whole batch malformed, or all calls together are too large: each is repeated alone.
+      const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
       for (const { input, signal, resolve, reject } of calls) {
-        if (isOfOne) one(input, signal).then(resolve, reject);
+        if (mayBeOneCall) one(input, signal).then(resolve, reject);
         else reject(error);
       }
     }

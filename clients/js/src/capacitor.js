@@ -14,13 +14,13 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  */
 
 /**
- * @typedef {object} FileTransferPlugin What is used of `FileTransfer` of @capacitor/file-transfer.
+ * @typedef {object} FileTransferPlugin The used part of `FileTransfer` of @capacitor/file-transfer.
  * @property {(options: UploadFileOptions) => Promise<{ responseCode: string }>} uploadFile
  * @property {(event: "progress", listener: (progress: { type: string, url: string, bytes: number }) => void) => Promise<{ remove: () => Promise<void> }>} addListener
  *
  * @typedef {{ url: string, path: string, method: string, headers: Record<string, string>, progress: boolean, chunkedMode: boolean, disableRedirects: boolean }} UploadFileOptions
  *
- * @typedef {object} FilesystemPlugin What is used of `Filesystem` of @capacitor/filesystem 8.1 and later.
+ * @typedef {object} FilesystemPlugin The used part of `Filesystem` of @capacitor/filesystem 8.1 and later.
  * @property {(options: { path: string }) => Promise<{ size: number, mtime: number }>} stat
  * @property {(options: { path: string, directory: any }) => Promise<{ uri: string }>} getUri
  * @property {(options: { path: string, offset: number, length: number }) => Promise<{ data: string | Blob }>} readFile
@@ -47,7 +47,7 @@ export function createUploader({ FileTransfer, Filesystem, store = typeof indexe
 const FOLDERS = ["TEMPORARY", "CACHE", "LIBRARY_NO_CLOUD", "LIBRARY", "DATA"];
 
 /**
- * Returns a function that asks the plugin for the folders. A browser and an older plugin do not have all of them.
+ * Returns a function that reads the folders from the plugin. A browser and an older plugin do not have all of them.
  * @param {FilesystemPlugin} Filesystem
  * @returns {() => Promise<[string, string][]>}
  */
@@ -85,7 +85,7 @@ function accessTo(FileTransfer, Filesystem) {
   };
 }
 
-/** The PUTs that the plugin sends. It cannot stop one: after a pause the upload waits for the one that is under way. */
+/** The PUTs that the plugin sends. The plugin cannot stop a PUT: after a pause, the upload waits for the PUT that is under way. */
 class Transfers {
   #plugin;
   #running = /** @type {Map<string, Promise<number>>} */ (new Map());

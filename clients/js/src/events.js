@@ -18,6 +18,7 @@ const MAX_BLOCK = 65_536;
 export async function follow(api, { onEvent, onReset = () => {}, signal = new AbortController().signal }) {
   const policy = new RetryPolicy(signal, undefined, Infinity);
   let lastEventId;
+  // Reports the event in a block of the stream.
   const take = (block) => {
     const { id, event, data } = fields(block);
     const image = idIn(data);
@@ -42,7 +43,7 @@ export async function follow(api, { onEvent, onReset = () => {}, signal = new Ab
   }
 }
 
-/** Calls a function of the app, whose error does not end the stream. */
+/** Calls a function of the app. An error in it is logged and does not end the stream. */
 function guarded(act) {
   try {
     act();
@@ -51,7 +52,7 @@ function guarded(act) {
   }
 }
 
-/** Returns the image's id in the data of an event. Events of types that came later may have none. */
+/** Returns the image's id in the data of an event. Types of events that later servers send may have no id. */
 function idIn(data) {
   try {
     const { id } = JSON.parse(data);
@@ -94,7 +95,7 @@ async function read(api, lastEventId, signal, take, onBegin) {
   }
 }
 
-/** Returns the fields of a block. */
+/** Returns the fields of a block, by the syntax of server-sent events. */
 function fields(block) {
   const found = { id: "", event: "", data: "" };
   for (const line of block.split("\n")) {

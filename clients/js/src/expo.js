@@ -16,7 +16,7 @@ export { FileProblem, NetworkProblem, Problem, QuotaProblem, SessionProblem, Sto
  */
 
 /**
- * @typedef {object} ExpoFile What is used of `File` of expo-file-system.
+ * @typedef {object} ExpoFile The used part of `File` of expo-file-system.
  * @property {string} uri
  * @property {boolean} exists
  * @property {number} size

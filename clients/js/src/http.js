@@ -35,7 +35,7 @@ export class Problem extends Error {
   }
 
   /** One or two English sentences for the user: the failure and the remedy. */
-  get words() {
+  get userMessage() {
     return explain(this);
   }
 }
@@ -48,7 +48,7 @@ export class SessionProblem extends Problem {}
 export class FileProblem extends Problem {}
 /** The user's storage is full, or too many uploads are open. */
 export class QuotaProblem extends Problem {}
-/** The store answered with a refusal, or holds other bytes. */
+/** The store exchange with a refusal, or holds other bytes. */
 export class StorageProblem extends Problem {}
 
 const CLASSES = /** @type {const} */ ([
@@ -91,11 +91,11 @@ async function send(method, url, { accept = "application/json", body, token, key
  */
 export async function openStream(method, url, options = {}) {
   let response;
-  const answered = async () => {
+  const exchange = async () => {
     response = await send(method, url, { ...options, accept: "text/event-stream" });
     return response.ok ? "" : response.text();
   };
-  const text = await answered().catch((error) => noAnswer(error, options.signal));
+  const text = await exchange().catch((error) => noAnswer(error, options.signal));
   if (!response.ok) throw refusal(response, text);
   if (!response.body || !/^text\/event-stream/.test(response.headers.get("content-type") ?? "")) {
     throw problem({ code: "bad_answer", status: response.status });
@@ -130,11 +130,11 @@ function refusal(response, text) {
  */
 export async function request(method, url, options = {}) {
   let response;
-  const answered = async () => {
+  const exchange = async () => {
     response = await send(method, url, options);
     return response.text();
   };
-  const text = await answered().catch((error) => noAnswer(error, options.signal));
+  const text = await exchange().catch((error) => noAnswer(error, options.signal));
   if (!response.ok) throw refusal(response, text);
   try {
     return text ? JSON.parse(text) : undefined;

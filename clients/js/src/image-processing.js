@@ -1,5 +1,5 @@
-// Processes a file before its upload: digest, type, preview and ThumbHash. Runs in a worker (worker.js) or, if that fails, on the page
-// itself (worker-pool.js).
+// Computes what an upload declares of a file: digest, type, preview and ThumbHash. Runs in a worker (worker.js), or on the page itself if
+// workers are not available (worker-pool.js).
 
 import { sha256 } from "./sha256.js";
 import { encode } from "./thumbhash.js";
@@ -54,7 +54,10 @@ export function sniff(head) {
   return brands.some((brand) => brand === "mif1" || brand === "msf1") ? "image/heif" : null;
 }
 
-/** Returns a preview as WebP, or as JPEG if the browser cannot encode WebP, scaled down until it fits; null if none fits. It contains no metadata, such as a position. */
+/**
+ * Returns a preview as WebP, or as JPEG if the browser cannot encode WebP, scaled down until it fits; null if none fits. The preview contains
+ * no metadata, such as a position.
+ */
 async function shrink(bitmap) {
   for (const part of [1, 0.75, 0.5, 0.35]) {
     const canvas = draw(bitmap, PREVIEW_WIDTH * part, PREVIEW_HEIGHT * part);
@@ -65,6 +68,7 @@ async function shrink(bitmap) {
   return null;
 }
 
+/** Returns a canvas with the image, scaled down to at most this size. */
 function draw(bitmap, mostWidth, mostHeight) {
   const scale = Math.min(1, mostWidth / bitmap.width, mostHeight / bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -75,6 +79,7 @@ function draw(bitmap, mostWidth, mostHeight) {
   return canvas;
 }
 
+/** Encodes a canvas. */
 function toBlob(canvas, type) {
   const quality = 0.8;
   return canvas.convertToBlob ? canvas.convertToBlob({ type, quality }) : new Promise((done) => { canvas.toBlob(done, type, quality); });

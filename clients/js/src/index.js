@@ -16,7 +16,7 @@ export { indexedDbStore, memoryStore };
  * @typedef {import("./types.js").ImageEvent} ImageEvent
  * @typedef {import("./types.js").SubscribeOptions} SubscribeOptions
  * @typedef {import("./types.js").Input} Input
- * @typedef {import("./types.js").KnownStream} KnownStream
+ * @typedef {import("./types.js").SizedStream} SizedStream
  * @typedef {import("./types.js").Upload} Upload
  * @typedef {import("./types.js").Uploader} Uploader
  * @typedef {import("./types.js").UploadState} UploadState

@@ -27,7 +27,7 @@ const PIECE_BYTES = 1 << 20;
  */
 
 /**
- * What an app's runtime does with files. `stat` and `read` reject where there is no file.
+ * Access of an app's runtime to files. `stat` and `read` reject if the file does not exist.
  * @typedef {object} Access
  * @property {(uri: string) => Promise<{ size: number, type?: string, lastModified?: number | null }>} stat
  * @property {(uri: string, from: number, length: number) => Promise<Uint8Array>} read
@@ -38,7 +38,7 @@ const PIECE_BYTES = 1 << 20;
  * @typedef {{ method: string, url: string, headers: Record<string, string> }} Presigned
  */
 
-/** A file of a phone, in place of a Blob. Nothing of it is in memory but a piece while it is read. */
+/** A file of a phone, used like a Blob. While it is read, only one piece of it is in memory. */
 export class NativeFile {
   #access;
 
@@ -53,7 +53,7 @@ export class NativeFile {
     this.lastModified = 0;
   }
 
-  /** Reads the size, which pickers tell sometimes, and not always right. */
+  /** Reads the size: some pickers give none, or a wrong one. */
   async load() {
     try {
       const { size, type, lastModified } = await this.#access.stat(this.uri);
@@ -88,7 +88,7 @@ export class NativeFile {
     const hash = new Sha256();
     for (let at = 0; at < this.size;) {
       const piece = await this.#read(at, Math.min(PIECE_BYTES, this.size - at));
-      if (!piece.length) break; // The file became shorter: S3 refuses it, and it is read again.
+      if (!piece.length) break; // The file became shorter: S3 refuses its bytes, and the next attempt reads it again.
       hash.update(piece);
       at += piece.length;
     }

@@ -88,6 +88,7 @@ export class PendingFiles {
     if (record) await this.#attempt((store) => store.put({ ...record, id }));
   }
 
+  /** Removes a stored file. */
   remove(key) {
     return this.#attempt((store) => store.delete(key));
   }
@@ -108,6 +109,7 @@ export class PendingFiles {
     };
   }
 
+  /** Calls the store; returns undefined if there is none or if it fails. */
   async #attempt(work) {
     try {
       return this.#store ? await work(this.#store) : undefined;

@@ -29,7 +29,7 @@ import { createUploader } from "./index.js";
 
 /** Fields of an upload that a component may show. */
 const FIELDS = /** @type {const} */ ([
-  "key", "file", "name", "size", "caption", "state", "hold", "sent", "problem", "preview", "id", "image", "duplicate", "finished", "active", "open",
+  "key", "file", "name", "size", "caption", "state", "waitReason", "sent", "problem", "preview", "id", "image", "duplicate", "finished", "active", "open",
   "isRetryable",
 ]);
 

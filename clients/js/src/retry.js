@@ -1,8 +1,9 @@
-// Repeats requests: waits for the network or a busy server, and stops at once when the signal is aborted. Jobs wait here for their turn too.
+// `RetryPolicy` repeats requests: it waits for the network or for a busy server, and stops at once when the signal is aborted. `Turns` limits
+// the number of jobs that run at a time.
 
 import { Problem } from "./http.js";
 
-/** Failures in a row, half a minute in all, after which the user is asked. Time offline does not count. */
+/** Failures in a row, about half a minute in all, after which an attempt fails and the user decides. Time offline does not count. */
 const MAX_FAILURES = 7;
 /** Longest pause between two attempts. */
 const MAX_PAUSE_MS = 15_000;
@@ -17,7 +18,7 @@ export function sleep(ms, signal) {
   });
 }
 
-/** Whether the device has no network. Only browsers know. */
+/** Returns whether the browser reports that the device has no network. Other runtimes do not report it. */
 const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
 
 /** Resolves when the browser reports a network. */
@@ -74,7 +75,7 @@ export class RetryPolicy {
   }
 }
 
-/** Runs a number of jobs at a time, in the order of their calls. */
+/** Runs at most `most` jobs at a time, in the order of their calls. */
 export class Turns {
   #free;
   #waiting = /** @type {(() => void)[]} */ ([]);
@@ -94,6 +95,7 @@ export class Turns {
     }
   }
 
+  /** Waits for a free turn and takes it. */
   async #take(signal) {
     while (this.#free === 0) {
       await new Promise((resolve, reject) => {
@@ -105,7 +107,7 @@ export class Turns {
       });
     }
     if (signal.aborted) {
-      this.#waiting.shift()?.(); // The next one was not woken instead.
+      this.#waiting.shift()?.(); // This job was woken, so it wakes the next one instead of taking the turn.
       throw signal.reason;
     }
     this.#free -= 1;

@@ -41,6 +41,7 @@ export class StoredText {
     this.#attempt((store) => store.removeItem(this.#name));
   }
 
+  /** Calls the browser's storage; returns undefined if the browser denies it. */
   #attempt(work) {
     try {
       return work(globalThis[this.#area]);

@@ -1,8 +1,8 @@
 // Types of the package's interface, as JSDoc. No code: browsers do not load this module.
 
 /**
- * @typedef {"waiting" | "paused" | "preparing" | "sending" | "confirming" | "done" | "failed" | "cancelled" | "lost"} UploadState
- *   waiting → preparing → sending → confirming → done, or failed; `lost`: open on the server, but its file has to be chosen again.
+ * @typedef {"waiting" | "paused" | "preparing" | "sending" | "confirming" | "done" | "failed" | "cancelled" | "needs-file"} UploadState
+ *   waiting → preparing → sending → confirming → done, or failed; `needs-file`: open on the server, but its file has to be chosen again.
  *
  * @typedef {object} GalleryImage An image as the API returns it.
  * @property {string} id Never names other bytes, so it is a key for caches.
@@ -24,7 +24,7 @@
  * @property {string} createdAt
  * @property {string} uploadedAt
  *
- * @typedef {object} KnownStream A stream and its length. It is read once, into a Blob, because a repeat needs the bytes again.
+ * @typedef {object} SizedStream A stream and its length. It is read once, into a Blob, because a repeat needs the bytes again.
  * @property {ReadableStream<Uint8Array>} stream
  * @property {number} size
  * @property {string} name
@@ -59,7 +59,7 @@
  * @property {number} size
  * @property {string} [caption]
  * @property {UploadState} state
- * @property {"offline" | "again" | null} hold Why an attempt waits: no network, or a pause before a repeat.
+ * @property {"offline" | "again" | null} waitReason Why an attempt waits: no network, or a pause before a repeat.
  * @property {number} sent Bytes that have been sent.
  * @property {import("./http.js").Problem | null} problem Why it failed.
  * @property {Blob | null} preview A small picture to show meanwhile.
@@ -81,11 +81,11 @@
  * @property {Upload[]} items All uploads, oldest first.
  * @property {boolean} paused Whether the whole queue is paused.
  * @property {{ sent: number, size: number, done: number, count: number }} progress Bytes, and numbers of uploads, of all that are
- *   neither lost, failed nor cancelled.
+ *   neither `needs-file`, failed nor cancelled.
  * @property {(input: Input, options?: AddOptions) => Upload[]} add Queues files, except those that are queued already, and returns
  *   the new uploads.
  * @property {() => Promise<void>} restore Resumes the uploads of an earlier visit, and lists other uploads that are open on the server
- *   as `lost`.
+ *   as `needs-file`.
  * @property {(upload?: Upload) => void} pause Pauses one upload, or all of them. Parts that have arrived are kept; a single PUT starts
  *   again.
  * @property {(upload?: Upload) => void} resume Continues one upload, or all that `pause()` without an upload has paused.
@@ -111,6 +111,6 @@
  *   `api` and `token` as of an uploader.
  */
 
-/** @typedef {Blob | KnownStream | Iterable<Blob | KnownStream>} Input */
+/** @typedef {Blob | SizedStream | Iterable<Blob | SizedStream>} Input */
 
 export {};

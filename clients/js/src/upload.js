@@ -1,4 +1,4 @@
-// The protocol of an upload, from a file to an image in the gallery. Clients in other languages can copy this part.
+// The protocol of one upload, from a file to an image in the gallery. Clients in other languages can copy this module.
 //
 // Both kinds can be repeated from their first step: the server recognizes the bytes (by SHA-256 and size) or the key, and continues
 // the upload. So uploading the same file again after a reload resumes it.
@@ -7,7 +7,7 @@ import { problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
 import { hasArrived, isRepeatable, put } from "./s3-put.js";
 
-/** Larger files (but those of native.js) are uploaded in parts, so that a lost connection costs one part instead of the file. */
+/** Size in bytes above which a file is uploaded in parts, except files of native.js, so that a lost connection costs one part instead of the file. */
 const MAX_SINGLE_PUT = 16 << 20;
 const PARTS_AT_ONCE = 3;
 /** Parts at a time on a connection that reports to be slow or metered. */
@@ -17,17 +17,19 @@ const PART_BYTES = 8 << 20;
 const MAX_PARTS = 10_000;
 
 /**
- * Uploads a file: a Blob with a name, or a file of native.js, which has its own `inspect` and `put` and is always sent in one PUT. `means` has the calls of api.js and
- * the `work` of worker-pool.js, and `turns` if files wait for their turn to be sent. Calls the functions of `events`: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`, `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)` if the gallery has these bytes already.
+ * Uploads a file and returns the image. `file` is a Blob with a name, or a file of native.js, which has its own `inspect` and `put` and is
+ * always sent in one PUT. `services` has `api` (the calls of api.js), `work` (worker-pool.js) and, if files wait for their turn to be sent,
+ * `turns`. `events` has functions to call: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
+ * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, and `found(id)` if the gallery has these bytes already.
  */
-export async function upload(file, events, signal, means) {
+export async function upload(file, events, signal, services) {
   const retry = new RetryPolicy(signal, events.waiting);
   events.stage("preparing");
   const inParts = !file.put && file.size > MAX_SINGLE_PUT;
-  const facts = await readable(file, () => inspect(file, !inParts, means));
+  const facts = await readable(file, () => inspect(file, !inParts, services));
   signal.throwIfAborted();
   if (facts.shown) events.preview(facts.shown);
-  return (inParts ? uploadInParts : uploadWhole)(file, facts, events, retry, means);
+  return (inParts ? uploadInParts : uploadWhole)(file, facts, events, retry, services);
 }
 
 /** Returns what an upload declares of a file. */
@@ -38,23 +40,23 @@ const inspect = (file, wantsDigest, { work }) => (file.inspect ? file.inspect() 
  * and try to confirm. A store may send errors without CORS headers (as R2 and proxies do), so that a 403 for an expired URL and a 412
  * for bytes that have arrived look like a lost connection.
  */
-async function uploadWhole(file, facts, events, retry, means) {
-  const { api } = means;
+async function uploadWhole(file, facts, events, retry, services) {
+  const { api } = services;
   const { signal } = retry;
   // Counts failed PUTs separately from failed requests to the API: the store may fail while the API responds.
   const store = new RetryPolicy(signal, events.waiting);
   const open = async (known) => timed(await retry.run(() => api.openUpload(describe(file, known), signal)));
-  const reopen = async () => (facts = await readable(file, () => inspect(file, true, means)), open(facts));
+  const reopen = async () => (facts = await readable(file, () => inspect(file, true, services)), open(facts));
   let ticket = await open(facts);
   if (ticket.state === "ready") events.found(ticket.id);
-  for (let before = null, unread = 0; ticket.state === "pending";) {
+  for (let before = null, unanswered = 0; ticket.state === "pending";) {
     events.opened(ticket.id);
     const { upload, previewUpload } = ticket;
-    const [status] = await inTurn(events, signal, means, () => Promise.all([
+    const [status] = await inTurn(events, signal, services, () => Promise.all([
       file.put ? file.put(upload, { signal, progress: events.progress }) : put(upload, file, { signal, progress: events.progress }),
       sendPreview(previewUpload, facts.preview, signal),
     ]));
-    unread = status === 0 ? unread + 1 : 0;
+    unanswered = status === 0 ? unanswered + 1 : 0;
     if (hasArrived(status)) {
       events.progress(file.size);
       events.stage("confirming");
@@ -69,8 +71,8 @@ async function uploadWhole(file, facts, events, retry, means) {
     const failure = problem({ code: status ? "storage_refused" : "no_answer", status });
     if (isRepeatable(status)) {
       await readable(file);
-      await store.wait(unread > 1 ? problem({ code: "storage_unreachable" }) : failure);
-      if (unread > 1 || (unread && Date.now() > ticket.urlExpiresAt)) {
+      await store.wait(unanswered > 1 ? problem({ code: "storage_unreachable" }) : failure);
+      if (unanswered > 1 || (unanswered && Date.now() > ticket.urlExpiresAt)) {
         const { image } = await confirm(api, ticket.id, retry);
         if (image) return image;
         ticket = await reopen();
@@ -87,7 +89,7 @@ async function uploadWhole(file, facts, events, retry, means) {
   return ticket.image;
 }
 
-/** Sends when it is this file's turn. Meanwhile others are prepared and confirmed. */
+/** Waits for this file's turn to be sent, then calls `send`. Meanwhile other files are prepared and confirmed. */
 function inTurn(events, signal, { turns }, send) {
   const work = () => {
     events.stage("sending");
@@ -131,8 +133,8 @@ async function sendPreview(presigned, preview, signal) {
 }
 
 /** Uploads in parts: sends the parts that S3 does not list, then confirms, which fails if a part is missing. */
-async function uploadInParts(file, facts, events, retry, means) {
-  const { api, work } = means;
+async function uploadInParts(file, facts, events, retry, services) {
+  const { api, work } = services;
   const { signal } = retry;
   const partSize = Math.max(PART_BYTES, Math.ceil(file.size / MAX_PARTS / (1 << 20)) * (1 << 20));
   const digests = await digestParts(file, partSize, signal, work);
@@ -148,7 +150,7 @@ async function uploadInParts(file, facts, events, retry, means) {
       const { parts } = await retry.run(() => api.storedParts(ticket.id, signal));
       if (round === 0 && parts.length === ticket.partCount) events.found(ticket.id);
       const stored = new Set(parts.map((part) => part.partNumber));
-      await inTurn(events, signal, means, () => sendMissing(file, { ...ticket, digests, api }, stored, events, retry));
+      await inTurn(events, signal, services, () => sendMissing(file, { ...ticket, digests, api }, stored, events, retry));
       events.stage("confirming");
       return await retry.run(() => api.confirm(ticket.id, signal));
     } catch (failure) {
@@ -159,6 +161,7 @@ async function uploadInParts(file, facts, events, retry, means) {
   }
 }
 
+/** Returns the digest of each part, computed two at a time. */
 async function digestParts(file, partSize, signal, work) {
   const digests = [];
   const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
@@ -173,6 +176,7 @@ async function digestParts(file, partSize, signal, work) {
   return digests;
 }
 
+/** Sends the parts that are not `stored`, several at a time. */
 async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));

@@ -1,4 +1,5 @@
-// The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
+// The queue of uploads: runs a few at a time, pauses, retries and cancels them, and resumes them after a reload. upload.js has the protocol of
+// one upload.
 
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
@@ -11,14 +12,14 @@ const CANCELLED = Symbol("cancelled");
 /** Codes of problems that a repeat with the same file does not solve. */
 const FINAL_CODES = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
 
-/** An upload in the list; types.js describes its fields. `before`: the id of an earlier attempt. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
   #uploader;
 
   constructor(uploader, { file = null, name, size, caption }, more = {}) {
     this.#uploader = uploader;
     Object.assign(this, {
-      key: uuid(), file, name, size, caption, state: "waiting", hold: null, sent: 0, problem: null, preview: null, id: null, image: null,
+      key: uuid(), file, name, size, caption, state: "waiting", waitReason: null, sent: 0, problem: null, preview: null, id: null, image: null,
       duplicate: false, before: null, controller: null, ...more,
     });
     this.expect();
@@ -35,7 +36,7 @@ export class Upload {
     return ["preparing", "sending", "confirming"].includes(this.state);
   }
 
-  /** Whether it is under way or will start by itself. */
+  /** Whether the upload is under way or will start by itself. */
   get open() {
     return this.active || this.state === "waiting";
   }
@@ -69,24 +70,24 @@ export class Upload {
 export class Uploader extends EventTarget {
   items = [];
   paused = false;
-  #means;
+  #services;
   #files;
-  #most;
+  #concurrency;
   #revive;
 
   constructor({ api, work, store, user, concurrency = 3, revive = reviveBlob }) {
     super();
-    this.#means = { api, work, turns: new Turns(concurrency) };
+    this.#services = { api, work, turns: new Turns(concurrency) };
     this.#revive = revive;
     this.#files = new PendingFiles(store, user);
-    this.#most = concurrency;
+    this.#concurrency = concurrency;
     // Uploads that failed without a network are repeated when it is back.
     this.online = () => this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code ?? "")).forEach((item) => this.retry(item));
     globalThis.addEventListener?.("online", this.online);
   }
 
   get progress() {
-    const counted = this.items.filter((item) => !["lost", "failed", "cancelled"].includes(item.state));
+    const counted = this.items.filter((item) => !["needs-file", "failed", "cancelled"].includes(item.state));
     const sum = (of) => counted.reduce((total, item) => total + of(item), 0);
     return { sent: sum((item) => item.sent), size: sum((item) => item.size), done: sum((item) => Number(item.state === "done")), count: counted.length };
   }
@@ -109,7 +110,7 @@ export class Uploader extends EventTarget {
     return added;
   }
 
-  /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `lost`. */
+  /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `needs-file`. */
   async restore() {
     const { orphans, busy } = await this.#files.leftovers();
     for (const record of orphans) {
@@ -125,9 +126,9 @@ export class Uploader extends EventTarget {
     const known = new Set([...busy, ...this.items.map((item) => item.id)]);
     let cursor;
     do {
-      const page = await this.#means.api.pending(100, cursor);
+      const page = await this.#services.api.pending(100, cursor);
       for (const open of page.uploads.filter((open) => !known.has(open.id))) {
-        this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "lost", id: open.id }));
+        this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "needs-file", id: open.id }));
       }
       cursor = page.nextCursor;
     } while (cursor);
@@ -148,7 +149,7 @@ export class Uploader extends EventTarget {
 
   resume(item) {
     if (!item) this.paused = false;
-    else if (item.state === "paused") Object.assign(item, { state: "waiting", sent: 0, hold: null });
+    else if (item.state === "paused") Object.assign(item, { state: "waiting", sent: 0, waitReason: null });
     this.#changed(item);
     this.#next();
   }
@@ -170,7 +171,7 @@ export class Uploader extends EventTarget {
     this.#forget(item);
     if (item.state !== "done") {
       // Files of the same bytes have one upload. If the request fails, the upload expires.
-      if (item.id && !this.items.some(({ id }) => id === item.id)) this.#means.api.remove(item.id).catch(() => {});
+      if (item.id && !this.items.some(({ id }) => id === item.id)) this.#services.api.remove(item.id).catch(() => {});
       item.state = "cancelled";
       item.settle.reject(new DOMException("The upload was cancelled.", "AbortError"));
     }
@@ -189,28 +190,29 @@ export class Uploader extends EventTarget {
     globalThis.removeEventListener?.("online", this.online);
     this.paused = true;
     for (const item of this.items) item.controller?.abort(CANCELLED);
-    this.#means.work.close();
+    this.#services.work.close();
   }
 
   #next() {
-    // Starting one tells listeners, which may add files and so start others.
+    // A started upload dispatches `change`, whose listeners may add files and so start other uploads.
     for (let item = this.#startable(); item; item = this.#startable()) this.#run(item);
   }
 
-  /** Returns the next file to start. While files are sent, as many are prepared, and others confirmed: else the connection is idle meanwhile. */
+  /** Returns the next upload to start. While `concurrency` files are sent, as many are prepared, and others are confirmed, so that the connection is never idle. */
   #startable() {
     const active = this.items.filter((item) => item.active);
     const preparing = active.filter((item) => item.state === "preparing").length;
-    const hasRoom = !this.paused && preparing < this.#most && active.length < 3 * this.#most;
-    // An attempt that was stopped may still hash: a second one beside it would send the bytes twice.
-    return hasRoom ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
+    const canStart = !this.paused && preparing < this.#concurrency && active.length < 3 * this.#concurrency;
+    // A stopped attempt may still compute a digest: a second attempt beside it would send the bytes twice.
+    return canStart ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
   }
 
+  /** Runs one attempt of an upload, and records how it ended. */
   async #run(item) {
     const controller = (item.controller = new AbortController());
     item.isRunning = true;
     item.before = item.id;
-    Object.assign(item, { state: "preparing", hold: null });
+    Object.assign(item, { state: "preparing", waitReason: null });
     const set = (values) => {
       if (controller.signal.aborted) return;
       Object.assign(item, values);
@@ -229,16 +231,16 @@ export class Uploader extends EventTarget {
           this.#next();
         },
         progress: (sent) => set({ sent: Math.min(sent, item.size) }),
-        waiting: (hold) => set({ hold }),
+        waiting: (waitReason) => set({ waitReason }),
         preview: (preview) => set({ preview }),
         opened: (id) => this.#opened(item, id, set),
         // A duplicate, unless this upload was confirmed before and the response was lost.
         found: (id) => set({ duplicate: item.before !== id }),
-      }, controller.signal, this.#means);
+      }, controller.signal, this.#services);
       controller.signal.throwIfAborted();
       // If two items have the same image, only the first has uploaded it.
       const isRepeated = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image?.id);
-      Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || isRepeated });
+      Object.assign(item, { state: "done", sent: item.size, waitReason: null, duplicate: item.duplicate || isRepeated });
       this.#forget(item);
       item.settle.resolve(item.image);
       this.dispatchEvent(new CustomEvent("uploaded", { detail: item }));
@@ -250,32 +252,34 @@ export class Uploader extends EventTarget {
     this.#next();
   }
 
+  /** Records an attempt that was aborted or has failed. */
   #stopped(item, signal, error) {
     if (signal.aborted) {
       // An upload that was paused alone keeps its state `paused`; the others return to the queue.
-      if (signal.reason === PAUSED && item.active) Object.assign(item, { state: "waiting", hold: null, sent: 0 });
+      if (signal.reason === PAUSED && item.active) Object.assign(item, { state: "waiting", waitReason: null, sent: 0 });
       return;
     }
     if (!(error instanceof Problem)) console.error(error);
-    Object.assign(item, { state: "failed", hold: null, problem: error instanceof Problem ? error : problem({ code: "internal", detail: String(error) }) });
+    Object.assign(item, { state: "failed", waitReason: null, problem: error instanceof Problem ? error : problem({ code: "internal", detail: String(error) }) });
     // A file that is never accepted is not uploaded again after a reload.
     if (!item.isRetryable) this.#forget(item);
     item.settle.reject(item.problem);
     this.dispatchEvent(new CustomEvent("failed", { detail: item }));
   }
 
+  /** Records the id of an opened upload. Removes the item that needed this file, because this item continues its upload. */
   #opened(item, id, set) {
     if (item.id !== id) item.stored?.then(() => this.#files.setId(item.key, id));
-    // An unfinished upload was waiting for this file.
-    const lost = this.items.findIndex((other) => other !== item && other.state === "lost" && other.id === id);
-    if (lost >= 0) {
-      this.items.splice(lost, 1);
+    const needsFile = this.items.findIndex((other) => other !== item && other.state === "needs-file" && other.id === id);
+    if (needsFile >= 0) {
+      this.items.splice(needsFile, 1);
       item.before = id;
     }
     set({ id });
-    if (lost >= 0) this.#changed();
+    if (needsFile >= 0) this.#changed();
   }
 
+  /** Removes the stored file of an upload. */
   async #forget(item) {
     await item.stored;
     await this.#files.remove(item.key);

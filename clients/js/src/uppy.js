@@ -62,6 +62,7 @@ export default class ValetUpload extends BasePlugin {
     Promise.allSettled(ended).then(() => this.#work.close());
   }
 
+  /** Sets whether Uppy shows buttons to pause and resume. */
   #setResumable(resumableUploads) {
     this.uppy.setState({ capabilities: { ...this.uppy.getState().capabilities, resumableUploads } });
   }
@@ -81,6 +82,7 @@ export default class ValetUpload extends BasePlugin {
     await Promise.all(files.map((file) => this.#send(file)));
   };
 
+  /** Uploads a file with pauses, and reports the end to Uppy. */
   async #send(file) {
     const { id } = file;
     const transfer = new Transfer((signal) => this.#turns.run(signal, () => this.#attempt(id, signal)));
@@ -98,6 +100,7 @@ export default class ValetUpload extends BasePlugin {
     }
   }
 
+  /** Uploads a file once. */
   async #attempt(id, signal) {
     const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
     // A file that Golden Retriever could not keep, or one of another service.
@@ -121,6 +124,7 @@ export default class ValetUpload extends BasePlugin {
     if (before && open) this.#discard(before);
   }
 
+  /** Reports the progress of a file to Uppy. */
   #report(id, sent, size) {
     const file = this.uppy.getFile(id);
     if (!file) return;
@@ -129,14 +133,16 @@ export default class ValetUpload extends BasePlugin {
     });
   }
 
+  /** Reports the failure of a file to Uppy. */
   #failed(file, error) {
     if (!(error instanceof Problem)) this.uppy.log(error, "error");
     const failure = error instanceof Problem ? error : problem({ code: "internal", detail: String(error) });
     // Uppy shows the message; `detail` keeps the server's description.
-    failure.message = this.opts.explain?.(failure) ?? failure.words;
+    failure.message = this.opts.explain?.(failure) ?? failure.userMessage;
     this.uppy.emit("upload-error", file, failure, { status: failure.status });
   }
 
+  /** Stops the upload of a file that the user removed, and deletes it from the server if it is open. */
   #removed(file) {
     this.#transfers.get(file.id)?.end();
     this.#transfers.delete(file.id);

@@ -38,7 +38,7 @@ test("files, blobs and streams become images", async (t) => {
 test("a stream of another length fails, and a repeat is not offered", async () => {
   const { uploader } = await started();
   const [item] = uploader.add({ stream: image("x.png").stream(), size: 7, name: "x.png" });
-  await assert.rejects(item.finished, (problem) => problem instanceof FileProblem && problem.code === "file_unreadable" && /Choose it again/.test(problem.words));
+  await assert.rejects(item.finished, (problem) => problem instanceof FileProblem && problem.code === "file_unreadable" && /Choose it again/.test(problem.userMessage));
   assert.equal(item.isRetryable, false);
 });
 
@@ -108,10 +108,10 @@ test("confirm answered with 503 or nothing is repeated", async (t) => {
   assert.equal(seen.filter((kind) => kind === "confirm").length, 4);
 });
 
-test("refusals are problems of a class, with words for the user", async () => {
+test("refusals are problems of a class, with a message for the user", async () => {
   const { uploader } = await started();
   const [text] = uploader.add(new File(["no image"], "notes.txt", { type: "text/plain" }));
-  await assert.rejects(text.finished, (problem) => problem instanceof FileProblem && problem instanceof Problem && problem.code === "type_not_allowed" && /not accepted/.test(problem.words));
+  await assert.rejects(text.finished, (problem) => problem instanceof FileProblem && problem instanceof Problem && problem.code === "type_not_allowed" && /not accepted/.test(problem.userMessage));
   assert.equal(text.isRetryable, false);
   const [fake] = uploader.add(new File(["\x89PNG\r\n\x1a\n and no more"].map((part) => Buffer.from(part, "latin1")), "fake.png", { type: "image/png" }));
   await assert.rejects(fake.finished, (problem) => problem instanceof FileProblem && problem.code === "content_mismatch");
@@ -121,9 +121,9 @@ test("other problems have their class too", async (t) => {
   const { uploader } = await started();
   let answer = status(409, { code: "quota_exceeded", status: 409 });
   intercept(t, ({ kind }) => (kind === "upload" ? answer : undefined));
-  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof QuotaProblem && /full/.test(problem.words));
+  await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof QuotaProblem && /full/.test(problem.userMessage));
   answer = status(418, { code: "a_new_code", requestId: "r1" });
-  await assert.rejects(uploader.add(image("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.words));
+  await assert.rejects(uploader.add(image("two.png"))[0].finished, (problem) => problem.constructor === Problem && /a_new_code.*r1/.test(problem.userMessage));
 });
 
 test("an upload for which there is no quota fails before it is sent", async (t) => {
@@ -139,7 +139,7 @@ test("an upload for which there is no quota fails before it is sent", async (t) 
     assert.deepEqual([...new Set(results.map(({ status }) => status))], [201]);
   }
   const [item] = uploader.add(image("one.png"));
-  await assert.rejects(item.finished, (problem) => problem instanceof QuotaProblem && problem.code === "quota_exceeded" && /full/.test(problem.words));
+  await assert.rejects(item.finished, (problem) => problem instanceof QuotaProblem && problem.code === "quota_exceeded" && /full/.test(problem.userMessage));
   assert.deepEqual([item.isRetryable, seen], [true, ["upload"]], "it can be retried when there is room");
 });
 
@@ -295,10 +295,10 @@ test("a large file is sent in parts; a lost part is repeated, and a restart send
   const before = sent.length;
   const second = createUploader({ api: BASE, token: user.token });
   await second.restore();
-  assert.deepEqual(second.items.map((item) => [item.state, item.name]), [["lost", "large.png"]]);
+  assert.deepEqual(second.items.map((item) => [item.state, item.name]), [["needs-file", "large.png"]]);
   const [item] = second.add(file);
   await item.finished;
-  assert.equal(second.items.length, 1, "the lost upload is this one");
+  assert.equal(second.items.length, 1, "the upload that needed its file is this one");
   assert.equal(new Set(sent).size, sent.length, `no part twice: ${sent}`);
   assert.ok(before >= 2 && sent.length === 4, String(sent));
   await assertGallery(user, [file]);

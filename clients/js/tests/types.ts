@@ -14,7 +14,7 @@ one!.pause();
 uploader.resume(one);
 uploader.resume();
 uploader.addEventListener("change", (event) => (event as CustomEvent<Upload | undefined>).detail?.state === "done");
-finished.catch((problem: unknown) => (problem instanceof FileProblem ? problem.words : ""));
+finished.catch((problem: unknown) => (problem instanceof FileProblem ? problem.userMessage : ""));
 // @ts-expect-error The address is required.
 createUploader({ token: "x" });
 // @ts-expect-error A path is not a file.

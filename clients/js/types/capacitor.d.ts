@@ -4,13 +4,13 @@
  * @typedef {import("./native.js").NativeUploader} NativeUploader
  */
 /**
- * @typedef {object} FileTransferPlugin What is used of `FileTransfer` of @capacitor/file-transfer.
+ * @typedef {object} FileTransferPlugin The used part of `FileTransfer` of @capacitor/file-transfer.
  * @property {(options: UploadFileOptions) => Promise<{ responseCode: string }>} uploadFile
  * @property {(event: "progress", listener: (progress: { type: string, url: string, bytes: number }) => void) => Promise<{ remove: () => Promise<void> }>} addListener
  *
  * @typedef {{ url: string, path: string, method: string, headers: Record<string, string>, progress: boolean, chunkedMode: boolean, disableRedirects: boolean }} UploadFileOptions
  *
- * @typedef {object} FilesystemPlugin What is used of `Filesystem` of @capacitor/filesystem 8.1 and later.
+ * @typedef {object} FilesystemPlugin The used part of `Filesystem` of @capacitor/filesystem 8.1 and later.
  * @property {(options: { path: string }) => Promise<{ size: number, mtime: number }>} stat
  * @property {(options: { path: string, directory: any }) => Promise<{ uri: string }>} getUri
  * @property {(options: { path: string, offset: number, length: number }) => Promise<{ data: string | Blob }>} readFile
@@ -32,7 +32,7 @@ export type NativeFileInput = import("./native.js").NativeFileInput;
 export type NativeInput = import("./native.js").NativeInput;
 export type NativeUploader = import("./native.js").NativeUploader;
 /**
- * What is used of `FileTransfer` of
+ * The used part of `FileTransfer` of
  */
 export type FileTransferPlugin = object;
 export type UploadFileOptions = {
@@ -45,7 +45,7 @@ export type UploadFileOptions = {
     disableRedirects: boolean;
 };
 /**
- * What is used of `Filesystem` of
+ * The used part of `Filesystem` of
  */
 export type FilesystemPlugin = object;
 export type CapacitorOptions = {

@@ -6,7 +6,7 @@
  * @typedef {import("./types.js").StoredFile} StoredFile
  */
 /**
- * @typedef {object} ExpoFile What is used of `File` of expo-file-system.
+ * @typedef {object} ExpoFile The used part of `File` of expo-file-system.
  * @property {string} uri
  * @property {boolean} exists
  * @property {number} size
@@ -64,7 +64,7 @@ export type NativeUploader = import("./native.js").NativeUploader;
 export type Store = import("./types.js").Store;
 export type StoredFile = import("./types.js").StoredFile;
 /**
- * What is used of `File` of expo-file-system.
+ * The used part of `File` of expo-file-system.
  */
 export type ExpoFile = {
     uri: string;

@@ -66,7 +66,7 @@ export class Problem extends Error {
     /** Whether the same request may succeed later: every request of this API may be repeated. */
     get isTransient(): boolean;
     /** One or two English sentences for the user: the failure and the remedy. */
-    get words(): any;
+    get userMessage(): any;
 }
 /** The API or the store cannot be reached. */
 export class NetworkProblem extends Problem {
@@ -80,6 +80,6 @@ export class FileProblem extends Problem {
 /** The user's storage is full, or too many uploads are open. */
 export class QuotaProblem extends Problem {
 }
-/** The store answered with a refusal, or holds other bytes. */
+/** The store exchange with a refusal, or holds other bytes. */
 export class StorageProblem extends Problem {
 }

@@ -4,7 +4,7 @@
  * @typedef {import("./types.js").ImageEvent} ImageEvent
  * @typedef {import("./types.js").SubscribeOptions} SubscribeOptions
  * @typedef {import("./types.js").Input} Input
- * @typedef {import("./types.js").KnownStream} KnownStream
+ * @typedef {import("./types.js").SizedStream} SizedStream
  * @typedef {import("./types.js").Upload} Upload
  * @typedef {import("./types.js").Uploader} Uploader
  * @typedef {import("./types.js").UploadState} UploadState
@@ -31,7 +31,7 @@ export type GalleryImage = import("./types.js").GalleryImage;
 export type ImageEvent = import("./types.js").ImageEvent;
 export type SubscribeOptions = import("./types.js").SubscribeOptions;
 export type Input = import("./types.js").Input;
-export type KnownStream = import("./types.js").KnownStream;
+export type SizedStream = import("./types.js").SizedStream;
 export type Upload = import("./types.js").Upload;
 export type Uploader = import("./types.js").Uploader;
 export type UploadState = import("./types.js").UploadState;

@@ -22,7 +22,7 @@ export function inAppFolders(store: import("./types.js").Store, folders: () => P
  * @typedef {import("./types.js").Uploader & NativeQueue} NativeUploader An uploader whose `add` takes files of a phone too.
  */
 /**
- * What an app's runtime does with files. `stat` and `read` reject where there is no file.
+ * Access of an app's runtime to files. `stat` and `read` reject if the file does not exist.
  * @typedef {object} Access
  * @property {(uri: string) => Promise<{ size: number, type?: string, lastModified?: number | null }>} stat
  * @property {(uri: string, from: number, length: number) => Promise<Uint8Array>} read
@@ -32,7 +32,7 @@ export function inAppFolders(store: import("./types.js").Store, folders: () => P
  *
  * @typedef {{ method: string, url: string, headers: Record<string, string> }} Presigned
  */
-/** A file of a phone, in place of a Blob. Nothing of it is in memory but a piece while it is read. */
+/** A file of a phone, used like a Blob. While it is read, only one piece of it is in memory. */
 export class NativeFile {
     /** @param {Access} access @param {string | NativeFileInput} input @param {string} [name] */
     constructor(access: Access, input: string | NativeFileInput, name?: string);
@@ -41,7 +41,7 @@ export class NativeFile {
     type: string;
     size: number;
     lastModified: number;
-    /** Reads the size, which pickers tell sometimes, and not always right. */
+    /** Reads the size: some pickers give none, or a wrong one. */
     load(): Promise<void>;
     /** Returns what an upload declares of the file. */
     inspect(): Promise<{
@@ -99,7 +99,7 @@ export type NativeQueue = {
  */
 export type NativeUploader = import("./types.js").Uploader & NativeQueue;
 /**
- * What an app's runtime does with files. `stat` and `read` reject where there is no file.
+ * Access of an app's runtime to files. `stat` and `read` reject if the file does not exist.
  */
 export type Access = {
     stat: (uri: string) => Promise<{
@@ -118,7 +118,7 @@ export type Access = {
     send: (presigned: Presigned, uri: string, progress: (bytes: number) => void, signal: AbortSignal) => Promise<number>;
 };
 /**
- * What an app's runtime does with files. `stat` and `read` reject where there is no file.
+ * Access of an app's runtime to files. `stat` and `read` reject if the file does not exist.
  */
 export type Presigned = {
     method: string;

@@ -16,7 +16,7 @@ export class RetryPolicy {
     run(call: any): Promise<any>;
     #private;
 }
-/** Runs a number of jobs at a time, in the order of their calls. */
+/** Runs at most `most` jobs at a time, in the order of their calls. */
 export class Turns {
     constructor(most: any);
     /** Runs `work` when it is its turn; rejects if the signal is aborted before. */

@@ -1,7 +1,7 @@
 /**
- * waiting → preparing → sending → confirming → done, or failed; `lost`: open on the server, but its file has to be chosen again.
+ * waiting → preparing → sending → confirming → done, or failed; `needs-file`: open on the server, but its file has to be chosen again.
  */
-export type UploadState = "waiting" | "paused" | "preparing" | "sending" | "confirming" | "done" | "failed" | "cancelled" | "lost";
+export type UploadState = "waiting" | "paused" | "preparing" | "sending" | "confirming" | "done" | "failed" | "cancelled" | "needs-file";
 /**
  * An image as the API returns it.
  */
@@ -44,7 +44,7 @@ export type GalleryImage = {
 /**
  * A stream and its length. It is read once, into a Blob, because a repeat needs the bytes again.
  */
-export type KnownStream = {
+export type SizedStream = {
     stream: ReadableStream<Uint8Array>;
     size: number;
     name: string;
@@ -124,7 +124,7 @@ export type Upload = {
     /**
      * Why an attempt waits: no network, or a pause before a repeat.
      */
-    hold: "offline" | "again" | null;
+    waitReason: "offline" | "again" | null;
     /**
      * Bytes that have been sent.
      */
@@ -189,7 +189,7 @@ export type Queue = {
     paused: boolean;
     /**
      * Bytes, and numbers of uploads, of all that are
-     * neither lost, failed nor cancelled.
+     * neither `needs-file`, failed nor cancelled.
      */
     progress: {
         sent: number;
@@ -204,7 +204,7 @@ export type Queue = {
     add: (input: Input, options?: AddOptions) => Upload[];
     /**
      * Resumes the uploads of an earlier visit, and lists other uploads that are open on the server
-     * as `lost`.
+     * as `needs-file`.
      */
     restore: () => Promise<void>;
     /**
@@ -268,4 +268,4 @@ export type SubscribeOptions = EventHandlers & {
     api: string;
     token: string | ((stale?: string) => string | Promise<string>);
 };
-export type Input = Blob | KnownStream | Iterable<Blob | KnownStream>;
+export type Input = Blob | SizedStream | Iterable<Blob | SizedStream>;

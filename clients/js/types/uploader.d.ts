@@ -1,4 +1,4 @@
-/** An upload in the list; types.js describes its fields. `before`: the id of an earlier attempt. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
     constructor(uploader: any, { file, name, size, caption }: {
         file?: any;
@@ -15,7 +15,7 @@ export class Upload {
     };
     /** Whether requests are under way. */
     get active(): boolean;
-    /** Whether it is under way or will start by itself. */
+    /** Whether the upload is under way or will start by itself. */
     get open(): boolean;
     /** Whether a repeat with the same file can succeed. */
     get isRetryable(): boolean;
@@ -49,7 +49,7 @@ export class Uploader extends EventTarget {
     };
     /** Queues files, except those that are queued already. */
     add(input: any, { name, caption, signal }?: {}): Upload[];
-    /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `lost`. */
+    /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `needs-file`. */
     restore(): Promise<void>;
     pause(item: any): void;
     resume(item: any): void;

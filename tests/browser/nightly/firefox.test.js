@@ -134,10 +134,10 @@ test("Firefox: a reload continues uploads, and a large file that is chosen again
   await page.reload();
   await start(page, user);
   await page.evaluate(() => uploader.restore());
-  const states = await page.evaluate(() => uploader.items.map(({ name, state }) => [name, state === "lost"]));
+  const states = await page.evaluate(() => uploader.items.map(({ name, state }) => [name, state === "needs-file"]));
   assert.deepEqual(states, [["small.png", false], ["large.png", true]]);
   await add(page, "large.png", 17 * MIB, large);
-  assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.filter((item) => item.state !== "lost").map((item) => item.finished))).length), 2);
+  assert.equal(await page.evaluate(async () => (await Promise.all(uploader.items.filter((item) => item.state !== "needs-file").map((item) => item.finished))).length), 2);
   assert.deepEqual([...puts].sort(), ["3", "PUT"], "only the missing part is sent");
   assert.deepEqual(Object.keys(await gallery(user)).sort(), ["large.png", "small.png"]);
   assert.equal((await usage(user)).pending, 0);

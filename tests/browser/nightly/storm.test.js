@@ -242,9 +242,9 @@ class Storm {
         if (item.state === "failed") item.retry();
         if (item.state === "paused") item.resume();
         // A file that was cancelled, or another visit's upload of bytes that are in the gallery.
-        if (item.state === "lost" && cancelled.includes(item.name)) item.cancel();
+        if (item.state === "needs-file" && cancelled.includes(item.name)) item.cancel();
       }
-      return uploader.items.filter((item) => item.state !== "done").map(({ name, state, hold, problem }) => `${name} ${state} ${hold ?? ""} ${problem?.code ?? ""}`);
+      return uploader.items.filter((item) => item.state !== "done").map(({ name, state, waitReason, problem }) => `${name} ${state} ${waitReason ?? ""} ${problem?.code ?? ""}`);
     }, [...this.cancelled]);
     await until(async () => (await open()).length === 0, "every upload ends", CALM_SECONDS).catch(async (error) => {
       throw new Error(`${error.message}: ${await open()}`);
