@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_a_count_and_a_time() {
+    fn rate_is_parsed_from_a_count_and_a_time() {
         assert_eq!("300/1m".parse(), Ok(Rate::new(300, 60)));
         assert_eq!("1 / 1day".parse(), Ok(Rate::new(1, 86_400)));
         assert_eq!("300/1m".parse::<Rate>().unwrap().to_string(), "300/1m");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_last_hop_that_is_not_ours() {
+    fn client_address_is_the_last_hop_that_is_no_trusted_proxy() {
         let trusted = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8"].map(|text| text.parse().unwrap()).to_vec());
         let client =
             |peer: &str, forwarded: &[&str]| trusted.client(peer.parse().unwrap(), forwarded.iter().copied()).to_string();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_checked() {
+    fn invalid_networks_are_rejected() {
         let all = TrustedProxies(vec!["0.0.0.0/0".parse().unwrap()]);
         assert!(all.is_trusted("203.0.113.9".parse().unwrap()) && !all.is_trusted("2001:db8::1".parse().unwrap()));
         assert!(all.is_trusted("::ffff:203.0.113.9".parse().unwrap()));

@@ -17,12 +17,12 @@ const MIN_NAME_BYTES: usize = 8;
 /// Returns the names of all settings.
 #[must_use]
 pub fn setting_names() -> BTreeSet<String> {
-    let asked = RefCell::new(BTreeSet::new());
+    let names = RefCell::new(BTreeSet::new());
     let _ = Config::read(&|name| {
-        asked.borrow_mut().insert(name.to_owned());
+        names.borrow_mut().insert(name.to_owned());
         None
     });
-    asked.into_inner()
+    names.into_inner()
 }
 
 /// Returns the variables of the environment that resemble a setting without being one, each with the setting it resembles.
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_named_and_other_programs_variables_are_not() {
+    fn misspelled_settings_are_named_and_other_programs_variables_are_not() {
         let given = |name: &str| misspelled_settings([name.to_owned()].into_iter());
         for (slip, meant) in [
             ("UPLOAD_MAX_BYTE", Some("UPLOAD_MAX_BYTES")),

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_browser_sends_is_an_origin() {
+    fn only_origins_that_browsers_send_are_valid() {
         for good in [
             "https://app.example.com",
             "https://app.example.com:8443",

@@ -16,7 +16,7 @@ type Row<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)]);
 fn problems(name: &str, value: &str, beside: &[(&str, &str)]) -> String {
     let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
     let pairs = [least.as_slice(), beside, &[(name, value)]].concat();
-    let given = |asked: &str| pairs.iter().rev().find(|(known, _)| *known == asked).map(|(_, value)| (*value).to_owned());
+    let given = |wanted: &str| pairs.iter().rev().find(|(known, _)| *known == wanted).map(|(_, value)| (*value).to_owned());
     Config::read(&given).err().map(|problems| problems.to_string()).unwrap_or_default()
 }
 

@@ -155,7 +155,7 @@ impl Mongod {
         std::fs::create_dir_all(data).map_err(not_writable(data))?;
         let path = options.log.clone().unwrap_or_else(|| data.join("mongod.log"));
 
-        let asked = Instant::now();
+        let since = Instant::now();
         let mut ports = 1;
         loop {
             let log = Log::open(&path).map_err(not_writable(&path))?;
@@ -165,7 +165,7 @@ impl Mongod {
                 Err(Attempt::PortTaken) => {
                     return Err(MongodError::NoPort(io::ErrorKind::AddrInUse.into()));
                 }
-                Err(Attempt::Locked) if asked.elapsed() < LOCK_PATIENCE => {
+                Err(Attempt::Locked) if since.elapsed() < LOCK_PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
                 Err(Attempt::Locked) => return Err(MongodError::InUse(options.data_dir)),
@@ -199,12 +199,12 @@ impl Mongod {
     ///
     /// Fails only if the process cannot even be killed.
     pub async fn stop(mut self) -> Result<(), MongodError> {
-        let asked = Instant::now();
+        let since = Instant::now();
         // Once this mongod has ended, the port may belong to another one.
         if matches!(self.child.try_wait(), Ok(None)) {
             replica_set::shut_down(self.address).await;
         }
-        while asked.elapsed() < STOP_PATIENCE {
+        while since.elapsed() < STOP_PATIENCE {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 break;
             }

@@ -97,8 +97,9 @@ impl AppUsers {
         Ok(AppToken { token, expires_in, account })
     }
 
-    fn lifetime(&self, asked: Option<u64>) -> Result<Duration, CreateTokenError> {
-        match asked {
+    /// Returns the lifetime of a token: the requested one in seconds, or the default.
+    fn lifetime(&self, requested: Option<u64>) -> Result<Duration, CreateTokenError> {
+        match requested {
             None => Ok(self.default_lifetime.min(Duration::from_secs(MAX_LIFETIME.into()))),
             Some(seconds) if (u64::from(MIN_LIFETIME)..=u64::from(MAX_LIFETIME)).contains(&seconds) => {
                 Ok(Duration::from_secs(seconds))

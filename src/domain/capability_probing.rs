@@ -37,6 +37,7 @@ impl CapabilityProber {
         self.probe_within(DEADLINE, now).await;
     }
 
+    /// Probes the store if a probe is due, for `deadline` at most.
     async fn probe_within(&self, deadline: Duration, now: OffsetDateTime) {
         if !self.capabilities.is_probe_due(now) {
             return;

@@ -184,6 +184,7 @@ struct Resolved {
     ready: Option<Image>,
 }
 
+/// Returns the error of a confirm that concurrent declarations have prevented.
 fn declared_again() -> ConfirmError {
     StoreError::Contention { what: "an upload that is declared again while it is confirmed" }.into()
 }

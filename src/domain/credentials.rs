@@ -143,6 +143,7 @@ struct AccessClaims {
     jti: String,
 }
 
+/// Deserializes a member that may be absent but not null.
 fn not_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     i64::deserialize(deserializer).map(Some)
 }

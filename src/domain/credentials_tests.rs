@@ -12,6 +12,7 @@ use crate::model::text_strategies::{any_text, mutated};
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// Returns settings with these secrets.
 fn config(secret: &str, previous: &[&str]) -> config::Tokens {
     config::Tokens {
         secret: secret.into(),
@@ -23,10 +24,12 @@ fn config(secret: &str, previous: &[&str]) -> config::Tokens {
     }
 }
 
+/// Returns a caller with a new session.
 fn caller() -> Caller {
     Caller { user: UserId::new(), origin: TokenOrigin::Session(SessionId::new()) }
 }
 
+/// Returns valid claims for a caller.
 fn claims(caller: Caller) -> Value {
     let iat = NOW.unix_timestamp();
     json!({ "sub": caller.user.to_string(), "sid": caller.session().unwrap().to_string(), "iss": "valet", "aud": "valet", "iat": iat, "exp": iat + 60, "jti": "x" })
@@ -40,10 +43,12 @@ fn forge(header: &Value, claims: &Value, secret: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, message.as_bytes())))
 }
 
+/// Returns a valid header.
 fn header() -> Value {
     json!({ "alg": "HS256", "typ": TYP, "kid": kid(&SECRET.into()) })
 }
 
+/// Issues a token whose session ends at this time.
 fn issue(tokens: &Tokens, caller: Caller, ends_at: OffsetDateTime) -> SecretString {
     tokens.issue(caller.user, SessionEnd { id: caller.session().unwrap(), at: ends_at }, NOW).unwrap().0
 }
@@ -66,7 +71,7 @@ fn no_token_outlives_its_session() {
 }
 
 #[test]
-fn what_is_issued_verifies_until_it_expires() {
+fn issued_tokens_verify_until_they_expire() {
     let tokens = Tokens::new(&config(SECRET, &[]));
     let caller = caller();
     let token = issue(&tokens, caller, NOW + Duration::from_secs(86_400));
@@ -169,7 +174,7 @@ proptest! {
 
     /// Signed with our own key, whatever the claims are: nothing panics, and who it speaks for is who it names.
     #[test]
-    fn t1_whatever_is_signed_is_read_without_panic(
+    fn t1_signed_claims_of_any_content_are_read_without_panic(
         sub in any_text(), times in any::<(i64, i64, Option<i64>)>(), near in any::<(i8, i8)>(), is_near in any::<bool>()
     ) {
         let tokens = Tokens::new(&config(SECRET, &[]));

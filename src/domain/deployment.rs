@@ -318,10 +318,12 @@ impl Deployment {
     }
 }
 
+/// Returns the marker that belongs to a record.
 fn marker_of(record: &DeploymentRecord) -> Marker {
     Marker { id: record.id, stamp: record.stamp }
 }
 
+/// Logs a warning if bucket or database was restored from a backup.
 fn warn_of_restored(pair: Pair) {
     let stamps = pair.stamps;
     match pair.restored() {

@@ -113,6 +113,7 @@ impl EventFanOut {
         Ok(in_turns(found, EventRecord::owner, usize::MAX))
     }
 
+    /// Inserts the deliveries of these records' events, then removes the events from their documents.
     async fn fan_out_records(&self, records: &[EventRecord], now: OffsetDateTime) -> Result<FannedOut, StoreError> {
         if records.is_empty() {
             return Ok(FannedOut::default());
@@ -177,6 +178,7 @@ impl Round<'_> {
     }
 }
 
+/// Returns the delivery of an event to an endpoint.
 fn delivery<'a>(to: &'a WebhookEndpoint, event: &'a StoredEvent, body: &'a str, now: OffsetDateTime) -> NewDelivery<'a> {
     NewDelivery { endpoint: &to.id, event: &event.id, type_name: &event.type_name, body, at: event.at, due: now }
 }

@@ -249,6 +249,7 @@ impl Gallery {
         Ok(PresignedImage { image, url, preview, previews })
     }
 
+    /// Returns the signer of the owner's GET URLs at this time.
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.settings.read_url_ttl;
         // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
@@ -257,6 +258,7 @@ impl Gallery {
         ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl, previews }
     }
 
+    /// Returns a ready image of this user.
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {
         let found = self.store.images.find_owned(user, id).await?;
         found.filter(|image| image.state() == ImageState::Ready).ok_or(ReadError::NotFound)
@@ -283,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_has_between_half_and_all_of_its_life_left() {
+    fn url_is_valid_for_half_to_all_of_its_lifetime() {
         let now = datetime!(2026-11-22 10:00:00.25 UTC);
         for ttl in [2, 3, 7, 300, 301, 3600] {
             let ttl = Duration::from_secs(ttl);
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn users_do_not_roll_over_at_once() {
+    fn signing_windows_of_users_end_at_different_times() {
         let now = datetime!(2026-11-22 10:00 UTC);
         let starts: std::collections::BTreeSet<_> =
             (0..100).map(|_| window_start(UserId::new(), now, Duration::from_secs(300))).collect();

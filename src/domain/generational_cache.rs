@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_stands_in_whichever_generation() {
+    fn last_value_is_returned_from_either_generation() {
         let mut cache = GenerationalCache::new(4);
         cache.insert(1, "a");
         cache.insert(2, "b");

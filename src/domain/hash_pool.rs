@@ -81,6 +81,7 @@ impl HashPool {
         self.wait_and_run(permit.clone(), work).instrument(spans::internal(self.name)).await
     }
 
+    /// Waits for a thread, then runs `work` on it.
     async fn wait_and_run<T: Send + 'static>(
         &self,
         permit: HashPermit,
@@ -100,6 +101,7 @@ impl HashPool {
     }
 }
 
+/// Counts a refusal, and returns its error.
 fn refused() -> Overloaded {
     METRICS.hashes_refused.inc();
     Overloaded
@@ -112,7 +114,7 @@ mod tests {
 
     /// A panic during hashing fails the request, and releases the permit and the thread.
     #[tokio::test]
-    async fn a_panic_is_no_load_and_gives_everything_back() {
+    async fn panicking_job_is_no_overload_and_returns_its_permits() {
         let pool = HashPool::new("test", 1);
         let holder =
             RequestOrigin { site: NetworkPrefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };

@@ -64,6 +64,7 @@ impl IdentityProvider {
         }
     }
 
+    /// Returns the provider's keys if they were fetched recently enough.
     fn keys(&self) -> Option<Arc<ProviderKeys>> {
         let keys = self.keys.read();
         keys.as_ref().filter(|(_, at)| at.elapsed() < MAX_KEY_AGE).map(|(keys, _)| Arc::clone(keys))
@@ -134,6 +135,7 @@ impl IdentityProvider {
         self.users.lock().remove(hash(subject));
     }
 
+    /// Returns the user of a subject if it was read recently.
     fn cached_user(&self, subject: [u8; 32]) -> Option<IdentityHolder> {
         let (user, at) = self.users.lock().get(subject)?;
         (at.elapsed() < SessionCache::TTL).then_some(user)
@@ -215,6 +217,7 @@ impl Identities {
         Ok(Caller { user: user.user, origin: TokenOrigin::Provider { issued_at, expires_at } })
     }
 
+    /// Returns the user of an identity. Of concurrent calls for a new identity, one creates the user.
     async fn find_or_create_user(
         &self,
         issuer: &str,
@@ -242,6 +245,7 @@ impl Identities {
     }
 }
 
+/// Returns the key of a subject in the cache.
 fn hash(subject: &str) -> [u8; 32] {
     Sha256::of([subject]).to_bytes()
 }

@@ -37,11 +37,13 @@ impl Default for RecentlyRecorded {
 }
 
 impl RecentlyRecorded {
+    /// Returns whether the network was recorded recently.
     fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
         let mut all = self.0.lock();
         all.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
+    /// Stores the time at which the network was recorded.
     fn insert(&self, key: (UserId, NetworkPrefix), now: Instant) {
         self.0.lock().insert(key, now);
     }
@@ -111,13 +113,13 @@ impl KnownNetworks {
 
     /// Records the network of a sign-in. If that fails, the sign-in still succeeds, and the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &ClientInfo, now: OffsetDateTime) {
-        let (host, asked) = (NetworkPrefix::host(client.address), Instant::now());
-        if self.recent_networks.is_fresh((user, host), asked) {
+        let (host, checked_at) = (NetworkPrefix::host(client.address), Instant::now());
+        if self.recent_networks.is_fresh((user, host), checked_at) {
             return;
         }
         let networks = [host, NetworkPrefix::site(client.address)].map(|network| network.to_string());
         match self.store.known_networks.record(user, &networks, now).await {
-            Ok(()) => self.recent_networks.insert((user, host), asked),
+            Ok(()) => self.recent_networks.insert((user, host), checked_at),
             Err(error) => tracing::warn!(%user, %error, "failed to record the network of a sign-in"),
         }
     }

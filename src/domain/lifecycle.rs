@@ -99,6 +99,7 @@ impl Lifecycle {
     }
 }
 
+/// Logs a confirmed upload.
 fn log_accepted(image: &Image, verified: &Verified) {
     tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed an upload");
 }

@@ -89,6 +89,7 @@ fn parts(chars: &[char]) -> Vec<&[char]> {
     parts
 }
 
+/// Returns whether a part of a password takes enough guesses.
 fn survives(part: &str, known: &[&str]) -> bool {
     zxcvbn::zxcvbn(part, known).guesses_log10() >= MIN_GUESSES_LOG10
 }
@@ -100,6 +101,7 @@ mod tests {
 
     use super::*;
 
+    /// Returns the weakness of a password of ada.lovelace@example.com.
     fn of_ada(password: &str) -> Option<Cow<'static, str>> {
         weakness(password, &Email::parse("ada.lovelace@example.com").unwrap(), MIN_CHARS)
     }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a4_what_is_guessed_first_is_refused() {
+    fn a4_passwords_that_are_guessed_first_are_refused() {
         let long_repeat = "passwordpassword".repeat(20);
         for bad in [
             "passwordpassword",
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_few_short_and_make_the_whole() {
+    fn parts_of_a_password_are_few_and_short_and_cover_it() {
         let long: Vec<char> = LOOK_ALIKES.repeat(51).chars().collect();
         assert_eq!(parts(&long).concat(), long);
         assert!(parts(&long).iter().all(|part| part.len() <= PART_CHARS && !part.is_empty()));

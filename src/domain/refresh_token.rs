@@ -98,6 +98,7 @@ impl RefreshToken {
         self
     }
 
+    /// Returns version, session and secret.
     fn bytes(&self) -> Vec<u8> {
         [&[VERSION][..], self.session.as_bytes(), &self.secret].concat()
     }
@@ -128,6 +129,7 @@ mod tests {
     use super::*;
     use crate::model::text_strategies::{any_text, mutated};
 
+    /// Generates tokens.
     fn token() -> impl Strategy<Value = RefreshToken> {
         any::<([u8; 16], [u8; 32])>().prop_map(|(id, secret)| RefreshToken { session: SessionId::from_bytes(id), secret })
     }
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn t5_what_is_read_is_what_was_written_and_nothing_else() {
+    fn t5_a_parsed_token_equals_the_issued_one() {
         let token = RefreshToken::new(SessionId::new(), &random().unwrap()).unwrap();
         let text = token.expose().expose_secret().to_owned();
         assert_eq!(RefreshToken::parse(&text), Some(token.clone()));

@@ -82,10 +82,12 @@ impl StepResults {
         }
     }
 
+    /// Returns whether so many calls have timed out that the remaining ones are left out.
     fn has_timed_out(&self) -> bool {
         self.timeouts >= MAX_TIMEOUTS
     }
 
+    /// Returns the result of all calls.
     fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),

@@ -130,6 +130,7 @@ impl Reservations {
         self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
 
+    /// Settles the reservations of images whose remaining bytes follow from the lifetime of their URLs.
     async fn settle_by_urls(
         &self,
         user: UserId,

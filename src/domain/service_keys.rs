@@ -213,6 +213,7 @@ impl ServiceKeys {
         Ok(KeyCaller(key))
     }
 
+    /// Returns the key of a valid text.
     async fn verify(&self, text: &str, now: OffsetDateTime) -> Result<Arc<ServiceKey>, KeyError> {
         let token = ServiceKeyToken::parse(text).ok_or(KeyError::Invalid)?;
         let key = self.find(token.id()).await?.ok_or(KeyError::Invalid)?;

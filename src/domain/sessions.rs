@@ -195,6 +195,7 @@ impl Sessions {
         self.verify_active(token, now).await.map(drop)
     }
 
+    /// Returns the caller of a valid token whose session has not ended.
     async fn verify_active(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         match TokenIssuer::read(token)? {
             TokenIssuer::Local => {}
@@ -282,6 +283,7 @@ impl Sessions {
         log_cleared(user, deleted);
     }
 
+    /// Issues an access token, and returns it with the refresh token of the same session.
     fn issue_tokens(
         &self,
         user: User,
@@ -312,6 +314,7 @@ fn is_active(session: &Session, password: &PasswordState) -> bool {
     is_current || password.kept_session == Some(session.id)
 }
 
+/// Returns whether a session may be used.
 fn status(session: Option<&Session>, account: Option<&AccountState>) -> SessionStatus {
     match session.zip(account) {
         Some((session, account)) if is_active(session, &account.password) => {
@@ -333,6 +336,7 @@ fn log_cleared(user: UserId, deleted: Result<u64, StoreError>) {
     }
 }
 
+/// Converts the error of a failed random generator.
 fn no_randomness(error: NoRandomness) -> StoreError {
     StoreError::Credentials { reason: error.to_string() }
 }

@@ -108,12 +108,13 @@ impl<K: Eq + Hash + Copy> Drop for Share<K> {
 mod tests {
     use super::*;
 
+    /// Takes permits of this holder until one is refused.
     fn all_that_fit(shares: &Arc<Shares<u8>>, holder: u8) -> Vec<Share<u8>> {
         std::iter::from_fn(|| shares.take(holder, 1)).collect()
     }
 
     #[test]
-    fn a_holder_never_has_more_than_is_free_and_a_newcomer_gets_a_place() {
+    fn holder_has_at_most_the_free_permits_and_another_user_gets_one() {
         for total in [1, 2, 3, 17, 1024] {
             let shares = Shares::new(total);
             let mut greedy = Vec::new();
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn divided_places_leave_room_for_others_in_the_same_network() {
+    fn shares_leave_permits_for_others_in_the_same_network() {
         let (networks, users) = (Shares::new(1024), Shares::divided(1024, 2));
         let mut taken = Vec::new();
         while let (Some(network), Some(user)) = (networks.take(1, 1), users.take(1, 1)) {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn many_places_are_taken_all_or_none() {
+    fn several_permits_are_taken_wholly_or_not_at_all() {
         let shares = Shares::new(100);
         let mut share = shares.take(1, 30).unwrap();
         assert!(!share.grow(41) && share.count() == 30 && shares.taken() == 30);

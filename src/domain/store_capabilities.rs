@@ -168,10 +168,12 @@ impl KnownCapabilities {
         Self { setting: config.finalize, latest: RwLock::new(config.endpoint.is_none().then(aws)) }
     }
 
+    /// Returns the setting `S3_FINALIZE`.
     pub(super) fn setting(&self) -> Finalize {
         self.setting
     }
 
+    /// Returns the result of the latest probe.
     pub(super) fn latest(&self) -> Option<Arc<StoreCapabilities>> {
         let latest = self.latest.read();
         latest.as_ref().map(|probed| Arc::clone(&probed.capabilities))
@@ -183,6 +185,7 @@ impl KnownCapabilities {
         latest.as_ref().is_none_or(|probed| now - probed.at >= probed.capabilities.unsigned_headers.max_age())
     }
 
+    /// Stores the result of a probe.
     pub(super) fn set(&self, capabilities: StoreCapabilities, now: OffsetDateTime) {
         let probed = Probed { capabilities: Arc::new(capabilities), at: now };
         *self.latest.write() = Some(probed);

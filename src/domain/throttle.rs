@@ -273,6 +273,7 @@ impl Throttle {
         self.check(|limits, now| limits.service_key.take(key, 1, now))
     }
 
+    /// Takes from limits, and audits a refusal. Without limits, everything is allowed.
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {
         let Some(limits) = &self.0 else { return Ok(()) };
         take(limits, Instant::now()).inspect_err(audit_refusal)
@@ -338,6 +339,7 @@ impl LoginAttempt<'_> {
     }
 }
 
+/// Returns the key of an account in the limits.
 fn account_key(email: &Email) -> AccountKey {
     let mut account = [0; 16];
     account.copy_from_slice(&Sha256::of([email.key()]).to_bytes()[..16]);

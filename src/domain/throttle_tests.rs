@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn a_burst_then_a_steady_pace() {
+fn limit_allows_a_burst_and_then_its_rate() {
     let limit = Limit::new("x", Rate::new(10, 60));
     let start = Instant::now();
     for _ in 0..10 {
@@ -21,7 +21,7 @@ fn a_burst_then_a_steady_pace() {
 }
 
 #[test]
-fn many_at_once_are_all_or_none_and_never_impossible() {
+fn request_for_several_is_counted_wholly_or_not_at_all() {
     let limit = Limit::new("x", Rate::new(10, 60));
     let start = Instant::now();
     assert!(limit.take("a", 6, start).is_ok());
@@ -46,7 +46,7 @@ fn a6_correct_and_cancelled_attempts_do_not_count() {
 }
 
 #[test]
-fn hopping_within_a_network_gains_little() {
+fn other_addresses_of_a_network_allow_few_more_attempts() {
     let limit = Limit::new("x", Rate::new(10, 60));
     let start = Instant::now();
     let tries = |addresses: &mut dyn Iterator<Item = String>| {
@@ -64,6 +64,7 @@ fn hopping_within_a_network_gains_little() {
     assert_eq!(refused.rate.count, 40, "says which rate it was");
 }
 
+/// Returns a client at this address.
 fn client(address: &str) -> ClientInfo {
     ClientInfo { address: address.parse().unwrap(), device: None }
 }
@@ -93,7 +94,7 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
 }
 
 #[test]
-fn a8_what_a_refused_try_counted_is_given_back() {
+fn a8_refused_attempt_returns_what_other_limits_counted() {
     let config = config::RateLimits { account_failures: Rate::new(1, 3600), ..config::RateLimits::default() };
     let throttle = Throttle::new(&config);
     let ada = Email::parse("ada@example.com").unwrap();
@@ -108,7 +109,7 @@ fn a8_what_a_refused_try_counted_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_network_does_four_times_what_its_users_may() {
+async fn network_has_four_times_the_rate_of_a_user() {
     let rate = Rate::new(10, 3600);
     let throttle =
         Throttle::new(&config::RateLimits { calls: rate, upload: rate, urls: rate, s3: rate, ..config::RateLimits::default() });

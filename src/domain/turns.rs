@@ -29,6 +29,7 @@ pub(super) fn dominant<T>(due: &[T], owner: impl Fn(&T) -> String) -> Option<&T>
 mod tests {
     use super::*;
 
+    /// Returns the owner of a test's item: its first letter.
     fn owner(name: &&str) -> String {
         name[..1].to_owned()
     }

@@ -197,12 +197,14 @@ impl UserAdministration {
         Ok(())
     }
 
+    /// Reads a user with its usage.
     async fn read(&self, user: UserId) -> Result<AdministeredUser, UserError> {
         let account = self.store.users.find(user).await?.ok_or(UserError::NotFound)?;
         let usage = self.store.users.usage(user).await?.ok_or(UserError::NotFound)?;
         Ok(self.describe(CountedAccount { account, usage }))
     }
 
+    /// Combines an account with the quota that applies to it.
     fn describe(&self, counted: CountedAccount) -> AdministeredUser {
         let CountedAccount { account: Account { user, identity, suspended_at, .. }, usage } = counted;
         let quota_bytes = usage.own_quota.unwrap_or(self.settings.quota_bytes);

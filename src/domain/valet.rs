@@ -270,11 +270,13 @@ impl ImageParts {
     }
 }
 
+/// Returns the previews by imgproxy, if they are configured.
 fn previews(config: &Config) -> Option<Previews> {
     let imgproxy = config.previews.imgproxy()?.clone();
     Some(Previews { imgproxy, bucket: config.s3.bucket.to_string() })
 }
 
+/// Builds the inspection of uploads and the completion of parts.
 fn inspectors(base: &Base) -> (Arc<UploadInspector>, Arc<PartsCompletion>) {
     let Base { store, objects, capabilities, late_transfers, settings, .. } = base.clone();
     let object_inspector = Arc::new(ObjectInspector { objects: objects.clone(), capabilities: capabilities.clone(), settings });

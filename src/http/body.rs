@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn members_are_named_and_values_are_not_repeated() {
-        for (json, says) in [
+        for (json, expected) in [
             (r#"{"size":1}"#, "\"fileName\""),
             (r#"{"fileName":"a","size":"canary"}"#, "must be an integer"),
             (r#"{"fileName":"a","size":1.5}"#, "must be an integer"),
@@ -306,7 +306,7 @@ mod tests {
             ("\u{feff}{}", "not valid JSON"),
         ] {
             let text = refused(json);
-            assert!(text.contains(says), "{json}: {text}");
+            assert!(text.contains(expected), "{json}: {text}");
             assert!(!text.contains("canary"), "{json}: {text}");
         }
         assert!(refused(&"[".repeat(100_000)).contains("wrong type"), "depth is not followed");

@@ -30,8 +30,8 @@ pub enum Listing {
 ///
 /// # Errors
 /// 400 for a limit out of range: clamping would hide a client's mistake.
-pub fn limit(asked: Option<i64>) -> Result<u32, Problem> {
-    let limit = asked.unwrap_or(DEFAULT_LIMIT);
+pub fn limit(requested: Option<i64>) -> Result<u32, Problem> {
+    let limit = requested.unwrap_or(DEFAULT_LIMIT);
     let fits = u32::try_from(limit).ok().filter(|_| (1..=MAX_LIMIT).contains(&limit));
     let rule = "must be from 1 to 100";
     fits.ok_or_else(|| Problem::new(Code::InvalidRequest, "The limit is out of range.").field("limit", rule))

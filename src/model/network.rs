@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_customer_are_one() {
+    fn addresses_of_one_customer_have_one_prefix() {
         assert_eq!(nested("198.51.100.7"), ["198.51.100.7/32", "198.51.100.0/24"]);
         assert_eq!(nested("::ffff:198.51.100.7"), ["198.51.100.7/32", "198.51.100.0/24"]);
         let v6 = ["2001:db8:1:2a2::/64", "2001:db8:1:200::/56", "2001:db8:1::/48"];

@@ -119,7 +119,7 @@ mod tests {
     proptest! {
         /// Up to S3's largest object, the chosen size is legal and the lengths add up to the file's.
         #[test]
-        fn the_lengths_add_up(size in 1..=5u64 << 40) {
+        fn lengths_of_parts_add_up_to_the_size(size in 1..=5u64 << 40) {
             let part_size = PartLayout::part_size_for(size);
             let parts = layout(size, part_size).unwrap();
             prop_assert!(part_size.is_multiple_of(MIB) && parts.part_count() <= PartLayout::MAX_PARTS);

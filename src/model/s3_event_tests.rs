@@ -165,7 +165,7 @@ fn keys_are_decoded_as_their_form_encodes_them() {
 }
 
 #[test]
-fn what_is_no_upload_is_ignored_for_a_reason() {
+fn records_that_name_no_upload_are_ignored_with_a_reason() {
     use IgnoredRecord::{Malformed, OtherBucket, OtherEvent, Test};
     let put = || record("ObjectCreated:Put", BUCKET, &key());
     let without = |pointer: &str| {

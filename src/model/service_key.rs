@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_text_is_the_key_and_debug_hides_its_secret() {
+    fn key_has_one_text_and_debug_hides_its_secret() {
         let key = ServiceKeyToken::new(ServiceKeyId::new(), [0xfb; 32]);
         let text = key.expose().expose_secret().to_owned();
         assert_eq!((text.len(), &text[..3]), (3 + 36 + 1 + 43, "vk_"));

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_tells_the_state_of_a_server() {
+    fn state_of_a_server_is_read_from_its_hello_reply() {
         let written = Timestamp { time: 7, increment: 1 };
         let last_write = doc! { "opTime": { "ts": written, "t": 3_i64 } };
         let primary = doc! { "setName": "rs", "isWritablePrimary": true, "electionId": election(3), "lastWrite": last_write };

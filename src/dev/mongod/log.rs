@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_counts_when_there_is_no_error() {
+    fn lines_that_are_not_json_are_reported_if_there_is_no_error() {
         let log = "{\"s\":\"I\",\"msg\":\"Automatically disabling TLS\"}\nError parsing command line: unrecognised option\n";
         assert_eq!(last_error(log).as_deref(), Some("Error parsing command line: unrecognised option"));
         assert_eq!(last_error("\n\n"), None);

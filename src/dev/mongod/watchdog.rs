@@ -48,19 +48,19 @@ impl Watchdog {
 
     /// From here on the process ends with the server.
     pub(super) fn guard(&mut self, pid: u32) {
-        self.tell(&pid.to_string());
+        self.write_line(&pid.to_string());
     }
 
     /// Ends the shell and leaves the process alone. Call it after the process was waited for, or if it was never started.
     pub(super) fn dismiss(&mut self) {
-        self.tell("dismissed");
+        self.write_line("dismissed");
         if self.pipe.take().is_some() {
             // It ends at once, or has ended; an error here would mean that it was waited for already.
             let _ = self.shell.wait();
         }
     }
 
-    fn tell(&mut self, line: &str) {
+    fn write_line(&mut self, line: &str) {
         // A watchdog that was killed cannot receive the line.
         let _ = self.pipe.as_mut().map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));
     }

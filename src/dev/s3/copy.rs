@@ -134,8 +134,8 @@ pub(super) fn copy(
     let (mut file, source) = source!(folder, input)?;
     condition.check(target.index().get(&input.key).map(Arc::as_ref))?;
 
-    let asked = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
-    let named = asked.or(source.named).unwrap_or(Algorithm::Crc64nvme);
+    let requested = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
+    let named = requested.or(source.named).unwrap_or(Algorithm::Crc64nvme);
     let mut sink = Sink::create(folder, [Algorithm::Sha256, named]).map_err(internal)?;
     sink.copy(&mut file, source.size).map_err(internal)?;
     let received = sink.finish();

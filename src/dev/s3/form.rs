@@ -273,12 +273,12 @@ fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> Ht
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let location = format!("http://{host}/{bucket}/{}", percent_encode(&meta.key));
     let tag = format!("\"{}\"", meta.etag);
-    let asked = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
+    let redirect = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
     let status = fields.get("success_action_status").map_or("204", String::as_str);
     let mut response = Response::new(Body::empty());
     let mut given: Vec<(HeaderName, String)> = vec![(ETAG, tag.clone())];
     // AWS ignores a redirect that is not a URL.
-    if let Some(url) = asked.and_then(|url| Url::parse(url).ok()).filter(|url| matches!(url.scheme(), "http" | "https")) {
+    if let Some(url) = redirect.and_then(|url| Url::parse(url).ok()).filter(|url| matches!(url.scheme(), "http" | "https")) {
         let mut url = url;
         url.query_pairs_mut().append_pair("bucket", bucket).append_pair("key", &meta.key).append_pair("etag", &tag);
         *response.status_mut() = StatusCode::SEE_OTHER;

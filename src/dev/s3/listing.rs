@@ -70,8 +70,8 @@ fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max
     page
 }
 
-fn max_keys(asked: Option<i32>) -> S3Result<i32> {
-    match asked.unwrap_or(MAX_KEYS) {
+fn max_keys(requested: Option<i32>) -> S3Result<i32> {
+    match requested.unwrap_or(MAX_KEYS) {
         n if n < 0 => Err(s3_error!(InvalidArgument, "max-keys must not be negative")),
         n => Ok(n.min(MAX_KEYS)),
     }
@@ -102,8 +102,8 @@ impl Names {
     }
 
     /// Returns the delimiter; an empty one has no effect, and is not repeated in the answer.
-    fn delimiter(&self, asked: Option<String>) -> Option<String> {
-        asked.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
+    fn delimiter(&self, requested: Option<String>) -> Option<String> {
+        requested.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
     }
 
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {

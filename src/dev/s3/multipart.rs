@@ -48,8 +48,8 @@ pub(super) async fn create(
 }
 
 /// Returns the checksum type that AWS allows or uses by default for this algorithm.
-fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<ChecksumCoverage> {
-    let full = asked.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
+fn kind(algorithm: Option<Algorithm>, requested: Option<&ChecksumType>) -> S3Result<ChecksumCoverage> {
+    let full = requested.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
     match (algorithm, full) {
         (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(ChecksumCoverage::Full),
         (Some(Algorithm::Crc32 | Algorithm::Crc32c), Some(true)) => Ok(ChecksumCoverage::Full),

@@ -196,16 +196,16 @@ pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S
     let meta = bucket.meta(&input.key)?;
     // The header is a list; most clients send it in one line.
     let listed = |text: &str, name: &str| text.split(',').any(|item| item.trim() == name);
-    let asked = |name: &str| input.object_attributes.iter().any(|attribute| listed(attribute.as_str(), name));
+    let is_requested = |name: &str| input.object_attributes.iter().any(|attribute| listed(attribute.as_str(), name));
     let mut checksum = Checksum { checksum_type: Some(meta.kind.to_dto()), ..Checksum::default() };
     write_checksums!(checksum, meta.named_sums());
-    let parts = asked(ObjectAttributes::OBJECT_PARTS) && !meta.parts.is_empty();
+    let parts = is_requested(ObjectAttributes::OBJECT_PARTS) && !meta.parts.is_empty();
     Ok(GetObjectAttributesOutput {
-        e_tag: asked(ObjectAttributes::ETAG).then(|| meta.e_tag()),
-        checksum: (asked(ObjectAttributes::CHECKSUM) && meta.named.is_some()).then_some(checksum),
+        e_tag: is_requested(ObjectAttributes::ETAG).then(|| meta.e_tag()),
+        checksum: (is_requested(ObjectAttributes::CHECKSUM) && meta.named.is_some()).then_some(checksum),
         object_parts: parts.then(|| listed_parts(&meta, input)),
-        object_size: i64::try_from(meta.size).ok().filter(|_| asked(ObjectAttributes::OBJECT_SIZE)),
-        storage_class: asked(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD)),
+        object_size: i64::try_from(meta.size).ok().filter(|_| is_requested(ObjectAttributes::OBJECT_SIZE)),
+        storage_class: is_requested(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD)),
         last_modified: Some(meta.last_modified()),
         ..GetObjectAttributesOutput::default()
     })

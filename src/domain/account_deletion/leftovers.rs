@@ -38,11 +38,13 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
+    /// Returns whether the deadline has passed, and records it: then leftovers may remain.
     fn is_cut(&mut self, ends: Instant) -> bool {
         self.is_cut |= Instant::now() >= ends;
         self.is_cut
     }
 
+    /// Counts the result of one removal.
     fn record(&mut self, removed: Result<PurgeOutcome, StoreError>) {
         match removed {
             Ok(PurgeOutcome::Removed) => self.removed += 1,
@@ -86,6 +88,7 @@ impl LeftoverRemoval {
         removed.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "removing an account's leftovers" }))
     }
 
+    /// Lists the user's prefixes and removes all uploads and objects that it finds, until [`LISTING_DEADLINE`].
     async fn remove_all_leftovers(&self, user: UserId) -> Result<Leftovers, StoreError> {
         let (mut leftovers, ends) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
         for prefix in ObjectKey::user_prefixes(user) {
@@ -132,6 +135,7 @@ impl LeftoverRemoval {
         Ok(leftovers)
     }
 
+    /// Aborts the open multipart uploads of this user.
     async fn abort_leftover_uploads(&self, user: UserId, uploads: Vec<ListedUpload>, leftovers: &mut Leftovers) {
         let ours = uploads.into_iter().filter(|upload| belongs_to(user, &upload.key));
         let abort = |upload: ListedUpload| {
@@ -141,6 +145,7 @@ impl LeftoverRemoval {
         aborted.into_iter().for_each(|aborted| leftovers.record(aborted));
     }
 
+    /// Deletes the objects of this user.
     async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<PurgeOutcome, StoreError>> {
         let ours = keys.into_iter().filter(|key| belongs_to(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
@@ -148,6 +153,7 @@ impl LeftoverRemoval {
     }
 }
 
+/// Returns whether a key belongs to this user: a listing by prefix may contain keys of others.
 fn belongs_to(user: UserId, key: &ObjectKey) -> bool {
     key.owner().is_some_and(|owner| owner.user == user)
 }

@@ -34,6 +34,7 @@ struct PassResult {
 }
 
 impl PassResult {
+    /// Adds the result of one step.
     fn record(&mut self, user: UserId, step: Result<Step, StoreError>) {
         match step {
             Ok(Step::More) => self.has_more = true,
@@ -61,6 +62,7 @@ impl PassResult {
 }
 
 impl AccountDeletion {
+    /// Runs every step of a deletion that is possible now, also after another one has failed.
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();

@@ -128,16 +128,19 @@ impl<'a> Part<'a> {
         self.0
     }
 
+    /// Skips bytes.
     pub(super) fn skip(&mut self, count: usize) {
         self.0 = self.0.get(count..).unwrap_or_default();
     }
 
+    /// Removes and returns the first `count` bytes.
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Refusal::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    /// Removes and returns the first `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(Refusal::Malformed)?;
         self.0 = rest;

@@ -157,6 +157,7 @@ fn length(file: &mut File) -> Result<u64, Stop> {
     Ok(u64::from(file.take(2)?.u16_be()?).saturating_sub(2))
 }
 
+/// Reads the content of a segment.
 fn segment(file: &mut File) -> Result<Part<'_>, Stop> {
     let length = length(file)?;
     file.take(length)
@@ -191,6 +192,7 @@ fn huffman_tables(mut segment: Part<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Checks the length of a segment that defines the restart interval.
 fn restart_interval(segment: Part<'_>) -> Result<(), Stop> {
     if segment.rest().len() == 2 { Ok(()) } else { Err(Refusal::Malformed.into()) }
 }

@@ -86,6 +86,7 @@ impl Size {
         Self { width: self.height, height: self.width }
     }
 
+    /// Returns the size with its sides exchanged if `turned`.
     fn turned_if(self, turned: bool) -> Self {
         if turned { self.turned() } else { self }
     }
@@ -164,6 +165,7 @@ impl ContentInspector {
         Some(self.checked(format, size))
     }
 
+    /// Parses on with the bytes that have been fetched so far.
     fn advance(&mut self) -> Result<(Format, Size), Stop> {
         let parser = match &mut self.parser {
             Some(parser) => parser,
@@ -190,6 +192,7 @@ impl ContentInspector {
         (needed <= bytes_left).then(|| start..start.saturating_add(needed.max(pace).min(bytes_left)).min(self.file.total()))
     }
 
+    /// Checks a size against the limits.
     fn checked(&self, format: Format, Size { width, height }: Size) -> Result<Content, Refusal> {
         if width == 0 || height == 0 {
             return Err(Refusal::EmptyDimensions);
@@ -220,6 +223,7 @@ impl Parser {
         Ok(parser)
     }
 
+    /// Parses on in the format of this parser.
     fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self {
             Self::Jpeg(jpeg) => Ok((Format::Jpeg, jpeg.advance(file)?)),
@@ -230,6 +234,7 @@ impl Parser {
         }
     }
 
+    /// Returns the orientation that the metadata declares; formats whose size includes it have the normal one.
     fn orientation(&self) -> Orientation {
         match self {
             Self::Jpeg(jpeg) => jpeg.orientation(),

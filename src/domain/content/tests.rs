@@ -46,6 +46,7 @@ fn fixtures() -> Vec<Fixture> {
     fixtures
 }
 
+/// Reads a file of the tests' fixtures.
 pub(super) fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
@@ -77,10 +78,12 @@ fn inspected(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Inspected {
     }
 }
 
+/// Inspects a whole file.
 fn verdict(file: &[u8]) -> Result<Content, Refusal> {
     inspected(file, MAX_PIXELS, ReadBudget::DEFAULT).verdict
 }
 
+/// Inspects a whole file; returns width and height.
 fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
     verdict(file).map(|content| (content.width, content.height))
 }
@@ -164,7 +167,7 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
 }
 
 #[test]
-fn what_follows_the_image_is_not_looked_at() {
+fn bytes_after_the_image_are_not_read() {
     for Fixture { name, width, height, mut bytes, .. } in fixtures() {
         bytes.extend(b"PK\x05\x06<script>alert(1)</script>");
         bytes.resize(bytes.len() + 4096, 0xFF);

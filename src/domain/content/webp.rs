@@ -110,6 +110,7 @@ fn lossless(mut picture: Part<'_>) -> Result<Size, Stop> {
     Ok(Size { width: (bits & 0x3FFF) + 1, height: (bits >> 14 & 0x3FFF) + 1 })
 }
 
+/// Reads the chunk `VP8X`.
 fn canvas(mut content: Part<'_>) -> Result<Canvas, Stop> {
     let [flags, ..] = content.array::<4>()?;
     let size = Size { width: content.u24_le()? + 1, height: content.u24_le()? + 1 };

@@ -190,6 +190,7 @@ fn is_for_access(typ: Option<&str>) -> bool {
 }
 
 impl ProviderClaims {
+    /// Verifies the claims of a token whose signature is valid.
     fn verify(self, provider: &config::OidcProvider, now: i64) -> Result<Identity, TokenError> {
         let (exp, iat) = (seconds(&self.exp), seconds(&self.iat));
         let (exp, iat) = exp.zip(iat).ok_or(TokenError::Invalid)?;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::NetworkPrefix;
 
+/// Returns the origin of a request from this address.
 fn holder(address: &str) -> RequestOrigin {
     RequestOrigin { site: NetworkPrefix::site(address.parse().unwrap()), user: None }
 }
@@ -62,6 +63,6 @@ async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_f
 }
 
 #[test]
-fn debug_of_a_password_is_silent() {
+fn debug_of_a_password_does_not_contain_it() {
     assert!(!format!("{:?}", Password::new("canary")).contains("canary"));
 }

@@ -71,6 +71,7 @@ mod tests {
     };
     use crate::config;
 
+    /// Returns the tokens of a server with this secret and audience.
     fn tokens(secret: &str, audience: &str) -> Tokens {
         Tokens::new(&config::Tokens {
             secret: secret.into(),
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_token_passes_as_the_other() {
+    fn access_and_uppy_tokens_are_not_interchangeable() {
         let (tokens, now) = (tokens("a secret of thirty-two bytes, 012", "valet"), OffsetDateTime::now_utc());
         let (user, session) = (UserId::new(), SessionId::new());
         let caller = Caller { user, origin: TokenOrigin::Session(session) };

@@ -58,6 +58,7 @@ impl Stamps {
         (self.bucket != self.database && self.bucket != self.former).then_some(Restored::Bucket)
     }
 
+    /// Returns which stamp is written next.
     pub(super) fn next(self) -> NextStamp {
         match self.restored() {
             Some(_) => NextStamp::None,

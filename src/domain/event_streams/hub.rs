@@ -106,6 +106,7 @@ pub struct Subscription {
 }
 
 impl Hub {
+    /// Creates a hub without streams.
     pub(super) fn new(max_streams: usize) -> Arc<Self> {
         let nothing = EventPosition::before(0, 0);
         let state = State {
@@ -171,6 +172,7 @@ impl Hub {
         self.enter(Phase::Idle, Phase::Live);
     }
 
+    /// Changes the phase from `from` to `to`; does nothing in other phases.
     fn enter(&self, from: Phase, to: Phase) {
         self.phase.send_if_modified(|phase| {
             let is_from = *phase == from;
@@ -223,6 +225,7 @@ impl Hub {
 }
 
 impl State {
+    /// Removes changes that are too old or too many for a stream to resume from.
     fn forget_old(&mut self, now: Instant) {
         while let Some((at, change)) = self.recent.front()
             && (self.recent.len() > MAX_RECENT || now.saturating_duration_since(*at) > RECENT_TIME)

@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::model::{EventType, ImageId, UserId};
 
+    /// Returns a change at this second.
     fn change(at: u32) -> ImageChange {
         let position = EventPosition { seconds: at, increment: 1, changes: 1 };
         ImageChange { position, user: UserId::new(), image: ImageId::new(), event: EventType::ImageReady }

@@ -81,6 +81,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    /// Returns the time so many seconds after `start`.
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
     }

@@ -125,7 +125,7 @@ impl PartsCompletion {
         let dies_at = now + COMPLETE_DEADLINE;
         let due = dies_at + self.late_transfers.grace(0);
         // One at a time: some stores show no object during a second completion although the first has made it.
-        if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
+        if !self.store.images.claim_object_creation(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
             let is_pending = current.is_some_and(|image| image.state() == ImageState::Pending);
             return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });
@@ -134,7 +134,7 @@ impl PartsCompletion {
         // After `Done` there is nothing left to complete. After a timeout S3 may still be completing, so the claim runs out
         // by itself.
         if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
-            self.store.images.drop_completion(image).await?;
+            self.store.images.release_object_creation(image).await?;
         }
         match completed {
             Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),
@@ -155,6 +155,7 @@ impl PartsCompletion {
     }
 }
 
+/// Logs that S3 refused to complete the parts.
 fn refused(image: &Image, error: &StoreError) -> Attempt {
     tracing::info!(image = %image.id, %error, "S3 refused to complete the parts");
     Attempt::Refused

@@ -76,7 +76,7 @@ impl CopyInspector {
                 Err(error @ StoreError::ObjectsTimeout { .. }) => {
                     // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its
                     // own key.
-                    self.store.images.drop_completion(image).await?;
+                    self.store.images.release_object_creation(image).await?;
                     return Err(error);
                 }
                 Err(error) => {
@@ -88,12 +88,16 @@ impl CopyInspector {
         Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
     }
 
+    /// Claims the right to copy, and records the keys that the copy may write.
     async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview().map(|_| copy.preview()));
         // The store may finish a copy after this server gave up on it, so its key is cleared again later.
         let dies_at = now + COPY_DEADLINE;
-        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written).await
+        self.store
+            .images
+            .claim_object_creation(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written)
+            .await
     }
 
     /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
@@ -111,6 +115,7 @@ impl CopyInspector {
         self.object_inspector.inspect_object(image, copy.clone()).await
     }
 
+    /// Copies the preview, if it has arrived without unsigned headers.
     async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
         let from = image.key.preview();
         if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned_headers(&from, head)) {
@@ -124,7 +129,7 @@ impl CopyInspector {
     async fn discard_attempt(&self, image: &Image, copy: &ObjectKey) {
         let mut copies = vec![copy.clone()];
         copies.extend(image.upload.preview().map(|_| copy.preview()));
-        let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.drop_completion(image).await);
+        let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.release_object_creation(image).await);
         if let Err(error) = purged.and(dropped) {
             tracing::warn!(image = %image.id, %error, "failed to delete the copy of a failed attempt; the sweeper retries");
         }

@@ -136,6 +136,7 @@ impl ObjectInspector {
         }
     }
 
+    /// Compares an object with its declaration; the error means that the store could not read it.
     async fn compare_readable(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
         let found = if declared.is_expected {
             // The range is chosen for the largest declared size, so it may end behind the object.

@@ -58,6 +58,7 @@ pub struct DeclaredMultipart<'a> {
 }
 
 impl DeclaredMultipart<'_> {
+    /// Returns a digest of the declaration, which tells a repeat from another request under the same key.
     fn fingerprint(&self) -> Sha256 {
         let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
         let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
@@ -171,8 +172,8 @@ impl Multipart {
         let size = super::uploads::validate_size(declared.size, self.settings.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below the minimum, as zero is.
-            let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
-            let part_size = asked.unwrap_or_else(|| PartLayout::part_size_for(*size));
+            let declared_size = declared.part_size.map(|bytes| u64::try_from(bytes).unwrap_or(0));
+            let part_size = declared_size.unwrap_or_else(|| PartLayout::part_size_for(*size));
             PartLayout::new(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
         });
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
@@ -200,7 +201,7 @@ impl Multipart {
         &self,
         user: UserId,
         id: ImageId,
-        asked: &[RequestedPart<'_>],
+        requested: &[RequestedPart<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<(u32, PresignedPut)>, PartsError> {
         for _ in 0..MAX_ATTEMPTS {
@@ -210,7 +211,7 @@ impl Multipart {
                 _ if image.expires_at <= now => return Err(UnavailableUpload::Expired.into()),
                 _ => {}
             }
-            let parts = parts::validate(multipart, asked).map_err(PartsError::InvalidParts)?;
+            let parts = parts::validate(multipart, requested).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's upload id.

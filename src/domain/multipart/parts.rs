@@ -29,13 +29,13 @@ pub enum InvalidPart {
 }
 
 /// Returns the parts with their exact lengths, or every rule that the request breaks.
-pub(super) fn validate(multipart: PartLayout, asked: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
-    if asked.is_empty() || asked.len() > MAX_PARTS_PER_REQUEST {
+pub(super) fn validate(multipart: PartLayout, requested: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
+    if requested.is_empty() || requested.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
     }
     let mut broken = Vec::new();
-    let mut parts = Vec::with_capacity(asked.len());
-    for (at, part) in asked.iter().enumerate() {
+    let mut parts = Vec::with_capacity(requested.len());
+    for (at, part) in requested.iter().enumerate() {
         let number = u32::try_from(part.number).ok();
         let length = number.and_then(|number| Some((number, multipart.part_length(number)?)));
         let digest = match (multipart.checksums(), part.sha256) {

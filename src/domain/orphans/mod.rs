@@ -73,6 +73,7 @@ impl OrphanScanner {
         }
     }
 
+    /// Compares records and objects from before this time, and does `action` with each orphan.
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
         if before > self.store.now().await? {
             return Err(OrphanError::NotPast);
@@ -150,6 +151,7 @@ struct Scan<'s, 'a> {
 }
 
 impl Scan<'_, '_> {
+    /// Compares one listed object with the records, which are in the same order.
     async fn compare(&mut self, object: ListedObject, records: &mut Records) -> Result<(), OrphanError> {
         while let Some(passed) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
             self.suspect_record(passed).await?;

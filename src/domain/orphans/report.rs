@@ -62,18 +62,22 @@ pub(super) struct Shown {
 }
 
 impl Shown {
+    /// Adds the key of an object.
     pub(super) fn insert(&mut self, key: &ObjectKey) {
         self.keys.insert(self.hasher.hash_one(key.as_str()));
     }
 
+    /// Returns whether the key of an object was added.
     pub(super) fn contains(&self, key: &ObjectKey) -> bool {
         self.keys.contains(&self.hasher.hash_one(key.as_str()))
     }
 
+    /// Adds an open multipart upload.
     pub(super) fn insert_upload(&mut self, upload: &ListedUpload) {
         self.keys.insert(self.hasher.hash_one((upload.key.as_str(), &upload.id)));
     }
 
+    /// Returns whether an open multipart upload was added.
     pub(super) fn contains_upload(&self, upload: &ListedUpload) -> bool {
         self.keys.contains(&self.hasher.hash_one((upload.key.as_str(), &upload.id)))
     }
@@ -110,6 +114,7 @@ impl<T> Default for Found<T> {
 }
 
 impl<T> Found<T> {
+    /// Counts an item, and keeps the first [`MAX_LISTED`].
     pub(super) fn add(&mut self, item: T) {
         self.count += 1;
         if self.first.len() < MAX_LISTED {
@@ -217,6 +222,7 @@ impl fmt::Display for Orphans {
     }
 }
 
+/// Writes one line for each kept item.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T>) -> fmt::Result {
     for item in &found.first {
         writeln!(f, "{kind}: {item}")?;
@@ -227,6 +233,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T
     }
 }
 
+/// Converts a length.
 pub(super) fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }

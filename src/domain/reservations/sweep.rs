@@ -41,6 +41,7 @@ impl Reservations {
         Ok(settled)
     }
 
+    /// Closes openings whose image was not inserted in time.
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
         settled.more |= stale.len() == USERS_PER_STEP as usize;
@@ -70,6 +71,7 @@ impl Reservations {
         Ok(())
     }
 
+    /// Finishes settlement steps that their server has left.
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
         settled.more |= stale.len() == USERS_PER_STEP as usize;
@@ -92,6 +94,7 @@ impl Reservations {
         Ok(())
     }
 
+    /// Settles images whose server has left their reservation.
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         for which in UnsettledKind::ALL {
             let (mut unreadable, mut found) = (Vec::new(), Vec::new());
@@ -123,6 +126,7 @@ impl Reservations {
         Ok(())
     }
 
+    /// Converts the reservations of the previous version, some users at a time.
     async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let after = *self.progress.former.lock();
         let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;

@@ -44,6 +44,7 @@ pub(super) struct ClientFingerprint {
 }
 
 impl ClientFingerprint {
+    /// Returns the fingerprint of the client that sends a request.
     pub(super) fn of(client: &ClientInfo) -> Self {
         let agent = Sha256::of([client.device.as_deref().unwrap_or_default()]).to_bytes();
         Self { agent, network: NetworkPrefix::site(client.address).to_string() }
@@ -68,6 +69,7 @@ enum TokenPosition<'a> {
 }
 
 impl<'a> TokenPosition<'a> {
+    /// Returns the relation of a token to the tokens of its session.
     fn of(token: &RefreshToken, session: &'a Session) -> Self {
         let hash = token.hash();
         if session.token_hash == hash {
@@ -295,6 +297,7 @@ fn find_successor(parent: &RefreshToken, exchange: &Exchange, session: &Session)
 mod tests {
     use super::*;
 
+    /// Returns a fingerprint with this user agent.
     fn fingerprint(agent: u8) -> ClientFingerprint {
         ClientFingerprint { agent: [agent; 32], network: String::new() }
     }

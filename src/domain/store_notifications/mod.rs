@@ -124,6 +124,7 @@ impl StoreNotifications {
     }
 }
 
+/// Counts a record of a notification.
 fn count(outcome: &'static str) {
     Metrics::count(&METRICS.notification_records, outcome, 1);
 }

@@ -133,12 +133,14 @@ mod tests {
     use super::*;
     use crate::model::{ImageId, ObjectKey, UserId};
 
+    /// Returns the written object of a new upload.
     fn object() -> WrittenObject {
         let owner = KeyOwner { user: UserId::new(), image: ImageId::new() };
         let upload_key = ObjectKey::final_for(owner.user, owner.image);
         WrittenObject { owner, upload_key, is_preview: false, sent_at: None }
     }
 
+    /// Returns the check of a plan that must have one.
     fn planned(plan: Plan<'_>) -> PlannedCheck<'_> {
         match plan {
             Plan::Check(check) => check,

@@ -58,6 +58,7 @@ impl Health {
         }
     }
 
+    /// Returns how long to wait before the owner's next image.
     fn pause(&self, owner: &str) -> Duration {
         let outages = self.outages();
         let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
@@ -67,6 +68,7 @@ impl Health {
         }
     }
 
+    /// Records that an image of the owner was settled.
     pub(super) fn note_success(&self, owner: &str) {
         self.forget_silences();
         let mut outages = self.outages();
@@ -75,10 +77,12 @@ impl Health {
         outages.of_owner.remove(owner);
     }
 
+    /// Records a call without a response.
     pub(super) fn note_silence(&self) -> Silence {
         if self.silences.fetch_add(1, Relaxed) + 1 >= MAX_SILENCES { Silence::Long } else { Silence::Short }
     }
 
+    /// Resets the count of calls without a response.
     pub(super) fn forget_silences(&self) {
         self.silences.store(0, Relaxed);
     }
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_timeouts_in_a_row_are_a_long_silence() {
+    fn every_third_timeout_in_a_row_is_a_long_silence() {
         let health = Health::default();
         for _ in 0..2 {
             let silences: Vec<_> = (0..MAX_SILENCES).map(|_| health.note_silence()).collect();

@@ -92,10 +92,12 @@ impl Round {
         !self.stopped.load(Relaxed) && self.claimed.load(Relaxed) > 0
     }
 
+    /// Returns whether no further image is started.
     fn is_stopped(&self) -> bool {
         self.stopped.load(Relaxed)
     }
 
+    /// Starts no further image in this round.
     fn stop(&self) {
         self.stopped.store(true, Relaxed);
     }
@@ -109,11 +111,13 @@ impl Round {
         }
     }
 
+    /// Ends the round with an error.
     fn fail(&self, error: StoreError) {
         self.stop();
         *self.failed.lock() = Some(error);
     }
 
+    /// Returns the error that ended the round.
     fn take_failure(&self) -> Result<(), StoreError> {
         self.failed.lock().take().map_or(Ok(()), Err)
     }
@@ -125,7 +129,7 @@ struct Waiting {
     images: VecDeque<QueuedImage>,
     /// The time at which they were due.
     now: OffsetDateTime,
-    looked_at: Instant,
+    read_at: Instant,
     found_some: bool,
 }
 
@@ -139,7 +143,7 @@ impl Waiting {
 
     /// Returns whether to read the queue again: at intervals, and after all images that were found are settled.
     fn is_outdated(&self, all_settled: bool) -> bool {
-        self.looked_at.elapsed() >= QUEUE_READ_INTERVAL || (all_settled && self.images.is_empty() && self.found_some)
+        self.read_at.elapsed() >= QUEUE_READ_INTERVAL || (all_settled && self.images.is_empty() && self.found_some)
     }
 }
 
@@ -151,18 +155,18 @@ impl Sweeper {
     pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
         let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
-        let mut waiting = self.look(scope).await?;
-        let mut looking: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
+        let mut waiting = self.read_queue(scope).await?;
+        let mut reading: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
         let mut reported = Instant::now();
         loop {
             let goes_on = scope == Scope::Continuous && !round.is_stopped();
             let is_idle = running.is_empty();
-            if goes_on && looking.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
+            if goes_on && reading.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
                 let reports = reported.elapsed() >= REPORT_INTERVAL;
                 if reports {
                     reported = Instant::now();
                 }
-                looking = Some(self.look_and_report(scope, reports).boxed());
+                reading = Some(self.read_queue_and_report(scope, reports).boxed());
             }
             while !round.is_stopped()
                 && let Some(due) = permits.take_next(&mut waiting.images, QueuedImage::owner)
@@ -176,13 +180,13 @@ impl Sweeper {
                 };
                 running.push(sweep.boxed());
             }
-            if running.is_empty() && looking.is_none() {
+            if running.is_empty() && reading.is_none() {
                 return round.take_failure();
             }
-            let look_at = waiting.looked_at + QUEUE_READ_INTERVAL;
-            let looked = async {
-                match &mut looking {
-                    Some(look) => look.await,
+            let next_read = waiting.read_at + QUEUE_READ_INTERVAL;
+            let read = async {
+                match &mut reading {
+                    Some(reading) => reading.await,
                     None => std::future::pending().await,
                 }
             };
@@ -191,20 +195,21 @@ impl Sweeper {
                     permits.release(&done.owner(), took);
                     under_way.remove(&done.id());
                 }
-                found = looked => {
-                    looking = None;
+                found = read => {
+                    reading = None;
                     match found {
                         Ok(found) => waiting = found.without(&under_way),
                         Err(error) => round.fail(error),
                     }
                 }
-                () = tokio::time::sleep_until(look_at.into()), if goes_on && permits.has_free() && Instant::now() < look_at => {}
+                () = tokio::time::sleep_until(next_read.into()), if goes_on && permits.has_free() && Instant::now() < next_read => {}
             }
         }
     }
 
-    async fn look_and_report(&self, scope: Scope, reports: bool) -> Result<Waiting, StoreError> {
-        let found = self.look(scope).await?;
+    /// Reads the queue, and updates the gauges if `reports`.
+    async fn read_queue_and_report(&self, scope: Scope, reports: bool) -> Result<Waiting, StoreError> {
+        let found = self.read_queue(scope).await?;
         if reports {
             self.report(found.now).await;
         }
@@ -212,14 +217,14 @@ impl Sweeper {
     }
 
     /// Reads due images from the queue.
-    async fn look(&self, scope: Scope) -> Result<Waiting, StoreError> {
-        let looked_at = Instant::now();
+    async fn read_queue(&self, scope: Scope) -> Result<Waiting, StoreError> {
+        let read_at = Instant::now();
         let now = match scope {
             Scope::Round(now) => now,
             Scope::Continuous => self.store.now().await?,
         };
         let images = VecDeque::from(self.next_due(now).await?);
-        Ok(Waiting { found_some: !images.is_empty(), images, now, looked_at })
+        Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
     }
 
     /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
@@ -239,6 +244,7 @@ impl Sweeper {
         Ok(turns)
     }
 
+    /// Settles one image. Hands an image to the slow lane if it is expected to be slow, or takes longer than [`QUICK_TIMEOUT`].
     pub(super) async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         let owner = due.owner();
         round.health.pace(&owner).await;
@@ -286,6 +292,7 @@ impl Sweeper {
         }
     }
 
+    /// Records whether the store works for this owner.
     async fn note_health(&self, owner: &str, settled: &Result<(), StoreError>, round: &Round) {
         match settled {
             Ok(()) => round.health.note_success(owner),
@@ -350,6 +357,7 @@ impl Sweeper {
         }
     }
 
+    /// Settles one image of the slow lane, with a lease by its size.
     async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
         let lease_for = LEASE_DURATION + Duration::from_secs(due.bytes / MIN_STORE_RATE);
         // Handing it over has postponed it by the same time.

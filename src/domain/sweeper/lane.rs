@@ -34,6 +34,7 @@ pub(super) struct SlowQueue {
 struct HeldByOwner(Mutex<HashMap<String, usize>>);
 
 impl HeldByOwner {
+    /// Takes a permit for the owner; returns `false` if lane or owner have no free one.
     fn enter(&self, owner: &str, capacity: LaneCapacity) -> bool {
         let mut held = self.0.lock();
         let has_room =
@@ -44,6 +45,7 @@ impl HeldByOwner {
         has_room
     }
 
+    /// Returns a permit of the owner.
     fn release(&self, owner: &str) {
         let mut held = self.0.lock();
         if let Some(count) = held.get_mut(owner) {
@@ -73,6 +75,7 @@ impl SlowLane {
 }
 
 impl SlowQueue {
+    /// Waits for the next image.
     pub(super) async fn next(&mut self) -> Option<QueuedImage> {
         self.receiver.recv().await
     }
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_of_many_leaves_room_for_others() {
+    fn owner_of_many_images_leaves_room_for_others() {
         let (held, capacity) = (HeldByOwner::default(), LaneCapacity { all: 5, per_owner: 2 });
         let enter = |owner: &str| held.enter(owner, capacity);
         assert_eq!(["a", "a", "a", "b", "b", "b", "c", "d"].map(enter), [true, true, false, true, true, false, true, false]);

@@ -101,13 +101,14 @@ impl Sweeper {
             error = self.pair_watch.watch_pair() => {
                 tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
             }
-            () = self.sweep_for_ever(&lane) => {}
+            () = self.sweep_continuously(&lane) => {}
             () = self.sweep_slow(queue, &tally) => {}
             () = self.sweep_notified(&lane) => {}
         }
     }
 
-    async fn sweep_for_ever(&self, lane: &SlowLane) {
+    /// Sweeps again and again, and logs failures.
+    async fn sweep_continuously(&self, lane: &SlowLane) {
         let mut counted: Option<Instant> = None;
         loop {
             match self.sweep_all(lane).instrument(spans::internal("sweep")).await {

@@ -77,6 +77,7 @@ impl Sweeper {
     }
 }
 
+/// Returns the metric's label for a sweep of one image.
 fn outcome(swept: Swept) -> &'static str {
     match swept {
         Swept { confirmed: 1.., .. } => "confirmed",

@@ -34,14 +34,14 @@ impl PairWatch {
                 // The sweep continues without the check, because the bucket belonged to this database at the start.
                 tracing::warn!(%error, "failed to check that the bucket belongs to the database");
             }
-            self.pause_between_looks().await;
+            self.pause_between_checks().await;
         }
     }
 
     /// Waits until bucket and database belong together.
     pub(in crate::domain) async fn wait_until_paired(&self) {
         loop {
-            self.pause_between_looks().await;
+            self.pause_between_checks().await;
             match self.check_pair(EVERY).await {
                 Ok(()) => return tracing::warn!("working again: bucket and database belong together"),
                 Err(error) => tracing::error!(%error, "still stopped: the bucket belongs to another database"),
@@ -57,11 +57,13 @@ impl PairWatch {
         }
     }
 
+    /// Verifies the pair of bucket and database, if the last check is older than `age`.
     async fn check_pair(&self, age: Duration) -> Result<(), PairError> {
         self.deployment.keep_pair(age).instrument(spans::internal("pair")).await
     }
 
-    async fn pause_between_looks(&self) {
+    /// Waits until the next check of the pair.
+    async fn pause_between_checks(&self) {
         tokio::time::sleep(self.sweep.interval.clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL)).await;
     }
 }

@@ -30,6 +30,7 @@ impl OwnerPermits {
         self.free() > 0
     }
 
+    /// Returns the number of free permits.
     fn free(&self) -> usize {
         self.all.saturating_sub(self.taken.values().sum())
     }
@@ -71,7 +72,7 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(10);
 
     #[test]
-    fn an_owner_of_many_leaves_permits_for_others() {
+    fn owner_of_many_images_leaves_permits_for_others() {
         let mut permits = OwnerPermits::new(5, 2);
         permits.release("a", SLOW_AFTER);
         let mut waiting: VecDeque<&str> = ["a1", "a2", "a3", "b1", "a4", "c1", "d1"].into();

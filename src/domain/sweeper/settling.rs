@@ -118,6 +118,7 @@ impl ImageSettling {
         self.store.images.await_preview(image, wait).await
     }
 
+    /// Returns whether the object exists; an unreadable one does.
     async fn exists(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         match self.objects.head(key).await {
             // The inspection finds out why it cannot be read.

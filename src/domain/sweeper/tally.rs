@@ -62,6 +62,7 @@ impl Tally {
         *self.0.lock() += swept;
     }
 
+    /// Returns the sum so far.
     pub(super) fn total(&self) -> Swept {
         *self.0.lock()
     }

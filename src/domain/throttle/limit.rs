@@ -52,6 +52,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         self.lock().remove(key);
     }
 
+    /// Counts `n` requests of a key, or refuses all of them.
     fn fill(
         all: &mut GenerationalCache<K, Instant>,
         name: &'static str,
@@ -69,6 +70,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         Ok(())
     }
 
+    /// Takes back `n` counted requests of a key.
     fn drain(all: &mut GenerationalCache<K, Instant>, key: K, n: u32, rate: Rate) {
         if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, n))) {
             all.insert(key, before);

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_bytes_of_a_user_with_new_bytes_need_no_look() {
+    fn new_bytes_of_a_user_with_new_bytes_need_no_read() {
         let (recent, ada, bob) = (RecentUploads::default(), UserId::new(), UserId::new());
         let [first, second, third] = ["first", "second", "third"].map(|bytes| Sha256::of([bytes]));
         assert!(recent.is_likely_known(ada, first), "the first upload of a user on this server");

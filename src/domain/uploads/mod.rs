@@ -158,6 +158,7 @@ impl fmt::Display for DeclarationError {
     }
 }
 
+/// Writes the rule that names the allowed types.
 fn write_allowed_types(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
     let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
     write!(f, "must be one of {}", names.join(", "))
@@ -311,6 +312,7 @@ impl Uploads {
         self.store.images.list_owned_pending(user, after, limit).await
     }
 
+    /// Presigns the PUTs of an upload and of its preview.
     fn presign_puts(
         &self,
         key: &ObjectKey,
@@ -351,6 +353,7 @@ pub(super) fn validate_size(declared: i64, max: u64) -> Result<u64, DeclarationE
     }
 }
 
+/// Validates the declaration of a preview.
 fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<DeclarationError>> {
     let content_type = ContentType::parse(declared.content_type).filter(|known| Preview::TYPES.contains(known));
     let size = u64::try_from(declared.size).ok().filter(|size| (1..=Preview::MAX_BYTES).contains(size));
@@ -381,6 +384,7 @@ pub(super) fn validate_shown(
     }
 }
 
+/// Validates a declared time.
 fn validate_taken_at(declared: &str, now: OffsetDateTime) -> Result<TakenAt, DeclarationError> {
     let taken_at = TakenAt::parse(declared).ok_or(DeclarationError::TakenAt)?;
     if taken_at.has_passed(now) { Ok(taken_at) } else { Err(DeclarationError::TakenInFuture) }

@@ -116,6 +116,7 @@ impl Uploads {
         Ok(refused)
     }
 
+    /// Returns an image that is not inserted yet, with its presigned URLs.
     fn draft_image(
         &self,
         user: UserId,

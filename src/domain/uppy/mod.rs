@@ -172,6 +172,7 @@ impl UppyUploads {
         self.validate_metadata(metadata, UploadKind::UndeclaredParts, limits).map_err(OpenError::InvalidDeclaration)
     }
 
+    /// Validates the metadata of a file.
     fn validate_metadata(
         &self,
         metadata: &UppyMetadata<'_>,

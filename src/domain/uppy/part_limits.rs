@@ -71,6 +71,7 @@ impl PartChecks {
         allowed
     }
 
+    /// Records a listing of the image's parts, and the number of URLs that are signed after it.
     fn record(&self, image: ImageId, signed: usize) {
         let signed = u32::try_from(signed).unwrap_or(u32::MAX);
         self.0.lock().insert(image, PartCheck { at: Instant::now(), signed });
@@ -120,6 +121,7 @@ impl PartLimits {
         self.reject_if_overfull(image, open, now).await
     }
 
+    /// Rejects an upload whose parts exceed its reservation; returns whether it did.
     async fn reject_if_overfull(&self, image: &Image, open: Vec<String>, now: OffsetDateTime) -> Result<bool, StoreError> {
         if self.bytes_in_parts(image, open, image.reserved).await? <= image.reserved {
             return Ok(false);
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_lasts_for_a_few_urls() {
+    fn one_listing_of_parts_suffices_for_a_few_urls() {
         let (checks, image) = (PartChecks::default(), ImageId::new());
         assert!(!checks.allow(image, 1), "never checked");
         checks.record(image, 1);

@@ -228,6 +228,7 @@ impl UppyUploads {
         Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
+    /// Returns the open upload that a call of Uppy names.
     async fn find_open_uppy_parts(
         &self,
         user: UserId,
@@ -295,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_those_that_s3_takes() {
+    fn part_numbers_are_accepted_as_by_s3() {
         assert_eq!(part_numbers(&[3, 1, 10_000]), Ok(vec![3, 1, 10_000]));
         assert_eq!(part_numbers(&[]), Err(vec![InvalidPart::Count]));
         assert_eq!(part_numbers(&[1; MAX_PARTS_PER_REQUEST + 1]), Err(vec![InvalidPart::Count]));
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objects_tag_tells_its_parts() {
+    fn entity_tag_of_an_object_contains_its_number_of_parts() {
         let numbers = |etag: &str| parts_of(etag).iter().map(|part| part.number).collect::<Vec<_>>();
         assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328-3\""), [1, 2, 3]);
         assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328\""), [1]);

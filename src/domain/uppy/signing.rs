@@ -117,6 +117,7 @@ impl UppyUploads {
         }
     }
 
+    /// Signs the call that opens a multipart upload.
     async fn sign_create(
         &self,
         user: UserId,
@@ -136,6 +137,7 @@ impl UppyUploads {
         Ok(SignedCall::Url(url, key))
     }
 
+    /// Signs another call about an open upload.
     async fn sign_call(
         &self,
         user: UserId,
@@ -213,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_stores_give() {
+    fn upload_ids_are_accepted_as_stores_issue_them() {
         for given in [
             "VXBsb2FkIElEIGZvciA2aWWpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA",
             "2~9NkZGtT8mJkJvC0k_PbSgmZdVN8iQxU",

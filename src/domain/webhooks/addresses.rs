@@ -74,6 +74,7 @@ pub fn are_allowed(addresses: &[IpAddr], allowed: &[IpNet]) -> bool {
 mod tests {
     use super::*;
 
+    /// Parses an address.
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }

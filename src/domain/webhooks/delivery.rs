@@ -67,6 +67,7 @@ impl Flights {
         most.saturating_sub(under_way).min(MAX_IN_ALL.saturating_sub(self.tasks.len()))
     }
 
+    /// Starts an attempt, and counts it for its endpoint.
     fn begin(&mut self, endpoint: &str, attempt: impl Future<Output = ()> + Send + 'static) {
         *self.per_endpoint.entry(endpoint.to_owned()).or_default() += 1;
         let id = endpoint.to_owned();
@@ -129,6 +130,8 @@ impl WebhookDelivery {
         Ok(())
     }
 
+    /// Claims due deliveries of an endpoint and starts their attempts, as far as its limit permits. Gives up the deliveries of a disabled
+    /// endpoint.
     async fn begin_due_of(
         self: &Arc<Self>,
         endpoint: &WebhookEndpoint,
@@ -273,6 +276,7 @@ fn outcome(tries: u32, answer: Option<WebhookAnswer>, now: OffsetDateTime) -> Ou
     }
 }
 
+/// Returns the metric's label for an outcome.
 fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered => "delivered",

@@ -106,6 +106,7 @@ impl Endpoints {
         self.store.webhook_endpoints.find_all().await
     }
 
+    /// Returns the endpoint of this id.
     async fn find(&self, id: &str) -> Result<WebhookEndpoint, EndpointError> {
         self.list().await?.into_iter().find(|endpoint| endpoint.id == id).ok_or(EndpointError::Unknown)
     }

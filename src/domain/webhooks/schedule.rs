@@ -29,6 +29,7 @@ mod tests {
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
+    /// Returns the Unix time of the next attempt.
     fn seconds(tries: u32, retry_after: Option<u64>, jitter: f64) -> Option<i64> {
         next_attempt(tries, retry_after.map(Duration::from_secs), NOW, jitter).map(OffsetDateTime::unix_timestamp)
     }

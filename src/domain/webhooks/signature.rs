@@ -40,6 +40,7 @@ impl EndpointSecret {
         format!("{PREFIX}{}", BASE64_STANDARD.encode(&self.0)).into()
     }
 
+    /// Returns the signature of a text in the form of Standard Webhooks.
     fn sign(&self, text: &[u8]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(&key, text)))
@@ -58,6 +59,7 @@ pub struct Signed<'a> {
 }
 
 impl Signed<'_> {
+    /// Returns the signed text: id, timestamp and body.
     fn text(&self) -> Vec<u8> {
         [format!("{}.{}.", self.id, self.timestamp).as_bytes(), self.body].concat()
     }
@@ -86,6 +88,7 @@ mod tests {
 
     const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 
+    /// Returns a published test vector.
     fn vector() -> (EndpointSecret, Signed<'static>) {
         let secret = EndpointSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
         (secret, Signed { id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", timestamp: 1_649_367_553, body: BODY })
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_signature_of_these_bytes_by_this_secret_is_one() {
+    fn only_the_signature_of_these_bytes_by_this_secret_verifies() {
         let (secret, signed) = vector();
         let header = format!("v1,AAAA v1a,AAAA {}", signed.header(&[vector().0]));
         assert!(signed.is_signed(&header, &secret));

@@ -140,7 +140,7 @@ mod tests {
 
     /// Go generates a function `NewUpload` for a schema `Upload`, which must not be a schema's name.
     #[test]
-    fn no_schema_is_named_like_the_constructor_of_another() {
+    fn schema_names_differ_from_constructors_of_other_schemas() {
         let document = super::super::document();
         let schemas = document["components"]["schemas"].as_object().unwrap();
         for constructed in schemas.keys().filter_map(|name| name.strip_prefix("New")) {

@@ -24,7 +24,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim_completion(
+    pub async fn claim_object_creation(
         &self,
         image: &Image,
         lease: Duration,
@@ -50,7 +50,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; the claim then ends with its lease.
-    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
+    pub async fn release_object_creation(&self, image: &Image) -> Result<(), StoreError> {
         let update = doc! { "$unset": { "completingUntil": "" } };
         self.update_one(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
     }

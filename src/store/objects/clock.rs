@@ -146,7 +146,7 @@ mod tests {
     proptest::proptest! {
         /// The time stays what the majority of any five consecutive responses says, whatever the minority says.
         #[test]
-        fn a_minority_moves_no_clock(
+        fn minority_of_responses_does_not_correct_the_clock(
             truth in -10_000i64..10_000,
             lies in proptest::collection::vec((proptest::num::i64::ANY, 0usize..4), 1..40),
         ) {

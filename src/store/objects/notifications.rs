@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_and_event_bridge_are_seen() {
+    fn topics_and_event_bridge_are_recognized() {
         let topic =
             TopicConfiguration::builder().topic_arn("arn:aws:sns:eu-central-1:123456789012:t").events(Event::S3ObjectCreated);
         let found = GetBucketNotificationConfigurationOutput::builder()

@@ -74,6 +74,7 @@ pub(super) fn webp<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     blocks
 }
 
+/// Stores the found bytes unless earlier ones were stored.
 pub(super) fn keep_first<'a>(kept: &mut Option<&'a [u8]>, found: Option<&'a [u8]>) {
     if kept.is_none() {
         *kept = found;

@@ -85,15 +85,18 @@ struct Entry {
 }
 
 impl<'a> Tiff<'a> {
+    /// Returns the bytes at an offset.
     fn at<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
     }
 
+    /// Reads an integer of two bytes in the file's byte order.
     fn u16_at(&self, offset: u32) -> Option<u16> {
         let bytes = self.at(offset)?;
         Some(if self.is_big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
     }
 
+    /// Reads an integer of four bytes in the file's byte order.
     fn u32_at(&self, offset: u32) -> Option<u32> {
         let bytes = self.at(offset)?;
         Some(if self.is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })

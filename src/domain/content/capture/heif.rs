@@ -49,6 +49,7 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
+/// Reads the metadata's items and their locations in the box `meta`.
 fn read_meta<'a>(fetched: &'a FetchedRanges<'_>, meta: &'a [u8]) -> Option<Blocks<'a>> {
     // Version and flags.
     let children = meta.get(4..)?;
@@ -125,6 +126,7 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
+    /// Reads the box `iloc`.
     fn read(mut iloc: &'a [u8]) -> Option<Self> {
         let version = number(&mut iloc, 4)? >> 24;
         let sizes = number(&mut iloc, 2)?;

@@ -31,6 +31,7 @@ fn tiff(entries: &[(u16, Value<'_>)]) -> Vec<u8> {
     file
 }
 
+/// Appends a directory of TIFF with these entries.
 fn append_directory(file: &mut Vec<u8>, entries: &[(u16, Value<'_>)]) {
     let start = file.len();
     file.extend(u16::try_from(entries.len()).unwrap().to_be_bytes());
@@ -208,6 +209,7 @@ fn properties_of_xmp_are_read_as_attributes_and_elements() {
     assert_eq!((xmp.make.as_deref(), xmp.model), (Some("Canon"), None));
 }
 
+/// Returns metadata as an iPhone writes it.
 fn photograph() -> Vec<u8> {
     let exif = [(ORIGINAL, Text("2024:12:21 23:39:24")), (OFFSET_ORIGINAL, Text("+01:00"))];
     tiff(&[(MAKE, Text("Apple")), (MODEL, Text("iPhone 15 Pro")), (0x8769, Directory(&exif))])
@@ -215,6 +217,7 @@ fn photograph() -> Vec<u8> {
 
 const RDF: &[u8] = b"<a exif:DateTimeOriginal='2001-02-03T04:05:06' tiff:Make='Canon' tiff:Model='Canon EOS R5'/>";
 
+/// Returns time and camera as texts, from the first 64 KiB of a file.
 fn read(format: Format, file: &[u8]) -> [Option<String>; 2] {
     let mut fetched = FetchedRanges::default();
     fetched.keep(0, &file[..file.len().min(64 << 10)]);

@@ -138,6 +138,7 @@ impl Items {
     }
 }
 
+/// Reads the id of an item: two bytes, or four in the wide form.
 fn item_id(content: &mut Part<'_>, is_wide: bool) -> Result<u32, Stop> {
     if is_wide { content.u32_be() } else { Ok(content.u16_be()?.into()) }
 }

@@ -15,6 +15,7 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
+    /// Reads an integer of `count` bits.
     fn read(&mut self, count: u32) -> Result<u32, Stop> {
         let mut value = 0;
         for _ in 0..count {
@@ -27,6 +28,7 @@ impl Bits<'_> {
         Ok(value)
     }
 
+    /// Reads one bit.
     fn flag(&mut self) -> Result<bool, Stop> {
         Ok(self.read(1)? == 1)
     }

@@ -71,6 +71,7 @@ impl Boxes {
         self.item
     }
 
+    /// Reads boxes until format and size are known.
     fn walk(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         loop {
             while let Some(around) = self.around.last().filter(|around| around.end <= file.at()).copied() {
@@ -166,6 +167,7 @@ impl Boxes {
 }
 
 impl Brands {
+    /// Reads the box `ftyp`.
     fn read(mut ftyp: Part<'_>) -> Result<Self, Stop> {
         let (major, minor) = (ftyp.array::<4>()?, ftyp.array::<4>()?);
         let (compatible, _) = ftyp.rest().as_chunks::<4>();

@@ -13,11 +13,13 @@ pub(super) fn short(tag: u16, value: u16) -> [u8; 12] {
     [a, b, 0, 3, 0, 0, 0, 1, c, d, 0, 0]
 }
 
+/// Returns Exif metadata with these entries.
 pub(super) fn tiff(entries: &[[u8; 12]]) -> Vec<u8> {
     let count = u16::try_from(entries.len()).unwrap().to_be_bytes();
     [b"MM\0*\0\0\0\x08", &count[..], entries.as_flattened(), &[0; 4]].concat()
 }
 
+/// Returns Exif metadata with this orientation.
 pub(super) fn orientation(value: u16) -> Vec<u8> {
     tiff(&[short(0x0112, value)])
 }
@@ -78,6 +80,7 @@ pub(super) fn png_of(header: &[u8], rest: &[&[u8]]) -> Vec<u8> {
     [b"\x89PNG\r\n\x1A\n", header, &rest.concat()].concat()
 }
 
+/// Returns the header chunk of a PNG.
 pub(super) fn ihdr(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
     chunk(b"IHDR", &[&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colour, 0, 0, 0]].concat())
 }
@@ -174,10 +177,12 @@ pub(super) fn find<'a>(mut data: &'a [u8], path: &[&[u8; 4]]) -> &'a [u8] {
     data
 }
 
+/// Returns the property of an item's size.
 pub(super) fn ispe(width: u32, height: u32) -> Vec<u8> {
     full(b"ispe", 0, 0, &[&width.to_be_bytes(), &height.to_be_bytes()])
 }
 
+/// Returns the property of an item's rotation.
 pub(super) fn irot(quarters: u8) -> Vec<u8> {
     boxed(b"irot", &[&[quarters]])
 }

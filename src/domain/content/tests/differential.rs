@@ -8,6 +8,7 @@ use super::{fixtures, structures, verdict};
 struct Random(u64);
 
 impl Random {
+    /// Returns a random number below `bound`.
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -61,7 +62,7 @@ fn mutated(file: &[u8], random: &mut Random) -> Vec<u8> {
 /// `VALET_MUTANTS` is the number of mutants, `VALET_SEED` their seed.
 #[test]
 #[ignore = "a part of .ci/differential"]
-fn files_and_verdicts() {
+fn files_and_verdicts_are_written_for_the_comparison() {
     let folder = PathBuf::from(env::var("VALET_DIFFERENTIAL").unwrap());
     let number = |name: &str| env::var(name).map_or(0, |text| text.parse().unwrap());
     let mut files: Vec<(String, Vec<u8>)> = structures::all()

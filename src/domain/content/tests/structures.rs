@@ -21,6 +21,7 @@ fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
     rows.into_iter().map(|(name, verdict, bytes)| Structure { name, content_type, verdict, bytes }).collect()
 }
 
+/// Returns all structures with their verdicts.
 pub(super) fn all() -> Vec<Structure> {
     [jpegs(), jpeg_frames(), pngs(), gifs(), webps(), heics(), cropped_heics(), avifs(), minimized(), sequences()]
         .into_iter()

@@ -3,26 +3,31 @@ use futures_util::FutureExt;
 use super::*;
 use crate::model::{EventType, ImageId};
 
+/// Returns the position of this second.
 fn at(seconds: u32) -> EventPosition {
     EventPosition { seconds, increment: 1, changes: 1 }
 }
 
+/// Returns a change of an image of this user.
 fn change(user: UserId, seconds: u32) -> ImageChange {
     ImageChange { position: at(seconds), user, image: ImageId::new(), event: EventType::ImageReady }
 }
 
+/// Returns a hub whose feed has begun.
 fn live(max_streams: usize) -> Arc<Hub> {
     let hub = Hub::new(max_streams);
     hub.begin(FeedBegin { position: at(940), opened_at: at(1000) });
     hub
 }
 
+/// Opens a stream.
 fn open(hub: &Arc<Hub>, user: UserId, start: StreamStart) -> Subscription {
     let mut stream = hub.reserve(user).unwrap();
     stream.start(start);
     stream
 }
 
+/// Returns the notices that wait in a stream.
 fn waiting(stream: &Subscription) -> Vec<Notice> {
     std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
 }
