@@ -51,6 +51,7 @@ impl CleanCluster {
         panic!("no load produced all images that violations are planted on");
     }
 
+    /// Runs a load with this seed and gathers the evidence of the quiescent cluster.
     async fn after_a_load(seed: u64) -> Self {
         // No sweep may repair the planted violations.
         let change = Box::new(|_, settings: super::program::Settings| settings.with("SWEEP_INTERVAL", "1h"));
@@ -81,15 +82,18 @@ impl CleanCluster {
         self.base.ready().filter(plain).filter(of_journal).find(|image| is(image)).cloned()
     }
 
+    /// Returns whether the cluster has every kind of image and user that a violation is planted on.
     fn is_complete(&self) -> bool {
         [self.find_acknowledged(), self.find_confirmed_by_sweeper(), self.find_deleted()].iter().all(Option::is_some)
             && self.users_with_password().len() > 1
     }
 
+    /// Returns whether a confirm of the image was answered 200.
     fn was_confirmed(&self, image: &Image) -> bool {
         !self.timelines.images[image.id()].confirmed.is_empty()
     }
 
+    /// Returns whether the journal has digests of the image's bytes.
     fn was_fetched(&self, image: &Image) -> bool {
         !self.timelines.images[image.id()].fetched.is_empty()
     }
@@ -104,6 +108,8 @@ impl CleanCluster {
         self.ready(|image| !self.was_confirmed(image) && !self.was_fetched(image))
     }
 
+    /// Finds an image that an existing user has deleted and whose bytes were never fetched: planted bytes would differ from
+    /// fetched ones.
     fn find_deleted(&self) -> Option<Image> {
         // One whose bytes were never fetched: planted bytes would differ from those.
         let deleted = |image: &&Image| {
@@ -114,14 +120,17 @@ impl CleanCluster {
         self.base.images.iter().filter(of_now).find(deleted).cloned()
     }
 
+    /// Returns the image of [`Self::find_acknowledged`].
     fn acknowledged_image(&self) -> Image {
         self.find_acknowledged().expect("`is_complete` has checked it")
     }
 
+    /// Returns the image of [`Self::find_confirmed_by_sweeper`].
     fn image_confirmed_by_sweeper(&self) -> Image {
         self.find_confirmed_by_sweeper().expect("`is_complete` has checked it")
     }
 
+    /// Returns the image of [`Self::find_deleted`].
     fn deleted_image(&self) -> Image {
         self.find_deleted().expect("`is_complete` has checked it")
     }
@@ -132,6 +141,7 @@ impl CleanCluster {
         with_password.filter_map(|user| user.get_str("_id").ok()).map(str::to_owned).collect()
     }
 
+    /// Returns another user who has a password.
     fn user_other_than(&self, user: &str) -> String {
         self.users_with_password().into_iter().find(|id| id != user).expect("`is_complete` has checked it")
     }
@@ -140,6 +150,7 @@ impl CleanCluster {
         self.cluster.db.collection(name)
     }
 
+    /// Updates one document without going through the server.
     async fn update(&self, collection: &str, id: &str, update: Document) {
         let done = self.collection(collection).update_one(doc! { "_id": id }, update).await.unwrap();
         assert_eq!(done.matched_count, 1, "{id}");
@@ -151,6 +162,7 @@ impl CleanCluster {
         put.body(ByteStream::from(bytes.to_vec())).send().await.unwrap().e_tag().unwrap().to_owned()
     }
 
+    /// Deletes an object without going through the server.
     async fn delete_object(&self, key: &str) {
         self.cluster.s3.delete_object().bucket(&self.cluster.bucket).key(key).send().await.unwrap();
     }
@@ -221,6 +233,7 @@ impl CleanCluster {
         }
     }
 
+    /// Returns the key and the upload id of each open multipart upload.
     async fn open_uploads(&self) -> Vec<(String, String)> {
         let listed = self.cluster.s3.list_multipart_uploads().bucket(&self.cluster.bucket).send().await.unwrap();
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -241,7 +254,7 @@ async fn every_planted_violation_is_reported() {
     let mismatches = clean.mismatches.lock().unwrap().join("\n");
     assert!(mismatches.is_empty(), "{mismatches}");
     // The load made every kind of call that the plants rely on.
-    let calls: std::collections::HashSet<_> = clean.base.record.ops.iter().map(|op| op.asked.call).collect();
+    let calls: std::collections::HashSet<_> = clean.base.record.ops.iter().map(|op| op.request.call).collect();
     for call in [Call::Probe, Call::Get, Call::Delete, Call::RefreshReuse, Call::Logout, Call::DeleteAccount, Call::Administer] {
         assert!(calls.contains(&call), "{call:?}");
     }

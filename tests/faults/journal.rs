@@ -119,7 +119,7 @@ pub struct AnswerLine {
     pub body: Option<String>,
     /// Members of the answer by name: `userId`, `session`, `bytes`, `quotaBytes`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub told: BTreeMap<String, String>,
+    pub members: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
 }
@@ -140,9 +140,9 @@ pub enum Line {
 /// A request with its answer.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    pub asked: RequestLine,
+    pub request: RequestLine,
     /// `None` if the client ended before the answer.
-    pub answered: Option<AnswerLine>,
+    pub answer: Option<AnswerLine>,
 }
 
 /// The journal file, open for writing.
@@ -158,6 +158,7 @@ pub fn now() -> i64 {
 }
 
 impl Journal {
+    /// Creates the file; it must not exist.
     pub fn create(path: &Path) -> Self {
         let file = File::create_new(path).unwrap();
         Self { path: path.to_owned(), file: Mutex::new(file), ops: AtomicU64::new(0) }
@@ -180,12 +181,14 @@ impl Journal {
         self.file.lock().unwrap().write_all(&text).unwrap();
     }
 
-    pub fn record_request(&self, asked: RequestLine) {
-        self.write(&Line::RequestLine(asked));
+    /// Writes the line of a request, before it is sent.
+    pub fn record_request(&self, request: RequestLine) {
+        self.write(&Line::RequestLine(request));
     }
 
-    pub fn record_answer(&self, answered: AnswerLine) {
-        self.write(&Line::AnswerLine(answered));
+    /// Writes the line of an answer.
+    pub fn record_answer(&self, answer: AnswerLine) {
+        self.write(&Line::AnswerLine(answer));
     }
 
     /// Records a secret that must not appear anywhere.
@@ -210,18 +213,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// Reads a journal, and adds each answer to its request.
     pub fn read(path: &Path) -> Self {
         let mut record = Self::default();
         let mut at = BTreeMap::new();
         for line in BufReader::new(File::open(path).unwrap()).lines() {
             match serde_json::from_str(&line.unwrap()).expect("a line of the journal") {
-                Line::RequestLine(asked) => {
-                    at.insert(asked.op, record.ops.len());
-                    record.ops.push(Exchange { asked, answered: None });
+                Line::RequestLine(request) => {
+                    at.insert(request.op, record.ops.len());
+                    record.ops.push(Exchange { request, answer: None });
                 }
-                Line::AnswerLine(answered) => {
-                    let op = at[&answered.op];
-                    record.ops[op].answered = Some(answered);
+                Line::AnswerLine(answer) => {
+                    let op = at[&answer.op];
+                    record.ops[op].answer = Some(answer);
                 }
                 Line::Secret { kind, sha256 } => {
                     record.secrets.insert(sha256, kind);

@@ -25,7 +25,7 @@ pub fn number(name: &str, default: u64) -> u64 {
 /// F13, F26: kills two servers `VALET_FAULTS_KILLS` (10) times, in batches of `VALET_FAULTS_BATCH` (250), with seeds from
 /// `VALET_FAULTS_SEED` (1) on. The long form waits for leases in real time, the short form skips them.
 #[tokio::test(flavor = "multi_thread")]
-async fn f13_f26_kills_under_load() {
+async fn f13_f26_kills_under_load_violate_no_invariant() {
     let (kills, batch, seed) =
         (number("VALET_FAULTS_KILLS", 10), number("VALET_FAULTS_BATCH", 250), number("VALET_FAULTS_SEED", 1));
     let patience = if kills > 10 { LeaseWait::RealTime } else { LeaseWait::Skipped };

@@ -13,7 +13,7 @@ use super::{
 /// F26: two servers and three sweepers. One server at a time is paused, `VALET_FAULTS_PAUSES` (3) times, for up to
 /// `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and grace periods, 150 exceeds leases.
 #[tokio::test(flavor = "multi_thread")]
-async fn f26_paused_servers_under_load() {
+async fn f26_pauses_under_load_violate_no_invariant() {
     let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
     let seed = number("VALET_FAULTS_SEED", 1);
     let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;

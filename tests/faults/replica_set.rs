@@ -189,10 +189,12 @@ impl ReplicaSet {
         Client::with_options(options.build()).unwrap()
     }
 
+    /// Returns the path of a member's log.
     fn log(&self, number: usize) -> PathBuf {
         self.dir.join(format!("{number}.log"))
     }
 
+    /// Starts the process of a member.
     fn spawn(&self, number: usize) {
         let (member, data) = (&self.members[number], self.dir.join(number.to_string()));
         std::fs::create_dir_all(&data).unwrap();

@@ -57,12 +57,12 @@ async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::
 
 /// O3, F14: a restart as Kubernetes does it.
 #[tokio::test(flavor = "multi_thread")]
-async fn o3_rolling_restart_behind_a_service() {
+async fn o3_rolling_restart_behind_a_service_fails_no_request() {
     assert_no_request_fails(|settings| settings, true).await;
 }
 
 /// O3: a restart with balancers that have only `/readyz`.
 #[tokio::test(flavor = "multi_thread")]
-async fn o3_rolling_restart_by_readiness_alone() {
+async fn o3_rolling_restart_by_readiness_alone_fails_no_request() {
     assert_no_request_fails(|settings| settings.with("STOP_DELAY", "2s"), false).await;
 }

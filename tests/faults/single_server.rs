@@ -44,6 +44,7 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Returns the upload's image id.
     pub fn id(&self) -> String {
         self.json["id"].as_str().unwrap().to_owned()
     }
@@ -73,9 +74,9 @@ impl SingleServer {
         let s3 = s3_client(&shared.s3_endpoint, &shared.keys);
         s3.create_bucket().bucket(&name).send().await.unwrap();
         let endpoint = faults.endpoint();
-        let config = servers::config(&name, &name, &|asked| {
-            let changed = change.iter().find(|(known, _)| *known == asked).map(|(_, value)| *value);
-            let value = changed.or(match asked {
+        let config = servers::config(&name, &name, &|wanted| {
+            let changed = change.iter().find(|(known, _)| *known == wanted).map(|(_, value)| *value);
+            let value = changed.or(match wanted {
                 "S3_ENDPOINT" => Some(&endpoint),
                 "S3_PUBLIC_ENDPOINT" => Some(&shared.s3_endpoint),
                 "S3_FINALIZE" => Some("in-place"),
@@ -94,6 +95,7 @@ impl SingleServer {
         server
     }
 
+    /// Makes a call as the server's user.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).timeout(Duration::from_secs(90));
         if !self.token.is_empty() {

@@ -44,18 +44,22 @@ impl Process {
         Self { child: Mutex::new(child), out, err }
     }
 
+    /// Returns the id of the process.
     pub fn id(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
 
+    /// Returns whether the process has ended.
     pub fn has_ended(&self) -> bool {
         self.child.lock().unwrap().try_wait().unwrap().is_some()
     }
 
+    /// Returns the standard output so far.
     pub fn out(&self) -> String {
         self.out.lock().unwrap().clone()
     }
 
+    /// Returns the standard error so far.
     pub fn err(&self) -> String {
         self.err.lock().unwrap().clone()
     }

@@ -22,14 +22,15 @@ pub struct Message {
     pub timestamp: i64,
     pub signature: String,
     pub body: String,
-    /// When it had arrived.
+    /// Time at which the message had arrived completely.
     #[allow(dead_code, reason = "only the fault tests compare times")]
     pub at: OffsetDateTime,
-    /// The status that it is answered.
-    pub answered: u16,
+    /// HTTP status of the receiver's answer.
+    pub status: u16,
 }
 
 impl Message {
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -40,6 +41,7 @@ impl Message {
         self.signature.split(' ').any(|one| one == expected)
     }
 
+    /// Returns the signature of this message by a secret, as the specification of Standard Webhooks computes it.
     fn signature_by(&self, secret: &str) -> String {
         let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
         let text = format!("{}.{}.{}", self.id, self.timestamp, self.body);
@@ -64,6 +66,7 @@ pub struct Reply {
     pub after: Duration,
 }
 
+/// Returns an immediate reply with this status.
 pub fn status(status: u16) -> Reply {
     Reply { status, location: "", retry_after: "", after: Duration::ZERO }
 }
@@ -103,6 +106,7 @@ impl Receiver {
         Self { url, received, task: tokio::spawn(accept).abort_handle() }
     }
 
+    /// Returns all messages received so far.
     pub fn messages(&self) -> Vec<Message> {
         self.received.lock().unwrap().clone()
     }
@@ -119,6 +123,7 @@ impl Receiver {
     }
 }
 
+/// Stores a message and replies to it.
 async fn answer(
     request: Request<Incoming>,
     all: Arc<Mutex<Vec<Message>>>,
@@ -131,9 +136,9 @@ async fn answer(
     let reply = {
         let mut all = all.lock().unwrap();
         let at = OffsetDateTime::now_utc();
-        all.push(Message { id, timestamp: timestamp.parse().unwrap_or(0), signature, body, at, answered: 0 });
+        all.push(Message { id, timestamp: timestamp.parse().unwrap_or(0), signature, body, at, status: 0 });
         let reply = reply(&all);
-        all.last_mut().unwrap().answered = reply.status;
+        all.last_mut().unwrap().status = reply.status;
         reply
     };
     tokio::time::sleep(reply.after).await;

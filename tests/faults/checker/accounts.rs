@@ -12,6 +12,7 @@ use crate::{
     journal::Call,
 };
 
+/// Checks I9, I10 and I12.
 pub fn check(evidence: &Evidence, history: &History, report: &mut Report) {
     check_quota(evidence, history, report);
     check_galleries(evidence, report);
@@ -38,10 +39,10 @@ fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
         report.require(live.is_none(), 9, || format!("{user} does not exist but has {:?}", live.map(|image| image.id())));
     }
     history.over_quota.iter().for_each(|user| report.add(9, format!("was over the quota: {user}")));
-    for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Me) {
-        let number = |name: &str| op.answered.as_ref()?.told.get(name)?.parse::<u64>().ok();
+    for op in evidence.record.ops.iter().filter(|op| op.request.call == Call::Me) {
+        let number = |name: &str| op.answer.as_ref()?.members.get(name)?.parse::<u64>().ok();
         if let (Some(bytes), Some(quota)) = (number("bytes"), number("quotaBytes")) {
-            report.require(bytes <= quota, 9, || format!("call {} reported {bytes} of {quota} bytes", op.asked.op));
+            report.require(bytes <= quota, 9, || format!("call {} reported {bytes} of {quota} bytes", op.request.op));
         }
     }
 }
@@ -60,10 +61,10 @@ fn check_galleries(evidence: &Evidence, report: &mut Report) {
             Err(error) => report.add(10, format!("{user} sees no gallery: {error}")),
         }
     }
-    for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Gallery) {
-        let items = op.answered.as_ref().map_or(&[][..], |answered| &answered.items);
+    for op in evidence.record.ops.iter().filter(|op| op.request.call == Call::Gallery) {
+        let items = op.answer.as_ref().map_or(&[][..], |answer| &answer.items);
         let distinct: BTreeSet<_> = items.iter().map(|item| &item.id).collect();
-        report.require(distinct.len() == items.len(), 10, || format!("call {} showed an image twice", op.asked.op));
+        report.require(distinct.len() == items.len(), 10, || format!("call {} showed an image twice", op.request.op));
     }
 }
 
@@ -72,6 +73,7 @@ const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4
 /// Length of 16 bytes in base64 without padding.
 const SALT: usize = 22;
 
+/// Checks I12.
 fn check_hashes(evidence: &Evidence, report: &mut Report) {
     let mut salts = BTreeSet::new();
     for user in &evidence.users {

@@ -8,25 +8,26 @@ use crate::journal::{Call, Exchange};
 /// Texts that no answer may contain: names of components, files and library errors.
 const INSIDE: [&str; 9] = ["mongo", "aws_", "panicked", "src/", ".rs:", "127.0.0.1", "stack", "kind:", "Error {"];
 
+/// Checks I13.
 pub fn check(evidence: &Evidence, report: &mut Report) {
     let mut last: BTreeMap<u64, &Exchange> = BTreeMap::new();
     for op in &evidence.record.ops {
-        let asked = &op.asked;
-        if matches!(asked.call, Call::Put | Call::Get | Call::Probe) {
+        let request = &op.request;
+        if matches!(request.call, Call::Put | Call::Get | Call::Probe) {
             continue;
         }
-        last.insert(asked.repeats.unwrap_or(asked.op), op);
-        let Some(answered) = &op.answered else { continue };
-        let Some(status) = answered.status.filter(|status| *status >= 500) else { continue };
-        let body = answered.body.as_deref().unwrap_or_default();
-        let known = matches!((status, answered.code.as_deref()), (503, Some(_)) | (504, Some(_)));
-        report.require(known, 13, || format!("call {} ({:?}) was answered {status}: {body}", asked.op, asked.call));
+        last.insert(request.repeats.unwrap_or(request.op), op);
+        let Some(answer) = &op.answer else { continue };
+        let Some(status) = answer.status.filter(|status| *status >= 500) else { continue };
+        let body = answer.body.as_deref().unwrap_or_default();
+        let known = matches!((status, answer.code.as_deref()), (503, Some(_)) | (504, Some(_)));
+        report.require(known, 13, || format!("call {} ({:?}) was answered {status}: {body}", request.op, request.call));
         let inside = INSIDE.iter().copied().chain(evidence.inside.iter().map(String::as_str)).find(|word| body.contains(word));
-        report.require(inside.is_none(), 13, || format!("the answer to call {} reveals internals: {body}", asked.op));
+        report.require(inside.is_none(), 13, || format!("the answer to call {} reveals internals: {body}", request.op));
     }
     for (first, op) in last {
-        let status = op.answered.as_ref().and_then(|answered| answered.status);
+        let status = op.answer.as_ref().and_then(|answer| answer.status);
         let definite = status.is_some_and(|status| !matches!(status, 503 | 504));
-        report.require(definite, 13, || format!("call {first} ({:?}) never had a final answer: {status:?}", op.asked.call));
+        report.require(definite, 13, || format!("call {first} ({:?}) never had a final answer: {status:?}", op.request.call));
     }
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::journal::Call;
 
+/// Checks I1, I5, I6 and I16.
 pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
     for (id, timeline) in &timelines.images {
         let image = evidence.image(id);
@@ -58,7 +59,7 @@ fn check_acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image:
         && object.content_type == image.text("contentType")
         && (digest.is_empty() || digest == object.sha256);
     report.require(same, 1, || format!("{id} was confirmed by call {op}; its object is not what its record says"));
-    if let Some((sha256, size, content_type)) = &timeline.meant {
+    if let Some((sha256, size, content_type)) = &timeline.declared {
         let same = *sha256 == object.sha256
             && i64::try_from(*size).is_ok_and(|size| size == object.size)
             && content_type == image.text("contentType");

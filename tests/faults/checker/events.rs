@@ -19,6 +19,7 @@ const ENDS: [&str; 3] = ["image.deleted", "image.rejected", "upload.expired"];
 struct Counts(BTreeMap<(String, String), usize>);
 
 impl Counts {
+    /// Counts the events in the bodies of deliveries.
     fn of(deliveries: &[Document]) -> Self {
         let mut counts = BTreeMap::new();
         for delivery in deliveries {
@@ -29,15 +30,18 @@ impl Counts {
         Self(counts)
     }
 
+    /// Returns the number of events of this type about an image or user.
     fn get(&self, of: &str, type_name: &str) -> usize {
         self.0.get(&(of.to_owned(), type_name.to_owned())).copied().unwrap_or(0)
     }
 
+    /// Returns the number of events that end an image.
     fn ends(&self, image: &str) -> usize {
         ENDS.iter().map(|end| self.get(image, end)).sum()
     }
 }
 
+/// Checks I19 and I20.
 pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     let counts = Counts::of(&evidence.deliveries);
     check_outboxes(evidence, report);
@@ -49,6 +53,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     check_messages(evidence, &messages, report);
 }
 
+/// Returns a field of a document; empty if it is absent.
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }
@@ -87,7 +92,7 @@ fn check_accounts(timelines: &Timelines, counts: &Counts, report: &mut Report) {
         for id in &life.ids {
             let (created, deleted) = (counts.get(id, "account.created"), counts.get(id, "account.deleted"));
             report.require(created == 1, 19, || format!("{email} was created with {created} events"));
-            report.require(life.left.is_none() || deleted == 1, 19, || format!("{email} was deleted with {deleted} events"));
+            report.require(life.deleted.is_none() || deleted == 1, 19, || format!("{email} was deleted with {deleted} events"));
         }
     }
 }
@@ -103,7 +108,7 @@ fn check_deliveries(evidence: &Evidence, messages: &BTreeMap<&str, Vec<&Message>
         let received = messages.get(event).map_or(&[][..], Vec::as_slice);
         let is_received = received.iter().any(|message| is_success(message));
         report.require(is_done == is_received, 20, || {
-            format!("the delivery of {event} is {}, answers were {:?}", if is_done { "done" } else { "dead" }, answers(received))
+            format!("the delivery of {event} is {}, answers were {:?}", if is_done { "done" } else { "dead" }, statuses(received))
         });
     }
 }
@@ -128,10 +133,12 @@ fn check_messages(evidence: &Evidence, messages: &BTreeMap<&str, Vec<&Message>>,
     }
 }
 
+/// Returns whether the receiver answered 2xx.
 fn is_success(message: &Message) -> bool {
-    (200..300).contains(&message.answered)
+    (200..300).contains(&message.status)
 }
 
-fn answers(received: &[&Message]) -> Vec<u16> {
-    received.iter().map(|message| message.answered).collect()
+/// Returns the status of the answer to each message.
+fn statuses(received: &[&Message]) -> Vec<u16> {
+    received.iter().map(|message| message.status).collect()
 }

@@ -27,6 +27,7 @@ const MAGIC: usize = 16;
 pub struct Image(pub Document);
 
 impl Image {
+    /// Returns a field; empty if it is absent.
     pub fn text(&self, field: &str) -> &str {
         self.0.get_str(field).unwrap_or_default()
     }
@@ -47,10 +48,12 @@ impl Image {
         self.text("state")
     }
 
+    /// Returns whether the image is pending or ready.
     pub fn is_live(&self) -> bool {
         matches!(self.state(), "pending" | "ready")
     }
 
+    /// Returns whether the document has a field.
     pub fn has(&self, field: &str) -> bool {
         self.0.contains_key(field)
     }
@@ -64,10 +67,12 @@ impl Image {
         self.0.get_i64("size").unwrap_or(-1)
     }
 
+    /// Returns the further keys that may have an object.
     pub fn leftover_keys(&self) -> impl Iterator<Item = &str> {
         self.0.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str)
     }
 
+    /// Returns the record of the client's preview.
     pub fn preview(&self) -> Option<&Document> {
         self.0.get_document("preview").ok()
     }
@@ -137,6 +142,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Reads everything that the checks need from a cluster and a journal.
     pub async fn gather(cluster: &Cluster, journal: &Journal) -> Self {
         let (images, users) = (read_all(cluster, "images").await, read_all(cluster, "users").await);
         let (sessions, deliveries) = (read_all(cluster, "sessions").await, read_all(cluster, "deliveries").await);
@@ -188,10 +194,12 @@ impl Evidence {
         objects(cluster).await
     }
 
+    /// Returns the image of this id.
     pub fn image(&self, id: &str) -> Option<&Image> {
         self.by_id.get(id).map(|at| &self.images[*at])
     }
 
+    /// Returns all ready images.
     pub fn ready(&self) -> impl Iterator<Item = &Image> {
         self.images.iter().filter(|image| image.state() == "ready")
     }
@@ -202,6 +210,7 @@ impl Evidence {
     }
 }
 
+/// Returns all documents of a collection, in the order of their ids.
 async fn read_all(cluster: &Cluster, collection: &str) -> Vec<Document> {
     let found = cluster.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
     found.try_collect().await.unwrap()
@@ -257,6 +266,7 @@ async fn list_versions(cluster: &Cluster) -> Vec<(String, Option<String>, i64, b
     found
 }
 
+/// Returns all objects of images, with the digests of their bytes.
 async fn objects(cluster: &Cluster) -> Vec<Object> {
     // A server that is killed while it probes the store leaves objects under `check/`; the marker belongs to the deployment.
     let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
@@ -285,6 +295,7 @@ async fn objects(cluster: &Cluster) -> Vec<Object> {
     stream::iter(read).buffered(AT_ONCE).filter_map(|object| async move { object }).collect().await
 }
 
+/// Returns the key of each open multipart upload, and the time at which it was opened in milliseconds since 1970.
 async fn open_uploads(cluster: &Cluster) -> Vec<(String, i64)> {
     let listed = cluster.s3.list_multipart_uploads().bucket(&cluster.bucket).send().await.unwrap();
     let begun = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();

@@ -131,12 +131,12 @@ fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Repo
     for (id, timeline) in &timelines.images {
         report.require(timeline.owners.len() <= 1, 7, || format!("{id} was shown to {:?}", timeline.owners));
     }
-    for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Probe) {
-        let Some(answered) = op.answered.as_ref().filter(|answered| answered.lost.is_none()) else { continue };
-        let [foreign, unknown] = answered.items.as_slice() else { continue };
+    for op in evidence.record.ops.iter().filter(|op| op.request.call == Call::Probe) {
+        let Some(answer) = op.answer.as_ref().filter(|answer| answer.lost.is_none()) else { continue };
+        let [foreign, unknown] = answer.items.as_slice() else { continue };
         let busy = [foreign, unknown].iter().any(|item| item.status.is_none_or(|status| status >= 500 || status == 401));
         let alike = (foreign.status, &foreign.code, &foreign.sha256) == (unknown.status, &unknown.code, &unknown.sha256);
-        let what = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.asked.op);
+        let what = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.request.op);
         report.require(busy || alike, 7, what);
     }
 }

@@ -62,6 +62,7 @@ fn search(text: &str, secrets: &Secrets<'_>, place: &str, report: &mut Report) {
     }
 }
 
+/// Returns the first characters of a text, for a report.
 fn beginning(text: &str) -> String {
     text.chars().take(60).collect()
 }

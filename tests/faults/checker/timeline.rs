@@ -18,7 +18,7 @@ pub struct Timeline {
     /// Emails of the accounts whose answers contained it as theirs.
     pub owners: BTreeSet<String>,
     /// Digest, size and type of the declaration, if the call that opened it was answered.
-    pub meant: Option<(String, u64, String)>,
+    pub declared: Option<(String, u64, String)>,
     /// Confirms that were answered 200.
     pub confirmed: Vec<Span>,
     /// Calls on it that were answered 2xx.
@@ -28,7 +28,7 @@ pub struct Timeline {
     /// Answers that reported it as rejected or expired.
     pub ended: Vec<(Span, String)>,
     /// Time of the first delete request, answered or not.
-    pub delete_asked: Option<i64>,
+    pub delete_requested: Option<i64>,
     /// First delete that was answered 204.
     pub deleted: Option<Span>,
     /// Digests of fetched bytes.
@@ -42,8 +42,8 @@ pub struct Life {
     /// Sign-ups that were answered 201.
     pub signups: Vec<u64>,
     /// Time of the first request to delete it.
-    pub leave_asked: Option<i64>,
-    pub left: Option<Span>,
+    pub deletion_requested: Option<i64>,
+    pub deleted: Option<Span>,
 }
 
 /// An upload that was opened with an idempotency key.
@@ -66,12 +66,13 @@ pub struct Timelines {
 }
 
 impl Timelines {
+    /// Reads all requests and answers of a journal.
     pub fn of(record: &Record) -> Self {
         let mut timelines = Self::default();
-        for Exchange { asked, answered } in &record.ops {
-            timelines.ask(asked);
-            if let Some(answered) = answered {
-                timelines.answer(asked, answered);
+        for Exchange { request, answer } in &record.ops {
+            timelines.add_request(request);
+            if let Some(answer) = answer {
+                timelines.add_answer(request, answer);
             }
         }
         timelines
@@ -80,49 +81,52 @@ impl Timelines {
     /// Returns whether its owner may have deleted it, by itself or with the account.
     pub fn may_be_deleted(&self, id: &str) -> bool {
         let Some(timeline) = self.images.get(id) else { return false };
-        let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.leave_asked.is_some());
-        timeline.delete_asked.is_some() || timeline.owners.iter().any(left)
+        let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.deletion_requested.is_some());
+        timeline.delete_requested.is_some() || timeline.owners.iter().any(left)
     }
 
-    fn ask(&mut self, asked: &RequestLine) {
-        match asked.call {
+    /// Adds the deletions that a request asks for: they may happen even if no answer arrives.
+    fn add_request(&mut self, request: &RequestLine) {
+        match request.call {
             Call::Delete => {
-                for id in asked.items.iter().filter_map(|item| item.id.as_ref()) {
-                    self.images.entry(id.clone()).or_default().delete_asked.get_or_insert(asked.t0);
+                for id in request.items.iter().filter_map(|item| item.id.as_ref()) {
+                    self.images.entry(id.clone()).or_default().delete_requested.get_or_insert(request.t0);
                 }
             }
             Call::DeleteAccount => {
-                self.accounts.entry(asked.user.clone()).or_default().leave_asked.get_or_insert(asked.t0);
+                self.accounts.entry(request.user.clone()).or_default().deletion_requested.get_or_insert(request.t0);
             }
             _ => {}
         }
     }
 
-    fn answer(&mut self, asked: &RequestLine, answered: &AnswerLine) {
-        let span = Span { op: asked.op, t0: asked.t0, t1: answered.t1 };
-        let ok = answered.status.is_some_and(|status| (200..300).contains(&status));
-        let life = self.accounts.entry(asked.user.clone()).or_default();
-        life.ids.extend(answered.told.get("userId").cloned());
-        match asked.call {
-            Call::Signup if ok => life.signups.push(asked.op),
-            Call::DeleteAccount if ok => life.left = Some(span),
-            Call::Logout if ok => self.ended_sessions.extend(asked.items.iter().filter_map(|item| item.id.clone())),
+    /// Adds the effects of an answer.
+    fn add_answer(&mut self, request: &RequestLine, answer: &AnswerLine) {
+        let span = Span { op: request.op, t0: request.t0, t1: answer.t1 };
+        let ok = answer.status.is_some_and(|status| (200..300).contains(&status));
+        let life = self.accounts.entry(request.user.clone()).or_default();
+        life.ids.extend(answer.members.get("userId").cloned());
+        match request.call {
+            Call::Signup if ok => life.signups.push(request.op),
+            Call::DeleteAccount if ok => life.deleted = Some(span),
+            Call::Logout if ok => self.ended_sessions.extend(request.items.iter().filter_map(|item| item.id.clone())),
             _ => {}
         }
-        if matches!(asked.call, Call::Probe | Call::Put) {
+        if matches!(request.call, Call::Probe | Call::Put) {
             return;
         }
-        for (at, item) in answered.items.iter().enumerate() {
-            self.item(asked, span, item, asked.items.get(at));
+        for (at, item) in answer.items.iter().enumerate() {
+            self.add_item(request, span, item, request.items.get(at));
         }
     }
 
-    fn item(&mut self, asked: &RequestLine, span: Span, item: &Item, of: Option<&Item>) {
+    /// Adds the part of an answer that concerns one image; `of` is the same image's part of the request.
+    fn add_item(&mut self, request: &RequestLine, span: Span, item: &Item, of: Option<&Item>) {
         let Some(id) = &item.id else { return };
         let timeline = self.images.entry(id.clone()).or_default();
         // Items of a gallery page have no status.
         let ok = item.status.is_none_or(|status| (200..300).contains(&status));
-        match (asked.call, &item.code) {
+        match (request.call, &item.code) {
             (Call::Logout, _) => {
                 self.images.remove(id);
                 return;
@@ -142,23 +146,23 @@ impl Timelines {
         if !ok {
             return;
         }
-        timeline.owners.insert(asked.user.clone());
-        timeline.shown.push((span, asked.call));
+        timeline.owners.insert(request.user.clone());
+        timeline.shown.push((span, request.call));
         match item.state.as_deref() {
             Some("ready") => timeline.shown_ready.push(span),
             Some("pending") => timeline.shown_pending.push(span),
             _ => {}
         }
-        if asked.call == Call::Confirm && item.status == Some(200) {
+        if request.call == Call::Confirm && item.status == Some(200) {
             timeline.confirmed.push(span);
         }
-        if let (Call::Issue, Some(of)) = (asked.call, of) {
+        if let (Call::Issue, Some(of)) = (request.call, of) {
             if let (Some(sha256), Some(size), Some(content_type)) = (&of.sha256, of.size, &of.content_type) {
-                timeline.meant.get_or_insert_with(|| (sha256.clone(), size, content_type.clone()));
+                timeline.declared.get_or_insert_with(|| (sha256.clone(), size, content_type.clone()));
             }
             if let Some(key) = &of.idem_key {
                 let keyed = Keyed { span, id: id.clone(), sha256: of.sha256.clone() };
-                self.keyed.entry((asked.user.clone(), key.clone())).or_default().push(keyed);
+                self.keyed.entry((request.user.clone(), key.clone())).or_default().push(keyed);
             }
         }
     }

@@ -7,10 +7,10 @@ use crate::{
 };
 
 /// Returns a call that no client made.
-fn invented_call(clean: &CleanCluster, user: &str, call: Call, asked: Vec<Item>, answered: AnswerLine) -> Exchange {
+fn invented_call(clean: &CleanCluster, user: &str, call: Call, items: Vec<Item>, answer: AnswerLine) -> Exchange {
     let op = clean.base.record.ops.len() as u64 + 1_000_000;
-    let asked = RequestLine { op, t0: now(), client: 0, user: user.to_owned(), call, server: None, repeats: None, items: asked };
-    Exchange { asked, answered: Some(AnswerLine { op, t1: now(), ..answered }) }
+    let request = RequestLine { op, t0: now(), client: 0, user: user.to_owned(), call, server: None, repeats: None, items };
+    Exchange { request, answer: Some(AnswerLine { op, t1: now(), ..answer }) }
 }
 
 /// Returns an image as an answer shows it.
@@ -46,6 +46,7 @@ const FAILED_ANSWERS: [FailedAnswer; 4] = [
     FailedAnswer { what: "504 and not repeated", status: 504, code: Some("timeout"), body: "{}", is_repeated: false },
 ];
 
+/// Plants violations in the recorded answers and in the log.
 pub fn plant(clean: &CleanCluster) {
     let plants = Plants::of(clean);
     plants.plant_deleted_image();
@@ -74,16 +75,17 @@ impl<'a> Plants<'a> {
     }
 
     /// Returns a call of the owner that no client made.
-    fn invented_call(&self, call: Call, answered: AnswerLine) -> Exchange {
-        invented_call(self.clean, &self.owner, call, vec![], answered)
+    fn invented_call(&self, call: Call, answer: AnswerLine) -> Exchange {
+        invented_call(self.clean, &self.owner, call, vec![], answer)
     }
 
+    /// I5: an answer contains a deleted image.
     fn plant_deleted_image(&self) {
         let deleted = self.clean.deleted_image();
         let owner = self.clean.timelines.images[deleted.id()].owners.first().unwrap();
         self.clean.assert_reports_change("a deleted image is shown", &[5], |evidence| {
-            let answered = page(vec![shown(deleted.id())]);
-            evidence.record.ops.push(invented_call(self.clean, owner, Call::Image, vec![], answered));
+            let answer = page(vec![shown(deleted.id())]);
+            evidence.record.ops.push(invented_call(self.clean, owner, Call::Image, vec![], answer));
         });
     }
 
@@ -106,13 +108,13 @@ impl<'a> Plants<'a> {
         let another = self.clean.base.ready().find(|other| {
             let timeline = self.clean.timelines.images.get(other.id());
             other.id() != self.image.id()
-                && timeline.is_some_and(|timeline| timeline.owners.contains(&self.owner) && timeline.delete_asked.is_none())
+                && timeline.is_some_and(|timeline| timeline.owners.contains(&self.owner) && timeline.delete_requested.is_none())
         });
         let another = another.expect("the load left two images of one user").id().to_owned();
         self.clean.assert_reports_change("one idempotency key was answered with two images", &[4], |evidence| {
             for id in [self.image.id(), &another] {
-                let asked = Item { idem_key: Some("key".to_owned()), ..Item::default() };
-                let call = invented_call(self.clean, &self.owner, Call::Issue, vec![asked], page(vec![shown(id)]));
+                let item = Item { idem_key: Some("key".to_owned()), ..Item::default() };
+                let call = invented_call(self.clean, &self.owner, Call::Issue, vec![item], page(vec![shown(id)]));
                 evidence.record.ops.push(call);
             }
         });
@@ -122,9 +124,9 @@ impl<'a> Plants<'a> {
         self.clean.assert_reports_change("one account was created twice, without events", &[4, 19], |evidence| {
             for number in 0..2 {
                 let members = [("userId".to_owned(), uuid::Uuid::new_v4().to_string())].into();
-                let created = AnswerLine { status: Some(201), told: members, ..AnswerLine::default() };
+                let created = AnswerLine { status: Some(201), members, ..AnswerLine::default() };
                 let mut call = invented_call(self.clean, "nobody@example.com", Call::Signup, vec![], created);
-                call.asked.op += number;
+                call.request.op += number;
                 evidence.record.ops.push(call);
             }
         });
@@ -134,14 +136,14 @@ impl<'a> Plants<'a> {
         let what = "another user's image is answered differently from an unknown one";
         self.clean.assert_reports_change(what, &[7], |evidence| {
             let refused = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
-            let answered = page(vec![refused("not_found"), refused("not_yours")]);
-            evidence.record.ops.push(self.invented_call(Call::Probe, answered));
+            let answer = page(vec![refused("not_found"), refused("not_yours")]);
+            evidence.record.ops.push(self.invented_call(Call::Probe, answer));
         });
 
         self.clean.assert_reports_change("an image is shown to another user", &[7], |evidence| {
             let stranger = self.clean.timelines.accounts.keys().find(|email| **email != self.owner).unwrap();
-            let answered = page(vec![shown(self.image.id())]);
-            evidence.record.ops.push(invented_call(self.clean, stranger, Call::Image, vec![], answered));
+            let answer = page(vec![shown(self.image.id())]);
+            evidence.record.ops.push(invented_call(self.clean, stranger, Call::Image, vec![], answer));
         });
 
         self.clean.assert_reports_change("an anonymous client reads", &[14], |evidence| {
@@ -157,8 +159,8 @@ impl<'a> Plants<'a> {
 
         self.clean.assert_reports_change("usage exceeds the quota", &[9], |evidence| {
             let members = [("bytes", "2"), ("quotaBytes", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            let answered = AnswerLine { status: Some(200), told: members, ..AnswerLine::default() };
-            evidence.record.ops.push(self.invented_call(Call::Me, answered));
+            let answer = AnswerLine { status: Some(200), members, ..AnswerLine::default() };
+            evidence.record.ops.push(self.invented_call(Call::Me, answer));
         });
     }
 
@@ -195,11 +197,11 @@ impl<'a> Plants<'a> {
             self.clean.assert_reports_change(&format!("a call was answered {what}"), &[13], |evidence| {
                 let (status, code, body) = (Some(status), code.map(str::to_owned), Some(body.to_owned()));
                 let failed = self.invented_call(Call::Me, AnswerLine { status, code, body, ..AnswerLine::default() });
-                let op = failed.asked.op;
+                let op = failed.request.op;
                 evidence.record.ops.push(failed);
                 if is_repeated {
                     let mut repeated = self.invented_call(Call::Me, page(vec![]));
-                    (repeated.asked.op, repeated.asked.repeats) = (op + 1, Some(op));
+                    (repeated.request.op, repeated.request.repeats) = (op + 1, Some(op));
                     evidence.record.ops.push(repeated);
                 }
             });

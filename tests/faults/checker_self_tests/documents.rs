@@ -9,6 +9,7 @@ use mongodb::bson::{Binary, DateTime, doc, spec::BinarySubtype};
 use super::CleanCluster;
 use crate::workload::users::{MARKER, password_of};
 
+/// Plants violations in the documents of MongoDB.
 pub async fn plant(clean: &CleanCluster) {
     let (image, deleted) = (clean.acknowledged_image(), clean.deleted_image());
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
@@ -61,6 +62,7 @@ pub async fn plant(clean: &CleanCluster) {
     plant_password_hashes(clean).await;
 }
 
+/// I12: a hash with weak parameters, and two hashes with the same salt.
 async fn plant_password_hashes(clean: &CleanCluster) {
     let users = clean.users_with_password();
     let weak = hash(&password_of(email(clean, &users[0])), Params::new(1024, 1, 1, None).unwrap(), b"sixteen bytes of");
@@ -79,6 +81,7 @@ fn email<'a>(clean: &'a CleanCluster, user: &str) -> &'a str {
     found.unwrap().get_str("email").unwrap()
 }
 
+/// Returns an Argon2id hash with these parameters and this salt.
 fn hash(password: &str, params: Params, salt: &[u8]) -> String {
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hash: PasswordHash = hasher.hash_password_with_salt(password.as_bytes(), salt).unwrap();

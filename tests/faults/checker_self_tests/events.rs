@@ -14,6 +14,7 @@ fn delivery_of<'a>(clean: &'a CleanCluster, id: &str, types: &[&str]) -> &'a Doc
     clean.base.deliveries.iter().find(its).unwrap_or_else(|| panic!("{types:?} of {id}"))
 }
 
+/// Plants violations in events, deliveries and messages.
 pub async fn plant(clean: &CleanCluster) {
     let (image, deleted) = (clean.acknowledged_image(), clean.deleted_image());
     let ready = delivery_of(clean, image.id(), &["image.ready"]).clone();

@@ -16,6 +16,7 @@ fn different_bytes(bytes: &[u8]) -> Vec<u8> {
     others
 }
 
+/// Plants violations in the objects of the bucket.
 pub async fn plant(clean: &CleanCluster) {
     plant_other_bytes(clean).await;
     plant_html(clean).await;

@@ -46,6 +46,7 @@ impl Server {
         Self { number, address, settings: Mutex::new(settings), process: Mutex::default(), logs, kills: AtomicU64::new(0) }
     }
 
+    /// Returns the address that clients use, such as `http://127.0.0.1:8080`.
     pub fn base(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -107,10 +108,12 @@ impl Server {
         status.success()
     }
 
+    /// Returns whether the process runs.
     pub fn is_running(&self) -> bool {
         self.process.lock().unwrap().as_ref().is_some_and(|process| !process.has_ended())
     }
 
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         self.process.lock().unwrap().as_ref().expect("the server runs").id()
     }
@@ -120,6 +123,7 @@ impl Server {
         self.kills.load(Ordering::Relaxed)
     }
 
+    /// Appends the log of an ended process to that of its predecessors.
     fn keep_log(&self, process: Process) {
         let mut logs = self.logs.lock().unwrap();
         logs.push_str(&process.out());

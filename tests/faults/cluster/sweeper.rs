@@ -28,6 +28,7 @@ const PAUSE: u8 = 2;
 const PAUSED: Duration = Duration::from_secs(2);
 
 impl Sweeper {
+    /// Starts sweeps one after the other until the sweeper is stopped.
     pub fn start(settings: Settings, logs: Arc<Mutex<String>>) -> Self {
         let (stop, wish, killed) = (CancellationToken::new(), Arc::new(AtomicU8::new(0)), Arc::new(AtomicU64::new(0)));
         let (stopped, wishes, were) = (stop.clone(), wish.clone(), killed.clone());

@@ -42,6 +42,7 @@ async fn upload_twice_at_one_key(server: &SingleServer) -> (String, String) {
     (key.rsplit('/').next().unwrap().to_owned(), key)
 }
 
+/// Returns the number of open multipart uploads in the bucket.
 async fn open_uploads(server: &SingleServer) -> usize {
     server.s3.list_multipart_uploads().bucket(&server.bucket).send().await.unwrap().uploads().len()
 }

@@ -63,19 +63,19 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
             cases.push(case(CopyObject, (503, "SlowDown"), OUTAGE, "pending"));
         }
         for case in cases {
-            let (asked, swept) = (server.send_upload().await, server.send_upload().await);
+            let (confirmed, swept) = (server.send_upload().await, server.send_upload().await);
             server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
-            assert_answer(&server.confirm(&asked).await, &case);
-            assert_eq!(server.state(&asked).await, case.ends, "{:?}", case.error);
+            assert_answer(&server.confirm(&confirmed).await, &case);
+            assert_eq!(server.state(&confirmed).await, case.ends, "{:?}", case.error);
             server.sweep(AFTER_LAST_CHECK).await;
             let state = server.state(&swept).await;
             assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
             server.faults.heal();
             if case.ends == "pending" {
-                assert_eq!(server.confirm(&asked).await.status, 200, "nothing was decided");
+                assert_eq!(server.confirm(&confirmed).await.status, 200, "nothing was decided");
                 assert_eq!(server.confirm(&swept).await.status, 200, "nothing was decided");
             } else {
-                assert_eq!(server.confirm(&asked).await.problem(), case.answer, "a repeat gets the same answer");
+                assert_eq!(server.confirm(&confirmed).await.problem(), case.answer, "a repeat gets the same answer");
                 server.sweep(AFTER_LAST_CHECK + AFTER_LAST_CHECK).await;
             }
         }

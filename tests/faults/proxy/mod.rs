@@ -156,6 +156,8 @@ impl Proxy {
     }
 }
 
+/// Accepts connections until the proxy is dropped, and relays each in a task of its own. Closes the listener while connections are
+/// refused.
 async fn accept(listener: TcpListener, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, counts: Arc<Counts>) {
     let address = listener.local_addr().unwrap();
     let mut listener = Some(listener);
@@ -208,6 +210,7 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
+/// Relays one connection as the current fault says; returns why it ended.
 async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> End {
     let _ = client.set_nodelay(true);
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);

@@ -84,6 +84,7 @@ pub async fn carry(client: &mut TcpStream, mut server: TcpStream, faults: watch:
     }
 }
 
+/// Relays bytes from the client to the server until a side ends or a fault stops the connection.
 async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, shared: &Shared) -> Stop {
     let mut piece = vec![0; PIECE];
     loop {
@@ -112,6 +113,7 @@ async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Re
     }
 }
 
+/// Relays bytes from the server to the client until a side ends or a fault stops the connection.
 async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, shared: &Shared) -> Stop {
     let mut piece = vec![0; PIECE];
     loop {
@@ -153,6 +155,7 @@ async fn wait_until_flowing(faults: &mut watch::Receiver<Fault>, shared: &Shared
     Some(faults.wait_for(flows).await.ok()?.clone())
 }
 
+/// Writes bytes with the latency and bandwidth of the fault.
 async fn pass(to: &mut WriteHalf<'_>, bytes: &[u8], fault: &Fault) -> std::io::Result<()> {
     match fault {
         Fault::Latency(latency) => tokio::time::sleep(*latency).await,

@@ -27,14 +27,14 @@ const QUIET: Duration = Duration::from_millis(300);
 async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, received) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-    let hears = received.clone();
+    let total = received.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let hears = hears.clone();
+            let total = total.clone();
             tokio::spawn(async move {
                 let mut piece = [0; 4096];
                 while let Ok(read @ 1..) = stream.read(&mut piece).await {
-                    hears.fetch_add(read as u64, SeqCst);
+                    total.fetch_add(read as u64, SeqCst);
                     if stream.write_all(&piece[..read]).await.is_err() {
                         return;
                     }
@@ -45,6 +45,7 @@ async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
     (address, received)
 }
 
+/// Connects to the proxy.
 async fn connect(proxy: &Proxy) -> TcpStream {
     TcpStream::connect(proxy.address()).await.unwrap()
 }
@@ -58,6 +59,7 @@ async fn assert_echoed(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<(
     Ok(())
 }
 
+/// Waits until the condition is true; fails after [`PATIENCE`].
 async fn wait_until(condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {

@@ -104,6 +104,7 @@ impl Misbehavior {
         Self::AnswersWith(Answer::error(status, code))
     }
 
+    /// Answers a request with this misbehavior.
     pub(super) async fn apply(self, request: Request<Incoming>, shared: &Shared) -> io::Result<Response<Body>> {
         let method = request.method().clone();
         match self {

@@ -80,6 +80,7 @@ impl Rule {
         Self { named: named.to_owned(), ..self }
     }
 
+    /// Returns whether the rule applies to a request, and counts it; `chance` is a random number.
     fn takes(&self, operation: Operation, uri: &Uri, chance: u64) -> bool {
         let taken = self.operations.contains(&operation)
             && uri.to_string().contains(&self.named)
@@ -101,7 +102,7 @@ struct Shared {
     upstream: SocketAddr,
     client: Upstream,
     rules: Mutex<Vec<Rule>>,
-    asked: Mutex<Vec<Operation>>,
+    operations: Mutex<Vec<Operation>>,
     chance: AtomicU64,
 }
 
@@ -115,7 +116,7 @@ impl S3Faults {
             upstream,
             client,
             rules: Mutex::default(),
-            asked: Mutex::default(),
+            operations: Mutex::default(),
             chance: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
         });
         let running = tokio::spawn(accept(listener, shared.clone()));
@@ -150,8 +151,8 @@ impl S3Faults {
     }
 
     /// Returns the operations since the last call of this function.
-    pub fn asked(&self) -> Vec<Operation> {
-        std::mem::take(&mut self.shared.asked.lock().unwrap())
+    pub fn take_operations(&self) -> Vec<Operation> {
+        std::mem::take(&mut self.shared.operations.lock().unwrap())
     }
 }
 
@@ -161,6 +162,7 @@ pub async fn s3_address() -> SocketAddr {
     tokio::net::lookup_host(endpoint).await.unwrap().next().unwrap()
 }
 
+/// Accepts connections, each in a task of its own.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // The connections end with this task.
     let mut connections = JoinSet::new();
@@ -178,7 +180,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// Handles one request; an error ends the connection without an answer.
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let operation = Operation::of(&request);
-    shared.asked.lock().unwrap().push(operation);
+    shared.operations.lock().unwrap().push(operation);
     let rule = {
         let chance = shared.random();
         let rules = shared.rules.lock().unwrap();
@@ -198,6 +200,7 @@ impl Shared {
         self.chance.fetch_update(SeqCst, SeqCst, |state| Some(step(state))).map_or(0, |state| step(state) >> 33)
     }
 
+    /// Sends a request to the real store and returns its answer.
     async fn forward(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());

@@ -33,6 +33,7 @@ async fn upstream() -> SocketAddr {
     address
 }
 
+/// Sends a GET through the proxy; returns the status and the body.
 async fn get(faults: &S3Faults, path: &str) -> reqwest::Result<(u16, String)> {
     let answer = reqwest::get(format!("{}{path}", faults.endpoint())).await?;
     Ok((answer.status().as_u16(), answer.text().await?))
@@ -64,7 +65,7 @@ async fn requests_without_a_rule_pass_with_host_and_query() {
     let faults = S3Faults::start(upstream().await).await;
     let path = "/bucket/u%2F1?a=%20b&c";
     assert_eq!(get(&faults, path).await.unwrap(), (200, format!("{} {path}", faults.address())));
-    assert_eq!(faults.asked(), [Operation::GetObject]);
+    assert_eq!(faults.take_operations(), [Operation::GetObject]);
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ impl ProxiedDatabase {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f2_f3_unresponsive_database() {
+async fn f2_f3_faults_of_the_database_violate_no_invariant() {
     let mut database = ProxiedDatabase::start().await;
     database.lose_answers().await;
     for hang in [Hang::BlackHole, Hang::StoppedProcess] {

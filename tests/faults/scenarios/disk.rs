@@ -52,6 +52,7 @@ impl Disk {
         }
     }
 
+    /// Deletes the file that fills the disk.
     fn clear(&self) {
         std::fs::remove_file(self.path.join("filler")).unwrap();
     }
@@ -65,7 +66,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f23_full_disk_of_the_database() {
+async fn f23_full_disk_of_the_database_loses_nothing() {
     let Some(disk) = Disk::mount(450) else {
         return skip("mount namespaces are not available");
     };

@@ -25,7 +25,7 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f1_f3_f4_f5_primaries_change() {
+async fn f1_f3_f4_f5_elections_violate_no_invariant() {
     let set = Arc::new(ReplicaSet::start(3, &scratch_dir().join(uuid::Uuid::new_v4().to_string())).await);
     let faults = S3Faults::of_this_run().await;
     let endpoint = faults.endpoint();

@@ -43,6 +43,7 @@ pub fn fault_duration(short: u64, long: u64) -> Duration {
     Duration::from_secs(if is_long() { long } else { short })
 }
 
+/// Returns whether the long forms of the scenarios run.
 fn is_long() -> bool {
     set("VALET_FAULTS_LONG").is_some()
 }

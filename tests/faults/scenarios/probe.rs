@@ -21,6 +21,7 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Signs up the user of the probe.
     pub async fn start(cluster: &Cluster) -> Self {
         let bases = cluster.servers.iter().map(|server| server.base()).collect();
         let mut probe = Self { http: reqwest::Client::new(), bases, token: String::new(), turn: 0 };
@@ -31,6 +32,7 @@ impl Probe {
         probe
     }
 
+    /// Makes one call with the token, without repeats.
     pub async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
         self.turn += 1;
         let url = format!("{}{path}", self.bases[self.turn % self.bases.len()]);
@@ -104,6 +106,7 @@ impl Probe {
         ticket.id()
     }
 
+    /// Confirms an upload once.
     pub async fn confirm(&mut self, id: &str) -> Answer {
         self.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await
     }
@@ -135,6 +138,7 @@ impl Probe {
     }
 }
 
+/// Returns the bytes of a unique PNG.
 fn file() -> Vec<u8> {
     let mut bytes = fixture("plain.png");
     bytes.extend(uuid::Uuid::new_v4().as_bytes());

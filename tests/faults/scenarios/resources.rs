@@ -22,7 +22,7 @@ use super::{
 /// F6: a pool of ten connections to MongoDB for five hundred clients of one server. Some calls are refused; none waits without
 /// limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn f6_ten_connections_for_five_hundred_clients() {
+async fn f6_ten_connections_serve_five_hundred_clients() {
     let change = |_, settings: Settings| {
         let (_, uri) = settings.0.iter().find(|(name, _)| *name == "MONGODB_URI").unwrap().clone();
         settings.with("MONGODB_URI", &format!("{uri}&maxPoolSize=10"))
@@ -61,7 +61,7 @@ async fn f6_ten_connections_for_five_hundred_clients() {
 
 /// F23, the store's half: it has no space for uploads or copies.
 #[tokio::test(flavor = "multi_thread")]
-async fn f23_store_without_space() {
+async fn f23_store_without_space_loses_nothing() {
     let (faults, clients) = (S3Faults::of_this_run().await, S3Faults::of_this_run().await);
     let endpoint = faults.endpoint();
     let change = move |_, settings: Settings| settings.with("S3_ENDPOINT", &endpoint).with("S3_FINALIZE", "copy");
@@ -80,7 +80,7 @@ async fn f23_store_without_space() {
 /// F25: the store's certificate expires while the server runs, and is replaced. The server sends nothing over a connection whose
 /// certificate is not valid.
 #[tokio::test(flavor = "multi_thread")]
-async fn f25_certificate_expires() {
+async fn f25_expired_certificate_is_an_outage_until_it_is_renewed() {
     let front = TlsFront::start(s3_address().await).await;
     let proxy = Proxy::start(front.address()).await;
     let endpoint = format!("https://localhost:{}", proxy.address().port());

@@ -26,6 +26,7 @@ async fn dump(cluster: &Cluster) -> Vec<(&'static str, Vec<Document>)> {
     all
 }
 
+/// Replaces the documents of the database by those of a dump.
 async fn restore(cluster: &Cluster, dump: &[(&'static str, Vec<Document>)]) {
     for (name, documents) in dump {
         let collection = cluster.db.collection::<Document>(name);
@@ -34,6 +35,7 @@ async fn restore(cluster: &Cluster, dump: &[(&'static str, Vec<Document>)]) {
     }
 }
 
+/// Returns the keys of all objects in the bucket except the marker of the deployment.
 async fn keys(cluster: &Cluster) -> BTreeSet<String> {
     let listed = cluster.s3.list_objects_v2().bucket(&cluster.bucket).send().await.unwrap();
     assert_ne!(listed.is_truncated(), Some(true));
@@ -57,7 +59,7 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f27_older_database_with_newer_bucket() {
+async fn f27_older_database_works_with_a_newer_bucket() {
     const SINCE: usize = 12;
     let cluster = Cluster::start(Options { servers: 1, ..Options::default() }).await;
     let journal = std::sync::Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));

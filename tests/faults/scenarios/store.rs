@@ -14,7 +14,7 @@ use super::{
 use Operation::{DeleteObject, GetObject, HeadObject, PutObject};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f7_f8_f10_f11_f12_misbehaving_store() {
+async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
     // The servers connect through both proxies; the clients through one of their own.
     let faults = S3Faults::of_this_run().await;
     let proxy = Proxy::start(faults.address()).await;

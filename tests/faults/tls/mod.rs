@@ -69,10 +69,12 @@ pub fn authority() -> PathBuf {
     file("ca.pem")
 }
 
+/// Returns the path of a file beside this one.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/tls").join(name)
 }
 
+/// Returns a TLS acceptor with this certificate.
 fn acceptor(certificate: &str) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(file(certificate)).unwrap()];
     let key = PrivateKeyDer::from_pem_file(file("leaf.key")).unwrap();

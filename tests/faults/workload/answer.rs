@@ -16,15 +16,18 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Returns whether the status is 2xx.
     pub fn ok(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
+    /// Returns the results of a batch, or an empty slice.
     pub fn results(&self) -> &[Value] {
         self.json["results"].as_array().map_or(&[], Vec::as_slice)
     }
 }
 
+/// Reads a whole response. The error is a text without the URL.
 pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, String> {
     // The innermost error has the cause; the outer ones contain the URL, which may be a secret.
     let text_of = |error: reqwest::Error| {
@@ -55,32 +58,32 @@ pub(super) fn comparable_text(answer: &Answer, id: &str) -> String {
 }
 
 /// Returns the journal's line for an answer.
-pub(super) fn answer_line(op: u64, asked: &[Item], received: &Result<Answer, String>) -> AnswerLine {
-    let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
+pub(super) fn answer_line(op: u64, requested: &[Item], received: &Result<Answer, String>) -> AnswerLine {
+    let mut line = AnswerLine { op, t1: now(), ..AnswerLine::default() };
     let answer = match received {
         Ok(answer) => answer,
         Err(lost) => {
-            answered.lost = Some(lost.clone());
-            return answered;
+            line.lost = Some(lost.clone());
+            return line;
         }
     };
-    answered.status = Some(answer.status);
-    answered.code = answer.json["code"].as_str().map(str::to_owned);
+    line.status = Some(answer.status);
+    line.code = answer.json["code"].as_str().map(str::to_owned);
     if answer.status >= 500 {
-        answered.body = Some(String::from_utf8_lossy(&answer.body).into_owned());
+        line.body = Some(String::from_utf8_lossy(&answer.body).into_owned());
     }
-    let mut tell = |name: &str, value: &Value| {
+    let mut add_member = |name: &str, value: &Value| {
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|n| n.to_string()));
-        answered.told.extend(text.map(|text| (name.to_owned(), text)));
+        line.members.extend(text.map(|text| (name.to_owned(), text)));
     };
-    tell("userId", &answer.json["user"]["id"]);
-    tell("bytes", &answer.json["usage"]["bytes"]);
-    tell("quotaBytes", &answer.json["usage"]["quotaBytes"]);
+    add_member("userId", &answer.json["user"]["id"]);
+    add_member("bytes", &answer.json["usage"]["bytes"]);
+    add_member("quotaBytes", &answer.json["usage"]["quotaBytes"]);
     if let Some(session) = answer.json["token"].as_str().and_then(session_of) {
-        tell("session", &Value::String(session));
+        add_member("session", &Value::String(session));
     }
     let json = &answer.json;
-    answered.items = if !answer.results().is_empty() {
+    line.items = if !answer.results().is_empty() {
         answer.results().iter().map(image_item).collect()
     } else if let Some(images) = json["images"].as_array() {
         images.iter().map(image_item).collect()
@@ -90,15 +93,11 @@ pub(super) fn answer_line(op: u64, asked: &[Item], received: &Result<Answer, Str
         vec![Item { status: Some(answer.status), ..image_item(json) }]
     } else {
         // A call for one image is answered for that image.
-        let one = |item: &Item| Item {
-            id: item.id.clone(),
-            status: Some(answer.status),
-            code: answered.code.clone(),
-            ..Item::default()
-        };
-        asked.iter().map(one).collect()
+        let one =
+            |item: &Item| Item { id: item.id.clone(), status: Some(answer.status), code: line.code.clone(), ..Item::default() };
+        requested.iter().map(one).collect()
     };
-    answered
+    line
 }
 
 /// Reads an image, a ticket, or an item's result that contains either.

@@ -35,6 +35,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
+    /// Returns the number of the server for the next request.
     fn pick(&self, random: &mut Random) -> usize {
         let serves = |n: &usize| self.ready[*n].load(Ordering::Relaxed) && !self.withdrawn[*n].load(Ordering::Relaxed);
         let ready: Vec<_> = (0..self.bases.len()).filter(serves).collect();
@@ -67,6 +68,7 @@ pub struct Request<'a> {
     pub items: Vec<Item>,
 }
 
+/// Identity, connections and settings of one client.
 pub struct Caller {
     pub number: usize,
     pub user: String,
@@ -81,7 +83,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Returns another caller that continues with the same state.
+    /// Returns a caller with the same state, for concurrent calls of the same client.
     pub fn twin(&mut self) -> Self {
         Self {
             number: self.number,
@@ -100,7 +102,7 @@ impl Caller {
     pub async fn call(&mut self, request: Request<'_>) -> Answer {
         let (began, mut first, mut pause) = (Instant::now(), None, 50);
         loop {
-            let (op, answer) = self.once(&request, first).await;
+            let (op, answer) = self.send_once(&request, first).await;
             if !matches!(answer.status, 0 | 503 | 504) {
                 return answer;
             }
@@ -114,7 +116,8 @@ impl Caller {
         }
     }
 
-    async fn once(&mut self, request: &Request<'_>, repeats: Option<u64>) -> (u64, Answer) {
+    /// Sends a request once and records it with its answer; returns the number of the call and the answer.
+    async fn send_once(&mut self, request: &Request<'_>, repeats: Option<u64>) -> (u64, Answer) {
         let op = self.journal.next_number();
         let mut server = self.balancer.pick(&mut self.random);
         self.journal.record_request(RequestLine {
@@ -152,12 +155,12 @@ impl Caller {
                 failures.push(failure);
             }
         }
-        let answered = answer_line(op, &request.items, &received);
+        let line = answer_line(op, &request.items, &received);
         if request.call == Call::Confirm {
-            let confirmed = answered.items.iter().filter(|item| item.status == Some(200)).count();
+            let confirmed = line.items.iter().filter(|item| item.status == Some(200)).count();
             self.tally.confirmed.fetch_add(confirmed as u64, Ordering::Relaxed);
         }
-        self.journal.record_answer(answered);
+        self.journal.record_answer(line);
         (op, received.unwrap_or_default())
     }
 
@@ -184,7 +187,7 @@ impl Caller {
             repeats: None,
             items: items.clone(),
         });
-        let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
+        let mut line = AnswerLine { op, t1: now(), ..AnswerLine::default() };
         for (item, id) in items.into_iter().zip(ids) {
             let request = Request {
                 call: Call::Probe,
@@ -199,15 +202,16 @@ impl Caller {
                 Ok(answer) => {
                     let code = answer.json["code"].as_str().map(str::to_owned);
                     let sha256 = Some(crate::files::sha256(comparable_text(&answer, id).as_bytes()));
-                    answered.items.push(Item { status: Some(answer.status), code, sha256, ..item });
+                    line.items.push(Item { status: Some(answer.status), code, sha256, ..item });
                 }
-                Err(lost) => answered.lost = Some(lost),
+                Err(lost) => line.lost = Some(lost),
             }
         }
-        answered.t1 = now();
-        self.journal.record_answer(answered);
+        line.t1 = now();
+        self.journal.record_answer(line);
     }
 
+    /// Builds the HTTP request for a server.
     fn build(&self, request: &Request<'_>, server: usize) -> RequestBuilder {
         let url = format!("{}{}", self.balancer.bases[server], request.path);
         let mut built = self.http.request(request.method.clone(), url).timeout(TIMEOUT);
@@ -297,7 +301,7 @@ impl Caller {
             items,
         });
         let received = receive(self.http.get(url.as_str().unwrap_or_default()).timeout(TIMEOUT).send().await).await;
-        let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
+        let mut line = AnswerLine { op, t1: now(), ..AnswerLine::default() };
         match received {
             Ok(answer) => {
                 let fetched = Item {
@@ -307,10 +311,10 @@ impl Caller {
                     status: Some(answer.status),
                     ..item
                 };
-                (answered.status, answered.items) = (Some(answer.status), vec![fetched]);
+                (line.status, line.items) = (Some(answer.status), vec![fetched]);
             }
-            Err(lost) => answered.lost = Some(lost),
+            Err(lost) => line.lost = Some(lost),
         }
-        self.journal.record_answer(answered);
+        self.journal.record_answer(line);
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a client: one action after the other until it is stopped, each finished before the next.
+//! A client of the load: does one action after the other, with random weights, until the load is stopped.
 
 mod signing_in;
 mod uploading;
@@ -19,45 +19,46 @@ use crate::journal::{Call, Item};
 
 /// Next action of a client.
 #[derive(Debug, Clone, Copy)]
-enum Move {
+enum Action {
     Upload,
-    UploadMany,
+    UploadBatch,
     UploadInParts,
     Renew,
-    Walk,
-    Look,
+    PageThroughGallery,
+    ReadImage,
     Download,
-    Caption,
+    SetCaption,
     Delete,
-    DeleteMany,
+    DeleteBatch,
     Probe,
     Refresh,
     ReuseRefresh,
     LogOut,
-    AskMe,
-    LeaveForGood,
+    ReadAccount,
+    DeleteAccount,
 }
 
-/// Weights, out of about a hundred.
-const MOVES: [(u64, Move); 16] = [
-    (36, Move::Upload),
-    (9, Move::UploadMany),
-    (7, Move::UploadInParts),
-    (4, Move::Renew),
-    (7, Move::Walk),
-    (8, Move::Look),
-    (5, Move::Download),
-    (4, Move::Caption),
-    (8, Move::Delete),
-    (3, Move::DeleteMany),
-    (4, Move::Probe),
-    (5, Move::Refresh),
-    (1, Move::ReuseRefresh),
-    (2, Move::LogOut),
-    (3, Move::AskMe),
-    (1, Move::LeaveForGood),
+/// Actions with their weights, whose sum is about a hundred.
+const ACTIONS: [(u64, Action); 16] = [
+    (36, Action::Upload),
+    (9, Action::UploadBatch),
+    (7, Action::UploadInParts),
+    (4, Action::Renew),
+    (7, Action::PageThroughGallery),
+    (8, Action::ReadImage),
+    (5, Action::Download),
+    (4, Action::SetCaption),
+    (8, Action::Delete),
+    (3, Action::DeleteBatch),
+    (4, Action::Probe),
+    (5, Action::Refresh),
+    (1, Action::ReuseRefresh),
+    (2, Action::LogOut),
+    (3, Action::ReadAccount),
+    (1, Action::DeleteAccount),
 ];
 
+/// Tokens of the client, and the user whom they belong to.
 #[derive(Default)]
 struct Session {
     token: String,
@@ -68,13 +69,14 @@ struct Session {
     user: String,
 }
 
+/// A client: the device of a person, who may have several devices.
 pub struct Client {
     caller: Caller,
     people: Arc<Vec<Person>>,
     me: usize,
     account: Arc<Account>,
     session: Session,
-    /// The servers were away for longer than the client's patience, so it ended.
+    /// Whether a call had no final answer for longer than the client repeats calls, so that the client ends.
     gave_up: bool,
 }
 
@@ -84,38 +86,40 @@ pub fn items<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
 }
 
 impl Client {
+    /// Creates a client of the person whose number follows from the client's number.
     pub fn new(caller: Caller, people: Arc<Vec<Person>>) -> Self {
         let me = caller.number % people.len();
         let account = people[me].account();
         Self { caller, people, me, account, session: Session::default(), gave_up: false }
     }
 
+    /// Signs in, then does random actions until `stop` is cancelled or the client gives up.
     pub async fn run(mut self, stop: CancellationToken) {
         self.sign_in().await;
         self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         while !stop.is_cancelled() && !self.gave_up {
-            match self.caller.random.weighted(&MOVES) {
-                Move::Upload => self.upload(None).await,
-                Move::UploadMany => self.upload_many().await,
-                Move::UploadInParts => self.upload_in_parts().await,
-                Move::Renew => self.renew().await,
-                Move::Walk => self.walk_gallery().await,
-                Move::Look => self.get_image().await,
-                Move::Download => self.download().await,
-                Move::Caption => self.caption().await,
-                Move::Delete => self.delete(1).await,
-                Move::DeleteMany => self.delete(4).await,
-                Move::Probe => self.probe().await,
+            match self.caller.random.weighted(&ACTIONS) {
+                Action::Upload => self.upload(None).await,
+                Action::UploadBatch => self.upload_batch().await,
+                Action::UploadInParts => self.upload_in_parts().await,
+                Action::Renew => self.renew().await,
+                Action::PageThroughGallery => self.page_through_gallery().await,
+                Action::ReadImage => self.read_image().await,
+                Action::Download => self.download().await,
+                Action::SetCaption => self.set_caption().await,
+                Action::Delete => self.delete(1).await,
+                Action::DeleteBatch => self.delete(4).await,
+                Action::Probe => self.probe().await,
                 // Users of the app have no refresh token, and their backend keeps their accounts.
-                Move::Refresh | Move::ReuseRefresh | Move::LogOut | Move::LeaveForGood if self.account.is_app_user() => {
+                Action::Refresh | Action::ReuseRefresh | Action::LogOut | Action::DeleteAccount if self.account.is_app_user() => {
                     self.administer().await;
                 }
-                Move::Refresh => self.refresh().await,
-                Move::ReuseRefresh => self.reuse_refresh().await,
-                Move::LogOut => self.log_out().await,
-                Move::AskMe => self.get_me().await,
-                Move::LeaveForGood if self.caller.random.percent(40) => self.delete_account().await,
-                Move::LeaveForGood => {}
+                Action::Refresh => self.refresh().await,
+                Action::ReuseRefresh => self.reuse_refresh().await,
+                Action::LogOut => self.log_out().await,
+                Action::ReadAccount => self.read_account().await,
+                Action::DeleteAccount if self.caller.random.percent(40) => self.delete_account().await,
+                Action::DeleteAccount => {}
             }
             self.pause(30).await;
         }
@@ -128,19 +132,19 @@ impl Client {
         for fate in Fate::ALL {
             self.upload(Some(fate)).await;
         }
-        self.upload_many().await;
+        self.upload_batch().await;
         self.upload_in_parts().await;
         self.delete(1).await;
         self.delete(2).await;
-        self.walk_gallery().await;
+        self.page_through_gallery().await;
         for _ in 0..3 {
-            self.get_image().await;
+            self.read_image().await;
             self.download().await;
             self.probe().await;
         }
-        self.caption().await;
+        self.set_caption().await;
         self.renew().await;
-        self.get_me().await;
+        self.read_account().await;
         if self.account.is_app_user() {
             return self.administer_everything().await;
         }
@@ -180,6 +184,7 @@ impl Client {
         self.call_under_key(call, (method, path), body, None, items).await
     }
 
+    /// Makes a call with the token and, if given, an idempotency key; if the token has expired, signs in and repeats the call.
     async fn call_under_key(
         &mut self,
         call: Call,
@@ -215,12 +220,14 @@ impl Client {
         Answer::default()
     }
 
+    /// Stores the tokens and the user's id of an answer.
     fn keep_session(&mut self, answer: &Answer) {
         let text = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
         let user = answer.json["user"]["id"].as_str().unwrap_or_default().to_owned();
         self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None, user };
     }
 
+    /// Exchanges the refresh token; signs in again if it is refused.
     async fn refresh(&mut self) {
         let spent = self.session.refresh.clone();
         let answer = self.anonymous(Call::Refresh, "/api/auth/refresh", json!({ "refreshToken": spent })).await;
@@ -243,6 +250,7 @@ impl Client {
         self.sign_in().await;
     }
 
+    /// Ends the session, and signs in again.
     async fn log_out(&mut self) {
         let session = super::answer::session_of(&self.session.token);
         let body = json!({ "refreshToken": self.session.refresh });
@@ -253,14 +261,15 @@ impl Client {
         self.sign_in().await;
     }
 
-    async fn get_me(&mut self) {
+    /// Reads the account with its usage, and the open uploads.
+    async fn read_account(&mut self) {
         self.call(Call::Me, Method::GET, "/api/auth/me", None, Vec::new()).await;
         self.call(Call::Pending, Method::GET, "/api/images/pending", None, Vec::new()).await;
     }
 
     /// Deletes the account once in a while; the person continues with a new one.
     async fn delete_account(&mut self) {
-        if !Person::leaves(&self.account) {
+        if !Person::claim_deletion(&self.account) {
             return;
         }
         let (account, token) = (self.account.clone(), self.session.token.clone());
@@ -284,7 +293,7 @@ impl Client {
     }
 
     /// Reads the gallery page by page, with other calls in between once in a while.
-    async fn walk_gallery(&mut self) {
+    async fn page_through_gallery(&mut self) {
         let limit = 1 + self.caller.random.below(8);
         let mut cursor: Option<String> = None;
         for _ in 0..6 {
@@ -303,11 +312,13 @@ impl Client {
         }
     }
 
+    /// Returns at most `most` random images or uploads of the account for which `which` is true.
     fn pick_own(&mut self, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
-        self.account.some(&mut self.caller.random, most, which)
+        self.account.pick(&mut self.caller.random, most, which)
     }
 
-    async fn get_image(&mut self) {
+    /// Reads an image, alone or with others, and sometimes fetches its bytes.
+    async fn read_image(&mut self) {
         let known = self.pick_own(5, |known| known.ready);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
         let Some(first) = ids.first() else { return };
@@ -321,6 +332,7 @@ impl Client {
         }
     }
 
+    /// Requests a download URL of an image, and fetches its bytes.
     async fn download(&mut self) {
         let Some(known) = self.pick_own(1, |known| known.ready).pop() else { return };
         let path = format!("/api/images/{}/download", known.id);
@@ -330,13 +342,15 @@ impl Client {
         }
     }
 
-    async fn caption(&mut self) {
+    /// Sets the caption of an image.
+    async fn set_caption(&mut self) {
         let Some(known) = self.pick_own(1, |known| known.ready).pop() else { return };
         let body = json!({ "caption": format!("words {}", self.caller.random.below(100)) });
         let path = format!("/api/images/{}", known.id);
         self.call(Call::Caption, Method::PATCH, &path, Some(body), items([known.id.as_str()])).await;
     }
 
+    /// Deletes at most `most` images or uploads with one request.
     async fn delete(&mut self, most: usize) {
         let known = self.pick_own(most, |_| true);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
@@ -357,7 +371,7 @@ impl Client {
         if other == self.me {
             return;
         }
-        let foreign = self.people[other].account().some(&mut self.caller.random, 1, |_| true);
+        let foreign = self.people[other].account().pick(&mut self.caller.random, 1, |_| true);
         let Some(Known { id, .. }) = foreign.first() else { return };
         let unknown = uuid::Uuid::now_v7().to_string();
         let (ids, token) = ([id.as_str(), unknown.as_str()], self.session.token.clone());

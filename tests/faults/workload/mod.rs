@@ -65,6 +65,7 @@ impl Workload {
         Self::spawn_clients(cluster, journal, profile, |client, _| tokio::spawn(client.run_each_action_once()))
     }
 
+    /// Creates the clients and their balancer, and starts each client with `begin`.
     fn spawn_clients(
         cluster: &Cluster,
         journal: &Arc<Journal>,

@@ -1,5 +1,6 @@
 //! Pseudo-random choices from a seed: `SplitMix64` (Steele, Lea, Flood 2014).
 
+/// State of the generator.
 pub struct Random(u64);
 
 impl Random {
@@ -7,6 +8,7 @@ impl Random {
         Self(seed)
     }
 
+    /// Returns the next 64 random bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -37,6 +37,7 @@ impl File {
         Self { sha256: sha256(&bytes), bytes, content_type: "image/png" }
     }
 
+    /// Appends 16 random bytes, so that each file is unique.
     fn salt(bytes: &mut Vec<u8>, random: &mut Random) {
         bytes.extend(random.next().to_le_bytes());
         bytes.extend(random.next().to_le_bytes());
@@ -91,6 +92,7 @@ impl Account {
         })
     }
 
+    /// Returns whether the account belongs to the app: it has no password, and the app's backend gets its tokens.
     pub fn is_app_user(&self) -> bool {
         self.sign_in == SignIn::Backend
     }
@@ -100,7 +102,8 @@ impl Account {
         password_of(&self.email)
     }
 
-    pub fn learn(&self, id: &str, file: &Arc<File>, ready: bool) {
+    /// Adds an image or open upload, or marks a known one as ready.
+    pub fn remember(&self, id: &str, file: &Arc<File>, ready: bool) {
         let mut known = self.known.lock().unwrap();
         match known.iter_mut().find(|known| known.id == id) {
             Some(known) => known.ready |= ready,
@@ -108,22 +111,25 @@ impl Account {
         }
     }
 
+    /// Removes an image that does not exist any more.
     pub fn forget(&self, id: &str) {
         self.known.lock().unwrap().retain(|known| known.id != id);
     }
 
-    pub fn some(&self, random: &mut Random, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+    /// Returns at most `most` random images or uploads for which `which` is true.
+    pub fn pick(&self, random: &mut Random, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
         let known: Vec<_> = self.known.lock().unwrap().iter().filter(|known| which(known)).cloned().collect();
         let from = random.below(known.len());
         known.into_iter().skip(from).take(most).collect()
     }
 }
 
+/// Returns the password of an account, derived from its email, so that the checker can search for it.
 pub fn password_of(email: &str) -> String {
     format!("{MARKER} {}", &sha256(email.as_bytes())[..16])
 }
 
-/// A person, who has one account after the other.
+/// A person. After the deletion of an account, the person has a new one.
 pub struct Person {
     number: usize,
     seed: u64,
@@ -136,6 +142,7 @@ impl Person {
         Self { number, seed, account: Mutex::new((0, Account::new(Self::email(number, seed, 0), sign_in))) }
     }
 
+    /// Returns the email of a person's account: each generation has another one.
     fn email(number: usize, seed: u64, generation: usize) -> String {
         format!("u{number}.{generation}.{seed}@example.com")
     }
@@ -153,8 +160,8 @@ impl Person {
         }
     }
 
-    /// Returns whether this client is the one that deletes the account.
-    pub fn leaves(account: &Account) -> bool {
+    /// Claims the deletion of the account for the calling client. Returns `false` if another client has claimed it.
+    pub fn claim_deletion(account: &Account) -> bool {
         !account.leaving.swap(true, Ordering::Relaxed)
     }
 }

@@ -71,6 +71,7 @@ impl Client {
         }
     }
 
+    /// Makes the call of the app's backend with this number, from 0 to 3.
     async fn administer_in(&mut self, turn: usize) {
         let user = format!("/api/admin/users/{}", self.session.user);
         match turn {
@@ -94,6 +95,7 @@ impl Client {
         }
     }
 
+    /// Makes a call with the service key of the app's backend.
     async fn call_with_key(
         &mut self,
         call: Call,

@@ -74,6 +74,7 @@ fn declared_item(file: &File, idem_key: Option<&String>) -> Item {
     }
 }
 
+/// Returns the body of an upload request for a file.
 fn declared(file: &File) -> Value {
     crate::files::declared("sea.png", file.content_type, &file.bytes)
 }
@@ -90,21 +91,23 @@ impl Client {
         Arc::new(if random.percent(4) { File::html(random) } else { File::new(random) })
     }
 
-    fn key(&mut self, percent: u64) -> Option<String> {
+    /// Returns a new idempotency key in `percent` of a hundred cases.
+    fn random_key(&mut self, percent: u64) -> Option<String> {
         let random = &mut self.caller.random;
         random.percent(percent).then(|| format!("key-{:016x}", random.next()))
     }
 
-    fn learn(&self, ticket: &Value, file: &Arc<File>) -> Option<String> {
+    /// Adds the upload of a ticket to the account's images; returns its id.
+    fn remember(&self, ticket: &Value, file: &Arc<File>) -> Option<String> {
         let id = ticket["id"].as_str()?;
-        self.account.learn(id, file, ticket["state"] == "ready");
+        self.account.remember(id, file, ticket["state"] == "ready");
         Some(id.to_owned())
     }
 
     /// Uploads a file with this fate, or with a random one.
     pub(super) async fn upload(&mut self, fate: Option<Fate>) {
         let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.file() };
-        let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.key(40));
+        let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.random_key(40));
         let mut body = declared(&file);
         let preview = if self.caller.random.percent(12) { Some(File::new(&mut self.caller.random)) } else { None };
         let preview = preview.filter(|preview| preview.content_type == "image/jpeg");
@@ -116,7 +119,7 @@ impl Client {
         if key.is_some() && self.caller.random.percent(25) {
             ticket = self.open_upload(&body, &file, key.as_ref()).await;
         }
-        let Some(id) = self.learn(&ticket.json, &file) else { return };
+        let Some(id) = self.remember(&ticket.json, &file) else { return };
         if let Some(preview) = &preview
             && ticket.json["previewUpload"].is_object()
             && self.caller.random.percent(80)
@@ -124,17 +127,19 @@ impl Client {
             self.caller.put(&ticket.json["previewUpload"], declared_item(preview, None), &preview.bytes, false).await;
         }
         if ticket.json["upload"].is_object() {
-            self.follow_fate(&id, &file, ticket.json["upload"].clone(), fate).await;
+            self.act_out(&id, &file, ticket.json["upload"].clone(), fate).await;
         }
     }
 
+    /// Requests an upload of one file.
     async fn open_upload(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
         let items = vec![declared_item(file, key)];
         let to = (Method::POST, "/api/images/upload");
         self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
     }
 
-    async fn follow_fate(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
+    /// Sends and confirms an open upload as its fate says.
+    async fn act_out(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
         match fate {
             Fate::NeverSent => return,
             Fate::RenewedFirst => {
@@ -185,15 +190,17 @@ impl Client {
         }
     }
 
+    /// Confirms an upload, and applies the answer to the account's images.
     async fn confirm(&mut self, id: &str, file: &Arc<File>) {
         let path = format!("/api/images/{id}/confirm");
         let answer = self.call(Call::Confirm, Method::POST, &path, None, items([id])).await;
-        self.take(id, file, answer.status);
+        self.apply_outcome(id, file, answer.status);
     }
 
-    fn take(&self, id: &str, file: &Arc<File>, status: u16) {
+    /// Marks an image of the account as ready, or removes it, by the status of a confirm.
+    fn apply_outcome(&self, id: &str, file: &Arc<File>, status: u16) {
         match status {
-            200 => self.account.learn(id, file, true),
+            200 => self.account.remember(id, file, true),
             404 | 410 | 422 => self.account.forget(id),
             _ => {}
         }
@@ -205,13 +212,14 @@ impl Client {
         let mut twins = [self.twin(), self.twin(), self.twin()];
         let calls = twins.iter_mut().map(|twin| twin.call(Call::Confirm, Method::POST, &path, None, items([id])));
         for answer in futures_util::future::join_all(calls).await {
-            self.take(id, file, answer.status);
+            self.apply_outcome(id, file, answer.status);
         }
     }
 
-    pub(super) async fn upload_many(&mut self) {
+    /// Opens several uploads with one request, sends most of them, and confirms those that were sent with one request.
+    pub(super) async fn upload_batch(&mut self) {
         let count = 2 + self.caller.random.below(4);
-        let files: Vec<_> = (0..count).map(|_| (self.file(), self.key(30))).collect();
+        let files: Vec<_> = (0..count).map(|_| (self.file(), self.random_key(30))).collect();
         let each = |(file, key): &(Arc<File>, Option<String>)| {
             let mut item = declared(file);
             if let Some(key) = key {
@@ -220,12 +228,12 @@ impl Client {
             item
         };
         let body = json!({ "items": files.iter().map(each).collect::<Vec<_>>() });
-        let asked = files.iter().map(|(file, key)| declared_item(file, key.as_ref())).collect();
-        let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), asked).await;
+        let declarations = files.iter().map(|(file, key)| declared_item(file, key.as_ref())).collect();
+        let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), declarations).await;
         let mut sent = Vec::new();
         for (result, (file, _)) in answer.results().to_vec().iter().zip(&files) {
             let ticket = &result["ticket"];
-            let Some(id) = self.learn(ticket, file) else { continue };
+            let Some(id) = self.remember(ticket, file) else { continue };
             if !self.caller.random.percent(90) {
                 continue;
             }
@@ -239,23 +247,23 @@ impl Client {
         let body = Some(json!({ "ids": ids }));
         let answer = self.call(Call::Confirm, Method::POST, "/api/images/confirm", body, items(ids.iter().copied())).await;
         for (result, (id, file)) in answer.results().iter().zip(&sent) {
-            self.take(id, file, result["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap_or(0));
+            self.apply_outcome(id, file, result["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap_or(0));
         }
     }
 
     /// Uploads in one part: more than one would need at least 5 MiB.
     pub(super) async fn upload_in_parts(&mut self) {
-        let (file, key) = (Arc::new(File::new(&mut self.caller.random)), self.key(50));
+        let (file, key) = (Arc::new(File::new(&mut self.caller.random)), self.random_key(50));
         let mut body = json!({ "fileName": "big.png", "contentType": file.content_type, "size": file.bytes.len() });
         if self.caller.random.percent(50) {
             body["partChecksums"] = json!("sha256");
         }
         let with_sums = body.get("partChecksums").is_some();
-        let asked = vec![Item { idem_key: key.clone(), ..declared_item(&file, None) }];
+        let declarations = vec![Item { idem_key: key.clone(), ..declared_item(&file, None) }];
         let to = (Method::POST, "/api/images/multipart");
-        let ticket = self.call_under_key(Call::Issue, to, Some(body), key, asked).await;
+        let ticket = self.call_under_key(Call::Issue, to, Some(body), key, declarations).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
-        self.account.learn(&id, &file, false);
+        self.account.remember(&id, &file, false);
         let part = if with_sums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
         let path = format!("/api/images/{id}/parts");
         let body = Some(json!({ "parts": [part] }));
@@ -273,6 +281,7 @@ impl Client {
         }
     }
 
+    /// Renews the URLs of up to three open uploads with one request, then sends and confirms these uploads.
     pub(super) async fn renew(&mut self) {
         let known = self.pick_own(3, |known| !known.ready);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
