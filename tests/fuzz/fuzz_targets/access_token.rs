@@ -1,6 +1,6 @@
-//! Fuzzes our own JWTs: access tokens, and tokens in the path of Uppy's calls. The input begins with a letter:
+//! Fuzzes the JWTs that the server issues: access tokens, and tokens in the path of Uppy's calls. The input begins with a letter:
 //! - `r`: the rest is a token.
-//! - `s`, `p`, `o`: a line with a header (empty: ours) and one with claims, signed with the current secret, the previous one, or
+//! - `s`, `p`, `o`: a line with a header (empty: that of issued tokens) and one with claims, signed with the current secret, the previous one, or
 //!   an unknown one.
 //! - `m`: a position in two bytes, and a byte: valid tokens, changed at that position.
 #![no_main]
@@ -21,7 +21,7 @@ use valet::{
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "the secret of the tokens under test";
-const PREVIOUS: &str = "the secret that was theirs before it";
+const PREVIOUS: &str = "the secret of the tokens before that";
 const OTHER: &str = "a secret of another, unrelated server";
 /// Documented tolerance between the servers' clocks; no token is valid longer.
 const LEEWAY: i64 = 30;
@@ -51,6 +51,7 @@ static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
     })
 });
 
+/// Returns a token with this header and these claims, signed by HMAC with SHA-256.
 fn sign(header: &str, claims: &str, secret: &str) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), message.as_bytes());
@@ -59,12 +60,12 @@ fn sign(header: &str, claims: &str, secret: &str) -> String {
 
 /// Runs both verifiers, which must not both accept; returns the caller.
 fn verify(token: &str) -> Option<Caller> {
-    let maker = TokenIssuer::read(token);
+    let issuer = TokenIssuer::read(token);
     let access = TOKENS.verify(token, NOW);
     let path = TOKENS.verify_uppy_token(token, NOW);
-    assert!(access.is_err() || path.is_err(), "a token of two kinds");
+    assert!(access.is_err() || path.is_err(), "a token is accepted as two kinds");
     if access.is_ok() || access == Err(TokenError::Expired) {
-        assert_eq!(maker, Ok(TokenIssuer::Local));
+        assert_eq!(issuer, Ok(TokenIssuer::Local));
     }
     let of_path = |(user, session): (UserId, Option<SessionId>)| Caller {
         user,
@@ -101,26 +102,26 @@ fuzz_target!(|bytes: &[u8]| {
         b'p' => PREVIOUS,
         b'o' => OTHER,
         b'm' => {
-            let Some(&[high, low, odd]) = rest.first_chunk() else { return };
+            let Some(&[high, low, new_byte]) = rest.first_chunk() else { return };
             for (_, good) in GOOD.iter() {
                 assert!(verify(good).is_some());
                 let mut changed = good.clone().into_bytes();
                 let at = usize::from(u16::from_be_bytes([high, low])) % changed.len();
-                changed[at] = odd;
+                changed[at] = new_byte;
                 let changed = String::from_utf8_lossy(&changed);
-                assert!(*changed == **good || verify(&changed).is_none(), "tampered with");
-                assert_eq!(verify(&good[..at]), None, "cut short");
+                assert!(*changed == **good || verify(&changed).is_none(), "a changed token is refused");
+                assert_eq!(verify(&good[..at]), None, "a shortened token is refused");
             }
             return;
         }
-        _ => return assert_eq!(verify(&text), None, "made up"),
+        _ => return assert_eq!(verify(&text), None, "a token that was not issued is refused"),
     };
     let (header, claims) = text.split_once('\n').unwrap_or(("", &text));
-    let ours = GOOD.iter().map(|(header, _)| header.as_str());
-    let headers: Vec<&str> = if header.is_empty() { ours.collect() } else { vec![header] };
+    let issued = GOOD.iter().map(|(header, _)| header.as_str());
+    let headers: Vec<&str> = if header.is_empty() { issued.collect() } else { vec![header] };
     for header in headers {
         if let Some(caller) = verify(&sign(header, claims, secret)) {
-            assert_ne!(secret, OTHER, "forged");
+            assert_ne!(secret, OTHER, "a token of an unknown secret is refused");
             justify(caller, header, claims);
         }
     }

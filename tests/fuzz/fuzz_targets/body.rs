@@ -47,6 +47,7 @@ fn add_schema_words(value: &Value, known: &mut HashSet<String>) {
     }
 }
 
+/// Returns the words of a text.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_ascii_punctuation() || c.is_ascii_digit() || c.is_ascii_whitespace())
         .filter(|word| !word.is_empty())
@@ -62,8 +63,8 @@ fuzz_target!(|bytes: &[u8]| {
             Err(problem) => {
                 assert_eq!(problem.code, Code::InvalidRequest);
                 let text = format!("{problem:?}");
-                let strange = words(&text).find(|word| !KNOWN.contains(*word));
-                assert_eq!(strange, None, "not a word of ours: {text}");
+                let unknown = words(&text).find(|word| !KNOWN.contains(*word));
+                assert_eq!(unknown, None, "the refusal repeats a word of the body: {text}");
             }
         }
     }

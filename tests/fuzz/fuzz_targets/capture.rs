@@ -22,7 +22,7 @@ fuzz_target!(|file: &[u8]| {
     let cut = (hash % (file.len() as u64 + 1)) as usize;
     for format in Format::ALL {
         let whole = read(format, file, &[]);
-        assert_eq!(read(format, file, &[cut]), whole, "ranges that follow each other are one");
+        assert_eq!(read(format, file, &[cut]), whole, "adjacent ranges are read like one");
         let Capture { taken_at, camera, location } = whole;
         if let Some(taken_at) = taken_at {
             // The text has whole seconds.
@@ -30,7 +30,7 @@ fuzz_target!(|file: &[u8]| {
             assert_eq!(TakenAt::parse(&text).unwrap().to_string(), text);
             let month = TimelineMonth::of(taken_at.sort_time());
             assert_eq!(TimelineMonth::parse(&month.to_string()), Some(month));
-            assert!(text.starts_with(&month.to_string()), "the month of another clock");
+            assert!(text.starts_with(&month.to_string()), "the month is that of the camera's clock");
         }
         if let Some(camera) = camera {
             assert!(camera.as_str().chars().count() <= Camera::MAX_CHARS && !camera.as_str().contains(char::is_control));

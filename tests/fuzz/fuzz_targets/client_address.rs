@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(rate) = text.parse::<Rate>() {
         assert!(rate.count >= 1 && rate.window.as_secs() >= 1);
-        assert_eq!(rate.to_string().parse(), Ok(rate), "as it is written");
+        assert_eq!(rate.to_string().parse(), Ok(rate), "a written rate is parsed as itself");
     }
     let mut lines = text.split('\n');
     let networks: Vec<Network> =
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let fields: Vec<&str> = lines.collect();
     let proxies = TrustedProxies(networks);
     let client = proxies.client(peer, fields.iter().copied());
-    assert_eq!(client, client.to_canonical(), "one address has one form");
+    assert_eq!(client, client.to_canonical(), "the address is canonical");
     assert_eq!(TrustedProxies::default().client(peer, fields.iter().copied()), peer, "without trusted proxies no field is used");
 
     // An address is trusted if a field that it forwards is used.
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         proxies.client(address, [other].into_iter()) != address
     };
     if !trusts(peer) {
-        assert_eq!(client, peer, "a stranger is not believed");
+        assert_eq!(client, peer, "the fields of an untrusted peer are not used");
         return;
     }
     // The expected address is the last untrusted hop, searched from the other end: all hops behind it are trusted, and it is

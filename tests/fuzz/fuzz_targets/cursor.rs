@@ -17,7 +17,7 @@ const LISTINGS: [fn(UserId) -> Listing; 3] = [Listing::Gallery, Listing::Pending
 /// Parses a cursor; a malformed one must give the one constant problem.
 fn read(text: &str, listing: Listing) -> Option<Position> {
     match after(Some(text), listing) {
-        Ok(place) => Some(place.expect("a cursor is a place")),
+        Ok(position) => Some(position.expect("a cursor has a position")),
         Err(problem) => {
             assert_eq!(problem.code, Code::InvalidCursor);
             None
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((user, rest)) = bytes.split_first_chunk::<16>() else { return };
     let Some((id, rest)) = rest.split_first_chunk::<16>() else { return };
     let Some((millis, rest)) = rest.split_first_chunk::<8>() else { return };
-    let Some((&[place, odd], text)) = rest.split_first_chunk::<2>() else { return };
+    let Some((&[changed_at, new_byte], text)) = rest.split_first_chunk::<2>() else { return };
     let (user, id) = (UserId::from_bytes(*user), ImageId::from_bytes(*id));
     let text = String::from_utf8_lossy(text);
     for listing in LISTINGS {
@@ -44,17 +44,17 @@ fuzz_target!(|bytes: &[u8]| {
         let (listing, another) = (LISTINGS[which], LISTINGS[(which + 1) % 3]);
         let given = Position { at, id };
         let text = cursor(given, listing(user));
-        assert_eq!(read(&text, listing(user)), Some(given), "leads where it was given");
-        assert_eq!(read(&text, listing(other)), None, "another user");
-        assert_eq!(read(&text, another(user)), None, "in no other list");
+        assert_eq!(read(&text, listing(user)), Some(given), "a cursor returns its position");
+        assert_eq!(read(&text, listing(other)), None, "a cursor is refused for another user");
+        assert_eq!(read(&text, another(user)), None, "a cursor is refused in another list");
         let mut changed = text.clone().into_bytes();
-        let at = usize::from(place) % changed.len();
-        changed[at] = odd;
+        let at = usize::from(changed_at) % changed.len();
+        changed[at] = new_byte;
         let changed = String::from_utf8_lossy(&changed);
         if changed != text {
-            assert_eq!(read(&changed, listing(user)), None, "tampered with");
+            assert_eq!(read(&changed, listing(user)), None, "a changed cursor is refused");
         }
-        assert_eq!(read(&text[..at], listing(user)), None, "cut short");
-        assert_eq!(read(&format!("{text}{}", char::from(odd)), listing(user)), None, "longer");
+        assert_eq!(read(&text[..at], listing(user)), None, "a shortened cursor is refused");
+        assert_eq!(read(&format!("{text}{}", char::from(new_byte)), listing(user)), None, "a lengthened cursor is refused");
     }
 });

@@ -10,6 +10,6 @@ use self::decoding::{MAX_PIXELS, assert_decodes};
 
 fuzz_target!(|file: &[u8]| {
     assert_decodes(Format::Jpeg, file);
-    // As large images are decoded.
+    // Large images are decoded at a quarter of their size.
     let _ = valet::decoder::fuzzing::decode_quarter(file, MAX_PIXELS);
 });

@@ -14,7 +14,7 @@ fuzz_target!(|file: &[u8]| {
     assert_decodes(Format::Png, &file);
 });
 
-/// Gives each chunk the checksum of its content: otherwise nothing else of it would be read.
+/// Writes the correct checksum into each chunk: the decoder reads no chunk with a wrong one.
 fn repair_checksums(file: &mut [u8]) {
     let mut at = 8;
     while let Some(length) = file.get(at..).and_then(|rest| rest.first_chunk()) {
@@ -22,8 +22,8 @@ fn repair_checksums(file: &mut [u8]) {
         let Some(content) = file.get(at + 4..at.saturating_add(8).saturating_add(length)) else { return };
         let checksum = crc32fast::hash(content).to_be_bytes();
         at += 8 + length;
-        let Some(place) = file.get_mut(at..at + 4) else { return };
-        place.copy_from_slice(&checksum);
+        let Some(stored) = file.get_mut(at..at + 4) else { return };
+        stored.copy_from_slice(&checksum);
         at += 4;
     }
 }

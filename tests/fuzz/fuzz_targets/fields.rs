@@ -14,16 +14,16 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(kept.len() <= 254 && kept == text.trim());
         assert!(!kept.contains(|c: char| c.is_control() || c.is_whitespace()), "{kept:?}");
         assert!(kept.matches('@').count() >= 1 && !email.key().is_empty());
-        let again = Email::parse(kept).expect("read again");
+        let again = Email::parse(kept).expect("a stored address is parsed again");
         assert_eq!((again.as_str(), again.key()), (kept, email.key()));
-        assert_eq!(email.key(), email.key().to_lowercase(), "one account, whatever the case");
-        assert_eq!(format!("{email:?}"), "Email(…)", "not for logs");
+        assert_eq!(email.key(), email.key().to_lowercase(), "addresses of different case have one key");
+        assert_eq!(format!("{email:?}"), "Email(…)", "an address is not logged");
     }
     if let Ok(key) = IdempotencyKey::parse(text) {
         let kept = key.as_str();
         assert!((1..=255).contains(&kept.len()) && kept.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-        assert_eq!(IdempotencyKey::parse(kept).as_ref(), Ok(&key), "stored and read again");
-        assert_eq!(IdempotencyKey::parse(&format!("\"{kept}\"")), Ok(key), "with the draft's quotes");
+        assert_eq!(IdempotencyKey::parse(kept).as_ref(), Ok(&key), "a stored key is parsed as itself");
+        assert_eq!(IdempotencyKey::parse(&format!("\"{kept}\"")), Ok(key), "a key may have the quotes of the IETF draft");
     }
     // Each value has exactly one accepted text.
     if let Ok(digest) = Sha256::parse(text) {
@@ -54,7 +54,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!((1..=PartLayout::MAX_PARTS).contains(&count));
             let last = parts.part_length(count).expect("there is a last part");
             assert!(last >= 1 && last <= part_size);
-            assert_eq!(u64::from(count - 1) * part_size + last, size, "the parts are the file");
+            assert_eq!(u64::from(count - 1) * part_size + last, size, "the lengths of the parts add up to the size");
             assert_eq!((parts.part_length(0), parts.part_length(count + 1)), (None, None));
         }
     }

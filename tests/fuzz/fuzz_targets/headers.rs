@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!alone || bytes.iter().any(|byte| matches!(byte, b'z' | b'Z' | b'*')), "gzip was not requested");
     // RFC 9110 section 5.3: several fields are one list; gzip's own weight applies, whatever else the list contains.
     headers.append(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
-    assert!(!accepts_gzip(&headers), "refused in the last place");
+    assert!(!accepts_gzip(&headers), "gzip is refused by a later field");
 
     let Ok(text) = value.to_str() else { return };
     if is_json(text) {
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(essence.starts_with("application/") && essence.ends_with("json"));
     }
     if matches(text, TAG) {
-        assert!(text.trim() == "*" || text.contains(TAG.trim_start_matches("W/")), "another page's tag");
+        assert!(text.trim() == "*" || text.contains(TAG.trim_start_matches("W/")), "the tag of another page matches");
     }
-    assert!(matches(&format!("{text},{TAG}"), TAG), "one of several");
+    assert!(matches(&format!("{text},{TAG}"), TAG), "the tag matches in a list");
 });

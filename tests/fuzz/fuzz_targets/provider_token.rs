@@ -32,12 +32,14 @@ static KEYS: LazyLock<ProviderKeys> = LazyLock::new(|| {
     ProviderKeys::parse(set.to_string().as_bytes()).expect("a good key")
 });
 
+/// Returns a token with this header and these claims.
 fn token(header: &str, claims: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
     format!("{message}.{signature}")
 }
 
+/// Verifies a provider's token; asserts that a verified token names a known key.
 fn verify(token: &str, keys: &ProviderKeys) -> Option<Identity> {
     let Ok(TokenIssuer::Provider(name)) = TokenIssuer::read(token) else { return None };
     let identity = keys.verify(token, &name, &PROVIDER, NOW).ok();

@@ -10,6 +10,7 @@ const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| SETTINGS.iter().map(|setting| setting.name).collect());
 
+/// Reads a configuration from these settings and the required ones.
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
     let given = |name: &str| pairs.iter().rev().find(|(known, _)| *known == name);
     Config::read(&|name| {

@@ -38,10 +38,12 @@ fn day_key(day: &str) -> hmac::Key {
         .fold(first, |key, step| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref()))
 }
 
+/// Encodes bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Decodes percent-encoding.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8().expect("an encoded value is UTF-8").into_owned()
 }
@@ -51,6 +53,7 @@ fn value(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).collect()
 }
 
+/// Returns the name of the bucket.
 fn bucket() -> BucketName {
     "bucket".parse().expect("a good name")
 }
