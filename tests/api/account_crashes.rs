@@ -57,6 +57,7 @@ struct Call {
 }
 
 impl Call {
+    /// Sends the call to a server; the error is that of a connection that its killed server closed.
     async fn send(&self, http: &reqwest::Client, base: &str) -> reqwest::Result<(u16, Value)> {
         let mut request = http.request(self.method.clone(), format!("{base}{}", self.path)).timeout(Duration::from_secs(30));
         if let Some(token) = &self.token {
@@ -81,26 +82,31 @@ impl Call {
     }
 }
 
+/// Makes a call without a token.
 async fn post(app: &TestApp, path: &str, body: Value) -> Answer {
     app.anonymous().post(path, body).await
 }
 
+/// Signs in.
 async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
     post(app, "/api/auth/login", json!({ "email": email, "password": password })).await
 }
 
+/// Returns the session id in an access token.
 fn sid(token: &str) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     serde_json::from_slice::<Value>(&claims).unwrap()["sid"].as_str().unwrap().to_owned()
 }
 
+/// Returns the documents of a collection that match, in the order of their ids.
 async fn documents(app: &TestApp, collection: &str, filter: Document) -> Vec<Document> {
     let found = app.db.collection::<Document>(collection).find(filter).sort(doc! { "_id": 1 }).await.unwrap();
     found.try_collect().await.unwrap()
 }
 
 impl<'a> SignIn<'a> {
+    /// Reads the session from the answer to a sign-in.
     fn of(app: &'a TestApp, email: &str, answer: &Answer) -> Self {
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
         let token = answer.json["token"].as_str().unwrap().to_owned();
@@ -110,6 +116,7 @@ impl<'a> SignIn<'a> {
         Self { caller, refresh: answer.json["refreshToken"].as_str().unwrap().to_owned(), id }
     }
 
+    /// Returns whether the server accepts the session's access token.
     async fn is_alive(&self) -> bool {
         let me = self.caller.get("/api/auth/me").await;
         assert!(me.status == 200 || me.problem() == (401, "session_ended"), "{me:?}");
@@ -179,6 +186,7 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Asserts that the sign-up happened wholly or not at all, and that a repeat is safe; returns whether it happened.
     async fn judge_sign_up(&self, call: &Call) -> bool {
         let body = call.body.as_ref().unwrap();
         let email = body["email"].as_str().unwrap();
@@ -194,6 +202,7 @@ impl<'a> Scene<'a> {
         happened
     }
 
+    /// Asserts that the token was exchanged at most once, also by a repeat; returns whether the killed call exchanged it.
     async fn judge_refresh(&self, call: &Call) -> bool {
         let session = || documents(self.app, "sessions", doc! { "_id": &self.own.id });
         let happened = session().await[0].get_i64("generation").unwrap() == 1;
@@ -205,6 +214,7 @@ impl<'a> Scene<'a> {
         happened
     }
 
+    /// Asserts that `log_out` or `end_session` ended that session and no other; returns whether the killed call ended it.
     async fn judge_end(&self, operation: &str, call: &Call) -> bool {
         let (ended, lives) = if operation == "log_out" { (&self.own, &self.other) } else { (&self.other, &self.own) };
         let happened = documents(self.app, "sessions", doc! { "_id": &ended.id }).await.is_empty();
@@ -216,6 +226,7 @@ impl<'a> Scene<'a> {
         happened
     }
 
+    /// Asserts that exactly one of the two passwords is valid; returns whether it is the new one.
     async fn judge_password(&self, call: &Call) -> bool {
         let holds = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
         let happened = holds(NEW_PASSWORD).await;
@@ -235,6 +246,7 @@ impl<'a> Scene<'a> {
         happened
     }
 
+    /// Asserts that the deletion happened wholly or not at all; returns whether it happened.
     async fn judge_deletion(&self, call: &Call) -> bool {
         let happened = log_in(self.app, &self.email, PASSWORD).await.status == 401;
         if happened {

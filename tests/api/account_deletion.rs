@@ -16,6 +16,7 @@ use valet::config::Rate;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, eventually, unique_png};
 
+/// Requests the deletion of the caller's account.
 async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
     caller.post("/api/auth/me/delete", json!({ "password": password })).await
 }
@@ -35,10 +36,12 @@ async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     all
 }
 
+/// Returns the keys of the user's objects.
 async fn keys_of(app: &TestApp, user: &str) -> Vec<String> {
     app.bucket_keys().await.into_iter().filter(|key| key.contains(user)).collect()
 }
 
+/// Returns the number of the user's open multipart uploads in the bucket.
 async fn multiparts_of(app: &TestApp, user: &str) -> usize {
     let listed = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
     listed.uploads().iter().filter(|upload| upload.key().unwrap_or_default().contains(user)).count()
@@ -65,6 +68,7 @@ async fn assert_forgotten(app: &TestApp, user: &str) {
     assert_eq!(app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap(), None);
 }
 
+/// Asserts that the database has no live document of the user, and the bucket no object and no open multipart upload.
 async fn assert_nothing_is_left(app: &TestApp, user: &str) {
     assert_eq!(live_documents(app, user).await, Vec::<Document>::new());
     assert_eq!(keys_of(app, user).await, Vec::<String>::new());

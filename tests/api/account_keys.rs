@@ -15,14 +15,17 @@ use super::{
 
 const MINUTE: u64 = 60;
 
+/// Returns the time that is so many seconds ahead.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
 
+/// Signs up with [`PASSWORD`].
 async fn sign_up(app: &TestApp, email: &str) -> Answer {
     app.anonymous().post("/api/auth/signup", json!({ "email": email, "password": PASSWORD })).await
 }
 
+/// Signs in with [`PASSWORD`].
 async fn log_in(app: &TestApp, email: &str) -> Answer {
     app.anonymous().post("/api/auth/login", json!({ "email": email, "password": PASSWORD })).await
 }
@@ -33,6 +36,7 @@ async fn holder(app: &TestApp, email: &str) -> Option<String> {
     found.map(|found| found.get_str("user").unwrap().to_owned())
 }
 
+/// Returns the user's document.
 async fn record(app: &TestApp, user: &str) -> Option<Document> {
     app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap()
 }
@@ -42,6 +46,7 @@ async fn take(app: &TestApp, email: &str) -> String {
     take_at(app, email, DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000)).await
 }
 
+/// Inserts the entry of an address as a server does that then dies; returns the id of its user.
 async fn take_at(app: &TestApp, email: &str, at: DateTime) -> String {
     let user = uuid::Uuid::now_v7().to_string();
     let key = doc! { "_id": email, "user": &user, "at": at, "due": at };

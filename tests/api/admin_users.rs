@@ -18,10 +18,12 @@ use super::{
     serve::Settings,
 };
 
+/// Returns the path of a user in the API for the app's backend, followed by `rest`.
 fn of(user: &Caller<'_>, rest: &str) -> String {
     format!("/api/admin/users/{}{rest}", user.id)
 }
 
+/// Returns the ids of the users in a page.
 fn ids(page: &Answer) -> Vec<&str> {
     assert_eq!(page.status, 200, "{page:?}");
     page.json["users"].as_array().unwrap().iter().map(|user| user["id"].as_str().unwrap()).collect()

@@ -79,6 +79,7 @@ impl TestApp {
         Self::start_on(&other.config.mongo.database, client, &other.config.s3.bucket, change).await
     }
 
+    /// Starts a server with this database and bucket.
     async fn start_on(database: &str, client: mongodb::Client, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
         let servers = servers();
         let mut config = servers::config(database, bucket, &|name| match name {
@@ -270,6 +271,7 @@ impl<'a> Caller<'a> {
         image.json
     }
 
+    /// Confirms an upload.
     pub async fn confirm(&self, id: &str) -> Answer {
         self.post_empty(&format!("/api/images/{id}/confirm")).await
     }
@@ -285,10 +287,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Returns the id in the answer.
     pub fn id(&self) -> &str {
         self.json["id"].as_str().unwrap()
     }
 
+    /// Returns the problem code; empty if the answer has none.
     pub fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or_default()
     }
@@ -298,6 +302,7 @@ impl Answer {
         (self.status, self.code())
     }
 
+    /// Returns the value of a header; empty if the answer has none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

@@ -12,6 +12,7 @@ use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 /// Rounds of a race.
 const ROUNDS: usize = 30;
 
+/// Requests a token for a user of the app.
 async fn create(key: &Caller<'_>, body: Value) -> Answer {
     key.post("/api/admin/tokens", body).await
 }
@@ -110,7 +111,7 @@ async fn unacceptable_values_are_refused_and_create_nothing() {
 
 /// Two servers sign the same new user in at once, many times, also while the account is deleted.
 #[tokio::test(flavor = "multi_thread")]
-async fn racing_twins_end_as_one_user() {
+async fn concurrent_tokens_for_one_new_subject_create_one_user() {
     let app = TestApp::start().await;
     let other = TestApp::start_second_server(&app, |_| {}).await;
     let key = app.create_service_key(&Scope::ALL).await;

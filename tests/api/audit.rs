@@ -165,6 +165,7 @@ fn timeline_of<'a>(images: impl Iterator<Item = &'a Document>) -> BTreeMap<Strin
     months
 }
 
+/// Returns a field of a document that must be a string.
 fn text(document: &Document, field: &str) -> String {
     document.get_str(field).unwrap().to_owned()
 }

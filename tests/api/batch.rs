@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use super::app::{Caller, TestApp, declared, unique_png};
 
+/// Returns the status of each item's result.
 fn statuses(answer: &super::app::Answer) -> Vec<u64> {
     answer.json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
 }
 
+/// Requests uploads of these items with one request.
 async fn open_upload(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
     caller.post("/api/images/upload/batch", json!({ "items": items })).await
 }
@@ -42,7 +44,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     assert_eq!(statuses(&again), statuses(&confirmed));
     let read = ada.post("/api/images/read", json!({ "ids": ids })).await;
     assert_eq!(statuses(&read), [vec![404], vec![200; 99]].concat());
-    assert_eq!(read.json["results"][7]["image"]["sha256"], tickets_sha(&files[7]));
+    assert_eq!(read.json["results"][7]["image"]["sha256"], super::app::sha256(&files[7]));
     let gallery = ada.get("/api/images/gallery?limit=100").await;
     assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
     let existing = open_upload(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
@@ -59,10 +61,6 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     app.sweep_after_url_expiry().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     app.audit().await;
-}
-
-fn tickets_sha(bytes: &[u8]) -> String {
-    super::app::sha256(bytes)
 }
 
 #[tokio::test]

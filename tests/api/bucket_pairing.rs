@@ -26,6 +26,7 @@ async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
     TestApp::start_second_server(app, |_| {}).await.app.valet.deployment.verify_pair().await
 }
 
+/// Replaces the deployment id in the database; `None` removes it.
 async fn set_database(app: &TestApp, id: Option<DeploymentId>) {
     let meta = app.db.collection::<Document>("meta");
     meta.delete_many(doc! {}).await.unwrap();
@@ -34,6 +35,7 @@ async fn set_database(app: &TestApp, id: Option<DeploymentId>) {
     }
 }
 
+/// Replaces the deployment id in the bucket; `None` removes it.
 async fn set_bucket(app: &TestApp, id: Option<DeploymentId>) {
     match id {
         Some(id) => app.bucket_put(MARKER, "text/plain", id.to_string().into_bytes()).await,
@@ -111,6 +113,7 @@ enum Verdict {
 }
 
 impl Verdict {
+    /// Returns the expected verdict that corresponds to a result.
     fn of(verified: &Result<DeploymentId, PairError>) -> Self {
         match verified {
             Ok(_) => Self::Paired,
@@ -143,6 +146,7 @@ struct Combination {
     verdict: Verdict,
 }
 
+/// Returns all combinations of ids, objects and records, each with the expected verdict.
 fn combinations(a: DeploymentId, b: DeploymentId) -> [Combination; 15] {
     use Object::{Absent, Recorded, Unknown};
     use Verdict::{Differ, EmptyBucket, NewDatabase, Paired, UnknownObjects};

@@ -27,6 +27,7 @@ const COMMANDS: [(&str, &[&str], bool); 14] = [
     ("dev", &["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0"], true),
 ];
 
+/// Returns a command that starts the program.
 fn valet() -> Command {
     Command::new(env!("CARGO_BIN_EXE_valet"))
 }

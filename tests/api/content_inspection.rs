@@ -161,6 +161,7 @@ struct RejectedFile {
     reason: &'static str,
 }
 
+/// Returns files that are rejected, each with its declared type and the reason.
 fn rejected_files() -> Vec<RejectedFile> {
     let file = |content_type, bytes, reason| RejectedFile { content_type, bytes, reason };
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec();

@@ -36,11 +36,13 @@ fn cors(headers: &HeaderMap) -> Vec<(String, String)> {
     found
 }
 
+/// Returns the header names in `vary`, in lower case.
 fn varies(headers: &HeaderMap) -> Vec<String> {
     let all = headers.get_all("vary").iter().flat_map(|value| value.to_str().unwrap().split(','));
     all.map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
+/// Sends a preflight request, with this origin if there is one.
 async fn preflight(app: &TestApp, path: &str, method: &str, origin: Option<&str>) -> Response {
     let request = app
         .http
@@ -138,6 +140,7 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
     }
 }
 
+/// Asserts that the CORS headers are exactly those for this origin.
 fn check(headers: &HeaderMap, origin: Option<&str>, what: &str) {
     let own = |name: &str, value: &str| (format!("access-control-{name}"), value.to_owned());
     let expected = match origin.filter(|origin| ALLOWED.contains(origin)) {

@@ -48,10 +48,12 @@ impl Fuse {
         std::fs::rename(written, &self.0).unwrap();
     }
 
+    /// Removes the file, so that servers make all calls.
     pub fn remove(&self) {
         let _ = std::fs::remove_file(&self.0);
     }
 
+    /// Returns the settings of a server that aborts after the number of calls in the file.
     pub fn settings(&self, app: &TestApp) -> Settings {
         // The setting avoids a probe of the store, whose calls would be counted.
         let finalize = if super::store_rules::in_place() { "in-place" } else { "copy" };
@@ -82,11 +84,13 @@ impl Call {
         Self { method, path: path.into(), body: None, key: None, expected: expected.to_vec(), first: None }
     }
 
+    /// Sets the body.
     fn with(mut self, body: Value) -> Self {
         self.body = Some(body);
         self
     }
 
+    /// Adds body and idempotency key to a request.
     fn change(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         let request = match &self.body {
             Some(body) => request.json(body),
@@ -98,6 +102,7 @@ impl Call {
         }
     }
 
+    /// Asserts that an answer, and each item of a batch, has an expected status.
     fn check(&self, status: u16, text: &str) {
         assert!(self.expected.contains(&status), "{} {}: {status} {text}", self.method, self.path);
         // In a batch, the status of each item.
@@ -208,6 +213,7 @@ async fn converge(app: &TestApp, within: Duration) {
     }
 }
 
+/// Opens an upload and sends its bytes without a confirm; returns the ticket.
 async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -215,6 +221,7 @@ async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
     ticket
 }
 
+/// Uploads a unique image; returns its id.
 async fn ready(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
@@ -231,10 +238,12 @@ async fn sent_in_parts(ada: &Caller<'_>) -> String {
     ticket.id().to_owned()
 }
 
+/// Returns the call that confirms an upload.
 fn confirm(id: &str, expected: u16) -> Call {
     Call::new(Method::POST, format!("/api/images/{id}/confirm"), &[expected])
 }
 
+/// Returns the call that deletes an image.
 fn delete(id: &str) -> Call {
     Call::new(Method::DELETE, format!("/api/images/{id}"), &[204])
 }

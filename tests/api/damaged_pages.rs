@@ -11,10 +11,12 @@ use valet::model::Scope;
 
 use super::app::{Caller, TestApp, sha256, unique_png};
 
+/// Returns the time that is so many seconds ahead.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
 
+/// Returns the time an hour ago.
 fn past() -> DateTime {
     DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000)
 }
@@ -66,6 +68,7 @@ fn copies(model: &Document, id: uuid::Uuid, (field, value): &(String, Bson), cou
     (1..=count).map(copy).collect()
 }
 
+/// Returns a readable document of an image in this state.
 fn image(id: &str, user: &str, state: &str) -> Document {
     let at = DateTime::now();
     let mut record = doc! { "_id": id, "user": user, "key": format!("u/{user}/{id}"), "state": state, "live": true,

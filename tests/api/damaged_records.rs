@@ -27,6 +27,7 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     vec![("ready", ready), ("pending", pending), ("in parts", parts), ("in Uppy's parts", loose)]
 }
 
+/// Returns whether the answer is the problem of an internal error.
 fn is_fault(answer: &Answer) -> bool {
     answer.status == 500 && answer.json["code"] == "internal"
 }

@@ -42,11 +42,13 @@ struct Dev {
     mongod: Option<u32>,
 }
 
+/// Starts `valet dev` on these addresses, with its data in this folder.
 fn start(data: &Path, bind: &str, s3_bind: &str, env: &[(&str, &str)]) -> Process {
     Process::start(&["dev", "--bind", bind, "--s3-bind", s3_bind, "--data-dir", data.to_str().unwrap()], env)
 }
 
 impl Dev {
+    /// Starts `valet dev` on free ports, and reads addresses and keys from its banner.
     async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
         let process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
         let banner = process.wait_for(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
@@ -74,7 +76,7 @@ impl Dev {
 }
 
 /// Returns the bytes of the image in the client's gallery.
-async fn look(client: &Client, id: &Value) -> Vec<u8> {
+async fn download(client: &Client, id: &Value) -> Vec<u8> {
     let (status, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(status, 200, "{gallery}");
     assert_eq!((&gallery["images"][0]["id"], gallery["images"].as_array().unwrap().len()), (id, 1));
@@ -99,7 +101,7 @@ async fn images_survive_every_kind_of_restart() {
 
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.token = token;
-    assert!(look(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
+    assert!(download(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
     dev.client.sign_in("login", "ada@example.com").await;
     assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
     // Its mongod must notice by itself that the server is gone.
@@ -112,7 +114,7 @@ async fn images_survive_every_kind_of_restart() {
 
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.sign_in("login", "ada@example.com").await;
-    assert!(look(&dev.client, &image["id"]).await == bytes, "confirmed images survive a kill");
+    assert!(download(&dev.client, &image["id"]).await == bytes, "confirmed images survive a kill");
     dev.stop("-TERM").await;
 }
 

@@ -16,12 +16,14 @@ const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
 struct Folder(PathBuf);
 
 impl Folder {
+    /// Creates a folder.
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("valet-{name}-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
 
+    /// Returns the options of a mongod with its data in the folder.
     fn options(&self) -> MongodOptions {
         MongodOptions::new(self.0.join("data"))
     }
@@ -53,6 +55,7 @@ fn processes(field: &str, value: u32) -> Vec<u32> {
     lines.lines().filter_map(pid).collect()
 }
 
+/// Waits until `holds` returns true; returns `false` after `limit`.
 pub async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !holds() {
@@ -64,6 +67,7 @@ pub async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
+/// Connects to a mongod.
 async fn connect(mongod: &Mongod) -> Client {
     Client::with_uri_str(mongod.uri()).await.unwrap()
 }
@@ -237,12 +241,14 @@ struct Server {
 }
 
 impl Server {
+    /// Returns a command that runs this binary's test `server`.
     fn command(data: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["dev_mongod::server", "--exact", "--ignored", "--nocapture"]).env(SERVER_DATA, data);
         command
     }
 
+    /// Starts the process, and waits until its mongod runs.
     fn start(data: &Path) -> Self {
         let mut process = Self::command(data).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
@@ -252,6 +258,7 @@ impl Server {
         Self { process, mongod }
     }
 
+    /// Returns the ids of the process's children.
     fn children(&self) -> Vec<u32> {
         processes("ppid", self.process.id())
     }

@@ -21,10 +21,12 @@ use store_defects::{Defect, Proxy};
 
 const ORIGIN: &str = "https://app.example";
 
+/// Starts a server whose only allowed origin is [`ORIGIN`].
 async fn app() -> TestApp {
     TestApp::start_with(|config| config.cors.exact = vec![ORIGIN.to_owned()]).await
 }
 
+/// Runs all probes and prints the report.
 async fn run_check(app: &TestApp) -> Report {
     let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
@@ -42,6 +44,7 @@ async fn has_access_block(app: &TestApp) -> bool {
     got.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
 }
 
+/// Returns the names of the rules that are answered with no.
 fn failed_rules(report: &Report) -> Vec<&'static str> {
     let is_no = |finding: &&doctor::Finding| matches!(finding.answer, Answer::No(_));
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
@@ -93,6 +96,7 @@ async fn every_planted_defect_is_reported() {
     stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| assert_finds(*defect, expected)).await;
 }
 
+/// Asserts that a store with this defect fails exactly the `expected` rules.
 async fn assert_finds(defect: Defect, expected: &[&str]) {
     let mut app = app().await;
     let proxy = Proxy::start(&app, defect).await;

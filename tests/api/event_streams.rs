@@ -34,6 +34,7 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Reads one event of a stream.
     fn parse(block: &str) -> Self {
         let mut frame = Self::default();
         for line in block.lines() {
@@ -107,6 +108,7 @@ impl Events {
     }
 }
 
+/// Requests an event stream, after the event of this id if there is one.
 pub async fn request(caller: &Caller<'_>, last_event_id: Option<&str>) -> Response {
     let request = caller.app.http.get(format!("{}/api/events", caller.app.base)).bearer_auth(caller.token.as_ref().unwrap());
     let request = last_event_id.into_iter().fold(request, |request, id| request.header("last-event-id", id));
@@ -118,6 +120,7 @@ fn at<'a>(caller: &Caller<'_>, app: &'a TestApp) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
 
+/// Uploads a unique image; returns its id.
 async fn upload(caller: &Caller<'_>) -> String {
     caller.upload("sea.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
@@ -244,7 +247,7 @@ async fn all_clients_are_reset_after_the_feed_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_limited() {
+async fn stream_above_the_limit_of_its_user_is_refused() {
     let app = TestApp::start_with(|config| config.load.max_event_streams = 7).await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut open = Vec::new();

@@ -26,15 +26,18 @@ impl Operation {
     }
 }
 
+/// Returns the OpenAPI document.
 fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(valet::http::openapi::document)
 }
 
+/// Returns a string without its quotes, and any other value as JSON.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Returns the operation with the examples of its parameters filled in.
 fn operation(template: &str, method: &str, described: &Value) -> Operation {
     let (mut path, mut query) = (template.to_owned(), Vec::new());
     for parameter in described["parameters"].as_array().into_iter().flatten() {

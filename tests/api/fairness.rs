@@ -44,6 +44,7 @@ struct Thresholds {
     limit: Duration,
 }
 
+/// Returns the extent of the test: all operations on an idle machine, some otherwise.
 fn thresholds() -> Thresholds {
     let is_whole = std::env::var("VALET_TEST_FLOOD").is_ok_and(|value| value == "all");
     // Other tests run at the same time, and this is a debug build.
@@ -60,6 +61,7 @@ struct Attack {
 }
 
 impl Attack {
+    /// Creates the user whose requests flood the operation, with all that the operation needs.
     async fn prepare(app: &TestApp, mut operation: Operation) -> Self {
         let attacker = app.user().await;
         if operation.path.contains("{token}") {
@@ -82,6 +84,7 @@ impl Attack {
         Self { operation, token: attacker.token.clone().unwrap(), email: attacker.email.clone(), pending }
     }
 
+    /// Returns a body that the operation accepts, or takes long to refuse.
     fn body(&self) -> Option<Value> {
         Some(match self.operation.id.as_str() {
             "sign_up" => json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD }),

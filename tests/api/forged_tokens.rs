@@ -20,10 +20,12 @@ use super::{
     openapi::operations,
 };
 
+/// Encodes bytes as JWTs do.
 fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// Returns the name of the server's signing key: the first four bytes of its SHA-256.
 fn kid() -> String {
     let hash = digest::digest(&digest::SHA256, JWT_SECRET.as_bytes());
     hash.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -35,10 +37,12 @@ fn signed(header: &str, claims: &str, algorithm: hmac::Algorithm, secret: &[u8])
     format!("{message}.{}", base64(hmac::sign(&hmac::Key::new(algorithm, secret), message.as_bytes())))
 }
 
+/// Signs these claims under this header with the server's key.
 fn forge(header: &Value, claims: &Value) -> String {
     signed(&header.to_string(), &claims.to_string(), hmac::HMAC_SHA256, JWT_SECRET.as_bytes())
 }
 
+/// Returns the header of a token that the server issues.
 fn header() -> Value {
     json!({ "typ": "at+jwt", "alg": "HS256", "kid": kid() })
 }
@@ -49,18 +53,21 @@ fn claims_of(caller: &Caller<'_>) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
+/// Returns the object with one member replaced.
 fn with(value: &Value, member: &str, to: Value) -> Value {
     let mut changed = value.clone();
     changed[member] = to;
     changed
 }
 
+/// Returns the object without one member.
 fn without(value: &Value, member: &str) -> Value {
     let mut changed = value.clone();
     changed.as_object_mut().unwrap().remove(member);
     changed
 }
 
+/// Reads the account with these `authorization` headers.
 async fn me(app: &TestApp, authorization: &[&str]) -> Answer {
     let send = |request: reqwest::RequestBuilder| {
         authorization

@@ -33,6 +33,7 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
+    /// Returns the value of a header; empty if the answer has none.
     pub fn header(&self, name: &str) -> &str {
         let has_name = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
         self.head.lines().find(|line| has_name(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
@@ -69,6 +70,7 @@ pub fn answers(mut text: &str) -> Vec<RawAnswer> {
     received
 }
 
+/// Opens a connection to the server.
 pub async fn connect(base: &str) -> TcpStream {
     TcpStream::connect(base.trim_start_matches("http://")).await.unwrap()
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::app::{Answer, Caller, TestApp, declared, sha256, unique_png};
 
+/// Requests an upload under an idempotency key.
 async fn open_upload(caller: &Caller<'_>, key: &str, body: &Value) -> Answer {
     caller.send(Method::POST, "/api/images/upload", |request| request.header("idempotency-key", key).json(body)).await
 }

@@ -66,10 +66,12 @@ async fn start_server(s3: aws_sdk_s3::Client, leniency: Leniency) -> String {
     address
 }
 
+/// Sets an imgproxy with [`SALT`].
 fn configure(config: &mut Config, base_url: String) {
     configure_with(config, base_url, SALT);
 }
 
+/// Sets an imgproxy with this salt.
 fn configure_with(config: &mut Config, base_url: String, salt: &[u8]) {
     let imgproxy = Imgproxy { base_url, key: ImgproxyKey::new(KEY, salt), options: "q:80/sm:1/ar:1".to_owned() };
     config.previews = Previews::Imgproxy(Box::new(imgproxy));
@@ -139,6 +141,7 @@ async fn answers_have_no_previews_without_a_server() {
     assert!(!has_previews(&image) && !has_previews(&page["images"][0]));
 }
 
+/// Returns the answers of `valet check` about pictures and signatures of imgproxy.
 async fn check(config: &Config) -> [Answer; 2] {
     let report = doctor::run(config, Options::default()).await;
     println!("{report}");

@@ -14,12 +14,14 @@ use super::{
     openapi::{Operation, operations},
 };
 
+/// Returns all operations whose path names an image.
 fn operations_on_an_image() -> Vec<Operation> {
     let found: Vec<_> = operations().into_iter().filter(|operation| operation.path.starts_with("/api/images/{id}")).collect();
     assert!(found.len() >= 6, "{}", found.len());
     found
 }
 
+/// Makes a call of the operation for this image, with the body of the document's example.
 async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
     let body = operation.body().cloned();
     caller
@@ -94,6 +96,7 @@ fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
     (answer.status, json, sorted(&answer.headers), answer.text.len())
 }
 
+/// Returns the headers that must be equal in two answers.
 fn sorted(headers: &HeaderMap) -> Vec<(String, String)> {
     let differs = |name: &str| matches!(name, "date" | "x-request-id");
     let mut headers: Vec<_> = headers

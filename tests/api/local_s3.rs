@@ -45,10 +45,12 @@ struct Server {
     task: JoinHandle<()>,
 }
 
+/// Returns a new path for the server's data.
 fn fresh_root() -> PathBuf {
     std::env::temp_dir().join(format!("valet-s3-{}", uuid::Uuid::new_v4().simple()))
 }
 
+/// Returns the options of a server with its data in this folder.
 fn options(root: &Path) -> LocalS3Options {
     LocalS3Options {
         root: root.to_owned(),
@@ -60,10 +62,12 @@ fn options(root: &Path) -> LocalS3Options {
 }
 
 impl Server {
+    /// Starts a server with a new folder.
     async fn start() -> Self {
         Self::start_at(fresh_root()).await
     }
 
+    /// Starts a server with its data in this folder, which may have data already.
     async fn start_at(root: PathBuf) -> Self {
         let local = LocalS3::open(options(&root)).unwrap();
         local.create_bucket(&BUCKET.parse().unwrap()).unwrap();
@@ -84,15 +88,18 @@ impl Server {
         self.root
     }
 
+    /// Stops the server and removes its data.
     async fn end(self) {
         let root = self.stop().await;
         std::fs::remove_dir_all(root).unwrap();
     }
 
+    /// Writes an object.
     async fn put(&self, key: &str, body: &[u8]) {
         self.s3.put_object().bucket(BUCKET).key(key).body(ByteStream::from(body.to_vec())).send().await.unwrap();
     }
 
+    /// Returns the bytes of an object.
     async fn read(&self, key: &str) -> Vec<u8> {
         let got = self.s3.get_object().bucket(BUCKET).key(key).send().await.unwrap();
         got.body.collect().await.unwrap().to_vec()
@@ -113,20 +120,24 @@ impl Server {
             .unwrap()
     }
 
+    /// Returns a presigned GET URL.
     async fn sign_get(&self, key: &str) -> String {
         let soon = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
         self.s3.get_object().bucket(BUCKET).key(key).presigned(soon).await.unwrap().uri().to_owned()
     }
 
+    /// Returns the number of temporary files: incomplete uploads.
     fn temps(&self) -> usize {
         std::fs::read_dir(self.root.join("tmp")).unwrap().count()
     }
 
+    /// Returns whether the object exists.
     async fn exists(&self, key: &str) -> bool {
         self.s3.head_object().bucket(BUCKET).key(key).send().await.is_ok()
     }
 }
 
+/// Returns an SDK client with these keys.
 fn client(base: &str, access: &str, secret: &str) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -145,15 +156,18 @@ fn replay(http: &reqwest::Client, signed: &PresignedRequest) -> reqwest::Request
     signed.headers().fold(http.request(method, signed.uri()), |r, (name, value)| r.header(name, value))
 }
 
+/// Returns the SHA-256 in base64.
 fn sha256(body: &[u8]) -> String {
     STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
 }
 
+/// Returns the time so many hours from now; negative numbers lie in the past.
 fn hours(n: i64) -> SystemTime {
     let by = Duration::from_secs(n.unsigned_abs() * 3600);
     if n < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }
 
+/// Asserts the status and the error code of an answer, and that it has an id and a date; returns the body.
 async fn expect(response: Response, status: u16, code: &str) -> String {
     assert!(response.headers().contains_key("x-amz-request-id"), "every answer has an id");
     assert!(response.headers().contains_key("date"), "every answer has a date");

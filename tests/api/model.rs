@@ -63,6 +63,7 @@ enum Op {
 /// Offsets of the sweeper's clock, in seconds.
 const SWEEPS: [i64; 4] = [1, 4700, 90_000, 700_000];
 
+/// Generates one operation.
 fn op() -> impl Strategy<Value = Op> {
     let who = || 0..2_usize;
     let by = || prop::bool::weighted(0.12).prop_map(usize::from);
@@ -123,6 +124,7 @@ fn choose_target(op: &Op, images: &[reference_model::Image]) -> Op {
     }
 }
 
+/// Runs a sequence of operations on a new server and on the model, and compares them after each.
 async fn run(ops: &[Op]) {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = QUOTA;

@@ -20,6 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Time after which nothing changes: with the default settings URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
+/// Returns the time that lies so far ahead.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
@@ -32,6 +33,7 @@ fn file() -> Vec<u8> {
     bytes
 }
 
+/// Returns the body of a multipart upload request with parts of 5 MiB.
 fn declared(bytes: &[u8], checksums: &str) -> Value {
     json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
 }
@@ -42,18 +44,21 @@ fn part(bytes: &[u8], number: usize) -> Vec<u8> {
 }
 
 impl Caller<'_> {
+    /// Opens a multipart upload.
     async fn open(&self, body: Value) -> Answer {
         let answer = self.post("/api/images/multipart", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer
     }
 
+    /// Returns the numbers of the parts that have arrived.
     async fn parts_of(&self, id: &str) -> Vec<u64> {
         let answer = self.get(&format!("/api/images/{id}/parts")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json["parts"].as_array().unwrap().iter().map(|part| part["partNumber"].as_u64().unwrap()).collect()
     }
 
+    /// Requests URLs for parts.
     async fn sign(&self, id: &str, parts: Value) -> Answer {
         self.post(&format!("/api/images/{id}/parts"), json!({ "parts": parts })).await
     }
@@ -66,6 +71,7 @@ impl Caller<'_> {
         answer.json["parts"][0]["request"].clone()
     }
 
+    /// Sends the parts of these numbers.
     async fn send_parts(&self, id: &str, bytes: &[u8], numbers: &[usize]) {
         for number in numbers {
             let request = self.part_url(id, json!({ "partNumber": number })).await;
@@ -73,6 +79,7 @@ impl Caller<'_> {
         }
     }
 
+    /// Returns the user's usage.
     async fn usage(&self) -> Value {
         self.get("/api/auth/me").await.json["usage"].clone()
     }
@@ -98,6 +105,7 @@ impl TestApp {
         complete.multipart_upload(parts).send().await.unwrap();
     }
 
+    /// Aborts an upload in the bucket without going through the server.
     async fn bucket_abort(&self, id: &str) {
         let image = self.db_image(id).await.unwrap();
         let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
@@ -105,6 +113,7 @@ impl TestApp {
         abort.send().await.unwrap();
     }
 
+    /// Updates an image's document without going through the server.
     async fn db_set(&self, id: &str, update: Document) {
         self.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
     }

@@ -20,6 +20,7 @@ async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |_| {}).await
 }
 
+/// Starts a server that accepts tokens of this provider, with further settings.
 async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts)) -> TestApp {
     let settings = config::OidcProvider::new(provider.issuer.clone(), vec!["other".to_owned(), AUDIENCE.to_owned()]);
     TestApp::start_with(|config| {
@@ -29,10 +30,12 @@ async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts
     .await
 }
 
+/// Returns a caller with this token.
 fn bearer(app: &TestApp, token: String) -> Caller<'_> {
     Caller { app, token: Some(token), id: String::new(), email: String::new(), address: None }
 }
 
+/// Reads the account of a token's user.
 async fn me(app: &TestApp, token: String) -> Answer {
     bearer(app, token).get("/api/auth/me").await
 }

@@ -25,6 +25,7 @@ impl Operation {
         ["{id}", "{user}", "{image}"].iter().fold(self.path.clone(), |path, name| path.replace(name, id))
     }
 
+    /// Returns whether the operation requires a token.
     pub fn is_protected(&self) -> bool {
         self.described["security"].as_array().is_some_and(|schemes| !schemes.is_empty())
     }
@@ -45,6 +46,7 @@ impl Operation {
     }
 }
 
+/// Returns the generated document.
 pub fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(valet::http::openapi::document)
@@ -125,6 +127,7 @@ fn every_operation_has_a_name_and_examples() {
     }
 }
 
+/// Asserts that an operation describes a success and a problem, each with an example.
 fn check_answers(name: &str, answers: &serde_json::Map<String, Value>) {
     assert!(answers.keys().any(|status| status.starts_with('2')), "{name}: no success");
     // Only the probe of the process itself cannot fail.

@@ -24,20 +24,24 @@ async fn just_now() -> OffsetDateTime {
     OffsetDateTime::now_utc() - Duration::from_millis(50)
 }
 
+/// Scans for orphans from before now.
 async fn scan(app: &TestApp) -> Orphans {
     app.app.valet.orphans.find(just_now().await, &mut |_| {}).await.unwrap()
 }
 
+/// Scans for orphans and deletes all that are found.
 async fn delete(app: &TestApp) -> Orphans {
     let before = just_now().await;
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     app.app.valet.orphans.delete(before, &found, Consent::Number(found.number())).await.unwrap()
 }
 
+/// Returns the keys of the listed orphans.
 fn keys(found: &Found<ListedObject>) -> Vec<&str> {
     found.first.iter().map(|listed| listed.key.as_str()).collect()
 }
 
+/// Returns the object key of a user's image.
 fn key_of(user: &Caller<'_>, id: &str) -> String {
     format!("u/{}/{id}", user.id)
 }
@@ -56,6 +60,7 @@ struct Planted {
 }
 
 impl Planted {
+    /// Makes images of two users, and orphans of each kind beside them.
     async fn plant(app: &TestApp) -> Self {
         let (ada, bob) = (app.user().await, app.user().await);
         let ready = ada.upload("a.png", "image/png", &unique_png()).await;

@@ -42,20 +42,24 @@ fn children<'a>(spans: &'a [Span], of: &'a Span) -> impl Iterator<Item = &'a Spa
     spans.iter().filter(|span| span.parent == of.id && span.trace == of.trace)
 }
 
+/// Returns the span of this name.
 fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     let names = || spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>();
     spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name} in {:?}", names()))
 }
 
+/// Returns an attribute of a span; empty if it has none.
 fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
     span.attributes.get(name).map_or("", String::as_str)
 }
 
+/// Returns the settings of a server that exports traces to this endpoint.
 fn traced(app: &TestApp, endpoint: &str) -> Settings {
     // Spans are sent only when the process stops.
     Settings::for_app(app).with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).with("OTEL_BSP_SCHEDULE_DELAY", "600000")
 }
 
+/// Stops the process; returns its log.
 async fn stopped(process: Process) -> String {
     process.signal("-TERM");
     let (status, _, log) = process.end(Duration::from_secs(30)).await;

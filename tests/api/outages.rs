@@ -31,14 +31,17 @@ const SPARE_MEMORY: u64 = 32 * 1024;
 /// Method, path and body of a call.
 type Call = (Method, String, Option<Value>);
 
+/// Returns a GET.
 fn get(path: impl Into<String>) -> Call {
     (Method::GET, path.into(), None)
 }
 
+/// Returns a POST with a body.
 fn post(path: impl Into<String>, body: Value) -> Call {
     (Method::POST, path.into(), Some(body))
 }
 
+/// Returns a POST without a body.
 fn post_empty(path: impl Into<String>) -> Call {
     (Method::POST, path.into(), None)
 }
@@ -61,6 +64,7 @@ async fn assert_unavailable(client: &Client, calls: &[Call]) {
     }
 }
 
+/// Returns whether the answer is the problem of an outage.
 fn is_unavailable(status: u16, problem: &Value) -> bool {
     matches!((status, problem["code"].as_str()), (503, Some("unavailable")) | (504, Some("timeout")))
 }

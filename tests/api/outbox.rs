@@ -35,11 +35,13 @@ async fn start() -> TestApp {
     app
 }
 
+/// Inserts an endpoint that receives these types of events.
 async fn subscribe(app: &TestApp, id: &str, types: &[&str]) {
     let endpoint = doc! { "_id": id, "url": "https://app.example/hook", "types": types, "state": "on" };
     app.db.collection::<Document>("endpoints").insert_one(endpoint).await.unwrap();
 }
 
+/// Returns the documents of a collection that match, in the order of their ids.
 async fn documents(app: &TestApp, collection: &str, filter: Document) -> Vec<Document> {
     app.db.collection::<Document>(collection).find(filter).sort(doc! { "_id": 1 }).await.unwrap().try_collect().await.unwrap()
 }
@@ -69,6 +71,7 @@ async fn seen(app: &TestApp) -> Seen {
     seen
 }
 
+/// Opens an upload and sends its bytes without a confirm; returns its id.
 async fn put(ada: &Caller<'_>, bytes: Vec<u8>) -> String {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -76,14 +79,17 @@ async fn put(ada: &Caller<'_>, bytes: Vec<u8>) -> String {
     ticket.id().to_owned()
 }
 
+/// Uploads a unique image; returns its id.
 async fn ready(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
 
+/// Opens an upload without sending bytes; returns its id.
 async fn open(ada: &Caller<'_>) -> String {
     ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned()
 }
 
+/// Makes a batch call for these images.
 async fn batch(ada: &Caller<'_>, path: &str, ids: &[&String]) {
     assert_eq!(ada.post(path, json!({ "ids": ids })).await.status, 200);
 }

@@ -44,9 +44,9 @@ async fn a10_operator_sets_a_password_and_every_session_ends() {
         (answer.status, answer.json["refreshToken"].as_str().unwrap_or_default().to_owned())
     };
     let (_, token) = log_in(PASSWORD).await;
-    let refused = async |email: &str, line: &str, says: &str| {
+    let refused = async |email: &str, line: &str, expected: &str| {
         let (success, message) = passwd(&app, email, line).await;
-        assert!(!success && message.contains(says), "{message}");
+        assert!(!success && message.contains(expected), "{message}");
     };
     refused("nobody@example.com", "seven green kites\n", "no account has this email address").await;
     refused("nobody", "seven green kites\n", "not an email address").await;

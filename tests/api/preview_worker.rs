@@ -28,10 +28,12 @@ pub fn use_workers(config: &mut Config) {
     config.previews = Previews::Worker(PreviewWorker::default());
 }
 
+/// Starts a server whose previews are made by workers.
 pub async fn start() -> TestApp {
     TestApp::start_with(use_workers).await
 }
 
+/// Returns a renderer that starts the program under test.
 pub fn renderer() -> Renderer {
     Renderer::new(PathBuf::from(env!("CARGO_BIN_EXE_valet")))
 }
@@ -57,6 +59,7 @@ pub fn unique_jpeg(width: u16, height: u16) -> Vec<u8> {
     jpeg
 }
 
+/// Reads an image.
 pub async fn read(ada: &Caller<'_>, id: &str) -> Value {
     ada.get(&format!("/api/images/{id}")).await.json
 }
@@ -66,6 +69,7 @@ pub async fn recorded(app: &TestApp, id: &str) -> Document {
     app.db_image(id).await.unwrap().get_document("rendering").unwrap().clone()
 }
 
+/// Returns the id of an image.
 fn id(image: &Value) -> &str {
     image["id"].as_str().unwrap()
 }
@@ -132,7 +136,7 @@ async fn preview_and_placeholder_of_the_client_come_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_of_before_are_made_by_a_backfill() {
+async fn backfill_makes_previews_of_earlier_images() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut images = Vec::new();

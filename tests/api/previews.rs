@@ -13,6 +13,7 @@ const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
 /// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
+/// Returns the body of an upload request with a preview.
 fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
     let mut body = declared("a.png", "image/png", bytes);
     body["preview"] = json!({ "contentType": content_type, "size": preview.len(), "sha256": sha256(preview) });
@@ -20,12 +21,14 @@ fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
     body
 }
 
+/// Opens an upload with a preview.
 async fn open_upload(ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
     let ticket = ada.post("/api/images/upload", with_preview(bytes, preview, "image/jpeg")).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     ticket
 }
 
+/// Returns the bytes that count against the user's quota.
 async fn used(ada: &Caller<'_>) -> Value {
     ada.get("/api/auth/me").await.json["usage"]["bytes"].clone()
 }

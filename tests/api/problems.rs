@@ -17,6 +17,7 @@ fn refused(answer: &Answer, problem: (u16, &str), what: &str) {
     says_nothing(answer, what);
 }
 
+/// Asserts that an answer repeats no value of the caller.
 fn says_nothing(answer: &Answer, what: &str) {
     assert!(!answer.text.contains("canary"), "{what}: {}", answer.text);
     let headers = format!("{:?}", answer.headers);

@@ -16,10 +16,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Returns a client of the server at this address.
     pub fn at(base: impl Into<String>) -> Self {
         Self { base: base.into(), http: reqwest::Client::new(), token: None }
     }
 
+    /// Makes a call; returns the status and the body.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).timeout(Duration::from_secs(30));
         if let Some(token) = &self.token {

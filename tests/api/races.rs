@@ -20,6 +20,7 @@ use super::{
 /// Time after a URL's expiry and grace period with default settings: a pending image is due, and a tombstone ends.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
+/// Returns the number of rounds: `VALET_TEST_ROUNDS`, or 200.
 fn rounds() -> usize {
     std::env::var("VALET_TEST_ROUNDS").ok().map_or(200, |rounds| rounds.parse().expect("VALET_TEST_ROUNDS is a number"))
 }
@@ -54,6 +55,7 @@ async fn sent(caller: &Caller<'_>) -> Answer {
     ticket
 }
 
+/// Returns the path of a ticket's image.
 fn path(ticket: &Answer) -> String {
     format!("/api/images/{}", ticket.id())
 }
@@ -334,7 +336,7 @@ async fn twenty_confirms_of_parts_race_with_their_abort() {
 /// A write to the owner's record aborts the transaction of a delete, which then starts again: it must end however busy the owner
 /// is.
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_ends_while_its_owner_is_busy() {
+async fn deletion_ends_while_its_owner_sends_requests() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut ids = Vec::new();

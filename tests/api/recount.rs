@@ -12,6 +12,7 @@ use valet::{
 
 use super::app::{Caller, PASSWORD, TestApp, unique_png};
 
+/// Recounts one user or all of them; returns the result and the repairs.
 pub async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {
     let mut repairs = Vec::new();
     let email = who.map(|text| Email::parse(text).unwrap());
@@ -19,6 +20,7 @@ pub async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair
     (done, repairs)
 }
 
+/// Returns bytes, ready images and open uploads of a user.
 pub async fn usage(user: &Caller<'_>) -> serde_json::Value {
     let usage = user.get("/api/auth/me").await.json["usage"].clone();
     json!([usage["bytes"], usage["images"], usage["pending"]])

@@ -12,14 +12,17 @@ use valet::config::Finalize;
 
 use super::app::{Caller, TestApp, declared, fixture, sha256, unique_png};
 
+/// Returns the bytes that count against the user's quota.
 async fn used(ada: &Caller<'_>) -> u64 {
     ada.get("/api/auth/me").await.json["usage"]["bytes"].as_u64().unwrap()
 }
 
+/// Returns the declaration of a preview.
 fn preview(bytes: &[u8]) -> Value {
     json!({ "contentType": "image/jpeg", "size": bytes.len(), "sha256": sha256(bytes) })
 }
 
+/// Returns the body with these members replaced or added.
 fn merged(mut body: Value, members: &Value) -> Value {
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     body
@@ -73,11 +76,12 @@ async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
 #[tokio::test]
 async fn bytes_sent_with_the_earlier_url_are_checked_against_the_later_type() {
     for finalize in [Finalize::Auto, Finalize::Copy] {
-        former_type(finalize).await;
+        assert_later_type_is_checked(finalize).await;
     }
 }
 
-async fn former_type(finalize: Finalize) {
+/// Declares the same bytes with two types, in both orders, and asserts that the later type counts.
+async fn assert_later_type_is_checked(finalize: Finalize) {
     let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
     let ada = app.user().await;
     let bytes = unique_png();

@@ -38,6 +38,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Returns the store of a server.
     pub fn of(app: &TestApp) -> Self {
         Self {
             bucket: app.config.s3.bucket.to_string(),
@@ -79,10 +80,12 @@ pub struct Relayed {
 }
 
 impl Relayed {
+    /// Returns the path of the request.
     pub fn path(&self) -> &str {
         self.parts.uri.path()
     }
 
+    /// Returns the query of the request; empty if it has none.
     pub fn query(&self) -> &str {
         self.parts.uri.query().unwrap_or_default()
     }

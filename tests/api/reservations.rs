@@ -15,16 +15,19 @@ use valet::domain::sweeper::Swept;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, declared, fixture, sha256, unique_png};
 
+/// Returns the time that is so many seconds ahead.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
 
+/// Returns bytes, ready images and open uploads of a user.
 async fn usage(ada: &Caller<'_>) -> (i64, i64, i64) {
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     let number = |name: &str| usage[name].as_i64().unwrap();
     (number("bytes"), number("images"), number("pending"))
 }
 
+/// Returns the user's document.
 async fn user_of(ada: &Caller<'_>) -> Document {
     ada.app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap()
 }
@@ -75,6 +78,7 @@ enum Kind {
 }
 
 impl Kind {
+    /// Opens an upload of this kind.
     async fn open(self, ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
         match self {
             Self::Put => ada.open_upload("a.png", "image/png", bytes).await,
@@ -96,6 +100,7 @@ impl Kind {
         }
     }
 
+    /// Returns the id of the ticket's image.
     fn id(self, ticket: &Answer) -> String {
         match self {
             Self::Form => ticket.json["fields"]["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(),
@@ -129,12 +134,13 @@ impl Kind {
 async fn bytes_of_every_kind_of_url_are_counted_until_it_expires() {
     for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
         for end in [End::Deleted, End::DeletedUnconfirmed, End::Rejected, End::Confirmed] {
-            sent_again(kind, end).await;
+            assert_bytes_sent_again_are_counted(kind, end).await;
         }
     }
 }
 
-async fn sent_again(kind: Kind, end: End) {
+/// Ends an upload of this kind in this way, sends its bytes again, and asserts that they are counted until its URL expires.
+async fn assert_bytes_sent_again_are_counted(kind: Kind, end: End) {
     let (app, when) = (TestApp::start().await, format!("{kind:?}, {end:?}"));
     let ada = app.user().await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
@@ -302,7 +308,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
 
 /// Ten thousand reservations of one user are handled in slices, beside one of another user.
 #[tokio::test]
-async fn many_reservations_of_one_user_do_not_delay_others() {
+async fn many_reservations_of_one_user_do_not_delay_other_users() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let users = app.db.collection::<Document>("users");

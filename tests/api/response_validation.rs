@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::app::Answer;
 
+/// Returns the OpenAPI document.
 fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(valet::http::openapi::document)
@@ -32,6 +33,7 @@ fn operations(path: &str) -> Option<&'static Value> {
     fitting.first().map(|(_, operations)| *operations)
 }
 
+/// Asserts that an answer has a request id and is one that the document describes for this operation.
 pub fn check(method: &Method, path: &str, answer: &Answer) {
     let id = answer.header("x-request-id");
     assert!(!id.is_empty(), "no x-request-id: {answer:?}");

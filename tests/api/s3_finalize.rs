@@ -19,6 +19,7 @@ use super::{
 /// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
+/// Starts a server that copies every object before it confirms it.
 async fn copying() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
@@ -34,6 +35,7 @@ async fn before(app: &TestApp, defect: Defect) -> TestApp {
     .await
 }
 
+/// Returns the object key in an image's document.
 fn key(document: &Document) -> String {
     document.get_str("key").unwrap().to_owned()
 }

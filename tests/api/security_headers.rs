@@ -14,6 +14,7 @@ use super::{
 
 const HSTS: &str = "max-age=31536000; includeSubDomains";
 
+/// Returns the value of a header; empty if the answer has none.
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.to_str().unwrap())
 }

@@ -44,6 +44,7 @@ impl Settings {
         ])
     }
 
+    /// Starts the server with these settings.
     fn start(&self) -> Process {
         self.run(&["serve"])
     }

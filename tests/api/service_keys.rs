@@ -26,6 +26,7 @@ fn protected(is_admin: bool) -> Vec<Operation> {
     found
 }
 
+/// Makes a call of the operation with an unknown id and the body of the document's example.
 async fn call(caller: &Caller<'_>, operation: &Operation) -> Answer {
     let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
     let send = |request: reqwest::RequestBuilder| match operation.body() {
@@ -42,6 +43,7 @@ fn scope_of(operation: &Operation) -> Scope {
     Scope::parse(named).unwrap_or_else(|| panic!("{named} of {}", operation.described["operationId"]))
 }
 
+/// Returns the text of a key.
 fn raw(key: &Caller<'_>) -> String {
     key.token.clone().unwrap()
 }
@@ -121,6 +123,7 @@ async fn forged_keys_are_refused_by_every_operation() {
     assert_eq!(key.get("/api/admin/users").await.status, 200, "the genuine one still works");
 }
 
+/// Returns the number of users.
 async fn users(app: &TestApp) -> u64 {
     app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap()
 }
@@ -197,6 +200,7 @@ async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
     assert!(!record.contains(&raw(&key)[40..]), "{record}");
 }
 
+/// Runs `valet key`; returns whether it succeeded, its standard output and its standard error.
 async fn key_command(settings: &Settings, arguments: &[&str]) -> (bool, String, String) {
     let process: Process = settings.run(&[&["key"], arguments].concat());
     let (status, out, err) = process.end(Duration::from_secs(30)).await;
@@ -222,7 +226,7 @@ async fn operator_creates_lists_and_revokes_keys() {
     let line = listed.lines().find(|line| line.starts_with(&text[3..39])).unwrap_or_else(|| panic!("{listed}"));
     assert!(line.contains("valid") && line.contains("Photo backend") && line.contains("tokens:create,users:read"), "{line}");
     assert!(!listed.contains(&text[40..]), "{listed}");
-    for (wrong, says) in [
+    for (wrong, expected) in [
         (&["create", "a"][..], "--scope"),
         (&["create", "a", "--scope", "users"], "tokens:create, users:read"),
         (&["create", "a\u{e9}", "--scope", "users:read"], "letters, digits"),
@@ -231,7 +235,7 @@ async fn operator_creates_lists_and_revokes_keys() {
         (&["revoke", &uuid::Uuid::now_v7().to_string()], "no key has this id"),
     ] {
         let (success, out, err) = key_command(&settings, wrong).await;
-        assert!(!success && err.contains(says) && out.is_empty(), "{wrong:?}: {out} {err}");
+        assert!(!success && err.contains(expected) && out.is_empty(), "{wrong:?}: {out} {err}");
     }
     let (revoked, out, err) = key_command(&settings, &["revoke", &text[3..39]]).await;
     assert!(revoked && err.contains("service_key_revoked"), "{out} {err}");

@@ -16,6 +16,7 @@ use super::app::{Answer, Caller, PASSWORD, TestApp};
 
 const OTHER_PASSWORD: &str = "seven green kites over the bay";
 
+/// Signs in; returns the caller, the refresh token and the answer.
 async fn log_in<'a>(app: &'a TestApp, email: &str, password: &str) -> (Caller<'a>, String, Answer) {
     let answer = app.anonymous().post("/api/auth/login", json!({ "email": email, "password": password })).await;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -38,31 +39,37 @@ async fn signed_in(app: &TestApp) -> (Caller<'_>, String) {
     (caller, refresh)
 }
 
+/// Sends a refresh token.
 async fn refresh(app: &TestApp, token: &str) -> Answer {
     app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": token })).await
 }
 
+/// Exchanges a refresh token; returns the next one.
 async fn refreshed(app: &TestApp, token: &str) -> String {
     let answer = refresh(app, token).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json["refreshToken"].as_str().unwrap().to_owned()
 }
 
+/// Returns status and problem code of a read of the account.
 async fn me(caller: &Caller<'_>) -> (u16, String) {
     let answer = caller.get("/api/auth/me").await;
     (answer.status, answer.code().to_owned())
 }
 
+/// Returns status and problem code of an ended session.
 fn ended() -> (u16, String) {
     (401, "session_ended".to_owned())
 }
 
+/// Returns the session id in the caller's token.
 fn sid(caller: &Caller<'_>) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let claims = URL_SAFE_NO_PAD.decode(caller.token.as_ref().unwrap().split('.').nth(1).unwrap()).unwrap();
     serde_json::from_slice::<serde_json::Value>(&claims).unwrap()["sid"].as_str().unwrap().to_owned()
 }
 
+/// Returns the collection of sessions.
 fn documents(app: &TestApp) -> mongodb::Collection<Document> {
     app.db.collection("sessions")
 }

@@ -23,6 +23,7 @@ use super::app::{Answer, Caller, TestApp, unique_png};
 
 const TOKEN: &str = "f3a9c1d27b6e4805f3a9c1d27b6e4805";
 
+/// Switches the hook on, on a free port.
 fn with_hook(config: &mut Config) {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
     config.store_events.hook = Some(StoreHook { bind, token: TOKEN.into() });
@@ -36,6 +37,7 @@ struct Notifier {
 }
 
 impl Notifier {
+    /// Starts a server with a hook.
     async fn start() -> Self {
         Self::before(TestApp::start_with(with_hook).await).await
     }
@@ -50,10 +52,12 @@ impl Notifier {
         Self { app, address, _stop: stop.drop_guard() }
     }
 
+    /// Returns the hook's URL.
     fn url(&self) -> String {
         format!("{}/hooks/s3/{TOKEN}", self.address)
     }
 
+    /// Sends a notification to the hook; returns the status.
     async fn send(&self, body: impl Into<reqwest::Body>) -> StatusCode {
         self.app.http.post(self.url()).body(body).send().await.unwrap().status()
     }
@@ -63,6 +67,7 @@ impl Notifier {
         assert_eq!(self.send(self.records(keys).to_string()).await, 204);
     }
 
+    /// Returns a notification that names these keys.
     fn records(&self, keys: &[&str]) -> Value {
         records(&self.app.config.s3.bucket, keys)
     }
@@ -92,6 +97,7 @@ struct Abandoned {
 }
 
 impl Abandoned {
+    /// Opens an upload without sending its bytes.
     async fn open(ada: &Caller<'_>) -> Self {
         let bytes = unique_png();
         let ticket = ada.open_upload("sea.png", "image/png", &bytes).await;
@@ -101,10 +107,12 @@ impl Abandoned {
         Self { id, key, ticket, bytes }
     }
 
+    /// Sends the upload's bytes.
     async fn put(&self, app: &TestApp) {
         assert_eq!(app.put(&self.ticket.json["upload"], self.bytes.clone()).await, 200);
     }
 
+    /// Opens an upload and sends its bytes; no client confirms it.
     async fn sent(ada: &Caller<'_>) -> Self {
         let upload = Self::open(ada).await;
         upload.put(ada.app).await;

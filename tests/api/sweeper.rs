@@ -21,6 +21,7 @@ use super::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Returns the time that lies so far ahead.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
@@ -187,6 +188,7 @@ async fn reservation_without_an_image_is_released() {
     reservation_without_an_image("holds", doc! { "usedBytes": 500_i64 }).await;
 }
 
+/// Asserts that the sweeper releases a reservation in this field of the user's record whose image was never inserted.
 async fn reservation_without_an_image(field: &str, counted: Document) {
     let app = TestApp::start().await;
     let ada = app.user().await;

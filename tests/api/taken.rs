@@ -67,6 +67,7 @@ async fn upload_taken(caller: &Caller<'_>, at: &str) -> String {
     id(&caller.upload("a.jpg", "image/jpeg", &photograph(&[(ORIGINAL, at)])).await)
 }
 
+/// Returns the id of an image.
 fn id(image: &Value) -> String {
     image["id"].as_str().unwrap().to_owned()
 }

@@ -28,6 +28,7 @@ async fn post_from(app: &TestApp, address: &str, path: &str, body: Value) -> Ans
     app.anonymous().send(Method::POST, path, |request| request.json(&body).header("x-forwarded-for", address)).await
 }
 
+/// Signs in from this address.
 async fn log_in(app: &TestApp, address: &str, email: &str, password: &str) -> Answer {
     post_from(app, address, "/api/auth/login", json!({ "email": email, "password": password })).await
 }

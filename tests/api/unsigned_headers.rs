@@ -38,6 +38,7 @@ async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], (name, value): (
     status
 }
 
+/// Returns a time at which all URLs have expired.
 fn at_last() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
 }

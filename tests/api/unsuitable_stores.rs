@@ -37,10 +37,12 @@ async fn before(seals: Seals) -> Option<(TestApp, TestApp, HeaderObeyingStore)> 
     Some((store, app, relay))
 }
 
+/// Starts a second server behind this relay, which probes the store itself.
 async fn behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
     at_endpoint(store, &relay.endpoint, Finalize::Auto).await
 }
 
+/// Starts a second server whose store is at this endpoint.
 async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> TestApp {
     TestApp::start_second_server(store, |config| {
         config.s3.finalize = finalize;
@@ -55,12 +57,14 @@ fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
 
+/// Sends a presigned PUT with one more header; returns the status.
 async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], header: (&str, &str)) -> u16 {
     let mut request = request.clone();
     request["headers"][header.0] = json!(header.1);
     app.put(&request, bytes.to_vec()).await.as_u16()
 }
 
+/// Fetches an object without a signature; returns the status.
 async fn read_unsigned(app: &TestApp, url: &str) -> u16 {
     app.http.get(url.split('?').next().unwrap()).send().await.unwrap().status().as_u16()
 }

@@ -255,7 +255,7 @@ async fn same_bytes_are_uploaded_once() {
 /// Known bytes reserve nothing: an image costs reads, an open upload reads and the renewal of its URL. The server that opened them
 /// finds them, and so does one that has seen nothing of the user.
 #[tokio::test]
-async fn known_bytes_cost_reads_and_a_renewal() {
+async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (ready, open) = (unique_png(), unique_png());

@@ -19,6 +19,7 @@ use super::app::{Answer, Caller, TestApp, fixture, skip_unless_local_s3, unique_
 
 const MIB: u64 = 1 << 20;
 
+/// Returns the time that lies so far ahead.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
@@ -51,6 +52,7 @@ impl Caller<'_> {
         }
     }
 
+    /// Returns the user's usage.
     async fn used(&self) -> Value {
         self.get("/api/auth/me").await.json["usage"].clone()
     }
@@ -93,6 +95,7 @@ impl TestApp {
     }
 }
 
+/// Returns the image id in a form's key.
 fn id_of(form: &Answer) -> String {
     let key = form.json["fields"]["key"].as_str().unwrap();
     key.rsplit('/').next().unwrap().to_owned()

@@ -28,29 +28,35 @@ use super::{
     webhook_receiver::{Receiver, Reply, status},
 };
 
+/// Switches webhooks on, with endpoints in these private networks.
 fn with_webhooks(config: &mut Config, allow: &[&str]) {
     let allow = allow.iter().map(|network| network.parse().unwrap()).collect();
     config.events = Events::On;
     config.webhooks = Some(Webhooks { secret: "0123456789abcdef0123456789abcdef".into(), allow });
 }
 
+/// Starts a server that sends webhooks to loopback addresses.
 async fn start() -> TestApp {
     TestApp::start_with(|config| with_webhooks(config, &["127.0.0.0/8"])).await
 }
 
+/// Returns the service that administers endpoints.
 fn endpoints(app: &TestApp) -> &Endpoints {
     app.app.valet.endpoints.as_ref().unwrap()
 }
 
+/// Adds an endpoint that receives these types of events.
 async fn add(app: &TestApp, url: &str, types: &[&str]) -> WebhookEndpoint {
     let types = types.iter().map(|name| (*name).to_owned()).collect();
     endpoints(app).add(url, types, OffsetDateTime::now_utc()).await.unwrap()
 }
 
+/// Uploads a unique image; returns its id.
 async fn ready(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
 
+/// Returns a document of a collection that matches.
 async fn stored(app: &TestApp, collection: &str, filter: Document) -> Option<Document> {
     app.db.collection::<Document>(collection).find_one(filter).await.unwrap()
 }

@@ -15,9 +15,9 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
         assert!(calls < 50, "the command never ends");
         let scene = Scene::new(&app).await;
         fuse.set(calls);
-        let (status, said) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
+        let (status, output) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
         fuse.remove();
-        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said}");
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {output}");
         let happened = log_in(&app, &scene.email, NEW_PASSWORD).await.status == 200;
         assert_eq!(log_in(&app, &scene.email, PASSWORD).await.status == 200, !happened, "one password holds");
         for sign_in in [&scene.own, &scene.other] {
@@ -27,12 +27,12 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
             }
         }
         if status.success() {
-            assert!(happened, "{said}");
+            assert!(happened, "{output}");
             break;
         }
         *(if happened { &mut after } else { &mut before }) += 1;
-        let (again, said) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
-        assert!(again.success(), "{said}");
+        let (again, output) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
+        assert!(again.success(), "{output}");
         assert_eq!(log_in(&app, &scene.email, NEW_PASSWORD).await.status, 200);
         let refresh = post(&app, "/api/auth/refresh", json!({ "refreshToken": scene.own.refresh })).await;
         assert_eq!(refresh.problem(), (401, "session_ended"), "after the repeat");

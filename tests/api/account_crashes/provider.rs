@@ -28,11 +28,13 @@ impl World {
         Self { app, key, provider }
     }
 
+    /// Returns the settings of a server that aborts after the number of calls in the fuse's file.
     fn settings(&self, fuse: &Fuse) -> Settings {
         let settings = fuse.settings(&self.app).with("RATE_LIMIT", "off");
         settings.with("OIDC_ISSUER", &self.provider.issuer).with("OIDC_AUDIENCE", AUDIENCE)
     }
 
+    /// Returns a valid token of the provider for a subject.
     fn token(&self, subject: &str) -> String {
         self.key.token("ed", &self.provider.claims(subject))
     }
@@ -73,10 +75,12 @@ impl World {
     }
 }
 
+/// Returns the call that a first visit makes.
 fn me(token: String) -> Call {
     Call { method: Method::GET, path: "/api/auth/me".to_owned(), body: None, token: Some(token), status: 200 }
 }
 
+/// Returns the call that deletes the account.
 fn delete(token: String) -> Call {
     let path = "/api/auth/me/delete".to_owned();
     Call { method: Method::POST, path, body: Some(json!({})), token: Some(token), status: 204 }

@@ -77,7 +77,8 @@ async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
     assert!(claimed > 0 && untouched > 0, "{claimed} claimed, {untouched} untouched");
 }
 
-async fn with_a_little(app: &TestApp) -> Caller<'_> {
+/// Returns a user who has a ready image, an upload whose bytes have arrived, and further records.
+async fn user_with_images(app: &TestApp) -> Caller<'_> {
     let ada = app.user().await;
     ada.upload("mine.png", "image/png", &unique_png()).await;
     let sent = unique_png();
@@ -94,7 +95,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let settings = fuse.settings(&app);
     let (mut calls, mut whole) = (1, 0);
     loop {
-        let ada = with_a_little(&app).await;
+        let ada = user_with_images(&app).await;
         let (process, mut client) = settings.start_listening().await;
         client.token = ada.token.clone();
         fuse.set(calls);
@@ -148,7 +149,7 @@ async fn kill_sweeps_in_lane(first: u32) -> u32 {
     let mut calls = first;
     loop {
         let _turn = CRASHES.acquire().await.unwrap();
-        let ada = with_a_little(&app).await;
+        let ada = user_with_images(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);
         let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(60)).await;

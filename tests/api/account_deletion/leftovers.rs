@@ -24,6 +24,7 @@ enum Remainder {
     Foreign,
 }
 
+/// Returns each kind of remainder, readable and damaged.
 fn remainders() -> Vec<Remainder> {
     use Remainder::{Account, Foreign, OpenUpload, OtherId, Record, Stray};
     let text = || Bson::from("damaged");
@@ -54,6 +55,7 @@ fn remainders() -> Vec<Remainder> {
 }
 
 impl TestApp {
+    /// Opens a multipart upload in the bucket without going through the server.
     async fn bucket_open(&self, key: &str) -> CreateMultipartUploadOutput {
         self.s3.create_multipart_upload().bucket(&self.config.s3.bucket).key(key).send().await.unwrap()
     }

@@ -42,11 +42,13 @@ async fn stamp(app: &TestApp) -> i64 {
     bucket_stamp(app).await.unwrap()
 }
 
+/// Returns the stamp in the bucket.
 async fn bucket_stamp(app: &TestApp) -> Option<i64> {
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(MARKER).send().await.unwrap();
     head.metadata().and_then(|metadata| metadata.get("valet-stamp")).map(|stamp| stamp.parse().unwrap())
 }
 
+/// Replaces id and stamp in the bucket.
 async fn set_bucket_stamp(app: &TestApp, id: DeploymentId, stamp: i64) {
     let put = app.s3.put_object().bucket(&app.config.s3.bucket).key(MARKER).metadata("valet-stamp", stamp.to_string());
     put.body(id.to_string().into_bytes().into()).send().await.unwrap();
@@ -58,6 +60,7 @@ async fn just_now() -> OffsetDateTime {
     OffsetDateTime::now_utc().replace_nanosecond(0).unwrap()
 }
 
+/// Returns the answer of `valet check` to the rule about stamps.
 async fn stamps_answer(app: &TestApp) -> Answer {
     let report = doctor::run(&app.config, doctor::Options::default()).await;
     report.answer(RULE).unwrap().clone()
@@ -154,7 +157,7 @@ async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
 
 /// Neither a server that dies between the two writes nor many servers at once look like a restore.
 #[tokio::test]
-async fn stamps_that_are_under_way_are_no_restore() {
+async fn unfinished_stamps_do_not_count_as_a_restore() {
     let app = TestApp::start().await;
     let first = stamp(&app).await;
     let second = stamp(&app).await;
@@ -233,12 +236,12 @@ async fn a_sweep_under_way_ends_when_another_database_joins_its_bucket() {
     let id = ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned();
     let due = doc! { "$set": { "due": mongodb::bson::DateTime::from_millis(1000) } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": &id }, due).await.unwrap();
-    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
     let endpoint = relay_s3(&app, move |request| {
-        let (hangs, asked) = (request.path().contains(&id), asked.clone());
+        let (hangs, arrived) = (request.path().contains(&id), arrived.clone());
         async move {
             if hangs {
-                let _ = asked.send(());
+                let _ = arrived.send(());
                 std::future::pending::<()>().await;
             }
             request.forward().await
@@ -250,7 +253,7 @@ async fn a_sweep_under_way_ends_when_another_database_joins_its_bucket() {
     config.sweep.interval = Duration::from_secs(1);
     let command = AppState::open(&config).await.unwrap();
     let joined = async {
-        asks.recv().await.unwrap();
+        arrivals.recv().await.unwrap();
         set_bucket(&app, Some(DeploymentId::new())).await;
     };
     let (swept, ()) = tokio::join!(command.valet.sweeper.sweep(), joined);

@@ -14,6 +14,7 @@ use super::file;
 /// Settings that the SDK and the log read themselves.
 const READ_ELSEWHERE: [&str; 2] = ["AWS_REGION", "RUST_LOG"];
 
+/// Parses a file of `deploy` that has one document.
 fn yaml(name: &str) -> Yaml {
     YamlLoader::load_from_str(&file(name)).unwrap().remove(0)
 }
@@ -51,13 +52,13 @@ fn environment() -> BTreeMap<String, String> {
 
 /// Reads a configuration from these settings and asserts that each of them was read.
 fn read(all: &BTreeMap<String, String>) -> Config {
-    let asked = RefCell::new(BTreeSet::new());
+    let names = RefCell::new(BTreeSet::new());
     let config = Config::read(&|name| {
-        asked.borrow_mut().insert(name.to_owned());
+        names.borrow_mut().insert(name.to_owned());
         all.get(name).cloned()
     });
-    let asked = asked.into_inner();
-    let unknown: Vec<_> = all.keys().filter(|name| !asked.contains(*name) && !READ_ELSEWHERE.contains(&name.as_str())).collect();
+    let names = names.into_inner();
+    let unknown: Vec<_> = all.keys().filter(|name| !names.contains(*name) && !READ_ELSEWHERE.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), "the program reads none of {unknown:?}");
     config.unwrap_or_else(|problems| panic!("{problems}"))
 }

@@ -44,6 +44,7 @@ async fn sweep_late(app: &TestApp) {
     }
 }
 
+/// Fetches a presigned URL.
 async fn fetch(app: &TestApp, url: &Value) {
     assert_eq!(app.http.get(url.as_str().unwrap()).send().await.unwrap().status(), 200);
 }
@@ -142,8 +143,9 @@ fn granted(policy: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (all("Action"), all("Resource"))
 }
 
-fn actions(asked: &[RecordedRequest]) -> BTreeSet<String> {
-    asked.iter().map(|one| one.action.to_owned()).collect()
+/// Returns the permissions that requests need.
+fn actions(requests: &[RecordedRequest]) -> BTreeSet<String> {
+    requests.iter().map(|request| request.action.to_owned()).collect()
 }
 
 /// Returns the SDK calls in the source by the SDK's method names, such as `client.head_object()`.
@@ -230,7 +232,7 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     assert_eq!((resources.collect::<BTreeSet<_>>(), of.len()), (where_to, 1), "and under every prefix");
 
     if let Ok(path) = std::env::var("VALET_TEST_S3_REQUESTS") {
-        let asked = json!({ "role": by_role, "operator": by_operator });
-        std::fs::write(path, serde_json::to_vec_pretty(&asked).unwrap()).unwrap();
+        let requests = json!({ "role": by_role, "operator": by_operator });
+        std::fs::write(path, serde_json::to_vec_pretty(&requests).unwrap()).unwrap();
     }
 }

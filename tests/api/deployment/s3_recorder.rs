@@ -32,14 +32,15 @@ pub struct RecordedRequest {
 /// A running proxy; it ends with the test's runtime.
 pub struct S3Recorder {
     pub endpoint: String,
-    asked: Arc<Mutex<Vec<RecordedRequest>>>,
+    requests: Arc<Mutex<Vec<RecordedRequest>>>,
 }
 
 impl S3Recorder {
+    /// Starts a proxy in front of the server's store.
     pub async fn start(app: &TestApp) -> Self {
-        let (upstream, asked) = (Upstream::of(app), Arc::new(Mutex::new(Vec::new())));
+        let (upstream, requests) = (Upstream::of(app), Arc::new(Mutex::new(Vec::new())));
         let prefix = format!("/{}", upstream.bucket);
-        let kept = Arc::clone(&asked);
+        let kept = Arc::clone(&requests);
         let answer = move |request: Request<Incoming>| {
             let (upstream, prefix, kept) = (upstream.clone(), prefix.clone(), Arc::clone(&kept));
             async move {
@@ -55,12 +56,12 @@ impl S3Recorder {
                 Ok::<_, Infallible>(answer)
             }
         };
-        Self { endpoint: listen(answer).await, asked }
+        Self { endpoint: listen(answer).await, requests }
     }
 
     /// Returns the recorded requests, each once for all keys of a prefix.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        let kept = self.asked.lock().unwrap();
+        let kept = self.requests.lock().unwrap();
         let prefix = |key: &str| key.split('/').next().unwrap().to_owned();
         let distinct: BTreeMap<_, _> =
             kept.iter().map(|one| ((one.operation, one.action, prefix(&one.key), one.auth_type), one.clone())).collect();
@@ -80,8 +81,8 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         () if form.is_some() => "POST",
         () => return vec![],
     };
-    let asked = |operation, action, key: &str| RecordedRequest { operation, action, key: key.to_owned(), auth_type };
-    let of_key = |operation, action| vec![asked(operation, action, &key)];
+    let request = |operation, action, key: &str| RecordedRequest { operation, action, key: key.to_owned(), auth_type };
+    let of_key = |operation, action| vec![request(operation, action, &key)];
     let source = parts.headers.get("x-amz-copy-source").map(|source| format!("/{}", source.to_str().unwrap()));
     match (parts.method.as_str(), key.is_empty()) {
         ("GET", false) if has("uploadId") => of_key("ListParts", "s3:ListMultipartUploadParts"),
@@ -90,7 +91,7 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         ("PUT", false) if has("partNumber") => of_key("UploadPart", "s3:PutObject"),
         ("PUT", false) if source.is_some() => {
             let from = source.unwrap().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
-            vec![asked("CopyObject", "s3:GetObject", &from), asked("CopyObject", "s3:PutObject", &key)]
+            vec![request("CopyObject", "s3:GetObject", &from), request("CopyObject", "s3:PutObject", &key)]
         }
         ("PUT", false) => of_key("PutObject", "s3:PutObject"),
         ("POST", false) if has("uploads") => of_key("CreateMultipartUpload", "s3:PutObject"),
@@ -98,7 +99,7 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         ("DELETE", false) if has("uploadId") => of_key("AbortMultipartUpload", "s3:AbortMultipartUpload"),
         ("DELETE", false) if has("versionId") => of_key("DeleteObject", "s3:DeleteObjectVersion"),
         ("DELETE", false) => of_key("DeleteObject", "s3:DeleteObject"),
-        ("POST", true) => vec![asked("PostObject", "s3:PutObject", &form.unwrap())],
+        ("POST", true) => vec![request("PostObject", "s3:PutObject", &form.unwrap())],
         ("HEAD", true) => of_key("HeadBucket", "s3:ListBucket"),
         ("GET", true) if has("versions") => of_key("ListObjectVersions", "s3:ListBucketVersions"),
         ("GET", true) if has("uploads") => of_key("ListMultipartUploads", "s3:ListBucketMultipartUploads"),

@@ -7,15 +7,18 @@ use valet::domain::doctor::rules;
 
 use crate::{app::TestApp, serve::Settings};
 
+/// Runs the program; returns its exit status and its standard output.
 async fn run(settings: &Settings, arguments: &[&str]) -> (Option<i32>, String) {
     let (status, out, _) = settings.run(arguments).end(Duration::from_secs(60)).await;
     (status.code(), out)
 }
 
+/// Returns the names of all findings.
 fn names(report: &Value) -> Vec<&str> {
     report["findings"].as_array().unwrap().iter().map(|finding| finding["name"].as_str().unwrap()).collect()
 }
 
+/// Returns the finding of this name.
 fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
     report["findings"].as_array().unwrap().iter().find(|finding| finding["name"] == name).unwrap()
 }

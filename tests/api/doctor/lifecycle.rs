@@ -8,6 +8,7 @@ use valet::domain::doctor::{self, Answer, Options};
 
 use crate::app::{TestApp, skip_unless_local_s3};
 
+/// Returns an enabled lifecycle rule for a prefix, which has no action yet.
 fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
     let filter = LifecycleRuleFilter::builder().prefix(prefix).build();
     LifecycleRule::builder().id(id).status(ExpirationStatus::Enabled).filter(filter)

@@ -44,6 +44,7 @@ struct Inside {
 }
 
 impl Proxy {
+    /// Starts a proxy in front of the store that has this defect until `mended` is set.
     pub async fn start(app: &TestApp, defect: Defect) -> Self {
         let mended = Arc::new(AtomicBool::new(false));
         let inside =
@@ -59,6 +60,7 @@ impl Proxy {
 }
 
 impl Inside {
+    /// Answers a request with the defect, or as the real store does.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
         if self.exceeds_limit(&parts) {
@@ -276,6 +278,7 @@ impl Inside {
         status(StatusCode::OK)
     }
 
+    /// Answers with the whole object, or 403 if it does not exist.
     async fn serve_object(&self, key: &str) -> Answer {
         let found = match self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(key).send().await {
             Ok(found) if !key.is_empty() => found,
@@ -289,12 +292,14 @@ impl Inside {
     }
 }
 
+/// Returns an empty answer.
 fn status(status: StatusCode) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
 }
 
+/// Returns the listing of a bucket with this XML inside.
 fn listing(inside: &str) -> Answer {
     let mut response = status(StatusCode::OK);
     let xml = format!(r#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inside}</ListBucketResult>"#);

@@ -1,5 +1,5 @@
 //! Measures the memory of idle event streams, by command:
-//! `cargo test --test api -- --ignored --nocapture --exact event_streams::idle_cost::memory_of_idle_streams`.
+//! `cargo test --test api -- --ignored --nocapture --exact event_streams::idle_cost::idle_streams_take_a_bounded_amount_of_memory`.
 
 use futures_util::{StreamExt, stream};
 use valet::model::Scope;
@@ -13,7 +13,7 @@ const STREAMS: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "opens 2000 streams; needs as many files"]
-async fn memory_of_idle_streams() {
+async fn idle_streams_take_a_bounded_amount_of_memory() {
     let app = TestApp::start().await;
     let (process, client) = Settings::for_app(&app).with("RATE_LIMIT", "off").start_listening().await;
     let open = async |token: String| {

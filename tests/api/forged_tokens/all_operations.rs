@@ -26,6 +26,7 @@ enum Slot {
     RefreshToken,
 }
 
+/// Returns the places of an operation's requests that contain a credential.
 fn slots(operation: &Operation) -> Vec<Slot> {
     let has_refresh_token = operation.body().is_some_and(|body| body.get("refreshToken").is_some());
     let all = [
@@ -48,6 +49,7 @@ struct Forged {
     reason: &'static str,
 }
 
+/// Returns a forged token that is refused with 401.
 fn forged(what: &'static str, token: String, code: &'static str, reason: &'static str) -> Forged {
     Forged { what, token, status: 401, code, event: "token_refused", reason }
 }
@@ -62,6 +64,7 @@ struct User {
     path: String,
 }
 
+/// Signs up a user.
 async fn user(base: &str) -> User {
     let mut client = Client::at(base);
     let body = json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD });
@@ -90,6 +93,7 @@ fn swap_case(token: &str) -> String {
     head.to_owned() + &turned.collect::<String>() + last
 }
 
+/// Returns the token without its last character.
 fn truncated(token: &str) -> String {
     token[..token.len() - 1].to_owned()
 }
@@ -143,6 +147,7 @@ fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> 
     all
 }
 
+/// Returns the forged credentials for a slot.
 fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value, key: &str) -> Vec<Forged> {
     let good = ada.client.token.clone().unwrap();
     match slot {
@@ -174,6 +179,7 @@ fn refresh_token(session: &str, secret: &[u8]) -> String {
     base64([&[1][..], uuid::Uuid::parse_str(session).unwrap().as_bytes(), secret].concat())
 }
 
+/// Returns the forged refresh tokens for an operation, with the audit event that each causes.
 fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str) -> Vec<Forged> {
     let (refused, is_logout) = match operation {
         "refresh_session" => ("refresh_refused", false),

@@ -7,6 +7,7 @@ use crate::app::{TestApp, declared, unique_png};
 const OPERATORS: [&str; 5] = ["{\"$gt\":\"\"}", "$where", "[$ne]", "';return true;var a='", "\u{2028}"];
 const PROTOTYPES: [&str; 6] = ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty", "valueOf"];
 
+/// Percent-encodes every byte.
 fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }

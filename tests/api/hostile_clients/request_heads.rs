@@ -2,6 +2,7 @@
 
 use super::{AsyncWriteExt, RawAnswer, SOON, TestApp, connect, read_until_closed, send_raw};
 
+/// Asserts that the only answer closes the connection; returns status and problem code.
 fn refusals(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
     assert_eq!(received.len(), 1, "{what:?}: {received:?}");
     assert_eq!(received[0].header("connection"), "close", "{what:?}: {received:?}");

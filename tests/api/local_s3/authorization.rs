@@ -9,10 +9,12 @@ use time::macros::format_description;
 
 const UNSIGNED: (&str, &str) = ("x-amz-content-sha256", "UNSIGNED-PAYLOAD");
 
+/// Formats a time as `x-amz-date`.
 fn basic(at: OffsetDateTime) -> String {
     at.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap()
 }
 
+/// Formats a time as `date`.
 fn http_date(at: OffsetDateTime) -> String {
     at.format(&Rfc2822).unwrap().replace("+0000", "GMT")
 }
@@ -36,6 +38,7 @@ fn authorization(server: &Server, at: OffsetDateTime, headers: &[(&str, String)]
     format!("AWS4-HMAC-SHA256 Credential={ACCESS}/{scope}, SignedHeaders={names}, Signature={signature}")
 }
 
+/// Requests an object with this `authorization` header and further headers.
 async fn get(server: &Server, authorization: &str, headers: &[(&str, String)]) -> Response {
     let request = server.http.get(format!("{}/{BUCKET}/k", server.base)).header("authorization", authorization);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));

@@ -19,10 +19,12 @@ async fn send(server: &Server, method: &'static str, query: &'static str, digest
     request.body(body.to_owned()).send().await.unwrap()
 }
 
+/// Returns the checksum header for a body.
 fn digest_of(body: &str) -> Option<Digest> {
     Some(("x-amz-checksum-sha256", sha256(body.as_bytes())))
 }
 
+/// Sends a PUT of a bucket's setting with a correct checksum.
 async fn put(server: &Server, query: &'static str, body: &str) -> Response {
     send(server, "PUT", query, digest_of(body), body).await
 }
@@ -40,20 +42,24 @@ fn rule(filter: &str, actions: &str) -> String {
     format!("<Rule><Status>Enabled</Status><Filter>{filter}</Filter>{actions}</Rule>")
 }
 
+/// Returns a transition to another storage class as XML.
 fn moves(content: &str) -> String {
     format!("<Transition>{content}</Transition>")
 }
 
+/// Sends lifecycle rules.
 async fn set_rules(server: &Server, rules: &str) -> Response {
     put(server, "lifecycle", &format!("<LifecycleConfiguration>{rules}</LifecycleConfiguration>")).await
 }
 
 const HEAD: &str = "<Rule><Status>Enabled</Status>";
 
+/// Returns a lifecycle rule for all keys with this expiration.
 fn expires(content: &str) -> String {
     rule("", &format!("<Expiration>{content}</Expiration>"))
 }
 
+/// Returns lifecycle rules that AWS refuses as malformed XML.
 fn rules_against_the_schema() -> Vec<(&'static str, String)> {
     vec![
         ("no rules", String::new()),
@@ -80,6 +86,7 @@ fn rules_against_the_schema() -> Vec<(&'static str, String)> {
 
 type Fault = (&'static str, String, (&'static str, &'static str));
 
+/// Returns lifecycle rules whose values AWS refuses.
 fn rules_of_wrong_values() -> Vec<Fault> {
     let rule_with_id = |id: &str| format!("{HEAD}<ID>{id}</ID><Filter/>{DAY}</Rule>");
     let and = |content: &str| format!("<And><Prefix>a</Prefix>{content}</And>");

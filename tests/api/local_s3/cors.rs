@@ -14,6 +14,7 @@ async fn send_preflight(server: &Server, origin: &str, method: &str, headers: &s
     request.header("access-control-request-headers", headers).send().await.unwrap()
 }
 
+/// Returns whether the answer has neither CORS headers nor `vary`.
 fn has_no_cors_headers(headers: &HeaderMap) -> bool {
     !headers.keys().any(|name| name.as_str().starts_with("access-control-") || name == "vary")
 }

@@ -12,10 +12,12 @@ fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, Stri
     form_of(server, age, fields, 5..=20)
 }
 
+/// Returns a signed form whose policy allows keys under `in/`, images and any success status.
 fn form_of(server: &Server, age: i64, fields: &[(&str, &str)], length: RangeInclusive<u64>) -> Vec<(String, String)> {
     form_with(server, age, fields, length, &[("key", "in/"), ("content-type", "image/"), ("success_action_status", "")])
 }
 
+/// Returns a signed form whose policy allows these prefixes of fields.
 fn form_with(
     server: &Server,
     age: i64,
@@ -42,14 +44,17 @@ fn form_with(
     fields.iter().map(owned).chain(signed.fields).collect()
 }
 
+/// Posts a form with a file named `a.png`.
 async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Response {
     send_form(&server.http, server, fields, file).await
 }
 
+/// Posts a form by this HTTP client, with a file named `a.png`.
 pub(super) async fn send_form(http: &reqwest::Client, server: &Server, fields: &[(String, String)], file: &str) -> Response {
     send_named(http, server, fields, ("a.png", file)).await
 }
 
+/// Posts a form with a file of this name.
 async fn send_named(
     http: &reqwest::Client,
     server: &Server,
@@ -71,13 +76,13 @@ async fn send_named(
 async fn form_within_its_policy_is_stored() {
     let server = Server::start().await;
     let fields = |status| form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
-    for (asked, got) in [("201", 201), ("200", 200), ("204", 204)] {
-        let done = post(&server, &fields(asked), "ten bytes!").await;
+    for (requested, status) in [("201", 201), ("200", 200), ("204", 204)] {
+        let done = post(&server, &fields(requested), "ten bytes!").await;
         assert_eq!(done.headers()["location"], format!("{}/{BUCKET}/in/a", server.base).as_str());
         assert_eq!(done.headers()["access-control-allow-origin"], "http://localhost:5173");
         assert!(done.headers().contains_key("etag"));
-        let text = expect(done, got, "").await;
-        assert_eq!(text.contains("<Key>in/a</Key>"), got == 201);
+        let text = expect(done, status, "").await;
+        assert_eq!(text.contains("<Key>in/a</Key>"), status == 201);
     }
     assert_eq!(server.read("in/a").await, b"ten bytes!");
     let head = server.s3.head_object().bucket(BUCKET).key("in/a").send().await.unwrap();

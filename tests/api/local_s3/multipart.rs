@@ -8,11 +8,13 @@ use base64::Engine as _;
 const BIG: usize = 5 << 20;
 
 impl Server {
+    /// Opens a multipart upload with checksums; returns its id.
     pub(super) async fn create(&self, key: &str) -> String {
         let create = self.s3.create_multipart_upload().bucket(BUCKET).key(key).content_type("image/tiff").metadata("a", "b");
         create.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap().upload_id.unwrap()
     }
 
+    /// Uploads a part with its checksum.
     pub(super) async fn part(&self, key: &str, id: &str, number: i32, body: &[u8]) -> CompletedPart {
         let sum = sha256(body);
         let part = self.s3.upload_part().bucket(BUCKET).key(key).upload_id(id).part_number(number).checksum_sha256(&sum);
@@ -20,6 +22,7 @@ impl Server {
         CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).checksum_sha256(sum).build()
     }
 
+    /// Completes an upload if no object has its key; returns the entity tag or the error code.
     pub(super) async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<String, String> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.s3.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(id).if_none_match("*");

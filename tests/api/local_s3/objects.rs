@@ -146,6 +146,7 @@ async fn copies_keep_bytes_and_replace_metadata() {
     server.end().await;
 }
 
+/// Returns legal keys that are unusual as paths of files.
 fn odd_keys() -> Vec<String> {
     let mut keys: Vec<String> = [
         "../../etc/passwd",

@@ -35,6 +35,7 @@ impl Post {
         }
     }
 
+    /// Adds a condition to the policy, and fields to the form.
     fn with(mut self, condition: Value, fields: &[(&'static str, &'static str)]) -> Self {
         self.conditions.push(condition);
         self.fields.extend(fields);
@@ -62,12 +63,14 @@ impl Post {
         (policy, fields, scope)
     }
 
+    /// Returns the fields of the signed form.
     fn signed(&self) -> Vec<(String, String)> {
         let (policy, fields, scope) = self.dated();
         sign(fields, &scope, policy.to_string().as_bytes())
     }
 }
 
+/// Signs a policy by the algorithm of AWS, and adds the signature to the fields.
 fn sign(mut fields: Vec<(String, String)>, scope: &str, policy: &[u8]) -> Vec<(String, String)> {
     let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{SECRET}").as_bytes());
     let key =
@@ -79,6 +82,7 @@ fn sign(mut fields: Vec<(String, String)>, scope: &str, policy: &[u8]) -> Vec<(S
     fields
 }
 
+/// Posts a form with [`FILE`].
 async fn send(server: &Server, fields: &[(String, String)]) -> Response {
     forms::send_form(&server.http, server, fields, FILE).await
 }

@@ -246,7 +246,7 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
     let scope = |region: &str, service: &str| {
         with("X-Amz-Credential", &format!("{ACCESS}%2F20260101%2F{region}%2F{service}%2Faws4_request"))
     };
-    for (case, url, says) in [
+    for (case, url, expected) in [
         ("no algorithm", without("X-Amz-Algorithm"), "requires the X-Amz-Algorithm"),
         ("no credential", without("X-Amz-Credential"), "requires the X-Amz-Algorithm"),
         ("no date", without("X-Amz-Date"), "requires the X-Amz-Algorithm"),
@@ -260,7 +260,7 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
         ("region", scope("eu-west-1", "s3"), "the region &apos;eu-west-1&apos; is wrong; expecting &apos;us-east-1&apos;"),
     ] {
         let text = expect(get(url).await, 400, "AuthorizationQueryParametersError").await;
-        assert!(text.contains(says), "{case}: {text}");
+        assert!(text.contains(expected), "{case}: {text}");
         for member in ["<Resource>/photos/k</Resource>", "<RequestId>", "<HostId>"] {
             assert!(text.contains(member), "{case}: {text}");
         }
@@ -303,6 +303,7 @@ async fn times_and_conditions_are_refused_like_aws() {
     server.end().await;
 }
 
+/// Returns a presigned URL of the object `k` with further query parameters.
 fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static str, &str)]) -> String {
     let request = valet::signer::PresignRequest { method, key: "k", headers: &[], query };
     signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url

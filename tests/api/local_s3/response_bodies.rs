@@ -5,6 +5,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
 
+/// Returns a signer with the server's keys.
 pub(super) fn signer(server: &Server) -> Signer {
     let keys =
         Credentials { access_key_id: ACCESS.to_owned(), secret_access_key: SECRET.into(), session_token: None, expires_at: None };
@@ -15,6 +16,7 @@ pub(super) fn signer(server: &Server) -> Signer {
     )
 }
 
+/// Returns a URL that is valid for a minute.
 pub(super) fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
     signer.presign(request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
@@ -79,9 +81,9 @@ async fn listings_contain_owners_and_the_request_parameters() {
     assert!(owner.id().is_some_and(|id| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
     let first = server.s3.list_objects().bucket(BUCKET).delimiter("").send().await.unwrap();
     assert_eq!((first.marker(), first.delimiter(), first.contents()[0].owner()), (Some(""), None, Some(&owner)));
-    for asked in [true, false] {
-        let second = server.s3.list_objects_v2().bucket(BUCKET).delimiter("").fetch_owner(asked).send().await.unwrap();
-        assert_eq!((second.delimiter(), second.contents()[0].owner()), (None, asked.then_some(&owner)));
+    for wants_owner in [true, false] {
+        let second = server.s3.list_objects_v2().bucket(BUCKET).delimiter("").fetch_owner(wants_owner).send().await.unwrap();
+        assert_eq!((second.delimiter(), second.contents()[0].owner()), (None, wants_owner.then_some(&owner)));
     }
     let odd = server.s3.list_objects_v2().bucket(BUCKET).encoding_type("base64".into()).send().await.unwrap_err();
     assert_eq!((odd.code(), odd.message()), (Some("InvalidArgument"), Some("Invalid Encoding Method specified in Request")));

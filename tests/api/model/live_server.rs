@@ -73,6 +73,7 @@ pub struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
+    /// Signs up the users and creates the files.
     pub async fn new(app: &'a TestApp) -> Self {
         let salted = |name: &str, more: usize| {
             let mut bytes = fixture(name);
@@ -92,6 +93,7 @@ impl<'a> Live<'a> {
         (0..FILES).map(|file| (self.size(file) as u64, if file == LIE { 0 } else { file })).collect()
     }
 
+    /// Returns the declared size of a file, which is wrong for the file [`LIE`].
     fn size(&self, file: usize) -> usize {
         self.files[file].len() + usize::from(file == LIE)
     }
@@ -103,14 +105,17 @@ impl<'a> Live<'a> {
         bytes
     }
 
+    /// Returns the declared file name.
     fn name(declared: Declared) -> String {
         format!("{}-{}.png", declared.file, declared.name)
     }
 
+    /// Returns the declared type.
     fn content_type(declared: Declared) -> &'static str {
         if declared.file == 2 { "image/jpeg" } else { "image/png" }
     }
 
+    /// Returns the body of an upload request.
     fn body(&self, declared: Declared) -> Value {
         let mut body = json!({ "fileName": Self::name(declared), "contentType": Self::content_type(declared),
             "size": self.size(declared.file), "sha256": sha256(&self.files[declared.file]) });
@@ -120,6 +125,7 @@ impl<'a> Live<'a> {
         body
     }
 
+    /// Returns the id of an image of the model, or an unknown id.
     fn id(model: &Model, which: Which) -> String {
         model.images.get(which).map_or_else(|| uuid::Uuid::now_v7().to_string(), |image| image.id.clone())
     }
@@ -129,10 +135,12 @@ impl<'a> Live<'a> {
         format!("/api/images/{}{call}", Self::id(model, which))
     }
 
+    /// Returns the body of a batch for these images.
     fn ids(model: &Model, which: &[Which]) -> Value {
         json!({ "ids": which.iter().map(|which| Self::id(model, *which)).collect::<Vec<_>>() })
     }
 
+    /// Makes a call as a user, under this idempotency key if there is one.
     async fn post(&self, who: Who, path: &str, body: Value, key: Option<u8>) -> Answer {
         let call = |request: reqwest::RequestBuilder| match key {
             Some(key) => request.header("idempotency-key", format!("key-{key}")).json(&body),
@@ -141,6 +149,7 @@ impl<'a> Live<'a> {
         self.users[who].send(Method::POST, path, call).await
     }
 
+    /// Makes a batch call for these images.
     async fn post_ids(&self, model: &Model, who: Who, path: &str, which: &[Which]) -> Answer {
         self.post(who, path, Self::ids(model, which), None).await
     }
@@ -193,6 +202,7 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Renews an upload on server and model.
     async fn renew(&self, model: &mut Model, step: Step<'_>, who: Who, which: Which) {
         let answer = self.users[who].post_empty(&Self::path(model, which, "/renew")).await;
         let outcome = model.renew(who, which);
@@ -202,6 +212,7 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Confirms an upload on server and model.
     async fn confirm(&self, model: &mut Model, step: Step<'_>, who: Who, which: Which) {
         let answer = self.users[who].post_empty(&Self::path(model, which, "/confirm")).await;
         step.assert_outcome(&answer, model.confirm(who, &[which])[0]);
@@ -210,6 +221,7 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Reads an image on server and model, and fetches its bytes.
     async fn get(&self, model: &Model, step: Step<'_>, who: Who, which: Which) {
         let answer = self.users[who].get(&Self::path(model, which, "")).await;
         step.assert_outcome(&answer, model.get(who, which));
@@ -227,6 +239,7 @@ impl<'a> Live<'a> {
         model.sweep(offset);
     }
 
+    /// Asserts that an image of the API equals that of the model.
     fn check_image(&self, model: &Model, which: Which, got: &Value) {
         let image = &model.images[which];
         let declared = image.declared;

@@ -38,14 +38,17 @@ impl Model {
         Self { images: Vec::new(), files, moments: 0 }
     }
 
+    /// Returns the index of an image that exists in the model, of any owner.
     fn find(&self, which: Which) -> Option<usize> {
         (which < self.images.len()).then_some(which)
     }
 
+    /// Returns the index of an image of this user.
     fn owned(&self, who: Who, which: Which) -> Option<usize> {
         self.find(which).filter(|at| self.images[*at].who == who)
     }
 
+    /// Returns bytes, ready images and open uploads of a user.
     pub fn usage(&self, who: Who) -> (u64, u64, u64) {
         let in_state = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
         let with_kept_bytes = self.images.iter().filter(|image| image.who == who && image.kept);
@@ -53,6 +56,7 @@ impl Model {
         (bytes, in_state(State::Ready).count() as u64, in_state(State::Pending).count() as u64)
     }
 
+    /// Returns the result if the key or the bytes belong to an earlier upload of the user.
     fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Issued> {
         let fingerprint = (false, declared);
         let mine = || self.images.iter().enumerate().filter(|(_, image)| image.who == who);
@@ -65,6 +69,7 @@ impl Model {
         mine().find(|(_, image)| same(image)).map(|(at, _)| Issued::Known(at))
     }
 
+    /// Returns the refusal if an upload of this size exceeds a limit of the user.
     fn refusal(&self, who: Who, size: u64) -> Option<Issued> {
         let (bytes, _, pending) = self.usage(who);
         if size > QUOTA - bytes {
@@ -73,6 +78,7 @@ impl Model {
         (pending >= u64::from(MAX_PENDING)).then_some(Issued::Refused((409, "too_many_pending")))
     }
 
+    /// Adds an open upload.
     fn open(&mut self, who: Who, declared: Declared, key: Option<u8>, in_parts: bool) {
         let (urls_die, size) = (if in_parts { 0 } else { URL_TTL }, self.files[declared.file].0);
         self.images.push(Image {
@@ -127,6 +133,7 @@ impl Model {
         }
     }
 
+    /// Opens a multipart upload.
     pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Issued {
         let mine = self.images.iter().enumerate().filter(|(_, image)| image.who == who && key.is_some());
         if let Some((at, image)) = mine.into_iter().find(|(_, image)| image.key.map(|(name, _)| name) == key) {
@@ -147,6 +154,7 @@ impl Model {
         image.due = image.due.max(Some(URL_TTL + GRACE));
     }
 
+    /// Renews an upload.
     pub fn renew(&mut self, who: Who, which: Which) -> Outcome {
         let Some(at) = self.owned(who, which) else { return NOT_FOUND };
         match self.images[at].outcome() {
@@ -208,6 +216,7 @@ impl Model {
         (422, why)
     }
 
+    /// Confirms uploads at the same moment.
     pub fn confirm(&mut self, who: Who, ids: &[Which]) -> Vec<Outcome> {
         self.moments += 1;
         let answer = |model: &mut Self, which: Which| {
@@ -223,6 +232,7 @@ impl Model {
         ids.iter().map(|which| answer(self, *which)).collect()
     }
 
+    /// Deletes an image or open upload.
     pub fn delete(&mut self, who: Who, which: Which) -> Outcome {
         let Some(at) = self.owned(who, which) else { return NOT_FOUND };
         let image = &mut self.images[at];
@@ -238,11 +248,13 @@ impl Model {
         (204, "")
     }
 
+    /// Reads an image.
     pub fn get(&self, who: Who, which: Which) -> Outcome {
         let is_ready = self.owned(who, which).is_some_and(|at| self.images[at].state == State::Ready);
         if is_ready { (200, "") } else { NOT_FOUND }
     }
 
+    /// Sets or clears a caption.
     pub fn caption(&mut self, who: Who, which: Which, caption: Option<&str>) -> Outcome {
         let outcome = self.get(who, which);
         if outcome.0 == 200 {
@@ -251,6 +263,7 @@ impl Model {
         outcome
     }
 
+    /// Returns the index of a multipart upload of this user, or the refusal.
     fn parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
         let at = self.owned(who, which).ok_or(NOT_FOUND)?;
         let image = &self.images[at];
@@ -263,6 +276,7 @@ impl Model {
         }
     }
 
+    /// Signs the URL of a part.
     pub fn sign_part(&mut self, who: Who, which: Which) -> Outcome {
         match self.parts(who, which) {
             Err(outcome) => outcome,
@@ -287,10 +301,12 @@ impl Model {
         Some(self.images[at].who)
     }
 
+    /// Returns the number of parts that have arrived, or the refusal.
     pub fn list_parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
         self.parts(who, which).map(|at| usize::from(self.images[at].part))
     }
 
+    /// Does what the sweeper does at this time.
     pub fn sweep(&mut self, now: i64) {
         self.moments += 1;
         for at in 0..self.images.len() {

@@ -200,14 +200,14 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     }
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
     let endpoint = crate::relay::relay_s3(&app, move |request| {
-        let asked = asked.clone();
+        let arrived = arrived.clone();
         async move {
             let opens = request.parts.method == reqwest::Method::POST && request.query().contains("uploads");
             // The probe of the store opens some, too.
             if opens && request.path().contains("/u/") {
-                let _ = asked.send(());
+                let _ = arrived.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
             }
             request.forward().await
@@ -221,7 +221,7 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     for (path, body, key) in [("/api/images/multipart", &declared, "one"), (path.as_str(), &loose, "two")] {
         let request = app.http.post(format!("{}{path}", silent.base)).bearer_auth(ada.token.as_ref().unwrap());
         let request = tokio::spawn(request.header("idempotency-key", key).json(body).send());
-        asks.recv().await.unwrap();
+        arrivals.recv().await.unwrap();
         request.abort();
     }
     let open = ada.usage().await;

@@ -29,6 +29,7 @@ struct Keys {
 }
 
 impl Keys {
+    /// Generates a key of each kind.
     fn generate() -> Self {
         Self {
             rsa: Key::rsa(),
@@ -44,6 +45,7 @@ impl Keys {
         }
     }
 
+    /// Returns the keys of algorithms that the server accepts.
     fn usable(&self) -> [(&'static str, &Key); 3] {
         [("rsa", &self.rsa), ("ec", &self.ec), ("ed", &self.ed)]
     }

@@ -13,6 +13,7 @@ use super::{
 /// A short pause, so that the tests need not wait for the default one.
 const PAUSE: Duration = Duration::from_millis(400);
 
+/// Starts a server that fetches the provider's keys again after [`PAUSE`].
 async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = PAUSE).await
 }

@@ -19,6 +19,7 @@ use poem::{
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+/// Encodes bytes as JWTs do.
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -43,6 +44,7 @@ impl Key {
         Self::Ed(Ed25519KeyPair::generate().unwrap())
     }
 
+    /// Returns the name of the key's algorithm in a token's header.
     pub fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "RS256",
@@ -146,6 +148,7 @@ struct Shared {
     fetches: Arc<AtomicUsize>,
 }
 
+/// Answers a request as the current behavior says.
 async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Response {
     let (manner, document) = {
         let state = shared.state.lock().unwrap();
@@ -165,12 +168,14 @@ async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Resp
     }
 }
 
+/// Serves the OpenID configuration.
 #[handler]
 async fn serve_configuration(shared: Data<&Shared>) -> Response {
     let issuer = &shared.issuer;
     answer(&shared, |_| json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") })).await
 }
 
+/// Serves the keys, and counts the request.
 #[handler]
 async fn serve_keys(shared: Data<&Shared>) -> Response {
     shared.fetches.fetch_add(1, Ordering::SeqCst);
@@ -194,10 +199,12 @@ impl Provider {
         provider
     }
 
+    /// Sets the behavior from now on.
     pub fn behave(&self, manner: Behavior) {
         self.state.lock().unwrap().manner = manner;
     }
 
+    /// Replaces the published keys.
     pub fn publish(&self, keys: Vec<Value>) {
         self.state.lock().unwrap().keys = keys;
     }

@@ -42,6 +42,7 @@ pub struct Collector {
     seen: Seen,
 }
 
+/// Receives an export.
 #[handler]
 fn take(body: Vec<u8>, headers: &HeaderMap, seen: Data<&Seen>) {
     seen.headers.lock().unwrap().push(headers.clone());
@@ -50,6 +51,7 @@ fn take(body: Vec<u8>, headers: &HeaderMap, seen: Data<&Seen>) {
 }
 
 impl Collector {
+    /// Starts a collector that accepts every export.
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -60,10 +62,12 @@ impl Collector {
         Self { endpoint, seen }
     }
 
+    /// Returns all spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         self.seen.spans.lock().unwrap().clone()
     }
 
+    /// Returns the headers of all exports.
     pub fn headers(&self) -> Vec<HeaderMap> {
         self.seen.headers.lock().unwrap().clone()
     }
@@ -101,6 +105,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
     found
 }
 
+/// Reads a variable-length integer of Protocol Buffers.
 fn varint(bytes: &mut &[u8]) -> u64 {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -113,6 +118,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
+/// Removes and returns the first `count` bytes.
 fn taken<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, rest) = bytes.split_at(count);
     *bytes = rest;
@@ -137,6 +143,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     messages(request, 1).flat_map(of_resource).collect()
 }
 
+/// Decodes a span.
 fn span(bytes: &[u8], resource: BTreeMap<String, String>) -> Span {
     let hex = |number| messages(bytes, number).next().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
     let number = |number| self::number(bytes, number);
@@ -155,6 +162,7 @@ fn span(bytes: &[u8], resource: BTreeMap<String, String>) -> Span {
     }
 }
 
+/// Returns the integer field of this number, or 0.
 fn number(bytes: &[u8], number: u64) -> u64 {
     let value = |(found, field)| match field {
         Field::Number(value) if found == number => Some(value),
@@ -164,6 +172,7 @@ fn number(bytes: &[u8], number: u64) -> u64 {
     fields(bytes).into_iter().rev().find_map(value).unwrap_or(0)
 }
 
+/// Returns the text field of this number, or an empty text.
 fn text(bytes: &[u8], number: u64) -> String {
     String::from_utf8(messages(bytes, number).next().unwrap_or_default().to_vec()).unwrap()
 }

@@ -21,6 +21,7 @@ async fn start_behind_relay(app: &TestApp, relay: &StallingRelay, finalize: &str
     (process, client, admin)
 }
 
+/// Returns a value that must be a string.
 fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
@@ -62,6 +63,7 @@ fn uppy_file() -> Value {
 }
 
 impl Work {
+    /// Uploads the images that the calls are about.
     async fn begin(client: &Client) -> Self {
         let files: Vec<_> = (0..150).map(|_| unique_png()).collect();
         let pending = upload_all(client, &files[..100]).await;

@@ -28,6 +28,7 @@ struct Flow {
 }
 
 impl StallingRelay {
+    /// Starts a relay in front of this address.
     async fn before(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,10 +43,12 @@ impl StallingRelay {
         Self { address, flow }
     }
 
+    /// Starts a relay in front of MongoDB.
     pub async fn before_mongodb(app: &TestApp) -> Self {
         Self::before(mongod_of(app)).await
     }
 
+    /// Starts a relay in front of the store.
     pub async fn before_s3(app: &TestApp) -> Self {
         let endpoint = app.config.s3.endpoint.as_deref().unwrap().to_owned();
         Self::before(endpoint.trim_start_matches("http://").to_owned()).await
@@ -56,6 +59,7 @@ impl StallingRelay {
         app.config.mongo.uri.expose_secret().replace(&mongod_of(app), &self.address.to_string())
     }
 
+    /// Returns the relay's address as an endpoint of S3.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -81,21 +85,25 @@ impl StallingRelay {
         self.flow.send_modify(|flow| flow.stops_at = text);
     }
 
+    /// Returns whether the relay has stopped to pass bytes.
     pub fn is_stalled(&self) -> bool {
         !self.flow.borrow().is_open
     }
 
+    /// Passes bytes again.
     pub fn resume(&self) {
         self.flow.send_modify(|flow| *flow = Flow { is_open: true, stops_at: "", ..*flow });
     }
 }
 
+/// Returns the address of the database.
 fn mongod_of(app: &TestApp) -> String {
     let uri = app.config.mongo.uri.expose_secret();
     let hosts = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap();
     hosts.rsplit('@').next().unwrap().to_owned()
 }
 
+/// Relays one connection in both directions.
 async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
     let losses = flow.borrow().losses;
     let Ok(far) = TcpStream::connect(target).await else { return };
@@ -108,6 +116,7 @@ async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
     }
 }
 
+/// Relays one direction of a connection while the flow is open.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,

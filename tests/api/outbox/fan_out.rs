@@ -19,14 +19,17 @@ async fn unserved(app: &TestApp) -> AppState {
     AppState::connect(&config).await.unwrap()
 }
 
+/// Returns the ids of a user and an image as the domain takes them.
 fn ids(caller: &Caller<'_>, image: &str) -> (UserId, ImageId) {
     (UserId::parse(&caller.id).unwrap(), ImageId::parse(image).unwrap())
 }
 
+/// Sets a caption, which appends an event to the image's outbox.
 async fn caption(valet: &AppState, image: (UserId, ImageId), text: &str) {
     valet.valet.gallery.set_caption(image.0, image.1, text, OffsetDateTime::now_utc()).await.unwrap();
 }
 
+/// Fans out all events of now.
 async fn fan_out(valet: &AppState) -> FannedOut {
     valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc()).await.unwrap()
 }

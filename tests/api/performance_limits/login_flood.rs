@@ -51,6 +51,7 @@ fn login(address: &str, email: &str, password: &str) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
+/// Opens a connection and sends a request.
 async fn send(address: &str, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -66,6 +67,7 @@ struct LoginAnswer {
     took: Duration,
 }
 
+/// Reads an answer to its end, and measures the time.
 async fn read_answer(mut stream: TcpStream) -> LoginAnswer {
     let began = Instant::now();
     let mut answer = Vec::new();
@@ -106,16 +108,19 @@ impl Owner {
         Self { stop, thread }
     }
 
+    /// Waits until all requests are answered; returns their times.
     pub(super) async fn done(self) -> Vec<Duration> {
         tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap()
     }
 
+    /// Ends the requests; returns the times of those that were answered.
     pub(super) async fn stop(self) -> Vec<Duration> {
         self.stop.store(true, Ordering::Relaxed);
         self.done().await
     }
 }
 
+/// Returns the 99th percentile.
 pub(super) fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() * 99 / 100]
@@ -143,6 +148,7 @@ impl Server {
         Self { process, client, address, email }
     }
 
+    /// Starts this many gallery requests of the owner, one after the other.
     pub(super) fn owner(&self, times: usize) -> Owner {
         Owner::start_requests(&self.client.base, self.client.token.as_ref().unwrap(), times)
     }
@@ -195,6 +201,7 @@ impl Server {
         }
     }
 
+    /// Asserts that the peak memory is at most `base` KiB plus one hash per permit.
     fn assert_bounded(&self, base: u64, when: &str) {
         let permits = available_parallelism().unwrap().get() as u64;
         let bound = base + (permits * HASH + SLACK) * 1024;
@@ -204,6 +211,7 @@ impl Server {
         assert!(peak <= bound, "{when}");
     }
 
+    /// Asserts that the server is usable: sign-in, gallery and readiness.
     async fn assert_answers(&mut self) {
         let email = self.email.clone();
         self.client.sign_in("login", &email).await;

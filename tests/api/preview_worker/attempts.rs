@@ -20,6 +20,7 @@ async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer)
     panic!("the attempts do not end: {}", recorded(app, image).await);
 }
 
+/// Uploads a unique image; returns its id.
 async fn ready(ada: &Caller<'_>) -> String {
     id(&ada.upload("a.png", "image/png", &unique_png()).await).to_owned()
 }
@@ -81,7 +82,7 @@ async fn missing_object_is_a_named_failure() {
 
 /// Neither a worker that cannot start children nor a store that fails uses up an image's attempts.
 #[tokio::test(flavor = "multi_thread")]
-async fn outages_are_not_counted() {
+async fn outages_do_not_count_as_attempts() {
     if skip_unless_local_s3() {
         return;
     }

@@ -13,6 +13,7 @@ use super::{
     id, read, recorded, render_after, renderer, start, unique_jpeg,
 };
 
+/// Returns the settings of a worker.
 fn settings(app: &TestApp) -> Settings {
     Settings::for_app(app).with("PREVIEWS", "worker")
 }
@@ -52,7 +53,7 @@ async fn worker_without_its_settings_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_call_of_a_worker() {
+async fn worker_killed_at_every_call_loses_no_preview() {
     let _turn = CRASHES.acquire().await.unwrap();
     let app = start().await;
     let ada = app.user().await;

@@ -40,7 +40,7 @@ async fn deleted_image_and_account_leave_no_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphan_scan_knows_the_pictures() {
+async fn orphan_scan_reports_no_pictures() {
     let app = start().await;
     let ada = app.user().await;
     let (shown, waiting) = (

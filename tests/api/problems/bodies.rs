@@ -17,6 +17,7 @@ async fn send(caller: &Caller<'_>, operation: &Operation, body: impl Into<Body>)
     caller.send(operation.method.clone(), &path, |request| request.header("content-type", "application/json").body(body)).await
 }
 
+/// Returns all operations with a body, and the example of the body.
 fn with_bodies() -> Vec<(Operation, &'static Map<String, Value>)> {
     let found: Vec<_> = operations().into_iter().filter_map(|o| o.body().map(|body| (o, body.as_object().unwrap()))).collect();
     assert!(found.len() >= 4, "{}", found.len());

@@ -32,6 +32,7 @@ async fn cursor(caller: &Caller<'_>, path: &str) -> String {
     page.json["nextCursor"].as_str().unwrap_or_else(|| panic!("there is a second page: {page:?}")).to_owned()
 }
 
+/// Asserts that a cursor is refused without being repeated.
 async fn check_refused(caller: &Caller<'_>, path: &str, cursor: &str) {
     let answer = caller.get(&format!("{path}?cursor={cursor}")).await;
     refused(&answer, (400, "invalid_cursor"), &format!("{path} {cursor:?}"));

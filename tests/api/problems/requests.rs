@@ -198,6 +198,7 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
 
+/// Asserts that an answer has the security headers and reveals no software.
 fn check_headers(answer: &Answer, what: &str) {
     assert_eq!(answer.header("x-content-type-options"), "nosniff", "{what}: {answer:?}");
     assert_eq!(answer.header("referrer-policy"), "no-referrer", "{what}: {answer:?}");

@@ -109,6 +109,7 @@ async fn previous_version_ready(app: &TestApp, id: &str) {
     images.update_one(doc! { "_id": id }, doc! { "$set": set, "$unset": { "due": "" } }).await.unwrap();
 }
 
+/// Changes an image to a tombstone as the previous version wrote it.
 async fn previous_version_tombstone(app: &TestApp, id: &str, state: &str) {
     let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();

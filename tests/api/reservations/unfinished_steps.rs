@@ -29,6 +29,7 @@ async fn take_step(app: &TestApp, image: &str, step: &str, mut update: Document)
     assert_eq!(images.update_one(doc! { "_id": image }, update).await.unwrap().modified_count, 1);
 }
 
+/// Returns the number of unfinished steps in the user's record.
 async fn steps_of(ada: &Caller<'_>) -> usize {
     user_of(ada).await.get_array("settling").map_or(0, Vec::len)
 }
@@ -86,7 +87,7 @@ async fn unfinished_step_is_counted_once_by_any_process() {
 
 /// A step that is begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
-async fn begun_steps_do_not_delay_others() {
+async fn unfinished_steps_do_not_delay_other_images() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let bytes = unique_png();

@@ -37,6 +37,7 @@ const EVENTS: [&str; 16] = [
 const EVENTS_WITH_USER: [&str; 6] =
     ["account_created", "login_succeeded", "password_changed", "refresh_reused", "account_deletion_begun", "account_deleted"];
 
+/// Returns the audit lines in the log.
 fn events(process: &Process) -> Vec<Value> {
     let log = process.err();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -70,6 +71,7 @@ impl Audited<'_> {
         sessions["sessions"][0]["id"].as_str().unwrap().to_owned()
     }
 
+    /// Exchanges a refresh token; returns the status and the new session.
     async fn refresh(&self, token: &str) -> (u16, Value) {
         let (status, session) = self.client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
         (status.as_u16(), session)

@@ -15,7 +15,7 @@ use crate::app::{declared, unique_png};
 
 /// Starts a stand-in for the store that adds this many seconds to every `Date`, so that the server's clock appears to be wrong;
 /// returns its address.
-async fn ahead_by(seconds: i64, store: &str) -> String {
+async fn start_shifted_store(seconds: i64, store: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let store = store.trim_start_matches("http://").to_owned();
@@ -23,12 +23,13 @@ async fn ahead_by(seconds: i64, store: &str) -> String {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(&store).await.unwrap();
             tokio::spawn(async move {
-                let ((mut asks, mut hears), (mut answers, mut takes)) = (client.into_split(), server.into_split());
-                tokio::spawn(async move { tokio::io::copy(&mut asks, &mut takes).await });
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
                 let mut chunk = vec![0; 64 * 1024];
-                while let Ok(length @ 1..) = answers.read(&mut chunk).await {
+                while let Ok(length @ 1..) = from_server.read(&mut chunk).await {
                     shift(&mut chunk[..length], seconds);
-                    if hears.write_all(&chunk[..length]).await.is_err() {
+                    if to_client.write_all(&chunk[..length]).await.is_err() {
                         return;
                     }
                 }
@@ -56,6 +57,7 @@ fn signed_at(url: &str) -> OffsetDateTime {
     PrimitiveDateTime::parse(&date, format).unwrap().assume_utc()
 }
 
+/// Returns whether two times differ by less than ten seconds.
 fn near(a: OffsetDateTime, b: OffsetDateTime) -> bool {
     (a - b).unsigned_abs() < Duration::from_secs(10)
 }
@@ -66,7 +68,7 @@ async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the
     let store = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     for (seconds, ready) in [(-90, 200), (90, 200), (-400, 503), (400, 503)] {
         let settings = Settings::for_app(&app)
-            .with("S3_ENDPOINT", &ahead_by(seconds, &store).await)
+            .with("S3_ENDPOINT", &start_shifted_store(seconds, &store).await)
             .with("S3_PUBLIC_ENDPOINT", &store)
             .with("UPLOAD_URL_TTL", "300s");
         let (process, mut client) = settings.start_listening().await;

@@ -25,6 +25,7 @@ async fn measured(settings: Settings) -> (Process, Client, String) {
     (process, client, format!("http://{address}"))
 }
 
+/// Returns the metrics of the admin address.
 async fn scrape(client: &Client, admin: &str) -> String {
     let answer = client.http.get(format!("{admin}/metrics")).send().await.unwrap();
     let media_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
@@ -166,6 +167,7 @@ fn names(expression: &str) -> impl Iterator<Item = &str> {
     expression.split(word).filter(|word| word.starts_with("valet_") || word.starts_with("process_"))
 }
 
+/// Adds all queries of a part of the dashboard to `found`.
 fn expressions_of_dashboard(part: &Value, found: &mut Vec<String>) {
     match part {
         Value::Object(members) => {

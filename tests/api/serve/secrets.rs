@@ -115,6 +115,7 @@ async fn plant_in_headers(client: &Client) {
     }
 }
 
+/// Asserts that the log has lines of requests and contains no secret.
 fn check(process: &Process, secrets: &[String]) {
     let log = process.err() + &process.out();
     assert!(log.contains("/api/images/upload") && log.contains("request completed"), "requests are logged: {log}");

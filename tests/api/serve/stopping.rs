@@ -10,6 +10,7 @@ use tokio::{
 use super::Settings;
 use crate::app::{PASSWORD, TestApp};
 
+/// Opens a connection and sends a text.
 async fn connect(base: &str, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();

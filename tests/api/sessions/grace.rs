@@ -18,6 +18,7 @@ async fn refresh_as(app: &TestApp, agent: &str, token: &str) -> Answer {
     app.anonymous().send(reqwest::Method::POST, "/api/auth/refresh", send).await
 }
 
+/// Exchanges a refresh token with this user agent; returns the next one.
 async fn refreshed_as(app: &TestApp, agent: &str, token: &str) -> String {
     let answer = refresh_as(app, agent, token).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -117,6 +118,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     assert_eq!((log_out.status, me(&ada).await), (204, ended()), "logging out works with spent ones, too");
 }
 
+/// Moves the time of the session's last exchange into the past, if it had one.
 async fn db_age_rotation_of_any(app: &TestApp, id: &str) {
     let long_ago = doc! { "$set": { "parent.at": DateTime::from_millis(0) } };
     documents(app).update_one(doc! { "_id": id, "parent": { "$exists": true } }, long_ago).await.unwrap();

@@ -9,6 +9,7 @@ use super::{
     sid, signed_in,
 };
 
+/// Returns the body of a password change.
 fn body(current: &str, new: &str) -> serde_json::Value {
     json!({ "currentPassword": current, "newPassword": new })
 }

@@ -50,7 +50,7 @@ async fn no_page_may_call_the_hook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ignored_is_answered_as_received() {
+async fn ignored_notifications_are_answered_as_received() {
     let notifier = Notifier::start().await;
     let upload = Abandoned::sent(&notifier.app.user().await).await;
     let bucket = notifier.app.config.s3.bucket.to_string();

@@ -37,16 +37,19 @@ pub struct QueueServer {
 }
 
 impl QueueServer {
+    /// Returns the URL of the queue on this server.
     pub fn url(&self) -> QueueUrl {
         queue_url(self.address)
     }
 }
 
+/// Returns the URL of the queue on a server at this address.
 pub fn queue_url(address: SocketAddr) -> QueueUrl {
     QueueUrl::parse(&format!("http://{address}/000000000000/valet-events")).unwrap()
 }
 
 impl LocalQueue {
+    /// Serves the queue at this address until the returned server is dropped; the messages stay.
     pub async fn serve(&self, address: SocketAddr) -> QueueServer {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -64,6 +67,7 @@ impl LocalQueue {
         QueueServer { address, _tasks: tasks }
     }
 
+    /// Adds a message.
     pub fn send(&self, body: impl ToString) {
         let message = (uuid::Uuid::new_v4().to_string(), body.to_string());
         self.messages.lock().unwrap().waiting.push_back(message);
@@ -84,6 +88,7 @@ impl LocalQueue {
         (messages.waiting.len(), messages.hidden.len(), messages.deleted)
     }
 
+    /// Answers a call of SQS.
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
         let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
         let is_signed = request.headers()["authorization"].to_str().unwrap().contains("/us-east-1/sqs/aws4_request");
@@ -102,6 +107,7 @@ impl LocalQueue {
         Ok(response)
     }
 
+    /// Waits for messages as `ReceiveMessage` does, and hides those that it returns.
     async fn receive(&self, body: &Value) -> Value {
         let wait = Duration::from_secs(body["WaitTimeSeconds"].as_u64().unwrap());
         let most = usize::try_from(body["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
@@ -124,6 +130,7 @@ impl LocalQueue {
         }
     }
 
+    /// Deletes the messages of `DeleteMessageBatch`.
     fn delete(&self, body: &Value) -> Value {
         let mut messages = self.messages.lock().unwrap();
         let entries = body["Entries"].as_array().unwrap();

@@ -17,6 +17,7 @@ use crate::{
 
 const ANY_PORT: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
+/// Starts a queue and a server that reads it.
 async fn start() -> (TestApp, LocalQueue, QueueServer) {
     let queue = LocalQueue::default();
     let server = queue.serve(SocketAddr::from(ANY_PORT)).await;

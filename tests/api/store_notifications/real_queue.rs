@@ -28,6 +28,7 @@ use crate::{
     skipping::skip,
 };
 
+/// Returns an SQS client of the store under test.
 fn client() -> Client {
     let keys = &servers().keys;
     let config = aws_sdk_sqs::Config::builder()

@@ -75,7 +75,7 @@ async fn duplicates_in_any_order_confirm_each_upload_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_an_announcement_is_believed() {
+async fn content_of_an_announcement_is_not_trusted() {
     let notifier = Notifier::start().await;
     let ada = notifier.app.user().await;
     let upload = Abandoned::open(&ada).await;
@@ -115,6 +115,7 @@ async fn with_preview(ada: &crate::app::Caller<'_>) -> (Abandoned, Vec<u8>) {
     (Abandoned { id, key, ticket, bytes }, preview)
 }
 
+/// Returns whether the image is pending because its declared preview is missing.
 async fn awaits_preview(app: &TestApp, id: &str) -> bool {
     let image = app.db_image(id).await.unwrap();
     image.get_datetime("previewAwaitedUntil").is_ok() && image.get_str("state").unwrap() == "pending"

@@ -20,6 +20,7 @@ async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16
     TestApp::start_second_server(app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await
 }
 
+/// Returns the number of failed sweeps in the image's record.
 async fn failures(app: &TestApp, id: &str) -> i64 {
     app.db_image(id).await.unwrap().get_i64("sweepFailures").unwrap_or(0)
 }

@@ -11,12 +11,14 @@ use crate::app::{Answer, Caller, TestApp, declared, unique_png};
 const ZONED: &str = "2024-12-21T23:39:24+01:00";
 const LOCAL: &str = "2024-12-21T23:39:24";
 
+/// Returns the body of an upload request with a declared time.
 fn with_time(bytes: &[u8], content_type: &str, taken_at: &str) -> Value {
     let mut body = declared("a.img", content_type, bytes);
     body["takenAt"] = json!(taken_at);
     body
 }
 
+/// Returns the body of a multipart upload request with a declared time.
 fn in_parts(bytes: &[u8], taken_at: &str) -> Value {
     json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len(), "partChecksums": "none", "takenAt": taken_at })
 }
@@ -29,6 +31,7 @@ async fn finish(app: &TestApp, caller: &Caller<'_>, ticket: &Value, bytes: Vec<u
     image.json
 }
 
+/// Returns the months of the user's timeline.
 async fn months(caller: &Caller<'_>) -> Value {
     caller.get("/api/images/timeline").await.json["months"].clone()
 }

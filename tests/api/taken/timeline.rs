@@ -11,6 +11,7 @@ use crate::{
     recount::recount,
 };
 
+/// Returns month and count of each entry of the user's timeline.
 async fn months(caller: &Caller<'_>) -> Value {
     let answer = caller.get("/api/images/timeline").await;
     assert_eq!(answer.status, 200, "{answer:?}");

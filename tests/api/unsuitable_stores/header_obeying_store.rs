@@ -49,6 +49,7 @@ struct Inside {
 }
 
 impl HeaderObeyingStore {
+    /// Starts the store in front of the server's own one.
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let keys = app.config.s3.credentials.clone().unwrap();
         let endpoint = app.config.s3.endpoint.as_deref().unwrap().parse().unwrap();
@@ -72,6 +73,7 @@ impl HeaderObeyingStore {
 }
 
 impl Inside {
+    /// Answers a request with obeyed headers, or as the real store does.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -88,12 +90,14 @@ impl Inside {
         Ok(self.upstream.forward(&parts, body).await)
     }
 
+    /// Returns whether the object has a public ACL, and the bucket does not ignore ACLs.
     async fn is_public(&self, key: &str) -> bool {
         let block = self.upstream.s3.get_public_access_block().bucket(&self.upstream.bucket).send().await.ok();
         let ignored = block.and_then(|block| block.public_access_block_configuration()?.ignore_public_acls());
         ignored != Some(true) && self.public.lock().unwrap().contains(key)
     }
 
+    /// Answers a presigned request, and obeys headers that are not signed.
     async fn presigned(&self, parts: &Parts, key: &str, query: &str, body: Bytes) -> Answer {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let value = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
@@ -152,6 +156,7 @@ impl Inside {
         hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), to_sign.as_bytes()).as_ref()) == signature
     }
 
+    /// Copies an object to a key, or to a part of an upload.
     async fn copy(&self, key: &str, source: &str, part: Option<(String, String)>) -> Answer {
         let from = source.trim_start_matches('/').strip_prefix(&format!("{}/", self.upstream.bucket)).unwrap().to_owned();
         let found = self.upstream.s3.get_object().bucket(&self.upstream.bucket).key(from).send().await.unwrap();
@@ -194,10 +199,12 @@ impl Inside {
     }
 }
 
+/// Encodes bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Returns an answer with this body.
 fn status(status: StatusCode, body: &'static str) -> Answer {
     let mut response = Response::new(Full::from(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;

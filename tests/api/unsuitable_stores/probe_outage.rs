@@ -31,6 +31,7 @@ struct FailingProbes {
 }
 
 impl FailingProbes {
+    /// Starts a relay that answers probes for which `is_hit` is true with this status, until it is repaired.
     async fn start(store: &TestApp, status: u16, is_hit: IsHit) -> Self {
         let is_repaired = Arc::<AtomicBool>::default();
         let repaired = Arc::clone(&is_repaired);
@@ -43,14 +44,17 @@ impl FailingProbes {
     }
 }
 
+/// Returns whether the request has a header.
 fn has(parts: &Parts, header: &str) -> bool {
     parts.headers.contains_key(header)
 }
 
+/// Returns whether the request has a query parameter.
 fn has_query(parts: &Parts, name: &str) -> bool {
     parts.uri.query().unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some(name))
 }
 
+/// Requests an upload with a digest, then a multipart upload and an Uppy session, which have none.
 async fn declared_and_undeclared(caller: &Caller<'_>) -> [super::Answer; 3] {
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     [

@@ -14,6 +14,7 @@ pub(super) fn file() -> Vec<u8> {
     bytes
 }
 
+/// Returns the bytes of a part; the numbers start at 1.
 pub(super) fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes.chunks(5 * MIB as usize).nth(number - 1).unwrap().to_vec()
 }
@@ -27,18 +28,22 @@ pub(super) struct Upload<'a> {
 }
 
 impl Upload<'_> {
+    /// Returns the path of a call about this upload.
     fn path(&self, rest: &str) -> String {
         format!("/uppy/{}/s3/multipart/{}{rest}?key={}", self.token, self.id, self.key.replace('/', "%2F"))
     }
 
+    /// Lists the parts.
     async fn list(&self) -> Answer {
         self.app.anonymous().get(&self.path("")).await
     }
 
+    /// Returns the numbers of the parts that have arrived.
     async fn numbers(&self) -> Vec<u64> {
         self.list().await.json.as_array().unwrap().iter().map(|part| part["PartNumber"].as_u64().unwrap()).collect()
     }
 
+    /// Requests the URL of a part.
     async fn sign(&self, number: &str) -> Answer {
         self.app.anonymous().get(&self.path(&format!("/{number}"))).await
     }
@@ -57,16 +62,19 @@ impl Upload<'_> {
         json!({ "PartNumber": number, "ETag": if number.is_multiple_of(2) { etag.trim_matches('"') } else { etag } })
     }
 
+    /// Completes the upload with these parts.
     pub(super) async fn complete(&self, parts: &[Value]) -> Answer {
         self.app.anonymous().post(&self.path("/complete"), json!({ "parts": parts })).await
     }
 
+    /// Aborts the upload.
     async fn abort(&self) -> Answer {
         self.app.anonymous().delete(&self.path("")).await
     }
 }
 
 impl<'a> Caller<'a> {
+    /// Opens a multipart upload as Uppy does.
     pub(super) async fn open_for_uppy(&self, metadata: Value) -> Upload<'a> {
         let token = self.uppy().await;
         // `type` and `metadata` as Uppy 6 writes them.
@@ -156,7 +164,7 @@ async fn upload_continues_after_a_lost_connection() {
 async fn completion_of_a_dead_server_is_finished() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for asks in [true, false] {
+    for completes_again in [true, false] {
         let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
         let part = upload.send(1, bytes.clone()).await;
         let document = app.db_image(&upload.id).await.unwrap();
@@ -164,7 +172,7 @@ async fn completion_of_a_dead_server_is_finished() {
         let parts = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(completed).build();
         let complete = app.s3.complete_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key);
         complete.upload_id(document.get_str("uploadId").unwrap()).multipart_upload(parts).send().await.unwrap();
-        if asks {
+        if completes_again {
             assert_eq!(upload.numbers().await, [1], "known from the object");
             assert_eq!(upload.complete(&[part]).await.status, 200);
         } else {
@@ -346,11 +354,11 @@ async fn parts_above_the_reservation_end_the_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     // Found before more is signed: by the seventeenth URL at the latest.
-    let asking = ada.open_for_uppy(json!({ "size": 1 })).await;
-    asking.send(1, vec![7; 6 * MIB as usize]).await;
+    let signing = ada.open_for_uppy(json!({ "size": 1 })).await;
+    signing.send(1, vec![7; 6 * MIB as usize]).await;
     let mut signed = 0;
     let refused = loop {
-        let answer = asking.sign("2").await;
+        let answer = signing.sign("2").await;
         if answer.status != 200 {
             break answer;
         }

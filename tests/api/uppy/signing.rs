@@ -22,6 +22,7 @@ fn completion(etag: &str) -> String {
 }
 
 impl Caller<'_> {
+    /// Requests a signature as Uppy does.
     async fn presign(&self, body: Value) -> Answer {
         self.post("/api/uppy/presign", body).await
     }

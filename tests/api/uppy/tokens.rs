@@ -12,7 +12,8 @@ use valet::config::Rate;
 
 const QUERY: &str = "filename=a.png&type=image/png";
 
-async fn ask(app: &TestApp, token: &str) -> Answer {
+/// Requests a form with this token.
+async fn request_form(app: &TestApp, token: &str) -> Answer {
     app.anonymous().get(&format!("/uppy/{token}/s3/params?{QUERY}")).await
 }
 
@@ -21,16 +22,16 @@ async fn token_authorizes_only_uppys_calls() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.uppy().await;
-    assert_eq!(ask(&app, &token).await.status, 200);
+    assert_eq!(request_form(&app, &token).await.status, 200);
     // An access token is not accepted here, and this token is not an access token.
-    assert_eq!(ask(&app, ada.token.as_ref().unwrap()).await.problem(), (401, "token_invalid"));
+    assert_eq!(request_form(&app, ada.token.as_ref().unwrap()).await.problem(), (401, "token_invalid"));
     let as_bearer = Caller { token: Some(token.clone()), ..ada.clone() };
     for path in ["/api/auth/me", "/api/images/gallery"] {
         assert_eq!(as_bearer.get(path).await.problem(), (401, "token_invalid"), "{path}");
     }
     assert_eq!(as_bearer.post_empty("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
     for token in ["x", "a.b.c", &token[..token.len() - 1], &format!("{token}x"), "%00", &"x".repeat(2000)] {
-        let refused = ask(&app, token).await;
+        let refused = request_form(&app, token).await;
         assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
         assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
     }
@@ -46,10 +47,10 @@ async fn token_expires() {
     let session = ada.post_empty("/api/uppy/session").await;
     assert_eq!(session.json["expiresIn"], 4, "no longer than an access token");
     let token = session.json["token"].as_str().unwrap();
-    assert_eq!(ask(&app, token).await.status, 200);
+    assert_eq!(request_form(&app, token).await.status, 200);
     // The token is valid for four seconds.
     tokio::time::sleep(Duration::from_millis(4100)).await;
-    assert_eq!(ask(&app, token).await.problem(), (401, "token_expired"));
+    assert_eq!(request_form(&app, token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
     assert_eq!(app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
 }
@@ -66,23 +67,23 @@ async fn token_ends_with_its_session_password_and_account() {
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
     let foreign = TestApp::start_second_server(&app, |config| config.accounts.local = false).await;
-    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
+    assert_eq!(request_form(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
     // The other server has cached the session as active.
-    assert_eq!(ask(&beside, &first).await.status, 200);
+    assert_eq!(request_form(&beside, &first).await.status, 200);
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": refresh })).await.status, 204);
-    assert_eq!(ask(&app, &first).await.problem(), (401, "session_ended"));
-    assert_eq!(ask(&app, &second).await.status, 200);
+    assert_eq!(request_form(&app, &first).await.problem(), (401, "session_ended"));
+    assert_eq!(request_form(&app, &second).await.status, 200);
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.status, 204);
-    assert_eq!(ask(&app, &second).await.problem(), (401, "session_ended"), "every other session ended");
-    assert_eq!(ask(&app, &own).await.status, 200);
+    assert_eq!(request_form(&app, &second).await.problem(), (401, "session_ended"), "every other session ended");
+    assert_eq!(request_form(&app, &own).await.status, 200);
     let delete = json!({ "password": "seven green kites over the bay" });
     assert_eq!(ada.post("/api/auth/me/delete", delete).await.status, 204);
-    assert_eq!(ask(&app, &own).await.problem(), (401, "session_ended"));
+    assert_eq!(request_form(&app, &own).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
-    while ask(&beside, &first).await.problem() != (401, "session_ended") {
+    while request_form(&beside, &first).await.problem() != (401, "session_ended") {
         assert!(began.elapsed() < Duration::from_secs(30), "a token is rejected within 30 s everywhere");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -97,19 +98,19 @@ async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
     .await;
     let ada = app.user().await;
     let token = ada.uppy().await;
-    assert_eq!(ask(&app, &token).await.status, 200);
+    assert_eq!(request_form(&app, &token).await.status, 200);
     let body = json!({ "filename": "a.png", "type": "image/png", "metadata": {} });
     let path = format!("/uppy/{token}/s3/multipart");
     assert_eq!(app.anonymous().post(&path, body.clone()).await.status, 200);
     let request = json!({ "method": "POST", "key": "a.png" });
     assert_eq!(ada.post("/api/uppy/presign", request.clone()).await.status, 200);
     for refused in
-        [ask(&app, &token).await, app.anonymous().post(&path, body).await, ada.post("/api/uppy/presign", request).await]
+        [request_form(&app, &token).await, app.anonymous().post(&path, body).await, ada.post("/api/uppy/presign", request).await]
     {
         assert_eq!(refused.problem(), (429, "rate_limited"));
         assert!(!refused.header("retry-after").is_empty());
     }
-    assert_eq!(ask(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
+    assert_eq!(request_form(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
 }
 
 /// Covers Uppy's calls from pages of other origins: forms need no preflight, and credentials are not allowed.

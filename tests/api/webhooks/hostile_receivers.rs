@@ -48,6 +48,7 @@ async fn serve(script: Script) -> (u16, Arc<AtomicU64>) {
     (port, sent)
 }
 
+/// Plays the script on one connection, and counts the bytes that were sent.
 async fn run(script: Script, mut stream: TcpStream, sent: Arc<AtomicU64>) -> std::io::Result<()> {
     let mut request = [0; 4096];
     // The request is small, and its contents do not matter.
@@ -72,6 +73,7 @@ struct Case {
     seconds: Range<u64>,
 }
 
+/// Returns a script: `head` once, then `piece` again and again, with pauses.
 const fn script(head: &'static [u8], piece: &'static [u8], pause: Option<Duration>) -> Script {
     Script { head, piece, pause }
 }
@@ -80,6 +82,7 @@ const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 const SLOWLY: Option<Duration> = Some(Duration::from_millis(200));
 const MANY: &[u8] = &[b'x'; 65_536];
 
+/// Returns all cases with the expected outcome and the longest duration in seconds.
 fn cases() -> Vec<Case> {
     let case = |name, script, outcome, seconds| Case { name, script, outcome, seconds };
     let gigabyte = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";

@@ -104,6 +104,7 @@ fn question(packet: &[u8]) -> (String, &[u8]) {
     (labels.join("."), &packet[12..at + 5])
 }
 
+/// Returns the answer of the name server to a query, after this number of earlier queries for the same name.
 fn addresses(name: &str, earlier: usize) -> Vec<Ipv4Addr> {
     match (name, earlier) {
         ("rebinding.example", 0) | ("public.example", _) => vec![PUBLIC],

@@ -27,6 +27,7 @@ impl Inside {
         }
     }
 
+    /// Changes a listing to that of a store whose versions are kept under delete markers.
     pub(super) async fn list_marked(&self, answer: &mut Answer) {
         let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
         let mut text = String::from_utf8(body.to_vec()).unwrap().replace("<VersionId>null<", "<VersionId>kept<");
@@ -49,6 +50,7 @@ impl Inside {
     }
 }
 
+/// Returns an error of S3 with this code.
 fn error(code: StatusCode, word: &str) -> Answer {
     let mut response = status(code);
     *response.body_mut() = Bytes::from(format!("<Error><Code>{word}</Code></Error>")).into();

@@ -32,6 +32,7 @@ impl Live<'_> {
         self.app.bucket_put(&key, Self::content_type(image.declared), bytes).await;
     }
 
+    /// Requests the URL of the first part.
     pub(super) async fn sign_part(&self, who: Who, id: &str) -> Answer {
         self.post(who, &format!("/api/images/{id}/parts"), json!({ "parts": [{ "partNumber": 1 }] }), None).await
     }
@@ -45,6 +46,7 @@ impl Live<'_> {
         assert_eq!(put, 200, "{step}: {signed:?}");
     }
 
+    /// Lists the parts of an upload on server and model.
     pub(super) async fn list_parts(&self, model: &Model, step: Step<'_>, who: Who, which: Which) {
         let answer = self.users[who].get(&Self::path(model, which, "/parts")).await;
         match model.list_parts(who, which) {

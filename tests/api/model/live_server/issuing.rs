@@ -32,6 +32,7 @@ impl<'a> Ticket<'a> {
 }
 
 impl Live<'_> {
+    /// Opens an upload on server and model.
     pub(super) async fn upload(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
         let answer = self.post(who, "/api/images/upload", self.body(declared), key).await;
         let issued = model.upload(who, &[(declared, key)])[0];
@@ -41,6 +42,7 @@ impl Live<'_> {
         }
     }
 
+    /// Opens uploads with one request on server and model.
     pub(super) async fn upload_batch(&self, model: &mut Model, step: Step<'_>, who: Who, items: &[Declared], key: Option<u8>) {
         // The key belongs to the first item.
         let keyed: Vec<_> = items.iter().enumerate().map(|(n, item)| (*item, key.filter(|_| n == 0))).collect();
@@ -71,6 +73,7 @@ impl Live<'_> {
         step.assert_outcome(&answer, (422, "type_not_allowed"));
     }
 
+    /// Opens a multipart upload on server and model.
     pub(super) async fn open_parts(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
         let mut body = self.body(declared);
         body.as_object_mut().unwrap().remove("sha256");

@@ -65,6 +65,7 @@ pub struct Image {
 }
 
 impl Image {
+    /// Returns whether the image is pending or ready.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state, State::Pending | State::Ready)
     }
@@ -74,6 +75,7 @@ impl Image {
         if self.state == State::Gone && matches!(self.was, State::Rejected(_) | State::Expired) { self.was } else { self.state }
     }
 
+    /// Returns the time from which no URL can write the object.
     pub(super) fn quiet_from(&self) -> i64 {
         self.urls_die + GRACE
     }
