@@ -7,13 +7,16 @@ import { BASE, PASSWORD, loaded, photos, screenshot, signedIn, until, upload } f
 const REFUSED = [/ 401 /, / 422 /];
 const NEW = "five slow green lamps";
 
+/** Signs in on a device with this user agent; returns the session. */
 const logIn = async (email, password, agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") => {
   const headers = { "content-type": "application/json", "user-agent": agent };
   const answer = await fetch(`${BASE}/api/auth/login`, { method: "POST", headers, body: JSON.stringify({ email, password }) });
   return { status: answer.status, ...(await answer.json()) };
 };
-const me = (token) => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
+/** Requests the account with a token. */
+const readAccount = (token) => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
 
+/** Opens the account dialog. */
 async function open(page) {
   await page.locator("summary").click();
   await page.getByRole("button", { name: "Account and devices" }).click();
@@ -31,13 +34,13 @@ test("a lost device can be signed out", async (t) => {
   await screenshot(page, "account");
   await dialog.getByRole("button", { name: "Sign out Firefox on Linux" }).click();
   await until(async () => (await dialog.getByRole("listitem").count()) === 3, "three sessions");
-  assert.equal((await me(lost.token)).status, 401);
-  assert.equal((await me(phone.token)).status, 200);
+  assert.equal((await readAccount(lost.token)).status, 401);
+  assert.equal((await readAccount(phone.token)).status, 200);
   await dialog.getByText("Gallery/3.1 (iPhone)").waitFor();
 
   await dialog.getByRole("button", { name: "Sign out everywhere else" }).click();
   await until(async () => (await dialog.getByRole("listitem").count()) === 1, "this session alone");
-  assert.equal((await me(phone.token)).status, 401);
+  assert.equal((await readAccount(phone.token)).status, 401);
   assert.equal(await dialog.getByRole("button", { name: "Sign out everywhere else" }).isVisible(), false);
   await page.keyboard.press("Escape");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
@@ -67,7 +70,7 @@ test("a password change shows errors at their fields", async (t) => {
   await change.click();
   await page.getByText("The password is changed.").waitFor();
   assert.equal(await dialog.isVisible(), false);
-  assert.equal((await me(other.token)).status, 401, "all other sessions have ended");
+  assert.equal((await readAccount(other.token)).status, 401, "all other sessions have ended");
   assert.equal((await logIn(user.email, PASSWORD)).status, 401);
   assert.equal((await logIn(user.email, NEW)).status, 200);
   // This session stays active.

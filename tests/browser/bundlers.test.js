@@ -46,7 +46,7 @@ const BUILDS = {
 };
 
 /** Opens the page at this address, uploads a photo, and returns whether a worker ran. */
-async function uploads(context, address) {
+async function uploadsWithWorker(context, address) {
   const user = await account();
   const opened = await context.newPage();
   await opened.goto(address);
@@ -71,7 +71,7 @@ for (const [name, build] of Object.entries(BUILDS)) {
       return response.setHeader("content-type", TYPES[file.split(".").pop()]).end(readFileSync(file));
     });
     const context = await visitor(t, {});
-    assert.ok(await uploads(context, `http://localhost:${port}/`), "a worker runs");
+    assert.ok(await uploadsWithWorker(context, `http://localhost:${port}/`), "a worker runs");
   });
 }
 
@@ -80,5 +80,5 @@ test("vite's development server has the worker too", async (t) => {
   const server = await serve({ root: app("vite-dev"), configFile: false, logLevel: "silent", server: { host: "localhost", port: 0 } });
   atEnd(t, () => server.close());
   await server.listen();
-  assert.ok(await uploads(await visitor(t, {}), server.resolvedUrls.local[0]), "a worker runs");
+  assert.ok(await uploadsWithWorker(await visitor(t, {}), server.resolvedUrls.local[0]), "a worker runs");
 });

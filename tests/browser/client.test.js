@@ -19,11 +19,13 @@ async function app(t, context, user) {
   return page;
 }
 
+/** Creates the uploader in a loaded page. */
 const start = (page, user) => page.evaluate(async ({ base, token, id }) => {
   const { createUploader } = await import("/src/index.js");
   globalThis.uploader = createUploader({ api: base, token, user: id });
 }, { base: BASE, token: user.token, id: user.user.id });
 
+/** Returns the user's images. */
 const gallery = async (user) => (await (await fetch(`${BASE}/api/images/gallery?limit=100`, { headers: { authorization: `Bearer ${user.token}` } })).json()).images;
 
 /** Adds files as a user chooses them. */

@@ -33,15 +33,15 @@ async function ticket(token) {
 
 /** Runs in the page: returns the result of each step, or that the browser hid it from the page. */
 const steps = async ({ base, token, id, upload, base64, credentials }) => {
-  const kept = () => "kept from the page";
+  const hidden = () => "hidden from the page";
   const body = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   const headers = { authorization: `Bearer ${token}` };
-  const call = (path, options) => fetch(base + path, { headers, credentials, ...options }).then((answer) => answer, kept);
-  const put = await fetch(upload.url, { method: upload.method, headers: upload.headers, body, credentials }).then((answer) => answer, kept);
+  const call = (path, options) => fetch(base + path, { headers, credentials, ...options }).then((answer) => answer, hidden);
+  const put = await fetch(upload.url, { method: upload.method, headers: upload.headers, body, credentials }).then((answer) => answer, hidden);
   const keyed = { method: "POST", headers: { ...headers, "content-type": "application/json", "idempotency-key": crypto.getRandomValues(new Uint32Array(4)).join("-") }, body: "{}" };
   const confirm = await call(`/api/images/${id}/confirm`, { method: "POST" });
   const image = confirm.status === 200 ? await confirm.json() : undefined;
-  const got = image && await fetch(image.url, { credentials }).then((answer) => answer.arrayBuffer(), kept);
+  const got = image && await fetch(image.url, { credentials }).then((answer) => answer.arrayBuffer(), hidden);
   const patch = await call(`/api/images/${id}`, { method: "PATCH", headers: { ...headers, "content-type": "application/json" }, body: '{"caption":"From elsewhere"}' });
   const gallery = await call("/api/images/gallery");
   const unchanged = gallery.status === 200 ? await call("/api/images/gallery", { headers: { ...headers, "if-none-match": gallery.headers.get("etag") }, cache: "no-store" }) : gallery;
@@ -49,13 +49,13 @@ const steps = async ({ base, token, id, upload, base64, credentials }) => {
   return {
     put: put.status ?? put,
     etag: Boolean(put.headers?.get("etag")),
-    invalid: (await call("/api/images/upload", keyed)).status ?? "kept from the page",
+    invalid: (await call("/api/images/upload", keyed)).status ?? "hidden from the page",
     confirm: confirm.status ?? confirm,
     bytes: got?.byteLength ?? got,
     patch: patch.status ?? patch,
     unchanged: unchanged.status ?? unchanged,
     requestId: Boolean(problem.headers?.get("x-request-id")),
-    deleted: (await call(`/api/images/${id}`, { method: "DELETE" })).status ?? "kept from the page",
+    deleted: (await call(`/api/images/${id}`, { method: "DELETE" })).status ?? "hidden from the page",
   };
 };
 
@@ -74,7 +74,7 @@ test("requests with credentials are refused, because no cookie authenticates", a
   const { token } = await account();
   const seen = await page.evaluate(steps, { base: BASE, token, credentials: "include", ...(await ticket(token)) });
   const { put, etag, bytes, ...calls } = seen;
-  assert.deepEqual(calls, { ...calls, invalid: "kept from the page", confirm: "kept from the page", patch: "kept from the page", requestId: false, deleted: "kept from the page" });
+  assert.deepEqual(calls, { ...calls, invalid: "hidden from the page", confirm: "hidden from the page", patch: "hidden from the page", requestId: false, deleted: "hidden from the page" });
 });
 
 for (const [what, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
@@ -83,7 +83,7 @@ for (const [what, host, port] of [["another port", "app.test", 0], ["another nam
     const { token } = await account();
     const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...(await ticket(token)) });
     const { bytes, ...others } = seen;
-    for (const [step, outcome] of Object.entries(others)) assert.ok(outcome === "kept from the page" || outcome === false, `${step}: ${outcome}`);
+    for (const [step, outcome] of Object.entries(others)) assert.ok(outcome === "hidden from the page" || outcome === false, `${step}: ${outcome}`);
     assert.equal(bytes, undefined);
     const stored = await fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
     assert.equal((await stored.json()).usage.images, 0, "nothing was stored");

@@ -18,23 +18,23 @@ const DIALOGS = {
 };
 
 /** Shows a message with the page's own function. */
-const give = (page, text) => page.evaluate(async (text) => {
+const showMessage = (page, text) => page.evaluate(async (text) => {
   const { say, toast } = await import(document.querySelector("link[href$='dom.js']").href);
   toast(`${text}, written`, { action: "Act", onaction: () => { document.title = "acted"; }, seconds: 0 });
   say(`${text}, spoken`);
 }, text);
 
 /** Waits until the live region has contained this text for a second, for 10 seconds at most. */
-const stayed = (page, text) => page.evaluate((text) => new Promise((done, fail) => {
+const waitUntilAnnounced = (page, text) => page.evaluate((text) => new Promise((done, fail) => {
   setTimeout(() => fail(new Error(`not in the live region for a second: ${text}`)), 10_000);
   const voice = document.querySelector("#voice");
   let timer;
-  const look = () => {
+  const check = () => {
     clearTimeout(timer);
     if ([...voice.children].some((child) => child.textContent === text)) timer = setTimeout(done, 950);
   };
-  new MutationObserver(look).observe(voice, { childList: true });
-  look();
+  new MutationObserver(check).observe(voice, { childList: true });
+  check();
 }), text);
 
 for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
@@ -44,7 +44,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
     for (const [id, { open, address }] of Object.entries(DIALOGS)) {
       const dialog = page.locator(`#${id}`);
       // A message that is already shown moves into the dialog.
-      await give(page, `Before ${id}`);
+      await showMessage(page, `Before ${id}`);
       await announced(page, new RegExp(`Before ${id}, spoken`));
       await open(page);
       await dialog.waitFor();
@@ -55,7 +55,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await act.click();
       assert.ok(await dialog.evaluate((dialog) => dialog.contains(document.activeElement)), `${id}: the focus stays in the dialog`);
 
-      await give(page, `Over ${id}`);
+      await showMessage(page, `Over ${id}`);
       await announced(page, new RegExp(`Over ${id}, written`));
       await announced(page, new RegExp(`Over ${id}, spoken`));
       if (id === "lightbox") await screenshot(page, `${name}-message`);
@@ -73,14 +73,14 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await dialog.waitFor();
       await page.goBack();
       await dialog.waitFor({ state: "hidden" });
-      // However it is closed, Back does not open it again.
+      // After the dialog was closed in any way, Back does not open it again.
       for (const close of [() => page.keyboard.press("Escape"), () => dialog.getByRole("button", { name: "Close" }).click()]) {
         const before = await page.evaluate(() => history.length);
         await open(page);
         await dialog.waitFor();
-        await give(page, `Left in ${id}`);
+        await showMessage(page, `Left in ${id}`);
         // The page does not repeat a text that was in the live region for a second, which a slow look at the tree may miss.
-        const spoken = Promise.any([announced(page, new RegExp(`Left in ${id}, spoken`)), stayed(page, `Left in ${id}, spoken`)]);
+        const spoken = Promise.any([announced(page, new RegExp(`Left in ${id}, spoken`)), waitUntilAnnounced(page, `Left in ${id}, spoken`)]);
         await page.getByRole("button", { name: "Act" }).waitFor();
         await close();
         await dialog.waitFor({ state: "hidden" });

@@ -6,7 +6,7 @@ import test from "node:test";
 import { announced, focusOn, listed, photos, screenshot, signedIn, tree, until, upload } from "./harness.js";
 
 /** Returns the names of the tiles in the order of screen readers. */
-const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
+const readTiles = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
 
 /** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
 async function assertOrder(page, what) {
@@ -16,7 +16,7 @@ async function assertOrder(page, what) {
   }));
   const inOrder = order.toSorted((a, b) => a[0] - b[0]).map(([, name]) => name);
   assert.deepEqual(order.map(([, name]) => name), inOrder, `${what}: elements in the order of the images`);
-  assert.deepEqual(await read(page), inOrder, `${what}: read in the order of the images`);
+  assert.deepEqual(await readTiles(page), inOrder, `${what}: read in the order of the images`);
   assert.equal(stops, inOrder.length ? 1 : 0, `${what}: one stop for the Tab key`);
   if (!inOrder.length) return;
   // From any focus, Tab reaches a tile; the page has fewer than 16 other stops.
@@ -52,7 +52,7 @@ test("after every change one tile is the Tab stop, and tiles are read in order",
   await page.getByAltText("0.jpg", { exact: true }).locator("..").focus();
   await page.evaluate(() => scrollTo(0, 3000));
   await until(async () => (await page.locator(".tile").nth(20).count()) > 0 && (await shown(60)) > 0, "scrolled");
-  const names = await read(page);
+  const names = await readTiles(page);
   assert.equal(names[0], "0.jpg", "the focused tile is kept outside of the view, and read first");
   await page.setViewportSize({ width: 700, height: 700 });
   // The grid is laid out in a later frame.

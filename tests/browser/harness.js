@@ -18,7 +18,7 @@ export const LAUNCH = {
     "--disable-component-update", "--disable-sync"],
 };
 
-/** How long every test waits for what should happen, in milliseconds. */
+/** Time in milliseconds that every test waits for an expected event. */
 const PATIENCE = 60_000;
 
 export let browser;
@@ -27,13 +27,15 @@ after(() => browser?.close());
 
 export const PASSWORD = "three small blue boats";
 let accounts = 0;
+/** Returns a new email address. */
 export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
 
+/** The functions to call at the end of each test. */
 const ends = new WeakMap();
 
 /**
- * Calls `act` when the test ends, after those that were given earlier, even if one of them throws. `t.after` skips the rest then, and a
- * server that is left open keeps the process from ending.
+ * Calls `act` when the test ends, after the functions of earlier calls, even if one of them throws. `t.after` would skip the rest then, and
+ * a server that stays open keeps the process from ending.
  */
 export function atEnd(t, act) {
   if (ends.has(t)) return void ends.get(t).push(act);
@@ -95,6 +97,7 @@ export async function account() {
   return { ...credentials, ...(await answer.json()) };
 }
 
+/** Signs in on the page. */
 export async function signIn(page, user) {
   await page.goto("/");
   await page.getByLabel("Email address").fill(user.email);
@@ -149,13 +152,15 @@ export async function photos(page, count, { width = 640, height = 480, noise = 0
   return drawn.map(({ n, base64 }) => ({ name: `photo-${String(n).padStart(3, "0")}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(base64, "base64") }));
 }
 
-/** Reloads the page once the history is settled: a dialog that was closed goes back an entry, and Chromium lets that abort a reload. */
+/** Reloads the page after its history has settled: a closed dialog goes back one entry, which in Chromium may abort a reload. */
 export async function reload(page) {
   await page.waitForFunction(() => document.querySelector("dialog[open]") || !/^#(image|account)/.test(location.hash));
   await page.reload();
 }
 
+/** Chooses files in the page's file input. */
 export const choose = (page, files) => page.locator("#files").setInputFiles(files);
+/** Returns the title of the upload list. */
 export const title = (page) => page.locator("#upload-list-title");
 
 /** Uploads files and waits until the page reports all of them as uploaded. */
@@ -164,6 +169,7 @@ export async function upload(page, files) {
   await page.getByRole("heading", { name: `${files.length} image${files.length === 1 ? "" : "s"} uploaded` }).waitFor();
 }
 
+/** Stores a screenshot if VALET_PICTURES names a folder. */
 export async function screenshot(page, name, options) {
   if (!PICTURES) return;
   mkdirSync(PICTURES, { recursive: true });
@@ -173,7 +179,7 @@ export async function screenshot(page, name, options) {
 /** Returns the tiles whose images have loaded. */
 export const loaded = (page) => page.locator(".tile.loaded");
 
-/** Waits until `check` holds. The limit is one for all tests, as no test measures speed: a busy machine takes its time. */
+/** Waits until `check` returns a true value, and returns that value. All tests have one limit: none measures speed, and the machine may be busy. */
 export async function until(check, what) {
   const end = Date.now() + PATIENCE;
   for (;;) {
@@ -247,7 +253,7 @@ export async function list(page, count, members = () => ({})) {
   });
 }
 
-/** Opens a page that is signed in to a new account with such a gallery. */
+/** Opens a page that is signed in to a new account with a gallery of {@link list}. */
 export async function listed(t, count, { members, ...options } = {}) {
   const context = await visitor(t, options);
   const page = await context.newPage();

@@ -14,11 +14,13 @@ async function device(t, user, options) {
   return { context, page };
 }
 
+/** Returns the user's images. */
 const gallery = async (user) => {
   const answer = await fetch(`${BASE}/api/images/gallery`, { headers: { authorization: `Bearer ${user.token}` } });
   return (await answer.json()).images;
 };
 
+/** Makes a call of another client about an image. */
 async function call(user, method, id, body) {
   const headers = { authorization: `Bearer ${user.token}`, ...(body && { "content-type": "application/json" }) };
   const answer = await fetch(`${BASE}/api/images/${id}`, { method, headers, body: body && JSON.stringify(body) });

@@ -53,7 +53,7 @@ async function bundle(version, contents, options) {
 }
 
 /** Opens a page of another origin with the app in `app`, signed in as `user`; `html` is the content of its root. */
-async function opening(t, context, version, user, html = "") {
+async function openApp(t, context, version, user, html = "") {
   const script = await bundle(version, APP, { format: "iife", globalName: "app" });
   const port = await servePages(t, (request, response) => {
     if (request.url === "/app.js") return response.setHeader("content-type", "text/javascript").end(script);
@@ -69,7 +69,7 @@ async function opening(t, context, version, user, html = "") {
 }
 
 /** Holds all PUTs to the bucket until `release()`. */
-async function holding(opened) {
+async function holdPuts(opened) {
   const held = [];
   await opened.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (route.request().method() === "PUT" ? held.push(route) : route.fallback()));
   return {
@@ -81,15 +81,18 @@ async function holding(opened) {
   };
 }
 
+/** Chooses files in the component. */
 const choose = (opened, files) => opened.locator("input[type=file]").setInputFiles(files);
+/** Returns the names of the user's images. */
 const names = async (user) => Object.keys(await gallery(user)).sort();
+/** Returns the number of PUTs to the bucket. */
 const puts = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 for (const version of ["18", "19"]) {
   test(`react-${version}: the component of docs/client.md uploads, under StrictMode`, async (t) => {
     // The refused file has a request of its own if it is read later than the others, and 422 is a console error then.
     const [context, user] = [await visitor(t, { allowed: [/\b422\b/] }), await account()];
-    const opened = await opening(t, context, version, user);
+    const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
     const seen = watch(opened);
     await choose(opened, [image("one.png"), image("two.png"), { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
@@ -105,9 +108,9 @@ for (const version of ["18", "19"]) {
   test(`react-${version}: unmounting stops an upload, and mounting again continues it`, async (t) => {
     const context = await visitor(t, { allowed: [/ERR_/] });
     const user = await account();
-    const opened = await opening(t, context, version, user);
+    const opened = await openApp(t, context, version, user);
     const seen = watch(opened);
-    const hold = await holding(opened);
+    const hold = await holdPuts(opened);
     let aborted = 0;
     opened.on("requestfailed", (request) => { aborted += Number(request.method() === "PUT"); });
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
@@ -127,7 +130,7 @@ for (const version of ["18", "19"]) {
 
   test(`react-${version}: nothing is sent by the uploader of a component that was unmounted`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, version, user);
+    const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => app.mount(app.leaving({ api: base, user: user.user.id, token: accessToken })));
     await opened.getByText("mounted").waitFor();
     const seen = watch(opened);
@@ -149,8 +152,8 @@ for (const version of ["18", "19"]) {
 
   test(`react-${version}: an uploader of the app continues without a component`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, version, user);
-    const hold = await holding(opened);
+    const opened = await openApp(t, context, version, user);
+    const hold = await holdPuts(opened);
     await opened.evaluate(() => {
       globalThis.uploader = app.createUploader({ api: base, token: accessToken, store: null });
       app.mount(app.list(uploader));
@@ -166,7 +169,7 @@ for (const version of ["18", "19"]) {
 
   test(`react-${version}: an upload that does not change is the same object`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, version, user);
+    const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => {
       globalThis.uploader = app.createUploader({ api: base, token: accessToken, store: null });
       app.mount(app.list(uploader));
@@ -184,7 +187,7 @@ for (const version of ["18", "19"]) {
 
   test(`react-${version}: the effect of a child adds a file, once`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, version, user);
+    const opened = await openApp(t, context, version, user);
     await opened.evaluate((bytes) => {
       const file = new File([new Uint8Array(bytes)], "one.png", { type: "image/png" });
       app.mount(app.shared({ api: base, token: accessToken, store: null }, file));
@@ -196,8 +199,8 @@ for (const version of ["18", "19"]) {
   test(`react-${version}: another user gets another uploader`, async (t) => {
     const context = await visitor(t, { allowed: [/ERR_/] });
     const [ada, eve] = [await account(), await account()];
-    const opened = await opening(t, context, version, ada);
-    const hold = await holding(opened);
+    const opened = await openApp(t, context, version, ada);
+    const hold = await holdPuts(opened);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
     await choose(opened, [image("of-ada.png")]);
     await opened.getByText("of-ada.png: sending").waitFor();
@@ -223,7 +226,7 @@ for (const version of ["18", "19"]) {
     const { html } = await import(file);
     const text = html(user.user.id);
     assert.match(text, /<section><input type="file".*<ul><\/ul><\/section>/);
-    const opened = await opening(t, context, version, user, text);
+    const opened = await openApp(t, context, version, user, text);
     await opened.evaluate(() => { app.hydrateRoot(document.querySelector("#root"), app.uploads(user.user.id)); });
     await choose(opened, [image("one.png")]);
     await opened.getByText("one.png: done").waitFor();

@@ -8,7 +8,8 @@ import { BASE, choose, PASSWORD, photos, reload, signedIn, until, upload } from 
 const REFUSED = [/ 401 /];
 
 /** Replaces the page's token by an invalid one. */
-const spoil = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
+const spoilToken = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
+/** Counts the requests to a path. */
 const counting = (context, path) => {
   const seen = [];
   context.on("request", (request) => { if (new URL(request.url()).pathname === path) seen.push(request); });
@@ -19,7 +20,7 @@ test("a refused token is refreshed without a message", async (t) => {
   const { page, context } = await signedIn(t, { allowed: REFUSED });
   await upload(page, await photos(page, 2));
   const refreshes = counting(context, "/api/auth/refresh");
-  await spoil(page);
+  await spoilToken(page);
   await reload(page); // A refresh of its own: a fresh page has no access token.
   await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
   assert.equal(refreshes.length, 2);
@@ -51,8 +52,8 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   await page.locator("summary").click();
   await page.getByRole("button", { name: "Sign out" }).click();
   for (const tab of [page, other]) await tab.getByRole("heading", { name: "Sign in" }).waitFor();
-  const asked = () => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${freshA}` } });
-  await until(async () => (await asked()).status === 401, "the server knows too");
+  const readAccount = () => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${freshA}` } });
+  await until(async () => (await readAccount()).status === 401, "the server knows too");
 
   await other.getByLabel("Email address").fill(user.email);
   await other.getByLabel("Password", { exact: true }).fill(PASSWORD);

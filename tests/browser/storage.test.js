@@ -29,9 +29,9 @@ const DENIALS = {
   }],
   "IndexedDB fails, there are no locks and no channel": [[UPLOADS], () => {
     IDBFactory.prototype.open = () => {
-      const asked = Object.assign(new EventTarget(), { error: new DOMException("Denied.", "InvalidStateError") });
-      setTimeout(() => asked.onerror?.(new Event("error")));
-      return asked;
+      const request = Object.assign(new EventTarget(), { error: new DOMException("Denied.", "InvalidStateError") });
+      setTimeout(() => request.onerror?.(new Event("error")));
+      return request;
     };
     if (globalThis.LockManager) LockManager.prototype.request = LockManager.prototype.query = () => Promise.reject(new DOMException("Denied.", "SecurityError"));
     window.BroadcastChannel = class { constructor() { throw new DOMException("Denied.", "SecurityError"); } };
@@ -41,18 +41,18 @@ const DENIALS = {
   }],
 };
 
-/** Signs up, uploads, views and signs out. */
-async function works(page, lost, what) {
+/** Asserts that the page works: signs up, uploads, views and signs out. `notStored` are the expected notices. */
+async function assertWorks(page, notStored, what) {
   await page.goto(BASE);
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   const note = page.locator("#not-kept");
-  if (lost.length) await announced(page, /does not let the page store data/);
+  if (notStored.length) await announced(page, /does not let the page store data/);
   await page.getByRole("button", { name: "Create an account" }).click();
   await page.getByLabel("Email address").fill(email());
   await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
-  for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), lost.includes(sentence), `${what}: ${sentence}`);
+  for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), notStored.includes(sentence), `${what}: ${sentence}`);
   await choose(page, await photos(page, 2, { width: 320, height: 240 }));
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
   await until(async () => (await page.locator(".tile.loaded").count()) === 2, "two tiles");
@@ -61,11 +61,11 @@ async function works(page, lost, what) {
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
 }
 
-for (const [what, [lost, deny]] of Object.entries(DENIALS)) {
+for (const [what, [notStored, deny]] of Object.entries(DENIALS)) {
   test(`the page works where ${what}`, async (t) => {
     const context = await visitor(t, {});
     await context.addInitScript(deny);
-    await works(await context.newPage(), lost, what);
+    await assertWorks(await context.newPage(), notStored, what);
   });
 }
 
@@ -80,7 +80,7 @@ test("the page works where the user has blocked all cookies and site data", asyn
   const page = await context.newPage();
   await page.goto(BASE);
   assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "it is blocked");
-  await works(page, [SESSION, UPLOADS], "blocked");
+  await assertWorks(page, [SESSION, UPLOADS], "blocked");
   await screenshot(page, "blocked");
   assert.ok((await tree(page)).some((node) => node.text.includes(SESSION)));
   assert.deepEqual(faults, []);

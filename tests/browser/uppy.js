@@ -66,6 +66,7 @@ export async function reactPage(t, context, mark, user, change = (code) => code,
   return serve(t, context, version, user, await bundle(code, version, change(block(mark))));
 }
 
+/** Serves a page with the script on a port of its own, and opens it. */
 async function serve(t, context, version, user, script) {
   const port = await servePages(t, (request, response) => {
     if (request.url === "/app.js") return response.setHeader("content-type", "text/javascript").end(script);
@@ -120,6 +121,7 @@ export const upload = (opened, what = "upload") => opened.evaluate(async (what) 
   return { successful: result?.successful.length ?? 0, failed: result?.failed.map((file) => file.error) ?? [] };
 }, what);
 
+/** Returns the events that the page has recorded. */
 export const events = (opened) => opened.evaluate(() => events);
 
 /** Calls the API as the user. */
@@ -134,6 +136,7 @@ export async function gallery(user) {
   return Object.fromEntries(images.map((image) => [image.fileName, image]));
 }
 
+/** Returns the user's usage. */
 export const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
 
 /** Waits until the store has this many parts of an open upload: bytes that were sent may not have arrived. */

@@ -9,7 +9,9 @@ import { add, api, CHANGES, events, gallery, image, large, MIB, page, partsArriv
 
 const MARK = "uppy-plugin";
 const unchanged = (code) => code;
+/** Returns the PUTs of parts, sorted. */
 const parts = (seen) => seen.filter((call) => call.startsWith("S3 PUT part")).sort();
+/** Returns the number of PUTs of whole files. */
 const singles = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 /** Routes the requests to the bucket; preflights pass. `decide` returns whether the request with this URL was handled. */
@@ -17,27 +19,28 @@ const onBucket = (opened, decide) => opened.route((url) => url.searchParams.has(
   if (route.request().method() !== "PUT" || !(await decide(route, new URL(route.request().url())))) await route.fallback();
 });
 
+/** Answers 403 instead of the bucket. */
 const refuse = (route) => route.fulfill({ status: 403, headers: { "access-control-allow-origin": "*" } }).then(() => true);
 
 /** Returns what Golden Retriever has stored: version 5 in localStorage, 6 in IndexedDB. */
 const storedState = () => localStorage.getItem("uppyState:uppy") ?? new Promise((resolve, reject) => {
-  const opening = indexedDB.open("uppy-blobs");
-  opening.onerror = () => reject(opening.error);
-  opening.onsuccess = () => {
-    const reading = opening.result.transaction("metadata").objectStore("metadata").getAll();
+  const request = indexedDB.open("uppy-blobs");
+  request.onerror = () => reject(request.error);
+  request.onsuccess = () => {
+    const reading = request.result.transaction("metadata").objectStore("metadata").getAll();
     reading.onsuccess = () => resolve(JSON.stringify(reading.result));
     reading.onerror = () => reject(reading.error);
-    opening.result.close();
+    request.result.close();
   };
 });
 
 for (const version of ["6", "5"]) {
   const name = `uppy-${version} plugin`;
-  const opening = (t, context, user, change = unchanged) => page(t, context, MARK, user, change, version);
+  const openApp = (t, context, user, change = unchanged) => page(t, context, MARK, user, change, version);
 
   test(`${name}: files become images, each sent once, and the image is the response`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     const seen = watch(opened);
     await opened.evaluate(() => {
       globalThis.most = {};
@@ -66,7 +69,7 @@ for (const version of ["6", "5"]) {
 
   test(`${name}: files can be paused and resumed, one or all`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     const seen = watch(opened);
     let isHeld = true;
     await onBucket(opened, (_, url) => isHeld && url.searchParams.get("partNumber") !== "1");
@@ -93,7 +96,7 @@ for (const version of ["6", "5"]) {
   test(`${name}: a refused file is retried, with the bytes that it has then`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /] });
     const user = await account();
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     let isBroken = true;
     await onBucket(opened, (route) => isBroken && refuse(route));
     const drawn = await photos(opened, 2, { width: 400, height: 300 });
@@ -114,7 +117,7 @@ for (const version of ["6", "5"]) {
   test(`${name}: refusals are sentences for the user, and the other files arrive`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     await opened.evaluate(() => {
       const valid = accessToken();
       globalThis.refreshes = 0;
@@ -140,7 +143,7 @@ for (const version of ["6", "5"]) {
 
   test(`${name}: a removed file and a cancelled batch leave nothing behind`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, user, (code) => code.replace("api:", "limit: 2, api:"));
+    const opened = await openApp(t, context, user, (code) => code.replace("api:", "limit: 2, api:"));
     const seen = watch(opened);
     await onBucket(opened, () => true);
     // Two of them have the same bytes, which are one upload, and a third of other bytes waits for its turn.
@@ -160,7 +163,7 @@ for (const version of ["6", "5"]) {
 
   test(`${name}: bytes that change after a file was added are uploaded`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
     const sent = await uploadChanged(opened, drawn);
     const sizes = Object.fromEntries(Object.entries(await gallery(user)).map(([name, { size }]) => [name, size]).sort());
@@ -171,7 +174,7 @@ for (const version of ["6", "5"]) {
   test(`${name}: with Golden Retriever, uploads continue after a reload`, async (t) => {
     const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
     const user = await account();
-    const opened = await opening(t, context, user);
+    const opened = await openApp(t, context, user);
     const seen = watch(opened);
     let isHeld = true;
     await onBucket(opened, (_, url) => isHeld && ["3", null].includes(url.searchParams.get("partNumber")));
