@@ -1,6 +1,6 @@
 // Follows the changes of the user's images on other devices while the page is visible, and passes them on to the other tabs. Browsers
-// open few connections to one server, and a stream keeps one: of the visible tabs, the one with a Web Lock has the stream. Whenever a
-// stream begins, the gallery is refreshed.
+// open few connections to one server: of the visible tabs, the one with a Web Lock has the stream. When a stream begins, the gallery is
+// refreshed.
 
 import * as api from "./api.js";
 import { follow } from "./valet-upload/events.js";

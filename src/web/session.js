@@ -1,12 +1,11 @@
 // The session: its tokens, their refresh, and the same state in every tab.
 //
-// The access token is only in memory, one per tab. The refresh token is in localStorage, because a rotating token must have one
-// place: copies in the sessionStorage of each tab would differ after the first refresh, and a tab that used an old one would end the
-// session for all (after five minutes the server treats that as theft). A script injected into the page could read it there; the
-// page's content security policy prevents that, and a session can be ended from any other device.
+// The access token is in memory, one per tab. The refresh token is in localStorage: copies in the sessionStorage of each tab would differ
+// after the first refresh, and a tab that used an old one would end the session (after five minutes the server treats that as theft). A
+// script injected into the page could read it; the page's content security policy prevents that.
 //
 // One refresh for all tabs: a Web Lock lets one tab send it, a BroadcastChannel gives its result to the others. Without locks (plain
-// http from an address in the local network) two tabs may refresh at once; the server gives both the same next token.
+// http) two tabs may refresh at once; the server gives both the same token.
 //
 // If the browser denies localStorage, each tab has its own session, in memory, that ends with the page.
 

@@ -1,6 +1,5 @@
 // Deletes images with "Undo": the request is sent when the toast closes, since the server deletes permanently. When the page closes,
-// pending deletions are sent by a request that outlives the page (`keepalive`). If that is lost too (no network, a token that just
-// expired), the images are still there: a failed deletion keeps the images.
+// pending deletions are sent by a request that outlives the page (`keepalive`). If that fails too, the images stay.
 
 import * as api from "./api.js";
 import { isTyping, say, toast } from "./dom.js";

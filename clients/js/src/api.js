@@ -9,8 +9,7 @@ const MOST_IN_BATCH = 50;
 const MOST_STALE = 10;
 
 /**
- * Returns a function that returns the token for a request. Called with a refused token, the function requests another one, once for all
- * requests.
+ * Returns a function that gives the token of a request, and exchanges a refused one once for all requests.
  * @param {string | ((stale?: string) => string | Promise<string>)} source
  */
 function tokens(source) {
@@ -51,7 +50,7 @@ function gathered(one, many) {
         else resolve(result.ticket ?? result.image);
       });
     } catch (error) {
-      // One call may have made the whole batch malformed, or all calls together are too large: each is repeated alone.
+      // One call made the whole batch malformed, or all together are too large.
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
       for (const { input, signal, resolve, reject } of calls) {
         if (mayBeOneCall) one(input, signal).then(resolve, reject);

@@ -18,7 +18,6 @@ const MAX_BLOCK = 65_536;
 export async function follow(api, { onEvent, onReset = () => {}, signal = new AbortController().signal }) {
   const policy = new RetryPolicy(signal, undefined, Infinity);
   let lastEventId;
-  // Reports the event in a block of the stream.
   const take = (block) => {
     const { id, event, data } = fields(block);
     const image = idIn(data);
@@ -43,7 +42,7 @@ export async function follow(api, { onEvent, onReset = () => {}, signal = new Ab
   }
 }
 
-/** Calls a function of the app. An error in it is logged and does not end the stream. */
+/** Calls a function of the app, whose error does not end the stream. */
 function guarded(act) {
   try {
     act();
@@ -52,7 +51,7 @@ function guarded(act) {
   }
 }
 
-/** Returns the image's id in the data of an event. Types of events that later servers send may have no id. */
+/** Returns the image's id in the data of an event. Later types of events may have none. */
 function idIn(data) {
   try {
     const { id } = JSON.parse(data);
@@ -95,7 +94,7 @@ async function read(api, lastEventId, signal, take, onBegin) {
   }
 }
 
-/** Returns the fields of a block, by the syntax of server-sent events. */
+/** Returns the fields of a block. */
 function fields(block) {
   const found = { id: "", event: "", data: "" };
   for (const line of block.split("\n")) {

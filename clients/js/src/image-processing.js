@@ -68,7 +68,7 @@ async function shrink(bitmap) {
   return null;
 }
 
-/** Returns a canvas with the image, scaled down to at most this size. */
+/** Draws the image, scaled down to at most this size. */
 function draw(bitmap, mostWidth, mostHeight) {
   const scale = Math.min(1, mostWidth / bitmap.width, mostHeight / bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -79,7 +79,6 @@ function draw(bitmap, mostWidth, mostHeight) {
   return canvas;
 }
 
-/** Encodes a canvas. */
 function toBlob(canvas, type) {
   const quality = 0.8;
   return canvas.convertToBlob ? canvas.convertToBlob({ type, quality }) : new Promise((done) => { canvas.toBlob(done, type, quality); });

@@ -1,5 +1,5 @@
 // Stores the files of unfinished uploads, in IndexedDB or in memory, so that uploads continue after a reload. Small files are stored
-// whole; of large files only the name, and the user has to choose the file again. A file that cannot be stored is uploaded all the same.
+// whole; of large files only the name, and the user has to choose the file again.
 
 import { StoredText, locks } from "./storage.js";
 
@@ -88,7 +88,6 @@ export class PendingFiles {
     if (record) await this.#attempt((store) => store.put({ ...record, id }));
   }
 
-  /** Removes a stored file. */
   remove(key) {
     return this.#attempt((store) => store.delete(key));
   }
@@ -109,7 +108,6 @@ export class PendingFiles {
     };
   }
 
-  /** Calls the store; returns undefined if there is none or if it fails. */
   async #attempt(work) {
     try {
       return this.#store ? await work(this.#store) : undefined;

@@ -3,7 +3,7 @@
 
 import { Problem } from "./http.js";
 
-/** Failures in a row, about half a minute in all, after which an attempt fails and the user decides. Time offline does not count. */
+/** Failures in a row, half a minute in all, after which an attempt fails. Time offline does not count. */
 const MAX_FAILURES = 7;
 /** Longest pause between two attempts. */
 const MAX_PAUSE_MS = 15_000;
@@ -18,7 +18,7 @@ export function sleep(ms, signal) {
   });
 }
 
-/** Returns whether the browser reports that the device has no network. Other runtimes do not report it. */
+/** Returns whether the device has no network. Only browsers know. */
 const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
 
 /** Resolves when the browser reports a network. */
@@ -95,7 +95,6 @@ export class Turns {
     }
   }
 
-  /** Waits for a free turn and takes it. */
   async #take(signal) {
     while (this.#free === 0) {
       await new Promise((resolve, reject) => {
@@ -107,7 +106,7 @@ export class Turns {
       });
     }
     if (signal.aborted) {
-      this.#waiting.shift()?.(); // This job was woken, so it wakes the next one instead of taking the turn.
+      this.#waiting.shift()?.(); // Wakes the next job instead.
       throw signal.reason;
     }
     this.#free -= 1;

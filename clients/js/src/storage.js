@@ -41,7 +41,6 @@ export class StoredText {
     this.#attempt((store) => store.removeItem(this.#name));
   }
 
-  /** Calls the browser's storage; returns undefined if the browser denies it. */
   #attempt(work) {
     try {
       return work(globalThis[this.#area]);

@@ -89,7 +89,7 @@ async function uploadWhole(file, facts, events, retry, services) {
   return ticket.image;
 }
 
-/** Waits for this file's turn to be sent, then calls `send`. Meanwhile other files are prepared and confirmed. */
+/** Sends when it is this file's turn. Meanwhile others are prepared and confirmed. */
 function inTurn(events, signal, { turns }, send) {
   const work = () => {
     events.stage("sending");
@@ -161,7 +161,7 @@ async function uploadInParts(file, facts, events, retry, services) {
   }
 }
 
-/** Returns the digest of each part, computed two at a time. */
+/** Returns the digest of each part. */
 async function digestParts(file, partSize, signal, work) {
   const digests = [];
   const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
@@ -176,7 +176,7 @@ async function digestParts(file, partSize, signal, work) {
   return digests;
 }
 
-/** Sends the parts that are not `stored`, several at a time. */
+/** Sends the parts that are not `stored`. */
 async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));

@@ -1,5 +1,4 @@
-// The queue of uploads: runs a few at a time, pauses, retries and cancels them, and resumes them after a reload. upload.js has the protocol of
-// one upload.
+// The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
 
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
@@ -12,7 +11,7 @@ const CANCELLED = Symbol("cancelled");
 /** Codes of problems that a repeat with the same file does not solve. */
 const FINAL_CODES = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
 
-/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
+/** An upload in the list; types.js describes its public fields. `before`: the id of an earlier attempt. */
 export class Upload {
   #uploader;
 
@@ -194,20 +193,19 @@ export class Uploader extends EventTarget {
   }
 
   #next() {
-    // A started upload dispatches `change`, whose listeners may add files and so start other uploads.
+    // Each start dispatches `change`, whose listeners may add files.
     for (let item = this.#startable(); item; item = this.#startable()) this.#run(item);
   }
 
-  /** Returns the next upload to start. While `concurrency` files are sent, as many are prepared, and others are confirmed, so that the connection is never idle. */
+  /** Returns the next upload to start. While some are sent, as many are prepared, and others confirmed: the connection is never idle. */
   #startable() {
     const active = this.items.filter((item) => item.active);
     const preparing = active.filter((item) => item.state === "preparing").length;
     const canStart = !this.paused && preparing < this.#concurrency && active.length < 3 * this.#concurrency;
-    // A stopped attempt may still compute a digest: a second attempt beside it would send the bytes twice.
+    // A stopped attempt may still hash: a second one beside it would send the bytes twice.
     return canStart ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
   }
 
-  /** Runs one attempt of an upload, and records how it ended. */
   async #run(item) {
     const controller = (item.controller = new AbortController());
     item.isRunning = true;
@@ -252,7 +250,6 @@ export class Uploader extends EventTarget {
     this.#next();
   }
 
-  /** Records an attempt that was aborted or has failed. */
   #stopped(item, signal, error) {
     if (signal.aborted) {
       // An upload that was paused alone keeps its state `paused`; the others return to the queue.
@@ -267,7 +264,7 @@ export class Uploader extends EventTarget {
     this.dispatchEvent(new CustomEvent("failed", { detail: item }));
   }
 
-  /** Records the id of an opened upload. Removes the item that needed this file, because this item continues its upload. */
+  /** Records an opened upload. The item that needed this file is removed: this one continues it. */
   #opened(item, id, set) {
     if (item.id !== id) item.stored?.then(() => this.#files.setId(item.key, id));
     const needsFile = this.items.findIndex((other) => other !== item && other.state === "needs-file" && other.id === id);
@@ -279,7 +276,6 @@ export class Uploader extends EventTarget {
     if (needsFile >= 0) this.#changed();
   }
 
-  /** Removes the stored file of an upload. */
   async #forget(item) {
     await item.stored;
     await this.#files.remove(item.key);

@@ -5,7 +5,6 @@ import * as onPage from "./image-processing.js";
 /** At most two workers: each may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
 const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
 
-/** The workers and their unfinished jobs. */
 export class WorkerPool {
   #open = new Map(); // number → { resolve, reject, job, input, worker }
   #workers = [];
@@ -28,7 +27,6 @@ export class WorkerPool {
     this.#open.clear();
   }
 
-  /** Starts a worker. */
   #start() {
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.load = 0;
@@ -54,7 +52,7 @@ export class WorkerPool {
     return worker;
   }
 
-  /** Runs a job in the worker with the fewest jobs; a worker is started while all have a job and their number permits it. */
+  /** Runs a job in an idle worker, a new one, or the one with the fewest jobs. */
   #run(job, input) {
     if (this.#isUnavailable) return onPage[job](...input);
     const idle = this.#workers.find((worker) => worker.load === 0);

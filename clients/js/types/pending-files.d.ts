@@ -14,7 +14,6 @@ export class PendingFiles {
     add(key: any, file: any): Promise<any>;
     /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
     setId(key: any, id: any): Promise<void>;
-    /** Removes a stored file. */
     remove(key: any): Promise<any>;
     /**
      * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a

@@ -1,4 +1,3 @@
-/** The workers and their unfinished jobs. */
 export class WorkerPool {
     /** Returns the Base64 of the SHA-256 of a blob. */
     digest(blob: any): any;
