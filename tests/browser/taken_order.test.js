@@ -30,7 +30,7 @@ function directory(start, entries) {
   return Buffer.concat([head, ...texts]);
 }
 
-/** Returns a JPEG file with an Exif block that says when and with which camera it was taken. */
+/** Returns a JPEG file with an Exif block that contains the time and the camera. */
 function photographed(file, at, { offset, model } = {}) {
   const main = (exifAt) => directory(8, [...(model ? [[MODEL, model]] : []), [EXIF, exifAt]]);
   const exifAt = 8 + main(0).length;

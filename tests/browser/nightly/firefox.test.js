@@ -1,5 +1,5 @@
 // Covers the package in Firefox, unmodified, from a page of another origin, which loads its modules as they are: workers, previews, parts,
-// lost connections, and a reload. A proxy sees the requests and breaks them.
+// lost connections, and a reload. A proxy reads the requests and breaks some of them.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";

@@ -287,7 +287,7 @@ async function previewBytes(images) {
 }
 
 /** Compares the user's usage with the sum of the images and their previews. */
-async function compareBooks(held) {
+async function compareUsage(held) {
   const images = await held.images();
   const bytes = images.reduce((sum, { size }) => sum + size, 0) + (await previewBytes(images));
   const { usage } = await held.api("/api/auth/me");
@@ -326,12 +326,12 @@ test(`a storm of ${SECONDS} seconds: every file is in the gallery once`, { timeo
   assert.deepEqual(stored, [], "no file is stored longer than it is needed");
   assert.deepEqual((await held.api("/api/images/pending?limit=100")).uploads, []);
   // The gallery is read again each time: a sweeper adds previews that arrived after an image was confirmed.
-  let books;
+  let comparison;
   await until(async () => {
-    books = await compareBooks(held);
-    if (!books.areEqual) await new Promise((done) => { setTimeout(done, 5000); });
-    return books.areEqual;
+    comparison = await compareUsage(held);
+    if (!comparison.areEqual) await new Promise((done) => { setTimeout(done, 5000); });
+    return comparison.areEqual;
   }, "the usage is the sum of the images", BOOKS_SECONDS).catch((error) => {
-    throw new Error(`${error.message}: ${JSON.stringify(books)}`);
+    throw new Error(`${error.message}: ${JSON.stringify(comparison)}`);
   });
 });
