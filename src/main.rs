@@ -143,6 +143,7 @@ struct RecountArguments {
     email: Option<String>,
 }
 
+/// Parses a time in RFC 3339.
 fn instant(text: &str) -> Result<OffsetDateTime, &'static str> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "a time such as 2026-11-22T10:00:00Z is wanted")
 }
@@ -160,6 +161,7 @@ fn main() {
     run(command);
 }
 
+/// Runs a command, and ends the process with its status.
 #[tokio::main]
 async fn run(command: Command) {
     let done = match command {
@@ -197,6 +199,7 @@ fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
+/// Reads the settings and starts the logs.
 fn settings() -> Result<Config, Problems> {
     let config = Config::read(&env)?;
     telemetry::start(config.log);
@@ -204,6 +207,7 @@ fn settings() -> Result<Config, Problems> {
     Ok(config)
 }
 
+/// Logs variables of the environment that resemble settings.
 fn warn_of_unknown_settings() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for (name, meant) in config::misspelled_settings(names) {
@@ -276,7 +280,7 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
-    // Before anything is listed and asked.
+    // Before anything is listed and the operator has to confirm.
     valet.orphans.allow_deletion().await?;
     let mut lines = output::Lines::default();
     let found = valet.orphans.find(before, &mut |orphan| lines.print(orphan)).await?;
@@ -289,7 +293,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
         Some(number) => Consent::Number(number),
         None if arguments.yes => Consent::Given,
         None => {
-            let answer = ask(
+            let answer = prompt(
                 "All versions of these objects are deleted for good, and these uploads aborted. Type their number to go on:",
             )?;
             Consent::Number(answer.parse().map_err(|_| "nothing was deleted: that is not a number")?)
@@ -339,7 +343,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
         None => {}
     }
     if !yes
-        && ask(
+        && prompt(
             "Type yes to make this database the owner of this bucket; servers of every other one stop sweeping within a minute, and \
              are refused from their next start on:",
         )? != "yes"
@@ -349,8 +353,8 @@ async fn join(yes: bool) -> Result<(), Failure> {
     Ok(output::line(format_args!("joined as deployment {}", valet.deployment.join_pair().await?))?)
 }
 
-/// Asks at the terminal. Returns the answer without the white space around it.
-fn ask(question: &str) -> Result<String, Failure> {
+/// Prints a question at the terminal. Returns the answer without the white space around it.
+fn prompt(question: &str) -> Result<String, Failure> {
     use std::io::IsTerminal;
     if !std::io::stdin().is_terminal() {
         return Err("nothing was changed: standard input is not a terminal; see --help for options that answer in advance".into());

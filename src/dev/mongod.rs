@@ -85,7 +85,7 @@ pub enum MongodError {
     /// The process ended before it was ready.
     #[error("mongod ended ({status}) before it was ready: {reason} (log: {})", log.display())]
     Ended {
-        /// Its exit status.
+        /// Exit status of mongod.
         status: ExitStatus,
         /// Last error in its log.
         reason: String,
@@ -108,7 +108,7 @@ pub enum MongodError {
     /// The process did not end, not even after SIGKILL.
     #[error("cannot end mongod (pid {pid}): {source}")]
     Unstoppable {
-        /// Its process id.
+        /// Process id of mongod.
         pid: u32,
         /// Error of the operating system.
         source: io::Error,
@@ -193,7 +193,7 @@ impl Mongod {
         }
     }
 
-    /// Asks mongod to shut down, waits, and kills it if it does not end within 10 s. The data is intact either way.
+    /// Sends mongod a signal to shut down, waits, and kills it if it does not end within 10 s. The data is intact either way.
     ///
     /// # Errors
     ///

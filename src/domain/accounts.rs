@@ -53,7 +53,7 @@ pub enum SignUpError {
     /// Too many passwords are being hashed.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
-    /// It is not known whether the account was created.
+    /// The database failed; the account may have been created.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -111,7 +111,7 @@ pub enum SetPasswordError {
     /// Too many passwords are being hashed.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
-    /// It is not known whether the password was set; safe to repeat.
+    /// The database failed; the password may have been set. A repeat is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -34,9 +34,9 @@ pub struct NewToken<'a> {
 pub struct AppToken {
     /// The access token.
     pub token: SecretString,
-    /// Its lifetime.
+    /// Lifetime of the token.
     pub expires_in: Duration,
-    /// Its user.
+    /// Account of the token's user.
     pub account: Account,
 }
 
@@ -55,7 +55,7 @@ pub enum CreateTokenError {
     /// The user is suspended.
     #[error("the account is suspended")]
     Suspended,
-    /// It is not known whether a token was created; safe to repeat.
+    /// The database failed; a token may have been created. A repeat is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -9,10 +9,10 @@ pub enum AuthenticateError {
     /// The token is malformed, forged or expired.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Its session has ended.
+    /// The session of the token has ended.
     #[error("the session has ended")]
     SessionEnded,
-    /// Its account is suspended.
+    /// The account of the token's user is suspended.
     #[error("the account is suspended")]
     Suspended,
     /// The identity provider's keys could not be fetched, or may not include a new one.

@@ -30,7 +30,7 @@ const MAX_ATTEMPTS: usize = 3;
 /// Why an image is not ready.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConfirmError {
-    /// It is neither open nor ready.
+    /// The upload is neither open nor ready.
     #[error(transparent)]
     Unavailable(#[from] UnavailableUpload),
     /// The object has not arrived.

@@ -47,7 +47,7 @@ impl fmt::Debug for Tokens {
 pub struct SessionEnd {
     /// The session.
     pub id: SessionId,
-    /// Its end.
+    /// Time at which the session ends.
     pub at: OffsetDateTime,
 }
 

@@ -172,7 +172,7 @@ proptest! {
         assert_refused(&Tokens::new(&config(SECRET, &[])), &text)?;
     }
 
-    /// Signed with our own key, whatever the claims are: nothing panics, and who it speaks for is who it names.
+    /// With claims of any content under a valid signature, nothing panics, and an accepted token belongs to the user in its claims.
     #[test]
     fn t1_signed_claims_of_any_content_are_read_without_panic(
         sub in any_text(), times in any::<(i64, i64, Option<i64>)>(), near in any::<(i8, i8)>(), is_near in any::<bool>()

@@ -27,7 +27,7 @@ const KEYS: usize = 20_000;
 /// Why a bucket and a database are not used together.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    /// They have the ids of different deployments.
+    /// Bucket and database have the ids of different deployments.
     #[error(
         "the bucket and the database belong to different deployments (bucket {bucket}, database {database}). Check S3_BUCKET, \
          MONGODB_URI and MONGODB_DATABASE; if this database is to own this bucket from now on, run `valet join`"

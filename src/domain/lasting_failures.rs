@@ -1,4 +1,4 @@
-//! Tells failures that repeat from those that pass.
+//! Distinguishes failures that repeat from those that pass.
 
 use crate::store::{Objects, StoreError};
 

@@ -11,7 +11,7 @@ use crate::model::Email;
 pub const MIN_CHARS: usize = 12;
 /// Maximum length of a password in bytes: a longer one adds no security, and costs time to hash.
 pub const MAX_BYTES: usize = 1024;
-/// Guesses that a password must withstand, as a power of ten. Rate limits allow strangers a few hundred guesses a day at one
+/// Guesses that a password must withstand, as a power of ten. Rate limits allow attackers a few hundred guesses a day at one
 /// account.
 const MIN_GUESSES_LOG10: f64 = 7.0;
 /// Maximum length of a part. zxcvbn takes seconds for a hundred ambiguous characters; a part suffices to judge the strength.

@@ -16,7 +16,7 @@ const LONGEST_SIDES: [u32; 2] = [640, 1600];
 pub struct PreviewUrl {
     /// A signed URL, which is ASCII without quotes or backslashes.
     pub url: String,
-    /// Its size.
+    /// Size of the picture.
     pub size: Dimensions,
 }
 

@@ -31,11 +31,11 @@ const REFUSED_AFTER: Duration = Duration::from_secs(30);
 /// A key to create.
 #[derive(Debug)]
 pub struct NewServiceKey {
-    /// Its name.
+    /// Name of the key.
     pub name: KeyName,
-    /// Its scopes.
+    /// Scopes of the key.
     pub scopes: Vec<Scope>,
-    /// Its lifetime; `None` for a key without an end.
+    /// Lifetime of the key; `None` if it does not expire.
     pub lifetime: Option<Duration>,
 }
 
@@ -48,7 +48,7 @@ pub enum CreateKeyError {
     /// The system has no source of random bytes.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    /// It is not known whether the key was created; its secret is lost.
+    /// The database failed; the key may have been created, and its secret is lost.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,5 +1,5 @@
 //! A cache of the database's answers about which sessions are active. Its lifetime bounds how long a session, a suspended user or
-//! a deleted account has access on another server; `sessions` asks it.
+//! a deleted account has access on another server; `sessions` reads it.
 
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,11 @@ struct Entries {
 /// Status of a session in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionStatus {
-    /// Its tokens are accepted.
+    /// Tokens of the session are accepted.
     Active,
-    /// It has ended.
+    /// The session has ended.
     Ended,
-    /// It would be active if its account were not suspended.
+    /// The session has not ended, but its account is suspended.
     Suspended,
 }
 

@@ -75,7 +75,7 @@ pub enum RefreshError {
     /// Too many refreshes from the client's networks.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// It is not known whether the token was exchanged; the client can send it again.
+    /// The database failed; the token may have been exchanged. The client can send it again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

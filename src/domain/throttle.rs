@@ -72,7 +72,7 @@ impl ClientInfo {
 pub struct Throttled {
     /// Name of the limit, one of [`names`].
     pub limit: &'static str,
-    /// Its rate.
+    /// Rate of the limit.
     pub rate: Rate,
     /// Time until the call is allowed.
     pub retry_after: Duration,

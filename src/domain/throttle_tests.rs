@@ -61,7 +61,7 @@ fn other_addresses_of_a_network_allow_few_more_attempts() {
     assert_eq!(tries(&mut (0..100).map(|_| "2001:db8:1::1".to_owned())), 10, "another /48 is apart");
     assert_eq!(tries(&mut (0..1000).map(|at| format!("192.0.2.{}", at % 256))), 40, "a /24");
     let refused = limit.take_from((), "192.0.2.1".parse().unwrap(), start).unwrap_err();
-    assert_eq!(refused.rate.count, 40, "says which rate it was");
+    assert_eq!(refused.rate.count, 40, "the refusal contains the rate");
 }
 
 /// Returns a client at this address.
@@ -81,13 +81,17 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
     assert_eq!(tried.count(), 100);
     let refused = throttle.count_attempt(&ada, &client("198.51.100.1"), AddressHistory::Unknown).unwrap_err();
     assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
-    assert!(refused.retry_after <= Duration::from_secs(15 * 60), "a stranger's next try: {:?}", refused.retry_after);
+    assert!(
+        refused.retry_after <= Duration::from_secs(15 * 60),
+        "next attempt from an unknown network: {:?}",
+        refused.retry_after
+    );
     for _ in 0..100 {
         throttle.count_attempt(&ada, &client("198.51.100.1"), AddressHistory::KnownSite).unwrap().succeeded();
     }
     assert!(
         throttle.count_attempt(&ada, &client("203.0.113.1"), AddressHistory::Unknown).is_err(),
-        "a known one clears no stranger"
+        "a success from a known network does not reset unknown networks"
     );
     let bob = Email::parse("bob@example.com").unwrap();
     assert!(throttle.count_attempt(&bob, &client("1.0.0.9"), AddressHistory::Unknown).is_ok(), "accounts are apart");
@@ -124,7 +128,7 @@ async fn network_has_four_times_the_rate_of_a_user() {
     for count in limits {
         request_origin::scope(site("198.51.100.1"), async {
             assert_eq!((0..1000).filter(|_| count(&throttle, UserId::new()).is_ok()).count(), 40);
-            assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "says which rate it was");
+            assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "the refusal contains the rate");
         })
         .await;
         let user = UserId::new();

@@ -58,7 +58,7 @@ pub enum ListUsersError {
     /// The text is not an email address.
     #[error(transparent)]
     Email(#[from] InvalidEmail),
-    /// Both subject and address are given.
+    /// The request has both a subject and an address.
     #[error("subject and email exclude each other")]
     TwoFilters,
     /// The database failed.
@@ -75,7 +75,7 @@ pub enum UserError {
     /// The quota is out of range.
     #[error("the quota must be from 0 to {MAX_QUOTA} bytes")]
     Quota,
-    /// It is not known whether the change was made; safe to repeat.
+    /// The database failed; the change may have been made. A repeat is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

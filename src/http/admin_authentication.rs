@@ -27,6 +27,7 @@ impl AdminKey {
     }
 }
 
+/// Returns the service key of a request.
 async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<KeyCaller> {
     let app = authentication::single_authorization(request)?;
     Ok(app.valet.service_keys.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?)

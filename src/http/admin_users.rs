@@ -31,6 +31,7 @@ use crate::{
     model::{GalleryOrder, Scope},
 };
 
+/// Returns the metadata of an operation for the app's backend.
 const fn operation(id: &'static str, body: RequestBody, problems: &'static [&'static [Code]]) -> Operation {
     Operation { id, body, deadline: SHORT_DEADLINE, rate_limits: &[SERVICE_KEY], problems }
 }

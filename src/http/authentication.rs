@@ -35,6 +35,7 @@ impl Deref for CurrentUser {
     }
 }
 
+/// Returns the caller of a request, within the user's rate limit.
 async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let (app, caller) = verify(request, bearer).await?;
     admit(app, caller.user)?;
@@ -95,6 +96,7 @@ impl Deref for SessionOwner {
     }
 }
 
+/// Returns the caller of a request that ends sessions: beyond the user's rate limit, each session has a few such requests.
 async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let (app, caller) = verify(request, bearer).await?;
     if let Err(refusal) = admit(app, caller.user) {

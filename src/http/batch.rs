@@ -26,7 +26,7 @@ use crate::{
     model::ImageId,
 };
 
-/// Items in one request.
+/// Number of items in one request, at most.
 pub const MAX_ITEMS: usize = 100;
 
 /// Metadata of the operations below. Items have the problems of the single operations.
@@ -166,11 +166,12 @@ fn count<T>(items: &[T]) -> u32 {
 struct RequestedIds {
     /// As in the request.
     given: Vec<String>,
-    /// Those that can be ids.
+    /// The texts that are valid ids, parsed.
     valid: Vec<ImageId>,
 }
 
 impl RequestedIds {
+    /// Parses the ids of a batch; invalid ids get a result of their own.
     fn parse(body: ImageIds) -> Result<Self, Problem> {
         let given = bounded(body.ids, "ids")?;
         let valid = given.iter().filter_map(|text| ImageId::parse(text)).collect();

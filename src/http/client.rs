@@ -75,6 +75,7 @@ pub fn is_tls(request: &Request, proxies: &TrustedProxies) -> bool {
     hops.peek().is_some() && proxies.is_trusted(peer(request)) && hops.all(|hop| hop.trim().eq_ignore_ascii_case("https"))
 }
 
+/// Returns the address of the connection's other end.
 fn peer(request: &Request) -> IpAddr {
     match &request.remote_addr().0 {
         Addr::SocketAddr(address) => address.ip(),

@@ -125,7 +125,7 @@ impl OpenStream {
         Self { app, token, events, schedule: Schedule::new(now, spread) }
     }
 
-    /// Returns the frames of the stream; the first is sent at once, so that the client sees that the stream has begun.
+    /// Returns the frames of the stream; the first is sent at once, which ends the client's wait for the response.
     fn frames(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let id = self.events.start_position().map_or_else(String::new, |position| format!("id: {position}\n"));
         let first = Bytes::from(format!("retry: {RETRY_MS}\n{id}\n"));

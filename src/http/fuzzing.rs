@@ -32,6 +32,7 @@ pub const BODIES: &[Read] = &[
     read::<dto::UppyRequest>,
 ];
 
+/// Parses a body, and drops the result.
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(), Problem> {
     body::read::<T>(bytes).map(drop)
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::problem::{Code, Problem};
 use crate::model::{Image, ImageId, Position, Sha256, UserId};
 
-/// Items on a page without a `limit`.
+/// Number of items on a page without a `limit`.
 const DEFAULT_LIMIT: i64 = 50;
 /// Largest `limit`.
 pub const MAX_LIMIT: i64 = 100;
@@ -99,6 +99,7 @@ fn open<const LENGTH: usize>(cursor: &str, listing: Listing) -> Option<[u8; LENG
     (check == checksum(place, listing)).then_some(*place)
 }
 
+/// Parses a cursor if there is one.
 fn read<T>(cursor: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
     let detail = "Send the `nextCursor` of the previous page unchanged, or no cursor for the first page.";
     cursor.map(|cursor| read(cursor).ok_or_else(|| Problem::new(Code::InvalidCursor, detail))).transpose()

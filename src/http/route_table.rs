@@ -72,6 +72,7 @@ impl DocumentedRoute {
         Self { segments: template.split('/').map(segment).collect(), template, operations: vec![first] }
     }
 
+    /// Returns whether a path matches the template.
     fn matches(&self, path: &str) -> bool {
         let mut given = path.split('/');
         self.segments.iter().all(|known| given.next().is_some_and(|given| known.as_deref().is_none_or(|known| known == given)))

@@ -49,6 +49,7 @@ fn route_table(switches: Switches) -> RouteTable {
     }))
 }
 
+/// Returns the routes of the API.
 fn api_routes(switches: Switches) -> Route {
     let api = match switches.uppy {
         true => openapi::service().into_endpoint().map_to_response().boxed(),

@@ -78,10 +78,12 @@ fn hash_files(policy: &str) -> String {
     hash(FILES.iter().flat_map(|(name, content)| [*name, " ", *content]).chain([policy]))
 }
 
+/// Returns a short digest of texts, for names of files.
 fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     hex::encode(&Sha256::of(texts).to_bytes()[..8])
 }
 
+/// Returns the media type by the extension of a name.
 fn media_type(name: &str) -> &'static str {
     match name.rsplit('.').next() {
         Some("css") => "text/css; charset=utf-8",

@@ -45,11 +45,13 @@ pub fn mount(routes: Route, switches: Switches) -> Route {
         .at("/openapi.json", get(file(document, "application/json")))
 }
 
+/// Redirects to the page of the documentation.
 #[handler]
 fn redirect_to_docs() -> Redirect {
     Redirect::permanent("/docs")
 }
 
+/// Serves a file of Swagger UI.
 fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Output = Response> {
     // At the first request, like the document.
     let etag = OnceLock::new();

@@ -1,7 +1,7 @@
 //! The messages between a worker and the child process that decodes one image (`valet decode`). All numbers are little-endian.
 //!
 //! The worker writes a [`DecodeRequest`], then the file. The child writes its [`Sandbox`] before it reads, and a [`DecodeReply`] after
-//! it has decoded. The worker trusts no byte of it: the child has read a file of a stranger.
+//! it has decoded. The worker trusts no byte of the reply: the child has read an untrusted file.
 
 use super::{Format, Orientation, ThumbHash};
 
@@ -84,7 +84,7 @@ pub struct Sandbox {
     pub has_filter: bool,
     /// Whether other processes of the same user can neither trace it nor read its memory.
     pub is_untraceable: bool,
-    /// Whether it inherited nothing but its standard streams: no other file and no variable of the environment.
+    /// Whether the child inherited nothing but its standard streams: no other file and no variable of the environment.
     pub has_nothing_inherited: bool,
 }
 

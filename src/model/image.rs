@@ -112,7 +112,7 @@ pub struct ReadyImage {
 pub enum End {
     /// Deleted by its owner.
     Deleted {
-        /// Whether it was ready before.
+        /// Whether the image was ready before.
         was_ready: bool,
     },
     /// The bytes are not the declared ones, or not an accepted image.

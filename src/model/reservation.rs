@@ -99,13 +99,13 @@ impl AddAssign for UsageCounts {
 pub struct ReservationStep {
     /// The image.
     pub image: ImageId,
-    /// Its state when it was read.
+    /// State of the image when it was read.
     pub state: ImageState,
-    /// Its reservation when it was read.
+    /// Reservation of the image when it was read.
     pub before: Option<Reservation>,
     /// The latest step of its reservation when it was read.
     pub last_step: Option<StepId>,
-    /// Its reservation after the step.
+    /// Reservation of the image after the step.
     pub after: Option<Reservation>,
     /// Amounts in the user's counters for the image before the step.
     pub counts_before: UsageCounts,
@@ -210,7 +210,7 @@ impl Image {
             (ImageState::Ready, None) => UsageCounts { bytes: own, images: 1, pending: 0 },
             (_, None) => UsageCounts::default(),
             (_, Some(Reservation { bytes, counter, .. })) => {
-                let mut books = UsageCounts {
+                let mut usage = UsageCounts {
                     bytes: to_signed(bytes),
                     images: (counter == QuotaCounter::Image).into(),
                     pending: (counter == QuotaCounter::Pending).into(),
@@ -218,9 +218,9 @@ impl Image {
                 // Servers of the former version know no reservations: their deletion of a ready image has subtracted the image
                 // itself, whatever counted it.
                 if !state.is_live() && self.has_been_ready() && counter != QuotaCounter::None {
-                    books += UsageCounts { bytes: -own, images: -1, pending: 0 };
+                    usage += UsageCounts { bytes: -own, images: -1, pending: 0 };
                 }
-                books
+                usage
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Notifications of the store that an object was written, in every form in which they arrive.
 //!
-//! A notification is not believed: nothing of it but the object's key is used, and the key only to check that object. Forms: S3's
+//! A notification is not trusted: only the object's key is used, and only to check that object. Forms: S3's
 //! records, which Ceph RGW, `MinIO` and others send too ("Event message structure" in the Amazon S3 user guide), also inside a
 //! message of SNS or a `CloudEvents` envelope; events of Amazon `EventBridge`; messages of Cloudflare R2.
 

@@ -11,7 +11,7 @@ const MAX_URL_BYTES: usize = 2048;
 /// Whether an endpoint receives messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointState {
-    /// It receives messages.
+    /// The endpoint receives messages.
     On,
     /// The operator turned it off.
     Off,
@@ -40,7 +40,7 @@ impl EndpointState {
 /// Why a server disabled an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisabledReason {
-    /// It answered 410.
+    /// The endpoint answered 410.
     Gone,
     /// All attempts of five days failed.
     Failing,
@@ -60,9 +60,9 @@ impl DisabledReason {
 /// A webhook endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookEndpoint {
-    /// Its id.
+    /// Id of the endpoint.
     pub id: String,
-    /// Its address.
+    /// Address that messages are sent to.
     pub url: String,
     /// Names of the event types that the endpoint receives; an empty list means all types.
     pub types: Vec<String>,
@@ -70,7 +70,7 @@ pub struct WebhookEndpoint {
     pub secret_generation: u32,
     /// When its secret was last rotated.
     pub rotated_at: Option<OffsetDateTime>,
-    /// Whether it receives messages.
+    /// Whether the endpoint receives messages.
     pub state: EndpointState,
     /// Why a server disabled it, as stored.
     pub disabled_why: Option<String>,

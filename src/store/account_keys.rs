@@ -55,12 +55,14 @@ fn holder_projection() -> Document {
 }
 
 impl KeyHolder {
+    /// Reads the entry of an address or identity; `None` if its user cannot be read.
     fn read(found: &Document) -> Option<Self> {
         let user = found.get_str("user").ok().and_then(UserId::parse)?;
         Some(Self { user, is_old: found.get_bool("isOld").unwrap_or(true) })
     }
 }
 
+/// Returns a duration in milliseconds, as MongoDB takes it.
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -108,8 +110,8 @@ impl AccountKeys {
 
     /// Returns the account that a key names.
     pub(super) async fn holder(&self, key: &str) -> Result<Option<KeyHolder>, StoreError> {
-        let ask = || async { self.collection.find_one(doc! { "_id": key }).projection(holder_projection()).await };
-        let Some(found) = self.mongo.read(Operation::find(&self.collection), ask).await? else { return Ok(None) };
+        let query = || async { self.collection.find_one(doc! { "_id": key }).projection(holder_projection()).await };
+        let Some(found) = self.mongo.read(Operation::find(&self.collection), query).await? else { return Ok(None) };
         // The id is a person's address or a digest of an identity: neither belongs in a log.
         let corrupt = || StoreError::Corrupt { collection: self.name, id: "of an account".to_owned(), field: "user" };
         KeyHolder::read(&found).ok_or_else(corrupt).map(Some)

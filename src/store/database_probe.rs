@@ -18,9 +18,9 @@ pub struct DatabaseProbe {
 /// The reply to `hello`.
 #[derive(Debug, Clone)]
 pub struct Hello {
-    /// Whether it is a member of a replica set, or the router of a sharded cluster: transactions need one.
+    /// Whether the server is a member of a replica set, or the router of a sharded cluster: transactions need either.
     pub replicated: bool,
-    /// Whether it accepts writes.
+    /// Whether the server accepts writes.
     pub writable: bool,
     /// The server's clock at its reply.
     pub now: Option<OffsetDateTime>,

@@ -49,6 +49,7 @@ impl NewDelivery<'_> {
         hex::encode(Sha256::of([self.event, "\0", self.endpoint]).to_bytes())
     }
 
+    /// Returns the document of a new delivery.
     fn document(&self) -> Document {
         doc! {
             "_id": self.id(),
@@ -108,7 +109,7 @@ pub enum Outcome {
     Delivered,
     /// Another attempt is made then.
     Retry(OffsetDateTime),
-    /// It is given up for this reason.
+    /// The delivery is given up for this reason.
     Dead(&'static str),
 }
 
@@ -237,6 +238,7 @@ impl Deliveries {
 }
 
 impl DueDelivery {
+    /// Reads what a claim needs of a delivery; damaged fields are left out.
     fn read(record: &Document) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         let text = |field: &str| record.get_str(field).ok().map(str::to_owned);

@@ -25,7 +25,7 @@ const NAME: &str = "deployment";
 /// The deployment that a database belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeploymentRecord {
-    /// Its id.
+    /// Id of the deployment.
     pub id: DeploymentId,
     /// The latest stamp; `None` before the first.
     pub stamp: Option<OffsetDateTime>,
@@ -34,6 +34,7 @@ pub struct DeploymentRecord {
 }
 
 impl DeploymentRecord {
+    /// Reads the record of the deployment.
     fn read(found: &Document) -> Result<Self, StoreError> {
         let id = found.get_str("id").ok().and_then(DeploymentId::parse).ok_or(StoreError::Corrupt {
             collection: COLLECTION,
@@ -182,10 +183,12 @@ impl DatabaseProbe {
         self.has_image(filter).await
     }
 
+    /// Returns whether an image matches.
     async fn has_image(&self, filter: Document) -> Result<bool, StoreError> {
         self.has_any("images", filter).await
     }
 
+    /// Returns whether a document of the collection matches.
     async fn has_any(&self, collection: &str, filter: Document) -> Result<bool, StoreError> {
         let records = self.mongo.database().collection::<Document>(collection);
         let found = self.mongo.read(Operation::find(&records), || async {

@@ -73,6 +73,7 @@ struct CallEvents {
 pub(super) struct CountedWait(());
 
 impl CountedWait {
+    /// Counts a call that waits for a connection.
     pub(super) fn begin() -> Self {
         METRICS.mongodb_calls_waiting.inc();
         Self(())
@@ -147,6 +148,7 @@ fn failure_kind(error: &mongodb::error::Error) -> String {
 pub(super) struct ConnectionsInUse(Mutex<HashSet<(ServerAddress, u32)>>);
 
 impl ConnectionsInUse {
+    /// Changes the set of connections in use, and updates the gauge by the difference.
     fn change(&self, change: impl FnOnce(&mut HashSet<(ServerAddress, u32)>) -> bool) {
         let mut all = self.0.lock();
         let before = all.len();

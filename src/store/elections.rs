@@ -111,6 +111,7 @@ impl Elections {
         })
     }
 
+    /// Records that the server has no elections, and is always current.
     pub(super) fn mark_not_replicated(&self) -> bool {
         self.write(|state| state.not_replicated = true);
         true
@@ -121,12 +122,14 @@ impl Elections {
         read(&self.state.read())
     }
 
+    /// Changes the state under its lock.
     fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
         write(&mut self.state.write())
     }
 }
 
 impl State {
+    /// Returns whether the server that has caught up is this one, and no later election was observed.
     fn is_current(&self, is_it: impl FnOnce(&ServerAddress) -> bool) -> bool {
         self.caught_up.as_ref().is_some_and(|(address, election)| is_it(address) && self.latest == Some(*election))
     }
@@ -138,12 +141,14 @@ mod tests {
 
     use super::*;
 
+    /// Returns the election of this term.
     fn election(term: u8) -> ObjectId {
         let mut id = [0; 12];
         id[11] = term;
         ObjectId::from_bytes(id)
     }
 
+    /// Returns the address of a server on this port.
     fn server(port: u16) -> ServerAddress {
         ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: Some(port) }
     }

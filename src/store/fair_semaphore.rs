@@ -119,6 +119,7 @@ impl<G: Key, M: Key> FairSemaphore<G, M> {
 }
 
 impl<G: Key, M: Key> State<G, M> {
+    /// Returns the group of this key, which is created if it is new.
     fn group(&mut self, group: G) -> &mut Group<G, M> {
         self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: RoundRobin::default() })
     }
@@ -189,6 +190,7 @@ impl<K, T> Default for RoundRobin<K, T> {
 }
 
 impl<K: Key, T> RoundRobin<K, T> {
+    /// Appends an entry to the queue of this key.
     fn push(&mut self, key: K, entry: T) {
         let queue = self.queues.entry(key).or_insert_with(|| {
             self.order.push_back(key);

@@ -28,6 +28,7 @@ pub struct KnownNetworks {
     mongo: MongoClient,
 }
 
+/// Returns the id of a user's network.
 fn id(user: UserId, network: &str) -> String {
     format!("{user}/{network}")
 }

@@ -78,7 +78,7 @@ pub enum StoreError {
     /// The database returned an error, or could not be reached.
     #[error("{}", describe(.0))]
     Database(#[source] mongodb::error::Error),
-    /// One of many updates was rejected.
+    /// An update of a bulk write was rejected.
     #[error("the database refused an update: {0}")]
     Update(String),
     /// The database did not respond in time.
@@ -310,6 +310,7 @@ fn duplicates(error: &mongodb::error::Error) -> Option<Vec<usize>> {
     }
 }
 
+/// Converts a time to that of MongoDB, in whole milliseconds.
 fn datetime(at: OffsetDateTime) -> DateTime {
     DateTime::from_millis(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }

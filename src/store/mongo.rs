@@ -228,8 +228,8 @@ impl MongoClient {
         }
         loop {
             let latest = self.elections.latest_election();
-            let ask = async { self.database.run_command(doc! { "hello": 1 }).await };
-            let (hello, from) = self.run_until(Operation::HELLO, ends, ask).await?;
+            let query = async { self.database.run_command(doc! { "hello": 1 }).await };
+            let (hello, from) = self.run_until(Operation::HELLO, ends, query).await?;
             let is_current = match HelloState::read(&hello) {
                 HelloState::NotReplicated => self.elections.mark_not_replicated(),
                 HelloState::NotPrimary => false,
@@ -250,6 +250,7 @@ impl MongoClient {
         }
     }
 
+    /// Runs an operation with a permit, until `ends` at most.
     async fn run_until<T>(
         &self,
         operation: Operation<'_>,
@@ -266,6 +267,7 @@ impl MongoClient {
         }
     }
 
+    /// Waits for a permit, shared between networks and users.
     async fn permit(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
         let caller = request_origin::current();
         let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
@@ -307,11 +309,11 @@ impl MongoClient {
         }
         let concern = doc! { "w": "majority", "j": true };
         let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
-        let ask = || self.command(Operation::update(collection), command.clone());
-        let answer = match ask().await {
+        let query = || self.command(Operation::update(collection), command.clone());
+        let answer = match query().await {
             // The driver does not retry generic commands. Repeating is safe: an update is conditional, so one that was applied
             // matches nothing.
-            Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
+            Err(StoreError::Database(error)) if is_lost(&error) => query().await?,
             answer => answer?,
         };
         let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);

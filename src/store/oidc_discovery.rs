@@ -48,6 +48,7 @@ pub async fn fetch_keys(issuer: &str) -> Result<Bytes, ProviderError> {
     tokio::time::timeout(DEADLINE, discover(issuer)).await.map_err(late)?
 }
 
+/// Fetches the OpenID configuration of an issuer, and then its keys.
 async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
     let wrong = |reason| ProviderError { document: CONFIGURATION_DOCUMENT, reason };
     // Section 4: a trailing slash of the issuer is removed before the path is added.
@@ -62,6 +63,7 @@ async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
     fetch(KEYS_DOCUMENT, &configuration.jwks_uri).await
 }
 
+/// Fetches a document of the provider.
 async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderError> {
     let failed = |reason| ProviderError { document, reason };
     let url =

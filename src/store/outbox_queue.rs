@@ -27,6 +27,7 @@ impl EventSource {
     /// All sources.
     pub const ALL: [Self; 2] = [Self::Users, Self::Images];
 
+    /// Returns the name of the collection.
     fn collection(self) -> &'static str {
         match self {
             Self::Images => "images",
@@ -34,6 +35,7 @@ impl EventSource {
         }
     }
 
+    /// Returns the field that contains the owner.
     fn owner_field(self) -> &'static str {
         match self {
             Self::Images => "user",
@@ -57,7 +59,7 @@ pub struct EventRecord {
 /// An event as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its id, which all its messages carry.
+    /// Id of the event, which all its messages contain.
     pub id: String,
     /// The name of its type, which a later version may have written.
     pub type_name: String,
@@ -68,6 +70,7 @@ pub struct StoredEvent {
 }
 
 impl EventRecord {
+    /// Reads the events of a record, and whether some of them are damaged.
     fn read(source: EventSource, record: &Document) -> Self {
         let entries = record.get_array("outbox").map_or(&[][..], Vec::as_slice);
         let events: Vec<_> = entries.iter().filter_map(StoredEvent::read).collect();
@@ -94,6 +97,7 @@ impl EventRecord {
         self.source
     }
 
+    /// Returns the filter for the record, which names its owner.
     fn filter(&self) -> Document {
         let mut filter = doc! { "_id": self.id.clone() };
         filter.insert(self.source.owner_field(), self.owner.clone());
@@ -126,6 +130,7 @@ impl OutboxQueue {
         Self { mongo: mongo.clone() }
     }
 
+    /// Returns the collection of a source.
     fn records(&self, source: EventSource) -> Collection<Document> {
         self.mongo.database().collection(source.collection())
     }
@@ -186,6 +191,7 @@ fn is_readable() -> Document {
     doc! { "$and": [is("", "object"), is(".id", "string"), is(".type", "string"), is(".at", "date")] }
 }
 
+/// Returns an id as a text.
 fn text(value: &Bson) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

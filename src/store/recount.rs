@@ -134,6 +134,7 @@ async fn fill_sort_times(session: &mut ClientSession, database: &Database, user:
     Ok(filled)
 }
 
+/// Compares a user's counters with the images in one transaction, and replaces them if they differ.
 async fn repair(
     session: &mut ClientSession,
     database: &Database,
@@ -154,9 +155,9 @@ async fn repair(
         pending: number(&found, "pending") + count(held.len()),
     };
 
-    let mut books = count_ready(&images, user, session).await?;
+    let mut usage = count_ready(&images, user, session).await?;
     let reserved = Reserved::read(&images, user, session).await?;
-    books += reserved.books;
+    usage += reserved.usage;
     let entries = still_opening(&images, user, &opening, now, session).await?;
     let settling = not_taken(&images, user, &steps, session).await?;
     // A hold of the former version counts until its image has a reservation.
@@ -166,9 +167,9 @@ async fn repair(
     let holds = recount_holds(&images, user, FormerHolds { held: &held, open: &former }, now, session).await?;
     let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
     let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
-    let pending = books.pending + count(entries.len()) + count(converting.len());
-    let used_bytes = books.bytes + sum(&entries) + converted + sum(&holds);
-    let is = Counts { used_bytes, images: books.images, pending: pending + count(holds.len()) };
+    let pending = usage.pending + count(entries.len()) + count(converting.len());
+    let used_bytes = usage.bytes + sum(&entries) + converted + sum(&holds);
+    let is = Counts { used_bytes, images: usage.images, pending: pending + count(holds.len()) };
     let timeline = count_by_month(&images, user, session).await?;
     let has_changed_timeline = timeline != stored_timeline(&found);
     let is_right = was == is && held == holds && number(&found, "pending") == pending && steps.len() == settling.len();
@@ -234,21 +235,22 @@ fn stored_timeline(user: &Document) -> BTreeMap<String, Bson> {
 
 /// Images with a reservation, and pending ones that the former version counts.
 struct Reserved {
-    books: UsageCounts,
+    usage: UsageCounts,
     former: Vec<Document>,
 }
 
 impl Reserved {
+    /// Reads the images that count for a user.
     async fn read(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Self> {
         let states: Vec<_> = ImageState::ALL.map(ImageState::as_str).to_vec();
         let counted = [doc! { "reservation": { "$exists": true } }, doc! { "state": ImageState::Pending.as_str() }];
         // The states are listed so that the query can use the index.
         let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted };
         let mut found = images.find(filter).session(&mut *session).await?;
-        let mut reserved = Self { books: UsageCounts::default(), former: Vec::new() };
+        let mut reserved = Self { usage: UsageCounts::default(), former: Vec::new() };
         while let Some(image) = found.next(&mut *session).await.transpose()? {
             if image.contains_key("reservation") {
-                reserved.books += booked(&image);
+                reserved.usage += usage_of(&image);
             } else {
                 reserved.former.push(image);
             }
@@ -258,7 +260,7 @@ impl Reserved {
 }
 
 /// Returns the image's share of the counters; for an unreadable image, that of its reservation.
-fn booked(image: &Document) -> UsageCounts {
+fn usage_of(image: &Document) -> UsageCounts {
     images::read(image.clone()).map_or_else(
         |_| UsageCounts {
             bytes: image.get_document("reservation").map_or(0, |reservation| number(reservation, "bytes")),
@@ -299,7 +301,7 @@ async fn not_taken(
 struct FormerHolds<'a> {
     /// The holds of the user's document.
     held: &'a [Document],
-    /// Its pending images.
+    /// Pending images of the user.
     open: &'a [Document],
 }
 
@@ -350,10 +352,12 @@ async fn values_of_images(
     Ok(values)
 }
 
+/// Returns the documents in an array.
 fn documents(document: &Document, field: &str) -> Vec<Document> {
     entries(document, field).cloned().collect()
 }
 
+/// Returns a field; empty if it is absent.
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }

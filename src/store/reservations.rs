@@ -150,6 +150,7 @@ impl Store {
         self.users.close_steps(user, steps, &taken).await
     }
 
+    /// Announces steps in the user's record, takes them on the images, and completes them.
     async fn take_steps(
         &self,
         user: UserId,
@@ -177,6 +178,7 @@ impl Store {
     }
 }
 
+/// Returns the step as it is announced.
 fn announced_step(change: &ReservationStep) -> StepUnderWay {
     StepUnderWay { image: change.image, step: StepId::new(), before: change.last_step, hold: None }
 }

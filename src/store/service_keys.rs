@@ -28,7 +28,7 @@ pub struct ServiceKey {
     pub name: String,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
-    /// Its permissions.
+    /// Permissions of the key.
     pub scopes: Vec<Scope>,
     /// When it was created.
     pub created_at: OffsetDateTime,
@@ -71,6 +71,7 @@ impl ServiceKeyDoc {
         }
     }
 
+    /// Converts the document; the error names the damaged field.
     fn into_key(self) -> Result<ServiceKey, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "serviceKeys", id: self.id.clone(), field };
         Ok(ServiceKey {
@@ -105,8 +106,8 @@ impl ServiceKeys {
     /// # Errors
     /// [`StoreError`].
     pub async fn find(&self, id: ServiceKeyId) -> Result<Option<ServiceKey>, StoreError> {
-        let ask = || async { self.collection.find_one(doc! { "_id": id.to_string() }).await };
-        let found = self.mongo.read(Operation::find(&self.collection), ask).await?;
+        let query = || async { self.collection.find_one(doc! { "_id": id.to_string() }).await };
+        let found = self.mongo.read(Operation::find(&self.collection), query).await?;
         found.map(ServiceKeyDoc::into_key).transpose()
     }
 
@@ -116,8 +117,8 @@ impl ServiceKeys {
     /// [`StoreError`].
     pub async fn list(&self) -> Result<Vec<Result<ServiceKey, StoreError>>, StoreError> {
         let raw = self.collection.clone_with_type::<mongodb::bson::Document>();
-        let ask = || async { raw.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await };
-        let found = self.mongo.read(Operation::find(&self.collection), ask).await?;
+        let query = || async { raw.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await };
+        let found = self.mongo.read(Operation::find(&self.collection), query).await?;
         let read = |document: mongodb::bson::Document| {
             let id = document.get_str("_id").unwrap_or_default().to_owned();
             let corrupt = |_| StoreError::Corrupt { collection: "serviceKeys", id, field: "a field" };

@@ -40,7 +40,7 @@ pub struct Sessions {
 pub struct Session {
     /// The `sid` of its access tokens.
     pub id: SessionId,
-    /// Its user.
+    /// User of the session.
     pub user: UserId,
     /// The `User-Agent` that signed in, truncated for display.
     pub device: Option<String>,
@@ -147,6 +147,7 @@ impl Sessions {
         self.find_where(filter).await
     }
 
+    /// Returns the session that matches.
     async fn find_where(&self, filter: Document) -> Result<Option<Session>, StoreError> {
         let found = self
             .mongo
@@ -269,6 +270,7 @@ impl Sessions {
         self.delete_many(doc! { "issuedBy": key.to_string() }).await
     }
 
+    /// Deletes the sessions that match; returns their number.
     async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
         self.mongo.delete_many(&self.collection, filter).await
     }

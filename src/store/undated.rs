@@ -48,6 +48,7 @@ impl Store {
         Ok(dated)
     }
 
+    /// Sets the time of records in a queue that have none.
     async fn set_due(
         &self,
         collection: &str,

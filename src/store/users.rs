@@ -147,6 +147,7 @@ impl UserDoc {
         }
     }
 
+    /// Converts the document; the error names the damaged field.
     fn into_account(self) -> Result<Account, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "users", id: self.id.clone(), field };
         let user = User {
@@ -283,6 +284,7 @@ impl Users {
         self.find_one(doc! { "_id": user.to_string() }).await
     }
 
+    /// Returns the account that matches and is not deleted.
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         self.mongo
             .read(Operation::find(&self.collection), || async {
@@ -313,6 +315,7 @@ impl Users {
         projection
     }
 
+    /// Converts a record to an account.
     fn read_account(record: Document) -> Result<Account, StoreError> {
         let id = record.get_str("_id").unwrap_or_default().to_owned();
         let corrupt = |_| StoreError::Corrupt { collection: "users", id, field: "a field" };

@@ -160,6 +160,7 @@ impl WebhookEndpoints {
         self.update(filter, doc! { "$unset": { "firstFailureAt": "" } }).await
     }
 
+    /// Updates one endpoint; returns whether one matched.
     async fn update(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
         self.mongo.update_one(&self.collection, filter, update).await
     }

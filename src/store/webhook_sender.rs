@@ -135,6 +135,7 @@ impl WebhookSender {
         Ok(answer)
     }
 
+    /// Sends a message and returns the head of the response.
     async fn exchange(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<Response<Incoming>, SendError> {
         let url = parse_endpoint_url(request.url).ok_or(SendError::Url)?;
         let transport = if url.scheme() == "https" { Transport::Https } else { Transport::Http };
@@ -155,6 +156,7 @@ impl WebhookSender {
         }
     }
 
+    /// Returns the TLS settings with the trusted certificates, which are read again after [`CERTIFICATES_TTL`].
     fn tls_config(&self) -> Result<Arc<ClientConfig>, SendError> {
         let mut kept = self.tls.lock();
         if let Some((_, config)) = kept.as_ref().filter(|(read_at, _)| read_at.elapsed() < CERTIFICATES_TTL) {
@@ -175,6 +177,7 @@ async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, SendError> {
     }
 }
 
+/// Connects to the first address that accepts, within a share of the deadline for each.
 async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, SendError> {
     let share = ATTEMPT_DEADLINE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX).saturating_add(1);
     for address in addresses {
@@ -190,6 +193,7 @@ fn bare_host(url: &Url) -> String {
     url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
 }
 
+/// Returns the HTTP request of a message.
 fn http_request(url: &Url, request: &WebhookRequest<'_>) -> Result<Request<Full<Bytes>>, SendError> {
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -206,6 +210,7 @@ fn http_request(url: &Url, request: &WebhookRequest<'_>) -> Result<Request<Full<
         .map_err(|_| SendError::Url)
 }
 
+/// Sends a message over a connection; returns the head of the response.
 async fn send_on<S>(stream: S, message: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -217,6 +222,7 @@ where
     sender.send_request(message).await.map_err(|_| SendError::Broken)
 }
 
+/// Reads at most [`MAX_BODY_BYTES`] of a body and drops them.
 async fn skim(mut body: Incoming) {
     let mut read = 0;
     while read < MAX_BODY_BYTES {
@@ -225,7 +231,7 @@ async fn skim(mut body: Incoming) {
     }
 }
 
-/// Returns how long the header `Retry-After` asks for: seconds, or a date.
+/// Returns the pause in the header `Retry-After`, which has seconds or a date.
 fn retry_after_in(text: &str, now: OffsetDateTime) -> Option<Duration> {
     let seconds = text.trim().parse().ok().map(Duration::from_secs);
     seconds.or_else(|| (OffsetDateTime::parse(text.trim(), &Rfc2822).ok()? - now).try_into().ok())

@@ -48,6 +48,7 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
+/// Returns a variable of the environment that is not empty.
 fn env_var(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }

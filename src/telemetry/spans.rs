@@ -100,6 +100,7 @@ impl ServerSpan {
     }
 }
 
+/// Creates the span of a request.
 fn server_span(RequestAttributes { method, route, path, id }: &RequestAttributes<'_>) -> Span {
     let name = |method: &str| route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
     tracing::info_span!(
@@ -209,6 +210,7 @@ impl Drop for ClientSpan {
     }
 }
 
+/// Marks a span as failed for this reason.
 fn record_failure(span: &Span, why: &str) {
     span.record("error.type", why);
     span.record("otel.status_code", "ERROR");

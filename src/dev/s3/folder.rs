@@ -45,7 +45,7 @@ pub(super) struct Folder {
 
 /// One bucket.
 pub(super) struct Bucket {
-    /// Its name.
+    /// Name of the bucket.
     pub(super) name: String,
     /// Creation time in milliseconds since 1970.
     pub(super) created: i64,

@@ -46,7 +46,7 @@ const MAX_AGE: u32 = 604_800;
 pub(super) struct Signing {
     /// The only access key id.
     pub(super) access_key: String,
-    /// Its secret.
+    /// Secret of that key.
     pub(super) secret_key: SecretString,
     /// The server's region.
     pub(super) region: String,

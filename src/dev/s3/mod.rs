@@ -53,7 +53,7 @@ pub struct LocalS3Options {
     pub root: PathBuf,
     /// The only accepted access key id.
     pub access_key: String,
-    /// Its secret.
+    /// Secret of that access key.
     pub secret_key: SecretString,
     /// The region that requests must be signed for.
     pub region: String,

@@ -63,7 +63,7 @@ pub(super) use headers;
 
 /// A new object, without its bytes.
 pub(super) struct NewObject {
-    /// Its key.
+    /// Key of the object.
     pub(super) key: String,
     /// Headers to store.
     pub(super) headers: Headers,

@@ -29,7 +29,7 @@ const CHUNK: usize = 256 << 10;
 const MAX_LISTED: i32 = 1000;
 
 /// Parameters of a read, for either method.
-struct Ask {
+struct RequestedRead {
     conditions: ReadConditions,
     range: Option<Range>,
     part: Option<i32>,
@@ -43,7 +43,7 @@ struct Slice {
     sums: Checksums,
 }
 
-impl Ask {
+impl RequestedRead {
     fn slice(&self, meta: &Meta) -> S3Result<Slice> {
         self.conditions.check(meta, now_ms())?;
         let bytes = match (self.range, self.part) {
@@ -117,9 +117,9 @@ macro_rules! describe {
 }
 
 /// Takes the conditions, range and part out of either input.
-macro_rules! ask {
+macro_rules! requested {
     ($input:expr) => {
-        Ask {
+        RequestedRead {
             conditions: ReadConditions {
                 if_match: $input.if_match,
                 if_none_match: $input.if_none_match,
@@ -145,10 +145,10 @@ pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
 pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObjectOutput> {
     check_version(input.version_id.as_deref())?;
     let meta = bucket.meta(&input.key)?;
-    let ask = ask!(input);
-    let slice = ask.slice(&meta)?;
+    let requested = requested!(input);
+    let slice = requested.slice(&meta)?;
     let mut out = HeadObjectOutput::default();
-    describe!(out, meta, slice, ask.part);
+    describe!(out, meta, slice, requested.part);
     // `s3s` does this for GET.
     out.cache_control = input.response_cache_control.or(out.cache_control);
     out.content_disposition = input.response_content_disposition.or(out.content_disposition);
@@ -162,12 +162,12 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
 pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -> S3Result<GetObjectOutput> {
     check_version(input.version_id.as_deref())?;
     let key = input.key.clone();
-    let ask = ask!(input);
+    let requested = requested!(input);
     let (file, meta, slice) = blocking(move || {
         let (mut file, meta) = bucket.open(&key)?;
-        let slice = ask.slice(&meta)?;
+        let slice = requested.slice(&meta)?;
         file.seek(SeekFrom::Start(slice.bytes.start)).map_err(internal)?;
-        Ok((file, meta, (slice, ask.part)))
+        Ok((file, meta, (slice, requested.part)))
     })
     .await?;
     let (slice, part) = slice;

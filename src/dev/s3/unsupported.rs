@@ -58,7 +58,7 @@ pub(super) fn check_bucket(headers: &HeaderMap) -> Result<(), S3Error> {
 ///
 /// # Errors
 ///
-/// Those of [`check`].
+/// The errors of [`check`].
 pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
     match name {
         "acl" | "tagging" => check_one(&format!("x-amz-{name}"), value),

@@ -15,7 +15,7 @@ use super::object::{self, Headers, Meta, now_ms};
 /// Parameters of the upload's creation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Upload {
-    /// Its id: the folder's name.
+    /// Id of the upload: the folder's name.
     pub(super) id: String,
     /// The key of the future object.
     pub(super) key: String,

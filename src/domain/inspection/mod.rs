@@ -1,4 +1,4 @@
-//! Inspection of pending uploads: compares what lies in S3 with the declaration.
+//! Inspection of pending uploads: compares the stored object with the declaration.
 //!
 //! `upload` chooses the way, `object` compares one object, `copying` copies an object first on stores that do not enforce what
 //! was signed, `completing` makes an object of a multipart upload's parts first. A single PUT needs `object` alone.

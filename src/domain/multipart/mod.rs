@@ -58,7 +58,7 @@ pub struct DeclaredMultipart<'a> {
 }
 
 impl DeclaredMultipart<'_> {
-    /// Returns a digest of the declaration, which tells a repeat from another request under the same key.
+    /// Returns a digest of the declaration, by which a repeat is distinguished from another request under the same key.
     fn fingerprint(&self) -> Sha256 {
         let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
         let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
@@ -71,7 +71,7 @@ impl DeclaredMultipart<'_> {
 /// Why the parts of an upload are not presigned or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
-    /// It is neither open nor ready.
+    /// The upload is neither open nor ready.
     #[error(transparent)]
     Unavailable(#[from] UnavailableUpload),
     /// The upload is a single PUT.

@@ -14,22 +14,22 @@ use tokio::{
 use super::{RenderFailure, Renderer, verification::WrongOutput};
 use crate::model::decoding::{DecodeRequest, MAX_OUTPUT_BYTES};
 
-/// How a child ended that returned nothing of use.
+/// How a child ended that returned no valid output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashCause {
-    /// It was killed after its deadline.
+    /// The child was killed after its deadline.
     Deadline,
-    /// It used up its processor time.
+    /// The child used up its processor time.
     ProcessorTime,
-    /// It made a system call that decoding does not need: a decoder that a file has taken over, or one that changed.
+    /// The child made a system call that decoding does not need: a file has taken over the decoder, or the decoder has changed.
     ForbiddenCall,
-    /// It gave up: no memory was left, as a rule.
+    /// The child aborted, usually because no memory was left.
     Aborted,
-    /// Another signal ended it.
+    /// Another signal ended the child.
     Signal(i32),
-    /// It ended with this status: a panic, as a rule.
+    /// The child ended with this status, usually after a panic.
     Exit(i32),
-    /// Its output failed verification.
+    /// The output of the child failed verification.
     Output(WrongOutput),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for CrashCause {
     }
 }
 
-/// Runs a child for one image, and returns all that it wrote. It has ended when this returns.
+/// Runs a child for one image, waits until it has ended, and returns all that it wrote.
 pub(super) async fn run(renderer: &Renderer, request: DecodeRequest, file: Bytes) -> Result<Vec<u8>, RenderFailure> {
     let mut child = spawn(renderer).map_err(RenderFailure::Io)?;
     let exchanged = tokio::time::timeout(renderer.deadline, exchange(&mut child, request, file)).await;
@@ -83,7 +83,7 @@ async fn exchange(child: &mut Child, request: DecodeRequest, file: Bytes) -> std
     let (input, output) = (child.stdin.take(), child.stdout.take());
     let send = async {
         if let Some(mut input) = input {
-            // A child that ends early closes the pipe: its status says why.
+            // A child that ends early closes the pipe; its exit status is the reason.
             let sent = match input.write_all(&request.to_bytes()).await {
                 Ok(()) => input.write_all(&file).await,
                 failed => failed,
@@ -100,7 +100,7 @@ async fn exchange(child: &mut Child, request: DecodeRequest, file: Bytes) -> std
     };
     let ((), received) = tokio::join!(send, receive);
     let received = received?;
-    // One that writes on and on is ended by its pipe, which is closed now.
+    // A child that writes more than the limit ends when it writes to its pipe, which is closed now.
     Ok((received, child.wait().await?))
 }
 

@@ -1,6 +1,6 @@
 //! Verifies the output of a child as untrusted input.
 //!
-//! A picture must be a baseline JPEG of the size that was asked for, with nothing in it besides what decoding needs and a small
+//! A picture must be a baseline JPEG of the requested size, with nothing in it besides what decoding needs and a small
 //! colour profile: no metadata, and no byte after its end.
 
 use super::{RenderFailure, Rendered};
@@ -12,7 +12,7 @@ pub enum WrongOutput {
     /// The output is too long, ends early, or is not a message of the child.
     #[error("malformed output")]
     Message,
-    /// The pictures are not of the sizes that were asked for.
+    /// The pictures do not have the requested sizes.
     #[error("pictures of the wrong size")]
     Sizes,
     /// A picture is not a plain JPEG.

@@ -35,7 +35,7 @@ const REUSE_GRACE: Duration = Duration::from_secs(5 * 60);
 /// within [`REUSE_GRACE`]; 32 leave room for many tabs, and keep the session's record small.
 const MAX_REMEMBERED_EXCHANGES: usize = 32;
 
-/// Properties of a request by which clients are told apart.
+/// Properties of a request by which clients are distinguished.
 pub(super) struct ClientFingerprint {
     /// SHA-256 of the `User-Agent`; a missing one counts as empty.
     pub(super) agent: [u8; 32],
@@ -126,7 +126,7 @@ impl ReuseDecision {
 }
 
 impl Sessions {
-    /// Exchanges a refresh token for new tokens. The module's documentation says how a repeated token is handled.
+    /// Exchanges a refresh token for new tokens. The module's documentation describes how a repeated token is handled.
     ///
     /// # Errors
     /// [`RefreshError`].
@@ -346,7 +346,7 @@ mod tests {
             assert_eq!(
                 ReuseDecision::decide(&TokenPosition::Forgotten { before: Some(within.at) }, fingerprint, now),
                 ReuseDecision::Refuse,
-                "forgotten because of many exchanges"
+                "not recorded any more because of many exchanges"
             );
         }
         let without_agent = Exchange { agent: None, ..within };

@@ -38,7 +38,7 @@ struct UploadChecks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LatestCheck {
     at: Instant,
-    /// Whether it is in the database, so that it will happen.
+    /// Whether the check is in the database, so that it will happen.
     is_written: bool,
 }
 

@@ -63,7 +63,7 @@ pub struct DeclaredUpload<'a> {
 /// A client's declaration of a preview, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredPreview<'a> {
-    /// One of [`Preview::TYPES`].
+    /// Type of the preview: one of [`Preview::TYPES`].
     pub content_type: &'a str,
     /// Size in bytes; any integer.
     pub size: i64,
@@ -193,7 +193,7 @@ pub enum OpenError {
     /// The store does not take it safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
-    /// It is not known whether an upload was opened; safe to repeat.
+    /// The database failed; an upload may have been opened. A repeat is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -201,7 +201,7 @@ pub enum OpenError {
 /// Why an upload got no new URLs.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
-    /// It is neither open nor ready.
+    /// The upload is neither open nor ready.
     #[error(transparent)]
     Unavailable(#[from] UnavailableUpload),
     /// The upload is a multipart upload; its URLs are requested by part number.

@@ -13,7 +13,7 @@ struct Link {
     pointer: &'static str,
     /// The next operation.
     to: &'static str,
-    /// Its parameter.
+    /// Parameter of that operation.
     parameter: &'static str,
 }
 

@@ -37,6 +37,7 @@ pub fn text_without_uppy() -> String {
     pretty(&described(&service_without_uppy().spec()))
 }
 
+/// Formats the document as it is committed.
 fn pretty(document: &Value) -> String {
     // A `Value` always serialises.
     serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
@@ -177,6 +178,7 @@ fn description_of(answer: &Value, schemas: &Value) -> String {
     name.and_then(|name| schemas[&name]["description"].as_str()).unwrap_or_default().to_owned()
 }
 
+/// Adds the example of a body's schema.
 fn set_example(media: &mut Value) {
     let name = media["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
     if let Some(example) = name.as_deref().and_then(examples::of_schema) {

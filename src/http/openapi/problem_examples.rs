@@ -53,6 +53,7 @@ pub fn components(document: &Value) -> Map<String, Value> {
     all.filter(|(name, _)| paths.contains(&format!("#/components/examples/{name}\""))).collect()
 }
 
+/// Returns the recorded texts of a problem code.
 fn texts(code: Code) -> &'static [Texts] {
     RECORDED.get(code.as_str()).map_or(&[], Vec::as_slice)
 }
@@ -62,12 +63,14 @@ fn is_for_uppy(operation: &str) -> bool {
     operation.starts_with("uppy_")
 }
 
+/// Returns the name of an example.
 fn name(code: Code, texts: &Texts, for_uppy: bool) -> String {
     let operation = texts.operations.first().map(|operation| format!("-{operation}"));
     let suffix = if for_uppy { "-for_uppy" } else { "" };
     format!("{}{}{suffix}", code.as_str(), operation.unwrap_or_default())
 }
 
+/// Returns the example of a problem.
 fn example(code: Code, texts: &Texts, for_uppy: bool) -> Value {
     let problem = Problem::new(code, &texts.detail);
     let problem = texts.errors.iter().fold(problem, |problem, error| problem.field(&error.field, &error.message));

@@ -76,6 +76,7 @@ impl From<ChangePasswordError> for Problem {
     }
 }
 
+/// Returns the problem of a password that a rule forbids.
 fn weak_password(field: &str, WeakPassword(rule): WeakPassword) -> Problem {
     Problem::new(Code::WeakPassword, format!("The password {rule}.")).field(field, rule)
 }

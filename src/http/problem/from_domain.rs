@@ -198,6 +198,7 @@ impl From<OpenError> for Problem {
     }
 }
 
+/// Returns the problem of a declaration, with a field error for each reason; the first reason determines the code.
 fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
     let named = |reason: &DeclarationError| match reason {
         DeclarationError::FileName(_) => (Code::InvalidFileName, "fileName"),
@@ -317,6 +318,7 @@ impl From<SignError> for Problem {
     }
 }
 
+/// Returns the problem of parts that cannot be signed.
 fn unsignable(reasons: &[InvalidPart]) -> Problem {
     let named = |reason: &InvalidPart| match reason {
         InvalidPart::Count => {
@@ -332,6 +334,7 @@ fn unsignable(reasons: &[InvalidPart]) -> Problem {
     reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
 }
 
+/// Returns the problem of an expired upload.
 fn expired() -> Problem {
     Problem::new(Code::UploadExpired, "The upload has expired and nothing of it is kept. Open a new upload.")
 }

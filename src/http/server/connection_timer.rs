@@ -96,6 +96,7 @@ impl ConnectionTimer {
         matches!(self.state.lock().phase, Phase::Head(_) | Phase::Idle(_))
     }
 
+    /// Returns whether the connection waits for a request.
     fn is_idle(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Idle(_))
     }
@@ -105,6 +106,7 @@ impl ConnectionTimer {
         self.rejected.load(Ordering::Relaxed)
     }
 
+    /// Records that bytes were read: the first ones begin a request.
     fn on_read(&self) {
         let mut state = self.state.lock();
         if let Phase::Idle(_) = state.phase {
@@ -112,6 +114,7 @@ impl ConnectionTimer {
         }
     }
 
+    /// Records that bytes were written, which extends the deadline of the response.
     fn on_write(&self, bytes: usize) {
         let mut state = self.state.lock();
         if let Some(at) = state.write_deadline {
@@ -120,6 +123,7 @@ impl ConnectionTimer {
         }
     }
 
+    /// Records that the client reads nothing, which starts a deadline.
     fn on_blocked(&self) {
         self.state.lock().write_deadline.get_or_insert_with(|| Instant::now() + STALL_TIMEOUT);
     }
@@ -220,6 +224,7 @@ impl TimedIo {
         let _ = timeout(EXCESS_HEAD_DEADLINE, rest).await;
     }
 
+    /// Records the result of a write.
     fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) => self.timer.on_write(*bytes),

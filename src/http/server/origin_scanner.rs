@@ -35,6 +35,7 @@ impl OriginScanner {
         }
     }
 
+    /// Reads the origin from a complete line.
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let is_origin = line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"origin:"));

@@ -353,6 +353,7 @@ fn upload_of<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<Name
     Ok(NamedUpload { id: image_id(upload_id)?, key: key.0.as_deref().ok_or_else(Problem::not_found)? })
 }
 
+/// Returns the problem of a missing parameter.
 fn missing_parameter(parameter: &str) -> Problem {
     Problem::new(Code::InvalidRequest, "A required parameter is missing.").field(parameter, "is required")
 }

@@ -53,6 +53,7 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
     Some(image)
 }
 
+/// Decodes a record; `None` if it cannot be read.
 fn decode(record: Document) -> Option<Image> {
     mongodb::bson::deserialize_from_document::<ImageDoc>(record).ok()?.into_image().ok()
 }

@@ -15,9 +15,9 @@ use crate::{
 pub struct RemainingImage {
     /// The record's id as it is stored.
     raw_id: Bson,
-    /// Its id; `None` if that cannot be read, so that no sweep can end the record.
+    /// Id of the image; `None` if the id cannot be read, so that no sweep can end the record.
     pub id: Option<ImageId>,
-    /// Whether its state is that of a tombstone.
+    /// Whether the image's state is that of a tombstone.
     pub is_tombstone: bool,
     /// When the sweeper processes it next.
     pub due: Option<OffsetDateTime>,
@@ -28,6 +28,7 @@ pub struct RemainingImage {
 }
 
 impl RemainingImage {
+    /// Reads what the deletion of an account needs of an image; damaged fields are left out.
     fn read(record: &Document) -> Self {
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Self {
@@ -65,6 +66,7 @@ impl Images {
         self.remaining(doc! { "user": user.to_string(), "state": { "$ne": ImageState::Purged.as_str() } }, limit).await
     }
 
+    /// Returns the user's records that match, `limit` of them at most.
     async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<RemainingImage>, StoreError> {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "state": 1, "due": 1, "size": 1, "sweepFailures": 1 };
@@ -141,6 +143,7 @@ impl Images {
     }
 }
 
+/// Returns the filter for these records of this user.
 fn owned_by(user: UserId, records: &[RemainingImage]) -> Document {
     let ids: Vec<_> = records.iter().map(|record| record.raw_id.clone()).collect();
     doc! { "_id": { "$in": ids }, "user": user.to_string() }

@@ -129,6 +129,7 @@ impl ReservationDoc {
         Self { bytes: integer(reservation.bytes), place: reservation.counter.as_str().to_owned(), due: datetime(reservation.due) }
     }
 
+    /// Converts the stored reservation; `None` if it is damaged.
     fn into_reservation(self) -> Option<Reservation> {
         Some(Reservation {
             bytes: u64::try_from(self.bytes).ok()?,
@@ -156,6 +157,7 @@ impl PreviewDoc {
         }
     }
 
+    /// Converts the stored preview; `None` if it is damaged.
     fn preview(&self) -> Option<Preview> {
         Some(Preview {
             content_type: ContentType::parse(&self.content_type)?,
@@ -235,6 +237,7 @@ impl ImageDoc {
         }
     }
 
+    /// Converts the document; the error names the damaged field.
     pub(super) fn into_image(self) -> Result<Image, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: self.id.clone(), field };
         let size = u64::try_from(self.size).map_err(|_| corrupt("size"))?;
@@ -314,6 +317,7 @@ impl ImageDoc {
         }
     }
 
+    /// Returns the state with the properties that belong to it; the error is the damaged field.
     fn status(&self) -> Result<ImageStatus, &'static str> {
         match ImageState::parse(&self.state).ok_or("state")? {
             ImageState::Pending => Ok(ImageStatus::Pending),
@@ -326,6 +330,7 @@ impl ImageDoc {
         }
     }
 
+    /// Returns the properties of a ready image.
     fn ready(&self) -> ReadyImage {
         let pixels = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         ReadyImage {
@@ -340,6 +345,7 @@ impl ImageDoc {
         }
     }
 
+    /// Returns the reason for which the image became a tombstone; the error is the damaged field.
     fn end(&self, state: ImageState) -> Result<End, &'static str> {
         match state {
             ImageState::Rejected => {
@@ -370,6 +376,7 @@ pub(super) fn readable(record: &RawDocument) -> Option<Image> {
     decode(record).inspect_err(|error| tracing::error!(%error, "failed to read an image's record")).ok()
 }
 
+/// Returns the stored name of an upload's kind.
 fn kind_name(kind: UploadKind) -> &'static str {
     match kind {
         UploadKind::Put { .. } => kind::PUT,

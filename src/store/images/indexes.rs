@@ -57,6 +57,7 @@ impl Undated {
         }
     }
 
+    /// Returns the index as the driver takes it.
     fn model(self) -> IndexModel {
         let options = IndexOptions::builder().name(self.index().to_owned()).partial_filter_expression(self.filter()).build();
         IndexModel::builder().keys(self.keys()).options(options).build()

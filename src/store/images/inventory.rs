@@ -27,7 +27,7 @@ const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
 pub struct InventoryEntry {
     /// The image.
     pub id: ImageId,
-    /// Its owner.
+    /// Owner of the image.
     pub user: UserId,
     /// The key of its object.
     pub key: ObjectKey,
@@ -94,17 +94,20 @@ impl Inventory {
         entry(&found).map(Some)
     }
 
+    /// Returns the next document.
     async fn advance(&mut self) -> Result<Option<Document>, StoreError> {
         let next = tokio::time::timeout(SORT_DEADLINE, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
         next.map_err(StoreError::Database)
     }
 
+    /// Opens the cursor again, after the last key that was read.
     async fn reopen(&mut self) -> Result<(), StoreError> {
         self.cursor = open(&self.records, self.last_key.as_deref()).await?;
         Ok(())
     }
 }
 
+/// Opens a cursor over the images in the order of their keys.
 async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cursor<Document>, StoreError> {
     let mut filter = not_purged();
     if let Some(after) = after {
@@ -149,11 +152,13 @@ pub(in crate::store) fn not_purged() -> Document {
     doc! { "state": { "$ne": ImageState::Purged.as_str() } }
 }
 
+/// Returns the fields that an inventory reads.
 fn projection() -> Document {
     // Projects the whole preview: a projection of its members would omit a scalar in its place.
     doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "rendering": 1, "due": 1 }
 }
 
+/// Converts a document to an entry of the inventory.
 fn entry(found: &Document) -> Result<InventoryEntry, StoreError> {
     let text = |field: &'static str| {
         found.get_str(field).map_err(|_| StoreError::Corrupt {

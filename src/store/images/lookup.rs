@@ -78,6 +78,7 @@ impl LookupResult {
         self.refuse(|unreadable| has_key(unreadable) || has_bytes(unreadable))
     }
 
+    /// Returns the error of the first unreadable record for which `is_it` is true.
     fn refuse(&self, is_it: impl Fn(&Unreadable) -> bool) -> Result<(), StoreError> {
         self.unreadable.iter().find(|unreadable| is_it(unreadable)).map_or(Ok(()), |unreadable| Err(unreadable.error.clone()))
     }

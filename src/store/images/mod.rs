@@ -166,6 +166,7 @@ impl Images {
         self.find_all(doc! { "$or": alternatives }).await
     }
 
+    /// Returns all images that match, and the errors of those that cannot be read.
     async fn find_all(&self, filter: Document) -> Result<LookupResult, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let found: Vec<_> = self
@@ -278,10 +279,12 @@ impl Images {
         Ok(updated)
     }
 
+    /// Updates one image; returns whether one matched.
     async fn update_one(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
         self.mongo.update_one(&self.collection, filter, update).await
     }
 
+    /// Updates one image of a user and returns the updated image; `None` if none matched.
     async fn update_owned(
         &self,
         filter: Document,
@@ -300,10 +303,12 @@ pub(super) fn read(document: Document) -> Result<Image, StoreError> {
     parsed.map_err(|_| StoreError::Corrupt { collection: "images", id, field: "a field" })?.into_image()
 }
 
+/// Returns the filter for an image of this user in this state.
 fn owned(user: UserId, id: ImageId, state: ImageState) -> Document {
     doc! { "_id": id.to_string(), "user": user.to_string(), "state": state.as_str() }
 }
 
+/// Returns the filter for these images of this user.
 fn owned_by_ids(user: UserId, ids: &[ImageId]) -> Document {
     let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
     doc! { "_id": { "$in": ids }, "user": user.to_string() }

@@ -141,6 +141,7 @@ impl RawGalleryPage {
         Ok(self.documents()?.iter().rev().find_map(position))
     }
 
+    /// Returns the documents of the page.
     fn documents(&self) -> Result<Vec<&RawDocument>, StoreError> {
         let Some(answer) = &self.answer else { return Ok(Vec::new()) };
         let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
@@ -298,6 +299,7 @@ fn sort_field(order: GalleryOrder) -> &'static str {
     }
 }
 
+/// Returns the sort of a page.
 fn newest_first(order: GalleryOrder) -> Document {
     doc! { sort_field(order): -1, "_id": -1 }
 }

@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::model::text_strategies::{any_text, mutated};
 
+    /// Generates ids and texts that resemble ids.
     fn texts() -> impl Strategy<Value = String> {
         let ids = any::<[u8; 16]>().prop_map(|id| ImageId::from_bytes(id).to_string());
         prop_oneof![

@@ -48,6 +48,7 @@ impl UnsettledKind {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
 
+    /// Returns the states and counters of images whose reservation is due to be settled.
     fn states_and_places(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
         use ImageState::{Deleting, Expired, Purged, Ready, Rejected};
         match self {
@@ -75,6 +76,7 @@ impl Images {
         Ok(taken)
     }
 
+    /// Returns whether the image has taken this step. Otherwise marks the image so that the step fails.
     async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
         let other = doc! { "$set": { "lastStep": StepId::new().to_string() } };
         if self.update_one(before_step(user, step), other).await? {
@@ -82,9 +84,9 @@ impl Images {
         }
         let records = self.collection.clone_with_type::<Document>();
         let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
-        let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
+        let query = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
         // A missing image was purged and removed, which only a step to no reservation permits.
-        let image = self.mongo.read(Operation::find(&self.collection), ask).await?;
+        let image = self.mongo.read(Operation::find(&self.collection), query).await?;
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
     }
 

@@ -23,6 +23,7 @@ use crate::{
 /// the S3 API reference).
 const MAX_URL_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
+/// Returns the stored names of the states of tombstones.
 fn tombstones() -> Vec<&'static str> {
     ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
 }
@@ -34,7 +35,7 @@ pub struct QueuedImage {
     user: Bson,
     /// Value of `due` when it was read; the condition of the claim.
     pub due: OffsetDateTime,
-    /// Whether its state is [`ImageState::Pending`].
+    /// Whether the image's state is [`ImageState::Pending`].
     pub is_pending: bool,
     /// The upload's declared bytes, or its bound; zero where they cannot be read.
     pub bytes: u64,
@@ -43,6 +44,7 @@ pub struct QueuedImage {
 }
 
 impl QueuedImage {
+    /// Reads what the queue needs of a record; damaged fields are left out.
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
@@ -124,7 +126,7 @@ pub struct Postponement {
 pub struct MadeDue {
     /// The upload in the queue.
     pub upload: QueuedImage,
-    /// Whether it is due at the time that was asked for. Otherwise it is due earlier, and no sweeper has claimed it yet.
+    /// Whether the image is due at the requested time. Otherwise it is due earlier, and no sweeper has claimed it yet.
     pub is_new: bool,
 }
 

@@ -239,10 +239,12 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
     (filter, Move::to(ImageState::Ready).compute(set).unset(unset))
 }
 
+/// Returns the expression of the image's leftover keys.
 pub(super) fn stored_leftover_keys() -> Document {
     doc! { "$ifNull": ["$strays", []] }
 }
 
+/// Returns the expression of these keys, which MongoDB does not interpret.
 fn literal(keys: &[ObjectKey]) -> Document {
     doc! { "$literal": keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>() }
 }

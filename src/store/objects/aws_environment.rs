@@ -19,7 +19,7 @@ pub(super) struct AwsEnvironment {
 
 impl AwsEnvironment {
     /// Reads properties that the settings omit from the SDK's configuration. If the settings have credentials and a region, as
-    /// those of the local stack, the SDK is not asked.
+    /// those of the local stack, the SDK's settings are not read.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is no region, or when the SDK's configuration sets an `endpoint_url`: presigned URLs

@@ -39,6 +39,7 @@ pub(super) fn fixed_provider(keys: &Credentials) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(to_sdk(keys))
 }
 
+/// Converts credentials to those of the SDK.
 fn to_sdk(keys: &Credentials) -> aws_credential_types::Credentials {
     let token = keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
     aws_credential_types::Credentials::new(
@@ -95,6 +96,7 @@ fn record_expiry(keys: &Credentials) {
     METRICS.s3_credentials_expiry.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
 }
 
+/// Requests credentials from the provider.
 async fn fetch(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {
     let response = tokio::time::timeout(RETRY_PAUSE, provider.provide_credentials()).await;
     // The error text may name files and hosts but contains no secret; its sources are omitted nevertheless.
@@ -107,6 +109,7 @@ async fn fetch(provider: &SharedCredentialsProvider) -> Result<Credentials, Stri
     })
 }
 
+/// Returns whether two credentials are the same.
 fn are_equal(a: &Credentials, b: &Credentials) -> bool {
     let token = |keys: &Credentials| keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
     a.access_key_id == b.access_key_id

@@ -107,8 +107,8 @@ impl EventsQueue {
     /// # Errors
     /// [`StoreError`].
     pub async fn arn(&self) -> Result<String, StoreError> {
-        let ask = self.sqs.get_queue_attributes().queue_url(&*self.url).attribute_names(QueueAttributeName::QueueArn);
-        let answer = within_deadline("GetQueueAttributes", ask.send()).await?;
+        let request = self.sqs.get_queue_attributes().queue_url(&*self.url).attribute_names(QueueAttributeName::QueueArn);
+        let answer = within_deadline("GetQueueAttributes", request.send()).await?;
         let arn = answer.attributes().and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn));
         arn.cloned().ok_or_else(|| failed("GetQueueAttributes", "the answer has no QueueArn".to_owned()))
     }

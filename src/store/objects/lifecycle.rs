@@ -37,9 +37,9 @@ pub struct AffectedKeys {
 #[derive(Debug, Default)]
 struct Scope<'a> {
     prefix: &'a str,
-    /// Whether it requires tags; Valet's objects have none.
+    /// Whether the rule requires tags; Valet's objects have none.
     tagged: bool,
-    /// Whether it is limited by size, so not to every object.
+    /// Whether the rule is limited by size, so that it does not apply to every object.
     sized: bool,
 }
 

@@ -13,7 +13,7 @@ use crate::model::ObjectKey;
 /// A listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
-    /// Its key.
+    /// Key of the object.
     pub key: ObjectKey,
     /// When it was written, by the store's clock.
     pub modified: OffsetDateTime,

@@ -18,7 +18,7 @@ const STAMP: &str = "valet-stamp";
 /// The deployment that a bucket belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marker {
-    /// Its id.
+    /// Id of the deployment.
     pub id: DeploymentId,
     /// The latest stamp that reached the bucket; `None` before the first.
     pub stamp: Option<OffsetDateTime>,

@@ -55,9 +55,9 @@ pub struct NewObject {
 /// Whether a presigned PUT lists forbidden headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealing {
-    /// It does not, for stores that reject unsigned ones.
+    /// The URL lists no forbidden headers, for stores that reject unsigned ones.
     Plain,
-    /// It does, for stores that were probed to accept such a URL.
+    /// The URL lists forbidden headers without a value, for stores that were probed to accept such a URL.
     Sealed,
 }
 

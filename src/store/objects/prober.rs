@@ -31,7 +31,7 @@ pub struct ListedPart {
     pub size: u64,
     /// With its quotes.
     pub etag: String,
-    /// Whether it has a SHA-256.
+    /// Whether the part has a SHA-256.
     pub has_sha256: bool,
 }
 

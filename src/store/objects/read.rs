@@ -51,7 +51,7 @@ pub struct Peek {
 
 /// An object, and its first bytes.
 pub struct PeekedObject {
-    /// Its metadata.
+    /// Metadata of the object.
     pub head: Head,
     /// `None` on any failure and on a store that does not support ranges: [`Objects::read_range`] then returns the reason.
     pub first: Option<Peek>,

@@ -26,9 +26,9 @@ const RULE_NAME: &str = "valet";
 /// A setting of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting<T> {
-    /// It is set.
+    /// The bucket has the setting.
     Set(T),
-    /// It is not set.
+    /// The bucket does not have the setting.
     Unset,
     /// The store has no such setting.
     Unsupported,
@@ -210,6 +210,7 @@ impl<T> Setting<T> {
     }
 }
 
+/// Converts the answer to a read of a setting.
 pub(super) fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -226,6 +227,7 @@ where
     }
 }
 
+/// Converts the answer to a change of a setting.
 pub(super) fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -237,10 +239,12 @@ where
     }
 }
 
+/// Returns the error of a request that could not be built.
 pub(super) fn build_error(operation: &'static str) -> StoreError {
     StoreError::Objects { operation, reason: "the request could not be built".to_owned() }
 }
 
+/// Returns the error of a setting that may not be read.
 pub(super) fn read_denied(operation: &'static str) -> StoreError {
     StoreError::Objects {
         operation,

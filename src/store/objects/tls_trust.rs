@@ -21,9 +21,9 @@ use crate::{
 /// The certificate authorities that connections to S3 trust.
 #[derive(Debug, Clone)]
 pub(super) enum TlsTrust {
-    /// Those of the system, or of `SSL_CERT_FILE`.
+    /// The authorities of the system, or of `SSL_CERT_FILE`.
     System,
-    /// Those of `AWS_CA_BUNDLE` in PEM, all of them readable.
+    /// The authorities in `AWS_CA_BUNDLE`, as PEM; all of them were parsed.
     Bundle(Arc<[u8]>),
 }
 
@@ -65,6 +65,7 @@ impl TlsTrust {
     }
 }
 
+/// Parses certificates in PEM.
 fn roots(pem: &[u8]) -> Result<RootCertStore, StoreError> {
     let unreadable = || StoreError::Credentials { reason: "a certificate in AWS_CA_BUNDLE cannot be read".to_owned() };
     let mut roots = RootCertStore::empty();

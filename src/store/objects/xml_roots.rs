@@ -40,6 +40,7 @@ impl ExpectedResponse {
         Self::find(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
     }
 
+    /// Returns the expected response to a request.
     fn find(method: &str, query: &str) -> Self {
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         Self(OPERATIONS.iter().find(|operation| operation.method == method && has(operation.parameter)))
@@ -112,6 +113,7 @@ fn root(text: &str) -> Option<(usize, &str)> {
 mod tests {
     use super::*;
 
+    /// Returns the repaired response to a request, if it had to be repaired.
     fn read(method: &str, query: &str, text: &str) -> Option<String> {
         under_expected_root(text, ExpectedResponse::find(method, query).0?)
     }

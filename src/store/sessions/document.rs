@@ -73,6 +73,7 @@ impl SessionDoc {
         }
     }
 
+    /// Converts the document; the error names the damaged field.
     pub(super) fn into_session(self) -> Result<Session, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "sessions", id: self.id.clone(), field };
         let bytes = |binary: &Binary, field| parse_hash(binary).ok_or_else(|| corrupt(field));
@@ -112,11 +113,13 @@ impl ExchangeDoc {
         }
     }
 
+    /// Converts the exchange for an update.
     pub(super) fn into_bson(self) -> Bson {
         let Self { hash, salt, at, agent, network, newcomer } = self;
         doc! { "hash": hash, "salt": salt, "at": at, "agent": agent, "network": network, "newcomer": newcomer }.into()
     }
 
+    /// Converts the stored exchange; `None` if it is damaged.
     fn parse(&self) -> Option<Exchange> {
         Some(Exchange {
             hash: parse_hash(&self.hash)?,
@@ -129,10 +132,12 @@ impl ExchangeDoc {
     }
 }
 
+/// Converts a stored digest; `None` if it has another length.
 fn parse_hash(binary: &Binary) -> Option<[u8; 32]> {
     <[u8; 32]>::try_from(&*binary.bytes).ok()
 }
 
+/// Converts a digest for a document.
 pub(super) fn binary(bytes: &[u8; 32]) -> Binary {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
 }

@@ -74,8 +74,8 @@ impl Users {
         let raw = self.collection.clone_with_type::<Document>();
         let mut projection = Self::account_projection();
         projection.extend(usage_projection());
-        let ask = || async {
-            // One more tells whether more follow.
+        let query = || async {
+            // One more than a page shows whether another page follows.
             let find = raw.find(filter.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit) + 1);
             let mut find = find.projection(projection.clone());
             if matches!(which, UserFilter::Email(_)) {
@@ -83,7 +83,7 @@ impl Users {
             }
             find.await?.try_collect::<Vec<_>>().await
         };
-        let mut found = self.mongo.read(Operation::find(&self.collection), ask).await?;
+        let mut found = self.mongo.read(Operation::find(&self.collection), query).await?;
         let has_more = found.len() > limit as usize;
         found.truncate(limit as usize);
         let last = found.last().filter(|_| has_more);

@@ -19,7 +19,7 @@ pub struct Deletion {
     pub due: OffsetDateTime,
     /// When the account was claimed for deletion.
     pub at: OffsetDateTime,
-    /// Whether it belonged to a user of an identity provider, whose earlier tokens must not create it again.
+    /// Whether the account belonged to a user of an identity provider, whose earlier tokens must not create it again.
     pub has_provider_identity: bool,
     /// Whether the record only makes an insertion fail: there is nothing else to delete.
     pub was_never_inserted: bool,
@@ -30,9 +30,9 @@ pub struct Deletion {
 /// A deletion that is due.
 #[derive(Debug, Clone)]
 pub enum DeletionDue {
-    /// Its record can be read.
+    /// An account whose record can be read.
     Readable(Deletion),
-    /// Its record is damaged.
+    /// An account whose record is damaged.
     Unreadable {
         /// The record's id.
         id: Bson,
@@ -178,8 +178,8 @@ impl Users {
     pub async fn has_abandoned_entries(&self, user: UserId, before: OffsetDateTime) -> Result<bool, StoreError> {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening": 1, "settling": 1, "holds": 1 };
-        let ask = || async { records.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.mongo.read(Operation::find(&self.collection), ask).await?.unwrap_or_default();
+        let query = || async { records.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
+        let found = self.mongo.read(Operation::find(&self.collection), query).await?.unwrap_or_default();
         let is_young = |entry: &Bson| {
             let at = entry.as_document().and_then(|entry| entry.get_datetime("at").ok());
             at.is_some_and(|at| *at >= datetime(before))
@@ -221,6 +221,7 @@ impl Users {
     }
 }
 
+/// Returns the fields that postpone a deletion.
 fn postponement_fields(to: Postponement) -> Document {
     doc! { "due": datetime(to.due), "deletionFailures": i64::from(to.failures) }
 }

@@ -38,6 +38,7 @@ pub(super) struct IdentityDoc {
 }
 
 impl IdentityDoc {
+    /// Converts the stored identity.
     pub(super) fn into_identity(self) -> ProviderIdentity {
         ProviderIdentity { issuer: self.issuer, subject: self.subject }
     }
@@ -84,6 +85,7 @@ impl Users {
         if self.has_former_indexes() && issuer != Subject::ISSUER { self.find_identity_holder(filter).await } else { Ok(None) }
     }
 
+    /// Returns the user who matches, with the state of the account.
     async fn find_identity_holder(&self, filter: Document) -> Result<Option<IdentityHolder>, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let found = self

@@ -134,6 +134,7 @@ fn first_holds(each: i32) -> Document {
     }
 }
 
+/// Reads the reservations of the previous version in a user's record.
 fn holds_of(user: &Document) -> Option<LegacyHolds> {
     let id = user.get_str("_id").ok().and_then(UserId::parse)?;
     let mut unreadable = whole_number(user, "unreadable").and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
@@ -148,6 +149,7 @@ fn holds_of(user: &Document) -> Option<LegacyHolds> {
     Some(LegacyHolds { user: id, holds, unreadable })
 }
 
+/// Converts a stored hold; `None` if it is damaged.
 fn read(hold: &Document) -> Option<LegacyHold> {
     let bytes = u64::try_from(whole_number(hold, "bytes")?).ok()?;
     let image = hold.get_str("image").ok().and_then(ImageId::parse)?;

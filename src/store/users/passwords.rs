@@ -29,7 +29,7 @@ pub struct PasswordState {
 pub struct AccountState {
     /// The state of its password.
     pub password: PasswordState,
-    /// Whether it is suspended.
+    /// Whether the account is suspended.
     pub is_suspended: bool,
 }
 
@@ -52,6 +52,7 @@ pub(super) struct KeptSessionDoc {
 }
 
 impl PasswordState {
+    /// Reads the state of a password.
     pub(super) fn read(version: i64, changed_at: Option<DateTime>, kept: Option<&KeptSessionDoc>) -> Self {
         let kept = kept.filter(|kept| kept.version == version);
         Self { version, kept_session: kept.and_then(|kept| SessionId::parse(&kept.session)), changed_at: changed_at.map(instant) }
@@ -119,6 +120,7 @@ impl Users {
         self.update_password(account, doc! { "$set": { "passwordHash": password_hash } }).await
     }
 
+    /// Updates an account unless its password was changed meanwhile; returns whether it was updated.
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
         self.mongo.update_one(&self.collection, filter, update).await

@@ -60,6 +60,7 @@ const MAX_REMEMBERED_USERS: usize = 10_000;
 pub(super) struct InsertedUploads(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
 impl InsertedUploads {
+    /// Adds inserted uploads of a user; forgets all of them if there are too many users.
     fn add(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         let mut known = self.0.lock();
         if known.len() >= MAX_REMEMBERED_USERS && !known.contains_key(&user) {
@@ -68,6 +69,7 @@ impl InsertedUploads {
         known.entry(user).or_default().extend(images);
     }
 
+    /// Removes and returns the uploads of a user.
     fn take(&self, user: UserId) -> Vec<ImageId> {
         self.0.lock().remove(&user).unwrap_or_default()
     }
@@ -216,6 +218,7 @@ impl Users {
         Ok(found.await?.into_iter().filter_map(stale_of).collect())
     }
 
+    /// Sets the time of all older entries in an array of a user's record.
     pub(super) async fn postpone_stale(&self, field: &str, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
         let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
@@ -259,6 +262,7 @@ pub(super) fn read_usage(found: &Document, id: &str) -> Result<Usage, StoreError
     Ok(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")?, own_quota })
 }
 
+/// Returns ids as texts.
 fn texts(images: &[ImageId]) -> Vec<String> {
     images.iter().map(ToString::to_string).collect()
 }
@@ -268,6 +272,7 @@ fn opening() -> Document {
     doc! { "$ifNull": ["$opening", []] }
 }
 
+/// Returns the expression of the entries in `opening` without these images.
 fn opening_without(images: &[ImageId]) -> Document {
     if images.is_empty() {
         return opening();

@@ -44,7 +44,7 @@ const CHECK_INTERVAL: time::Duration = time::Duration::days(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Existence {
     Exists,
-    /// It is a tombstone.
+    /// The record is a tombstone.
     Deleted,
 }
 

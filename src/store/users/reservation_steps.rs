@@ -30,7 +30,7 @@ pub struct StepUnderWay {
 /// The outcome of announcing steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum AnnounceOutcome {
-    /// They are announced.
+    /// The steps are announced.
     Announced,
     /// Another step of one of the images is announced, or a hold of the former version counts one of the images.
     Conflict,
@@ -62,8 +62,8 @@ impl Users {
             return Ok(AnnounceOutcome::Announced);
         }
         let users = self.collection.clone_with_type::<Document>();
-        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
-        Ok(if self.mongo.read(Operation::find(&self.collection), ask).await?.is_some() {
+        let query = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
+        Ok(if self.mongo.read(Operation::find(&self.collection), query).await?.is_some() {
             AnnounceOutcome::Conflict
         } else {
             AnnounceOutcome::NoUser
@@ -130,11 +130,12 @@ impl Users {
         self.read_steps(user, Bson::Int32(1)).await
     }
 
+    /// Reads the announced steps of a user.
     async fn read_steps(&self, user: UserId, projection: Bson) -> Result<Vec<StepUnderWay>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let projection = doc! { "settling": projection };
-        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.mongo.read(Operation::find(&self.collection), ask).await?.unwrap_or_default();
+        let query = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
+        let found = self.mongo.read(Operation::find(&self.collection), query).await?.unwrap_or_default();
         Ok(entries(&found, "settling").filter_map(parse_step).collect())
     }
 
@@ -178,6 +179,7 @@ fn entry(step: &StepUnderWay) -> Document {
     entry
 }
 
+/// Converts an announced step; `None` if it is damaged.
 fn parse_step(entry: &Document) -> Option<StepUnderWay> {
     let hold = match entry.get("hold") {
         Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),

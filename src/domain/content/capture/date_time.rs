@@ -7,7 +7,7 @@ use crate::model::{TakenAt, parse_offset};
 /// Parses `2024:12:21 23:39:24`, as Exif has it, and `2024-12-21T23:39:24.67+01:00`, as XMP has it; seconds, their fraction and the
 /// offset may be absent. `None` for an unknown part, which cameras write as spaces or zeros, and for a date without a time.
 ///
-/// An offset counts only where it is part of the text: no other value says with certainty which clock a camera had.
+/// An offset counts only where it is part of the text: from no other value the time zone of a camera's clock is certain.
 pub(super) fn parse_date_time(text: &str) -> Option<TakenAt> {
     let mut rest = Rest(text.trim().as_bytes());
     let year = rest.number(4)?;

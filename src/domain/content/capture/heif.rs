@@ -108,7 +108,7 @@ fn metadata_items(iinf: &[u8]) -> Option<Vec<(u32, MetadataKind)>> {
 /// The bytes of an item.
 #[derive(Clone, Copy)]
 struct Place {
-    /// Whether they lie in `idat`, which is part of `meta`.
+    /// Whether the bytes are in `idat`, which is part of `meta`.
     is_in_meta: bool,
     offset: u64,
     length: u64,

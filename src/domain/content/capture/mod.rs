@@ -72,7 +72,7 @@ struct Blocks<'a> {
     xmp: Option<&'a [u8]>,
 }
 
-/// Returns what the metadata of an image says about how it was taken. The Exif block is preferred to XMP, which editors write.
+/// Returns time, camera and position from the metadata of an image. The Exif block is preferred to XMP, which editors write.
 #[must_use]
 pub fn read_capture(format: Format, fetched: &FetchedRanges<'_>) -> Capture {
     let blocks = match format {

@@ -152,7 +152,7 @@ fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop>
         let count = ipma.u8()?;
         let mut indices = Vec::with_capacity(count.into());
         for _ in 0..count {
-            // The top bit says that a reader must understand the property.
+            // If the top bit is set, a reader must understand the property.
             indices.push(if has_wide_indices { ipma.u16_be()? & 0x7FFF } else { u16::from(ipma.u8()? & 0x7F) });
         }
         if id == item {
