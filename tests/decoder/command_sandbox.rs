@@ -48,7 +48,7 @@ fn a_command_does_not_reach_other_processes() {
     let script = format!("kill -0 {}", std::process::id());
     assert!(!inside(&script).status.success());
     assert!(outside(&script).status.success());
-    // Nor do the programs that it starts.
+    // The programs that the command starts do not reach them either.
     assert!(!inside(&format!("/bin/bash -c '{script}; exit $?'; exit $?")).status.success());
 }
 
@@ -80,7 +80,7 @@ fn a_command_is_denied_system_calls_that_no_decoder_needs() {
         assert_eq!(text(&inside(&script(call))), "1", "{what}: EPERM is expected");
     }
     assert_eq!(text(&inside(&script("435,0,0"))), "38", "clone3: ENOSYS is expected");
-    // These have other results outside.
+    // These calls have other results outside of the sandbox.
     for call in ["41,2,1,0", "101,0,0,0,0", "308,-1,0", "435,0,0"] {
         assert!(!["1", "38"].contains(&text(&outside(&script(call))).as_str()), "{call}");
     }
@@ -89,7 +89,7 @@ fn a_command_is_denied_system_calls_that_no_decoder_needs() {
 #[test]
 fn a_command_inherits_no_file_and_gains_no_rights() {
     let script = format!("exec 7</etc/passwd; exec {PROGRAM} decode --command /bin/ls /proc/self/fd");
-    // Three streams, and the one by which the list is read.
+    // Three streams, and the descriptor by which the list is read.
     assert_eq!(text(&outside(&script)).split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     let status = text(&inside("grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status"));
     assert_eq!(status.split_whitespace().collect::<Vec<_>>(), ["NoNewPrivs:", "1", "Seccomp:", "2"]);

@@ -40,7 +40,7 @@ fn elements(format: Format, file: &[u8]) -> Vec<usize> {
     (0..file.len()).filter(is_element).collect()
 }
 
-/// Returns the file with one to four changes. Most of them are where its structure is.
+/// Returns the file with one to four changes, most of them near the beginning of an element.
 fn changed(format: Format, file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut file = file.to_vec();
     for _ in 0..=random.below(4) {
@@ -77,7 +77,7 @@ fn changed(format: Format, file: &[u8], random: &mut Random) -> Vec<u8> {
     file
 }
 
-/// Gives each chunk of a PNG the checksum of its content: otherwise nothing else of it would be read.
+/// Writes the correct checksum into each chunk of a PNG: the decoder reads no chunk with a wrong one.
 fn repair_checksums(file: &mut [u8]) {
     let mut at = 8;
     while let Some(length) = file.get(at..at + 4) {
@@ -85,8 +85,8 @@ fn repair_checksums(file: &mut [u8]) {
         let Some(content) = file.get(at + 4..at.saturating_add(8).saturating_add(length)) else { return };
         let checksum = crc32fast::hash(content).to_be_bytes();
         at += 8 + length;
-        let Some(place) = file.get_mut(at..at + 4) else { return };
-        place.copy_from_slice(&checksum);
+        let Some(stored) = file.get_mut(at..at + 4) else { return };
+        stored.copy_from_slice(&checksum);
         at += 4;
     }
 }

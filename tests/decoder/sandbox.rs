@@ -95,7 +95,7 @@ async fn files_of_the_worker_do_not_reach_the_child() {
     assert_eq!(rendered.sandbox, Sandbox::COMPLETE);
 }
 
-/// Starts the child by a shell that leaves it more than a worker does.
+/// Starts the child by a script of bash, which may leave it files and variables that a worker does not.
 fn by_shell(script: &str) -> Output {
     let file = fixture("orientation-1.jpg");
     let file_bytes = u32::try_from(file.len()).unwrap();

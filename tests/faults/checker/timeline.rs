@@ -85,7 +85,7 @@ impl Timelines {
         timeline.delete_requested.is_some() || timeline.owners.iter().any(left)
     }
 
-    /// Adds the deletions that a request asks for: they may happen even if no answer arrives.
+    /// Adds the deletions of a request: they may happen even if no answer arrives.
     fn add_request(&mut self, request: &RequestLine) {
         match request.call {
             Call::Delete => {

@@ -72,8 +72,8 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
             assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
             server.faults.heal();
             if case.ends == "pending" {
-                assert_eq!(server.confirm(&confirmed).await.status, 200, "nothing was decided");
-                assert_eq!(server.confirm(&swept).await.status, 200, "nothing was decided");
+                assert_eq!(server.confirm(&confirmed).await.status, 200, "a failed read decides nothing about the upload");
+                assert_eq!(server.confirm(&swept).await.status, 200, "a failed read decides nothing about the upload");
             } else {
                 assert_eq!(server.confirm(&confirmed).await.problem(), case.answer, "a repeat gets the same answer");
                 server.sweep(AFTER_LAST_CHECK + AFTER_LAST_CHECK).await;

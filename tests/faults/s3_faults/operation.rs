@@ -46,27 +46,27 @@ impl Operation {
         let path = request.uri().path().trim_start_matches('/');
         let on_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
         let query = request.uri().query().unwrap_or_default();
-        let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+        let has_parameter = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         let method = request.method();
         if !on_object {
             return match *method {
                 Method::HEAD => Self::HeadBucket,
-                Method::GET if asks("versions") => Self::ListVersions,
-                Method::GET if asks("uploads") => Self::ListUploads,
-                Method::GET if asks("list-type") => Self::ListObjects,
+                Method::GET if has_parameter("versions") => Self::ListVersions,
+                Method::GET if has_parameter("uploads") => Self::ListUploads,
+                Method::GET if has_parameter("list-type") => Self::ListObjects,
                 _ => Self::Other,
             };
         }
         match *method {
             Method::HEAD => Self::HeadObject,
-            Method::GET if asks("uploadId") => Self::ListParts,
+            Method::GET if has_parameter("uploadId") => Self::ListParts,
             Method::GET => Self::GetObject,
-            Method::PUT if asks("uploadId") => Self::UploadPart,
+            Method::PUT if has_parameter("uploadId") => Self::UploadPart,
             Method::PUT if request.headers().contains_key("x-amz-copy-source") => Self::CopyObject,
             Method::PUT => Self::PutObject,
-            Method::POST if asks("uploads") => Self::CreateMultipart,
-            Method::POST if asks("uploadId") => Self::CompleteMultipart,
-            Method::DELETE if asks("uploadId") => Self::AbortMultipart,
+            Method::POST if has_parameter("uploads") => Self::CreateMultipart,
+            Method::POST if has_parameter("uploadId") => Self::CompleteMultipart,
+            Method::DELETE if has_parameter("uploadId") => Self::AbortMultipart,
             Method::DELETE => Self::DeleteObject,
             _ => Self::Other,
         }

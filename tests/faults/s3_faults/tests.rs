@@ -1,4 +1,4 @@
-//! Tests the proxy in front of a small HTTP server that echoes what it was asked.
+//! Tests the proxy in front of a small HTTP server that answers with the request's host, path and query.
 
 use std::{
     convert::Infallible,
@@ -83,7 +83,7 @@ async fn misbehavior_occurs_as_often_as_its_rule_allows() {
     for misbehavior in [Misbehavior::LosesAnswer, Misbehavior::HangsUp, Misbehavior::CutsBody(3)] {
         faults.add(Rule::new(&[Operation::GetObject], misbehavior));
         assert!(get(&faults, "/b/k").await.is_err());
-        assert_eq!(get(&faults, "/b?list-type=2").await.unwrap().0, 200, "another operation");
+        assert_eq!(get(&faults, "/b?list-type=2").await.unwrap().0, 200, "a rule does not apply to other operations");
     }
     for slow in [Misbehavior::Delays(Duration::from_millis(200)), Misbehavior::SlowsBody(100)] {
         faults.heal();

@@ -41,7 +41,7 @@ enum Hang {
 struct ConnectionFault {
     name: &'static str,
     fault: Fault,
-    /// Whether calls are refused because of it.
+    /// Whether calls are refused because of the fault.
     is_outage: bool,
 }
 
@@ -55,6 +55,7 @@ struct ProxiedDatabase {
 }
 
 impl ProxiedDatabase {
+    /// Starts mongod, the proxy, and a cluster under load.
     async fn start() -> Self {
         let mongod = Mongod::start(MongodOptions::new(scratch_dir().join(uuid::Uuid::new_v4().to_string()))).await.unwrap();
         let upstream = mongod.uri();
@@ -83,6 +84,7 @@ impl ProxiedDatabase {
         self.scenario.assert_recovered("F2").await;
     }
 
+    /// Sends a signal to mongod.
     fn signal(&self, name: &str) {
         let kill = std::process::Command::new("kill").args([name, &self.mongod.pid().to_string()]).status();
         assert!(kill.unwrap().success());
@@ -109,6 +111,7 @@ impl ProxiedDatabase {
         self.scenario.assert_recovered(&what).await;
     }
 
+    /// Keeps a fault of the connections for a time, and heals it.
     async fn disturb_connections(&mut self, ConnectionFault { name, fault, is_outage }: ConnectionFault) {
         self.proxy.set(fault);
         if is_outage {

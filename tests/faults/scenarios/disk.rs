@@ -1,4 +1,4 @@
-//! F23, MongoDB's half: its disk is full. mongod aborts when it cannot write its journal; acknowledged writes are still there
+//! F23 of MongoDB: the disk of its data is full. mongod aborts when it cannot write its journal; acknowledged writes are still there
 //! once there is space again.
 //!
 //! The disk is a tmpfs in its own mount namespace, which needs no privileges and leaves nothing behind. Without support for such
@@ -18,13 +18,14 @@ use super::{
     Scenario, fault_duration,
 };
 
-/// A small tmpfs; it ends with the process that holds it.
+/// A small tmpfs, which exists as long as the process in whose mount namespace it is.
 struct Disk {
     holder: Child,
     path: PathBuf,
 }
 
 impl Disk {
+    /// Mounts a tmpfs of this size; `None` if mount namespaces are not available.
     fn mount(mib: u32) -> Option<Self> {
         let dir = scratch_dir().join(uuid::Uuid::new_v4().to_string());
         std::fs::create_dir_all(&dir).unwrap();
@@ -44,7 +45,7 @@ impl Disk {
         (line == "mounted\n" && File::create(disk.path.join("probe")).is_ok()).then_some(disk)
     }
 
-    /// Fills it to the last byte.
+    /// Fills the disk to the last byte.
     fn fill(&self) {
         let mut file = File::create(self.path.join("filler")).unwrap();
         for piece in [vec![0; 1 << 20], vec![0; 4096], vec![0]] {

@@ -1,4 +1,4 @@
-//! Scenarios of the fault matrix under load: the fault comes and goes while clients work and a probe client is watched;
+//! Scenarios of the fault matrix under load: a fault begins and ends while clients work and a probe client asserts its answers;
 //! afterwards every invariant holds. `README.md` lists them.
 //!
 //! The short form is part of `cargo test`; with `VALET_FAULTS_LONG=1` each fault lasts as long as the matrix demands.
@@ -38,7 +38,7 @@ const WORKS_WITHIN: Duration = Duration::from_secs(180);
 /// Time for which a client of the load repeats an unanswered call; longer than any fault.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Returns the short duration, or in the long form the matrix's.
+/// Returns the duration of a fault in seconds: the short one, or in the long form that of the matrix.
 pub fn fault_duration(short: u64, long: u64) -> Duration {
     Duration::from_secs(if is_long() { long } else { short })
 }

@@ -1,4 +1,4 @@
-//! The probe: a client whose every answer is compared with what a fault allows.
+//! The probe: a client that asserts of each answer that the current fault allows it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::super::{
     workload::users::password_of,
 };
 
-/// A user with a token. The load does not know this user; the checker judges it like any other.
+/// The client and its user. No client of the load belongs to this user; the checker checks the user like all others.
 pub struct Probe {
     http: reqwest::Client,
     bases: Vec<String>,
@@ -55,7 +55,7 @@ impl Probe {
     /// undocumented answer fails the test.
     pub async fn cycle(&mut self, what: &str) -> usize {
         let mut refused = 0;
-        let mut judge = |answer: &Answer, also: &[u16]| {
+        let mut check = |answer: &Answer, also: &[u16]| {
             assert!(answer.took < ANSWERED_WITHIN, "{what}: {answer:?}");
             if matches!(answer.status, 503 | 504) {
                 answer.assert_outage(what);
@@ -66,20 +66,20 @@ impl Probe {
             answer.status < 300
         };
         let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
-        judge(&gallery, &[]);
+        check(&gallery, &[]);
         let bytes = file();
         let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
-        if judge(&ticket, &[409]) {
+        if check(&ticket, &[409]) {
             let sent = put(&self.http, &ticket.json["upload"], bytes).await;
             let path = format!("/api/images/{}", ticket.id());
             let confirmed = self.call(Method::POST, &format!("{path}/confirm"), None).await;
-            // 409 if it was not sent or is not visible yet; 410 and 404 if its few seconds are over.
-            judge(&confirmed, &[404, 409, 410]);
+            // 409 if the object was not sent or is not visible yet; 410 and 404 if the upload has expired after its few seconds.
+            check(&confirmed, &[404, 409, 410]);
             // After a lost answer the bytes may be there; after a refusal they are not.
             let refused = sent.is_some_and(|status| status != 200);
             assert!(!refused || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
             let deleted = self.call(Method::DELETE, &path, None).await;
-            judge(&deleted, &[404]);
+            check(&deleted, &[404]);
         }
         refused
     }

@@ -30,13 +30,13 @@ async fn f6_ten_connections_serve_five_hundred_clients() {
     let mut scenario = Scenario::start(Options { servers: 1, change: Box::new(change), ..Options::default() }, 20).await;
     let base = scenario.cluster.servers[0].base();
     let http = reqwest::Client::new();
-    let email = format!("client_count-{}@example.com", uuid::Uuid::new_v4().simple());
+    let email = format!("client-{}@example.com", uuid::Uuid::new_v4().simple());
     let body = json!({ "email": email, "password": password_of(&email) });
     let session = http.post(format!("{base}/api/auth/signup")).json(&body).send().await.unwrap();
     let session: serde_json::Value = session.json().await.unwrap();
     let token = session["token"].as_str().unwrap().to_owned();
     let until = Instant::now() + fault_duration(5, 60);
-    let client_count = (0..500).map(|_| {
+    let clients = (0..500).map(|_| {
         let (http, token, url) = (http.clone(), token.clone(), format!("{base}/api/images/gallery"));
         async move {
             let (mut answered, mut refused) = (0, 0);
@@ -51,15 +51,15 @@ async fn f6_ten_connections_serve_five_hundred_clients() {
             (answered, refused)
         }
     });
-    let counts = futures_util::future::join_all(client_count).await;
-    let (answered, refused) = counts.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let counts = futures_util::future::join_all(clients).await;
+    let (answered, refused) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
     println!("F6: {answered} answered, {refused} refused");
     assert!(answered > 0);
     scenario.assert_recovered("F6").await;
     scenario.end().await;
 }
 
-/// F23, the store's half: it has no space for uploads or copies.
+/// F23 of the store: it has no space for uploads or copies.
 #[tokio::test(flavor = "multi_thread")]
 async fn f23_store_without_space_loses_nothing() {
     let (faults, clients) = (S3Faults::of_this_run().await, S3Faults::of_this_run().await);

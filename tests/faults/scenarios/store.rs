@@ -26,7 +26,7 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
     let mut scenario = Scenario::start(options, client_count()).await;
 
     let slow_down = |share| Rule::all(Misbehavior::error(503, "SlowDown")).share(share);
-    for (what, rule, out) in [
+    for (what, rule, is_outage) in [
         ("F7, half", slow_down(50), false),
         ("F7, all", slow_down(100), true),
         ("F8, 100 ms", Rule::all(Misbehavior::Delays(Duration::from_millis(100))), false),
@@ -41,7 +41,7 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
         ("any answer is lost", Rule::all(Misbehavior::LosesAnswer).share(50), false),
     ] {
         faults.add(rule);
-        if out {
+        if is_outage {
             scenario.run_until_refused(what, fault_duration(2, 30)).await
         } else {
             scenario.run_during(what, fault_duration(2, 30)).await;
@@ -50,14 +50,14 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
         scenario.recover_in_long_form(what).await;
     }
     scenario.assert_recovered("the store's answers").await;
-    for (what, fault, out) in [
+    for (what, fault, is_outage) in [
         ("F8, 1 KiB/s", Fault::Bandwidth(1024), false),
         ("F8, reset", Fault::Reset, true),
         ("F8, a black hole", Fault::BlackHole, true),
         ("F8, truncated", Fault::Truncate(100), true),
     ] {
         proxy.set(fault);
-        if out {
+        if is_outage {
             scenario.run_until_refused(what, fault_duration(2, 30)).await
         } else {
             scenario.run_during(what, fault_duration(2, 30)).await;

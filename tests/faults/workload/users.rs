@@ -77,7 +77,7 @@ pub struct Account {
     pub known: Mutex<Vec<Known>>,
     /// Set once the account is signed up: hashing is slow, so one client does it for all.
     pub signed_up: tokio::sync::OnceCell<()>,
-    /// Whether its owner has begun to delete it.
+    /// Whether a client of the owner has begun to delete the account.
     pub leaving: AtomicBool,
 }
 

@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
         bare.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip())).map(|address| address.to_canonical())
     };
     let known = hops.iter().rev().map_while(|hop| read(hop)).collect::<Vec<_>>();
-    let ours = known.iter().take_while(|address| trusts(**address)).count();
-    let expected = known.get(ours).or(known.last()).copied().unwrap_or(peer);
+    let trusted_hops = known.iter().take_while(|address| trusts(**address)).count();
+    let expected = known.get(trusted_hops).or(known.last()).copied().unwrap_or(peer);
     assert_eq!(client, expected);
 });

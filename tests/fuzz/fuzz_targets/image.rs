@@ -16,13 +16,13 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
     let (mut ranges, mut bytes, mut seen) = (0, 0, 0);
     loop {
         let wanted = inspection.wanted();
-        assert!(wanted.start >= seen, "asks for bytes twice");
-        assert!(wanted.end <= total, "asks for what is not there");
-        assert!(wanted.start < wanted.end || total == 0, "asks for nothing");
+        assert!(wanted.start >= seen, "a range overlaps an earlier one");
+        assert!(wanted.end <= total, "a range ends behind the file");
+        assert!(wanted.start < wanted.end || total == 0, "a range is empty");
         ranges += 1;
         bytes += wanted.end - wanted.start;
         seen = wanted.end;
-        assert!(ranges <= budget.ranges && bytes <= budget.bytes, "asks for too much");
+        assert!(ranges <= budget.ranges && bytes <= budget.bytes, "the budget is exceeded");
         if let Some(verdict) = inspection.supply(&file[wanted.start as usize..wanted.end as usize]) {
             if let Ok(Content { format, width, height, orientation: _ }) = verdict {
                 assert!((1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height));
@@ -34,15 +34,15 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
     }
 }
 
-/// Inspects a file with ranges of several lengths.
-fn judge(file: &[u8], first: u64) {
+/// Asserts that the verdict on a file does not depend on the lengths of the ranges.
+fn assert_same_verdict(file: &[u8], first: u64) {
     let whole = inspect(file, MAX_PIXELS, ReadBudget { first: u64::MAX, ranges: 1, bytes: u64::MAX });
     // Reads as many ranges as needed, each as short as possible.
     let steps = inspect(file, MAX_PIXELS, ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX });
-    assert_eq!(steps, whole, "the verdict depends on where the ranges lie");
+    assert_eq!(steps, whole, "the verdict depends on the ranges");
     let usual = inspect(file, MAX_PIXELS, ReadBudget::DEFAULT);
-    // With less of it read, a file may be accepted that the rest would reject, or be rejected because of the limits.
-    assert!(usual == whole || file.len() as u64 > ReadBudget::DEFAULT.first, "one range of all of it");
+    // If less of a file is read, it may be accepted although the rest is wrong, or be rejected because of the limits.
+    assert!(usual == whole || file.len() as u64 > ReadBudget::DEFAULT.first, "one range of the whole file gives another verdict");
 }
 
 thread_local! {
@@ -54,7 +54,7 @@ fuzz_target!(|file: &[u8]| {
     // Positions to cut at, derived from the bytes, so that they are the same for the same file.
     let hash = file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let at = |n: u32| (hash.rotate_left(n) % (total as u64 + 1)) as usize;
-    judge(file, 12 + at(0) as u64);
+    assert_same_verdict(file, 12 + at(0) as u64);
 
     // Bytes after the range are not read.
     let mut inspection = ContentInspector::new(total as u64, MAX_PIXELS);
@@ -82,7 +82,7 @@ fuzz_target!(|file: &[u8]| {
             long.extend_from_slice(before);
             long.resize(before.len() + hole, 0);
             long.extend_from_slice(after);
-            judge(long, 1 << 16);
+            assert_same_verdict(long, 1 << 16);
         });
     }
 });

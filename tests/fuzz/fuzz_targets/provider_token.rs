@@ -58,9 +58,13 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
     assert_eq!(claims["iss"], PROVIDER.issuer);
     assert_eq!(claims["sub"], identity.subject);
     assert!((1..=255).contains(&identity.subject.len()));
-    let ours = |value: &Value| value.as_str().is_some_and(|text| PROVIDER.audiences.iter().any(|one| one == text));
-    let of_cognito = claims["aud"].is_null() && claims["token_use"] == "access" && ours(&claims["client_id"]);
-    assert!(ours(&claims["aud"]) || claims["aud"].as_array().is_some_and(|all| all.iter().any(ours)) || of_cognito);
+    let is_our_audience = |value: &Value| value.as_str().is_some_and(|text| PROVIDER.audiences.iter().any(|one| one == text));
+    let of_cognito = claims["aud"].is_null() && claims["token_use"] == "access" && is_our_audience(&claims["client_id"]);
+    assert!(
+        is_our_audience(&claims["aud"])
+            || claims["aud"].as_array().is_some_and(|all| all.iter().any(is_our_audience))
+            || of_cognito
+    );
     let now = NOW.unix_timestamp() as f64;
     let (iat, exp) = (claims["iat"].as_f64().expect("iat"), claims["exp"].as_f64().expect("exp"));
     // Fractions of a second are truncated.
@@ -73,11 +77,11 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
     }
 }
 
-/// Asserts that no key accepts a made-up signature.
-fn judge_keys(document: &[u8]) {
+/// Asserts that no key accepts an invalid signature.
+fn assert_keys_refuse_forgeries(document: &[u8]) {
     let Ok(keys) = ProviderKeys::parse(document) else { return };
     assert!((1..=100).contains(&keys.count()));
-    let set: Value = serde_json::from_slice(document).expect("an accepted header is JSON");
+    let set: Value = serde_json::from_slice(document).expect("an accepted key set is JSON");
     let all = set["keys"].as_array().expect("a list of keys");
     assert!(keys.count() <= all.len());
     let mut known = 0;
@@ -89,17 +93,17 @@ fn judge_keys(document: &[u8]) {
             let token = token(&header, &claims.to_string(), |_| vec![0x55; length]);
             let Ok(TokenIssuer::Provider(name)) = TokenIssuer::read(&token) else { panic!("a provider's algorithm") };
             known += usize::from(keys.has(&name));
-            assert_eq!(verify(&token, &keys), None, "made up");
+            assert_eq!(verify(&token, &keys), None, "a token that the provider did not sign is refused");
         }
     }
-    assert!(known > 0, "every key that is kept can be named");
+    assert!(known > 0, "a kept key has a name");
 }
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     match kind {
-        b'k' => judge_keys(rest),
+        b'k' => assert_keys_refuse_forgeries(rest),
         b's' => {
             let (header, claims) = text.split_once('\n').unwrap_or(("", &text));
             let header = if header.is_empty() { r#"{"alg":"EdDSA","kid":"1"}"# } else { header };
@@ -108,6 +112,6 @@ fuzz_target!(|bytes: &[u8]| {
                 justify(&identity, header, claims);
             }
         }
-        _ => assert_eq!(verify(&text, &KEYS), None, "made up"),
+        _ => assert_eq!(verify(&text, &KEYS), None, "a token that the provider did not sign is refused"),
     }
 });

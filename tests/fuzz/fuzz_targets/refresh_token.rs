@@ -6,8 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
 use valet::domain::RefreshToken;
 
-/// Asserts that each token has one text, and that `Debug` does not print it.
-fn judge(text: &str) -> Option<RefreshToken> {
+/// Parses a token; asserts that each token has one text, and that `Debug` does not print it.
+fn parse(text: &str) -> Option<RefreshToken> {
     let token = RefreshToken::parse(text)?;
     assert_eq!(token.expose().expose_secret(), text);
     assert_eq!(format!("{token:?}"), "RefreshToken(…)");
@@ -15,15 +15,15 @@ fn judge(text: &str) -> Option<RefreshToken> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    judge(&String::from_utf8_lossy(bytes));
+    parse(&String::from_utf8_lossy(bytes));
     let Some(raw) = bytes.first_chunk::<49>() else { return };
-    let token = judge(&URL_SAFE_NO_PAD.encode(raw));
-    assert_eq!(token.is_some(), raw[0] == 1, "there is one version");
+    let token = parse(&URL_SAFE_NO_PAD.encode(raw));
+    assert_eq!(token.is_some(), raw[0] == 1, "only version 1 is accepted");
     let Some(token) = token else { return };
     assert_eq!(token.session().as_bytes()[..], raw[1..17]);
     let (salt, key) = ([raw[48]; 32], [raw[47]; 32]);
     let successor = token.successor(&salt, &key);
     assert_eq!(successor.session(), token.session());
     assert!(successor != token && successor.hash() != token.hash() && successor.was_issued_with(&key));
-    assert_eq!(judge(successor.expose().expose_secret()), Some(successor), "its successor is a token, too");
+    assert_eq!(parse(successor.expose().expose_secret()), Some(successor), "a successor is parsed as itself");
 });

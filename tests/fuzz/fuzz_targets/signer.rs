@@ -96,12 +96,16 @@ fuzz_target!(|bytes: &[u8]| {
     let query = &query[..(seed / 4 % 5) as usize];
     let method = ["GET", "PUT", "HEAD", "POST"][(seed / 32 % 4) as usize];
     let request = PresignRequest { method, key, headers, query };
-    let ours = signer.presign(&request, signed_at, ttl).expect("these credentials do not end");
-    assert!(ours.url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')), "{}", ours.url);
-    assert_eq!(ours.expires_at, signed_at + ttl);
+    let presigned = signer.presign(&request, signed_at, ttl).expect("these credentials do not end");
+    assert!(
+        presigned.url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')),
+        "{}",
+        presigned.url
+    );
+    assert_eq!(presigned.expires_at, signed_at + ttl);
 
     // The URL contains exactly the requested values.
-    let (address, pairs) = ours.url.split_once('?').expect("a query");
+    let (address, pairs) = presigned.url.split_once('?').expect("a query");
     let path = address.strip_prefix(location.origin()).expect("the origin");
     assert_eq!(decoded(path.strip_prefix(location.path()).expect("the bucket's path")), key);
     let pairs: Vec<(String, String)> = pairs
@@ -126,7 +130,8 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     // The same request signed by AWS's signer.
-    let kept = ours.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
+    let kept =
+        presigned.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
     let bare = if kept.is_empty() { address.to_owned() } else { format!("{address}?{kept}") };
     let identity = Keys::new(ID, SECRET, (!token.is_empty()).then(|| token.to_owned()), None, "fuzz").into();
     let mut settings = SigningSettings::default();
@@ -139,11 +144,11 @@ fuzz_target!(|bytes: &[u8]| {
     let params = v4::SigningParams::builder().identity(&identity).region(REGION).name("s3").time(time).settings(settings).build();
     let params = params.expect("all is given").into();
     let Ok(signable) = SignableRequest::new(method, bare, headers.iter().copied(), SignableBody::UnsignedPayload) else { return };
-    let Ok(theirs) = sign(signable, &params) else { return };
-    for (name, value) in theirs.output().params() {
+    let Ok(by_aws) = sign(signable, &params) else { return };
+    for (name, value) in by_aws.output().params() {
         assert_eq!(find(name), Some(&**value), "{name}");
     }
-    assert_eq!(theirs.output().params().len(), own);
+    assert_eq!(by_aws.output().params().len(), own);
 
     // A form allows only its own fields, under a separate signature.
     let fields = [("key", key), ("content-type", &*content_type)];

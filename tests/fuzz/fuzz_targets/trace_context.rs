@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let states: Vec<&[u8]> = lines.collect();
     let read = |parents: &[&[u8]]| TraceContext::parse(parents.iter().copied(), states.iter().copied());
     assert_eq!(read(&[]), None);
-    assert_eq!(read(&[parent, parent]), None, "which of the two?");
+    assert_eq!(read(&[parent, parent]), None, "two parents are refused");
     let Some(context) = read(&[parent]) else { return };
 
     // W3C Trace Context, section 3.2, in reverse: the parsed value is written as it was read.

@@ -5,7 +5,7 @@ use valet::{
     domain::content::{Content, ContentInspector, ReadBudget},
     model::{
         Format,
-        decoding::{Sandbox, DecodeOutput, DecodeRequest, EDGES, fit, write_reply},
+        decoding::{DecodeOutput, DecodeRequest, EDGES, Sandbox, fit, write_reply},
     },
 };
 
@@ -40,20 +40,23 @@ fn request(format: Format, file: &[u8]) -> Option<DecodeRequest> {
 /// Decodes a file, and asserts that the result is one that the worker accepts.
 pub fn assert_decodes(format: Format, file: &[u8]) {
     let Some(wanted) = request(format, file) else { return };
-    // A panic of a decoder is a broken file, and libFuzzer's hook would end the process for it.
+    // A panic of a decoder counts as a broken file; libFuzzer's hook would end the process.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let reply = decoder::decode(&wanted, file.to_vec());
     std::panic::set_hook(hook);
     let output = [&Sandbox::COMPLETE.to_bytes()[..], &write_reply(&reply)].concat();
-    assert_eq!(DecodeOutput::parse(&output).and_then(|output| output.reply).as_ref(), Some(&reply), "another result is read");
+    assert_eq!(DecodeOutput::parse(&output).and_then(|output| output.reply).as_ref(), Some(&reply), "the parsed reply differs");
     let Ok(made) = reply else { return };
     let mut sizes = EDGES.map(|edge| fit(wanted.width, wanted.height, edge)).to_vec();
     sizes.dedup();
-    assert!(made.pictures.iter().map(|picture| (picture.width, picture.height)).eq(sizes), "other sizes");
+    assert!(
+        made.pictures.iter().map(|picture| (picture.width, picture.height)).eq(sizes),
+        "the pictures have the expected sizes"
+    );
     for picture in made.pictures {
         let found = inspect(&picture.jpeg).expect("a JPEG");
         let (width, height) = (u32::from(picture.width), u32::from(picture.height));
-        assert_eq!((found.format, found.width, found.height), (Format::Jpeg, width, height), "another picture");
+        assert_eq!((found.format, found.width, found.height), (Format::Jpeg, width, height), "the picture has the declared size");
     }
 }
