@@ -136,7 +136,7 @@ async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
         assert!(page.json.as_object().unwrap().values().all(|list| list == &json!([])), "{page:?}");
     }
     assert_eq!(again.get("/api/auth/me").await.json["usage"]["bytes"], 0);
-    assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "others keep theirs");
+    assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "images of other users stay");
     // Tombstones expire without the account.
     sweep_all(&app, later()).await;
     let images = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
@@ -168,7 +168,11 @@ async fn only_the_owner_can_delete_the_account() {
     for _ in 0..3 {
         assert_eq!(delete_account(&ada, "seven green kites").await.problem(), (401, "invalid_credentials"));
     }
-    assert_eq!(delete_account(&ada, PASSWORD).await.problem(), (429, "rate_limited"), "guessing is throttled as it is at login");
+    assert_eq!(
+        delete_account(&ada, PASSWORD).await.problem(),
+        (429, "rate_limited"),
+        "password attempts are limited as at login"
+    );
     assert_eq!(ada.get("/api/auth/me").await.status, 200);
 }
 

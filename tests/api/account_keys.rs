@@ -172,19 +172,19 @@ async fn identities_of_the_former_version_are_found_and_registered() {
     let settings = valet::config::OidcProvider::new(provider.issuer.clone(), vec![AUDIENCE.to_owned()]);
     let app = TestApp::start_with(|config| config.accounts.provider = Some(settings.clone())).await;
     let token = key.token("ed", &provider.claims("ada"));
-    let me = async |app: &TestApp| {
+    let account_of = async |app: &TestApp| {
         let ada = Caller { token: Some(token.clone()), ..app.anonymous() };
         ada.get("/api/auth/me").await.json["id"].as_str().unwrap().to_owned()
     };
-    let ada = me(&app).await;
+    let ada = account_of(&app).await;
     let identities = app.db.collection::<Document>("identities");
     assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
     make_former(&app, &ada).await;
     // Servers that have not seen the token.
     let start = async || TestApp::start_second_server(&app, |config| config.accounts.provider = Some(settings.clone())).await;
-    assert_eq!(me(&start().await).await, ada);
+    assert_eq!(account_of(&start().await).await, ada);
     app.sweep(after(0)).await;
     assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
-    assert_eq!(me(&start().await).await, ada);
+    assert_eq!(account_of(&start().await).await, ada);
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1);
 }

@@ -168,7 +168,11 @@ async fn only_valid_tokens_are_accepted() {
         let (status, code, _) = me(Some(forged.clone())).await;
         assert_eq!((status, code.as_str()), (401, "token_invalid"), "{forged}");
     }
-    assert_eq!(ada.get(&format!("/api/auth/me?access_token={token}")).await.status, 200, "the header counts");
+    assert_eq!(
+        ada.get(&format!("/api/auth/me?access_token={token}")).await.status,
+        200,
+        "the token in the header is used, not that in the query"
+    );
     assert_eq!(app.anonymous().get(&format!("/api/auth/me?access_token={token}")).await.problem(), (401, "token_missing"), "T11");
     let hasty = TestApp::start_second_server(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;
     let short = hasty.user().await.token.unwrap();

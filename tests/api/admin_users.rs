@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Returns the path of a user in the API for the app's backend, followed by `rest`.
-fn of(user: &Caller<'_>, rest: &str) -> String {
+fn admin_path(user: &Caller<'_>, rest: &str) -> String {
     format!("/api/admin/users/{}{rest}", user.id)
 }
 
@@ -69,7 +69,7 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let png = unique_png();
     let size = png.len() as u64;
-    let set = async |bytes: u64| key.put(&of(&ada, "/quota"), json!({ "bytes": bytes })).await;
+    let set = async |bytes: u64| key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
     let open_upload = async |user: &Caller<'_>| {
         let mut bytes = unique_png();
         bytes.resize(900, 0);
@@ -97,14 +97,14 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     let pending = ada.get("/api/images/pending").await;
     assert_eq!(pending.json["uploads"].as_array().unwrap().len(), 2, "open uploads stay");
     assert_eq!(open_upload(&bob).await.status, 201, "another user");
-    let reset = key.delete(&of(&ada, "/quota")).await;
+    let reset = key.delete(&admin_path(&ada, "/quota")).await;
     assert_eq!(reset.json["usage"]["quotaBytes"], 1000);
     assert_eq!(set((1 << 53) - 1).await.status, 200);
     assert_eq!(set(1 << 53).await.problem(), (422, "invalid_quota"));
     for (bytes, problem) in
         [(json!(-1), (422, "invalid_quota")), (json!(1.5), (400, "invalid_request")), (json!("1"), (400, "invalid_request"))]
     {
-        let refused = key.put(&of(&ada, "/quota"), json!({ "bytes": bytes })).await;
+        let refused = key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
         assert_eq!(refused.problem(), problem, "{bytes}");
         let message = refused.json["errors"][0]["message"].as_str().unwrap_or_default();
         assert!(problem.0 == 422 || message == "must be an integer", "{message}");
@@ -117,7 +117,7 @@ async fn own_quota_is_never_exceeded_by_concurrent_uploads() {
     let app = TestApp::start().await;
     let other = TestApp::start_second_server(&app, |_| {}).await;
     let (key, ada) = (app.create_service_key(&Scope::ALL).await, app.user().await);
-    assert_eq!(key.put(&of(&ada, "/quota"), json!({ "bytes": 5000 })).await.status, 200);
+    assert_eq!(key.put(&admin_path(&ada, "/quota"), json!({ "bytes": 5000 })).await.status, 200);
     let on_other = Caller { app: &other, ..ada.clone() };
     let calls = (0..12).map(async |n| {
         let mut bytes = unique_png();
@@ -142,7 +142,7 @@ async fn suspended_user_is_refused_everywhere_and_comes_back() {
     let on_other = Caller { app: &other, ..ada.clone() };
     assert_eq!(on_other.get("/api/auth/me").await.status, 200, "the other server caches the session");
 
-    let suspended = key.post_empty(&of(&ada, "/suspend")).await;
+    let suspended = key.post_empty(&admin_path(&ada, "/suspend")).await;
     let since = suspended.json["suspendedAt"].clone();
     assert!(suspended.status == 200 && since.is_string(), "{suspended:?}");
     for operation in operations().into_iter().filter(|one| one.is_protected() && !one.is_admin()) {
@@ -156,20 +156,28 @@ async fn suspended_user_is_refused_everywhere_and_comes_back() {
         assert_eq!(server.anonymous().post("/api/auth/refresh", refresh.clone()).await.problem(), refused);
     }
     let wrong = json!({ "email": ada.email, "password": "another password of hers" });
-    assert_eq!(app.anonymous().post("/api/auth/login", wrong).await.problem(), (401, "invalid_credentials"), "not revealed");
+    assert_eq!(
+        app.anonymous().post("/api/auth/login", wrong).await.problem(),
+        (401, "invalid_credentials"),
+        "the suspension is not revealed without the password"
+    );
     let began = std::time::Instant::now();
     eventually("the other server refuses", async || on_other.get("/api/auth/me").await.problem() == refused).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    assert_eq!(key.post_empty(&of(&ada, "/suspend")).await.json["suspendedAt"], since, "a repeat keeps the time");
+    assert_eq!(key.post_empty(&admin_path(&ada, "/suspend")).await.json["suspendedAt"], since, "a repeat keeps the time");
     assert_eq!(bob.get("/api/auth/me").await.status, 200);
-    assert_eq!(key.get(&of(&ada, "/images")).await.json["images"][0]["id"], image["id"], "the backend still sees them");
+    assert_eq!(
+        key.get(&admin_path(&ada, "/images")).await.json["images"][0]["id"],
+        image["id"],
+        "the backend can still list them"
+    );
 
-    let resumed = key.post_empty(&of(&ada, "/resume")).await;
+    let resumed = key.post_empty(&admin_path(&ada, "/resume")).await;
     assert!(resumed.status == 200 && resumed.json.get("suspendedAt").is_none(), "{resumed:?}");
     assert_eq!(ada.get("/api/auth/me").await.status, 200, "the same session");
     assert_eq!(app.anonymous().post("/api/auth/refresh", refresh).await.status, 200);
     eventually("the other server accepts", async || on_other.get("/api/auth/me").await.status == 200).await;
-    assert_eq!(key.post_empty(&of(&ada, "/resume")).await.status, 200, "a repeat");
+    assert_eq!(key.post_empty(&admin_path(&ada, "/resume")).await.status, 200, "a repeat");
 }
 
 #[tokio::test]
@@ -183,10 +191,10 @@ async fn suspended_app_user_gets_no_token_and_loses_the_one_it_has() {
         ..app.anonymous()
     };
     assert_eq!(ada.get("/api/auth/me").await.status, 200);
-    assert_eq!(key.post_empty(&of(&ada, "/suspend")).await.status, 200);
+    assert_eq!(key.post_empty(&admin_path(&ada, "/suspend")).await.status, 200);
     assert_eq!(ada.get("/api/auth/me").await.problem(), (403, "account_suspended"));
     assert_eq!(key.post("/api/admin/tokens", json!({ "subject": "7" })).await.problem(), (403, "account_suspended"));
-    assert_eq!(key.post_empty(&of(&ada, "/resume")).await.status, 200);
+    assert_eq!(key.post_empty(&admin_path(&ada, "/resume")).await.status, 200);
     assert_eq!(ada.get("/api/auth/me").await.status, 200);
 }
 
@@ -196,17 +204,24 @@ async fn backend_deletes_users_and_their_images() {
     let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let image = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     ada.upload("b.png", "image/png", &unique_png()).await;
-    let page = key.get(&of(&ada, "/images?limit=1")).await;
+    let page = key.get(&admin_path(&ada, "/images?limit=1")).await;
     assert_eq!(page.json["images"].as_array().unwrap().len(), 1);
     let next = page.json["nextCursor"].as_str().unwrap();
-    assert_eq!(key.get(&of(&ada, &format!("/images?limit=1&cursor={next}"))).await.json["images"][0]["id"], image.as_str());
-    assert_eq!(key.get(&of(&bob, &format!("/images?cursor={next}"))).await.problem(), (400, "invalid_cursor"), "another user's");
-    assert_eq!(key.delete(&of(&bob, &format!("/images/{image}"))).await.problem(), (404, "not_found"), "not his");
-    assert_eq!(key.delete(&of(&ada, &format!("/images/{image}"))).await.status, 204);
+    assert_eq!(
+        key.get(&admin_path(&ada, &format!("/images?limit=1&cursor={next}"))).await.json["images"][0]["id"],
+        image.as_str()
+    );
+    assert_eq!(
+        key.get(&admin_path(&bob, &format!("/images?cursor={next}"))).await.problem(),
+        (400, "invalid_cursor"),
+        "another user's"
+    );
+    assert_eq!(key.delete(&admin_path(&bob, &format!("/images/{image}"))).await.problem(), (404, "not_found"), "not his");
+    assert_eq!(key.delete(&admin_path(&ada, &format!("/images/{image}"))).await.status, 204);
     assert_eq!(ada.get(&format!("/api/images/{image}")).await.problem(), (404, "not_found"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["images"], 1);
 
-    assert_eq!(key.delete(&of(&ada, "")).await.status, 204);
+    assert_eq!(key.delete(&admin_path(&ada, "")).await.status, 204);
     assert_eq!(ada.get("/api/auth/me").await.problem(), (401, "session_ended"));
     for (method, rest, body) in [
         ("GET", "", None),
@@ -220,7 +235,7 @@ async fn backend_deletes_users_and_their_images() {
     ] {
         let send =
             |request: reqwest::RequestBuilder| body.as_ref().map_or(request.try_clone().unwrap(), |body| request.json(body));
-        let answer = key.send(method.parse().unwrap(), &of(&ada, rest), send).await;
+        let answer = key.send(method.parse().unwrap(), &admin_path(&ada, rest), send).await;
         assert_eq!(answer.problem(), (404, "not_found"), "{method} {rest}");
     }
     let sign_up = json!({ "email": ada.email, "password": PASSWORD });

@@ -74,7 +74,7 @@ async fn address_of_an_app_user_is_a_label() {
     let body = json!({ "subject": "2", "email": "new@example.com" });
     assert_eq!(create(&key, body.clone()).await.status, 200);
     let sign_up = json!({ "email": "new@example.com", "password": PASSWORD });
-    assert_eq!(app.anonymous().post("/api/auth/signup", sign_up).await.status, 201, "no local account has it");
+    assert_eq!(app.anonymous().post("/api/auth/signup", sign_up).await.status, 201, "the address is free for a local account");
     let moved = create(&key, json!({ "subject": "2", "email": "other@example.com" })).await;
     assert_eq!(moved.json["user"]["email"], "other@example.com");
     let found = key.get("/api/admin/users?email=OTHER@example.com").await;

@@ -48,7 +48,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let gallery = ada.get("/api/images/gallery?limit=100").await;
     assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
     let existing = open_upload(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
-    assert_eq!(statuses(&existing), vec![200; 100], "all are known");
+    assert_eq!(statuses(&existing), vec![200; 100], "all files are known");
     assert_eq!(existing.json["results"][0]["ticket"]["state"], "pending");
     assert_eq!(existing.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
     let deleted = ada.post("/api/images/delete", json!({ "ids": ids })).await;

@@ -69,7 +69,7 @@ fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
 /// Opens an upload for those of Uppy's calls that ask S3 about one.
 async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Option<Value>) {
     match operation.id.as_str() {
-        // The first form reserves the whole quota; the next one asks S3 whether its file has arrived.
+        // The first form reserves the whole quota; the next one checks in S3 whether its file has arrived.
         "uppy_form" => {
             let path = operation.path.split('?').next().unwrap();
             operation.path = format!("{path}?filename=a.png&type=image/png");

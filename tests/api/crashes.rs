@@ -136,7 +136,7 @@ async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) ->
     let mut calls = first;
     while !killed_after(calls, &ada, &prepare).await {
         calls += LANES;
-        assert!(calls < 100, "the call never ends");
+        assert!(calls < 100, "the call ends after a bounded number of calls to the database");
     }
     app.sweep_to_the_end().await;
     app.audit().await;

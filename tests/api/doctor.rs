@@ -223,7 +223,7 @@ async fn fix_reverts_the_flag_that_would_stop_uploads() {
         assert!(matches!(report.answer("upload: presigned PUT accepted"), Some(Answer::Yes(_))), "{report}");
         assert_eq!(report.changes.last().map(String::as_str), Some(change));
         let Some(Answer::Yes(flags)) = report.answer("bucket: public access block") else { panic!("{report}") };
-        assert_eq!(flags, "not all flags", "all but the one");
+        assert_eq!(flags, "not all flags", "the flag that stops uploads is reverted");
     }
 }
 

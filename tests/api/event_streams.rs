@@ -243,7 +243,7 @@ async fn all_clients_are_reset_after_the_feed_was_lost() {
     assert_eq!(resumed.event().await.event, "reset");
     db_insert_ready(&app, &bob.id, 1).await;
     db_caption(&app, &bob.id, "later").await;
-    assert_eq!(of_bob.event().await.event, "image.updated", "the new feed");
+    assert_eq!(of_bob.event().await.event, "image.updated", "the new feed delivers events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,5 +289,5 @@ async fn heartbeats_carry_a_position_from_which_another_server_resumes() {
     let image = upload(&ada).await;
     let restarted = TestApp::start_second_server(&app, |_| {}).await;
     let (mut resumed, _) = Events::open(&at(&ada, &restarted), Some(&beat.id)).await;
-    assert_eq!(resumed.event().await.named(), ("image.ready", image), "and no reset");
+    assert_eq!(resumed.event().await.named(), ("image.ready", image), "the stream resumes without a reset");
 }

@@ -15,7 +15,7 @@ pub struct Operation {
     /// Path with the examples of its parameters, except for Uppy's `{token}`.
     pub path: String,
     pub body: Option<Value>,
-    /// Whether it requires an access token.
+    /// Whether the operation requires an access token.
     pub is_signed: bool,
 }
 

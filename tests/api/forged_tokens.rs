@@ -68,7 +68,7 @@ fn without(value: &Value, member: &str) -> Value {
 }
 
 /// Reads the account with these `authorization` headers.
-async fn me(app: &TestApp, authorization: &[&str]) -> Answer {
+async fn read_account(app: &TestApp, authorization: &[&str]) -> Answer {
     let send = |request: reqwest::RequestBuilder| {
         authorization
             .iter()

@@ -25,7 +25,11 @@ async fn u11_repeat_gets_the_same_upload_and_another_body_is_refused() {
     let first = open_upload(&ada, "\"k-1\"", &body).await;
     assert_eq!(first.status, 201);
     let again = open_upload(&ada, "k-1", &body).await;
-    assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")), "quoted or not");
+    assert_eq!(
+        (again.status, again.id(), again.json["state"].as_str()),
+        (200, first.id(), Some("pending")),
+        "the key may be quoted"
+    );
     for (member, value) in
         [("fileName", json!("b.png")), ("size", json!(5)), ("sha256", json!(sha256(b"other"))), ("caption", json!("c"))]
     {

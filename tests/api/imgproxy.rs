@@ -1,4 +1,4 @@
-//! Covers previews by imgproxy: the URLs in answers, and what `valet check` says about the server. The server here checks URLs as
+//! Covers previews by imgproxy: the URLs in answers, and the findings of `valet check` about the server. The server here checks URLs as
 //! imgproxy documents it, with code of its own, and answers with the object's bytes, because imgproxy itself is not on this
 //! machine.
 //!

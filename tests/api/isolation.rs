@@ -168,7 +168,7 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
             assert_eq!(stranger.problem(), (401, "token_missing"), "{what}");
         }
     }
-    assert!(stored(&app).await == before, "something changed");
+    assert!(stored(&app).await == before, "no operation changes another user's records");
     for path in ["/api/images/gallery", "/api/images/pending"] {
         let page = eve.get(path).await;
         assert!(page.json.as_object().unwrap().values().all(|list| list == &json!([])), "{page:?}");
@@ -248,7 +248,7 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
             }
         }
     }
-    assert!(stored(&app).await == before, "something changed");
+    assert!(stored(&app).await == before, "no operation changes another user's records");
 }
 
 /// Operations without an id show and change only the caller's own data. The calls that end or change the caller's session come
@@ -329,5 +329,5 @@ async fn other_spellings_of_an_id_are_unknown() {
             assert_eq!(comparable(&answer), nothing, "{} {} {other}", operation.method, operation.path);
         }
     }
-    assert!(stored(&app).await == before, "something changed");
+    assert!(stored(&app).await == before, "no operation changes another user's records");
 }

@@ -118,7 +118,7 @@ async fn account_record_stays_while_versions_are_retained() {
         let record = users.find_one(mongodb::bson::doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone");
         failures.push(record.get_i64("deletionFailures").unwrap());
     }
-    assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
+    assert!(failures.is_sorted() && failures[7] >= 6, "failures are counted for the alert: {failures:?}");
     proxy.repair();
     let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
     assert_eq!(swept.accounts, 1, "{swept:?}");
@@ -191,7 +191,7 @@ async fn parts_without_listed_checksums_are_completed() {
     for (part, bytes) in signed.json["parts"].as_array().unwrap().iter().zip(bytes.chunks(size)) {
         let mut others = bytes.to_vec();
         others[7] ^= 1;
-        assert_eq!(app.put(&part["request"], others).await, 400, "each part is verified all the same");
+        assert_eq!(app.put(&part["request"], others).await, 400, "the checksum of each part is verified");
         assert_eq!(app.put(&part["request"], bytes.to_vec()).await, 200);
     }
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
@@ -229,7 +229,7 @@ async fn object_that_only_get_finds_does_not_expire() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
-/// 404 for every request says nothing about a single object.
+/// 404 for every request does not mean that a single object is missing.
 #[tokio::test]
 async fn nothing_expires_while_the_bucket_is_missing() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };

@@ -115,7 +115,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     let (address, head) = head(upload, bytes.len(), OK_HTTP, str::to_owned);
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(&[head.as_bytes(), &bytes].concat()).await.unwrap();
-    assert!(connection.read_u8().await.is_ok(), "an answer begins");
+    assert!(connection.read_u8().await.is_ok(), "the server begins an answer");
     drop(connection);
     assert_eq!(send(upload, &bytes, OK_HTTP, str::to_owned, None).await, Some(412));
     // A restarted app opens the same file again, and gets the same upload.

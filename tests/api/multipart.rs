@@ -130,12 +130,12 @@ async fn parts_become_an_image_in_the_gallery() {
     let (id, size) = (ticket.id(), bytes.len());
     assert_eq!((&ticket.json["partSize"], &ticket.json["partCount"]), (&json!(5 * MIB), &json!(3)));
     let expected = json!({ "bytes": size, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 1 });
-    assert_eq!(ada.usage().await, expected, "counted from the start");
+    assert_eq!(ada.usage().await, expected, "the upload is counted from its opening");
     let signed = ada.sign(id, json!([{ "partNumber": 3 }, { "partNumber": 1 }, { "partNumber": 2 }])).await;
     assert_eq!(signed.status, 200, "{signed:?}");
     for (at, number) in [3, 1, 2].into_iter().enumerate() {
         let signed = &signed.json["parts"][at];
-        assert_eq!(signed["partNumber"], number, "in the order asked for");
+        assert_eq!(signed["partNumber"], number, "in the order of the request");
         assert_eq!((&signed["request"]["headers"], &signed["request"]["expiresIn"]), (&json!({}), &json!(3600)));
         let url = signed["request"]["url"].as_str().unwrap();
         assert!(url.contains("X-Amz-SignedHeaders=content-length%3Bhost&partNumber="), "{url}");
@@ -265,7 +265,11 @@ async fn same_bytes_in_parts_are_another_image() {
         assert!(!ids.contains(&image.json["id"]));
         ids.push(image.json["id"].clone());
     }
-    assert_eq!(ada.open_upload("a.png", "image/png", &bytes).await.json["image"]["id"], ids[0], "dedupe finds the single one");
+    assert_eq!(
+        ada.open_upload("a.png", "image/png", &bytes).await.json["image"]["id"],
+        ids[0],
+        "the single PUT's image is found for the same bytes"
+    );
     assert_eq!(ada.usage().await["images"], 3);
 }
 

@@ -36,7 +36,7 @@ fn bearer(app: &TestApp, token: String) -> Caller<'_> {
 }
 
 /// Reads the account of a token's user.
-async fn me(app: &TestApp, token: String) -> Answer {
+async fn read_account(app: &TestApp, token: String) -> Answer {
     bearer(app, token).get("/api/auth/me").await
 }
 
@@ -48,13 +48,13 @@ async fn tokens_of_all_three_algorithms_are_accepted_and_a_subject_is_one_user()
     let app = app_of(&provider).await;
     let mut ids = Vec::new();
     for (kid, key) in &named {
-        let answer = me(&app, key.token(kid, &provider.claims("ada"))).await;
+        let answer = read_account(&app, key.token(kid, &provider.claims("ada"))).await;
         assert_eq!(answer.status, 200, "{kid}: {answer:?}");
         assert!(answer.json.get("email").is_none(), "{answer:?}");
         ids.push(answer.json["id"].clone());
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    let other = me(&app, keys[0].token("rsa", &provider.claims("bob"))).await;
+    let other = read_account(&app, keys[0].token("rsa", &provider.claims("bob"))).await;
     assert_ne!(other.json["id"], ids[0]);
     let ada = bearer(&app, keys[1].token("ec", &provider.claims("ada")));
     let image = ada.upload("sea.png", "image/png", &unique_png()).await;
@@ -92,7 +92,7 @@ async fn variations_between_providers_are_accepted() {
         claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         let mut header = json!({ "alg": "RS256", "kid": "rsa", "typ": typ, "x5t": "x" });
         header.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        let answer = me(&app, key.sign(&header, &claims)).await;
+        let answer = read_account(&app, key.sign(&header, &claims)).await;
         assert_eq!(answer.status, 200, "{header} {claims}: {answer:?}");
     }
 }
@@ -104,7 +104,7 @@ async fn tokens_for_other_services_are_rejected() {
     let app = app_of(&provider).await;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let refused = async |claims: Value, code: &str| {
-        let answer = me(&app, key.token("rsa", &claims)).await;
+        let answer = read_account(&app, key.token("rsa", &claims)).await;
         assert_eq!(answer.problem(), (401, code), "{claims}: {answer:?}");
     };
     for claim in ["iss", "sub", "aud", "exp", "iat"] {
@@ -154,7 +154,7 @@ async fn tokens_for_other_services_are_rejected() {
     refused(expired, "token_expired").await;
     for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "", "JWS"] {
         let token = key.sign(&json!({ "alg": "RS256", "kid": "rsa", "typ": typ }), &provider.claims("ada"));
-        assert_eq!(me(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
+        assert_eq!(read_account(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
     }
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "no user was created");
 }
@@ -165,10 +165,10 @@ async fn fifty_concurrent_first_requests_create_one_user() {
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
     let token = key.token("ed", &provider.claims("ada"));
-    let answers = join_all((0..50).map(|_| me(&app, token.clone()))).await;
+    let answers = join_all((0..50).map(|_| read_account(&app, token.clone()))).await;
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.json["id"] == answers[0].json["id"]), "{answers:?}");
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1);
-    assert_eq!(provider.fetches(), 1, "and one fetch");
+    assert_eq!(provider.fetches(), 1, "one fetch of keys suffices");
 }
 
 /// An email address in a provider's token gives no access to the local account with that address, and the reverse.
@@ -184,7 +184,7 @@ async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
         (claims["email"], claims["email_verified"]) = (email.into(), verified);
         key.token("ed", &claims)
     };
-    let twin = me(&app, with_email("twin", &ada.email, json!(true))).await;
+    let twin = read_account(&app, with_email("twin", &ada.email, json!(true))).await;
     assert_eq!((twin.status, twin.json["email"].as_str()), (200, Some(ada.email.as_str())));
     assert_ne!(twin.json["id"], ada.id.as_str());
     assert_eq!(twin.json["usage"]["images"], 0);
@@ -194,17 +194,20 @@ async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
         ("odd", "eve@example.com", json!(1)),
         ("malformed", "no address", json!(true)),
     ] {
-        let answer = me(&app, with_email(subject, email, verified)).await;
+        let answer = read_account(&app, with_email(subject, email, verified)).await;
         assert!(answer.status == 200 && answer.json.get("email").is_none(), "{subject}: {answer:?}");
     }
-    assert_eq!(me(&app, with_email("as text", "bob@example.com", json!("true"))).await.json["email"], "bob@example.com");
-    let enter = async |door: &str, email: &str| {
-        let answer = app.anonymous().post(&format!("/api/auth/{door}"), json!({ "email": email, "password": PASSWORD })).await;
+    assert_eq!(
+        read_account(&app, with_email("as text", "bob@example.com", json!("true"))).await.json["email"],
+        "bob@example.com"
+    );
+    let authenticate = async |route: &str, email: &str| {
+        let answer = app.anonymous().post(&format!("/api/auth/{route}"), json!({ "email": email, "password": PASSWORD })).await;
         (answer.status, answer.json["user"]["id"].clone())
     };
-    assert_eq!(enter("login", &ada.email).await, (200, ada.id.as_str().into()));
-    assert_eq!(enter("login", "bob@example.com").await.0, 401);
-    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "no local account has it");
+    assert_eq!(authenticate("login", &ada.email).await, (200, ada.id.as_str().into()));
+    assert_eq!(authenticate("login", "bob@example.com").await.0, 401);
+    assert_eq!(authenticate("signup", "bob@example.com").await.0, 201, "the address is free for a local account");
 }
 
 #[tokio::test]
@@ -224,12 +227,12 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
         let answer = only.anonymous().post(&format!("/api/auth/{path}"), body.clone()).await;
         assert_eq!(answer.problem(), (403, "local_accounts_only"), "{path}");
     }
-    assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
-    assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
+    assert_eq!(read_account(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
     // Without a provider setting its tokens are rejected.
     let none = TestApp::start_second_server(&with_local, |_| {}).await;
-    assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
-    assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
+    assert_eq!(read_account(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&none, ada.token.clone().unwrap()).await.status, 200);
 }
 
 #[tokio::test]
@@ -322,7 +325,11 @@ async fn provider_user_can_open_an_uppy_session() {
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
     assert_eq!(app.anonymous().get(&path).await.status, 200);
     let without = TestApp::start_second_server(&app, |_| {}).await;
-    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "without a provider");
+    assert_eq!(
+        without.anonymous().get(&path).await.problem(),
+        (401, "session_ended"),
+        "the token is refused without a provider setting"
+    );
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));
 }

@@ -75,7 +75,7 @@ fn committed_document_equals_the_generated_one() {
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == valet::http::openapi::text(),
-        "openapi/openapi.json is not what the code says. Run: cargo run -- openapi > openapi/openapi.json"
+        "openapi/openapi.json differs from the code. Run: cargo run -- openapi > openapi/openapi.json"
     );
 }
 
@@ -95,7 +95,7 @@ fn document_repeats_no_key() {
         let parsed: Value = serde_json::from_str(raw).unwrap();
         serde_json::to_string_pretty(&parsed).unwrap() == raw
     };
-    assert!(!keeps_all("{\n  \"a\": 1,\n  \"a\": 1\n}"), "the method finds one");
+    assert!(!keeps_all("{\n  \"a\": 1,\n  \"a\": 1\n}"), "a repeated key is found");
     assert!(keeps_all(&valet::http::openapi::service().spec()));
 }
 

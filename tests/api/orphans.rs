@@ -118,7 +118,7 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
 
     let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
     let young = app.app.valet.orphans.find(hour_ago, &mut |_| {}).await.unwrap();
-    assert_eq!((young.orphans.count, young.young), (0, 4), "too young to be judged");
+    assert_eq!((young.orphans.count, young.young), (0, 4), "young objects are not judged");
     let future = OffsetDateTime::now_utc() + Duration::from_secs(3600);
     assert!(matches!(app.app.valet.orphans.find(future, &mut |_| {}).await, Err(OrphanError::NotPast)));
     assert_eq!(app.bucket_keys().await, before);
@@ -210,7 +210,7 @@ async fn missing_collection_is_not_taken_as_empty() {
     assert_eq!(recount(&app, None).await.0.failed, 0);
 }
 
-/// Covers each way in which the database does not vouch for the bucket: nothing is deleted.
+/// Covers each way in which database and bucket are not a confirmed pair: nothing is deleted.
 #[tokio::test]
 async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     let app = TestApp::start().await;
@@ -343,6 +343,6 @@ async fn d7_orphans_beyond_one_page_are_found() {
     let found = delete(&app).await;
     assert_eq!((found.orphans.count, found.orphans.first.len(), found.deleted), (1100, 100, 1100));
     assert_eq!((found.missing.count, found.missing.first.len(), found.objects), (700, 100, 1101));
-    assert!(found.to_string().contains("… and 1000 more"), "bounded output");
+    assert!(found.to_string().contains("… and 1000 more"), "the report lists a bounded number of orphans");
     assert_eq!(app.bucket_keys().await, [app.db_key(kept_image["id"].as_str().unwrap()).await]);
 }

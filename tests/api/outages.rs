@@ -21,7 +21,7 @@ use super::{
 /// Limit for every answer, and for recovery.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Time after which the readiness probe asks again: it keeps an answer for a second.
+/// Time after which the readiness probe checks again: it keeps a result for a second.
 const PROBE_CACHE: Duration = Duration::from_millis(1200);
 /// Runtime tasks by which a server may grow between the first outage and the last: those of calls and connections in progress.
 const SPARE_TASKS: u64 = 40;

@@ -59,5 +59,5 @@ async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
     let (known, unknown) = (median(&mut known), median(&mut unknown));
     let apart = known.abs_diff(unknown).as_secs_f64() / known.max(unknown).as_secs_f64();
     println!("{ROUNDS} logins each: wrong password {known:?}, unknown address {unknown:?}, {:.1} % apart", apart * 100.0);
-    assert!(apart < 0.05, "the time tells whether an address has an account");
+    assert!(apart < 0.05, "the time reveals whether an address has an account");
 }

@@ -145,7 +145,7 @@ async fn backfill_makes_previews_of_earlier_images() {
     }
     let deleted = ada.upload("b.png", "image/png", &unique_png()).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", id(&deleted))).await.status, 204);
-    assert!(app.db_image(id(&images[0])).await.unwrap().get("rendering").is_none(), "no worker is asked");
+    assert!(app.db_image(id(&images[0])).await.unwrap().get("rendering").is_none(), "no rendering is requested");
     assert_eq!(render(&app).await, 0);
     let worker = &app.app.valet.preview_worker;
     assert_eq!(worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 3);

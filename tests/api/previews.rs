@@ -53,7 +53,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     if super::app::s3_is_local() {
         assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 412, "a preview is written once");
-        assert_eq!(app.put(&ticket.json["previewUpload"], fixture("grey.jpg")).await, 403, "and no other bytes");
+        assert_eq!(app.put(&ticket.json["previewUpload"], fixture("grey.jpg")).await, 403, "the URL accepts no other bytes");
     }
     let image = ada.confirm(ticket.id()).await;
     assert_eq!(image.status, 200, "{image:?}");
@@ -63,7 +63,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     assert!(shown.headers()["cache-control"].to_str().unwrap().contains("immutable"));
     assert_eq!(shown.bytes().await.unwrap(), preview);
     let listed = ada.get("/api/images/gallery").await.json["images"][0].clone();
-    assert_eq!(listed["previewUrl"], image.json["previewUrl"], "window-aligned too");
+    assert_eq!(listed["previewUrl"], image.json["previewUrl"], "preview URLs repeat within a signing window");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
     assert_eq!(settled_keys(&app).await.len(), 2, "served previews stay");
     let orphans = app.app.valet.orphans.find(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
@@ -103,7 +103,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{sent}");
     }
-    assert_eq!(settled_keys(&app).await.len(), 3, "the images alone");
+    assert_eq!(settled_keys(&app).await.len(), 3, "only the images have objects");
     assert_eq!(used(&ada).await, json!(sizes));
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(3), &json!(0)));

@@ -167,7 +167,7 @@ async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
                 Some(deleted) => {
                     assert_eq!(deleted.status, 204, "{deleted:?}");
                     assert!(confirmed.status == 200 || confirmed.problem() == (404, "not_found"), "{confirmed:?}");
-                    assert_eq!(ada.get(&path(&ticket)).await.status, 404, "final at once");
+                    assert_eq!(ada.get(&path(&ticket)).await.status, 404, "the deletion is final at once");
                     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
                 }
             }

@@ -140,7 +140,7 @@ async fn larger_preview_is_reserved_or_refused() {
     let later = merged(plain.clone(), &json!({ "preview": preview(&small), "caption": "later" }));
     let answers = join_all((0..6).map(|_| ada.post("/api/images/upload", later.clone()))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "reserved once");
+    assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "the preview is reserved once");
     let size = 10_000 - bytes.len();
     let larger =
         merged(plain, &json!({ "preview": { "contentType": "image/jpeg", "size": size + 1, "sha256": sha256(&small) } }));

@@ -303,7 +303,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     assert!(swept.failed >= 10, "three entries, four steps, three holds, an image: {swept:?}");
     assert_eq!(usage(&ada).await, (0, 0, 0));
     // A failed record is tried again later, not at once.
-    assert!(app.sweep(after(2)).await.failed <= 3, "the holds");
+    assert!(app.sweep(after(2)).await.failed <= 3, "at most the three holds are tried again at once");
 }
 
 /// Ten thousand reservations of one user are handled in slices, beside one of another user.

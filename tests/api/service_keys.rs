@@ -195,7 +195,7 @@ async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
     let mark = doc! { "$unset": { "lastUsedAt": "" } };
     keys.update_one(doc! { "_id": &raw(&key)[3..39] }, mark).await.unwrap();
     assert_eq!(key.get("/api/admin/users").await.status, 200);
-    assert!(!record().await.contains_key("lastUsedAt"), "this server has written for the hour");
+    assert!(!record().await.contains_key("lastUsedAt"), "the use is recorded once an hour");
     let record = format!("{:?}", record().await);
     assert!(!record.contains(&raw(&key)[40..]), "{record}");
 }
@@ -239,7 +239,7 @@ async fn operator_creates_lists_and_revokes_keys() {
     }
     let (revoked, out, err) = key_command(&settings, &["revoke", &text[3..39]]).await;
     assert!(revoked && err.contains("service_key_revoked"), "{out} {err}");
-    // Both servers had cached the key; each asks again within 10 s.
+    // Both servers had cached the key; each reads it again within 10 s.
     for caller in [&key, &on_other] {
         super::app::eventually("the key is refused", async || {
             caller.get("/api/admin/users").await.problem() == (401, "token_invalid")

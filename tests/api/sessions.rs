@@ -52,7 +52,7 @@ async fn refreshed(app: &TestApp, token: &str) -> String {
 }
 
 /// Returns status and problem code of a read of the account.
-async fn me(caller: &Caller<'_>) -> (u16, String) {
+async fn read_account(caller: &Caller<'_>) -> (u16, String) {
     let answer = caller.get("/api/auth/me").await;
     (answer.status, answer.code().to_owned())
 }
@@ -103,7 +103,7 @@ async fn t5_refresh_token_is_random_and_only_its_hash_is_stored() {
         assert!(has(hash.as_ref()), "the token's hash is in the database");
     }
     let fresh = Caller { token: answer.json["token"].as_str().map(str::to_owned), ..ada.clone() };
-    assert_eq!(me(&fresh).await.0, 200);
+    assert_eq!(read_account(&fresh).await.0, 200);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn t6_spent_token_ends_the_session() {
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "the newest token is rejected too");
-    assert_eq!(me(&ada).await, ended(), "access tokens are rejected too");
+    assert_eq!(read_account(&ada).await, ended(), "access tokens are rejected too");
     assert_eq!(documents(&app).count_documents(doc! { "_id": sid(&ada) }).await.unwrap(), 0);
 }
 
@@ -142,7 +142,7 @@ async fn t9_sessions_end_by_idle_time_and_by_age() {
     };
     let (idle, token) = signed_in(&app).await;
     age(&idle, "expiresAt", -1).await;
-    assert_eq!(me(&idle).await, ended());
+    assert_eq!(read_account(&idle).await, ended());
     assert_eq!(refresh(&app, &token).await.problem(), (401, "session_ended"));
 
     let (old, token) = signed_in(&app).await;
@@ -158,20 +158,20 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
     let (ada, first) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let second = refreshed(&app, &first).await;
-    assert_eq!(me(&ada).await.0, 200, "the session cache must not outlive the session");
+    assert_eq!(read_account(&ada).await.0, 200, "the session cache must not outlive the session");
     let log_out = async |token: &str| {
         let answer = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await;
         (answer.status, answer.code().to_owned())
     };
     assert_eq!(log_out(&second).await.0, 204);
-    assert_eq!(me(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, ended());
     assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"));
     assert_eq!(log_out(&second).await.0, 204);
     assert_eq!(log_out(&first).await.0, 204);
     for garbage in ["", "x", &second[1..]] {
         assert_eq!(log_out(garbage).await, (401, "token_invalid".to_owned()));
     }
-    assert_eq!(me(&other).await.0, 200, "the other sign-in goes on");
+    assert_eq!(read_account(&other).await.0, 200, "the other sign-in goes on");
     refreshed(&app, &other_token).await;
 }
 
@@ -181,15 +181,15 @@ async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     let other = TestApp::start_second_server(&app, |_| {}).await;
     let (ada, token) = signed_in(&app).await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
-    assert_eq!((me(&ada).await.0, me(&ada_on_other).await.0), (200, 200));
+    assert_eq!((read_account(&ada).await.0, read_account(&ada_on_other).await.0), (200, 200));
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status, 204);
     let began = Instant::now();
-    assert_eq!(me(&ada).await, ended());
-    while me(&ada_on_other).await.0 == 200 {
+    assert_eq!(read_account(&ada).await, ended());
+    while read_account(&ada_on_other).await.0 == 200 {
         assert!(began.elapsed() < Duration::from_secs(20), "still alive after {:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(me(&ada_on_other).await, ended());
+    assert_eq!(read_account(&ada_on_other).await, ended());
 }
 
 /// Inserts a TCP relay between the server and its database that can be cut.
@@ -232,7 +232,7 @@ async fn t12_tokens_of_one_kind_are_not_accepted_as_the_other() {
     let access = ada.token.clone().unwrap();
     assert_eq!(refresh(&app, &access).await.problem(), (401, "token_invalid"));
     let as_access = Caller { token: Some(token.clone()), ..ada.clone() };
-    assert_eq!(me(&as_access).await, (401, "token_invalid".to_owned()));
+    assert_eq!(read_account(&as_access).await, (401, "token_invalid".to_owned()));
     for garbage in ["", "a", "....", &token[..60], &format!("{token}A"), &"A".repeat(66)] {
         assert_eq!(refresh(&app, garbage).await.problem(), (401, "token_invalid"), "{garbage}");
     }
@@ -248,7 +248,7 @@ async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     let send = |request: reqwest::RequestBuilder| request.json(&body).header("user-agent", "Phone/1.0 (lost)");
     let phone = app.anonymous().send(reqwest::Method::POST, "/api/auth/login", send).await;
     let phone = Caller { token: phone.json["token"].as_str().map(str::to_owned), ..ada.clone() };
-    assert_eq!(me(&phone).await.0, 200);
+    assert_eq!(read_account(&phone).await.0, 200);
 
     let listed = ada.get("/api/auth/sessions").await;
     assert_eq!(listed.status, 200);
@@ -268,9 +268,9 @@ async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     let path = format!("/api/auth/sessions/{}", sid(&phone));
     assert_eq!(bob.delete(&path).await.problem(), (404, "not_found"));
     assert_eq!(bob.delete("/api/auth/sessions/x").await.problem(), (404, "not_found"));
-    assert_eq!(me(&phone).await.0, 200);
+    assert_eq!(read_account(&phone).await.0, 200);
     assert_eq!(ada.delete(&path).await.status, 204);
-    assert_eq!(me(&phone).await, ended());
+    assert_eq!(read_account(&phone).await, ended());
     assert_eq!(ada.delete(&path).await.problem(), (404, "not_found"));
     assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 2);
 }
@@ -280,7 +280,7 @@ async fn a10_changed_password_ends_the_other_sessions() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
-    assert_eq!((me(&ada).await.0, me(&other).await.0), (200, 200));
+    assert_eq!((read_account(&ada).await.0, read_account(&other).await.0), (200, 200));
     let change = async |current: &str, new: &str| {
         let answer = ada.put("/api/auth/password", json!({ "currentPassword": current, "newPassword": new })).await;
         (answer.status, answer.code().to_owned(), answer.json["errors"][0]["field"].as_str().unwrap_or_default().to_owned())
@@ -289,11 +289,11 @@ async fn a10_changed_password_ends_the_other_sessions() {
     for weak in ["short", "passwordpassword", &format!("{}1", ada.email)] {
         assert_eq!(change(PASSWORD, weak).await, (422, "weak_password".into(), "newPassword".into()), "A4: {weak}");
     }
-    assert_eq!(me(&other).await.0, 200, "nothing happened yet");
+    assert_eq!(read_account(&other).await.0, 200, "nothing happened yet");
     assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
-    assert_eq!(me(&other).await, ended());
+    assert_eq!(read_account(&other).await, ended());
     assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await.0, 200, "the calling session stays active");
+    assert_eq!(read_account(&ada).await.0, 200, "the calling session stays active");
     refreshed(&app, &token).await;
     assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.problem(), (401, "invalid_credentials"));
     assert_eq!(log_in(&app, &ada.email, OTHER_PASSWORD).await.2.status, 200);
@@ -320,7 +320,7 @@ async fn a1_weak_hash_is_replaced_at_the_next_login() {
     assert!(replaced.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{replaced}");
     assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.status, 200);
     assert_eq!(hash().await, replaced);
-    assert_eq!(me(&ada).await.0, 200, "no session ends for it");
+    assert_eq!(read_account(&ada).await.0, 200, "the replacement of the hash ends no session");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn page_is_served_with_its_files_and_a_policy_that_allows_only_the_bucket(
     }
 
     let html = page.text().await.unwrap();
-    assert!(!html.contains('{'), "nothing is left to fill in");
+    assert!(!html.contains('{'), "the page has no placeholder left");
     let links: Vec<_> = html.split(['"', '\'']).filter(|text| text.starts_with("/assets/")).map(str::to_owned).collect();
     assert!(links.len() > 20, "{links:?}");
     for link in &links {

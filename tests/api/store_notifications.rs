@@ -1,5 +1,5 @@
-//! Covers the store's notifications: an upload whose client died is confirmed when the store says that it arrived, and nothing
-//! that a notification says is believed. `hook` has the address that receives them, `queue` the queue that is read, `real_queue`
+//! Covers the store's notifications: an upload whose client died is confirmed when the store announces its object, and the
+//! content of a notification is not trusted. `hook` has the address that receives them, `queue` the queue that is read, `real_queue`
 //! both ends of a real one. The address is apart from the API's (`HOOKS_BIND`), so its path is not in the document.
 
 mod flood;

@@ -87,7 +87,7 @@ const LISTED: &[(&str, &[Listed])] = &[
         ],
     ),
     (
-        "the first token of an identity asks once whether its former account was deleted",
+        "the first token of an identity reads once whether its former account was deleted",
         &[("users", Find, &["formerIdentity", "deletedAt"])],
     ),
 ];

@@ -51,14 +51,26 @@ async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
         assert_eq!(log_in(&app, "198.51.100.1", &ada.email, "another password").await.status, 401);
     }
     assert_refused(&log_in(&app, "198.51.100.1", &ada.email, "another password").await, "\"login-failures\";q=5;w=600", 120);
-    assert_eq!(log_in(&app, "198.51.100.1", &ada.email.to_uppercase(), PASSWORD).await.status, 429, "the right one, too");
+    assert_eq!(
+        log_in(&app, "198.51.100.1", &ada.email.to_uppercase(), PASSWORD).await.status,
+        429,
+        "the correct password is throttled too"
+    );
     assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200, "the owner is elsewhere");
     let bob = app.user().await;
-    assert_eq!(log_in(&app, "198.51.100.1", &bob.email, PASSWORD).await.status, 200, "and others live here");
+    assert_eq!(
+        log_in(&app, "198.51.100.1", &bob.email, PASSWORD).await.status,
+        200,
+        "other accounts at this address are not limited"
+    );
     for _ in 0..5 {
         assert_eq!(log_in(&app, "198.51.100.1", "nobody@example.com", "another password").await.status, 401);
     }
-    assert_eq!(log_in(&app, "198.51.100.1", "nobody@example.com", "x").await.status, 429, "unknown and known are alike");
+    assert_eq!(
+        log_in(&app, "198.51.100.1", "nobody@example.com", "x").await.status,
+        429,
+        "unknown addresses have the same limit"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +165,7 @@ async fn l3_each_limit_counts_by_its_own_key() {
         async |caller: &super::app::Caller<'_>| caller.post("/api/images/upload", declared("a.png", "image/png", &png)).await;
     assert_eq!((open_upload(&ada).await.status, open_upload(&ada).await.status), (201, 200));
     assert_refused(&open_upload(&ada).await, "\"upload\";q=2;w=60", 30);
-    assert_eq!(open_upload(&bob).await.status, 201, "by user, not by address");
+    assert_eq!(open_upload(&bob).await.status, 201, "the limit counts users, not addresses");
 }
 
 #[tokio::test]
@@ -211,7 +223,7 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_th
     // In her session she can change her password during the attack.
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.status, 204);
-    assert_eq!(guess_until_refused(&app, "nobody@example.com").await, 8, "unknown and known are alike");
+    assert_eq!(guess_until_refused(&app, "nobody@example.com").await, 8, "unknown addresses have the same limit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +313,7 @@ async fn sessions_can_be_ended_during_a_flood() {
     let (thief, stolen) = sign_in("198.51.100.66").await;
     let (owner, own) = sign_in("203.0.113.5").await;
     while thief.get("/api/auth/me").await.status != 429 {}
-    assert_eq!(owner.get("/api/auth/me").await.status, 429, "the user's calls are one");
+    assert_eq!(owner.get("/api/auth/me").await.status, 429, "all calls of the user have one limit");
     // Calls to end sessions from a stolen session use up that session's limit; from the owner's session, that of the caller's
     // network.
     let same = owner.with_address("198.51.100.66");

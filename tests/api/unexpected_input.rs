@@ -17,7 +17,7 @@ use super::{
 const ORIGIN: &str = "https://app.example";
 
 /// Sends an operation's request, with a body if one is documented.
-async fn ask(
+async fn send(
     app: &TestApp,
     operation: &Operation,
     query: &str,
@@ -39,21 +39,21 @@ async fn repeated_parameters_and_content_codings_are_refused_by_every_operation(
     for operation in operations() {
         let what = format!("{} {}", operation.method, operation.path);
         for coding in ["gzip", "br", "zstd", "deflate", "x-unknown", "identity, gzip"] {
-            let answer = ask(&app, &operation, "", |request| request.header("content-encoding", coding)).await;
+            let answer = send(&app, &operation, "", |request| request.header("content-encoding", coding)).await;
             assert_eq!(answer.problem(), (415, "unsupported_media_type"), "{what} {coding}");
             assert_eq!(answer.header("accept-encoding"), "identity", "{what} {coding}");
         }
         for name in ["idempotency-key"] {
-            let answer = ask(&app, &operation, "", |request| request.header(name, "a").header(name, "b")).await;
+            let answer = send(&app, &operation, "", |request| request.header(name, "a").header(name, "b")).await;
             assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {name}");
             assert_eq!(answer.json["errors"][0]["field"], name, "{what}");
         }
         for query in ["?limit=5&limit=6", "?cursor=a&%63ursor=a", "?key=a&key=b"] {
             let query = if operation.path_of("x").contains('?') { query.replacen('?', "&", 1) } else { query.to_owned() };
-            let answer = ask(&app, &operation, &query, |request| request).await;
+            let answer = send(&app, &operation, &query, |request| request).await;
             assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {query}");
         }
-        let read = ask(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
+        let read = send(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
         assert_ne!(read.status, 415, "{what}: an unknown coding");
     }
 }
@@ -64,7 +64,7 @@ async fn undocumented_body_is_refused() {
     let mut bodiless = 0;
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
         let what = format!("{} {}", operation.method, operation.path);
-        let refused = ask(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
+        let refused = send(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
         assert!(
             refused.problem() == (400, "invalid_request") && refused.text.contains("takes no request body"),
             "{what}: {refused:?}"
@@ -72,7 +72,7 @@ async fn undocumented_body_is_refused() {
         for nothing in ["{}", " { } ", "null", ""] {
             let nothing = if nothing == " { } " { " {} " } else { nothing };
             let sent =
-                ask(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
+                send(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
             assert!(!sent.text.contains("takes no request body"), "{what} {nothing:?}: {sent:?}");
         }
         bodiless += 1;

@@ -156,7 +156,7 @@ async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     assert_eq!(repeated, app.second_put_status().await);
     let image = ada.confirm(ticket.id()).await;
     assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
-    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "and again after the confirm");
+    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "the PUT is refused again after the confirm");
 }
 
 /// A stalled S3 delays only the call that needs it: no transaction is open, and no document is locked.
@@ -207,10 +207,10 @@ async fn c10_confirm_refuses_a_body_and_ignores_query_parameters() {
     let bytes = fixture("orientation-6.jpg");
     let ticket = ada.open_upload("a.jpg", "image/jpeg", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
-    let lies = json!({ "width": 9999, "height": 9999, "size": 1, "contentType": "text/html", "sha256": "x", "state": "ready",
+    let false_values = json!({ "width": 9999, "height": 9999, "size": 1, "contentType": "text/html", "sha256": "x", "state": "ready",
         "identified": true, "analyzed": true, "user": "another", "key": "u/another/key", "uploadedAt": "1970-01-01T00:00:00Z" });
     let path = format!("/api/images/{}/confirm?width=9999&size=1", ticket.id());
-    assert_eq!(ada.post(&path, lies).await.problem(), (400, "invalid_request"));
+    assert_eq!(ada.post(&path, false_values).await.problem(), (400, "invalid_request"));
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     let image = ada.post_empty(&path).await;
     assert_eq!(image.status, 200, "{image:?}");
@@ -246,7 +246,7 @@ async fn c11_exif_and_gps_are_kept_as_uploaded() {
         let read = app.http.get(url.as_str().unwrap()).send().await.unwrap();
         assert!(read.bytes().await.unwrap() == bytes, "as uploaded");
     }
-    assert!(["GPS", "EXIF"].iter().all(|word| valet::http::openapi::text().contains(word)), "the document says so");
+    assert!(["GPS", "EXIF"].iter().all(|word| valet::http::openapi::text().contains(word)), "the document mentions it");
 }
 
 /// A TTL index never removes a record that owns an object.

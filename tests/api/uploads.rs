@@ -242,7 +242,11 @@ async fn same_bytes_are_uploaded_once() {
     );
     assert_eq!(ready.json["image"]["fileName"], "again.png", "an image stays as it is");
     let usage = &ada.get("/api/auth/me").await.json["usage"];
-    assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)), "paid once");
+    assert_eq!(
+        (&usage["bytes"], &usage["images"], &usage["pending"]),
+        (&json!(bytes.len()), &json!(1), &json!(0)),
+        "the bytes are counted once"
+    );
     let other = bob.open_upload("first.png", "image/png", &bytes).await;
     assert_eq!(other.status, 201, "another user's bytes are another upload");
     assert_ne!(other.id(), first.id());
@@ -290,7 +294,7 @@ async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
         let repeated = ada.open_upload("b.png", "image/png", &open).await;
         assert_eq!((repeated.status, repeated.json["state"].as_str()), (200, Some("pending")));
         expected.push(("update".to_owned(), format!("{}.images", app.db.name())));
-        assert_eq!(writes().await, expected, "the open upload");
+        assert_eq!(writes().await, expected, "a repeat for an open upload takes one update");
     }
     app.audit().await;
 }

@@ -156,7 +156,7 @@ async fn i6_repeated_form_changes_no_image() {
     assert_eq!(image.status, 200, "{image:?}");
     // Another image, and an HTML file, with the same form.
     for other in [unique_png(), b"<script>".to_vec()] {
-        assert!(app.post_form(&form.json, &other).await.is_success(), "S3 takes a form as often as it comes");
+        assert!(app.post_form(&form.json, &other).await.is_success(), "S3 accepts a form repeatedly");
         assert_eq!(ada.confirm(&id).await.json["size"], bytes.len());
         assert_eq!(read(&app, &image.json).await, bytes);
     }
@@ -284,7 +284,7 @@ async fn quota_is_enforced_and_arrived_files_release_the_rest() {
     let (first, second) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
     let third = ada.form("filename=c.png&type=image/png").await;
     assert_eq!(third.problem(), (409, "quota_exceeded"));
-    assert_eq!(third.json["message"], third.json["detail"], "the member that Uppy 5 shows to people");
+    assert_eq!(third.json["message"], third.json["detail"], "`message` is the member that Uppy 5 shows");
     // A declared size reserves no more than that.
     assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1000").await.status, 200);
     for form in [&first, &second] {

@@ -12,7 +12,7 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
     let settings = fuse.settings(&app);
     let (mut before, mut after) = (0, 0);
     for calls in 1.. {
-        assert!(calls < 50, "the command never ends");
+        assert!(calls < 50, "the command ends after a bounded number of calls");
         let scene = Scene::new(&app).await;
         fuse.set(calls);
         let (status, output) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
@@ -35,7 +35,7 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
         assert!(again.success(), "{output}");
         assert_eq!(log_in(&app, &scene.email, NEW_PASSWORD).await.status, 200);
         let refresh = post(&app, "/api/auth/refresh", json!({ "refreshToken": scene.own.refresh })).await;
-        assert_eq!(refresh.problem(), (401, "session_ended"), "after the repeat");
+        assert_eq!(refresh.problem(), (401, "session_ended"), "the session has ended after the repeat too");
     }
     assert!(before > 2 && after > 0, "{before} before, {after} after");
 }

@@ -42,7 +42,7 @@ impl World {
     /// Returns a subject that has not visited yet. The server that will be killed fetches the provider's keys for another subject
     /// first.
     async fn stranger(&self, client: &Client) -> Visitor {
-        let other = me(self.token(&uuid::Uuid::new_v4().to_string()));
+        let other = read_account(self.token(&uuid::Uuid::new_v4().to_string()));
         assert_eq!(other.send(&client.http, &client.base).await.unwrap().0, 200);
         let subject = uuid::Uuid::new_v4().to_string();
         Visitor { token: self.token(&subject), subject, account: None }
@@ -76,7 +76,7 @@ impl World {
 }
 
 /// Returns the call that a first visit makes.
-fn me(token: String) -> Call {
+fn read_account(token: String) -> Call {
     Call { method: Method::GET, path: "/api/auth/me".to_owned(), body: None, token: Some(token), status: 200 }
 }
 
@@ -92,7 +92,7 @@ async fn f13_killed_at_every_call_of_a_first_visit() {
     let fuse = Fuse::new();
     let visit = async |client: &Client| {
         let visitor = world.stranger(client).await;
-        let call = me(visitor.token.clone());
+        let call = read_account(visitor.token.clone());
         (visitor, call)
     };
     let judge = async |visitor: &Visitor, call: &Call| {
@@ -141,7 +141,7 @@ async fn f13_killed_at_every_call_of_a_return_after_a_deletion() {
         let (status, answer) = delete(visitor.token.clone()).send(&client.http, &client.base).await.unwrap();
         assert_eq!(status, 204, "{answer}");
         world.db_age_deletions().await;
-        let call = me(world.token(&visitor.subject));
+        let call = read_account(world.token(&visitor.subject));
         (visitor, call)
     };
     let judge = async |visitor: &Visitor, call: &Call| {

@@ -117,7 +117,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             if user.is_some_and(|user| !user.contains_key("deletedAt")) {
                 whole += 1;
                 assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 1);
-                assert_eq!(delete_account(&ada, PASSWORD).await.status, 204, "asking again");
+                assert_eq!(delete_account(&ada, PASSWORD).await.status, 204, "a repeated request succeeds");
             }
         }
         sweep_all(&app, OffsetDateTime::now_utc()).await;
@@ -129,7 +129,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             break;
         }
         calls += 1;
-        assert!(calls < 50, "the command never ends");
+        assert!(calls < 50, "the command ends after a bounded number of calls");
     }
     assert!(calls > 4 && whole > 1, "{calls} calls; after {whole} of them the account was unchanged");
 }
@@ -163,6 +163,6 @@ async fn kill_sweeps_in_lane(first: u32) -> u32 {
             return calls;
         }
         calls += LANES;
-        assert!(calls < 100, "the command never ends");
+        assert!(calls < 100, "the command ends after a bounded number of calls");
     }
 }

@@ -82,7 +82,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
     assert!(stamp(&app).await > first);
     restore(&app, &backup).await;
 
-    // Fewer than a tenth, of the same deployment: nothing but the stamp tells.
+    // Fewer than a tenth of the records, of the same deployment: only the stamp shows the restore.
     let before = just_now().await;
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     assert_eq!(found.orphans.first.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(), [new.as_str()]);

@@ -54,7 +54,7 @@ async fn kill_in_lane(first: u32) -> u32 {
         let ada = app.user().await;
         let mut has_ended = false;
         for _ in 0..AMONG_THEMSELVES {
-            assert!(calls < 200, "the command never ends");
+            assert!(calls < 200, "the command ends after a bounded number of calls");
             has_ended = killed_after(calls, &ada).await;
             if has_ended {
                 break;

@@ -39,7 +39,11 @@ fn environment() -> BTreeMap<String, String> {
     for variable in pod().1["env"].as_vec().unwrap() {
         let name = variable["name"].as_str().unwrap();
         let secret = &variable["valueFrom"]["secretKeyRef"];
-        assert_eq!((secret["name"].as_str(), secret["key"].as_str()), (Some("valet"), Some(name)), "by reference alone");
+        assert_eq!(
+            (secret["name"].as_str(), secret["key"].as_str()),
+            (Some("valet"), Some(name)),
+            "secrets are given by reference"
+        );
         let value = match name {
             "MONGODB_URI" => "mongodb+srv://db.example.com",
             "JWT_PREVIOUS_SECRETS" => "fedcba9876543210fedcba9876543210",
@@ -89,9 +93,13 @@ fn examples_are_valid_settings() {
     }
     read(&all);
     let mut systemd = settings("systemd/valet.env");
-    assert_eq!(systemd.insert("JWT_SECRET".to_owned(), all["JWT_SECRET"].clone()).as_deref(), Some(""), "each makes its own");
+    assert_eq!(
+        systemd.insert("JWT_SECRET".to_owned(), all["JWT_SECRET"].clone()).as_deref(),
+        Some(""),
+        "each deployment makes its own secret"
+    );
     let config = read(&systemd);
-    assert!(config.bind.ip().is_loopback(), "behind the proxy of the same machine");
+    assert!(config.bind.ip().is_loopback(), "the server listens for a proxy on the same machine");
 }
 
 /// A pod is not killed while its server drains, and its server drains only after requests stop coming.

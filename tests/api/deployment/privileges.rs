@@ -215,7 +215,7 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     }
     let made: BTreeSet<_> = by_role.iter().chain(&by_operator).filter(|one| one.auth_type == "REST-HEADER").collect();
     let made: BTreeSet<_> = made.into_iter().map(|one| snake(one.operation)).collect();
-    assert_eq!(made, calls_of_the_source(), "the path goes through every call there is");
+    assert_eq!(made, calls_of_the_source(), "the test makes every SDK call of the source");
 
     let (may, where_to) = granted("aws/iam-policy.json");
     let (may_set, of) = granted("aws/operator-policy.json");
@@ -229,7 +229,7 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
         Some((prefix, _)) => format!("arn:aws:s3:::BUCKET/{prefix}/*"),
         None => "arn:aws:s3:::BUCKET".to_owned(),
     });
-    assert_eq!((resources.collect::<BTreeSet<_>>(), of.len()), (where_to, 1), "and under every prefix");
+    assert_eq!((resources.collect::<BTreeSet<_>>(), of.len()), (where_to, 1), "requests are made under every prefix");
 
     if let Ok(path) = std::env::var("VALET_TEST_S3_REQUESTS") {
         let requests = json!({ "role": by_role, "operator": by_operator });

@@ -79,14 +79,14 @@ async fn a_client_that_never_reads_is_cut_off() {
         }
     }
     upload(&bob).await;
-    assert_eq!(of_bob.event().await.event, "image.ready", "others are served");
+    assert_eq!(of_bob.event().await.event, "image.ready", "streams of other users are served");
     // The rule for responses that a client does not read: 20 s without progress.
     tokio::time::sleep(Duration::from_secs(24)).await;
     let mut sent = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut sent)).await;
     println!("{} bytes were sent; the other client got {bytes} bytes with {announced} events", sent.len());
     assert!(end.is_ok(), "the connection is closed");
-    assert!(sent.len() < bytes, "the rest was discarded");
+    assert!(sent.len() < bytes, "the server discards the rest of the messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! Covers access tokens with missing, wrong or expired claims.
 
-use super::{JWT_SECRET, TestApp, Value, assert_refused, claims_of, forge, header, hmac, json, me, signed, with, without};
+use super::{
+    JWT_SECRET, TestApp, Value, assert_refused, claims_of, forge, header, hmac, json, read_account, signed, with, without,
+};
 
 /// Returns claims with each one missing, or of another type or value.
 fn missing_or_wrong(claims: &Value) -> Vec<Value> {
@@ -93,18 +95,18 @@ async fn t3_missing_wrong_or_expired_claims_are_rejected() {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     let forged = [missing_or_wrong(&claims), wrong_times(&claims, now), similar_names(&claims, &ada.id)];
     for claims in forged.concat() {
-        assert_refused(&me(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await, &claims.to_string());
+        assert_refused(&read_account(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await, &claims.to_string());
     }
     for claims in malformed(&claims, &eve.id, now) {
         let token = signed(&header().to_string(), &claims, hmac::HMAC_SHA256, JWT_SECRET.as_bytes());
-        assert_refused(&me(&app, &[&format!("Bearer {token}")]).await, &claims);
+        assert_refused(&read_account(&app, &[&format!("Bearer {token}")]).await, &claims);
     }
     for (exp, iat) in [(now - 31, now - 600), (now - 1, now - 2), (0, 0)] {
         let expired = with(&with(&claims, "exp", json!(exp)), "iat", json!(iat));
-        let answer = me(&app, &[&format!("Bearer {}", forge(&header(), &expired))]).await;
+        let answer = read_account(&app, &[&format!("Bearer {}", forge(&header(), &expired))]).await;
         assert_eq!(answer.problem(), (401, "token_expired"), "{expired}");
     }
     let unknown = with(&claims, "sid", json!(uuid::Uuid::now_v7().to_string()));
-    let answer = me(&app, &[&format!("Bearer {}", forge(&header(), &unknown))]).await;
+    let answer = read_account(&app, &[&format!("Bearer {}", forge(&header(), &unknown))]).await;
     assert_eq!(answer.problem(), (401, "session_ended"), "a session that never existed");
 }

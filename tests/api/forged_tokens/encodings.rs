@@ -1,6 +1,6 @@
 //! Covers texts that are not the encoding of an access token, and tokens of another kind or in another place.
 
-use super::{TestApp, assert_refused, json, me};
+use super::{TestApp, assert_refused, json, read_account};
 use crate::app::PASSWORD;
 
 /// Returns texts that a lenient parser could take for this token.
@@ -58,10 +58,10 @@ async fn t2_other_encodings_places_and_kinds_of_token_are_rejected() {
     let refresh = signed_in.json["refreshToken"].as_str().unwrap().to_owned();
     forged.push(refresh.clone());
     for token in &forged {
-        assert_refused(&me(&app, &[&format!("Bearer {token}")]).await, token);
+        assert_refused(&read_account(&app, &[&format!("Bearer {token}")]).await, token);
     }
     for other in [format!("Basic {token}"), format!("DPoP {token}"), token.clone(), format!("Bearer{token}")] {
-        assert_refused(&me(&app, &[&other]).await, &other);
+        assert_refused(&read_account(&app, &[&other]).await, &other);
     }
     // The reverse: an access token, and the forged ones, in place of a refresh token.
     for path in ["/api/auth/refresh", "/api/auth/logout"] {
@@ -72,12 +72,12 @@ async fn t2_other_encodings_places_and_kinds_of_token_are_rejected() {
     }
     let good = format!("Bearer {token}");
     for two in [[&good[..], "Bearer x"], ["Bearer x", &good], [&good, &good], [&good, ""]] {
-        assert_refused(&me(&app, &two).await, "two headers");
+        assert_refused(&read_account(&app, &two).await, "two headers");
     }
     for query in ["access_token", "token", "authorization", "bearer"] {
         let answer = app.anonymous().get(&format!("/api/auth/me?{query}={token}")).await;
         assert_eq!(answer.problem(), (401, "token_missing"), "{query}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
-    assert_eq!(me(&app, &[&good]).await.status, 200, "the session is still active");
+    assert_eq!(read_account(&app, &[&good]).await.status, 200, "the session is still active");
 }

@@ -1,7 +1,8 @@
 //! Covers access tokens with a tampered header.
 
 use super::{
-    JWT_SECRET, TestApp, Value, assert_refused, base64, claims_of, forge, header, hmac, json, kid, me, signed, with, without,
+    JWT_SECRET, TestApp, Value, assert_refused, base64, claims_of, forge, header, hmac, json, kid, read_account, signed, with,
+    without,
 };
 
 const ALGORITHMS: [&str; 25] = [
@@ -122,7 +123,7 @@ async fn t1_tampered_token_headers_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let claims = claims_of(&ada);
-    let unaltered = me(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await;
+    let unaltered = read_account(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await;
     assert_eq!(unaltered.status, 200, "an unaltered forged token is accepted");
     let forged = [
         other_algorithms(&claims),
@@ -132,6 +133,6 @@ async fn t1_tampered_token_headers_are_rejected() {
         malformed_headers(&claims),
     ];
     for token in forged.concat() {
-        assert_refused(&me(&app, &[&format!("Bearer {token}")]).await, &token);
+        assert_refused(&read_account(&app, &[&format!("Bearer {token}")]).await, &token);
     }
 }

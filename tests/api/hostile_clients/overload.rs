@@ -49,27 +49,28 @@ async fn excess_request_is_answered_503_at_once() {
     let relay = StallingRelay::before_mongodb(&app).await;
     let settings = Settings::for_app(&app).with("MONGODB_URI", &relay.uri(&app)).with("MAX_REQUESTS", "8");
     let (process, client) = settings.with("TRUSTED_PROXIES", "127.0.0.1").start_listening().await;
-    let me = |connection: &str| {
+    let account_request = |connection: &str| {
         let token = ada.token.as_ref().unwrap();
         format!("GET /api/auth/me HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\nconnection: {connection}\r\n\r\n")
     };
     let page = |from: &str| format!("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: {from}\r\nconnection: close\r\n\r\n");
-    let ask = async |text: String| {
+    let send = async |text: String| {
         let mut stream = connect(&client.base).await;
         stream.write_all(text.as_bytes()).await.unwrap();
         let began = Instant::now();
         let received = read_until_closed(&mut stream, Duration::from_secs(20)).await;
         (answers(&received).remove(0), began.elapsed())
     };
-    assert_eq!(ask(me("close")).await.0.status, 200);
+    assert_eq!(send(account_request("close")).await.0.status, 200);
     relay.stall();
     // Sixteen requests of one user: three wait for the database, which is a user's third of the permits, the others are refused.
     // Another user of the same network gets permits until the network has its half.
-    let (ada_answers, (same_network, other_network)) = tokio::join!(join_all((0..16).map(|_| ask(me("close")))), async {
-        // The requests above hold their permits by then.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        (ask(page("127.0.0.2")).await.0, ask(page("198.51.100.1")).await.0)
-    });
+    let (ada_answers, (same_network, other_network)) =
+        tokio::join!(join_all((0..16).map(|_| send(account_request("close")))), async {
+            // The requests above hold their permits by then.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            (send(page("127.0.0.2")).await.0, send(page("198.51.100.1")).await.0)
+        });
     assert_eq!((same_network.status, other_network.status), (200, 200), "{same_network:?} {other_network:?}");
     let (refused, waited): (Vec<_>, Vec<_>) = ada_answers.into_iter().partition(|(_, took)| *took < Duration::from_secs(2));
     assert_eq!((refused.len(), waited.len()), (13, 3), "{refused:?} {waited:?}");
@@ -78,15 +79,15 @@ async fn excess_request_is_answered_503_at_once() {
         waited.iter().all(|(received, took)| matches!(received.status, 503 | 504) && *took < Duration::from_secs(10)),
         "{waited:?}"
     );
-    let (ada_answers, (livez, _)) = tokio::join!(join_all((0..3).map(|_| ask(me("close")))), async {
+    let (ada_answers, (livez, _)) = tokio::join!(join_all((0..3).map(|_| send(account_request("close")))), async {
         // The requests above hold their permits by then.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        ask("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".to_owned()).await
+        send("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".to_owned()).await
     });
     assert!(ada_answers.len() == 3 && livez.status == 200, "health checks are always answered: {livez:?}");
     relay.resume();
     let began = Instant::now();
-    while ask(me("close")).await.0.status != 200 {
+    while send(account_request("close")).await.0.status != 200 {
         assert!(began.elapsed() < Duration::from_secs(10), "{}", process.err());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -111,7 +112,7 @@ async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
         connections.push(stream);
     }
     let log_in = serde_json::json!({ "email": "nobody@example.com", "password": crate::app::PASSWORD });
-    assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "a small body");
+    assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "small bodies are still accepted");
     let peak = memory(process.id(), "VmHWM");
     // Bodies may take 64 MiB; the rest is buffers of the sockets and of the allocator.
     assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");

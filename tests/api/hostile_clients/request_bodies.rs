@@ -106,7 +106,7 @@ async fn unexpected_body_delays_no_answer() {
         let received = send_raw(&app, head).await;
         assert!(received.len() == 1 && matches!(received[0].status, 200 | 404), "{head:?}: {received:?}");
     }
-    // A client that asks with `Expect: 100-continue` is refused before it sends.
+    // A client that sends `Expect: 100-continue` is refused before it sends the body.
     let ask = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
     let received = send_raw(&app, ask).await;
     assert_eq!(received[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");

@@ -125,27 +125,27 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
 /// Requests megabytes again and again without reading them.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
-    const ASKED: usize = 60;
+    const REQUESTS: usize = 60;
     let app = TestApp::start().await;
-    let mut greedy = connect(&app.base).await;
-    let request = "GET /docs/swagger-ui.js HTTP/1.1\r\nhost: h\r\n\r\n".repeat(ASKED);
-    greedy.write_all(request.as_bytes()).await.unwrap();
-    let mut resting = connect(&app.base).await;
-    let mut ask = async || {
-        resting.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let mut reads_nothing = connect(&app.base).await;
+    let request = "GET /docs/swagger-ui.js HTTP/1.1\r\nhost: h\r\n\r\n".repeat(REQUESTS);
+    reads_nothing.write_all(request.as_bytes()).await.unwrap();
+    let mut idle = connect(&app.base).await;
+    let mut check_health = async || {
+        idle.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
         let mut received = vec![0; 4096];
-        let length = resting.read(&mut received).await.unwrap();
+        let length = idle.read(&mut received).await.unwrap();
         assert!(received[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&received[..length]));
     };
-    ask().await;
+    check_health().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     // Longer than the limit for a head, which does not apply between two requests.
-    ask().await;
+    check_health().await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];
     let began = Instant::now();
-    while let Ok(Ok(length @ 1..)) = tokio::time::timeout(SOON, greedy.read(&mut buffer)).await {
+    while let Ok(Ok(length @ 1..)) = tokio::time::timeout(SOON, reads_nothing.read(&mut buffer)).await {
         taken += length;
     }
-    assert!(began.elapsed() < SOON && taken < ASKED << 20, "{taken} bytes in {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON && taken < REQUESTS << 20, "{taken} bytes in {:?}", began.elapsed());
 }

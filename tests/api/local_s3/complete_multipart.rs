@@ -65,7 +65,11 @@ async fn completion_can_be_repeated() {
     assert_eq!((first.e_tag(), first.checksum_sha256()), (again.e_tag(), again.checksum_sha256()));
     let other = CompletedPart::builder().part_number(1).e_tag("\"00000000000000000000000000000000\"").build();
     assert_eq!(complete(&id, &other).await.unwrap_err(), "NoSuchUpload");
-    assert_eq!(server.complete("m", &id, vec![part.clone()]).await.unwrap_err(), "NoSuchUpload", "once is what it asks for");
+    assert_eq!(
+        server.complete("m", &id, vec![part.clone()]).await.unwrap_err(),
+        "NoSuchUpload",
+        "with If-None-Match a repeat is refused"
+    );
     server.put("m", b"another object").await;
     assert_eq!(complete(&id, &part).await.unwrap_err(), "NoSuchUpload");
     assert_eq!(server.read("m").await, b"another object");

@@ -113,7 +113,7 @@ async fn uploads_without_checksums_can_be_completed_and_aborted() {
     let done = CompletedPart::builder().part_number(1).e_tag(etag).build();
     server.complete("m", &id, vec![done]).await.unwrap();
     let head = server.s3.head_object().bucket(BUCKET).key("m").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
-    assert_eq!(head.checksum_crc64_nvme(), Some("rosUhgp5mIg="), "of the whole, as AWS keeps it");
+    assert_eq!(head.checksum_crc64_nvme(), Some("rosUhgp5mIg="), "the checksum is that of the whole object, as on AWS");
     assert_eq!(head.checksum_type(), Some(&ChecksumType::FullObject));
 
     let id = server.create("gone").await;

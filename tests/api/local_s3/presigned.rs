@@ -146,7 +146,7 @@ async fn urls_expire() {
     let get = async |url: String| server.http.get(url).send().await.unwrap();
     expect(get(sign(hours(-1), 3000).await).await, 403, "AccessDenied").await;
     expect(get(sign(hours(-1), 4000).await).await, 200, "").await;
-    assert_eq!(get(sign(hours(24), 600).await).await.status(), 403, "signed for tomorrow");
+    assert_eq!(get(sign(hours(24), 600).await).await.status(), 403, "a URL signed for tomorrow is refused");
     expect(get(sign(hours(0), 604_800).await).await, 200, "").await;
     let week = sign(hours(0), 604_800).await;
     for bad in ["604801", "0", "-1", "4294967296", ""] {
@@ -183,7 +183,7 @@ async fn one_of_two_overlapping_puts_wins() {
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 412]);
         let won: &[u8] = if a_status == 200 { a } else { b };
-        assert_eq!(server.read(&key).await, won, "the one that got 200");
+        assert_eq!(server.read(&key).await, won, "the stored bytes are those of the PUT that was answered 200");
     }
     assert_eq!(server.temps(), 0);
     server.end().await;

@@ -28,7 +28,7 @@ pub fn is_image(declared: Declared) -> bool {
     declared.file != HTML
 }
 
-/// One step of a sequence; its text says where an assertion failed.
+/// One step of a sequence; its text names the step in a failed assertion.
 #[derive(Clone, Copy)]
 struct Step<'a> {
     at: usize,
@@ -228,7 +228,10 @@ impl<'a> Live<'a> {
         if answer.status == 200 {
             self.check_image(model, which, &answer.json);
             let read = self.app.http.get(answer.json["url"].as_str().unwrap()).send().await.unwrap();
-            assert!(read.bytes().await.unwrap() == self.bytes(model.images[which].declared.file), "the declared bytes");
+            assert!(
+                read.bytes().await.unwrap() == self.bytes(model.images[which].declared.file),
+                "the URL returns the declared bytes"
+            );
         }
     }
 

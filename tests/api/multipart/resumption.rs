@@ -40,7 +40,7 @@ async fn interrupted_upload_resumes_with_the_missing_parts() {
     assert_eq!(times[1], opened.json["expiresAt"]);
     let expected = json!({ "id": id, "kind": "multipart", "fileName": "big.png", "contentType": "image/png", "size": bytes.len(),
         "partSize": 5 * MIB, "partCount": 3 });
-    assert_eq!(found, expected, "no sha256");
+    assert_eq!(found, expected, "a multipart upload has no member sha256");
     let sent = ada.parts_of(id).await;
     let missing: Vec<_> = (1..=3_usize).filter(|n| !sent.contains(&(*n as u64))).collect();
     assert_eq!(missing, [1, 3]);
@@ -191,7 +191,7 @@ async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
     assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
 }
 
-/// Covers clients that hang up while S3 is asked to open their upload, for each way to open one: no id was issued, so the
+/// Covers clients that hang up while S3 opens their upload, for each way to open one: no id was issued, so the
 /// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {

@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    app_of, me,
+    app_of,
     provider::{Key, Provider, base64, hs256},
+    read_account,
 };
 
 const ALGORITHMS: [&str; 12] =
@@ -117,7 +118,7 @@ async fn algorithm_confusion_is_rejected() {
     let thief = Provider::start(&[("rsa", &keys.foreign)]).await;
     let app = app_of(&provider).await;
     let claims = provider.claims("ada");
-    let genuine = me(&app, keys.rsa.token("rsa", &claims)).await;
+    let genuine = read_account(&app, keys.rsa.token("rsa", &claims)).await;
     assert_eq!(genuine.status, 200, "unusable keys in the set do not affect the others");
     let forged = [
         keys.with_public_secrets(&claims),
@@ -125,7 +126,7 @@ async fn algorithm_confusion_is_rejected() {
         keys.with_keys_in_the_header(&thief, &claims),
     ];
     for token in forged.concat() {
-        let answer = me(&app, token.clone()).await;
+        let answer = read_account(&app, token.clone()).await;
         assert_eq!(answer.problem(), (401, "token_invalid"), "{token}: {answer:?}");
     }
     assert_eq!(thief.fetches(), 0);

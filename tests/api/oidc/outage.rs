@@ -6,8 +6,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{
-    TestApp, app_with, me,
+    TestApp, app_with,
     provider::{Behavior, Key, Provider, hs256},
+    read_account,
 };
 
 /// A short pause, so that the tests need not wait for the default one.
@@ -28,17 +29,17 @@ async fn new_key_is_fetched_and_a_withdrawn_one_is_rejected() {
     })
     .await;
     let (by_old, by_new) = (old.token("old", &provider.claims("ada")), new.token("new", &provider.claims("ada")));
-    assert_eq!(me(&app, by_old.clone()).await.status, 200);
-    assert_eq!(me(&app, by_new.clone()).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&app, by_old.clone()).await.status, 200);
+    assert_eq!(read_account(&app, by_new.clone()).await.problem(), (401, "token_invalid"));
     provider.publish(vec![new.jwk("new")]);
     tokio::time::sleep(PAUSE).await;
-    assert_eq!(me(&app, by_new).await.status, 200);
-    assert_eq!(me(&app, by_old).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&app, by_new).await.status, 200);
+    assert_eq!(read_account(&app, by_old).await.problem(), (401, "token_invalid"));
     // No token makes the server notice the withdrawal: the next fetch in the background does.
     provider.publish(vec![old.jwk("old")]);
     let by_new = new.token("new", &provider.claims("ada"));
     let began = Instant::now();
-    while me(&app, by_new.clone()).await.status == 200 {
+    while read_account(&app, by_new.clone()).await.status == 200 {
         assert!(began.elapsed() < Duration::from_secs(10), "a withdrawn key is still accepted");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -51,23 +52,23 @@ async fn known_keys_work_during_an_outage() {
     let app = app_of(&provider).await;
     let local = app.user().await;
     let token = key.token("rsa", &provider.claims("ada"));
-    assert_eq!(me(&app, token.clone()).await.status, 200);
+    assert_eq!(read_account(&app, token.clone()).await.status, 200);
     tokio::time::sleep(PAUSE).await;
     provider.behave(Behavior::Failing(500));
     let unknown = new.token("new", &provider.claims("ada"));
     for _ in 0..3 {
-        let answer = me(&app, unknown.clone()).await;
+        let answer = read_account(&app, unknown.clone()).await;
         assert_eq!(answer.problem(), (503, "unavailable"), "an unknown key may be a new one: {answer:?}");
-        assert_eq!(me(&app, token.clone()).await.status, 200);
+        assert_eq!(read_account(&app, token.clone()).await.status, 200);
         assert_eq!(local.get("/api/auth/me").await.status, 200);
         tokio::time::sleep(PAUSE).await;
     }
     // A token signed with another key under a known key id is forged, whatever state the provider is in.
-    assert_eq!(me(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     provider.publish(vec![key.jwk("rsa"), new.jwk("new")]);
     provider.behave(Behavior::Well);
     tokio::time::sleep(PAUSE).await;
-    assert_eq!(me(&app, unknown).await.status, 200);
+    assert_eq!(read_account(&app, unknown).await.status, 200);
 }
 
 #[tokio::test]
@@ -91,13 +92,13 @@ async fn server_starts_without_its_provider() {
     for (what, manner) in manners {
         provider.behave(manner);
         let app = app_of(&provider).await;
-        let answer = me(&app, token()).await;
+        let answer = read_account(&app, token()).await;
         assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
         assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{what}");
-        assert_eq!(me(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
+        assert_eq!(read_account(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
         provider.behave(Behavior::Well);
         tokio::time::sleep(PAUSE).await;
-        assert_eq!(me(&app, token()).await.status, 200, "{what}: the provider answers again");
+        assert_eq!(read_account(&app, token()).await.status, 200, "{what}: the provider answers again");
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
 }
@@ -108,21 +109,21 @@ async fn unresponsive_provider_delays_no_request_long() {
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
     let token = key.token("ed", &provider.claims("ada"));
-    assert_eq!(me(&app, token.clone()).await.status, 200);
+    assert_eq!(read_account(&app, token.clone()).await.status, 200);
     tokio::time::sleep(PAUSE).await;
     provider.behave(Behavior::Silent);
     let unknown = join_all((0..20).map(|n| {
         let (app, token) = (&app, new.token(&format!("new-{n}"), &provider.claims("ada")));
         async move {
             let began = Instant::now();
-            (me(app, token).await.status, began.elapsed())
+            (read_account(app, token).await.status, began.elapsed())
         }
     }));
     let calls_with_known_key = async {
         let mut longest = Duration::ZERO;
         for _ in 0..30 {
             let began = Instant::now();
-            assert_eq!(me(&app, token.clone()).await.status, 200);
+            assert_eq!(read_account(&app, token.clone()).await.status, 200);
             longest = longest.max(began.elapsed());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -139,11 +140,11 @@ async fn flood_of_unknown_keys_causes_one_fetch_per_pause() {
     let provider = Provider::start(&[("ed", &key)]).await;
     let pause = Duration::from_secs(2);
     let app = app_with(&provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = pause).await;
-    assert_eq!(me(&app, key.token("ed", &provider.claims("ada"))).await.status, 200);
+    assert_eq!(read_account(&app, key.token("ed", &provider.claims("ada"))).await.status, 200);
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < pause * 2 || sent < 400 {
-        let flood = (0..40).map(|n| me(&app, thief.token(&format!("{sent}-{n}"), &provider.claims("ada"))));
+        let flood = (0..40).map(|n| read_account(&app, thief.token(&format!("{sent}-{n}"), &provider.claims("ada"))));
         assert!(join_all(flood).await.iter().all(|answer| answer.problem() == (401, "token_invalid")));
         sent += 40;
     }

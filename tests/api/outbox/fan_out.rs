@@ -65,7 +65,7 @@ async fn f13_fan_out_that_is_interrupted_anywhere_makes_each_delivery_once() {
         }
         let completed = interrupted_after(most, valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc())).await;
         if completed {
-            assert!(most > 4, "there was something to interrupt");
+            assert!(most > 4, "the fan-out makes calls that can be interrupted");
             break;
         }
     }
@@ -181,7 +181,7 @@ async fn update_replaces_the_one_before_it_in_a_full_outbox() {
         events.iter().filter_map(caption).collect::<Vec<_>>()
     };
     let kept: Vec<_> = (0..99).chain([104]).map(|number| number.to_string()).collect();
-    assert_eq!(captions(app.db_image(&image.1.to_string()).await.unwrap()), kept, "the newest is kept");
+    assert_eq!(captions(app.db_image(&image.1.to_string()).await.unwrap()), kept, "the newest event is kept");
     valet.valet.deletion.delete(image.0, image.1, OffsetDateTime::now_utc()).await.unwrap();
     while fan_out(&valet).await.more {}
     let types: Vec<_> = messages(&app, "ep-all").await.iter().map(|message| message["type"].clone()).collect();

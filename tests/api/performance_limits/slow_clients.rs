@@ -53,5 +53,5 @@ async fn f24_two_thousand_slow_clients_do_not_slow_galleries() {
         peak as f64 / 1024.0,
         before as f64 / 1024.0
     );
-    assert!(beside <= 2 * idle, "the gallery suffers");
+    assert!(beside <= 2 * idle, "the gallery takes at most twice as long");
 }

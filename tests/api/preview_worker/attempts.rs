@@ -55,7 +55,7 @@ async fn crashing_decoder_is_tried_four_times() {
     let first = recorded(&app, &image).await;
     assert_eq!(first.get_i64("attempts").unwrap(), 1, "{first}");
     assert_eq!(render_after(&app, &crashing, Duration::from_secs(20)).await, 0);
-    assert_eq!(recorded(&app, &image).await, first, "not before its time");
+    assert_eq!(recorded(&app, &image).await, first, "no attempt is made before its time");
     assert_eq!(attempts_until_failure(&app, &image, &crashing).await, (4, "crashed".to_owned()));
     app.audit().await;
 }

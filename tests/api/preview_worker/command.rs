@@ -74,7 +74,7 @@ async fn worker_killed_at_every_call_loses_no_preview() {
         if status.success() {
             break;
         }
-        assert!(kills < 150, "the command never ends");
+        assert!(kills < 150, "the command ends after a bounded number of calls");
     }
     assert!(kills > 15, "{kills} calls: the failpoint was never reached");
     render_after(&app, &renderer(), Duration::from_secs(3600)).await;

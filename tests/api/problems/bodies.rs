@@ -137,7 +137,7 @@ async fn every_member_must_have_its_type() {
     }
     assert!(members >= 10, "{members}");
     let usage = &ada.get("/api/auth/me").await.json["usage"];
-    assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "nothing took effect");
+    assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "a refused body has no effect");
 }
 
 /// Returns `size` bytes of JSON: a valid body, padded with white space.

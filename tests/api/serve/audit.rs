@@ -56,7 +56,7 @@ struct Audited<'a> {
 
 impl Audited<'_> {
     /// Signs up or in, and keeps the access token. Returns the status and the refresh token.
-    async fn enter(&mut self, route: &str, email: &str, password: &str) -> (u16, String) {
+    async fn sign_in(&mut self, route: &str, email: &str, password: &str) -> (u16, String) {
         let body = json!({ "email": email, "password": password });
         let (status, session) = self.client.post(&format!("/api/auth/{route}"), &body).await;
         if status.is_success() {
@@ -109,7 +109,7 @@ impl Audited<'_> {
 
     /// Ends another user's session, which is refused, and an own one.
     async fn end_sessions(&mut self, foreign: &str) {
-        assert_eq!(self.enter("signup", EVE, PASSWORD).await.0, 201);
+        assert_eq!(self.sign_in("signup", EVE, PASSWORD).await.0, 201);
         assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{foreign}"), None).await.0, 404);
         let own = self.session().await;
         assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
@@ -117,24 +117,24 @@ impl Audited<'_> {
 
     /// Changes the password, and repeats the change; an earlier session is over then.
     async fn change_password(&mut self) {
-        let (status, last) = self.enter("login", &self.ada.clone(), PASSWORD).await;
+        let (status, last) = self.sign_in("login", &self.ada.clone(), PASSWORD).await;
         assert_eq!(status, 200);
         let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
         for _ in ["changed", "repeated"] {
             assert_eq!(self.client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
         }
-        assert_eq!(self.enter("login", "nobody@example.com", CANARY_PASSWORD).await.0, 401);
+        assert_eq!(self.sign_in("login", "nobody@example.com", CANARY_PASSWORD).await.0, 401);
         assert_eq!(self.client.post("/api/auth/logout", &json!({ "refreshToken": last })).await.0, 204);
         self.secrets.push(last);
     }
 
     /// Deletes the account after a wrong password, and tries to sign in to it until logins are throttled.
     async fn delete_account(&mut self) {
-        assert_eq!(self.enter("login", &self.ada.clone(), OTHER).await.0, 200);
+        assert_eq!(self.sign_in("login", &self.ada.clone(), OTHER).await.0, 200);
         assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": CANARY_PASSWORD })).await.0, 401);
         assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": OTHER })).await.0, 204);
         for status in [401, 401, 401, 429] {
-            assert_eq!(self.enter("login", &self.ada.clone(), CANARY_PASSWORD).await.0, status);
+            assert_eq!(self.sign_in("login", &self.ada.clone(), CANARY_PASSWORD).await.0, status);
         }
         self.secrets.push(self.client.token.clone().unwrap());
     }
@@ -176,9 +176,9 @@ async fn every_event_is_logged_with_its_request_and_without_secrets() {
     let ada = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), EVE.to_owned()];
     let mut audited = Audited { app: &app, client, ada: ada.clone(), secrets };
-    assert_eq!(audited.enter("signup", &ada, PASSWORD).await.0, 201);
+    assert_eq!(audited.sign_in("signup", &ada, PASSWORD).await.0, 201);
     let (_, me) = audited.client.get("/api/auth/me").await;
-    let (_, first) = audited.enter("login", &ada, PASSWORD).await;
+    let (_, first) = audited.sign_in("login", &ada, PASSWORD).await;
     let foreign = audited.session().await;
     audited.reuse_refresh_tokens(first).await;
     audited.send_refused_tokens().await;

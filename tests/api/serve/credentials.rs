@@ -116,7 +116,7 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
         }
     })
     .await;
-    assert!(process.err().contains("failed to renew the credentials for S3"), "the log informs the operator");
+    assert!(process.err().contains("failed to renew the credentials for S3"), "the failure is logged");
     give("three", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "three")).await;
     let (_, gallery) = client.get("/api/images/gallery").await;

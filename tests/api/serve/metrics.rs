@@ -207,7 +207,7 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let alerts = YamlLoader::load_from_str(ALERTS).unwrap();
     let rules: Vec<&Yaml> =
         alerts[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()).collect();
-    assert!(rules.len() >= 5, "something is worth an alert");
+    assert!(rules.len() >= 5, "the rules have at least five alerts");
     let proofs = YamlLoader::load_from_str(PROOFS).unwrap();
     let proofs: Vec<&Yaml> =
         proofs[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();

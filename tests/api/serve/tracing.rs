@@ -43,7 +43,7 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
         (trace, span)
     });
     assert_eq!(traces[0].0, TRACE);
-    assert_ne!(traces[0].1, "00f067aa0ba902b7", "a span of its own");
+    assert_ne!(traces[0].1, "00f067aa0ba902b7", "the server makes its own span");
     for (at, (trace, span)) in traces.iter().enumerate().skip(1) {
         assert!(trace != TRACE && trace != &"0".repeat(32) && span != &"0".repeat(16));
         assert!(traces.iter().skip(at + 1).all(|(other, _)| other != trace), "each begins its own: {traces:?}");

@@ -3,8 +3,8 @@
 //! Routes: POST /api/auth/refresh.
 
 use super::{
-    Answer, Caller, DateTime, Duration, PASSWORD, TestApp, db_age_rotation, doc, documents, ended, json, me, refresh, refreshed,
-    sid, signed_in,
+    Answer, Caller, DateTime, Duration, PASSWORD, TestApp, db_age_rotation, doc, documents, ended, json, read_account, refresh,
+    refreshed, sid, signed_in,
 };
 use crate::{
     process_client::{Client, Process},
@@ -52,7 +52,7 @@ async fn t7_lost_answer_is_repeated_while_its_token_is_unused() {
     let third = refreshed(&app, &second).await;
     assert_eq!(refreshed(&app, &second).await, third);
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
-    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "too late");
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "after the grace period the repeat is refused");
     assert_eq!(refresh(&app, &third).await.problem(), (401, "session_ended"));
 }
 
@@ -62,19 +62,19 @@ async fn spent_token_whose_child_was_used_is_refused_and_after_the_grace_period_
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     let third = refreshed(&app, &second).await;
-    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "a late tab");
-    assert_eq!(me(&ada).await.0, 200, "ends nothing");
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "a late tab's token is refused");
+    assert_eq!(read_account(&ada).await.0, 200, "the refused token ends no session");
     // The time of the copy's own exchange counts, not that of a later one.
     db_age_earlier(&app, &sid(&ada), Duration::from_secs(290)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
     let fourth = refreshed(&app, &third).await;
-    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "and of the generations before");
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "tokens of earlier generations are refused too");
     let documents = documents(&app);
     let update = doc! { "$set": { "earlier.1.at": DateTime::from_millis(0) } };
     assert_eq!(documents.update_one(doc! { "_id": sid(&ada) }, update).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(refresh(&app, &fourth).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, ended());
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn more_exchanges_than_are_recorded_end_no_session_within_the_grace_period
         living = refreshed(&app, &living).await;
     }
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
     // Once the oldest recorded exchange is old, every exchange before it is old too.
     let long_ago = doc! { "$set": { "earlier.31.at": DateTime::from_millis(0) } };
     assert_eq!(documents(&app).update_one(doc! { "_id": sid(&ada) }, long_ago).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, ended());
 }
 
 /// The record of exchanges does not grow: a token that is no longer in it was spent long ago.
@@ -109,13 +109,13 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
     assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up token matches no session");
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "an exchanged token was used again");
-    assert_eq!(me(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, ended());
 
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     refreshed(&app, &second).await;
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": first })).await;
-    assert_eq!((log_out.status, me(&ada).await), (204, ended()), "logging out works with spent ones, too");
+    assert_eq!((log_out.status, read_account(&ada).await), (204, ended()), "logging out works with spent ones, too");
 }
 
 /// Moves the time of the session's last exchange into the past, if it had one.
@@ -143,24 +143,24 @@ async fn another_user_agent_gets_no_grace_period() {
         assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets the repeated answer");
         token = next;
     }
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
     // A faster attacker loses the session as soon as the owner refreshes.
     let stolen = refreshed_as(&app, "curl/thief", &token).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
     assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await, ended());
+    assert_eq!(read_account(&ada).await, ended());
     // A copy from before an update of the app ends nothing once the updated app has refreshed.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
     refreshed_as(&app, "Valet-iOS/1.1", &next).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "token_invalid"));
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
     // An updated app is the same client with another User-Agent.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
     assert_eq!(refreshed_as(&app, "Valet-iOS/1.1", &token).await, next);
     refreshed_as(&app, "Valet-iOS/1.1", &next).await;
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
 }
 
 /// Records and tokens of the previous version: without a token key, a User-Agent, and a password version.
@@ -175,16 +175,16 @@ async fn sessions_of_the_previous_version_continue_with_their_tokens() {
     };
     let log_out = async |token: &str| app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status;
     let (ada, first) = of_before().await;
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
     assert_eq!((log_out(&forged(&first)).await, refresh(&app, &forged(&first)).await.status), (401, 401));
     let second = refreshed(&app, &first).await;
     assert_eq!(refreshed(&app, &first).await, second);
     let third = refreshed(&app, &second).await;
     assert_eq!(refreshed(&app, &second).await, third, "from its first exchange on a session has a key");
-    assert_eq!(me(&ada).await.0, 200);
-    assert_eq!((log_out(&second).await, me(&ada).await), (204, ended()));
+    assert_eq!(read_account(&ada).await.0, 200);
+    assert_eq!((log_out(&second).await, read_account(&ada).await), (204, ended()));
     let (ada, token) = of_before().await;
-    assert_eq!((log_out(&token).await, me(&ada).await), (204, ended()));
+    assert_eq!((log_out(&token).await, read_account(&ada).await), (204, ended()));
 }
 
 /// Each repeated answer is in the audit log with both networks; a different network does not prevent it.

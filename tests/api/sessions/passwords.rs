@@ -5,8 +5,8 @@
 use futures_util::future::join_all;
 
 use super::{
-    Caller, DateTime, Document, OTHER_PASSWORD, PASSWORD, TestApp, doc, documents, ended, json, log_in, me, refresh, refreshed,
-    sid, signed_in,
+    Caller, DateTime, Document, OTHER_PASSWORD, PASSWORD, TestApp, doc, documents, ended, json, log_in, read_account, refresh,
+    refreshed, sid, signed_in,
 };
 
 /// Returns the body of a password change.
@@ -23,7 +23,11 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let (old, old_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let of_before = doc! { "$unset": { "passwordVersion": "" } };
     documents(&app).update_one(doc! { "_id": sid(&old) }, of_before).await.unwrap();
-    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "a session without a password version is active");
+    assert_eq!(
+        (read_account(&other).await.0, read_account(&old).await.0),
+        (200, 200),
+        "a session without a password version is active"
+    );
     let mut records = Vec::new();
     for caller in [&other, &old] {
         records.push(documents(&app).find_one(doc! { "_id": sid(caller) }).await.unwrap().unwrap());
@@ -33,24 +37,24 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let beside = TestApp::start_second_server(&app, |_| {}).await;
     for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
         let on_other = Caller { app: &beside, ..caller.clone() };
-        assert_eq!((me(caller).await, me(&on_other).await), (ended(), ended()));
+        assert_eq!((read_account(caller).await, read_account(&on_other).await), (ended(), ended()));
         assert_eq!(refresh(&app, token).await.problem(), (401, "session_ended"));
     }
     let listed = ada.get("/api/auth/sessions").await;
     let ids: Vec<_> = listed.json["sessions"].as_array().unwrap().iter().map(|session| session["id"].clone()).collect();
-    assert_eq!(ids, [sid(&ada)], "nor are they shown");
+    assert_eq!(ids, [sid(&ada)], "ended sessions are not listed");
     // The calling session stays active on the other server too, and through a second change of its own; another session's change
     // ends it.
     let ada_on_other = Caller { app: &beside, ..ada.clone() };
-    assert_eq!((me(&ada).await.0, me(&ada_on_other).await.0), (200, 200));
+    assert_eq!((read_account(&ada).await.0, read_account(&ada_on_other).await.0), (200, 200));
     let own_token = refreshed(&app, &own_token).await;
     assert_eq!(ada.put("/api/auth/password", body(OTHER_PASSWORD, PASSWORD)).await.status, 204);
-    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!(read_account(&ada).await.0, 200);
     let (third, _, _) = log_in(&app, &ada.email, PASSWORD).await;
     let record = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
     assert_eq!(third.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     documents(&app).insert_one(record).await.unwrap();
-    assert_eq!((me(&third).await.0, me(&ada).await), (200, ended()));
+    assert_eq!((read_account(&third).await.0, read_account(&ada).await), (200, ended()));
     assert_eq!(refresh(&app, &own_token).await.problem(), (401, "session_ended"));
 }
 
@@ -103,7 +107,7 @@ async fn concurrent_equal_password_changes_both_succeed() {
         let (ada, _) = signed_in(&app).await;
         let twins = join_all((0..3).map(|_| ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)))).await;
         assert!(twins.iter().all(|answer| answer.status == 204), "{twins:?}");
-        assert_eq!(me(&ada).await.0, 200);
+        assert_eq!(read_account(&ada).await.0, 200);
     }
 }
 
@@ -119,7 +123,7 @@ async fn a10_login_with_the_old_password_during_the_change_leaves_no_session() {
         assert_eq!(changed.status, 204);
         for (caller, token, answer) in log_ins {
             if answer.status == 200 {
-                assert_eq!((me(&caller).await, refresh(&app, &token).await.status), (ended(), 401));
+                assert_eq!((read_account(&caller).await, refresh(&app, &token).await.status), (ended(), 401));
             }
         }
         let listed = ada.get("/api/auth/sessions").await;
@@ -137,7 +141,7 @@ async fn session_of_the_new_password_survives_the_clean_up() {
     let (new, token, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
     // The repeat cleans up once more.
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
-    assert_eq!(me(&new).await.0, 200);
+    assert_eq!(read_account(&new).await.0, 200);
     refreshed(&app, &token).await;
 }
 
@@ -164,7 +168,7 @@ async fn account_has_at_most_a_thousand_sessions() {
     assert_eq!(count().await, 1000);
     let records_left = documents(&app).count_documents(doc! { "_id": { "$in": &ids[..200] } }).await.unwrap();
     assert_eq!(records_left, 0, "the longest unused are gone");
-    assert_eq!((me(&ada).await.0, me(&newest).await.0), (200, 200));
+    assert_eq!((read_account(&ada).await.0, read_account(&newest).await.0), (200, 200));
     refreshed(&app, &token).await;
     assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 1000);
 }

@@ -105,7 +105,7 @@ async fn sender_is_asked_to_repeat_while_the_database_is_down() {
     relay.accept_again();
     let began = Instant::now();
     while notifier.send(body.clone()).await != 204 {
-        assert!(began.elapsed() < Duration::from_secs(30), "it works again");
+        assert!(began.elapsed() < Duration::from_secs(30), "the hook works again within 30 s");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     app.until_state(&upload.id, "ready").await;

@@ -1,4 +1,4 @@
-//! Covers uploads that notifications are about: late and early ones, duplicates, previews, forms, and lies.
+//! Covers uploads that notifications are about: late and early ones, duplicates, previews, forms, and false contents.
 
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ async fn preview_that_does_not_come_is_waited_for_twice_thirty_seconds() {
     eventually("the preview is waited for", async || awaits_preview(&notifier.app, &upload.id).await).await;
     let after = |seconds: u64| start + Duration::from_secs(seconds);
     assert_eq!(notifier.app.sweep(after(20)).await.confirmed, 0);
-    assert_eq!(notifier.app.sweep(after(35)).await.confirmed, 0, "once more");
+    assert_eq!(notifier.app.sweep(after(35)).await.confirmed, 0, "a second sweep confirms nothing");
     assert!(awaits_preview(&notifier.app, &upload.id).await);
     assert_eq!(notifier.app.sweep(after(70)).await.confirmed, 1);
     let image = ada.get(&format!("/api/images/{}", upload.id)).await;

@@ -97,7 +97,7 @@ async fn recount_repairs_the_timeline_and_counts_images_of_the_former_version() 
         assert_eq!(months(&ada).await, right);
         assert_eq!(recount(&app, None).await.0.repaired, 0);
     }
-    assert_eq!(walk(&ada, 1).await, [former, newer, older], "in the place of its upload");
+    assert_eq!(walk(&ada, 1).await, [former, newer, older], "an image without a time is ordered by its upload");
 
     // Steps also repair what cannot be read, and count what comes after it.
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "timeline": "damaged" } }).await.unwrap();
@@ -138,7 +138,7 @@ async fn recount_counts_many_images_of_the_former_version_and_leaves_out_damaged
     assert_eq!(months(&ada).await, counted);
     assert_eq!(recount(&app, None).await.0.repaired, 0);
     for id in &ids[1201..] {
-        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204, "its owner can delete it");
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204, "the owner can delete the image");
     }
     assert_eq!(months(&ada).await, counted);
     assert_eq!(ada.delete(&format!("/api/images/{}", ids[0])).await.status, 204);

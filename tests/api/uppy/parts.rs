@@ -111,7 +111,7 @@ async fn parts_of_any_size_are_confirmed_when_complete() {
     let image = ada.get(&format!("/api/images/{}", upload.id)).await.json;
     assert_eq!((image["caption"].as_str(), image["size"].as_u64()), (Some("Wide"), Some(bytes.len() as u64)));
     assert_eq!(app.http.get(done.json["location"].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap(), bytes);
-    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&upload.key), "final where it lies");
+    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&upload.key), "the object is not copied");
     // The answer was lost: complete again, and list the parts as a resuming client does.
     assert_eq!(upload.complete(&parts).await.json["key"], upload.key);
     assert_eq!(upload.numbers().await, [1, 2, 3]);
@@ -142,8 +142,8 @@ async fn upload_continues_after_a_lost_connection() {
     assert!(early.json["message"].as_str().unwrap().contains(": 2."), "{early:?}");
     // The upload is gone in S3, as after a lifecycle rule: the client sends all parts again under the same id.
     let document = app.db_image(&upload.id).await.unwrap();
-    let forgotten = document.get_str("uploadId").unwrap();
-    app.s3.abort_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key).upload_id(forgotten).send().await.unwrap();
+    let first_upload = document.get_str("uploadId").unwrap();
+    app.s3.abort_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key).upload_id(first_upload).send().await.unwrap();
     assert_eq!(upload.complete(&parts).await.problem(), (409, "parts_missing"));
     assert_eq!(upload.numbers().await, Vec::<u64>::new());
     parts.clear();
@@ -173,7 +173,7 @@ async fn completion_of_a_dead_server_is_finished() {
         let complete = app.s3.complete_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key);
         complete.upload_id(document.get_str("uploadId").unwrap()).multipart_upload(parts).send().await.unwrap();
         if completes_again {
-            assert_eq!(upload.numbers().await, [1], "known from the object");
+            assert_eq!(upload.numbers().await, [1], "the part is known from the object");
             assert_eq!(upload.complete(&[part]).await.status, 200);
         } else {
             app.sweep(after(Duration::from_secs(30 * 24 * 3600))).await;

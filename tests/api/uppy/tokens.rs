@@ -45,14 +45,18 @@ async fn token_expires() {
     let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let session = ada.post_empty("/api/uppy/session").await;
-    assert_eq!(session.json["expiresIn"], 4, "no longer than an access token");
+    assert_eq!(session.json["expiresIn"], 4, "the session lasts no longer than an access token");
     let token = session.json["token"].as_str().unwrap();
     assert_eq!(request_form(&app, token).await.status, 200);
     // The token is valid for four seconds.
     tokio::time::sleep(Duration::from_millis(4100)).await;
     assert_eq!(request_form(&app, token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
-    assert_eq!(app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
+    assert_eq!(
+        app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"],
+        60,
+        "the session lasts no longer than an upload's URL"
+    );
 }
 
 #[tokio::test]
@@ -84,7 +88,7 @@ async fn token_ends_with_its_session_password_and_account() {
     assert_eq!(request_form(&app, &own).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
     while request_form(&beside, &first).await.problem() != (401, "session_ended") {
-        assert!(began.elapsed() < Duration::from_secs(30), "a token is rejected within 30 s everywhere");
+        assert!(began.elapsed() < Duration::from_secs(30), "the token is rejected on every server within 30 s");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -110,7 +114,7 @@ async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
         assert_eq!(refused.problem(), (429, "rate_limited"));
         assert!(!refused.header("retry-after").is_empty());
     }
-    assert_eq!(request_form(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
+    assert_eq!(request_form(&app, &app.user().await.uppy().await).await.status, 200, "other users are not limited");
 }
 
 /// Covers Uppy's calls from pages of other origins: forms need no preflight, and credentials are not allowed.

@@ -68,5 +68,5 @@ async fn failing_endpoint_has_one_attempt_at_once() {
     }
     receiver.wait_for(1).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(receiver.messages().len(), 1, "others wait for its end");
+    assert_eq!(receiver.messages().len(), 1, "other deliveries wait for the end of the attempt");
 }

@@ -15,7 +15,7 @@ pub enum Defect {
     KnowsNoChecksums,
     /// Serves objects without credentials (LocalStack).
     IsPublic,
-    /// Its clock is an hour ahead.
+    /// The store's clock is an hour ahead.
     LivesInTheFuture,
     /// Serves whole objects only.
     IgnoresRanges,

@@ -60,7 +60,7 @@ pub struct Image {
     pub(super) due: Option<i64>,
     /// State before it was purged.
     pub(super) was: State,
-    /// Whether its bytes are counted although it is neither pending nor ready.
+    /// Whether the image's bytes are counted although it is neither pending nor ready.
     pub(super) kept: bool,
 }
 
