@@ -117,12 +117,12 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
         show("Express: gallery(50)", &theirs, None);
         report.ratio("gallery(50), to Express", ratio(&ours, &theirs), Bar::AtLeast(55.0));
     }
-    let asked = gallery(ada, 50);
-    let end = asked.len() - 2;
-    let gzip = [&asked[..end], b"accept-encoding: gzip\r\n\r\n"].concat();
-    cost(time, valet, "gallery(50), gzip", gzip.clone()).await;
+    let plain_request = gallery(ada, 50);
+    let end = plain_request.len() - 2;
+    let gzip_request = [&plain_request[..end], b"accept-encoding: gzip\r\n\r\n"].concat();
+    cost(time, valet, "gallery(50), gzip", gzip_request.clone()).await;
     let mut api = Connection::open(valet.address).await;
-    let (plain, packed) = (api.send(&asked).await.1.len(), api.send(&gzip).await.1.len());
+    let (plain, packed) = (api.send(&plain_request).await.1.len(), api.send(&gzip_request).await.1.len());
     println!("  {plain} bytes, {packed} compressed");
     processor_time(report, time, valet, ada).await;
 }
