@@ -20,8 +20,16 @@ impl LateTransfers {
         self.min_grace.max(Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND))
     }
 
-    /// Returns the time after which no PUT for this image can arrive.
+    /// Returns the time after which nothing can be written for this image: by a client, or by a server that completes or copies
+    /// the upload.
     pub(super) fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
+        let attempts = image.attempts_end_at.map(|end| end + self.grace(0));
+        attempts.map_or(self.urls_quiet_from(image), |attempts| attempts.max(self.urls_quiet_from(image)))
+    }
+
+    /// Returns the time after which no PUT of a client can arrive. Unlike [`Self::quiet_from`], no attempt to complete or copy
+    /// the upload moves it.
+    pub(super) fn urls_quiet_from(&self, image: &Image) -> time::OffsetDateTime {
         image.urls_die_at + self.grace(image.upload.largest_transfer())
     }
 }

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::reservations::Reservations;
 use crate::{
     model::{End, Image, Rejection, Verified},
-    store::{AcceptOutcome, Store, StoreError, objects::COMPLETE_DEADLINE},
+    store::{AcceptOutcome, Store, StoreError},
 };
 
 /// Transitions of an image's state.
@@ -79,14 +79,6 @@ impl Lifecycle {
             self.reservations.settle_reservations(image.user, &[image.clone().ended(End::Expired)], now).await?;
         }
         Ok(expired)
-    }
-
-    /// [`Self::expire`] for an upload whose parts S3 refused to complete at `now`. Claiming that completion raised the time
-    /// until which something may be written, as a URL would have.
-    pub(super) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
-        let no_url_left = current.urls_die_at <= (now + COMPLETE_DEADLINE).max(image.urls_die_at);
-        if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 
     /// `pending → deleting`. Returns `false` if another request changed the image's state.

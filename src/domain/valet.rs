@@ -278,16 +278,11 @@ fn previews(config: &Config) -> Option<Previews> {
 
 /// Builds the inspection of uploads and the completion of parts.
 fn inspectors(base: &Base) -> (Arc<UploadInspector>, Arc<PartsCompletion>) {
-    let Base { store, objects, capabilities, late_transfers, settings, .. } = base.clone();
+    let Base { store, objects, capabilities, settings, .. } = base.clone();
     let object_inspector = Arc::new(ObjectInspector { objects: objects.clone(), capabilities: capabilities.clone(), settings });
-    let copy_inspector = Arc::new(CopyInspector {
-        store: store.clone(),
-        objects: objects.clone(),
-        late_transfers,
-        object_inspector: object_inspector.clone(),
-    });
-    let parts_completion =
-        Arc::new(PartsCompletion { store, objects, late_transfers, object_inspector: object_inspector.clone() });
+    let copy_inspector =
+        Arc::new(CopyInspector { store: store.clone(), objects: objects.clone(), object_inspector: object_inspector.clone() });
+    let parts_completion = Arc::new(PartsCompletion { store, objects, object_inspector: object_inspector.clone() });
     let inspector =
         UploadInspector { capabilities, parts_completion: parts_completion.clone(), copy_inspector, object_inspector };
     (Arc::new(inspector), parts_completion)

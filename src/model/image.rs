@@ -176,6 +176,9 @@ pub struct Image {
     pub expires_at: OffsetDateTime,
     /// When the last issued PUT URL expires. Raised before a URL is returned, never lowered.
     pub urls_die_at: OffsetDateTime,
+    /// While pending, when the last attempt of a server ends to create the object by completing parts or by copying. The
+    /// transition to another state raises `urls_die_at` to it.
+    pub attempts_end_at: Option<OffsetDateTime>,
 }
 
 /// When a new upload was issued, and when it and its URLs expire.
@@ -220,6 +223,7 @@ impl Image {
             created_at: lifetimes.created_at,
             expires_at: lifetimes.expires_at,
             urls_die_at: lifetimes.urls_die_at,
+            attempts_end_at: None,
         }
     }
 

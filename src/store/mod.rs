@@ -45,8 +45,8 @@ pub use failpoint::uncounted;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
-    Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage, RenderingClaim,
-    ReservationStatus, StateCount, UnreadableImage, UnrenderedPage, UnsettledKind,
+    ObjectCreationClaim, Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage,
+    RenderingClaim, ReservationStatus, StateCount, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;

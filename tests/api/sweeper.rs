@@ -2,6 +2,7 @@
 //!
 //! Commands: valet sweep.
 
+mod attempts;
 mod queue;
 mod slow_lane;
 mod store_failures;

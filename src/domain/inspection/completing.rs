@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
 use crate::{
-    domain::{
-        inspection::{Inspection, MissingParts, ObjectInspector},
-        late_transfers::LateTransfers,
-    },
+    domain::inspection::{Inspection, MissingParts, ObjectInspector},
     model::{Image, ImageState, PartLayout},
     store::{
         Objects, Store, StoreError,
@@ -57,7 +54,6 @@ pub(in crate::domain) struct PartsCompletion {
     pub(in crate::domain) store: Arc<Store>,
     pub(in crate::domain) objects: Arc<Objects>,
     pub(in crate::domain) object_inspector: Arc<ObjectInspector>,
-    pub(in crate::domain) late_transfers: LateTransfers,
 }
 
 impl PartsCompletion {
@@ -122,19 +118,18 @@ impl PartsCompletion {
             return Ok(Attempt::Incomplete(missing));
         }
         // Completing writes the key as a PUT does, possibly after the time limit of the call: a tombstone must outlive that.
-        let dies_at = now + COMPLETE_DEADLINE;
-        let due = dies_at + self.late_transfers.grace(0);
+        let ends_at = now + COMPLETE_DEADLINE;
         // One at a time: some stores show no object during a second completion although the first has made it.
-        if !self.store.images.claim_object_creation(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
+        let Some(claim) = self.store.images.claim_object_creation(image, COMPLETE_DEADLINE, ends_at, &[]).await? else {
             let current = self.store.images.find_owned(image.user, image.id).await?;
             let is_pending = current.is_some_and(|image| image.state() == ImageState::Pending);
             return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });
-        }
+        };
         let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;
         // After `Done` there is nothing left to complete. After a timeout S3 may still be completing, so the claim runs out
         // by itself.
         if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
-            self.store.images.release_object_creation(image).await?;
+            self.store.images.release_object_creation(claim).await?;
         }
         match completed {
             Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),

@@ -3,7 +3,8 @@
 //!
 //! The copy's key is recorded before the copy is made, so a crash between two steps leaves no object that the image's record does
 //! not name. A claim, shared with completing parts, allows one attempt at a time. An attempt that outlives its claim does no harm,
-//! since each attempt has its own key and only one can mark the image ready.
+//! since each attempt has its own key and only one can mark the image ready. So the claim of an attempt that is cancelled, by a
+//! time limit or because its client is gone, is released at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,9 +12,9 @@ use time::OffsetDateTime;
 
 use super::{Inspection, object::has_unsigned_headers};
 use crate::{
-    domain::{inspection::ObjectInspector, late_transfers::LateTransfers},
+    domain::inspection::ObjectInspector,
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
-    store::{Objects, Store, StoreError, objects::COPY_DEADLINE},
+    store::{ObjectCreationClaim, Objects, Store, StoreError, objects::COPY_DEADLINE, uncounted},
 };
 
 /// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
@@ -23,12 +24,47 @@ const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Pause between two checks of another request's attempt.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
+/// The claim of an attempt. Released when it is dropped before the attempt has ended.
+struct HeldClaim<'a> {
+    store: &'a Arc<Store>,
+    /// `None` once the attempt has ended.
+    claim: Option<ObjectCreationClaim>,
+}
+
+impl HeldClaim<'_> {
+    /// Leaves the claim to the end of its lease, or to the transition that follows.
+    fn keep(mut self) {
+        self.claim = None;
+    }
+
+    /// Releases the claim: the next attempt need not wait.
+    async fn release(mut self) -> Result<(), StoreError> {
+        match self.claim.take() {
+            Some(claim) => self.store.images.release_object_creation(claim).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for HeldClaim<'_> {
+    fn drop(&mut self) {
+        let Some(claim) = self.claim.take() else { return };
+        // Without a runtime the process is ending, and the claim ends with its lease.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let store = self.store.clone();
+        runtime.spawn(uncounted(async move {
+            if let Err(error) = store.images.release_object_creation(claim).await {
+                tracing::warn!(%error, "failed to release the claim of a cancelled copy; it ends with its lease");
+            }
+        }));
+    }
+}
+
 /// Inspects copies of uploads.
 #[derive(Debug)]
 pub(in crate::domain) struct CopyInspector {
     pub(in crate::domain) store: Arc<Store>,
     pub(in crate::domain) objects: Arc<Objects>,
-    pub(in crate::domain) late_transfers: LateTransfers,
     pub(in crate::domain) object_inspector: Arc<ObjectInspector>,
 }
 
@@ -55,7 +91,7 @@ impl CopyInspector {
                 continue;
             }
             let copy = ObjectKey::copy_attempt(image.user, image.id);
-            if !self.claim_attempt(image, &copy, now).await? {
+            let Some(claim) = self.claim_attempt(image, &copy, now).await? else {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
                 if current.is_none_or(|image| image.state() != ImageState::Pending) {
                     // Another request has settled it; the caller reads it again.
@@ -67,20 +103,22 @@ impl CopyInspector {
                 tokio::time::sleep(POLL_INTERVAL).await;
                 waited += POLL_INTERVAL;
                 continue;
-            }
+            };
             attempts += 1;
             match self.attempt_copy(image, &head.etag, &copy).await {
-                Ok(verified @ Inspection::Verified(_)) => return Ok(verified),
-                Ok(Inspection::Missing) => self.discard_attempt(image, &copy).await,
-                Ok(inspection) => return Ok(inspection),
+                Ok(Inspection::Missing) => self.discard_attempt(image, &copy, claim).await,
+                Ok(inspection) => {
+                    claim.keep();
+                    return Ok(inspection);
+                }
                 Err(error @ StoreError::ObjectsTimeout { .. }) => {
                     // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its
                     // own key.
-                    self.store.images.release_object_creation(image).await?;
+                    claim.release().await?;
                     return Err(error);
                 }
                 Err(error) => {
-                    self.discard_attempt(image, &copy).await;
+                    self.discard_attempt(image, &copy, claim).await;
                     return mismatch_if_refused(image, error);
                 }
             }
@@ -88,16 +126,17 @@ impl CopyInspector {
         Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
     }
 
-    /// Claims the right to copy, and records the keys that the copy may write.
-    async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
+    async fn claim_attempt(
+        &self,
+        image: &Image,
+        copy: &ObjectKey,
+        now: OffsetDateTime,
+    ) -> Result<Option<HeldClaim<'_>>, StoreError> {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview().map(|_| copy.preview()));
         // The store may finish a copy after this server gave up on it, so its key is cleared again later.
-        let dies_at = now + COPY_DEADLINE;
-        self.store
-            .images
-            .claim_object_creation(image, COPY_DEADLINE, dies_at, dies_at + self.late_transfers.grace(0), &written)
-            .await
+        let claim = self.store.images.claim_object_creation(image, COPY_DEADLINE, now + COPY_DEADLINE, &written).await?;
+        Ok(claim.map(|claim| HeldClaim { store: &self.store, claim: Some(claim) }))
     }
 
     /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
@@ -126,10 +165,10 @@ impl CopyInspector {
 
     /// Deletes the copy of a failed attempt at once, because stored bytes cost money, and drops the claim. A copy that cannot be
     /// deleted is left to the sweeper; the next attempt does not wait for that.
-    async fn discard_attempt(&self, image: &Image, copy: &ObjectKey) {
+    async fn discard_attempt(&self, image: &Image, copy: &ObjectKey, claim: HeldClaim<'_>) {
         let mut copies = vec![copy.clone()];
         copies.extend(image.upload.preview().map(|_| copy.preview()));
-        let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.release_object_creation(image).await);
+        let (purged, dropped) = (self.objects.purge_all(&copies).await, claim.release().await);
         if let Err(error) = purged.and(dropped) {
             tracing::warn!(image = %image.id, %error, "failed to delete the copy of a failed attempt; the sweeper retries");
         }

@@ -58,7 +58,7 @@ impl ImageSettling {
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         // No URL was signed for an upload that S3 has not opened.
         let ends =
-            if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.late_transfers.quiet_from(image)) };
+            if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.late_transfers.urls_quiet_from(image)) };
         let mut swept = Swept::default();
         if self.awaits_preview(image, lease).await? {
             return Ok(swept);
@@ -70,24 +70,13 @@ impl ImageSettling {
             Ok(Inspection::Mismatch(why)) => {
                 swept.rejected += u32::from(self.lifecycle.reject(image, why, lease.now).await?);
             }
-            Ok(
-                finding @ (Inspection::Missing
-                | Inspection::PartsMissing(_)
-                | Inspection::PartsRefused
-                | Inspection::Unsupported(_)),
-            ) => {
+            Ok(Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRefused | Inspection::Unsupported(_)) => {
                 if self.part_limits.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {
                     self.store.images.postpone(image, lease.ends, ends.min(self.next_check(image, lease, ends))).await?;
                 } else {
-                    let was_tried = matches!(finding, Inspection::PartsRefused);
-                    let expire = if was_tried {
-                        self.lifecycle.expire_refused(image, lease.now).await
-                    } else {
-                        self.lifecycle.expire(image, lease.now).await
-                    };
-                    swept.expired += u32::from(expire?);
+                    swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?);
                 }
             }
             Err(error) if lease.now >= ends + UNREADABLE_FOR && is_lasting(&self.objects, &error).await => {
@@ -103,7 +92,7 @@ impl ImageSettling {
     /// two. Returns `false` if nothing is to be waited for, or the wait is over.
     async fn awaits_preview(&self, image: &Image, lease: Lease) -> Result<bool, StoreError> {
         let Some(preview) = image.preview_key() else { return Ok(false) };
-        if lease.now >= self.late_transfers.quiet_from(image) {
+        if lease.now >= self.late_transfers.urls_quiet_from(image) {
             // No URL can write it any more.
             return Ok(false);
         }

@@ -218,13 +218,12 @@ impl Uploads {
         match self.inspector.inspect_upload(image, now).await? {
             Inspection::Verified(verified) => self.lifecycle.accept(image, &verified).await.map(drop),
             Inspection::Mismatch(why) => self.lifecycle.reject(image, why, now).await.map(drop),
-            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::Unsupported(_) => {
+            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRefused | Inspection::Unsupported(_) => {
                 if now < self.late_transfers.quiet_from(image) {
                     return self.store.images.prolong(image, now + self.settings.ttl).await.map(drop);
                 }
                 self.lifecycle.expire(image, now).await.map(drop)
             }
-            Inspection::PartsRefused => self.lifecycle.expire_refused(image, now).await.map(drop),
         }
     }
 }

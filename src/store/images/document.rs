@@ -111,6 +111,8 @@ pub(super) struct ImageDoc {
     uploaded_at: Option<DateTime>,
     expires_at: DateTime,
     urls_die_at: DateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts_end_at: Option<DateTime>,
     /// When the sweeper next processes it; absent when it has nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<DateTime>,
@@ -233,6 +235,7 @@ impl ImageDoc {
             uploaded_at: None,
             expires_at: datetime(image.expires_at),
             urls_die_at: datetime(image.urls_die_at),
+            attempts_end_at: None,
             due: Some(due),
         }
     }
@@ -281,6 +284,7 @@ impl ImageDoc {
             created_at: instant(self.created_at),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
+            attempts_end_at: self.attempts_end_at.map(instant),
             key: owner.own_key(&self.key).ok_or_else(|| corrupt("key"))?,
         })
     }

@@ -39,6 +39,7 @@ pub use self::renderings::{MadePictures, QueuedRendering, RenderingClaim, Unrend
 pub use self::reservations::{ReservationStatus, UnreadableImage, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, MadeDue, Postponement, PreviewWait, QueuedImage};
+pub use self::transitions::ObjectCreationClaim;
 pub(super) use self::transitions::{ReservationEnd, tombstone_update};
 use super::{
     MongoClient, StoreError, count_transitions, datetime,

@@ -4,13 +4,16 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::{
+    bson::{Bson, DateTime, Document, doc},
+    options::ReturnDocument,
+};
 use time::OffsetDateTime;
 
 use super::{Images, document::capture_fields, moves::Move, owned, renderings};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
-    store::{StoreError, datetime, integer},
+    store::{StoreError, datetime, driver_events::Operation, integer},
 };
 
 /// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
@@ -19,8 +22,11 @@ const SETTLING_GRACE_MS: i64 = 60_000;
 
 impl Images {
     /// Claims for `lease`, by the database's clock, the right to create the object of an upload by completing its parts or by
-    /// copying it, and records until when and under which further keys it may write. Returns `false` if another server holds
+    /// copying it, and records until when and under which further keys it may write. Returns `None` if another server holds
     /// the claim, or the image is no longer pending.
+    ///
+    /// Does not change `due` and `urlsDieAt`: sweepers know their claim by the one, and measure by the other how long an upload
+    /// waits, however often it is attempted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -28,31 +34,37 @@ impl Images {
         &self,
         image: &Image,
         lease: Duration,
-        urls_die_at: OffsetDateTime,
-        due: OffsetDateTime,
+        ends_at: OffsetDateTime,
         written: &[ObjectKey],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<ObjectCreationClaim>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
-        // An absent field is less than any date.
-        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
+        filter.insert("$expr", is_unclaimed());
         let mut set = doc! {
             "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
-            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
-            "due": { "$max": ["$due", datetime(due)] },
+            "attemptsEndAt": { "$max": ["$attemptsEndAt", datetime(ends_at)] },
         };
         if !written.is_empty() {
             set.insert("strays", doc! { "$concatArrays": [stored_leftover_keys(), literal(written)] });
         }
-        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
+        let records = self.collection.clone_with_type::<Document>();
+        let claim = async {
+            let update = records.find_one_and_update(filter, vec![doc! { "$set": set }]);
+            update.projection(doc! { "completingUntil": 1 }).return_document(ReturnDocument::After).await
+        };
+        let claimed = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await?;
+        let until = claimed.map(|record| record.get_datetime("completingUntil").copied()).transpose();
+        let corrupt = |_| StoreError::Corrupt { collection: "images", id: image.id.to_string(), field: "completingUntil" };
+        Ok(until.map_err(corrupt)?.map(|until| ObjectCreationClaim { user: image.user, image: image.id, until }))
     }
 
     /// Releases the claim, because the object was not created.
     ///
     /// # Errors
     /// [`StoreError`]; the claim then ends with its lease.
-    pub async fn release_object_creation(&self, image: &Image) -> Result<(), StoreError> {
-        let update = doc! { "$unset": { "completingUntil": "" } };
-        self.update_one(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
+    pub async fn release_object_creation(&self, claim: ObjectCreationClaim) -> Result<(), StoreError> {
+        let mut filter = owned(claim.user, claim.image, ImageState::Pending);
+        filter.insert("completingUntil", claim.until);
+        self.update_one(filter, doc! { "$unset": { "completingUntil": "" } }).await.map(drop)
     }
 
     /// Makes the transition `pending → ready`, with the verified properties. Returns `None` if the image was not pending, or
@@ -103,8 +115,8 @@ impl Images {
         self.transition(filter, update).await
     }
 
-    /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read.
-    /// Returns `false` if that happened or the image was not pending.
+    /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read, or a
+    /// server is creating its object. Returns `false` if that happened or the image was not pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -112,6 +124,7 @@ impl Images {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("urlsDieAt", datetime(image.urls_die_at));
         filter.insert("expiresAt", datetime(image.expires_at));
+        filter.insert("$expr", is_unclaimed());
         self.transition(filter, tombstone_update(ImageState::Expired, now)).await
     }
 
@@ -149,7 +162,27 @@ impl Images {
 
 /// Returns the update of a transition to a tombstone, which the sweeper processes from `now` on.
 pub(in crate::store) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Move {
-    Move::to(state).set(doc! { "due": datetime(now) }).unset(["live", "idemKey", "idemHash", "rendering.due"])
+    let update = Move::to(state).set(doc! { "due": datetime(now) }).compute(doc! { "urlsDieAt": written_until() });
+    update.unset(["live", "idemKey", "idemHash", "rendering.due", "attemptsEndAt"])
+}
+
+/// Returns the condition that no server is creating the object of an upload. An absent field is less than any date.
+fn is_unclaimed() -> Document {
+    doc! { "$lt": ["$completingUntil", "$$NOW"] }
+}
+
+/// Returns the time until which an upload that was pending may be written: by a URL, or by an attempt to create its object.
+fn written_until() -> Document {
+    doc! { "$max": ["$urlsDieAt", "$attemptsEndAt"] }
+}
+
+/// The right to create the object of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectCreationClaim {
+    user: UserId,
+    image: ImageId,
+    /// The end of its lease, which distinguishes it from other claims of the same upload.
+    until: DateTime,
 }
 
 /// End of the reservation of an image that becomes ready.
@@ -189,6 +222,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
     filter.insert("takenAt", image.upload.taken_at.map(|taken_at| taken_at.to_string()));
     let mut set = doc! {
         "uploadedAt": "$$NOW",
+        "urlsDieAt": written_until(),
         "key": { "$literal": verified.key.as_str() },
         "etag": { "$literal": &verified.etag },
         "width": i64::from(verified.size.width),
@@ -204,7 +238,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
     if image.reservation.is_some() {
         set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
     }
-    let mut unset = vec!["completingUntil", "formerTypes"];
+    let mut unset = vec!["completingUntil", "formerTypes", "attemptsEndAt"];
     match end {
         ReservationEnd::WithStep { step, as_read } => {
             filter.extend(as_read);
