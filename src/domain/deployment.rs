@@ -74,6 +74,12 @@ pub enum PairError {
         /// "bucket" or "database".
         side: &'static str,
     },
+    /// The bucket has no marker, although a server with this database has started.
+    #[error(
+        "the bucket has lost its marker valet/deployment, so it is not known whether it belongs to this database. Restart a server: it \
+         writes the marker again if the bucket has this database's images; otherwise run `valet join`"
+    )]
+    NoMarker,
     /// The marker could not be read or written.
     #[error(
         "the marker valet/deployment in the bucket could not be read or written (the role needs s3:GetObject and s3:PutObject on it): {0}"
@@ -137,7 +143,7 @@ impl Pair {
         Ok(Self { bucket: bucket.map(|marker| marker.id), database: database.map(|record| record.id), stamps })
     }
 
-    /// Returns the common id; `None` if one side has none yet.
+    /// Returns the common id; `None` if the bucket has none yet, which proves nothing.
     ///
     /// # Errors
     /// [`PairError::Differ`], [`PairError::NewDatabase`].
@@ -148,6 +154,14 @@ impl Pair {
             (Some(bucket), None) => Err(PairError::NewDatabase { bucket }),
             (None, _) => Ok(None),
         }
+    }
+
+    /// Returns the common id of a bucket and a database that were paired before.
+    ///
+    /// # Errors
+    /// As [`Pair::judge`], and [`PairError::NoMarker`].
+    pub fn prove(self) -> Result<DeploymentId, PairError> {
+        self.judge()?.ok_or(PairError::NoMarker)
     }
 
     /// Returns the side that was restored from a backup, if both belong together.
@@ -282,13 +296,17 @@ impl Deployment {
     /// Checks the pair while a server runs, and stamps it if the latest stamp is `age` old.
     ///
     /// # Errors
-    /// [`PairError`]; a mismatch is remembered until a check finds that both belong together.
+    /// [`PairError`]; a mismatch is remembered until a check finds equal ids.
     pub async fn keep_pair(&self, age: Duration) -> Result<(), PairError> {
         let began = Instant::now();
-        let pair = self.pair().await?;
-        let judged = pair.judge();
-        self.is_mismatched.store(judged.is_err(), Relaxed);
-        let Some(id) = judged? else { return Ok(()) };
+        let proved = self.pair().await.and_then(|pair| Ok((pair, pair.prove()?)));
+        match &proved {
+            Ok(_) => self.is_mismatched.store(false, Relaxed),
+            Err(error) if error.is_mismatch() => self.is_mismatched.store(true, Relaxed),
+            // Not known: neither begins nor ends a mismatch.
+            Err(_) => {}
+        }
+        let (pair, id) = proved?;
         let record = DeploymentRecord { id, stamp: pair.stamps.database, former_stamp: pair.stamps.former };
         let written = match pair.stamps.next() {
             NextStamp::None => None,
@@ -303,7 +321,7 @@ impl Deployment {
         Ok(())
     }
 
-    /// Returns whether the latest check found that the bucket belongs to another database.
+    /// Returns whether a check found that the bucket belongs to another database, and none since that both belong together.
     #[must_use]
     pub fn is_mismatched(&self) -> bool {
         self.is_mismatched.load(Relaxed)

@@ -3,6 +3,7 @@
 //!
 //! Commands: valet join, valet serve, valet sweep.
 
+mod lost_ids;
 mod restored;
 
 use std::process::Stdio;

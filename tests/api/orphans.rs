@@ -18,6 +18,13 @@ use super::{
     recount::{recount, usage},
 };
 
+/// Starts a server on a bucket and a database that belong together, as a deletion requires.
+async fn start_paired() -> TestApp {
+    let app = TestApp::start().await;
+    app.app.valet.deployment.verify_pair().await.unwrap();
+    app
+}
+
 /// Returns a time after everything that exists now; S3's times are whole seconds.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -103,7 +110,7 @@ impl Planted {
 
 #[tokio::test]
 async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let planted = Planted::plant(&app).await;
     let images = app.db.collection::<Document>("images");
     let before = app.bucket_keys().await;
@@ -138,7 +145,7 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
 /// Covers open multipart uploads: of a pending image, of a ready one, without an image, and of other programs.
 #[tokio::test]
 async fn open_uploads_without_an_image_are_orphans() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let ada = app.user().await;
     let ready = ada.upload("a.png", "image/png", &unique_png()).await;
     let declared = json!({ "fileName": "b.png", "contentType": "image/png", "size": 12 << 20 });
@@ -186,7 +193,7 @@ async fn open_uploads_without_an_image_are_orphans() {
 /// A partly restored database is not trusted.
 #[tokio::test]
 async fn missing_collection_is_not_taken_as_empty() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     ada.open_upload("b.png", "image/png", &unique_png()).await;
@@ -213,7 +220,7 @@ async fn missing_collection_is_not_taken_as_empty() {
 /// Covers each way in which database and bucket are not a confirmed pair: nothing is deleted.
 #[tokio::test]
 async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let ada = app.user().await;
     for _ in 0..3 {
         ada.upload("a.png", "image/png", &unique_png()).await;
@@ -273,7 +280,7 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
 /// MongoDB closes cursors that are idle for ten minutes, which one page of S3's listing may take.
 #[tokio::test]
 async fn inventory_continues_after_mongodb_has_closed_its_cursor() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let ada = app.user().await;
     let kept_image = ada.upload("a.png", "image/png", &unique_png()).await;
     let images = app.db.collection::<Document>("images");
@@ -316,7 +323,7 @@ async fn close_cursors(app: &TestApp) -> usize {
 /// More than one page of S3's listing and more than one batch of the scan.
 #[tokio::test]
 async fn d7_orphans_beyond_one_page_are_found() {
-    let app = TestApp::start().await;
+    let app = start_paired().await;
     let ada = app.user().await;
     let kept_image = ada.upload("a.png", "image/png", &unique_png()).await;
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;

@@ -60,13 +60,13 @@ impl OrphanScanner {
         self.scan(before, Action::Delete(&found.shown)).await
     }
 
-    /// Refuses deletions where the bucket belongs to another database by now, or the database was restored from a backup.
+    /// Refuses deletions where bucket and database do not have the same id any more, or the database was restored from a backup.
     ///
     /// # Errors
     /// [`OrphanError::Restored`] or [`OrphanError::Pair`].
     pub async fn allow_deletion(&self) -> Result<(), OrphanError> {
         let pair = self.deployment.pair().await?;
-        pair.judge()?;
+        pair.prove()?;
         match pair.restored() {
             Some(Restored::Database) => Err(OrphanError::Restored { stamps: pair.stamps }),
             Some(Restored::Bucket) | None => Ok(()),

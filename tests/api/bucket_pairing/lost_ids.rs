@@ -1,0 +1,97 @@
+//! Ids that vanish, are damaged or are replaced while a server runs. Only equal ids end a mismatch, and let orphans be deleted.
+
+use std::time::Duration;
+
+use super::{DeploymentId, Document, MARKER, TestApp, doc, set_bucket, set_database};
+use crate::app::eventually;
+
+/// What has become of the ids of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    Equal,
+    Unequal,
+    MarkerGone,
+    MarkerDamaged,
+    RecordGone,
+    RecordDamaged,
+    BothGone,
+}
+
+/// What a check of the pair shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Together,
+    Mismatch,
+    Neither,
+}
+
+impl Ids {
+    const ALL: [(Self, Proof); 7] = [
+        (Self::Equal, Proof::Together),
+        (Self::Unequal, Proof::Mismatch),
+        (Self::MarkerGone, Proof::Neither),
+        (Self::MarkerDamaged, Proof::Mismatch),
+        (Self::RecordGone, Proof::Mismatch),
+        (Self::RecordDamaged, Proof::Mismatch),
+        (Self::BothGone, Proof::Neither),
+    ];
+
+    async fn set(self, app: &TestApp, id: DeploymentId) {
+        set_database(app, (!matches!(self, Self::RecordGone | Self::BothGone)).then_some(id)).await;
+        set_bucket(app, (!matches!(self, Self::MarkerGone | Self::BothGone)).then_some(id)).await;
+        match self {
+            Self::Unequal => set_bucket(app, Some(DeploymentId::new())).await,
+            Self::MarkerDamaged => app.bucket_put(MARKER, "text/plain", b"no id".to_vec()).await,
+            Self::RecordDamaged => {
+                let meta = app.db.collection::<Document>("meta");
+                meta.update_one(doc! {}, doc! { "$set": { "id": 7 } }).await.unwrap();
+            }
+            Self::Equal | Self::MarkerGone | Self::RecordGone | Self::BothGone => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_equal_ids_end_a_mismatch_and_permit_deletions() {
+    let app = TestApp::start().await;
+    let deployment = &app.app.valet.deployment;
+    let id = deployment.verify_pair().await.unwrap();
+    for before in [Ids::Equal, Ids::Unequal] {
+        for (ids, proof) in Ids::ALL {
+            Ids::Equal.set(&app, id).await;
+            deployment.keep_pair(Duration::ZERO).await.unwrap();
+            before.set(&app, id).await;
+            assert_eq!(deployment.keep_pair(Duration::ZERO).await.is_ok(), before == Ids::Equal);
+            ids.set(&app, id).await;
+            let kept = deployment.keep_pair(Duration::ZERO).await;
+            assert_eq!(kept.is_ok(), proof == Proof::Together, "{before:?}, {ids:?}: {kept:?}");
+            let is_mismatched = match proof {
+                Proof::Together => false,
+                Proof::Mismatch => true,
+                Proof::Neither => before == Ids::Unequal,
+            };
+            assert_eq!(deployment.is_mismatched(), is_mismatched, "{before:?}, {ids:?}: {kept:?}");
+            let allowed = app.app.valet.orphans.allow_deletion().await;
+            assert_eq!(allowed.is_ok(), proof == Proof::Together, "{before:?}, {ids:?}: {allowed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_stays_stopped_until_the_ids_are_equal() {
+    let app = TestApp::start().await;
+    let id = app.app.valet.deployment.verify_pair().await.unwrap();
+    let server = TestApp::start_second_server(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
+    let status = async || server.anonymous().get("/readyz").await.status;
+    let set = async |ids: Ids| ids.set(&app, id).await;
+    for stopped_by in [Ids::Unequal, Ids::MarkerDamaged] {
+        set(Ids::Equal).await;
+        eventually("the server works", async || status().await == 200).await;
+        set(stopped_by).await;
+        eventually("the server has stopped", async || status().await == 503).await;
+        set(Ids::MarkerGone).await;
+        // Longer than the interval of two checks.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(status().await, 503, "after {stopped_by:?}");
+    }
+}
