@@ -4,6 +4,7 @@
 
 mod causes;
 mod cleanup;
+mod gateway_pages;
 mod json;
 mod lifecycle;
 pub mod store_defects;

@@ -9,7 +9,7 @@ use aws_sdk_s3::{
 
 use super::{
     Objects, StoreError,
-    settings::{Change, Setting, build_error, change_outcome, read_denied, setting},
+    settings::{Absence, Change, Setting, build_error, change_outcome, read_denied, setting},
 };
 
 /// The prefixes of keys that clients write, each with the name of Valet's rule for it: a rule has one prefix.
@@ -117,7 +117,7 @@ impl Objects {
 
     async fn notifications(&self) -> Result<Setting<GetBucketNotificationConfigurationOutput>, StoreError> {
         let got = self.client.get_bucket_notification_configuration().bucket(&self.bucket).send().await;
-        setting("GetBucketNotificationConfiguration", got)
+        setting("GetBucketNotificationConfiguration", Absence::Empty, got)
     }
 }
 

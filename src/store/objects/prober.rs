@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, StoreError,
-    errors::{error_of, lists_objects, status},
-    settings::{Setting, setting},
+    errors::{error_of, is_absent, lists_objects, status},
+    settings::{Absence, Setting, setting},
 };
 use crate::{
     model::{ObjectKey, PartChecksums},
@@ -70,7 +70,8 @@ impl Prober<'_> {
     /// [`StoreError`].
     pub async fn default_retention(&self) -> Result<Setting<String>, StoreError> {
         let read = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket).send().await;
-        let read = match setting("GetObjectLockConfiguration", read)? {
+        let absence = Absence::Code("ObjectLockConfigurationNotFoundError");
+        let read = match setting("GetObjectLockConfiguration", absence, read)? {
             Setting::Set(read) => read,
             Setting::Denied => return Ok(Setting::Denied),
             Setting::Unset | Setting::Unsupported => return Ok(Setting::Unset),
@@ -126,7 +127,7 @@ impl Prober<'_> {
                 };
                 Ok(Some(listed.parts().iter().map(part).collect()))
             }
-            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error_of("ListParts", &error)),
         }
     }
@@ -149,7 +150,7 @@ impl Prober<'_> {
     pub async fn abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let abort = self.0.client.abort_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
         match abort.send().await {
-            Err(error) if status(&error) != Some(404) => Err(error_of("AbortMultipartUpload", &error)),
+            Err(error) if !is_absent(&error) => Err(error_of("AbortMultipartUpload", &error)),
             _ => Ok(()),
         }
     }

@@ -115,7 +115,7 @@ impl Objects {
 
     async fn lifecycle(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
         let got = self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await;
-        setting("GetBucketLifecycleConfiguration", got)
+        setting("GetBucketLifecycleConfiguration", Absence::Code("NoSuchLifecycleConfiguration"), got)
     }
 
     /// Returns the public access block.
@@ -124,7 +124,7 @@ impl Objects {
     /// [`StoreError`].
     pub async fn access_block(&self) -> Result<Setting<AccessBlock>, StoreError> {
         let got = self.client.get_public_access_block().bucket(&self.bucket).send().await;
-        setting("GetPublicAccessBlock", got)?.try_map(|got| {
+        setting("GetPublicAccessBlock", Absence::Code("NoSuchPublicAccessBlockConfiguration"), got)?.try_map(|got| {
             let flags = got.public_access_block_configuration();
             let flag = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(of).unwrap_or(false);
             Ok(AccessBlock {
@@ -172,7 +172,7 @@ impl Objects {
             .build()
             .map_err(|_| build_error("PutBucketCors"))?;
         let got = self.client.get_bucket_cors().bucket(&self.bucket).send().await;
-        let present = match setting("GetBucketCors", got)? {
+        let present = match setting("GetBucketCors", Absence::Code("NoSuchCORSConfiguration"), got)? {
             Setting::Set(got) => got.cors_rules().to_vec(),
             Setting::Unset => Vec::new(),
             Setting::Unsupported => return Ok(Change::Unsupported),
@@ -210,15 +210,30 @@ impl<T> Setting<T> {
     }
 }
 
-/// Converts the answer to a read of a setting.
-pub(super) fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
+/// The answer of a store to a call that reads a setting which is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// A 404 with this code ("Error responses" in the S3 API reference; the same on MinIO, Ceph RGW and SeaweedFS), or an empty
+    /// answer (Garage).
+    Code(&'static str),
+    /// Only an empty answer.
+    Empty,
+}
+
+/// Returns the setting that was read. A 404 without the code for its absence may come from a gateway that does not know the
+/// call: taken for an absent setting, `valet check --fix` would replace the rules of others.
+pub(super) fn setting<T, E>(
+    operation: &'static str,
+    absence: Absence,
+    answer: Result<T, SdkError<E>>,
+) -> Result<Setting<T>, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(value) => Ok(Setting::Set(value)),
         Err(error) => match status(&error) {
-            Some(404) => Ok(Setting::Unset),
+            Some(404) if matches!(absence, Absence::Code(code) if error.code() == Some(code)) => Ok(Setting::Unset),
             Some(501 | 405) => Ok(Setting::Unsupported),
             Some(403) => Ok(Setting::Denied),
             _ if lists_objects(&error) => Ok(Setting::Unsupported),
