@@ -141,10 +141,11 @@ impl PreviewWorker {
         Ok(Attempt::Gone)
     }
 
-    /// Counts a timeout only while the bucket answers: this object cannot be read in time.
+    /// Counts a failure to read the object while the bucket answers: it concerns this object alone, such as the key that it is
+    /// encrypted with.
     async fn read_failure(&self, error: StoreError) -> Attempt {
-        let is_timeout = matches!(error, StoreError::ObjectsTimeout { .. });
-        if is_timeout && is_stuck(&self.objects, &error).await {
+        if is_stuck(&self.objects, &error).await {
+            tracing::warn!(%error, "failed to read an image for its previews");
             return Attempt::Retry(RenderingFailure::Unreadable);
         }
         error.into()

@@ -80,6 +80,39 @@ async fn missing_object_is_a_named_failure() {
     assert_eq!(attempts_until_failure(&app, &image, &renderer()).await, (4, "missing".to_owned()));
 }
 
+/// An object that is encrypted with a key of its own, or lies on a broken disk: the bucket answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn object_that_a_living_store_refuses_is_a_named_failure() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    for status in [403, 500, 503] {
+        let app = start().await;
+        let ada = app.user().await;
+        let image = ready(&ada).await;
+        for is_outage in [true, false] {
+            let path = if is_outage { "/".to_owned() } else { image.clone() };
+            let relay = relay_s3(&app, move |request| {
+                let is_refused = request.path().contains(&path) && matches!(request.parts.method.as_str(), "GET" | "HEAD");
+                async move { if is_refused { empty_answer(status) } else { request.forward().await } }
+            });
+            let relay = relay.await;
+            let server = TestApp::start_second_server(&app, |config| {
+                use_workers(config);
+                config.s3.endpoint = Some(relay.parse().unwrap());
+            });
+            let server = server.await;
+            if is_outage {
+                render_after(&server, &renderer(), Duration::from_secs(60)).await;
+                let found = recorded(&app, &image).await;
+                assert!(found.get_i64("attempts").unwrap() == 0 && found.contains_key("due"), "{status}: {found}");
+            } else {
+                assert_eq!(attempts_until_failure(&server, &image, &renderer()).await, (4, "unreadable".to_owned()), "{status}");
+            }
+        }
+    }
+}
+
 /// Neither a worker that cannot start children nor a store that fails uses up an image's attempts.
 #[tokio::test(flavor = "multi_thread")]
 async fn outages_do_not_count_as_attempts() {
