@@ -81,12 +81,15 @@ impl ImageDeletion {
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
             let ready: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Ready).collect();
-            let mut taken = Vec::new();
+            let mut taken = HashMap::new();
             if !ready.is_empty() {
-                taken.extend(self.reservations.delete_ready(user, &ready, tried, now).await?);
+                let deleted = self.reservations.delete_ready(user, &ready, tried, now).await?;
+                let deleted = ready.iter().filter(|image| deleted.contains(&image.id));
+                taken.extend(deleted.map(|image| (image.id, Image::clone(image).deleted())));
             }
             let pending: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Pending).collect();
-            taken.extend(self.delete_all_pending(user, &pending, now).await?);
+            let deleted = self.delete_all_pending(user, &pending, now).await?;
+            taken.extend(deleted.into_iter().map(|tombstone| (tombstone.id, tombstone)));
             for id in &left {
                 let image = match found.get(*id) {
                     Ok(image) => image,
@@ -95,21 +98,16 @@ impl ImageDeletion {
                         continue;
                     }
                 };
-                let deleted = match image.map(Image::state) {
-                    None | Some(ImageState::Purged) => {
-                        done.insert(*id, Err(DeleteError::NotFound));
-                        false
+                match image.map(Image::state) {
+                    None | Some(ImageState::Purged) => drop(done.insert(*id, Err(DeleteError::NotFound))),
+                    Some(ImageState::Deleting | ImageState::Rejected | ImageState::Expired) => drop(done.insert(*id, Ok(()))),
+                    Some(ImageState::Ready | ImageState::Pending) => {
+                        if let Some(tombstone) = taken.remove(id) {
+                            tracing::info!(image = %id, %user, "deleted an image");
+                            done.insert(*id, Ok(()));
+                            tombstones.push(tombstone);
+                        }
                     }
-                    Some(ImageState::Deleting | ImageState::Rejected | ImageState::Expired) => {
-                        done.insert(*id, Ok(()));
-                        false
-                    }
-                    Some(ImageState::Ready | ImageState::Pending) => taken.contains(id),
-                };
-                if let (true, Some(image)) = (deleted, image) {
-                    tracing::info!(image = %id, %user, "deleted an image");
-                    done.insert(*id, Ok(()));
-                    tombstones.push(image.clone().deleted());
                 }
             }
         }
@@ -118,11 +116,11 @@ impl ImageDeletion {
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
     }
 
-    /// [`Lifecycle::delete_pending`] for many images, in a few round trips. Returns the deleted ones.
-    async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<ImageId>, StoreError> {
+    /// [`Lifecycle::delete_pending`] for many images, in a few round trips. Returns the tombstones.
+    async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<Image>, StoreError> {
         match images {
             [] => return Ok(Vec::new()),
-            [image] => return Ok(if self.lifecycle.delete_pending(image, now).await? { vec![image.id] } else { Vec::new() }),
+            [image] => return Ok(self.lifecycle.delete_pending(image, now).await?.into_iter().collect()),
             _ => {}
         }
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
@@ -131,6 +129,6 @@ impl ImageDeletion {
         // A concurrent request may have deleted some, and settles the same reservations: each is settled once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Deleting).cloned().collect();
         self.reservations.settle_reservations(user, &deleted, now).await?;
-        Ok(deleted.iter().map(|image| image.id).collect())
+        Ok(deleted)
     }
 }

@@ -81,13 +81,14 @@ impl Lifecycle {
         Ok(expired)
     }
 
-    /// `pending → deleting`. Returns `false` if another request changed the image's state.
-    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
-        if deleted {
-            self.reservations.settle_reservations(image.user, &[image.clone().deleted()], now).await?;
+    /// `pending → deleting`. Returns the tombstone, which names also what was recorded since `image` was read; `None` if another
+    /// request changed the image's state.
+    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
+        let tombstone = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
+        if let Some(tombstone) = &tombstone {
+            self.reservations.settle_reservations(image.user, std::slice::from_ref(tombstone), now).await?;
         }
-        Ok(deleted)
+        Ok(tombstone)
     }
 }
 

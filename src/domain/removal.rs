@@ -139,12 +139,22 @@ impl ObjectRemoval {
         steps.finish()
     }
 
-    /// Deletes the objects of tombstones while the user waits. The sweeper retries failures: the tombstones are due already.
+    /// Deletes the objects of one user's tombstones while the user waits, also those that were recorded after the images were
+    /// read and before they became tombstones. The sweeper retries failures: the tombstones are due already.
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
         // The bucket is another database's. If it becomes this one's again, the sweeper removes them.
         if self.deployment.is_mismatched() {
             return;
         }
+        let deadline = tokio::time::Instant::now() + PURGE_DEADLINE;
+        let outdated = self.purge_until(deadline, tombstones, now).await;
+        if !outdated.is_empty() {
+            self.purge_until(deadline, outdated, now).await;
+        }
+    }
+
+    /// Deletes the objects that these tombstones name. Returns those whose records name more, as they are now.
+    async fn purge_until(&self, deadline: tokio::time::Instant, tombstones: Vec<Image>, now: OffsetDateTime) -> Vec<Image> {
         let purge = |tombstone: Image| {
             async move {
                 let removed = self.remove_image_objects(&tombstone).await;
@@ -153,7 +163,7 @@ impl ObjectRemoval {
             .boxed()
         };
         let purged = stream::iter(tombstones).map(purge).buffer_unordered(MAX_S3_CALLS_PER_USER);
-        let purged: Vec<_> = purged.take_until(tokio::time::sleep(PURGE_DEADLINE)).collect().await;
+        let purged: Vec<_> = purged.take_until(tokio::time::sleep_until(deadline)).collect().await;
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {
@@ -165,9 +175,32 @@ impl ObjectRemoval {
                 }
             }
         }
-        // The updates that made them tombstones have set their next sweep to `now`.
-        if let Err(error) = self.store.images.postpone_all(&done, now).await {
+        let outdated = async {
+            // The updates that made them tombstones have set their next sweep to `now`.
+            match self.store.images.postpone_purged(&done, now).await? {
+                postponed if postponed == done.len() as u64 => Ok(Vec::new()),
+                _ => self.find_outdated(done.iter().map(|(tombstone, _)| *tombstone)).await,
+            }
+        };
+        outdated.await.unwrap_or_else(|error: StoreError| {
             tracing::warn!(%error, "failed to postpone tombstones; the sweeper checks them early");
-        }
+            Vec::new()
+        })
+    }
+
+    /// Returns those of one user's tombstones whose records name more objects, as they are now.
+    async fn find_outdated(&self, purged: impl Iterator<Item = &Image> + Clone) -> Result<Vec<Image>, StoreError> {
+        let ids: Vec<_> = purged.clone().map(|tombstone| tombstone.id).collect();
+        let Some(user) = purged.clone().map(|tombstone| tombstone.user).next() else { return Ok(Vec::new()) };
+        let found = self.store.images.find_all_owned(user, &ids).await?;
+        let is_outdated = |tombstone: &Image, image: &Image| {
+            let known = tombstone.keys();
+            tombstone.upload_id != image.upload_id || image.keys().iter().any(|key| !known.contains(key))
+        };
+        let outdated = purged.filter_map(|tombstone| {
+            let image = found.get(tombstone.id).ok().flatten().filter(|image| image.state().is_tombstone())?;
+            is_outdated(tombstone, image).then(|| image.clone())
+        });
+        Ok(outdated.collect())
     }
 }

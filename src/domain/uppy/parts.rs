@@ -213,13 +213,14 @@ impl UppyUploads {
         for _ in 0..MAX_ATTEMPTS {
             let image = self.find_uppy_parts(user, upload).await?;
             match image.state() {
-                ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
-                    tracing::info!(image = %upload.id, %user, "aborted an upload");
-                    self.removal.purge_now(vec![image.deleted()], now).await;
-                    return Ok(());
+                ImageState::Pending => {
+                    if let Some(tombstone) = self.lifecycle.delete_pending(&image, now).await? {
+                        tracing::info!(image = %upload.id, %user, "aborted an upload");
+                        self.removal.purge_now(vec![tombstone], now).await;
+                        return Ok(());
+                    }
+                    // Another request changed its state at the same time.
                 }
-                // Another request changed its state at the same time.
-                ImageState::Pending => {}
                 ImageState::Ready => return Err(PartsError::Complete),
                 ImageState::Purged => return Err(UnavailableUpload::NotFound.into()),
                 _ => return Ok(()),

@@ -308,17 +308,32 @@ impl Images {
         self.mongo.update_one(&self.collection, filter, update).await
     }
 
-    /// Reschedules many images as [`Images::postpone`] does, each to its own time, in one round trip.
+    /// Reschedules tombstones whose objects were removed as [`Images::postpone`] does, each to its own time, in one round trip,
+    /// unless their records name more objects. Returns how many were.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_all(&self, images: &[(&Image, OffsetDateTime)], lease_ends: OffsetDateTime) -> Result<(), StoreError> {
-        let postponed = images.iter().map(|(image, due)| {
+    pub async fn postpone_purged(
+        &self,
+        tombstones: &[(&Image, OffsetDateTime)],
+        lease_ends: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        let postponed = tombstones.iter().map(|(image, due)| {
             let mut filter = owned(image.user, image.id, image.state());
             filter.insert("due", datetime(lease_ends));
+            let leftover: Vec<_> = image.leftover_keys.iter().map(ObjectKey::as_str).collect();
+            filter.insert("strays", doc! { "$not": { "$elemMatch": { "$nin": leftover } } });
+            // Null also matches an absent field.
+            filter.insert("uploadId", image.upload_id.clone());
+            if image.preview_key().is_none() {
+                filter.insert("preview", Bson::Null);
+            }
+            if image.picture_keys().is_empty() {
+                filter.insert("rendering.written", doc! { "$exists": false });
+            }
             (filter, doc! { "$set": { "due": datetime(*due) } }.into())
         });
-        self.mongo.update_each(&self.collection, postponed).await.map(drop)
+        self.mongo.update_each(&self.collection, postponed).await
     }
 
     /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image

@@ -128,13 +128,20 @@ impl Images {
         self.transition(filter, tombstone_update(ImageState::Expired, now)).await
     }
 
-    /// Makes the transition `pending → deleting`. Returns `false` if the image was not pending.
+    /// Makes the transition `pending → deleting`, and returns the tombstone. `None` if the image was not pending.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let filter = owned(user, id, ImageState::Pending);
-        self.transition(filter, tombstone_update(ImageState::Deleting, now)).await
+    pub async fn delete_owned_pending(
+        &self,
+        user: UserId,
+        id: ImageId,
+        now: OffsetDateTime,
+    ) -> Result<Option<Image>, StoreError> {
+        let update = tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox);
+        let tombstone = self.update_owned(owned(user, id, ImageState::Pending), update).await?;
+        self.moved(ImageState::Deleting, tombstone.is_some().into());
+        Ok(tombstone)
     }
 
     /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.

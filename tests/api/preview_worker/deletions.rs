@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use mongodb::bson::{Document, doc};
 use serde_json::json;
 
 use super::{
     super::{
-        app::{PASSWORD, TestApp, skip_unless_local_s3, unique_png},
+        app::{Caller, PASSWORD, TestApp, skip_unless_local_s3, unique_png},
         relay::relay_s3,
     },
     Duration, OffsetDateTime, id, read, recorded, render, render_after, renderer, start, use_workers,
@@ -125,5 +126,52 @@ async fn deletion_and_worker_race_consistently() {
     render_after(&app, &renderer(), Duration::from_secs(3600)).await;
     app.sweep_to_the_end().await;
     assert_eq!(pictures(&app).await.len(), made as usize);
+    app.audit().await;
+}
+
+/// What another server records after the delete has read the image and before it makes a tombstone of it: here it is recorded
+/// while the objects are removed that were read.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_are_recorded_during_a_delete_are_removed_at_once() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = start().await;
+    let ada = app.user().await;
+    for is_picture in [true, false] {
+        let image = id(&ada.upload("a.png", "image/png", &unique_png()).await).to_owned();
+        let key = app.db_image(&image).await.unwrap().get_str("key").unwrap().to_owned();
+        let suffix = if is_picture { "w640".to_owned() } else { uuid::Uuid::new_v4().simple().to_string() };
+        let late = format!("u/{}/{image}-{suffix}", ada.id);
+        let record = if is_picture {
+            doc! { "rendering.written": true }
+        } else {
+            doc! { "strays": [&late] }
+        };
+        let (images, s3, bucket) = (app.db.collection::<Document>("images"), app.s3.clone(), app.config.s3.bucket.to_string());
+        let (filter, change) = (doc! { "_id": &image }, doc! { "$set": record });
+        let relay = relay_s3(&app, move |request| {
+            let put = s3.put_object().bucket(&bucket).key(&late).body(b"late".to_vec().into());
+            let (images, filter, change) = (images.clone(), filter.clone(), change.clone());
+            let is_delete = request.parts.method == "DELETE" && request.path().ends_with(&key);
+            async move {
+                if is_delete {
+                    images.update_one(filter, change).await.unwrap();
+                    put.send().await.unwrap();
+                }
+                request.forward().await
+            }
+        });
+        let relay = relay.await;
+        let server = TestApp::start_second_server(&app, |config| {
+            use_workers(config);
+            config.s3.endpoint = Some(relay.parse().unwrap());
+        });
+        let server = server.await;
+        let ada = Caller { app: &server, ..ada.clone() };
+        assert_eq!(ada.delete(&format!("/api/images/{image}")).await.status, 204);
+        assert_eq!(app.bucket_keys().await, [""; 0], "a picture: {is_picture}");
+    }
+    app.sweep_to_the_end().await;
     app.audit().await;
 }
