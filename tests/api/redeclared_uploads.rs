@@ -3,14 +3,23 @@
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::config::Finalize;
 
-use super::app::{Caller, TestApp, declared, fixture, sha256, unique_png};
+use super::{
+    app::{Caller, TestApp, declared, fixture, sha256, unique_png},
+    relay::relay_s3,
+};
 
 /// Returns the bytes that count against the user's quota.
 async fn used(ada: &Caller<'_>) -> u64 {
@@ -192,4 +201,43 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type() {
             _ => assert_eq!(image.problem(), (422, "content_mismatch")),
         }
     }
+}
+
+/// A preview of the same bytes that is declared with another type while confirm reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn declaration_during_a_confirm_never_changes_the_verified_type_of_a_preview() {
+    if super::store_rules::skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (bytes, small) = (unique_png(), fixture("plain.jpg"));
+    let with_preview = |content_type: &str| {
+        let preview = merged(preview(&small), &json!({ "contentType": content_type }));
+        merged(declared("a.png", "image/png", &bytes), &json!({ "preview": preview }))
+    };
+    let first = ada.post("/api/images/upload", with_preview("image/jpeg")).await;
+    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200);
+    assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
+    let (http, url, token) = (app.http.clone(), format!("{}/api/images/upload", app.base), ada.token.clone().unwrap());
+    let (later, is_declared) = (with_preview("image/webp"), Arc::<AtomicBool>::default());
+    let (declared, id) = (is_declared.clone(), first.id().to_owned());
+    let endpoint = relay_s3(&app, move |request| {
+        let is_read = request.path().contains(&format!("{id}-")) && matches!(request.parts.method.as_str(), "GET" | "HEAD");
+        let declares = is_read && !declared.swap(true, SeqCst);
+        let declare = http.post(&url).bearer_auth(&token).json(&later);
+        async move {
+            let answer = request.forward().await;
+            if declares {
+                assert_eq!(declare.send().await.unwrap().status(), 200);
+            }
+            answer
+        }
+    })
+    .await;
+    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let image = Caller { app: &beside, ..ada.clone() }.confirm(first.id()).await;
+    assert!(image.status == 200 && is_declared.load(SeqCst), "{image:?}");
+    let record = app.db_image(first.id()).await.unwrap();
+    assert!(!record.contains_key("preview") && image.json["previewUrl"].is_null(), "no WebP was there: {record}");
 }

@@ -220,13 +220,7 @@ impl Images {
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
 /// a leading `$` as a field path.
 fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Move) {
-    let mut filter = owned(image.user, image.id, ImageState::Pending);
-    // The bytes were verified against these; the upload may have been declared again since.
-    filter.insert("contentType", image.upload.content_type.as_str());
-    // Null also matches an absent field.
-    filter.insert("preview.sha256", image.upload.preview().map(|preview| preview.sha256.to_string()));
-    // Decides the month that counts the image.
-    filter.insert("takenAt", image.upload.taken_at.map(|taken_at| taken_at.to_string()));
+    let mut filter = as_declared(image);
     let mut set = doc! {
         "uploadedAt": "$$NOW",
         "urlsDieAt": written_until(),
@@ -278,6 +272,21 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
         set.insert("due", "$$NOW");
     }
     (filter, Move::to(ImageState::Ready).compute(set).unset(unset))
+}
+
+/// Returns a filter for a pending upload with the declaration against which its bytes were verified: it may have been declared
+/// again since.
+fn as_declared(image: &Image) -> Document {
+    let mut filter = owned(image.user, image.id, ImageState::Pending);
+    filter.insert("contentType", image.upload.content_type.as_str());
+    let preview = image.upload.preview();
+    // Null also matches an absent field.
+    filter.insert("preview.sha256", preview.map(|preview| preview.sha256.to_string()));
+    filter.insert("preview.size", preview.map(|preview| integer(preview.size)));
+    filter.insert("preview.contentType", preview.map(|preview| preview.content_type.as_str()));
+    // Decides the month that counts the image.
+    filter.insert("takenAt", image.upload.taken_at.map(|taken_at| taken_at.to_string()));
+    filter
 }
 
 /// Returns the expression of the image's leftover keys.
