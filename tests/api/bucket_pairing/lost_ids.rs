@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{DeploymentId, Document, MARKER, TestApp, doc, set_bucket, set_database};
 use crate::app::eventually;
 
-/// What has become of the ids of a pair.
+/// The state of the ids of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
     Equal,
@@ -17,7 +17,7 @@ enum Ids {
     BothGone,
 }
 
-/// What a check of the pair shows.
+/// The result of a check of the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
     Together,

@@ -129,8 +129,8 @@ async fn deletion_and_worker_race_consistently() {
     app.audit().await;
 }
 
-/// What another server records after the delete has read the image and before it makes a tombstone of it: here it is recorded
-/// while the objects are removed that were read.
+/// Objects that another server records after the delete has read the image and before it makes a tombstone of it: here they are
+/// recorded while those are removed that were read.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_are_recorded_during_a_delete_are_removed_at_once() {
     if skip_unless_local_s3() {
