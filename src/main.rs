@@ -6,6 +6,7 @@ mod keys;
 mod output;
 mod passwd;
 mod signals;
+mod taken;
 mod webhook_commands;
 mod webhook_listener;
 #[cfg(feature = "worker")]
@@ -55,6 +56,9 @@ enum Command {
     Sweep(SweepArguments),
     /// Recomputes the usage of all users, or of one, from the images, and repairs differences. Safe while servers run.
     Recount(RecountArguments),
+    /// Reads from the files of images that an earlier version made ready when and with which camera they were taken. Safe while
+    /// servers run, and to repeat.
+    Taken(taken::TakenArguments),
     /// Sets an account's password and ends its sessions. Reads the password from standard input: a line, not shown where
     /// that is a terminal.
     Passwd {
@@ -171,6 +175,7 @@ async fn run(command: Command) {
         Command::Check(arguments) => check(arguments).await,
         Command::Sweep(arguments) => sweep(arguments).await,
         Command::Recount(arguments) => recount(arguments).await,
+        Command::Taken(arguments) => taken::run(arguments, settings).await,
         Command::Passwd { email } => passwd::run(&email).await,
         Command::Join { yes } => join(yes).await,
         Command::Key(command) => keys::run(command, settings).await,

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authentication;
 pub mod backends;
 pub mod capability_probing;
+pub mod capture_backfill;
 pub mod confirm;
 pub mod content;
 pub mod credentials;

@@ -17,6 +17,7 @@ use super::{
     arrival_polling::ArrivalPoller,
     backends::Backends,
     capability_probing::CapabilityProber,
+    capture_backfill::CaptureBackfill,
     confirm::Confirmation,
     credentials::{NoRandomness, Tokens, passwords::Passwords},
     deletion::ImageDeletion,
@@ -106,6 +107,8 @@ pub struct Valet {
     pub orphans: OrphanScanner,
     /// Recounts usage.
     pub recount: Recount,
+    /// Reads how earlier images were taken.
+    pub capture_backfill: CaptureBackfill,
     /// The pair of bucket and database.
     pub deployment: Arc<Deployment>,
     /// Probes the object store's capabilities.
@@ -158,6 +161,7 @@ impl Valet {
             endpoints: webhook_delivery.clone().map(|delivery| Endpoints { store: store.clone(), delivery }),
             webhook_delivery,
             recount: Recount { store: store.clone() },
+            capture_backfill: CaptureBackfill { store: store.clone(), inspector: images.inspector.object_inspector.clone() },
             backends: Backends { store, objects },
             confirmation: images.confirmation,
             deletion: images.deletion,

@@ -173,12 +173,13 @@ impl ChangeFeed {
     }
 }
 
-/// Returns the stages that leave the changes of a state, a caption or the pictures, and of these the fields that events are made of. The owner is
-/// looked up: an update's description has only the fields that it changed.
+/// Returns the stages that leave the changes of a state, a caption, the pictures or how the image was taken, and of these the fields
+/// that events are made of. The owner is looked up: an update's description has only the fields that it changed.
 fn pipeline() -> [Document; 2] {
     let changed = |field: &str| doc! { format!("updateDescription.updatedFields.{field}"): { "$exists": true } };
     let removed = doc! { "updateDescription.removedFields": "caption" };
-    let relevant = [changed("state"), changed("caption"), changed("pictures"), removed];
+    let shown = ["state", "caption", "pictures", "takenAt", "camera", "location"];
+    let relevant: Vec<_> = shown.into_iter().map(changed).chain([removed]).collect();
     let kept =
         ["clusterTime", "documentKey._id", "fullDocument.user", "fullDocument.state", "updateDescription.updatedFields.state"];
     let mut fields: Document = kept.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
@@ -196,7 +197,7 @@ fn read(change: &Document, position: EventPosition) -> Option<ImageChange> {
     let entered = fields.ok().and_then(|fields| fields.get_str("state").ok()).and_then(ImageState::parse);
     let event = match (entered, stored.get_str("state").ok().and_then(ImageState::parse)) {
         (Some(state), _) => EventType::of_transition(state)?,
-        // The caption of an open upload changes without an event. The state is the present one: an upload that was confirmed or
+        // The caption and the declared time of an open upload change without an event. The state is the present one: an upload that was confirmed or
         // deleted since is announced as well, which only makes clients read once more.
         (None, Some(ImageState::Pending) | None) => return None,
         (None, Some(_)) => EventType::ImageUpdated,

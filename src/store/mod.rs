@@ -5,6 +5,7 @@
 //! has no socket timeout.
 
 mod account_keys;
+mod captures;
 pub mod database_probe;
 mod deliveries;
 mod deployment;
@@ -46,7 +47,7 @@ pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
     ObjectCreationClaim, Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage,
-    RenderingClaim, ReservationStatus, StateCount, UnreadableImage, UnrenderedPage, UnsettledKind,
+    RenderingClaim, ReservationStatus, StateCount, UnreadPage, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;

@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Runs `work` in a transaction, again after conflicts.
-    async fn transact<C: Copy + Send + Sync, T: Send>(
+    pub(super) async fn transact<C: Clone + Send + Sync, T: Send>(
         &self,
         context: C,
         work: for<'a> fn(&'a mut ClientSession, &'a Database, C) -> BoxFuture<'a, mongodb::error::Result<T>>,
@@ -91,7 +91,7 @@ impl Store {
             let mut session = self.mongo.database().client().start_session().await?;
             let transaction = session.start_transaction().read_concern(ReadConcern::snapshot());
             let context = (self.mongo.database().clone(), context);
-            transaction.and_run(context, |session, (database, context)| work(session, database, *context)).await
+            transaction.and_run(context, |session, (database, context)| work(session, database, context.clone())).await
         };
         let users = self.mongo.database().collection::<Document>("users");
         let operation = Operation::transaction(&users);

@@ -10,12 +10,13 @@ use std::{
 use super::{app::TestApp, process_client::Settings};
 
 /// A command's name and arguments, and whether it runs until it is stopped.
-const COMMANDS: [(&str, &[&str], bool); 14] = [
+const COMMANDS: [(&str, &[&str], bool); 15] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
     ("sweep", &["sweep"], false),
     ("sweep", &["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z"], false),
     ("recount", &["recount"], false),
+    ("taken", &["taken"], false),
     ("join", &["join", "--yes"], false),
     ("passwd", &["passwd", "nobody@example.com"], false),
     ("key", &["key", "list"], false),

@@ -4,6 +4,7 @@
 //! Routes: GET /api/images/gallery, GET /api/images/timeline, POST /api/images/{id}/confirm.
 
 mod declared;
+mod earlier;
 mod timeline;
 
 use mongodb::bson::{DateTime, Document, doc};

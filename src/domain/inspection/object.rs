@@ -9,7 +9,9 @@ use crate::{
         content::{self, Content, ContentInspector, FetchedRanges, read_capture},
         store_capabilities::KnownCapabilities,
     },
-    model::{Capture, ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, UploadKind, Verified},
+    model::{
+        Capture, ContentType, Dimensions, Format, Image, ObjectKey, ReadyImage, Refusal, Rejection, Sha256, UploadKind, Verified,
+    },
     store::{
         Objects, StoreError,
         objects::{Head, Peek, PeekedObject, USER_METADATA},
@@ -117,6 +119,18 @@ impl ObjectInspector {
                 Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview, capture: self.kept(capture) }))
             }
         }
+    }
+
+    /// Reads how a ready image was taken, as a confirm does. Returns `None` if its object is missing or was replaced.
+    pub(in crate::domain) async fn read_capture(&self, image: &Image, ready: &ReadyImage) -> Result<Option<Capture>, StoreError> {
+        if image.upload.content_type == ContentType::Gif {
+            return Ok(Some(Capture::default()));
+        }
+        let head =
+            Head { size: image.upload.size, content_type: None, sha256: None, etag: ready.etag.clone(), unsigned: Vec::new() };
+        let read = self.inspect_content(&image.key, &head, content::MAX_PIXELS, None).await?;
+        // It was accepted once: a file that cannot be read today says nothing.
+        Ok(read.map(|verdict| verdict.map_or_else(|_| Capture::default(), |(_, capture)| self.kept(capture))))
     }
 
     /// Returns the part of a capture that is recorded: the position only if the operator wants it.

@@ -176,8 +176,8 @@ struct LocationDoc {
     longitude: f64,
 }
 
-/// Returns the fields of a capture.
-pub(super) fn capture_fields(capture: &Capture) -> Document {
+/// Returns the fields of a capture: `captureRead` alone if it says nothing, so that the file is not read again.
+pub(in crate::store) fn capture_fields(capture: &Capture) -> Document {
     let mut fields = Document::new();
     if let Some(taken_at) = capture.taken_at {
         fields.insert("takenAt", taken_at.to_string());
@@ -187,6 +187,9 @@ pub(super) fn capture_fields(capture: &Capture) -> Document {
     }
     if let Some(location) = capture.location {
         fields.insert("location", doc! { "latitude": location.latitude(), "longitude": location.longitude() });
+    }
+    if fields.is_empty() {
+        fields.insert("captureRead", true);
     }
     fields
 }

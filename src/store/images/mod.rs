@@ -1,8 +1,10 @@
 //! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
 //!
 //! This file inserts and reads; `page` has the query of the gallery's pages, `indexes` the indexes; `transitions` changes states
-//! with the updates of `moves`, `sweep_queue` schedules the sweeper, `renderings` the workers.
+//! with the updates of `moves`, `sweep_queue` schedules the sweeper, `renderings` the workers; `captures` lists images whose files were
+//! never read for the time taken.
 
+mod captures;
 mod damaged_tombstone;
 mod deleted_account;
 mod document;
@@ -28,7 +30,10 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
+pub use self::captures::UnreadPage;
+pub(super) use self::captures::as_unread;
 pub use self::deleted_account::RemainingImage;
+pub(super) use self::document::capture_fields;
 use self::document::{ImageDoc, decode};
 pub(super) use self::indexes::Undated;
 pub(super) use self::inventory::not_purged;

@@ -300,14 +300,14 @@ fn sort_field(order: GalleryOrder) -> &'static str {
 }
 
 /// Returns the sort of a page.
-fn newest_first(order: GalleryOrder) -> Document {
+pub(super) fn newest_first(order: GalleryOrder) -> Document {
     doc! { sort_field(order): -1, "_id": -1 }
 }
 
 /// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
 /// readable time of its confirm has no place in the order. In the order of the time taken, images of the former version, which
 /// recorded none, come last.
-fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
+pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
     let (field, before) = (sort_field(order), |id: ImageId| doc! { "$lt": id.to_string() });
     match (after, order) {

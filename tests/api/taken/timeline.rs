@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Returns month and count of each entry of the user's timeline.
-async fn months(caller: &Caller<'_>) -> Value {
+pub async fn months(caller: &Caller<'_>) -> Value {
     let answer = caller.get("/api/images/timeline").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let months = answer.json["months"].as_array().unwrap();

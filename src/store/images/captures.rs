@@ -1,0 +1,74 @@
+//! Images that became ready before files were read for how they were taken: they have none of the fields that a confirm records
+//! today. `captureRead` marks those whose files say nothing.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+
+use super::{
+    Images,
+    document::readable,
+    owned,
+    page::{newest_first, ready_after},
+    positions::{FIRST_ID, position_of_id},
+};
+use crate::{
+    model::{GalleryOrder, Image, ImageState, Position, UserId},
+    store::{StoreError, driver_events::Operation, instant},
+};
+
+/// An image whose file was read has at least one of these fields.
+const READ_FIELDS: [&str; 4] = ["takenAt", "camera", "location", "captureRead"];
+
+/// Images whose files were never read for how they were taken, among the records that were examined.
+#[derive(Debug)]
+pub struct UnreadPage {
+    /// The images.
+    pub images: Vec<Image>,
+    /// The position of the last record; `None` if there are no records after it.
+    pub end: Option<Position>,
+}
+
+impl Images {
+    /// Examines `limit` ready images of a user after this position, newest first, and returns those whose files were never read for
+    /// how they were taken. An unreadable record is logged and omitted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_unread_captures(
+        &self,
+        user: UserId,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<UnreadPage, StoreError> {
+        let records = self.collection.clone_with_type::<RawDocumentBuf>();
+        let order = GalleryOrder::Uploaded;
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            let find = records.find(ready_after(user, order, after)).sort(newest_first(order)).limit(limit.into());
+            find.await?.try_collect::<Vec<_>>().await
+        });
+        let found = found.await?;
+        let is_unread = |record: &&RawDocumentBuf| READ_FIELDS.iter().all(|field| matches!(record.get(*field), Ok(None)));
+        let images = found.iter().filter(is_unread).filter_map(|record| readable(record)).collect();
+        let last = found.last().filter(|_| found.len() >= limit as usize);
+        Ok(UnreadPage { images, end: last.and_then(|record| position(record)) })
+    }
+
+    /// Records the fields of a capture without a time. Returns `false` if the image no longer matches the filter.
+    pub(in crate::store) async fn set_capture(&self, filter: Document, fields: Document) -> Result<bool, StoreError> {
+        self.update_one(filter, doc! { "$set": fields }).await
+    }
+}
+
+fn position(record: &RawDocument) -> Option<Position> {
+    let id = record.get("_id").ok().flatten().map_or(FIRST_ID, position_of_id);
+    Some(Position { at: Some(instant(record.get_datetime("uploadedAt").ok()?)), id })
+}
+
+/// Returns a filter for an image that has the same bytes as when it was read, and whose file was not read since.
+pub(in crate::store) fn as_unread(image: &Image) -> Document {
+    let mut filter = owned(image.user, image.id, ImageState::Ready);
+    filter.extend(doc! { "key": image.key.as_str(), "etag": image.ready().map(|ready| ready.etag.clone()) });
+    // Null also matches an absent field.
+    filter.extend(READ_FIELDS.map(|field| (field.to_owned(), mongodb::bson::Bson::Null)));
+    filter
+}

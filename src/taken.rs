@@ -1,0 +1,30 @@
+//! The command `valet taken`: reads how earlier images were taken.
+
+use std::num::NonZeroU32;
+
+use valet::{
+    config::{Config, Problems},
+    state::AppState,
+};
+
+use super::{Failure, output, signals::on_signal};
+
+#[derive(clap::Args)]
+pub struct TakenArguments {
+    /// Read at most so many images a second.
+    #[arg(long, value_name = "IMAGES_PER_SECOND", default_value = "20")]
+    rate: NonZeroU32,
+}
+
+/// Runs the command.
+pub async fn run(arguments: TakenArguments, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
+    let config = settings()?;
+    let stop = on_signal()?;
+    let valet = AppState::connect_pair(&config).await?.valet;
+    let done = tokio::select! {
+        done = valet.capture_backfill.run(arguments.rate) => done?,
+        () = stop.cancelled() => return Err("interrupted; the images that were read are recorded: run it again for the others".into()),
+    };
+    output::line(done)?;
+    if done.failed == 0 { Ok(()) } else { Err("some images could not be read: run it again".into()) }
+}

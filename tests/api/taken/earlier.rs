@@ -1,0 +1,215 @@
+//! Covers `valet taken`: images that an earlier version made ready get the time, the camera and the month of their files.
+//!
+//! Commands: valet taken.
+
+use std::{
+    num::NonZeroU32,
+    os::unix::process::ExitStatusExt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mongodb::bson::{Bson, Document, doc};
+use serde_json::json;
+use valet::domain::capture_backfill::CapturesRead;
+
+use super::{MODEL, ORIGINAL, id, insert_images, photograph, this_month, timeline::months, upload_taken, walk};
+use crate::{
+    app::{TestApp, fixture, skip_unless_local_s3, unique_png},
+    crashes::{ABORTED, CRASHES, Fuse},
+    event_streams::Events,
+    recount::recount,
+    relay::{empty_answer, relay_s3},
+};
+
+/// Reads how earlier images were taken, at this rate.
+async fn read_captures(app: &TestApp, rate: u32) -> CapturesRead {
+    app.app.valet.capture_backfill.run(NonZeroU32::new(rate).unwrap()).await.unwrap()
+}
+
+/// Leaves an image as an earlier version made it ready. `valet recount` counts it in the month of its upload.
+async fn forget(app: &TestApp, id: &str) {
+    let unset = doc! { "$unset": ["takenAt", "camera", "location", "captureRead"] };
+    let update = vec![doc! { "$set": { "takenSort": "$createdAt" } }, unset];
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
+}
+
+/// Returns what is recorded of how an image was taken.
+async fn recorded(app: &TestApp, id: &str) -> [Option<Bson>; 3] {
+    let image = app.db_image(id).await.unwrap();
+    ["takenAt", "camera", "captureRead"].map(|field| image.get(field).cloned())
+}
+
+#[tokio::test]
+async fn earlier_images_get_the_time_and_the_month_of_their_files() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let taken = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1"), (ORIGINAL, "2003:01:31 23:59:59")])).await);
+    let never_counted = upload_taken(&ada, "1999:12:31 23:59:59").await;
+    let camera_only = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1")])).await);
+    let silent = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    let animation = id(&ada.upload("a.gif", "image/gif", &fixture("plain.gif")).await);
+    let of_bob = upload_taken(&bob, "2003:01:01 00:00:00").await;
+    let newer = upload_taken(&ada, "2020:02:03 04:05:06").await;
+    for (image, is_silent) in [(&silent, true), (&animation, true), (&newer, false), (&camera_only, false)] {
+        let found = recorded(&app, image).await;
+        assert_eq!(found[2], is_silent.then_some(Bson::Boolean(true)), "a confirm says that it has read the file: {found:?}");
+    }
+    let earlier = [&taken, &never_counted, &camera_only, &silent, &animation, &of_bob];
+    let before = [recorded(&app, &taken).await, recorded(&app, &camera_only).await];
+    for image in earlier {
+        forget(&app, image).await;
+    }
+    recount(&app, None).await;
+    // This one has not been recounted.
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    let month = format!("timeline.{}", this_month());
+    images.update_one(doc! { "_id": &never_counted }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$inc": { month: -1_i64 } }).await.unwrap();
+    assert_eq!(months(&ada).await, json!([[this_month(), 4], ["2020-02", 1]]));
+
+    assert_eq!(read_captures(&app, 3).await, CapturesRead { read: 6, taken: 3, failed: 0 });
+    assert_eq!([recorded(&app, &taken).await, recorded(&app, &camera_only).await], before);
+    for image in [&silent, &animation] {
+        assert_eq!(recorded(&app, image).await, [None, None, Some(true.into())]);
+    }
+    assert_eq!(months(&ada).await, json!([[this_month(), 3], ["2020-02", 1], ["2003-01", 1], ["1999-12", 1]]));
+    assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
+    assert_eq!(recount(&app, None).await.0.repaired, 0);
+    let ordered = walk(&ada, 2).await;
+    assert_eq!(ordered[3..], [newer, taken.clone(), never_counted], "in the places of their times");
+    assert_eq!(ada.get(&format!("/api/images/{taken}")).await.json["takenAt"], "2003-01-31T23:59:59");
+    assert_eq!(read_captures(&app, 3).await, CapturesRead::default(), "there is nothing left to read");
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn event_streams_announce_the_time_of_an_earlier_image() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
+    forget(&app, &image).await;
+    let silent = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    forget(&app, &silent).await;
+    let (mut events, _) = Events::open(&ada, None).await;
+    assert_eq!(read_captures(&app, 10).await.read, 2);
+    let updated = events.event().await;
+    assert_eq!((updated.event.as_str(), updated.data), ("image.updated", json!({ "id": image }).to_string()));
+    assert_eq!(ada.delete(&format!("/api/images/{silent}")).await.status, 204);
+    assert_eq!(events.event().await.event, "image.deleted", "a file that says nothing changes nothing");
+}
+
+/// One owner's many images do not delay another's, each file takes one ranged GET, and a failure of the store is one of its images.
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_take_turns_with_one_request_for_each_image() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    // The records of these images have no objects.
+    insert_images(&app, &ada).await;
+    let (read, failing) = (upload_taken(&bob, "2003:01:01 00:00:00").await, upload_taken(&bob, "2003:02:01 00:00:00").await);
+    for image in [&read, &failing] {
+        forget(&app, image).await;
+    }
+    recount(&app, None).await;
+    let gets = Arc::new(Mutex::new(Vec::new()));
+    let (seen, fails) = (gets.clone(), failing.clone());
+    let relay = relay_s3(&app, move |request| {
+        let (seen, fails) = (seen.clone(), fails.clone());
+        async move {
+            let path = request.path().to_owned();
+            if request.parts.method == "GET" && path.contains("/u/") {
+                assert!(request.parts.headers.contains_key("range"), "{path}");
+                seen.lock().unwrap().push(path.clone());
+            }
+            if path.ends_with(&fails) { empty_answer(503) } else { request.forward().await }
+        }
+    });
+    let relay = relay.await;
+    let relayed = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(relay.parse().unwrap())).await;
+    let done = read_captures(&relayed, 400).await;
+    assert_eq!((done.read, done.taken, done.failed), (1, 1, 1), "{done}");
+    let gets = gets.lock().unwrap().clone();
+    let gets_of = |id: &str| gets.iter().filter(|path| path.ends_with(id)).count();
+    assert_eq!(gets_of(&read), 1);
+    let mut paths = gets.clone();
+    paths.retain(|path| !path.ends_with(&failing));
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), 301, "one for each image");
+    let place = gets.iter().position(|path| path.ends_with(&read)).unwrap();
+    assert!(place < 120, "after the first turn of the other owner: {place}");
+    assert_eq!(recorded(&app, &failing).await, [None, None, None]);
+    assert_eq!(read_captures(&app, 400).await, CapturesRead { read: 1, taken: 1, failed: 0 }, "it is read by the next run");
+    assert_eq!(months(&bob).await, json!([["2003-02", 1], ["2003-01", 1]]));
+}
+
+/// Deletions and confirms of the same user, and two backfills at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_changes_are_each_counted_once() {
+    let app = TestApp::start().await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
+    let ada = app.user().await;
+    let mut ids = Vec::new();
+    for n in 0..24 {
+        ids.push(upload_taken(&ada, &format!("2003:0{}:01 00:00:00", n % 3 + 1)).await);
+    }
+    for image in &ids {
+        forget(&app, image).await;
+    }
+    recount(&app, None).await;
+    let deletions = async {
+        for pair in ids[..12].chunks(2) {
+            let deleted = ada.post("/api/images/delete", json!({ "ids": pair })).await;
+            assert_eq!(deleted.status, 200);
+            for result in deleted.json["results"].as_array().unwrap() {
+                assert_eq!(result["status"], 204, "{deleted:?}");
+            }
+        }
+    };
+    let confirms = async {
+        for _ in 0..6 {
+            upload_taken(&ada, "2004:01:01 00:00:00").await;
+        }
+    };
+    let (one, two, (), ()) = tokio::join!(read_captures(&app, 4), read_captures(&other, 6), deletions, confirms);
+    assert_eq!((one.failed, two.failed), (0, 0));
+    assert_eq!(months(&ada).await, json!([["2004-01", 6], ["2003-03", 4], ["2003-02", 4], ["2003-01", 4]]));
+    assert_eq!(recount(&app, None).await.0.repaired, 0);
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_call_of_the_command() {
+    let _turn = CRASHES.acquire().await.unwrap();
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let fuse = Fuse::new();
+    let settings = fuse.settings(&app);
+    // The first calls are those of connecting.
+    let mut kills = 8;
+    loop {
+        let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
+        forget(&app, &image).await;
+        recount(&app, None).await;
+        kills += 1;
+        fuse.set(kills);
+        let (status, out, err) = settings.run(&["taken", "--rate", "50"]).end(Duration::from_secs(60)).await;
+        fuse.remove();
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {out} {err}");
+        let is_recorded = recorded(&app, &image).await[0].is_some();
+        assert_eq!(recount(&app, None).await.0.repaired, 0, "after {kills} calls, recorded: {is_recorded}");
+        if status.success() {
+            assert!(is_recorded && out.contains("1 images read, 1 with the time taken, 0 failed"), "{out}");
+            break;
+        }
+        assert!(kills < 100, "the command never ends");
+        read_captures(&app, 50).await;
+    }
+    assert!(kills > 12, "{kills} calls: the failpoint was never reached");
+    assert_eq!(months(&ada).await, json!([["2003-01", kills - 8]]));
+    app.audit().await;
+}
