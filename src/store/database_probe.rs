@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{MongoClient, StoreError, driver_events::Operation, instant};
+use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant};
 use crate::config;
 
 /// A database to examine.
@@ -66,6 +66,21 @@ impl DatabaseProbe {
         let info = self.mongo.command(Operation::BUILD_INFO, doc! { "buildInfo": 1 }).await?;
         let version = info.get_str("version").map(str::to_owned);
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
+    }
+
+    /// Returns since when the image is due whose pictures are due for the longest time at `now`; `None` if no image is due.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn oldest_due_rendering(&self, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, StoreError> {
+        let images = self.mongo.database().collection::<Document>("images");
+        let find = || {
+            let find = images.find_one(doc! { "rendering.due": { "$lte": datetime(now) } });
+            async { find.projection(doc! { "rendering.due": 1 }).sort(doc! { "rendering.due": 1 }).await }
+        };
+        let found = self.mongo.read(Operation::find(&images), find).await?;
+        let due = found.as_ref().and_then(|found| found.get_document("rendering").ok()?.get_datetime("due").ok());
+        Ok(due.map(|due| instant(*due)))
     }
 
     /// Writes a document as every write of this program is written: acknowledged by the journals of a majority.

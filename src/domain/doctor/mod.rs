@@ -6,7 +6,7 @@
 //!
 //! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
 //! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
-//! lifecycle, access block, and `--fix`), `imgproxy`, `notifications` and `database`. `probe_context` makes and removes the
+//! lifecycle, access block, and `--fix`), `imgproxy`, `workers`, `notifications` and `database`. `probe_context` makes and removes the
 //! objects, whose names `probe_names` lists; `report` writes the result.
 
 mod database;
@@ -23,6 +23,7 @@ pub mod rules;
 mod settings;
 mod unsigned;
 mod uploads;
+mod workers;
 
 use std::{future::Future, time::Duration};
 
@@ -96,9 +97,12 @@ pub async fn run_until(config: &Config, options: Options, stop: impl Future<Outp
             Err(unusable) => unusable.add_to(&mut report),
         }
     };
-    let (database, (), provider) = tokio::join!(database::examine(&config.mongo), bucket, examine_provider(config));
+    let workers = workers::examine(config, OffsetDateTime::now_utc());
+    let (database, (), provider, workers) =
+        tokio::join!(database::examine(&config.mongo), bucket, examine_provider(config), workers);
     report.findings.extend(database.findings);
     report.add(&rules::PROVIDER, provider);
+    report.add(&rules::WORKERS, workers);
     let is_reachable = |rule: &Rule| matches!(report.answer(rule.name), Some(Answer::Yes(_)));
     match pair {
         None => {}

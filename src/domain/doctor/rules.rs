@@ -191,6 +191,9 @@ rules! {
     IMGPROXY_SIGNATURE: Broken, "imgproxy_signature", "imgproxy: only signed URLs",
         "anyone who learns or guesses an object key can read the image",
         "give imgproxy the same IMGPROXY_KEY and IMGPROXY_SALT: without them it accepts every URL";
+    WORKERS: Weaker, "preview_workers", "previews: workers keep up",
+        "images that became ready have no previews, and load in full",
+        "run valet worker with the settings of the servers; if one runs, its log and valet_preview_attempts_total say why it does not keep up: add workers if most images are made";
     NOTIFICATIONS: Weaker, "bucket_notifications", "bucket: uploads are announced",
         "an upload whose client died is confirmed only after its URL has expired",
         "run valet check --fix, or set the bucket's notifications as docs/notifications.md says; the queue must permit the bucket to send";

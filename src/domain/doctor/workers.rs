@@ -1,0 +1,26 @@
+//! Checks that workers make the previews: no image waits for long. An empty queue says nothing about workers, and needs none.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Answer, answer_if};
+use crate::{config::Config, store::database_probe::DatabaseProbe};
+
+/// How long an image waits at most while workers keep up; the alert on `valet_preview_lag_seconds` has the same threshold.
+const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
+
+pub(super) async fn examine(config: &Config, now: OffsetDateTime) -> Answer {
+    if config.previews.worker().is_none() {
+        return Answer::Skipped("PREVIEWS is not worker".to_owned());
+    }
+    let oldest = async { DatabaseProbe::open(&config.mongo).await?.oldest_due_rendering(now).await };
+    match oldest.await {
+        Ok(None) => Answer::Yes("no image waits".to_owned()),
+        Ok(Some(due)) => {
+            let minutes = (now - due).whole_minutes();
+            answer_if(now - due <= MAX_WAIT, format!("an image waits for its previews since {minutes} min"))
+        }
+        Err(error) => Answer::Skipped(error.to_string()),
+    }
+}
