@@ -35,6 +35,8 @@ mod feature_switches;
 mod files;
 mod forged_tokens;
 mod gallery;
+#[path = "../support/heif_commands.rs"]
+mod heif_commands;
 mod hostile_clients;
 mod idempotency;
 mod imgproxy;

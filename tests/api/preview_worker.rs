@@ -6,6 +6,7 @@
 mod attempts;
 mod command;
 mod deletions;
+mod heif;
 mod waiting;
 
 use std::{path::PathBuf, time::Duration};

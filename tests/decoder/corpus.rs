@@ -17,7 +17,7 @@ use valet::{
     model::Format,
 };
 
-use super::{heif, renderer};
+use super::{heif_commands, renderer};
 
 /// Longest time from a file to its result: the child is killed after 30 seconds, and a command after as many.
 const LONGEST: Duration = Duration::from_secs(70);
@@ -81,7 +81,7 @@ async fn every_file_has_pictures_or_a_named_failure() {
     for root in env::split_paths(&env::var_os("VALET_PIXELS_FILES").unwrap()) {
         files(&root, &mut found);
     }
-    let renderer = heif::libheif().into_iter().fold(renderer(), Renderer::with_heif_command);
+    let renderer = heif_commands::libheif().into_iter().fold(renderer(), Renderer::with_heif_command);
     let (mut rows, mut counts) = (String::new(), BTreeMap::new());
     for (number, path) in found.iter().enumerate() {
         let (format, outcome, pictures) = row(&renderer, number, path, &folder).await;

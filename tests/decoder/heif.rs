@@ -1,26 +1,17 @@
 //! Covers HEIC and AVIF by a command: libheif's, where it is installed (Debian's libheif-examples).
 
-use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use valet::{
     domain::rendering::{CrashCause, RenderFailure},
     model::Format,
 };
 
-use super::{Pixels, format_of, path, renderer};
-
-/// Returns the path of libheif's command, if it is installed.
-pub(super) fn libheif() -> Option<PathBuf> {
-    ["/usr/bin/heif-dec", "/usr/bin/heif-convert"].map(PathBuf::from).into_iter().find(|command| command.exists())
-}
-
-/// Returns the path of a new script, which is called with an image and the JPEG to make.
-fn script(text: &str) -> PathBuf {
-    let script = std::env::temp_dir().join(format!("valet-command-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::write(&script, format!("#!/bin/sh\n{text}\n")).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
-    script
-}
+use super::{
+    Pixels, format_of,
+    heif_commands::{libheif, script},
+    path, renderer,
+};
 
 #[tokio::test]
 async fn heic_and_avif_have_pictures() {
@@ -67,6 +58,17 @@ async fn failing_commands_have_a_named_failure_and_leave_no_files() {
     assert!(matches!(failure, RenderFailure::Crashed(CrashCause::Deadline)), "{failure:?}");
     let failure = failure_of("exec head -c 100000000 /dev/zero > $2").await;
     assert!(matches!(failure, RenderFailure::Crashed(CrashCause::Signal(_))), "a long file: {failure:?}");
+    // A JPEG of arithmetic coding, which no decoder here reads.
+    let mut arithmetic = std::fs::read(path("fixtures/plain.jpg")).unwrap();
+    let frame = arithmetic.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    arithmetic[frame + 1] = 0xc9;
+    let picture = std::env::temp_dir().join(format!("valet-arithmetic-{}.jpg", uuid::Uuid::new_v4().simple()));
+    std::fs::write(&picture, &arithmetic).unwrap();
+    let made = failure_of(&format!("cp {} $2", picture.display())).await;
+    assert_eq!(made.name(), Some("corrupt"), "a picture that no decoder reads");
+    std::fs::remove_file(picture).unwrap();
+    let failure = renderer().render(Format::Jpeg, arithmetic.into()).await.unwrap_err();
+    assert_eq!(failure.name(), Some("unsupported"), "the same as an upload");
     let failure = renderer().render(Format::Heif, file.into()).await.unwrap_err();
     assert_eq!(failure.name(), Some("unsupported"), "no command");
 }

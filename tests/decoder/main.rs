@@ -7,6 +7,9 @@ mod command_sandbox;
 mod corpus;
 #[cfg(unix)]
 mod heif;
+#[cfg(unix)]
+#[path = "../support/heif_commands.rs"]
+mod heif_commands;
 mod mutations;
 mod pixels;
 mod sandbox;

@@ -1,9 +1,15 @@
-//! Asks for the pictures of images that were ready before workers made any, at a rate.
+//! Asks for pictures of earlier images, at a rate: of those that were ready before workers made any, and of those that no worker could
+//! decode before there was a command for HEIC and AVIF.
 
 use std::{num::NonZeroU32, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use super::PreviewWorker;
-use crate::store::StoreError;
+use crate::{
+    domain::rendering::Renderer,
+    store::{QueuedRendering, StoreError},
+};
 
 /// Records that are read at once.
 const PAGE: u32 = 1000;
@@ -11,6 +17,8 @@ const PAGE: u32 = 1000;
 const MAX_BACKLOG: usize = 1000;
 /// Pause while so many wait.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
+/// Images for the command that are queued again in a second, at most.
+const CONVERSIONS_PER_SECOND: usize = 10;
 /// Failures of the database in a row after which the backfill ends.
 const MAX_FAILURES: u32 = 10;
 
@@ -44,6 +52,43 @@ impl PreviewWorker {
             match page.last {
                 Some(last) => after = Some(last),
                 None => return Ok(queued),
+            }
+        }
+    }
+
+    /// Queues the HEIC and AVIF images again that failed because no command was set, if one is set now, until `stop`. A command that
+    /// fails gives them another failure, so each is queued once.
+    pub(super) async fn convert_earlier_until(&self, renderer: &Renderer, stop: &CancellationToken) {
+        if !renderer.has_heif_command() {
+            return;
+        }
+        tokio::select! {
+            queued = self.queue_conversions() => match queued {
+                Ok(0) => {}
+                Ok(images) => tracing::info!(images, "queued images again that had no previews for lack of a command"),
+                Err(error) => tracing::warn!(%error, "failed to queue images again that had no previews for lack of a command; the next start continues"),
+            },
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Queues the HEIC and AVIF images again that failed because no command was set, and returns how many. Queued images are
+    /// found no more, so that it can be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn queue_conversions(&self) -> Result<u64, StoreError> {
+        let mut queued = 0;
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.store.images.find_unsupported(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last().map(QueuedRendering::id) else { return Ok(queued) };
+            after = Some(last);
+            for some in page.chunks(CONVERSIONS_PER_SECOND) {
+                self.wait_for_backlog().await?;
+                let second = tokio::time::sleep(Duration::from_secs(1));
+                queued += self.store.images.request_conversions(some).await?;
+                second.await;
             }
         }
     }

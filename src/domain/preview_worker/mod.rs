@@ -56,7 +56,8 @@ impl PreviewWorker {
         })
     }
 
-    /// Makes pictures until `stop`, of one image at a time on each core. Images under way are finished, within a deadline.
+    /// Makes pictures until `stop`, of one image at a time on each core, also of HEIC and AVIF images that failed because no command
+    /// was set, if one is set now. Images under way are finished, within a deadline.
     pub async fn run_until(&self, renderer: &Renderer, stop: CancellationToken) {
         let work = async {
             loop {
@@ -73,7 +74,7 @@ impl PreviewWorker {
             }
         };
         // Not counted as failpoints of requests; `valet worker --once` has failpoints of its own.
-        uncounted(work).await;
+        uncounted(async { tokio::join!(work, self.convert_earlier_until(renderer, &stop)) }).await;
     }
 
     /// Makes the pictures that are due at `now`, and returns how many images had a result.

@@ -111,6 +111,12 @@ impl Renderer {
         Self { heif_command: Some(command), ..self }
     }
 
+    /// Returns whether a command makes a JPEG of HEIC and AVIF.
+    #[must_use]
+    pub fn has_heif_command(&self) -> bool {
+        self.heif_command.is_some()
+    }
+
     /// Has each child attempt to leave its sandbox, for the tests of it.
     #[cfg(feature = "dev")]
     #[must_use]
@@ -126,15 +132,23 @@ impl Renderer {
     pub async fn render(&self, format: Format, file: Bytes) -> Result<Rendered, RenderFailure> {
         let mut request = request(format, &file)?;
         let mut file = file;
+        let mut is_converted = false;
         if matches!(format, Format::Avif | Format::Heif) {
             let command = self.heif_command.as_deref().ok_or(Undecodable::Unsupported)?;
             file = heif::convert(self, command, request, &file).await?;
+            is_converted = true;
             let file_bytes = u32::try_from(file.len()).map_err(|_| Undecodable::TooBig)?;
             // The command has turned the image.
             request = DecodeRequest { format: Format::Jpeg, orientation: Orientation::NORMAL, file_bytes, ..request };
         }
         let output = child::run(self, request, file).await?;
-        verification::verify(output, request).map_err(|wrong| RenderFailure::Crashed(CrashCause::Output(wrong)))?
+        let rendered =
+            verification::verify(output, request).map_err(|wrong| RenderFailure::Crashed(CrashCause::Output(wrong)))?;
+        rendered.map_err(|failure| match failure {
+            // Of HEIC and AVIF, this name says that there was no command.
+            RenderFailure::Undecodable(Undecodable::Unsupported) if is_converted => Undecodable::Corrupt.into(),
+            failure => failure,
+        })
     }
 }
 

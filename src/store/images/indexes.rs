@@ -9,6 +9,7 @@ use mongodb::{
     options::IndexOptions,
 };
 
+use super::renderings::unsupported;
 use crate::{model::ImageState, store::outbox};
 
 /// How long the record of a purged image is kept.
@@ -73,8 +74,7 @@ fn with_field(name: &str, keys: Document, field: &str) -> IndexModel {
 
 /// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image
 /// per user and bytes; one upload per user and key; the sweeper's queue; reservations that are to be settled; the
-/// workers' queue; images that fail to
-/// be settled again and again; the end of records without an object, the only ones that MongoDB may remove by itself; events that
+/// workers' queue; images that no worker could decode; images that fail to be settled again and again; the end of records without an object, the only ones that MongoDB may remove by itself; events that
 /// wait; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
@@ -107,6 +107,13 @@ pub(super) fn models() -> Vec<IndexModel> {
         with_field("due", doc! { "due": 1 }, "due"),
         with_field("reserved", doc! { "state": 1, "reservation.place": 1, "reservation.due": 1 }, "reservation.due"),
         with_field("renderings", doc! { "rendering.due": 1 }, "rendering.due"),
+        index(
+            doc! { "rendering.failure": 1, "_id": 1 },
+            IndexOptions::builder()
+                .name("unsupported".to_owned())
+                .partial_filter_expression(doc! { "rendering.failure": unsupported() })
+                .build(),
+        ),
         with_field("stuck", doc! { "sweepFailures": 1 }, "sweepFailures"),
         index(
             doc! { "goneAt": 1 },

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Images, Lease, inventory::not_purged, owned, page::integer, sweep_queue::text};
 use crate::{
-    model::{Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
+    model::{ContentType, Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
     store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
 };
 
@@ -276,6 +276,42 @@ impl Images {
         Ok(UnrenderedPage { images: images.collect(), last: last.map(str::to_owned) })
     }
 
+    /// Returns the images after this id, `limit` at most, that no worker could decode.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_unsupported(&self, after: Option<&str>, limit: u32) -> Result<Vec<QueuedRendering>, StoreError> {
+        let filter = doc! { "rendering.failure": unsupported(), "_id": { "$gt": after.unwrap_or_default() } };
+        let records = self.collection.clone_with_type::<Document>();
+        let found = self.mongo.read(Operation::find(&self.collection), || async {
+            let find = records.find(filter.clone()).projection(doc! { "user": 1 });
+            find.sort(doc! { "_id": 1 }).limit(limit.into()).await?.try_collect::<Vec<_>>().await
+        });
+        let epoch = OffsetDateTime::UNIX_EPOCH;
+        Ok(found.await?.iter().map(|record| QueuedRendering::read(record, epoch)).collect())
+    }
+
+    /// Asks workers again for the pictures of those of these images that a command can decode, and returns how many they are.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn request_conversions(&self, images: &[QueuedRendering]) -> Result<u64, StoreError> {
+        let types = [ContentType::Heic, ContentType::Heif, ContentType::Avif].map(ContentType::as_str).to_vec();
+        let requests = images.iter().map(|image| {
+            let filter = doc! {
+                "_id": image.id.clone(),
+                "user": image.user.clone(),
+                "state": ImageState::Ready.as_str(),
+                "contentType": { "$in": &types },
+                "rendering.failure": unsupported(),
+            };
+            let set = doc! { "rendering.since": "$$NOW", "rendering.due": "$$NOW" };
+            let done = vec!["rendering.failure", "rendering.attempts"];
+            (filter, Bson::from(vec![doc! { "$set": set }, doc! { "$unset": done }]))
+        });
+        self.mongo.update_each(&self.collection, requests).await
+    }
+
     /// Asks workers for the pictures of these images, and returns how many were still ready and without.
     ///
     /// # Errors
@@ -297,6 +333,11 @@ impl Images {
 /// The fields of an image that waits for a worker.
 fn work_fields() -> Vec<&'static str> {
     vec!["rendering.due", "rendering.since"]
+}
+
+/// Returns the failure of images that no worker could decode.
+pub(super) fn unsupported() -> &'static str {
+    RenderingFailure::Unsupported.as_str()
 }
 
 /// Returns a filter for a claimed image that is ready and has the same bytes.

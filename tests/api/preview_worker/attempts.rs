@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Renders until the image is no longer due, an hour and more apart; returns the attempts and the name of the failure.
-async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
+pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
     for hour in 0..20 {
         let found = recorded(app, image).await;
         if !found.contains_key("due") {

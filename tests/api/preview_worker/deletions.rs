@@ -10,7 +10,7 @@ use super::{
         app::{Caller, PASSWORD, TestApp, skip_unless_local_s3, unique_png},
         relay::relay_s3,
     },
-    Duration, OffsetDateTime, id, read, recorded, render, render_after, renderer, start, use_workers,
+    Document, Duration, OffsetDateTime, doc, id, read, recorded, render, render_after, renderer, start, use_workers,
 };
 
 /// Returns the keys of pictures that workers made.
@@ -123,6 +123,11 @@ async fn deletion_and_worker_race_consistently() {
         assert_eq!(found.status, if deleted.is_some() { 404 } else { 200 });
         assert!(deleted.is_some() || found.json["previewUrl"].is_string(), "{found:?}");
     }
+    let count = async |filter: Document| app.db.collection::<Document>("images").count_documents(filter).await.unwrap();
+    let (written, shown) = (doc! { "$exists": true }, doc! { "$exists": true });
+    let whole = count(doc! { "state": "deleting", "rendering.written": written.clone(), "pictures": shown }).await;
+    let part = count(doc! { "state": "deleting", "rendering.written": written, "pictures": null }).await;
+    println!("{rounds} rounds: {made} images kept; of the others, {whole} deleted with pictures, {part} while they were written");
     render_after(&app, &renderer(), Duration::from_secs(3600)).await;
     app.sweep_to_the_end().await;
     assert_eq!(pictures(&app).await.len(), made as usize);
