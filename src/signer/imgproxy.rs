@@ -107,4 +107,40 @@ mod tests {
         let url = imgproxy.url(source, datetime!(2026-11-22 10:05 UTC));
         assert!(url.ends_with("/rs:fit:640:640/exp:1795341900/plain/s3://photos/u/1/2"), "{url}");
     }
+
+    /// URLs of imgproxy's own library, as `tests/differential/imgproxy.mjs` prints them: this signs the same path in the same way, and
+    /// makes a URL of the same options and source. `.ci/differential` runs it.
+    #[test]
+    #[ignore = "needs the file of .ci/differential"]
+    fn oracle_signs_the_same_urls() {
+        let file = std::fs::read(std::env::var("VALET_IMGPROXY").unwrap()).unwrap();
+        let cases: Vec<serde_json::Value> = serde_json::from_slice(&file).unwrap();
+        assert!(cases.len() >= 40, "{} URLs", cases.len());
+        for case in &cases {
+            let text = |name: &str| case[name].as_str().unwrap();
+            let bytes = |name: &str| hex::decode(text(name)).unwrap();
+            let key = ImgproxyKey::new(&bytes("key"), &bytes("salt"));
+            let (signature, rest) = text("url").strip_prefix(text("base")).unwrap()[1..].split_once('/').unwrap();
+            let path = format!("/{rest}");
+            assert_eq!(key.sign(&path), signature, "{case}");
+
+            let segments = |path: &str| {
+                let (options, source) = path.split_once("/plain/").unwrap();
+                let mut options: Vec<_> = options[1..].split('/').map(str::to_owned).collect();
+                options.sort();
+                (options, source.to_owned())
+            };
+            let (theirs, _) = segments(&path);
+            let is_free = |option: &&String| !option.starts_with("rs:") && !option.starts_with("exp:");
+            let options = theirs.iter().filter(is_free).cloned().collect::<Vec<_>>().join("/");
+            let imgproxy = Imgproxy { base_url: text("base").to_owned(), key, options };
+            let number = |name: &str| case[name].as_i64().unwrap();
+            let longest_side = u32::try_from(number("side")).unwrap();
+            let source = ImgproxySource { bucket: text("bucket"), key: text("object"), longest_side };
+            let expires_at = OffsetDateTime::from_unix_timestamp(number("expires")).unwrap();
+            let ours = imgproxy.path(source, expires_at);
+            assert_eq!(segments(&ours), segments(&path), "{case}");
+            assert_eq!(imgproxy.url(source, expires_at), format!("{}/{}{ours}", text("base"), imgproxy.key.sign(&ours)));
+        }
+    }
 }
