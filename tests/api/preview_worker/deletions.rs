@@ -10,7 +10,7 @@ use super::{
         app::{Caller, PASSWORD, TestApp, skip_unless_local_s3, unique_png},
         relay::relay_s3,
     },
-    Document, Duration, OffsetDateTime, doc, id, read, recorded, render, render_after, renderer, start, use_workers,
+    Duration, OffsetDateTime, id, read, recorded, render, render_after, renderer, start, use_workers,
 };
 
 /// Returns the keys of pictures that workers made.
