@@ -2,6 +2,7 @@
 //! tokens, passwords and presigned URLs have types whose Debug output omits them.
 
 pub mod context;
+mod json_lines;
 #[cfg(feature = "otlp")]
 mod otlp;
 pub mod spans;
@@ -15,7 +16,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::context::TraceContext;
+use self::{
+    context::TraceContext,
+    json_lines::{JsonLines, Members},
+};
 use crate::config::LogFormat;
 
 /// Target of the span around each request, and of the lines of the audit log.
@@ -36,7 +40,7 @@ pub fn start(format: LogFormat) {
     let shown = filter.and(quiet.with_target(spans::TARGET, LevelFilter::OFF));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(shown).boxed(),
+        LogFormat::Json => lines.fmt_fields(Members).event_format(JsonLines).with_filter(shown).boxed(),
         LogFormat::Text => lines.with_target(false).with_filter(shown).boxed(),
     };
     let (exported, problem) = match export_layer() {
