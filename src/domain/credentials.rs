@@ -8,12 +8,14 @@ mod uppy_token;
 use std::{fmt, time::Duration};
 
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::oidc_tokens::KeyId;
+use super::generational_cache::GenerationalCache;
 use crate::{
     config,
     model::{SessionId, Sha256, UserId},
@@ -34,6 +36,26 @@ pub struct Tokens {
     issuer: String,
     audience: String,
     ttl: Duration,
+    verified: Mutex<GenerationalCache<[u8; 32], VerifiedToken>>,
+}
+
+/// Claims of an access token whose signature, header, issuer and audience are verified. These stay valid; the times are compared on
+/// every use.
+#[derive(Debug, Clone, Copy)]
+pub struct VerifiedToken {
+    caller: Caller,
+    times: TokenTimes,
+}
+
+impl VerifiedToken {
+    /// Returns the caller if the token is valid at `now`.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn at(&self, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        check_times(self.times, now)?;
+        Ok(self.caller)
+    }
 }
 
 impl fmt::Debug for Tokens {
@@ -153,6 +175,8 @@ const TYP: &str = "at+jwt";
 const ALGORITHM: jsonwebtoken::Algorithm = jsonwebtoken::Algorithm::HS256;
 /// Maximum lifetime in seconds, which no configuration exceeds.
 const MAX_LIFE: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
+/// Tokens whose verification is remembered, at most: some 2 MB.
+const VERIFIED_TOKENS: usize = 10_000;
 /// Maximum length of a token in bytes; a provider's token with many groups has a few thousand.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -176,6 +200,7 @@ impl Tokens {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             ttl: config.access_ttl,
+            verified: Mutex::new(GenerationalCache::new(VERIFIED_TOKENS)),
         }
     }
 
@@ -218,8 +243,18 @@ impl Tokens {
         let claims: AccessClaims = self.decode_own(token, header)?;
         let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
         let (user, session) = caller.ok_or(TokenError::Invalid)?;
-        check_times(TokenTimes { nbf: claims.nbf, iat: claims.iat, exp: claims.exp }, now)?;
-        Ok(Caller { user, origin: TokenOrigin::Session(session) })
+        let times = TokenTimes { nbf: claims.nbf, iat: claims.iat, exp: claims.exp };
+        let verified = VerifiedToken { caller: Caller { user, origin: TokenOrigin::Session(session) }, times };
+        let caller = verified.at(now)?;
+        self.verified.lock().insert(Sha256::of([token]).to_bytes(), verified);
+        Ok(caller)
+    }
+
+    /// Returns the claims of exactly this token, if [`Tokens::verify`] accepted it lately: most requests come with a token that came
+    /// before.
+    #[must_use]
+    pub fn recall(&self, token: &str) -> Option<VerifiedToken> {
+        self.verified.lock().get(Sha256::of([token]).to_bytes())
     }
 
     /// Verifies a token that this service signed with the given header, and returns its claims.
@@ -239,7 +274,7 @@ impl Tokens {
 }
 
 /// Times of a token, in seconds since the epoch.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct TokenTimes {
     nbf: Option<i64>,
     iat: i64,

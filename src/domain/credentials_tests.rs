@@ -83,6 +83,29 @@ fn issued_tokens_verify_until_they_expire() {
 }
 
 #[test]
+fn a_recalled_token_expires_and_no_other_is_recalled() {
+    let tokens = Tokens::new(&config(SECRET, &[]));
+    let caller = caller();
+    let token = issue(&tokens, caller, NOW + Duration::from_secs(86_400));
+    let token = token.expose_secret();
+    assert!(tokens.recall(token).is_none(), "a token that was never verified");
+    assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7200)), Err(TokenError::Expired));
+    assert!(tokens.recall(token).is_none(), "a token that was refused");
+    assert_eq!(tokens.verify(token, NOW), Ok(caller));
+    let recalled = tokens.recall(token).unwrap();
+    for now in [-3600, -61, -60, 0, 7199, 7200, 10_000] {
+        let now = NOW + time::Duration::seconds(now);
+        assert_eq!(recalled.at(now), tokens.verify(token, now), "{now}");
+    }
+    for at in 0..token.len() {
+        let mut other = token.as_bytes().to_vec();
+        other[at] ^= 1;
+        assert!(tokens.recall(&String::from_utf8(other).unwrap()).is_none(), "{at}");
+    }
+    assert!(Tokens::new(&config(SECRET, &[])).recall(token).is_none(), "another server verifies it itself");
+}
+
+#[test]
 fn t1_t3_no_other_token_passes() {
     let tokens = Tokens::new(&config(SECRET, &[]));
     let good = claims(caller());
