@@ -126,10 +126,30 @@ impl KeyOwner {
         (has_form && is_v7(owner.user.as_bytes()) && is_v7(owner.image.as_bytes())).then_some(owner)
     }
 
+    /// Returns whether a key is one of the image's own.
+    #[must_use]
+    pub fn has_key(self, key: &str) -> bool {
+        self.has_final_key(key) || Self::of_key(key) == Some(self)
+    }
+
+    /// Returns whether a key is [`ObjectKey::final_for`] this image, as almost all are, without parsing its ids.
+    fn has_final_key(self, key: &str) -> bool {
+        let mut buffer = [0; ID_CHARS];
+        let mut is = |text: &str, id: Uuid| text.as_bytes() == id.hyphenated().encode_lower(&mut buffer).as_bytes();
+        let ids = key.strip_prefix("u/").and_then(|ids| ids.split_at_checked(ID_CHARS));
+        ids.is_some_and(|(user, image)| {
+            let image = image.strip_prefix('/').unwrap_or_default();
+            is_v7(self.user.as_bytes())
+                && is_v7(self.image.as_bytes())
+                && is(user, Uuid::from_bytes(*self.user.as_bytes()))
+                && is(image, Uuid::from_bytes(*self.image.as_bytes()))
+        })
+    }
+
     /// Returns the key that the record of this image names, if it is one of the image's own.
     #[must_use]
     pub fn own_key(self, recorded: &str) -> Option<ObjectKey> {
-        (Self::of_key(recorded) == Some(self)).then(|| ObjectKey::from_stored(recorded.to_owned()))
+        self.has_key(recorded).then(|| ObjectKey::from_stored(recorded.to_owned()))
     }
 }
 
@@ -161,6 +181,10 @@ mod tests {
         let (user, image) = (UserId::new(), ImageId::new());
         for key in forms(user, image) {
             assert_eq!(key.owner(), Some(KeyOwner { user, image }), "{key}");
+            assert!(KeyOwner { user, image }.has_key(key.as_str()), "{key}");
+            for other in [KeyOwner { user: UserId::new(), image }, KeyOwner { user, image: ImageId::new() }] {
+                assert!(!other.has_key(key.as_str()), "{key}");
+            }
         }
     }
 
@@ -220,6 +244,8 @@ mod tests {
             let at = at.index(chars.len());
             chars[at] = with;
             let changed = ObjectKey::from_stored(chars.into_iter().collect());
+            let own = KeyOwner { user, image };
+            prop_assert_eq!(own.has_key(changed.as_str()), changed.owner() == Some(own));
             if let Some(owner) = changed.owner() {
                 prop_assert!(with.is_ascii_digit() || ('a'..='f').contains(&with) || changed == key, "{changed}");
                 prop_assert!(forms(owner.user, owner.image).iter().any(|form| form.as_str().len() == changed.as_str().len()));

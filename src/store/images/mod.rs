@@ -8,6 +8,7 @@ mod captures;
 mod damaged_tombstone;
 mod deleted_account;
 mod document;
+mod elements;
 mod indexes;
 mod inventory;
 mod lookup;

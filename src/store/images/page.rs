@@ -1,9 +1,11 @@
 //! Pages of a user's images. Ready images are views into the database's response: fields that the page does not show are
 //! neither copied nor decoded.
 
+use std::sync::LazyLock;
+
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
-    bson::{Bson, DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
     raw_batch_cursor::RawBatch,
 };
 use time::OffsetDateTime;
@@ -11,6 +13,7 @@ use time::OffsetDateTime;
 use super::{
     Images,
     document::readable,
+    elements::{Elements, Value},
     positions::{FIRST_ID, position_of_id, taken_position},
     renderings,
 };
@@ -20,6 +23,8 @@ use crate::{
 };
 
 /// Projected fields of a ready image.
+static PROJECTION: LazyLock<Document> =
+    LazyLock::new(|| PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect());
 const PROJECTED_FIELDS: [&str; 18] = [
     "_id",
     "key",
@@ -145,8 +150,14 @@ impl RawGalleryPage {
     fn documents(&self) -> Result<Vec<&RawDocument>, StoreError> {
         let Some(answer) = &self.answer else { return Ok(Vec::new()) };
         let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
-        let values = answer.doc_slices().map_err(StoreError::Database)?.into_iter();
-        values.map(|value| value.ok().and_then(RawBsonRef::as_document).ok_or_else(malformed)).collect()
+        let documents = answer.doc_slices().map_err(StoreError::Database)?;
+        let values = Elements::of(documents.as_bytes());
+        values
+            .map(|element| match element {
+                Some((_, Value::Document(document))) => Ok(document),
+                _ => Err(malformed()),
+            })
+            .collect()
     }
 }
 
@@ -167,75 +178,110 @@ impl GalleryRow<'_> {
     }
 }
 
-/// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
-fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
-    let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
-    let (mut preview, mut thumb_hash, mut taken_at, mut taken_sort, mut camera, mut location, mut pictures) =
-        (None, None, None, None, None, None, None);
-    let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
-    for element in document {
-        let (name, value) = element.map_err(|_| "a field")?;
-        match (name.as_str(), value) {
-            ("_id", RawBsonRef::String(text)) => id = Some(text),
-            ("key", RawBsonRef::String(text)) => key = Some(text),
-            ("fileName", RawBsonRef::String(text)) => file_name = Some(text),
-            ("contentType", RawBsonRef::String(text)) => content_type = ContentType::parse(text),
-            ("sha256", RawBsonRef::String(text)) => sha256 = Some(text),
-            ("caption", RawBsonRef::String(text)) => caption = Some(text),
-            ("preview", RawBsonRef::Document(declared)) => {
-                let content_type = declared.get_str("contentType").ok().and_then(ContentType::parse);
-                preview = Some(content_type.ok_or("preview")?);
-            }
-            ("thumbHash", RawBsonRef::String(text)) => thumb_hash = Some(text),
-            ("takenAt", RawBsonRef::String(text)) => taken_at = TakenAt::parse(text).map(|_| text),
-            ("takenSort", RawBsonRef::DateTime(at)) => taken_sort = sort_time(at),
-            ("camera", RawBsonRef::String(text)) => camera = Some(text),
-            ("location", RawBsonRef::Document(place)) => {
-                let degrees = |name| place.get_f64(name).ok();
-                location = degrees("latitude").zip(degrees("longitude")).and_then(|(north, east)| Location::new(north, east));
-            }
-            ("pictures", RawBsonRef::Array(made)) => pictures = Some(renderings::raw_pictures(made)),
-            ("size", value) => size = integer(value).and_then(|n| u64::try_from(n).ok()),
-            ("width", value) => width = integer(value).and_then(|n| u32::try_from(n).ok()),
-            ("height", value) => height = integer(value).and_then(|n| u32::try_from(n).ok()),
-            ("createdAt", RawBsonRef::DateTime(at)) => created_at = Some(instant(at)),
-            ("uploadedAt", RawBsonRef::DateTime(at)) => uploaded_at = Some(instant(at)),
-            _ => {}
-        }
-    }
-    let id = id.ok_or("_id")?;
-    let image = ImageId::parse(id).ok_or("_id")?;
-    Ok(GalleryRow {
-        id,
-        // The object at this key is served: another one belongs to another image, or another program.
-        key: key.filter(|key| KeyOwner::of_key(key) == Some(KeyOwner { user, image })).ok_or("key")?,
-        file_name: file_name.ok_or("fileName")?,
-        content_type: content_type.ok_or("contentType")?,
-        size: size.ok_or("size")?,
-        sha256,
-        caption,
-        preview,
-        thumb_hash,
-        width: width.ok_or("width")?,
-        height: height.ok_or("height")?,
-        taken_at,
-        taken_sort,
-        camera,
-        location,
-        pictures: pictures.unwrap_or_default(),
-        created_at: created_at.ok_or("createdAt")?,
-        uploaded_at: uploaded_at.ok_or("uploadedAt")?,
-        bytes: document.as_bytes(),
-    })
+/// Fields of a document as they are read.
+#[derive(Default)]
+struct Fields<'a> {
+    id: Option<&'a str>,
+    key: Option<&'a str>,
+    file_name: Option<&'a str>,
+    content_type: Option<ContentType>,
+    sha256: Option<&'a str>,
+    caption: Option<&'a str>,
+    preview: Option<ContentType>,
+    thumb_hash: Option<&'a str>,
+    taken_at: Option<&'a str>,
+    taken_sort: Option<OffsetDateTime>,
+    camera: Option<&'a str>,
+    location: Option<Location>,
+    pictures: Option<[Option<Dimensions>; 2]>,
+    size: Option<u64>,
+    width: Option<u32>,
+    height: Option<u32>,
+    created_at: Option<OffsetDateTime>,
+    uploaded_at: Option<OffsetDateTime>,
 }
 
-/// Returns an integer of either width: `mongoimport` and `mongosh` write small ones as 32 bits.
-pub(super) fn integer(value: RawBsonRef<'_>) -> Option<i64> {
-    match value {
-        RawBsonRef::Int32(n) => Some(n.into()),
-        RawBsonRef::Int64(n) => Some(n),
-        _ => None,
+impl<'a> Fields<'a> {
+    /// Reads a field, or returns the name of one that is malformed.
+    fn read(&mut self, name: &str, value: Value<'a>) -> Result<(), &'static str> {
+        match (name, value) {
+            ("_id", Value::Text(text)) => self.id = Some(text),
+            ("key", Value::Text(text)) => self.key = Some(text),
+            ("fileName", Value::Text(text)) => self.file_name = Some(text),
+            ("contentType", Value::Text(text)) => self.content_type = ContentType::parse(text),
+            ("sha256", Value::Text(text)) => self.sha256 = Some(text),
+            ("caption", Value::Text(text)) => self.caption = Some(text),
+            ("preview", Value::Document(declared)) => {
+                let content_type = declared.get_str("contentType").ok().and_then(ContentType::parse);
+                self.preview = Some(content_type.ok_or("preview")?);
+            }
+            ("thumbHash", Value::Text(text)) => self.thumb_hash = Some(text),
+            ("takenAt", Value::Text(text)) => self.taken_at = TakenAt::parse(text).map(|_| text),
+            ("takenSort", Value::Time(at)) => self.taken_sort = sort_time(at),
+            ("camera", Value::Text(text)) => self.camera = Some(text),
+            ("location", Value::Document(place)) => {
+                let degrees = |name| place.get_f64(name).ok();
+                let degrees = degrees("latitude").zip(degrees("longitude"));
+                self.location = degrees.and_then(|(north, east)| Location::new(north, east));
+            }
+            ("pictures", Value::Array(made)) => self.pictures = Some(renderings::raw_pictures(made)),
+            ("size", Value::Integer(n)) => self.size = u64::try_from(n).ok(),
+            ("width", Value::Integer(n)) => self.width = u32::try_from(n).ok(),
+            ("height", Value::Integer(n)) => self.height = u32::try_from(n).ok(),
+            ("createdAt", Value::Time(at)) => self.created_at = Some(instant(at)),
+            ("uploadedAt", Value::Time(at)) => self.uploaded_at = Some(instant(at)),
+            _ => {}
+        }
+        Ok(())
     }
+
+    /// Returns the image of this document, or the name of a field that is missing or malformed.
+    fn row(self, document: &'a RawDocument, user: UserId) -> Result<GalleryRow<'a>, &'static str> {
+        let id = self.id.ok_or("_id")?;
+        let image = ImageId::parse(id).ok_or("_id")?;
+        Ok(GalleryRow {
+            id,
+            // The object at this key is served: another one belongs to another image, or another program.
+            key: self.key.filter(|key| KeyOwner { user, image }.has_key(key)).ok_or("key")?,
+            file_name: self.file_name.ok_or("fileName")?,
+            content_type: self.content_type.ok_or("contentType")?,
+            size: self.size.ok_or("size")?,
+            sha256: self.sha256,
+            caption: self.caption,
+            preview: self.preview,
+            thumb_hash: self.thumb_hash,
+            width: self.width.ok_or("width")?,
+            height: self.height.ok_or("height")?,
+            taken_at: self.taken_at,
+            taken_sort: self.taken_sort,
+            camera: self.camera,
+            location: self.location,
+            pictures: self.pictures.unwrap_or_default(),
+            created_at: self.created_at.ok_or("createdAt")?,
+            uploaded_at: self.uploaded_at.ok_or("uploadedAt")?,
+            bytes: document.as_bytes(),
+        })
+    }
+}
+
+/// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
+fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
+    let mut fields = Fields::default();
+    for element in Elements::of(document.as_bytes()) {
+        let Some((name, value)) = element else { return row_of_any_types(document, user) };
+        fields.read(name, value)?;
+    }
+    fields.row(document, user)
+}
+
+/// Decodes a document as [`row`] does; its fields may have any types.
+fn row_of_any_types(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
+    let mut fields = Fields::default();
+    for element in document {
+        let (name, value) = element.map_err(|_| "a field")?;
+        fields.read(name.as_str(), value.into())?;
+    }
+    fields.row(document, user)
 }
 
 impl Images {
@@ -251,12 +297,11 @@ impl Images {
         after: Option<Position>,
         limit: u32,
     ) -> Result<RawGalleryPage, StoreError> {
-        let projection: Document = PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
         let answer = self
             .mongo
             .read(Operation::find(&self.collection), || async {
                 let find = self.collection.find(ready_after(user, order, after)).sort(newest_first(order));
-                let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
+                let find = find.projection(PROJECTION.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
             .await?;

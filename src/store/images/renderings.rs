@@ -8,12 +8,18 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    bson::{Bson, Document, RawArray, RawBsonRef, doc},
+    bson::{Bson, Document, RawDocument, doc},
     options::ReturnDocument,
 };
 use time::OffsetDateTime;
 
-use super::{Images, Lease, inventory::not_purged, owned, page::integer, sweep_queue::text};
+use super::{
+    Images, Lease,
+    elements::{Elements, Value},
+    inventory::not_purged,
+    owned,
+    sweep_queue::text,
+};
 use crate::{
     model::{ContentType, Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
     store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
@@ -116,13 +122,20 @@ pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<
 }
 
 /// Reads the sizes of the pictures of a gallery's row; none of those after a damaged one.
-pub(super) fn raw_pictures(made: &RawArray) -> [Option<Dimensions>; 2] {
-    let size = |picture: RawBsonRef<'_>| {
-        let side = |name| picture.as_document()?.get(name).ok().flatten().and_then(integer).and_then(|n| u32::try_from(n).ok());
-        Some(Dimensions { width: side("width")?, height: side("height")? })
-    };
-    let mut sizes = made.into_iter().map_while(|picture| size(picture.ok()?));
+pub(super) fn raw_pictures(made: &RawDocument) -> [Option<Dimensions>; 2] {
+    let mut sizes = Elements::of(made.as_bytes()).map_while(|picture| match picture?.1 {
+        Value::Document(picture) => raw_size(picture),
+        _ => None,
+    });
     [sizes.next(), sizes.next()]
+}
+
+fn raw_size(picture: &RawDocument) -> Option<Dimensions> {
+    let side = |name| match picture.get(name).ok().flatten()?.into() {
+        Value::Integer(n) => u32::try_from(n).ok(),
+        _ => None,
+    };
+    Some(Dimensions { width: side("width")?, height: side("height")? })
 }
 
 impl Images {
