@@ -1,6 +1,9 @@
 //! Reading ready images, with presigned URLs that stay the same within a time window, so that caches hit.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use time::OffsetDateTime;
 
@@ -13,8 +16,11 @@ use crate::{
         Caption, ContentType, Dimensions, GalleryOrder, Image, ImageId, ImageState, ObjectKey, Position, TimelineMonth, UserId,
     },
     signer::Presigned,
-    store::{Objects, RawGalleryPage, Store, StoreError},
+    store::{GetSeries, Objects, RawGalleryPage, Store, StoreError},
 };
+
+/// Capacity for a URL with its canonical request behind it.
+const TYPICAL_URL_BYTES: usize = 1400;
 
 /// A ready image with its presigned URLs.
 #[derive(Debug)]
@@ -45,9 +51,21 @@ struct ReadUrls<'a> {
     signed_at: OffsetDateTime,
     ttl: Duration,
     previews: Option<&'a Previews>,
+    /// Begun when the first URL of a type is signed; in the order of [`ContentType`].
+    series: [OnceLock<GetSeries>; ContentType::ALL.len()],
 }
 
 impl ReadUrls<'_> {
+    /// Returns the series of the URLs of this type.
+    fn series(&self, content_type: ContentType) -> Result<&GetSeries, StoreError> {
+        let slot = &self.series[content_type as usize];
+        if let Some(series) = slot.get() {
+            return Ok(series);
+        }
+        let series = self.objects.presign_gets(content_type, &self.cache_control, self.signed_at, self.ttl)?;
+        Ok(slot.get_or_init(|| series))
+    }
+
     /// Returns the pictures of an image of this size: those that a worker made, else imgproxy's.
     fn previews(
         &self,
@@ -60,11 +78,14 @@ impl ReadUrls<'_> {
             return Ok(self.previews.map(|previews| previews.of_image(key, size, self.signed_at + self.ttl)).unwrap_or_default());
         }
         let keys = ObjectKey::from_stored(key.to_owned()).pictures();
+        let series = self.series(ContentType::Jpeg)?;
         let sign = |(key, size): (&ObjectKey, Dimensions)| {
-            let signed = self.objects.presign_get(key, ContentType::Jpeg, &self.cache_control, self.signed_at, self.ttl)?;
-            Ok(PreviewUrl { url: signed.url, size })
+            let mut url = Vec::with_capacity(TYPICAL_URL_BYTES);
+            series.push_url(key.as_str(), &mut url);
+            // Lossless: a URL is ASCII.
+            PreviewUrl { url: String::from_utf8(url).unwrap_or_default(), size }
         };
-        keys.iter().zip(made).map(sign).collect()
+        Ok(keys.iter().zip(made).map(sign).collect())
     }
 }
 
@@ -92,8 +113,9 @@ impl GalleryPage<'_> {
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
-        let ReadUrls { objects, cache_control, signed_at, ttl, .. } = &self.urls;
-        objects.presign_get_into(row.key, row.content_type, cache_control, *signed_at, *ttl, out)
+        let series = self.urls.series(row.content_type)?;
+        series.push_url(row.key, out);
+        Ok(series.expires_at())
     }
 
     /// Returns the pictures of an image in smaller sizes, if a worker made them or a server does.
@@ -111,9 +133,9 @@ impl GalleryPage<'_> {
     /// [`StoreError::Credentials`].
     pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
-        let ReadUrls { objects, cache_control, signed_at, ttl, .. } = &self.urls;
         let key = ObjectKey::from_stored(row.key.to_owned()).preview();
-        objects.presign_get_into(key.as_str(), content_type, cache_control, *signed_at, *ttl, out).map(drop)
+        self.urls.series(content_type)?.push_url(key.as_str(), out);
+        Ok(())
     }
 }
 
@@ -255,7 +277,8 @@ impl Gallery {
         // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
         let previews = self.previews.as_ref();
-        ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl, previews }
+        let signed_at = window_start(owner, now, ttl);
+        ReadUrls { objects: &self.objects, cache_control, signed_at, ttl, previews, series: Default::default() }
     }
 
     /// Returns a ready image of this user.

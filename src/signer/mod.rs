@@ -13,6 +13,7 @@ mod encoding;
 mod imgproxy;
 mod location;
 mod post_policy;
+mod series;
 mod signing_day;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use bucket_and_endpoint::{BucketName, Endpoint, InvalidBucketName, InvalidEn
 pub use imgproxy::{Imgproxy, ImgproxyKey, ImgproxySource};
 pub use location::{AddressingStyle, AwsEndpoint, InvalidRegion, Location};
 pub use post_policy::{PostPolicy, SignedForm};
+pub use series::UrlSeries;
 
 /// The longest validity that S3 accepts for a presigned URL.
 pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -167,6 +169,22 @@ impl Signer {
         out.extend_from_slice(self.location.path().as_bytes());
         encoding::push_path(out, request.key);
         let query = out.len();
+        self.push_query(request, &day, signed_at, ttl, out);
+        let end = out.len();
+
+        // The canonical request and then the string to sign are written behind the URL, and truncated once they are hashed.
+        out.extend_from_slice(request.method.as_bytes());
+        out.push(b'\n');
+        out.extend_from_within(path..query);
+        out.push(b'\n');
+        out.extend_from_within(query + 1..end);
+        self.push_canonical_headers(request, out);
+        push_signature(out, end, &day, signed_at);
+        Ok(signed_at + Duration::from_secs(ttl))
+    }
+
+    /// Appends the query without the signature.
+    fn push_query(&self, request: &PresignRequest<'_>, day: &SigningDay, signed_at: OffsetDateTime, ttl: u64, out: &mut Vec<u8>) {
         // Canonical order compares encoded bytes: `X-Amz-…` sorts before every lower-case name.
         out.extend_from_slice(&day.query);
         encoding::push_clock(out, signed_at);
@@ -182,14 +200,10 @@ impl Signer {
             sorted.sort_unstable();
             push_pairs(out, &sorted);
         }
-        let end = out.len();
+    }
 
-        // The canonical request and then the string to sign are written behind the URL, and truncated once they are hashed.
-        out.extend_from_slice(request.method.as_bytes());
-        out.push(b'\n');
-        out.extend_from_within(path..query);
-        out.push(b'\n');
-        out.extend_from_within(query + 1..end);
+    /// Appends the canonical request after its query.
+    fn push_canonical_headers(&self, request: &PresignRequest<'_>, out: &mut Vec<u8>) {
         out.push(b'\n');
         let (before, after) = around_host(request.headers);
         push_headers(out, before);
@@ -198,19 +212,6 @@ impl Signer {
         out.push(b'\n');
         push_names(out, request.headers, b";");
         out.extend_from_slice(b"\nUNSIGNED-PAYLOAD");
-        let digest = digest::digest(&digest::SHA256, &out[end..]);
-        out.truncate(end);
-
-        out.extend_from_slice(day.to_sign.as_bytes());
-        encoding::push_clock(out, signed_at);
-        out.extend_from_slice(day.scope.as_bytes());
-        encoding::push_hex(out, digest.as_ref());
-        let signature = hmac::sign(&day.key, &out[end..]);
-        out.truncate(end);
-
-        out.extend_from_slice(b"&X-Amz-Signature=");
-        encoding::push_hex(out, signature.as_ref());
-        Ok(signed_at + Duration::from_secs(ttl))
     }
 
     /// Returns the signing time in whole seconds of UTC, and the validity in seconds.
@@ -226,6 +227,20 @@ impl Signer {
     fn day(&self, signed_at: OffsetDateTime) -> Arc<SigningDay> {
         self.days.get(signed_at.date(), &self.credentials, &self.region)
     }
+}
+
+/// Signs the canonical request that is behind the URL in the buffer, from `end` on, and replaces it with the signature.
+fn push_signature(out: &mut Vec<u8>, end: usize, day: &SigningDay, signed_at: OffsetDateTime) {
+    let digest = digest::digest(&digest::SHA256, &out[end..]);
+    out.truncate(end);
+    out.extend_from_slice(day.to_sign.as_bytes());
+    encoding::push_clock(out, signed_at);
+    out.extend_from_slice(day.scope.as_bytes());
+    encoding::push_hex(out, digest.as_ref());
+    let signature = hmac::sign(&day.key, &out[end..]);
+    out.truncate(end);
+    out.extend_from_slice(b"&X-Amz-Signature=");
+    encoding::push_hex(out, signature.as_ref());
 }
 
 /// Names and values, sorted by name.

@@ -16,7 +16,8 @@ use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
 use super::{
-    AddressingStyle, AwsEndpoint, BucketName, Credentials, CredentialsExpired, Location, PostPolicy, PresignRequest, Signer,
+    AddressingStyle, AwsEndpoint, BucketName, Credentials, CredentialsExpired, Location, PostPolicy, PresignRequest, Presigned,
+    Signer,
 };
 
 fn name(bucket: &str) -> BucketName {
@@ -54,6 +55,18 @@ fn the_published_vector_of_the_aws_document() {
          &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
     );
     assert_eq!(signed.expires_at, datetime!(2013-05-25 00:00 UTC));
+}
+
+/// Presigns a request alone, and compares the URL with that of a series.
+fn signed(signer: &Signer, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Presigned {
+    let alone = signer.presign(request, signed_at, ttl).unwrap();
+    let series = signer.series(&PresignRequest { key: "another", ..*request }, signed_at, ttl).unwrap();
+    let mut urls = b"before".to_vec();
+    series.push_url(request.key, &mut urls);
+    series.push_url(request.key, &mut urls);
+    assert_eq!(String::from_utf8(urls).unwrap(), format!("before{url}{url}", url = alone.url));
+    assert_eq!(series.expires_at(), alone.expires_at);
+    alone
 }
 
 /// "Example: Browser-Based Upload using HTTP POST": its policy, byte for byte.
@@ -322,7 +335,7 @@ proptest! {
             let number = number.to_string();
             let query = [("uploadId", upload_id.as_str()), ("x-id", "UploadPart"), ("partNumber", number.as_str())];
             let request = PresignRequest { method: "PUT", key: &key, headers: &headers, query: &query };
-            (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
+            (theirs, signed(&signer, &request, signed_at, Duration::from_secs(ttl)))
         } else if let Call::Put = call {
             let put = sdk.put_object().bucket("bucket").key(&key).content_type("image/jpeg").content_length(size.parse().unwrap())
                 .checksum_sha256(digest).if_none_match("*");
@@ -331,14 +344,14 @@ proptest! {
             let sent: BTreeSet<_> = theirs.headers().collect();
             prop_assert_eq!(sent, BTreeSet::from(headers));
             let request = PresignRequest { method: "PUT", key: &key, headers: &headers, query: &[("x-id", "PutObject")] };
-            (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
+            (theirs, signed(&signer, &request, signed_at, Duration::from_secs(ttl)))
         } else {
             let theirs = runtime.block_on(sdk.get_object().bucket("bucket").key(&key).set_response_content_disposition(disposition.clone())
                 .response_content_type("image/png").presigned(config)).unwrap();
             let mut query = vec![("x-id", "GetObject"), ("response-content-type", "image/png")];
             query.extend(disposition.as_deref().map(|value| ("response-content-disposition", value)));
             let request = PresignRequest { method: "GET", key: &key, headers: &[], query: &query };
-            (theirs, signer.presign(&request, signed_at, Duration::from_secs(ttl)).unwrap())
+            (theirs, signed(&signer, &request, signed_at, Duration::from_secs(ttl)))
         };
         prop_assert_eq!(parts(theirs.uri()), parts(&ours.url));
     }

@@ -50,7 +50,7 @@ pub use images::{
     RenderingClaim, ReservationStatus, StateCount, UnreadPage, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
-pub use objects::Objects;
+pub use objects::{GetSeries, Objects};
 pub use outbox_queue::{EventRecord, EventSource, OutboxQueue, StoredEvent};
 pub use recount::{Counts, Repair};
 pub use reservations::{AcceptOutcome, StepOutcome};

@@ -64,7 +64,7 @@ use crate::{
     config,
     metrics::{METRICS, Metrics, PRESIGNED_GETS},
     model::{ContentType, FileName, ObjectKey},
-    signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer},
+    signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer, UrlSeries},
 };
 
 /// Deadline of an S3 call, retries included: far enough below the ten seconds of a request that a failure can be handled within
@@ -100,6 +100,27 @@ pub struct PresignedPut {
     pub signed: Presigned,
     /// Headers that the client must send besides those that every HTTP client adds (host, content-length).
     pub headers: Vec<(&'static str, String)>,
+}
+
+/// Presigned GETs of objects of one type, for one page.
+#[derive(Debug)]
+pub struct GetSeries {
+    urls: UrlSeries,
+    expires_at: OffsetDateTime,
+}
+
+impl GetSeries {
+    /// Appends the URL of a key, plain ASCII without quotes or backslashes.
+    pub fn push_url(&self, key: &str, out: &mut Vec<u8>) {
+        PRESIGNED_GETS.inc();
+        self.urls.push_url(key, out);
+    }
+
+    /// Returns when the URLs expire.
+    #[must_use]
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
 }
 
 impl Objects {
@@ -210,26 +231,23 @@ impl Objects {
         self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
-    /// Presigns as [`Objects::presign_get`] does, for one of many URLs and by the text of its key: appends the URL, plain ASCII
-    /// without quotes or backslashes, and returns when it expires.
+    /// Begins a series of the URLs that [`Objects::presign_get`] makes of these arguments and any key.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign_get_into(
+    pub fn presign_gets(
         &self,
-        key: &str,
         content_type: ContentType,
         cache_control: &str,
         signed_at: OffsetDateTime,
         ttl: Duration,
-        out: &mut Vec<u8>,
-    ) -> Result<OffsetDateTime, StoreError> {
+    ) -> Result<GetSeries, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        let request = PresignRequest { method: "GET", key, headers: &[], query: &query };
+        let request = PresignRequest { method: "GET", key: "", headers: &[], query: &query };
         let ahead = self.clock.ahead();
-        PRESIGNED_GETS.inc();
-        let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
-        ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
+        let urls = self.signer().series(&request, signed_at + ahead, ttl);
+        let urls = urls.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
+        Ok(GetSeries { expires_at: urls.expires_at() - ahead, urls })
     }
 
     /// Presigns a download that saves the object under `name`.

@@ -1,0 +1,85 @@
+//! URLs that differ only in their keys, such as those of a page: the parts that they share are written once.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::{CredentialsExpired, PresignRequest, Signer, encoding, push_signature, signing_day::SigningDay};
+
+/// Presigns URLs of one method, with the same headers, query and lifetime.
+pub struct UrlSeries {
+    /// The origin.
+    origin: Vec<u8>,
+    /// The path before the key.
+    path: Vec<u8>,
+    /// The query with its question mark, without the signature.
+    query: Vec<u8>,
+    /// The canonical request before the path.
+    before_path: Vec<u8>,
+    /// The canonical request after the path.
+    after_path: Vec<u8>,
+    day: Arc<SigningDay>,
+    signed_at: OffsetDateTime,
+    expires_at: OffsetDateTime,
+}
+
+impl fmt::Debug for UrlSeries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UrlSeries").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// Begins a series of URLs, the same ones that [`Signer::presign_into`] makes of this request with their keys.
+    ///
+    /// # Errors
+    /// [`CredentialsExpired`].
+    pub fn series(
+        &self,
+        request: &PresignRequest<'_>,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<UrlSeries, CredentialsExpired> {
+        let (signed_at, ttl) = self.lifetime(signed_at, ttl)?;
+        let day = self.day(signed_at);
+        let mut query = Vec::with_capacity(512 + 2 * self.token.len());
+        self.push_query(request, &day, signed_at, ttl, &mut query);
+        let mut after_path = Vec::with_capacity(query.len() + 128);
+        after_path.push(b'\n');
+        after_path.extend_from_slice(&query[1..]);
+        self.push_canonical_headers(request, &mut after_path);
+        Ok(UrlSeries {
+            origin: self.location.origin().as_bytes().to_vec(),
+            path: self.location.path().as_bytes().to_vec(),
+            query,
+            before_path: [request.method.as_bytes(), b"\n"].concat(),
+            after_path,
+            day,
+            signed_at,
+            expires_at: signed_at + Duration::from_secs(ttl),
+        })
+    }
+}
+
+impl UrlSeries {
+    /// Appends the URL of a key, which is plain ASCII without quotes or backslashes.
+    pub fn push_url(&self, key: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.origin);
+        let path = out.len();
+        out.extend_from_slice(&self.path);
+        encoding::push_path(out, key);
+        let query = out.len();
+        out.extend_from_slice(&self.query);
+        let end = out.len();
+        out.extend_from_slice(&self.before_path);
+        out.extend_from_within(path..query);
+        out.extend_from_slice(&self.after_path);
+        push_signature(out, end, &self.day, self.signed_at);
+    }
+
+    /// Returns when S3 stops accepting new requests with these URLs.
+    #[must_use]
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
+}
