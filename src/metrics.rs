@@ -45,7 +45,7 @@ pub struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CommandLabels {
     /// `find`, `update`, …
-    pub command: String,
+    pub command: &'static str,
     /// `ok` or `error`.
     pub outcome: &'static str,
 }
@@ -268,9 +268,8 @@ impl Metrics {
     }
 
     /// Records the duration of a command to MongoDB.
-    pub fn mongodb_command(&self, command: &str, outcome: &'static str, took: Duration) {
-        let command = CommandLabels { command: command.to_owned(), outcome };
-        self.mongodb_commands.get_or_create(&command).observe(took.as_secs_f64());
+    pub fn mongodb_command(&self, command: &'static str, outcome: &'static str, took: Duration) {
+        self.mongodb_commands.get_or_create(&CommandLabels { command, outcome }).observe(took.as_secs_f64());
     }
 
     /// Returns the text of all metrics, of type [`MEDIA_TYPE`].

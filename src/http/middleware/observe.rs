@@ -1,6 +1,6 @@
 //! Spans, log lines and metrics of every request.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use poem::{
     Endpoint, EndpointExt, Request, Response,
@@ -41,13 +41,14 @@ where
             let method = request.method().clone();
             client::warn_of_untrusted_proxy(&request, &proxies);
             let client = client::address(&request, &proxies);
-            let path = loggable(request.uri().path());
+            let uri = request.uri().clone();
+            let path = loggable(uri.path());
             let route = routes.find(request.uri().path()).map(|route| route.template.as_str());
             let attributes = spans::RequestAttributes { method: known_method(&method), route, path: &path, id: &id };
             let traced = spans::ServerSpan::begin(caller_context(&request).as_ref(), &attributes);
             let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
             // With the audit log's target, so that its lines have this span whatever else is logged.
-            let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path, user = tracing::field::Empty);
+            let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = &*path, user = tracing::field::Empty);
             let respond = async {
                 let in_flight = InFlight::begin(RequestLabels {
                     route: route.unwrap_or("other").to_owned(),
@@ -110,7 +111,24 @@ fn caller_context(request: &Request) -> Option<TraceContext> {
 }
 
 /// Returns the path with its long segments left out.
-fn loggable(path: &str) -> String {
-    let shorten = |segment: &str| if segment.len() > MAX_LOGGED_SEGMENT { "…".to_owned() } else { segment.to_owned() };
-    path.split('/').map(shorten).collect::<Vec<_>>().join("/")
+fn loggable(path: &str) -> Cow<'_, str> {
+    if path.split('/').all(|segment| segment.len() <= MAX_LOGGED_SEGMENT) {
+        return path.into();
+    }
+    let shorten = |segment| if str::len(segment) > MAX_LOGGED_SEGMENT { "…" } else { segment };
+    path.split('/').map(shorten).collect::<Vec<_>>().join("/").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_segments_are_not_logged() {
+        let long = "x".repeat(MAX_LOGGED_SEGMENT + 1);
+        assert_eq!(loggable(&format!("/uppy/{long}/s3")), "/uppy/…/s3");
+        for path in ["", "/", "/api/images/gallery", &long[1..]] {
+            assert_eq!(loggable(path), path);
+        }
+    }
 }
