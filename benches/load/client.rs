@@ -114,6 +114,7 @@ where
 async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
     let mut times = Vec::with_capacity(1 << 15);
     while Instant::now() < until {
+        work.begin().await;
         let began = Instant::now();
         if !work.once().await {
             break;
@@ -125,6 +126,11 @@ async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
 
 /// One worker's unit of work; returns `false` when none is left.
 pub trait AsyncWork: Send + 'static {
+    /// Waits until the unit's turn has come; the wait is not measured.
+    fn begin(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     fn once(&mut self) -> impl Future<Output = bool> + Send;
 }
 

@@ -5,7 +5,7 @@
 //! five alternating runs. The run ends with a table of the ratios beside their bars and the baseline in `benches/baseline.json`,
 //! and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes the run the baseline. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
 //! server (`server.mjs`, its packages installed) to compare with, if node is installed. The argument `slow-store` measures only what a
-//! slow store delays: `cargo bench --bench load -- slow-store`.
+//! slow store delays, and `soak` a long run: `cargo bench --bench load -- slow-store`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -15,6 +15,7 @@ mod open_uploads;
 mod report;
 mod servers;
 mod slow_store;
+mod soak;
 
 use std::{
     sync::Arc,
@@ -22,7 +23,7 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use valet::{domain::credentials::Tokens, state::AppState};
+use valet::state::AppState;
 
 use self::{
     client::{Connection, Load, Requests, each, load, repeat},
@@ -45,6 +46,11 @@ async fn main() {
     if std::env::args().any(|argument| argument == "slow-store") {
         let mut report = Report::default();
         slow_store::measure(&mut report).await;
+        return report.end();
+    }
+    if std::env::args().any(|argument| argument == "soak") {
+        let mut report = Report::default();
+        soak::measure(&mut report).await;
         return report.end();
     }
     let below = Below::start().await;
@@ -215,31 +221,25 @@ async fn logins(time: Duration, valet: &Server, ada: &User) {
     show("login beside gallery(50)", &[logins], None);
 }
 
-/// Measures the cost of the session check in addition to the token check, as a share of a gallery request.
+/// Measures the check of a request's token and session, as a share of a gallery request.
 async fn session_check(below: &Below, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
-    let config = below.config();
-    let app = AppState::connect(&config).await.unwrap();
-    let tokens = Tokens::new(&config.tokens);
+    let app = AppState::connect(&below.config()).await.unwrap();
     let now = OffsetDateTime::now_utc();
-    app.valet.sessions.authenticate(&ada.token, now).await.unwrap();
-    let mut added = Vec::new();
+    let mut times = Vec::new();
     for _ in 0..RUNS {
         let began = Instant::now();
         for _ in 0..CALLS {
-            std::hint::black_box(tokens.verify(&ada.token, now).unwrap());
-        }
-        let token = began.elapsed();
-        for _ in 0..CALLS {
             std::hint::black_box(app.valet.sessions.authenticate(&ada.token, now).await.unwrap());
         }
-        let with_authentication = began.elapsed() - token;
-        added.push((with_authentication.as_secs_f64() - token.as_secs_f64()) * 1e9 / f64::from(CALLS));
+        times.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
     }
-    let added = median(added);
+    let check = median(times);
     let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
-    println!("session check: {added:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)", added / request / 1e7);
-    drop(app);
+    println!(
+        "check of token and session: {check:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)",
+        check / request / 1e7
+    );
 }
 
 /// Measures memory during many concurrent reads.
