@@ -37,26 +37,19 @@ impl<'a> From<RawBsonRef<'a>> for Value<'a> {
 /// Bytes of a length, or of a 32-bit number.
 const WORD: usize = 4;
 
-/// The elements of a document: name and value, or `None` for one of another type or a malformed one, after which nothing more is
-/// read. The driver's iterator then decides.
+/// The elements of a document: name and value, or `None` for a malformed one or one with a type that is not read here. Nothing more
+/// is read after it; the driver's iterator then decides.
 #[derive(Debug, Clone)]
 pub(super) struct Elements<'a> {
-    rest: &'a [u8],
+    /// Bytes that are not read yet, with the zero at the end.
+    rest: Option<&'a [u8]>,
 }
 
 impl<'a> Elements<'a> {
     /// Returns the elements of a document or an array.
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         // After the length.
-        Self { rest: bytes.get(WORD..).unwrap_or_default() }
-    }
-
-    fn read(&mut self, kind: u8) -> Option<(&'a str, Value<'a>)> {
-        let end = self.rest.iter().position(|byte| *byte == 0)?;
-        let (name, value) = (&self.rest[..end], &self.rest[end + 1..]);
-        let (value, rest) = read_value(kind, value)?;
-        self.rest = rest;
-        Some((std::str::from_utf8(name).ok()?, value))
+        Self { rest: bytes.get(WORD..) }
     }
 }
 
@@ -64,18 +57,22 @@ impl<'a> Iterator for Elements<'a> {
     type Item = Option<(&'a str, Value<'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (kind, rest) = self.rest.split_first()?;
-        if (*kind, rest) == (0, &[]) {
-            self.rest = rest;
+        let rest = self.rest.take()?;
+        if rest == [0] {
             return None;
         }
-        self.rest = rest;
-        let read = self.read(*kind);
-        if read.is_none() {
-            self.rest = &[];
-        }
-        Some(read)
+        let Some((name, value, rest)) = read(rest) else { return Some(None) };
+        self.rest = Some(rest);
+        Some(Some((name, value)))
     }
+}
+
+/// Returns the name and the value of an element, and the bytes after it.
+fn read(bytes: &[u8]) -> Option<(&str, Value<'_>, &[u8])> {
+    let (kind, bytes) = bytes.split_first()?;
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let (value, rest) = read_value(*kind, &bytes[end + 1..])?;
+    Some((std::str::from_utf8(&bytes[..end]).ok()?, value, rest))
 }
 
 /// Returns a value, and the bytes after it.
@@ -124,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn read(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
+    fn ours(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
         Elements::of(document.as_bytes()).collect()
     }
 
@@ -136,14 +133,14 @@ mod tests {
     fn elements_are_those_of_the_driver() {
         let document = rawdoc! { "a": "é", "": "", "at": DateTime::from_millis(-1), "n": 1_i32, "m": -1_i64, "none": null,
         "in": { "x": "y" }, "all": [{ "a": 1 }, "b"] };
-        assert_eq!(read(&document).unwrap(), driver(&document).unwrap());
-        assert_eq!(read(&rawdoc! {}), Some(Vec::new()));
+        assert_eq!(ours(&document).unwrap(), driver(&document).unwrap());
+        assert_eq!(ours(&rawdoc! {}), Some(Vec::new()));
     }
 
     #[test]
     fn other_types_are_left_to_the_driver() {
         for document in [rawdoc! { "a": 1.5 }, rawdoc! { "a": true }] {
-            assert_eq!(read(&document), None);
+            assert_eq!(ours(&document), None);
         }
     }
 
@@ -155,7 +152,7 @@ mod tests {
             let last = bytes.len() - 1;
             bytes[at.min(last - 1)] = byte;
             let damaged = RawDocumentBuf::from_bytes(bytes).unwrap();
-            if let Some(read) = read(&damaged) {
+            if let Some(read) = ours(&damaged) {
                 prop_assert_eq!(Some(read), driver(&damaged));
             }
         }
