@@ -23,6 +23,9 @@ pub enum DeleteError {
     /// The image does not exist, is another user's, or is purged.
     #[error("there is no such image")]
     NotFound,
+    /// The upload, which alone was to be deleted, is complete.
+    #[error("the upload is complete")]
+    Complete,
     /// The database failed; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -44,6 +47,30 @@ impl ImageDeletion {
     /// [`DeleteError`].
     pub async fn delete(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<(), DeleteError> {
         single_result(self.delete_all(user, &[id], now).await?)
+    }
+
+    /// Deletes an open upload, and never an image: a client that cancels an upload may not know that it is complete. Succeeds
+    /// again while its tombstone exists.
+    ///
+    /// # Errors
+    /// [`DeleteError::Complete`] for an image, and the others.
+    pub async fn delete_open(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<(), DeleteError> {
+        for _ in 0..MAX_DELETION_ATTEMPTS {
+            let image = self.store.images.find_owned(user, id).await?.ok_or(DeleteError::NotFound)?;
+            match image.state() {
+                ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
+                    tracing::info!(image = %id, %user, "deleted an open upload");
+                    self.removal.purge_now(vec![image.deleted()], now).await;
+                    return Ok(());
+                }
+                // Another request changed its state at the same time.
+                ImageState::Pending => {}
+                ImageState::Ready => return Err(DeleteError::Complete),
+                ImageState::Purged => return Err(DeleteError::NotFound),
+                ImageState::Deleting | ImageState::Rejected | ImageState::Expired => return Ok(()),
+            }
+        }
+        Err(StoreError::Contention { what: "an open upload" }.into())
     }
 
     /// Deletes a user's image or open upload for the app's backend.

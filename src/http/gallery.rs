@@ -60,7 +60,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: RequestBody::None,
         deadline: SHORT_DEADLINE,
         rate_limits: &[CALLS, S3],
-        problems: &[&[Code::NotFound]],
+        problems: &[&[Code::NotFound, Code::UploadComplete]],
     },
 ];
 
@@ -239,11 +239,25 @@ impl GalleryApi {
 
     /// Delete an image or an open upload
     ///
-    /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404.
+    /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404. To cancel an upload, send
+    /// `onlyPending=true`: another upload of the same bytes may have made it an image.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
-    async fn delete(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<DeleteResponse, Problem> {
+    async fn delete(
+        &self,
+        app: Application<'_>,
+        caller: CurrentUser,
+        id: Path<String>,
+        /// Whether only an open upload is deleted. An image then stays, and the answer is 409 `upload_complete`.
+        #[oai(name = "onlyPending")]
+        only_pending: Query<Option<bool>>,
+    ) -> Result<DeleteResponse, Problem> {
         app.valet.throttle.count_s3_calls(caller.user, 1)?;
-        app.valet.deletion.delete(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
+        let (id, now) = (image_id(&id)?, OffsetDateTime::now_utc());
+        if only_pending.unwrap_or(false) {
+            app.valet.deletion.delete_open(caller.user, id, now).await?;
+        } else {
+            app.valet.deletion.delete(caller.user, id, now).await?;
+        }
         Ok(DeleteResponse::Deleted)
     }
 }

@@ -14,6 +14,7 @@ mod audit;
 mod batch;
 mod bucket_pairing;
 mod budgets;
+mod cancelling;
 mod closed_pipes;
 mod confirm;
 mod content_inspection;

@@ -94,7 +94,8 @@ export function createApi({ api, token }) {
   return {
     call,
     pending: (limit, cursor) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`),
-    remove: (id) => call("DELETE", at(id)),
+    // An upload that is complete meanwhile stays an image. If the request fails, the upload expires.
+    discard: (id) => call("DELETE", `${at(id)}?onlyPending=true`).catch(() => {}),
     openUpload: gathered(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
     confirm: gathered(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
     renew: (id, signal) => call("POST", `${at(id)}/renew`, { signal }),

@@ -90,7 +90,7 @@
  *   again.
  * @property {(upload?: Upload) => void} resume Continues one upload, or all that `pause()` without an upload has paused.
  * @property {(upload: Upload) => void} retry Repeats a failed upload, if that can succeed.
- * @property {(upload: Upload) => void} cancel Removes an upload from the list and, unless it is done, from the server.
+ * @property {(upload: Upload) => void} cancel Removes an upload from the list and, unless it is complete, from the server.
  * @property {() => void} clearDone Removes the uploads that are done from the list.
  * @property {() => void} stop Stops all uploads without a request to the server, and ends the workers. Stored files stay for `restore`.
  *

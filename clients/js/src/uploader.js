@@ -122,11 +122,10 @@ export class Uploader extends EventTarget {
       const file = this.#revive(record);
       this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
     }
-    const known = new Set([...busy, ...this.items.map((item) => item.id)]);
     let cursor;
     do {
       const page = await this.#services.api.pending(100, cursor);
-      for (const open of page.uploads.filter((open) => !known.has(open.id))) {
+      for (const open of page.uploads.filter(({ id }) => !busy.has(id) && !this.#has(id))) {
         this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "needs-file", id: open.id }));
       }
       cursor = page.nextCursor;
@@ -161,7 +160,7 @@ export class Uploader extends EventTarget {
     this.#next();
   }
 
-  /** Removes an upload from the list and, unless it is done, from the server. */
+  /** Removes an upload from the list and, unless it is complete, from the server. */
   cancel(item) {
     const at = this.items.indexOf(item);
     if (at < 0) return;
@@ -169,8 +168,7 @@ export class Uploader extends EventTarget {
     item.controller?.abort(CANCELLED);
     this.#forget(item);
     if (item.state !== "done") {
-      // Files of the same bytes have one upload. If the request fails, the upload expires.
-      if (item.id && !this.items.some(({ id }) => id === item.id)) this.#services.api.remove(item.id).catch(() => {});
+      this.#discard(item.id);
       item.state = "cancelled";
       item.settle.reject(new DOMException("The upload was cancelled.", "AbortError"));
     }
@@ -190,6 +188,15 @@ export class Uploader extends EventTarget {
     this.paused = true;
     for (const item of this.items) item.controller?.abort(CANCELLED);
     this.#services.work.close();
+  }
+
+  #has(id) {
+    return this.items.some((item) => item.id === id);
+  }
+
+  /** Deletes an upload from the server, unless it is complete. Files of the same bytes have one upload. */
+  #discard(id) {
+    if (id && !this.#has(id)) this.#services.api.discard(id);
   }
 
   #next() {

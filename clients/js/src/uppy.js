@@ -149,10 +149,10 @@ export default class ValetUpload extends BasePlugin {
     if (file.valet) this.#discard(file.valet);
   }
 
-  /** Deletes an open upload, unless another file of the same bytes has it too. */
+  /** Deletes an upload that is not complete, unless another file of the same bytes has it too. */
   #discard(open) {
     const isShared = this.uppy.getFiles().some((file) => file.valet === open || file.response?.body?.id === open);
-    if (!isShared) this.#api.remove(open).catch(() => {}); // If that fails, the upload expires.
+    if (!isShared) this.#api.discard(open);
   }
 }
 

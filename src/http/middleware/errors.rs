@@ -70,7 +70,12 @@ impl FailedRequest {
     /// Returns the problem for an error.
     fn explain(&self, error: poem::Error, routes: &RouteTable) -> Problem {
         if let Some(param) = error.downcast_ref::<ParseParamError>() {
-            let rule = if param.name == "order" { "must be uploaded or taken" } else { "must be an integer" };
+            let rule = match param.name {
+                "order" => "must be uploaded or taken",
+                // poem's reason names the type.
+                _ if param.reason.contains("boolean") => "must be true or false",
+                _ => "must be an integer",
+            };
             return Problem::new(Code::InvalidRequest, "A parameter has an invalid value.").field(param.name, rule);
         }
         if error.is::<AuthorizationError>() {

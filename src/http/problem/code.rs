@@ -84,7 +84,7 @@ codes! {
     NotSinglePart = "not_single_part", CONFLICT, "Not a single-part upload";
     /// Only multipart uploads have parts.
     NotMultipart = "not_multipart", CONFLICT, "Not a multipart upload";
-    /// The parts have already been assembled into an image.
+    /// The upload is an image already.
     UploadComplete = "upload_complete", CONFLICT, "Upload already complete";
     /// The bytes do not fit into the user's quota.
     QuotaExceeded = "quota_exceeded", CONFLICT, "Quota exceeded";

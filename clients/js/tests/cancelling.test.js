@@ -1,0 +1,64 @@
+// Covers cancelling in Node against a real server: it ends open uploads, and never deletes an image.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader } from "valet-upload";
+import { account, assertGallery, BASE, call, image, intercept, MIB, unanswered, until } from "./harness.js";
+
+/** Returns the user's open uploads. */
+const pending = async (user) => (await call("GET", "/api/images/pending", user)).uploads;
+
+/** Holds the first PUT, and records the statuses of deletions. */
+function holdFirstPut(t) {
+  const deletions = [];
+  intercept(t, async ({ kind, method, options, n }, send) => {
+    if (kind === "put" && n === 1) return unanswered(options);
+    const answer = method === "DELETE" ? await send() : undefined;
+    if (answer) deletions.push(answer.status);
+    return answer;
+  });
+  return deletions;
+}
+
+for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
+  test(`cancelling an upload in ${what} keeps the image that another device made of it`, async (t) => {
+    const user = await account();
+    const [here, there, later] = [1, 2, 3].map(() => createUploader({ api: BASE, token: user.token }));
+    const deletions = holdFirstPut(t);
+    const file = image("one.png", size);
+    const [item] = here.add(file);
+    await until(() => item.state === "sending", "it is sent");
+    await later.restore();
+    assert.deepEqual(later.items.map(({ state }) => state), ["needs-file"]);
+    await there.add(file)[0].finished;
+    item.cancel();
+    later.items[0].cancel();
+    await until(() => deletions.length === 2, "both answers");
+    assert.deepEqual(deletions, [409, 409]);
+    await assertGallery(user, [file]);
+  });
+}
+
+test("a file that is added while the open uploads are listed is one upload", async (t) => {
+  const user = await account();
+  const [before, uploader] = [1, 2].map(() => createUploader({ api: BASE, token: user.token }));
+  const file = image("one.png");
+  let goOn;
+  const listed = new Promise((resolve) => { goOn = resolve; });
+  intercept(t, async ({ kind, options }, send) => {
+    if (kind === "put") return unanswered(options);
+    const answer = kind === "pending" ? await send() : undefined;
+    if (answer) await listed;
+    return answer;
+  });
+  const [old] = before.add(file);
+  await until(() => old.state === "sending", "it is open");
+  const restoring = uploader.restore();
+  const [item] = uploader.add(file);
+  await until(() => item.id, "it has the same upload");
+  goOn();
+  await restoring;
+  assert.deepEqual(uploader.items, [item]);
+  item.cancel();
+  before.stop();
+});
