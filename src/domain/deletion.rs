@@ -58,13 +58,14 @@ impl ImageDeletion {
         for _ in 0..MAX_DELETION_ATTEMPTS {
             let image = self.store.images.find_owned(user, id).await?.ok_or(DeleteError::NotFound)?;
             match image.state() {
-                ImageState::Pending if self.lifecycle.delete_pending(&image, now).await? => {
-                    tracing::info!(image = %id, %user, "deleted an open upload");
-                    self.removal.purge_now(vec![image.deleted()], now).await;
-                    return Ok(());
+                ImageState::Pending => {
+                    if let Some(tombstone) = self.lifecycle.delete_pending(&image, now).await? {
+                        tracing::info!(image = %id, %user, "deleted an open upload");
+                        self.removal.purge_now(vec![tombstone], now).await;
+                        return Ok(());
+                    }
+                    // Another request changed its state at the same time.
                 }
-                // Another request changed its state at the same time.
-                ImageState::Pending => {}
                 ImageState::Ready => return Err(DeleteError::Complete),
                 ImageState::Purged => return Err(DeleteError::NotFound),
                 ImageState::Deleting | ImageState::Rejected | ImageState::Expired => return Ok(()),

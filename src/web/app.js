@@ -14,7 +14,7 @@ import { Lightbox } from "./lightbox.js";
 import { session } from "./session.js";
 import { sleep } from "./valet-upload/retry.js";
 import { Tabs } from "./tabs.js";
-import { UndoDelete } from "./undo-delete.js";
+import { MAX_WAITING, UndoDelete } from "./undo-delete.js";
 import { UploadList } from "./upload-list.js";
 import { indexedDbStore, isAvailable } from "./valet-upload/pending-files.js";
 import { Uploader } from "./valet-upload/uploader.js";
@@ -25,6 +25,9 @@ import { bytes, count, explain, monthName } from "./messages.js";
 /** Stops everything that runs for the signed-in user. */
 let leave = () => {};
 const order = new StoredText("localStorage", "valet.order");
+/** Time in milliseconds for which the end of the session waits for deletions, and that other tabs have to send theirs. */
+const SIGN_OUT_MS = 5000;
+const OTHER_TABS_MS = 300;
 
 function view(name) {
   document.body.dataset.view = name;
@@ -55,7 +58,10 @@ function enter() {
   const [name, host = ""] = (session.user.email ?? "").split(/(?=@)/);
   $("#account-name").replaceChildren(name, document.createElement("wbr"), host);
   for (const pick of [$("#upload"), $("#upload-first")]) on(pick, "click", choose);
+  on(session, "ending", () => undoDelete.sendAll());
   on($("#sign-out"), "click", async () => {
+    session.announceEnd();
+    await Promise.race([Promise.all([undoDelete.sendAll(), sleep(OTHER_TABS_MS)]), sleep(SIGN_OUT_MS)]);
     await indexedDbStore().clear().catch(() => {});
     await session.signOut();
   });
@@ -125,6 +131,7 @@ function enter() {
   const selected = () => gallery.images.filter((image) => grid.selected.has(image.id)).map((image) => image.id);
   const deleteSelected = () => {
     const ids = selected();
+    if (ids.length > MAX_WAITING && !confirm(`Delete ${count(ids.length, "image")}? This cannot be undone.`)) return;
     grid.clearSelection();
     undoDelete.remove(ids);
     if (!$("#grid").contains(document.activeElement)) refocus();
@@ -143,7 +150,7 @@ function enter() {
       selectAll();
     }
   });
-  on(window, "beforeunload", (event) => { if (uploader.items.some((item) => item.open && item.size > 16 << 20)) event.preventDefault(); });
+  on(window, "beforeunload", (event) => { if (undoDelete.needsPage || uploader.items.some((item) => item.open && item.size > 16 << 20)) event.preventDefault(); });
 
   leave = () => {
     clearTimeout(refreshTimer);

@@ -55,6 +55,12 @@ class Session extends EventTarget {
     return this.#authenticate("/api/auth/login", email, password);
   }
 
+  /** Has every tab send what it still has to send in this session: `ending`. */
+  announceEnd() {
+    this.#channel.postMessage({ kind: "ending" });
+    this.dispatchEvent(new Event("ending"));
+  }
+
   /** Ends the session here and in every tab. Offline, the session on the server ends when it expires. */
   async signOut() {
     const refreshToken = this.#refreshToken.value;
@@ -124,6 +130,7 @@ class Session extends EventTarget {
 
   #onMessage({ kind, access, user, why }) {
     if (!this.lasting) return; // This tab has its own session.
+    if (kind === "ending") this.dispatchEvent(new Event("ending"));
     if (kind === "ended") this.#forget(why);
     if (kind !== "token") return;
     // Another account, or a sign-in while this tab shows the form: reload. A tab that is just starting adopts the session.

@@ -1,22 +1,31 @@
-// Deletes images with "Undo": the request is sent when the toast closes, since the server deletes permanently. When the page closes,
-// pending deletions are sent by a request that outlives the page (`keepalive`). If that fails too, the images stay.
+// Deletes images with "Undo": the request is sent when the toast closes, since the server deletes permanently. When the user signs out,
+// waiting deletions are sent before. When the page closes, they are sent by requests that outlive the page (`keepalive`). If that is
+// lost too (no network, a token that just expired), the images are still there: a failed deletion keeps the images.
 
 import * as api from "./api.js";
 import { isTyping, say, toast } from "./dom.js";
 import { count, explain } from "./messages.js";
 
 const UNDO_SECONDS = 8;
+/** Images whose deletions can wait at a time: browsers permit 64 KiB of bodies that outlive a page, and an id has 39 bytes. */
+export const MAX_WAITING = 1500;
 
 export class UndoDelete {
   #gallery;
   #done;
   #waiting = new Set();
+  #sending = new Map(); // batch → promise
+  #isStopped = false;
 
   /** `done` receives the ids of deleted images. */
   constructor(gallery, done) {
     this.#gallery = gallery;
     this.#done = done;
-    this.leave = () => this.#waiting.forEach((batch) => { this.#waiting.delete(batch); for (const ids of hundreds(batch.ids)) api.removeManyNow(ids); });
+    // Requests under way end with the page, so theirs are sent again.
+    this.leave = () => [...this.#waiting, ...this.#sending.keys()].forEach((batch) => {
+      this.#waiting.delete(batch);
+      for (const ids of hundreds(batch.ids)) api.removeManyNow(ids);
+    });
     this.key = (event) => {
       if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isTyping(event)) this.undo();
     };
@@ -25,21 +34,38 @@ export class UndoDelete {
   }
 
   stop() {
+    this.#isStopped = true;
     for (const batch of this.#waiting) batch.close();
     this.leave();
     removeEventListener("pagehide", this.leave);
     removeEventListener("keydown", this.key);
   }
 
-  /** Hides images and deletes them later; `onrestore` is called after "Undo". */
+  /** Sends all deletions; resolves when those under way have ended too. */
+  sendAll() {
+    for (const batch of this.#waiting) this.#sendNow(batch);
+    return Promise.all(this.#sending.values());
+  }
+
+  /** Whether more deletions are under way than can outlive the page. */
+  get needsPage() {
+    return total(this.#sending.keys()) > MAX_WAITING;
+  }
+
+  /** Hides images and deletes them later; `onrestore` is called after "Undo". More than can wait are deleted at once. */
   remove(ids, onrestore = () => {}) {
     if (!ids.length) return;
-    const batch = { ids, onrestore };
+    const batch = { ids, onrestore, close() {} };
     this.#gallery.hide(ids);
     this.#waiting.add(batch);
+    for (const one of this.#waiting) if (total(this.#waiting) > MAX_WAITING) this.#sendNow(one);
     const text = `${count(ids.length, "image")} deleted`;
+    if (!this.#waiting.has(batch)) {
+      toast(`Deleting ${count(ids.length, "image")}. Keep this page open.`);
+      return say(text, "deletion");
+    }
     batch.close = toast(text, { action: "Undo", onaction: () => this.#restore(batch), seconds: 0 });
-    batch.timer = setTimeout(() => { batch.close(); this.#send(batch); }, UNDO_SECONDS * 1000);
+    batch.timer = setTimeout(() => this.#sendNow(batch), UNDO_SECONDS * 1000);
     say(`${text}. Undo with Control Z.`, "deletion");
   }
 
@@ -71,11 +97,18 @@ export class UndoDelete {
     batch.onrestore();
   }
 
-  async #send(batch) {
+  /** Closes a batch's toast and sends its deletions. */
+  #sendNow(batch) {
+    batch.close();
+    clearTimeout(batch.timer);
     if (!this.#waiting.delete(batch)) return;
-    const kept = [];
+    this.#sending.set(batch, this.#send(batch).finally(() => this.#sending.delete(batch)));
+  }
+
+  async #send(batch) {
+    const [all, kept] = [batch.ids, []];
     let why;
-    for (const ids of hundreds(batch.ids)) {
+    for (const ids of hundreds(all)) {
       try {
         const { results } = await api.removeMany(ids);
         const failed = results.filter((result) => result.problem && result.status !== 404);
@@ -85,16 +118,20 @@ export class UndoDelete {
         why = problem;
         kept.push(...ids);
       }
+      batch.ids = batch.ids.slice(ids.length);
     }
-    const gone = batch.ids.filter((id) => !kept.includes(id));
+    const gone = all.filter((id) => !kept.includes(id));
     this.#gallery.forget(gone);
     this.#gallery.unhide(kept);
     if (why) {
-      toast(`${count(kept.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: "Try again", onaction: () => this.remove(kept), seconds: 12 });
+      toast(`${count(kept.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: this.#isStopped ? "" : "Try again", onaction: () => this.remove(kept), seconds: 12 });
     }
     this.#done(gone);
   }
 }
+
+/** Returns the number of images of batches. */
+const total = (batches) => [...batches].reduce((sum, { ids }) => sum + ids.length, 0);
 
 function* hundreds(ids) {
   for (let from = 0; from < ids.length; from += 100) yield ids.slice(from, from + 100);

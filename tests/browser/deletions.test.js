@@ -1,0 +1,114 @@
+// Covers deletions that wait for "Undo": they are sent before the session ends and before the page closes, or at once if they are too many.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { account, BASE, listed, PASSWORD, photos, signedIn, signIn, until, upload, visitor } from "./harness.js";
+
+/** Returns the names of the user's images, by a session of its own. */
+async function gallery(user) {
+  const body = JSON.stringify({ email: user.email, password: PASSWORD });
+  const { token } = await (await fetch(`${BASE}/api/auth/login`, { method: "POST", headers: { "content-type": "application/json" }, body })).json();
+  const { images } = await (await fetch(`${BASE}/api/images/gallery`, { headers: { authorization: `Bearer ${token}` } })).json();
+  return images.map(({ fileName }) => fileName).sort();
+}
+
+/** Deletes an image, which waits for "Undo". */
+async function remove(page, name) {
+  await page.getByRole("checkbox", { name: `Select ${name}` }).check({ force: true });
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Undo" }).waitFor();
+}
+
+/** Selects all images and deletes them by the key, and answers the question, if there is one, with `answer`. Returns the question. */
+async function removeAll(page, answer) {
+  let asked = null;
+  page.once("dialog", (dialog) => {
+    asked = dialog.message();
+    return answer ? dialog.accept() : dialog.dismiss();
+  });
+  await page.locator(".open").first().focus();
+  await page.keyboard.press("Control+a");
+  await page.waitForFunction(() => /^[\d,]+ images? selected/.test(document.querySelector("#selection-words").textContent));
+  await page.keyboard.press("Delete");
+  return asked;
+}
+
+/** Answers deletions in place of the server; returns the ids. */
+async function recordDeletions(page) {
+  const ids = [];
+  await page.route("**/api/images/delete", (route) => {
+    const asked = route.request().postDataJSON().ids;
+    ids.push(...asked);
+    return route.fulfill({ json: { results: asked.map((id) => ({ id, status: 204 })) } });
+  });
+  return ids;
+}
+
+test("deletions that wait are sent before the session ends, in every tab", async (t) => {
+  const context = await visitor(t, {});
+  const [page, other, user] = [await context.newPage(), await context.newPage(), await account()];
+  await signIn(page, user);
+  await upload(page, await photos(page, 3));
+  await other.goto("/");
+  await other.locator(".tile.loaded").nth(2).waitFor();
+  await remove(other, "photo-001.jpg");
+  await remove(page, "photo-000.jpg");
+  await page.locator(".menu summary").click();
+  await page.getByRole("button", { name: "Sign out", exact: true }).click();
+  for (const tab of [page, other]) await tab.locator("#sign-in").waitFor();
+  assert.deepEqual(await gallery(user), ["photo-002.jpg"]);
+});
+
+test("a server that does not answer keeps nobody signed in", async (t) => {
+  const { page, user } = await signedIn(t, {});
+  await upload(page, await photos(page, 1));
+  await page.route("**/api/images/delete", () => {});
+  await remove(page, "photo-000.jpg");
+  await page.locator(".menu summary").click();
+  await page.getByRole("button", { name: "Sign out", exact: true }).click();
+  await page.locator("#sign-in").waitFor();
+  assert.deepEqual(await gallery(user), ["photo-000.jpg"]);
+});
+
+test("more deletions than a closing page can send are sent at once, after a question", async (t) => {
+  const { page } = await listed(t, 1700);
+  const ids = await recordDeletions(page);
+  assert.equal(await removeAll(page, false), "Delete 1,700 images? This cannot be undone.");
+  await page.getByText(/^1,700 images selected/).waitFor();
+  assert.deepEqual(ids, []);
+  await removeAll(page, true);
+  await until(() => ids.length === 1700, "all are deleted, long before undo ends");
+  assert.equal(new Set(ids).size, 1700);
+  assert.equal(await page.getByRole("button", { name: "Undo" }).count(), 0);
+});
+
+test("if deletions together are too many for a closing page, the earlier ones are sent", async (t) => {
+  const { page } = await listed(t, 1501);
+  const ids = await recordDeletions(page);
+  await page.getByRole("checkbox", { name: "Select 0.jpg", exact: true }).check({ force: true });
+  await page.keyboard.press("Delete");
+  await page.getByText("1 image deleted").waitFor();
+  assert.deepEqual(ids, []);
+  assert.equal(await removeAll(page, true), null, "1,500 can be undone");
+  await page.getByText("1,500 images deleted").waitFor();
+  await until(() => ids.join() === "picture-0", "the earlier one is deleted");
+  await page.getByRole("button", { name: "Undo" }).click();
+  await page.getByText("1,500 images deleted").waitFor({ state: "detached" });
+  assert.deepEqual(ids, ["picture-0"]);
+});
+
+test("deletions that wait or are under way when the page closes are sent", async (t) => {
+  const { page, user } = await signedIn(t, {});
+  await upload(page, await photos(page, 3));
+  let isHeld = false;
+  await page.route("**/api/images/delete", (route) => {
+    if (isHeld) return route.continue();
+    isHeld = true;
+    return undefined;
+  });
+  await remove(page, "photo-000.jpg");
+  await until(() => isHeld, "undo ended, and the server does not answer");
+  await remove(page, "photo-001.jpg");
+  await page.goto("about:blank");
+  await until(async () => (await gallery(user)).join() === "photo-002.jpg", "both are deleted");
+});
