@@ -30,6 +30,13 @@ export function online(signal) {
   });
 }
 
+/** Settles as `work`, or rejects with the signal's reason when it is aborted. */
+const unlessAborted = (signal, work) => new Promise((resolve, reject) => {
+  const stop = () => reject(signal.reason);
+  signal.addEventListener("abort", stop);
+  work.finally(() => signal.removeEventListener("abort", stop)).then(resolve, reject);
+});
+
 /** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
 export class RetryPolicy {
   #failures = 0;
@@ -47,6 +54,7 @@ export class RetryPolicy {
 
   /** Waits before the next attempt, or throws `problem` after too many failures. */
   async wait(problem) {
+    this.signal.throwIfAborted();
     if (isOffline()) {
       this.onwait("offline");
       await online(this.signal);
@@ -60,11 +68,12 @@ export class RetryPolicy {
     this.onwait(null);
   }
 
-  /** Repeats a request to the API while its problem is transient. */
+  /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
   async run(call) {
     for (;;) {
+      this.signal.throwIfAborted();
       try {
-        const answer = await call();
+        const answer = await unlessAborted(this.signal, call());
         this.reset();
         return answer;
       } catch (error) {

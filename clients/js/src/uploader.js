@@ -2,7 +2,7 @@
 
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
-import { Turns } from "./retry.js";
+import { RetryPolicy, Turns } from "./retry.js";
 import { upload } from "./upload.js";
 
 const PAUSED = Symbol("paused");
@@ -73,6 +73,8 @@ export class Uploader extends EventTarget {
   #files;
   #concurrency;
   #revive;
+  #stopping = new AbortController();
+  #isListed = true; // Or the last restore() could not list the open uploads.
 
   constructor({ api, work, store, user, concurrency = 3, revive = reviveBlob }) {
     super();
@@ -80,8 +82,11 @@ export class Uploader extends EventTarget {
     this.#revive = revive;
     this.#files = new PendingFiles(store, user);
     this.#concurrency = concurrency;
-    // Uploads that failed without a network are repeated when it is back.
-    this.online = () => this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code ?? "")).forEach((item) => this.retry(item));
+    // What failed without a network is repeated when it is back.
+    this.online = () => {
+      this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code ?? "")).forEach((item) => this.retry(item));
+      if (!this.#isListed) this.restore().catch(() => {});
+    };
     globalThis.addEventListener?.("online", this.online);
   }
 
@@ -122,16 +127,23 @@ export class Uploader extends EventTarget {
       const file = this.#revive(record);
       this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
     }
+    // The stored files do not wait for a network.
+    this.#changed();
+    this.#next();
+    const { signal } = this.#stopping;
+    const retry = new RetryPolicy(signal);
+    this.#isListed = false;
     let cursor;
     do {
-      const page = await this.#services.api.pending(100, cursor);
+      const page = await retry.run(() => this.#services.api.pending(100, cursor)).catch((error) => { if (!signal.aborted) throw error; });
+      if (!page) return;
       for (const open of page.uploads.filter(({ id }) => !busy.has(id) && !this.#has(id))) {
         this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "needs-file", id: open.id }));
       }
       cursor = page.nextCursor;
     } while (cursor);
+    this.#isListed = true;
     this.#changed();
-    this.#next();
   }
 
   pause(item) {
@@ -186,6 +198,7 @@ export class Uploader extends EventTarget {
   stop() {
     globalThis.removeEventListener?.("online", this.online);
     this.paused = true;
+    this.#stopping.abort();
     for (const item of this.items) item.controller?.abort(CANCELLED);
     this.#services.work.close();
   }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
 import { createUploader, FileProblem, memoryStore, NetworkProblem, Problem, QuotaProblem, SessionProblem, StorageProblem } from "valet-upload";
-import { account, assertGallery, BASE, call, gallery, image, intercept, lost, MIB, status, unanswered, until } from "./harness.js";
+import { account, assertGallery, BASE, call, gallery, image, intercept, lost, MIB, quick, status, unanswered, until } from "./harness.js";
 
 /** Returns a new account and an uploader for it. */
 async function started(options) {
@@ -339,9 +339,7 @@ test("a store that fails does not stop an upload", async () => {
 
 test("a server that cannot be reached fails with NetworkProblem after a while", async (t) => {
   const { uploader } = await started();
-  const later = globalThis.setTimeout;
-  globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / 100, ...rest);
-  t.after(() => { globalThis.setTimeout = later; });
+  quick(t);
   intercept(t, lost);
   await assert.rejects(uploader.add(image("one.png"))[0].finished, (problem) => problem instanceof NetworkProblem && problem.code === "no_answer");
 });

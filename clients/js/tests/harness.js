@@ -67,6 +67,15 @@ export const status = (code, body) => new Response(body ? JSON.stringify(body) :
 export const unanswered = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
 export const lost = () => { throw new TypeError("fetch failed"); };
 
+/** Makes timers end a hundred times earlier, until the returned function is called or the test ends. */
+export function quick(t) {
+  const later = globalThis.setTimeout;
+  globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / 100, ...rest);
+  const undo = () => { globalThis.setTimeout = later; };
+  t.after(undo);
+  return undo;
+}
+
 /** Waits until `check` holds. */
 export async function until(check, what, seconds = 20) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
