@@ -161,6 +161,38 @@ for (const version of ["6", "5"]) {
     assert.deepEqual(await events(opened), []);
   });
 
+  test(`${name}: a file that is removed while its upload is opened or confirmed leaves no open upload, and no image is deleted`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await openApp(t, context, user);
+    const seen = watch(opened);
+    let goOn;
+    const released = new Promise((resolve) => { goOn = resolve; });
+    const held = [];
+    // Answers that the server has given wait.
+    const hold = (pattern) => opened.route(pattern, async (route) => {
+      if (route.request().method() !== "POST") return route.fallback();
+      const response = await route.fetch();
+      held.push(pattern);
+      await released;
+      return route.fulfill({ response }).catch(() => {});
+    });
+    const kept = image("kept.png");
+    await hold("**/api/images/*/confirm");
+    await add(opened, [kept]);
+    const confirming = upload(opened).catch(() => {});
+    await until(() => held.length === 1, "the server has confirmed it");
+    await hold("**/api/images/upload");
+    await add(opened, [image("open.png")]);
+    const opening = upload(opened).catch(() => {});
+    await until(() => held.length === 2, "the server has opened the other");
+    await opened.evaluate(() => app.uppy.cancelAll());
+    goOn();
+    await Promise.all([confirming, opening]);
+    await until(() => seen.filter((call) => call.startsWith("DELETE")).length === 2, "both are deleted, if they are open");
+    await until(async () => (await usage(user)).pending === 0, "nothing is open");
+    await same(user, kept);
+  });
+
   test(`${name}: bytes that change after a file was added are uploaded`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
     const opened = await openApp(t, context, user);

@@ -34,13 +34,16 @@ function tokens(source) {
   };
 }
 
-/** Sends calls that are made at about the same time as one batch. Each caller gets its own result. */
+/**
+ * Sends calls that are made at about the same time as one batch. Each caller gets its own result. An abort ends only a call that is not
+ * sent yet.
+ */
 function gathered(one, many) {
   let waiting = [];
   const send = async () => {
-    const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal?.aborted);
+    const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
     if (waiting.length) setTimeout(send);
-    if (calls.length === 1) return one(calls[0].input, calls[0].signal).then(calls[0].resolve, calls[0].reject);
+    if (calls.length === 1) return one(calls[0].input).then(calls[0].resolve, calls[0].reject);
     if (!calls.length) return undefined;
     try {
       const { results } = await many(calls.map((call) => call.input));
@@ -52,19 +55,16 @@ function gathered(one, many) {
     } catch (error) {
       // One call made the whole batch malformed, or all together are too large.
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
-      for (const { input, signal, resolve, reject } of calls) {
-        if (mayBeOneCall) one(input, signal).then(resolve, reject);
+      for (const { input, resolve, reject } of calls) {
+        if (mayBeOneCall) one(input).then(resolve, reject);
         else reject(error);
       }
     }
     return undefined;
   };
   return (input, signal) => new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason);
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
     waiting.push({ input, signal, resolve, reject });
     if (waiting.length === 1) setTimeout(send, GATHER_MS);
-    return undefined;
   });
 }
 
@@ -89,8 +89,8 @@ export function createApi({ api, token }) {
   }
 
   const at = (id) => `/api/images/${encodeURIComponent(id)}`;
-  const openUpload = (upload, signal) => call("POST", "/api/images/upload", { body: upload, signal });
-  const confirm = (id, signal) => call("POST", `${at(id)}/confirm`, { signal });
+  const openUpload = (upload) => call("POST", "/api/images/upload", { body: upload });
+  const confirm = (id) => call("POST", `${at(id)}/confirm`);
   return {
     call,
     pending: (limit, cursor) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`),
@@ -99,7 +99,7 @@ export function createApi({ api, token }) {
     openUpload: gathered(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),
     confirm: gathered(confirm, (ids) => call("POST", "/api/images/confirm", { body: { ids } })),
     renew: (id, signal) => call("POST", `${at(id)}/renew`, { signal }),
-    openMultipart: (upload, key, signal) => call("POST", "/api/images/multipart", { body: upload, key, signal }),
+    openMultipart: (upload, key) => call("POST", "/api/images/multipart", { body: upload, key }),
     signParts: (id, parts, signal) => call("POST", `${at(id)}/parts`, { body: { parts }, signal }),
     events: (lastEventId, signal) => call("GET", "/api/events", { lastEventId, signal }, openStream),
     storedParts: (id, signal) => call("GET", `${at(id)}/parts`, { signal }),

@@ -45,12 +45,11 @@ async function uploadWhole(file, facts, events, retry, services) {
   const { signal } = retry;
   // Counts failed PUTs separately from failed requests to the API: the store may fail while the API responds.
   const store = new RetryPolicy(signal, events.waiting);
-  const open = async (known) => timed(await retry.run(() => api.openUpload(describe(file, known), signal)));
+  const open = async (known) => timed(await opened(retry, events, () => api.openUpload(describe(file, known), signal)));
   const reopen = async () => (facts = await readable(file, () => inspect(file, true, services)), open(facts));
   let ticket = await open(facts);
   if (ticket.state === "ready") events.found(ticket.id);
   for (let before = null, unanswered = 0; ticket.state === "pending";) {
-    events.opened(ticket.id);
     const { upload, previewUpload } = ticket;
     const [status] = await inTurn(events, signal, services, () => Promise.all([
       file.put ? file.put(upload, { signal, progress: events.progress }) : put(upload, file, { signal, progress: events.progress }),
@@ -89,7 +88,14 @@ async function uploadWhole(file, facts, events, retry, services) {
   return ticket.image;
 }
 
-/** Sends when it is this file's turn. Meanwhile others are prepared and confirmed. */
+/** Opens an upload and reports its id, also after an abort: a cancelled upload can then be deleted. */
+const opened = (retry, events, open) => retry.run(async () => {
+  const ticket = await open();
+  if (ticket.state !== "ready") events.opened(ticket.id);
+  return ticket;
+});
+
+/** Waits for this file's turn to be sent, then calls `send`. Meanwhile other files are prepared and confirmed. */
 function inTurn(events, signal, { turns }, send) {
   const work = () => {
     events.stage("sending");
@@ -144,8 +150,7 @@ async function uploadInParts(file, facts, events, retry, services) {
   // Equal bytes and declarations have equal keys, so that a file that is chosen again continues its upload.
   const key = `parts ${await work.digest(new Blob([JSON.stringify(declared), ...digests]))}`;
   for (let round = 0; ; round += 1) {
-    const ticket = await retry.run(() => api.openMultipart(declared, key, signal));
-    events.opened(ticket.id);
+    const ticket = await opened(retry, events, () => api.openMultipart(declared, key));
     try {
       const { parts } = await retry.run(() => api.storedParts(ticket.id, signal));
       if (round === 0 && parts.length === ticket.partCount) events.found(ticket.id);

@@ -251,7 +251,7 @@ export class Uploader extends EventTarget {
         progress: (sent) => set({ sent: Math.min(sent, item.size) }),
         waiting: (waitReason) => set({ waitReason }),
         preview: (preview) => set({ preview }),
-        opened: (id) => this.#opened(item, id, set),
+        opened: (id) => this.#opened(item, id),
         // A duplicate, unless this upload was confirmed before and the response was lost.
         found: (id) => set({ duplicate: item.before !== id }),
       }, controller.signal, this.#services);
@@ -284,16 +284,17 @@ export class Uploader extends EventTarget {
     this.dispatchEvent(new CustomEvent("failed", { detail: item }));
   }
 
-  /** Records an opened upload. The item that needed this file is removed: this one continues it. */
-  #opened(item, id, set) {
+  /** Records the id of an opened upload. Removes the item that needed this file, because this item continues its upload. */
+  #opened(item, id) {
+    if (item.state === "cancelled") return this.#discard(id);
     if (item.id !== id) item.stored?.then(() => this.#files.setId(item.key, id));
     const needsFile = this.items.findIndex((other) => other !== item && other.state === "needs-file" && other.id === id);
     if (needsFile >= 0) {
       this.items.splice(needsFile, 1);
       item.before = id;
     }
-    set({ id });
-    if (needsFile >= 0) this.#changed();
+    item.id = id;
+    this.#changed(needsFile < 0 ? item : undefined);
   }
 
   async #forget(item) {

@@ -117,6 +117,7 @@ export default class ValetUpload extends BasePlugin {
   /** Stores the id of a file's open upload in the file's state, which Golden Retriever keeps through a reload. */
   #setOpen(id, open) {
     const file = this.uppy.getFile(id);
+    if (!file && open) this.#discard(open); // It was removed while it was opened.
     if (!file || file.valet === open) return;
     const before = file.valet;
     this.uppy.setFileState(id, { valet: open });

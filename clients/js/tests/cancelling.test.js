@@ -62,3 +62,53 @@ test("a file that is added while the open uploads are listed is one upload", asy
   item.cancel();
   before.stop();
 });
+
+/** Holds the answers to calls that open uploads, after the server has opened them. Returns what is held, and a function that lets them go. */
+function holdOpening(t) {
+  const held = [];
+  let goOn;
+  const released = new Promise((resolve) => { goOn = resolve; });
+  const seen = intercept(t, async ({ kind, options }, send) => {
+    if (kind === "put") return unanswered(options);
+    if (!["upload", "upload/batch", "multipart"].includes(kind)) return undefined;
+    const answer = await send();
+    held.push(kind);
+    await released;
+    return answer;
+  });
+  return { held, seen, goOn: () => goOn() };
+}
+
+for (const [kind, sizes] of Object.entries({ upload: [100_000], "upload/batch": [100_000, 100_001], multipart: [17 * MIB] })) {
+  test(`an upload that is cancelled while ${kind} is answered does not stay open`, async (t) => {
+    const user = await account();
+    const uploader = createUploader({ api: BASE, token: user.token });
+    const { held, seen, goOn } = holdOpening(t);
+    const items = uploader.add(sizes.map((size, i) => image(`${i}.png`, size)));
+    await until(() => held.length, "the server has opened it");
+    assert.deepEqual([held, (await pending(user)).length], [[kind], sizes.length]);
+    for (const item of items) item.cancel();
+    for (const item of items) await assert.rejects(item.finished, { name: "AbortError" });
+    goOn();
+    await until(async () => !(await pending(user)).length, "no upload is open");
+    assert.ok(!seen.includes("put"), "nothing is sent");
+  });
+}
+
+test("an upload that is paused while it is opened goes on as the same one, and is deleted if it is cancelled", async (t) => {
+  const user = await account();
+  const uploader = createUploader({ api: BASE, token: user.token });
+  const { held, goOn } = holdOpening(t);
+  const items = uploader.add([image("one.png"), image("two.png")]);
+  await until(() => held.length, "the server has opened them");
+  items.forEach((item) => item.pause());
+  goOn();
+  await until(() => items.every(({ id, state }) => id && state === "paused"), "both are known");
+  const [{ id }] = items;
+  items[0].resume();
+  await until(() => items[0].state === "sending", "it goes on");
+  items[1].cancel();
+  await until(async () => (await pending(user)).length === 1, "the other is deleted");
+  assert.deepEqual((await pending(user)).map((open) => open.id), [id]);
+  items[0].cancel();
+});

@@ -375,10 +375,9 @@ impl From<DeleteError> for Problem {
     fn from(error: DeleteError) -> Self {
         match error {
             DeleteError::NotFound => Self::not_found(),
-            DeleteError::Complete => Self::new(
-                Code::UploadComplete,
-                "The upload has become an image. Omit `onlyPending` to delete the image.",
-            ),
+            DeleteError::Complete => {
+                Self::new(Code::UploadComplete, "The upload has become an image. Omit `onlyPending` to delete the image.")
+            }
             DeleteError::Store(error) => error.into(),
         }
     }
