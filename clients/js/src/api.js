@@ -15,6 +15,14 @@ const MOST_STALE = 10;
 function tokens(source) {
   const stale = new Set(); // The latest refused tokens: a slow call may be refused with an older one.
   let fresh;
+  // A source that fails has no network, unless it throws another problem.
+  const ask = async (refused) => {
+    try {
+      return await source(refused);
+    } catch (error) {
+      throw error instanceof Problem ? error : problem({ code: "no_answer", detail: String(error) });
+    }
+  };
   return async (refused) => {
     if (typeof source === "string") {
       if (refused) throw problem({ code: "token_invalid", status: 401 });
@@ -22,13 +30,14 @@ function tokens(source) {
     }
     if (!refused) {
       await fresh?.catch(() => {});
-      return source();
+      return ask();
     }
     if (!stale.has(refused) || !fresh) {
       if (stale.size === MOST_STALE) stale.delete(stale.values().next().value);
       stale.add(refused);
-      fresh = Promise.resolve().then(() => source(refused));
-      fresh.catch(() => { fresh = undefined; }); // The next request tries again.
+      const asked = (fresh = ask(refused));
+      // After a failure or a refused token, the next request tries again.
+      asked.then((token) => stale.has(token), () => true).then((isUseless) => { if (isUseless && fresh === asked) fresh = undefined; });
     }
     return fresh;
   };
