@@ -2,6 +2,9 @@
 
 import { explain } from "./messages.js";
 
+/** Time after which a connection counts as dead: longer than the server's longest deadline. */
+const DEADLINE_MS = 75_000;
+
 /** Codes of failures that a later repeat of the same request may solve. */
 const TRANSIENT = ["no_answer", "bad_answer", "unavailable", "timeout", "rate_limited", "request_timeout"];
 
@@ -69,6 +72,21 @@ export function problem(failure) {
   return new Class(failure);
 }
 
+/** Calls `work` with a signal that is aborted with `signal`, and after `ms`. */
+export async function limited(signal, ms, work) {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort();
+  if (signal?.aborted) stop();
+  const timer = setTimeout(stop, ms);
+  signal?.addEventListener("abort", stop);
+  try {
+    return await work(stopping.signal);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
 /** Sends a request; resolves at the head of its response. */
 async function send(method, url, { accept = "application/json", body, token, key, lastEventId, signal, keepalive }) {
   const headers = { accept: `${accept}, application/problem+json` };
@@ -130,11 +148,11 @@ function refusal(response, text) {
  */
 export async function request(method, url, options = {}) {
   let response;
-  const exchange = async () => {
-    response = await send(method, url, options);
+  const exchange = async (signal) => {
+    response = await send(method, url, { ...options, signal });
     return response.text();
   };
-  const text = await exchange().catch((error) => noAnswer(error, options.signal));
+  const text = await limited(options.signal, DEADLINE_MS, exchange).catch((error) => noAnswer(error, options.signal));
   if (!response.ok) throw refusal(response, text);
   try {
     return text ? JSON.parse(text) : undefined;

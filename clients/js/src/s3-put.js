@@ -1,5 +1,7 @@
 // Sends one presigned PUT. In browsers with XMLHttpRequest, since fetch does not report how much of a body was sent; else with fetch.
 
+import { limited } from "./http.js";
+
 /** Time without progress after which the connection counts as dead. */
 const STALL_MS = 60_000;
 /** Slowest transfer, in bytes per millisecond, that is waited for where progress is unknown. */
@@ -44,21 +46,16 @@ function putByXhr(presigned, body, signal, progress) {
 
 async function putByFetch({ method, url, headers }, body, signal, progress) {
   signal?.throwIfAborted();
-  const stopping = new AbortController();
-  const abort = () => stopping.abort();
-  const stall = setTimeout(abort, STALL_MS + body.size / SLOWEST);
-  signal?.addEventListener("abort", abort, { once: true });
   try {
-    const response = await fetch(url, { method, headers, body, signal: stopping.signal, redirect: "error" });
-    await response.arrayBuffer(); // Else the connection is not used again.
-    if (response.ok) progress(body.size);
-    return response.status;
+    return await limited(signal, STALL_MS + body.size / SLOWEST, async (either) => {
+      const response = await fetch(url, { method, headers, body, signal: either, redirect: "error" });
+      await response.arrayBuffer(); // Else the connection is not used again.
+      if (response.ok) progress(body.size);
+      return response.status;
+    });
   } catch {
     signal?.throwIfAborted();
     return 0;
-  } finally {
-    clearTimeout(stall);
-    signal?.removeEventListener("abort", abort);
   }
 }
 

@@ -1,0 +1,33 @@
+// Covers connections that are open but dead, in Node against a real server: requests without an answer end, and are repeated.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader } from "valet-upload";
+import { account, assertGallery, BASE, image, intercept, MIB, quick } from "./harness.js";
+
+/** Never answers, as a connection without its other end; ends with the request's signal, if it has one. */
+const dead = ({ signal }) => new Promise((_, reject) => { signal?.addEventListener("abort", () => reject(signal.reason)); });
+
+// Three files are opened by one call, if they are inspected at about the same time.
+for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002], confirm: [100_000], multipart: [17 * MIB], parts: [17 * MIB] })) {
+  test(`${kind} without an answer is repeated`, async (t) => {
+    const user = await account();
+    let calls = 0;
+    intercept(t, ({ kind: asked, options }) => (asked.startsWith(kind) && (calls += 1) === 1 ? dead(options) : undefined));
+    quick(t);
+    const files = sizes.map((size, i) => image(`${i}.png`, size));
+    await Promise.all(createUploader({ api: BASE, token: user.token }).add(files).map((item) => item.finished));
+    assert.ok(calls > 1, String(calls));
+    await assertGallery(user, files);
+  });
+}
+
+test("an answer whose body does not end is repeated", async (t) => {
+  const user = await account();
+  intercept(t, ({ kind, options: { signal }, n }) => {
+    if (kind !== "upload" || n > 1) return undefined;
+    return new Response(new ReadableStream({ start: (body) => { signal?.addEventListener("abort", () => body.error(signal.reason)); } }));
+  });
+  quick(t);
+  await createUploader({ api: BASE, token: user.token }).add(image("one.png"))[0].finished;
+});
