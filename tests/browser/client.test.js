@@ -61,6 +61,22 @@ for (const [what, deny] of Object.entries({
   });
 }
 
+test("jobs of workers that are ended reject, and the pool works on", async (t) => {
+  const [context, user] = [await visitor(t, {}), await account()];
+  const page = await app(t, context, user);
+  const outcome = await page.evaluate(async () => {
+    const { WorkerPool } = await import("/src/worker-pool.js");
+    const [pool, blob] = [new WorkerPool(), new Blob([new Uint8Array(64 << 20)])];
+    const jobs = [pool.digest(blob), pool.digest(blob), pool.inspect(blob, true)];
+    pool.close();
+    const ended = await Promise.all(jobs.map((job) => job.then(() => "done", (error) => error.name)));
+    const digest = await pool.digest(new Blob(["abc"]));
+    pool.close();
+    return [ended, digest];
+  });
+  assert.deepEqual(outcome, [["AbortError", "AbortError", "AbortError"], "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="]);
+});
+
 const isPut = (url) => url.searchParams.has("X-Amz-Signature");
 
 /** Opens the app in a context of its own, with two uploads whose PUTs are held. */

@@ -8,6 +8,9 @@ const MAX_FAILURES = 7;
 /** Longest pause between two attempts. */
 const MAX_PAUSE_MS = 15_000;
 
+/** Returns an error as aborted functions of browsers throw it. React Native has no DOMException. */
+export const abortError = (text) => Object.assign(new Error(text), { name: "AbortError" });
+
 /** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {

@@ -67,7 +67,7 @@
  * @property {GalleryImage | null} image The image, once it is done.
  * @property {boolean} duplicate Done, and the gallery had the image before.
  * @property {Promise<GalleryImage>} finished Resolves to the image; rejects with the Problem of a failure, or an AbortError when
- *   cancelled. After `retry()` it is another promise.
+ *   cancelled or stopped. After `retry()` it is another promise.
  * @property {boolean} active Whether requests are under way.
  * @property {boolean} open Whether it is under way or will start by itself.
  * @property {boolean} isRetryable Whether a repeat with the same file can succeed.

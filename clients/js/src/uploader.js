@@ -2,7 +2,7 @@
 
 import { Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
-import { RetryPolicy, Turns } from "./retry.js";
+import { abortError, RetryPolicy, Turns } from "./retry.js";
 import { upload } from "./upload.js";
 
 const PAUSED = Symbol("paused");
@@ -108,7 +108,7 @@ export class Uploader extends EventTarget {
       signal?.addEventListener("abort", () => this.cancel(item), { once: true });
       return item;
     });
-    if (signal?.aborted) added.forEach((item) => this.cancel(item));
+    if (signal?.aborted || this.#stopping.signal.aborted) added.forEach((item) => this.cancel(item));
     this.#changed();
     this.#next();
     return added;
@@ -182,7 +182,7 @@ export class Uploader extends EventTarget {
     if (item.state !== "done") {
       this.#discard(item.id);
       item.state = "cancelled";
-      item.settle.reject(new DOMException("The upload was cancelled.", "AbortError"));
+      item.settle.reject(abortError("The upload was cancelled."));
     }
     this.#changed();
     this.#next();
@@ -199,7 +199,10 @@ export class Uploader extends EventTarget {
     globalThis.removeEventListener?.("online", this.online);
     this.paused = true;
     this.#stopping.abort();
-    for (const item of this.items) item.controller?.abort(CANCELLED);
+    for (const item of this.items) {
+      item.controller?.abort(CANCELLED);
+      item.settle.reject(abortError("The uploader was stopped."));
+    }
     this.#services.work.close();
   }
 
@@ -221,8 +224,8 @@ export class Uploader extends EventTarget {
   #startable() {
     const active = this.items.filter((item) => item.active);
     const preparing = active.filter((item) => item.state === "preparing").length;
-    const canStart = !this.paused && preparing < this.#concurrency && active.length < 3 * this.#concurrency;
-    // A stopped attempt may still hash: a second one beside it would send the bytes twice.
+    const canStart = !this.paused && !this.#stopping.signal.aborted && preparing < this.#concurrency && active.length < 3 * this.#concurrency;
+    // A stopped attempt may still compute a digest: a second attempt beside it would send the bytes twice.
     return canStart ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
   }
 

@@ -1,6 +1,7 @@
 // Runs `digest` and `inspect` of image-processing.js in workers, or on the page itself if workers are not available.
 
 import * as onPage from "./image-processing.js";
+import { abortError } from "./retry.js";
 
 /** At most two workers: each may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
 const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
@@ -21,9 +22,10 @@ export class WorkerPool {
     return this.#run("inspect", [file, wantsDigest]);
   }
 
-  /** Ends the workers. A later job starts new ones. */
+  /** Ends the workers; their jobs reject with an AbortError. A later job starts new ones. */
   close() {
     for (const worker of this.#workers.splice(0)) worker.terminate();
+    for (const { reject } of this.#open.values()) reject(abortError("The workers were ended."));
     this.#open.clear();
   }
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { createUploader } from "valet-upload";
+import { createUploader, memoryStore } from "valet-upload";
 import { account, assertGallery, BASE, call, image, intercept, MIB, unanswered, until } from "./harness.js";
 
 /** Returns the user's open uploads. */
@@ -111,4 +111,26 @@ test("an upload that is paused while it is opened goes on as the same one, and i
   await until(async () => (await pending(user)).length === 1, "the other is deleted");
   assert.deepEqual((await pending(user)).map((open) => open.id), [id]);
   items[0].cancel();
+});
+
+test("stop() ends every open upload with an AbortError, and keeps the stored files", async (t) => {
+  const user = await account();
+  const records = new Map();
+  const uploader = createUploader({ api: BASE, token: user.token, store: memoryStore(records), concurrency: 2 });
+  let isHeld = false;
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
+  const [done] = uploader.add(image("done.png"));
+  await done.finished;
+  isHeld = true;
+  const items = uploader.add(Array.from({ length: 8 }, (_, i) => image(`${i}.png`)));
+  items[7].pause();
+  await until(() => ["sending", "waiting", "paused"].every((state) => items.some((item) => item.state === state)), "one of each");
+  uploader.stop();
+  for (const item of items) await assert.rejects(item.finished, { name: "AbortError", message: /stopped/ });
+  assert.equal((await done.finished).fileName, "done.png");
+  assert.deepEqual([...records.values()].map(({ name }) => name).sort(), items.map(({ name }) => name));
+  const [late] = uploader.add(image("late.png"));
+  await assert.rejects(late.finished, { name: "AbortError" });
+  uploader.resume();
+  assert.deepEqual(items.filter((item) => item.active && item.isRunning), [], "nothing starts again");
 });
