@@ -7,6 +7,8 @@ import { StoredText, locks } from "./storage.js";
 const MAX_FILE_BYTES = 16 << 20;
 /** Bytes of all stored files together. */
 const MAX_TOTAL_BYTES = 512 << 20;
+/** Time after which another tab's file is uploaded here, where it is unknown whether that tab runs. At worst the bytes are sent twice. */
+const BUSY_MS = 15 * 60_000;
 
 /**
  * Returns the store of this origin's IndexedDB database `name`. Its methods reject where the browser denies it.
@@ -60,6 +62,7 @@ export class PendingFiles {
   #user;
   #tab;
   #bytes = 0;
+  #sizes = new Map(); // key → bytes
 
   /** @param {import("./types.js").Store | null} store @param {string} user */
   constructor(store, user) {
@@ -74,12 +77,14 @@ export class PendingFiles {
   /** Stores a file, or the name of a large one, until {@link remove}. */
   async add(key, file) {
     const { name, size, type, lastModified, caption } = file;
-    const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, name, size, type, lastModified, caption, file: content }).then(() => true));
+    const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, storedAt: Date.now(), name, size, type, lastModified, caption, file: content }).then(() => true));
     // A file of a phone is named by its URI: nothing is copied.
     if (!(file instanceof Blob)) return put({ uri: file.uri });
-    const small = file.size <= MAX_FILE_BYTES && this.#bytes + file.size <= MAX_TOTAL_BYTES;
-    if (small) this.#bytes += file.size;
-    return (await put(small ? file : null)) || (small && put(null));
+    const small = size <= MAX_FILE_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
+    if (small) this.#count(key, size);
+    if (await put(small ? file : null)) return;
+    this.#count(key, 0);
+    await put(null);
   }
 
   /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
@@ -89,25 +94,35 @@ export class PendingFiles {
   }
 
   remove(key) {
+    this.#count(key, 0);
     return this.#attempt((store) => store.delete(key));
   }
 
   /**
    * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
-   * running tab has. Without locks it is unknown which tabs run: then only files of this tab are returned.
+   * running tab has. Without locks it is unknown which tabs run: then files that another tab has just stored count as busy.
    */
   async leftovers() {
     const all = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);
     const manager = await locks;
     const held = new Set(((await manager?.query())?.held ?? []).map((lock) => lock.name));
     const isBrowser = typeof document !== "undefined";
-    const elsewhere = (record) => isBrowser && record.tab !== this.#tab && (!manager || held.has(lockOf(record.tab)));
+    const elsewhere = (record) => isBrowser && record.tab !== this.#tab && (manager ? held.has(lockOf(record.tab)) : Date.now() - record.storedAt < BUSY_MS);
+    const orphans = all.filter((record) => !elsewhere(record));
+    for (const { key, file } of orphans) this.#count(key, file?.size ?? 0);
     return {
-      orphans: all.filter((record) => !elsewhere(record)),
+      orphans,
       busy: new Set(all.filter(elsewhere).map((record) => record.id)),
     };
   }
 
+  /** Sets the number of bytes that are stored for a file. A file of a phone takes none. */
+  #count(key, bytes) {
+    this.#bytes += bytes - (this.#sizes.get(key) ?? 0);
+    this.#sizes.set(key, bytes);
+  }
+
+  /** Calls the store; returns undefined if there is none or if it fails. */
   async #attempt(work) {
     try {
       return this.#store ? await work(this.#store) : undefined;

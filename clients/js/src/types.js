@@ -37,7 +37,7 @@
  */
 
 /**
- * @typedef {{ key: string, user: string, tab: string, name: string, size: number, type: string, lastModified: number, caption?: string, file: Blob | { uri: string } | null, id?: string }} StoredFile
+ * @typedef {{ key: string, user: string, tab: string, name: string, size: number, type: string, lastModified: number, storedAt?: number, caption?: string, file: Blob | { uri: string } | null, id?: string }} StoredFile
  * @typedef {{ all(): Promise<StoredFile[]>, get(key: string): Promise<StoredFile | undefined>, put(record: StoredFile): Promise<unknown>, delete(key: string): Promise<unknown>, clear(): Promise<unknown> }} Store
  */
 

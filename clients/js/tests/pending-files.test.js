@@ -1,0 +1,48 @@
+// Covers the files that are stored for a later visit: their total size is limited, and what is removed makes room.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { memoryStore } from "valet-upload";
+import { PendingFiles } from "../src/pending-files.js";
+import { MIB } from "./harness.js";
+
+/** A file of the largest size that is stored whole: 32 of them fit. */
+const FILE = Object.assign(new Blob([new Uint8Array(16 * MIB)]), { name: "one.png" });
+
+/** Stores `count` files and returns whether the bytes of each are stored. */
+async function add(files, records, name, count) {
+  const keys = Array.from({ length: count }, (_, i) => `${name} ${i}`);
+  for (const key of keys) await files.add(key, FILE);
+  return keys.map((key) => Boolean(records.get(key).file));
+}
+
+test("removed files make room for others, however many a tab has stored", async () => {
+  const records = new Map();
+  const files = new PendingFiles(memoryStore(records), "ada");
+  for (let round = 0; round < 3; round += 1) {
+    assert.deepEqual(await add(files, records, `round ${round}`, 33), [...Array(32).fill(true), false], `round ${round}`);
+    for (const key of [...records.keys()]) await files.remove(key);
+  }
+});
+
+test("files of an earlier visit count", async () => {
+  const records = new Map();
+  const before = new PendingFiles(memoryStore(records), "ada");
+  await add(before, records, "before", 31);
+  const files = new PendingFiles(memoryStore(records), "ada");
+  assert.equal((await files.leftovers()).orphans.length, 31);
+  assert.deepEqual(await add(files, records, "after", 2), [true, false]);
+  await files.leftovers();
+  await files.remove("before 0");
+  assert.deepEqual(await add(files, records, "later", 2), [true, false]);
+});
+
+test("a file that could not be stored takes no room", async () => {
+  const records = new Map();
+  let isFull = true;
+  const store = memoryStore(records);
+  const files = new PendingFiles({ ...store, put: (record) => (isFull && record.file ? Promise.reject(new Error("full")) : store.put(record)) }, "ada");
+  assert.deepEqual(await add(files, records, "full", 32), Array(32).fill(false));
+  isFull = false;
+  assert.deepEqual(await add(files, records, "free", 32), Array(32).fill(true));
+});
