@@ -61,6 +61,28 @@ for (const [what, deny] of Object.entries({
   });
 }
 
+for (const [what, deny] of Object.entries({
+  "has no memory": () => { OffscreenCanvas.prototype.getContext = () => null; },
+  "is not encoded": () => { OffscreenCanvas.prototype.convertToBlob = () => Promise.reject(new DOMException("Failed.", "EncodingError")); },
+  "of an older browser is not encoded": () => {
+    delete window.OffscreenCanvas;
+    HTMLCanvasElement.prototype.toBlob = (done) => done(null);
+  },
+})) {
+  test(`a file is uploaded without a preview if a canvas ${what}`, async (t) => {
+    const [file] = await photos(await (await visitor(t, {})).newPage(), 1, { width: 900, height: 700, noise: 0.8 });
+    const [context, user] = [await visitor(t, {}), await account()];
+    // On the page, where the canvas can be broken.
+    await context.addInitScript(() => { delete window.Worker; });
+    await context.addInitScript(deny);
+    const page = await app(t, context, user);
+    await add(page, [file]);
+    await page.evaluate(() => uploader.items[0].finished);
+    const [shown] = await gallery(user);
+    assert.equal(shown.previewUrl, undefined);
+  });
+}
+
 test("jobs of workers that are ended reject, and the pool works on", async (t) => {
   const [context, user] = [await visitor(t, {}), await account()];
   const page = await app(t, context, user);
@@ -115,6 +137,32 @@ test("a tab that is opened after another one was killed continues its uploads", 
   const other = await context.newPage();
   await other.goto(address);
   await assertContinued(other, user);
+});
+
+test("without locks, a new tab continues the uploads of a closed one after a quarter of an hour", async (t) => {
+  const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
+  await context.addInitScript(() => { Object.defineProperty(navigator, "locks", { value: undefined }); });
+  const user = await account();
+  const page = await app(t, context, user);
+  let held = 0;
+  await page.route(isPut, () => { held += 1; });
+  await add(page, await photos(page, 2));
+  await until(() => held >= 2, "uploads under way");
+  const address = page.url();
+  await page.close();
+  const early = await context.newPage();
+  await early.goto(address);
+  await start(early, user);
+  await early.evaluate(() => uploader.restore());
+  assert.deepEqual(await early.evaluate(() => uploader.items), [], "the other tab may still run");
+  const late = await context.newPage();
+  await late.addInitScript(() => {
+    const now = Date.now;
+    Date.now = () => now() + 16 * 60_000;
+  });
+  await late.goto(address);
+  await assertContinued(late, user);
+  assert.equal(await late.evaluate(async () => (await (await import("/src/index.js")).indexedDbStore().all()).length), 0, "nothing is kept longer");
 });
 
 test("an upload waits for an hour without a network, then gets another URL with another token", async (t) => {

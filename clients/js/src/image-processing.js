@@ -18,7 +18,10 @@ export async function digest(blob) {
   return base64(hash);
 }
 
-/** Returns what an upload declares of a file: `{contentType, sha256?, thumbHash?, preview?: {blob, sha256}}`; and `shown`, a blob to display. */
+/**
+ * Returns what an upload declares of a file: `{contentType, sha256?, thumbHash?, preview?: {blob, sha256}}`; and `shown`, a blob to display.
+ * A preview that fails is left out.
+ */
 export async function inspect(file, wantsDigest) {
   const contentType = sniff(new Uint8Array(await file.slice(0, 64).arrayBuffer())) || file.type || "application/octet-stream";
   const facts = { contentType, sha256: wantsDigest ? await digest(file) : undefined };
@@ -33,6 +36,8 @@ export async function inspect(file, wantsDigest) {
     facts.shown = blob || (file.size <= SMALL_BYTES ? file : undefined);
     facts.thumbHash = base64(hash);
     if (blob) facts.preview = { blob, sha256: await digest(blob) };
+  } catch {
+    // Without memory for a canvas, for instance, there is no preview.
   } finally {
     bitmap.close();
   }
