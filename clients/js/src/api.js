@@ -35,9 +35,9 @@ function tokens(source) {
     if (!stale.has(refused) || !fresh) {
       if (stale.size === MOST_STALE) stale.delete(stale.values().next().value);
       stale.add(refused);
-      const asked = (fresh = ask(refused));
+      fresh = ask(refused);
       // After a failure or a refused token, the next request tries again.
-      asked.then((token) => stale.has(token), () => true).then((isUseless) => { if (isUseless && fresh === asked) fresh = undefined; });
+      fresh.then((token) => { if (stale.has(token)) throw token; }).catch(() => { fresh = undefined; });
     }
     return fresh;
   };
@@ -49,11 +49,11 @@ function tokens(source) {
  */
 function gathered(one, many) {
   let waiting = [];
+  const alone = ({ input, resolve, reject }) => one(input).then(resolve, reject);
   const send = async () => {
     const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
     if (waiting.length) setTimeout(send);
-    if (calls.length === 1) return one(calls[0].input).then(calls[0].resolve, calls[0].reject);
-    if (!calls.length) return undefined;
+    if (calls.length < 2) return calls.forEach(alone);
     try {
       const { results } = await many(calls.map((call) => call.input));
       calls.forEach(({ resolve, reject }, i) => {
@@ -64,10 +64,7 @@ function gathered(one, many) {
     } catch (error) {
       // One call made the whole batch malformed, or all together are too large.
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
-      for (const { input, resolve, reject } of calls) {
-        if (mayBeOneCall) one(input).then(resolve, reject);
-        else reject(error);
-      }
+      calls.forEach(mayBeOneCall ? alone : ({ reject }) => reject(error));
     }
     return undefined;
   };

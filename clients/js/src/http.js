@@ -72,18 +72,19 @@ export function problem(failure) {
   return new Class(failure);
 }
 
-/** Calls `work` with a signal that is aborted with `signal`, and after `ms`. */
-export async function limited(signal, ms, work) {
+/** Calls `work` with a signal that is aborted with `signal`, after `ms` and at the end. */
+export async function limited(signal, work, ms = 0) {
   const stopping = new AbortController();
   const stop = () => stopping.abort();
   if (signal?.aborted) stop();
-  const timer = setTimeout(stop, ms);
+  const timer = ms && setTimeout(stop, ms);
   signal?.addEventListener("abort", stop);
   try {
     return await work(stopping.signal);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
+    stop();
   }
 }
 
@@ -152,7 +153,7 @@ export async function request(method, url, options = {}) {
     response = await send(method, url, { ...options, signal });
     return response.text();
   };
-  const text = await limited(options.signal, DEADLINE_MS, exchange).catch((error) => noAnswer(error, options.signal));
+  const text = await limited(options.signal, exchange, DEADLINE_MS).catch((error) => noAnswer(error, options.signal));
   if (!response.ok) throw refusal(response, text);
   try {
     return text ? JSON.parse(text) : undefined;

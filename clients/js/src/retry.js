@@ -9,36 +9,33 @@ const MAX_FAILURES = 7;
 const MAX_PAUSE_MS = 15_000;
 
 /** Returns an error as aborted functions of browsers throw it. React Native has no DOMException. */
-export const abortError = (text) => Object.assign(new Error(text), { name: "AbortError" });
+export const abortError = () => Object.assign(new Error("The upload was cancelled or stopped."), { name: "AbortError" });
+
+/**
+ * Returns a promise that `begin` settles by `resolve` and `reject`, and that rejects with the signal's reason when it is aborted. `begin`
+ * may return a function to call at the end.
+ */
+function abortable(signal, begin) {
+  let stop, end;
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    stop = () => reject(signal.reason);
+    signal?.addEventListener("abort", stop);
+    end = begin(resolve, reject);
+  }).finally(() => {
+    signal?.removeEventListener("abort", stop);
+    end?.();
+  });
+}
 
 /** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
-export function sleep(ms, signal) {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason);
-    const stop = () => { clearTimeout(timer); reject(signal.reason); };
-    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
-    signal?.addEventListener("abort", stop, { once: true });
-  });
-}
-
-/** Returns whether the device has no network. Only browsers know. */
-const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
-
-/** Resolves when the browser reports a network. */
-export function online(signal) {
-  if (!isOffline()) return Promise.resolve();
-  return new Promise((resolve, reject) => {
-    addEventListener("online", () => resolve(), { once: true, signal });
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
-}
-
-/** Settles as `work`, or rejects with the signal's reason when it is aborted. */
-const unlessAborted = (signal, work) => new Promise((resolve, reject) => {
-  const stop = () => reject(signal.reason);
-  signal.addEventListener("abort", stop);
-  work.finally(() => signal.removeEventListener("abort", stop)).then(resolve, reject);
+export const sleep = (ms, signal) => abortable(signal, (resolve) => {
+  const timer = setTimeout(resolve, ms);
+  return () => clearTimeout(timer);
 });
+
+/** Returns whether the browser reports that the device has no network. Other runtimes do not report it. */
+const isOffline = () => typeof addEventListener === "function" && globalThis.navigator?.onLine === false;
 
 /** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
 export class RetryPolicy {
@@ -57,26 +54,26 @@ export class RetryPolicy {
 
   /** Waits before the next attempt, or throws `problem` after too many failures. */
   async wait(problem) {
-    this.signal.throwIfAborted();
     if (isOffline()) {
       this.onwait("offline");
-      await online(this.signal);
-      this.onwait(null);
-      return;
+      await abortable(this.signal, (resolve) => {
+        addEventListener("online", resolve);
+        return () => removeEventListener("online", resolve);
+      });
+    } else {
+      if (++this.#failures >= this.most) throw problem;
+      const pause = Math.min(MAX_PAUSE_MS, 400 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+      this.onwait("again");
+      await sleep(Math.max(pause, (problem.retryAfter ?? 0) * 1000), this.signal);
     }
-    if (++this.#failures >= this.most) throw problem;
-    const pause = Math.min(MAX_PAUSE_MS, 400 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
-    this.onwait("again");
-    await sleep(Math.max(pause, (problem.retryAfter ?? 0) * 1000), this.signal);
     this.onwait(null);
   }
 
   /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
   async run(call) {
     for (;;) {
-      this.signal.throwIfAborted();
       try {
-        const answer = await unlessAborted(this.signal, call());
+        const answer = await abortable(this.signal, (resolve, reject) => { call().then(resolve, reject); });
         this.reset();
         return answer;
       } catch (error) {
@@ -109,12 +106,9 @@ export class Turns {
 
   async #take(signal) {
     while (this.#free === 0) {
-      await new Promise((resolve, reject) => {
+      await abortable(signal, (resolve) => {
         this.#waiting.push(resolve);
-        signal.addEventListener("abort", () => {
-          this.#waiting = this.#waiting.filter((one) => one !== resolve);
-          reject(signal.reason);
-        }, { once: true });
+        return () => { this.#waiting = this.#waiting.filter((one) => one !== resolve); };
       });
     }
     if (signal.aborted) {

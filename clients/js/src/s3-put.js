@@ -47,12 +47,12 @@ function putByXhr(presigned, body, signal, progress) {
 async function putByFetch({ method, url, headers }, body, signal, progress) {
   signal?.throwIfAborted();
   try {
-    return await limited(signal, STALL_MS + body.size / SLOWEST, async (either) => {
+    return await limited(signal, async (either) => {
       const response = await fetch(url, { method, headers, body, signal: either, redirect: "error" });
       await response.arrayBuffer(); // Else the connection is not used again.
       if (response.ok) progress(body.size);
       return response.status;
-    });
+    }, STALL_MS + body.size / SLOWEST);
   } catch {
     signal?.throwIfAborted();
     return 0;

@@ -3,7 +3,7 @@
 // Both kinds can be repeated from their first step: the server recognizes the bytes (by SHA-256 and size) or the key, and continues
 // the upload. So uploading the same file again after a reload resumes it.
 
-import { problem } from "./http.js";
+import { limited, problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
 import { hasArrived, isRepeatable, put } from "./s3-put.js";
 
@@ -191,27 +191,15 @@ async function sendMissing(file, { id, partSize, partCount, digests, api }, stor
   };
   const missing = Array.from({ length: partCount }, (_, i) => i + 1).filter((number) => !stored.has(number));
   events.progress([...sent.values()].reduce((sum, n) => sum + n, 0));
-  // When one lane fails, the others stop too.
-  const lanes = new AbortController();
-  const { signal } = lanes;
-  const abort = () => lanes.abort(retry.signal.reason);
-  if (retry.signal.aborted) abort();
-  retry.signal.addEventListener("abort", abort, { once: true });
-  const lane = async () => {
+  const lane = async (signal) => {
     const own = { calls: new RetryPolicy(signal, retry.onwait), store: new RetryPolicy(signal, retry.onwait) };
     for (let number = missing.shift(); number; number = missing.shift()) {
       const from = (number - 1) * partSize;
       await sendPart(api, file, { id, number, sha256: digests[number - 1], bytes: file.slice(from, from + partSize) }, report, own);
     }
   };
-  try {
-    await Promise.all(Array.from({ length: isSlow() ? PARTS_AT_ONCE_SLOW : PARTS_AT_ONCE }, lane));
-  } catch (error) {
-    lanes.abort(error);
-    throw error;
-  } finally {
-    retry.signal.removeEventListener("abort", abort);
-  }
+  // When one lane fails, the others stop too.
+  await limited(retry.signal, (signal) => Promise.all(Array.from({ length: isSlow() ? PARTS_AT_ONCE_SLOW : PARTS_AT_ONCE }, () => lane(signal))));
 }
 
 /** Whether the browser reports a connection that several transfers at a time would clog. */

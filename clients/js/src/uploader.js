@@ -1,6 +1,6 @@
 // The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
 
-import { Problem, problem } from "./http.js";
+import { FileProblem, NetworkProblem, Problem, problem } from "./http.js";
 import { PendingFiles } from "./pending-files.js";
 import { abortError, RetryPolicy, Turns } from "./retry.js";
 import { upload } from "./upload.js";
@@ -8,10 +8,7 @@ import { upload } from "./upload.js";
 const PAUSED = Symbol("paused");
 const CANCELLED = Symbol("cancelled");
 
-/** Codes of problems that a repeat with the same file does not solve. */
-const FINAL_CODES = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
-
-/** An upload in the list; types.js describes its public fields. `before`: the id of an earlier attempt. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
   #uploader;
 
@@ -42,7 +39,7 @@ export class Upload {
 
   /** Whether a repeat with the same file can succeed. */
   get isRetryable() {
-    return this.state === "failed" && this.file !== null && !FINAL_CODES.has(this.problem.code);
+    return this.state === "failed" && this.file !== null && !(this.problem instanceof FileProblem);
   }
 
   pause() {
@@ -84,7 +81,7 @@ export class Uploader extends EventTarget {
     this.#concurrency = concurrency;
     // What failed without a network is repeated when it is back.
     this.online = () => {
-      this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code ?? "")).forEach((item) => this.retry(item));
+      this.items.filter((item) => item.problem instanceof NetworkProblem).forEach((item) => this.retry(item));
       if (!this.#isListed) this.restore().catch(() => {});
     };
     globalThis.addEventListener?.("online", this.online);
@@ -182,7 +179,7 @@ export class Uploader extends EventTarget {
     if (item.state !== "done") {
       this.#discard(item.id);
       item.state = "cancelled";
-      item.settle.reject(abortError("The upload was cancelled."));
+      item.settle.reject(abortError());
     }
     this.#changed();
     this.#next();
@@ -201,7 +198,7 @@ export class Uploader extends EventTarget {
     this.#stopping.abort();
     for (const item of this.items) {
       item.controller?.abort(CANCELLED);
-      item.settle.reject(abortError("The uploader was stopped."));
+      item.settle.reject(abortError());
     }
     this.#services.work.close();
   }

@@ -25,7 +25,7 @@ export class WorkerPool {
   /** Ends the workers; their jobs reject with an AbortError. A later job starts new ones. */
   close() {
     for (const worker of this.#workers.splice(0)) worker.terminate();
-    for (const { reject } of this.#open.values()) reject(abortError("The workers were ended."));
+    for (const { reject } of this.#open.values()) reject(abortError());
     this.#open.clear();
   }
 

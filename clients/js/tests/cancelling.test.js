@@ -126,7 +126,7 @@ test("stop() ends every open upload with an AbortError, and keeps the stored fil
   items[7].pause();
   await until(() => ["sending", "waiting", "paused"].every((state) => items.some((item) => item.state === state)), "one of each");
   uploader.stop();
-  for (const item of items) await assert.rejects(item.finished, { name: "AbortError", message: /stopped/ });
+  for (const item of items) await assert.rejects(item.finished, { name: "AbortError" });
   assert.equal((await done.finished).fileName, "done.png");
   assert.deepEqual([...records.values()].map(({ name }) => name).sort(), items.map(({ name }) => name));
   const [late] = uploader.add(image("late.png"));

@@ -8,11 +8,11 @@ export function createApi({ api, token }: {
 }): {
     call: (method: any, path: any, options?: {}, send?: typeof request) => Promise<any>;
     pending: (limit: any, cursor: any) => Promise<any>;
-    remove: (id: any) => Promise<any>;
+    discard: (id: any) => Promise<any>;
     openUpload: (input: any, signal: any) => Promise<any>;
     confirm: (input: any, signal: any) => Promise<any>;
     renew: (id: any, signal: any) => Promise<any>;
-    openMultipart: (upload: any, key: any, signal: any) => Promise<any>;
+    openMultipart: (upload: any, key: any) => Promise<any>;
     signParts: (id: any, parts: any, signal: any) => Promise<any>;
     events: (lastEventId: any, signal: any) => Promise<any>;
     storedParts: (id: any, signal: any) => Promise<any>;

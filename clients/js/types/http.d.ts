@@ -4,6 +4,8 @@
  * @returns {Problem}
  */
 export function problem(failure: ConstructorParameters<typeof Problem>[0]): Problem;
+/** Calls `work` with a signal that is aborted with `signal`, after `ms` and at the end. */
+export function limited(signal: any, work: any, ms?: number): Promise<any>;
 /**
  * Opens an event stream and returns its bytes, or throws a {@link Problem}.
  * @param {"GET"} method

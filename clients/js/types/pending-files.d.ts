@@ -17,7 +17,7 @@ export class PendingFiles {
     remove(key: any): Promise<any>;
     /**
      * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
-     * running tab has. Without locks it is unknown which tabs run: then only files of this tab are returned.
+     * running tab has. Without locks it is unknown which tabs run: then files that another tab has just stored count as busy.
      */
     leftovers(): Promise<{
         orphans: any;

@@ -1,7 +1,7 @@
-/** Resolves after `ms`; rejects with the signal's reason when it is aborted. */
+export function abortError(): Error & {
+    name: string;
+};
 export function sleep(ms: any, signal: any): Promise<any>;
-/** Resolves when the browser reports a network. */
-export function online(signal: any): Promise<any>;
 /** Counts failures in a row; each pause is about twice as long as the one before, with jitter. */
 export class RetryPolicy {
     constructor(signal: any, onwait?: () => void, most?: number);
@@ -12,7 +12,7 @@ export class RetryPolicy {
     reset(): void;
     /** Waits before the next attempt, or throws `problem` after too many failures. */
     wait(problem: any): Promise<void>;
-    /** Repeats a request to the API while its problem is transient. */
+    /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
     run(call: any): Promise<any>;
     #private;
 }

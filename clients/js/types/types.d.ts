@@ -69,6 +69,7 @@ export type StoredFile = {
     size: number;
     type: string;
     lastModified: number;
+    storedAt?: number;
     caption?: string;
     file: Blob | {
         uri: string;
@@ -151,7 +152,7 @@ export type Upload = {
     duplicate: boolean;
     /**
      * Resolves to the image; rejects with the Problem of a failure, or an AbortError when
-     * cancelled. After `retry()` it is another promise.
+     * cancelled or stopped. After `retry()` it is another promise.
      */
     finished: Promise<GalleryImage>;
     /**
@@ -221,7 +222,7 @@ export type Queue = {
      */
     retry: (upload: Upload) => void;
     /**
-     * Removes an upload from the list and, unless it is done, from the server.
+     * Removes an upload from the list and, unless it is complete, from the server.
      */
     cancel: (upload: Upload) => void;
     /**

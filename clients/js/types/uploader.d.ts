@@ -54,7 +54,7 @@ export class Uploader extends EventTarget {
     pause(item: any): void;
     resume(item: any): void;
     retry(item: any): void;
-    /** Removes an upload from the list and, unless it is done, from the server. */
+    /** Removes an upload from the list and, unless it is complete, from the server. */
     cancel(item: any): void;
     /** Removes the uploads that are done from the list. */
     clearDone(): void;

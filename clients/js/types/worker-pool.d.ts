@@ -3,7 +3,7 @@ export class WorkerPool {
     digest(blob: any): any;
     /** Returns what an upload declares of a file. */
     inspect(file: any, wantsDigest: any): any;
-    /** Ends the workers. A later job starts new ones. */
+    /** Ends the workers; their jobs reject with an AbortError. A later job starts new ones. */
     close(): void;
     #private;
 }
