@@ -85,7 +85,7 @@
  * @property {(input: Input, options?: AddOptions) => Upload[]} add Queues files, except those that are queued already, and returns
  *   the new uploads.
  * @property {() => Promise<void>} restore Resumes the uploads of an earlier visit, and lists other uploads that are open on the server
- *   as `needs-file`.
+ *   as `needs-file`; waits for the network to list them. Resolves after `stop()` too.
  * @property {(upload?: Upload) => void} pause Pauses one upload, or all of them. Parts that have arrived are kept; a single PUT starts
  *   again.
  * @property {(upload?: Upload) => void} resume Continues one upload, or all that `pause()` without an upload has paused.

@@ -205,7 +205,7 @@ export type Queue = {
     add: (input: Input, options?: AddOptions) => Upload[];
     /**
      * Resumes the uploads of an earlier visit, and lists other uploads that are open on the server
-     * as `needs-file`.
+     * as `needs-file`; waits for the network to list them. Resolves after `stop()` too.
      */
     restore: () => Promise<void>;
     /**
