@@ -82,5 +82,5 @@ test("the page stays below its size limit", () => {
   const sizes = [WEB, CLIENT].flatMap((folder) => readdirSync(folder).filter((name) => /\.(js|css)$/.test(name) && !unused.includes(name)).map((name) => gzipSync(readFileSync(new URL(name, folder)), { level: 9 }).length));
   const sum = sizes.reduce((a, b) => a + b);
   console.log(`script and style: ${(sum / 1024).toFixed(1)} KiB compressed, ${sizes.length} files`);
-  assert.ok(sum < 66 * 1024);
+  assert.ok(sum < 69 * 1024);
 });
