@@ -79,7 +79,7 @@ export class Uploader extends EventTarget {
     this.#revive = revive;
     this.#files = new PendingFiles(store, user);
     this.#concurrency = concurrency;
-    // What failed without a network is repeated when it is back.
+    // Repeats uploads and lists that failed without a network.
     this.online = () => {
       this.items.filter((item) => item.problem instanceof NetworkProblem).forEach((item) => this.retry(item));
       if (!this.#isListed) this.restore().catch(() => {});
