@@ -75,6 +75,12 @@ browser_tools() {
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# valet_binary: prints the path of the program: VALET_BINARY if that is set, such as an optimised build, else a debug build of this tree.
+valet_binary() {
+    [ -n "${VALET_BINARY:-}" ] || cargo build --quiet --locked || return
+    realpath "${VALET_BINARY:-${CARGO_TARGET_DIR:-target}/debug/valet}"
+}
+
 # wait_until_ready ID URL LOG: waits for the server with this process id; prints its log and fails if it ends, or after two minutes.
 wait_until_ready() {
     for _ in $(seq 600); do
@@ -89,10 +95,10 @@ wait_until_ready() {
 
 # serve [NAME=VALUE...]: starts `valet dev` with these settings and sets VALET_URL to its address.
 serve() {
-    local port
+    local port valet
     port=$(free_port)
-    cargo build --quiet --locked
-    env "$@" "${CARGO_TARGET_DIR:-target}/debug/valet" dev --bind "127.0.0.1:$port" --s3-bind "127.0.0.1:$(free_port)" \
+    valet=$(valet_binary)
+    env "$@" "$valet" dev --bind "127.0.0.1:$port" --s3-bind "127.0.0.1:$(free_port)" \
         --data-dir "$work/data" >"$work/log" 2>&1 &
     server=$!
     wait_until_ready "$server" "http://127.0.0.1:$port" "$work/log"
