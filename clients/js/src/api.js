@@ -4,6 +4,8 @@ import { openStream, Problem, problem, request } from "./http.js";
 
 /** Time in milliseconds that the first call of a batch waits for further calls. */
 const GATHER_MS = 10;
+/** The same while a batch is under way, unless its answer comes before. */
+const MOST_GATHER_MS = 500;
 const MOST_IN_BATCH = 50;
 /** Number of refused tokens that are remembered. */
 const MOST_STALE = 10;
@@ -49,11 +51,20 @@ function tokens(source) {
  */
 function gathered(one, many) {
   let waiting = [];
+  let underWay = 0;
+  let timer;
   const alone = ({ input, resolve, reject }) => one(input).then(resolve, reject);
   const send = async () => {
+    clearTimeout(timer);
     const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
-    if (waiting.length) setTimeout(send);
-    if (calls.length < 2) return calls.forEach(alone);
+    if (waiting.length) timer = setTimeout(send);
+    underWay += 1;
+    await answer(calls);
+    underWay -= 1;
+    if (waiting.length && !underWay) send();
+  };
+  const answer = async (calls) => {
+    if (calls.length < 2) return Promise.all(calls.map(alone));
     try {
       const { results } = await many(calls.map((call) => call.input));
       calls.forEach(({ resolve, reject }, i) => {
@@ -66,11 +77,10 @@ function gathered(one, many) {
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
       calls.forEach(mayBeOneCall ? alone : ({ reject }) => reject(error));
     }
-    return undefined;
   };
   return (input, signal) => new Promise((resolve, reject) => {
     waiting.push({ input, signal, resolve, reject });
-    if (waiting.length === 1) setTimeout(send, GATHER_MS);
+    if (waiting.length === 1) timer = setTimeout(send, underWay ? MOST_GATHER_MS : GATHER_MS);
   });
 }
 

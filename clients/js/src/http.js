@@ -95,10 +95,8 @@ async function send(method, url, { accept = "application/json", body, token, key
   if (token) headers.authorization = `Bearer ${token}`;
   if (key) headers["idempotency-key"] = key;
   if (lastEventId) headers["last-event-id"] = lastEventId;
-  return fetch(url, {
-    method, headers, signal, keepalive, body: body === undefined ? undefined : JSON.stringify(body),
-    cache: "no-store", credentials: "omit", redirect: "error",
-  });
+  // `cache: "no-store"` would also forbid to cache preflights.
+  return fetch(url, { method, headers, signal, keepalive, body: body && JSON.stringify(body), credentials: "omit", redirect: "error" });
 }
 
 /**

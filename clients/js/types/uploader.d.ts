@@ -1,4 +1,4 @@
-/** An upload in the list; types.js describes its public fields. `before`: the id of an earlier attempt. */
+/** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
     constructor(uploader: any, { file, name, size, caption }: {
         file?: any;
