@@ -128,7 +128,7 @@ public final class Path {
         check(gallery.updateImage(newest, new ImageUpdate().caption("The harbour")).getCaption().equals("The harbour"), "caption");
         StorageUsage usage = accounts.getMe().getUsage();
         check(usage.getImages() == 2 && usage.getQuotaBytes() > Integer.MAX_VALUE, usage);
-        check(gallery.deleteImageWithHttpInfo(newest).getStatusCode() == 204, "delete");
+        check(gallery.deleteImageWithHttpInfo(newest, null).getStatusCode() == 204, "delete");
 
         // Problems.
         check(problem(() -> gallery.getImage(newest)).getCode().equals("not_found"), "not found");

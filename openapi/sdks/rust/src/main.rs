@@ -103,7 +103,7 @@ async fn main() -> Result<(), Box<dyn AnyError>> {
     let image = update_image(&ada, newest, ImageUpdate::new("The harbour".to_owned())).await?;
     assert_eq!(image.caption.as_deref(), Some("The harbour"));
     assert_eq!(get_me(&ada).await?.usage.unwrap().images, 2);
-    delete_image(&ada, newest).await?;
+    delete_image(&ada, newest, None).await?;
 
     // Problems.
     assert_eq!(problem(get_image(&ada, newest).await), (404, "not_found".to_owned()));
