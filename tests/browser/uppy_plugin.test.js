@@ -162,7 +162,7 @@ for (const version of ["6", "5"]) {
   });
 
   test(`${name}: a file that is removed while its upload is opened or confirmed leaves no open upload, and no image is deleted`, async (t) => {
-    const [context, user] = [await visitor(t, {}), await account()];
+    const [context, user] = [await visitor(t, { allowed: [/ 409 /] }), await account()];
     const opened = await openApp(t, context, user);
     const seen = watch(opened);
     let goOn;
