@@ -46,7 +46,7 @@ async fn cancel_and_confirm_agree() {
     for _ in 0..12 {
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         let path = format!("/api/images/{}", ticket.id());
         let only_pending = format!("{path}?onlyPending=true");
         let (confirmed, cancelled) = tokio::join!(ada.confirm(ticket.id()), ada.delete(&only_pending));
