@@ -4,6 +4,7 @@
 //! Routes: POST /api/uppy/session, GET /uppy/{token}/s3/params.
 
 mod parts;
+mod quota;
 mod races;
 mod signing;
 mod tokens;

@@ -1,6 +1,6 @@
 //! Maps the domain's errors to problems: the code, and a detail that states what to do.
 
-use poem::http::{HeaderName, HeaderValue, header};
+use poem::http::{HeaderValue, header};
 
 use super::{Code, Problem, UNKNOWN_OUTCOME};
 use crate::{
@@ -12,11 +12,9 @@ use crate::{
         deletion::DeleteError,
         event_streams::{MAX_STREAMS_PER_USER, OpenStreamError, TooManyStreams},
         gallery::ReadError,
-        hash_pool::Overloaded,
         multipart::{InvalidPart, MAX_PARTS_PER_REQUEST, PartsError},
         sessions::RefreshError,
         store_capabilities::{UnsupportedUpload, UploadClass},
-        throttle::Throttled,
         unavailable_upload::UnavailableUpload,
         uploads::{DeclarationError, OpenError, RenewError},
         uppy::{CompletePartsError, SignError},
@@ -70,29 +68,6 @@ impl From<StoreError> for Problem {
                 )
             }
         }
-    }
-}
-
-impl From<Overloaded> for Problem {
-    fn from(_: Overloaded) -> Self {
-        Problem::too_many("Too many passwords from your network are being checked at once.")
-    }
-}
-
-impl From<Throttled> for Problem {
-    /// Adds the headers of draft-ietf-httpapi-ratelimit-headers-11.
-    fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
-        let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
-        let fields = [
-            (header::RETRY_AFTER, wait.to_string()),
-            (HeaderName::from_static("ratelimit-policy"), format!("\"{limit}\";q={};w={}", rate.count, rate.window.as_secs())),
-            (HeaderName::from_static("ratelimit"), format!("\"{limit}\";r=0;t={wait}")),
-        ];
-        let problem = Self::new(Code::RateLimited, format!("Wait {wait} s, then repeat the request."));
-        fields.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::from_str(&value) {
-            Ok(value) => problem.header(name, value),
-            Err(_) => problem,
-        })
     }
 }
 

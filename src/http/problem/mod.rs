@@ -17,6 +17,7 @@ use uuid::Uuid;
 mod code;
 mod from_accounts;
 mod from_domain;
+mod from_limits;
 mod from_service_keys;
 
 pub use self::code::Code;

@@ -213,7 +213,7 @@ impl<T> Setting<T> {
 /// The answer of a store to a call that reads a setting which is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absence {
-    /// A 404 with this code ("Error responses" in the S3 API reference; the same on MinIO, Ceph RGW and SeaweedFS), or an empty
+    /// A 404 with this code ("Error responses" in the S3 API reference; the same on `MinIO`, Ceph RGW and `SeaweedFS`), or an empty
     /// answer (Garage).
     Code(&'static str),
     /// Only an empty answer.

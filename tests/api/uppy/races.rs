@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Parts of an earlier attempt with other parts' sizes exceed the reservation; while they are listed, the client completes the
-/// right ones and gets its image. What was listed must not remove it then.
+/// right ones and gets its image. The listed parts must not lead to its removal.
 #[tokio::test(flavor = "multi_thread")]
 async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
     if skip_unless_local_s3() {

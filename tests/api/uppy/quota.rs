@@ -1,0 +1,22 @@
+//! Covers what Uppy's uploads of undeclared size reserve.
+
+use super::{MIB, TestApp, json};
+
+/// A file of undeclared size reserves a share of the user's own quota, not of the server's.
+#[tokio::test]
+async fn file_of_unknown_size_fits_into_a_users_own_quota() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    for own in [500 * MIB, 40 * MIB, 12 * MIB] {
+        let update = mongodb::bson::doc! { "$set": { "quotaBytes": i64::try_from(own).unwrap() } };
+        users.update_one(mongodb::bson::doc! { "_id": &ada.id }, update).await.unwrap();
+        let upload = ada.open_for_uppy(json!({})).await;
+        let bytes = ada.get("/api/auth/me").await.json["usage"]["bytes"].as_u64().unwrap();
+        assert!(bytes <= own && bytes > 0, "{bytes} of {own}");
+        upload.abort().await;
+        let form = ada.form("filename=a.png&type=image/png").await;
+        assert_eq!(form.status, 200, "{form:?}");
+        app.sweep_to_the_end().await;
+    }
+}
