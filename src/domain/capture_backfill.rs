@@ -99,6 +99,10 @@ impl CaptureBackfill {
             let outcome = match capture {
                 Ok(Some(capture)) => self.record_one(image, &capture).await,
                 Ok(None) => Ok(Outcome::Gone),
+                Err(error) if error.is_final() => {
+                    tracing::info!(image = %image.id, %error, "the store refuses an image whose time is to be read");
+                    Ok(Outcome::Gone)
+                }
                 Err(error) => Err(error),
             };
             has_result |= outcome.is_ok();

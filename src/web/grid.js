@@ -292,7 +292,7 @@ export class Grid extends EventTarget {
     tile.dataset.id = image.id;
     tile.picture = picture;
     picture.onload = () => {
-      tile.tried = false; // A URL that expires later is renewed again.
+      tile.tried = tile.triedPictures = false; // A URL that expires later is renewed again.
       tile.classList.add("loaded");
     };
     picture.onerror = () => this.#broken(tile, image);
@@ -320,7 +320,7 @@ export class Grid extends EventTarget {
 
   /** Loads a tile's image again: a worker has made pictures of a file that the browser cannot display. */
   #retry(tile) {
-    tile.awaitsPictures = tile.tried = tile.shown = false;
+    tile.awaitsPictures = tile.tried = tile.triedPictures = tile.shown = false;
     tile.classList.remove("undrawable");
     tile.querySelector(".kind").remove();
   }
@@ -339,7 +339,13 @@ export class Grid extends EventTarget {
       }
       return;
     }
-    tile.awaitsPictures = !this.#gallery.get(tile.dataset.id)?.previews;
+    const { previews } = this.#gallery.get(tile.dataset.id) ?? {};
+    if (previews && !tile.triedPictures) {
+      // They were made meanwhile, or one did not load.
+      tile.triedPictures = true;
+      return void Object.assign(tile.picture, { srcset: srcset({ previews }), src: previews[0].url });
+    }
+    tile.awaitsPictures = !previews;
     tile.classList.add("undrawable");
     tile.firstChild.append(el("span", { class: "kind" }, icon("image"), image.contentType.replace("image/", "").toUpperCase()));
   }

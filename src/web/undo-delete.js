@@ -47,9 +47,9 @@ export class UndoDelete {
     return Promise.all(this.#sending.values());
   }
 
-  /** Whether more deletions are under way than can outlive the page. */
+  /** Whether more deletions wait or are under way than can outlive the page. */
   get needsPage() {
-    return total(this.#sending.keys()) > MAX_WAITING;
+    return total([...this.#waiting, ...this.#sending.keys()]) > MAX_WAITING;
   }
 
   /** Hides images and deletes them later; `onrestore` is called after "Undo". More than can wait are deleted at once. */

@@ -175,6 +175,9 @@ class RuleChecks:
     def imgproxy_signature(self):
         return None
 
+    def preview_workers(self):
+        return None  # No workers are configured.
+
     # S3.
 
     def s3_credentials(self):

@@ -51,7 +51,7 @@ export class SessionProblem extends Problem {}
 export class FileProblem extends Problem {}
 /** The user's storage is full, or too many uploads are open. */
 export class QuotaProblem extends Problem {}
-/** The store exchange with a refusal, or holds other bytes. */
+/** The store answered with a refusal, or holds other bytes. */
 export class StorageProblem extends Problem {}
 
 const CLASSES = /** @type {const} */ ([

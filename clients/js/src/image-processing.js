@@ -26,7 +26,7 @@ export async function inspect(file, wantsDigest) {
   const contentType = sniff(new Uint8Array(await file.slice(0, 64).arrayBuffer())) || file.type || "application/octet-stream";
   const facts = { contentType, sha256: wantsDigest ? await digest(file) : undefined };
   // A damaged file, or a format that this browser does not decode (HEIC in most): the server may still accept it. Node decodes none.
-  const isUnknown = (await globalThis.ImageDecoder?.isTypeSupported(contentType)) === false;
+  const isUnknown = (await globalThis.ImageDecoder?.isTypeSupported(contentType).catch(() => false)) === false;
   const bitmap = isUnknown ? null : await globalThis.createImageBitmap?.(file).catch(() => null);
   if (!bitmap) return facts;
   try {

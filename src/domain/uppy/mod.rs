@@ -149,7 +149,7 @@ impl UppyUploads {
         let max = self.settings.max_bytes;
         let when_undeclared = match metadata.size {
             Some(_) => max,
-            None => self.quota.owned_quota(user).await?.min(max),
+            None => self.quota.owned_quota(user).await?.min(max).max(1),
         };
         self.validate_metadata(metadata, UploadKind::Form, SizeLimits { max, when_undeclared })
             .map_err(OpenError::InvalidDeclaration)
@@ -165,7 +165,7 @@ impl UppyUploads {
             Some(_) => max,
             None => {
                 let quota = self.quota.owned_quota(user).await?;
-                (quota / QUOTA_SHARE).max(self.settings.max_bytes).min(max).min(quota)
+                (quota / QUOTA_SHARE).max(self.settings.max_bytes).min(max).min(quota).max(1)
             }
         };
         let limits = SizeLimits { max, when_undeclared };

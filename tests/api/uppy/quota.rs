@@ -20,3 +20,18 @@ async fn file_of_unknown_size_fits_into_a_users_own_quota() {
         app.sweep_to_the_end().await;
     }
 }
+
+/// A user with a quota of nothing opens no upload, also none of undeclared size.
+#[tokio::test]
+async fn quota_of_zero_refuses_files_of_undeclared_size() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    let update = mongodb::bson::doc! { "$set": { "quotaBytes": 0_i64 } };
+    users.update_one(mongodb::bson::doc! { "_id": &ada.id }, update).await.unwrap();
+    assert_eq!(ada.form("filename=a.png&type=image/png").await.problem(), (409, "quota_exceeded"));
+    let token = ada.uppy().await;
+    let body = json!({ "filename": "big.png", "type": "image/png", "metadata": {} });
+    let opened = app.anonymous().post(&format!("/uppy/{token}/s3/multipart"), body).await;
+    assert_eq!(opened.problem(), (409, "quota_exceeded"));
+}
