@@ -52,12 +52,10 @@ function tokens(source) {
 function gathered(one, many) {
   let waiting = [];
   let underWay = 0;
-  let timer;
   const alone = ({ input, resolve, reject }) => one(input).then(resolve, reject);
   const send = async () => {
-    clearTimeout(timer);
     const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
-    if (waiting.length) timer = setTimeout(send);
+    if (waiting.length) setTimeout(send);
     underWay += 1;
     await answer(calls);
     underWay -= 1;
@@ -80,7 +78,7 @@ function gathered(one, many) {
   };
   return (input, signal) => new Promise((resolve, reject) => {
     waiting.push({ input, signal, resolve, reject });
-    if (waiting.length === 1) timer = setTimeout(send, underWay ? MOST_GATHER_MS : GATHER_MS);
+    if (waiting.length === 1) setTimeout(send, underWay ? MOST_GATHER_MS : GATHER_MS);
   });
 }
 

@@ -220,7 +220,9 @@ impl Inside {
                 let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
                 answer.headers_mut().insert(DATE, HeaderValue::try_from(date.replace("+0000", "GMT")).unwrap());
             }
-            Defect::RefusesPutsUnderBlockPublicAcls if query.contains("publicAccessBlock") && parts.method == Method::GET => {
+            Defect::RefusesPutsUnderBlockPublicAcls
+                if query.contains("publicAccessBlock") && parts.method == Method::GET && answer.status().is_success() =>
+            {
                 let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
                 let text = String::from_utf8(body.to_vec()).unwrap();
                 let renamed = text.replace("PublicAccessBlockConfiguration", "BlockPublicAccessBlockConfiguration");
