@@ -10,7 +10,7 @@ mod undated;
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use serde_json::json;
 use time::OffsetDateTime;
 use valet::domain::sweeper::Swept;
@@ -137,7 +137,12 @@ async fn d6_one_of_many_sweepers_handles_each_image() {
             assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         }
     }
-    let now = after(25 * HOUR);
+    // The images are older, instead of the sweepers' time later: a later sweeper would finish the others' steps as those of a dead
+    // server, and the image would wait for the end of its lease.
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 25 * 3_600_000);
+    let over = doc! { "$set": { "due": past, "expiresAt": past, "urlsDieAt": past } };
+    app.db.collection::<Document>("images").update_many(doc! {}, over).await.unwrap();
+    let now = OffsetDateTime::now_utc();
     let swept = futures_util::future::join3(app.sweep(now), others[0].sweep(now), others[1].sweep(now)).await;
     let total = |count: fn(&Swept) -> u32| count(&swept.0) + count(&swept.1) + count(&swept.2);
     assert_eq!((total(|s| s.confirmed), total(|s| s.expired), total(|s| s.failed)), (10, 10, 0), "{swept:?}");
