@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::{admin_users, auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::dto};
 pub use super::{
     body::is_json,
-    image_page::matches,
+    entity_tags::matches,
     middleware::compression::accepts_gzip,
     pagination::{Listing, after, cursor},
 };

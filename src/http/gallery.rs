@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 use super::{
     authentication::{Application, CurrentUser},
     body::Body,
-    image_page::{ImagePage, PageWriter, matches},
+    entity_tags,
+    image_page::{ImagePage, PageWriter},
     operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
     pagination::{self, Listing},
     parameters::image_id,
@@ -186,7 +187,7 @@ impl GalleryApi {
         let found = app.valet.gallery.page(caller.user, order, after, limit, OffsetDateTime::now_utc()).await?;
         let page = PageWriter::new(&found, listing, limit)?;
         let etag = page.etag()?;
-        if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
+        if if_none_match.0.is_some_and(|known| entity_tags::matches(&known, &etag)) {
             return Ok(ListResponse::Unchanged(etag, CACHE_CONTROL.to_owned()));
         }
         Ok(ListResponse::Page(page.write()?, etag, CACHE_CONTROL.to_owned()))

@@ -168,24 +168,3 @@ fn push_previews(row: &GalleryRow<'_>, previews: &[PreviewUrl], out: &mut Vec<u8
     }
     out.push(b']');
 }
-
-/// Returns whether `If-None-Match` has this tag (RFC 9110 section 13.1.2: compared weakly).
-pub fn matches(if_none_match: &str, etag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    if_none_match.trim() == "*" || if_none_match.split(',').any(|tag| opaque(tag) == opaque(etag))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn tags_are_compared_weakly() {
-        for given in ["W/\"a\"", "\"a\"", "*", "\"b\", W/\"a\"", " \"b\",\"a\" "] {
-            assert!(matches(given, "W/\"a\""), "{given}");
-        }
-        for given in ["", "a", "W/\"b\"", "\"A\"", "\"a"] {
-            assert!(!matches(given, "W/\"a\""), "{given}");
-        }
-    }
-}

@@ -13,6 +13,7 @@ mod authentication;
 pub mod batch;
 mod body;
 mod client;
+mod entity_tags;
 pub mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;

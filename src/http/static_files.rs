@@ -6,7 +6,7 @@
 
 use poem::{Endpoint, Response, Route, get, http::header};
 
-use super::image_page::matches;
+use super::entity_tags;
 use crate::{config::Switches, model::Sha256};
 
 /// The path changes with the content.
@@ -101,19 +101,9 @@ fn file(
     let etag = format!("\"{}\"", hash([content.as_str(), policy].into_iter()));
     let (content, policy) = (bytes::Bytes::from(content), policy.to_owned());
     poem::endpoint::make_sync(move |request| {
-        let response = Response::builder()
-            .header(header::CACHE_CONTROL, cache_control)
-            .header(header::ETAG, &etag)
-            .header(header::CONTENT_SECURITY_POLICY, &policy);
-        let is_current = request
-            .headers()
-            .get(header::IF_NONE_MATCH)
-            .and_then(|tags| tags.to_str().ok())
-            .is_some_and(|tags| matches(tags, &etag));
-        if is_current {
-            return response.status(poem::http::StatusCode::NOT_MODIFIED).finish();
-        }
-        response.content_type(content_type).body(poem::Body::from_bytes(content.clone()))
+        let response =
+            Response::builder().header(header::CACHE_CONTROL, cache_control).header(header::CONTENT_SECURITY_POLICY, &policy);
+        entity_tags::file(&request, response, &etag, content_type, content.clone())
     })
 }
 

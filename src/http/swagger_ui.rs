@@ -6,7 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 use bytes::Bytes;
 use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect};
 
-use super::{image_page::matches, openapi};
+use super::{entity_tags, openapi};
 use crate::{config::Switches, model::Sha256};
 
 /// The UI sets inline styles and draws its icons from data URLs; "try it out" calls only this API.
@@ -58,15 +58,9 @@ fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Out
     poem::endpoint::make_sync(move |request| {
         let bytes = content();
         let etag = etag.get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::of([&bytes]).to_bytes()[..8])));
-        let response = Response::builder()
-            .header(header::CACHE_CONTROL, "no-cache")
-            .header(header::ETAG, etag)
-            .header(header::CONTENT_SECURITY_POLICY, POLICY);
-        let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-        if known.is_some_and(|tags| matches(tags, etag)) {
-            return response.status(poem::http::StatusCode::NOT_MODIFIED).finish();
-        }
-        response.content_type(content_type).body(poem::Body::from_bytes(bytes))
+        let response =
+            Response::builder().header(header::CACHE_CONTROL, "no-cache").header(header::CONTENT_SECURITY_POLICY, POLICY);
+        entity_tags::file(&request, response, etag, content_type, bytes)
     })
 }
 
