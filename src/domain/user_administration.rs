@@ -207,7 +207,7 @@ impl UserAdministration {
     /// Combines an account with the quota that applies to it.
     fn describe(&self, counted: CountedAccount) -> AdministeredUser {
         let CountedAccount { account: Account { user, identity, suspended_at, .. }, usage } = counted;
-        let quota_bytes = usage.own_quota.unwrap_or(self.settings.quota_bytes);
+        let quota_bytes = usage.quota(self.settings.quota_bytes);
         AdministeredUser { user, identity, suspended_at, usage, quota_bytes }
     }
 }

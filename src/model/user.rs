@@ -29,3 +29,11 @@ pub struct Usage {
     /// The user's own quota in bytes; `None` for a user who has that of the settings.
     pub own_quota: Option<u64>,
 }
+
+impl Usage {
+    /// Returns the user's quota in bytes; `of_settings` is that of users without one of their own.
+    #[must_use]
+    pub fn quota(&self, of_settings: u64) -> u64 {
+        self.own_quota.unwrap_or(of_settings)
+    }
+}

@@ -32,22 +32,18 @@ impl Quota {
         self.exceeds_quota(usage, bytes).or_else(too_many)
     }
 
-    /// Returns the quota in bytes of the user with this `usage`.
-    fn quota_of(&self, usage: Option<Usage>) -> u64 {
-        usage.and_then(|usage| usage.own_quota).unwrap_or(self.settings.quota_bytes)
-    }
-
     /// Returns the user's quota in bytes.
     ///
     /// # Errors
     /// [`StoreError`].
     pub(in crate::domain) async fn owned_quota(&self, user: UserId) -> Result<u64, StoreError> {
-        Ok(self.quota_of(self.store.users.usage(user).await?))
+        let (usage, of_settings) = (self.store.users.usage(user).await?, self.settings.quota_bytes);
+        Ok(usage.map_or(of_settings, |usage| usage.quota(of_settings)))
     }
 
     /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
     pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<OpenError> {
-        let quota = self.quota_of(Some(usage));
+        let quota = usage.quota(self.settings.quota_bytes);
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {
             METRICS.quota_refusals.inc();
