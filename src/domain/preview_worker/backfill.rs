@@ -44,10 +44,7 @@ impl PreviewWorker {
             };
             failures = 0;
             for some in page.images.chunks(usize::try_from(rate.get()).unwrap_or(usize::MAX)) {
-                self.wait_for_backlog().await?;
-                let second = tokio::time::sleep(Duration::from_secs(1));
-                queued += self.store.images.request_renderings(some).await?;
-                second.await;
+                queued += self.in_a_second(self.store.images.request_renderings(some)).await?;
             }
             match page.last {
                 Some(last) => after = Some(last),
@@ -85,12 +82,18 @@ impl PreviewWorker {
             let Some(last) = page.last().map(QueuedRendering::id) else { return Ok(queued) };
             after = Some(last);
             for some in page.chunks(CONVERSIONS_PER_SECOND) {
-                self.wait_for_backlog().await?;
-                let second = tokio::time::sleep(Duration::from_secs(1));
-                queued += self.store.images.request_conversions(some).await?;
-                second.await;
+                queued += self.in_a_second(self.store.images.request_conversions(some)).await?;
             }
         }
+    }
+
+    /// Waits until few images wait for a worker, then queues more; takes a second at least.
+    async fn in_a_second(&self, request: impl Future<Output = Result<u64, StoreError>>) -> Result<u64, StoreError> {
+        self.wait_for_backlog().await?;
+        let second = tokio::time::sleep(Duration::from_secs(1));
+        let queued = request.await?;
+        second.await;
+        Ok(queued)
     }
 
     async fn wait_for_backlog(&self) -> Result<(), StoreError> {
