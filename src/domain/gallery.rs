@@ -19,9 +19,6 @@ use crate::{
     store::{GetSeries, Objects, RawGalleryPage, Store, StoreError},
 };
 
-/// Capacity for a URL with its canonical request behind it.
-const TYPICAL_URL_BYTES: usize = 1400;
-
 /// A ready image with its presigned URLs.
 #[derive(Debug)]
 pub struct PresignedImage {
@@ -79,12 +76,7 @@ impl ReadUrls<'_> {
         }
         let keys = ObjectKey::from_stored(key.to_owned()).pictures();
         let series = self.series(ContentType::Jpeg)?;
-        let sign = |(key, size): (&ObjectKey, Dimensions)| {
-            let mut url = Vec::with_capacity(TYPICAL_URL_BYTES);
-            series.push_url(key.as_str(), &mut url);
-            // Lossless: a URL is ASCII.
-            PreviewUrl { url: String::from_utf8(url).unwrap_or_default(), size }
-        };
+        let sign = |(key, size): (&ObjectKey, Dimensions)| PreviewUrl { url: series.url(key.as_str()), size };
         Ok(keys.iter().zip(made).map(sign).collect())
     }
 }

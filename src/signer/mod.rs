@@ -149,12 +149,9 @@ impl Signer {
         Ok(Presigned { url: String::from_utf8(url).unwrap_or_default(), expires_at })
     }
 
-    /// Presigns as [`Signer::presign`] does, into a buffer for many URLs: appends the URL, which is plain ASCII without quotes
-    /// or backslashes, and returns when it expires.
-    ///
-    /// # Errors
-    /// [`CredentialsExpired`]; nothing is appended then.
-    pub fn presign_into(
+    /// Presigns as [`Signer::presign`] does: appends the URL, which is plain ASCII without quotes or backslashes, and returns when it
+    /// expires. Nothing is appended after an error.
+    fn presign_into(
         &self,
         request: &PresignRequest<'_>,
         signed_at: OffsetDateTime,

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::{CredentialsExpired, PresignRequest, Signer, encoding, push_signature, signing_day::SigningDay};
+use super::{
+    CredentialsExpired, PresignRequest, Signer, TYPICAL_BUFFER_BYTES, encoding, push_signature, signing_day::SigningDay,
+};
 
 /// Presigns URLs of one method, with the same headers, query and lifetime.
 pub struct UrlSeries {
@@ -30,7 +32,7 @@ impl fmt::Debug for UrlSeries {
 }
 
 impl Signer {
-    /// Begins a series of URLs, the same ones that [`Signer::presign_into`] makes of this request with their keys.
+    /// Begins a series of URLs, the same ones that [`Signer::presign`] makes of this request with their keys.
     ///
     /// # Errors
     /// [`CredentialsExpired`].
@@ -75,6 +77,15 @@ impl UrlSeries {
         out.extend_from_within(path..query);
         out.extend_from_slice(&self.after_path);
         push_signature(out, end, &self.day, self.signed_at);
+    }
+
+    /// Returns the URL of a key.
+    #[must_use]
+    pub fn url(&self, key: &str) -> String {
+        let mut url = Vec::with_capacity(TYPICAL_BUFFER_BYTES);
+        self.push_url(key, &mut url);
+        // Lossless: locations and encoded text are ASCII.
+        String::from_utf8(url).unwrap_or_default()
     }
 
     /// Returns when S3 stops accepting new requests with these URLs.

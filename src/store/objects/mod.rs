@@ -116,6 +116,13 @@ impl GetSeries {
         self.urls.push_url(key, out);
     }
 
+    /// Returns the URL of a key.
+    #[must_use]
+    pub fn url(&self, key: &str) -> String {
+        PRESIGNED_GETS.inc();
+        self.urls.url(key)
+    }
+
     /// Returns when the URLs expire.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
