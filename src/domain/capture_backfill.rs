@@ -186,7 +186,7 @@ impl<'a> Turns<'a> {
         Ok(self.waiting.drain(..limit.min(self.waiting.len())).collect())
     }
 
-    /// Lists the next users, or begins the next round. Returns `false` if there is none.
+    /// Lists the next users, or begins the next round. Returns `false` after the last round.
     async fn find_owners(&mut self) -> Result<bool, StoreError> {
         if !self.is_listed {
             let page = self.store.users.ids(self.last_user.as_deref(), USERS_PER_PAGE).await?;

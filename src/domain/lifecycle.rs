@@ -81,7 +81,7 @@ impl Lifecycle {
         Ok(expired)
     }
 
-    /// `pending → deleting`. Returns the tombstone, which names also what was recorded since `image` was read; `None` if another
+    /// `pending → deleting`. Returns the tombstone, with keys that were recorded since `image` was read; `None` if another
     /// request changed the image's state.
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
         let tombstone = self.store.images.delete_owned_pending(image.user, image.id, now).await?;

@@ -122,7 +122,7 @@ export class PendingFiles {
     this.#sizes.set(key, bytes);
   }
 
-  /** Calls the store; returns undefined if there is none or if it fails. */
+  /** Calls the store; returns undefined without a store, and if the call fails. */
   async #attempt(work) {
     try {
       return this.#store ? await work(this.#store) : undefined;

@@ -34,7 +34,7 @@ async fn forget(app: &TestApp, id: &str) {
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
 }
 
-/// Returns what is recorded of how an image was taken.
+/// Returns the recorded fields of how an image was taken.
 async fn recorded(app: &TestApp, id: &str) -> [Option<Bson>; 3] {
     let image = app.db_image(id).await.unwrap();
     ["takenAt", "camera", "captureRead"].map(|field| image.get(field).cloned())
