@@ -158,6 +158,17 @@ pub struct Sweep {
     pub interval: Duration,
     /// How long after the expiry of a URL its object may still be in transfer.
     pub grace: Duration,
+    /// When the first sweep begins. No setting changes it.
+    pub first: FirstSweep,
+}
+
+/// When a server begins its first sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstSweep {
+    /// When it starts.
+    AtOnce,
+    /// After [`Sweep::interval`], for tests that run each sweep themselves.
+    AfterInterval,
 }
 
 /// The format of log lines.
@@ -241,6 +252,7 @@ impl Config {
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
+                first: FirstSweep::AtOnce,
             },
             limits: env.limits(),
             load: env.load(),

@@ -242,6 +242,22 @@ async fn server_sweeps_by_itself() {
     }
 }
 
+/// The sweeps that other tests run at chosen times would race with one of the server itself.
+#[tokio::test]
+async fn server_of_a_test_does_not_sweep_by_itself() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 48 * 3_600_000);
+    let over = doc! { "due": past, "expiresAt": past, "urlsDieAt": past };
+    let images = app.db.collection::<Document>("images");
+    images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": over }).await.unwrap();
+    let second = TestApp::start_second_server(&app, |_| {}).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(app.db_state(ticket.id()).await, "pending");
+    assert_eq!(second.sweep(OffsetDateTime::now_utc()).await.expired, 1);
+}
+
 /// A damaged document is reported, and does not stop others from being swept.
 #[tokio::test]
 async fn damaged_document_does_not_stop_the_sweep() {

@@ -44,7 +44,7 @@ use super::{
     sweep_backoff::STUCK,
 };
 use crate::{
-    config,
+    config::{self, FirstSweep},
     metrics::{METRICS, StateLabel},
     store::{KeyStep, Objects, Store, StoreError, uncounted},
     telemetry::spans,
@@ -110,6 +110,9 @@ impl Sweeper {
     /// Sweeps again and again, and logs failures.
     async fn sweep_continuously(&self, lane: &SlowLane) {
         let mut counted: Option<Instant> = None;
+        if self.sweep.first == FirstSweep::AfterInterval {
+            self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await;
+        }
         loop {
             match self.sweep_all(lane).instrument(spans::internal("sweep")).await {
                 Ok(swept) if swept == Swept::default() => {}

@@ -1,6 +1,7 @@
 //! Covers the sweeper's queue: a bad record, a slow file or an owner with many records does not delay others.
 
 use mongodb::bson::{Bson, DateTime};
+use valet::config::FirstSweep;
 
 use super::*;
 use crate::relay::{empty_answer, relay_s3};
@@ -167,11 +168,7 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
         }
     })
     .await;
-    let beside = TestApp::start_second_server(&app, |config| {
-        config.s3.endpoint = Some(endpoint.parse().unwrap());
-        config.sweep.interval = Duration::from_secs(3600);
-    })
-    .await;
+    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let mut now = after(25 * HOUR);
     for failures in 1..=6 {
         assert_eq!(beside.sweep(now).await.failed, 4, "{failures}");
@@ -217,7 +214,11 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
         }
     })
     .await;
-    let _beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let _beside = TestApp::start_second_server(&app, |config| {
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
+        config.sweep.first = FirstSweep::AtOnce;
+    })
+    .await;
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }
