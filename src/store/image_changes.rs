@@ -43,6 +43,9 @@ pub enum FeedStart {
     Now,
     /// After the last change of an earlier feed.
     Resumed(FeedPoint),
+    /// After the end of a feed whose collection was dropped. A feed that began at the database's latest write would end again,
+    /// if that is the drop.
+    AfterDrop(ResumeToken),
 }
 
 /// The point that a feed has reached.
@@ -59,6 +62,9 @@ pub enum FeedError {
     /// The database no longer has the changes since the feed's point.
     #[error("the database no longer has the changes since the last one")]
     Lost,
+    /// The collection was dropped or renamed. Another feed can begin after that.
+    #[error("the collection of images was dropped")]
+    Dropped(ResumeToken),
     /// The database failed; the feed can be resumed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -102,6 +108,10 @@ impl ImageChanges {
         let watch = images.watch().pipeline(pipeline()).full_document(FullDocumentType::UpdateLookup).max_await_time(MAX_WAIT);
         let (FeedPoint { position, token }, opened_at) = match start {
             FeedStart::Resumed(point) => (point.clone(), point.position),
+            FeedStart::AfterDrop(token) => {
+                let latest = self.latest_write().await?;
+                (FeedPoint { position: time_of(&token).unwrap_or(latest), token: Some(token) }, latest)
+            }
             FeedStart::Now => {
                 let latest = self.latest_write().await?;
                 (FeedPoint { position: latest, token: None }, latest)
@@ -148,8 +158,7 @@ impl ChangeFeed {
                 }
                 read(change, self.position)
             }
-            // The collection was dropped or renamed.
-            None if !self.changes.is_alive() => return Err(FeedError::Lost),
+            None if !self.changes.is_alive() => return Err(token.map_or(FeedError::Lost, FeedError::Dropped)),
             None => {
                 let reached = token.as_ref().and_then(time_of);
                 self.position = self.position.max(reached.unwrap_or(self.position));

@@ -143,6 +143,11 @@ impl EventStreams {
                 tokio::time::sleep(BACKOFF).await;
                 FeedStart::Now
             }
+            FeedError::Dropped(token) => {
+                tracing::warn!("lost the feed of changes, because its collection was dropped; resetting all event streams");
+                tokio::time::sleep(BACKOFF).await;
+                FeedStart::AfterDrop(token)
+            }
             FeedError::Store(error) => {
                 tracing::warn!(%error, "failed to read the feed of changes");
                 tokio::time::sleep(BACKOFF).await;
