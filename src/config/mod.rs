@@ -158,17 +158,17 @@ pub struct Sweep {
     pub interval: Duration,
     /// How long after the expiry of a URL its object may still be in transfer.
     pub grace: Duration,
-    /// When the first sweep begins. No setting changes it.
-    pub first: FirstSweep,
+    /// When a server sweeps by itself. No setting changes it.
+    pub schedule: SweepSchedule,
 }
 
-/// When a server begins its first sweep.
+/// When a server sweeps by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstSweep {
-    /// When it starts.
-    AtOnce,
-    /// After [`Sweep::interval`], for tests that run each sweep themselves.
-    AfterInterval,
+pub enum SweepSchedule {
+    /// When it starts, after each interval, and soon after an upload is expected that no client confirms.
+    Prompt,
+    /// After each interval only: for tests that run each sweep themselves.
+    IntervalsOnly,
 }
 
 /// The format of log lines.
@@ -252,7 +252,7 @@ impl Config {
             sweep: Sweep {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
-                first: FirstSweep::AtOnce,
+                schedule: SweepSchedule::Prompt,
             },
             limits: env.limits(),
             load: env.load(),

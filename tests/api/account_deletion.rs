@@ -12,7 +12,7 @@ use mongodb::bson::{Bson, Document, doc};
 use reqwest::StatusCode;
 use serde_json::json;
 use time::OffsetDateTime;
-use valet::config::{FirstSweep, Rate};
+use valet::config::{Rate, SweepSchedule};
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, eventually, unique_png};
 
@@ -283,7 +283,7 @@ async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
         deleted.push(ada);
     }
     // A server's own sweeper finds them.
-    let beside = TestApp::start_second_server(&app, |config| config.sweep.first = FirstSweep::AtOnce).await;
+    let beside = TestApp::start_second_server(&app, |config| config.sweep.schedule = SweepSchedule::Prompt).await;
     let is_undated = doc! { "$not": { "$type": "date" } };
     let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
     let of_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_util::sync::DropGuard;
 use valet::{
-    config::Config,
+    config::{Config, SweepSchedule},
     domain::service_keys::NewServiceKey,
     model::{KeyName, Scope},
     state::AppState,
@@ -61,6 +61,11 @@ impl TestApp {
     /// Starts a server with default settings. Its sweeper is idle; tests call [`TestApp::sweep`].
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
+    }
+
+    /// Starts a server that also sweeps by itself, soon after the opening of an upload that no client will confirm.
+    pub async fn start_sweeping() -> Self {
+        Self::start_with(|config| config.sweep.schedule = SweepSchedule::Prompt).await
     }
 
     /// Starts a server with changed settings.

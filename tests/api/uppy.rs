@@ -109,7 +109,7 @@ async fn read(app: &TestApp, image: &Value) -> Vec<u8> {
 
 #[tokio::test]
 async fn uploaded_form_is_confirmed_by_the_server_alone() {
-    let app = TestApp::start().await;
+    let app = TestApp::start_sweeping().await;
     let ada = app.user().await;
     // As Uppy writes it: all metadata, `+` for a space, "null" for null.
     let query = "filename=day+at+the+sea.png&type=image%2Fpng&metadata%5Bname%5D=day+at+the+sea.png&metadata%5BrelativePath%5D=null\
@@ -220,7 +220,7 @@ async fn form_expires() {
 
 #[tokio::test]
 async fn file_that_is_not_an_image_is_rejected_and_not_counted() {
-    let app = TestApp::start().await;
+    let app = TestApp::start_sweeping().await;
     let ada = app.user().await;
     for bytes in [fixture("plain.jpg"), b"<svg/>".to_vec()] {
         let form = ada.form("filename=a.png&type=image/png").await;

@@ -12,7 +12,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use valet::{
-    config::{Config, CorsOrigins, FirstSweep},
+    config::{Config, CorsOrigins, SweepSchedule},
     dev::{
         mongod::{Mongod, MongodOptions},
         s3::LocalS3,
@@ -100,8 +100,8 @@ pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<Stri
     };
     let mut config = Config::read(&|name| change(name).or_else(|| setting(name))).unwrap();
     config.s3.credentials = Some(shared.keys.clone());
-    // A sweep at the start would take, at a moment that depends on the load, what a test has just made due.
-    config.sweep.first = FirstSweep::AfterInterval;
+    // A sweep at the start, or after the opening of an upload, would take what a test has made due at a moment that depends on the load.
+    config.sweep.schedule = SweepSchedule::IntervalsOnly;
     config
 }
 

@@ -44,7 +44,7 @@ use super::{
     sweep_backoff::STUCK,
 };
 use crate::{
-    config::{self, FirstSweep},
+    config::{self, SweepSchedule},
     metrics::{METRICS, StateLabel},
     store::{KeyStep, Objects, Store, StoreError, uncounted},
     telemetry::spans,
@@ -110,8 +110,8 @@ impl Sweeper {
     /// Sweeps again and again, and logs failures.
     async fn sweep_continuously(&self, lane: &SlowLane) {
         let mut counted: Option<Instant> = None;
-        if self.sweep.first == FirstSweep::AfterInterval {
-            self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await;
+        if self.sweep.schedule == SweepSchedule::IntervalsOnly {
+            self.wait_until_next_sweep().await;
         }
         loop {
             match self.sweep_all(lane).instrument(spans::internal("sweep")).await {
@@ -124,7 +124,15 @@ impl Sweeper {
                 self.take_census().await;
                 counted = Some(Instant::now());
             }
-            self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await;
+            self.wait_until_next_sweep().await;
+        }
+    }
+
+    /// Waits between two sweeps of the server itself.
+    async fn wait_until_next_sweep(&self) {
+        match self.sweep.schedule {
+            SweepSchedule::Prompt => self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await,
+            SweepSchedule::IntervalsOnly => tokio::time::sleep(self.sweep.interval).await,
         }
     }
 

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
-    config::{Finalize, PreviewWorker, Previews},
+    config::{Finalize, PreviewWorker, Previews, SweepSchedule},
     domain::{
         doctor::{self, Options},
         orphans::Consent,
@@ -33,6 +33,7 @@ async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
         config.s3.finalize = Finalize::Auto;
         config.previews = Previews::Worker(PreviewWorker::default());
         config.cors.exact = vec!["https://app.example".to_owned()];
+        config.sweep.schedule = SweepSchedule::Prompt;
     })
     .await
 }

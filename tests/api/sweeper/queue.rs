@@ -1,7 +1,7 @@
 //! Covers the sweeper's queue: a bad record, a slow file or an owner with many records does not delay others.
 
 use mongodb::bson::{Bson, DateTime};
-use valet::config::FirstSweep;
+use valet::config::SweepSchedule;
 
 use super::*;
 use crate::relay::{empty_answer, relay_s3};
@@ -216,7 +216,7 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
     .await;
     let _beside = TestApp::start_second_server(&app, |config| {
         config.s3.endpoint = Some(endpoint.parse().unwrap());
-        config.sweep.first = FirstSweep::AtOnce;
+        config.sweep.schedule = SweepSchedule::Prompt;
     })
     .await;
     for _ in 0..3 {

@@ -55,7 +55,7 @@ impl Caller<'_> {
 
 #[tokio::test]
 async fn single_put_request_gets_a_form() {
-    let app = TestApp::start().await;
+    let app = TestApp::start_sweeping().await;
     let ada = app.user().await;
     // The request of Uppy 6.3.
     let request = json!({ "method": "PUT", "key": format!("{}-sea.png", uuid::Uuid::new_v4()), "contentType": "image/png", "expiresIn": 900 });
@@ -78,7 +78,7 @@ async fn single_put_request_gets_a_form() {
 
 #[tokio::test]
 async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
-    let app = TestApp::start().await;
+    let app = TestApp::start_sweeping().await;
     let ada = app.user().await;
     let (opening, key, upload_id) = ada.open_at_s3().await;
     assert!(key.starts_with(&format!("in/{}/", ada.id)), "{key}");
