@@ -4,8 +4,9 @@
 //! /api/images/delete.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
-use super::app::{Caller, TestApp, declared, unique_png};
+use super::app::{Caller, TestApp, declared, eventually, unique_png};
 
 /// Returns the status of each item's result.
 fn statuses(answer: &super::app::Answer) -> Vec<u64> {
@@ -57,7 +58,12 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     let bytes: usize = files.iter().map(Vec::len).sum();
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes), &json!(0), &json!(0)));
-    assert!(app.bucket_keys().await.is_empty());
+    // A slow store has deleted a part of them when the request's time ends; the tombstones of the others are due.
+    eventually("the objects are deleted", async || {
+        app.sweep(OffsetDateTime::now_utc()).await;
+        app.bucket_keys().await.is_empty()
+    })
+    .await;
     app.sweep_after_url_expiry().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     app.audit().await;

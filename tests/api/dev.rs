@@ -69,7 +69,7 @@ impl Dev {
     /// Ends it with a signal and asserts that it exits successfully, with its mongod.
     async fn stop(self, signal: &str) {
         self.process.signal(signal);
-        let (status, _, err) = self.process.end(Duration::from_secs(15)).await;
+        let (status, _, err) = self.process.end(Duration::from_secs(30)).await;
         assert!(status.success(), "{status}: {err}");
         assert!(!runs(self.mongod.unwrap()), "its mongod still runs");
     }
@@ -108,9 +108,9 @@ async fn images_survive_every_kind_of_restart() {
     let mongod = dev.mongod.unwrap();
     dev.process.signal("-KILL");
     let began = Instant::now();
-    let (status, ..) = dev.process.end(Duration::from_secs(5)).await;
+    let (status, ..) = dev.process.end(Duration::from_secs(30)).await;
     assert!(!status.success());
-    assert!(within(Duration::from_secs(10), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
+    assert!(within(Duration::from_secs(30), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
 
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.sign_in("login", "ada@example.com").await;
@@ -213,7 +213,7 @@ async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     let joined = Process::start(&flags, &[]);
     joined.wait_for(|process| Some(()).filter(|()| process.out().contains("Ctrl-C stops all of it."))).await;
     joined.signal("-INT");
-    assert!(joined.end(Duration::from_secs(15)).await.0.success());
+    assert!(joined.end(Duration::from_secs(30)).await.0.success());
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
 }
 
@@ -264,7 +264,7 @@ async fn operator_commands_work_on_the_running_server_with_its_environment() {
     assert!(!status.success() && err.contains("--port"), "{err}");
     assert!(run(&["webhook", "list"]).await.contains(&format!("{id} on ")));
     listening.signal("-INT");
-    let (status, out, err) = listening.end(Duration::from_secs(15)).await;
+    let (status, out, err) = listening.end(Duration::from_secs(30)).await;
     assert!(status.success() && !out.contains("forged") && err.contains("refused a request"), "{out}{err}");
     assert!(run(&["webhook", "list"]).await.contains(&format!("{id} off ")), "the endpoint is turned off");
     dev.stop("-INT").await;

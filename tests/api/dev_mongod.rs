@@ -9,6 +9,8 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use valet::dev::mongod::{Mongod, MongodError, MongodOptions};
 
+/// How long a process may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Data folder of the child process `server`, below; unset in an ordinary run.
 const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
 
@@ -211,8 +213,8 @@ async fn killed_server_leaves_no_process_behind() {
         assert!(Command::new("kill").args([signal, &watchdog.to_string()]).status().unwrap().success());
     }
     server.kill();
-    assert!(within(Duration::from_secs(10), || !runs(server.mongod)).await, "mongod outlives its server");
-    assert!(within(Duration::from_secs(5), || !runs(watchdog)).await, "the watchdog outlives mongod");
+    assert!(within(PATIENCE, || !runs(server.mongod)).await, "mongod outlives its server");
+    assert!(within(PATIENCE, || !runs(watchdog)).await, "the watchdog outlives mongod");
 
     // The next server does not have to wait for that.
     let mut server = Server::start(&folder.options().data_dir);
@@ -228,8 +230,8 @@ async fn stopped_server_leaves_no_process_behind() {
     let mut server = Server::start(&folder.options().data_dir);
     assert_eq!(server.children().len(), 2);
     server.process.stdin.as_mut().unwrap().write_all(b"stop\n").unwrap();
-    assert!(within(Duration::from_secs(15), || !runs(server.mongod)).await);
-    assert!(within(Duration::from_secs(1), || server.children().is_empty()).await, "{:?}", server.children());
+    assert!(within(PATIENCE, || !runs(server.mongod)).await);
+    assert!(within(PATIENCE, || server.children().is_empty()).await, "{:?}", server.children());
     assert!(runs(server.process.id()));
     server.kill();
 }

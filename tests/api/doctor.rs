@@ -94,7 +94,7 @@ async fn every_planted_defect_is_reported() {
     if skip_unless_local_s3() {
         return;
     }
-    stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| assert_finds(*defect, expected)).await;
+    stream::iter(store_defects::ALL).for_each_concurrent(2, |(defect, expected)| assert_finds(*defect, expected)).await;
 }
 
 /// Asserts that a store with this defect fails exactly the `expected` rules.

@@ -200,12 +200,14 @@ async fn page_is_sent_again_when_its_urls_change() {
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
     let mut tags = std::collections::BTreeMap::new();
+    let began = std::time::Instant::now();
     for _ in 0..12 {
         let page = ada.get("/api/images/gallery").await;
         tags.entry(page.header("etag").to_owned()).or_insert_with(std::collections::BTreeSet::new).insert(page.text.clone());
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    assert!((2..=3).contains(&tags.len()), "in 3 s, URLs that change every 2 s: {tags:?}");
+    let most = began.elapsed().as_secs() as usize / 2 + 2;
+    assert!((2..=most).contains(&tags.len()), "URLs that change every 2 s: {tags:?}");
     assert!(tags.values().all(|pages| pages.len() == 1), "a tag names one page: {tags:?}");
 }
 
@@ -333,14 +335,17 @@ async fn read_urls_repeat_within_a_window_and_expire() {
     let mut urls = std::collections::BTreeSet::new();
     let began = std::time::Instant::now();
     for _ in 0..8 {
+        let asked = OffsetDateTime::now_utc();
         let image = ada.get(&path).await.json;
         let url = image["url"].as_str().unwrap().to_owned();
         let expires =
             OffsetDateTime::parse(image["urlExpiresAt"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
                 .unwrap();
-        let validity = expires - OffsetDateTime::now_utc();
-        assert!(validity.as_seconds_f64() > 0.9 && validity.as_seconds_f64() <= 4.0, "{validity}");
-        assert_eq!(app.http.get(&url).send().await.unwrap().status(), 200);
+        let answered = OffsetDateTime::now_utc();
+        assert!((expires - asked).as_seconds_f64() > 0.9, "{}", expires - asked);
+        assert!((expires - answered).as_seconds_f64() <= 4.0, "{}", expires - answered);
+        let status = app.http.get(&url).send().await.unwrap().status();
+        assert!(status == 200 || OffsetDateTime::now_utc() >= expires, "{status}");
         urls.insert(url);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }

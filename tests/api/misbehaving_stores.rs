@@ -234,6 +234,7 @@ async fn object_that_only_get_finds_does_not_expire() {
 async fn nothing_expires_while_the_bucket_is_missing() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
     proxy.repair();
+    app.app.valet.prober.probe(OffsetDateTime::now_utc()).await;
     let ada = app.user().await;
     let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
     let single = ada.open_upload("a.png", "image/png", &bytes).await;

@@ -37,7 +37,7 @@ async fn file_becomes_an_image_in_the_gallery() {
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(read.status(), 200);
     assert_eq!(read.headers()["content-type"], "image/jpeg");
-    assert_eq!(read.headers()["cache-control"], "private, max-age=300, immutable");
+    assert_eq!(read.headers()["cache-control"], "private, max-age=604800, immutable", "the lifetime of the URL");
     assert_eq!(read.bytes().await.unwrap(), bytes);
     let gallery = ada.get("/api/images/gallery").await;
     assert_eq!(gallery.json["images"], json!([image.json]));

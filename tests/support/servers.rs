@@ -93,6 +93,8 @@ pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<Stri
             "S3_FORCE_PATH_STYLE" => "true",
             "JWT_SECRET" => JWT_SECRET,
             "SWEEP_INTERVAL" => "1h",
+            // A URL stays the same for half of its lifetime. No test lasts into the next half, except by its own setting.
+            "READ_URL_TTL" => "7d",
             "RATE_LIMIT" => "off",
             _ => return None,
         };

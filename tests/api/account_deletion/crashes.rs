@@ -57,10 +57,17 @@ async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
         let now = OffsetDateTime::now_utc();
         let caller = app.app.valet.sessions.authenticate(ada.token.as_ref().unwrap(), now).await.unwrap();
         let done = crashing(app.app.valet.account_deletion.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
-        // A command that the driver has sent may still be applied.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
-        let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.status;
+        // A command that the driver has sent may still be applied, at the latest between two equal reads.
+        let read = async || app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+        let (user, login) = loop {
+            let before = read().await.contains_key("deletedAt");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.status;
+            let user = read().await;
+            if user.contains_key("deletedAt") == before {
+                break (user, login);
+            }
+        };
         if user.contains_key("deletedAt") {
             claimed += 1;
             assert!(["email", "emailKey", "passwordHash"].iter().all(|field| !user.contains_key(field)), "{user}");
@@ -93,7 +100,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let app = TestApp::start().await;
     let fuse = Fuse::new();
     let settings = fuse.settings(&app);
-    let (mut calls, mut whole) = (1, 0);
+    let (mut calls, mut whole, mut busy) = (1, 0, 0);
     loop {
         let ada = user_with_images(&app).await;
         let (process, mut client) = settings.start_listening().await;
@@ -102,6 +109,14 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
         let request = client.http.post(format!("{}/api/auth/me/delete", client.base)).bearer_auth(ada.token.as_ref().unwrap());
         let answer = request.json(&json!({ "password": PASSWORD })).send().await;
         fuse.remove();
+        if let Ok(answer) = &answer
+            && matches!(answer.status().as_u16(), 503 | 504)
+            && busy < 10
+        {
+            // MongoDB did not answer in time: the same call is tried again, with another user.
+            busy += 1;
+            continue;
+        }
         if let Ok(answer) = &answer {
             assert_eq!(answer.status(), 204);
             // Its own sweep may be in progress.

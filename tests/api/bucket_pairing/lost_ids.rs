@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DeploymentId, Document, MARKER, TestApp, doc, set_bucket, set_database};
+use super::{DeploymentId, Document, MARKER, TestApp, doc, restored::bucket_stamp, set_bucket, set_database};
 use crate::app::eventually;
 
 /// The state of the ids of a pair.
@@ -86,9 +86,12 @@ async fn a_running_server_stays_stopped_until_the_ids_are_equal() {
     let set = async |ids: Ids| ids.set(&app, id).await;
     for stopped_by in [Ids::Unequal, Ids::MarkerDamaged] {
         set(Ids::Equal).await;
-        eventually("the server works", async || status().await == 200).await;
+        // The server's own write of a stamp would replace the marker that is set below.
+        let is_stamped = async || bucket_stamp(&app).await.is_some();
+        eventually("the server works and has stamped the pair", async || status().await == 200 && is_stamped().await).await;
         set(stopped_by).await;
-        eventually("the server has stopped", async || status().await == 503).await;
+        let has_stopped = async || server.app.valet.deployment.is_mismatched() && status().await == 503;
+        eventually("the server has stopped", has_stopped).await;
         set(Ids::MarkerGone).await;
         // Longer than the interval of two checks.
         tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,5 +1,10 @@
 //! Covers restarts, broken connections and killed servers.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use super::{ACCESS, BUCKET, ByteStream, Client, Duration, Path, SECRET, Server, client, expect, fresh_root, replay, sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
@@ -50,7 +55,7 @@ fn numbered(number: usize) -> Vec<u8> {
 }
 
 /// Writes objects with numbers from `first` on until the server is gone; returns the acknowledged ones.
-async fn write_until_killed(s3: Client, first: usize) -> Vec<usize> {
+async fn write_until_killed(s3: Client, first: usize, written: Arc<AtomicUsize>) -> Vec<usize> {
     let mut acknowledged = Vec::new();
     for number in first.. {
         let put = s3.put_object().bucket(BUCKET).key(format!("k{number}")).if_none_match("*");
@@ -59,6 +64,7 @@ async fn write_until_killed(s3: Client, first: usize) -> Vec<usize> {
             break;
         }
         acknowledged.push(number);
+        written.fetch_add(1, Ordering::SeqCst);
     }
     acknowledged
 }
@@ -70,8 +76,12 @@ async fn killed_server_keeps_acknowledged_objects() {
     for round in 0..6_usize {
         let mut server = start_child(&root).await;
         let s3 = client(&server.base, ACCESS, SECRET);
-        let writers: Vec<_> =
-            (0..4).map(|writer| tokio::spawn(write_until_killed(s3.clone(), round * 10_000 + writer * 1000))).collect();
+        let written = Arc::<AtomicUsize>::default();
+        let write = |writer: usize| write_until_killed(s3.clone(), round * 10_000 + writer * 1000, written.clone());
+        let writers: Vec<_> = (0..4).map(|writer| tokio::spawn(write(writer))).collect();
+        while written.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         tokio::time::sleep(Duration::from_millis(60 + 37 * round as u64)).await;
         server.process.kill().await.unwrap();
         for writer in writers {
@@ -149,13 +159,7 @@ async fn broken_upload_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(socket);
-    for _ in 0..200 {
-        if server.temps() == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(server.temps(), 0);
+    crate::app::eventually("the temporary file is removed", async || server.temps() == 0).await;
     assert!(!server.exists("k").await);
     server.end().await;
 }

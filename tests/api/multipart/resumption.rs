@@ -143,9 +143,9 @@ async fn completion_of_a_dead_server_is_taken_over() {
     let bytes = unique_png();
     let ticket = ada.open(declared(&bytes, "none")).await;
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    let began = std::time::Instant::now();
     let until = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 2000);
     app.db_set(ticket.id(), doc! { "$set": { "completingUntil": until } }).await;
-    let began = std::time::Instant::now();
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     assert!(began.elapsed() > Duration::from_millis(1500), "one at a time: {:?}", began.elapsed());
     assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
