@@ -1,9 +1,9 @@
 //! Deletes accounts with all their data. One conditional update takes the account from its owner; the sweeper does the rest in
 //! repeatable steps, and removes the account's record last.
 //!
-//! Images become tombstones, which outlive the account: they contain everything that removing their objects needs. This file has
-//! the claim and the sweeper's rounds; `steps` has the steps of one account's deletion, `leftovers` removes objects without a
-//! record.
+//! Images become tombstones, which contain everything that removing their objects needs. The account's record stays until the
+//! sweeper has purged all of them. This file has the claim and the sweeper's rounds; `steps` has the steps of one account's
+//! deletion, `leftovers` removes objects without a record.
 
 mod leftovers;
 mod steps;
@@ -42,11 +42,11 @@ use crate::{
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
 /// Attempts at claiming an account whose password changes meanwhile.
 const MAX_CLAIMS: u32 = 5;
-/// Accounts per round.
+/// Accounts per round, at most.
 const ACCOUNTS_PER_STEP: i64 = 10;
 /// Lease of an account, longer than a step: some listings, a few updates, and the deletion of objects.
 const LEASE: Duration = Duration::from_secs(120);
-/// Concurrent accounts.
+/// Accounts that are handled at the same time, at most.
 const MAX_CONCURRENT: usize = 4;
 /// Delay after a record that cannot be read.
 const UNREADABLE_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
@@ -155,7 +155,8 @@ impl AccountDeletion {
         Err(StoreError::Contention { what: "the account that is deleted" })
     }
 
-    /// Returns whether the caller's token is as young as a provider's has to be: a user of the app has no password either.
+    /// Returns whether the app's backend created the caller's session within [`MAX_TOKEN_AGE`]. The app's users have no password,
+    /// so their deletion requires a recent session instead.
     async fn is_recent_session(&self, caller: Caller, id: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let session = self.store.sessions.find_owned(caller.user, id, now).await?;
         Ok(session.is_some_and(|session| session.issued_by.is_some() && now - session.created_at <= MAX_TOKEN_AGE))
@@ -173,7 +174,7 @@ impl AccountDeletion {
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
         let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_STEP).await?;
         let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(MAX_CONCURRENT).collect().await;
-        // Failed deletions are postponed; more may be due behind a full batch.
+        // Failed deletions are postponed. More may be due if the query returned as many as it may.
         let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS_PER_STEP);
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for step in steps {
@@ -192,7 +193,7 @@ impl AccountDeletion {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
-                // Reported as stuck at once: no repeat can read it.
+                // Reported as stuck at once: the record stays unreadable.
                 let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
                 self.store.users.postpone_unreadable(&id, due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
@@ -212,15 +213,15 @@ impl AccountDeletion {
                 false => Step::Wait(now + RETRY_DELAY),
             });
         }
-        let again = |due| Postponement { due, failures: 0 };
+        let without_failures = |due| Postponement { due, failures: 0 };
         let to = match &step {
             Ok(Step::Done) if deletion.was_never_inserted => return step,
             Ok(Step::Done) => {
                 audit!("account_deleted", %user, "removed all data of a deleted account");
                 return step;
             }
-            Ok(Step::More) => again(now),
-            Ok(Step::Wait(until)) => again(*until),
+            Ok(Step::More) => without_failures(now),
+            Ok(Step::Wait(until)) => without_failures(*until),
             Err(error) => {
                 let failures = deletion.failures.saturating_add(u32::from(is_stuck(&self.objects, error).await));
                 tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");

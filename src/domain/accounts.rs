@@ -157,7 +157,7 @@ impl Accounts {
         let permit = self.passwords.acquire(holder)?;
         let hash = self.hash_new_password::<SignUpError>(password, &email, holder, &permit).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
-        // Audited before the session is created, which may fail: the account exists either way.
+        // Audited before the session is created: that may fail, and the account exists nevertheless.
         audit!("account_created", user = %account.user.id, "signed up");
         let (signed_in, session) = self.sessions.start_session(account, client, now).await?;
         self.known_networks.record_network(signed_in.user.id, client, now).await;
@@ -214,11 +214,11 @@ impl Accounts {
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
         let attempt = self.password_checks.count_attempt_of(caller)?;
-        let proved = match self.password_checks.verify_password(Some(account.clone()), change.current, attempt, &permit).await {
+        let verified = match self.password_checks.verify_password(Some(account.clone()), change.current, attempt, &permit).await {
             Err(LogInError::InvalidCredentials) => None,
-            proved => Some(proved?),
+            verified => Some(verified?),
         };
-        let Some(account) = proved else { return self.accept_repeat(account, caller, change.new, &permit).await };
+        let Some(account) = verified else { return self.accept_repeat(account, caller, change.new, &permit).await };
         let hash = self.hash_new_password::<ChangePasswordError>(change.new, &email, holder, &permit).await?;
         let kept_session = caller.session();
         let new = NewPassword { hash: &hash, kept_session, at: now };
@@ -295,7 +295,7 @@ impl Accounts {
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 
-    /// Returns how many passwords are being hashed, and how many wait.
+    /// Returns the number of passwords that are being hashed, and of those that wait.
     #[must_use]
     pub fn hash_load(&self) -> (usize, usize) {
         self.passwords.load()

@@ -13,7 +13,7 @@ use crate::{
 
 /// Shortest lifetime of a token, in seconds.
 pub const MIN_LIFETIME: u32 = 60;
-/// Longest lifetime of a token, in seconds: a day. It cannot be refreshed, and the backend can create another at any time.
+/// Longest lifetime of a token, in seconds: a day. Tokens cannot be refreshed; the backend can create another at any time.
 pub const MAX_LIFETIME: u32 = 24 * 60 * 60;
 /// Attempts at finding or creating a user who is deleted meanwhile.
 const MAX_ATTEMPTS: u32 = 5;
@@ -69,13 +69,13 @@ pub struct AppUsers {
 }
 
 impl AppUsers {
-    /// `default_lifetime`: lifetime of a token whose request has none.
+    /// Creates the service. `default_lifetime` is the lifetime of a token whose request does not name one.
     pub(super) fn new(store: &Arc<Store>, sessions: &Arc<Sessions>, default_lifetime: Duration) -> Self {
         Self { store: store.clone(), sessions: sessions.clone(), default_lifetime }
     }
 
-    /// Creates an access token for the app's user of this subject, who is created at first sight. The token has a session, but no
-    /// refresh token.
+    /// Creates an access token for the app's user of this subject, and first the user if the subject is new. The token has a
+    /// session, but no refresh token.
     ///
     /// # Errors
     /// [`CreateTokenError`].

@@ -11,13 +11,15 @@ use crate::model::Image;
 pub(super) const FIRST_POLL_DELAY: Duration = Duration::from_secs(2);
 /// The longest delay between two polls.
 const MAX_POLL_DELAY: Duration = Duration::from_secs(5 * 60);
-/// How long an upload is expected at any moment after its URL was signed. A slower one waits for the next sweep.
+/// Time after the signing of a URL during which its upload is expected. A later upload waits for the next regular sweep.
 const EXPECTED_FOR: Duration = Duration::from_secs(2 * 60);
 
 /// Makes the sweeper of this server run more often while an upload is expected.
 #[derive(Debug, Default)]
 pub(super) struct ArrivalPoller {
+    /// End of the time during which an upload is expected.
     until: Mutex<Option<Instant>>,
+    /// Wakes the sweeper's wait.
     woken: Notify,
 }
 
@@ -62,9 +64,9 @@ mod tests {
         while age < time::Duration::minutes(90) {
             age += poll_delay(age);
             polls += 1;
-            assert!(polls > 4 || age <= time::Duration::seconds(10), "{polls} by {age}");
+            assert!(polls > 4 || age <= time::Duration::seconds(10), "{polls} polls within {age}");
         }
-        assert!((20..60).contains(&polls), "{polls}");
+        assert!((20..60).contains(&polls), "{polls} polls in 90 minutes");
         assert_eq!(poll_delay(time::Duration::seconds(-5)), FIRST_POLL_DELAY, "another server's clock may be ahead");
     }
 
@@ -82,7 +84,7 @@ mod tests {
         poller.wait_until_next_sweep(minute).await;
         assert!(
             (2 * FIRST_POLL_DELAY..20 * FIRST_POLL_DELAY).contains(&began.elapsed()),
-            "woken, then short waits: {:?}",
+            "one interrupted wait and one short wait: {:?}",
             began.elapsed()
         );
     }

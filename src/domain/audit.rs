@@ -13,7 +13,7 @@ macro_rules! audit {
 
 pub(super) use audit;
 
-/// Logs the refusal of an access token, or of a token in the path of Uppy's calls.
+/// Logs that an access token, or a token in the path of Uppy's calls, was rejected for this reason.
 pub fn token_refused(reason: &str) {
     audit!("token_refused", reason, "refused an access token");
 }

@@ -3,7 +3,7 @@
 use super::credentials::TokenError;
 use crate::store::StoreError;
 
-/// Why an access token is refused.
+/// Why an access token is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticateError {
     /// The token is malformed, forged or expired.
@@ -18,12 +18,12 @@ pub enum AuthenticateError {
     /// The identity provider's keys could not be fetched, or may not include a new one.
     #[error("failed to fetch the identity provider's keys")]
     KeysUnavailable,
-    /// The database did not tell whether the session has ended.
+    /// The database failed, so it is not known whether the session has ended.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why a call for local accounts is refused.
+/// Why a request that needs a local account is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoLocalAccount {
     /// Local accounts are disabled on this server.

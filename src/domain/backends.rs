@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::store::{Objects, Store, StoreError, objects::Diagnosis};
 
-/// The database and the bucket, for probes and the page.
+/// The database and the bucket, for health probes and the gallery page.
 #[derive(Debug)]
 pub struct Backends {
     pub(super) store: Arc<Store>,

@@ -13,9 +13,9 @@ use crate::{
     store::{Objects, uncounted},
 };
 
-/// Time limit of probing before the first request is served, and that of removing the probes' objects.
+/// Time limit of probing before the first request is served, and again of removing the probes' objects.
 const DEADLINE_AT_START: Duration = Duration::from_secs(5);
-/// The same for later probes, which run beside the server's work.
+/// Time limit of later probes, which run while the server serves requests, and again of removing their objects.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Probes the object store's capabilities.
@@ -26,13 +26,13 @@ pub struct CapabilityProber {
 }
 
 impl CapabilityProber {
-    /// Does as [`Self::probe`], before the first request is served.
+    /// Probes the store like [`Self::probe`], with the shorter time limit of a server that starts.
     pub async fn probe_at_start(&self, now: OffsetDateTime) {
         self.probe_within(DEADLINE_AT_START, now).await;
     }
 
     /// Probes the store unless the latest result is recent enough. With `S3_FINALIZE=in-place` only the treatment of unsigned
-    /// headers is probed: the operator answers for the rest. While the store does not answer, the latest result stays in use.
+    /// headers is probed: the setting states the rest. While the store does not answer, the latest result stays in use.
     pub async fn probe(&self, now: OffsetDateTime) {
         self.probe_within(DEADLINE, now).await;
     }
@@ -53,11 +53,11 @@ impl CapabilityProber {
             }
         };
         let found = uncounted(probe).await;
-        let before = self.capabilities.latest();
+        let previous = self.capabilities.latest();
         match found {
             Ok(store) => {
                 self.objects.seal_puts(store.unsigned_headers.put_sealing);
-                if before.is_none_or(|before| before.unsigned_headers != store.unsigned_headers) {
+                if previous.is_none_or(|previous| previous.unsigned_headers != store.unsigned_headers) {
                     store.unsigned_headers.warn(setting);
                 }
                 let StoreCapabilities { writes_once, verifies_checksums, .. } = store;
@@ -65,7 +65,7 @@ impl CapabilityProber {
                 let copies_uploads = self.capabilities.copies_uploads();
                 tracing::info!(writes_once, verifies_checksums, copies_uploads, "probed S3 capabilities");
             }
-            Err(error) if before.is_some() => tracing::warn!(%error, "failed to probe S3 capabilities again"),
+            Err(error) if previous.is_some() => tracing::warn!(%error, "failed to probe S3 capabilities again"),
             Err(error) => {
                 tracing::warn!(%error, "failed to probe S3 capabilities: every upload is refused with 503 until the store answers");
             }

@@ -1,8 +1,8 @@
-//! Reads how images were taken that became ready before a confirm read it: their first bytes by one ranged GET each, and further ranges
-//! where the metadata lies deeper.
+//! Reads how images were taken that an earlier version made ready, from their files: the first bytes by one ranged GET each, and
+//! further ranges if the metadata lies deeper.
 //!
-//! Owners take turns, and the rate is bounded. Each result is recorded with its image, also that the file says nothing, so the backfill
-//! continues where it ended, whatever ended it.
+//! Owners take turns, and the rate is bounded. Each result is recorded with its image, even if the file has no metadata, so an
+//! interrupted backfill continues with the images that are left.
 
 use std::{collections::VecDeque, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Users that are listed at once.
+/// Users per page of their list.
 const USERS_PER_PAGE: u32 = 1000;
 /// Records of one owner that are examined in one turn.
 const RECORDS_PER_TURN: u32 = 100;
-/// Images that are read at the same time.
+/// Images that are read at the same time, at most.
 const MAX_CONCURRENT: usize = 8;
 /// Pause after a failure of the database or of the store.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
-/// Failures in a row after which the backfill ends.
+/// Failures in a row after which the backfill tries again; one more ends it.
 const MAX_FAILURES: u32 = 10;
 
 /// Result of a backfill.
@@ -31,7 +31,7 @@ const MAX_FAILURES: u32 = 10;
 pub struct CapturesRead {
     /// Images whose files were read.
     pub read: u64,
-    /// Those of them with a time.
+    /// Images among them whose file has the time taken.
     pub taken: u64,
     /// Images that could not be read.
     pub failed: u64,
@@ -49,11 +49,11 @@ enum Outcome {
     Taken,
     /// Recorded, without a time.
     Timeless,
-    /// It was deleted or changed meanwhile, or its object is missing.
-    Gone,
+    /// Not recorded: the image was deleted or changed meanwhile, or its object is missing or cannot be read.
+    Skipped,
 }
 
-/// Reads how earlier images were taken.
+/// Reads how images of an earlier version were taken.
 #[derive(Debug)]
 pub struct CaptureBackfill {
     pub(super) store: Arc<Store>,
@@ -61,7 +61,7 @@ pub struct CaptureBackfill {
 }
 
 impl CaptureBackfill {
-    /// Reads at most `rate` images a second, until all have been. Safe while servers run, and to repeat.
+    /// Reads at most `rate` images a second, until every image has been read. Safe while servers run, and to repeat.
     ///
     /// # Errors
     /// [`StoreError`] if the database or the store fails for a while.
@@ -69,7 +69,7 @@ impl CaptureBackfill {
         let (mut total, mut failures) = (CapturesRead::default(), 0);
         let mut turns = Turns::new(&self.store);
         loop {
-            let second = tokio::time::sleep(Duration::from_secs(1));
+            let one_second = tokio::time::sleep(Duration::from_secs(1));
             let done = match turns.next(rate).await {
                 Ok(images) if images.is_empty() => return Ok(total),
                 Ok(images) => self.read_all(&images, &mut total).await,
@@ -84,24 +84,24 @@ impl CaptureBackfill {
                     failures + 1
                 }
             };
-            second.await;
+            one_second.await;
         }
     }
 
-    /// Reads and records these images. An error if none of them could be.
+    /// Reads these images and records the results. Returns an error if every image failed.
     async fn read_all(&self, images: &[Image], total: &mut CapturesRead) -> Result<(), StoreError> {
         let now = self.store.now().await.inspect_err(|_| total.failed += images.len() as u64)?;
         let captures = stream::iter(images).map(|image| async move { (image, self.read_one(image, now).await) });
         let mut captures = std::pin::pin!(captures.buffer_unordered(MAX_CONCURRENT));
         let (mut has_result, mut last_error) = (false, None);
-        // Recorded one by one: those of one owner change the same record.
+        // Recorded one by one: images of one owner change the same user's record.
         while let Some((image, capture)) = captures.next().await {
             let outcome = match capture {
                 Ok(Some(capture)) => self.record_one(image, &capture).await,
-                Ok(None) => Ok(Outcome::Gone),
+                Ok(None) => Ok(Outcome::Skipped),
                 Err(error) if error.is_final() => {
                     tracing::info!(image = %image.id, %error, "the store refuses an image whose time is to be read");
-                    Ok(Outcome::Gone)
+                    Ok(Outcome::Skipped)
                 }
                 Err(error) => Err(error),
             };
@@ -109,7 +109,7 @@ impl CaptureBackfill {
             match outcome {
                 Ok(Outcome::Taken) => (total.read, total.taken) = (total.read + 1, total.taken + 1),
                 Ok(Outcome::Timeless) => total.read += 1,
-                Ok(Outcome::Gone) => {}
+                Ok(Outcome::Skipped) => {}
                 Err(error) => {
                     tracing::warn!(image = %image.id, %error, "failed to read how an image was taken");
                     total.failed += 1;
@@ -120,6 +120,7 @@ impl CaptureBackfill {
         last_error.filter(|_| !has_result).map_or(Ok(()), Err)
     }
 
+    /// Reads how an image was taken; `None` if its object is missing or was replaced.
     async fn read_one(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Capture>, StoreError> {
         let Some(ready) = image.ready() else { return Ok(None) };
         let capture = self.inspector.read_capture(image, ready).await?;
@@ -129,16 +130,17 @@ impl CaptureBackfill {
         Ok(capture.map(|capture| capture.without_future(now)))
     }
 
+    /// Records how an image was taken.
     async fn record_one(&self, image: &Image, capture: &Capture) -> Result<Outcome, StoreError> {
         Ok(match self.store.record_capture(image, capture).await? {
             true if capture.taken_at.is_some() => Outcome::Taken,
             true => Outcome::Timeless,
-            false => Outcome::Gone,
+            false => Outcome::Skipped,
         })
     }
 }
 
-/// Earlier images of all users, some of each owner in turn.
+/// Images of all users that were not read yet, some of each owner in turn.
 struct Turns<'a> {
     store: &'a Store,
     /// The last user that was listed; `None` before the first.
@@ -147,7 +149,9 @@ struct Turns<'a> {
     owners: VecDeque<(UserId, Option<Position>)>,
     /// Owners with more images.
     next_round: VecDeque<(UserId, Option<Position>)>,
+    /// Images that were found and not returned yet.
     waiting: VecDeque<Image>,
+    /// Whether all users were listed.
     is_listed: bool,
 }
 
@@ -176,7 +180,7 @@ impl<'a> Turns<'a> {
             let page = self.store.images.find_unread_captures(owner, after, RECORDS_PER_TURN).await?;
             self.owners.pop_front();
             match page.end {
-                // Records that were read before take no turn.
+                // A page of images that were all read before does not count as the owner's turn.
                 Some(end) if page.images.is_empty() => self.owners.push_front((owner, Some(end))),
                 Some(end) => self.next_round.push_back((owner, Some(end))),
                 None => {}

@@ -1,4 +1,4 @@
-//! Confirms uploads: inspects each pending one in S3, marks it ready or rejected, and answers with its state.
+//! Confirms uploads: inspects each pending one in S3, marks it ready or rejected, and returns its state.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use crate::{
     store::{LookupResult, Store, StoreError, fair_semaphore::FairSemaphore},
 };
 
-/// Inspections of an upload that is declared again meanwhile.
+/// Inspections of one upload, at most: a declaration that is changed during an inspection makes another one necessary.
 const MAX_ATTEMPTS: usize = 3;
 
 /// Why an image is not ready.
@@ -33,16 +33,16 @@ pub enum ConfirmError {
     /// The upload is neither open nor ready.
     #[error(transparent)]
     Unavailable(#[from] UnavailableUpload),
-    /// The object has not arrived.
+    /// The store has no object at the key.
     #[error("nothing has been uploaded")]
     ObjectMissing,
     /// Parts of a multipart upload are missing.
     #[error("the parts {0} are missing")]
     PartsMissing(MissingParts),
-    /// S3 refuses to make an object of the parts. Final for these parts.
+    /// The store refuses to make an object of the parts. A repeat with the same parts fails again.
     #[error("the store refused to complete the parts")]
     PartsRefused,
-    /// The store does not take it safely.
+    /// The store does not take uploads of this class safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database or S3 failed. Nothing was decided; safe to repeat.
@@ -55,7 +55,9 @@ pub enum ConfirmError {
 pub struct Confirmation {
     pub(super) store: Arc<Store>,
     pub(super) reservations: Arc<Reservations>,
+    /// Permits for inspections: [`MAX_S3_CALLS_PER_USER`] for each user, over all requests.
     pub(super) s3_turns: Arc<FairSemaphore<UserId>>,
+    /// Latest timeouts of inspections, by user.
     pub(super) timeouts: RecentTimeouts,
     pub(super) inspector: Arc<UploadInspector>,
     pub(super) lifecycle: Arc<Lifecycle>,
@@ -82,7 +84,7 @@ impl Confirmation {
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
         let mut found = self.store.images.find_all_owned(user, ids).await?;
-        let (mut unresolved, mut moved) = (HashMap::new(), Vec::new());
+        let (mut unresolved, mut inspected_ids) = (HashMap::new(), Vec::new());
         for _ in 0..MAX_ATTEMPTS {
             // A pending upload is inspected even after its expiry, and again if it was declared again meanwhile.
             let is_open = |image: &&Image| image.status == ImageStatus::Pending && !unresolved.contains_key(&image.id);
@@ -90,27 +92,28 @@ impl Confirmation {
             if pending.is_empty() {
                 break;
             }
-            moved.extend(pending.iter().map(|image| image.id));
+            inspected_ids.extend(pending.iter().map(|image| image.id));
             let resolved = self.resolve_pending(pending, now).await?;
             unresolved.extend(resolved.unresolved);
             found = match resolved.ready {
                 Some(image) if ids.len() == 1 => {
-                    moved.clear();
+                    inspected_ids.clear();
                     LookupResult::from(image)
                 }
-                // Read again: another request may have moved them.
+                // Read again: another request may have changed their states.
                 _ => self.store.images.find_all_owned(user, ids).await?,
             };
         }
-        // Including images that were ready before: the server that was to settle them may have died.
-        let is_unsettled = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
+        // Includes images that were ready before: the server that confirmed them may have died before it settled their
+        // reservations.
+        let is_unsettled = |image: &&Image| image.reservation.is_some() || inspected_ids.contains(&image.id);
         let ready: Vec<_> =
             found.readable().iter().filter(|image| image.state() == ImageState::Ready).filter(is_unsettled).cloned().collect();
         if let Err(error) = self.reservations.settle_reservations(user, &ready, now).await {
-            // The images are ready: this must not turn an acknowledged confirm into an error.
+            // The images are ready, so the confirm succeeds even if their reservations are not settled yet.
             tracing::warn!(%user, %error, "failed to settle reservations of confirmed images; the sweeper retries");
         }
-        // The same id may occur twice.
+        // Clones: the same id may occur twice.
         let answer = |id: &ImageId| {
             let image = found.get(*id)?.ok_or(UnavailableUpload::NotFound)?;
             match &image.status {
@@ -124,16 +127,16 @@ impl Confirmation {
 
     /// Inspects pending images, and marks ready or rejected those that can be decided.
     async fn resolve_pending(&self, pending: Vec<Image>, now: OffsetDateTime) -> Result<Resolved, StoreError> {
-        // After one timeout S3 is not waited for again, item after item.
+        // After the first timeout, the remaining images fail without a call to S3.
         let timeout = OnceLock::new();
         let inspect = |image: Image| {
             let timeout = &timeout;
             // Boxed: the stream's own futures are not `Send` for every lifetime.
             async move {
-                // Bounds the calls of all requests of this user, so that other users' objects do not wait for them.
+                // Limits the inspections of this user over all requests, so that other users' inspections do not wait for them.
                 let began = Instant::now();
-                let _turn = self.s3_turns.acquire(image.user, ()).await;
-                // Another request's call timed out while this one waited for its turn.
+                let _permit = self.s3_turns.acquire(image.user, ()).await;
+                // Another request's call timed out while this one waited for its permit.
                 if self.timeouts.any_since(image.user, began) {
                     let _ = timeout.set(no_response("HeadObject"));
                 }
@@ -155,9 +158,9 @@ impl Confirmation {
         for (inspection, image) in inspected {
             match inspection {
                 Ok(Inspection::Verified(object)) => verified.push((image, object)),
-                // The images are read again, whether or not this rejects it.
+                // The caller reads the images again, whether or not this call rejects the image.
                 Ok(Inspection::Mismatch(why)) => drop(self.lifecycle.reject(&image, why, now).await?),
-                // One that not every node of the store knows yet is reported like one that has not arrived: confirm again.
+                // An object that some nodes of the store do not know yet is reported as missing, so that the client confirms again.
                 Ok(Inspection::Missing) | Err(StoreError::ObjectNotVisible) => {
                     drop(unresolved.insert(image.id, ConfirmError::ObjectMissing));
                 }
@@ -167,7 +170,7 @@ impl Confirmation {
                 Err(error) => drop(unresolved.insert(image.id, error.into())),
             }
         }
-        // The update of a single image returns it and settles its reservation, which saves a read and a write.
+        // `accept()` returns a single image and settles its reservation, which saves a read and a write.
         if let ([(image, object)], true) = (verified.as_slice(), unresolved.is_empty()) {
             return Ok(Resolved { unresolved, ready: self.lifecycle.accept(image, object).await? });
         }
@@ -180,16 +183,16 @@ impl Confirmation {
 struct Resolved {
     /// Reasons for which images stay pending.
     unresolved: HashMap<ImageId, ConfirmError>,
-    /// The image, if there was one alone and it became ready. Its reservation is settled.
+    /// The image, if it was the only one and became ready. Its reservation is settled, or still in the image.
     ready: Option<Image>,
 }
 
-/// Returns the error of a confirm that concurrent declarations have prevented.
+/// Returns the error for an upload whose declaration changed during every inspection.
 fn declared_again() -> ConfirmError {
     StoreError::Contention { what: "an upload that is declared again while it is confirmed" }.into()
 }
 
-/// Returns the error for an object that was not requested from S3, since S3 did not answer for an earlier one.
+/// Returns the error for an object that was not requested from S3, because a call for another object timed out.
 fn no_response(operation: &'static str) -> StoreError {
     StoreError::Objects { operation, reason: "it did not answer for another object".to_owned() }
 }

@@ -1,5 +1,5 @@
-//! Access tokens of this service. With `passwords`, `oidc_tokens` and `uppy_token` below it, this is the only place that names
-//! argon2 and jsonwebtoken.
+//! Access tokens of this service: `passwords` hashes passwords, `oidc_tokens` verifies an identity provider's tokens, `uppy_token`
+//! has the token in the path of Uppy's calls. Only this file and these three name argon2 and jsonwebtoken.
 
 pub mod oidc_tokens;
 pub mod passwords;
@@ -26,16 +26,19 @@ use crate::{
 #[error("the system's source of random bytes failed")]
 pub struct NoRandomness;
 
-/// Issues and verifies access tokens: JWTs signed with HS256.
+/// Issues and verifies tokens of this service: JWTs signed with HS256.
 pub struct Tokens {
     signing: EncodingKey,
+    /// Identifier of the signing key in the header of tokens.
     kid: String,
     /// Keys by `kid`: those of the current secret and of the previous ones.
     verifying: Vec<(String, DecodingKey)>,
     validation: Validation,
     issuer: String,
     audience: String,
+    /// Lifetime of an access token.
     ttl: Duration,
+    /// Cache of verified tokens, by the token's hash.
     verified: Mutex<GenerationalCache<[u8; 32], VerifiedToken>>,
 }
 
@@ -91,7 +94,7 @@ pub enum TokenOrigin {
     Provider {
         /// When the provider issued the token.
         issued_at: OffsetDateTime,
-        /// When this service begins to refuse the token.
+        /// When this service begins to reject the token.
         expires_at: OffsetDateTime,
     },
 }
@@ -123,7 +126,7 @@ impl TokenIssuer {
     /// # Errors
     /// [`TokenError::Invalid`] if the token can be of neither.
     pub fn read(token: &str) -> Result<Self, TokenError> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
@@ -139,7 +142,7 @@ impl TokenIssuer {
     }
 }
 
-/// Why a token is refused.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The token is malformed, forged, or for another audience.
@@ -172,13 +175,14 @@ fn not_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// Type in the header (RFC 9068): no other JWT signed with the same key is accepted as an access token.
 const TYP: &str = "at+jwt";
+/// The only algorithm with which this service signs.
 const ALGORITHM: jsonwebtoken::Algorithm = jsonwebtoken::Algorithm::HS256;
 /// Maximum lifetime in seconds, which no configuration exceeds.
-const MAX_LIFE: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
-/// Tokens whose verification is remembered, at most: some 2 MB.
+const MAX_LIFETIME_SECONDS: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
+/// Verified tokens in the cache, at most: about 2 MB.
 const VERIFIED_TOKENS: usize = 10_000;
 /// Maximum length of a token in bytes; a provider's token with many groups has a few thousand.
-const MAX_TOKEN: usize = 16 * 1024;
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 impl Tokens {
     /// Creates the keys from the settings.
@@ -235,7 +239,7 @@ impl Tokens {
         jsonwebtoken::encode(&header, &claims, &self.signing).ok().map(SecretString::from)
     }
 
-    /// Returns the user of this token.
+    /// Returns the caller whom this token authenticates.
     ///
     /// # Errors
     /// [`TokenError`], without details of the token.
@@ -250,8 +254,8 @@ impl Tokens {
         Ok(caller)
     }
 
-    /// Returns the claims of exactly this token, if [`Tokens::verify`] accepted it lately: most requests come with a token that came
-    /// before.
+    /// Returns the claims of exactly this token, if [`Tokens::verify`] accepted it lately. Most requests have a token that was
+    /// verified before.
     #[must_use]
     pub fn recall(&self, token: &str) -> Option<VerifiedToken> {
         self.verified.lock().get(Sha256::of([token]).to_bytes())
@@ -259,17 +263,17 @@ impl Tokens {
 
     /// Verifies a token that this service signed with the given header, and returns its claims.
     fn decode_own<C: DeserializeOwned>(&self, token: &str, header: fn(&str) -> Header) -> Result<C, TokenError> {
-        if token.len() > MAX_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
         let given = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         // Accepts only tokens whose whole header equals one that this service issues.
         let key = self.verifying.iter().find(|(kid, _)| header(kid) == given).ok_or(TokenError::Invalid)?;
-        let opened = jsonwebtoken::decode::<C>(token, &key.1, &self.validation).map_err(|error| match error.kind() {
+        let decoded = jsonwebtoken::decode::<C>(token, &key.1, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
             _ => TokenError::Invalid,
         })?;
-        Ok(opened.claims)
+        Ok(decoded.claims)
     }
 }
 
@@ -286,13 +290,13 @@ fn check_times(TokenTimes { nbf, iat, exp }: TokenTimes, now: OffsetDateTime) ->
     let now = now.unix_timestamp();
     // Another server with a clock ahead may have issued the token.
     let begins = iat.max(nbf.unwrap_or(iat));
-    if begins > now.saturating_add(oidc_tokens::LEEWAY) || !(0..=MAX_LIFE).contains(&exp.saturating_sub(iat)) {
+    if begins > now.saturating_add(oidc_tokens::LEEWAY) || !(0..=MAX_LIFETIME_SECONDS).contains(&exp.saturating_sub(iat)) {
         return Err(TokenError::Invalid);
     }
     if exp <= now { Err(TokenError::Expired) } else { Ok(()) }
 }
 
-/// Returns the header of an access token, complete.
+/// Returns the whole header of an access token that is signed with the key `kid`.
 fn header(kid: &str) -> Header {
     let mut header = Header::new(ALGORITHM);
     header.typ = Some(TYP.to_owned());
@@ -300,7 +304,7 @@ fn header(kid: &str) -> Header {
     header
 }
 
-/// Returns an identifier of a secret that reveals nothing of it: eight hex digits of its hash.
+/// Returns an identifier of a secret that does not reveal it: eight hex digits of its hash.
 fn kid(secret: &SecretString) -> String {
     hex::encode(&Sha256::of([secret.expose_secret()]).to_bytes()[..4])
 }

@@ -1,4 +1,4 @@
-//! Tokens that must not pass.
+//! Tests of access tokens: those that this service issued are accepted until they end, all others are rejected.
 #![allow(clippy::unwrap_used)]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,7 +12,7 @@ use crate::model::text_strategies::{any_text, mutated};
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Returns settings with these secrets.
+/// Returns settings with this secret and these previous ones.
 fn config(secret: &str, previous: &[&str]) -> config::Tokens {
     config::Tokens {
         secret: secret.into(),
@@ -35,7 +35,7 @@ fn claims(caller: Caller) -> Value {
     json!({ "sub": caller.user.to_string(), "sid": caller.session().unwrap().to_string(), "iss": "valet", "aud": "valet", "iat": iat, "exp": iat + 60, "jti": "x" })
 }
 
-/// Signs whatever it is given with the service's own key, under any header.
+/// Returns a token with this header and these claims, signed with this secret by HMAC-SHA256.
 fn forge(header: &Value, claims: &Value, secret: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(header), part(claims));
@@ -53,11 +53,12 @@ fn issue(tokens: &Tokens, caller: Caller, ends_at: OffsetDateTime) -> SecretStri
     tokens.issue(caller.user, SessionEnd { id: caller.session().unwrap(), at: ends_at }, NOW).unwrap().0
 }
 
-/// A token whose claims outlive its session is refused when the session ends.
+/// The lifetime of a token is at most the rest of its session.
 #[test]
 fn no_token_outlives_its_session() {
     let tokens = Tokens::new(&config(SECRET, &[]));
     let caller = caller();
+    // Seconds until the session ends, and the lifetime of the token in seconds.
     for (left, lives) in [(86_400, 7200), (7200, 7200), (7199, 7199), (1, 1), (0, 0), (-5, 0)] {
         let session = SessionEnd { id: caller.session().unwrap(), at: NOW + time::Duration::seconds(left) };
         let (token, ttl) = tokens.issue(caller.user, session, NOW).unwrap();
@@ -79,7 +80,11 @@ fn issued_tokens_verify_until_they_expire() {
     assert_eq!(tokens.verify(token, NOW), Ok(caller));
     assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7199)), Ok(caller));
     assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7200)), Err(TokenError::Expired));
-    assert_eq!(tokens.verify(&forge(&header(), &claims(caller), SECRET), NOW), Ok(caller), "the forger of the other tests works");
+    assert_eq!(
+        tokens.verify(&forge(&header(), &claims(caller), SECRET), NOW),
+        Ok(caller),
+        "the other tests forge tokens with valid signatures"
+    );
 }
 
 #[test]
@@ -165,7 +170,7 @@ fn t1_t3_no_other_token_passes() {
     }
 }
 
-/// Checks that a token is refused by `verify` and by the choice of its issuer.
+/// Checks that `verify` rejects a text, and that reading its issuer does not panic.
 fn assert_refused(tokens: &Tokens, text: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!(tokens.verify(text, NOW), Err(TokenError::Invalid), "{}", text);
     let _ = TokenIssuer::read(text);

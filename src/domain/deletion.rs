@@ -1,4 +1,5 @@
-//! Deletes images: for the user at once and for good. The object is deleted at once, and again when every URL for it has expired.
+//! Deletes images. For the user, an image is deleted at once and permanently. Its object is deleted at once too, and again when
+//! every URL for it has expired.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,7 +24,7 @@ pub enum DeleteError {
     /// The image does not exist, is another user's, or is purged.
     #[error("there is no such image")]
     NotFound,
-    /// The upload, which alone was to be deleted, is complete.
+    /// Only an open upload was to be deleted, and the upload is complete.
     #[error("the upload is complete")]
     Complete,
     /// The database failed; safe to repeat.
@@ -100,39 +101,39 @@ impl ImageDeletion {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<(), DeleteError>>, StoreError> {
-        let mut done: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
+        let mut results: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
         let mut tombstones = Vec::new();
-        for tried in 0..MAX_DELETION_ATTEMPTS {
-            let left: Vec<_> = ids.iter().copied().filter(|id| !done.contains_key(id)).collect();
+        for attempt in 0..MAX_DELETION_ATTEMPTS {
+            let left: Vec<_> = ids.iter().copied().filter(|id| !results.contains_key(id)).collect();
             if left.is_empty() {
                 break;
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
             let ready: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Ready).collect();
-            let mut taken = HashMap::new();
+            let mut tombstones_by_id = HashMap::new();
             if !ready.is_empty() {
-                let deleted = self.reservations.delete_ready(user, &ready, tried, now).await?;
+                let deleted = self.reservations.delete_ready(user, &ready, attempt, now).await?;
                 let deleted = ready.iter().filter(|image| deleted.contains(&image.id));
-                taken.extend(deleted.map(|image| (image.id, Image::clone(image).deleted())));
+                tombstones_by_id.extend(deleted.map(|image| (image.id, Image::clone(image).deleted())));
             }
             let pending: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Pending).collect();
             let deleted = self.delete_all_pending(user, &pending, now).await?;
-            taken.extend(deleted.into_iter().map(|tombstone| (tombstone.id, tombstone)));
+            tombstones_by_id.extend(deleted.into_iter().map(|tombstone| (tombstone.id, tombstone)));
             for id in &left {
                 let image = match found.get(*id) {
                     Ok(image) => image,
                     Err(error) => {
-                        done.insert(*id, Err(error.into()));
+                        results.insert(*id, Err(error.into()));
                         continue;
                     }
                 };
                 match image.map(Image::state) {
-                    None | Some(ImageState::Purged) => drop(done.insert(*id, Err(DeleteError::NotFound))),
-                    Some(ImageState::Deleting | ImageState::Rejected | ImageState::Expired) => drop(done.insert(*id, Ok(()))),
+                    None | Some(ImageState::Purged) => drop(results.insert(*id, Err(DeleteError::NotFound))),
+                    Some(ImageState::Deleting | ImageState::Rejected | ImageState::Expired) => drop(results.insert(*id, Ok(()))),
                     Some(ImageState::Ready | ImageState::Pending) => {
-                        if let Some(tombstone) = taken.remove(id) {
+                        if let Some(tombstone) = tombstones_by_id.remove(id) {
                             tracing::info!(image = %id, %user, "deleted an image");
-                            done.insert(*id, Ok(()));
+                            results.insert(*id, Ok(()));
                             tombstones.push(tombstone);
                         }
                     }
@@ -140,11 +141,11 @@ impl ImageDeletion {
             }
         }
         self.removal.purge_now(tombstones, now).await;
-        let lost = || Err(StoreError::Contention { what: "images that are deleted" }.into());
-        Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
+        let contended = || Err(StoreError::Contention { what: "images that are deleted" }.into());
+        Ok(ids.iter().map(|id| results.get(id).cloned().unwrap_or_else(contended)).collect())
     }
 
-    /// [`Lifecycle::delete_pending`] for many images, in a few round trips. Returns the tombstones.
+    /// Deletes open uploads like [`Lifecycle::delete_pending`], many in a few round trips. Returns the tombstones.
     async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<Image>, StoreError> {
         match images {
             [] => return Ok(Vec::new()),
@@ -154,7 +155,7 @@ impl ImageDeletion {
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
-        // A concurrent request may have deleted some, and settles the same reservations: each is settled once.
+        // A concurrent request may have deleted some of them and settle the same reservations: each is settled only once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state() == ImageState::Deleting).cloned().collect();
         self.reservations.settle_reservations(user, &deleted, now).await?;
         Ok(deleted)

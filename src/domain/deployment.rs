@@ -19,10 +19,10 @@ use crate::{
     store::{DeploymentRecord, Objects, Store, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
 };
 
-/// Objects whose records are looked up before a bucket without a marker is taken over.
-const SAMPLE: usize = 500;
-/// Keys that are listed to find them under each prefix: keys of other programs may come first.
-const KEYS: usize = 20_000;
+/// Objects under each prefix whose records are looked up before a bucket without a marker is paired with a database, at most.
+const MAX_SAMPLED_OBJECTS: usize = 500;
+/// Keys that are listed to find them under each prefix, at most: keys of other programs may come first.
+const MAX_LISTED_KEYS: usize = 20_000;
 
 /// Why a bucket and a database are not used together.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +61,9 @@ pub enum PairError {
     UnknownObjects,
     /// The bucket has too many keys of other programs to find out whether it has objects of Valet.
     #[error(
-        "it is not known whether the bucket has images of another deployment: the first {KEYS} keys under u/ or in/ belong to other \
-         programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run `valet join`"
+        "it is not known whether the bucket has images of another deployment: the first {MAX_LISTED_KEYS} keys under u/ or in/ \
+         belong to other programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run \
+         `valet join`"
     )]
     Crowded,
     /// The bucket's marker or the database's record exists, but contains no deployment's id.
@@ -123,8 +124,7 @@ impl Pair {
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
-        // The bucket is read first: its stamp is written last, so it is never later than one that is read from the database
-        // afterwards.
+        // The bucket is read first: its stamp is written last, so the database's stamp, read after it, is at least as late.
         let bucket = objects.marker().await.map_err(|error| match error {
             StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
             error => PairError::Marker(error),
@@ -143,7 +143,7 @@ impl Pair {
         Ok(Self { bucket: bucket.map(|marker| marker.id), database: database.map(|record| record.id), stamps })
     }
 
-    /// Returns the common id; `None` if the bucket has none yet, which proves nothing.
+    /// Returns the common id; `None` if the bucket has no id yet, so that it is not known whether both belong together.
     ///
     /// # Errors
     /// [`PairError::Differ`], [`PairError::NewDatabase`].
@@ -198,12 +198,12 @@ impl Sample {
                 let page = objects.list_page(prefix, next).await?;
                 seen += page.objects.len();
                 let before = images.len();
-                images.extend(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(SAMPLE));
+                images.extend(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(MAX_SAMPLED_OBJECTS));
                 next = page.next;
                 if next.is_none() || images.len() > before {
                     break;
                 }
-                if seen >= KEYS {
+                if seen >= MAX_LISTED_KEYS {
                     is_crowded = true;
                     break;
                 }
@@ -241,6 +241,7 @@ pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Opti
 pub struct Deployment {
     pub(super) store: Arc<Store>,
     pub(super) objects: Arc<Objects>,
+    /// Whether the last conclusive check found that the bucket belongs to another database.
     pub(super) is_mismatched: AtomicBool,
 }
 
@@ -253,7 +254,7 @@ impl Deployment {
         Pair::read(&self.store.probe(), &self.objects).await
     }
 
-    /// Returns what the bucket's first objects say about the database.
+    /// Looks up the records of the bucket's first objects.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -266,7 +267,7 @@ impl Deployment {
     /// with a warning.
     ///
     /// # Errors
-    /// [`PairError`]; after a mismatch nothing was changed.
+    /// [`PairError`]; after a mismatch, bucket and database are unchanged.
     pub async fn verify_pair(&self) -> Result<DeploymentId, PairError> {
         if let Some((id, pair)) = examine(&self.store.probe(), &self.objects).await? {
             warn_of_restored(pair);
@@ -303,7 +304,7 @@ impl Deployment {
         match &proved {
             Ok(_) => self.is_mismatched.store(false, Relaxed),
             Err(error) if error.is_mismatch() => self.is_mismatched.store(true, Relaxed),
-            // Not known: neither begins nor ends a mismatch.
+            // The ids could not be compared, so a mismatch neither begins nor ends.
             Err(_) => {}
         }
         let (pair, id) = proved?;
@@ -321,7 +322,8 @@ impl Deployment {
         Ok(())
     }
 
-    /// Returns whether a check found that the bucket belongs to another database, and none since that both belong together.
+    /// Returns whether a check found that the bucket belongs to another database, and no later check found that both belong
+    /// together.
     #[must_use]
     pub fn is_mismatched(&self) -> bool {
         self.is_mismatched.load(Relaxed)

@@ -23,9 +23,10 @@ use crate::{
 
 /// Time from a change to the poll that it wakes, so that one poll finds the changes of many requests.
 const GATHERING: Duration = Duration::from_millis(20);
-/// Documents that one query returns, and that are fanned out together.
+/// Documents that one query returns, and that are fanned out together, at most.
 const PAGE: usize = 100;
-/// Queries in a round: each leaves out the owners of the former ones, so that an owner of many does not delay the others.
+/// Queries per round and source, at most. Each query excludes the owners that the earlier ones found, so that an owner with many
+/// events does not delay the others.
 const MAX_PAGES: usize = 4;
 
 /// The outcome of one round.
@@ -123,24 +124,26 @@ impl EventFanOut {
         let owners: Vec<_> = records.iter().map(EventRecord::owner).collect();
         let owners: Vec<_> = owners.iter().map(String::as_str).collect();
         let subjects = self.store.users.find_subjects(&owners).await?;
-        let fan_out = Round { store: &self.store, endpoints, subjects, now };
+        let round = Round { store: &self.store, endpoints, subjects, now };
         let mut done = FannedOut::default();
-        for together in records.chunks(PAGE) {
+        for chunk in records.chunks(PAGE) {
             // One document whose update fails must not keep the others from being fanned out.
-            match fan_out.process(together).await {
-                Ok(()) => done.events += together.iter().map(|record| record.events.len()).sum::<usize>(),
+            match round.process(chunk).await {
+                Ok(()) => done.events += chunk.iter().map(|record| record.events.len()).sum::<usize>(),
                 Err(error) if error.is_passing() && !matches!(error, StoreError::Update(_)) => return Err(error),
-                Err(_) => fan_out.process_each(together, &mut done).await,
+                Err(_) => round.process_each(chunk, &mut done).await,
             }
         }
         Ok(done)
     }
 }
 
-/// One round over documents with events.
+/// The endpoints and users of a round, for which deliveries are made.
 struct Round<'a> {
     store: &'a Store,
+    /// Endpoints that are on.
     endpoints: Vec<WebhookEndpoint>,
+    /// Subjects of the app's users, by user.
     subjects: HashMap<String, String>,
     now: OffsetDateTime,
 }
@@ -179,8 +182,8 @@ impl Round<'_> {
 }
 
 /// Returns the delivery of an event to an endpoint.
-fn delivery<'a>(to: &'a WebhookEndpoint, event: &'a StoredEvent, body: &'a str, now: OffsetDateTime) -> NewDelivery<'a> {
-    NewDelivery { endpoint: &to.id, event: &event.id, type_name: &event.type_name, body, at: event.at, due: now }
+fn delivery<'a>(endpoint: &'a WebhookEndpoint, event: &'a StoredEvent, body: &'a str, now: OffsetDateTime) -> NewDelivery<'a> {
+    NewDelivery { endpoint: &endpoint.id, event: &event.id, type_name: &event.type_name, body, at: event.at, due: now }
 }
 
 /// Returns the message of an event: type, time of the change and data, as Standard Webhooks 1.0 lays them out.

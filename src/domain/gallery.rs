@@ -1,4 +1,4 @@
-//! Reading ready images, with presigned URLs that stay the same within a time window, so that caches hit.
+//! Reads ready images, their timeline and captions. Presigned URLs stay the same within a time window, so that caches hit.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -28,7 +28,7 @@ pub struct PresignedImage {
     pub url: Presigned,
     /// URL of the preview: the client's, else the smallest of `previews`.
     pub preview: Option<Presigned>,
-    /// Pictures in smaller sizes, if a worker made them or a server does.
+    /// Pictures in smaller sizes that a worker made, or that imgproxy makes on request.
     pub previews: Vec<PreviewUrl>,
 }
 
@@ -47,8 +47,9 @@ struct ReadUrls<'a> {
     cache_control: String,
     signed_at: OffsetDateTime,
     ttl: Duration,
+    /// Signer of imgproxy's URLs, if the server uses imgproxy.
     previews: Option<&'a Previews>,
-    /// Begun when the first URL of a type is signed; in the order of [`ContentType`].
+    /// One series for each type, in the order of [`ContentType`]; created when the first URL of the type is signed.
     series: [OnceLock<GetSeries>; ContentType::ALL.len()],
 }
 
@@ -63,7 +64,7 @@ impl ReadUrls<'_> {
         Ok(slot.get_or_init(|| series))
     }
 
-    /// Returns the pictures of an image of this size: those that a worker made, else imgproxy's.
+    /// Returns the pictures of an image of this size: those of a worker, whose sizes are `made`, else those of imgproxy.
     fn previews(
         &self,
         key: &str,
@@ -93,7 +94,7 @@ impl GalleryPage<'_> {
         rows.truncate(limit);
         let next = match self.found.length()? > limit {
             false => None,
-            // Some records cannot be read: the next page continues after them.
+            // Unreadable records are among the found ones: the next page continues after the last of them.
             true if all_shown => self.found.end()?,
             true => rows.last().and_then(|row| row.position(self.order)),
         };
@@ -110,7 +111,7 @@ impl GalleryPage<'_> {
         Ok(series.expires_at())
     }
 
-    /// Returns the pictures of an image in smaller sizes, if a worker made them or a server does.
+    /// Returns the pictures of an image in smaller sizes that a worker made, or that imgproxy makes on request.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
@@ -155,7 +156,8 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Returns ready images in this order, the newest first: at most `limit`, and one more if there are more.
+    /// Reads `limit` ready images in this order, the newest first, and one more, by which [`GalleryPage::rows`] finds out whether
+    /// there is a next page.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -178,8 +180,8 @@ impl Gallery {
         Ok(GalleryPage { found, order, urls: self.read_urls(user, now) })
     }
 
-    /// Returns the months in which the user has images, by the time by which [`GalleryOrder::Taken`] orders them, the latest first,
-    /// with the number of images. Its cost does not depend on the number of images.
+    /// Returns the months in which the user has images, the latest first, with the number of images. An image counts in the month
+    /// of the time by which [`GalleryOrder::Taken`] sorts it. The cost does not depend on the number of images.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -195,7 +197,7 @@ impl Gallery {
         Ok(self.presign_image(self.find_ready(user, id).await?, now)?)
     }
 
-    /// Returns the ready images of these ids, with a result for each.
+    /// Returns a result for each id: the ready image, or the reason why it is not returned.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -266,7 +268,7 @@ impl Gallery {
     /// Returns the signer of the owner's GET URLs at this time.
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.settings.read_url_ttl;
-        // A constant, because any change would change the URL of the same bytes. They never change, hence `immutable`.
+        // The URL contains this header, so it is the same in every request. The bytes of a key never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
         let previews = self.previews.as_ref();
         let signed_at = window_start(owner, now, ttl);
@@ -315,7 +317,7 @@ mod tests {
                     assert!(validity <= ttl && validity > half.saturating_sub(Duration::from_secs(1)), "{validity} of {ttl:?}");
                     starts.insert(start);
                 }
-                assert!(starts.len() <= 4, "the window holds: {starts:?}");
+                assert!(starts.len() <= 4, "the URL changes every half lifetime: {starts:?}");
             }
         }
     }
@@ -325,6 +327,6 @@ mod tests {
         let now = datetime!(2026-11-22 10:00 UTC);
         let starts: std::collections::BTreeSet<_> =
             (0..100).map(|_| window_start(UserId::new(), now, Duration::from_secs(300))).collect();
-        assert!(starts.len() > 20, "{}", starts.len());
+        assert!(starts.len() > 20, "{} windows of 100 users", starts.len());
     }
 }

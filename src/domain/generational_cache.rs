@@ -8,6 +8,7 @@ use std::{collections::HashMap, hash::Hash};
 pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
+    /// Entries of one generation, at most.
     half: usize,
 }
 

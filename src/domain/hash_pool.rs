@@ -17,18 +17,21 @@ use crate::{
 #[error("too many passwords are being checked at once")]
 pub struct Overloaded;
 
-/// Queue length per thread. Turns alternate between networks, and within a network between users, so a long queue delays only the
-/// callers that fill it.
+/// Queued tasks per thread, at most. Networks take turns, and within a network its users, so a long queue delays only the callers
+/// that fill it.
 const QUEUE_PER_PERMIT: usize = 32;
-/// Maximum wait for a turn.
+/// Maximum wait for a thread.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs work on tokio's blocking pool, a bounded number of tasks at a time.
 #[derive(Debug, Clone)]
 pub struct HashPool {
     name: &'static str,
-    turns: Arc<FairSemaphore<NetworkPrefix, Option<UserId>>>,
+    /// Permits to run a task, by network and user.
+    threads: Arc<FairSemaphore<NetworkPrefix, Option<UserId>>>,
+    /// Running and queued tasks by network. A single network may fill half of the queue.
     sites: Arc<Shares<NetworkPrefix>>,
+    /// The same tasks by user. A single user may fill a third of the queue.
     users: Arc<Shares<UserId>>,
 }
 
@@ -36,6 +39,7 @@ pub struct HashPool {
 #[derive(Debug, Clone)]
 pub struct HashPermit(Arc<Held>);
 
+/// Shares of the queue that a permit takes.
 #[derive(Debug)]
 struct Held {
     holder: RequestOrigin,
@@ -47,32 +51,37 @@ impl HashPool {
     /// Creates a pool that runs `permits` tasks at a time; `name` is the name of their spans.
     #[must_use]
     pub fn new(name: &'static str, permits: usize) -> Self {
-        let places = permits * (1 + QUEUE_PER_PERMIT);
-        Self { name, turns: FairSemaphore::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
+        let capacity = permits * (1 + QUEUE_PER_PERMIT);
+        Self {
+            name,
+            threads: FairSemaphore::new(permits, permits),
+            sites: Shares::new(capacity),
+            users: Shares::divided(capacity, 2),
+        }
     }
 
-    /// Returns how many tasks run, and how many wait.
+    /// Returns the number of tasks that run, and of those that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
-        let running = self.turns.running();
+        let running = self.threads.running();
         (running, self.sites.taken().saturating_sub(running))
     }
 
-    /// Acquires a place in the queue.
+    /// Acquires a permit to queue a task.
     ///
     /// # Errors
-    /// [`Overloaded`] at once if the holder's network or user has its share.
+    /// [`Overloaded`] at once if the holder's network or user has used up its share of the queue.
     pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
         Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
     }
 
-    /// Runs the work when its turn comes. Started work runs to its end: a client that disconnects cancels the request, not the
-    /// work.
+    /// Runs the work as soon as a thread is free for it. Started work runs to its end: a client that disconnects cancels the
+    /// request, not the work.
     ///
     /// # Errors
-    /// [`Overloaded`] if the turn does not come in time.
+    /// [`Overloaded`] if no thread becomes free in time.
     pub async fn run<T: Send + 'static>(
         &self,
         permit: &HashPermit,
@@ -88,9 +97,9 @@ impl HashPool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
         let RequestOrigin { site, user } = permit.0.holder;
-        let turn = tokio::time::timeout(MAX_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
+        let thread = tokio::time::timeout(MAX_WAIT, self.threads.acquire(site, user)).await.map_err(|_| refused())?;
         let work = tokio::task::spawn_blocking(move || {
-            let _held = (turn, permit);
+            let _held = (thread, permit);
             work()
         });
         work.await.map_err(|error| match error.try_into_panic() {
@@ -101,7 +110,7 @@ impl HashPool {
     }
 }
 
-/// Counts a refusal, and returns its error.
+/// Counts a rejected task, and returns the error.
 fn refused() -> Overloaded {
     METRICS.hashes_refused.inc();
     Overloaded
@@ -114,7 +123,7 @@ mod tests {
 
     /// A panic during hashing fails the request, and releases the permit and the thread.
     #[tokio::test]
-    async fn panicking_job_is_no_overload_and_returns_its_permits() {
+    async fn panicking_task_is_not_an_overload_and_releases_its_permit() {
         let pool = HashPool::new("test", 1);
         let holder =
             RequestOrigin { site: NetworkPrefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };

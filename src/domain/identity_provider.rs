@@ -34,13 +34,14 @@ const MAX_KEY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY_WAIT: Duration = Duration::from_secs(3);
 /// Delay after a failed fetch in the background.
 const FETCH_RETRY: Duration = Duration::from_secs(15);
-/// Cached users.
+/// Cached users, at most.
 const CAPACITY: usize = 100_000;
 
 /// The identity provider's settings, and the cached keys and users.
 #[derive(Debug)]
 pub(super) struct IdentityProvider {
     settings: config::OidcProvider,
+    /// The latest keys, with the time at which they were fetched.
     keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
     /// When the latest fetch began; locked during a fetch, so that only one runs at a time.
     last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
@@ -70,7 +71,7 @@ impl IdentityProvider {
         keys.as_ref().filter(|(_, at)| at.elapsed() < MAX_KEY_AGE).map(|(keys, _)| Arc::clone(keys))
     }
 
-    /// Returns whether the keys were fetched after `moment`.
+    /// Returns whether the keys were fetched at `moment` or later.
     fn is_fresh_since(&self, moment: Instant) -> bool {
         self.keys.read().as_ref().is_some_and(|(_, at)| *at >= moment)
     }
@@ -98,8 +99,8 @@ impl IdentityProvider {
         }
     }
 
-    /// Returns the keys if this one is among them, fetching them if necessary: once for all waiting requests, at most once in the
-    /// configured pause, and in a separate task, so that a client that disconnects does not cancel the fetch.
+    /// Returns the keys if this one is among them, after fetching them if necessary. One fetch serves all waiting requests, and
+    /// begins at least `refresh_pause` after the last one. It runs in a task, so that a client that disconnects does not cancel it.
     async fn keys_including(self: &Arc<Self>, key_id: &KeyId) -> Result<Arc<ProviderKeys>, AuthenticateError> {
         let known = || self.keys().filter(|keys| keys.has(key_id));
         if let Some(keys) = known() {
@@ -132,7 +133,7 @@ impl IdentityProvider {
 
     /// Removes a user from the cache, because the account was changed.
     pub(super) fn forget_user(&self, subject: &str) {
-        self.users.lock().remove(hash(subject));
+        self.users.lock().remove(cache_key(subject));
     }
 
     /// Returns the user of a subject if it was read recently.
@@ -200,13 +201,13 @@ impl Identities {
     ) -> Result<Caller, AuthenticateError> {
         let provider = self.provider.as_ref().ok_or(TokenError::Invalid)?;
         let identity = provider.keys_including(key_id).await?.verify(token, key_id, &provider.settings, now)?;
-        let subject = hash(&identity.subject);
+        let subject = cache_key(&identity.subject);
         let user = match provider.cached_user(subject) {
             Some(user) => user,
             None => {
-                let asked_at = Instant::now();
+                let queried_at = Instant::now();
                 let user = self.find_or_create_user(&provider.settings.issuer, &identity, now).await?;
-                provider.users.lock().insert(subject, (user, asked_at));
+                provider.users.lock().insert(subject, (user, queried_at));
                 user
             }
         };
@@ -234,18 +235,18 @@ impl Identities {
         if users.was_deleted(&provider_identity, issued_at).await? {
             return Err(AuthenticateError::SessionEnded);
         }
-        let made = users.insert_identity(&provider_identity, identity.email.as_ref(), now).await?;
-        if let Some(user) = made {
+        let created = users.insert_identity(&provider_identity, identity.email.as_ref(), now).await?;
+        if let Some(user) = created {
             audit!("account_created", %user, provider = true, "created an account for an identity provider's user");
             return Ok(IdentityHolder { user, is_suspended: false });
         }
         // Another request created the user first.
-        let lost = || StoreError::Contention { what: "a user who is deleted during creation" };
-        Ok(users.find_identity(&provider_identity).await?.ok_or_else(lost)?)
+        let contended = || StoreError::Contention { what: "a user who is deleted during creation" };
+        Ok(users.find_identity(&provider_identity).await?.ok_or_else(contended)?)
     }
 }
 
 /// Returns the key of a subject in the cache.
-fn hash(subject: &str) -> [u8; 32] {
+fn cache_key(subject: &str) -> [u8; 32] {
     Sha256::of([subject]).to_bytes()
 }

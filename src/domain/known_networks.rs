@@ -1,7 +1,7 @@
 //! Networks and addresses that an account was signed in to from. They keep an account accessible to its owner while others guess
 //! passwords: a known network is exempt from the account's limit of wrong passwords, a known address also from its networks'
 //! limits (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, because clients of other origins and
-//! native apps keep none; NIST SP 800-63B section 5.2.2).
+//! native apps store none; NIST SP 800-63B section 5.2.2).
 
 use std::{
     sync::Arc,
@@ -21,12 +21,12 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How long a server does not record the same address of a user again.
+/// Time for which a server does not record the same address of a user again.
 const RECORD_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Recorded addresses that a server remembers.
 const CAPACITY: usize = 50_000;
 
-/// Networks that this server has recorded recently: most sign-ins come from one of them, and need no write.
+/// Networks that this server has recorded recently: most sign-ins come from one of these networks, and need no write.
 #[derive(Debug)]
 pub struct RecentlyRecorded(Mutex<GenerationalCache<(UserId, NetworkPrefix), Instant>>);
 
@@ -39,8 +39,8 @@ impl Default for RecentlyRecorded {
 impl RecentlyRecorded {
     /// Returns whether the network was recorded recently.
     fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
-        let mut all = self.0.lock();
-        all.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
+        let mut recorded = self.0.lock();
+        recorded.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORD_INTERVAL)
     }
 
     /// Stores the time at which the network was recorded.
@@ -70,22 +70,22 @@ impl KnownNetworks {
         client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<LoginAttempt<'_>, LogInError> {
-        let refused = match self.throttle.count_attempt(email, client, AddressHistory::Unknown) {
+        let throttled = match self.throttle.count_attempt(email, client, AddressHistory::Unknown) {
             Ok(attempt) => return Ok(attempt),
-            Err(refused) => refused,
+            Err(throttled) => throttled,
         };
-        // Other addresses do not use up the attempts of this one. If it has none left, there is nothing to look up.
+        // Other addresses do not use up the attempts of this address. If it has no attempts left, there is nothing to look up.
         let attempt =
             self.throttle.count_attempt(email, client, AddressHistory::KnownHost).inspect_err(throttle::audit_refusal)?;
         let attempt = match self.address_history(email, client, now).await.inspect_err(|_| attempt.cancel())? {
             AddressHistory::KnownHost => return Ok(attempt),
-            AddressHistory::KnownSite if refused.limit == names::ACCOUNT_FAILURES => {
+            AddressHistory::KnownSite if throttled.limit == names::ACCOUNT_FAILURES => {
                 attempt.cancel();
                 self.throttle.count_attempt(email, client, AddressHistory::KnownSite)
             }
             AddressHistory::KnownSite | AddressHistory::Unknown => {
                 attempt.cancel();
-                Err(refused)
+                Err(throttled)
             }
         };
         Ok(attempt.inspect_err(throttle::audit_refusal)?)

@@ -1,8 +1,9 @@
-//! Distinguishes failures that repeat from those that pass.
+//! Distinguishes permanent failures from temporary ones.
 
 use crate::store::{Objects, StoreError};
 
-/// Returns whether a failure concerns only this image or account: the bucket answers a probe.
+/// Returns whether a failure concerns only this image or account: it is permanent, or the bucket answers a probe although S3
+/// failed.
 pub(super) async fn is_stuck(objects: &Objects, error: &StoreError) -> bool {
     match error {
         StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } | StoreError::ObjectNotVisible => {
@@ -12,8 +13,8 @@ pub(super) async fn is_stuck(objects: &Objects, error: &StoreError) -> bool {
     }
 }
 
-/// Returns whether a failure is permanent, so that an upload may be rejected for it. Timeouts and 5xx responses never are,
-/// however long they last.
+/// Returns whether a failure is permanent, so that an upload may be rejected for it. Timeouts and 5xx responses are
+/// not permanent, however long they last. A wrong configuration is permanent only if the bucket answers a probe.
 pub(super) async fn is_lasting(objects: &Objects, error: &StoreError) -> bool {
     match error {
         StoreError::ObjectsMisconfigured { .. } => objects.probe().await.is_ok(),

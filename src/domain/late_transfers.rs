@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::model::Image;
 
-/// Transfer rate of the slowest client that is waited for; a large file gets a grace period in proportion.
+/// Transfer rate of the slowest client that the server waits for; a large file gets a grace period in proportion.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
 /// Times until which transfers arrive that began before their URL expired: S3 checks the expiry when a request begins, and a slow
 /// transfer continues.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LateTransfers {
+    /// Grace period of small transfers.
     pub(super) min_grace: Duration,
 }
 
@@ -23,8 +24,8 @@ impl LateTransfers {
     /// Returns the time after which nothing can be written for this image: by a client, or by a server that completes or copies
     /// the upload.
     pub(super) fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
-        let attempts = image.attempts_end_at.map(|end| end + self.grace(0));
-        attempts.map_or(self.urls_quiet_from(image), |attempts| attempts.max(self.urls_quiet_from(image)))
+        let attempts_end = image.attempts_end_at.map(|end| end + self.grace(0));
+        attempts_end.map_or(self.urls_quiet_from(image), |end| end.max(self.urls_quiet_from(image)))
     }
 
     /// Returns the time after which no PUT of a client can arrive. Unlike [`Self::quiet_from`], no attempt to complete or copy

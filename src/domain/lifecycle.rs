@@ -29,7 +29,8 @@ pub(super) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// `pending → ready`; the image's bytes stay counted. Returns `None` if another request changed its state.
+    /// Moves an image from `pending` to `ready`, and settles its reservation; its bytes stay counted. Returns `None` if another
+    /// request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         if let Some(settlement) = image.acceptance_step(verified) {
             match Box::pin(self.store.accept(image, verified, &settlement)).await? {
@@ -52,7 +53,7 @@ impl Lifecycle {
         Ok(ready)
     }
 
-    /// [`Self::accept`] for many images in one round trip; the caller settles their reservations.
+    /// Moves images from `pending` to `ready` in one round trip; the caller settles their reservations.
     pub(super) async fn accept_all(&self, verified: &[(Image, Verified)]) -> Result<(), StoreError> {
         let images: Vec<_> = verified.iter().map(|(image, verified)| (image, verified)).collect();
         self.store.images.mark_all_ready(&images).await?;
@@ -60,8 +61,8 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// `pending → rejected`. The sweeper removes the bytes, and frees them once no URL can write them again. Returns `false` if
-    /// another request changed the image's state: then it may be ready, and its bytes must stay.
+    /// Moves an image from `pending` to `rejected`. The sweeper removes its object, and frees its bytes once no URL can write
+    /// them again. Returns `false` if another request changed the image's state: then it may be ready, and its object must stay.
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
         let rejected = self.store.images.reject(image, why, now).await?;
         if rejected {
@@ -71,7 +72,8 @@ impl Lifecycle {
         Ok(rejected)
     }
 
-    /// `pending → expired`. The bytes are freed once no URL is alive, and the tombstone outlives every URL.
+    /// Moves an image from `pending` to `expired`. Its bytes are freed once every URL has expired; the tombstone stays longer.
+    /// Returns `false` if another request changed the image's state.
     pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
@@ -81,8 +83,8 @@ impl Lifecycle {
         Ok(expired)
     }
 
-    /// `pending → deleting`. Returns the tombstone, with keys that were recorded since `image` was read; `None` if another
-    /// request changed the image's state.
+    /// Moves an image from `pending` to `deleting`. Returns the tombstone, with keys that were recorded since `image` was read;
+    /// `None` if another request changed the image's state.
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Image>, StoreError> {
         let tombstone = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if let Some(tombstone) = &tombstone {

@@ -67,10 +67,11 @@ pub use refresh_token::RefreshToken;
 pub use self::valet::Valet;
 pub use crate::store::{StoreError, request_origin};
 
-/// Concurrent objects in calls to S3 for one user, over all requests.
+/// Objects of one user that are inspected concurrently by confirms, over all requests; also those that one request deletes
+/// concurrently.
 const MAX_S3_CALLS_PER_USER: usize = 16;
 
-/// Pages without any readable record that one request for a list passes over. The page after them is returned as it is.
+/// Pages without any readable record that one request for a list skips. The page after them is returned as it is.
 const MAX_UNREADABLE_PAGES: usize = 20;
 
 /// Returns the only result of a batch call that was made with one item.

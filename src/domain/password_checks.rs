@@ -18,6 +18,9 @@ use crate::{
     store::{Account, Store, StoreError},
 };
 
+/// Maximum length of a password before its normalization, which shortens a character from four bytes to one at most.
+const MAX_UNNORMALIZED_BYTES: usize = 4 * password_rules::MAX_BYTES;
+
 /// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogInError {
@@ -41,7 +44,7 @@ pub enum LogInError {
     Store(#[from] StoreError),
 }
 
-/// Returns the session of a caller who must enter a password. Only sessions belong to accounts with a password.
+/// Returns the session of a caller who must enter a password. A caller without a session has no password.
 fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
     caller.session().ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
@@ -55,7 +58,8 @@ pub(super) struct PasswordChecks {
 }
 
 impl PasswordChecks {
-    /// Counts a call in which the caller must enter the password, and acquires a permit for hashing it.
+    /// Counts a call in which the caller must enter the password. Returns the holder of the work, and a permit to hash the
+    /// password.
     pub(super) fn admit_password_check(
         &self,
         caller: Caller,
@@ -67,13 +71,13 @@ impl PasswordChecks {
         Ok((holder, self.passwords.acquire(holder)?))
     }
 
-    /// Counts a caller's attempt at the password for the session that it is made in.
+    /// Counts a caller's attempt at the password for the caller's session.
     pub(super) fn count_attempt_of(&self, caller: Caller) -> Result<LoginAttempt<'_>, LogInError> {
         Ok(self.throttle.count_attempt_in_session(session_of(caller)?)?)
     }
 
-    /// Returns the account if the password matches. Without an account the verification takes as long. Replaces a hash that was
-    /// made with other parameters than the current ones.
+    /// Returns the account if the password matches. If there is no account, the verification takes the same time. Replaces a hash
+    /// that was made with other parameters than the current ones.
     pub(super) async fn verify_password(
         &self,
         account: Option<Account>,
@@ -81,8 +85,8 @@ impl PasswordChecks {
         attempt: LoginAttempt<'_>,
         permit: &HashPermit,
     ) -> Result<Account, LogInError> {
-        // Longer passwords were never accepted, so an empty one is verified in their place to bound the work.
-        let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
+        // An empty password is verified in place of one that cannot have been accepted, to bound the work.
+        let password = if password.len() > MAX_UNNORMALIZED_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let matched = self.passwords.verify(permit, password.clone(), hash).await.inspect_err(|_| attempt.cancel())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());

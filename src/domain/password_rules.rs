@@ -36,15 +36,15 @@ pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'
     let known = known_words(email);
     let known: Vec<_> = known.iter().map(String::as_str).collect();
     let lower = password.to_lowercase();
-    // The longest word first. Each known word counts as one letter, even if a part would cut it.
+    // Replaces the longest word first. Each known word counts as one letter, even if a cut between parts would divide it.
     let rest = known.iter().fold(lower.clone(), |rest, word| rest.replace(word, "v"));
-    let is_of_known = rest != lower;
-    let chars: Vec<_> = if is_of_known { rest.chars().collect() } else { password.chars().collect() };
+    let contains_known_words = rest != lower;
+    let chars: Vec<_> = if contains_known_words { rest.chars().collect() } else { password.chars().collect() };
     // One part that is hard to guess suffices.
-    if parts_to_judge(&chars).iter().any(|part| survives(&part.iter().collect::<String>(), &known)) {
+    if parts_to_judge(&chars).iter().any(|part| is_hard_to_guess(&part.iter().collect::<String>(), &known)) {
         return None;
     }
-    let why = if is_of_known {
+    let why = if contains_known_words {
         "must not be made of this service's name or the email address; take a few words that have nothing to do with them"
     } else {
         "must not be a common password, a repetition, or keys and letters in their order: it would be guessed early; a few \
@@ -89,8 +89,8 @@ fn parts(chars: &[char]) -> Vec<&[char]> {
     parts
 }
 
-/// Returns whether a part of a password takes enough guesses.
-fn survives(part: &str, known: &[&str]) -> bool {
+/// Returns whether a part of a password withstands enough guesses.
+fn is_hard_to_guess(part: &str, known: &[&str]) -> bool {
     zxcvbn::zxcvbn(part, known).guesses_log10() >= MIN_GUESSES_LOG10
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     /// Returns the weakness of a password of ada.lovelace@example.com.
-    fn of_ada(password: &str) -> Option<Cow<'static, str>> {
+    fn weakness_for_ada(password: &str) -> Option<Cow<'static, str>> {
         weakness(password, &Email::parse("ada.lovelace@example.com").unwrap(), MIN_CHARS)
     }
 
@@ -115,13 +115,13 @@ mod tests {
 
     #[test]
     fn a2_length_is_in_code_points() {
-        assert!(of_ada("drywallbute").unwrap().contains("12 characters"));
-        assert_eq!(of_ada("drywallbutex"), None);
-        assert!(of_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴").unwrap().contains("12 characters"));
-        assert_eq!(of_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴🦔"), None);
+        assert!(weakness_for_ada("drywallbute").unwrap().contains("12 characters"));
+        assert_eq!(weakness_for_ada("drywallbutex"), None);
+        assert!(weakness_for_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴").unwrap().contains("12 characters"));
+        assert_eq!(weakness_for_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴🦔"), None);
         let long: String = (0..1024_u32).map(|n| char::from(b'a' + u8::try_from(n * n * 7 % 26).unwrap())).collect();
-        assert_eq!(of_ada(&long), None);
-        assert!(of_ada(&(long + "x")).unwrap().contains("1024 bytes"));
+        assert_eq!(weakness_for_ada(&long), None);
+        assert!(weakness_for_ada(&(long + "x")).unwrap().contains("1024 bytes"));
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             "七つの緑の凧が湾の上に舞う",
             "  leading and trailing  ",
         ] {
-            assert_eq!(of_ada(good), None, "{good}");
+            assert_eq!(weakness_for_ada(good), None, "{good}");
         }
     }
 
@@ -161,7 +161,11 @@ mod tests {
             &"🦀".repeat(12),
             &"x".repeat(1024),
         ] {
-            assert!(of_ada(bad).is_some_and(|why| why.contains("common password")), "{bad}: {:?}", of_ada(bad));
+            assert!(
+                weakness_for_ada(bad).is_some_and(|why| why.contains("common password")),
+                "{bad}: {:?}",
+                weakness_for_ada(bad)
+            );
         }
         for own in [
             "valetvaletvalet",
@@ -171,11 +175,11 @@ mod tests {
             "lovelacelovelace",
             "ada.lovelace@example.com",
         ] {
-            assert!(of_ada(own).is_some_and(|why| why.contains("email address")), "{own}: {:?}", of_ada(own));
+            assert!(weakness_for_ada(own).is_some_and(|why| why.contains("email address")), "{own}: {:?}", weakness_for_ada(own));
         }
         let long = Email::parse("0123456789abcdef0123456789abcdef@example.com").unwrap();
         assert!(weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long, MIN_CHARS).is_some(), "longer than a part");
-        assert_eq!(of_ada("ada.lovelace and seven green kites"), None, "a longer password may contain the address");
+        assert_eq!(weakness_for_ada("ada.lovelace and seven green kites"), None, "a longer password may contain the address");
         assert_eq!(
             weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap(), MIN_CHARS),
             None,
@@ -187,7 +191,7 @@ mod tests {
     /// optimizations in tests, but the machine may be busy.
     #[test]
     fn a7_no_password_takes_long_to_judge() {
-        of_ada("the dictionaries are made once");
+        weakness_for_ada("the dictionaries are made once");
         for slow in [
             LOOK_ALIKES.repeat(51),
             "aA1!".repeat(256),
@@ -200,7 +204,7 @@ mod tests {
         ] {
             let judged = || {
                 let began = Instant::now();
-                of_ada(&slow);
+                weakness_for_ada(&slow);
                 began.elapsed()
             };
             let took = (0..5).map(|_| judged()).min().unwrap();

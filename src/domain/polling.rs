@@ -1,4 +1,4 @@
-//! Polls that a change on this server wakes earlier.
+//! Pauses between polls, which a change on this server ends early.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Why a poll begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Poll {
-    /// A change on this server woke it.
+    /// A change on this server ended the pause.
     Woken,
-    /// The interval is over.
+    /// The interval has passed.
     Due,
 }
 

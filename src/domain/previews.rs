@@ -1,5 +1,5 @@
-//! Pictures of images in smaller sizes, which imgproxy makes when they are requested; `preview_worker` makes them beforehand. Their
-//! URLs stay the same as long as those of the images, so that caches hit.
+//! Signs URLs of smaller pictures that imgproxy makes on request. (`preview_worker` makes pictures beforehand.) The URLs stay the
+//! same as long as those of the images, so that caches hit.
 
 use time::OffsetDateTime;
 
@@ -8,7 +8,7 @@ use crate::{
     signer::{Imgproxy, ImgproxySource},
 };
 
-/// Longest sides in pixels: of a grid's pictures, and of a screen.
+/// Longest side of each picture in pixels: for a grid, and for a screen.
 const LONGEST_SIDES: [u32; 2] = [640, 1600];
 
 /// A picture of an image.
@@ -28,7 +28,8 @@ pub(super) struct Previews {
 }
 
 impl Previews {
-    /// Returns the pictures of an image of this size, the smallest first. Images are not enlarged, so a small one has one picture.
+    /// Returns the pictures of an image of this size, the smallest first, with URLs that expire at `expires_at`.
+    /// Images are not enlarged, so a small one has one picture.
     pub(super) fn of_image(&self, key: &str, size: Dimensions, expires_at: OffsetDateTime) -> Vec<PreviewUrl> {
         let picture = |longest_side: u32| PreviewUrl {
             url: self.imgproxy.url(ImgproxySource { bucket: &self.bucket, key, longest_side }, expires_at),
@@ -40,7 +41,7 @@ impl Previews {
     }
 }
 
-/// Returns the size with this longest side, if the size is not smaller.
+/// Returns the size, scaled down to this longest side unless it is smaller. Rounds sides to the nearest pixel, at least one.
 fn fitted(Dimensions { width, height }: Dimensions, longest_side: u32) -> Dimensions {
     let longest = width.max(height);
     if longest <= longest_side {
@@ -71,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sizes_fit(width in 1..65_536_u32, height in 1..65_536_u32, longest in 1..4000_u32) {
+        fn fitted_size_is_within_the_longest_side(width in 1..65_536_u32, height in 1..65_536_u32, longest in 1..4000_u32) {
             let found = fitted(Dimensions { width, height }, longest);
             prop_assert!((1..=longest.min(width)).contains(&found.width) && (1..=longest.min(height)).contains(&found.height));
             prop_assert!(found.width.max(found.height) == longest.min(width.max(height)));

@@ -10,9 +10,9 @@ use crate::{
     store::{Missing, Repair, Store, StoreError},
 };
 
-/// Users per page.
+/// Users that are read at once.
 const USERS_PER_PAGE: u32 = 1000;
-/// Concurrent users.
+/// Users that are recounted concurrently.
 const MAX_CONCURRENT: usize = 4;
 
 /// Result of a recount.
@@ -60,9 +60,9 @@ impl Recount {
     ///
     /// # Errors
     /// [`RecountError`].
-    pub async fn run(&self, who: Option<&Email>, mut on_repair: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
+    pub async fn run(&self, only: Option<&Email>, mut on_repair: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
         let mut total = Recounted::default();
-        if let Some(email) = who {
+        if let Some(email) = only {
             let account = self.store.users.find_by_email(email).await?.ok_or(RecountError::NotFound)?;
             self.recount_page(vec![account.user.id], &mut total, &mut on_repair).await?;
             return Ok(total);
@@ -70,6 +70,7 @@ impl Recount {
         if let Some(missing) = self.store.probe().missing().await? {
             return Err(RecountError::RestoredInPart(missing));
         }
+        // Records whose id is not a text.
         let nameless = self.store.users.count_nameless().await?;
         if nameless > 0 {
             tracing::error!(nameless, "failed to read the ids of users");
@@ -90,6 +91,7 @@ impl Recount {
         }
     }
 
+    /// Recounts these users, and adds the outcomes to `total`.
     async fn recount_page(
         &self,
         users: Vec<UserId>,

@@ -3,10 +3,10 @@
 //! A token is the base64url of a version byte, its session's id and 32 secret bytes. The first half of the secret is random; the
 //! second is a tag, the HMAC-SHA256 of all bytes before it under a key of the session. So a session recognizes every token that
 //! it issued, however long ago, and rejects changed and invented ones. The random half of a token's successor is taken from the
-//! HMAC-SHA256 of the salt drawn at the exchange, keyed with the secret: a client that still holds the parent can be given the
+//! HMAC-SHA256 of the salt drawn at the exchange, keyed with the secret: a client that still has the parent can receive the
 //! same successor again, and no valid token can be computed from the database.
 //!
-//! Earlier releases drew a first token's whole secret at random, and took a successor's whole secret from the HMAC: such tokens
+//! Earlier versions drew a first token's whole secret at random, and took a successor's whole secret from the HMAC: such tokens
 //! are recognized by their hashes only.
 
 use std::fmt;
@@ -20,10 +20,10 @@ use crate::model::{SessionId, Sha256};
 
 /// Version byte of the only format.
 const VERSION: u8 = 1;
-/// Length in bytes: version, session, secret.
-const LENGTH: usize = 1 + 16 + 32;
+/// Length of a token: version, session, secret.
+const TOKEN_BYTES: usize = 1 + 16 + 32;
 /// Length of the random part of the secret; the rest is the tag.
-const RANDOM: usize = 16;
+const RANDOM_BYTES: usize = 16;
 
 /// A refresh token.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl RefreshToken {
     /// Parses the text of [`RefreshToken::expose`]; returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = <[u8; LENGTH]>::try_from(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let bytes = <[u8; TOKEN_BYTES]>::try_from(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let (version, rest) = bytes.split_first()?;
         let (session, secret) = rest.split_first_chunk()?;
         let secret = secret.try_into().ok()?;
@@ -73,7 +73,7 @@ impl RefreshToken {
     #[must_use]
     pub fn was_issued_with(&self, key: &[u8; 32]) -> bool {
         let issued = self.clone().tagged(key);
-        constant_time::verify_slices_are_equal(&issued.secret[RANDOM..], &self.secret[RANDOM..]).is_ok()
+        constant_time::verify_slices_are_equal(&issued.secret[RANDOM_BYTES..], &self.secret[RANDOM_BYTES..]).is_ok()
     }
 
     /// Returns the token's only successor with this salt, in the session with this key.
@@ -82,7 +82,7 @@ impl RefreshToken {
         self.untagged_successor(salt).tagged(key)
     }
 
-    /// Returns the token's successor as earlier releases computed it: without a tag of the session's key.
+    /// Returns the token's successor as earlier versions computed it: without a tag of the session's key.
     #[must_use]
     pub fn untagged_successor(&self, salt: &[u8; 32]) -> Self {
         let mut secret = [0; 32];
@@ -93,8 +93,8 @@ impl RefreshToken {
     /// Replaces the second half of the secret by the tag of all bytes before it.
     fn tagged(mut self, key: &[u8; 32]) -> Self {
         let bytes = self.bytes();
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..LENGTH - RANDOM]);
-        self.secret[RANDOM..].copy_from_slice(&tag.as_ref()[..RANDOM]);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..TOKEN_BYTES - RANDOM_BYTES]);
+        self.secret[RANDOM_BYTES..].copy_from_slice(&tag.as_ref()[..RANDOM_BYTES]);
         self
     }
 
@@ -166,6 +166,7 @@ mod tests {
         for bad in ["", ".", "a.b.c", short, &long, &format!("{text}="), &format!(" {text}"), &other_version, &"é".repeat(33)] {
             assert_eq!(RefreshToken::parse(bad), None, "{bad}");
         }
+        // The secret's part of the text: 24 characters encode 18 bytes, 17 for the version and the session's id.
         assert!(!format!("{token:?}").contains(&text[24..]));
     }
 
@@ -183,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_session_knows_its_tokens_and_no_changed_one() {
+    fn a_session_recognizes_its_tokens_and_rejects_changed_ones() {
         let (key, other_key) = (random().unwrap(), random().unwrap());
         let first = RefreshToken::new(SessionId::new(), &key).unwrap();
         let successor = first.successor(&random().unwrap(), &key);
         assert!(first.was_issued_with(&key) && successor.was_issued_with(&key) && !first.was_issued_with(&other_key));
         assert!(
             !first.untagged_successor(&random().unwrap()).was_issued_with(&key),
-            "a token of an earlier release, without a tag"
+            "a token of an earlier version, without a tag"
         );
         assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.was_issued_with(&key), "a token of another session");
         for at in 0..32 {

@@ -1,6 +1,7 @@
 //! Removes an image's data from S3: open multipart uploads, objects, and all their versions.
 //!
-//! Every step is taken even if others fail: an object that a client wrote may make any of them fail permanently.
+//! A failed step does not stop the others: an object that a client wrote may make any step fail permanently. After `MAX_TIMEOUTS`
+//! timeouts, the remaining steps are skipped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::{
 
 /// Timeouts after which the remaining steps of an image are skipped.
 const MAX_TIMEOUTS: u32 = 2;
-/// How long a request waits for the objects' deletion; the sweeper deletes the rest.
+/// Time for which a request waits for the objects' deletion; the sweeper deletes the rest.
 const PURGE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Objects and multipart uploads to remove.
@@ -25,7 +26,7 @@ pub(super) struct ObjectsToRemove<'a> {
     keys: Vec<&'a ObjectKey>,
     /// Keys at which multipart uploads may be open.
     multiparts: Vec<&'a ObjectKey>,
-    /// The recorded upload, for stores that cannot list uploads.
+    /// Id of the recorded multipart upload, for stores that cannot list multipart uploads.
     upload_id: Option<&'a str>,
 }
 
@@ -34,7 +35,7 @@ pub(super) struct ObjectsToRemove<'a> {
 pub(super) enum Removal {
     /// Nothing is left.
     Complete,
-    /// There is more than one round removes.
+    /// More multipart uploads are left than one call aborts.
     Partial,
 }
 
@@ -46,7 +47,7 @@ impl<'a> ObjectsToRemove<'a> {
         Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
     }
 
-    /// Returns all objects of a deleted image except its preview and the pictures that a worker made.
+    /// Returns the objects of a tombstone's image, except its preview and the pictures that a worker made.
     fn of(image: &'a Image) -> Self {
         let beside = Self::beside(image);
         let mut multiparts = beside.multiparts;
@@ -61,8 +62,11 @@ impl<'a> ObjectsToRemove<'a> {
 /// Combined outcome of steps that run independently of each other's failures.
 #[derive(Debug, Default)]
 struct StepResults {
+    /// Error of a failed step; that of a temporary failure, if there was one.
     failed: Option<StoreError>,
+    /// Number of steps that timed out.
     timeouts: u32,
+    /// Whether a step has left multipart uploads.
     partial: bool,
 }
 
@@ -82,12 +86,12 @@ impl StepResults {
         }
     }
 
-    /// Returns whether so many calls have timed out that the remaining ones are left out.
+    /// Returns whether so many steps have timed out that the remaining ones are skipped.
     fn has_timed_out(&self) -> bool {
         self.timeouts >= MAX_TIMEOUTS
     }
 
-    /// Returns the result of all calls.
+    /// Returns the result of all steps.
     fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),
@@ -107,31 +111,32 @@ pub(super) struct ObjectRemoval {
 }
 
 impl ObjectRemoval {
-    /// Deletes a deleted image's data from S3: open uploads first, because completing one would create the object again.
+    /// Deletes the data of a tombstone's image from S3: multipart uploads first, because completing one would create the object
+    /// again.
     ///
     /// # Errors
-    /// [`StoreError`] if a step failed; all others were taken. Safe to repeat.
+    /// [`StoreError`] if a step failed. Safe to repeat.
     pub(super) async fn remove_image_objects(&self, image: &Image) -> Result<Removal, StoreError> {
-        let (preview, pictures, mut remains) = (image.preview_key(), image.picture_keys(), ObjectsToRemove::of(image));
-        remains.keys.extend(preview.iter().chain(&pictures));
-        self.remove_objects(&remains).await
+        let (preview, pictures, mut targets) = (image.preview_key(), image.picture_keys(), ObjectsToRemove::of(image));
+        targets.keys.extend(preview.iter().chain(&pictures));
+        self.remove_objects(&targets).await
     }
 
-    /// Takes every step of a removal.
+    /// Removes objects and multipart uploads.
     ///
     /// # Errors
-    /// [`StoreError`] if a step failed; all others were taken. Safe to repeat.
-    pub(super) async fn remove_objects(&self, remains: &ObjectsToRemove<'_>) -> Result<Removal, StoreError> {
+    /// [`StoreError`] if a step failed. Safe to repeat.
+    pub(super) async fn remove_objects(&self, targets: &ObjectsToRemove<'_>) -> Result<Removal, StoreError> {
         let mut steps = StepResults::default();
-        for key in &remains.multiparts {
-            if let Some(upload_id) = remains.upload_id.filter(|_| !steps.has_timed_out()) {
+        for key in &targets.multiparts {
+            if let Some(upload_id) = targets.upload_id.filter(|_| !steps.has_timed_out()) {
                 steps.record(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
             }
             if !steps.has_timed_out() {
                 steps.record(key, self.objects.abort_some_multiparts(key).await);
             }
         }
-        for key in &remains.keys {
+        for key in &targets.keys {
             if !steps.has_timed_out() {
                 steps.record(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
             }
@@ -139,10 +144,10 @@ impl ObjectRemoval {
         steps.finish()
     }
 
-    /// Deletes the objects of one user's tombstones while the user waits, also those that were recorded after the images were
-    /// read and before they became tombstones. The sweeper retries failures: the tombstones are due already.
+    /// Deletes the objects of one user's tombstones while the client waits, and the objects at keys that were recorded between
+    /// the reading of an image and its deletion. The sweeper retries failures: the tombstones are due already.
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
-        // The bucket is another database's. If it becomes this one's again, the sweeper removes them.
+        // The bucket belongs to another database. If it is paired with this one again, the sweeper removes the objects.
         if self.deployment.is_mismatched() {
             return;
         }
@@ -153,7 +158,8 @@ impl ObjectRemoval {
         }
     }
 
-    /// Deletes the objects that these tombstones name. Returns those whose records name more, as they are now.
+    /// Deletes the objects of these tombstones, until the deadline. Returns the current records of those tombstones to which keys
+    /// were added since they were read.
     async fn purge_until(&self, deadline: tokio::time::Instant, tombstones: Vec<Image>, now: OffsetDateTime) -> Vec<Image> {
         let purge = |tombstone: Image| {
             async move {
@@ -176,7 +182,7 @@ impl ObjectRemoval {
             }
         }
         let outdated = async {
-            // The updates that made them tombstones have set their next sweep to `now`.
+            // `now` is the condition: the deletion set `due` to it, and a sweeper's claim would have changed it.
             match self.store.images.postpone_purged(&done, now).await? {
                 postponed if postponed == done.len() as u64 => Ok(Vec::new()),
                 _ => self.find_outdated(done.iter().map(|(tombstone, _)| *tombstone)).await,
@@ -188,7 +194,8 @@ impl ObjectRemoval {
         })
     }
 
-    /// Returns those of one user's tombstones whose records name more objects, as they are now.
+    /// Returns the current records of those of one user's tombstones to which keys or a multipart upload were added since they
+    /// were read.
     async fn find_outdated(&self, purged: impl Iterator<Item = &Image> + Clone) -> Result<Vec<Image>, StoreError> {
         let ids: Vec<_> = purged.clone().map(|tombstone| tombstone.id).collect();
         let Some(user) = purged.clone().map(|tombstone| tombstone.user).next() else { return Ok(Vec::new()) };

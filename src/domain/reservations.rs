@@ -1,13 +1,13 @@
-//! Reservations: the storage that an upload holds in its owner's usage, from its opening until no URL can write bytes for it.
+//! Reservations: the bytes that an upload takes from its owner's quota, from its opening until no URL can write bytes for it.
 //!
 //! `usedBytes` counts a pending upload with its reservation, a ready image with its bytes, and a deleted, rejected or expired one
-//! with its former count until its last URL has expired and the transfers that began in time are over. While an object can be
-//! written beside a ready image (the source of a copy, a preview that has not arrived), its whole reservation stays counted. So
-//! the bytes that a URL can still write never exceed the bytes counted for it; docs/quota.md has the exceptions, and their
+//! with as many bytes as before until its last URL has expired and the transfers that began in time are over. While an object can
+//! be written beside a ready image (the source of a copy, a preview that has not arrived), its whole reservation stays counted.
+//! So the bytes that a URL can still write never exceed the bytes counted for it; docs/quota.md has the exceptions, and their
 //! bounds.
 //!
 //! A change of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). If the
-//! server dies in between, or an earlier release made the change, the sweeper finds the reservation that does not fit the state,
+//! server dies in between, or an earlier version made the change, the sweeper finds the reservation that does not fit the state,
 //! or the step that was announced and not finished.
 
 mod sweep;
@@ -24,33 +24,34 @@ use crate::{
     store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StepOutcome, Store, StoreError},
 };
 
-/// Holds of an earlier release per user and step.
+/// Holds of an earlier version that are settled per user and step.
 pub(super) const HOLDS_PER_STEP: i32 = 100;
-/// Settlements in one update.
+/// Settlements in one update, at most.
 const SETTLEMENTS_PER_UPDATE: usize = 100;
-/// Attempts at a settlement. Another server may settle the same image at the same time, and is waited for.
+/// Attempts at a settlement. If another server settles the same image at the same time, this server waits for it.
 pub(super) const MAX_ATTEMPTS: u32 = 8;
 /// Attempts at deleting images that a confirm or the sweeper changes meanwhile.
 pub(super) const MAX_DELETION_ATTEMPTS: u32 = 5;
-/// Pause after the first attempt, which doubles with each; together longer than [`ABANDONED_AFTER`] before the last.
+/// Pause after the first attempt, which doubles with each attempt. Before the last attempt, the pauses add up to 2.5 seconds,
+/// longer than [`ABANDONED_AFTER`].
 const FIRST_BACKOFF: std::time::Duration = std::time::Duration::from_millis(20);
-/// Age at which a step that another server announced is finished here: that server is slow, or dead.
+/// Age at which this server finishes a step that another server announced: that server is slow, or has stopped.
 const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Result of settling one user's holds of an earlier release.
+/// Result of settling one user's holds of an earlier version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SettledHolds {
-    /// Uploads without an image, whose bytes were released.
+    /// Number of uploads without an image, whose bytes were released.
     freed: u32,
     /// Whether any hold was settled or converted.
     pub(super) has_changed: bool,
 }
 
-/// Progress of the sweeper.
+/// Progress of the sweeper in settling holds.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Last user whose holds of an earlier release were settled.
-    former: Mutex<Option<UserId>>,
+    /// Last user whose holds of an earlier version were settled.
+    last_holder: Mutex<Option<UserId>>,
 }
 
 /// Reservations in users' usage.
@@ -74,27 +75,27 @@ impl Reservations {
     }
 
     /// Inserts uploads with reserved quota, each with the time of its first sweep. Releases the quota of those that a unique
-    /// index refuses.
+    /// index rejects.
     pub(super) async fn insert_reserved(
         &self,
         user: UserId,
         uploads: &[(&Image, OffsetDateTime)],
     ) -> Result<Vec<InsertOutcome>, StoreError> {
         let results = self.store.images.insert_all(uploads).await?;
-        let with = |wanted: InsertOutcome| {
+        let ids_with = |wanted: InsertOutcome| {
             let ids = uploads.iter().zip(&results).filter(move |(_, inserted)| **inserted == wanted);
             ids.map(|((image, _), _)| image.id)
         };
-        self.store.users.note_inserted(user, with(InsertOutcome::Inserted));
-        let refused: Vec<_> = with(InsertOutcome::Duplicate).collect();
-        self.store.users.close_openings(user, &[], &refused).await?;
+        self.store.users.note_inserted(user, ids_with(InsertOutcome::Inserted));
+        let duplicates: Vec<_> = ids_with(InsertOutcome::Duplicate).collect();
+        self.store.users.close_openings(user, &[], &duplicates).await?;
         Ok(results)
     }
 
-    /// Returns whether bytes can still arrive for an image.
-    fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
+    /// Returns the lifetime of the URLs that can write bytes for an image.
+    fn url_lifetime(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
         let quiet_from = self.late_transfers.quiet_from(image);
-        // A multipart upload is opened without a URL.
+        // A multipart upload is opened without a URL: then `urls_die_at` is the time of its opening.
         let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
         if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
     }
@@ -109,15 +110,15 @@ impl Reservations {
         images: &[Image],
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        self.settle_by_urls(user, images, |image| self.urls(image, now)).await
+        self.settle_by_urls(user, images, |image| self.url_lifetime(image, now)).await
     }
 
-    /// Does as [`Self::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
+    /// Settles like [`Self::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.late_transfers.quiet_from(image))).await
     }
 
-    /// Does as [`Self::settle_counting_bytes`], if the image was read with a reservation.
+    /// Settles like [`Self::settle_counting_bytes`] if the image was read with a reservation.
     pub(super) async fn settle_if_reserved(&self, image: &Image) -> Result<(), StoreError> {
         match image.reservation {
             Some(_) => self.settle_counting_bytes(image.user, std::slice::from_ref(image)).await,
@@ -125,7 +126,7 @@ impl Reservations {
         }
     }
 
-    /// Releases the bytes that are counted for an image beyond its state, after its objects were removed.
+    /// Ends the reservation of an image whose objects were removed: only the bytes that its state requires stay counted.
     pub(super) async fn release_reservation(&self, image: &Image) -> Result<(), StoreError> {
         self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
@@ -135,18 +136,19 @@ impl Reservations {
         &self,
         user: UserId,
         images: &[Image],
-        urls: impl Fn(&Image) -> UrlLifetime,
+        url_lifetime: impl Fn(&Image) -> UrlLifetime,
     ) -> Result<(), StoreError> {
         self.settle_legacy_holds_of(user, images).await?;
         // Boxed to bound the depth of the callers' future types.
-        Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
+        Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settling_step(url_lifetime(image)))).await
     }
 
-    /// Settles an earlier release's holds of images without a reservation.
+    /// Settles the holds of an earlier version for those of these images that have no reservation.
     async fn settle_legacy_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
-        let ready = former.iter().filter(|image| image.state() == ImageState::Ready).map(|image| (image.id, image.surplus()));
-        let ended = former.iter().filter(|image| !image.state().is_live()).map(|image| image.id);
+        let without_reservation: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
+        let ready = without_reservation.iter().filter(|image| image.state() == ImageState::Ready);
+        let ready = ready.map(|image| (image.id, image.surplus()));
+        let ended = without_reservation.iter().filter(|image| !image.state().is_live()).map(|image| image.id);
         let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
         self.store.users.settle_legacy_holds(user, &ready, &ended).await
     }
@@ -161,12 +163,12 @@ impl Reservations {
         for tried in 0..MAX_ATTEMPTS {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
             let mut unfinished = Vec::new();
-            for some in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
-                let taken = match self.store.apply_steps(user, some).await? {
-                    StepOutcome::Applied(taken) => taken,
+            for chunk in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
+                let applied = match self.store.apply_steps(user, chunk).await? {
+                    StepOutcome::Applied(images) => images,
                     StepOutcome::Conflict => Vec::new(),
                 };
-                unfinished.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
+                unfinished.extend(chunk.iter().map(|settlement| settlement.image).filter(|image| !applied.contains(image)));
             }
             if unfinished.is_empty() {
                 return Ok(());
@@ -188,7 +190,7 @@ impl Reservations {
         self.store.finish_steps(user, &steps).await
     }
 
-    /// `ready → deleting` for one user's images, with the settlement of their bytes. Returns the deleted ones; the caller, which
+    /// Moves one user's images from `ready` to `deleting`, and settles their bytes. Returns the deleted ones; the caller, which
     /// has made `tried` attempts before, reads the others again.
     pub(super) async fn delete_ready(
         &self,
@@ -197,20 +199,21 @@ impl Reservations {
         tried: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.urls(image, now))).collect();
+        let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.url_lifetime(image, now))).collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             StepOutcome::Applied(images) => Ok(images),
             StepOutcome::Conflict => {
-                // A server of an earlier release that died after a confirm leaves holds.
+                // A server of an earlier version that died after a confirm leaves holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_legacy_holds_of(user, &images).await?;
+                // Fewer attempts begin with a longer pause, so that the last one is also made after `ABANDONED_AFTER`.
                 self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - MAX_DELETION_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
         }
     }
 
-    /// Closes the openings of a deleted account: none of them can be inserted any more.
+    /// Closes the openings of a deleted account: no image of them can be inserted any more.
     pub(super) async fn close_all_openings(
         &self,
         user: UserId,
@@ -220,24 +223,26 @@ impl Reservations {
         self.close_openings(user, openings, now).await.map(drop)
     }
 
-    /// Closes openings. One without an image is released after a tombstone has made its insertion impossible.
+    /// Closes openings, and returns how many were released. An opening without an image is released after a tombstone has made
+    /// the insertion of its image impossible.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
         let statuses = self.store.images.reservation_statuses(user, openings).await?;
         let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
         for image in openings.iter().copied() {
             match statuses.get(&image) {
                 Some(found) if !found.was_never_inserted => inserted.push(image),
-                // A sweeper that died before its next write inserted the tombstone.
+                // A sweeper inserted the tombstone, and died before its next write.
                 Some(_) => cancelled.push(image),
                 None if self.store.images.insert_tombstone(user, image, 0, now).await? => cancelled.push(image),
-                // Another process inserted it meanwhile; the next sweep decides.
+                // Another process inserted the image meanwhile; the next sweep decides.
                 None => {}
             }
         }
         self.store.users.close_openings(user, &inserted, &cancelled).await
     }
 
-    /// Settles an earlier release's holds of one user according to their images, and converts those of pending ones.
+    /// Settles one user's holds of an earlier version according to their images, and converts the holds of pending images to
+    /// reservations.
     pub(super) async fn settle_legacy_holds(
         &self,
         LegacyHolds { user, holds, .. }: LegacyHolds,
@@ -250,7 +255,7 @@ impl Reservations {
             match statuses.get(&hold.image) {
                 Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
-                // Ended, or counted twice: by the hold and by a reservation.
+                // The upload has ended, or is counted twice: by the hold and by a reservation.
                 Some(_) => ended.push(hold.image),
                 None if hold.at < now - OPENING_GRACE
                     && self.store.images.insert_tombstone(user, hold.image, hold.bytes, now).await? =>

@@ -1,4 +1,4 @@
-//! Recent timeouts of S3 calls, by user: requests of the same user that waited for their turn meanwhile do not wait for S3 again.
+//! Recent timeouts of S3 calls, by user: requests of the same user that waited for a permit meanwhile do not call S3 again.
 
 use std::time::Instant;
 

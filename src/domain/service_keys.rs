@@ -22,11 +22,14 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Time for which a server uses an answer of the database, so that a revoked key is refused at most this much later on every
-/// server; the documents promise 30 s.
+/// Time for which a server uses a key that it read, so that a revoked key is rejected at most this much later on every server;
+/// the documents promise 30 s.
 const CACHE_TTL: Duration = Duration::from_secs(10);
-/// Time after a key's revocation from which no request with it is under way: [`CACHE_TTL`] and the deadline of a request.
+/// Time after a key's revocation from which no request with it is under way: [`CACHE_TTL`], the deadline of a request (10 s), and
+/// slack.
 const REFUSED_AFTER: Duration = Duration::from_secs(30);
+/// Seconds of an hour.
+const HOUR_SECONDS: i64 = 60 * 60;
 
 /// A key to create.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ pub enum CreateKeyError {
     Store(#[from] StoreError),
 }
 
-/// Why a service key is refused.
+/// Why a service key is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The text is not a key, its secret is wrong, or it was revoked.
@@ -62,7 +65,7 @@ pub enum KeyError {
     /// The key has expired.
     #[error("the service key has expired")]
     Expired,
-    /// Too many calls.
+    /// Too many calls with the key.
     #[error(transparent)]
     Throttled(#[from] Throttled),
     /// The database did not answer.
@@ -79,7 +82,7 @@ pub struct InsufficientScope(pub Scope);
 #[derive(Debug, Clone)]
 pub struct KeyCaller(Arc<ServiceKey>);
 
-/// A call to `/api/admin` that its key allows. Operations take it, so that none can be made without its scope.
+/// A call to `/api/admin` that its key allows. Operations require it as a parameter, so that no operation runs without its scope.
 #[derive(Debug, Clone)]
 pub struct Authorized(Arc<ServiceKey>);
 
@@ -118,11 +121,11 @@ impl Authorized {
 pub struct ServiceKeys {
     pub(super) store: Arc<Store>,
     pub(super) throttle: Arc<Throttle>,
-    /// Keys as the database knew them. Only existing keys are cached, so the operator bounds their number.
+    /// Keys as they were read from the database. Only existing keys are cached, so the operator bounds their number.
     pub(super) cache: Mutex<HashMap<ServiceKeyId, CachedKey>>,
 }
 
-/// A key, and when the database was queried.
+/// A key, and the time of the query that returned it.
 #[derive(Debug, Clone)]
 pub(super) struct CachedKey {
     key: Arc<ServiceKey>,
@@ -157,7 +160,7 @@ impl ServiceKeys {
         Ok(token.expose())
     }
 
-    /// Returns all keys, the oldest first, as errors those that cannot be read.
+    /// Returns all keys, the oldest first. A key that cannot be read is an error in the list.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,7 +190,7 @@ impl ServiceKeys {
         Ok(key.and_then(|key| key.revoked_at).map(|at| at + REFUSED_AFTER))
     }
 
-    /// Ends the sessions of all tokens that were created with the key, and returns their number. Their access tokens are refused
+    /// Ends the sessions of all tokens that were created with the key, and returns their number. Their access tokens are rejected
     /// within 30 s on every server.
     ///
     /// # Errors
@@ -213,11 +216,11 @@ impl ServiceKeys {
         Ok(KeyCaller(key))
     }
 
-    /// Returns the key of a valid text.
+    /// Returns the key that a text contains, if it is valid.
     async fn verify(&self, text: &str, now: OffsetDateTime) -> Result<Arc<ServiceKey>, KeyError> {
         let token = ServiceKeyToken::parse(text).ok_or(KeyError::Invalid)?;
         let key = self.find(token.id()).await?.ok_or(KeyError::Invalid)?;
-        // The secret first: the id alone reveals nothing of the key.
+        // The secret is checked first, so that the id alone reveals nothing about the key.
         if key.hash != token.hash() || key.revoked_at.is_some() {
             return Err(KeyError::Invalid);
         }
@@ -227,22 +230,22 @@ impl ServiceKeys {
         Ok(key)
     }
 
-    /// Returns a key as the database knew it at most [`CACHE_TTL`] ago.
+    /// Returns a key as it was in the database at most [`CACHE_TTL`] ago.
     async fn find(&self, id: ServiceKeyId) -> Result<Option<Arc<ServiceKey>>, StoreError> {
-        let asked_at = Instant::now();
-        let is_fresh = |cached: &CachedKey| asked_at.saturating_duration_since(cached.read_at) < CACHE_TTL;
+        let queried_at = Instant::now();
+        let is_fresh = |cached: &CachedKey| queried_at.saturating_duration_since(cached.read_at) < CACHE_TTL;
         if let Some(cached) = self.cache.lock().get(&id).filter(|cached| is_fresh(cached)) {
             return Ok(Some(cached.key.clone()));
         }
         let Some(found) = self.store.service_keys.find(id).await? else { return Ok(None) };
         let key = Arc::new(found);
-        self.cache.lock().insert(id, CachedKey { key: key.clone(), read_at: asked_at });
+        self.cache.lock().insert(id, CachedKey { key: key.clone(), read_at: queried_at });
         Ok(Some(key))
     }
 
-    /// Records the hour of a key's use: one write an hour. A failure is logged; the next call tries again.
+    /// Records the hour of a key's use, with one write an hour. A failure is logged; the next call repeats it.
     async fn record_use(&self, key: &ServiceKey, now: OffsetDateTime) {
-        let hour = now - Duration::from_secs(now.unix_timestamp().rem_euclid(3600).unsigned_abs());
+        let hour = now - Duration::from_secs(now.unix_timestamp().rem_euclid(HOUR_SECONDS).unsigned_abs());
         let hour = hour.replace_nanosecond(0).unwrap_or(hour);
         if key.last_used_at.is_some_and(|at| at >= hour) {
             return;

@@ -1,5 +1,5 @@
-//! A cache of the database's answers about which sessions are active. Its lifetime bounds how long a session, a suspended user or
-//! a deleted account has access on another server; `sessions` reads it.
+//! Cache of the sessions' statuses in the database. The lifetime of its entries bounds how long an ended session, a suspended
+//! user or a deleted account still has access on another server; `sessions` reads it.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,16 @@ use crate::{
     model::{SessionId, UserId},
 };
 
-/// Caches the database's answers about sessions, so that most requests need no query beside verifying their token.
+/// Caches sessions' statuses, so that most requests need no query to verify their token.
 #[derive(Debug)]
 pub struct SessionCache(Mutex<Entries>);
 
+/// Entries behind the lock.
 #[derive(Debug)]
 struct Entries {
     /// Keyed by user as well: a token that names another user's session must not change that session's entry.
     sessions: GenerationalCache<(UserId, SessionId), CachedSession>,
-    /// Users whose account was changed here in a way that ends sessions, and when.
+    /// Users whose account was changed on this server in a way that ends sessions, and the time of the change.
     invalidated: GenerationalCache<UserId, Instant>,
 }
 
@@ -33,28 +34,31 @@ pub enum SessionStatus {
     Suspended,
 }
 
+/// A status as it was in the database.
 #[derive(Debug, Clone, Copy)]
 struct CachedSession {
     status: SessionStatus,
-    /// When the database was queried.
+    /// Time at which the database was queried.
     read_at: Instant,
 }
 
 impl Default for SessionCache {
     fn default() -> Self {
         let sessions = GenerationalCache::new(Self::CAPACITY);
+        // Fewer users change their account within the lifetime of an entry.
         let invalidated = GenerationalCache::new(Self::CAPACITY / 10);
         Self(Mutex::new(Entries { sessions, invalidated }))
     }
 }
 
 impl SessionCache {
-    /// How long an answer of the database is used. A token is refused within 30 s of its session's end, on every server.
+    /// Time for which a status is used. It keeps a promise of the documents: a token is rejected within 30 s of its session's
+    /// end, on every server.
     pub const TTL: Duration = Duration::from_secs(10);
-    /// Cached sessions: about 12 MB.
+    /// Sessions that are cached, in about 12 MB.
     const CAPACITY: usize = 100_000;
 
-    /// Returns the session's status, or `None` without a recent answer.
+    /// Returns the session's status, or `None` without a recent entry.
     pub(super) fn get(&self, user: UserId, id: SessionId, now: Instant) -> Option<SessionStatus> {
         let mut entries = self.lock();
         let cached = entries.sessions.get((user, id))?;
@@ -64,8 +68,8 @@ impl SessionCache {
         (is_fresh && !is_invalidated).then_some(cached.status)
     }
 
-    /// Stores an answer that the database was queried for at `read_at`. Returns the session's status: an end that this
-    /// server noted during the query takes precedence.
+    /// Stores a status for which the database was queried at `read_at`. Returns the session's status: an end that this server
+    /// recorded during the query takes precedence.
     pub(super) fn insert(&self, user: UserId, id: SessionId, status: SessionStatus, read_at: Instant) -> SessionStatus {
         let mut entries = self.lock();
         let before = entries.sessions.get((user, id));
@@ -100,7 +104,8 @@ mod tests {
         *,
     };
 
-    const BEFORE: Duration = Duration::from_millis(1);
+    /// A short time, by which events of a test differ.
+    const MOMENT: Duration = Duration::from_millis(1);
 
     #[test]
     fn t9_an_end_applies_at_once_and_an_answer_expires() {
@@ -109,7 +114,7 @@ mod tests {
         let cached = |now| cache.get(user, id, now);
         assert_eq!(cached(start), None);
         assert_eq!(cache.insert(user, id, Active, start), Active);
-        assert_eq!(cached(start + SessionCache::TTL.saturating_sub(BEFORE)), Some(Active));
+        assert_eq!(cached(start + SessionCache::TTL.saturating_sub(MOMENT)), Some(Active));
         assert_eq!(cached(start + SessionCache::TTL), None);
         cache.mark_ended(user, id, start);
         assert_eq!(cached(start), Some(Ended));
@@ -124,7 +129,7 @@ mod tests {
         let (id, ended, start) = (SessionId::new(), SessionId::new(), Instant::now());
         cache.insert(user, id, Active, start);
         cache.mark_ended(user, ended, start);
-        let changed = start + BEFORE;
+        let changed = start + MOMENT;
         cache.invalidate_user(user, changed);
         assert_eq!(cache.get(user, id, changed), None);
         assert_eq!(cache.get(other, id, start), None, "another user's session");
@@ -132,9 +137,9 @@ mod tests {
         // An answer read before the change is not used either.
         cache.insert(user, id, Active, start);
         assert_eq!(cache.get(user, id, changed), None);
-        cache.insert(user, id, Suspended, changed + BEFORE);
-        assert_eq!(cache.get(user, id, changed + BEFORE), Some(Suspended));
-        cache.invalidate_user(user, changed + BEFORE);
-        assert_eq!(cache.get(user, id, changed + BEFORE), None, "a resumed account");
+        cache.insert(user, id, Suspended, changed + MOMENT);
+        assert_eq!(cache.get(user, id, changed + MOMENT), Some(Suspended));
+        cache.invalidate_user(user, changed + MOMENT);
+        assert_eq!(cache.get(user, id, changed + MOMENT), None, "a resumed account");
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 
 /// Maximum lifetime of a session, however often it is refreshed.
 const MAX_SESSION_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Maximum number of sessions of an account. A further sign-in ends the one unused for longest.
+/// Maximum number of sessions of an account. A further sign-in ends the session unused for longest.
 const MAX_SESSIONS: u32 = 1000;
 /// Characters of a `User-Agent` that are stored.
 const MAX_DEVICE_CHARS: usize = 200;
@@ -47,13 +47,13 @@ pub struct SignedIn {
     pub token: SecretString,
     /// Lifetime of the access token.
     pub expires_in: Duration,
-    /// The refresh token, good for one exchange.
+    /// The refresh token, valid for one exchange.
     pub refresh_token: SecretString,
     /// Lifetime of the session unless it is refreshed.
     pub refresh_expires_in: Duration,
 }
 
-/// Why a refresh token is refused.
+/// Why a refresh token is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
     /// The text is not a refresh token, or its session did not issue it.
@@ -145,7 +145,7 @@ impl Sessions {
             last_used_at: now,
             expires_at,
             ends_at: expires_at,
-            // The digest of random bytes that are not kept: no refresh token fits.
+            // Digest of random bytes that are discarded, so that no refresh token has it.
             token_hash: refresh_token::random().map_err(no_randomness)?,
             token_key: None,
             agent: None,
@@ -172,7 +172,7 @@ impl Sessions {
     }
 
     /// Returns the caller of an access token whose session is active. An end on another server takes effect within
-    /// [`SessionCache::TTL`], one that ended here at once.
+    /// [`SessionCache::TTL`], an end on this server at once.
     ///
     /// # Errors
     /// [`AuthenticateError`].
@@ -186,8 +186,8 @@ impl Sessions {
         })
     }
 
-    /// Checks again that an access token is accepted, for a response that goes on. The end of a response refuses no request,
-    /// so it is not audited.
+    /// Checks again that an access token is accepted, while a long response is sent. An error ends the response; it rejects no
+    /// request, so it is not audited.
     ///
     /// # Errors
     /// [`AuthenticateError`].
@@ -221,8 +221,8 @@ impl Sessions {
         session: SessionId,
         now: OffsetDateTime,
     ) -> Result<(), AuthenticateError> {
-        let asked_at = Instant::now();
-        let status = match self.session_cache.get(user, session, asked_at) {
+        let queried_at = Instant::now();
+        let status = match self.session_cache.get(user, session, queried_at) {
             Some(status) => status,
             None => {
                 let found = self.store.sessions.find_owned(user, session, now);
@@ -230,7 +230,7 @@ impl Sessions {
                 if !self.identities.local_accounts && found.as_ref().is_some_and(|found| found.issued_by.is_none()) {
                     return Err(TokenError::Invalid.into());
                 }
-                self.session_cache.insert(user, session, status(found.as_ref(), account.as_ref()), asked_at)
+                self.session_cache.insert(user, session, status(found.as_ref(), account.as_ref()), queried_at)
             }
         };
         match status {
@@ -241,7 +241,7 @@ impl Sessions {
     }
 
     /// Discards the cached statuses of the user's sessions: the next request of each queries the database.
-    pub(super) fn forget_answers(&self, user: UserId) {
+    pub(super) fn forget_statuses(&self, user: UserId) {
         self.session_cache.invalidate_user(user, Instant::now());
     }
 
@@ -306,8 +306,8 @@ impl Sessions {
     }
 }
 
-/// Returns whether the account's password leaves the session active. A session from a release without password versions stays
-/// active until a release with them changes the password.
+/// Returns whether the account's password leaves the session active. A session of an earlier version, without a password version,
+/// stays active until this version changes the password.
 fn is_active(session: &Session, password: &PasswordState) -> bool {
     let is_current = match session.password_version {
         Some(version) => version == password.version,
@@ -316,7 +316,7 @@ fn is_active(session: &Session, password: &PasswordState) -> bool {
     is_current || password.kept_session == Some(session.id)
 }
 
-/// Returns whether a session may be used.
+/// Returns the status of a session; `Ended` if it or its account does not exist.
 fn status(session: Option<&Session>, account: Option<&AccountState>) -> SessionStatus {
     match session.zip(account) {
         Some((session, account)) if is_active(session, &account.password) => {
@@ -330,7 +330,7 @@ fn status(session: Option<&Session>, account: Option<&AccountState>) -> SessionS
     }
 }
 
-/// Logs the outcome of deleting ended sessions. Records that could not be deleted expire.
+/// Logs the outcome of deleting ended sessions. Records that could not be deleted expire by themselves.
 fn log_cleared(user: UserId, deleted: Result<u64, StoreError>) {
     match deleted {
         Ok(count) => audit!("sessions_ended", %user, count, "ended sessions"),

@@ -8,7 +8,7 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Permits, and how many each holder has.
+/// Permits, and the number of permits that each holder has.
 #[derive(Debug)]
 pub struct Shares<K> {
     total: usize,
@@ -17,10 +17,11 @@ pub struct Shares<K> {
     held: Mutex<Held<K>>,
 }
 
+/// Permits that are taken.
 #[derive(Debug)]
 struct Held<K> {
     sum: usize,
-    /// Contains only holders that have some, so it is no larger than `sum`.
+    /// Number of permits by holder. Contains only holders with permits, so it is no larger than `sum`.
     by_holder: HashMap<K, usize>,
 }
 
@@ -39,14 +40,14 @@ impl<K: Eq + Hash + Copy> Shares<K> {
         Self::divided(total, 1)
     }
 
-    /// Creates `total` free permits; a holder may have the number of free ones divided by `divisor`, or one. A single holder gets
-    /// one in `divisor + 1` of all.
+    /// Creates `total` free permits; a holder may have the number of free permits divided by `divisor`, or one. A single
+    /// holder gets one of `divisor + 1` permits.
     #[must_use]
     pub fn divided(total: usize, divisor: usize) -> Arc<Self> {
         Arc::new(Self { total, divisor, held: Mutex::new(Held { sum: 0, by_holder: HashMap::new() }) })
     }
 
-    /// Takes `count` permits. `None` if the holder would have more than the rule allows.
+    /// Takes `count` permits. Returns `None` if the holder would have more than the rule allows.
     #[must_use]
     pub fn take(self: &Arc<Self>, holder: K, count: usize) -> Option<Share<K>> {
         let mut share = Share { shares: self.clone(), holder, count: 0 };
@@ -68,15 +69,15 @@ impl<K: Eq + Hash + Copy> Share<K> {
     /// Takes `more` permits. Returns `false`, and takes none, if the holder would have more than the rule allows.
     pub fn grow(&mut self, more: usize) -> bool {
         let mut held = self.shares.lock();
-        let mine = held.by_holder.get(&self.holder).copied().unwrap_or(0);
+        let taken = held.by_holder.get(&self.holder).copied().unwrap_or(0);
         let free = self.shares.total.saturating_sub(held.sum);
-        let is_first = mine == 0 && more == 1 && free > 0;
-        if !is_first && mine.saturating_add(more).saturating_mul(self.shares.divisor) > free {
+        let is_first = taken == 0 && more == 1 && free > 0;
+        if !is_first && taken.saturating_add(more).saturating_mul(self.shares.divisor) > free {
             return false;
         }
         held.sum += more;
         if more > 0 {
-            held.by_holder.insert(self.holder, mine + more);
+            held.by_holder.insert(self.holder, taken + more);
         }
         drop(held);
         self.count += more;
@@ -108,7 +109,7 @@ impl<K: Eq + Hash + Copy> Drop for Share<K> {
 mod tests {
     use super::*;
 
-    /// Takes permits of this holder until one is refused.
+    /// Takes permits for this holder until none is granted.
     fn all_that_fit(shares: &Arc<Shares<u8>>, holder: u8) -> Vec<Share<u8>> {
         std::iter::from_fn(|| shares.take(holder, 1)).collect()
     }

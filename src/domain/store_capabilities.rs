@@ -1,8 +1,8 @@
-//! Known capabilities of the object store, and their consequences: which uploads are issued, and whether an object is final where
-//! a client put it or is copied at confirm.
+//! Known capabilities of the object store, and their consequences: which uploads are opened, and whether a confirmed object stays
+//! at the key to which the client uploaded it, or is copied.
 //!
-//! `capability_probing` updates them. Until the first probe has succeeded, no upload is issued that some store does not take
-//! safely, and every confirmed object is copied.
+//! `capability_probing` updates them. On AWS they are known from the start. On other stores, until the first probe succeeds, no
+//! upload is opened and no URL of an upload is signed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,21 +14,21 @@ use crate::{
     store::{StoreError, objects::Sealing},
 };
 
-/// How long a result is used that refuses every upload or is incomplete: an operator may be repairing the store.
-const REFUSING_MAX_AGE: Duration = Duration::from_secs(60);
-/// How long a result is used that refuses some uploads or seals PUTs: the store may have been replaced.
-const WEAKER_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// Maximum age of a result by which every upload is rejected, or which is incomplete: an operator may be repairing the store.
+const REJECTING_MAX_AGE: Duration = Duration::from_secs(60);
+/// Maximum age of a result by which some uploads are rejected or PUTs are sealed: the store may have been replaced.
+const RESTRICTING_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Whether the store takes a class of uploads safely: their URLs cannot be used to read or publish other objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadSafety {
     /// Safe.
     Safe,
-    /// Safe if uploads are copied at confirm: their URLs can replace what they wrote.
+    /// Safe if uploads are copied at confirm: their URLs can replace an object that was written.
     SafeIfCopied,
     /// Not safe.
     Unsafe,
-    /// The store did not answer.
+    /// Unknown, because the store did not answer the probe.
     Unknown,
 }
 
@@ -39,18 +39,18 @@ pub struct UnsignedHeaders {
     pub with_digest: UploadSafety,
     /// Safety of all others: multipart uploads, and Uppy's.
     pub without_digest: UploadSafety,
-    /// How PUTs are to be presigned.
+    /// Form in which PUTs are presigned.
     pub put_sealing: Sealing,
     /// Whether anyone may read every object without a URL.
     pub is_public: bool,
-    /// The headers that the store obeyed, in words for the operator.
+    /// Headers that the store obeyed, described for the operator.
     pub obeyed: Vec<String>,
 }
 
 impl UnsignedHeaders {
-    /// A store that refuses such headers, as AWS documents it: "Authenticating Requests: Using Query Parameters" in the API
-    /// reference.
-    fn refused() -> Self {
+    /// Returns the treatment by a store that rejects unsigned headers, as AWS documents it: "Authenticating Requests: Using Query
+    /// Parameters" in the API reference.
+    fn rejected() -> Self {
         Self {
             with_digest: UploadSafety::Safe,
             without_digest: UploadSafety::Safe,
@@ -60,14 +60,15 @@ impl UnsignedHeaders {
         }
     }
 
-    /// Returns how long the result is used before the store is probed again; without end if the store obeyed no header.
+    /// Returns the maximum age of the result, after which the store is probed again; `Duration::MAX` if the store obeyed no
+    /// header.
     fn max_age(&self) -> Duration {
         if self.with_digest == UploadSafety::Unsafe || self.without_digest == UploadSafety::Unknown {
-            REFUSING_MAX_AGE
+            REJECTING_MAX_AGE
         } else if self.obeyed.is_empty() {
             Duration::MAX
         } else {
-            WEAKER_MAX_AGE
+            RESTRICTING_MAX_AGE
         }
     }
 
@@ -106,39 +107,40 @@ impl UnsignedHeaders {
 /// Guarantees of a store about presigned requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreCapabilities {
-    /// Refuses a second PUT under `if-none-match: *`, also one that overlaps the first or that an unsigned header makes a copy.
+    /// Whether the store rejects a second PUT under `if-none-match: *`, even if it overlaps the first or an unsigned header makes
+    /// it a copy.
     pub writes_once: bool,
-    /// Refuses bytes that do not have the signed checksum.
+    /// Whether the store rejects bytes without the signed checksum.
     pub verifies_checksums: bool,
-    /// Lists the checksums of parts, which completing them requires.
+    /// Whether the store lists the checksums of parts, which completing a multipart upload requires.
     pub lists_part_checksums: bool,
-    /// How it treats unsigned headers.
+    /// Treatment of unsigned headers.
     pub unsigned_headers: UnsignedHeaders,
 }
 
 impl StoreCapabilities {
-    /// A store that enforces everything, and treats unsigned headers as given.
+    /// Returns the capabilities of a store that enforces everything, with this treatment of unsigned headers.
     pub(super) fn all(unsigned_headers: UnsignedHeaders) -> Self {
         Self { writes_once: true, verifies_checksums: true, lists_part_checksums: true, unsigned_headers }
     }
 }
 
-/// Uploads by how much of their bytes is declared.
+/// Class of an upload, by its declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadClass {
-    /// The digest of the whole is declared.
+    /// The digest of the whole object is declared.
     WithDigest,
-    /// No digest of the whole is declared.
+    /// No digest of the whole object is declared.
     WithoutDigest,
 }
 
-/// Why an upload is not issued or confirmed on this store.
+/// Why an upload is not opened or confirmed on this store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum UnsupportedUpload {
     /// The store obeys unsigned headers, which makes this class of uploads unsafe.
     #[error("the store does not enforce what is signed")]
     NotSupported(UploadClass),
-    /// The store has not been probed yet.
+    /// The store has not answered the probe of this class of uploads yet.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -160,9 +162,9 @@ pub(super) struct KnownCapabilities {
 impl KnownCapabilities {
     /// Starts with full capabilities on AWS, with unknown ones elsewhere.
     pub(super) fn new(config: &config::S3) -> Self {
-        // AWS documents it: "Conditional writes" and "Checking object integrity" in the S3 user guide.
+        // AWS documents these guarantees: "Conditional writes" and "Checking object integrity" in the S3 user guide.
         let aws = || Probed {
-            capabilities: Arc::new(StoreCapabilities::all(UnsignedHeaders::refused())),
+            capabilities: Arc::new(StoreCapabilities::all(UnsignedHeaders::rejected())),
             at: OffsetDateTime::UNIX_EPOCH,
         };
         Self { setting: config.finalize, latest: RwLock::new(config.endpoint.is_none().then(aws)) }
@@ -173,13 +175,13 @@ impl KnownCapabilities {
         self.setting
     }
 
-    /// Returns the result of the latest probe.
+    /// Returns the latest known capabilities; `None` if no probe has succeeded yet.
     pub(super) fn latest(&self) -> Option<Arc<StoreCapabilities>> {
         let latest = self.latest.read();
         latest.as_ref().map(|probed| Arc::clone(&probed.capabilities))
     }
 
-    /// Returns whether the store is to be probed: no probe has succeeded yet, or the latest is too old.
+    /// Returns whether the store is to be probed: no capabilities are known yet, or the latest ones are too old.
     pub(super) fn is_probe_due(&self, now: OffsetDateTime) -> bool {
         let latest = self.latest.read();
         latest.as_ref().is_none_or(|probed| now - probed.at >= probed.capabilities.unsigned_headers.max_age())
@@ -223,7 +225,7 @@ impl KnownCapabilities {
     }
 
     /// Returns whether a multipart upload is opened with the checksum type of its parts. S3 then requires each part's checksum
-    /// when the upload is completed, and only the store remembers them.
+    /// when the upload is completed, which only the store has.
     pub(super) fn announces_part_checksums(&self) -> bool {
         self.latest().is_none_or(|store| store.lists_part_checksums)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 pub(super) const FIRST_DELAY: Duration = Duration::from_secs(60);
 /// Maximum delay after a permanent failure.
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Permanent failures in a row after which an image or the deletion of an account needs an operator: the first is an hour old by
-/// then.
+/// Permanent failures in a row after which an image or the deletion of an account needs an operator: by then, the first is at
+/// least half an hour old.
 pub(super) const STUCK: u32 = 6;
 
 /// Returns the delay after this number of permanent failures in a row.

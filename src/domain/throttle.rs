@@ -2,7 +2,7 @@
 //!
 //! Networks are counted at every prefix length that one customer may have, so that switching between addresses gains little.
 //! Wrong passwords are counted by account and network together, so that they use up their sender's limit first, and by account;
-//! `known_networks` keeps the account accessible to its owner. How long a refusal lasts follows from `limit`.
+//! `known_networks` keeps the account accessible to its owner. `limit` has the algorithm of one limit.
 
 mod limit;
 
@@ -19,11 +19,11 @@ use crate::{
     store::request_origin,
 };
 
-/// Calls that end sessions, by one session from one network or with one refresh token, allowed in addition to `RATE_LIMIT_CALLS`
-/// and `RATE_LIMIT_REFRESH`.
+/// Rate of calls that end sessions, by one session from one network or with one refresh token, allowed in addition to
+/// `RATE_LIMIT_CALLS` and `RATE_LIMIT_REFRESH`: ten per 60 seconds.
 const SESSION_ENDING: Rate = Rate::new(10, 60);
 
-/// Names of the limits in refusals.
+/// Names of the limits in [`Throttled`].
 pub mod names {
     /// `RATE_LIMIT_SIGNUP`
     pub const SIGNUP: &str = "signup";
@@ -87,18 +87,22 @@ type TokenDigest = [u8; 32];
 #[derive(Debug)]
 pub struct Throttle(Option<Limits>);
 
+/// The limits, each with its key. The `()` stands for limits whose only key is the network.
 #[derive(Debug)]
 struct Limits {
     signup: Limit<((), NetworkPrefix)>,
     login: Limit<((), NetworkPrefix)>,
     login_failures: Limit<(AccountKey, NetworkPrefix)>,
+    /// Wrong passwords of callers who are signed in.
     session_failures: Limit<SessionId>,
     account_failures: Limit<AccountKey>,
     password: Limit<SessionId>,
     refresh: Limit<((), NetworkPrefix)>,
     logout: Limit<((), NetworkPrefix)>,
+    /// Logouts beyond `logout`, by refresh token.
     logout_with: Limit<TokenDigest>,
     calls: UserLimit,
+    /// Calls beyond `calls` that end sessions.
     session_ending: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
     upload: UserLimit,
     urls: UserLimit,
@@ -200,28 +204,29 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a logout. Separate from refreshes, so that a flood of them does not block logouts; and beyond the limit of its
-    /// network counted by its token, so that a flood with other tokens does not either. Whether the token is valid is not known
-    /// yet: that costs one read by `_id`, which waits its turn among those of the same network.
+    /// Counts a logout. Logouts are counted separately from refreshes, so that a flood of refreshes does not block them. Beyond
+    /// the limit of its network, a logout is counted by its token, so that a flood of logouts with other tokens does not block
+    /// it. Whether the token is valid is not known yet: finding out costs one read by `_id`, which waits its turn among those of
+    /// the same network.
     ///
     /// # Errors
     /// [`Throttled`].
     pub fn count_logout(&self, client: &ClientInfo, token: Option<TokenDigest>) -> Result<(), Throttled> {
         self.check(|limits, now| {
-            limits.logout.take_from((), client.address, now).or_else(|refused| {
+            limits.logout.take_from((), client.address, now).or_else(|throttled| {
                 let taken = token.is_some_and(|token| limits.logout_with.take(token, 1, now).is_ok());
-                if taken { Ok(()) } else { Err(refused) }
+                if taken { Ok(()) } else { Err(throttled) }
             })
         })
     }
 
-    /// Counts a call that ends sessions and that a limit of its user has refused, by session and network. Neither a flood in the
+    /// Counts a call that ends sessions and that a limit of its user has rejected, by session and network. Neither a flood in the
     /// user's name nor a stolen session used elsewhere keeps the owner from ending it.
     ///
     /// # Errors
     /// [`Throttled`].
     pub fn count_session_ending(&self, caller: Caller) -> Result<(), Throttled> {
-        let site = request_origin::current().map(|caller| caller.site);
+        let site = request_origin::current().map(|origin| origin.site);
         self.check(|limits, now| limits.session_ending.take((caller.user, caller.session(), site), 1, now))
     }
 
@@ -241,7 +246,7 @@ impl Throttle {
         self.check(|limits, now| limits.calls.take(user, 1, now))
     }
 
-    /// Counts uploads issued in one call.
+    /// Counts uploads that one call opens.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -249,7 +254,7 @@ impl Throttle {
         self.check(|limits, now| limits.upload.take(user, count, now))
     }
 
-    /// Counts URLs signed in one call.
+    /// Counts URLs that one call signs.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -273,14 +278,14 @@ impl Throttle {
         self.check(|limits, now| limits.service_key.take(key, 1, now))
     }
 
-    /// Takes from limits, and audits a refusal. Without limits, everything is allowed.
+    /// Counts a call in limits, and audits a rejection. If the limits are off, every call is allowed.
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {
         let Some(limits) = &self.0 else { return Ok(()) };
         take(limits, Instant::now()).inspect_err(audit_refusal)
     }
 }
 
-/// Audits a refusal.
+/// Audits the rejection of a call.
 pub(super) fn audit_refusal(throttled: &Throttled) {
     audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "refused a call beyond a rate limit");
 }
@@ -288,7 +293,9 @@ pub(super) fn audit_refusal(throttled: &Throttled) {
 /// The limits in which an attempt was counted.
 #[derive(Debug, Clone, Copy)]
 enum AttemptKey {
+    /// Counted for an account and the networks of an address.
     Address { account: AccountKey, address: IpAddr, history: AddressHistory },
+    /// Counted for a session.
     Session(SessionId),
 }
 

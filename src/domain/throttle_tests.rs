@@ -1,4 +1,4 @@
-//! Limits by themselves, and what a wrong password counts for.
+//! Tests of single limits, and of the limits that a wrong password is counted in.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -12,12 +12,16 @@ fn limit_allows_a_burst_and_then_its_rate() {
     }
     let refused = limit.take("a", 1, start);
     assert_eq!(refused.map_err(|refused| refused.retry_after), Err(Duration::from_secs(6)));
-    assert_eq!(limit.take("b", 1, start), Ok(()), "keys are apart");
+    assert_eq!(limit.take("b", 1, start), Ok(()), "keys are counted separately");
     let later = start + Duration::from_secs(6);
     assert_eq!(limit.take("a", 1, later), Ok(()));
     assert!(limit.take("a", 1, later).is_err(), "one in six seconds");
     let much_later = start + Duration::from_secs(3600);
-    assert_eq!((0..20).filter(|_| limit.take("a", 1, much_later).is_ok()).count(), 10, "no more is saved than the burst");
+    assert_eq!(
+        (0..20).filter(|_| limit.take("a", 1, much_later).is_ok()).count(),
+        10,
+        "unused calls add up to no more than the burst"
+    );
 }
 
 #[test]
@@ -27,7 +31,7 @@ fn request_for_several_is_counted_wholly_or_not_at_all() {
     assert!(limit.take("a", 6, start).is_ok());
     assert!(limit.take("a", 6, start).is_err());
     assert!(limit.take("a", 4, start).is_ok(), "the refused six were not counted");
-    assert!(limit.take("b", 1000, start).is_ok(), "as much as fits");
+    assert!(limit.take("b", 1000, start).is_ok(), "a cost above the burst counts as the whole burst");
     assert!(limit.take("b", 1, start).is_err());
 }
 
@@ -58,10 +62,10 @@ fn other_addresses_of_a_network_allow_few_more_attempts() {
     assert_eq!(tries(one_56), 10, "ten more, after those of its first /64");
     let one_48 = &mut (0..10_000).map(|at| format!("2001:db8:0:{:x}::1", 256 + at));
     assert_eq!(tries(one_48), 20);
-    assert_eq!(tries(&mut (0..100).map(|_| "2001:db8:1::1".to_owned())), 10, "another /48 is apart");
+    assert_eq!(tries(&mut (0..100).map(|_| "2001:db8:1::1".to_owned())), 10, "another /48 is counted separately");
     assert_eq!(tries(&mut (0..1000).map(|at| format!("192.0.2.{}", at % 256))), 40, "a /24");
     let refused = limit.take_from((), "192.0.2.1".parse().unwrap(), start).unwrap_err();
-    assert_eq!(refused.rate.count, 40, "the refusal contains the rate");
+    assert_eq!(refused.rate.count, 40, "the error contains the rate");
 }
 
 /// Returns a client at this address.
@@ -94,7 +98,7 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
         "a success from a known network does not reset unknown networks"
     );
     let bob = Email::parse("bob@example.com").unwrap();
-    assert!(throttle.count_attempt(&bob, &client("1.0.0.9"), AddressHistory::Unknown).is_ok(), "accounts are apart");
+    assert!(throttle.count_attempt(&bob, &client("1.0.0.9"), AddressHistory::Unknown).is_ok(), "accounts are counted separately");
 }
 
 #[test]
@@ -109,7 +113,7 @@ fn a8_refused_attempt_returns_what_other_limits_counted() {
         assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
     }
     first.cancel();
-    assert!(throttle.count_attempt(&ada, &from, AddressHistory::Unknown).is_ok(), "one that was not looked at counts nowhere");
+    assert!(throttle.count_attempt(&ada, &from, AddressHistory::Unknown).is_ok(), "a cancelled attempt counts in no limit");
 }
 
 #[tokio::test]
@@ -128,7 +132,7 @@ async fn network_has_four_times_the_rate_of_a_user() {
     for count in limits {
         request_origin::scope(site("198.51.100.1"), async {
             assert_eq!((0..1000).filter(|_| count(&throttle, UserId::new()).is_ok()).count(), 40);
-            assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "the refusal contains the rate");
+            assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "the error contains the rate");
         })
         .await;
         let user = UserId::new();
@@ -137,7 +141,7 @@ async fn network_has_four_times_the_rate_of_a_user() {
             assert_eq!(
                 (0..100).filter(|_| count(&throttle, UserId::new()).is_ok()).count(),
                 30,
-                "a refusal takes its counts back"
+                "a rejected call takes its counts back"
             );
         })
         .await;

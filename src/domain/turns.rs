@@ -1,25 +1,25 @@
-//! Fair order between owners: one image of each in turn, so that an owner of many does not delay an owner of few.
+//! Fair order between owners: one item of each in turn, so that an owner of many does not delay an owner of few.
 
 use std::collections::HashMap;
 
-/// Returns at most `most` of `due`, one of each owner in turn; each owner's images keep their order.
-pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String, most: usize) -> Vec<T> {
+/// Returns at most `limit` items of `due`, one of each owner in turn; each owner's items stay in order.
+pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String, limit: usize) -> Vec<T> {
     let mut turns: Vec<(usize, usize, T)> = Vec::with_capacity(due.len());
     let mut seen: HashMap<String, usize> = HashMap::new();
-    for (place, one) in due.into_iter().enumerate() {
-        let turn = seen.entry(owner(&one)).or_default();
-        turns.push((*turn, place, one));
+    for (position, item) in due.into_iter().enumerate() {
+        let turn = seen.entry(owner(&item)).or_default();
+        turns.push((*turn, position, item));
         *turn += 1;
     }
-    turns.sort_unstable_by_key(|(turn, place, _)| (*turn, *place));
-    turns.into_iter().take(most).map(|(_, _, one)| one).collect()
+    turns.sort_unstable_by_key(|(turn, position, _)| (*turn, *position));
+    turns.into_iter().take(limit).map(|(_, _, item)| item).collect()
 }
 
-/// Returns an image of the owner of more than half of `due`, if there is one.
+/// Returns an item of the owner of more than half of `due`, if there is such an owner.
 pub(super) fn dominant<T>(due: &[T], owner: impl Fn(&T) -> String) -> Option<&T> {
     let mut counts: HashMap<String, usize> = HashMap::new();
-    due.iter().find(|one| {
-        let count = counts.entry(owner(one)).or_default();
+    due.iter().find(|item| {
+        let count = counts.entry(owner(item)).or_default();
         *count += 1;
         *count > due.len() / 2
     })
@@ -50,6 +50,7 @@ mod tests {
         assert_eq!(dominant::<&str>(&[], owner), None);
     }
 
+    /// Returns the owner of the item that [`dominant`] has found.
     fn owner_of(name: &&str) -> String {
         owner(name)
     }

@@ -5,7 +5,7 @@ use crate::model::{End, Rejection};
 /// Why an upload that a call names is neither open nor ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnavailableUpload {
-    /// No such upload, another user's, or deleted.
+    /// The upload does not exist, belongs to another user, or was deleted.
     #[error("there is no such upload")]
     NotFound,
     /// The upload has expired. Final.

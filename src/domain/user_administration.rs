@@ -24,7 +24,7 @@ pub struct AdministeredUser {
     pub identity: Option<ProviderIdentity>,
     /// When the account was suspended.
     pub suspended_at: Option<OffsetDateTime>,
-    /// The storage used.
+    /// Bytes, images and uploads that are counted for the user.
     pub usage: Usage,
     /// The quota that applies, in bytes.
     pub quota_bytes: u64,
@@ -39,7 +39,7 @@ pub struct UserQuery<'a> {
     pub email: Option<&'a str>,
     /// The user after whom the page begins.
     pub after: Option<UserId>,
-    /// Users on the page.
+    /// Users on the page, at most.
     pub limit: u32,
 }
 
@@ -48,7 +48,7 @@ pub struct UserQuery<'a> {
 pub struct UserPage {
     /// The users, in the order of their creation.
     pub users: Vec<AdministeredUser>,
-    /// The last record of the page, if more follow.
+    /// The user of the page's last record, if more follow.
     pub next: Option<UserId>,
 }
 
@@ -139,7 +139,7 @@ impl UserAdministration {
         self.read(user).await
     }
 
-    /// Sets the user's own quota; `None` removes it. A quota below what is used refuses new uploads only.
+    /// Sets the user's own quota; `None` removes it. A quota below the used bytes only rejects new uploads.
     ///
     /// # Errors
     /// [`UserError`].
@@ -154,7 +154,7 @@ impl UserAdministration {
         self.read(user).await
     }
 
-    /// Suspends a user: every call is refused until the user is resumed, on this server at once. Sessions are kept.
+    /// Suspends a user: every call is rejected until the user is resumed, on this server at once. Sessions do not end.
     ///
     /// # Errors
     /// [`UserError`].
@@ -163,7 +163,7 @@ impl UserAdministration {
             return Err(UserError::NotFound);
         }
         audit!("account_suspended", %user, key = key.key_name(), "the app's backend suspended a user");
-        self.forget_answers(user).await?;
+        self.forget_cached(user).await?;
         self.read(user).await
     }
 
@@ -176,7 +176,7 @@ impl UserAdministration {
             return Err(UserError::NotFound);
         }
         audit!("account_resumed", %user, key = key.key_name(), "the app's backend resumed a user");
-        self.forget_answers(user).await?;
+        self.forget_cached(user).await?;
         self.read(user).await
     }
 
@@ -188,16 +188,16 @@ impl UserAdministration {
         self.store.users.state(user).await?.map(drop).ok_or(UserError::NotFound)
     }
 
-    /// Has this server ask the database about the user again; others do within the lifetime of their answers.
-    async fn forget_answers(&self, user: UserId) -> Result<(), StoreError> {
-        self.sessions.forget_answers(user);
+    /// Discards what this server has cached about the user. The entries in the caches of other servers expire.
+    async fn forget_cached(&self, user: UserId) -> Result<(), StoreError> {
+        self.sessions.forget_statuses(user);
         if let Some(account) = self.store.users.find(user).await? {
             self.identities.forget_user(&account);
         }
         Ok(())
     }
 
-    /// Reads a user with its usage.
+    /// Returns a user with its usage, from the database.
     async fn read(&self, user: UserId) -> Result<AdministeredUser, UserError> {
         let account = self.store.users.find(user).await?.ok_or(UserError::NotFound)?;
         let usage = self.store.users.usage(user).await?.ok_or(UserError::NotFound)?;

@@ -123,12 +123,13 @@ impl Valet {
     /// # Errors
     /// [`NoRandomness`] if the system's source of random bytes fails.
     pub fn new(config: &Config, store: Store, objects: Objects) -> Result<Self, NoRandomness> {
+        // With events, changes of the store wake the fan-out.
         let woken = config.events.is_on().then(Arc::<Notify>::default);
         let store = woken.clone().into_iter().fold(store, Store::with_events);
         let store = if config.previews.worker().is_some() { store.with_workers() } else { store };
         let base = Base::new(config, store, objects);
         let images = ImageParts::new(&base);
-        let people = AccountParts::new(config, &base, &images)?;
+        let account_parts = AccountParts::new(config, &base, &images)?;
         let Base { store, objects, settings, capabilities, .. } = base.clone();
         let webhook_delivery =
             config.webhooks.as_ref().map(|settings| Arc::new(WebhookDelivery::new(store.clone(), settings.clone())));
@@ -143,17 +144,17 @@ impl Valet {
                 store: store.clone(),
                 settings: settings.clone(),
                 capabilities,
-                tokens: people.tokens,
-                identities: people.identities.clone(),
-                sessions: people.sessions.clone(),
+                tokens: account_parts.tokens,
+                identities: account_parts.identities.clone(),
+                sessions: account_parts.sessions.clone(),
             },
             #[cfg(feature = "worker")]
             preview_worker: services::preview_worker(&base, &images, config),
-            sweeper: services::sweeper(&base, &images, people.account_deletion.clone(), notified_uploads),
+            sweeper: services::sweeper(&base, &images, account_parts.account_deletion.clone(), notified_uploads),
             store_notifications,
             service_keys: ServiceKeys { store: store.clone(), throttle: base.throttle.clone(), cache: Mutex::default() },
-            app_users: AppUsers::new(&store, &people.sessions, config.tokens.access_ttl),
-            user_administration: UserAdministration::new(&store, &settings, &people.identities, &people.sessions),
+            app_users: AppUsers::new(&store, &account_parts.sessions, config.tokens.access_ttl),
+            user_administration: UserAdministration::new(&store, &settings, &account_parts.identities, &account_parts.sessions),
             gallery: Gallery { store: store.clone(), objects: objects.clone(), settings, previews: previews(config) },
             orphans: OrphanScanner { store: store.clone(), objects: objects.clone(), deployment: images.deployment.clone() },
             event_streams: EventStreams::new(store.clone(), config.load.max_event_streams),
@@ -166,10 +167,10 @@ impl Valet {
             confirmation: images.confirmation,
             deletion: images.deletion,
             deployment: images.deployment,
-            accounts: people.accounts,
-            account_deletion: people.account_deletion,
-            sessions: people.sessions,
-            identities: people.identities,
+            accounts: account_parts.accounts,
+            account_deletion: account_parts.account_deletion,
+            sessions: account_parts.sessions,
+            identities: account_parts.identities,
             throttle: base.throttle,
             prober: base.prober,
         })

@@ -1,12 +1,13 @@
-//! Bucket names and S3 endpoints, validated where they are parsed and nowhere else.
+//! Bucket names and S3 endpoints. Parsing validates them, so that other code need not.
 
 use std::{fmt, ops::Deref, str::FromStr};
 
 use url::{Host, Url};
 
-/// Prefixes and suffixes that AWS reserves: access points, S3 Express, tables.
-const RESERVED: ([&str; 3], [&str; 5]) =
-    (["xn--", "sthree-", "amzn-s3-demo-"], ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]);
+/// Prefixes of names that AWS reserves.
+const RESERVED_PREFIXES: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
+/// Suffixes of names that AWS reserves: access points, S3 Express, tables.
+const RESERVED_SUFFIXES: [&str; 5] = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
 
 /// The name of a general purpose bucket, as it appears in URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +16,8 @@ pub struct BucketName(String);
 /// The text is not the name of a general purpose bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the name of a bucket after AWS' rules: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and ending with a letter or \
-     digit; no ARN, access point or directory bucket"
+    "the name of a bucket after AWS' rules: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and ending with a \
+     letter or digit; no ARN, access point or directory bucket"
 )]
 pub struct InvalidBucketName;
 
@@ -26,16 +27,16 @@ impl FromStr for BucketName {
     /// Applies "General purpose bucket naming rules" of the Amazon S3 user guide; other stores accept no more.
     fn from_str(name: &str) -> Result<Self, InvalidBucketName> {
         let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let ends = |byte: Option<&u8>| byte.is_some_and(|byte| is_alphanumeric(*byte));
+        let is_valid_end = |byte: Option<&u8>| byte.is_some_and(|byte| is_alphanumeric(*byte));
         let bytes = name.as_bytes();
         let is_name = (3..=63).contains(&bytes.len())
             && bytes.iter().all(|byte| is_alphanumeric(*byte) || b"-.".contains(byte))
-            && ends(bytes.first())
-            && ends(bytes.last())
+            && is_valid_end(bytes.first())
+            && is_valid_end(bytes.last())
             && !name.contains("..")
             && name.parse::<std::net::Ipv4Addr>().is_err()
-            && !RESERVED.0.iter().any(|reserved| name.starts_with(reserved))
-            && !RESERVED.1.iter().any(|reserved| name.ends_with(reserved));
+            && !RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            && !RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
         if is_name { Ok(Self(name.to_owned())) } else { Err(InvalidBucketName) }
     }
 }
@@ -47,7 +48,7 @@ impl BucketName {
     }
 }
 
-/// The address of an S3 service, without a bucket: scheme, host and, unless it is the scheme's own, port.
+/// The address of an S3 service, without a bucket: scheme, host and, unless it is the scheme's default, port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     url: Url,
@@ -64,14 +65,14 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         let url = Url::parse(text).map_err(|_| InvalidEndpoint)?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
         // URLs are written into JSON without escaping, so a host must have no quotes, which `Url` permits.
-        let named = match url.host() {
+        let has_valid_host = match url.host() {
             Some(Host::Domain(name)) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
             Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
             None => false,
         };
-        if !matches!(url.scheme(), "http" | "https") || !plain || !matches!(url.path(), "" | "/") || !named {
+        if !matches!(url.scheme(), "http" | "https") || !is_plain || !matches!(url.path(), "" | "/") || !has_valid_host {
             return Err(InvalidEndpoint);
         }
         let text = url.as_str().trim_end_matches('/').to_owned();
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_have_names_after_aws_rules() {
+    fn bucket_names_follow_the_rules_of_aws() {
         let longest = "a".repeat(63);
         for good in ["valet", "my-bucket.example", "123", "a1b", &longest] {
             assert_eq!(good.parse::<BucketName>().as_deref(), Ok(good));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_scheme_host_and_port() {
+    fn endpoint_is_a_scheme_a_host_and_a_port() {
         for (good, text) in [
             ("http://localhost:9000", "http://localhost:9000"),
             ("http://127.0.0.1:9000/", "http://127.0.0.1:9000"),

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-/// Bytes that SigV4's `UriEncode` does not encode: the unreserved ones of RFC 3986.
+/// Whether SigV4's `UriEncode` leaves a byte as it is: the unreserved characters of RFC 3986.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = u8::MAX;
@@ -24,10 +24,11 @@ pub(super) fn push_path(out: &mut Vec<u8>, text: &str) {
     push_encoded(out, text, |byte| PLAIN[usize::from(byte)] || byte == b'/');
 }
 
+/// Appends the text with every byte percent-encoded that is not plain.
 fn push_encoded(out: &mut Vec<u8>, text: &str, is_plain: impl Fn(u8) -> bool) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut rest = text.as_bytes();
-    // Most text needs no encoding up to its end, or in long runs.
+    // Copies runs of plain bytes at once: most text is plain, or has long plain runs.
     while let Some(at) = rest.iter().position(|byte| !is_plain(*byte)) {
         let byte = rest[at];
         out.extend_from_slice(&rest[..at]);
@@ -40,6 +41,7 @@ fn push_encoded(out: &mut Vec<u8>, text: &str, is_plain: impl Fn(u8) -> bool) {
 /// Appends a digest in lower-case hexadecimal.
 pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // As long as a SHA-256 in hexadecimal.
     let mut text = [0; 64];
     for chunk in bytes.chunks(text.len() / 2) {
         for (pair, byte) in text.chunks_exact_mut(2).zip(chunk) {
@@ -51,6 +53,7 @@ pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends a number in decimal.
 pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+    // The largest number has 20 digits.
     let mut digits = [0; 20];
     let (mut at, mut rest) = (digits.len(), number);
     loop {

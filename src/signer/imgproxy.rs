@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
 
-/// Key and salt that imgproxy shares, both of any bytes.
+/// Key and salt that imgproxy and this program share, both of any bytes.
 #[derive(Clone)]
 pub struct ImgproxyKey {
     key: hmac::Key,
@@ -42,7 +42,7 @@ impl ImgproxyKey {
 pub struct Imgproxy {
     /// Address of the server, without a slash at the end.
     pub base_url: String,
-    /// The key.
+    /// Key and salt.
     pub key: ImgproxyKey,
     /// Processing options besides size and expiry, such as `q:80/sm:1/ar:1`; may be empty.
     pub options: String,
@@ -63,7 +63,7 @@ impl Imgproxy {
     /// Returns the server's origin: the address without its path.
     #[must_use]
     pub fn origin(&self) -> &str {
-        let host_at = self.base_url.find("://").map_or(0, |at| at + 3);
+        let host_at = self.base_url.find("://").map_or(0, |at| at + "://".len());
         let end = self.base_url[host_at..].find('/').map_or(self.base_url.len(), |length| host_at + length);
         &self.base_url[..end]
     }
@@ -75,6 +75,7 @@ impl Imgproxy {
         format!("{}/{}{path}", self.base_url, self.key.sign(&path))
     }
 
+    /// Returns the signed path: options, expiry and source.
     fn path(&self, ImgproxySource { bucket, key, longest_side }: ImgproxySource<'_>, expires_at: OffsetDateTime) -> String {
         let separator = if self.options.is_empty() { "" } else { "/" };
         let (options, expires) = (&self.options, expires_at.unix_timestamp());
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn url_has_its_parts_and_a_signature_of_them() {
+    fn url_has_options_expiry_and_source_and_their_signature() {
         let key = ImgproxyKey::new(b"test-key", b"test-salt");
         let mut imgproxy = Imgproxy { base_url: "https://img.example/p".to_owned(), key, options: "q:80/sm:1".to_owned() };
         let source = ImgproxySource { bucket: "photos", key: "u/1/2", longest_side: 640 };
@@ -108,8 +109,8 @@ mod tests {
         assert!(url.ends_with("/rs:fit:640:640/exp:1795341900/plain/s3://photos/u/1/2"), "{url}");
     }
 
-    /// URLs of imgproxy's own library, as `tests/differential/imgproxy.mjs` prints them: this signs the same path in the same way, and
-    /// makes a URL of the same options and source. `.ci/differential` runs it.
+    /// Compares with URLs of imgproxy's own library, as `tests/differential/imgproxy.mjs` prints them: the signature of the same
+    /// path, and the URL for the same options and source. `.ci/differential` runs it.
     #[test]
     #[ignore = "needs the file of .ci/differential"]
     fn oracle_signs_the_same_urls() {

@@ -14,10 +14,10 @@ pub struct Location {
     bucket_url: String,
 }
 
-/// How URLs name the bucket.
+/// Form of the bucket's address in URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressingStyle {
-    /// `bucket.host/key`, where the bucket's name can be a host label.
+    /// `bucket.host/key`, if the bucket's name can be a host label.
     VirtualHost,
     /// `host/bucket/key`.
     Path,
@@ -37,7 +37,7 @@ pub struct AwsEndpoint {
     pub dualstack: bool,
 }
 
-/// Domains of AWS's partitions, by the beginning of their regions' names; every other region is in `amazonaws.com`
+/// Domains of AWS' partitions, by the beginning of their regions' names; every other region is in `amazonaws.com`
 /// (partitions.json of the AWS SDKs).
 const PARTITIONS: [(&str, &str); 6] = [
     ("cn-", "amazonaws.com.cn"),
@@ -48,8 +48,9 @@ const PARTITIONS: [(&str, &str); 6] = [
     ("eu-isoe-", "cloud.adc-e.uk"),
 ];
 
+/// Returns the domain of the region's partition.
 fn dns_suffix(region: &str) -> &'static str {
-    PARTITIONS.iter().find(|(beginning, _)| region.starts_with(beginning)).map_or("amazonaws.com", |(_, suffix)| suffix)
+    PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
 impl Location {
@@ -73,13 +74,13 @@ impl Location {
     ///
     /// # Errors
     /// [`InvalidRegion`] when the region's name cannot be part of a host.
-    pub fn aws(region: &str, bucket: &BucketName, style: AddressingStyle, which: AwsEndpoint) -> Result<Self, InvalidRegion> {
+    pub fn aws(region: &str, bucket: &BucketName, style: AddressingStyle, variant: AwsEndpoint) -> Result<Self, InvalidRegion> {
         let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !is_region {
             return Err(InvalidRegion);
         }
-        let service = if which.fips { "s3-fips" } else { "s3" };
-        let stack = if which.dualstack { "dualstack." } else { "" };
+        let service = if variant.fips { "s3-fips" } else { "s3" };
+        let stack = if variant.dualstack { "dualstack." } else { "" };
         let suffix = dns_suffix(region);
         let endpoint = format!("https://{service}.{stack}{region}.{suffix}").parse().map_err(|_| InvalidRegion)?;
         Ok(Self::endpoint(&endpoint, bucket, style))

@@ -4,9 +4,10 @@
 //! document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests check its published vectors
 //! and compare every signed part with the presigner of aws-sdk-s3.
 //!
-//! This file signs URLs, `post_policy` signs policies, `imgproxy` signs the URLs of an imgproxy server. Values that all URLs of
-//! one signing key and day share are computed once (`signing_day`); a URL and its canonical request are written into one buffer,
-//! and nothing else is allocated (benches/signer.rs measures it).
+//! This file signs URLs, `series` signs URLs that differ only in their keys, `post_policy` signs policies, `imgproxy` signs URLs of
+//! an imgproxy server. `location` has the bucket's address, made of the names and addresses of `bucket_and_endpoint`. Values
+//! that all URLs of one signing key and day share are computed once (`signing_day`); a URL and its canonical request are written
+//! into one buffer (`encoding`), and nothing else is allocated if the query is sorted (benches/signer.rs measures it).
 
 mod bucket_and_endpoint;
 mod encoding;
@@ -37,13 +38,13 @@ pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Credentials that sign URLs and forms.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Identifies the key to S3; part of every URL.
+    /// Id of the key, which is not secret; part of every URL.
     pub access_key_id: String,
-    /// Leaves this module only as an HMAC.
+    /// Secret of the key. URLs and forms contain only HMACs that were made with it.
     pub secret_access_key: SecretString,
-    /// Set for temporary credentials; signed into every URL.
+    /// Token of temporary credentials; part of every URL.
     pub session_token: Option<SecretString>,
-    /// When temporary credentials expire; no URL outlives them.
+    /// Time at which temporary credentials expire; no URL outlives them.
     pub expires_at: Option<OffsetDateTime>,
 }
 
@@ -73,7 +74,7 @@ pub struct PresignRequest<'a> {
 pub struct Presigned {
     /// The whole URL.
     pub url: String,
-    /// When S3 stops accepting new requests with it.
+    /// Time at which S3 stops accepting new requests with it.
     pub expires_at: OffsetDateTime,
 }
 
@@ -109,7 +110,7 @@ impl fmt::Debug for Signer {
 const TYPICAL_BUFFER_BYTES: usize = 1400;
 
 impl Signer {
-    /// Returns the credentials that sign.
+    /// Returns the credentials with which it signs.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
@@ -149,8 +150,8 @@ impl Signer {
         Ok(Presigned { url: String::from_utf8(url).unwrap_or_default(), expires_at })
     }
 
-    /// Presigns as [`Signer::presign`] does: appends the URL, which is plain ASCII without quotes or backslashes, and returns when it
-    /// expires. Nothing is appended after an error.
+    /// Presigns as [`Signer::presign`] does: appends the URL, which is plain ASCII without quotes or backslashes, and returns its
+    /// expiry. If it fails, it appends nothing.
     fn presign_into(
         &self,
         request: &PresignRequest<'_>,
@@ -162,21 +163,21 @@ impl Signer {
         let day = self.day(signed_at);
 
         out.extend_from_slice(self.location.origin().as_bytes());
-        let path = out.len();
+        let path_at = out.len();
         out.extend_from_slice(self.location.path().as_bytes());
         encoding::push_path(out, request.key);
-        let query = out.len();
+        let query_at = out.len();
         self.push_query(request, &day, signed_at, ttl, out);
-        let end = out.len();
+        let url_end = out.len();
 
-        // The canonical request and then the string to sign are written behind the URL, and truncated once they are hashed.
+        // The canonical request and then the string to sign are appended to the URL, and removed once they are hashed.
         out.extend_from_slice(request.method.as_bytes());
         out.push(b'\n');
-        out.extend_from_within(path..query);
+        out.extend_from_within(path_at..query_at);
         out.push(b'\n');
-        out.extend_from_within(query + 1..end);
+        out.extend_from_within(query_at + 1..url_end);
         self.push_canonical_headers(request, out);
-        push_signature(out, end, &day, signed_at);
+        push_signature(out, url_end, &day, signed_at);
         Ok(signed_at + Duration::from_secs(ttl))
     }
 
@@ -199,7 +200,7 @@ impl Signer {
         }
     }
 
-    /// Appends the canonical request after its query.
+    /// Appends the part of the canonical request after the query: headers, their names, and the digest of the payload.
     fn push_canonical_headers(&self, request: &PresignRequest<'_>, out: &mut Vec<u8>) {
         out.push(b'\n');
         let (before, after) = around_host(request.headers);
@@ -221,21 +222,22 @@ impl Signer {
         if ttl == 0 { Err(CredentialsExpired) } else { Ok((signed_at, ttl)) }
     }
 
+    /// Returns the cached values of the day of this time in UTC.
     fn day(&self, signed_at: OffsetDateTime) -> Arc<SigningDay> {
         self.days.get(signed_at.date(), &self.credentials, &self.region)
     }
 }
 
-/// Signs the canonical request that is behind the URL in the buffer, from `end` on, and replaces it with the signature.
-fn push_signature(out: &mut Vec<u8>, end: usize, day: &SigningDay, signed_at: OffsetDateTime) {
-    let digest = digest::digest(&digest::SHA256, &out[end..]);
-    out.truncate(end);
+/// Signs the canonical request that follows the URL in the buffer, from `url_end` on, and replaces it with the signature.
+fn push_signature(out: &mut Vec<u8>, url_end: usize, day: &SigningDay, signed_at: OffsetDateTime) {
+    let digest = digest::digest(&digest::SHA256, &out[url_end..]);
+    out.truncate(url_end);
     out.extend_from_slice(day.to_sign.as_bytes());
     encoding::push_clock(out, signed_at);
     out.extend_from_slice(day.scope.as_bytes());
     encoding::push_hex(out, digest.as_ref());
-    let signature = hmac::sign(&day.key, &out[end..]);
-    out.truncate(end);
+    let signature = hmac::sign(&day.key, &out[url_end..]);
+    out.truncate(url_end);
     out.extend_from_slice(b"&X-Amz-Signature=");
     encoding::push_hex(out, signature.as_ref());
 }
@@ -249,7 +251,8 @@ fn around_host(headers: Headers<'_>) -> (Headers<'_>, Headers<'_>) {
     headers.split_at(headers.partition_point(|(name, _)| *name < "host"))
 }
 
-fn push_names(out: &mut Vec<u8>, headers: &[(&'static str, &str)], separator: &[u8]) {
+/// Appends the names of the headers and `host`, in canonical order.
+fn push_names(out: &mut Vec<u8>, headers: Headers<'_>, separator: &[u8]) {
     let (before, after) = around_host(headers);
     for (name, _) in before {
         out.extend_from_slice(name.as_bytes());
@@ -262,7 +265,8 @@ fn push_names(out: &mut Vec<u8>, headers: &[(&'static str, &str)], separator: &[
     }
 }
 
-fn push_headers(out: &mut Vec<u8>, headers: &[(&'static str, &str)]) {
+/// Appends a line for each header with a value.
+fn push_headers(out: &mut Vec<u8>, headers: Headers<'_>) {
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         out.extend_from_slice(name.as_bytes());
         out.push(b':');
@@ -271,6 +275,7 @@ fn push_headers(out: &mut Vec<u8>, headers: &[(&'static str, &str)]) {
     }
 }
 
+/// Appends percent-encoded query parameters, each after an ampersand.
 fn push_pairs(out: &mut Vec<u8>, pairs: &[(&'static str, &str)]) {
     for (name, value) in pairs {
         out.push(b'&');

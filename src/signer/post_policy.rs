@@ -26,11 +26,11 @@ pub struct PostPolicy<'a> {
 /// A signed form. It grants access, so Debug omits its fields.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SignedForm {
-    /// The URL to POST it to.
+    /// URL to which the form is posted.
     pub url: String,
-    /// Fields to send before the field `file`, as multipart/form-data.
+    /// Fields that are sent before the field `file`, as multipart/form-data.
     pub fields: Vec<(String, String)>,
-    /// When S3 stops accepting it.
+    /// Time at which S3 stops accepting it.
     pub expires_at: OffsetDateTime,
 }
 
@@ -54,16 +54,16 @@ impl Signer {
         let (signed_at, ttl) = self.lifetime(signed_at, ttl)?;
         let expires_at = signed_at + Duration::from_secs(ttl);
         let day = self.day(signed_at);
-        let mut instant = format!("{}T", day.stamp).into_bytes();
-        encoding::push_clock(&mut instant, signed_at);
-        instant.push(b'Z');
-        let instant = String::from_utf8_lossy(&instant).into_owned();
+        let mut date_time = format!("{}T", day.stamp).into_bytes();
+        encoding::push_clock(&mut date_time, signed_at);
+        date_time.push(b'Z');
+        let date_time = String::from_utf8_lossy(&date_time).into_owned();
 
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut fields: Vec<_> = form.fields.iter().map(owned).collect();
         fields.push(("x-amz-algorithm".to_owned(), "AWS4-HMAC-SHA256".to_owned()));
         fields.push(("x-amz-credential".to_owned(), day.credential.clone()));
-        fields.push(("x-amz-date".to_owned(), instant));
+        fields.push(("x-amz-date".to_owned(), date_time));
         if let Some(token) = &self.credentials.session_token {
             fields.push(("x-amz-security-token".to_owned(), token.expose_secret().to_owned()));
         }

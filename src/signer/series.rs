@@ -1,4 +1,4 @@
-//! URLs that differ only in their keys, such as those of a page: the parts that they share are written once.
+//! Presigned URLs that differ only in their keys, such as those of a page: the parts that they share are encoded once.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 
 /// Presigns URLs of one method, with the same headers, query and lifetime.
 pub struct UrlSeries {
-    /// The origin.
+    /// The scheme and host.
     origin: Vec<u8>,
     /// The path before the key.
     path: Vec<u8>,
@@ -32,7 +32,7 @@ impl fmt::Debug for UrlSeries {
 }
 
 impl Signer {
-    /// Begins a series of URLs, the same ones that [`Signer::presign`] makes of this request with their keys.
+    /// Begins a series of the URLs that [`Signer::presign`] makes of this request with any key; `request.key` is ignored.
     ///
     /// # Errors
     /// [`CredentialsExpired`].
@@ -44,6 +44,7 @@ impl Signer {
     ) -> Result<UrlSeries, CredentialsExpired> {
         let (signed_at, ttl) = self.lifetime(signed_at, ttl)?;
         let day = self.day(signed_at);
+        // Capacities that suffice for this program's requests.
         let mut query = Vec::with_capacity(512 + 2 * self.token.len());
         self.push_query(request, &day, signed_at, ttl, &mut query);
         let mut after_path = Vec::with_capacity(query.len() + 128);
@@ -67,16 +68,16 @@ impl UrlSeries {
     /// Appends the URL of a key, which is plain ASCII without quotes or backslashes.
     pub fn push_url(&self, key: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.origin);
-        let path = out.len();
+        let path_at = out.len();
         out.extend_from_slice(&self.path);
         encoding::push_path(out, key);
-        let query = out.len();
+        let query_at = out.len();
         out.extend_from_slice(&self.query);
-        let end = out.len();
+        let url_end = out.len();
         out.extend_from_slice(&self.before_path);
-        out.extend_from_within(path..query);
+        out.extend_from_within(path_at..query_at);
         out.extend_from_slice(&self.after_path);
-        push_signature(out, end, &self.day, self.signed_at);
+        push_signature(out, url_end, &self.day, self.signed_at);
     }
 
     /// Returns the URL of a key.
@@ -88,7 +89,7 @@ impl UrlSeries {
         String::from_utf8(url).unwrap_or_default()
     }
 
-    /// Returns when S3 stops accepting new requests with these URLs.
+    /// Returns the time at which S3 stops accepting new requests with these URLs.
     #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at

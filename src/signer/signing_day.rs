@@ -1,4 +1,4 @@
-//! Parts of a signature that are the same for all URLs of one day, cached.
+//! Cache of the values that the signatures of all URLs of one day share.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use super::{Credentials, encoding};
 /// The signing key and the strings of one day. Caching them saves four HMACs for each URL.
 pub(super) struct SigningDay {
     date: Date,
+    /// The signing key of the day.
     pub(super) key: hmac::Key,
-    /// `YYYYMMDD`
+    /// The date, `YYYYMMDD`.
     pub(super) stamp: String,
-    /// `<key id>/<day>/<region>/s3/aws4_request`
+    /// The credential, `<key id>/<day>/<region>/s3/aws4_request`.
     pub(super) credential: String,
     /// The query up to the time of day in X-Amz-Date, with its question mark.
     pub(super) query: Vec<u8>,
@@ -26,12 +27,13 @@ pub(super) struct SigningDay {
 }
 
 impl SigningDay {
+    /// Derives the signing key and the strings of a day.
     fn new(date: Date, credentials: &Credentials, region: &str) -> Self {
         let stamp = format!("{:04}{:02}{:02}", date.year(), u8::from(date.month()), date.day());
         let secret = format!("AWS4{}", credentials.secret_access_key.expose_secret());
         let mut key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        for step in [stamp.as_str(), region, "s3", "aws4_request"] {
-            key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref());
+        for part in [stamp.as_str(), region, "s3", "aws4_request"] {
+            key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
         }
         let scope = format!("{stamp}/{region}/s3/aws4_request");
         let credential = format!("{}/{scope}", credentials.access_key_id);
@@ -43,13 +45,13 @@ impl SigningDay {
     }
 }
 
-/// The cache of the two latest days: around midnight the windows of some users began the day before.
+/// Cache of two days: around midnight, some URLs are signed with a time of the day before.
 #[derive(Default)]
 pub(super) struct SigningDays(RwLock<[Option<Arc<SigningDay>>; 2]>);
 
 impl SigningDays {
+    /// Returns the values of a day, from the cache or newly computed.
     pub(super) fn get(&self, date: Date, credentials: &Credentials, region: &str) -> Arc<SigningDay> {
-        // A poisoned lock holds whole days or none: both are valid.
         let cached = self.0.read().iter().flatten().find(|day| day.date == date).cloned();
         cached.unwrap_or_else(|| {
             let day = Arc::new(SigningDay::new(date, credentials, region));

@@ -20,18 +20,22 @@ use super::{
     Signer,
 };
 
+/// Parses the name of a bucket.
 fn name(bucket: &str) -> BucketName {
     bucket.parse().unwrap()
 }
 
+/// Returns path style, or virtual-host style.
 fn style(path_style: bool) -> AddressingStyle {
     if path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost }
 }
 
+/// Returns the location of a bucket at an endpoint.
 fn at(endpoint: &str, bucket: &str, path_style: bool) -> Location {
     Location::endpoint(&endpoint.parse().unwrap(), &name(bucket), style(path_style))
 }
 
+/// Returns the credentials of the AWS documents, with this session token.
 fn credentials(token: Option<&str>) -> Credentials {
     Credentials {
         access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
@@ -42,7 +46,7 @@ fn credentials(token: Option<&str>) -> Credentials {
 }
 
 #[test]
-fn the_published_vector_of_the_aws_document() {
+fn published_url_of_the_aws_document_is_signed() {
     let location = at("https://s3.amazonaws.com", "examplebucket", false);
     let signer = Signer::new(location, "us-east-1", credentials(None));
     let request = PresignRequest { method: "GET", key: "test.txt", headers: &[], query: &[] };
@@ -57,7 +61,7 @@ fn the_published_vector_of_the_aws_document() {
     assert_eq!(signed.expires_at, datetime!(2013-05-25 00:00 UTC));
 }
 
-/// Presigns a request alone, and compares the URL with that of a series.
+/// Presigns a request, and asserts that a series makes the same URL.
 fn signed(signer: &Signer, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Presigned {
     let alone = signer.presign(request, signed_at, ttl).unwrap();
     let series = signer.series(&PresignRequest { key: "another", ..*request }, signed_at, ttl).unwrap();
@@ -69,9 +73,9 @@ fn signed(signer: &Signer, request: &PresignRequest<'_>, signed_at: OffsetDateTi
     alone
 }
 
-/// "Example: Browser-Based Upload using HTTP POST": its policy, byte for byte.
+/// Signs the policy of the AWS document "Example: Browser-Based Upload using HTTP POST", byte for byte.
 #[test]
-fn the_published_policy_of_the_aws_document() {
+fn published_policy_of_the_aws_document_is_signed() {
     let policy = [
         r#"{ "expiration": "2015-12-30T12:00:00.000Z","#,
         r#"  "conditions": ["#,
@@ -104,14 +108,14 @@ fn the_published_policy_of_the_aws_document() {
 }
 
 #[test]
-fn a_form_says_what_it_allows_and_no_more() {
+fn policy_of_a_form_has_a_condition_for_each_field() {
     let keys = Credentials { expires_at: Some(datetime!(2026-11-22 10:04 UTC)), ..credentials(Some("to/ken")) };
     let signer = Signer::new(at("http://localhost:9000", "bucket", true), "eu-west-3", keys);
     let fields = [("key", "in/a \"1\".png"), ("content-type", "image/png")];
     let form = PostPolicy { fields: &fields, prefixes: &[("x-amz-meta-name", "")], length: 1..=50 };
     let signed = signer.sign_form(&form, datetime!(2026-11-22 10:00:00.5 UTC), Duration::from_secs(3600)).unwrap();
     assert_eq!(signed.url, "http://localhost:9000/bucket");
-    assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "with the credentials");
+    assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "the form expires with the credentials");
     let names: Vec<_> = signed.fields.iter().map(|(name, _)| name.as_str()).collect();
     let own = ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
     assert_eq!(names, [["key", "content-type"].as_slice(), &own].concat());
@@ -133,7 +137,7 @@ fn a_form_says_what_it_allows_and_no_more() {
 }
 
 #[test]
-fn days_do_not_mix_and_urls_stand_side_by_side() {
+fn urls_of_several_days_are_appended_with_the_values_of_their_days() {
     let signer = Signer::new(
         Location::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
@@ -142,25 +146,25 @@ fn days_do_not_mix_and_urls_stand_side_by_side() {
     let request = PresignRequest { method: "GET", key: "k", headers: &[], query: &[] };
     let days = [datetime!(2026-11-21 23:59:59 UTC), datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-23 00:00 UTC)];
     let ttl = Duration::from_secs(300);
-    let alone: Vec<_> = days
+    let urls: Vec<_> = days
         .map(|at| {
             let fresh = Signer::new(signer.location.clone(), "us-east-1", credentials(None));
             fresh.presign(&request, at, ttl).unwrap().url
         })
         .into();
     let mut out = b"before ".to_vec();
-    for at in [0, 1, 0, 1, 2, 0] {
-        signer.presign_into(&request, days[at], ttl, &mut out).unwrap();
-        assert!(out.ends_with(alone[at].as_bytes()), "day {at}");
+    for day in [0, 1, 0, 1, 2, 0] {
+        signer.presign_into(&request, days[day], ttl, &mut out).unwrap();
+        assert!(out.ends_with(urls[day].as_bytes()), "day {day}");
     }
-    assert!(out.starts_with(format!("before {}{}{}", alone[0], alone[1], alone[0]).as_bytes()));
+    assert!(out.starts_with(format!("before {}{}{}", urls[0], urls[1], urls[0]).as_bytes()));
 }
 
 #[test]
 fn a_url_does_not_outlive_its_credentials() {
     let now = datetime!(2026-11-22 10:00 UTC);
-    let signer = |ends: Duration| {
-        let credentials = Credentials { expires_at: Some(now + ends), ..credentials(Some("token")) };
+    let signer = |lifetime: Duration| {
+        let credentials = Credentials { expires_at: Some(now + lifetime), ..credentials(Some("token")) };
         Signer::new(
             Location::aws("eu-central-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
             "eu-central-1",
@@ -173,11 +177,11 @@ fn a_url_does_not_outlive_its_credentials() {
     assert!(short.url.contains("X-Amz-Expires=60&X-Amz-Security-Token=token"));
     assert_eq!(signer(Duration::ZERO).presign(&request, now, Duration::from_secs(300)), Err(CredentialsExpired));
     let long = signer(Duration::from_secs(10_000_000)).presign(&request, now, Duration::from_secs(9_000_000)).unwrap();
-    assert_eq!(long.expires_at, now + super::MAX_EXPIRES, "S3 refuses more than seven days");
+    assert_eq!(long.expires_at, now + super::MAX_EXPIRES, "S3 rejects more than seven days");
 }
 
 #[test]
-fn locations() {
+fn location_follows_from_endpoint_bucket_and_style() {
     let at = |endpoint, bucket, path_style| {
         let location = at(endpoint, bucket, path_style);
         (format!("{}{}", location.origin(), location.path()), location.host().to_owned())
@@ -192,7 +196,7 @@ fn locations() {
     }
 }
 
-/// This signer names the same host that aws-sdk-s3 calls.
+/// Compares the addresses with those that aws-sdk-s3 calls.
 #[test]
 fn endpoints_of_aws_are_those_of_the_sdk() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -225,7 +229,7 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
                 let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
                 let get = aws_sdk_s3::Client::from_conf(config).get_object().bucket(bucket).key("k");
                 let Ok(theirs) = runtime.block_on(get.presigned(expiry)) else {
-                    // The partition has no such endpoints.
+                    // The partition has no FIPS or dual-stack endpoints.
                     assert!(fips || dualstack, "{region} {fips} {dualstack}");
                     continue;
                 };
@@ -257,17 +261,18 @@ fn debug_shows_no_secret_and_no_query() {
     }
 }
 
-/// Path and query as a set of raw pairs, without the SDK's own `x-id`.
+/// Returns the path, and the query as a set of raw pairs.
 fn parts(url: &str) -> (String, BTreeSet<String>) {
     let (path, query) = url.split_once('?').unwrap();
     (path.to_owned(), query.split('&').map(str::to_owned).collect())
 }
 
-/// Returns the scheme's own port is not part of `host`.
+/// Returns an endpoint with this port; the URL omits the default port of the scheme.
 fn endpoint(port: u16) -> String {
     if port == 80 { "http://s3.example".to_owned() } else { format!("http://s3.example:{port}") }
 }
 
+/// Returns a client of aws-sdk-s3 with the same credentials and region.
 fn client(token: Option<String>, path_style: bool, port: u16) -> aws_sdk_s3::Client {
     let keys = aws_credential_types::Credentials::new(
         "AKIAIOSFODNN7EXAMPLE",
@@ -298,10 +303,10 @@ enum Call {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
 
-    /// Every signed part equals aws-sdk-s3's, for any key, digest, part, override, token, port and instant.
+    /// Every signed part equals that of aws-sdk-s3, for any key, digest, part, override, token, port and time.
     #[test]
-    fn equals_the_sdk_presigner(
-        // The SDK itself refuses a key of nothing but spaces.
+    fn urls_equal_those_of_the_sdk_presigner(
+        // The SDK rejects a key of only spaces.
         key in "[!-~äß漢🦀][ -~äß漢🦀]{0,60}",
         disposition in proptest::option::of("[ -~é]{1,30}"),
         token in proptest::option::of("[A-Za-z0-9+/=]{1,80}"),
@@ -309,7 +314,7 @@ proptest! {
         call in prop_oneof![Just(Call::Get), Just(Call::Put), Just(Call::Part)],
         number in 1i32..=10_000,
         upload_id in "[!-~]{1,120}",
-        proved: bool,
+        has_digest: bool,
         size in 1u64..5_000_000_000,
         port in prop_oneof![Just(80u16), 1024u16..],
         instant in 0i64..4_000_000_000,
@@ -321,15 +326,16 @@ proptest! {
             .start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(instant).unwrap()))
             .expires_in(Duration::from_secs(ttl)).build().unwrap();
         let location = Location::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), style(path_style));
-        let signer = Signer::new(location, "eu-west-3", Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) });
+        let keys = Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) };
+        let signer = Signer::new(location, "eu-west-3", keys);
         let sdk = client(token, path_style, port);
         let size = size.to_string();
         let digest = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         let (theirs, ours) = if let Call::Part = call {
             let part = sdk.upload_part().bucket("bucket").key(&key).upload_id(&upload_id).part_number(number)
-                .content_length(size.parse().unwrap()).set_checksum_sha256(proved.then(|| digest.to_owned()));
+                .content_length(size.parse().unwrap()).set_checksum_sha256(has_digest.then(|| digest.to_owned()));
             let mut headers = vec![("content-length", size.as_str())];
-            headers.extend(proved.then_some(("x-amz-checksum-sha256", digest)));
+            headers.extend(has_digest.then_some(("x-amz-checksum-sha256", digest)));
             let theirs = runtime.block_on(part.presigned(config)).unwrap();
             prop_assert_eq!(theirs.headers().collect::<Vec<_>>(), headers.clone());
             let number = number.to_string();
@@ -339,15 +345,16 @@ proptest! {
         } else if let Call::Put = call {
             let put = sdk.put_object().bucket("bucket").key(&key).content_type("image/jpeg").content_length(size.parse().unwrap())
                 .checksum_sha256(digest).if_none_match("*");
-            let headers = [("content-length", size.as_str()), ("content-type", "image/jpeg"), ("if-none-match", "*"), ("x-amz-checksum-sha256", digest)];
+            let (length, checksum) = (("content-length", size.as_str()), ("x-amz-checksum-sha256", digest));
+            let headers = [length, ("content-type", "image/jpeg"), ("if-none-match", "*"), checksum];
             let theirs = runtime.block_on(put.presigned(config)).unwrap();
             let sent: BTreeSet<_> = theirs.headers().collect();
             prop_assert_eq!(sent, BTreeSet::from(headers));
             let request = PresignRequest { method: "PUT", key: &key, headers: &headers, query: &[("x-id", "PutObject")] };
             (theirs, signed(&signer, &request, signed_at, Duration::from_secs(ttl)))
         } else {
-            let theirs = runtime.block_on(sdk.get_object().bucket("bucket").key(&key).set_response_content_disposition(disposition.clone())
-                .response_content_type("image/png").presigned(config)).unwrap();
+            let get = sdk.get_object().bucket("bucket").key(&key).set_response_content_disposition(disposition.clone());
+            let theirs = runtime.block_on(get.response_content_type("image/png").presigned(config)).unwrap();
             let mut query = vec![("x-id", "GetObject"), ("response-content-type", "image/png")];
             query.extend(disposition.as_deref().map(|value| ("response-content-disposition", value)));
             let request = PresignRequest { method: "GET", key: &key, headers: &[], query: &query };

@@ -2,8 +2,8 @@
 //! digest of a provider's identity. They are apart from `users`, because a unique index of a sharded collection must begin with
 //! the shard key.
 //!
-//! A key is taken before its account is inserted, and released after the account is deleted. Between the two writes it names an
-//! account that does not exist, for as long as a server takes or for ever if it dies: `users/registration.rs` decides which.
+//! A key is taken before its account is inserted, and released after the account is deleted. Until the insertion it names an
+//! account that does not exist, and for ever if the server dies: `users/registration.rs` decides whether to wait or to take over.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::{MongoClient, StoreError, datetime, driver_events::Operation, is_duplicate};
 use crate::model::UserId;
 
-/// Age of a key from which an account that does not exist is not being inserted any more: its server died, or is slow.
+/// Age of a key from which its account, if it does not exist, counts as abandoned: the server that inserts it died, or is slow.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 /// Age at which the sweeper examines a key for the first time.
 const FIRST_CHECK_AFTER: Duration = Duration::from_secs(2 * 60);
@@ -35,27 +35,27 @@ pub(super) struct AccountKeys {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyHolder {
     pub(super) user: UserId,
-    /// Whether the key was taken so long ago that the account must exist.
+    /// Whether the key is at least [`ABANDONED_AFTER`] old: an account that does not exist is then abandoned.
     pub(super) is_old: bool,
 }
 
 /// A key that is due to be examined.
 #[derive(Debug)]
 pub(super) struct DueKey {
-    /// As it is stored: the key of a damaged record may have any type.
+    /// The key as it is stored; that of a damaged record may have any type.
     pub(super) key: Bson,
-    /// `None` if it cannot be read.
+    /// Holder of the key; `None` if it cannot be read.
     pub(super) holder: Option<KeyHolder>,
 }
 
-/// Returns the fields of a [`KeyHolder`]. Its age is by the database's clock.
+/// Returns the projection for [`KeyHolder::read`]. The age is by the database's clock.
 fn holder_projection() -> Document {
     let since = doc! { "$subtract": ["$$NOW", milliseconds(ABANDONED_AFTER)] };
     doc! { "user": 1, "isOld": { "$lte": ["$at", since] } }
 }
 
 impl KeyHolder {
-    /// Reads the entry of an address or identity; `None` if its user cannot be read.
+    /// Reads the holder from a key's record; `None` if its user cannot be read.
     fn read(found: &Document) -> Option<Self> {
         let user = found.get_str("user").ok().and_then(UserId::parse)?;
         Some(Self { user, is_old: found.get_bool("isOld").unwrap_or(true) })
@@ -91,7 +91,7 @@ impl AccountKeys {
         self.mongo.create_indexes(&self.collection, [index("user"), index("due")]).await
     }
 
-    /// Takes a key that no account has, also again. Returns `false` if another account has it.
+    /// Takes a key that no other account has. Returns `false` if another account has it. Safe to repeat.
     pub(super) async fn take(&self, key: &str, user: UserId) -> Result<bool, StoreError> {
         let filter = doc! { "_id": key, "user": user.to_string() };
         let take = self.collection.update_one(filter, vec![taken_by(user)]).upsert(true);
@@ -103,8 +103,8 @@ impl AccountKeys {
     }
 
     /// Takes a key from an account that does not exist any more. Returns `false` if that account no longer has it.
-    pub(super) async fn take_from(&self, key: &str, former: UserId, user: UserId) -> Result<bool, StoreError> {
-        let filter = doc! { "_id": key, "user": former.to_string() };
+    pub(super) async fn take_from(&self, key: &str, holder: UserId, user: UserId) -> Result<bool, StoreError> {
+        let filter = doc! { "_id": key, "user": holder.to_string() };
         self.mongo.update_one(&self.collection, filter, vec![taken_by(user)]).await
     }
 

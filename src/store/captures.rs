@@ -1,8 +1,8 @@
-//! Records how an image was taken that became ready before its file was read for that.
+//! Records the time taken, the camera and the location of images that became ready before confirm read these from files.
 //!
-//! A time moves the image in the order of the time taken, and to another month of the timeline: one transaction changes the image
-//! and the count, so that neither is without the other. Steps of reservations name the `takenSort` that they have read, so a
-//! deletion or a settlement at the same time is either before this change or repeated after it.
+//! A time taken moves the image in the gallery's order, and to another month of the timeline: one transaction changes the image
+//! and the counts of the months. Steps of reservations are conditional on the `takenSort` that they have read, so a deletion or a
+//! settlement at the same time is either before this change or repeated after it.
 
 use std::sync::Arc;
 
@@ -20,15 +20,16 @@ use crate::model::{Capture, Image, QuotaCounter, TimelineMonth, UserId};
 #[derive(Debug)]
 struct CaptureUpdate {
     user: UserId,
-    /// The image as it was read.
+    /// Filter for the image as it was read.
     filter: Document,
+    /// Fields to set.
     set: Document,
     taken_sort: OffsetDateTime,
 }
 
 impl Store {
-    /// Records how an image was taken, or that its file does not say it. Returns `false` if the image was deleted or changed since it
-    /// was read.
+    /// Records the time taken, the camera and the location, or that the image's file has none of them. Returns `false` if the image
+    /// was deleted or changed since it was read.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -42,25 +43,27 @@ impl Store {
     }
 }
 
+/// Sets the image's fields, and moves its count to the month of the new time. Returns whether the image was as it was read.
 async fn apply(session: &mut ClientSession, database: &Database, update: Arc<CaptureUpdate>) -> mongodb::error::Result<bool> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let CaptureUpdate { user, filter, set, taken_sort } = &*update;
     let find = images.find_one(filter.clone()).projection(doc! { "takenSort": 1, "reservation.place": 1 });
     let Some(image) = find.session(&mut *session).await? else { return Ok(false) };
     images.update_one(filter.clone(), doc! { "$set": set.clone() }).session(&mut *session).await?;
-    let place = image.get_document("reservation").map(|reservation| reservation.get_str("place").unwrap_or_default());
-    if place.is_ok_and(|place| place != QuotaCounter::Image.as_str()) {
-        // Counted by the step that ends its reservation.
+    let counter = image.get_document("reservation").map(|reservation| reservation.get_str("place").unwrap_or_default());
+    if counter.is_ok_and(|counter| counter != QuotaCounter::Image.as_str()) {
+        // The timeline does not count the image until the step that ends its reservation.
         return Ok(true);
     }
-    let is = TimelineMonth::of(*taken_sort);
-    // An image of the former version has no sort time, and is not counted yet.
-    let was = image.get_datetime("takenSort").ok().and_then(|at| sort_time(*at)).map(TimelineMonth::of);
-    if was == Some(is) {
+    let month = TimelineMonth::of(*taken_sort);
+    // An image of the earlier version has no sort time, and the timeline does not count it yet.
+    let month_before = image.get_datetime("takenSort").ok().and_then(|at| sort_time(*at)).map(TimelineMonth::of);
+    if month_before == Some(month) {
         return Ok(true);
     }
-    let removed = was.map(|was| doc! { "month": was.to_string(), "timeline": -1_i64 });
-    let changes: Vec<_> = removed.into_iter().chain([doc! { "month": is.to_string(), "timeline": 1_i64 }]).collect();
+    let removed = month_before.map(|before| doc! { "month": before.to_string(), "timeline": -1_i64 });
+    let added = doc! { "month": month.to_string(), "timeline": 1_i64 };
+    let changes: Vec<_> = removed.into_iter().chain([added]).collect();
     let set = doc! { "timeline": timeline::with_changes(doc! { "$literal": changes }) };
     users.update_one(doc! { "_id": user.to_string() }, vec![doc! { "$set": set }]).session(session).await?;
     Ok(true)

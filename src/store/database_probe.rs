@@ -1,4 +1,4 @@
-//! Probes of MongoDB for `valet check`; they leave nothing behind, not even an index.
+//! Probes of MongoDB for `valet check`. After [`DatabaseProbe::clean`], nothing of them is left in the database, not even an index.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl DatabaseProbe {
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
 
-    /// Returns since when the image is due whose pictures are due for the longest time at `now`; `None` if no image is due.
+    /// Returns the earliest time since which an image's pictures are due at `now`; `None` if no image is due.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -117,7 +117,7 @@ impl DatabaseProbe {
             .await
     }
 
-    /// Removes the documents of the probes.
+    /// Removes the documents of the probes, with their collection.
     ///
     /// # Errors
     /// [`StoreError`].

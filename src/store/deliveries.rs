@@ -19,11 +19,11 @@ use time::OffsetDateTime;
 use super::{MongoClient, StoreError, datetime, driver_events::Operation, duplicates, whole_number};
 use crate::model::{Sha256, StepId};
 
-/// How long a delivery is kept after its endpoint has accepted it.
+/// Time for which a delivery stays in the database after its endpoint has accepted it.
 const DONE_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long a claim lasts: longer than an attempt, and the write of its outcome.
+/// Duration of a claim: longer than an attempt and the write of its outcome.
 const LEASE: Duration = Duration::from_secs(60);
-/// How long a delivery is kept after it was given up.
+/// Time for which a delivery stays in the database after it was given up.
 const DEAD_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A delivery that is to be inserted.
@@ -37,9 +37,9 @@ pub struct NewDelivery<'a> {
     pub type_name: &'a str,
     /// The message's text, which is signed and sent as it is.
     pub body: &'a str,
-    /// When the change was made.
+    /// Time of the change.
     pub at: OffsetDateTime,
-    /// When the delivery is made first.
+    /// Time of the first attempt.
     pub due: OffsetDateTime,
 }
 
@@ -92,13 +92,13 @@ pub struct ClaimedDelivery {
 /// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// The status; `None`: no answer.
+    /// HTTP status of the answer; `None` without one.
     pub status: Option<u16>,
-    /// Why there was none.
+    /// Reason for which there was no answer.
     pub error: Option<&'static str>,
-    /// How long it took.
+    /// Duration of the attempt.
     pub took: Duration,
-    /// When it ended.
+    /// Time at which it ended.
     pub at: OffsetDateTime,
 }
 
@@ -107,7 +107,7 @@ pub struct Attempt {
 pub enum Outcome {
     /// The endpoint has the message.
     Delivered,
-    /// Another attempt is made then.
+    /// Another attempt is made at this time.
     Retry(OffsetDateTime),
     /// The delivery is given up for this reason.
     Dead(&'static str),
@@ -168,7 +168,7 @@ impl Deliveries {
         Ok(found.await?.iter().map(DueDelivery::read).collect())
     }
 
-    /// Claims a delivery; `None` if another server was first. One that cannot be read is given up, because no attempt can be made.
+    /// Claims a delivery. Returns `None` if another server was first, and for a delivery that cannot be read, which is given up.
     ///
     /// # Errors
     /// [`StoreError`]; a claim whose answer was lost ends by itself.
@@ -212,12 +212,12 @@ impl Deliveries {
         self.mongo.update_one(&self.collection, filter, doc! { "$set": set, "$unset": unset }).await
     }
 
-    /// Gives up all deliveries that wait for an endpoint which receives none now.
+    /// Gives up all deliveries that wait for an endpoint that is off or disabled, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn give_up_all(&self, endpoint: &str, now: OffsetDateTime) -> Result<u64, StoreError> {
-        // An attempt under way ends by itself.
+        // A claimed delivery is left to the server that makes its attempt.
         let is_free = [doc! { "lease": { "$exists": false } }, doc! { "due": { "$lte": datetime(now) } }];
         let filter = doc! { "endpoint": endpoint, "due": { "$exists": true }, "$or": is_free.to_vec() };
         let set = doc! { "deadAt": datetime(now), "why": "endpoint is off" };
@@ -225,7 +225,7 @@ impl Deliveries {
         Ok(self.mongo.update_many(&self.collection, filter, update).await?.modified_count)
     }
 
-    /// Makes all ended deliveries to an endpoint of changes since `since` due again, from the first attempt on.
+    /// Makes all ended deliveries to an endpoint of changes since `since` due again, as if never attempted. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -238,7 +238,7 @@ impl Deliveries {
 }
 
 impl DueDelivery {
-    /// Reads what a claim needs of a delivery; damaged fields are left out.
+    /// Reads the fields of a delivery that a claim needs; a damaged field becomes `None` or zero.
     fn read(record: &Document) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         let text = |field: &str| record.get_str(field).ok().map(str::to_owned);

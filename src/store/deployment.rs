@@ -1,5 +1,5 @@
-//! The deployment's record in the database, `meta {_id: "deployment", id, stamp, formerStamp}`; and what the records say about a
-//! bucket.
+//! The deployment's record in the database, `meta {_id: "deployment", id, stamp, formerStamp}`; and the queries that show whether
+//! the database is complete, and whether it belongs to a bucket.
 //!
 //! `id` is written once. `stamp` is the time of the latest stamp and `formerStamp` that of the one before: the bucket's marker has
 //! one of the two, unless the database or the bucket was restored from a backup.
@@ -19,7 +19,9 @@ use super::{
 };
 use crate::model::{DeploymentId, ImageId, ImageState};
 
+/// Collection of the record.
 const COLLECTION: &str = "meta";
+/// `_id` of the record.
 const NAME: &str = "deployment";
 
 /// The deployment that a database belongs to.
@@ -27,9 +29,9 @@ const NAME: &str = "deployment";
 pub struct DeploymentRecord {
     /// Id of the deployment.
     pub id: DeploymentId,
-    /// The latest stamp; `None` before the first.
+    /// Time of the latest stamp; `None` before the first.
     pub stamp: Option<OffsetDateTime>,
-    /// The stamp before the latest.
+    /// Time of the stamp before the latest.
     pub former_stamp: Option<OffsetDateTime>,
 }
 
@@ -46,21 +48,20 @@ impl DeploymentRecord {
     }
 }
 
-/// The time of the next stamp: later than the latest one also where a new primary's clock is behind.
+/// Returns the expression of the next stamp: later than the latest one, even if a new primary's clock is behind.
 fn next_stamp() -> Document {
     // The sum is null where there is no stamp yet, and null is less than any date.
     doc! { "$max": ["$$NOW", { "$add": ["$stamp", 1_i64] }] }
 }
 
 impl Store {
-    /// Returns the examiner of this database.
+    /// Returns the probe of this database.
     #[must_use]
     pub fn probe(&self) -> DatabaseProbe {
         DatabaseProbe::with_client(&self.mongo)
     }
 
-    /// Writes `id` unless there is one already. Returns the record that is there afterwards: of several servers at their first
-    /// start, all get the same.
+    /// Writes `id` unless the record has an id. Returns the record: several servers at their first start all get the same.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -77,7 +78,7 @@ impl Store {
         self.probe().deployment().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
     }
 
-    /// Writes `id` and a first stamp in the place of what is there, readable or not.
+    /// Replaces the record, readable or not, by one with `id`, a new stamp and no stamp before it.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -92,8 +93,8 @@ impl Store {
         DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { what: "the deployment's id" })?)
     }
 
-    /// Stamps the record if it is still `record` and its stamp at least `age` old, by the database's clock. Returns `None` where
-    /// it is not: another server stamped it, or it is early.
+    /// Stamps the record if it is still `record` and its stamp at least `age` old, by the database's clock. Returns `None` if
+    /// another server stamped it, or if its stamp is younger.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -125,9 +126,9 @@ impl Store {
 /// A collection that is empty in a restored database, though others refer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// Accounts count images, and there is no record of any.
+    /// Accounts count images, and there is no record of an image.
     Images,
-    /// There are images, and no account.
+    /// There are ready images, and no account.
     Users,
 }
 

@@ -57,8 +57,8 @@ impl Operation<'static> {
     pub(super) const PING: Self = Self { command: "ping", collection: None };
 }
 
-/// Events of an operation that have begun and not ended. The driver emits no event for cancelled operations, and deadlines
-/// cancel: dropping this ends them all.
+/// Waits and the connection of an operation, from the driver's events. The driver emits no event for a cancelled operation, and a
+/// deadline cancels; dropping this value ends the waits that are counted.
 #[derive(Default)]
 struct CallEvents {
     /// Waits for a connection.
@@ -73,7 +73,7 @@ struct CallEvents {
 pub(super) struct CountedWait(());
 
 impl CountedWait {
-    /// Counts a call that waits for a connection.
+    /// Counts an operation that begins to wait.
     pub(super) fn begin() -> Self {
         METRICS.mongodb_calls_waiting.inc();
         Self(())
@@ -93,39 +93,39 @@ tokio::task_local! {
 /// Runs an operation, as a span and in the metrics, and returns the server that it was sent to last. The driver emits the events
 /// of a connection in the task of the operation.
 ///
-/// The driver's command events would tell the same, but for them it converts each command and each reply to a document.
+/// The driver's command events contain the same, but for them the driver converts each command and each reply to a document.
 ///
 /// # Errors
-/// [`Elapsed`] if the operation has not ended at `ends`.
+/// [`Elapsed`] if the operation has not ended at `deadline`.
 pub(super) async fn instrument<T>(
     operation: Operation<'_>,
     database: &str,
-    ends: tokio::time::Instant,
+    deadline: tokio::time::Instant,
     call: impl Future<Output = mongodb::error::Result<T>>,
 ) -> Result<(mongodb::error::Result<T>, Option<ServerAddress>), Elapsed> {
     let asked_at = Instant::now();
     let span = spans::ClientSpan::mongodb(operation.command, database, operation.collection);
     let measured = async {
-        let done = tokio::time::timeout_at(ends, call).await;
+        let done = tokio::time::timeout_at(deadline, call).await;
         CALL_EVENTS.with(|events| (done, events.began.get(), events.server.take()))
     };
     let (done, began, server) = CALL_EVENTS.scope(CallEvents::default(), measured).await;
     if let Some(ServerAddress::Tcp { host, port }) = &server {
         span.record_server(host, *port);
     }
-    let outcome = if done.as_ref().is_ok_and(|done| done.as_ref().err().is_none_or(is_refused_write)) { "ok" } else { "error" };
+    let outcome = if done.as_ref().is_ok_and(|done| done.as_ref().err().is_none_or(is_rejected_write)) { "ok" } else { "error" };
     METRICS.mongodb_command(operation.command, outcome, began.unwrap_or(asked_at).elapsed());
     match &done {
         Ok(Ok(_)) => span.end(None),
-        Ok(Err(error)) if is_refused_write(error) => span.end(None),
+        Ok(Err(error)) if is_rejected_write(error) => span.end(None),
         Ok(Err(error)) => span.end(Some(&failure_kind(error))),
         Err(_) => span.end(Some("timeout")),
     }
     done.map(|done| (done, server))
 }
 
-/// Returns whether the server processed a write and refused documents of it, such as for a unique index: an answer, not a failure.
-fn is_refused_write(error: &mongodb::error::Error) -> bool {
+/// Returns whether the server processed a write and rejected documents in it, such as for a unique index: an answer, not a failure.
+fn is_rejected_write(error: &mongodb::error::Error) -> bool {
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(_)) => true,
         ErrorKind::InsertMany(failure) => failure.write_concern_error.is_none(),
@@ -136,14 +136,14 @@ fn is_refused_write(error: &mongodb::error::Error) -> bool {
 /// Returns the server's error code, or a word for the kind of failure.
 fn failure_kind(error: &mongodb::error::Error) -> String {
     match &*error.kind {
-        ErrorKind::Command(refused) => refused.code.to_string(),
+        ErrorKind::Command(failure) => failure.code.to_string(),
         ErrorKind::Io(_) => "io".to_owned(),
         _ => "_OTHER".to_owned(),
     }
 }
 
-/// Connections of a pool that are in use. The driver may report that a connection was returned without having reported that it
-/// was taken: if the operation that wanted it was cancelled meanwhile.
+/// Connections of a pool that are in use. If an operation is cancelled while it waits for a connection, the driver may report that
+/// the connection was returned without having reported that it was taken.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionsInUse(Mutex<HashSet<(ServerAddress, u32)>>);
 
@@ -173,15 +173,17 @@ pub(super) fn on_pool_event(in_use: &ConnectionsInUse, event: CmapEvent) {
         CmapEvent::ConnectionClosed(_) => drop(open.dec()),
         CmapEvent::ConnectionCheckoutStarted(_) => begin_wait(),
         CmapEvent::ConnectionCheckoutFailed(_) => end_wait(),
-        CmapEvent::ConnectionCheckedOut(out) => {
+        CmapEvent::ConnectionCheckedOut(taken) => {
             end_wait();
             let _ = CALL_EVENTS.try_with(|events| {
                 events.began.set(events.began.get().or_else(|| Some(Instant::now())));
-                events.server.replace(Some(out.address.clone()));
+                events.server.replace(Some(taken.address.clone()));
             });
-            in_use.change(|all| all.insert((out.address, out.connection_id)));
+            in_use.change(|all| all.insert((taken.address, taken.connection_id)));
         }
-        CmapEvent::ConnectionCheckedIn(back) => in_use.change(|all| all.remove(&(back.address, back.connection_id))),
+        CmapEvent::ConnectionCheckedIn(returned) => {
+            in_use.change(|all| all.remove(&(returned.address, returned.connection_id)));
+        }
         _ => {}
     }
 }

@@ -3,7 +3,7 @@
 //! A new primary has every acknowledged write, but does not know yet that a majority has them: until a write of its own term is
 //! acknowledged, a read with the concern "majority" may miss the latest of them, such as the deletion of an image. (Raft,
 //! section 8: a leader commits a no-op at the start of its term before it answers reads; MongoDB answers without.) This file
-//! records who was elected and whether that write is through; `mongo` runs the commands.
+//! records the latest election, and whether a majority has the elected primary's write; `mongo` runs the commands.
 //!
 //! Limit: if a primary loses its majority and a server observes no other primary, the server reads from it until it steps down
 //! (`electionTimeoutMillis`, 10 s).
@@ -16,9 +16,11 @@ use mongodb::{
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
 
+/// The latest election, and the primary that was confirmed current.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
     state: RwLock<State>,
+    /// Held by the one task that waits until the primary is current.
     catch_up_lock: Mutex<()>,
 }
 
@@ -30,7 +32,8 @@ struct State {
     caught_up: Option<(ServerAddress, ObjectId)>,
     /// Number of times a primary was confirmed current; used as a generation.
     generation: u64,
-    /// A router, which knows the elections of its shards alone, or a server without replication.
+    /// Whether the server has no elections of its own: a router, which knows only those of its shards, or a server without
+    /// replication.
     not_replicated: bool,
 }
 
@@ -38,12 +41,10 @@ struct State {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HelloState {
     /// The elected primary, with its latest write.
-    Primary {
-        election: ObjectId,
-        written: Timestamp,
-    },
+    Primary { election: ObjectId, written: Timestamp },
     /// A member of a replica set that is not its primary.
     NotPrimary,
+    /// A router, or a server without replication.
     NotReplicated,
 }
 
@@ -72,7 +73,7 @@ impl Elections {
         }
     }
 
-    /// Returns whether a read that this server just answered shows every acknowledged write.
+    /// Returns whether a read that the server `from` just answered shows every acknowledged write.
     pub(super) fn is_current(&self, from: &ServerAddress) -> bool {
         self.read(|state| state.not_replicated || state.is_current(|address| address == from))
     }
@@ -92,7 +93,7 @@ impl Elections {
         self.read(|state| state.latest)
     }
 
-    /// Acquires the lock for finding the primary.
+    /// Acquires the lock of the task that waits until the primary is current.
     pub(super) async fn lock(&self) -> MutexGuard<'_, ()> {
         self.catch_up_lock.lock().await
     }
@@ -111,13 +112,13 @@ impl Elections {
         })
     }
 
-    /// Records that the server has no elections, and is always current.
+    /// Records that the server has no elections and so is always current. Returns `true`.
     pub(super) fn mark_not_replicated(&self) -> bool {
         self.write(|state| state.not_replicated = true);
         true
     }
 
-    /// Ignoring poisoning is safe: the closures do not panic.
+    /// Reads the state under its lock.
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.state.read())
     }
@@ -129,9 +130,9 @@ impl Elections {
 }
 
 impl State {
-    /// Returns whether the server that has caught up is this one, and no later election was observed.
-    fn is_current(&self, is_it: impl FnOnce(&ServerAddress) -> bool) -> bool {
-        self.caught_up.as_ref().is_some_and(|(address, election)| is_it(address) && self.latest == Some(*election))
+    /// Returns whether the server that has caught up has this address, and no later election was observed.
+    fn is_current(&self, has_address: impl FnOnce(&ServerAddress) -> bool) -> bool {
+        self.caught_up.as_ref().is_some_and(|(address, election)| has_address(address) && self.latest == Some(*election))
     }
 }
 

@@ -25,7 +25,7 @@ pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     UNCOUNTED.scope((), work).await
 }
 
-/// Counts a finished call to MongoDB or S3; it may be the last.
+/// Counts a finished call to MongoDB or S3, and aborts the process at the call whose number is in the file.
 #[cfg(feature = "dev")]
 pub(super) fn count_call() {
     if UNCOUNTED.try_with(|()| ()).is_ok() {
@@ -41,8 +41,8 @@ pub(super) fn count_call() {
     static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("VALET_ABORT_AT").map(PathBuf::from));
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let Some(file) = &*FILE else { return };
-    let Ok(last) = std::fs::read_to_string(file) else { return };
-    if last.trim().parse() == Ok(CALLS.fetch_add(1, SeqCst) + 1) {
+    let Ok(last_call) = std::fs::read_to_string(file) else { return };
+    if last_call.trim().parse() == Ok(CALLS.fetch_add(1, SeqCst) + 1) {
         std::process::abort();
     }
 }

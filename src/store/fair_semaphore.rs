@@ -18,6 +18,7 @@ impl<K: Eq + Hash + Copy> Key for K {}
 /// The semaphore: its permits, and the groups and members that wait for one.
 #[derive(Debug)]
 pub struct FairSemaphore<G: Key, M: Key = ()> {
+    /// The number of all permits, held and free.
     total: usize,
     /// The largest number of permits of one group.
     group_limit: usize,
@@ -26,6 +27,7 @@ pub struct FairSemaphore<G: Key, M: Key = ()> {
 
 #[derive(Debug)]
 struct State<G: Key, M: Key> {
+    /// Permits that are held.
     running: usize,
     groups: HashMap<G, Group<G, M>>,
     /// Groups with waiting members, the next one first.
@@ -34,6 +36,7 @@ struct State<G: Key, M: Key> {
 
 #[derive(Debug)]
 struct Group<G: Key, M: Key> {
+    /// Permits that the group holds.
     running: usize,
     waiting: RoundRobin<M, oneshot::Sender<Permit<G, M>>>,
 }
@@ -80,7 +83,7 @@ impl<G: Key, M: Key> FairSemaphore<G, M> {
         self.state.lock().running
     }
 
-    /// Returns a permit, or the receiver to wait on.
+    /// Returns a permit, or the receiver that a later permit is sent to.
     fn take_or_wait(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
         let mut state = self.state.lock();
         if let Some(permit) = state.take(self, group) {
@@ -135,15 +138,15 @@ impl<G: Key, M: Key> State<G, M> {
         Some(Permit { semaphore: semaphore.clone(), group })
     }
 
-    /// Returns the next waiting caller that may have a permit, counted as running.
+    /// Returns the group and the sender of the next caller that may have a permit, and counts that permit as held.
     fn next(&mut self, group_limit: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
-        let mut passed = 0;
-        while passed < self.order.len() {
+        let mut groups_at_limit = 0;
+        while groups_at_limit < self.order.len() {
             let group = self.order.pop_front()?;
             let Some(entry) = self.groups.get_mut(&group) else { continue };
             if entry.running >= group_limit {
                 self.order.push_back(group);
-                passed += 1;
+                groups_at_limit += 1;
                 continue;
             }
             let Some(sender) = entry.waiting.pop(|sender| !sender.is_closed()) else {
@@ -234,7 +237,7 @@ mod tests {
     use super::*;
 
     /// Returns the order in which waiting callers get their permits, one permit passing from each to the next.
-    async fn order(semaphore: &Arc<FairSemaphore<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
+    async fn serving_order(semaphore: &Arc<FairSemaphore<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
         let first = semaphore.acquire(99, 0).await;
         let served = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
@@ -256,22 +259,22 @@ mod tests {
     #[tokio::test]
     async fn groups_take_turns_regardless_of_their_queues() {
         let semaphore = FairSemaphore::new(1, 1);
-        let groups = order(&semaphore, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
+        let groups = serving_order(&semaphore, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
         assert_eq!(groups, [1, 2, 3, 1, 2, 1, 1].map(|group| (group, 0)));
-        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "no group is left");
     }
 
     #[tokio::test]
-    async fn members_of_a_group_take_its_turns_in_turn() {
+    async fn members_of_a_group_share_its_turns_round_robin() {
         let semaphore = FairSemaphore::new(1, 1);
         let waiting = [(1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (1, 2), (1, 3)];
-        let served = order(&semaphore, &waiting).await;
+        let served = serving_order(&semaphore, &waiting).await;
         assert_eq!(served, [(1, 1), (2, 1), (1, 2), (2, 1), (1, 3), (1, 1), (1, 2), (1, 1)]);
-        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.state.lock().groups.is_empty() && semaphore.state.lock().order.is_empty(), "no group is left");
     }
 
     #[tokio::test]
-    async fn a_permit_is_taken_at_once_or_not_at_all() {
+    async fn try_acquire_neither_waits_nor_overtakes_waiting_callers() {
         let semaphore = FairSemaphore::<u8>::new(1, 1);
         let first = semaphore.try_acquire(1).unwrap();
         assert!(semaphore.try_acquire(2).is_none());
@@ -286,31 +289,31 @@ mod tests {
     #[tokio::test]
     async fn a_group_at_its_limit_waits_while_others_proceed() {
         let semaphore = FairSemaphore::new(10, 2);
-        let (a, b) = (semaphore.acquire(1, ()).await, semaphore.acquire(1, ()).await);
+        let (first, second) = (semaphore.acquire(1, ()).await, semaphore.acquire(1, ()).await);
         let mut third = Box::pin(semaphore.acquire(1, ()));
         assert!(futures_util::poll!(&mut third).is_pending());
         let other = semaphore.acquire(2, ()).await;
         assert!(futures_util::poll!(&mut third).is_pending());
-        drop(a);
+        drop(first);
         let third = third.await;
         assert_eq!(semaphore.running(), 3);
-        drop((b, third, other));
+        drop((second, third, other));
         assert!(semaphore.running() == 0 && semaphore.state.lock().groups.is_empty());
     }
 
-    /// Cancels waits at random while permits pass: none is lost and none is duplicated.
+    /// Cancels waits at many moments while permits pass from caller to caller: no permit is lost or duplicated.
     #[tokio::test(flavor = "multi_thread")]
     async fn cancelled_waits_lose_no_permit() {
-        let (semaphore, at_once) = (FairSemaphore::new(3, 2), Arc::new(AtomicUsize::new(0)));
+        let (semaphore, running) = (FairSemaphore::new(3, 2), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..400_u64)
             .map(|at| {
-                let (semaphore, at_once) = (semaphore.clone(), at_once.clone());
+                let (semaphore, running) = (semaphore.clone(), running.clone());
                 tokio::spawn(async move {
                     let wait = std::time::Duration::from_micros(at * 37 % 2000);
                     if let Ok(_permit) = tokio::time::timeout(wait, semaphore.acquire(at % 5, at % 3)).await {
-                        assert!(at_once.fetch_add(1, Ordering::SeqCst) < 3);
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
                         tokio::time::sleep(std::time::Duration::from_micros(at % 300)).await;
-                        at_once.fetch_sub(1, Ordering::SeqCst);
+                        running.fetch_sub(1, Ordering::SeqCst);
                     }
                 })
             })

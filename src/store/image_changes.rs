@@ -1,6 +1,6 @@
-//! Changes of images as they are made, by whichever server: a change stream of `images`.
+//! Changes of images as they are made, by any server: a change stream of `images`.
 //!
-//! Event streams of clients are fed from it. It goes back only as far as the database's oplog.
+//! It is the source of clients' event streams, and goes back only as far as the database's oplog.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::model::{EventPosition, EventType, ImageId, ImageState, UserId};
 
 /// Time for which the database waits for a change before it answers that there was none.
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Codes of MongoDB for a position that the oplog no longer has, or that no stream can continue at: `InvalidResumeToken`,
+/// Codes of MongoDB for a position that the oplog no longer has, or at which no stream can continue: `InvalidResumeToken`,
 /// `ChangeStreamFatalError`, `ChangeStreamHistoryLost`, `OplogQueryMinTsMissing`.
 const LOST_HISTORY: [i32; 4] = [260, 280, 286, 326];
 
@@ -56,7 +56,7 @@ pub struct FeedPoint {
     token: Option<ResumeToken>,
 }
 
-/// Why a feed ends.
+/// Reason for which a feed ends.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// The database no longer has the changes since the feed's point.
@@ -88,7 +88,7 @@ pub struct ImageChanges {
 /// A feed of changes.
 pub struct ChangeFeed {
     changes: ChangeStream<Document>,
-    /// The database's latest write before the feed was opened; its start, if it was resumed.
+    /// The database's latest write before the feed was opened; the feed's start, if the feed was resumed.
     pub opened_at: EventPosition,
     position: EventPosition,
     token: Option<ResumeToken>,
@@ -99,7 +99,7 @@ impl ImageChanges {
         Self { mongo: mongo.clone() }
     }
 
-    /// Opens a feed of all changes after its start.
+    /// Opens a feed of all changes after `start`.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -182,32 +182,32 @@ impl ChangeFeed {
     }
 }
 
-/// Returns the stages that leave the changes of a state, a caption, the pictures or how the image was taken, and of these the fields
-/// that events are made of. The owner is looked up: an update's description has only the fields that it changed.
+/// Returns the stages that select the changes of a state, a caption, the pictures, the time taken, the camera or the location, with
+/// the fields that the feed reads. The owner is in `fullDocument`: an update's description has only the fields that it changed.
 fn pipeline() -> [Document; 2] {
     let changed = |field: &str| doc! { format!("updateDescription.updatedFields.{field}"): { "$exists": true } };
     let removed = doc! { "updateDescription.removedFields": "caption" };
-    let shown = ["state", "caption", "pictures", "takenAt", "camera", "location"];
-    let relevant: Vec<_> = shown.into_iter().map(changed).chain([removed]).collect();
-    let kept =
+    let shown_fields = ["state", "caption", "pictures", "takenAt", "camera", "location"];
+    let relevant: Vec<_> = shown_fields.into_iter().map(changed).chain([removed]).collect();
+    let read_fields =
         ["clusterTime", "documentKey._id", "fullDocument.user", "fullDocument.state", "updateDescription.updatedFields.state"];
-    let mut fields: Document = kept.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
-    // The driver requires them.
+    let mut fields: Document = read_fields.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
+    // The driver requires these two fields.
     fields.extend(["operationType", "ns"].map(|field| (field.to_owned(), Bson::from(1))));
     [doc! { "$match": { "operationType": "update", "$or": relevant } }, doc! { "$project": fields }]
 }
 
-/// Returns `None` for a change without an event, and for that of a document which cannot be read or no longer exists.
+/// Reads a change; `None` for one without an event, and for that of a document which cannot be read or no longer exists.
 fn read(change: &Document, position: EventPosition) -> Option<ImageChange> {
     let stored = change.get_document("fullDocument").ok()?;
     let image = ImageId::parse(change.get_document("documentKey").ok()?.get_str("_id").ok()?)?;
     let user = UserId::parse(stored.get_str("user").ok()?)?;
     let fields = change.get_document("updateDescription").and_then(|update| update.get_document("updatedFields"));
-    let entered = fields.ok().and_then(|fields| fields.get_str("state").ok()).and_then(ImageState::parse);
-    let event = match (entered, stored.get_str("state").ok().and_then(ImageState::parse)) {
+    let new_state = fields.ok().and_then(|fields| fields.get_str("state").ok()).and_then(ImageState::parse);
+    let event = match (new_state, stored.get_str("state").ok().and_then(ImageState::parse)) {
         (Some(state), _) => EventType::of_transition(state)?,
-        // The caption and the declared time of an open upload change without an event. The state is the present one: an upload that was confirmed or
-        // deleted since is announced as well, which only makes clients read once more.
+        // The caption and the declared time of an open upload change without an event. `stored` has the present state: an upload
+        // that was confirmed or deleted since gets an event as well, which only makes clients read once more.
         (None, Some(ImageState::Pending) | None) => return None,
         (None, Some(_)) => EventType::ImageUpdated,
     };

@@ -14,10 +14,10 @@ use time::OffsetDateTime;
 use super::{MongoClient, StoreError, datetime, driver_events::Operation};
 use crate::model::UserId;
 
-/// How long a network is known after a sign-in.
+/// Time for which a network is known after a sign-in from it.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The largest number of networks kept for an account: an IPv6 network has many free hosts, whose sign-ins must not fill the
+/// Maximum number of stored networks of an account: an IPv6 network has many free hosts, whose sign-ins must not fill the
 /// database.
 const MAX_NETWORKS: u64 = 200;
 
@@ -35,7 +35,7 @@ fn id(user: UserId, network: &str) -> String {
 
 /// Returns a filter for all networks of a user.
 fn owned_by(user: UserId) -> Document {
-    // '0' is the character after '/'.
+    // All ids that begin with `<user>/`: '0' is the character after '/'.
     doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } }
 }
 
@@ -61,7 +61,7 @@ impl KnownNetworks {
                 .run(Operation::update(&self.collection), async { self.collection.update_one(filter, update).upsert(true).await })
                 .await?;
         }
-        let beyond = || async {
+        let find_excess = || async {
             let found = self
                 .collection
                 .find(owned_by(user))
@@ -71,8 +71,8 @@ impl KnownNetworks {
                 .await?;
             found.try_collect::<Vec<_>>().await
         };
-        let beyond = self.mongo.read(Operation::find(&self.collection), beyond).await?;
-        let ids: Vec<_> = beyond.iter().filter_map(|document| document.get("_id").cloned()).collect();
+        let excess = self.mongo.read(Operation::find(&self.collection), find_excess).await?;
+        let ids: Vec<_> = excess.iter().filter_map(|document| document.get("_id").cloned()).collect();
         if ids.is_empty() {
             return Ok(());
         }

@@ -1,8 +1,14 @@
-//! The store: every query and update of MongoDB, and every call to S3.
+//! The store: every query and update of MongoDB, every call to S3 (`objects`), and the requests to identity providers
+//! (`oidc_discovery`) and webhook endpoints (`webhook_sender`).
 //!
-//! Only this module names mongodb and aws-sdk-s3; nothing here knows HTTP or decides policy. Queries for one tenant say so in
-//! their name (`find_owned`), a transition of state is one conditional update, and each call has a deadline, because the driver
-//! has no socket timeout.
+//! Only this module, `dev` and tests name mongodb and aws-sdk-s3. Nothing here knows the API or decides policy. Most queries for
+//! one owner have `owned` in their names (`find_owned`), a transition of state is one conditional update, and each call has a
+//! deadline, because the driver has no socket timeout.
+//!
+//! Most collections have a file or folder of their name; `account_keys` has `emails` and `identities`, `deployment` has `meta`,
+//! `webhook_endpoints` has `endpoints`, `outbox` and `outbox_queue` have the events in images and users. `mongo` runs operations,
+//! with permits of `fair_semaphore`; `elections` and `driver_events` observe the driver. `reservations` takes steps that change an
+//! image and a user; `recount` and `captures` use transactions.
 
 mod account_keys;
 mod captures;
@@ -47,7 +53,7 @@ pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
     ObjectCreationClaim, Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage,
-    RenderingClaim, ReservationStatus, StateCount, UnreadPage, UnreadableImage, UnrenderedPage, UnsettledKind,
+    RenderingClaim, ReservationStatus, StateCount, UnreadCaptures, UnreadableImage, UnrenderedPage, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::{GetSeries, Objects};
@@ -73,7 +79,7 @@ use crate::{
     model::{ImageState, StepId},
 };
 
-/// A failed call. The caller cannot know whether a write was applied, so it must be safe to repeat.
+/// A failed call. The caller cannot know whether a write was applied, so the write must be safe to repeat.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database returned an error, or could not be reached.
@@ -133,7 +139,7 @@ pub enum StoreError {
         /// The kind of record.
         what: &'static str,
     },
-    /// A HEAD finds no object where a GET finds one: it was just written, and nothing is decided.
+    /// A GET finds the object and a HEAD does not: it was just written, so no decision about it may be based on this.
     #[error("HeadObject finds no object where GetObject finds one")]
     ObjectNotVisible,
     /// The object store did not respond in time.
@@ -158,8 +164,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether every repeat of the same call fails in the same way, even if an operator changes credentials or
-    /// permissions meanwhile: waiting for it is pointless.
+    /// Returns whether every repeat of the same call fails in the same way, even after an operator has changed credentials or
+    /// permissions: waiting does not help.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
@@ -294,7 +300,8 @@ fn is_other_index(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
 }
 
-/// Returns whether a unique index was refused because its collection is sharded, and the index does not begin with the shard key.
+/// Returns whether the database rejected a unique index because its collection is sharded, and the index does not begin with the
+/// shard key.
 fn is_index_of_shard(error: &mongodb::error::Error) -> bool {
     // CannotCreateIndex.
     matches!(*error.kind, ErrorKind::Command(ref failure) if failure.code == 67)
@@ -304,8 +311,9 @@ fn is_index_of_shard(error: &mongodb::error::Error) -> bool {
 fn duplicates(error: &mongodb::error::Error) -> Option<Vec<usize>> {
     match &*error.kind {
         ErrorKind::InsertMany(failure) if failure.write_concern_error.is_none() => {
-            let errors = failure.write_errors.as_ref()?;
-            errors.iter().all(|one| one.code == DUPLICATE_KEY).then(|| errors.iter().map(|one| one.index).collect())
+            let rejected = failure.write_errors.as_ref()?;
+            let are_duplicates = rejected.iter().all(|rejection| rejection.code == DUPLICATE_KEY);
+            are_duplicates.then(|| rejected.iter().map(|rejection| rejection.index).collect())
         }
         _ => None,
     }
@@ -316,13 +324,14 @@ fn datetime(at: OffsetDateTime) -> DateTime {
     DateTime::from_millis(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }
 
-/// Returns a stored time; the epoch for one that no program writes.
+/// Returns a stored time; the epoch for a time outside of the years that `OffsetDateTime` has.
 fn instant(at: DateTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.timestamp_millis()) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The first and the last time by which images are ordered: the years of RFC 3339. A stored time outside of them is damaged.
+/// Earliest time by which images are ordered: the beginning of year 0, the first of RFC 3339. An earlier stored time is damaged.
 const FIRST_SORT_TIME: DateTime = DateTime::from_millis(-62_167_219_200_000);
+/// Latest time by which images are ordered: the end of year 9999, the last of RFC 3339. A later stored time is damaged.
 const LAST_SORT_TIME: DateTime = DateTime::from_millis(253_402_300_799_999);
 
 /// Returns a stored sort time, unless it is damaged.
@@ -335,12 +344,12 @@ fn is_sort_time() -> Document {
     doc! { "$gte": FIRST_SORT_TIME, "$lte": LAST_SORT_TIME }
 }
 
-/// Cannot overflow: counts things in memory.
+/// Converts a number of values in memory, which cannot overflow.
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Cannot overflow: the largest accepted size is far below 2^63.
+/// Converts a number of bytes. Accepted sizes and quotas are far below 2^63; a greater number becomes the greatest.
 fn integer(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -67,9 +67,10 @@ impl MongoClient {
         let permits = permits.unwrap_or(usize::MAX);
         let permits = FairSemaphore::new(permits, permits);
         METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
-        // One more for the feed of changes, which needs no permit and waits on its connection for a change.
+        // One more connection for the feed of changes, which needs no permit and waits on its connection for a change.
         options.max_pool_size = options.max_pool_size.map(|size| if size > 0 { size.saturating_add(1) } else { 0 });
-        // With as many, an operation with a permit never waits in the driver's queue, behind waits that have timed out.
+        // All connections may be opened at once, so an operation with a permit never waits in the driver's queue behind waits that
+        // have timed out.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
         options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
@@ -168,7 +169,7 @@ impl MongoClient {
     /// Inserts a document, as [`MongoClient::run`] does.
     ///
     /// # Errors
-    /// [`StoreError`], also for a document that a unique index refuses.
+    /// [`StoreError`], also for a document that a unique index rejects.
     pub(super) async fn insert_one<T: Serialize + Send + Sync>(
         &self,
         collection: &Collection<T>,
@@ -189,8 +190,8 @@ impl MongoClient {
         self.run(Operation::create_indexes(collection), async { collection.create_indexes(indexes).await }).await.map(drop)
     }
 
-    /// Runs a read, and again if an election came in between, so that it returns every write that was acknowledged before it
-    /// began.
+    /// Runs a read, and repeats it if there was an election meanwhile, so that its answer contains every write that was
+    /// acknowledged before the read began.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when no primary becomes current in time.
@@ -198,19 +199,19 @@ impl MongoClient {
     where
         Call: Future<Output = mongodb::error::Result<T>>,
     {
-        let ends = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
-            let before = self.elections.generation();
-            let (answer, from) = self.run_until(operation, ends, call()).await?;
+            let generation = self.elections.generation();
+            let (answer, from) = self.run_until(operation, deadline, call()).await?;
             // `None` means the driver answered without a round trip, so the result cannot be stale.
             if from.is_none_or(|from| self.elections.is_current(&from)) {
                 return Ok(answer);
             }
-            self.await_current_primary(before, ends).await?;
+            self.await_current_primary(generation, deadline).await?;
         }
     }
 
-    /// Waits until the primary has all acknowledged writes of its predecessors, so that later reads need not wait for it.
+    /// Waits until the primary has all acknowledged writes of its predecessors, so that later reads do not have to wait for that.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -218,24 +219,24 @@ impl MongoClient {
         self.await_current_primary(self.elections.generation(), Instant::now() + DEADLINE).await
     }
 
-    /// Waits until the primary is current. Returns at once if another task has seen that since generation `before`.
-    async fn await_current_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
-        // One task does this for all; the others then find it done.
-        let lock = tokio::time::timeout_at(ends, self.elections.lock()).await;
+    /// Waits until the primary is current. Returns at once if another task has confirmed that since this generation.
+    async fn await_current_primary(&self, generation: u64, deadline: Instant) -> Result<(), StoreError> {
+        // One task polls the primary for all tasks; the others then find it confirmed.
+        let lock = tokio::time::timeout_at(deadline, self.elections.lock()).await;
         let _lock = lock.map_err(|_| StoreError::DatabaseTimeout)?;
-        if self.elections.caught_up_since(before) {
+        if self.elections.caught_up_since(generation) {
             return Ok(());
         }
         loop {
             let latest = self.elections.latest_election();
             let query = async { self.database.run_command(doc! { "hello": 1 }).await };
-            let (hello, from) = self.run_until(Operation::HELLO, ends, query).await?;
+            let (hello, from) = self.run_until(Operation::HELLO, deadline, query).await?;
             let is_current = match HelloState::read(&hello) {
                 HelloState::NotReplicated => self.elections.mark_not_replicated(),
                 HelloState::NotPrimary => false,
                 HelloState::Primary { election, written } => {
                     let users = self.database.collection("users");
-                    let caught_up = self.run_until(Operation::find(&users), ends, caught_up(&users, written)).await?.1;
+                    let caught_up = self.run_until(Operation::find(&users), deadline, caught_up(&users, written)).await?.1;
                     from.is_some_and(|from| {
                         caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
                     })
@@ -244,39 +245,39 @@ impl MongoClient {
             if is_current {
                 return Ok(());
             }
-            tokio::time::timeout_at(ends, tokio::time::sleep(PRIMARY_POLL_INTERVAL))
+            tokio::time::timeout_at(deadline, tokio::time::sleep(PRIMARY_POLL_INTERVAL))
                 .await
                 .map_err(|_| StoreError::DatabaseTimeout)?;
         }
     }
 
-    /// Runs an operation with a permit, until `ends` at most.
+    /// Runs an operation with a permit, until `deadline` at most. Returns its answer, and the server that sent it.
     async fn run_until<T>(
         &self,
         operation: Operation<'_>,
-        ends: Instant,
+        deadline: Instant,
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<(T, Option<ServerAddress>), StoreError> {
-        let permit = self.permit(ends).await?;
-        let done = driver_events::instrument(operation, self.database.name(), ends, call).await;
+        let permit = self.permit(deadline).await?;
+        let outcome = driver_events::instrument(operation, self.database.name(), deadline, call).await;
         drop(permit);
         failpoint::count_call();
-        match done {
-            Ok((answer, from)) => Ok((answer.map_err(failure)?, from)),
+        match outcome {
+            Ok((answer, from)) => Ok((answer.map_err(to_store_error)?, from)),
             Err(_) => Err(StoreError::DatabaseTimeout),
         }
     }
 
-    /// Waits for a permit, shared between networks and users.
-    async fn permit(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
+    /// Waits for a permit of the network and the user of the task's request.
+    async fn permit(&self, deadline: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
         let caller = request_origin::current();
-        let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
-        if let Some(permit) = self.permits.try_acquire(site) {
+        let (network, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
+        if let Some(permit) = self.permits.try_acquire(network) {
             return Ok(permit);
         }
         let _waiting = driver_events::CountedWait::begin();
-        let ends = ends.min(Instant::now() + PERMIT_DEADLINE);
-        tokio::time::timeout_at(ends, self.permits.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
+        let deadline = deadline.min(Instant::now() + PERMIT_DEADLINE);
+        tokio::time::timeout_at(deadline, self.permits.acquire(network, user)).await.map_err(|_| StoreError::DatabaseTimeout)
     }
 
     /// Drops the index of this name, if it exists.
@@ -286,10 +287,10 @@ impl MongoClient {
     pub(super) async fn drop_index<T: Send + Sync>(&self, collection: &Collection<T>, name: &str) -> Result<(), StoreError> {
         match self.run(Operation::drop_indexes(collection), async { collection.drop_index(name).await }).await {
             // NamespaceNotFound, IndexNotFound.
-            Err(StoreError::Database(error)) if matches!(&*error.kind, ErrorKind::Command(failure) if matches!(failure.code, 26 | 27)) => {
+            Err(StoreError::Database(error)) if matches!(&*error.kind, ErrorKind::Command(e) if matches!(e.code, 26 | 27)) => {
                 Ok(())
             }
-            done => done,
+            dropped => dropped,
         }
     }
 
@@ -313,19 +314,19 @@ impl MongoClient {
         let answer = match query().await {
             // The driver does not retry generic commands. Repeating is safe: an update is conditional, so one that was applied
             // matches nothing.
-            Err(StoreError::Database(error)) if is_lost(&error) => query().await?,
+            Err(StoreError::Database(error)) if may_succeed_later(&error) => query().await?,
             answer => answer?,
         };
-        let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
-        // The driver does not check this error either: applied, but not by a majority.
-        match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
+        let rejected = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+        // The driver does not check `writeConcernError` either: the updates were applied, but no majority has acknowledged them.
+        match rejected.or_else(|| answer.get_document("writeConcernError").ok()) {
             None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
             Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
         }
     }
 }
 
-/// Completes once a majority has everything up to `written`; the read itself matches nothing.
+/// Waits until a majority has every write up to `written`, by a read that depends on these writes and matches no document.
 async fn caught_up(users: &Collection<Document>, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
     let mut session = users.client().start_session().causal_consistency(true).await?;
     session.advance_operation_time(written);
@@ -339,7 +340,7 @@ const UNFIT_VALUES: [i32; 13] = [2, 14, 16554, 16555, 16556, 16883, 17043, 17048
 
 /// Converts an error of the driver. A document that does not fit its type becomes [`StoreError::Corrupt`], because no retry can
 /// read it.
-fn failure(error: mongodb::error::Error) -> StoreError {
+fn to_store_error(error: mongodb::error::Error) -> StoreError {
     let corrupt = |id: &str| StoreError::Corrupt { collection: "a collection", id: id.to_owned(), field: "a field" };
     let code = match &*error.kind {
         ErrorKind::Bson(_) => return corrupt("of a query"),
@@ -351,7 +352,7 @@ fn failure(error: mongodb::error::Error) -> StoreError {
 }
 
 /// Returns whether the response was lost or the server is no longer the primary, so that a retry may succeed.
-fn is_lost(error: &mongodb::error::Error) -> bool {
+fn may_succeed_later(error: &mongodb::error::Error) -> bool {
     match &*error.kind {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
         // PrimarySteppedDown, NotWritablePrimary, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, …

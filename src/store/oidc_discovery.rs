@@ -1,7 +1,7 @@
-//! Fetches the signing keys of an identity provider (OpenID Connect Discovery 1.0): its configuration, and the key set that
-//! this refers to.
+//! Fetches the signing keys of an identity provider (OpenID Connect Discovery 1.0): its configuration, and the key set to which
+//! the configuration refers.
 //!
-//! Each fetch is bounded in time and size, follows no redirect, and trusts only TLS or this machine.
+//! Each fetch is bounded in time and size, follows no redirect, and uses TLS unless the host is this machine.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
 
 /// Deadline of both fetches together.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The longest document that is read, in bytes. Key sets with certificates have 30 KiB.
+/// Maximum length of a document in bytes. Key sets with certificates have 30 KiB.
 const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
-/// The reason why fetching the keys failed, in fixed terms, because responses of a provider must not reach our logs.
+/// Reason for which fetching the keys failed, in fixed terms, because responses of a provider must not reach our logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{document}: {reason}")]
 pub struct ProviderError {
@@ -36,7 +36,9 @@ struct Configuration {
     jwks_uri: String,
 }
 
+/// Name of the configuration in errors.
 const CONFIGURATION_DOCUMENT: &str = "its openid-configuration";
+/// Name of the key set in errors.
 const KEYS_DOCUMENT: &str = "its keys (jwks_uri)";
 
 /// Fetches the key set (RFC 7517) of an issuer.

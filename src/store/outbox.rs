@@ -1,8 +1,8 @@
 //! Outboxes: events that wait in the documents of `images` and `users` as `outbox: [{id, type, at, data}]`.
 //!
 //! An event is appended by the same update that makes the change, so that neither exists without the other. `data` is a copy of
-//! the fields at that time, because the document may change before the event is fanned out. `outbox_queue` reads and removes
-//! events. A store without events, the default, writes none.
+//! the document's fields at that time, because the document may change before the event is fanned out. `outbox_queue` reads and
+//! removes events. A store without events, the default, writes none.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::model::{EventId, EventType};
 
 /// Field whose presence decides whether a document has events: the index of outboxes covers it.
 pub(super) const OUTBOX_AT: &str = "outbox.at";
-/// Events of a document from which on an update of an image replaces the one before it.
-const FULL: i32 = 100;
+/// Number of events in an outbox from which an update of an image replaces the event of the update before it.
+const FULL_OUTBOX_EVENTS: i32 = 100;
 /// Fields of an image in the data of its events. A field that the image lacks is left out.
 const IMAGE_FIELDS: [&str; 15] = [
     "fileName",
@@ -70,13 +70,13 @@ impl Outbox {
         self.is_on().then(|| appended(event, data))
     }
 
-    /// Returns the `outbox` of a new account.
+    /// Returns the `outbox` of a new account, with this event; empty without events.
     pub(super) fn initial(&self, event: EventType, at: mongodb::bson::DateTime, data: Document) -> Vec<Document> {
         let entry = doc! { "id": EventId::new().to_string(), "type": event.as_str(), "at": at, "data": data };
         if self.is_on() { vec![entry] } else { Vec::new() }
     }
 
-    /// Restricts the filter of an update that ends a document to those without events: they would end with it.
+    /// Restricts the filter of an update that ends a document to documents without events, which would be lost with the document.
     pub(super) fn require_empty(&self, mut filter: Document) -> Document {
         if self.is_on() {
             filter.insert(OUTBOX_AT, doc! { "$exists": false });
@@ -92,14 +92,14 @@ pub(super) fn image_data() -> Document {
 
 /// Returns an expression of the outbox with one more event. An outbox that is damaged does not make the change fail.
 ///
-/// While fan-out fails, a client can update an image any number of times, and a document has a largest size. In an outbox of
-/// [`FULL`] events an update therefore replaces the event of the update before it: its data is older. Changes of other types happen
-/// a few times to a document, and each is kept.
+/// While fan-out fails, a client can update an image any number of times, and the size of a document is limited. In an outbox of
+/// [`FULL_OUTBOX_EVENTS`] events, an update therefore replaces the event of the update before it: its data is older. Changes of
+/// other types happen a few times to a document, and all their events stay.
 pub(super) fn appended(event: EventType, data: Document) -> Document {
     let entry = doc! { "id": EventId::new().to_string(), "type": event.as_str(), "at": "$$NOW", "data": data };
     let outbox = doc! { "$cond": [{ "$isArray": "$outbox" }, "$outbox", []] };
-    let kept: Bson = if event == EventType::ImageUpdated {
-        let is_full = doc! { "$gte": [{ "$size": "$$outbox" }, FULL] };
+    let earlier: Bson = if event == EventType::ImageUpdated {
+        let is_full = doc! { "$gte": [{ "$size": "$$outbox" }, FULL_OUTBOX_EVENTS] };
         let is_update =
             doc! { "$eq": [{ "$let": { "vars": { "last": { "$last": "$$outbox" } }, "in": "$$last.type" } }, event.as_str()] };
         let shorter = doc! { "$slice": ["$$outbox", { "$subtract": [{ "$size": "$$outbox" }, 1] }] };
@@ -107,12 +107,12 @@ pub(super) fn appended(event: EventType, data: Document) -> Document {
     } else {
         "$$outbox".into()
     };
-    doc! { "$let": { "vars": { "outbox": outbox }, "in": { "$concatArrays": [kept, [entry]] } } }
+    doc! { "$let": { "vars": { "outbox": outbox }, "in": { "$concatArrays": [earlier, [entry]] } } }
 }
 
 /// Returns the index through which the dispatcher finds documents with events.
 pub(super) fn index() -> IndexModel {
-    let only = doc! { OUTBOX_AT: { "$exists": true } };
-    let options = IndexOptions::builder().name("outbox".to_owned()).partial_filter_expression(only).build();
+    let has_events = doc! { OUTBOX_AT: { "$exists": true } };
+    let options = IndexOptions::builder().name("outbox".to_owned()).partial_filter_expression(has_events).build();
     IndexModel::builder().keys(doc! { OUTBOX_AT: 1 }).options(options).build()
 }

@@ -52,7 +52,7 @@ pub struct EventRecord {
     owner: Bson,
     /// The readable events, the oldest first.
     pub events: Vec<StoredEvent>,
-    /// Whether the outbox contains anything else.
+    /// Whether the outbox is not an array, or contains anything but readable events.
     pub is_damaged: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct StoredEvent {
     pub id: String,
     /// The name of its type, which a later version may have written.
     pub type_name: String,
-    /// When the change was made, by the database's clock.
+    /// Time of the change, by the database's clock.
     pub at: OffsetDateTime,
     /// The fields of the document at that time.
     pub data: Map<String, Value>,
@@ -106,7 +106,7 @@ impl EventRecord {
 }
 
 impl StoredEvent {
-    /// Returns `None` for a value that this program does not write. [`is_readable`] is the same condition in the database.
+    /// Reads an event; `None` for a value that this program does not write. [`is_readable`] is the same condition in the database.
     fn read(entry: &Bson) -> Option<Self> {
         let entry = entry.as_document()?;
         let data = entry.get_document("data").cloned().unwrap_or_default();
@@ -155,8 +155,8 @@ impl OutboxQueue {
         Ok(found.await?.iter().map(|record| EventRecord::read(source, record)).collect())
     }
 
-    /// Removes the readable events of these documents of one source, which are fanned out, and sets aside what is unreadable in
-    /// their outboxes. Events that were appended meanwhile stay.
+    /// Removes the readable events of these documents of one source, which are fanned out, and moves unreadable entries to
+    /// `outboxUnreadable`. Events that were appended meanwhile stay.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -167,22 +167,23 @@ impl OutboxQueue {
     }
 }
 
-/// Returns the update that removes these events from an outbox.
+/// Returns the update that removes these events from an outbox, and moves unreadable entries to `outboxUnreadable`.
 fn removal(events: &[StoredEvent]) -> Vec<Document> {
     let ids: Vec<_> = events.iter().map(|event| event.id.as_str()).collect();
     let array_or = |field: &str, other: Bson| doc! { "$cond": [{ "$isArray": field }, field, other] };
-    let whole = doc! { "$cond": [{ "$eq": [{ "$type": "$outbox" }, "missing"] }, [], ["$outbox"]] };
-    let outbox = array_or("$outbox", whole.into());
+    // A damaged outbox that is not an array counts as one unreadable event.
+    let as_one_entry = doc! { "$cond": [{ "$eq": [{ "$type": "$outbox" }, "missing"] }, [], ["$outbox"]] };
+    let outbox = array_or("$outbox", as_one_entry.into());
     let filtered = |condition: Document| doc! { "$filter": { "input": outbox.clone(), "as": "event", "cond": condition } };
     let or_remove = |value: Document| {
         let is_empty = doc! { "$eq": ["$$left", []] };
         doc! { "$let": { "vars": { "left": value }, "in": { "$cond": [is_empty, "$$REMOVE", "$$left"] } } }
     };
     let is_other = doc! { "$not": [{ "$in": ["$$event.id", { "$literal": ids }] }] };
-    let kept = doc! { "$and": [is_readable(), is_other] };
+    let is_remaining = doc! { "$and": [is_readable(), is_other] };
     let unreadable = filtered(doc! { "$not": [is_readable()] });
-    let set_aside = doc! { "$concatArrays": [array_or("$outboxUnreadable", Bson::Array(Vec::new())), unreadable] };
-    vec![doc! { "$set": { "outbox": or_remove(filtered(kept)), "outboxUnreadable": or_remove(set_aside) } }]
+    let all_unreadable = doc! { "$concatArrays": [array_or("$outboxUnreadable", Bson::Array(Vec::new())), unreadable] };
+    vec![doc! { "$set": { "outbox": or_remove(filtered(is_remaining)), "outboxUnreadable": or_remove(all_unreadable) } }]
 }
 
 /// Returns the condition of [`StoredEvent::read`] as an expression over `$$event`.

@@ -31,10 +31,10 @@ use crate::model::{ImageState, QuotaCounter, TimelineMonth, UsageCounts, UserId}
 
 /// Deadline for one user, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
-/// Images whose sort time one transaction sets, at most.
+/// Maximum number of images whose sort time one transaction sets.
 const FILLED_AT_ONCE: usize = 500;
-/// Age up to which an entry without an image may belong to an upload that is being issued.
-const ISSUING: Duration = Duration::from_secs(10 * 60);
+/// Age up to which an entry without an image may belong to an upload that is being opened.
+const MAX_OPENING_AGE: Duration = Duration::from_secs(10 * 60);
 
 /// A user's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Counts {
     pub pending: i64,
 }
 
-/// A correction.
+/// A correction of a user's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repair {
     /// The user.
@@ -75,6 +75,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also if concurrent changes made every attempt fail; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
+        // Repeated until a transaction finds fewer images than it may change.
         while self.transact((user, ()), |session, database, (user, ())| fill_sort_times(session, database, user).boxed()).await?
             == FILLED_AT_ONCE
         {}
@@ -102,8 +103,8 @@ impl Store {
     }
 }
 
-/// Sets the sort time of images that the former version confirmed to that of images without a time, and counts them in the timeline
-/// in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
+/// Sets the sort time of images that the earlier version confirmed to that of images without a time taken, and counts them in the
+/// timeline in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
 async fn fill_sort_times(session: &mut ClientSession, database: &Database, user: UserId) -> mongodb::error::Result<usize> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let without = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };
@@ -160,11 +161,12 @@ async fn repair(
     usage += reserved.usage;
     let entries = still_opening(&images, user, &opening, now, session).await?;
     let settling = not_taken(&images, user, &steps, session).await?;
-    // A hold of the former version counts until its image has a reservation.
+    // A hold of the earlier version counts until its image has a reservation.
     let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
     let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
-    let former: Vec<_> = reserved.former.into_iter().filter(is_held).collect();
-    let holds = recount_holds(&images, user, FormerHolds { held: &held, open: &former }, now, session).await?;
+    let pending_images: Vec<_> = reserved.without_reservation.into_iter().filter(is_held).collect();
+    let legacy = LegacyUploads { holds: &held, pending_images: &pending_images };
+    let holds = recount_holds(&images, user, legacy, now, session).await?;
     let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
     let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
     let pending = usage.pending + count(entries.len()) + count(converting.len());
@@ -189,7 +191,7 @@ async fn repair(
     Ok(Some(Repair { user, was, is, has_changed_timeline }))
 }
 
-/// Counts ready images that have no reservation, so count with their own bytes.
+/// Counts ready images without a reservation, which count with their own bytes.
 async fn count_ready(
     images: &Collection<Document>,
     user: UserId,
@@ -233,26 +235,26 @@ fn stored_timeline(user: &Document) -> BTreeMap<String, Bson> {
     months.filter(|(_, images)| *images != Bson::Int64(0)).collect()
 }
 
-/// Images with a reservation, and pending ones that the former version counts.
+/// Counts of the images with a reservation, and the pending images without one, which the earlier version counts by holds.
 struct Reserved {
     usage: UsageCounts,
-    former: Vec<Document>,
+    without_reservation: Vec<Document>,
 }
 
 impl Reserved {
-    /// Reads the images that count for a user.
+    /// Reads a user's images that have a reservation or are pending.
     async fn read(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Self> {
         let states: Vec<_> = ImageState::ALL.map(ImageState::as_str).to_vec();
         let counted = [doc! { "reservation": { "$exists": true } }, doc! { "state": ImageState::Pending.as_str() }];
         // The states are listed so that the query can use the index.
         let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted };
         let mut found = images.find(filter).session(&mut *session).await?;
-        let mut reserved = Self { usage: UsageCounts::default(), former: Vec::new() };
+        let mut reserved = Self { usage: UsageCounts::default(), without_reservation: Vec::new() };
         while let Some(image) = found.next(&mut *session).await.transpose()? {
             if image.contains_key("reservation") {
                 reserved.usage += usage_of(&image);
             } else {
-                reserved.former.push(image);
+                reserved.without_reservation.push(image);
             }
         }
         Ok(reserved)
@@ -280,10 +282,10 @@ async fn still_opening(
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
     let inserted = values_of_images(images, user, opening, "_id", session).await?;
-    let since = datetime(now - ISSUING);
-    let is_kept =
+    let since = datetime(now - MAX_OPENING_AGE);
+    let is_opening =
         |entry: &&Document| !inserted.contains(text(entry, "image")) && entry.get_datetime("at").is_ok_and(|at| *at >= since);
-    Ok(opening.iter().filter(is_kept).cloned().collect())
+    Ok(opening.iter().filter(is_opening).cloned().collect())
 }
 
 /// Returns steps that are announced and that their images have not taken.
@@ -297,34 +299,34 @@ async fn not_taken(
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
-/// A user's holds and pending images of the former version.
-struct FormerHolds<'a> {
-    /// The holds of the user's document.
-    held: &'a [Document],
-    /// Pending images of the user.
-    open: &'a [Document],
+/// Uploads of a user that the earlier version counts.
+struct LegacyUploads<'a> {
+    /// The holds in the user's document.
+    holds: &'a [Document],
+    /// Pending images without a reservation.
+    pending_images: &'a [Document],
 }
 
-/// Returns the holds of the former version: one for each of its pending images, and those of uploads that it may be opening; in
+/// Returns the holds of the earlier version: one for each of its pending images, and those of uploads that it may be opening; in
 /// their order, new ones last.
 async fn recount_holds(
     images: &Collection<Document>,
     user: UserId,
-    FormerHolds { held, open }: FormerHolds<'_>,
+    LegacyUploads { holds: stored, pending_images }: LegacyUploads<'_>,
     now: OffsetDateTime,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let open_ids: HashSet<&str> = open.iter().map(|image| text(image, "_id")).collect();
-    let settled = values_of_images(images, user, held, "_id", session).await?;
-    let since = datetime(now - ISSUING);
-    let mut kept_ids = HashSet::new();
-    let is_kept = |hold: &&Document| {
+    let pending_ids: HashSet<&str> = pending_images.iter().map(|image| text(image, "_id")).collect();
+    let inserted = values_of_images(images, user, stored, "_id", session).await?;
+    let since = datetime(now - MAX_OPENING_AGE);
+    let mut counted_ids = HashSet::new();
+    let counts = |hold: &&Document| {
         let id = text(hold, "image");
-        let issuing = !settled.contains(id) && hold.get_datetime("at").is_ok_and(|at| *at >= since);
-        (open_ids.contains(id) || issuing) && kept_ids.insert(id.to_owned())
+        let is_opening = !inserted.contains(id) && hold.get_datetime("at").is_ok_and(|at| *at >= since);
+        (pending_ids.contains(id) || is_opening) && counted_ids.insert(id.to_owned())
     };
-    let mut holds: Vec<Document> = held.iter().filter(is_kept).cloned().collect();
-    for image in open.iter().filter(|image| !kept_ids.contains(text(image, "_id"))) {
+    let mut holds: Vec<Document> = stored.iter().filter(counts).cloned().collect();
+    for image in pending_images.iter().filter(|image| !counted_ids.contains(text(image, "_id"))) {
         let at = image.get_datetime("createdAt").copied().unwrap_or(datetime(now));
         let reserved = if image.contains_key("reserved") { number(image, "reserved") } else { number(image, "size") };
         holds.push(doc! { "image": text(image, "_id"), "bytes": reserved, "at": at });
@@ -332,7 +334,7 @@ async fn recount_holds(
     Ok(holds)
 }
 
-/// Returns the values of the text `field` in the entries' images.
+/// Returns the values that the images of these entries have in the text field `field`.
 async fn values_of_images(
     images: &Collection<Document>,
     user: UserId,
@@ -352,18 +354,18 @@ async fn values_of_images(
     Ok(values)
 }
 
-/// Returns the documents in an array.
+/// Returns copies of the documents in an array.
 fn documents(document: &Document, field: &str) -> Vec<Document> {
     entries(document, field).cloned().collect()
 }
 
-/// Returns a field; empty if it is absent.
+/// Returns the text in a field; empty if the field is absent or not a text.
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }
 
-/// Returns whether later updates can add to every counter and list: one of another type counts as zero or as empty here, which may be
-/// its right value.
+/// Returns whether later updates can add to every counter and list. A damaged one was compared as zero or as empty, so it may have
+/// seemed right.
 fn is_readable(user: &Document) -> bool {
     let is_list = |field: &&str| match user.get(field) {
         None => true,
@@ -381,7 +383,7 @@ fn is_readable(user: &Document) -> bool {
         && is_timeline
 }
 
-/// Returns a number; a missing one counts as zero.
+/// Returns the whole number in a field; zero if the field is absent or damaged.
 fn number(document: &Document, field: &str) -> i64 {
     whole_number(document, field).unwrap_or(0)
 }

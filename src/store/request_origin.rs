@@ -1,7 +1,7 @@
 //! The origin (network and user) of the request that a task answers, for resources shared between callers: permits for MongoDB,
 //! and limits of users that also count for their networks.
 //!
-//! Task-local, not a parameter of every query, because no query decides anything by it. Work outside of a request (the sweeper,
+//! Task-local, not a parameter of every query, because no query's result depends on it. Work outside of a request (the sweeper,
 //! the commands) has no origin.
 
 use std::{cell::Cell, future::Future};
@@ -12,7 +12,7 @@ tokio::task_local! {
     static ORIGIN: Cell<RequestOrigin>;
 }
 
-/// Runs `answer`, which answers a request from this network.
+/// Runs the future that answers a request from this network.
 pub async fn scope<T>(site: NetworkPrefix, answer: impl Future<Output = T>) -> T {
     ORIGIN.scope(Cell::new(RequestOrigin { site, user: None }), answer).await
 }

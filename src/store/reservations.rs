@@ -1,9 +1,9 @@
 //! Steps of reservations: an image and its owner's counters change together or not at all, although no write spans both
 //! documents.
 //!
-//! 1. An entry in the user's `settling` announces the step: its image, an id of its own and what it adds to the counters. The
-//!    entry is refused while another step of the same image is announced.
-//! 2. The image changes, on condition that state, reservation and `lastStep` are as they were read, and keeps the step's id as
+//! 1. An entry in the user's `settling` announces the step: its image, an id of its own and the amounts that it adds to the
+//!    counters. The update fails while another step of the same image is announced.
+//! 2. The image changes, on condition that state, reservation and `lastStep` are as they were read, and gets the step's id as
 //!    its `lastStep`.
 //! 3. One update of the user removes the entry, and adds to the counters if the image has changed.
 //!
@@ -24,13 +24,13 @@ use super::{
 };
 use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
-/// The outcome of steps.
+/// The outcome of applying steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepOutcome {
     /// These images took their steps; the others had changed since they were read.
     Applied(Vec<ImageId>),
     /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or holds of the
-    /// former version count them.
+    /// earlier version count them.
     Conflict,
 }
 
@@ -96,7 +96,7 @@ impl Store {
         step.await
     }
 
-    /// Makes the transition `ready → deleting` for one user's images, and releases or keeps their bytes.
+    /// Makes the transition `ready → deleting` for one user's images, as steps that also set or end their reservations.
     ///
     /// # Errors
     /// [`StoreError`]; the caller must then read whether it happened.
@@ -106,26 +106,26 @@ impl Store {
         deletions: &[ReservationStep],
         now: OffsetDateTime,
     ) -> Result<StepOutcome, StoreError> {
-        let stepped = self.take_steps(user, deletions, |deletion, step| {
+        let outcome = self.take_steps(user, deletions, |deletion, step| {
             let (mut set, unset) = reservation_update(deletion.after);
             set.insert("lastStep", step.to_string());
             let update = tombstone_update(ImageState::Deleting, now).set(set).unset(unset.keys().map(String::as_str));
             update.pipeline(self.images.outbox()).into()
         });
-        let stepped = stepped.await?;
-        if let StepOutcome::Applied(images) = &stepped {
+        let outcome = outcome.await?;
+        if let StepOutcome::Applied(images) = &outcome {
             self.images.moved(ImageState::Deleting, images.len() as u64);
         }
-        Ok(stepped)
+        Ok(outcome)
     }
 
-    /// Converts holds of the former version into reservations. Returns `false`, and changes nothing, if one of the holds no
+    /// Converts holds of the earlier version into reservations. Returns `false`, and changes nothing, if one of the holds no
     /// longer exists.
     ///
     /// # Errors
     /// [`StoreError`]; a conversion that has begun is finished like any step.
     pub async fn convert_legacy_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
-        // The former version takes no steps.
+        // The earlier version takes no steps.
         let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
             image: *image,
             step: StepId::new(),
@@ -150,7 +150,7 @@ impl Store {
         self.users.close_steps(user, steps, &taken).await
     }
 
-    /// Announces steps in the user's record, takes them on the images, and completes them.
+    /// Announces the steps in the user's record, updates the images, and removes the entries from the user's record.
     async fn take_steps(
         &self,
         user: UserId,
@@ -170,7 +170,7 @@ impl Store {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
         };
-        // A tombstone outlives its owner's account; then no counters exist.
+        // A tombstone outlives its owner's account; then there are no counters.
         if announced == AnnounceOutcome::Announced {
             self.users.close_steps(user, &steps, &taken).await?;
         }
@@ -211,7 +211,7 @@ fn plain_update((mut set, unset): (Document, Document), step: StepId) -> Bson {
     update.into()
 }
 
-/// Returns the fields to set and to unset.
+/// Returns the fields that an update sets and those that it unsets, so that the image has this reservation.
 fn reservation_update(reservation: Option<Reservation>) -> (Document, Document) {
     match reservation {
         Some(Reservation { bytes, counter, due }) => {

@@ -1,5 +1,5 @@
 //! Service keys: `serviceKeys {_id, name, hash, scopes, createdAt, expiresAt, lastUsedAt, revokedAt}`. Only the SHA-256 of a key's
-//! secret is stored. A revoked key keeps its record, so that the audit log's ids stay explained.
+//! secret is stored. The record of a revoked key stays, so that its id in the audit log can be looked up.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -30,16 +30,17 @@ pub struct ServiceKey {
     pub hash: [u8; 32],
     /// Permissions of the key.
     pub scopes: Vec<Scope>,
-    /// When it was created.
+    /// Time of its creation.
     pub created_at: OffsetDateTime,
-    /// When it ends.
+    /// Time at which it expires; `None` if it does not.
     pub expires_at: Option<OffsetDateTime>,
     /// The hour of its last use.
     pub last_used_at: Option<OffsetDateTime>,
-    /// When it was revoked.
+    /// Time at which it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
+/// A record of `serviceKeys`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ServiceKeyDoc {
@@ -111,7 +112,7 @@ impl ServiceKeys {
         found.map(ServiceKeyDoc::into_key).transpose()
     }
 
-    /// Returns all keys, the oldest first, as errors those that cannot be read.
+    /// Returns all keys, the oldest first; a key that cannot be read is an error.
     ///
     /// # Errors
     /// [`StoreError`].

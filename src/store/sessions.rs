@@ -1,9 +1,9 @@
 //! Sessions: `sessions {_id, user, device, passwordVersion, createdAt, lastUsedAt, expiresAt, endsAt, tokenHash, tokenKey, agent,
 //! issuedBy, parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt`
-//! removes expired sessions; a session that was ended by itself is deleted, one that a changed password ended is dead by its
-//! version.
+//! removes expired sessions. Ending one session deletes its record; a changed password ends sessions by their
+//! `passwordVersion`.
 //!
-//! Refresh tokens are stored only as hashes: that of the valid token and those of the latest exchanges, with the salts that
+//! Refresh tokens are stored only as hashes: the hash of the valid token and those of the latest exchanges, with the salts that
 //! derive a token's successor from it.
 
 mod document;
@@ -22,11 +22,12 @@ use self::document::{ExchangeDoc, SessionDoc, binary};
 use super::{MongoClient, StoreError, datetime, driver_events::Operation};
 use crate::model::{ServiceKeyId, SessionId, UserId};
 
-/// The largest number of listed sessions: a person has few, but a program may log in for every request.
+/// Maximum number of listed sessions: a person has few, but a program may sign in for every request.
 const MAX_LISTED: usize = 1000;
 
-/// Names of indexes of former versions. The current indexes answer their queries, because both versions may run side by side.
-const FORMER_INDEXES: [&str; 1] = ["user"];
+/// Names of indexes of earlier versions, which are dropped. The current indexes also serve the queries of earlier versions, because
+/// both may run at once.
+const DROPPED_INDEXES: [&str; 1] = ["user"];
 
 /// Queries and updates of `sessions`.
 #[derive(Debug, Clone)]
@@ -44,26 +45,26 @@ pub struct Session {
     pub user: UserId,
     /// The `User-Agent` that signed in, truncated for display.
     pub device: Option<String>,
-    /// The account's password version at the sign-in; `None` in records of former versions.
+    /// The account's password version at the sign-in; `None` in records of earlier versions.
     pub password_version: Option<i64>,
-    /// When it began.
+    /// Time of the sign-in.
     pub created_at: OffsetDateTime,
-    /// When a token was issued last.
+    /// Time at which the latest token was issued.
     pub last_used_at: OffsetDateTime,
-    /// When it ends unless it is used.
+    /// Time at which it ends unless it is used.
     pub expires_at: OffsetDateTime,
-    /// When it ends even if it is used.
+    /// Time at which it ends even if it is used.
     pub ends_at: OffsetDateTime,
     /// SHA-256 of the valid refresh token.
     pub token_hash: [u8; 32],
-    /// A key that recognizes the session's own refresh tokens, exchanged ones included; no token can be made from it. `None` in
-    /// records of former versions.
+    /// Key that recognizes the session's own refresh tokens, exchanged ones included; no token can be made from it. `None` in
+    /// records of earlier versions.
     pub token_key: Option<[u8; 32]>,
-    /// SHA-256 of the `User-Agent` that received the valid token; `None` in records of former versions.
+    /// SHA-256 of the `User-Agent` that received the valid token; `None` in records of earlier versions.
     pub agent: Option<[u8; 32]>,
     /// The exchange that issued the valid token.
     pub parent: Option<Exchange>,
-    /// The service key that created it: it has no refresh token, and belongs to a user of the app.
+    /// Service key that created the session, which then has no refresh token and belongs to a user of the app.
     pub issued_by: Option<ServiceKeyId>,
     /// Earlier exchanges, the latest first, as far back as a late use of a token is tolerated.
     pub earlier: Vec<Exchange>,
@@ -76,9 +77,9 @@ pub struct Exchange {
     pub hash: [u8; 32],
     /// The salt that derives the successor.
     pub salt: [u8; 32],
-    /// When it was exchanged.
+    /// Time of the exchange.
     pub at: OffsetDateTime,
-    /// SHA-256 of the `User-Agent` that exchanged it; `None` in records of former versions.
+    /// SHA-256 of the `User-Agent` that exchanged it; `None` in records of earlier versions.
     pub agent: Option<[u8; 32]>,
     /// The network that the exchange came from.
     pub network: Option<String>,
@@ -97,7 +98,7 @@ pub struct Rotation {
     pub successor_hash: [u8; 32],
     /// The new [`Session::token_key`].
     pub token_key: [u8; 32],
-    /// When the session ends unless the successor is used.
+    /// Time at which the session ends unless the successor is used.
     pub expires_at: OffsetDateTime,
 }
 
@@ -106,7 +107,7 @@ impl Sessions {
         Self { collection: mongo.database().collection("sessions"), mongo: mongo.clone() }
     }
 
-    /// Creates the indexes, and drops those of former versions.
+    /// Creates the indexes, and drops those of earlier versions.
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let ttl = IndexOptions::builder().name("expiresAt".to_owned()).expire_after(Duration::ZERO).build();
         let last_used = IndexOptions::builder().name("userLastUsed".to_owned()).build();
@@ -115,7 +116,7 @@ impl Sessions {
             IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
         self.mongo.create_indexes(&self.collection, indexes).await?;
-        for name in FORMER_INDEXES {
+        for name in DROPPED_INDEXES {
             self.mongo.drop_index(&self.collection, name).await?;
         }
         Ok(())
@@ -130,7 +131,7 @@ impl Sessions {
         self.mongo.insert_one(&self.collection, document).await
     }
 
-    /// Returns the session of this id, of any user: the caller has its refresh token.
+    /// Returns the session of this id, of any user: the caller must verify the session's refresh token.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -208,7 +209,7 @@ impl Sessions {
         Ok(found.await?.is_some())
     }
 
-    /// Deletes a session of this user. Returns `false` if there was none.
+    /// Deletes a session of this user. Returns `false` if the user has no session of this id.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -217,7 +218,7 @@ impl Sessions {
         self.mongo.delete_one(&self.collection, filter).await
     }
 
-    /// Deletes all sessions of a user and returns how many there were.
+    /// Deletes all sessions of a user and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; some may then be deleted, and it is safe to repeat.
@@ -225,20 +226,20 @@ impl Sessions {
         self.delete_many(doc! { "user": user.to_string() }).await
     }
 
-    /// Deletes a user's sessions of other password versions, except one session, and returns how many there were.
+    /// Deletes a user's sessions of other password versions, except the given session, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; some may then be deleted, and it is safe to repeat.
-    pub async fn delete_outdated(&self, user: UserId, version: i64, but: Option<SessionId>) -> Result<u64, StoreError> {
+    pub async fn delete_outdated(&self, user: UserId, version: i64, except: Option<SessionId>) -> Result<u64, StoreError> {
         let mut filter = doc! { "user": user.to_string(), "passwordVersion": { "$ne": version } };
-        if let Some(but) = but {
-            filter.insert("_id", doc! { "$ne": but.to_string() });
+        if let Some(except) = except {
+            filter.insert("_id", doc! { "$ne": except.to_string() });
         }
         self.delete_many(filter).await
     }
 
-    /// Deletes the least recently used sessions of a user beyond `most`, and returns how many there were. Reads one index entry
-    /// per session, up to `most`.
+    /// Deletes the least recently used sessions of a user beyond `most`, and returns their number. Reads one index entry per
+    /// session, up to `most`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -256,7 +257,7 @@ impl Sessions {
                 let of_that_time = doc! { "lastUsedAt": at, "_id": { "$lte": found.get("_id") } };
                 unused.insert("$or", vec![doc! { "lastUsedAt": { "$lt": at } }, of_that_time]);
             }
-            // Unreadable ones have no place in the order, and no refresh accepts them.
+            // Sessions with an unreadable time have no position in the order, and no refresh accepts them.
             Err(_) => drop(unused.insert("lastUsedAt", doc! { "$not": { "$type": "date" } })),
         }
         self.delete_many(unused).await

@@ -1,4 +1,4 @@
-//! Records of the sweeper's queues whose `due` is missing or not a date: no query for what is due by now returns them.
+//! Records of the sweeper's queues whose `due` is missing or not a date: no query for due records returns them.
 
 use mongodb::{
     bson::{Document, doc},
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError, datetime, driver_events::Operation, images::Undated};
 
-/// Every BSON type but `date`, as `$type` names them. MongoDB turns them into ranges of the index on `due`: the look reads none
-/// of the records with a date.
+/// BSON types but `date`, as `$type` names them, except the deprecated `dbPointer`, `symbol` and `javascriptWithScope`. MongoDB
+/// turns them into ranges of the index on `due`, so a query for them reads no record with a date.
 const OTHER_TYPES: [&str; 17] = [
     "double",
     "string",
@@ -42,13 +42,14 @@ impl Store {
         dated += self.set_due("users", is_undated, None, now).await?;
         dated += self.set_due("users", is_missing, None, now).await?;
         for undated in Undated::ALL {
-            // Named, so that the database refuses rather than reads every image.
+            // With the index's name as a hint, the database rejects the update if the index is missing, and does not read every
+            // image.
             dated += self.set_due("images", undated.filter(), Some(undated.index()), now).await?;
         }
         Ok(dated)
     }
 
-    /// Sets the time of records in a queue that have none.
+    /// Sets `due` of the records that match, through the named index if one is given. Returns their number.
     async fn set_due(
         &self,
         collection: &str,

@@ -1,12 +1,14 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
 //! identity: {issuer, subject}, suspendedAt, quotaBytes, registered, createdAt, usedBytes, images, pending, timeline: {month:
 //! images}, opening: [{image, bytes, at}], settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}],
-//! holds: [], deletedAt, due, formerIdentity}`. A local account has emailKey and passwordHash, one of an identity provider has
-//! identity; each kind is registered under keys of its own, so that neither can be mistaken for the other.
+//! holds: [], deletedAt, due, formerIdentity, formerSubject, neverInserted, deletionFailures, outbox, outboxUnreadable}`. A local
+//! account has emailKey and passwordHash, one of an identity provider has identity; each kind is registered under keys of its own,
+//! so that neither can be mistaken for the other.
 //!
-//! This file inserts and finds accounts; `registration` takes the keys that no two of them share, `passwords` changes their
-//! passwords, `quota`, `reservation_steps` and `timeline` count their uploads, `legacy_holds` converts the counts of the former
-//! version, `deletion` ends accounts, `administration` does what an app's backend asks for.
+//! This file inserts and finds accounts; `identities` does so for users of identity providers and of the app. `registration` takes
+//! the keys that no two accounts share, `passwords` changes passwords, `quota`, `reservation_steps` and `timeline` count uploads,
+//! `legacy_holds` converts the counts of an earlier version, `events` makes the events of accounts, `deletion` ends accounts, and
+//! `administration` has the operations for an app's backend.
 
 mod administration;
 mod deletion;
@@ -55,7 +57,8 @@ use super::{
 };
 use crate::model::{Email, User, UserId};
 
-/// The pattern of an id. A record with another `_id` names no account, and no query can continue after it.
+/// Pattern of the ids of users and images. A record of `users` with another `_id` belongs to no account, and a listing cannot
+/// continue after it.
 const ID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 
 /// Queries and updates of `users`.
@@ -65,8 +68,9 @@ pub struct Users {
     mongo: MongoClient,
     emails: AccountKeys,
     identities: AccountKeys,
-    /// Whether unique indexes of this collection decide beside the keys.
-    former_indexes: Arc<AtomicBool>,
+    /// Whether `users` has unique indexes, by which an earlier version finds accounts; it has none where it is sharded.
+    has_unique_indexes: Arc<AtomicBool>,
+    /// Uploads whose entries in `opening` the next reservation removes.
     inserted: Arc<quota::InsertedUploads>,
     outbox: Outbox,
 }
@@ -82,10 +86,11 @@ pub struct Account {
     pub password: PasswordState,
     /// Identity of a user of an identity provider, or of the app.
     pub identity: Option<ProviderIdentity>,
-    /// When it was suspended.
+    /// Time of the suspension; `None` for an account that is not suspended.
     pub suspended_at: Option<OffsetDateTime>,
 }
 
+/// A record of `users`, except the fields that only queries and updates name.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct UserDoc {
@@ -107,7 +112,7 @@ struct UserDoc {
     identity: Option<IdentityDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suspended_at: Option<DateTime>,
-    /// Whether the account has its keys. Absent from records of the former version.
+    /// Whether the account is registered under its keys. Absent from records of the earlier version.
     #[serde(default)]
     registered: bool,
     created_at: DateTime,
@@ -117,7 +122,7 @@ struct UserDoc {
     pending: i64,
     #[serde(default)]
     opening: Vec<Document>,
-    /// Always empty in records of this version; the former version cannot read a record without it.
+    /// Always empty in records of this version; the earlier version cannot read a record without it.
     holds: Vec<Document>,
     /// Events of the account that are not fanned out yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -125,6 +130,7 @@ struct UserDoc {
 }
 
 impl UserDoc {
+    /// Returns the record of a new account without credentials.
     fn new(id: UserId, now: OffsetDateTime) -> Self {
         Self {
             id: id.to_string(),
@@ -169,7 +175,7 @@ impl Users {
             mongo: mongo.clone(),
             emails: AccountKeys::new(mongo, "emails"),
             identities: AccountKeys::new(mongo, "identities"),
-            former_indexes: Arc::new(AtomicBool::new(true)),
+            has_unique_indexes: Arc::new(AtomicBool::new(true)),
             inserted: Arc::default(),
             outbox: Outbox::default(),
         }
@@ -208,14 +214,14 @@ impl Users {
             IndexModel::builder().keys(doc! { "email": 1 }).options(by_address).build(),
         ];
         self.mongo.create_indexes(&self.collection, indexes).await?;
-        self.make_former_indexes().await
+        self.make_unique_indexes().await
     }
 
-    /// Creates the unique indexes by which the former version finds accounts, unless the collection is sharded.
-    async fn make_former_indexes(&self) -> Result<(), StoreError> {
+    /// Creates the unique indexes by which the earlier version finds accounts, unless the collection is sharded.
+    async fn make_unique_indexes(&self) -> Result<(), StoreError> {
         let unique = |name: &str| {
-            let among = doc! { name: { "$exists": true } };
-            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
+            let has_field = doc! { name: { "$exists": true } };
+            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(has_field).build()
         };
         let by_identity = doc! { "identity.issuer": 1, "identity.subject": 1 };
         let indexes = [
@@ -231,7 +237,7 @@ impl Users {
                 self.mongo.create_indexes(&self.collection, indexes).await
             }
             Err(StoreError::Database(error)) if is_index_of_shard(&error) => {
-                self.former_indexes.store(false, Ordering::Relaxed);
+                self.has_unique_indexes.store(false, Ordering::Relaxed);
                 Ok(())
             }
             made => made,
@@ -262,7 +268,7 @@ impl Users {
         Ok(inserted.then_some(account))
     }
 
-    /// Returns the account of an email.
+    /// Returns the account with this email address.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -272,8 +278,8 @@ impl Users {
         {
             return Ok(Some(account));
         }
-        // An account of the former version that is not registered yet.
-        if self.has_former_indexes() { self.find_one(doc! { "emailKey": email.key() }).await } else { Ok(None) }
+        // An account of the earlier version that is not registered yet.
+        if self.has_unique_indexes() { self.find_one(doc! { "emailKey": email.key() }).await } else { Ok(None) }
     }
 
     /// Returns the account of an id.
@@ -295,8 +301,9 @@ impl Users {
             .transpose()
     }
 
-    /// Returns the fields of an account. Counters and holds are constants: no reader of an account needs them, there may be many
-    /// holds, and a damaged counter must not keep its user from signing in or its repair from finding the user.
+    /// Returns the projection of an account's fields, with constants for counters and holds: no reader of an account needs these,
+    /// there may be many holds, and a damaged counter must neither prevent its user from signing in nor hide the user from the
+    /// repair of the counter.
     fn account_projection() -> Document {
         let zero = doc! { "$literal": 0_i64 };
         let mut projection = doc! { "usedBytes": zero.clone(), "images": zero, "holds": { "$literal": [] } };
@@ -322,7 +329,7 @@ impl Users {
         mongodb::bson::deserialize_from_document::<UserDoc>(record).map_err(corrupt)?.into_account()
     }
 
-    /// Returns the ids of records in their order, after `after`; as errors those that are not user ids. The last page is empty.
+    /// Returns the ids of the records after `after`, in order; an id that is not a user id is an error. An empty page is the last.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,6 +1,7 @@
 //! Webhook endpoints: `endpoints {_id, slot, url, types, secretGen, rotatedAt, state, disabledWhy, firstFailureAt, createdAt}`.
 //!
-//! No secret is stored: it is derived from `WEBHOOK_SECRET`, the id and the generation.
+//! No secret is stored: it is derived from `WEBHOOK_SECRET`, the id and the generation `secretGen`. `slot` is a number that no two
+//! endpoints share, and limits how many endpoints there are.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ pub struct WebhookEndpoints {
     mongo: MongoClient,
 }
 
-/// Returns `None` for a record without a readable id. Types that cannot be read are all types.
+/// Reads an endpoint; `None` without a readable id. An endpoint without readable types receives events of all types.
 fn read(record: &Document) -> Option<WebhookEndpoint> {
     let types = record.get_array("types").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
     let at = |field: &str| record.get_datetime(field).ok().map(|at| instant(*at));
@@ -55,7 +56,7 @@ impl WebhookEndpoints {
         Ok(found.await?.iter().filter_map(read).collect())
     }
 
-    /// Creates the index that keeps two endpoints from having one slot.
+    /// Creates the index by which a second endpoint with the same slot is rejected.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -106,7 +107,7 @@ impl WebhookEndpoints {
         self.update(doc! { "_id": id, "secretGen": i64::from(from) }, doc! { "$set": set }).await
     }
 
-    /// Lets an endpoint receive messages again, and forgets its failures. Returns whether it exists.
+    /// Lets an endpoint receive messages again, and removes the record of its failures. Returns whether it exists.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -123,8 +124,8 @@ impl WebhookEndpoints {
         self.update(doc! { "_id": id }, doc! { "$set": { "state": EndpointState::Off.as_str() } }).await
     }
 
-    /// Disables an endpoint that is on, and whose failures began at `failing_since` or earlier, if that is given. Returns whether
-    /// this call did it.
+    /// Disables an endpoint that is on and, if `failing_since` is given, whose failures began at that time or earlier. Returns
+    /// whether this call disabled it.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -142,7 +143,7 @@ impl WebhookEndpoints {
         self.update(filter, doc! { "$set": set }).await
     }
 
-    /// Records a failed attempt: the first since one succeeded is stored. Returns whether it was the first.
+    /// Stores the time of a failed attempt, if it is the first since an attempt succeeded. Returns whether it is.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -151,7 +152,7 @@ impl WebhookEndpoints {
         self.update(filter, doc! { "$set": { "firstFailureAt": datetime(now) } }).await
     }
 
-    /// Records a successful attempt: the endpoint is not failing. Returns whether it was.
+    /// Records a successful attempt: removes the time of the first failure. Returns whether there was one.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

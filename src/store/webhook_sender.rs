@@ -1,7 +1,7 @@
-//! Sends the attempts of webhooks by HTTP: one connection for each, to addresses that were judged, and no redirects.
+//! Sends the attempts of webhooks by HTTP: each on a connection of its own, to addresses that were checked, without redirects.
 //!
-//! Names are resolved once for each attempt, and the connection is made to an address of that answer, so that a second answer
-//! of a DNS server has no effect.
+//! Names are resolved once for each attempt, and the connection is made to an address that was checked, so that a different later
+//! answer of a DNS server has no effect.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,9 +28,9 @@ use crate::model::parse_endpoint_url;
 
 /// Deadline of an attempt: resolving, connecting, sending, and reading the answer.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(15);
-/// Bytes of an answer's body that are read before the connection is closed.
+/// Maximum number of bytes of an answer's body that are read before the connection is closed.
 const MAX_BODY_BYTES: usize = 4 * 1024;
-/// How long the system's certificates are used before they are read again.
+/// Time for which the system's certificates are used before they are read again.
 const CERTIFICATES_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// One attempt.
@@ -48,12 +48,12 @@ pub struct WebhookRequest<'a> {
     pub body: &'a str,
 }
 
-/// How an address is reached.
+/// The protocol of an endpoint's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Encrypted by TLS.
     Https,
-    /// Readable for everybody on the way.
+    /// Not encrypted.
     Http,
 }
 
@@ -69,7 +69,7 @@ pub struct WebhookAnswer {
     pub retry_after: Option<Duration>,
 }
 
-/// Why there was no answer, in fixed terms, because what an endpoint sends must not reach our logs.
+/// Reason for which there is no answer, in fixed terms, because text of an endpoint must not reach our logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The address is not one that an endpoint may have.
@@ -114,6 +114,7 @@ impl SendError {
 /// Sends attempts.
 #[derive(Debug, Default)]
 pub struct WebhookSender {
+    /// The TLS settings, and the time at which their certificates were read.
     tls: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
 }
 
@@ -123,15 +124,16 @@ impl WebhookSender {
     /// # Errors
     /// [`SendError`] if there is no answer.
     pub async fn send(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<WebhookAnswer, SendError> {
-        let ends = tokio::time::Instant::now() + ATTEMPT_DEADLINE;
-        let response = tokio::time::timeout_at(ends, self.exchange(request, permits)).await.map_err(|_| SendError::Late)??;
+        let deadline = tokio::time::Instant::now() + ATTEMPT_DEADLINE;
+        let exchanged = tokio::time::timeout_at(deadline, self.exchange(request, permits)).await;
+        let response = exchanged.map_err(|_| SendError::Late)??;
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let answer = WebhookAnswer {
             status: response.status().as_u16(),
             retry_after: retry_after.and_then(|text| retry_after_in(text, OffsetDateTime::now_utc())),
         };
         // The status decides. The body is read so that an ordinary receiver can finish writing it.
-        let _ = tokio::time::timeout_at(ends, skim(response.into_body())).await;
+        let _ = tokio::time::timeout_at(deadline, discard(response.into_body())).await;
         Ok(answer)
     }
 
@@ -158,16 +160,16 @@ impl WebhookSender {
 
     /// Returns the TLS settings with the trusted certificates, which are read again after [`CERTIFICATES_TTL`].
     fn tls_config(&self) -> Result<Arc<ClientConfig>, SendError> {
-        let mut kept = self.tls.lock();
-        if let Some((_, config)) = kept.as_ref().filter(|(read_at, _)| read_at.elapsed() < CERTIFICATES_TTL) {
+        let mut cached = self.tls.lock();
+        if let Some((_, config)) = cached.as_ref().filter(|(read_at, _)| read_at.elapsed() < CERTIFICATES_TTL) {
             return Ok(config.clone());
         }
         let config = ClientConfig::builder().with_native_roots().map_err(|_| SendError::Tls)?.with_no_client_auth();
-        Ok(kept.insert((Instant::now(), Arc::new(config))).1.clone())
+        Ok(cached.insert((Instant::now(), Arc::new(config))).1.clone())
     }
 }
 
-/// Returns the addresses of the host. Literals are addresses by themselves, however they are written.
+/// Returns the addresses of the host. The URL's parser has converted an address literal in any notation.
 async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, SendError> {
     let port = url.port_or_known_default().ok_or(SendError::Url)?;
     match url.host().ok_or(SendError::Url)? {
@@ -179,6 +181,7 @@ async fn resolve(url: &Url) -> Result<Vec<SocketAddr>, SendError> {
 
 /// Connects to the first address that accepts, within a share of the deadline for each.
 async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, SendError> {
+    // One more share than addresses, for sending the message.
     let share = ATTEMPT_DEADLINE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX).saturating_add(1);
     for address in addresses {
         if let Ok(Ok(stream)) = tokio::time::timeout(share, TcpStream::connect(address)).await {
@@ -217,13 +220,13 @@ where
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| SendError::Broken)?;
-    // Ends when the sender and the body are dropped, and at the latest when the body would have been read.
+    // The task ends when the sender and the body are dropped, and at the latest after the deadline of reading the body.
     tokio::spawn(async move { tokio::time::timeout(2 * ATTEMPT_DEADLINE, connection).await });
     sender.send_request(message).await.map_err(|_| SendError::Broken)
 }
 
-/// Reads at most [`MAX_BODY_BYTES`] of a body and drops them.
-async fn skim(mut body: Incoming) {
+/// Reads a body until it has [`MAX_BODY_BYTES`], and drops its bytes.
+async fn discard(mut body: Incoming) {
     let mut read = 0;
     while read < MAX_BODY_BYTES {
         let Some(Ok(frame)) = body.frame().await else { return };
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn literals_are_judged_however_they_are_written() {
+    async fn address_literals_are_checked_in_every_notation() {
         for text in ["http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::ffff:7f00:1]/", "http://localhost/"]
         {
             let loopback = |_: Transport, ips: &[IpAddr]| {

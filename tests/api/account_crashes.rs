@@ -1,5 +1,5 @@
-//! Covers every operation under `/api/auth/` against a server that is killed after each of its calls to MongoDB: the operation
-//! has happened completely or not at all, and a repeat gets the documented answer.
+//! Covers every operation under `/api/auth/` on a server that is killed after each of its calls to MongoDB: the operation has
+//! happened completely or not at all, and a repeat gets the documented answer.
 //!
 //! The operations are read from the OpenAPI document, so a new one without a scenario fails. `provider` covers users of an
 //! identity provider, `operator` covers `valet passwd`.
@@ -26,6 +26,7 @@ use super::{
     serve::Settings,
 };
 
+/// Password that `change_password` and `valet passwd` set.
 const NEW_PASSWORD: &str = "seven green kites over the bay";
 
 /// A session of the scene's user.
@@ -57,7 +58,7 @@ struct Call {
 }
 
 impl Call {
-    /// Sends the call to a server; the error is that of a connection that its killed server closed.
+    /// Sends the call to a server and returns status and body. The error is a connection that the killed server closed.
     async fn send(&self, http: &reqwest::Client, base: &str) -> reqwest::Result<(u16, Value)> {
         let mut request = http.request(self.method.clone(), format!("{base}{}", self.path)).timeout(Duration::from_secs(30));
         if let Some(token) = &self.token {
@@ -82,7 +83,7 @@ impl Call {
     }
 }
 
-/// Makes a call without a token.
+/// Sends a POST without a token.
 async fn post(app: &TestApp, path: &str, body: Value) -> Answer {
     app.anonymous().post(path, body).await
 }
@@ -93,7 +94,7 @@ async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
 }
 
 /// Returns the session id in an access token.
-fn sid(token: &str) -> String {
+fn session_id(token: &str) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     serde_json::from_slice::<Value>(&claims).unwrap()["sid"].as_str().unwrap().to_owned()
@@ -110,7 +111,7 @@ impl<'a> SignIn<'a> {
     fn of(app: &'a TestApp, email: &str, answer: &Answer) -> Self {
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
         let token = answer.json["token"].as_str().unwrap().to_owned();
-        let id = sid(&token);
+        let id = session_id(&token);
         let user = answer.json["user"]["id"].as_str().unwrap().to_owned();
         let caller = Caller { app, token: Some(token), id: user, email: email.to_owned(), address: None };
         Self { caller, refresh: answer.json["refreshToken"].as_str().unwrap().to_owned(), id }
@@ -174,8 +175,8 @@ impl<'a> Scene<'a> {
             "sign_up" => self.judge_sign_up(call).await,
             "log_in" | "get_me" | "list_sessions" => {
                 assert_eq!(call.repeat(self.app).await.status, 200);
-                self.own.assert_alive("nothing ends").await;
-                self.other.assert_alive("nothing ends").await;
+                self.own.assert_alive("the session continues").await;
+                self.other.assert_alive("the session continues").await;
                 true
             }
             "refresh_session" => self.judge_refresh(call).await,
@@ -216,21 +217,21 @@ impl<'a> Scene<'a> {
 
     /// Asserts that `log_out` or `end_session` ended that session and no other; returns whether the killed call ended it.
     async fn judge_end(&self, operation: &str, call: &Call) -> bool {
-        let (ended, lives) = if operation == "log_out" { (&self.own, &self.other) } else { (&self.other, &self.own) };
+        let (ended, continuing) = if operation == "log_out" { (&self.own, &self.other) } else { (&self.other, &self.own) };
         let happened = documents(self.app, "sessions", doc! { "_id": &ended.id }).await.is_empty();
         let again = call.repeat(self.app).await;
         let expected = if happened && operation == "end_session" { 404 } else { 204 };
         assert_eq!(again.status, expected, "{again:?}");
         ended.assert_ended("after the repeat").await;
-        lives.assert_alive("the other one").await;
+        continuing.assert_alive("the other session").await;
         happened
     }
 
     /// Asserts that exactly one of the two passwords is valid; returns whether it is the new one.
     async fn judge_password(&self, call: &Call) -> bool {
-        let holds = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
-        let happened = holds(NEW_PASSWORD).await;
-        assert_eq!(holds(PASSWORD).await, !happened, "one password holds");
+        let is_valid = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
+        let happened = is_valid(NEW_PASSWORD).await;
+        assert_eq!(is_valid(PASSWORD).await, !happened, "exactly one password is valid");
         // A client may never repeat the call, so check before the repeat.
         if happened {
             self.other.assert_ended("the password change ended the other sessions").await;
@@ -240,7 +241,7 @@ impl<'a> Scene<'a> {
         assert!(self.own.is_alive().await);
         let again = call.repeat(self.app).await;
         assert_eq!(again.status, 204, "happened: {happened}; {again:?}");
-        assert!(holds(NEW_PASSWORD).await && !holds(PASSWORD).await);
+        assert!(is_valid(NEW_PASSWORD).await && !is_valid(PASSWORD).await);
         self.other.assert_ended("after the repeat").await;
         self.own.assert_alive("the calling session").await;
         happened
@@ -266,9 +267,9 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Sweeps until nothing of a deleted account is left.
+/// Sweeps until nothing is left to do, and asserts that no session, key or live image of a deleted account exists.
 async fn assert_nothing_is_left(app: &TestApp, user: &str) {
-    // The lease of a server that was killed during its first sweep has ended by then.
+    // Later than the end of the lease (120 s) of a server that was killed during its first sweep.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(180);
     for _ in 0..100 {
         if !app.app.valet.sweeper.sweep_once(later).await.unwrap().1 {
@@ -282,37 +283,37 @@ async fn assert_nothing_is_left(app: &TestApp, user: &str) {
     assert!(documents(app, "images", live).await.is_empty());
 }
 
-/// Number of crashes before and after the operation happened.
+/// Numbers of crashes: before the operation took effect, and after it.
 #[derive(Debug, Default)]
 struct Deaths {
     before: u32,
     after: u32,
 }
 
-/// Makes a call on a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until it is answered, and judges each crash.
-/// `scene` creates the call and its subject, with the server that will be killed.
+/// Sends a call to a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until one answers. Judges each crash. `scene`
+/// creates the call and its subject, with the server that will be killed.
 async fn kill_at_every_call<S>(
     (settings, fuse): (&Settings, &Fuse),
     scene: impl AsyncFn(&Client) -> (S, Call),
     judge: impl AsyncFn(&S, &Call) -> bool,
 ) -> Deaths {
-    let (mut deaths, mut busy, mut last) = (Deaths::default(), 0, 1);
+    let (mut deaths, mut busy_answers, mut calls) = (Deaths::default(), 0, 1);
     loop {
         let (process, client) = settings.start_listening().await;
         let (scene, call) = scene(&client).await;
-        fuse.set(last);
+        fuse.set(calls);
         let answer = call.send(&client.http, &client.base).await;
         fuse.remove();
         let is_answered = match answer {
             Ok((503 | 504, problem)) => {
-                // The machine is too busy: try again.
-                busy += 1;
-                assert!(busy < 10, "{} {}: {problem}", call.method, call.path);
+                // The machine is too busy: try again with the same number of calls.
+                busy_answers += 1;
+                assert!(busy_answers < 10, "{} {}: {problem}", call.method, call.path);
                 continue;
             }
             Ok((status, body)) => {
                 assert_eq!(status, call.status, "{} {}: {body}", call.method, call.path);
-                // Its own sweep may be in progress, and would change what the judge's sweep is deleting.
+                // The process's own sweep may be in progress, and would interfere with the sweeps of `judge`.
                 drop(process);
                 true
             }
@@ -327,8 +328,8 @@ async fn kill_at_every_call<S>(
             return deaths;
         }
         *(if happened { &mut deaths.after } else { &mut deaths.before }) += 1;
-        last += 1;
-        assert!(last < 50, "{} {} never ends", call.method, call.path);
+        calls += 1;
+        assert!(calls < 50, "{} {} is not answered after 50 crashes", call.method, call.path);
     }
 }
 
@@ -341,13 +342,13 @@ async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() 
         let name = operation.described["operationId"].as_str().unwrap().to_owned();
         let fuse = Fuse::new();
         let settings = fuse.settings(app).with("RATE_LIMIT", "off");
-        let make = async |_: &Client| {
+        let new_scene = async |_: &Client| {
             let scene = Scene::new(app).await;
             let call = scene.call(&name, &operation.method, &operation.path);
             (scene, call)
         };
         let judge = async |scene: &Scene<'_>, call: &Call| scene.judge(&name, call).await;
-        let deaths = kill_at_every_call((&settings, &fuse), make, judge).await;
+        let deaths = kill_at_every_call((&settings, &fuse), new_scene, judge).await;
         (name, deaths)
     });
     let deaths: BTreeMap<_, _> = killed.buffer_unordered(2).collect().await;

@@ -21,7 +21,8 @@ async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
     caller.post("/api/auth/me/delete", json!({ "password": password })).await
 }
 
-/// Returns all documents of a user except tombstones, which stay until no URL can write their object, and records of the deletion in progress.
+/// Returns the user's record unless it is marked for deletion, the sessions, and the pending and ready images. Tombstones stay
+/// until no URL can write their objects.
 async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     let mut all = Vec::new();
     for (collection, filter) in [
@@ -36,7 +37,7 @@ async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     all
 }
 
-/// Returns the keys of the user's objects.
+/// Returns the keys of the user's objects in the bucket.
 async fn keys_of(app: &TestApp, user: &str) -> Vec<String> {
     app.bucket_keys().await.into_iter().filter(|key| key.contains(user)).collect()
 }
@@ -59,12 +60,12 @@ async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
     panic!("the sweep does not end");
 }
 
-/// Returns a time after every current URL, reservation and lease.
+/// Returns a time at which every current URL, reservation and lease has expired.
 fn later() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(26 * 60 * 60)
 }
 
-/// Asserts that even the account's own record is gone, because its tombstones have expired.
+/// Asserts that the account's own record was deleted too, as it is after its tombstones have expired.
 async fn assert_forgotten(app: &TestApp, user: &str) {
     assert_nothing_is_left(app, user).await;
     assert_eq!(app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap(), None);
@@ -102,7 +103,7 @@ async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
     fill(&app, &ada).await;
     // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    let hers = eve.upload("hers.png", "image/png", &unique_png()).await;
+    let eves_image = eve.upload("hers.png", "image/png", &unique_png()).await;
     let refresh = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     let refresh = json!({ "refreshToken": refresh.json["refreshToken"] });
     // Open uploads are under another prefix if they are copied at confirm.
@@ -138,7 +139,11 @@ async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
         assert!(page.json.as_object().unwrap().values().all(|list| list == &json!([])), "{page:?}");
     }
     assert_eq!(again.get("/api/auth/me").await.json["usage"]["bytes"], 0);
-    assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "images of other users stay");
+    assert_eq!(
+        eve.get(&format!("/api/images/{}", eves_image["id"].as_str().unwrap())).await.status,
+        200,
+        "images of other users stay"
+    );
     // Tombstones expire without the account.
     sweep_all(&app, later()).await;
     let images = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
@@ -197,7 +202,7 @@ async fn deletion_takes_effect_on_other_servers_within_thirty_seconds() {
     assert_nothing_is_left_after(&app, &ada.id).await;
 }
 
-/// Asserts that nothing is left, waiting as long as reservations of uploads in progress require.
+/// Sweeps at times up to the end of the reservations of uploads in progress, and asserts that nothing of the account is left.
 async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
     for minutes in [0, 11, 25, 60 * 26] {
         sweep_all(app, OffsetDateTime::now_utc() + Duration::from_secs(60 * minutes)).await;
@@ -241,7 +246,7 @@ async fn uploads_in_progress_during_the_deletion_leave_nothing() {
         assert_eq!(deletion, 204);
         let all = uploads.iter().chain(&confirms).chain(&refreshes).chain([&login, &multipart]);
         assert!(all.clone().all(|status| matches!(status, 200 | 201 | 401 | 404)), "{:?}", all.collect::<Vec<_>>());
-        // A transfer that was in progress still arrives.
+        // A PUT with a URL from before the deletion still reaches the store.
         let arrived = app.put(&late.json["upload"], vec![1]).await;
         assert_ne!(arrived, StatusCode::OK, "other bytes than declared");
         assert_nothing_is_left_after(&app, &ada.id).await;
@@ -284,17 +289,17 @@ async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
         images.update_one(doc! { "_id": image["id"].as_str().unwrap() }, due).await.unwrap();
         deleted.push(ada);
     }
-    // A server's own sweeper finds them.
-    let beside = TestApp::start_second_server(&app, |config| config.sweep.schedule = SweepSchedule::Prompt).await;
+    // The sweeper of a second server finds the damaged records and gives them a time.
+    let second_server = TestApp::start_second_server(&app, |config| config.sweep.schedule = SweepSchedule::Prompt).await;
     let is_undated = doc! { "$not": { "$type": "date" } };
-    let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
-    let of_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };
-    eventually("all have a time", async || {
-        let images = images.count_documents(of_images.clone()).await.unwrap();
-        images + users.count_documents(of_users.clone()).await.unwrap() == 0
+    let undated_images = doc! { "state": "deleting", "due": is_undated.clone() };
+    let undated_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };
+    eventually("all records have a time", async || {
+        let images = images.count_documents(undated_images.clone()).await.unwrap();
+        images + users.count_documents(undated_users.clone()).await.unwrap() == 0
     })
     .await;
-    drop(beside);
+    drop(second_server);
     sweep_all(&app, later()).await;
     sweep_all(&app, later() + Duration::from_secs(60 * 60)).await;
     for ada in &deleted {
@@ -314,9 +319,9 @@ async fn damaged_records_do_not_stop_account_deletion() {
             .await
             .unwrap();
     }
-    let (kept, open) =
+    let (ready, open) =
         (ada.upload("mine.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &unique_png()).await);
-    for (id, damage) in [(kept["id"].as_str().unwrap(), doc! { "sha256": "damaged" }), (open.id(), doc! { "size": "damaged" })] {
+    for (id, damage) in [(ready["id"].as_str().unwrap(), doc! { "sha256": "damaged" }), (open.id(), doc! { "size": "damaged" })] {
         images.update_one(doc! { "_id": id }, doc! { "$set": damage }).await.unwrap();
     }
     for caller in [&ada, &eve] {

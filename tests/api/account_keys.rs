@@ -1,5 +1,5 @@
-//! Covers the keys that no two accounts share (`emails`, `identities`): of servers that died between taking one and inserting its
-//! account, and of accounts of the former version, which are registered under none.
+//! Covers the unique keys of accounts (collections `emails` and `identities`): keys that a server took before it died without
+//! inserting the account, and accounts of an earlier version, which have no key.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use super::{
     oidc::provider::{AUDIENCE, Key, Provider},
 };
 
+/// Seconds of a minute.
 const MINUTE: u64 = 60;
 
-/// Returns the time that is so many seconds ahead.
+/// Returns the time in `seconds` seconds.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
@@ -30,7 +31,7 @@ async fn log_in(app: &TestApp, email: &str) -> Answer {
     app.anonymous().post("/api/auth/login", json!({ "email": email, "password": PASSWORD })).await
 }
 
-/// Returns the account that an address names.
+/// Returns the id of the account that has this address.
 async fn holder(app: &TestApp, email: &str) -> Option<String> {
     let found = app.db.collection::<Document>("emails").find_one(doc! { "_id": email }).await.unwrap();
     found.map(|found| found.get_str("user").unwrap().to_owned())
@@ -41,12 +42,12 @@ async fn record(app: &TestApp, user: &str) -> Option<Document> {
     app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap()
 }
 
-/// Takes an address as a server that died a minute ago, and returns the id of the account that it did not insert.
+/// Takes an address like a server that died a minute ago, before it inserted the account; returns the account's id.
 async fn take(app: &TestApp, email: &str) -> String {
     take_at(app, email, DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000)).await
 }
 
-/// Inserts the entry of an address as a server does that then dies; returns the id of its user.
+/// Inserts the key of an address, taken at `at`, without an account; returns the account's id.
 async fn take_at(app: &TestApp, email: &str, at: DateTime) -> String {
     let user = uuid::Uuid::now_v7().to_string();
     let key = doc! { "_id": email, "user": &user, "at": at, "due": at };
@@ -54,13 +55,13 @@ async fn take_at(app: &TestApp, email: &str, at: DateTime) -> String {
     user
 }
 
-/// Makes an account one of the former version.
-async fn make_former(app: &TestApp, user: &str) {
+/// Changes an account into one of an earlier version: without keys, and not registered.
+async fn make_earlier(app: &TestApp, user: &str) {
     for keys in ["emails", "identities"] {
         app.db.collection::<Document>(keys).delete_many(doc! { "user": user }).await.unwrap();
     }
-    let former = doc! { "$unset": { "registered": "" } };
-    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, former).await.unwrap();
+    let unregistered = doc! { "$unset": { "registered": "" } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, unregistered).await.unwrap();
 }
 
 /// Sweeps until nothing is left to do.
@@ -89,7 +90,7 @@ async fn address_of_a_server_that_died_is_taken_over() {
 #[tokio::test]
 async fn address_is_not_taken_from_a_sign_up_in_progress() {
     let app = TestApp::start().await;
-    // Ahead, so that a busy machine does not make it old before the account is inserted.
+    // In the future, so that the key is not old on a busy machine before the account is inserted.
     let at = DateTime::from_millis(DateTime::now().timestamp_millis() + 60_000);
     let other = take_at(&app, "ada@example.com", at).await;
     let insert = async {
@@ -108,7 +109,7 @@ async fn sweeper_releases_addresses_without_an_account() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     take(&app, "lost@example.com").await;
-    // Its record was lost, but not its images.
+    // Bob's record was lost, but not his images.
     let bob = app.user().await;
     let image = bob.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     app.db.collection::<Document>("users").delete_one(doc! { "_id": &bob.id }).await.unwrap();
@@ -128,32 +129,32 @@ async fn sweeper_releases_addresses_without_an_account() {
     assert!(due > 29 * 24 * 3_600_000, "{due}");
 }
 
-/// Servers of the former version insert and delete accounts without keys, and refuse addresses by a unique index.
+/// Servers of an earlier version insert and delete accounts without keys, and reject addresses by a unique index.
 #[tokio::test]
-async fn accounts_of_the_former_version_are_found_and_registered() {
+async fn accounts_of_an_earlier_version_are_found_and_registered() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
-    make_former(&app, &ada.id).await;
+    make_earlier(&app, &ada.id).await;
     assert_eq!(log_in(&app, &ada.email).await.json["user"]["id"], ada.id.as_str());
     assert_eq!(sign_up(&app, &ada.email).await.problem(), (409, "email_taken"));
-    assert_eq!(holder(&app, &ada.email).await, None, "released by the sign-up that the index refused");
+    assert_eq!(holder(&app, &ada.email).await, None, "released by the sign-up that the index rejected");
     assert_eq!(log_in(&app, &ada.email).await.status, 200);
     app.sweep(after(0)).await;
     assert_eq!(holder(&app, &ada.email).await, Some(ada.id.clone()));
     assert!(record(&app, &ada.id).await.unwrap().get_bool("registered").unwrap());
     assert_eq!(log_in(&app, &ada.email).await.json["user"]["id"], ada.id.as_str());
 
-    // A former server deletes an account, and another user signs up there with its address.
+    // A server of an earlier version deletes an account, and another user signs up here with its address.
     let ended =
         doc! { "$set": { "deletedAt": DateTime::now(), "due": DateTime::now() }, "$unset": { "email": "", "emailKey": "" } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &bob.id }, ended).await.unwrap();
     assert_eq!(log_in(&app, &bob.email).await.status, 401);
     assert_eq!(sign_up(&app, &bob.email).await.status, 201, "the address is free at once");
-    let next = holder(&app, &bob.email).await.unwrap();
-    assert_ne!(next, bob.id);
+    let new_owner = holder(&app, &bob.email).await.unwrap();
+    assert_ne!(new_owner, bob.id);
     sweep_all(&app, after(10 * MINUTE)).await;
     assert_eq!(record(&app, &bob.id).await, None);
-    assert_eq!(holder(&app, &bob.email).await, Some(next), "not released with the former account");
+    assert_eq!(holder(&app, &bob.email).await, Some(new_owner), "not released with the deleted account");
 }
 
 #[tokio::test]
@@ -166,7 +167,7 @@ async fn address_of_a_deleted_account_is_forgotten() {
 }
 
 #[tokio::test]
-async fn identities_of_the_former_version_are_found_and_registered() {
+async fn identities_of_an_earlier_version_are_found_and_registered() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let settings = valet::config::OidcProvider::new(provider.issuer.clone(), vec![AUDIENCE.to_owned()]);
@@ -179,8 +180,8 @@ async fn identities_of_the_former_version_are_found_and_registered() {
     let ada = account_of(&app).await;
     let identities = app.db.collection::<Document>("identities");
     assert_eq!(identities.count_documents(doc! { "user": &ada }).await.unwrap(), 1);
-    make_former(&app, &ada).await;
-    // Servers that have not seen the token.
+    make_earlier(&app, &ada).await;
+    // Starts servers that have not cached the account of the token.
     let start = async || TestApp::start_second_server(&app, |config| config.accounts.provider = Some(settings.clone())).await;
     assert_eq!(account_of(&start().await).await, ada);
     app.sweep(after(0)).await;

@@ -27,15 +27,15 @@ async fn sign_up_log_in_and_me_return_the_same_user() {
 #[tokio::test]
 async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
     let app = TestApp::start().await;
-    let nobody = app.anonymous();
+    let anonymous = app.anonymous();
     let addresses: Vec<_> = (0..50).map(|n| if n % 2 == 0 { "Same@Example.com" } else { "same@example.COM" }).collect();
     let sign_up = |email: &str| {
         let body = json!({ "email": email, "password": PASSWORD });
-        let nobody = &nobody;
+        let anonymous = &anonymous;
         async move {
             loop {
-                // Each hash takes a core: on a slow machine some sign-ups get 503, which proves nothing.
-                let answer = nobody.post("/api/auth/signup", body.clone()).await;
+                // Each hash takes a core: on a slow machine some sign-ups get 503, and are repeated.
+                let answer = anonymous.post("/api/auth/signup", body.clone()).await;
                 if answer.status != 503 {
                     return answer;
                 }
@@ -50,7 +50,7 @@ async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
 }
 
 #[tokio::test]
-async fn invalid_accounts_are_refused_with_the_member() {
+async fn invalid_accounts_are_rejected_with_the_field() {
     let app = TestApp::start().await;
     let sign_up = async |email: &str, password: &str| {
         let answer = app.anonymous().post("/api/auth/signup", json!({ "email": email, "password": password })).await;
@@ -93,7 +93,7 @@ async fn a5_unknown_address_and_wrong_password_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a4_common_passwords_are_refused_with_the_reason() {
+async fn a4_common_passwords_are_rejected_with_the_reason() {
     let app = TestApp::start().await;
     for password in ["passwordpassword", "qwertyuiopasdfghjkl", "valetvaletvalet", "charles.babbage", "charles.babbage1791"] {
         let body = json!({ "email": "charles.babbage@example.com", "password": password });
@@ -107,8 +107,8 @@ async fn a4_common_passwords_are_refused_with_the_reason() {
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0);
 }
 
-/// Both take the same time, measured as a generous ratio of medians because machines are shared. Without the dummy hash the ratio
-/// would be about a thousand.
+/// Both take the same time, measured as a generous ratio of medians because machines are shared. Without the dummy hash the times
+/// would differ by a factor of about a thousand.
 #[tokio::test]
 async fn a5_unknown_address_costs_as_much_hashing_as_a_wrong_password() {
     let app = TestApp::start().await;
@@ -122,6 +122,7 @@ async fn a5_unknown_address_costs_as_much_hashing_as_a_wrong_password() {
         }
     }
     times.iter_mut().for_each(|times| times.sort());
+    // The medians of 15 times.
     let ratio = times[0][7].as_secs_f64() / times[1][7].as_secs_f64();
     assert!((0.5..2.0).contains(&ratio), "{ratio}");
 }
@@ -173,10 +174,16 @@ async fn only_valid_tokens_are_accepted() {
         200,
         "the token in the header is used, not that in the query"
     );
-    assert_eq!(app.anonymous().get(&format!("/api/auth/me?access_token={token}")).await.problem(), (401, "token_missing"), "T11");
-    let hasty = TestApp::start_second_server(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;
-    let short = hasty.user().await.token.unwrap();
+    assert_eq!(
+        app.anonymous().get(&format!("/api/auth/me?access_token={token}")).await.problem(),
+        (401, "token_missing"),
+        "T11: a token in the query is ignored"
+    );
+    let short_lived =
+        TestApp::start_second_server(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;
+    let expired = short_lived.user().await.token.unwrap();
+    // Longer than the lifetime of 1 s, because tokens have whole seconds.
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-    let expired = me(Some(format!("Bearer {short}"))).await;
+    let expired = me(Some(format!("Bearer {expired}"))).await;
     assert_eq!(expired, (401, "token_expired".into(), "Bearer error=\"invalid_token\"".into()));
 }

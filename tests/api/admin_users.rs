@@ -1,4 +1,4 @@
-//! Covers what an app's backend does with users: lists, quotas, suspension, deletion, and their images.
+//! Covers the calls of an app's backend about users: lists, quotas, suspension, deletion, and the users' images.
 //!
 //! Routes: GET /api/admin/users, GET /api/admin/users/{user}, DELETE /api/admin/users/{user}, PUT /api/admin/users/{user}/quota,
 //! DELETE /api/admin/users/{user}/quota, POST /api/admin/users/{user}/suspend, POST /api/admin/users/{user}/resume,
@@ -56,7 +56,7 @@ async fn users_are_listed_in_pages_and_found_by_subject_and_address() {
     assert_eq!(key.get("/api/admin/users?email=a@b.example&subject=7").await.problem(), (400, "invalid_request"));
     assert_eq!(key.get("/api/admin/users?cursor=AAAA").await.problem(), (400, "invalid_cursor"));
     assert_eq!(key.get("/api/admin/users?limit=101").await.problem(), (400, "invalid_request"));
-    // A record that cannot be read hides no other.
+    // An unreadable record is left out; the others are listed.
     let records = app.db.collection::<Document>("users");
     records.update_one(doc! { "_id": &users[0].id }, doc! { "$set": { "createdAt": "x" } }).await.unwrap();
     assert_eq!(ids(&key.get("/api/admin/users").await).len(), 3);
@@ -69,7 +69,7 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
     let png = unique_png();
     let size = png.len() as u64;
-    let set = async |bytes: u64| key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
+    let set_quota = async |bytes: u64| key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
     let open_upload = async |user: &Caller<'_>| {
         let mut bytes = unique_png();
         bytes.resize(900, 0);
@@ -78,19 +78,19 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     assert!(size < 900, "{size}");
     ada.upload("a.png", "image/png", &png).await;
     assert_eq!(open_upload(&ada).await.problem(), (409, "quota_exceeded"), "the server's quota");
-    let answer = set(size + 1800).await;
+    let answer = set_quota(size + 1800).await;
     assert_eq!(answer.json["usage"], json!({ "bytes": size, "quotaBytes": size + 1800, "images": 1, "pending": 0 }));
     let on_other = Caller { app: &other, ..ada.clone() };
     assert_eq!((open_upload(&ada).await.status, open_upload(&on_other).await.status), (201, 201), "beyond the server's quota");
-    let refused = open_upload(&on_other).await;
+    let rejected = open_upload(&on_other).await;
     assert!(
-        refused.problem() == (409, "quota_exceeded") && refused.text.contains(&format!("0 of {} bytes", size + 1800)),
-        "{refused:?}"
+        rejected.problem() == (409, "quota_exceeded") && rejected.text.contains(&format!("0 of {} bytes", size + 1800)),
+        "{rejected:?}"
     );
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["quotaBytes"], size + 1800);
-    // Below what is used, and nothing at all.
+    // Quotas below the usage, and of zero.
     for bytes in [1, 0] {
-        assert_eq!(set(bytes).await.json["usage"]["quotaBytes"], bytes);
+        assert_eq!(set_quota(bytes).await.json["usage"]["quotaBytes"], bytes);
         assert_eq!(open_upload(&ada).await.problem(), (409, "quota_exceeded"));
     }
     assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 1);
@@ -99,19 +99,19 @@ async fn own_quota_applies_at_once_and_deletes_nothing() {
     assert_eq!(open_upload(&bob).await.status, 201, "another user");
     let reset = key.delete(&admin_path(&ada, "/quota")).await;
     assert_eq!(reset.json["usage"]["quotaBytes"], 1000);
-    assert_eq!(set((1 << 53) - 1).await.status, 200);
-    assert_eq!(set(1 << 53).await.problem(), (422, "invalid_quota"));
+    assert_eq!(set_quota((1 << 53) - 1).await.status, 200);
+    assert_eq!(set_quota(1 << 53).await.problem(), (422, "invalid_quota"));
     for (bytes, problem) in
         [(json!(-1), (422, "invalid_quota")), (json!(1.5), (400, "invalid_request")), (json!("1"), (400, "invalid_request"))]
     {
-        let refused = key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
-        assert_eq!(refused.problem(), problem, "{bytes}");
-        let message = refused.json["errors"][0]["message"].as_str().unwrap_or_default();
+        let rejected = key.put(&admin_path(&ada, "/quota"), json!({ "bytes": bytes })).await;
+        assert_eq!(rejected.problem(), problem, "{bytes}");
+        let message = rejected.json["errors"][0]["message"].as_str().unwrap_or_default();
         assert!(problem.0 == 422 || message == "must be an integer", "{message}");
     }
 }
 
-/// Concurrent uploads exactly fill an own quota, however they race on two servers.
+/// Concurrent uploads on two servers fill a user's own quota exactly, in whatever order they arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn own_quota_is_never_exceeded_by_concurrent_uploads() {
     let app = TestApp::start().await;
@@ -130,7 +130,7 @@ async fn own_quota_is_never_exceeded_by_concurrent_uploads() {
 }
 
 #[tokio::test]
-async fn suspended_user_is_refused_everywhere_and_comes_back() {
+async fn suspended_user_is_rejected_everywhere_until_resumed() {
     let app = TestApp::start().await;
     let other = TestApp::start_second_server(&app, |_| {}).await;
     let (key, ada, bob) = (app.create_service_key(&Scope::ALL).await, app.user().await, app.user().await);
@@ -146,14 +146,14 @@ async fn suspended_user_is_refused_everywhere_and_comes_back() {
     let since = suspended.json["suspendedAt"].clone();
     assert!(suspended.status == 200 && since.is_string(), "{suspended:?}");
     for operation in operations().into_iter().filter(|one| one.is_protected() && !one.is_admin()) {
-        let refused = call_with(&ada, &operation, image["id"].as_str().unwrap()).await;
-        assert_eq!(refused.problem(), (403, "account_suspended"), "{} {}", operation.method, operation.path);
+        let rejected = call_with(&ada, &operation, image["id"].as_str().unwrap()).await;
+        assert_eq!(rejected.problem(), (403, "account_suspended"), "{} {}", operation.method, operation.path);
     }
-    let refused = (403, "account_suspended");
-    assert_eq!(app.anonymous().get(&uppy).await.problem(), refused);
+    let suspension = (403, "account_suspended");
+    assert_eq!(app.anonymous().get(&uppy).await.problem(), suspension);
     for server in [&app, &other] {
-        assert_eq!(server.anonymous().post("/api/auth/login", credentials.clone()).await.problem(), refused);
-        assert_eq!(server.anonymous().post("/api/auth/refresh", refresh.clone()).await.problem(), refused);
+        assert_eq!(server.anonymous().post("/api/auth/login", credentials.clone()).await.problem(), suspension);
+        assert_eq!(server.anonymous().post("/api/auth/refresh", refresh.clone()).await.problem(), suspension);
     }
     let wrong = json!({ "email": ada.email, "password": "another password of hers" });
     assert_eq!(
@@ -162,14 +162,14 @@ async fn suspended_user_is_refused_everywhere_and_comes_back() {
         "the suspension is not revealed without the password"
     );
     let began = std::time::Instant::now();
-    eventually("the other server refuses", async || on_other.get("/api/auth/me").await.problem() == refused).await;
+    eventually("the other server rejects", async || on_other.get("/api/auth/me").await.problem() == suspension).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!(key.post_empty(&admin_path(&ada, "/suspend")).await.json["suspendedAt"], since, "a repeat keeps the time");
     assert_eq!(bob.get("/api/auth/me").await.status, 200);
     assert_eq!(
         key.get(&admin_path(&ada, "/images")).await.json["images"][0]["id"],
         image["id"],
-        "the backend can still list them"
+        "the backend can still list the images"
     );
 
     let resumed = key.post_empty(&admin_path(&ada, "/resume")).await;
@@ -214,9 +214,13 @@ async fn backend_deletes_users_and_their_images() {
     assert_eq!(
         key.get(&admin_path(&bob, &format!("/images?cursor={next}"))).await.problem(),
         (400, "invalid_cursor"),
-        "another user's"
+        "another user's cursor"
     );
-    assert_eq!(key.delete(&admin_path(&bob, &format!("/images/{image}"))).await.problem(), (404, "not_found"), "not his");
+    assert_eq!(
+        key.delete(&admin_path(&bob, &format!("/images/{image}"))).await.problem(),
+        (404, "not_found"),
+        "not an image of this user"
+    );
     assert_eq!(key.delete(&admin_path(&ada, &format!("/images/{image}"))).await.status, 204);
     assert_eq!(ada.get(&format!("/api/images/{image}")).await.problem(), (404, "not_found"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["images"], 1);
@@ -245,7 +249,6 @@ async fn backend_deletes_users_and_their_images() {
     assert_eq!(bob.get("/api/auth/me").await.status, 200);
 }
 
-/// Every call is in the audit log, with the key's name.
 #[tokio::test]
 async fn every_call_is_audited_with_the_name_of_its_key() {
     let app = TestApp::start().await;
@@ -262,6 +265,7 @@ async fn every_call_is_audited_with_the_name_of_its_key() {
         assert!(status.is_success() || status == 404, "{path}: {answer}");
     }
     assert_eq!(client.call(reqwest::Method::DELETE, &format!("/api/admin/users/{user}"), None).await.0, 204);
+    // Returns the lines of the audit log.
     let audited = |log: &str| -> Vec<Value> {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["target"] == "audit" && line["event"].is_string()).collect()
@@ -275,6 +279,7 @@ async fn every_call_is_audited_with_the_name_of_its_key() {
         let id = &operation.described["operationId"];
         let line = all.iter().find(|line| line["event"] == "admin_call" && line["operation"] == *id);
         let line = line.unwrap_or_else(|| panic!("{id} in {all:#?}"));
+        // A service key is `vk_<id>_<secret>`, with an id of 36 characters.
         assert!(
             line["key"] == "tests" && line["key_id"] == key.token.as_ref().unwrap()[3..39] && line["span"]["id"].is_string(),
             "{line}"

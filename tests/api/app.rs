@@ -1,8 +1,8 @@
-//! `TestApp`: the application under test, the real one on its own port, with its own database and bucket, on a real mongod and a
-//! real S3.
+//! `TestApp`, a server under test in the process of the tests, with its own port, database and bucket; `Caller`, which sends
+//! requests to it; and `Answer`.
 //!
-//! One mongod and one local S3 serve the whole run, or those that the environment names (tests/support/servers.rs). Helpers that
-//! bypass the API begin with `db_` or `bucket_`.
+//! All tests of a run share one mongod and one local S3, or the servers that the environment names (tests/support/servers.rs).
+//! Helpers that bypass the API begin with `db_` or `bucket_`.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use super::{
 /// A password that sign-up accepts.
 pub const PASSWORD: &str = "three small blue boats";
 
-/// Waits until `holds` returns true, such as for the work of a background task. Fails after a minute.
+/// Waits until `holds` returns true, such as for the work of a background task. Panics with `what` after a minute.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
@@ -45,8 +45,9 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
 }
 
-/// The application under test.
+/// A server under test.
 pub struct TestApp {
+    /// Base URL, without a path.
     pub base: String,
     pub app: AppState,
     pub config: Config,
@@ -68,7 +69,7 @@ impl TestApp {
         Self::start_with(|config| config.sweep.schedule = SweepSchedule::Prompt).await
     }
 
-    /// Starts a server with changed settings.
+    /// Starts a server with the default settings after `change`.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
@@ -95,7 +96,7 @@ impl TestApp {
         });
         change(&mut config);
         let app = AppState::connect(&config).await.unwrap();
-        // Before the test looks into the bucket, so that the probe objects are already removed.
+        // Probes now, so that the probe objects are removed before the test lists the bucket.
         app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         // Majority read concern, as in the program: the next answer of the API reflects everything that a test has read.
@@ -126,7 +127,7 @@ impl TestApp {
         Caller { token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email, ..self.anonymous() }
     }
 
-    /// Creates a service key; returns its caller.
+    /// Creates a service key with these scopes; returns a caller that uses the key.
     pub async fn create_service_key(&self, scopes: &[Scope]) -> Caller<'_> {
         let new = NewServiceKey { name: KeyName::parse("tests").unwrap(), scopes: scopes.to_vec(), lifetime: None };
         let key = self.app.valet.service_keys.create(new, OffsetDateTime::now_utc()).await.unwrap();
@@ -148,7 +149,7 @@ impl TestApp {
     }
 
     /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and
-    /// rejected images are no longer counted.
+    /// rejected images no longer count against quotas.
     pub async fn sweep_after_url_expiry(&self) {
         let after_expiry = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
         while self.sweep(after_expiry).await != valet::domain::sweeper::Swept::default() {}
@@ -159,7 +160,7 @@ impl TestApp {
         self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap()
     }
 
-    /// Returns the state in the image's document.
+    /// Returns the state in the image's document; "none" if there is no document.
     pub async fn db_state(&self, id: &str) -> String {
         self.db_image(id).await.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
@@ -184,11 +185,13 @@ impl TestApp {
     }
 }
 
-/// A user, or an anonymous caller.
+/// A client that sends requests as a user, with a service key, or anonymously.
 #[derive(Clone)]
 pub struct Caller<'a> {
     pub app: &'a TestApp,
+    /// Bearer token: an access token or a service key.
     pub token: Option<String>,
+    /// Id of the user; empty for an anonymous caller.
     pub id: String,
     pub email: String,
     /// Client address in X-Forwarded-For, if any.
@@ -201,7 +204,7 @@ impl<'a> Caller<'a> {
         Self { address: Some(address.to_owned()), ..self.clone() }
     }
 
-    /// Returns the caller of this operation: itself, or for an operation of the app's backend a service key.
+    /// Returns a caller that may call this operation: itself, or a service key if the operation is for the app's backend.
     pub async fn for_operation(&self, operation: &super::openapi::Operation) -> Caller<'a> {
         if operation.is_admin() { self.app.create_service_key(&Scope::ALL).await } else { self.clone() }
     }
@@ -231,7 +234,7 @@ impl<'a> Caller<'a> {
         self.send(Method::DELETE, path, |request| request).await
     }
 
-    /// Sends any request and compares the answer with the OpenAPI document.
+    /// Sends a request that `change` completes, and compares the answer with the OpenAPI document.
     pub async fn send(
         &self,
         method: Method,
@@ -288,11 +291,12 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub text: String,
+    /// The body as JSON; null if it is not JSON.
     pub json: Value,
 }
 
 impl Answer {
-    /// Returns the id in the answer.
+    /// Returns the member `id` of the answer.
     pub fn id(&self) -> &str {
         self.json["id"].as_str().unwrap()
     }

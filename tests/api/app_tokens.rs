@@ -1,4 +1,4 @@
-//! Covers tokens for the app's own users: their accounts, their permissions, and their end.
+//! Covers tokens for the app's own users: the accounts that they create, their permissions, and their end.
 //!
 //! Routes: POST /api/admin/tokens.
 
@@ -9,7 +9,7 @@ use valet::model::Scope;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 
-/// Rounds of a race.
+/// Number of repetitions of a race.
 const ROUNDS: usize = 30;
 
 /// Requests a token for a user of the app.
@@ -40,21 +40,21 @@ async fn subject_is_a_user_with_the_whole_api() {
     let image = ada.upload("sea.png", "image/png", &unique_png()).await;
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!((again.get(&path).await.status, bob.get(&path).await.problem()), (200, (404, "not_found")));
-    // The sessions are in the list, and end one by one.
+    // The list has a session for each token; ending one does not end the others.
     let sessions = again.get("/api/auth/sessions").await;
     let listed = sessions.json["sessions"].as_array().unwrap();
     assert_eq!(listed.len(), 3, "{sessions:?}");
     let current = listed.iter().find(|session| session["current"] == true).unwrap();
     let ended = again.delete(&format!("/api/auth/sessions/{}", current["id"].as_str().unwrap())).await;
     assert_eq!((ended.status, again.get("/api/auth/me").await.problem()), (204, (401, "session_ended")));
-    assert_eq!(ada.get("/api/auth/me").await.json["email"], "Ada@example.com", "an absent address stays");
+    assert_eq!(ada.get("/api/auth/me").await.json["email"], "Ada@example.com", "a request without an address does not remove it");
     let stored = app.db.collection::<Document>("sessions").find_one(doc! { "user": &ada.id }).await.unwrap().unwrap();
     assert!(stored.get_str("issuedBy").is_ok() && !stored.contains_key("tokenKey"), "{stored:?}");
-    // The user deletes the account with a young token, and the subject is another user then.
+    // The account can only be deleted with a young token; after that the subject gets a new account.
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.problem(), (403, "local_accounts_only"));
-    let late = doc! { "$set": { "createdAt": mongodb::bson::DateTime::from_millis(0) } };
-    app.db.collection::<Document>("sessions").update_many(doc! { "user": &ada.id }, late).await.unwrap();
+    let aged = doc! { "$set": { "createdAt": mongodb::bson::DateTime::from_millis(0) } };
+    app.db.collection::<Document>("sessions").update_many(doc! { "user": &ada.id }, aged).await.unwrap();
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.problem(), (401, "token_too_old"));
     let young = sign_in(&app, "7").await;
     assert_eq!(young.post("/api/auth/me/delete", json!({})).await.status, 204);
@@ -84,7 +84,7 @@ async fn address_of_an_app_user_is_a_label() {
 }
 
 #[tokio::test]
-async fn unacceptable_values_are_refused_and_create_nothing() {
+async fn unacceptable_values_are_rejected_and_create_nothing() {
     let app = TestApp::start().await;
     let key = app.create_service_key(&[Scope::TokensCreate]).await;
     for (body, code) in [
@@ -109,7 +109,7 @@ async fn unacceptable_values_are_refused_and_create_nothing() {
     }
 }
 
-/// Two servers sign the same new user in at once, many times, also while the account is deleted.
+/// Two servers sign in the same new user at the same time, many times, also while the account is being deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_tokens_for_one_new_subject_create_one_user() {
     let app = TestApp::start().await;
@@ -129,7 +129,7 @@ async fn concurrent_tokens_for_one_new_subject_create_one_user() {
         let path = format!("/api/admin/users/{id}");
         let (deleted, created) = tokio::join!(key.delete(&path), create(&on_other, json!({ "subject": subject })));
         assert_eq!((deleted.status, created.status), (204, 200), "{created:?}");
-        // The token is the deleted user's, and refused, or a new user's.
+        // The token belongs to the deleted user and is rejected, or to a new user and is accepted.
         let token = created.json["token"].as_str().map(str::to_owned);
         let me = Caller { token, ..app.anonymous() }.get("/api/auth/me").await;
         assert_eq!(me.status == 200, created.json["user"]["id"] != id, "{me:?}");
@@ -147,8 +147,8 @@ async fn tokens_work_without_local_accounts_and_without_an_identity_provider() {
     assert_eq!(app.anonymous().get(&uppy).await.status, 200);
     let on_both = Caller { app: &with_local, ..ada.clone() };
     assert_eq!(on_both.get("/api/auth/me").await.json["id"], ada.id);
-    let refused = Caller { app: &app, ..local.clone() };
-    assert_eq!(refused.get("/api/auth/me").await.problem(), (401, "token_invalid"), "a local account's token");
+    let local_on_app = Caller { app: &app, ..local.clone() };
+    assert_eq!(local_on_app.get("/api/auth/me").await.problem(), (401, "token_invalid"), "a local account's token");
     let key = app.create_service_key(&Scope::ALL).await;
     assert_eq!(key.delete(&format!("/api/admin/users/{}", ada.id)).await.status, 204);
     assert_eq!(ada.get("/api/auth/me").await.problem(), (401, "session_ended"));

@@ -16,7 +16,7 @@ use super::{
     counts::{Counts, inconsistency},
 };
 
-/// Time after every upload of the default settings, every URL and every grace period.
+/// Time after which every upload of the default settings, every URL and every grace period has ended.
 const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 impl TestApp {
@@ -26,7 +26,7 @@ impl TestApp {
         found.try_collect().await.unwrap()
     }
 
-    /// Returns key and size of all objects.
+    /// Returns the keys and sizes of all objects of images.
     async fn bucket_objects(&self) -> BTreeMap<String, i64> {
         let mut objects = BTreeMap::new();
         let mut pages = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).into_paginator().send();
@@ -62,16 +62,16 @@ impl TestApp {
     pub async fn audit(&self) {
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
         for user in &users {
-            let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
+            let own_images = images.iter().filter(|image| image.get("user") == user.get("_id"));
             let recorded = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
-            assert_eq!(recorded, Counts::of_images(of_user.clone()), "bytes, images and open uploads of {user}");
-            assert_eq!(recorded_timeline(user), timeline_of(of_user), "the timeline of {user}");
+            assert_eq!(recorded, Counts::of_images(own_images.clone()), "bytes, images and open uploads of {user}");
+            assert_eq!(recorded_timeline(user), timeline_of(own_images), "the timeline of {user}");
         }
         for image in &images {
             self.audit_image(image, &mut objects).await;
         }
-        // A killed probe of the store leaves objects under `check/`; the bucket's id is under `valet/`.
-        objects.retain(|key, _| !["check/", "valet/"].iter().any(|own| key.starts_with(own)));
+        // A killed probe of the store leaves objects under `check/`; the deployment's marker is under `valet/`.
+        objects.retain(|key, _| !["check/", "valet/"].iter().any(|prefix| key.starts_with(prefix)));
         assert_eq!(objects, BTreeMap::new(), "objects without a document");
         self.audit_open_uploads(&images).await;
     }
@@ -110,11 +110,11 @@ impl TestApp {
     /// Asserts that the pictures that a worker recorded exist, and removes those that it may have written from `objects`.
     fn audit_pictures(&self, image: &Document, objects: &mut BTreeMap<String, i64>) {
         let key = text(image, "key");
-        let is_written = image.get_document("rendering").is_ok_and(|rendering| rendering.contains_key("written"));
+        let may_exist = image.get_document("rendering").is_ok_and(|rendering| rendering.contains_key("written"));
         let keys = ["-w640", "-w1600"].map(|suffix| format!("{key}{suffix}"));
-        let found = keys.iter().filter(|key| is_written && objects.remove(*key).is_some()).count();
+        let found = keys.iter().filter(|key| may_exist && objects.remove(*key).is_some()).count();
         let recorded = image.get_array("pictures").map_or(0, Vec::len);
-        assert!(text(image, "state") != "ready" || recorded <= found, "a picture that is not there: {image}");
+        assert!(text(image, "state") != "ready" || recorded <= found, "a recorded picture without an object: {image}");
     }
 
     /// Compares type, entity tag and digest of a ready image's object with its document.
@@ -126,7 +126,7 @@ impl TestApp {
         let Ok(digest) = image.get_str("sha256") else { return };
         let checksum = match head.checksum_sha256() {
             Some(checksum) => checksum.to_owned(),
-            // A store without checksums.
+            // For a store without checksums, hashes the bytes.
             None => {
                 let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(key).send().await.unwrap();
                 sha256(&read.body.collect().await.unwrap().into_bytes())
@@ -146,14 +146,14 @@ impl TestApp {
     }
 }
 
-/// Returns the months with images in the user's record.
+/// Returns the numbers of images by month in the user's record, without zeros.
 fn recorded_timeline(user: &Document) -> BTreeMap<String, i64> {
     let months = user.get_document("timeline").ok().into_iter().flatten();
     months.map(|(month, images)| (month.clone(), images.as_i64().unwrap())).filter(|(_, images)| *images != 0).collect()
 }
 
-/// Counts a user's ready images by month. Those that have no time of their own were made ready by the former version, which counts
-/// none.
+/// Counts a user's ready images by month. Images without `takenSort` were made ready by an earlier version, and are not in the
+/// timeline.
 fn timeline_of<'a>(images: impl Iterator<Item = &'a Document>) -> BTreeMap<String, i64> {
     let mut months = BTreeMap::new();
     for image in images.filter(|image| text(image, "state") == "ready") {

@@ -13,7 +13,7 @@ fn statuses(answer: &super::app::Answer) -> Vec<u64> {
     answer.json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
 }
 
-/// Requests uploads of these items with one request.
+/// Opens uploads of these items with one request.
 async fn open_upload(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
     caller.post("/api/images/upload/batch", json!({ "items": items })).await
 }
@@ -31,7 +31,7 @@ async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let renewed = ada.post("/api/images/renew", json!({ "ids": ids })).await;
     assert_eq!(statuses(&renewed), vec![200; 100]);
     assert_eq!(renewed.json["results"][42]["ticket"]["id"], ids[42]);
-    // All but one are sent; one is sent with wrong bytes.
+    // All files but the first are sent.
     for (n, bytes) in files.iter().enumerate().skip(1) {
         assert_eq!(app.put(&renewed.json["results"][n]["ticket"]["upload"], bytes.clone()).await, 200);
     }
@@ -91,17 +91,20 @@ async fn bad_item_does_not_affect_the_others() {
         ],
     )
     .await;
-    let ok = |status: u64| matches!(status, 200 | 201);
-    let got = statuses(&answer);
-    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "equal items in one batch are one upload: {got:?}");
+    let is_opened = |status: u64| matches!(status, 200 | 201);
+    let item_statuses = statuses(&answer);
+    assert!(
+        is_opened(item_statuses[0]) && is_opened(item_statuses[2]) && item_statuses[0] != item_statuses[2],
+        "equal items in one batch are one upload: {item_statuses:?}"
+    );
     assert_eq!(answer.json["results"][0]["ticket"]["id"], answer.json["results"][2]["ticket"]["id"]);
-    assert_eq!((got[1], got[6]), (422, 422));
+    assert_eq!((item_statuses[1], item_statuses[6]), (422, 422));
     let problem = &answer.json["results"][6]["problem"];
     assert_eq!(
         (problem["code"].as_str(), problem["requestId"].as_str()),
         (Some("invalid_size"), Some(answer.header("x-request-id")))
     );
-    // Which of three items with one key comes first is up to the database; the item with another body is refused.
+    // The database decides which of the three items with one key comes first; an item with another body is rejected.
     let codes: Vec<_> =
         [3, 4, 5].iter().map(|n| answer.json["results"][*n]["problem"]["code"].as_str().unwrap_or("ok")).collect();
     assert!(
@@ -110,15 +113,15 @@ async fn bad_item_does_not_affect_the_others() {
     );
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "failed items reserve nothing");
 
-    let mine = ada.upload("m.png", "image/png", &unique_png()).await["id"].clone();
-    let theirs = bob.upload("t.png", "image/png", &unique_png()).await["id"].clone();
+    let adas = ada.upload("m.png", "image/png", &unique_png()).await["id"].clone();
+    let bobs = bob.upload("t.png", "image/png", &unique_png()).await["id"].clone();
     let unknown = json!(uuid::Uuid::now_v7().to_string());
-    let ids = json!({ "ids": [theirs, mine, unknown, "no id", mine] });
+    let ids = json!({ "ids": [bobs, adas, unknown, "no id", adas] });
     for (path, good) in [("read", 200), ("confirm", 200), ("renew", 200), ("delete", 204)] {
         let answer = ada.post(&format!("/api/images/{path}"), ids.clone()).await;
         assert_eq!(statuses(&answer), vec![404, good, 404, 404, good], "{path}: {answer:?}");
     }
-    assert_eq!(bob.get(&format!("/api/images/{}", theirs.as_str().unwrap())).await.status, 200);
+    assert_eq!(bob.get(&format!("/api/images/{}", bobs.as_str().unwrap())).await.status, 200);
 }
 
 #[tokio::test]
@@ -141,7 +144,7 @@ async fn at_the_quota_only_items_that_fit_are_opened() {
 }
 
 #[tokio::test]
-async fn batch_of_the_wrong_shape_is_refused_as_a_whole() {
+async fn batch_of_the_wrong_shape_is_rejected_as_a_whole() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let item = declared("a.png", "image/png", &unique_png());
@@ -167,9 +170,9 @@ async fn batch_of_the_wrong_shape_is_refused_as_a_whole() {
     }
     let mut bad_key = item.clone();
     bad_key["idempotencyKey"] = json!("");
-    let refused = open_upload(&ada, vec![item, bad_key]).await;
+    let rejected = open_upload(&ada, vec![item, bad_key]).await;
     assert_eq!(
-        (refused.problem(), refused.json["errors"][0]["field"].as_str()),
+        (rejected.problem(), rejected.json["errors"][0]["field"].as_str()),
         ((400, "invalid_request"), Some("items[1].idempotencyKey"))
     );
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);

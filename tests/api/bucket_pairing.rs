@@ -1,4 +1,4 @@
-//! Covers the pairing of bucket and database: each bucket belongs to one database, and every command refuses another pair without
+//! Covers the pairing of bucket and database: each bucket belongs to one database, and every command rejects another pair without
 //! changing anything.
 //!
 //! Commands: valet join, valet serve, valet sweep.
@@ -22,7 +22,7 @@ use valet::{
 
 use super::app::{TestApp, unique_png};
 
-/// Pairs database and bucket as another server process does.
+/// Starts another server, which pairs database and bucket if they have no ids yet, and returns the common id.
 async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
     TestApp::start_second_server(app, |_| {}).await.app.valet.deployment.verify_pair().await
 }
@@ -54,15 +54,15 @@ async fn first_start_pairs_bucket_and_database() {
     assert_eq!(app.all_bucket_keys().await, [MARKER]);
 }
 
-/// Returns the answer of `valet check`, which pairs nothing.
+/// Returns the answer of `valet check` about the pair; the check itself does not pair.
 async fn pair_answer(app: &TestApp) -> Answer {
     let report = doctor::run(&app.config, doctor::Options::default()).await;
     report.answer("bucket and database belong together").unwrap().clone()
 }
 
-/// Covers ids that another program or a person has damaged: every command refuses them, and `valet join` repairs them.
+/// Covers ids that another program or an operator has damaged: every command rejects them, and `valet join` repairs them.
 #[tokio::test]
-async fn damaged_ids_are_refused_and_repaired_by_join() {
+async fn damaged_ids_are_rejected_and_repaired_by_join() {
     let app = TestApp::start().await;
     let meta = app.db.collection::<Document>("meta");
     for (marker, document) in [
@@ -103,7 +103,7 @@ async fn images_after_other_programs_keys_are_found() {
     assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
 }
 
-/// Result of verifying a pair.
+/// Result of the verification of a pair, without ids.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Paired,
@@ -114,7 +114,7 @@ enum Verdict {
 }
 
 impl Verdict {
-    /// Returns the expected verdict that corresponds to a result.
+    /// Returns the verdict of a result.
     fn of(verified: &Result<DeploymentId, PairError>) -> Self {
         match verified {
             Ok(_) => Self::Paired,
@@ -144,15 +144,16 @@ struct Combination {
     bucket: Option<DeploymentId>,
     object: Object,
     has_record: bool,
+    /// Expected result.
     verdict: Verdict,
 }
 
-/// Returns all combinations of ids, objects and records, each with the expected verdict.
+/// Returns all combinations of ids, objects and records, each with the expected verdict. `b` is the id of another deployment.
 fn combinations(a: DeploymentId, b: DeploymentId) -> [Combination; 15] {
     use Object::{Absent, Recorded, Unknown};
     use Verdict::{Differ, EmptyBucket, NewDatabase, Paired, UnknownObjects};
     [
-        // A new installation, and one from before ids existed.
+        // A new installation, and one of an earlier version without ids.
         Combination { database: None, bucket: None, object: Absent, has_record: false, verdict: Paired },
         Combination { database: None, bucket: None, object: Recorded, has_record: true, verdict: Paired },
         // A wrong or empty database, such as the staging system's.
@@ -213,7 +214,7 @@ async fn only_a_plausible_pair_is_accepted() {
             Ok(id) => (Some(id), Some(id)),
             Err(_) => (combination.bucket, combination.database),
         };
-        assert_eq!((pair.bucket, pair.database), (bucket, database), "a refusal changes nothing: {combination:?}");
+        assert_eq!((pair.bucket, pair.database), (bucket, database), "a rejection changes nothing: {combination:?}");
     }
 }
 
@@ -236,12 +237,13 @@ async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, Stri
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and exits").unwrap();
+    let done =
+        tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("the command exits within 60 s").unwrap();
     (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_refuses_the_bucket_of_another_deployment() {
+async fn every_command_rejects_the_bucket_of_another_deployment() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -259,7 +261,7 @@ async fn every_command_refuses_the_bucket_of_another_deployment() {
     assert!(!success, "{output}");
     let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
     let databases = client.list_database_names().await.unwrap();
-    assert!(!databases.contains(&other), "a refusal leaves nothing in the other database, not even an index");
+    assert!(!databases.contains(&other), "a rejection leaves nothing in the other database, not even an index");
     let (success, output) = valet(&app, &app.config.mongo.database, &["recount"]).await;
     assert!(success, "{output}");
 
@@ -271,11 +273,12 @@ async fn every_command_refuses_the_bucket_of_another_deployment() {
     assert!(valet(&app, &other, &["recount"]).await.0);
     assert!(
         matches!(app.app.valet.deployment.verify_pair().await, Err(PairError::Differ { .. })),
-        "the previous owner is refused now"
+        "the database that was paired before is rejected now"
     );
-    // The orphan scan is the next safeguard.
+    // The rules for the deletion of orphans are the next safeguard.
     let (success, output) = valet(&app, &other, &["sweep", "--orphans", "--before", "2126-01-01T00:00:00Z"]).await;
     assert!(!success && output.contains("must lie in the past"), "{output}");
+    // Longer than a second, so that all objects are older than `now`, which has whole seconds.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let now = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
     let now = now.format(&time::format_description::well_known::Rfc3339).unwrap();

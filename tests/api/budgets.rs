@@ -1,5 +1,5 @@
-//! Covers the table of rate limits: it lists every operation of the OpenAPI document, and each operation is refused by each of
-//! its limits.
+//! Covers the table of rate limits: it lists every operation of the OpenAPI document, and each operation is rejected by each of its
+//! limits.
 //!
 //! Routes: all.
 
@@ -17,12 +17,14 @@ use super::{
     example_requests::{Operation, operations},
 };
 
+/// Limit of one request a day.
 const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
+/// Limit that no test reaches.
 const OFTEN: Rate = Rate::new(1_000_000, 1);
 
-/// Returns limits that are all wide except for this one.
+/// Returns limits that no test reaches, except one, which permits one request.
 fn limits_with_only(name: &str) -> RateLimits {
-    let rate = |of: &str| if of == name { ONCE } else { OFTEN };
+    let rate = |limit: &str| if limit == name { ONCE } else { OFTEN };
     RateLimits {
         on: true,
         signup: rate("signup"),
@@ -47,20 +49,20 @@ fn l3_table_lists_every_operation_of_the_document_once() {
     let mut sorted = documented;
     sorted.sort();
     assert_eq!(listed, sorted);
-    // Orchestrators and load balancers must never be refused.
+    // The calls of orchestrators and load balancers must never be rejected.
     let unlimited: Vec<_> = all().filter(|metadata| metadata.rate_limits.is_empty()).map(|metadata| metadata.id).collect();
     assert_eq!(unlimited, ["get_liveness", "get_readiness"]);
 }
 
-/// Returns a body with which the request reaches the point where the limit is counted.
+/// Returns a body with which the operation counts against the limit.
 fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
-    let wrong = if limit.ends_with("failures") { "another password of hers" } else { PASSWORD };
+    let password = if limit.ends_with("failures") { "another password of hers" } else { PASSWORD };
     Some(match (operation.id.as_str(), limit) {
-        ("log_in", _) => json!({ "email": email, "password": wrong }),
+        ("log_in", _) => json!({ "email": email, "password": password }),
         // Counted before the body is read. Each hash of a password takes a good part of the pause after which one more call is allowed.
         ("change_password" | "delete_account", "calls") => json!({}),
-        // A weak new password is verified and counted like any other, and changes nothing.
-        ("change_password", _) => json!({ "currentPassword": wrong, "newPassword": "passwordpassword" }),
+        // The weak new password changes nothing; the current password is verified and counted all the same.
+        ("change_password", _) => json!({ "currentPassword": password, "newPassword": "passwordpassword" }),
         ("delete_account", _) => json!({ "password": "another password of hers" }),
         ("sign_uppy_request", "upload") => json!({ "method": "PUT", "key": "a.png", "contentType": "image/png", "size": 9 }),
         ("sign_uppy_request", "urls") => json!({ "method": "GET", "key": "in/u/1", "uploadId": "x" }),
@@ -68,10 +70,10 @@ fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
     })
 }
 
-/// Opens an upload for those of Uppy's calls that ask S3 about one.
+/// Opens an upload for Uppy's calls that make requests to S3 for an open upload, and puts it into their path or body.
 async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Option<Value>) {
     match operation.id.as_str() {
-        // The first form reserves the whole quota; the next one checks in S3 whether its file has arrived.
+        // The first form reserves the whole quota, so the next one asks S3 whether the first one's file was uploaded.
         "uppy_form" => {
             let path = operation.path.split('?').next().unwrap();
             operation.path = format!("{path}?filename=a.png&type=image/png");
@@ -96,13 +98,14 @@ async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Opti
     }
 }
 
-/// Operations that end sessions: beyond the user's limit, each session has ten calls of its own per minute.
+/// Operations with which users end sessions: beyond the user's limit, each session has ten more of these calls per minute.
 const ENDS_SESSIONS: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
 
-/// Sends requests as a new user from a separate network, up to the limit and one more.
+/// Sends requests as a new user from a separate network, up to the limit and one more; returns the last answer.
 async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
     let mut caller = app.anonymous();
-    let times = if limit == "calls" && ENDS_SESSIONS.contains(&operation.id.as_str()) { 12 } else { 2 };
+    // The limit is one request; see `ENDS_SESSIONS`.
+    let requests = if limit == "calls" && ENDS_SESSIONS.contains(&operation.id.as_str()) { 12 } else { 2 };
     let mut operation = operation.clone();
     let is_by_path = operation.path.contains("{token}");
     if operation.is_signed || is_by_path || operation.id == "log_in" {
@@ -113,7 +116,7 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
     }
     caller = caller.with_address(&format!("10.9.{host}.1"));
     if is_by_path {
-        // Made with a call that does not count against the limit under test.
+        // This call does not count against the limit under test.
         let session = caller.post_empty("/api/uppy/session").await;
         operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
     }
@@ -122,7 +125,7 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
         prepare(&caller, &mut operation, &mut body).await;
     }
     let mut last = None;
-    for at in 0..times {
+    for at in 0..requests {
         // Account limits count attempts from all addresses.
         if limit == "account-failures" {
             caller = caller.with_address(&format!("10.{at}.{host}.1"));
@@ -132,15 +135,14 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
             None => request,
         });
         last = Some(answer.await);
-        if times > 2 && at + 1 < times {
+        if requests > 2 && at + 1 < requests {
             assert_ne!(last.as_ref().unwrap().status, 429, "{} after {at}", operation.id);
         }
     }
     last.unwrap()
 }
 
-/// Covers an address that signs up a user for each request: it gets four times the limit of one user, for each limit that is
-/// counted by user.
+/// A network that signs up a user for each request gets four times the limit of one user, for each limit that is counted by user.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_users_apply_to_their_network_too() {
     let ids = json!({ "ids": ["01a22135-2cd3-7000-8000-000000000001"] });
@@ -156,7 +158,7 @@ async fn limits_of_users_apply_to_their_network_too() {
             config.proxies.0.push("127.0.0.1".parse().unwrap());
         })
         .await;
-        let ask = async |caller: &Caller<'_>| {
+        let send_as = async |caller: &Caller<'_>| {
             let send = |request: reqwest::RequestBuilder| match &body {
                 Some(body) => request.json(body),
                 None => request,
@@ -164,21 +166,21 @@ async fn limits_of_users_apply_to_their_network_too() {
             caller.send(method.clone(), path, send).await
         };
         for host in 1..=4 {
-            let answer = ask(&app.user().await.with_address(&format!("198.51.100.{host}"))).await;
+            let answer = send_as(&app.user().await.with_address(&format!("198.51.100.{host}"))).await;
             assert!(answer.status < 300, "{name}: {answer:?}");
         }
         let fifth = app.user().await;
-        let refused = ask(&fifth.with_address("198.51.100.5")).await;
-        assert_eq!(refused.problem(), (429, "rate_limited"), "{name}: {refused:?}");
-        assert_eq!(refused.header("ratelimit-policy"), format!("\"{name}\";q=4;w=86400"));
-        assert!(ask(&fifth.with_address("198.51.101.5")).await.status < 300, "{name}: nothing was counted for the user");
+        let rejected = send_as(&fifth.with_address("198.51.100.5")).await;
+        assert_eq!(rejected.problem(), (429, "rate_limited"), "{name}: {rejected:?}");
+        assert_eq!(rejected.header("ratelimit-policy"), format!("\"{name}\";q=4;w=86400"));
+        assert!(send_as(&fifth.with_address("198.51.101.5")).await.status < 300, "{name}: nothing was counted for the user");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l3_every_operation_is_refused_by_each_of_its_limits() {
+async fn l3_every_operation_is_rejected_by_each_of_its_limits() {
     let names: BTreeSet<_> = all().flat_map(|metadata| metadata.rate_limits).copied().collect();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 11, "`limits_with_only` lists every limit: {names:?}");
     let operations = operations();
     for name in names {
         let app = TestApp::start_with(|config| {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::app::{TestApp, unique_png};
 
-/// An upload of the same bytes, of another tab or device, may have become an image meanwhile.
+/// While the user cancels, an upload of the same bytes by another tab or device may become an image.
 #[tokio::test]
 async fn cancelling_an_upload_never_deletes_an_image() {
     let app = TestApp::start().await;
@@ -21,11 +21,11 @@ async fn cancelling_an_upload_never_deletes_an_image() {
     assert_eq!(ada.delete(&only_pending).await.problem(), (409, "upload_complete"));
     assert_eq!(ada.get(&path).await.status, 200, "the image is kept");
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], bytes.len());
-    assert_eq!(bob.delete(&only_pending).await.status, 404, "another user's");
+    assert_eq!(bob.delete(&only_pending).await.status, 404, "another user's image");
     let malformed = ada.delete(&format!("{path}?onlyPending=yes")).await;
     assert_eq!((malformed.status, &malformed.json["errors"][0]["message"]), (400, &json!("must be true or false")));
-    assert_eq!(ada.delete(&format!("{path}?onlyPending=false")).await.status, 204, "as without it");
-    assert_eq!(ada.delete(&only_pending).await.status, 204, "a deleted image is not an image");
+    assert_eq!(ada.delete(&format!("{path}?onlyPending=false")).await.status, 204, "as without the parameter");
+    assert_eq!(ada.delete(&only_pending).await.status, 204, "the deleted image does not prevent the cancel");
 
     let open = ada.open_upload("b.png", "image/png", &unique_png()).await;
     let only_pending = format!("/api/images/{}?onlyPending=true", open.id());
@@ -33,12 +33,13 @@ async fn cancelling_an_upload_never_deletes_an_image() {
     assert_eq!(ada.delete(&only_pending).await.status, 204, "a repeat, while the tombstone exists");
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"], json!([]));
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(48 * 3600)).await;
-    assert_eq!(ada.delete(&only_pending).await.status, 404, "the tombstone is gone");
+    assert_eq!(ada.delete(&only_pending).await.status, 404, "the tombstone has expired");
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
     app.audit().await;
 }
 
-/// A cancel and a confirm of one upload at the same time: there is an image if, and only if, the cancel says so.
+/// A cancel and a confirm of one upload at the same time: either the cancel gets 409, the confirm 200 and there is an image, or
+/// none of this.
 #[tokio::test]
 async fn cancel_and_confirm_agree() {
     let app = TestApp::start().await;

@@ -11,7 +11,8 @@ use super::{
     store_rules::in_place,
 };
 
-/// Files as phones and programs write them, with their displayed size; tests/fixtures/README.md describes each.
+/// Files as phones and programs write them: name, media type, and displayed width and height in pixels. tests/fixtures/README.md
+/// describes each.
 const FILES: [(&str, &str, u32, u32); 14] = [
     ("plain.jpg", "image/jpeg", 120, 80),
     ("orientation-6.jpg", "image/jpeg", 80, 120),
@@ -69,11 +70,15 @@ async fn c4_content_of_another_type_is_rejected_and_removed() {
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
         }
-        assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6");
+        assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6: a rejected upload is not an image");
         assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
         app.sweep(time::OffsetDateTime::now_utc()).await;
         assert!(app.bucket_keys().await.is_empty(), "removed by the next sweep");
-        assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "repeated until the tombstone goes");
+        assert_eq!(
+            ada.confirm(ticket.id()).await.problem(),
+            (422, "content_mismatch"),
+            "the same answer until the tombstone expires"
+        );
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
     app.sweep_after_url_expiry().await;
@@ -96,7 +101,7 @@ async fn c3_object_that_differs_from_the_declaration_is_rejected() {
     }
 }
 
-/// A store without checksums has verified none, so the server hashes the bytes.
+/// A store without checksums has not compared the bytes with the declared digest, so the server hashes them.
 #[tokio::test]
 async fn c3_bytes_are_hashed_if_the_store_has_no_checksum() {
     let app = TestApp::start().await;
@@ -142,7 +147,7 @@ async fn c6_replayed_put_changes_nothing() {
     assert_eq!(read.bytes().await.unwrap(), bytes);
 }
 
-/// The stored document has the verified values, and the fields that other programs may read.
+/// The document has the verified values, and the fields that other programs may read.
 #[tokio::test]
 async fn ready_image_has_the_documented_fields_in_the_database() {
     let app = TestApp::start().await;
@@ -178,8 +183,8 @@ async fn f13_reservation_of_a_dead_server_is_completed_by_the_repeat() {
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": &id }, doc! { "$set": { "reservation": reservation } }).await.unwrap();
     let users = app.db.collection::<Document>("users");
-    let counted = doc! { "$inc": { "images": -1_i64, "pending": 1_i64 } };
-    users.update_one(doc! { "_id": &ada.id }, counted).await.unwrap();
+    let uncounted = doc! { "$inc": { "images": -1_i64, "pending": 1_i64 } };
+    users.update_one(doc! { "_id": &ada.id }, uncounted).await.unwrap();
     let usage = async |ada: &Caller<'_>| -> (Value, Value, Value) {
         let usage = ada.get("/api/auth/me").await.json["usage"].clone();
         (usage["bytes"].clone(), usage["images"].clone(), usage["pending"].clone())

@@ -19,7 +19,7 @@ use super::{
     relay::relay_s3,
 };
 
-/// Returns plain.heic with `filler` bytes of pixels before its index, as Samsung's camera writes it.
+/// Returns plain.heic with its index (`meta`) behind the pixels and `filler` bytes, as Samsung's cameras write it.
 fn index_behind_pixels(filler: usize) -> Vec<u8> {
     let plain = fixture("plain.heic");
     let length = |at: usize| u32::from_be_bytes(plain[at..at + 4].try_into().unwrap()) as usize;
@@ -44,9 +44,9 @@ fn orientation_behind(count: usize) -> Vec<u8> {
     [&plain[..2], &segment.repeat(count), &turned[exif..exif + length], &plain[2..]].concat()
 }
 
-/// Starts a server beside `store` whose own requests for objects are counted; its URLs point to the store itself, so that a
-/// client's are not.
-async fn counting(store: &TestApp) -> (TestApp, Arc<Mutex<BTreeMap<String, u64>>>) {
+/// Starts a second server on `store`. Counts the server's own requests for objects by method, and under `bytes` the bytes of its
+/// ranges. Its presigned URLs point to the store itself, so that requests of clients are not counted.
+async fn start_with_counted_requests(store: &TestApp) -> (TestApp, Arc<Mutex<BTreeMap<String, u64>>>) {
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
     let counted = counts.clone();
     let endpoint = relay_s3(store, move |request| {
@@ -77,8 +77,9 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
         return;
     }
     let store = TestApp::start().await;
-    let (app, counts) = counting(&store).await;
+    let (app, counts) = start_with_counted_requests(&store).await;
     let ada = app.user().await;
+    // Each case: name, media type, bytes, maximum number of GETs, and maximum number of bytes in their ranges.
     let ordinary = [
         ("plain.jpg", "image/jpeg"),
         ("ultra-hdr.jpg", "image/jpeg"),
@@ -97,7 +98,7 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
         ("orientation behind 2 MB of segments", "image/jpeg", orientation_behind(32), 5, 3 << 20),
         ("orientation behind 14 MB of segments", "image/jpeg", orientation_behind(220), 16, 16 << 20),
     ];
-    for (name, content_type, bytes, ranges, most) in ordinary.into_iter().chain(others) {
+    for (name, content_type, bytes, max_gets, max_bytes) in ordinary.into_iter().chain(others) {
         let ticket = ada.open_upload("a", content_type, &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200, "{name}");
         counts.lock().unwrap().clear();
@@ -105,7 +106,7 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
         assert_eq!(image.status, 200, "{name}: {image:?}");
         let counts = counts.lock().unwrap().clone();
         assert_eq!(counts["HEAD"], 1, "{name}: {counts:?}");
-        assert!(counts["GET"] <= ranges && counts["bytes"] <= most, "{name}: {counts:?}");
+        assert!(counts["GET"] <= max_gets && counts["bytes"] <= max_bytes, "{name}: {counts:?}");
         if name.starts_with("orientation behind") {
             assert_eq!((&image.json["width"], &image.json["height"]), (&json!(80), &json!(120)), "{name}");
         }
@@ -233,7 +234,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// Media types as clients send them, and the registered type.
-const NAMES: [(&str, &str); 11] = [
+const ALIASES: [(&str, &str); 11] = [
     ("image/jpg", "image/jpeg"),
     ("IMAGE/JPG", "image/jpeg"),
     ("image/pjpeg", "image/jpeg"),
@@ -251,7 +252,7 @@ const NAMES: [(&str, &str); 11] = [
 async fn aliases_of_media_types_are_accepted_by_every_operation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for (at, (name, registered)) in NAMES.into_iter().enumerate() {
+    for (at, (name, registered)) in ALIASES.into_iter().enumerate() {
         let bytes = format!("{at} {name}").into_bytes();
         let single = ada.open_upload("a", name, &bytes).await;
         assert_eq!(single.json["upload"]["headers"]["content-type"], registered, "{name}: {single:?}");
@@ -269,14 +270,14 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
         let open = ada.get("/api/images/pending?limit=100").await;
         let types: Vec<&Value> = open.json["uploads"].as_array().unwrap().iter().map(|upload| &upload["contentType"]).collect();
         assert_eq!(types.len(), 5 * (at + 1));
-        assert!(types[..5].iter().all(|kept| **kept == registered), "{name}: {types:?}");
+        assert!(types[..5].iter().all(|media_type| **media_type == registered), "{name}: {types:?}");
     }
-    // Applies to a preview's type too.
+    // The aliases apply to a preview's type too.
     let mut with_preview = declared("a", "image/png", b"with a preview");
     with_preview["preview"] = json!({ "contentType": "image/jpg", "size": 7, "sha256": with_preview["sha256"] });
     let ticket = ada.post("/api/images/upload", with_preview).await;
     assert_eq!(ticket.json["previewUpload"]["headers"]["content-type"], "image/jpeg", "{ticket:?}");
-    // Extensions, for clients that send no type.
+    // Extensions of file names, for clients that send no type.
     for (extension, registered) in [
         ("HIF", "image/heif"),
         ("jfif", "image/jpeg"),
@@ -288,19 +289,19 @@ async fn aliases_of_media_types_are_accepted_by_every_operation() {
         let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a.{extension}", ada.uppy().await)).await;
         assert_eq!(form.json["fields"]["content-type"], registered, "{extension}: {form:?}");
     }
-    // The bytes must match the type whichever alias was declared.
+    // An image that was declared with an alias has the registered type.
     let image = app.user().await.upload("a.jpg", "image/jpg", &fixture("plain.jpg")).await;
     assert_eq!(image["contentType"], "image/jpeg");
 }
 
-/// The ranged GET that reads the first bytes beside the HEAD also shows that there is no object.
+/// The GET of the first bytes, which is sent together with the HEAD, fails too if there is no object.
 #[tokio::test]
 async fn missing_object_takes_one_head_and_one_range_request() {
     if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
-    let (app, counts) = counting(&store).await;
+    let (app, counts) = start_with_counted_requests(&store).await;
     let ada = app.user().await;
     let bytes = fixture("plain.jpg");
     let ticket = ada.open_upload("a", "image/jpeg", &bytes).await;

@@ -10,6 +10,7 @@ use super::{
 
 /// Origins in the `CORS_ORIGINS` of the test application.
 const ALLOWED: [&str; 2] = ["https://app.example", "capacitor://localhost"];
+/// Origins that the test application does not allow.
 const FOREIGN: [&str; 10] = [
     "https://evil.example",
     "null",
@@ -22,9 +23,10 @@ const FOREIGN: [&str; 10] = [
     "http://localhost",
     "file://",
 ];
+/// Value of `access-control-expose-headers`.
 const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, www-authenticate, etag, x-request-id, date";
 
-/// Returns the CORS headers, sorted.
+/// Returns the CORS headers (`access-control-*`), sorted.
 fn cors(headers: &HeaderMap) -> Vec<(String, String)> {
     let is_cors = |name: &str| name.starts_with("access-control-");
     let mut found: Vec<_> = headers
@@ -115,9 +117,9 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
                     if let Some(origin) = origin { request.header("origin", origin) } else { request }
                 })
                 .await;
-            // A page of another origin is not refused; its browser hides the answer from it.
+            // The server answers pages of other origins too; browsers hide the answer from them.
             assert_eq!(answer.status, *status, "{what} {origin:?}: {answer:?}");
-            check(&answer.headers, origin, what);
+            assert_cors(&answer.headers, origin, what);
             let vary = varies(&answer.headers);
             assert_eq!(vary.contains(&"authorization".to_owned()), path.starts_with("/api/"), "{what}: {vary:?}");
         }
@@ -135,16 +137,16 @@ async fn only_allowed_origins_can_read_answers_and_errors() {
                 })
                 .await;
             assert_eq!(answer.status, status, "{what}: {answer:?}");
-            check(&answer.headers, Some(origin), what);
+            assert_cors(&answer.headers, Some(origin), what);
         }
     }
 }
 
 /// Asserts that the CORS headers are exactly those for this origin.
-fn check(headers: &HeaderMap, origin: Option<&str>, what: &str) {
-    let own = |name: &str, value: &str| (format!("access-control-{name}"), value.to_owned());
+fn assert_cors(headers: &HeaderMap, origin: Option<&str>, what: &str) {
+    let header = |name: &str, value: &str| (format!("access-control-{name}"), value.to_owned());
     let expected = match origin.filter(|origin| ALLOWED.contains(origin)) {
-        Some(origin) => vec![own("allow-origin", origin), own("expose-headers", EXPOSED)],
+        Some(origin) => vec![header("allow-origin", origin), header("expose-headers", EXPOSED)],
         None => vec![],
     };
     assert_eq!(cors(headers), expected, "{what} from {origin:?}");
@@ -173,7 +175,7 @@ async fn pages_of_this_server_may_post() {
 #[tokio::test]
 async fn plain_options_request_is_not_a_preflight() {
     let app = TestApp::start().await;
-    let answer = app.anonymous().send(Method::OPTIONS, "/api/auth/login", |r| r.header("origin", ALLOWED[0])).await;
+    let answer = app.anonymous().send(Method::OPTIONS, "/api/auth/login", |request| request.header("origin", ALLOWED[0])).await;
     assert_eq!(answer.problem(), (204, ""));
-    check(&answer.headers, Some(ALLOWED[0]), "options");
+    assert_cors(&answer.headers, Some(ALLOWED[0]), "options");
 }

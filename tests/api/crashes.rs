@@ -28,20 +28,22 @@ use super::{
     serve::Settings,
 };
 
-/// Time after which no lease or request of a dead server blocks anything.
+/// Time after which every lease and every request of a killed server has ended.
 const CONVERGED: Duration = Duration::from_secs(180);
-/// SIGABRT.
+/// Number of SIGABRT, the signal with which the failpoint ends the process.
 pub const ABORTED: i32 = 6;
 
 /// File with the number of calls after which the server aborts; removed with the test.
 pub struct Fuse(PathBuf);
 
 impl Fuse {
+    /// Returns a fuse without a file: servers make all calls.
     pub fn new() -> Self {
         Self(std::env::temp_dir().join(format!("valet-fuse-{}", uuid::Uuid::new_v4().simple())))
     }
 
-    /// Replaces the file in one step: a call that found an empty file would not be counted.
+    /// Makes servers abort after `calls` calls. Replaces the file in one step: a call that found an empty file would not be
+    /// counted.
     pub fn set(&self, calls: u32) {
         let written = self.0.with_extension("written");
         std::fs::write(&written, calls.to_string()).unwrap();
@@ -73,9 +75,10 @@ struct Call {
     method: Method,
     path: String,
     body: Option<Value>,
+    /// Value of `Idempotency-Key`.
     key: Option<String>,
     expected: Vec<u16>,
-    /// A body that the server gets before it is armed.
+    /// Body of a request that the server answers before the fuse is set.
     first: Option<Value>,
 }
 
@@ -117,15 +120,15 @@ impl Call {
 /// own, as its sweeps have a clock that is ahead.
 pub const LANES: u32 = 2;
 
-/// Crashes at the same time, in all tests: more would exceed the deadlines of their servers on two cores.
+/// Permits for crashes at the same time, in all tests: more would exceed the deadlines of their servers on two cores.
 pub static CRASHES: Semaphore = Semaphore::const_new(4);
 
-/// Makes the call on servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
-/// subject. Returns the applications that survived.
-async fn kill_at_every_call(least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> Vec<TestApp> {
+/// Sends the call to servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered, which must take more than
+/// `min_calls` of them. `prepare` creates the call's subject. Returns the servers that were not killed.
+async fn kill_at_every_call(min_calls: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> Vec<TestApp> {
     let lanes = join_all((1..=LANES).map(|first| kill_in_lane(first, &prepare))).await;
     let calls = lanes.iter().map(|(calls, _)| *calls).min().unwrap();
-    assert!(calls > least, "{calls} calls: the failpoint was never reached");
+    assert!(calls > min_calls, "{calls} calls: the failpoint was never reached");
     lanes.into_iter().map(|(_, app)| app).collect()
 }
 
@@ -143,9 +146,10 @@ async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) ->
     (calls, app)
 }
 
-/// Makes the call on a server that aborts after so many calls, and again after sweeps. Returns whether the server answered it.
+/// Sends the call to a server that aborts after `calls` calls, and again, to another server, after sweeps. Returns whether the
+/// first server answered it.
 async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> bool {
-    let _turn = CRASHES.acquire().await.unwrap();
+    let _permit = CRASHES.acquire().await.unwrap();
     let (app, fuse) = (ada.app, Fuse::new());
     let settings = fuse.settings(app);
     for _ in 0..10 {
@@ -185,7 +189,7 @@ async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Calle
 /// mongod takes to drop a transaction's locks, on a busy machine.
 const UNLOCKED: Duration = Duration::from_secs(30);
 
-/// Repeats 503 and 504, as clients do.
+/// Sends the call; repeats it after 503 and 504, as clients do, for at most [`UNLOCKED`].
 async fn repeated(ada: &Caller<'_>, call: &Call) -> Answer {
     let began = Instant::now();
     loop {
@@ -199,10 +203,10 @@ async fn repeated(ada: &Caller<'_>, call: &Call) -> Answer {
 
 /// Runs the sweeps that another server would run within this time.
 async fn converge(app: &TestApp, within: Duration) {
-    // A completion whose server died: its claim has ended by then.
+    // Ends the claims of servers that died during the completion of a multipart upload, as time would.
     let images = app.db.collection::<Document>("images");
-    let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
-    images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
+    let ended = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
+    images.update_many(doc! { "completingUntil": { "$exists": true } }, ended).await.unwrap();
     let began = Instant::now();
     loop {
         let swept = app.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + within).await;
@@ -214,7 +218,7 @@ async fn converge(app: &TestApp, within: Duration) {
 }
 
 /// Opens an upload and sends its bytes without a confirm; returns the ticket.
-async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
+async fn put_upload(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
     assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
@@ -222,12 +226,12 @@ async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
 }
 
 /// Uploads a unique image; returns its id.
-async fn ready(ada: &Caller<'_>) -> String {
+async fn upload_image(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
 
-/// Opens a multipart upload with one part and sends it to S3.
-async fn sent_in_parts(ada: &Caller<'_>) -> String {
+/// Opens a multipart upload with one part and sends the part to S3; returns the image's id.
+async fn put_parts(ada: &Caller<'_>) -> String {
     let bytes = unique_png();
     let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
     let ticket = ada.post("/api/images/multipart", body).await;
@@ -250,11 +254,11 @@ fn delete(id: &str) -> Call {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c7_f13_killed_at_every_call_of_a_confirm() {
-    kill_at_every_call(4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
+    kill_at_every_call(4, async |ada| confirm(put_upload(ada, unique_png()).await.id(), 200)).await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    kill_at_every_call(4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
+    kill_at_every_call(4, async |ada| confirm(put_upload(ada, html()).await.id(), 422)).await;
     let confirm_two = async |ada: &Caller<'_>| {
-        let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
+        let ids = [put_upload(ada, unique_png()).await.id().to_owned(), put_upload(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
     kill_at_every_call(6, confirm_two).await;
@@ -262,14 +266,14 @@ async fn c7_f13_killed_at_every_call_of_a_confirm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_delete() {
-    let mut apps = kill_at_every_call(4, async |ada| delete(&ready(ada).await)).await;
-    apps.extend(kill_at_every_call(5, async |ada| delete(sent(ada, unique_png()).await.id())).await);
+    let mut apps = kill_at_every_call(4, async |ada| delete(&upload_image(ada).await)).await;
+    apps.extend(kill_at_every_call(5, async |ada| delete(put_upload(ada, unique_png()).await.id())).await);
     let delete_two = async |ada: &Caller<'_>| {
-        let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
+        let ids = [upload_image(ada).await, put_upload(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
     apps.extend(kill_at_every_call(8, delete_two).await);
-    // The last sweep has ended every tombstone.
+    // The last sweep has released the reservation of every tombstone.
     for app in apps {
         let users = app.db_all("users").await;
         assert!(users.len() == 1 && users[0].get_i64("usedBytes").unwrap() == 0, "{users:?}");
@@ -277,7 +281,7 @@ async fn d2_f13_killed_at_every_call_of_a_delete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u10_f13_killed_at_every_call_of_an_issue() {
+async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
     let fresh = async |_: &Caller<'_>| {
         Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
     };
@@ -291,20 +295,20 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     };
     kill_at_every_call(4, batch).await;
     // The same bytes under another key are found before a reservation.
-    let twin = async |ada: &Caller<'_>| {
+    let same_bytes = async |ada: &Caller<'_>| {
         let bytes = unique_png();
         ada.open_upload("a.png", "image/png", &bytes).await;
         let mut call = Call::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    kill_at_every_call(2, twin).await;
-    // After a new upload the server expects another, and the unique index refuses the bytes after their reservation.
-    let unexpected = async |ada: &Caller<'_>| {
+    kill_at_every_call(2, same_bytes).await;
+    // After an upload of new bytes the server expects new bytes again: it reserves quota, and then the unique index rejects them.
+    let unexpectedly_known = async |ada: &Caller<'_>| {
         let first = declared("a.png", "image/png", &unique_png());
-        Call { first: Some(first), ..twin(ada).await }
+        Call { first: Some(first), ..same_bytes(ada).await }
     };
-    kill_at_every_call(5, unexpected).await;
+    kill_at_every_call(5, unexpectedly_known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,6 +320,6 @@ async fn f13_killed_at_every_call_of_an_upload_in_parts() {
         call
     };
     kill_at_every_call(4, open).await;
-    kill_at_every_call(8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
-    kill_at_every_call(6, async |ada| delete(&sent_in_parts(ada).await)).await;
+    kill_at_every_call(8, async |ada| confirm(&put_parts(ada).await, 200)).await;
+    kill_at_every_call(6, async |ada| delete(&put_parts(ada).await)).await;
 }

@@ -1,4 +1,4 @@
-//! Covers lists and walks that meet a whole page of unreadable records: the records behind it are found.
+//! Covers lists of the API and walks of the sweeper that meet a whole page of unreadable records: the records after it are found.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/pending, GET /api/auth/sessions, GET /api/admin/users,
 //! GET /api/admin/users/{user}/images.
@@ -11,7 +11,7 @@ use valet::model::Scope;
 
 use super::app::{Caller, TestApp, sha256, unique_png};
 
-/// Returns the time that is so many seconds ahead.
+/// Returns the time in `seconds` seconds.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
@@ -21,7 +21,7 @@ fn past() -> DateTime {
     DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000)
 }
 
-/// Follows a list to its end; returns the ids of its items.
+/// Reads all pages of a list, whose items are in `member`; returns the ids of the items.
 async fn walk(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
     let (mut seen, mut next) = (Vec::new(), path.to_owned());
     for _ in 0..100 {
@@ -34,7 +34,7 @@ async fn walk(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
     panic!("{path} has no end");
 }
 
-/// Values of one field, `_id` among them, that make a record unreadable.
+/// Returns values of the field, and of `_id`, that make a record unreadable.
 fn damages(field: &str) -> Vec<(String, Bson)> {
     let field = |value: Bson| (field.to_owned(), value);
     let id = |value: Bson| ("_id".to_owned(), value);
@@ -50,8 +50,8 @@ fn damages(field: &str) -> Vec<(String, Bson)> {
     ]
 }
 
-/// Returns `count` copies of a record, each with an `_id` of its own next to `id`, and with a value in place of a field. Copies
-/// with a damaged `_id` share its type.
+/// Returns `count` copies of a record, with the ids after `id`, and with another value in the field. If the field is `_id`, the
+/// copies have distinct ids of the value's type.
 fn copies(model: &Document, id: uuid::Uuid, (field, value): &(String, Bson), count: u128) -> Vec<Document> {
     let copy = |n: u128| {
         let mut record = model.clone();
@@ -86,18 +86,19 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
     let app = TestApp::start().await;
     let (ada, key) = (app.user().await, app.create_service_key(&Scope::ALL).await);
     let images = app.db.collection::<Document>("images");
-    let of_admin = format!("/api/admin/users/{}/images?limit", ada.id);
+    let admin_path = format!("/api/admin/users/{}/images?limit", ada.id);
     for (state, count) in [("ready", 40), ("pending", 130)] {
         let fields = if state == "ready" { &["contentType", "uploadedAt"][..] } else { &["contentType"] };
         for damage in fields.iter().flat_map(|field| damages(field)) {
             images.delete_many(doc! {}).await.unwrap();
             let middle = uuid::Uuid::now_v7();
-            let good: Vec<_> =
+            // Newest first. Unreadable images whose id is undamaged come between the second and the third.
+            let readable: Vec<_> =
                 [5000, 4000, 0, -1, -2].map(|n| uuid::Uuid::from_u128(middle.as_u128().wrapping_add_signed(n))).into();
-            let good: Vec<_> = good.iter().map(ToString::to_string).collect();
-            let first = image(&good[0], &ada.id, state);
+            let readable: Vec<_> = readable.iter().map(ToString::to_string).collect();
+            let first = image(&readable[0], &ada.id, state);
             let mut records = copies(&first, middle, &damage, count);
-            for id in &good {
+            for id in &readable {
                 let mut record = first.clone();
                 record.extend(doc! { "_id": id, "key": format!("u/{}/{id}", ada.id) });
                 records.push(record);
@@ -109,17 +110,17 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
             for limit in [1, 2, 50] {
                 let what = format!("{state} by {limit}, {damage:?}");
                 if state == "pending" {
-                    assert_eq!(walk(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await, good, "{what}");
+                    assert_eq!(walk(&ada, &format!("/api/images/pending?limit={limit}"), "uploads").await, readable, "{what}");
                 } else {
-                    assert_eq!(walk(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await, good, "{what}");
-                    assert_eq!(walk(&key, &format!("{of_admin}={limit}"), "images").await, good, "{what}");
+                    assert_eq!(walk(&ada, &format!("/api/images/gallery?limit={limit}"), "images").await, readable, "{what}");
+                    assert_eq!(walk(&key, &format!("{admin_path}={limit}"), "images").await, readable, "{what}");
                 }
             }
         }
     }
 }
 
-/// Images whose time cannot be read have some place in the order of the times; no image is lost behind them.
+/// Images with an unreadable time have an arbitrary position in the list; all other images are listed in the order of their times.
 #[tokio::test]
 async fn images_behind_a_page_of_damaged_times_are_listed_in_the_order_of_times() {
     let app = TestApp::start().await;
@@ -131,11 +132,13 @@ async fn images_behind_a_page_of_damaged_times_are_listed_in_the_order_of_times(
     for value in damaged.chain(more) {
         images.delete_many(doc! {}).await.unwrap();
         let middle = uuid::Uuid::now_v7();
-        let good: Vec<_> = [5000, 4000, 0, -1, -2].map(|n| uuid::Uuid::from_u128(middle.as_u128().wrapping_add_signed(n))).into();
-        let good: Vec<_> = good.iter().map(ToString::to_string).collect();
-        let first = image(&good[0], &ada.id, "ready");
+        // Newest first. The ids of the damaged images are between the second and the third.
+        let readable: Vec<_> =
+            [5000, 4000, 0, -1, -2].map(|n| uuid::Uuid::from_u128(middle.as_u128().wrapping_add_signed(n))).into();
+        let readable: Vec<_> = readable.iter().map(ToString::to_string).collect();
+        let first = image(&readable[0], &ada.id, "ready");
         let mut records = copies(&first, middle, &("takenSort".to_owned(), value.clone()), 40);
-        for (n, id) in good.iter().enumerate() {
+        for (n, id) in readable.iter().enumerate() {
             let mut record = first.clone();
             let at = DateTime::from_millis(1_000_000_000_000 - n as i64);
             record.extend(doc! { "_id": id, "key": format!("u/{}/{id}", ada.id), "takenSort": at });
@@ -147,8 +150,8 @@ async fn images_behind_a_page_of_damaged_times_are_listed_in_the_order_of_times(
         images.insert_many(records).await.unwrap();
         for limit in [1, 7, 50] {
             let seen = walk(&ada, &format!("/api/images/gallery?order=taken&limit={limit}"), "images").await;
-            let seen: Vec<_> = seen.into_iter().filter(|id| good.contains(id)).collect();
-            assert_eq!(seen, good, "{value:?} by {limit}");
+            let seen: Vec<_> = seen.into_iter().filter(|id| readable.contains(id)).collect();
+            assert_eq!(seen, readable, "{value:?} by {limit}");
         }
     }
 }
@@ -159,8 +162,8 @@ async fn users_behind_a_page_of_unreadable_ones_are_listed() {
     let app = TestApp::start().await;
     let key = app.create_service_key(&Scope::ALL).await;
     let users = app.db.collection::<Document>("users");
-    let mut good = vec![app.user().await.id];
-    let model = users.find_one(doc! { "_id": &good[0] }).await.unwrap().unwrap();
+    let mut readable = vec![app.user().await.id];
+    let model = users.find_one(doc! { "_id": &readable[0] }).await.unwrap().unwrap();
     let middle = uuid::Uuid::now_v7();
     let counters = [&damages("usedBytes")[1..3], &damages("pending")[1..2]].concat();
     let damaged = damages("createdAt").into_iter().chain(counters);
@@ -171,16 +174,16 @@ async fn users_behind_a_page_of_unreadable_ones_are_listed() {
         }
         users.insert_many(records).await.unwrap();
     }
-    let mut odd = model.clone();
-    odd.extend(doc! { "_id": uuid::Uuid::now_v7().to_string(), "emailKey": "odd", "holds": "no list" });
-    users.insert_one(&odd).await.unwrap();
-    good.push(odd.get_str("_id").unwrap().to_owned());
-    good.push(app.user().await.id);
+    let mut with_odd_holds = model.clone();
+    with_odd_holds.extend(doc! { "_id": uuid::Uuid::now_v7().to_string(), "emailKey": "odd", "holds": "no list" });
+    users.insert_one(&with_odd_holds).await.unwrap();
+    readable.push(with_odd_holds.get_str("_id").unwrap().to_owned());
+    readable.push(app.user().await.id);
     for limit in [1, 2, 3, 100] {
-        assert_eq!(walk(&key, &format!("/api/admin/users?limit={limit}"), "users").await, good, "by {limit}");
+        assert_eq!(walk(&key, &format!("/api/admin/users?limit={limit}"), "users").await, readable, "by {limit}");
     }
     let email = model.get_str("email").unwrap();
-    assert_eq!(walk(&key, &format!("/api/admin/users?limit=1&email={email}"), "users").await, good[..2]);
+    assert_eq!(walk(&key, &format!("/api/admin/users?limit=1&email={email}"), "users").await, readable[..2]);
     crate::targeting::record_all(&app.db).await;
     assert_eq!(key.get("/api/admin/users?limit=100").await.json["users"].as_array().unwrap().len(), 3);
     app.db.run_command(doc! { "profile": 0 }).await.unwrap();
@@ -201,7 +204,7 @@ async fn sessions_and_keys_behind_a_thousand_unreadable_ones_are_listed() {
         assert_eq!(walk(&ada, "/api/auth/sessions?", "sessions").await, [own.as_str()], "{damage:?}");
         sessions.delete_many(doc! { "_id": { "$ne": &own } }).await.unwrap();
     }
-    // Sessions beyond a thousand end, whichever cannot be read.
+    // A login ends sessions beyond a thousand, and with them all whose time is unreadable.
     sessions.insert_many(copies(&model, id, &("lastUsedAt".to_owned(), Bson::Int32(7)), 1001)).await.unwrap();
     let credentials = serde_json::json!({ "email": ada.email, "password": super::app::PASSWORD });
     assert_eq!(app.anonymous().post("/api/auth/login", credentials).await.status, 200);
@@ -216,7 +219,7 @@ async fn sessions_and_keys_behind_a_thousand_unreadable_ones_are_listed() {
     assert_eq!((listed.len(), readable), (1002, vec![key.get_str("_id").unwrap().to_owned()]));
 }
 
-/// Each walk of the sweeper meets more unreadable records than it reads at once, and one that it has to settle.
+/// Each walk of the sweeper meets more unreadable records than it reads at once, and after them one that it must process.
 #[tokio::test]
 async fn sweeper_reaches_the_records_behind_unreadable_ones() {
     let app = TestApp::start().await;
@@ -232,9 +235,9 @@ async fn sweeper_reaches_the_records_behind_unreadable_ones() {
     let later = doc! { "bytes": 700_i64, "place": "pending", "due": DateTime::from_millis(past().timestamp_millis() + 1) };
     records("images").update_one(doc! { "_id": &ready }, doc! { "$set": { "reservation": later } }).await.unwrap();
 
-    // Holds of the former version: of users without a readable id, and behind a user's own unreadable ones.
-    let nameless = |n: i64| doc! { "_id": format!("0 {n:03}"), "emailKey": format!("{n}"), "holds": [hold("no id")] };
-    records("users").insert_many((0..51).map(nameless)).await.unwrap();
+    // Holds of an earlier version: of users whose id is unreadable, and one after a user's unreadable holds.
+    let with_unreadable_id = |n: i64| doc! { "_id": format!("0 {n:03}"), "emailKey": format!("{n}"), "holds": [hold("no id")] };
+    records("users").insert_many((0..51).map(with_unreadable_id)).await.unwrap();
     let mut holds = vec![hold("no id"); 101];
     holds.push(hold(&uuid::Uuid::now_v7().to_string()));
     records("users")
@@ -242,18 +245,18 @@ async fn sweeper_reaches_the_records_behind_unreadable_ones() {
         .await
         .unwrap();
 
-    // Addresses: keys that are numbers, before one of an account that was never inserted.
+    // Keys of addresses: ids that are numbers, and after them the key of an account that was never inserted.
     let taken = |n: i64| doc! { "_id": n, "user": &ada.id, "at": past(), "due": past() };
     records("emails").insert_many((0..501).map(taken)).await.unwrap();
     let lost = doc! { "_id": "lost@example.com", "user": uuid::Uuid::now_v7().to_string(), "at": past(), "due": DateTime::from_millis(past().timestamp_millis() + 1) };
     records("emails").insert_one(lost).await.unwrap();
 
-    // Accounts of the former version: the address of the first has a record that cannot be read.
+    // Accounts of an earlier version: the key of the first one's address is unreadable.
     let (eve, bob) = (app.user().await, app.user().await);
     records("emails").update_one(doc! { "user": &eve.id }, doc! { "$set": { "user": 7 } }).await.unwrap();
     records("emails").delete_one(doc! { "user": &bob.id }).await.unwrap();
-    let former = doc! { "_id": { "$in": [&eve.id, &bob.id] } };
-    records("users").update_many(former, doc! { "$unset": { "registered": "" } }).await.unwrap();
+    let unregistered = doc! { "_id": { "$in": [&eve.id, &bob.id] } };
+    records("users").update_many(unregistered, doc! { "$unset": { "registered": "" } }).await.unwrap();
 
     for round in 1..6 {
         app.sweep(after(120 * round)).await;

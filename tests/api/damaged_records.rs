@@ -11,7 +11,8 @@ use super::{
     openapi::operations,
 };
 
-/// A value that the field's type allows but its rules do not, a value of another type, and the key of another program's object.
+/// Fields and damaged values: one that the field's type allows but its rules do not, ones of another type, and the key of another
+/// program's object.
 const DAMAGES: [(&str, &str); 4] =
     [("fileName", ""), ("urlsDieAt", "damaged"), ("key", "u/holiday/beach.jpg"), ("takenAt", "2026")];
 
@@ -21,14 +22,14 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let pending = ada.open_upload("b.png", "image/png", &unique_png()).await.id().to_owned();
     let declared = json!({ "fileName": "c.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await.id().to_owned();
-    let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
-    let loose = ada.app.anonymous().post(&format!("/uppy/{}/s3/multipart", ada.uppy().await), loose).await;
-    let loose = loose.json["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-    vec![("ready", ready), ("pending", pending), ("in parts", parts), ("in Uppy's parts", loose)]
+    let in_uppys_parts = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
+    let in_uppys_parts = ada.app.anonymous().post(&format!("/uppy/{}/s3/multipart", ada.uppy().await), in_uppys_parts).await;
+    let in_uppys_parts = in_uppys_parts.json["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    vec![("ready", ready), ("pending", pending), ("in parts", parts), ("in Uppy's parts", in_uppys_parts)]
 }
 
 /// Returns whether the answer is the problem of an internal error.
-fn is_fault(answer: &Answer) -> bool {
+fn is_internal_error(answer: &Answer) -> bool {
     answer.status == 500 && answer.json["code"] == "internal"
 }
 
@@ -36,7 +37,7 @@ fn is_fault(answer: &Answer) -> bool {
 async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let readable = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let images = app.db.collection::<Document>("images");
     let named: Vec<_> = operations()
         .into_iter()
@@ -46,7 +47,7 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();
         for (field, value) in DAMAGES {
-            // The time that a client declared decides nothing about a ready image, which is shown without it.
+            // A ready image with a damaged `takenAt` is readable, and is shown without the time.
             if (field, state) == ("takenAt", "ready") {
                 continue;
             }
@@ -64,7 +65,7 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
                     None if operation.method == reqwest::Method::PATCH && state != "ready" => {
                         assert_eq!(answer.problem(), (404, "not_found"), "{what}");
                     }
-                    None => assert!(is_fault(&answer), "{what}: {answer:?}"),
+                    None => assert!(is_internal_error(&answer), "{what}: {answer:?}"),
                 }
             }
             let mut after = app.db_image(&id).await.unwrap();
@@ -72,25 +73,25 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
                 document.remove("due");
             }
             assert_eq!(after.get("state"), damaged.get("state"), "no operation changes its state");
-            // The other items of a batch are answered.
+            // A damaged item of a batch does not affect the others.
             for (path, status) in [("/api/images/read", 200), ("/api/images/confirm", 200), ("/api/images/renew", 200)] {
-                let answer = ada.post(path, json!({ "ids": [&id, &whole] })).await;
+                let answer = ada.post(path, json!({ "ids": [&id, &readable] })).await;
                 let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
                 assert_eq!(statuses, [&json!(500), &json!(status)], "{path}: {answer:?}");
             }
             if field == "key" {
                 let listed = ada.get("/api/images/gallery").await.json;
                 let shows = |id: &str| listed["images"].as_array().unwrap().iter().any(|one| one["id"] == id);
-                assert!(shows(&whole) && !shows(&id), "{state}: no page serves an object that is not the image's own");
+                assert!(shows(&readable) && !shows(&id), "{state}: no page serves an object that is not the image's own");
             }
             images.replace_one(doc! { "_id": &id }, &record).await.unwrap();
         }
     }
-    let deleted = ada.post("/api/images/delete", json!({ "ids": [&whole] })).await;
+    let deleted = ada.post("/api/images/delete", json!({ "ids": [&readable] })).await;
     assert_eq!(deleted.json["results"][0]["status"], 204, "{deleted:?}");
 }
 
-/// Bytes and keys whose record is unreadable are neither uploaded again beside it nor reported as a lost race.
+/// Bytes whose record is unreadable are neither uploaded a second time nor reported as a lost race.
 #[tokio::test]
 async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
     let app = TestApp::start().await;
@@ -101,7 +102,7 @@ async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
     for (field, value) in DAMAGES {
         images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value } }).await.unwrap();
         let answer = ada.open_upload("a.png", "image/png", &bytes).await;
-        assert!(is_fault(&answer), "{answer:?}");
+        assert!(is_internal_error(&answer), "{answer:?}");
         let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
         let answer = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;
         let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
@@ -121,11 +122,11 @@ async fn unreadable_account_or_session_is_a_500_and_not_an_outage() {
     let sessions = app.db.collection::<Document>("sessions");
     sessions.update_many(doc! {}, doc! { "$set": { "createdAt": "damaged" } }).await.unwrap();
     let answer = refresh().await;
-    assert!(is_fault(&answer), "{answer:?}");
+    assert!(is_internal_error(&answer), "{answer:?}");
     sessions.update_many(doc! {}, doc! { "$set": { "createdAt": DateTime::now() } }).await.unwrap();
     app.db.collection::<Document>("users").update_many(doc! {}, doc! { "$set": { "createdAt": "damaged" } }).await.unwrap();
     for answer in [ada.get("/api/auth/me").await, log_in().await, refresh().await] {
-        assert!(is_fault(&answer), "{answer:?}");
+        assert!(is_internal_error(&answer), "{answer:?}");
     }
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], Value::Array(Vec::new()));
 }

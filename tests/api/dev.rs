@@ -17,10 +17,11 @@ use super::{
     process_client::{Client, Process, Settings},
 };
 
-/// A folder that is removed with its test.
+/// Path of a folder or file that is removed with its test.
 struct Folder(PathBuf);
 
 impl Folder {
+    /// Returns the path of a folder that does not exist.
     fn new() -> Self {
         Self(std::env::temp_dir().join(format!("valet-dev-{}", uuid::Uuid::new_v4().simple())))
     }
@@ -33,12 +34,15 @@ impl Drop for Folder {
     }
 }
 
-/// Addresses and paths from the banner.
+/// A running `valet dev`, with the addresses in its banner.
 struct Dev {
     process: Process,
     client: Client,
+    /// URL of Swagger UI.
     docs: String,
+    /// Endpoint of the S3 server.
     s3: String,
+    /// Process id of mongod, if it is a child of `valet dev`.
     mongod: Option<u32>,
 }
 
@@ -66,16 +70,16 @@ impl Dev {
         Self { client: Client::at(base), docs: value_of("Swagger UI"), s3, mongod, process }
     }
 
-    /// Ends it with a signal and asserts that it exits successfully, with its mongod.
+    /// Sends a signal, and asserts that the process exits successfully and its mongod has ended.
     async fn stop(self, signal: &str) {
         self.process.signal(signal);
         let (status, _, err) = self.process.end(Duration::from_secs(30)).await;
         assert!(status.success(), "{status}: {err}");
-        assert!(!runs(self.mongod.unwrap()), "its mongod still runs");
+        assert!(!runs(self.mongod.unwrap()), "mongod still runs");
     }
 }
 
-/// Returns the bytes of the image in the client's gallery.
+/// Returns the bytes of the only image in the client's gallery, which has this id.
 async fn download(client: &Client, id: &Value) -> Vec<u8> {
     let (status, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(status, 200, "{gallery}");
@@ -95,16 +99,16 @@ async fn images_survive_every_kind_of_restart() {
     let token = dev.client.token.clone();
     let (image, urls) = dev.client.upload(&bytes).await;
     assert!(urls.iter().all(|url| url.starts_with(&dev.s3)), "{urls:?}");
-    let naked = urls[0].split('?').next().unwrap();
-    assert_eq!(dev.client.http.get(naked).send().await.unwrap().status(), 403, "the bucket is private");
+    let unsigned = urls[0].split('?').next().unwrap();
+    assert_eq!(dev.client.http.get(unsigned).send().await.unwrap().status(), 403, "the bucket is private");
     dev.stop("-INT").await;
 
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.token = token;
-    assert!(download(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
+    assert!(download(&dev.client, &image["id"]).await == bytes, "the token is still valid, and the image exists");
     dev.client.sign_in("login", "ada@example.com").await;
     assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
-    // Its mongod must notice by itself that the server is gone.
+    // mongod must end although the killed server cannot stop it.
     let mongod = dev.mongod.unwrap();
     dev.process.signal("-KILL");
     let began = Instant::now();
@@ -118,7 +122,7 @@ async fn images_survive_every_kind_of_restart() {
     dev.stop("-TERM").await;
 }
 
-/// The worker of this process: its child is the program itself.
+/// `valet dev` runs a worker, whose child process is the program itself.
 #[cfg(feature = "worker")]
 #[tokio::test]
 async fn uploaded_image_gets_previews() {
@@ -135,14 +139,14 @@ async fn uploaded_image_gets_previews() {
     dev.stop("-INT").await;
 }
 
-/// Returns the single error line of a process that must fail soon and leave nothing running.
-async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
+/// Starts `valet dev`, which must fail within 20 s and leave no process running; returns the single line of its error.
+async fn start_error(data: &Path, bind: &str, s3_bind: &str) -> String {
     let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(20)).await;
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");
     let processes = Command::new("ps").args(["-e", "-o", "args="]).output().unwrap();
     let is_running = String::from_utf8_lossy(&processes.stdout).lines().any(|line| line.contains(data.to_str().unwrap()));
-    assert!(!is_running, "something still runs on {}", data.display());
+    assert!(!is_running, "a process still runs on {}", data.display());
     err
 }
 
@@ -151,9 +155,9 @@ async fn port_in_use_is_reported_in_one_line() {
     let folder = Folder::new();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let message = refusal(&folder.0, &address, "127.0.0.1:0").await;
+    let message = start_error(&folder.0, &address, "127.0.0.1:0").await;
     assert!(message.contains(&address) && message.contains("--bind"), "{message}");
-    let message = refusal(&folder.0, "127.0.0.1:0", &address).await;
+    let message = start_error(&folder.0, "127.0.0.1:0", &address).await;
     assert!(message.contains(&address) && message.contains("--s3-bind"), "{message}");
 }
 
@@ -162,19 +166,18 @@ async fn invalid_data_folder_is_reported_in_one_line() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
     for data in [folder.0.clone(), folder.0.join("below")] {
-        let message = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
+        let message = start_error(&data, "127.0.0.1:0", "127.0.0.1:0").await;
         assert!(message.contains(data.to_str().unwrap()) && message.contains("--data-dir"), "{message}");
     }
     for part in ["mongodb", "s3"] {
         let folder = Folder::new();
         std::fs::create_dir(&folder.0).unwrap();
         std::fs::write(folder.0.join(part), "a file").unwrap();
-        let message = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
+        let message = start_error(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
         assert!(message.contains(folder.0.join(part).to_str().unwrap()), "{message}");
     }
 }
 
-/// Servers that the environment names are used instead of local ones.
 #[tokio::test]
 async fn servers_named_by_the_environment_are_used() {
     let folder = Folder::new();
@@ -217,7 +220,7 @@ async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
 }
 
-/// Returns the settings in the file `environment`, which is a list of a shell's exports.
+/// Returns the settings in the file `environment`, which is a list of shell exports.
 fn exported(data: &Path) -> Settings {
     use std::os::unix::fs::PermissionsExt;
     let file = data.join("environment");

@@ -18,7 +18,7 @@ const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
 struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates a folder.
+    /// Creates a folder whose name contains `name`.
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("valet-{name}-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&path).unwrap();
@@ -57,7 +57,7 @@ fn processes(field: &str, value: u32) -> Vec<u32> {
     lines.lines().filter_map(pid).collect()
 }
 
-/// Waits until `holds` returns true; returns `false` after `limit`.
+/// Waits until `holds` returns true; returns `false` if that takes longer than `limit`.
 pub async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !holds() {
@@ -150,17 +150,18 @@ async fn mongod_has_its_own_process_group_and_listens_on_loopback_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn second_mongod_on_the_same_data_is_refused() {
+async fn second_mongod_on_the_same_data_is_rejected() {
     let folder = Folder::new("lock");
     let first = Mongod::start(folder.options()).await.unwrap();
     let start = Instant::now();
     let error = Mongod::start(folder.options()).await.unwrap_err();
     assert!(matches!(&error, MongodError::InUse(path) if *path == folder.options().data_dir), "{error}");
     assert!(error.to_string().contains(folder.0.to_str().unwrap()), "{error}");
+    // The time that a second mongod waits for the first one to end.
     assert!(start.elapsed() >= Duration::from_secs(15));
     assert!(runs(first.pid()), "the first mongod is not affected");
 
-    // A mongod that ends while the next one waits for the lock.
+    // The next mongod waits for the lock while the first one ends.
     let (next, ended) = tokio::join!(Mongod::start(folder.options()), async {
         // The next mongod has tried to take the lock by now.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -208,7 +209,7 @@ async fn killed_server_leaves_no_process_behind() {
     let [watchdog] = server.children().into_iter().filter(|&pid| pid != server.mongod).collect::<Vec<_>>()[..] else {
         panic!("a server has its mongod and one watchdog");
     };
-    // Signals that a terminal sends to all its processes are handled by the server only.
+    // The watchdog ignores the signals that a terminal sends to all of its processes.
     for signal in ["-HUP", "-INT", "-TERM"] {
         assert!(Command::new("kill").args([signal, &watchdog.to_string()]).status().unwrap().success());
     }
@@ -216,7 +217,7 @@ async fn killed_server_leaves_no_process_behind() {
     assert!(within(PATIENCE, || !runs(server.mongod)).await, "mongod outlives its server");
     assert!(within(PATIENCE, || !runs(watchdog)).await, "the watchdog outlives mongod");
 
-    // The next server does not have to wait for that.
+    // The next server may start at once after a kill.
     let mut server = Server::start(&folder.options().data_dir);
     server.kill();
     let mongod = Mongod::start(folder.options()).await.unwrap();
@@ -239,6 +240,7 @@ async fn stopped_server_leaves_no_process_behind() {
 /// A child process with a mongod, to be killed.
 struct Server {
     process: Child,
+    /// Process id of mongod.
     mongod: u32,
 }
 
@@ -288,7 +290,7 @@ async fn server() {
     };
     let mongod = Mongod::start(MongodOptions::new(data)).await.unwrap();
     println!("mongod pid {}", mongod.pid());
-    // Ends with the test, even if the test is killed.
+    // The pipe ends with the test, even if the test is killed.
     let mut lines = std::io::stdin().lines();
     if let Some(Ok(line)) = lines.next() {
         assert_eq!(line, "stop");

@@ -20,6 +20,7 @@ use super::app::{TestApp, skip_unless_local_s3};
 use futures_util::{StreamExt, stream};
 use store_defects::{Defect, Proxy};
 
+/// The only origin in the server's settings.
 const ORIGIN: &str = "https://app.example";
 
 /// Starts a server whose only allowed origin is [`ORIGIN`].
@@ -34,15 +35,16 @@ async fn run_check(app: &TestApp) -> Report {
     report
 }
 
-/// AWS and LocalStack create each bucket with a public access block; the local S3 creates none and cannot remove one.
+/// Removes the public access block, with which AWS and LocalStack create each bucket. The local S3 creates none, and cannot remove
+/// one.
 async fn without_access_block(app: &TestApp) {
     let _ = app.s3.delete_public_access_block().bucket(&app.config.s3.bucket).send().await;
 }
 
-/// Garage has no such setting.
+/// Returns whether the store knows public access blocks; Garage does not, and answers 501.
 async fn has_access_block(app: &TestApp) -> bool {
-    let got = app.s3.get_public_access_block().bucket(&app.config.s3.bucket).send().await;
-    got.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
+    let setting = app.s3.get_public_access_block().bucket(&app.config.s3.bucket).send().await;
+    setting.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
 }
 
 /// Returns the names of the rules that are answered with no.
@@ -52,7 +54,7 @@ fn failed_rules(report: &Report) -> Vec<&'static str> {
 }
 
 /// Rules that the development servers do not satisfy: mongod 6.0.5 is old, and the bucket is not configured.
-const EXPECTED: [&str; 3] =
+const EXPECTED_FAILURES: [&str; 3] =
     ["MongoDB: without known holes", "bucket: abandoned multiparts aborted", "bucket: public access block"];
 
 #[tokio::test]
@@ -62,7 +64,7 @@ async fn local_servers_satisfy_the_rules_and_nothing_is_left_behind() {
     }
     let app = app().await;
     let report = run_check(&app).await;
-    assert_eq!(failed_rules(&report), EXPECTED);
+    assert_eq!(failed_rules(&report), EXPECTED_FAILURES);
     assert!(report.is_sound());
     assert_eq!(report.findings.len(), rules::ALL.len(), "every rule has a line");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
@@ -81,7 +83,7 @@ async fn local_servers_satisfy_the_rules_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn old_objects_of_a_killed_check_are_removed() {
+async fn objects_of_other_checks_and_programs_are_not_removed() {
     let app = app().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     app.bucket_put("u/somebody/else", "image/png", vec![1]).await;
@@ -105,16 +107,16 @@ async fn assert_finds(defect: Defect, expected: &[&str]) {
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     let report = run_check(&app).await;
     let mut found = failed_rules(&report);
-    found.retain(|name| !EXPECTED.contains(name));
+    found.retain(|name| !EXPECTED_FAILURES.contains(name));
     assert_eq!(found, expected, "{defect:?}");
     let broken =
         report.findings.iter().any(|finding| expected.contains(&finding.rule.name) && finding.rule.severity == Severity::Broken);
     assert_eq!(report.is_sound(), !broken, "{defect:?}");
 }
 
-/// A store that refuses every request must not pass as one that refuses only invalid requests.
+/// A store that rejects every request must not pass as one that rejects only invalid requests.
 #[tokio::test]
-async fn store_that_refuses_everything_satisfies_no_rule() {
+async fn store_that_rejects_everything_satisfies_no_rule() {
     let mut app = app().await;
     let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
@@ -169,13 +171,13 @@ async fn fix_adds_missing_settings_and_removes_none() {
         .unwrap();
     let rules = BucketLifecycleConfiguration::builder().rules(foreign.clone()).build().unwrap();
     app.s3.put_bucket_lifecycle_configuration().bucket(bucket).lifecycle_configuration(rules).send().await.unwrap();
-    let their_cors = aws_sdk_s3::types::CorsRule::builder()
+    let foreign_cors = aws_sdk_s3::types::CorsRule::builder()
         .id("foreign")
         .allowed_origins("https://foreign.example")
         .allowed_methods("GET")
         .build()
         .unwrap();
-    let cors = aws_sdk_s3::types::CorsConfiguration::builder().cors_rules(their_cors).build().unwrap();
+    let cors = aws_sdk_s3::types::CorsConfiguration::builder().cors_rules(foreign_cors).build().unwrap();
     app.s3.put_bucket_cors().bucket(bucket).cors_configuration(cors).send().await.unwrap();
 
     let options = Options { fix: true, loopback: true };
@@ -197,17 +199,17 @@ async fn fix_adds_missing_settings_and_removes_none() {
     assert_eq!(ids, ["foreign", "valet"]);
     assert_eq!(lifecycle.rules()[0].expiration(), foreign.expiration());
     let cors = app.s3.get_bucket_cors().bucket(bucket).send().await.unwrap();
-    let [ours, theirs] = cors.cors_rules() else { panic!("{cors:?}") };
+    let [own_rule, foreign_rule] = cors.cors_rules() else { panic!("{cors:?}") };
     for origin in [ORIGIN, "http://localhost:*"] {
-        assert!(ours.allowed_origins().contains(&origin.to_owned()));
+        assert!(own_rule.allowed_origins().contains(&origin.to_owned()));
     }
-    assert_eq!(theirs.allowed_origins(), ["https://foreign.example"]);
+    assert_eq!(foreign_rule.allowed_origins(), ["https://foreign.example"]);
 
     let again = doctor::run(&app.config, options).await;
     assert!(again.changes.iter().all(|change| change.ends_with("was set already")), "{:?}", again.changes);
 }
 
-/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and uses a root element of its own for the setting.
+/// Ceph RGW rejects every PUT once `BlockPublicAcls` is set, and uses a root element of its own for the setting.
 #[tokio::test]
 async fn fix_reverts_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
@@ -216,7 +218,7 @@ async fn fix_reverts_the_flag_that_would_stop_uploads() {
         return;
     }
     without_access_block(&app).await;
-    let proxy = Proxy::start(&app, Defect::RefusesPutsUnderBlockPublicAcls).await;
+    let proxy = Proxy::start(&app, Defect::RejectsPutsUnderBlockPublicAcls).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     for change in ["public access block: set", "public access block: was set already"] {
@@ -228,7 +230,7 @@ async fn fix_reverts_the_flag_that_would_stop_uploads() {
     }
 }
 
-/// A lifecycle rule of another origin that aborts uploads sooner than Valet does.
+/// The lifecycle rule of another program aborts uploads sooner than Valet does.
 #[tokio::test]
 async fn lifecycle_rule_that_aborts_live_uploads_is_reported() {
     let app = app().await;
@@ -254,7 +256,7 @@ async fn lifecycle_rule_that_aborts_live_uploads_is_reported() {
     assert!(!failed_rules(&report).contains(&"bucket: abandoned multiparts aborted"));
 }
 
-/// Runs the program itself: a table on standard output, and an exit status for scripts.
+/// The command prints a table on standard output, and its exit status is for scripts.
 #[tokio::test]
 async fn command_prints_the_table_and_exits_with_its_result() {
     if skip_unless_local_s3() {

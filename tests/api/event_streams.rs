@@ -1,5 +1,5 @@
-//! Covers event streams: which changes they announce and to whom, on several servers; resuming, resets, limits and heartbeats.
-//! `endings` covers how they end. `tests/faults/event_streams.rs` kills the primary under them.
+//! Covers event streams: their events and the users who get them, on several servers; resuming, resets, limits and heartbeats.
+//! `endings` covers the ends of streams. `tests/faults/event_streams.rs` kills the primary under them.
 //!
 //! Routes: GET /api/events.
 
@@ -21,10 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A client's stream.
 pub struct Events {
     response: Response,
+    /// Text that was received and not yet returned.
     unread: String,
 }
 
-/// A block of a stream.
+/// A block of a stream: an event, a comment or a bare position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frame {
     pub id: String,
@@ -34,7 +35,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Reads one event of a stream.
+    /// Parses a block of a stream.
     fn parse(block: &str) -> Self {
         let mut frame = Self::default();
         for line in block.lines() {
@@ -50,10 +51,10 @@ impl Frame {
         frame
     }
 
-    /// Returns the event's type and its image.
+    /// Returns the event's type and the id of its image; the id of a reset is empty.
     fn named(&self) -> (&str, String) {
         let data: serde_json::Value = serde_json::from_str(&self.data).unwrap();
-        assert!(data.as_object().unwrap().keys().all(|name| name == "id"), "the data is thin: {data}");
+        assert!(data.as_object().unwrap().keys().all(|name| name == "id"), "the data has only an id: {data}");
         (&self.event, data["id"].as_str().unwrap_or_default().to_owned())
     }
 }
@@ -72,7 +73,7 @@ impl Events {
         (events, first)
     }
 
-    /// Returns the next block; `None` at the end of the stream.
+    /// Waits for the next block, for at most `patience`; `None` at the end of the stream.
     pub async fn block(&mut self, patience: Duration) -> Option<Frame> {
         let read = async {
             loop {
@@ -85,10 +86,10 @@ impl Events {
                 self.unread.push_str(std::str::from_utf8(&chunk).unwrap());
             }
         };
-        tokio::time::timeout(patience, read).await.expect("nothing was sent in time")
+        tokio::time::timeout(patience, read).await.expect("the server sends a block in time")
     }
 
-    /// Returns the next event, whatever heartbeats precede it.
+    /// Waits for the next event, and skips heartbeats.
     pub async fn event(&mut self) -> Frame {
         loop {
             let frame = self.block(PATIENCE).await.expect("the stream stays open");
@@ -98,7 +99,7 @@ impl Events {
         }
     }
 
-    /// Waits for the end of the stream; returns the time until then.
+    /// Waits for the end of the stream, for at most `patience`; returns the time until then.
     pub async fn end(&mut self, patience: Duration) -> Duration {
         let began = Instant::now();
         while self.block(patience).await.is_some() {
@@ -116,7 +117,7 @@ pub async fn request(caller: &Caller<'_>, last_event_id: Option<&str>) -> Respon
 }
 
 /// Returns the same user as a client of another server.
-fn at<'a>(caller: &Caller<'_>, app: &'a TestApp) -> Caller<'a> {
+fn on_server<'a>(caller: &Caller<'_>, app: &'a TestApp) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
 
@@ -132,7 +133,7 @@ async fn db_insert_ready(app: &TestApp, user: &str, count: usize) {
     app.db.collection::<Document>("images").insert_many(records).await.unwrap();
 }
 
-/// Changes the captions of all of the user's images.
+/// Sets the caption of all images of the user.
 async fn db_caption(app: &TestApp, user: &str, caption: &str) {
     let update = doc! { "$set": { "caption": caption } };
     app.db.collection::<Document>("images").update_many(doc! { "user": user }, update).await.unwrap();
@@ -143,9 +144,9 @@ async fn events_reach_all_clients_of_their_user_and_no_other_user() {
     let first = TestApp::start().await;
     let second = TestApp::start_second_server(&first, |_| {}).await;
     let (ada, bob) = (first.user().await, first.user().await);
-    let (mut here, _) = Events::open(&ada, None).await;
-    let (mut there, _) = Events::open(&at(&ada, &second), None).await;
-    let (mut of_bob, _) = Events::open(&bob, None).await;
+    let (mut ada_on_first, _) = Events::open(&ada, None).await;
+    let (mut ada_on_second, _) = Events::open(&on_server(&ada, &second), None).await;
+    let (mut bobs_events, _) = Events::open(&bob, None).await;
 
     let image = upload(&ada).await;
     assert_eq!(ada.patch(&format!("/api/images/{image}"), json!({ "caption": "The sea" })).await.status, 200);
@@ -157,16 +158,16 @@ async fn events_reach_all_clients_of_their_user_and_no_other_user() {
     assert_eq!(first.put(&ticket.json["upload"], text).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 422);
     let pending = ada.post("/api/images/upload", declared("b.png", "image/png", &unique_png())).await;
-    assert_eq!(at(&ada, &second).delete(&format!("/api/images/{}", pending.id())).await.status, 204);
-    let own = upload(&bob).await;
+    assert_eq!(on_server(&ada, &second).delete(&format!("/api/images/{}", pending.id())).await.status, 204);
+    let bobs_image = upload(&bob).await;
 
     let ids = [&image, &image, &image, &image, ticket.id(), pending.id()];
     let types = ["image.ready", "image.updated", "image.updated", "image.deleted", "image.rejected", "image.deleted"];
     for (image, event) in ids.into_iter().zip(types) {
-        assert_eq!(here.event().await.named(), (event, image.to_owned()));
-        assert_eq!(there.event().await.named(), (event, image.to_owned()));
+        assert_eq!(ada_on_first.event().await.named(), (event, image.to_owned()));
+        assert_eq!(ada_on_second.event().await.named(), (event, image.to_owned()));
     }
-    assert_eq!(of_bob.event().await.named(), ("image.ready", own));
+    assert_eq!(bobs_events.event().await.named(), ("image.ready", bobs_image));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,9 +200,9 @@ async fn a_client_resumes_on_any_server() {
     let frame = events.event().await;
     assert_eq!(frame.named(), ("image.ready", known.clone()));
     drop(events);
-    // The second server's feed begins only now, and goes back.
+    // The feed of the second server starts only now, from the client's position.
     for app in [&first, &second] {
-        let ada = at(&ada, app);
+        let ada = on_server(&ada, app);
         let (mut resumed, _) = Events::open(&ada, Some(&frame.id)).await;
         assert_eq!(resumed.event().await.named(), ("image.ready", missed.clone()));
         let (mut from_start, _) = Events::open(&ada, Some(&start.id)).await;
@@ -227,43 +228,43 @@ async fn a_client_whose_position_is_unknown_is_reset() {
     }
 }
 
-/// Dropping the collection ends the feed in a way that it cannot be resumed from.
+/// Dropping the collection ends the feed, which cannot be resumed.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_clients_are_reset_after_the_feed_was_lost() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
-    let (mut of_ada, before) = Events::open(&ada, None).await;
-    let (mut of_bob, _) = Events::open(&bob, None).await;
+    let (mut adas_events, position) = Events::open(&ada, None).await;
+    let (mut bobs_events, _) = Events::open(&bob, None).await;
     upload(&ada).await;
-    assert_eq!(of_ada.event().await.event, "image.ready");
+    assert_eq!(adas_events.event().await.event, "image.ready");
     app.db.collection::<Document>("images").drop().await.unwrap();
-    assert_eq!(of_ada.event().await.named(), ("reset", String::new()));
-    assert_eq!(of_bob.event().await.named(), ("reset", String::new()));
-    let (mut resumed, _) = Events::open(&ada, Some(&before.id)).await;
+    assert_eq!(adas_events.event().await.named(), ("reset", String::new()));
+    assert_eq!(bobs_events.event().await.named(), ("reset", String::new()));
+    let (mut resumed, _) = Events::open(&ada, Some(&position.id)).await;
     assert_eq!(resumed.event().await.event, "reset");
     // While nothing is written, a feed that began at the drop would end again and again.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     db_insert_ready(&app, &bob.id, 1).await;
     db_caption(&app, &bob.id, "later").await;
-    assert_eq!(of_bob.event().await.event, "image.updated", "the new feed delivers events");
+    assert_eq!(bobs_events.event().await.event, "image.updated", "the new feed delivers events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stream_above_the_limit_of_its_user_is_refused() {
+async fn stream_above_the_limit_of_its_user_is_rejected() {
     let app = TestApp::start_with(|config| config.load.max_event_streams = 7).await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut open = Vec::new();
     for _ in 0..5 {
         open.push(Events::open(&ada, None).await.0);
     }
-    let refused = ada.get("/api/events").await;
-    assert_eq!((refused.problem(), refused.header("retry-after")), ((429, "rate_limited"), "30"), "{refused:?}");
-    assert!(refused.json["detail"].as_str().unwrap().starts_with("5 event streams of this user are open"), "{refused:?}");
+    let rejected = ada.get("/api/events").await;
+    assert_eq!((rejected.problem(), rejected.header("retry-after")), ((429, "rate_limited"), "30"), "{rejected:?}");
+    assert!(rejected.json["detail"].as_str().unwrap().starts_with("5 event streams of this user are open"), "{rejected:?}");
     open.push(Events::open(&bob, None).await.0);
     open.push(Events::open(&bob, None).await.0);
-    let refused = bob.get("/api/events").await;
-    assert_eq!((refused.problem(), refused.header("retry-after")), ((503, "unavailable"), "30"), "{refused:?}");
-    // Streams hold no permit of requests, and closed ones count no longer.
+    let rejected = bob.get("/api/events").await;
+    assert_eq!((rejected.problem(), rejected.header("retry-after")), ((503, "unavailable"), "30"), "{rejected:?}");
+    // Closed streams no longer count.
     open.clear();
     eventually("the server notices the closed streams", async || request(&ada, None).await.status() == 200).await;
 }
@@ -285,11 +286,11 @@ async fn heartbeats_carry_a_position_from_which_another_server_resumes() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (mut events, start) = Events::open(&ada, None).await;
-    let beat = events.block(Duration::from_secs(25)).await.unwrap();
-    assert!(beat.is_comment && beat.event.is_empty() && beat.data.is_empty(), "{beat:?}");
-    assert_ne!(beat.id, start.id, "the position moves on without events");
+    let heartbeat = events.block(Duration::from_secs(25)).await.unwrap();
+    assert!(heartbeat.is_comment && heartbeat.event.is_empty() && heartbeat.data.is_empty(), "{heartbeat:?}");
+    assert_ne!(heartbeat.id, start.id, "the position moves on without events");
     let image = upload(&ada).await;
     let restarted = TestApp::start_second_server(&app, |_| {}).await;
-    let (mut resumed, _) = Events::open(&at(&ada, &restarted), Some(&beat.id)).await;
+    let (mut resumed, _) = Events::open(&on_server(&ada, &restarted), Some(&heartbeat.id)).await;
     assert_eq!(resumed.event().await.named(), ("image.ready", image), "the stream resumes without a reset");
 }

@@ -8,19 +8,21 @@ use serde_json::Value;
 /// An operation with an example request.
 #[derive(Debug, Clone)]
 pub struct Operation {
+    /// `operationId` in the document.
     pub id: String,
     pub method: Method,
     /// Path template in the document.
     pub template: String,
     /// Path with the examples of its parameters, except for Uppy's `{token}`.
     pub path: String,
+    /// Example of the JSON body.
     pub body: Option<Value>,
     /// Whether the operation requires an access token.
     pub is_signed: bool,
 }
 
 impl Operation {
-    /// Returns whether it is for service keys.
+    /// Returns whether the operation is for service keys.
     pub fn is_admin(&self) -> bool {
         self.template.starts_with("/api/admin/")
     }

@@ -1,9 +1,9 @@
 //! Covers fairness: while one client floods any single operation within its own limits, other users log in and read their
 //! galleries.
 //!
-//! Every run floods a few operations: all that hash, and the most expensive one of each other kind. On an idle machine
-//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the OpenAPI document and
-//! requires 25 of 25 answers within two seconds.
+//! Every run floods a few operations: all that hash a password, and the most expensive one of each other kind. On an idle machine
+//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the OpenAPI document and requires
+//! 25 of 25 answers within two seconds.
 //!
 //! Routes: all.
 
@@ -26,21 +26,26 @@ use super::{
     serve::Settings,
 };
 
+/// Number of connections that flood an operation.
 const FLOODERS: usize = 20;
-/// Number of concurrent requests; fewer than a user may have.
+/// Number of concurrent requests of the flood for MongoDB's permits; fewer than a user may have.
 const FLOOD: usize = 120;
-const FLOODER: &str = "203.0.113.7";
-const OTHER: &str = "198.51.100.9";
+/// Address of the flooding client.
+const FLOODER_ADDRESS: &str = "203.0.113.7";
+/// Address of a client in another network.
+const OTHER_ADDRESS: &str = "198.51.100.9";
 
 /// Operations that every run floods.
 const ALWAYS: [&str; 8] =
     ["sign_up", "log_in", "change_password", "delete_account", "confirm_uploads", "create_uploads", "sign_parts", "list_images"];
 
+/// Extent and limits of the test.
 struct Thresholds {
+    /// Whether every operation is flooded.
     is_whole: bool,
-    /// Number of logins, and of galleries.
-    each: usize,
-    /// Limit for each answer.
+    /// Number of logins, and of galleries, during each flood.
+    repetitions: usize,
+    /// Maximum time of each answer.
     limit: Duration,
 }
 
@@ -48,15 +53,16 @@ struct Thresholds {
 fn thresholds() -> Thresholds {
     let is_whole = std::env::var("VALET_TEST_FLOOD").is_ok_and(|value| value == "all");
     // Other tests run at the same time, and this is a debug build.
-    let (each, limit) = if is_whole { (25, Duration::from_secs(2)) } else { (4, Duration::from_secs(30)) };
-    Thresholds { is_whole, each, limit }
+    let (repetitions, limit) = if is_whole { (25, Duration::from_secs(2)) } else { (4, Duration::from_secs(30)) };
+    Thresholds { is_whole, repetitions, limit }
 }
 
-/// The attacker's request; valid if that costs the server most.
+/// The attacker's request: a valid one, or an invalid one that costs the server more.
 struct Attack {
     operation: Operation,
     token: String,
     email: String,
+    /// Ids of the attacker's open uploads.
     pending: Vec<Value>,
 }
 
@@ -84,12 +90,12 @@ impl Attack {
         Self { operation, token: attacker.token.clone().unwrap(), email: attacker.email.clone(), pending }
     }
 
-    /// Returns a body that the operation accepts, or takes long to refuse.
+    /// Returns a body that the operation accepts, or takes long to reject.
     fn body(&self) -> Option<Value> {
         Some(match self.operation.id.as_str() {
             "sign_up" => json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD }),
             "log_in" => json!({ "email": self.email, "password": PASSWORD }),
-            // Takes long to verify, and is refused.
+            // A weak password that takes long to examine, and is rejected.
             "change_password" => {
                 json!({ "currentPassword": PASSWORD, "newPassword": "12345678901234567890123456789012".repeat(32) })
             }
@@ -103,26 +109,26 @@ impl Attack {
         })
     }
 
-    /// Floods on many connections until stopped; returns the number of requests, and the number of refused ones.
+    /// Floods the operation on many connections until `stop`; returns the numbers of sent and of rejected requests.
     async fn flood(&self, app: &TestApp, stop: &CancellationToken) -> (usize, usize) {
         let flooders = (0..FLOODERS).map(async |_| {
-            let (http, mut sent, mut refused) = (reqwest::Client::new(), 0, 0);
+            let (http, mut sent, mut rejected) = (reqwest::Client::new(), 0, 0);
             while !stop.is_cancelled() {
                 sent += 1;
                 let request = http.request(self.operation.method.clone(), format!("{}{}", app.base, self.operation.path));
-                let request = request.header("x-forwarded-for", FLOODER).bearer_auth(&self.token);
+                let request = request.header("x-forwarded-for", FLOODER_ADDRESS).bearer_auth(&self.token);
                 let request = match self.body() {
                     Some(body) => request.json(&body),
                     None => request,
                 };
                 tokio::select! {
-                    answer = request.send() => refused += usize::from(matches!(answer.unwrap().status().as_u16(), 429 | 503)),
+                    answer = request.send() => rejected += usize::from(matches!(answer.unwrap().status().as_u16(), 429 | 503)),
                     () = stop.cancelled() => {}
                 }
             }
-            (sent, refused)
+            (sent, rejected)
         });
-        join_all(flooders).await.into_iter().fold((0, 0), |(a, b), (sent, refused)| (a + sent, b + refused))
+        join_all(flooders).await.into_iter().fold((0, 0), |(a, b), (sent, rejected)| (a + sent, b + rejected))
     }
 }
 
@@ -130,8 +136,8 @@ impl Attack {
 async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, what: &str) -> Duration {
     let http = reqwest::Client::new();
     let mut slowest = Duration::ZERO;
-    let ask = async |request: reqwest::RequestBuilder| {
-        let (began, request) = (Instant::now(), request.header("x-forwarded-for", OTHER));
+    let send = async |request: reqwest::RequestBuilder| {
+        let (began, request) = (Instant::now(), request.header("x-forwarded-for", OTHER_ADDRESS));
         let (status, json) = loop {
             let answer = request.try_clone().unwrap().send().await.unwrap();
             let (status, json) = (answer.status(), answer.json::<Value>().await.unwrap());
@@ -145,11 +151,11 @@ async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, wha
         assert!(took < thresholds.limit, "during a flood of {what}: {took:?}");
         (json, took)
     };
-    for _ in 0..thresholds.each {
+    for _ in 0..thresholds.repetitions {
         let body = json!({ "email": email, "password": PASSWORD });
-        let (session, login) = ask(http.post(format!("{}/api/auth/login", app.base)).json(&body)).await;
+        let (session, login) = send(http.post(format!("{}/api/auth/login", app.base)).json(&body)).await;
         let gallery = http.get(format!("{}/api/images/gallery", app.base)).bearer_auth(session["token"].as_str().unwrap());
-        slowest = slowest.max(login).max(ask(gallery).await.1);
+        slowest = slowest.max(login).max(send(gallery).await.1);
     }
     slowest
 }
@@ -169,20 +175,20 @@ async fn flood_of_any_operation_does_not_block_other_users() {
         let id = operation.id.clone();
         let attack = Attack::prepare(&app, operation).await;
         let stop = CancellationToken::new();
-        let beside = async {
+        let other_user = async {
             // The attack is under way by now.
             tokio::time::sleep(Duration::from_millis(300)).await;
             let slowest = use_gallery_as(&app, &other.email, &thresholds, &id).await;
             stop.cancel();
             slowest
         };
-        let ((sent, refused), slowest) = tokio::join!(attack.flood(&app, &stop), beside);
+        let ((sent, rejected), slowest) = tokio::join!(attack.flood(&app, &stop), other_user);
         assert!(sent >= FLOODERS, "{id} was not flooded");
-        println!("{id}: {sent} flood requests, {refused} refused; slowest answer to another user: {slowest:?}");
+        println!("{id}: {sent} flood requests, {rejected} rejected; slowest answer to another user: {slowest:?}");
     }
 }
 
-/// A user's confirms wait for an unresponsive store, as many as the user may have: other users, also of the same network, are
+/// As many confirms as one user may have in progress wait for an unresponsive store: other users, also of the same network, are
 /// served.
 #[tokio::test(flavor = "multi_thread")]
 async fn confirms_waiting_for_s3_take_no_permits_of_others() {
@@ -204,8 +210,8 @@ async fn confirms_waiting_for_s3_take_no_permits_of_others() {
         let began = Instant::now();
         (client.call(Method::POST, &path, None).await.0.as_u16(), began.elapsed())
     });
-    let beside = async {
-        // The confirms hold their permits by now.
+    let other_user = async {
+        // The confirms have their permits by now.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let began = Instant::now();
         other.sign_in("login", &email).await;
@@ -215,9 +221,9 @@ async fn confirms_waiting_for_s3_take_no_permits_of_others() {
         assert_eq!(client.get("/api/auth/me").await.0, 503, "the user's permits are taken");
         assert_eq!(client.get("/api/auth/sessions").await.0, 200, "the user can still list and end sessions");
     };
-    let (confirms, ()) = tokio::join!(join_all(confirms), beside);
+    let (confirms, ()) = tokio::join!(join_all(confirms), other_user);
     let waited = confirms.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
-    assert_eq!(waited, 4, "a user's share: {confirms:?}");
+    assert_eq!(waited, 4, "a user gets a third of the permits: {confirms:?}");
     assert!(confirms.iter().all(|(status, _)| matches!(status, 503 | 504)), "{confirms:?}");
     relay.resume();
 }
@@ -234,15 +240,16 @@ async fn mongodb_permits_are_shared_between_networks_and_users() {
     })
     .await;
     let (flooder, colleague, other) = (app.user().await, app.user().await, app.user().await);
-    let (flooder, colleague, other) = (flooder.with_address(FLOODER), colleague.with_address(FLOODER), other.with_address(OTHER));
+    let (flooder, colleague, other) =
+        (flooder.with_address(FLOODER_ADDRESS), colleague.with_address(FLOODER_ADDRESS), other.with_address(OTHER_ADDRESS));
     let answered = AtomicUsize::new(0);
     let flood = join_all((0..FLOOD).map(async |_| {
-        // A busy machine does not answer all of them in time.
+        // On a busy machine, some requests are not answered in time.
         let status = flooder.get("/api/auth/me").await.status;
         assert!(matches!(status, 200 | 503 | 504), "{status}");
         answered.fetch_add(1, Ordering::SeqCst);
     }));
-    let beside = async {
+    let other_user = async {
         // Waits until the flood is in progress.
         while answered.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -252,9 +259,9 @@ async fn mongodb_permits_are_shared_between_networks_and_users() {
             assert_eq!(caller.get("/api/auth/me").await.status, 200);
             let meanwhile = answered.load(Ordering::SeqCst) - before;
             println!("{meanwhile} flood requests were answered meanwhile, after {before}");
-            // In the order of arrival it would be nearly all of them; a busy machine delays the caller itself.
+            // In the order of arrival it would be nearly the whole flood; a busy machine delays the caller itself.
             assert!(meanwhile < FLOOD / 2, "{meanwhile} flood requests were answered first, after {before}");
         }
     };
-    tokio::join!(flood, beside);
+    tokio::join!(flood, other_user);
 }

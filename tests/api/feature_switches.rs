@@ -17,15 +17,15 @@ async fn signup_off_closes_sign_up_but_not_login() {
     let ada = app.user().await;
     let closed = TestApp::start_second_server(&app, |config| config.switches.signup = false).await;
     let anonymous = closed.anonymous();
-    let refused = anonymous.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
-    assert_eq!(refused.problem(), (403, "signup_closed"));
+    let rejected = anonymous.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
+    assert_eq!(rejected.problem(), (403, "signup_closed"));
     let login = anonymous.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.status, 200, "{login:?}");
     let refreshed = anonymous.post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await;
     assert_eq!(refreshed.status, 200, "{refreshed:?}");
-    for (server, word) in [(&app, "on"), (&closed, "off")] {
+    for (server, setting) in [(&app, "on"), (&closed, "off")] {
         let page = server.http.get(&server.base).send().await.unwrap().text().await.unwrap();
-        assert!(page.contains(&format!("data-signup=\"{word}\"")), "{page}");
+        assert!(page.contains(&format!("data-signup=\"{setting}\"")), "{page}");
     }
 }
 
@@ -33,10 +33,10 @@ async fn signup_off_closes_sign_up_but_not_login() {
 async fn uppy_off_removes_its_calls_from_the_server_and_the_document() {
     let app = TestApp::start_with(|config| config.switches.uppy = false).await;
     let ada = app.user().await;
-    let uppys: Vec<_> = operations().into_iter().filter(|one| one.template.contains("/uppy/")).collect();
-    assert_eq!(uppys.len(), 9);
-    for operation in &uppys {
-        // Not with `send`, which compares with the complete document.
+    let uppy_operations: Vec<_> = operations().into_iter().filter(|one| one.template.contains("/uppy/")).collect();
+    assert_eq!(uppy_operations.len(), 9);
+    for operation in &uppy_operations {
+        // Sent without `Caller::send`, which would compare the answer with the complete document.
         let request =
             app.http.request(operation.method.clone(), format!("{}{}", app.base, operation.path.replace("{token}", "t")));
         let request = request.bearer_auth(ada.token.as_ref().unwrap()).json(&operation.body.clone().unwrap_or(json!({})));
@@ -66,7 +66,10 @@ async fn docs_off_removes_the_documentation() {
     app.user().await;
     let open = TestApp::start().await;
     let start = open.http.get(format!("{}/docs/start.js", open.base)).send().await.unwrap().text().await.unwrap();
-    assert!(start.contains("SwaggerUIBundle") && !start.contains("persistAuthorization"), "no token is kept: {start}");
+    assert!(
+        start.contains("SwaggerUIBundle") && !start.contains("persistAuthorization"),
+        "the page does not store tokens: {start}"
+    );
 }
 
 /// Behind a proxy that is missing in `TRUSTED_PROXIES` all clients share one address: the log reports it once.

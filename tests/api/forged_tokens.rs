@@ -1,7 +1,7 @@
 //! Covers forged access tokens: each is answered 401 with a challenge, and none causes a 500.
 //!
-//! They are signed with the service's own key wherever that makes them more dangerous, and except for their one deviation each is
-//! a valid token.
+//! The tokens are signed with the server's own key where that makes them more dangerous. Each is a valid token except for one
+//! deviation.
 //!
 //! Routes: all.
 
@@ -31,13 +31,13 @@ fn kid() -> String {
     hash.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Signs header and claims, valid JSON or not.
+/// Returns a signed token with this header and these claims, which need not be valid JSON.
 fn signed(header: &str, claims: &str, algorithm: hmac::Algorithm, secret: &[u8]) -> String {
     let message = format!("{}.{}", base64(header), base64(claims));
     format!("{message}.{}", base64(hmac::sign(&hmac::Key::new(algorithm, secret), message.as_bytes())))
 }
 
-/// Signs these claims under this header with the server's key.
+/// Returns a token with this header and these claims, signed with the server's key.
 fn forge(header: &Value, claims: &Value) -> String {
     signed(&header.to_string(), &claims.to_string(), hmac::HMAC_SHA256, JWT_SECRET.as_bytes())
 }
@@ -77,14 +77,14 @@ async fn read_account(app: &TestApp, authorization: &[&str]) -> Answer {
     app.anonymous().send(reqwest::Method::GET, "/api/auth/me", send).await
 }
 
-/// Asserts the answer to a forged token; `send` itself checks the problem's shape.
-fn assert_refused(answer: &Answer, what: &str) {
+/// Asserts the answer to a forged token; `send` itself compares the problem with the OpenAPI document.
+fn assert_rejected(answer: &Answer, what: &str) {
     assert_eq!(answer.problem(), (401, "token_invalid"), "{what}: {answer:?}");
     assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
     assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"", "{what}");
 }
 
-/// Every protected operation of the OpenAPI document uses the same check.
+/// Covers every protected operation of the OpenAPI document.
 #[tokio::test]
 async fn every_protected_operation_rejects_forged_tokens() {
     let app = TestApp::start().await;
@@ -108,7 +108,7 @@ async fn every_protected_operation_rejects_forged_tokens() {
                     None => request.bearer_auth(token),
                 })
                 .await;
-            assert_refused(&answer, &format!("{} {path}", operation.method));
+            assert_rejected(&answer, &format!("{} {path}", operation.method));
         }
     }
     assert!(operations_checked > 15, "{operations_checked}");

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::app::{Caller, TestApp, unique_png};
 
-/// Returns the ids of all pages.
+/// Returns the ids on all pages of the gallery, in order.
 async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut path = format!("/api/images/gallery?limit={limit}");
@@ -96,7 +96,7 @@ async fn damaged_records_do_not_hide_others_in_lists() {
     let images = app.db.collection::<Document>("images");
     for state in ["ready", "pending"] {
         images.delete_many(doc! {}).await.unwrap();
-        let mut good = Vec::new();
+        let mut readable = Vec::new();
         for n in 0..9_i64 {
             let id = uuid::Uuid::now_v7().to_string();
             let at = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + n);
@@ -113,9 +113,9 @@ async fn damaged_records_do_not_hide_others_in_lists() {
                 6 => drop(record.insert("contentType", 7)),
                 7 => {
                     record.insert("size", 8_i32);
-                    good.insert(0, id);
+                    readable.insert(0, id);
                 }
-                _ => good.insert(0, id),
+                _ => readable.insert(0, id),
             }
             images.insert_one(record).await.unwrap();
         }
@@ -132,7 +132,7 @@ async fn damaged_records_do_not_hide_others_in_lists() {
                 let Some(next) = page.json["nextCursor"].as_str() else { break };
                 cursor = format!("&cursor={next}");
             }
-            assert_eq!(seen, good, "{state} by {limit}");
+            assert_eq!(seen, readable, "{state} by {limit}");
         }
     }
 }
@@ -165,8 +165,8 @@ async fn g7_unchanged_page_is_answered_304() {
     let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
     let mut tags: Vec<String> = Vec::new();
     let mut known_tag = "\"none\"".to_owned();
-    // Changes that make the page differ: the first image, a second one, a third one that does not fit on the page, a caption, a
-    // delete.
+    // After the first read, each change makes the page differ: the first image, a second one, a third one that does not fit on the
+    // page, a caption, a delete.
     for change in ["nothing", "image", "image", "image", "caption", "delete"] {
         let images = ada.get(path).await.json["images"].clone();
         let first = format!("/api/images/{}", images[0]["id"].as_str().unwrap_or_default());
@@ -187,7 +187,7 @@ async fn g7_unchanged_page_is_answered_304() {
         assert_eq!((again.header("etag"), again.header("cache-control")), (known_tag.as_str(), "private, no-cache"));
         assert!(again.headers.get_all("vary").iter().any(|field| field == "authorization"), "{again:?}");
     }
-    assert_eq!(tags[5], tags[2], "without the third image, the page is the earlier one");
+    assert_eq!(tags[5], tags[2], "without the third image, the page is the same as before it");
     let other = app.user().await;
     let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known_tag)).await;
     assert_eq!(page.status, 200, "a tag does not match the page of another user");
@@ -301,14 +301,14 @@ async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
     assert_eq!(
         app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().status(),
         404,
-        "a read URL given out before finds nothing"
+        "the object of an earlier read URL is deleted"
     );
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["bytes"], &usage["images"]), (&image["size"], &json!(0)), "its URL can still write the bytes");
     let after_tombstone = OffsetDateTime::now_utc() + Duration::from_secs(48 * 3600);
     app.sweep(after_tombstone).await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
-    assert_eq!(ada.delete(&path).await.status, 404, "the tombstone is gone");
+    assert_eq!(ada.delete(&path).await.status, 404, "the tombstone has expired");
 }
 
 #[tokio::test]
@@ -350,8 +350,8 @@ async fn read_urls_repeat_within_a_window_and_expire() {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     // Signing windows of 2 s; the first and the last may be partial.
-    let most = began.elapsed().as_secs() / 2 + 2;
-    assert!((1..=most).contains(&(urls.len() as u64)), "{} of {most}", urls.len());
+    let max_urls = began.elapsed().as_secs() / 2 + 2;
+    assert!((1..=max_urls).contains(&(urls.len() as u64)), "{} of {max_urls}", urls.len());
     // A URL is valid for four seconds at most; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5500)).await;
     for url in urls {

@@ -1,6 +1,6 @@
-//! Covers malicious clients: their requests are refused or cut off, and other clients are not affected.
+//! Covers malicious clients: their requests are rejected or cut off, and other clients are not affected.
 //!
-//! Written with plain sockets, because HTTP clients would not send most of these requests. Well-formed requests with wrong values
+//! The tests use plain sockets, because HTTP clients would not send most of these requests. Well-formed requests with wrong values
 //! are in `problems`.
 //!
 //! Routes: all.
@@ -21,13 +21,14 @@ use tokio::{
 
 use super::app::TestApp;
 
-/// Limit for requests that must be refused at once, on a machine that is busy.
+/// Limit for answers that the server sends at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
 
 /// An answer parsed from the wire.
 #[derive(Debug)]
 pub struct RawAnswer {
     pub status: u16,
+    /// Status line and headers.
     pub head: String,
     pub body: String,
 }
@@ -39,7 +40,7 @@ impl RawAnswer {
         self.head.lines().find(|line| has_name(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
     }
 
-    /// Returns status and code if the answer is a problem with the headers that every answer has.
+    /// Asserts that the answer is a problem with the headers that every problem has; returns status and code.
     pub fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
@@ -94,7 +95,7 @@ pub async fn send_raw(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> 
     answers(&read_until_closed(&mut stream, SOON).await)
 }
 
-/// Returns the KiB in a line of /proc/PID/status.
+/// Returns a value of /proc/PID/status, such as `VmRSS`, in KiB.
 pub fn memory(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();

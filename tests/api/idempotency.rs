@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use super::app::{Answer, Caller, TestApp, declared, sha256, unique_png};
 
-/// Requests an upload under an idempotency key.
+/// Opens an upload with an idempotency key.
 async fn open_upload(caller: &Caller<'_>, key: &str, body: &Value) -> Answer {
     caller.send(Method::POST, "/api/images/upload", |request| request.header("idempotency-key", key).json(body)).await
 }
 
 #[tokio::test]
-async fn u11_repeat_gets_the_same_upload_and_another_body_is_refused() {
+async fn u11_repeat_gets_the_same_upload_and_another_body_is_rejected() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -38,7 +38,7 @@ async fn u11_repeat_gets_the_same_upload_and_another_body_is_refused() {
         assert_eq!(open_upload(&ada, "k-1", &other).await.problem(), (422, "idempotency_key_reused"), "{member}");
     }
     let other_user = open_upload(&bob, "k-1", &declared("b.png", "image/png", &unique_png())).await;
-    assert_eq!(other_user.status, 201, "keys are each user's own");
+    assert_eq!(other_user.status, 201, "each user has keys of their own");
     assert_eq!(app.put(&again.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(first.id()).await.status, 200);
     let ready = open_upload(&ada, "k-1", &body).await;
@@ -46,9 +46,9 @@ async fn u11_repeat_gets_the_same_upload_and_another_body_is_refused() {
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(1), &json!(0)));
     for bad in ["\"\"", &"x".repeat(256), "k-é"] {
-        let refused = open_upload(&ada, bad, &body).await;
+        let with_invalid_key = open_upload(&ada, bad, &body).await;
         assert_eq!(
-            (refused.problem(), refused.json["errors"][0]["field"].as_str()),
+            (with_invalid_key.problem(), with_invalid_key.json["errors"][0]["field"].as_str()),
             ((400, "invalid_request"), Some("Idempotency-Key"))
         );
     }
@@ -84,24 +84,24 @@ async fn u11_key_is_released_by_failure_deletion_and_expiry() {
     assert_eq!(app.put(&rejected.json["upload"], html).await, 200);
     assert_eq!(ada.confirm(rejected.id()).await.status, 422);
     let deleted = open_upload(&ada, "k", &declared("a.png", "image/png", &unique_png())).await;
-    assert_eq!(deleted.status, 201, "rejected: released");
+    assert_eq!(deleted.status, 201, "the rejection released the key");
     assert_eq!(ada.delete(&format!("/api/images/{}", deleted.id())).await.status, 204);
     let expired = open_upload(&ada, "k", &declared("a.png", "image/png", &unique_png())).await;
-    assert_eq!(expired.status, 201, "deleted: released");
+    assert_eq!(expired.status, 201, "the deletion released the key");
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(25 * 3600)).await;
     let body = declared("a.png", "image/png", &unique_png());
     let first = open_upload(&ada, "k", &body).await;
-    assert_eq!(first.status, 201, "expired: released");
+    assert_eq!(first.status, 201, "the expiry released the key");
     let yesterday = DateTime::from_millis(DateTime::now().timestamp_millis() - 24 * 3600 * 1000);
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": first.id() }, doc! { "$set": { "createdAt": yesterday } }).await.unwrap();
     let next_day = open_upload(&ada, "k", &declared("a.png", "image/png", &unique_png())).await;
-    assert_eq!(next_day.status, 201, "24 hours: released");
+    assert_eq!(next_day.status, 201, "the key was released after 24 hours");
     assert_ne!(next_day.id(), first.id());
 }
 
 #[tokio::test]
-async fn known_key_is_answered_at_the_limits_too() {
+async fn known_key_is_answered_at_the_limit_of_pending_uploads() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 1).await;
     let ada = app.user().await;
     let body = declared("a.png", "image/png", &unique_png());

@@ -1,6 +1,5 @@
-//! Covers previews by imgproxy: the URLs in answers, and the findings of `valet check` about the server. The server here checks URLs as
-//! imgproxy documents it, with code of its own, and answers with the object's bytes, because imgproxy itself is not on this
-//! machine.
+//! Covers previews by imgproxy: the URLs in answers, and the findings of `valet check` about the server. Instead of imgproxy, which
+//! the tests do not need, a server here checks URLs as imgproxy documents it, and answers with the object's bytes.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/{id}.
 //! Commands: valet check.
@@ -20,10 +19,12 @@ use valet::{
 
 use super::app::{TestApp, declared, fixture, unique_png};
 
+/// imgproxy's key, with which URLs are signed.
 const KEY: &[u8] = b"a key of this test only";
+/// imgproxy's salt, which is signed with each path.
 const SALT: &[u8] = b"a salt of this test only";
 
-/// A check that the server leaves out.
+/// Check of a URL that the server leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leniency {
     None,
@@ -31,7 +32,7 @@ enum Leniency {
     Expiry,
 }
 
-/// Answers one request: with an object's bytes, or with the status of imgproxy's refusal.
+/// Answers a request with an object's bytes, or with the status of imgproxy's rejection.
 async fn answer(path: &str, s3: &aws_sdk_s3::Client, leniency: Leniency) -> Result<Vec<u8>, StatusCode> {
     let (signature, signed) = path.split_at(path[1..].find('/').ok_or(StatusCode::NOT_FOUND)? + 1);
     let expected = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY), &[SALT, signed.as_bytes()].concat());
@@ -44,11 +45,11 @@ async fn answer(path: &str, s3: &aws_sdk_s3::Client, leniency: Leniency) -> Resu
         return Err(StatusCode::NOT_FOUND);
     }
     let (bucket, key) = source.split_once('/').ok_or(StatusCode::NOT_FOUND)?;
-    let got = s3.get_object().bucket(bucket).key(key).send().await.map_err(|_| StatusCode::NOT_FOUND)?;
-    Ok(got.body.collect().await.map_err(|_| StatusCode::NOT_FOUND)?.to_vec())
+    let object = s3.get_object().bucket(bucket).key(key).send().await.map_err(|_| StatusCode::NOT_FOUND)?;
+    Ok(object.body.collect().await.map_err(|_| StatusCode::NOT_FOUND)?.to_vec())
 }
 
-/// Starts the server; returns its address.
+/// Starts an imgproxy; returns its address.
 async fn start_server(s3: aws_sdk_s3::Client, leniency: Leniency) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -57,7 +58,7 @@ async fn start_server(s3: aws_sdk_s3::Client, leniency: Leniency) -> String {
         async move {
             match answer(request.uri().path(), &s3, leniency).await {
                 Ok(bytes) => Response::builder().content_type("image/png").body(bytes),
-                Err(status) => Response::builder().status(status).body("refused"),
+                Err(status) => Response::builder().status(status).body("rejected"),
             }
         }
     });
@@ -66,18 +67,18 @@ async fn start_server(s3: aws_sdk_s3::Client, leniency: Leniency) -> String {
     address
 }
 
-/// Sets an imgproxy with [`SALT`].
+/// Configures an imgproxy with [`SALT`].
 fn configure(config: &mut Config, base_url: String) {
     configure_with(config, base_url, SALT);
 }
 
-/// Sets an imgproxy with this salt.
+/// Configures an imgproxy with this salt.
 fn configure_with(config: &mut Config, base_url: String, salt: &[u8]) {
     let imgproxy = Imgproxy { base_url, key: ImgproxyKey::new(KEY, salt), options: "q:80/sm:1/ar:1".to_owned() };
     config.previews = Previews::Imgproxy(Box::new(imgproxy));
 }
 
-/// Starts an application with a server that makes its previews.
+/// Starts a Valet server, and an imgproxy that makes its previews.
 async fn start(leniency: Leniency) -> TestApp {
     let store = TestApp::start().await;
     let base_url = start_server(store.s3.clone(), leniency).await;
@@ -95,10 +96,10 @@ async fn images_have_previews_that_load() {
         let loaded = app.http.get(preview["url"].as_str().unwrap()).send().await.unwrap();
         assert_eq!(loaded.status(), 200);
         assert_eq!(loaded.bytes().await.unwrap(), bytes);
-        // Smaller than any preview, so it is not enlarged.
+        // The image is smaller than any preview, and imgproxy does not enlarge it.
         assert_eq!((&preview["width"], &preview["height"]), (&image["width"], &image["height"]));
     }
-    // The same in every answer, and the URLs stay the same within their window.
+    // Every answer has the same previews, and the same URLs within a signing window.
     let id = image["id"].as_str().unwrap();
     let (read, page) = (ada.get(&format!("/api/images/{id}")).await, ada.get("/api/images/gallery").await);
     let read_again = ada.post("/api/images/read", json!({ "ids": [id] })).await;
@@ -171,7 +172,7 @@ async fn check_requests_a_picture_and_forged_urls() {
     let found = check(&config).await;
     assert!(matches!(&found, [Answer::No(seen), Answer::Skipped(_)] if seen.contains("403")), "{found:?}");
 
-    // Nothing listens there.
+    // No server listens on this port.
     configure(&mut config, "http://127.0.0.1:9".to_owned());
     let found = check(&config).await;
     assert!(matches!(found, [Answer::No(_), Answer::No(_)]), "{found:?}");

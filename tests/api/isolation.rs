@@ -1,7 +1,7 @@
 //! Covers isolation of users: on every operation of the OpenAPI document, another user's data is answered like unknown data and
 //! stays unchanged.
 //!
-//! The operations and the places of their ids are read from the document, so new operations are covered automatically.
+//! The operations and the positions of their ids are read from the document, so new operations are covered automatically.
 //!
 //! Routes: all.
 
@@ -21,7 +21,7 @@ fn operations_on_an_image() -> Vec<Operation> {
     found
 }
 
-/// Makes a call of the operation for this image, with the body of the document's example.
+/// Calls an operation for this image, with the body of the document's example.
 async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
     let body = operation.body().cloned();
     caller
@@ -108,17 +108,26 @@ fn sorted(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
 }
 
-/// Returns everything that is stored, of both users.
-async fn stored(app: &TestApp) -> (Vec<Document>, Vec<Document>, Vec<Document>, Vec<String>) {
+/// Records and object keys of all users.
+#[derive(PartialEq)]
+struct Stored {
+    images: Vec<Document>,
+    users: Vec<Document>,
+    sessions: Vec<Document>,
+    keys: Vec<String>,
+}
+
+/// Returns everything that is stored.
+async fn stored(app: &TestApp) -> Stored {
     let all = async |name: &str| {
         use futures_util::TryStreamExt;
         let found = app.db.collection::<Document>(name).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
         found.try_collect().await.unwrap()
     };
     let mut images: Vec<Document> = all("images").await;
-    // The sweeper polls for forms all the time, independent of calls.
+    // The sweeper changes `due` whenever it looks for the files of forms, independent of calls.
     images.iter_mut().for_each(|image| drop(image.remove("due")));
-    (images, all("users").await, all("sessions").await, app.bucket_keys().await)
+    Stored { images, users: all("users").await, sessions: all("sessions").await, keys: app.bucket_keys().await }
 }
 
 /// Creates an image in each state; returns their ids with the state's name.
@@ -131,7 +140,7 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let (pending, sent) = (open().await, unique_png());
     let ticket = ada.open_upload("private.png", "image/png", &sent).await;
     assert_eq!(ada.app.put(&ticket.json["upload"], sent).await, 200);
-    // Content that confirm refuses: the digest matches, but it is not an image.
+    // Content that confirm rejects: the digest matches, but it is not an image.
     let text = format!("no image {}", uuid::Uuid::new_v4()).into_bytes();
     let rejected = ada.open_upload("private.png", "image/png", &text).await;
     assert_eq!(ada.app.put(&rejected.json["upload"], text).await, 200);
@@ -159,13 +168,16 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
     for operation in operations_on_an_image() {
         for (state, id) in &images {
             let what = format!("{} {} of a {state} image", operation.method, operation.path);
-            let nothing = call(&eve, &operation, &uuid::Uuid::now_v7().to_string()).await;
-            assert_eq!(nothing.problem(), (404, "not_found"), "{what}");
-            let foreign = call(&eve, &operation, id).await;
-            assert_eq!(comparable(&foreign), comparable(&nothing), "{what}");
-            assert!(!foreign.text.contains(id.as_str()) && !foreign.text.contains("private"), "{what}: {foreign:?}");
-            let stranger = call(&app.anonymous(), &operation, id).await;
-            assert_eq!(stranger.problem(), (401, "token_missing"), "{what}");
+            let for_unknown_id = call(&eve, &operation, &uuid::Uuid::now_v7().to_string()).await;
+            assert_eq!(for_unknown_id.problem(), (404, "not_found"), "{what}");
+            let for_foreign_id = call(&eve, &operation, id).await;
+            assert_eq!(comparable(&for_foreign_id), comparable(&for_unknown_id), "{what}");
+            assert!(
+                !for_foreign_id.text.contains(id.as_str()) && !for_foreign_id.text.contains("private"),
+                "{what}: {for_foreign_id:?}"
+            );
+            let for_anonymous = call(&app.anonymous(), &operation, id).await;
+            assert_eq!(for_anonymous.problem(), (401, "token_missing"), "{what}");
         }
     }
     assert!(stored(&app).await == before, "no operation changes another user's records");
@@ -186,9 +198,9 @@ async fn ids_of_everything(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let uppy = format!("/uppy/{}/s3", ada.uppy().await);
     let form = ada.app.anonymous().get(&format!("{uppy}/params?filename=private.png&type=image/png")).await;
     all.push(("form", form.json["fields"]["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()));
-    let loose = json!({ "filename": "private.png", "type": "image/png", "metadata": {} });
-    let loose = ada.app.anonymous().post(&format!("{uppy}/multipart"), loose).await;
-    all.push(("in Uppy's parts", loose.json["uploadId"].as_str().unwrap().to_owned()));
+    let in_uppys_parts = json!({ "filename": "private.png", "type": "image/png", "metadata": {} });
+    let in_uppys_parts = ada.app.anonymous().post(&format!("{uppy}/multipart"), in_uppys_parts).await;
+    all.push(("in Uppy's parts", in_uppys_parts.json["uploadId"].as_str().unwrap().to_owned()));
     let sessions = ada.get("/api/auth/sessions").await;
     all.push(("session", sessions.json["sessions"][0]["id"].as_str().unwrap().to_owned()));
     all.push(("account", ada.id.clone()));
@@ -208,19 +220,23 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
     assert!(named.len() >= 13, "{}", named.len());
     for operation in &named {
         let unknown = uuid::Uuid::now_v7().to_string();
-        let nothing = call_with(&eve, operation, &unknown).await;
+        let for_unknown_id = call_with(&eve, operation, &unknown).await;
         let what = format!("{} {}", operation.method, operation.path);
-        assert!(matches!(nothing.status, 200 | 404), "{what}: {nothing:?}");
-        let refused = |result: &Value| result["status"] == 404 && result["problem"]["code"] == "not_found";
-        let results = nothing.json["results"].as_array();
+        assert!(matches!(for_unknown_id.status, 200 | 404), "{what}: {for_unknown_id:?}");
+        let is_not_found = |result: &Value| result["status"] == 404 && result["problem"]["code"] == "not_found";
+        let results = for_unknown_id.json["results"].as_array();
         assert_eq!(
-            nothing.status == 200,
-            results.is_some_and(|all| all.len() == 1 && all.iter().all(refused)),
-            "{what}: {nothing:?}"
+            for_unknown_id.status == 200,
+            results.is_some_and(|all| all.len() == 1 && all.iter().all(is_not_found)),
+            "{what}: {for_unknown_id:?}"
         );
         for (state, id) in &all {
-            let foreign = call_with(&eve, operation, id).await;
-            assert_eq!(comparable_without_id(&foreign, id), comparable_without_id(&nothing, &unknown), "{what} of ada's {state}");
+            let for_foreign_id = call_with(&eve, operation, id).await;
+            assert_eq!(
+                comparable_without_id(&for_foreign_id, id),
+                comparable_without_id(&for_unknown_id, &unknown),
+                "{what} of ada's {state}"
+            );
         }
     }
     // Undocumented methods are answered alike for both ids.
@@ -233,7 +249,7 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
                 continue;
             }
             let token = if path.starts_with("/uppy/") { eve.uppy().await } else { String::new() };
-            let ask = async |id: &str| {
+            let call_undocumented = async |id: &str| {
                 let filled = |segment: &str| match segment {
                     "{token}" => token.clone(),
                     segment if segment.starts_with('{') => id.to_owned(),
@@ -242,17 +258,17 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
                 let path = path.split('/').map(filled);
                 comparable(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
             };
-            let nothing = ask(&uuid::Uuid::now_v7().to_string()).await;
+            let for_unknown_id = call_undocumented(&uuid::Uuid::now_v7().to_string()).await;
             for (state, id) in &all {
-                assert_eq!(ask(id).await, nothing, "{method} {path} of ada's {state}");
+                assert_eq!(call_undocumented(id).await, for_unknown_id, "{method} {path} of ada's {state}");
             }
         }
     }
     assert!(stored(&app).await == before, "no operation changes another user's records");
 }
 
-/// Operations without an id show and change only the caller's own data. The calls that end or change the caller's session come
-/// last.
+/// Operations without an id show and change only the caller's own data. The calls of `/api/auth/` come last, because they may end
+/// or change the caller's session.
 #[tokio::test]
 async fn operations_without_an_id_show_no_data_of_other_users() {
     let app = TestApp::start().await;
@@ -260,35 +276,35 @@ async fn operations_without_an_id_show_no_data_of_other_users() {
     let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
     let mut operations_checked = 0;
-    let mut nameless: Vec<_> = operations()
+    let mut without_id: Vec<_> = operations()
         .into_iter()
         .filter(|one| (one.is_protected() && !one.is_admin() || one.is_by_path_token()) && !takes_an_id(one))
         .collect();
-    nameless.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
-    for operation in nameless {
+    without_id.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
+    for operation in without_id {
         operations_checked += 1;
         let answer = call_with(&eve, &operation, "").await;
         let what = format!("{} {}", operation.method, operation.path);
         assert!(answer.status < 500, "{what}: {answer:?}");
-        let mine = all.iter().map(|(_, id)| id.as_str()).chain([ada.email.as_str(), "private"]);
-        for text in mine {
+        let adas_values = all.iter().map(|(_, id)| id.as_str()).chain([ada.email.as_str(), "private"]);
+        for text in adas_values {
             assert!(!answer.text.contains(text), "{what} shows {text}: {answer:?}");
         }
     }
     assert!(operations_checked >= 6, "{operations_checked}");
     let after = stored(&app).await;
-    let of_ada = |documents: &[Document]| {
+    let adas_documents = |documents: &[Document]| {
         let is_hers = |document: &&Document| document.get_str("user").or(document.get_str("_id")).is_ok_and(|id| id == ada.id);
         documents.iter().filter(is_hers).cloned().collect::<Vec<_>>()
     };
-    assert_eq!(of_ada(&after.0), of_ada(&before.0));
-    assert_eq!(of_ada(&after.1), of_ada(&before.1));
-    assert_eq!(of_ada(&after.2), of_ada(&before.2));
-    let hers = |keys: &[String]| keys.iter().filter(|key| key.contains(&ada.id)).cloned().collect::<Vec<_>>();
-    assert_eq!(hers(&after.3), hers(&before.3));
+    assert_eq!(adas_documents(&after.images), adas_documents(&before.images));
+    assert_eq!(adas_documents(&after.users), adas_documents(&before.users));
+    assert_eq!(adas_documents(&after.sessions), adas_documents(&before.sessions));
+    let adas_keys = |keys: &[String]| keys.iter().filter(|key| key.contains(&ada.id)).cloned().collect::<Vec<_>>();
+    assert_eq!(adas_keys(&after.keys), adas_keys(&before.keys));
 }
 
-/// Control for the test above: the owner gets a different answer on each of these routes.
+/// Control for `c1_another_users_image_is_answered_like_an_unknown_one_on_every_route`: the owner gets a different answer.
 #[tokio::test]
 async fn owner_gets_a_different_answer_on_every_route() {
     let app = TestApp::start().await;
@@ -309,7 +325,7 @@ async fn other_spellings_of_an_id_are_unknown() {
     let id = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let before = stored(&app).await;
     for operation in operations_on_an_image() {
-        let nothing = comparable(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
+        let for_unknown_id = comparable(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
         for other in [
             id.to_uppercase(),
             id.replace('-', ""),
@@ -326,7 +342,7 @@ async fn other_spellings_of_an_id_are_unknown() {
             "x".repeat(4000),
         ] {
             let answer = call(&ada, &operation, &other).await;
-            assert_eq!(comparable(&answer), nothing, "{} {} {other}", operation.method, operation.path);
+            assert_eq!(comparable(&answer), for_unknown_id, "{} {} {other}", operation.method, operation.path);
         }
     }
     assert!(stored(&app).await == before, "no operation changes another user's records");

@@ -32,12 +32,16 @@ use tokio_util::sync::CancellationToken;
 use valet::config::CorsOrigins;
 use valet::dev::s3::{LocalS3, LocalS3Options};
 
+/// Key id, secret and bucket of every server.
 const ACCESS: &str = "local-access";
 const SECRET: &str = "local-secret-value";
 const BUCKET: &str = "photos";
 
+/// A running local S3 server.
 struct Server {
+    /// Folder of its data.
     root: PathBuf,
+    /// Base URL, without a path.
     base: String,
     s3: Client,
     http: reqwest::Client,
@@ -71,6 +75,7 @@ impl Server {
     async fn start_at(root: PathBuf) -> Self {
         let local = LocalS3::open(options(&root)).unwrap();
         local.create_bucket(&BUCKET.parse().unwrap()).unwrap();
+        // Creating a bucket that exists changes nothing.
         local.create_bucket(&BUCKET.parse().unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -101,11 +106,11 @@ impl Server {
 
     /// Returns the bytes of an object.
     async fn read(&self, key: &str) -> Vec<u8> {
-        let got = self.s3.get_object().bucket(BUCKET).key(key).send().await.unwrap();
-        got.body.collect().await.unwrap().to_vec()
+        let object = self.s3.get_object().bucket(BUCKET).key(key).send().await.unwrap();
+        object.body.collect().await.unwrap().to_vec()
     }
 
-    /// Returns the product's presigned PUT: it signs type, length, digest and `if-none-match`.
+    /// Returns a presigned PUT like Valet's: it signs type, length, digest and `if-none-match`.
     async fn sign_put(&self, key: &str, body: &[u8]) -> PresignedRequest {
         self.s3
             .put_object()
@@ -122,8 +127,8 @@ impl Server {
 
     /// Returns a presigned GET URL.
     async fn sign_get(&self, key: &str) -> String {
-        let soon = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
-        self.s3.get_object().bucket(BUCKET).key(key).presigned(soon).await.unwrap().uri().to_owned()
+        let lifetime = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
+        self.s3.get_object().bucket(BUCKET).key(key).presigned(lifetime).await.unwrap().uri().to_owned()
     }
 
     /// Returns the number of temporary files: incomplete uploads.
@@ -153,7 +158,7 @@ fn client(base: &str, access: &str, secret: &str) -> Client {
 /// Returns a request builder for a presigned request, for tests to alter.
 fn replay(http: &reqwest::Client, signed: &PresignedRequest) -> reqwest::RequestBuilder {
     let method: Method = signed.method().parse().unwrap();
-    signed.headers().fold(http.request(method, signed.uri()), |r, (name, value)| r.header(name, value))
+    signed.headers().fold(http.request(method, signed.uri()), |request, (name, value)| request.header(name, value))
 }
 
 /// Returns the SHA-256 in base64.
@@ -161,19 +166,19 @@ fn sha256(body: &[u8]) -> String {
     STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
 }
 
-/// Returns the time so many hours from now; negative numbers lie in the past.
+/// Returns the time `n` hours from now; negative numbers are in the past.
 fn hours(n: i64) -> SystemTime {
     let by = Duration::from_secs(n.unsigned_abs() * 3600);
     if n < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }
 
-/// Asserts the status and the error code of an answer, and that it has an id and a date; returns the body.
+/// Asserts the status of an answer, its error code unless `code` is empty, and that it has an id and a date; returns the body.
 async fn expect(response: Response, status: u16, code: &str) -> String {
     assert!(response.headers().contains_key("x-amz-request-id"), "every answer has an id");
     assert!(response.headers().contains_key("date"), "every answer has a date");
-    let got = response.status();
+    let actual = response.status();
     let body = response.text().await.unwrap();
-    assert_eq!(got, StatusCode::from_u16(status).unwrap(), "{body}");
+    assert_eq!(actual, StatusCode::from_u16(status).unwrap(), "{body}");
     if code.is_empty() {
         return body;
     }

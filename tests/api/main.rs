@@ -1,4 +1,4 @@
-//! Integration tests, in one binary so that everything is linked once. Every test drives real servers from outside.
+//! Integration tests, in one binary so that everything is linked once. Nearly every test sends requests to real servers.
 //! tests/README.md describes the helpers and how to run single tests.
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]

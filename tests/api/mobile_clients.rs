@@ -15,22 +15,28 @@ use super::{
     store_rules::ONCE,
 };
 
-/// Returns the store's address, and the head of a PUT as it goes over the wire: the ticket's headers, with names in the client's
-/// `spelling`, and the client's `own` lines.
-fn head(upload: &Value, length: usize, own: &[&str], spelling: fn(&str) -> String) -> (String, String) {
+/// Returns the store's address, and the head of a PUT as a client sends it: the ticket's headers, whose names `spelling` changes,
+/// and the client's own header lines.
+fn head(upload: &Value, length: usize, extra_lines: &[&str], spelling: fn(&str) -> String) -> (String, String) {
     let url = reqwest::Url::parse(upload["url"].as_str().unwrap()).unwrap();
     let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     let mut head = format!("PUT {}?{} HTTP/1.1\r\n{}: {address}\r\n", url.path(), url.query().unwrap(), spelling("host"));
     for (name, value) in upload["headers"].as_object().unwrap() {
         head.push_str(&format!("{}: {}\r\n", spelling(name), value.as_str().unwrap()));
     }
-    own.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
+    extra_lines.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
     (address, format!("{head}{}: {length}\r\n\r\n", spelling("content-length")))
 }
 
-/// Sends a request; returns the status, or `None` if the connection is cut after this many bytes of the body.
-async fn send(upload: &Value, body: &[u8], own: &[&str], spelling: fn(&str) -> String, cut: Option<usize>) -> Option<u16> {
-    let (address, head) = head(upload, body.len(), own, spelling);
+/// Sends a PUT and returns the status. With `cut`, closes the connection after so many bytes of the body, and returns `None`.
+async fn send(
+    upload: &Value,
+    body: &[u8],
+    extra_lines: &[&str],
+    spelling: fn(&str) -> String,
+    cut: Option<usize>,
+) -> Option<u16> {
+    let (address, head) = head(upload, body.len(), extra_lines, spelling);
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(head.as_bytes()).await.unwrap();
     connection.write_all(&body[..cut.unwrap_or(body.len())]).await.unwrap();
@@ -40,7 +46,7 @@ async fn send(upload: &Value, body: &[u8], own: &[&str], spelling: fn(&str) -> S
     }
     let mut answer = Vec::new();
     // Phones send `connection: keep-alive`, so the answer does not end with the connection.
-    while !answer.windows(4).any(|end| end == b"\r\n\r\n") || answer.starts_with(b"HTTP/1.1 100") {
+    while !answer.windows(4).any(|window| window == b"\r\n\r\n") || answer.starts_with(b"HTTP/1.1 100") {
         let mut piece = [0; 4096];
         let read = connection.read(&mut piece).await.unwrap();
         assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&answer));
@@ -53,12 +59,13 @@ async fn send(upload: &Value, body: &[u8], own: &[&str], spelling: fn(&str) -> S
     std::str::from_utf8(&answer[9..12]).unwrap().parse().ok()
 }
 
-/// Writes `content-type` as Apple's frameworks do: `Content-Type`.
-fn capitals(name: &str) -> String {
+/// Returns a header's name as Apple's frameworks write it, such as `Content-Type`.
+fn capitalized(name: &str) -> String {
     let word = |word: &str| word[..1].to_uppercase() + &word[1..];
     name.split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
+/// Header lines that Apple's `URLSession` adds.
 const URL_SESSION: &[&str] = &[
     "Accept: */*",
     "Accept-Encoding: gzip, deflate",
@@ -66,21 +73,23 @@ const URL_SESSION: &[&str] = &[
     "Connection: keep-alive",
     "User-Agent: Photos/1 CFNetwork/3860.100.1 Darwin/25.0.0",
 ];
+/// Header lines that `OkHttp` adds.
 const OK_HTTP: &[&str] = &["Connection: Keep-Alive", "Accept-Encoding: gzip", "User-Agent: okhttp/5.1.0"];
+/// Header lines of a client that sends the body only after `100 Continue`.
 const EXPECTS_CONTINUE: &[&str] = &["Expect: 100-continue", "Accept: */*"];
 
 #[tokio::test]
 async fn put_with_the_headers_of_phones_is_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for (what, own, spelling) in [
-        ("URLSession", URL_SESSION, capitals as fn(&str) -> String),
+    for (what, extra_lines, spelling) in [
+        ("URLSession", URL_SESSION, capitalized as fn(&str) -> String),
         ("OkHttp", OK_HTTP, str::to_owned as fn(&str) -> String),
-        ("a client that waits for 100", EXPECTS_CONTINUE, capitals),
+        ("a client that waits for 100", EXPECTS_CONTINUE, capitalized),
     ] {
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-        assert_eq!(send(&ticket.json["upload"], &bytes, own, spelling, None).await, Some(200), "{what}");
+        assert_eq!(send(&ticket.json["upload"], &bytes, extra_lines, spelling, None).await, Some(200), "{what}");
         assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{what}");
     }
 }
@@ -94,10 +103,10 @@ async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
-        assert_eq!(send(upload, &bytes, URL_SESSION, capitals, Some(cut)).await, None);
+        assert_eq!(send(upload, &bytes, URL_SESSION, capitalized, Some(cut)).await, None);
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"), "{cut} bytes were sent");
     }
-    assert_eq!(send(upload, &bytes, URL_SESSION, capitals, None).await, Some(200), "the same URL, the whole file");
+    assert_eq!(send(upload, &bytes, URL_SESSION, capitalized, None).await, Some(200), "the same URL, the whole file");
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
@@ -111,7 +120,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     let bytes = unique_png();
     let first = ada.open_upload("a.png", "image/png", &bytes).await;
     let upload = &first.json["upload"];
-    // The answer is on its way when the phone loses the network; the store has the bytes.
+    // The phone loses the network when the store has the bytes and has sent the answer.
     let (address, head) = head(upload, bytes.len(), OK_HTTP, str::to_owned);
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(&[head.as_bytes(), &bytes].concat()).await.unwrap();

@@ -1,9 +1,9 @@
-//! Covers random sequences of every upload call by two users, against a reference model of one page and the live server.
+//! Covers random sequences of every upload call by two users: compares the live server with a short reference model.
 //!
 //! After each step the test compares status, code and members of the answer; gallery, open uploads and usage of both users; and
 //! every stored state and object. At the end it audits database and bucket. A failing sequence shrinks to a short one.
-//! `VALET_TEST_CASES` (10) is the number of sequences; use some hundred for the long form. The order of calls is random, so each
-//! run is different.
+//! `VALET_TEST_CASES` is the number of sequences, by default 10; use some hundred for a long run. The order of calls is random, so
+//! each run is different.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/{id}/renew, POST /api/images/{id}/confirm, DELETE /api/images/{id}, POST
 //! /api/images/multipart, POST /api/images/{id}/parts, GET /api/images/{id}/parts.
@@ -16,30 +16,36 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use self::{live_server::Live, reference_model::Model};
 use super::app::TestApp;
 
-/// One of two users. When generated for an image: 0 is its owner, 1 is not.
+/// Index of one of the two users. In a generated operation on an image: 0 is the owner, 1 the other user.
 type Who = usize;
-/// An image by the order in which they were opened; past the last: an unknown one. When generated: 0 is the newest.
+/// Index of an image in the order of opening; beyond the last: an unknown image. In a generated operation: 0 is the newest.
 type Which = usize;
 
-/// Small, so that sequences reach it.
+/// Quota of each user in bytes, small so that sequences reach it.
 const QUOTA: u64 = 7000;
+/// Number of open uploads that a user may have.
 const MAX_PENDING: u32 = 4;
 
 /// A declaration: a file of the pool, with a name and caption that distinguish requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Declared {
+    /// Index of a file in the pool.
     file: usize,
+    /// Number in the file's name.
     name: u8,
+    /// Whether the request has a caption.
     caption: bool,
 }
 
-/// One step.
+/// One step. An `Option<u8>` is an idempotency key.
 #[derive(Debug, Clone)]
 enum Op {
     Upload(Who, Declared, Option<u8>),
     /// Items have different files, and at most one has a key: the database chooses among equal items of one call.
     UploadBatch(Who, Vec<Declared>, Option<u8>),
+    /// Declares a type that is not allowed.
     Unstorable(Who),
+    /// Sends the declared bytes.
     Put(Which),
     /// Writes other bytes directly to the bucket.
     Plant(Which),
@@ -51,6 +57,7 @@ enum Op {
     DeleteBatch(Who, Vec<Which>),
     Get(Who, Which),
     ReadBatch(Who, Vec<Which>),
+    /// Sets a caption; clears it if `true`.
     Caption(Who, Which, bool),
     OpenParts(Who, Declared, Option<u8>),
     SignPart(Who, Which),
@@ -60,7 +67,7 @@ enum Op {
     Sweep(usize),
 }
 
-/// Offsets of the sweeper's clock, in seconds.
+/// Offsets of the sweeper's clock in seconds, for [`Op::Sweep`].
 const SWEEPS: [i64; 4] = [1, 4700, 90_000, 700_000];
 
 /// Generates one operation.
@@ -100,7 +107,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Chooses an operation's image and caller: most calls concern something new, by its owner.
+/// Replaces the generated indices of an operation by those of existing images and of their owners: most calls concern a new image,
+/// and are the owner's.
 fn choose_target(op: &Op, images: &[reference_model::Image]) -> Op {
     let at = |which: Which| images.len().checked_sub(which + 1).unwrap_or(which);
     let all = |which: &[Which]| which.iter().map(|which| at(*which)).collect::<Vec<_>>();

@@ -15,17 +15,18 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::app::{Answer, Caller, TestApp, sha256, unique_png};
 
+/// Bytes of a mebibyte.
 const MIB: usize = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Time after which nothing changes: with the default settings URLs live an hour, and the grace period is a quarter of an hour.
+/// Time after which no URL can write: with the default settings URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
-/// Returns the time that lies so far ahead.
+/// Returns the time after this duration from now.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// Returns an image of three parts of 5 MiB, 5 MiB and a rest; bytes after the end of a PNG are legal.
+/// Returns an image of three parts, of 5 MiB, 5 MiB and 4321 bytes; bytes after the end of a PNG are legal.
 fn file() -> Vec<u8> {
     let mut bytes = unique_png();
     let salt = *uuid::Uuid::new_v4().as_bytes();
@@ -38,13 +39,13 @@ fn declared(bytes: &[u8], checksums: &str) -> Value {
     json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
 }
 
-/// Returns a part's bytes.
+/// Returns the bytes of a part of 5 MiB or the rest.
 fn part(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes[(number - 1) * 5 * MIB..].iter().take(5 * MIB).copied().collect()
 }
 
 impl Caller<'_> {
-    /// Opens a multipart upload.
+    /// Opens a multipart upload, which must succeed; returns the ticket.
     async fn open(&self, body: Value) -> Answer {
         let answer = self.post("/api/images/multipart", body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -92,7 +93,7 @@ impl TestApp {
         listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
     }
 
-    /// Completes an upload without the API, like a server whose answer is lost.
+    /// Completes an upload in the bucket, like a server that does not get the answer.
     async fn bucket_complete(&self, id: &str) {
         let image = self.db_image(id).await.unwrap();
         let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
@@ -146,7 +147,7 @@ async fn parts_become_an_image_in_the_gallery() {
     assert_eq!(stored.json["parts"], json!([part(1, 5 * MIB), part(2, 5 * MIB), part(3, 4321)]));
     let image = ada.confirm(id).await;
     assert_eq!(image.status, 200, "{image:?}");
-    assert!(image.json["sha256"].is_null(), "a digest of parts is not the file's");
+    assert!(image.json["sha256"].is_null(), "a digest of parts is not the digest of the file");
     let expected = json!({ "id": id, "fileName": "big.png", "contentType": "image/png", "size": size, "width": 90, "height": 50,
         "caption": "wide" });
     for (member, value) in expected.as_object().unwrap() {
@@ -156,7 +157,7 @@ async fn parts_become_an_image_in_the_gallery() {
     assert_eq!(read.headers()["content-type"], "image/png");
     assert!(read.bytes().await.unwrap() == bytes, "the URL returns the uploaded bytes");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([image.json]));
-    assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
+    assert_eq!(ada.confirm(id).await.json, image.json, "a repeated confirm returns the same image");
     assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
     let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
     assert_eq!(late, 404, "no part is accepted afterwards");
@@ -170,7 +171,11 @@ async fn parts_become_an_image_in_the_gallery() {
     assert!(!document.contains_key("sha256") && document.get_str("partChecksums").unwrap() == "none");
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     assert!(app.bucket_keys().await.is_empty());
-    assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["images"]), (&json!(size), &json!(0)), "URLs live");
+    assert_eq!(
+        (&ada.usage().await["bytes"], &ada.usage().await["images"]),
+        (&json!(size), &json!(0)),
+        "URLs can still write the bytes"
+    );
     app.sweep_after_url_expiry().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }
@@ -274,7 +279,7 @@ async fn same_bytes_in_parts_are_another_image() {
 }
 
 #[tokio::test]
-async fn renew_and_parts_refuse_the_other_kind_of_upload() {
+async fn renew_and_parts_reject_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;

@@ -15,7 +15,7 @@ use valet::{config, domain::doctor};
 use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 use provider::{AUDIENCE, Key, Provider};
 
-/// Starts an application that trusts this provider.
+/// Starts a server that accepts tokens of this provider.
 async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |_| {}).await
 }
@@ -103,22 +103,22 @@ async fn tokens_for_other_services_are_rejected() {
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let refused = async |claims: Value, code: &str| {
+    let assert_rejected = async |claims: Value, code: &str| {
         let answer = read_account(&app, key.token("rsa", &claims)).await;
         assert_eq!(answer.problem(), (401, code), "{claims}: {answer:?}");
     };
     for claim in ["iss", "sub", "aud", "exp", "iat"] {
-        let good = provider.claims("ada");
-        let mut without = good.clone();
+        let valid = provider.claims("ada");
+        let mut without = valid.clone();
         without.as_object_mut().unwrap().remove(claim);
-        refused(without, "token_invalid").await;
+        assert_rejected(without, "token_invalid").await;
         for wrong in [Value::Null, json!({}), json!([]), json!([1]), json!(true), json!("x"), json!("")] {
-            let mut claims = good.clone();
+            let mut claims = valid.clone();
             if claim == "sub" && wrong == json!("x") {
                 continue;
             }
             claims[claim] = wrong;
-            refused(claims, "token_invalid").await;
+            assert_rejected(claims, "token_invalid").await;
         }
     }
     for change in [
@@ -140,18 +140,18 @@ async fn tokens_for_other_services_are_rejected() {
     ] {
         let mut claims = provider.claims("ada");
         claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        refused(claims, "token_invalid").await;
+        assert_rejected(claims, "token_invalid").await;
     }
     let mut without_audience = provider.claims("ada");
     without_audience.as_object_mut().unwrap().remove("aud");
     without_audience["client_id"] = AUDIENCE.into();
-    refused(without_audience.clone(), "token_invalid").await;
+    assert_rejected(without_audience.clone(), "token_invalid").await;
     without_audience["token_use"] = "access".into();
     without_audience["client_id"] = "somebody".into();
-    refused(without_audience, "token_invalid").await;
+    assert_rejected(without_audience, "token_invalid").await;
     let mut expired = provider.claims("ada");
     (expired["iat"], expired["exp"]) = (json!(now - 600), json!(now - 31));
-    refused(expired, "token_expired").await;
+    assert_rejected(expired, "token_expired").await;
     for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "", "JWS"] {
         let token = key.sign(&json!({ "alg": "RS256", "kid": "rsa", "typ": typ }), &provider.claims("ada"));
         assert_eq!(read_account(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
@@ -171,7 +171,8 @@ async fn fifty_concurrent_first_requests_create_one_user() {
     assert_eq!(provider.fetches(), 1, "one fetch of keys suffices");
 }
 
-/// An email address in a provider's token gives no access to the local account with that address, and the reverse.
+/// An email address in a provider's token gives no access to the local account with that address, and the local password gives none
+/// to the provider's user.
 #[tokio::test]
 async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
     let key = Key::ed();
@@ -216,7 +217,7 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let provider = Provider::start(&[("ec", &key)]).await;
     let with_local = app_of(&provider).await;
     let ada = with_local.user().await;
-    let only = TestApp::start_second_server(&with_local, |config| {
+    let provider_only = TestApp::start_second_server(&with_local, |config| {
         config.accounts = with_local.config.accounts.clone();
         config.accounts.local = false;
     })
@@ -224,15 +225,15 @@ async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let credentials = json!({ "email": ada.email, "password": PASSWORD });
     let token = json!({ "refreshToken": "x" });
     for (path, body) in [("signup", &credentials), ("login", &credentials), ("refresh", &token), ("logout", &token)] {
-        let answer = only.anonymous().post(&format!("/api/auth/{path}"), body.clone()).await;
+        let answer = provider_only.anonymous().post(&format!("/api/auth/{path}"), body.clone()).await;
         assert_eq!(answer.problem(), (403, "local_accounts_only"), "{path}");
     }
-    assert_eq!(read_account(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
-    assert_eq!(read_account(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
-    // Without a provider setting its tokens are rejected.
-    let none = TestApp::start_second_server(&with_local, |_| {}).await;
-    assert_eq!(read_account(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
-    assert_eq!(read_account(&none, ada.token.clone().unwrap()).await.status, 200);
+    assert_eq!(read_account(&provider_only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&provider_only, key.token("ec", &provider.claims("ada"))).await.status, 200);
+    // Without a provider setting, the provider's tokens are rejected.
+    let without_provider = TestApp::start_second_server(&with_local, |_| {}).await;
+    assert_eq!(read_account(&without_provider, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
+    assert_eq!(read_account(&without_provider, ada.token.clone().unwrap()).await.status, 200);
 }
 
 #[tokio::test]
@@ -240,15 +241,15 @@ async fn check_command_probes_the_provider() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
     let app = app_of(&provider).await;
-    let row = async |config: &config::Config| {
+    let provider_answer = async |config: &config::Config| {
         doctor::run(config, doctor::Options::default()).await.answer("sign-in: provider's keys").cloned()
     };
-    assert_eq!(row(&app.config).await, Some(doctor::Answer::Yes("1 keys".to_owned())));
+    assert_eq!(provider_answer(&app.config).await, Some(doctor::Answer::Yes("1 keys".to_owned())));
     let mut other = app.config.clone();
     other.accounts.provider.as_mut().unwrap().issuer.push('/');
-    assert!(matches!(row(&other).await, Some(doctor::Answer::No(why)) if why.contains("byte for byte")));
+    assert!(matches!(provider_answer(&other).await, Some(doctor::Answer::No(why)) if why.contains("byte for byte")));
     other.accounts.provider = None;
-    assert!(matches!(row(&other).await, Some(doctor::Answer::Skipped(_))));
+    assert!(matches!(provider_answer(&other).await, Some(doctor::Answer::Skipped(_))));
 }
 
 /// A provider's user confirms a deletion with a fresh token; tokens from before the deletion do not recreate the account.
@@ -263,12 +264,13 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
         (claims["iat"], claims["exp"]) = (json!(now - ago), json!(now + 600));
         bearer(&app, key.token("ed", &claims))
     };
+    // A token may be 300 s old for a deletion.
     let (old, fresh) = (issued(301), issued(60));
     old.upload("mine.png", "image/png", &unique_png()).await;
     let id = old.get("/api/auth/me").await.json["id"].as_str().unwrap().to_owned();
-    let refused = old.post("/api/auth/me/delete", json!({})).await;
-    assert_eq!(refused.problem(), (401, "token_too_old"));
-    assert_eq!(refused.header("www-authenticate"), "Bearer error=\"insufficient_user_authentication\", max_age=\"300\"");
+    let rejected = old.post("/api/auth/me/delete", json!({})).await;
+    assert_eq!(rejected.problem(), (401, "token_too_old"));
+    assert_eq!(rejected.header("www-authenticate"), "Bearer error=\"insufficient_user_authentication\", max_age=\"300\"");
     assert_eq!(fresh.post("/api/auth/me/delete", json!({})).await.status, 204);
     for token in [&old, &fresh, &issued(0)] {
         assert_eq!(token.get("/api/auth/me").await.problem(), (401, "session_ended"));
@@ -280,15 +282,18 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
     let users = app.db.collection::<Document>("users");
     let past = mongodb::bson::DateTime::from_millis((now - 600) * 1000);
     users.update_one(doc! { "_id": &id }, doc! { "$set": { "deletedAt": past } }).await.unwrap();
-    let anew = issued(0).get("/api/auth/me").await;
-    assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
+    let new_account = issued(0).get("/api/auth/me").await;
+    assert!(
+        new_account.status == 200 && new_account.json["id"] != id.as_str() && new_account.json["usage"]["images"] == 0,
+        "{new_account:?}"
+    );
     let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
     while app.app.valet.sweeper.sweep_once(later).await.unwrap().1 {}
-    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end it is removed");
+    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end the record is deleted");
 }
 
-/// Deletions are remembered for seven days, so older tokens are rejected, however long the provider's tokens live. Everything
-/// that such a token opens ends with it.
+/// The record of a deletion stays for seven days, so older tokens are rejected, whatever their `exp` is. A path token ends with the
+/// access token that opened it.
 #[tokio::test]
 async fn tokens_expire_before_a_deletion_is_forgotten() {
     let key = Key::ed();
@@ -306,10 +311,11 @@ async fn tokens_expire_before_a_deletion_is_forgotten() {
         assert_eq!(issued(ago, month).get("/api/auth/me").await.problem(), (401, "token_expired"), "{ago}");
     }
     assert_eq!(issued(week - 90, month).get("/api/auth/me").await.status, 200);
-    // With the leeway of 30 s the first token lives for another 20 s and the second one for 60 s; the last one as long as any
-    // path token.
+    // With the leeway of 30 s, the first token is valid for another 20 s and the second one for 60 s; path tokens end with them. A
+    // fresh token gets a path token with the full lifetime of an hour.
     for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
         let seconds_left = token.post_empty("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
+        // 15 s of slack for a busy machine.
         assert!((most - 15..=most).contains(&seconds_left), "{seconds_left} of {most}");
     }
     assert_eq!(issued(0, month).post_empty("/api/uppy/session").await.json["expiresIn"], 3600);
@@ -328,7 +334,7 @@ async fn provider_user_can_open_an_uppy_session() {
     assert_eq!(
         without.anonymous().get(&path).await.problem(),
         (401, "session_ended"),
-        "the token is refused without a provider setting"
+        "without a provider setting, the token is rejected"
     );
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));

@@ -16,11 +16,12 @@ pub struct Operation {
     pub method: Method,
     /// Path template, with `{id}`.
     pub path: String,
+    /// The operation's object in the document.
     pub described: &'static Value,
 }
 
 impl Operation {
-    /// Returns the path with this id.
+    /// Returns the path with this id in place of each id.
     pub fn path_of(&self, id: &str) -> String {
         ["{id}", "{user}", "{image}"].iter().fold(self.path.clone(), |path, name| path.replace(name, id))
     }
@@ -30,17 +31,17 @@ impl Operation {
         self.described["security"].as_array().is_some_and(|schemes| !schemes.is_empty())
     }
 
-    /// Returns whether it is for service keys.
+    /// Returns whether the operation is for service keys.
     pub fn is_admin(&self) -> bool {
         self.described["security"].as_array().is_some_and(|all| all.iter().any(|scheme| scheme.get("serviceKey").is_some()))
     }
 
-    /// Returns whether the token is in its path.
+    /// Returns whether the operation takes a token in its path.
     pub fn is_by_path_token(&self) -> bool {
         self.path.starts_with("/uppy/{token}/")
     }
 
-    /// Returns the example of its JSON body.
+    /// Returns the example of the operation's JSON body.
     pub fn body(&self) -> Option<&'static Value> {
         self.described.get("requestBody").map(|body| &body["content"]["application/json"]["example"])
     }
@@ -52,7 +53,7 @@ pub fn document() -> &'static Value {
     DOCUMENT.get_or_init(valet::http::openapi::document)
 }
 
-/// Returns every operation.
+/// Returns every operation of the document.
 pub fn operations() -> Vec<Operation> {
     let paths = document()["paths"].as_object().unwrap();
     let operations: Vec<_> = paths
@@ -88,7 +89,7 @@ async fn committed_document_is_served() {
 }
 
 /// JSON parsers silently keep the last of two equal keys, so two answers with one status, or one path in two blocks of handlers,
-/// would lose one. Such a text gets shorter when it is parsed with the order kept and printed again.
+/// would lose one. Such a text gets shorter when it is parsed and printed again in the same order.
 #[test]
 fn document_repeats_no_key() {
     let keeps_all = |raw: &str| {

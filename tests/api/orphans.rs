@@ -1,4 +1,4 @@
-//! Covers `valet sweep --orphans`: objects without a record and records without an object, planted by hand.
+//! Covers `valet sweep --orphans`: objects without a record and records without an object, created without the API.
 //!
 //! Commands: valet sweep.
 
@@ -25,13 +25,13 @@ async fn start_paired() -> TestApp {
     app
 }
 
-/// Returns a time after everything that exists now; S3's times are whole seconds.
+/// Waits until everything that exists now is old enough for a scan, and returns the time; S3's times are whole seconds.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     OffsetDateTime::now_utc() - Duration::from_millis(50)
 }
 
-/// Scans for orphans from before now.
+/// Scans for orphans that are older than now.
 async fn scan(app: &TestApp) -> Orphans {
     app.app.valet.orphans.find(just_now().await, &mut |_| {}).await.unwrap()
 }
@@ -67,7 +67,7 @@ struct Planted {
 }
 
 impl Planted {
-    /// Makes images of two users, and orphans of each kind beside them.
+    /// Creates images of two users, orphans of each kind, and keys of other programs.
     async fn plant(app: &TestApp) -> Self {
         let (ada, bob) = (app.user().await, app.user().await);
         let ready = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -83,22 +83,22 @@ impl Planted {
 
         let missing = app.db_key(missing["id"].as_str().unwrap()).await;
         app.s3.delete_object().bucket(&app.config.s3.bucket).key(&missing).send().await.unwrap();
-        let gone = ada.upload("e.png", "image/png", &unique_png()).await;
-        let gone = gone["id"].as_str().unwrap();
+        let purged = ada.upload("e.png", "image/png", &unique_png()).await;
+        let purged = purged["id"].as_str().unwrap();
         // If uploads are copied at confirm, removes the objects that were copied.
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-        let purged = doc! { "$set": { "state": "gone" } };
-        app.db.collection::<Document>("images").update_one(doc! { "_id": gone }, purged).await.unwrap();
+        let purge = doc! { "$set": { "state": "gone" } };
+        app.db.collection::<Document>("images").update_one(doc! { "_id": purged }, purge).await.unwrap();
 
         let incoming = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
         let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
         // The image exists but belongs to another user.
-        let stolen = key_of(&ada, pending.id());
-        let mut orphans = vec![incoming, unknown, stolen];
+        let of_wrong_user = key_of(&ada, pending.id());
+        let mut orphans = vec![incoming, unknown, of_wrong_user];
         for key in &orphans {
             app.bucket_put(key, "image/png", vec![1; 10]).await;
         }
-        orphans.push(app.db_key(gone).await);
+        orphans.push(app.db_key(purged).await);
         orphans.sort();
         for key in FOREIGN.into_iter().chain(["logs/1", "check/x", "users.csv"]) {
             app.bucket_put(key, "text/plain", vec![1]).await;
@@ -125,7 +125,7 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
 
     let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
     let young = app.app.valet.orphans.find(hour_ago, &mut |_| {}).await.unwrap();
-    assert_eq!((young.orphans.count, young.young), (0, 4), "young objects are not judged");
+    assert_eq!((young.orphans.count, young.young), (0, 4), "young objects are not examined");
     let future = OffsetDateTime::now_utc() + Duration::from_secs(3600);
     assert!(matches!(app.app.valet.orphans.find(future, &mut |_| {}).await, Err(OrphanError::NotPast)));
     assert_eq!(app.bucket_keys().await, before);
@@ -179,8 +179,8 @@ async fn open_uploads_without_an_image_are_orphans() {
     assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
     assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
     // More than a tenth of all images.
-    let refused = app.app.valet.orphans.delete(before, &found, Consent::Given).await;
-    assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{refused:?}");
+    let rejected = app.app.valet.orphans.delete(before, &found, Consent::Given).await;
+    assert!(matches!(rejected, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{rejected:?}");
     // An upload that was not in the report stays.
     open(&unowned).await;
     let deleted = app.app.valet.orphans.delete(just_now().await, &found, Consent::Number(3)).await.unwrap();
@@ -190,14 +190,14 @@ async fn open_uploads_without_an_image_are_orphans() {
     assert_eq!(list().await, expected_keys);
 }
 
-/// A partly restored database is not trusted.
+/// A collection without records, as after a partial restore, makes `recount` and the sweeper fail; they change nothing.
 #[tokio::test]
 async fn missing_collection_is_not_taken_as_empty() {
     let app = start_paired().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     ada.open_upload("b.png", "image/png", &unique_png()).await;
-    let right = usage(&ada).await;
+    let usage_before = usage(&ada).await;
     // Old enough for the sweeper to remove it.
     let old = DateTime::from_millis(1000);
     let opening = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 5_i64, "at": old };
@@ -206,20 +206,20 @@ async fn missing_collection_is_not_taken_as_empty() {
         let collection = app.db.collection::<Document>(missing);
         let records = app.db_all(missing).await;
         collection.delete_many(doc! {}).await.unwrap();
-        let refused = app.app.valet.recount.run(None, |repair| panic!("{repair}")).await.unwrap_err();
-        assert!(refused.to_string().contains(missing), "{refused}");
+        let rejected = app.app.valet.recount.run(None, |repair| panic!("{repair}")).await.unwrap_err();
+        assert!(rejected.to_string().contains(missing), "{rejected}");
         let swept = app.sweep(OffsetDateTime::now_utc()).await;
         assert_eq!((swept.failed, swept.reservations), (1, 0), "{missing}: {swept:?}");
         collection.insert_many(&records).await.unwrap();
     }
-    assert_eq!(usage(&ada).await, right);
+    assert_eq!(usage(&ada).await, usage_before);
     assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready");
     assert_eq!(recount(&app, None).await.0.failed, 0);
 }
 
 /// Covers each way in which database and bucket are not a confirmed pair: nothing is deleted.
 #[tokio::test]
-async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
+async fn orphans_stay_if_database_and_bucket_are_not_a_confirmed_pair() {
     let app = start_paired().await;
     let ada = app.user().await;
     for _ in 0..3 {
@@ -239,8 +239,8 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
         assert!(matches!(delete(consent).await, Err(OrphanError::NoRecords { objects: 3 })), "an empty database");
     }
     images.insert_one(&all[0]).await.unwrap();
-    let refused = delete(Consent::Given).await;
-    assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 2, objects: 3 })), "{refused:?}");
+    let rejected = delete(Consent::Given).await;
+    assert!(matches!(rejected, Err(OrphanError::NumberWanted { orphans: 2, objects: 3 })), "{rejected:?}");
     assert!(matches!(delete(Consent::Number(3)).await, Err(OrphanError::OtherNumber { orphans: 2 })));
     // An unreadable record may own its object, or a preview.
     images.insert_one(&all[1]).await.unwrap();
@@ -303,7 +303,7 @@ async fn inventory_continues_after_mongodb_has_closed_its_cursor() {
         }
     }
     assert_eq!((closed, seen.len()), (2, 2501));
-    assert!(seen.is_sorted_by(|a, b| a.as_str() < b.as_str()), "each once, in the order of keys");
+    assert!(seen.is_sorted_by(|a, b| a.as_str() < b.as_str()), "each record once, in the order of keys");
 }
 
 /// Closes idle cursors on the images; returns their number.

@@ -15,11 +15,14 @@ use super::{
     serve::Settings,
 };
 
+/// Trace id of a caller.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Span id of the caller.
 const CALLER: &str = "b7ad6b7169203331";
+/// Text in requests that must not be exported.
 const CANARY: &str = "canary-5d1e";
 
-/// Uploads, and confirms as part of a caller's trace.
+/// Uploads an image, and confirms it as part of a caller's trace.
 async fn confirm_in_a_trace(client: &mut Client, email: &str) {
     client.sign_in("signup", email).await;
     let bytes = unique_png();
@@ -38,8 +41,8 @@ async fn confirm_in_a_trace(client: &mut Client, email: &str) {
 }
 
 /// Returns the spans whose parent is this one.
-fn children<'a>(spans: &'a [Span], of: &'a Span) -> impl Iterator<Item = &'a Span> {
-    spans.iter().filter(|span| span.parent == of.id && span.trace == of.trace)
+fn children<'a>(spans: &'a [Span], parent: &'a Span) -> impl Iterator<Item = &'a Span> {
+    spans.iter().filter(|span| span.parent == parent.id && span.trace == parent.trace)
 }
 
 /// Returns the span of this name.
@@ -54,13 +57,13 @@ fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
 }
 
 /// Returns the settings of a server that exports traces to this endpoint.
-fn traced(app: &TestApp, endpoint: &str) -> Settings {
+fn settings_with_traces(app: &TestApp, endpoint: &str) -> Settings {
     // Spans are sent only when the process stops.
     Settings::for_app(app).with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).with("OTEL_BSP_SCHEDULE_DELAY", "600000")
 }
 
 /// Stops the process; returns its log.
-async fn stopped(process: Process) -> String {
+async fn stop(process: Process) -> String {
     process.signal("-TERM");
     let (status, _, log) = process.end(Duration::from_secs(30)).await;
     assert!(status.success(), "{status} {log}");
@@ -130,7 +133,7 @@ fn assert_other_traces(spans: &[Span]) {
 async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    let settings = traced(&app, &collector.endpoint)
+    let settings = settings_with_traces(&app, &collector.endpoint)
         .with("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
         .with("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
         .with("RUST_LOG", "warn,valet=info")
@@ -141,7 +144,7 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     assert_eq!(unknown.send().await.unwrap().status(), 404);
     assert!(collector.spans().is_empty(), "no span was sent yet");
     let token = client.token.clone().unwrap();
-    let log = stopped(process).await;
+    let log = stop(process).await;
     let spans = collector.spans();
 
     let confirm = named(&spans, "POST /api/images/{id}/confirm");
@@ -156,7 +159,7 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     assert!(headers.iter().all(|headers| headers["x-tenant"] == "ours"));
     assert!(headers.iter().all(|headers| headers["content-type"] == "application/x-protobuf"));
     for secret in [PASSWORD, CANARY, &email, &token, "X-Amz", "127.0.0.1:0", "sea.png"] {
-        assert!(!collector.holds(secret), "{secret} was exported");
+        assert!(!collector.has_received(secret), "{secret} was exported");
     }
 
     // The log lines contain the trace id.
@@ -169,22 +172,22 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_call_marks_its_span_and_its_request_as_errors() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
-    let (process, mut client) = traced(&app, &collector.endpoint).start_listening().await;
+    let (process, mut client) = settings_with_traces(&app, &collector.endpoint).start_listening().await;
     client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
     // An unreadable image makes the server answer 500.
     let id = ticket["id"].as_str().unwrap();
-    let broken = mongodb::bson::doc! { "$set": { "state": "nonsense" } };
-    app.db.collection::<mongodb::bson::Document>("images").update_one(mongodb::bson::doc! { "_id": id }, broken).await.unwrap();
+    let damage = mongodb::bson::doc! { "$set": { "state": "nonsense" } };
+    app.db.collection::<mongodb::bson::Document>("images").update_one(mongodb::bson::doc! { "_id": id }, damage).await.unwrap();
     let (status, problem) = client.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await;
     assert_eq!(status.as_u16() / 100, 5, "{problem}");
-    // The log and the span name failed S3 calls.
+    // The log and the span contain the request id of a failed S3 call.
     let marker = app.s3.delete_object().bucket(&app.config.s3.bucket).key(valet::store::objects::marker::KEY);
     marker.send().await.unwrap();
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
     assert_eq!(client.get("/readyz").await.0, 503);
-    let log = stopped(process).await;
+    let log = stop(process).await;
     let spans = collector.spans();
     let failed: Vec<_> = spans.iter().filter(|span| span.status == 2).cloned().collect();
     let failed = named(&failed, "S3.HeadBucket");
@@ -198,9 +201,10 @@ async fn failed_call_marks_its_span_and_its_request_as_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unresponsive_collector_delays_no_request() {
     let app = TestApp::start().await;
+    // Connections are accepted by the system, and are never answered.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for endpoint in [format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()] {
-        let settings = traced(&app, &endpoint)
+        let settings = settings_with_traces(&app, &endpoint)
             .with("OTEL_BSP_SCHEDULE_DELAY", "100")
             .with("OTEL_BSP_MAX_QUEUE_SIZE", "8")
             .with("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
@@ -215,15 +219,15 @@ async fn unresponsive_collector_delays_no_request() {
         for _ in 0..100 {
             assert_eq!(client.get("/nowhere").await.0, 404);
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "far less than the exporter waits: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(60), "less than the exporter's timeout of 120 s: {:?}", began.elapsed());
         let metrics = client.http.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
-        let lost = |kind: &str| {
-            let name = format!("valet_trace_spans_total{{outcome=\"{kind}\"}} ");
+        let span_count = |outcome: &str| {
+            let name = format!("valet_trace_spans_total{{outcome=\"{outcome}\"}} ");
             metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
         };
-        assert!(lost("dropped") + lost("failed") >= 50 && lost("exported") == 0, "{metrics}");
+        assert!(span_count("dropped") + span_count("failed") >= 50 && span_count("exported") == 0, "{metrics}");
         let began = Instant::now();
-        stopped(process).await;
+        stop(process).await;
         assert!(began.elapsed() < Duration::from_secs(20), "the last flush is bounded: {:?}", began.elapsed());
     }
 }
@@ -233,11 +237,11 @@ async fn log_lines_have_trace_ids_with_traces_switched_off() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")]
     {
-        let (process, client) = traced(&app, &collector.endpoint).with(name, value).start_listening().await;
+        let (process, client) = settings_with_traces(&app, &collector.endpoint).with(name, value).start_listening().await;
         let request = client.http.get(format!("{}/livez", client.base));
         let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
         assert_eq!(request.send().await.unwrap().status(), 200);
-        let log = stopped(process).await;
+        let log = stop(process).await;
         assert!(log.contains(&format!("\"trace_id\":\"{TRACE}\"")), "{log}");
     }
     assert!(collector.spans().is_empty() && collector.headers().is_empty());

@@ -1,5 +1,5 @@
-//! Covers unresponsive MongoDB and S3: every call is answered in time, nothing accumulates, and everything works again soon after
-//! they are back.
+//! Covers unresponsive MongoDB and S3: every call is answered in time, nothing accumulates, and everything works again within
+//! seconds after MongoDB and S3 answer again.
 
 mod mongodb;
 mod s3;
@@ -21,11 +21,12 @@ use super::{
 /// Limit for every answer, and for recovery.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Time after which the readiness probe checks again: it keeps a result for a second.
+/// Time after which the readiness probe checks again: it caches a result for a second.
 const PROBE_CACHE: Duration = Duration::from_millis(1200);
-/// Runtime tasks by which a server may grow between the first outage and the last: those of calls and connections in progress.
+/// Number of runtime tasks by which a server may grow from the first outage to the last: those of calls and connections in
+/// progress.
 const SPARE_TASKS: u64 = 40;
-/// Memory in KiB by which it may grow meanwhile: buffers, and pages that the allocator keeps.
+/// Memory in KiB by which a server may grow from the first outage to the last: buffers, and pages that the allocator keeps.
 const SPARE_MEMORY: u64 = 32 * 1024;
 
 /// Method, path and body of a call.
@@ -46,7 +47,7 @@ fn post_empty(path: impl Into<String>) -> Call {
     (Method::POST, path.into(), None)
 }
 
-/// Makes all calls at once; returns their answers, each in time.
+/// Sends all calls at once, and asserts that each is answered within [`LIMIT`]; returns the answers.
 async fn make_calls(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
     join_all(calls.iter().map(async |(method, path, body)| {
         let began = Instant::now();
@@ -69,7 +70,7 @@ fn is_unavailable(status: u16, problem: &Value) -> bool {
     matches!((status, problem["code"].as_str()), (503, Some("unavailable")) | (504, Some("timeout")))
 }
 
-/// Repeats a call until it succeeds, within the limit.
+/// Repeats a call until it succeeds, for at most [`LIMIT`].
 async fn assert_recovers(client: &Client, process: &Process, call: Call) {
     let began = Instant::now();
     loop {
@@ -96,7 +97,7 @@ fn assert_nothing_accumulates(sizes: &[(u64, u64)]) {
     assert!(*memory_later <= memory + SPARE_MEMORY, "tasks and KiB: {sizes:?}");
 }
 
-/// Starts a server with an admin address; returns clients for both addresses.
+/// Starts a server with an admin address; returns its process, and clients for its address and for the admin address.
 async fn start_with_admin(settings: Settings) -> (Process, Client, Client) {
     let (process, client) = settings.with("ADMIN_BIND", "127.0.0.1:0").with("RATE_LIMIT", "off").start_listening().await;
     let address = process.wait_for(|process| {
@@ -109,7 +110,7 @@ async fn start_with_admin(settings: Settings) -> (Process, Client, Client) {
     (process, client, admin)
 }
 
-/// Opens uploads for these files and sends their bytes.
+/// Opens uploads for these files and sends their bytes; returns the images' ids.
 async fn upload_all(client: &Client, files: &[Vec<u8>]) -> Vec<String> {
     let items: Vec<_> = files.iter().map(|bytes| declared("sea.png", "image/png", bytes)).collect();
     let (status, answer) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;

@@ -25,8 +25,8 @@ use valet::{
 
 use super::app::{Caller, PASSWORD, TestApp, declared, eventually, unique_png};
 
-/// Events by the id of their image, or of their user for events of an account; types in alphabetical order.
-type Seen = BTreeMap<String, Vec<String>>;
+/// Types of events, in alphabetical order, by the id of their image, or of their user for events of an account.
+type TypesById = BTreeMap<String, Vec<String>>;
 
 /// Starts a server whose changes write events, with an endpoint that receives all of them.
 async fn start() -> TestApp {
@@ -54,21 +54,21 @@ async fn messages(app: &TestApp, endpoint: &str) -> Vec<Value> {
     found.iter().map(|delivery| serde_json::from_str(delivery.get_str("body").unwrap()).unwrap()).collect()
 }
 
-/// Waits until no document has an event, and returns what was delivered.
-async fn seen(app: &TestApp) -> Seen {
+/// Waits until no document has an event; returns the types of the events with deliveries.
+async fn delivered_types(app: &TestApp) -> TypesById {
     for collection in ["images", "users"] {
         eventually("all events are fanned out", async || {
             documents(app, collection, doc! { "outbox": { "$exists": true } }).await.is_empty()
         })
         .await;
     }
-    let mut seen = Seen::new();
+    let mut types_by_id = TypesById::new();
     for message in messages(app, "ep-all").await {
         let changed = message["data"].get("id").unwrap_or(&message["data"]["user"]).as_str().unwrap();
-        seen.entry(changed.to_owned()).or_default().push(message["type"].as_str().unwrap().to_owned());
+        types_by_id.entry(changed.to_owned()).or_default().push(message["type"].as_str().unwrap().to_owned());
     }
-    seen.values_mut().for_each(|types| types.sort());
-    seen
+    types_by_id.values_mut().for_each(|types| types.sort());
+    types_by_id
 }
 
 /// Opens an upload and sends its bytes without a confirm; returns its id.
@@ -89,15 +89,15 @@ async fn open(ada: &Caller<'_>) -> String {
     ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned()
 }
 
-/// Makes a batch call for these images.
+/// Sends a batch call for these images, which must succeed.
 async fn batch(ada: &Caller<'_>, path: &str, ids: &[&String]) {
     assert_eq!(ada.post(path, json!({ "ids": ids })).await.status, 200);
 }
 
-/// Makes every move of an image that a client or the sweeper can make, each call repeated, and returns the expected events.
-async fn make_all_moves(ada: &Caller<'_>) -> Seen {
+/// Makes every transition of an image that a client or the sweeper can make, with each call repeated; returns the expected events.
+async fn make_all_transitions(ada: &Caller<'_>) -> TypesById {
     let app = ada.app;
-    let mut expected = Seen::new();
+    let mut expected = TypesById::new();
     let mut expect =
         |id: &String, types: &[&str]| expected.insert(id.clone(), types.iter().map(|name| (*name).to_owned()).collect());
 
@@ -133,7 +133,7 @@ async fn make_all_moves(ada: &Caller<'_>) -> Seen {
     batch(ada, "/api/images/delete", &[&one, &two, &three]).await;
     [one, two, three].iter().for_each(|id| drop(expect(id, &["image.deleted"])));
 
-    // Declared again, then confirmed by the sweeper.
+    // An upload that is declared again, and then confirmed by the sweeper.
     let bytes = unique_png();
     let again = put(ada, bytes.clone()).await;
     assert_eq!(ada.post("/api/images/upload", declared("later.png", "image/png", &bytes)).await.id(), again);
@@ -147,7 +147,7 @@ async fn make_all_moves(ada: &Caller<'_>) -> Seen {
     expected
 }
 
-/// Returns the transitions that were made, and asserts that each update that made one appended its event.
+/// Asserts that each update that made a transition appended its event; returns the transitions.
 fn transitions(changes: &[ChangeStreamEvent<Document>]) -> BTreeSet<(String, String)> {
     let (mut states, mut made) = (BTreeMap::new(), BTreeSet::new());
     for change in changes {
@@ -169,14 +169,14 @@ fn transitions(changes: &[ChangeStreamEvent<Document>]) -> BTreeSet<(String, Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_move_leaves_one_event_in_its_own_update_and_a_repeat_leaves_none() {
+async fn each_transition_leaves_one_event_in_its_own_update_and_a_repeat_leaves_none() {
     let app = start().await;
     let images = app.db.collection::<Document>("images");
     let mut stream = images.watch().await.unwrap();
     let ada = app.user().await;
-    let mut expected = make_all_moves(&ada).await;
+    let mut expected = make_all_transitions(&ada).await;
     expected.insert(ada.id.clone(), vec!["account.created".to_owned()]);
-    assert_eq!(seen(&app).await, expected);
+    assert_eq!(delivered_types(&app).await, expected);
     let mut changes = Vec::new();
     while let Ok(Some(Ok(change))) =
         tokio::time::timeout(Duration::from_secs(2), async { stream.try_next().await.transpose() }).await
@@ -203,7 +203,7 @@ async fn event_describes_the_image_at_the_time_of_the_change() {
         ada.patch(&format!("/api/images/{id}"), json!({ "caption": caption })).await;
     }
     ada.delete(&format!("/api/images/{id}")).await;
-    seen(&app).await;
+    delivered_types(&app).await;
     let mut events = messages(&app, "ep-all").await;
     events.retain(|event| event["data"]["id"] == id);
     let data_of =
@@ -230,14 +230,14 @@ async fn deleted_account_leaves_its_events() {
     let eve = app.user().await;
     let twin = app.anonymous().post("/api/auth/signup", json!({ "email": eve.email, "password": PASSWORD })).await;
     assert_eq!(twin.status, 409);
-    seen(&app).await;
+    delivered_types(&app).await;
     app.sweep_after_url_expiry().await;
     let expected = [
         (ada.id.clone(), vec!["account.created".to_owned(), "account.deleted".to_owned()]),
         (eve.id.clone(), vec!["account.created".to_owned()]),
         (image, vec!["image.deleted".to_owned(), "image.ready".to_owned()]),
     ];
-    assert_eq!(seen(&app).await, expected.into());
+    assert_eq!(delivered_types(&app).await, expected.into());
 }
 
 #[tokio::test]

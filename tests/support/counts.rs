@@ -15,11 +15,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Computes the counters from a user's images; valid when no work is in progress.
+    /// Computes the counters from a user's images; correct only while no operation is in progress.
     pub fn of_images<'a>(images: impl Iterator<Item = &'a Document>) -> Self {
         let mut counts = Self::default();
         for image in images {
-            // An image without a size matches no record.
+            // Without a size, the sum becomes one that no user's record has.
             let size = image.get_i64("size").unwrap_or(i64::from(i32::MIN));
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             let reserved = image.get_document("reservation").and_then(|reservation| reservation.get_i64("bytes"));
@@ -29,7 +29,7 @@ impl Counts {
                     counts.images += 1;
                 }
                 Ok("pending") => {
-                    // An image that the version before reservations opened has no reservation.
+                    // An image that an earlier version opened has no reservation.
                     counts.bytes += reserved.or_else(|_| image.get_i64("reserved")).unwrap_or(size);
                     counts.pending += 1;
                 }
@@ -48,14 +48,14 @@ impl Counts {
     }
 }
 
-/// Returns how the image's reservation and state contradict each other; valid when no work is in progress.
+/// Returns a description of an image whose reservation contradicts its state; correct only while no operation is in progress.
 pub fn inconsistency(image: &Document) -> Option<String> {
     let reservation = image.get_document("reservation").ok();
     let place = reservation.map(|reservation| reservation.get_str("place").unwrap_or("?"));
     let fits = match image.get_str("state") {
-        // A reservation without a place was opened by the version before reservations.
+        // A reservation without `place` was made by an earlier version.
         Ok("pending") => matches!(place, None | Some("pending")),
-        // Only while another object may still be written.
+        // Only while another object may still be written, until `due`.
         Ok("ready") => place.is_none() || (place == Some("image") && image.contains_key("due")),
         Ok("deleting" | "rejected" | "expired") => matches!(place, None | Some("none")),
         _ => place.is_none(),

@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Variables that the program needs to find its tools; none of them is a setting.
+/// Environment variables that every process gets because the program needs them to find its tools; none of them is a setting.
 const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "VALET_MONGOD", "LD_LIBRARY_PATH"];
 
-/// Variable that names another build to test.
+/// Environment variable with the path of another build of `valet` to test.
 pub const PROGRAM: &str = "VALET_TEST_PROGRAM";
 
 /// A running `valet`; killed when dropped.
@@ -20,6 +20,7 @@ pub struct Process {
     err: Output,
 }
 
+/// Text that a process has written to a pipe so far.
 type Output = Arc<Mutex<String>>;
 
 impl Process {
@@ -64,7 +65,7 @@ impl Process {
         self.err.lock().unwrap().clone()
     }
 
-    /// Polls the process until `seek` returns a value.
+    /// Polls the process until `seek` returns a value; panics after 60 s, or if the process ends first.
     pub async fn wait_for<T>(&self, seek: impl Fn(&Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
@@ -98,7 +99,7 @@ impl Process {
             assert!(began.elapsed() < limit, "the process still runs after {limit:?}: {}", self.err());
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        // The readers of the pipes hold the other references until the last byte was read.
+        // The threads that read the pipes own the other references until they have read the last byte.
         while Arc::strong_count(&self.out) + Arc::strong_count(&self.err) > 2 {
             assert!(began.elapsed() < limit + Duration::from_secs(5), "another process holds the output open");
             tokio::time::sleep(Duration::from_millis(5)).await;

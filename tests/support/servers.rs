@@ -22,19 +22,22 @@ use valet::{
     state::AppState,
 };
 
+/// `JWT_SECRET` of every test server.
 pub const JWT_SECRET: &str = "test-secret-0123456789-abcdefghij";
 
-/// The run's mongod and S3.
+/// The run's MongoDB and S3.
 pub struct Servers {
+    /// Connection string of the MongoDB.
     pub mongodb: String,
     pub s3_endpoint: String,
+    /// Credentials of the S3 server.
     pub keys: Credentials,
 }
 
 /// Key id and secret of the local S3.
 const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
 
-/// Reads a setting of the run.
+/// Returns the value of an environment variable of the test run; an empty one counts as unset.
 pub fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -71,7 +74,7 @@ pub fn servers() -> &'static Servers {
                     expires_at: None,
                 };
                 sender.send(Servers { mongodb, s3_endpoint, keys }).unwrap();
-                // Until the process ends, which mongod's watchdog notices.
+                // The servers run until this process ends; mongod's watchdog then stops mongod.
                 std::future::pending::<()>().await;
                 drop(mongod);
             });
@@ -80,7 +83,8 @@ pub fn servers() -> &'static Servers {
     })
 }
 
-/// Reads the configuration of a server in this process, on the run's MongoDB and S3. Its sweeper is idle; `change` has precedence.
+/// Reads the configuration of a server in this process, on the run's MongoDB and S3. Its sweeper is idle. The settings that
+/// `change` returns have precedence.
 pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<String>) -> Config {
     let shared = servers();
     let setting = |name: &str| {
@@ -110,6 +114,7 @@ pub fn config(database: &str, bucket: &str, change: &dyn Fn(&str) -> Option<Stri
 /// A server in this process; it stops when `stop` is dropped.
 pub struct InProcess {
     pub app: AppState,
+    /// Base URL, without a path.
     pub base: String,
     pub stop: DropGuard,
 }
@@ -129,7 +134,7 @@ impl InProcess {
     }
 }
 
-/// Returns the run's `S3_FINALIZE`.
+/// Returns the run's `S3_FINALIZE`: `in-place` or `copy`.
 pub fn finalize() -> String {
     set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
 }
@@ -154,6 +159,7 @@ pub fn scratch_dir() -> PathBuf {
     dir
 }
 
+/// Starts a local S3 server with its data in `root`; returns its endpoint.
 async fn local_s3(root: PathBuf) -> String {
     let options = valet::dev::s3::LocalS3Options {
         root,
@@ -169,7 +175,7 @@ async fn local_s3(root: PathBuf) -> String {
     endpoint
 }
 
-/// Returns a client with the bucket's own keys.
+/// Returns an S3 client that signs with these keys.
 pub fn s3_client(endpoint: &str, keys: &Credentials) -> aws_sdk_s3::Client {
     use aws_sdk_s3::config::{BehaviorVersion, Region};
     let keys =

@@ -35,7 +35,7 @@ impl Message {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// Returns whether one of the signatures is that of the secret, computed as Standard Webhooks 1.0 says.
+    /// Returns whether one of the signatures is that of the secret, computed as Standard Webhooks 1.0 specifies.
     pub fn is_signed_by(&self, secret: &str) -> bool {
         let expected = self.signature_by(secret);
         self.signature.split(' ').any(|one| one == expected)
@@ -49,7 +49,7 @@ impl Message {
         format!("v1,{}", BASE64_STANDARD.encode(tag.as_ref()))
     }
 
-    /// Returns the message with the signature that it should have.
+    /// Replaces the signature by a valid one of this secret.
     #[allow(dead_code, reason = "only the fault tests change messages")]
     pub fn signed_again(mut self, secret: &str) -> Self {
         self.signature = self.signature_by(secret);
@@ -61,8 +61,11 @@ impl Message {
 #[derive(Clone, Copy)]
 pub struct Reply {
     pub status: u16,
+    /// Value of the header `Location`.
     pub location: &'static str,
+    /// Value of the header `Retry-After`.
     pub retry_after: &'static str,
+    /// Delay before the answer.
     pub after: Duration,
 }
 
@@ -85,7 +88,7 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    /// Starts a receiver; `reply` gets the messages so far, the one to answer last.
+    /// Starts a receiver. `reply` gets all messages so far; the last one is the message to answer.
     pub async fn start(reply: impl Fn(&[Message]) -> Reply + Clone + Send + 'static) -> Self {
         Self::start_at("127.0.0.1:0", reply).await
     }
@@ -111,7 +114,7 @@ impl Receiver {
         self.received.lock().unwrap().clone()
     }
 
-    /// Waits for at most a minute until there are so many messages.
+    /// Waits until at least `count` messages have been received, for at most a minute, and returns all messages.
     pub async fn wait_for(&self, count: usize) -> Vec<Message> {
         for _ in 0..1200 {
             if self.messages().len() >= count {
@@ -123,7 +126,7 @@ impl Receiver {
     }
 }
 
-/// Stores a message and replies to it.
+/// Records a message in `all` and answers it.
 async fn answer(
     request: Request<Incoming>,
     all: Arc<Mutex<Vec<Message>>>,

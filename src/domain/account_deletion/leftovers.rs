@@ -16,10 +16,11 @@ use crate::{
     },
 };
 
-/// Concurrent removals.
+/// Objects or uploads that are removed at the same time, at most.
 const MAX_CONCURRENT: usize = 8;
-/// How long one pass continues from page to page; the next pass resumes.
+/// Time after which a pass requests no further page. The next pass continues with the objects that are left.
 const LISTING_DEADLINE: Duration = Duration::from_secs(20);
+/// Time limit of a pass, with the removals of its last page.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(40);
 
 /// Result of removing leftovers.
@@ -29,18 +30,18 @@ pub(super) struct Leftovers {
     pub removed: u64,
     /// Objects whose versions the store retains.
     pub retained: u64,
-    /// Size of the largest of them in bytes.
+    /// Size of the largest object that was found, in bytes.
     pub largest: u64,
-    /// Failure to remove one; the others were removed.
+    /// First temporary failure to remove an object or upload, else the first permanent one. The others were removed.
     failed: Option<StoreError>,
-    /// Whether the time ended before the listings.
+    /// Whether the deadline passed before the last page.
     is_cut: bool,
 }
 
 impl Leftovers {
-    /// Returns whether the deadline has passed, and records it: then leftovers may remain.
-    fn is_cut(&mut self, ends: Instant) -> bool {
-        self.is_cut |= Instant::now() >= ends;
+    /// Returns whether the deadline has passed. Records that it has, because leftovers may remain then.
+    fn is_past(&mut self, deadline: Instant) -> bool {
+        self.is_cut |= Instant::now() >= deadline;
         self.is_cut
     }
 
@@ -72,14 +73,15 @@ impl Leftovers {
     }
 }
 
-/// Removal of the objects that an account has beside its records.
+/// Removal of an account's objects, versions and multipart uploads that no record names.
 #[derive(Debug)]
 pub(in crate::domain) struct LeftoverRemoval {
     pub(in crate::domain) objects: Arc<Objects>,
 }
 
 impl LeftoverRemoval {
-    /// Removes objects under the user's prefixes at keys of Valet's form. Keys of another form belong to another program.
+    /// Removes the leftovers under the user's prefixes whose keys have Valet's form, for [`REMOVAL_DEADLINE`] at most. Keys of
+    /// another form belong to another program.
     ///
     /// # Errors
     /// [`StoreError`] if the bucket could not be listed.
@@ -90,14 +92,14 @@ impl LeftoverRemoval {
 
     /// Lists the user's prefixes and removes all uploads and objects that it finds, until [`LISTING_DEADLINE`].
     async fn remove_all_leftovers(&self, user: UserId) -> Result<Leftovers, StoreError> {
-        let (mut leftovers, ends) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
+        let (mut leftovers, deadline) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
         for prefix in ObjectKey::user_prefixes(user) {
             // Uploads first, because completing one would create an object again.
             let mut next = None;
             while let Some(page) = self.objects.upload_page(&prefix, next).await? {
                 self.abort_leftover_uploads(user, page.uploads, &mut leftovers).await;
                 next = page.next;
-                if next.is_none() || leftovers.is_cut(ends) {
+                if next.is_none() || leftovers.is_past(deadline) {
                     break;
                 }
             }
@@ -117,7 +119,7 @@ impl LeftoverRemoval {
                     leftovers.record(purged);
                 }
                 next = page.next;
-                if next.is_none() || leftovers.is_cut(ends) {
+                if next.is_none() || leftovers.is_past(deadline) {
                     break;
                 }
             }
@@ -127,7 +129,7 @@ impl LeftoverRemoval {
                     leftovers.record(purged);
                 }
                 next = page.next;
-                if next.is_none() || leftovers.is_cut(ends) {
+                if next.is_none() || leftovers.is_past(deadline) {
                     break;
                 }
             }

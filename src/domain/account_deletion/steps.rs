@@ -28,8 +28,11 @@ pub(super) enum Step {
 /// Combined outcome of the steps of one pass.
 #[derive(Debug, Default)]
 struct PassResult {
+    /// Whether a step made progress, and there may be more to do at once.
     has_more: bool,
+    /// Earliest time at which a step that waits continues.
     until: Option<OffsetDateTime>,
+    /// First temporary failure, else the first permanent one.
     failed: Option<StoreError>,
 }
 
@@ -50,7 +53,7 @@ impl PassResult {
         }
     }
 
-    /// A step that made progress outweighs failures of others, so the next pass is not delayed.
+    /// Returns the outcome of the pass. A step that made progress outweighs failures of others, so the next pass is not delayed.
     fn finish(self) -> Result<Step, StoreError> {
         match (self.has_more, self.failed, self.until) {
             (true, _, _) => Ok(Step::More),
@@ -76,20 +79,21 @@ impl AccountDeletion {
             return pass.finish();
         }
         let remaining = self.end_records(deletion, now).await;
-        let (is_empty, is_hindered) = match &remaining {
+        let (is_empty, has_failures) = match &remaining {
             Ok(remaining) => (remaining.is_empty(), remaining.iter().any(|record| record.failures > 0)),
             Err(_) => (false, true),
         };
         pass.record(user, remaining.map(|remaining| wait_for(&remaining, now)));
-        // While tombstones end without failures, the sweeper removes their objects.
-        if is_empty || is_hindered {
+        // Otherwise the sweeper is still removing the objects of tombstones.
+        if is_empty || has_failures {
             pass.record(user, self.remove_leftovers(deletion, now).await);
         }
         if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
-            let remembered = deletion.at + DELETION_MEMORY;
-            if deletion.has_provider_identity && now < remembered {
-                return Ok(Step::Wait(remembered));
+            // Until then, the record prevents tokens of the provider from creating the account again.
+            let memory_ends = deletion.at + DELETION_MEMORY;
+            if deletion.has_provider_identity && now < memory_ends {
+                return Ok(Step::Wait(memory_ends));
             }
         }
         pass.finish()
@@ -103,8 +107,8 @@ impl AccountDeletion {
         Ok(Step::Done)
     }
 
-    /// Closes the entries that count the account's uploads beside its images. Unreadable counters or entries are replaced,
-    /// because they would keep tombstones from being settled.
+    /// Closes the entries of the account's record that count uploads: openings, announced steps, and holds of an earlier version.
+    /// Unreadable entries or counters are discarded and counted again, because they would keep tombstones from being settled.
     async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let done = match self.close_entries(deletion, now).await {
@@ -142,7 +146,7 @@ impl AccountDeletion {
         };
         match self.reservations.settle_legacy_holds(legacy_holds, now).await?.has_changed {
             true => Ok(Step::More),
-            // A server of an earlier release may still insert an image of a hold.
+            // A server of an earlier version may still insert an image of a hold.
             false if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
             false => Ok(Step::Done),
         }
@@ -164,35 +168,36 @@ impl AccountDeletion {
             Err(error) => return Err(error),
         };
         let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));
-        // Sweeping the tombstones removes their objects.
+        // Their objects are removed when the sweeper handles the tombstones.
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
-        let buried = self.store.images.tombstone_owned(user, &left, now).await?;
+        let tombstoned = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {
-            _ if buried > 0 || !deleted.is_empty() => Ok(Step::More),
+            _ if tombstoned > 0 || !deleted.is_empty() => Ok(Step::More),
             Some(error) => Err(error),
-            // Another server was faster.
+            // Another server has made the tombstones.
             None => Ok(Step::Wait(now + RETRY_DELAY)),
         }
     }
 
-    /// Returns the remaining records. Unreadable ones are removed once no URL of theirs is alive.
+    /// Schedules the account's tombstones for the sweeper, and returns those that are left. Unreadable ones are marked as purged
+    /// when no URL can write their objects any more.
     async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
         let mut unpurged = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
         self.store.images.schedule_owned_tombstones(deletion.user, &unpurged, now).await?;
         let largest = unpurged.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
-        if largest.is_some_and(|bytes| now >= self.arrivals_end_after_deletion(deletion, bytes)) {
+        if largest.is_some_and(|bytes| now >= self.end_of_writes(deletion, bytes)) {
             self.store.images.purge_owned_unreadable(deletion.user, &unpurged, now).await?;
             unpurged.retain(|record| record.id.is_some());
         }
         Ok(unpurged)
     }
 
-    /// Returns the time after which no URL that was signed before the claim can bring an upload of `bytes`.
-    fn arrivals_end_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
+    /// Returns the time after which no URL that was signed before the claim can write an object of `bytes`.
+    fn end_of_writes(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
         deletion.at + self.settings.url_ttl + self.late_transfers.grace(bytes)
     }
 
-    /// Removes objects without a record, and again when no URL can write them anymore.
+    /// Removes objects without a record, and again when no URL can write them any more.
     async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let found = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         let Leftovers { removed, largest, .. } = found;
@@ -202,9 +207,9 @@ impl AccountDeletion {
             Removal::Partial => return Ok(Step::More),
         }
         tracing::warn!(user = %deletion.user, removed, "removed objects of a deleted account that had no record");
-        let arrivals_end = self.arrivals_end_after_deletion(deletion, largest);
-        if now < arrivals_end {
-            return Ok(Step::Wait(arrivals_end));
+        let writes_end = self.end_of_writes(deletion, largest);
+        if now < writes_end {
+            return Ok(Step::Wait(writes_end));
         }
         let again = self.leftovers.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
@@ -214,7 +219,7 @@ impl AccountDeletion {
     }
 }
 
-/// Returns the wait until the first of the records is swept again.
+/// Returns the wait until the sweeper handles the first of the records again, for [`MAX_WAIT`] at most.
 fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
     let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY_DELAY)).min();
     due.map_or(Step::Done, |due| Step::Wait(due.min(now + MAX_WAIT)))

@@ -1,4 +1,4 @@
-//! EXIF orientation from a TIFF block: the only tag that changes the displayed size. No other tag is read.
+//! EXIF orientation from a TIFF block: the only tag that changes the displayed size. `capture` reads the other tags.
 
 use crate::model::Orientation;
 
@@ -24,6 +24,7 @@ pub(super) fn orientation(tiff: &[u8]) -> Option<Orientation> {
     const ORIENTATION: u16 = 0x0112;
     const SHORT: u16 = 3;
     let directory = usize::try_from(u32_at(4)?).ok()?;
+    // An entry has 12 bytes: tag (2), type (2), count (4), value (4).
     let mut entry = directory.checked_add(2)?;
     for _ in 0..u16_at(directory)? {
         if u16_at(entry)? == ORIENTATION && u16_at(entry.checked_add(2)?)? == SHORT && u32_at(entry.checked_add(4)?)? == 1 {

@@ -1,6 +1,6 @@
 //! Two cursors: [`File`] over a file that is fetched range by range, [`Part`] over a complete part of it.
 //!
-//! [`File`] decides what missing bytes mean, so that the parsers need not: the file ends before them, or they must be fetched. A
+//! If bytes are missing, [`File`] decides whether the file ends before them or they must be fetched, so the parsers need not. A
 //! parser marks positions from which it can resume; bytes before the last mark are dropped.
 
 use super::Refusal;
@@ -30,7 +30,9 @@ pub(super) struct File {
     /// Offset of `bytes` in the file.
     start: u64,
     bytes: Vec<u8>,
+    /// Offset from which the parser can resume.
     mark: u64,
+    /// Offset of the cursor.
     at: u64,
 }
 
@@ -63,12 +65,12 @@ impl File {
         self.start = self.mark;
     }
 
-    /// Goes back to the mark: to parse again with more bytes.
+    /// Moves the cursor back to the mark, to parse again with more bytes.
     pub(super) fn rewind(&mut self) {
         self.at = self.mark;
     }
 
-    /// Makes the cursor's place the one to go on from.
+    /// Marks the cursor's offset as the one from which the parser can resume.
     pub(super) fn mark(&mut self) {
         self.mark = self.at;
     }
@@ -78,7 +80,7 @@ impl File {
         self.at = self.at.saturating_add(count);
     }
 
-    /// Moves the cursor to an offset behind it.
+    /// Moves the cursor forward to an offset; an earlier one is ignored.
     pub(super) fn skip_to(&mut self, offset: u64) {
         self.at = self.at.max(offset);
     }
@@ -98,7 +100,7 @@ impl File {
         Ok(Part(bytes))
     }
 
-    /// Whether `count` bytes are few enough to be taken together.
+    /// Returns whether `count` bytes are few enough to be taken together.
     pub(super) fn is_takeable(count: u64) -> bool {
         count <= MAX_ELEMENT
     }
@@ -118,7 +120,7 @@ impl File {
     }
 }
 
-/// A cursor over a complete part of a file: where it ends too early, a length in the file was wrong.
+/// A cursor over a complete part of a file. If the part ends before a field, a length in the file was wrong.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'a>(pub(super) &'a [u8]);
 

@@ -7,7 +7,7 @@ use super::{Refusal, Size};
 #[derive(Debug, Default)]
 pub(super) struct Gif {
     screen: Option<Size>,
-    /// The cursor is inside of an extension.
+    /// Whether the cursor is inside of an extension.
     is_in_extension: bool,
 }
 
@@ -18,9 +18,11 @@ impl Gif {
         let screen = match self.screen {
             Some(screen) => screen,
             None => {
+                // Logical Screen Descriptor: width (2), height (2), flags (1), background colour (1), aspect ratio (1).
                 let mut descriptor = file.take(7)?;
                 let screen = Size { width: descriptor.u16_le()?.into(), height: descriptor.u16_le()?.into() };
                 let flags = descriptor.u8()?;
+                // A table of colours follows, three bytes each.
                 if flags & 0x80 != 0 {
                     file.skip(3 << ((flags & 7) + 1));
                 }
@@ -30,7 +32,7 @@ impl Gif {
         };
         loop {
             if self.is_in_extension {
-                // Blocks until an empty one.
+                // Blocks of a stated length, until an empty one.
                 match file.take(1)?.u8()? {
                     0 => self.is_in_extension = false,
                     length => file.skip(length.into()),
@@ -42,13 +44,14 @@ impl Gif {
                         file.take(1)?;
                         self.is_in_extension = true;
                     }
+                    // A frame: its position and size.
                     0x2C => {
                         let mut frame = file.take(8)?;
                         let (left, top) = (u32::from(frame.u16_le()?), u32::from(frame.u16_le()?));
                         let (width, height) = (u32::from(frame.u16_le()?), u32::from(frame.u16_le()?));
                         return Ok(Size { width: screen.width.max(left + width), height: screen.height.max(top + height) });
                     }
-                    // The end.
+                    // The end of the file.
                     0x3B => return Err(Refusal::NoPicture.into()),
                     // Decoders pass over empty blocks that no extension precedes.
                     0 => {}

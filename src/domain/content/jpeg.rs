@@ -13,38 +13,41 @@ pub(super) struct Jpeg {
     frame: Option<Frame>,
     /// Orientation by the first Exif segment. Later ones do not count (Exif 3.0, 4.7.2: there is one).
     orientation: Option<Orientation>,
-    /// A bit for each quantization table that is defined.
+    /// The ids of the quantization tables that are defined, one bit each.
     tables: u8,
 }
 
+/// The header of a frame (B.2.2).
 #[derive(Debug)]
 struct Frame {
     size: Size,
-    /// Lossless frames have no quantization tables.
+    /// Whether the frame is lossless, and has no quantization tables.
     is_lossless: bool,
     components: Vec<Component>,
 }
 
+/// A component of a frame.
 #[derive(Debug)]
 struct Component {
     id: u8,
+    /// Id of its quantization table.
     table: u8,
 }
 
 impl Jpeg {
-    /// Reads on to the displayed size. Everything before the first scan counts, since decoders honour EXIF up to there;
-    /// nothing after it does.
+    /// Continues reading up to the displayed size. All segments before the first scan are read, because decoders honour EXIF up to
+    /// there, and none after it.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         loop {
             let code = marker(file)?;
             match code {
-                // TEM and RSTn stand alone.
+                // TEM and RSTn have no content.
                 0x01 | 0xD0..=0xD7 => {}
                 // SOI or EOI before a scan: no image here.
                 0xD8 | 0xD9 => return Err(Refusal::NoPicture.into()),
                 0xDA => {
                     let frame = self.frame.as_ref().ok_or(Refusal::Malformed)?;
-                    self.scan(frame, segment(file)?)?;
+                    self.check_scan(frame, segment(file)?)?;
                     return self.size_so_far().ok_or(Refusal::Malformed.into());
                 }
                 0xC0..=0xC3 | 0xC9 | 0xCA => {
@@ -64,7 +67,7 @@ impl Jpeg {
                 }
                 // DAC, DNL, APPn, COM.
                 0xCC | 0xDC | 0xE0..=0xEF | 0xFE => {
-                    let length = length(file)?;
+                    let length = content_length(file)?;
                     file.skip(length);
                 }
                 // Reserved, or hierarchical (DHP, EXP): libjpeg gives up here.
@@ -86,7 +89,7 @@ impl Jpeg {
     }
 
     /// Checks a scan's header (B.2.3): its components are the frame's, and those have their quantization tables.
-    fn scan(&self, frame: &Frame, mut header: Part<'_>) -> Result<(), Stop> {
+    fn check_scan(&self, frame: &Frame, mut header: Part<'_>) -> Result<(), Stop> {
         let count = usize::from(header.u8()?);
         if !(1..=4).contains(&count) || header.rest().len() != 2 * count + 3 {
             return Err(Refusal::Malformed.into());
@@ -153,17 +156,17 @@ fn marker(file: &mut File) -> Result<u8, Stop> {
 
 /// Returns the length of the segment's content. The stated length includes its own two bytes; libjpeg takes a smaller one for
 /// an empty segment.
-fn length(file: &mut File) -> Result<u64, Stop> {
+fn content_length(file: &mut File) -> Result<u64, Stop> {
     Ok(u64::from(file.take(2)?.u16_be()?).saturating_sub(2))
 }
 
 /// Reads the content of a segment.
 fn segment(file: &mut File) -> Result<Part<'_>, Stop> {
-    let length = length(file)?;
+    let length = content_length(file)?;
     file.take(length)
 }
 
-/// Reads quantization tables (B.2.4.1): a bit for each that is defined.
+/// Reads quantization tables (B.2.4.1), and returns their ids, one bit each.
 fn quantization_tables(mut segment: Part<'_>) -> Result<u8, Stop> {
     let mut defined = 0;
     while !segment.rest().is_empty() {

@@ -2,20 +2,22 @@
 //! decoding of pixels, and no allocation by a size that the file claims. The caller fetches the bytes: a [`ContentInspector`]
 //! names the range that it needs next.
 //!
-//! The parsers are written here because readers of whole files cannot tell a broken file from an incomplete one.
-//! Boxes, segments, chunks and blocks are skipped by their length: cameras write the index behind the pixels, and editors write
-//! mebibytes of metadata before them.
+//! Valet has its own parsers because readers of whole files cannot distinguish a broken file from an incomplete one. Boxes,
+//! segments, chunks and blocks are skipped by their length: cameras write the index behind the pixels, and editors write mebibytes
+//! of metadata before them.
 //!
 //! The displayed size is the one that browsers lay out (CSS `image-orientation: from-image`, the default):
 //! - JPEG: the frame's size, swapped for EXIF orientations 5 to 8 of the first Exif segment.
-//! - PNG: the same by an `eXIf` chunk, if it stands before the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one).
+//! - PNG: the same by an `eXIf` chunk, if it precedes the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one).
 //! - WebP: the canvas. Its EXIF chunk follows the pixels, Chromium ignores its orientation and cameras write none.
 //! - GIF: the logical screen, widened to its first frame, as browsers do.
-//! - AVIF and HEIF: the primary item's `ispe`, then its `clap` and `irot` (ISO/IEC 23008-12, 6.5); EXIF orientation is
-//!   ignored there, as the standard says. A sequence without an item: its track.
+//! - AVIF and HEIF (`isobmff`; `item` reads `ispe`, `clap`, `irot`): the primary item's `ispe`, then its `clap` and `irot` (ISO/IEC
+//!   23008-12, 6.5); EXIF orientation is ignored, as the standard says. Of a sequence without an item: the size of its track.
 //!
-//! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG. So is a file that ends
-//! inside its pixels: browsers show the part that is there.
+//! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG. So is a file that ends inside
+//! its pixels: browsers show the part that exists.
+//!
+//! `file` has the cursors of all parsers. `capture` reads when, where and with which camera an image was taken.
 
 mod capture;
 mod exif;
@@ -69,7 +71,8 @@ pub struct Content {
     pub width: u32,
     /// Height as displayed, in pixels, 1 to [`MAX_SIDE`].
     pub height: u32,
-    /// How the stored pixels are turned for display by EXIF, where that counts. Of HEIF, whose own properties turn it: normal.
+    /// Orientation of the stored pixels by EXIF, for formats where it counts. Normal for AVIF and HEIF, whose own properties turn
+    /// them.
     pub orientation: Orientation,
 }
 
@@ -102,7 +105,7 @@ enum Parser {
     Boxes(isobmff::Boxes),
 }
 
-/// Incremental inspection of one file.
+/// Inspects one file step by step.
 ///
 /// The caller fetches [`Self::wanted`] and supplies it until there is a verdict. No byte is fetched twice, and almost every
 /// photograph takes one range; [`ReadBudget`] limits the rest.
@@ -155,7 +158,7 @@ impl ContentInspector {
                     self.wanted = wanted;
                     return None;
                 }
-                // A size that was found is kept if an element that might change it lies too deep.
+                // If only an element that might change the size lies too deep, the size that was found counts.
                 None => match self.parser.as_ref().and_then(Parser::size_so_far) {
                     Some(known) => known,
                     None => return Some(Err(Refusal::TooDeep)),
@@ -165,7 +168,7 @@ impl ContentInspector {
         Some(self.checked(format, size))
     }
 
-    /// Parses on with the bytes that have been fetched so far.
+    /// Continues parsing with the bytes that have been fetched so far.
     fn advance(&mut self) -> Result<(Format, Size), Stop> {
         let parser = match &mut self.parser {
             Some(parser) => parser,
@@ -176,20 +179,22 @@ impl ContentInspector {
 
     /// Returns the next range for a parser that needs the bytes up to `end`; `None` if the budget does not suffice.
     ///
-    /// Ranges grow, so that headers in many small pieces do not take many requests, and the last of them use up what is left.
+    /// Ranges grow, so that headers in many small pieces do not take many requests, and the last ones use up the rest of the
+    /// budget.
     fn next_range(&self, end: u64) -> Option<Range<u64>> {
         let start = self.file.frontier();
         let needed = end.saturating_sub(start);
         let ReadBudget { first, ranges, bytes } = self.budget;
         let bytes_left = bytes.saturating_sub(self.fetched);
-        let pace = match (self.ranges, ranges.checked_sub(self.ranges)?) {
+        let usual_length = match (self.ranges, ranges.checked_sub(self.ranges)?) {
             (_, 0) => return None,
             (..=1, _) => first,
             (2, _) => 4 * first,
             (3, _) => 16 * first,
             (_, ranges_left) => bytes_left / u64::from(ranges_left),
         };
-        (needed <= bytes_left).then(|| start..start.saturating_add(needed.max(pace).min(bytes_left)).min(self.file.total()))
+        (needed <= bytes_left)
+            .then(|| start..start.saturating_add(needed.max(usual_length).min(bytes_left)).min(self.file.total()))
     }
 
     /// Checks a size against the limits.
@@ -223,7 +228,7 @@ impl Parser {
         Ok(parser)
     }
 
-    /// Parses on in the format of this parser.
+    /// Continues parsing in the format of this parser.
     fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self {
             Self::Jpeg(jpeg) => Ok((Format::Jpeg, jpeg.advance(file)?)),
@@ -243,7 +248,7 @@ impl Parser {
         }
     }
 
-    /// Returns the result so far.
+    /// Returns the format and the displayed size, as far as the file has been read.
     fn size_so_far(&self) -> Option<(Format, Size)> {
         match self {
             Self::Jpeg(jpeg) => jpeg.size_so_far().map(|size| (Format::Jpeg, size)),

@@ -6,22 +6,27 @@ use super::{Orientation, Refusal, Size, exif};
 /// The colour type whose pixels are indices into `PLTE`.
 const INDEXED: u8 = 3;
 
+/// Length of the CRC behind a chunk's content, in bytes.
+const CRC_BYTES: u64 = 4;
+
 /// State read from the chunks so far.
 #[derive(Debug, Default)]
 pub(super) struct Png {
     header: Option<Header>,
-    /// Orientation by the first sound `eXIf` chunk.
+    /// Orientation by the first `eXIf` chunk with a correct CRC.
     orientation: Option<Orientation>,
 }
 
+/// The header chunk `IHDR`.
 #[derive(Debug, Clone, Copy)]
 struct Header {
     size: Size,
+    /// Whether pixels are indices into `PLTE`.
     is_indexed: bool,
 }
 
 impl Png {
-    /// Reads on to the displayed size.
+    /// Continues reading up to the displayed size.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         let header = match self.header {
             Some(header) => header,
@@ -48,12 +53,12 @@ impl Png {
                         return Err(Refusal::Malformed.into());
                     }
                 }
-                // One with an error is left out, as any ancillary chunk (13.1).
-                b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + 4) => {
+                // Like every ancillary chunk, one with an error is ignored (13.1).
+                b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + CRC_BYTES) => {
                     self.orientation =
                         content(file, kind, length)?.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
-                _ => file.skip(u64::from(length) + 4),
+                _ => file.skip(u64::from(length) + CRC_BYTES),
             }
             file.mark();
         }
@@ -71,7 +76,7 @@ impl Png {
 }
 
 impl Header {
-    /// Reads `IHDR` (11.2.1), which comes first and is sound.
+    /// Reads `IHDR` (11.2.1), which must be the first chunk, with valid values and a correct CRC.
     fn read(file: &mut File) -> Result<Self, Stop> {
         let mut start = file.take(8)?;
         if start.u32_be()? != 13 || start.rest() != b"IHDR" {
@@ -95,7 +100,7 @@ impl Header {
 
 /// Returns a chunk's content; `None` if its CRC is wrong (5.3).
 fn content(file: &mut File, kind: [u8; 4], length: u32) -> Result<Option<&[u8]>, Stop> {
-    let mut chunk = file.take(u64::from(length) + 4)?;
+    let mut chunk = file.take(u64::from(length) + CRC_BYTES)?;
     let content = chunk.take(usize::try_from(length).unwrap_or(usize::MAX))?;
     let mut crc = crc32fast::Hasher::new();
     crc.update(&kind);

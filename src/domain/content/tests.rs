@@ -1,5 +1,6 @@
-//! Every fixture against the size that Pillow and libheif give it (`tests/fixtures/README.md`), whole, cut short,
-//! fetched in steps and damaged; every structure that the formats allow; and what must be refused.
+//! Compares the verdict on each fixture with the size that Pillow and libheif give it (`tests/fixtures/README.md`), for the whole
+//! file and for parts of it. `structures` has files of every structure that the formats allow, `formats` broken headers, `build`
+//! makes such files, and `differential` writes them for other decoders.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub(super) mod build;
@@ -14,6 +15,7 @@ use proptest::prelude::*;
 use super::{Content, ContentInspector, Format, MAX_PIXELS, ReadBudget, Refusal};
 use crate::model::ContentType;
 
+/// A row of the fixtures' table, with the file.
 struct Fixture {
     name: String,
     content_type: String,
@@ -22,7 +24,7 @@ struct Fixture {
     bytes: Vec<u8>,
 }
 
-/// The rows of the fixtures' table.
+/// Returns the fixtures.
 fn fixtures() -> Vec<Fixture> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let table = fs::read_to_string(folder.join("README.md")).unwrap();
@@ -51,25 +53,25 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
-/// A verdict, and what it took.
+/// A verdict, with the number of ranges and bytes that were fetched for it.
 struct Inspected {
     verdict: Result<Content, Refusal>,
     ranges: u32,
     bytes: u64,
 }
 
-/// Inspects a file as a caller would, and checks that the ranges keep to the bounds.
+/// Inspects a file like a caller, and checks that the ranges are within the file and the budget.
 fn inspected(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Inspected {
     let total = file.len() as u64;
     let mut inspection = ContentInspector::with_budget(total, max_pixels, budget);
-    let (mut ranges, mut bytes, mut seen) = (0, 0, 0);
+    let (mut ranges, mut bytes, mut fetched_to) = (0, 0, 0);
     loop {
         let wanted = inspection.wanted();
-        assert!(wanted.start >= seen && wanted.end <= total, "{wanted:?} of {total} after {seen}");
+        assert!(wanted.start >= fetched_to && wanted.end <= total, "{wanted:?} of {total} after {fetched_to}");
         assert!(wanted.start < wanted.end || total == 0, "an empty range");
         ranges += 1;
         bytes += wanted.end - wanted.start;
-        seen = wanted.end;
+        fetched_to = wanted.end;
         assert!(ranges <= budget.ranges && bytes <= budget.bytes, "{ranges} ranges, {bytes} bytes");
         let offset = |at: u64| usize::try_from(at).unwrap();
         if let Some(verdict) = inspection.supply(&file[offset(wanted.start)..offset(wanted.end)]) {
@@ -89,7 +91,7 @@ fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
 }
 
 #[test]
-fn every_fixture_is_proved_with_its_type_and_displayed_size() {
+fn every_fixture_is_accepted_with_its_type_and_displayed_size() {
     for Fixture { name, content_type, width, height, bytes } in fixtures() {
         let content = verdict(&bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert_eq!((content.width, content.height), (width, height), "{name}");
@@ -115,8 +117,8 @@ fn every_structure_has_its_verdict() {
 #[test]
 fn ordinary_files_take_one_range() {
     for Fixture { name, bytes, .. } in fixtures() {
-        let most = if name == "deep.jpg" { 2 } else { 1 };
-        assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::DEFAULT).ranges, most, "{name}");
+        let expected = if name == "deep.jpg" { 2 } else { 1 };
+        assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::DEFAULT).ranges, expected, "{name}");
     }
     // A photograph's pixels, and those of a phone that writes its index behind them.
     let pixels = vec![7; 3 << 20];
@@ -130,19 +132,19 @@ fn ordinary_files_take_one_range() {
 }
 
 #[test]
-fn a_file_cut_short_anywhere_is_refused_or_right() {
+fn a_file_cut_short_anywhere_is_rejected_or_has_the_right_size() {
     for Fixture { name, width, height, bytes, .. } in fixtures() {
-        let mut proved = None;
+        let mut accepted_from = None;
         // Each byte near the ends, where the headers are; strides through the filler of deep.jpg.
         let lengths = (0..bytes.len()).filter(|at| *at < 8192 || bytes.len() - at < 2048 || at % 97 == 0);
         for length in lengths {
             match size(&bytes[..length]) {
                 Ok(size) => {
                     assert_eq!(size, (width, height), "{name} cut at {length}");
-                    proved.get_or_insert(length);
+                    accepted_from.get_or_insert(length);
                 }
                 // Between two boxes a file looks whole.
-                Err(Refusal::Truncated | Refusal::NoPicture) => assert_eq!(proved, None, "{name} cut at {length}"),
+                Err(Refusal::Truncated | Refusal::NoPicture) => assert_eq!(accepted_from, None, "{name} cut at {length}"),
                 // Too short for its magic bytes.
                 Err(Refusal::UnknownType) => assert!(length < 12, "{name} cut at {length}"),
                 Err(other) => panic!("{name} cut at {length}: {other}"),
@@ -159,7 +161,7 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
         let whole = inspected(&bytes, MAX_PIXELS, ReadBudget { first: u64::MAX, ..ReadBudget::DEFAULT });
         assert_eq!(whole.ranges, 1);
         for first in [12, 13, 64, 1000] {
-            // So many that each is as short as can be.
+            // With so many ranges, each is as short as possible.
             let budget = ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX };
             assert_eq!(inspected(&bytes, MAX_PIXELS, budget).verdict, whole.verdict, "{name} from {first}");
         }
@@ -198,7 +200,7 @@ fn other_files_are_unknown() {
     ] {
         assert_eq!(verdict(file), Err(Refusal::UnknownType), "{}", file.escape_ascii());
     }
-    // A page behind an image's first bytes is still no image.
+    // A page behind the first bytes of an image is not an image either.
     for magic in ["\u{89}PNG\r\n\u{1A}\n", "GIF89a", "RIFF\0\0\0\0WEBP"] {
         let mut file: Vec<u8> = magic.chars().map(|c| c as u8).collect();
         file.extend(html);
@@ -210,7 +212,7 @@ fn other_files_are_unknown() {
 }
 
 #[test]
-fn bombs_and_empty_images_are_refused() {
+fn bombs_and_empty_images_are_rejected() {
     let png = |width: u32, height: u32| build::png_of(&build::ihdr(width, height, 8, 2), &[&build::png_rest()]);
     assert_eq!(size(&png(16_384, 16_384)), Ok((16_384, 16_384)));
     assert_eq!(size(&png(16_385, 16_384)), Err(Refusal::TooManyPixels));

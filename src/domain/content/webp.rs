@@ -12,12 +12,13 @@ pub(super) struct Webp {
     /// End of the RIFF container.
     end: Option<u64>,
     canvas: Option<Canvas>,
+    /// Whether the parameters of an animation (`ANIM`) were read.
     has_animation: bool,
     /// End of the first frame of an animation, once the cursor is inside of it.
     frame: Option<u64>,
 }
 
-/// RFC 9649, 2.7: a byte of flags, three reserved, the canvas in 24 bits each less one.
+/// Content of the chunk `VP8X` (RFC 9649, 2.7).
 #[derive(Debug, Clone, Copy)]
 struct Canvas {
     size: Size,
@@ -25,13 +26,13 @@ struct Canvas {
 }
 
 impl Webp {
-    /// Reads on to the displayed size: that of the only picture, or the canvas of an animation. The container may be longer
-    /// than the file: browsers show the part that is there.
+    /// Continues reading up to the displayed size: that of the only picture, or the canvas of an animation. The container may be
+    /// longer than the file: browsers show the part that exists.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         let container = match self.end {
             Some(end) => end,
             None => {
-                // The length of what follows it, and "WEBP".
+                // The length of the rest of the container, then "WEBP".
                 let end = file.at() + 4 + u64::from(file.take(4)?.u32_le()?);
                 file.take(4)?;
                 file.mark();
@@ -50,8 +51,8 @@ impl Webp {
                 return Err(Refusal::Malformed.into());
             }
             match (&kind, self.canvas) {
-                (b"VP8 ", _) => return self.shown(lossy(file.take(10)?, length)?),
-                (b"VP8L", _) => return self.shown(lossless(file.take(5)?)?),
+                (b"VP8 ", _) => return self.displayed_size(lossy(file.take(10)?, length)?),
+                (b"VP8L", _) => return self.displayed_size(lossless(file.take(5)?)?),
                 (b"VP8X", None) => self.canvas = Some(canvas(file.take(10)?)?),
                 (_, None) => return Err(Refusal::Malformed.into()),
                 (b"ANIM", _) => self.has_animation = true,
@@ -59,7 +60,7 @@ impl Webp {
                     if !self.has_animation {
                         return Err(Refusal::Malformed.into());
                     }
-                    frame(file.take(16)?, canvas.size)?;
+                    check_frame(file.take(16)?, canvas.size)?;
                     self.frame = Some(content + u64::from(length));
                     file.mark();
                     continue;
@@ -76,9 +77,9 @@ impl Webp {
         self.canvas.map(|canvas| canvas.size)
     }
 
-    /// Returns the displayed size of a file whose first picture has this size. A still fills its canvas (2.7); in an animation
-    /// decoders read a picture that does not fill its frame too.
-    fn shown(&self, picture: Size) -> Result<Size, Stop> {
+    /// Returns the displayed size of a file whose first picture has this size. A still picture fills its canvas (2.7). In an
+    /// animation, decoders also read a picture that does not fill its frame.
+    fn displayed_size(&self, picture: Size) -> Result<Size, Stop> {
         match (self.canvas, self.frame) {
             (None, _) => Ok(picture),
             (Some(canvas), None) if !canvas.is_animated && canvas.size == picture => Ok(picture),
@@ -89,8 +90,9 @@ impl Webp {
     }
 }
 
-/// A key frame (RFC 6386, 9.1): three bytes of tag, the start code, then 14 bits each; the two above are scaling
-/// hints that decoders ignore. The tag: key frame, profile, shown, the first partition's length.
+/// Reads the size of a lossy picture from its key frame (RFC 6386, 9.1): a tag of three bytes, the start code, then width and
+/// height in 14 bits each. The two bits above each are scaling hints that decoders ignore. The tag has the kind of frame, the
+/// profile, whether the frame is shown, and the length of the first partition.
 fn lossy(mut picture: Part<'_>, length: u32) -> Result<Size, Stop> {
     let tag = picture.u24_le()?;
     let (is_inter, profile, is_shown, partition) = (tag & 1 == 1, tag >> 1 & 7, tag >> 4 & 1 == 1, tag >> 5);
@@ -101,7 +103,8 @@ fn lossy(mut picture: Part<'_>, length: u32) -> Result<Size, Stop> {
     Ok(Size { width: (width & 0x3FFF).into(), height: (height & 0x3FFF).into() })
 }
 
-/// RFC 9649, 3.4: the signature, 14 bits each less one, one bit of alpha, three of version.
+/// Reads the size of a lossless picture (RFC 9649, 3.4): the signature, width and height in 14 bits each less one, one bit of
+/// alpha, three of the version.
 fn lossless(mut picture: Part<'_>) -> Result<Size, Stop> {
     let (signature, bits) = (picture.u8()?, picture.u32_le()?);
     if signature != 0x2F || bits >> 29 != 0 {
@@ -110,15 +113,16 @@ fn lossless(mut picture: Part<'_>) -> Result<Size, Stop> {
     Ok(Size { width: (bits & 0x3FFF) + 1, height: (bits >> 14 & 0x3FFF) + 1 })
 }
 
-/// Reads the chunk `VP8X`.
+/// Reads the chunk `VP8X` (RFC 9649, 2.7): a byte of flags, three reserved ones, then width and height in 24 bits each less one.
 fn canvas(mut content: Part<'_>) -> Result<Canvas, Stop> {
     let [flags, ..] = content.array::<4>()?;
     let size = Size { width: content.u24_le()? + 1, height: content.u24_le()? + 1 };
     Ok(Canvas { size, is_animated: flags & ANIMATION != 0 })
 }
 
-/// RFC 9649, 2.7.1.1: half the place and the size less one, in 24 bits each. A frame lies within the canvas.
-fn frame(mut content: Part<'_>, canvas: Size) -> Result<(), Stop> {
+/// Checks that a frame lies within the canvas. Its header has half the offsets, then the sides less one, in 24 bits each (RFC 9649,
+/// 2.7.1.1).
+fn check_frame(mut content: Part<'_>, canvas: Size) -> Result<(), Stop> {
     let (left, top) = (2 * content.u24_le()?, 2 * content.u24_le()?);
     let (width, height) = (content.u24_le()? + 1, content.u24_le()? + 1);
     let is_inside = left + width <= canvas.width && top + height <= canvas.height;

@@ -20,16 +20,16 @@ use crate::{config, model::Email};
 
 /// Tolerated difference between the provider's clock and the server's, in seconds.
 pub const LEEWAY: i64 = 30;
-/// How long the deletion of a provider's user is remembered. Older tokens are refused, so none from before the deletion is valid
-/// by then.
+/// Time for which the deletion of a provider's user is remembered. Older tokens are rejected, so when this time ends, no token from
+/// before the deletion is valid.
 pub const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY`],
-/// since an older token would create the user again.
-const MAX_AGE: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
-/// Maximum number of keys of a provider.
+/// Maximum age of a token in seconds, whatever its `exp`. The deletion of a user is remembered for this time and [`LEEWAY`]: a
+/// token that is accepted after that would create the user again.
+const MAX_AGE_SECONDS: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
+/// Keys of a provider that are used, at most.
 const MAX_KEYS: usize = 100;
 /// Maximum length of a subject in bytes (OpenID Connect Core section 2).
-const MAX_SUBJECT: usize = 255;
+const MAX_SUBJECT_BYTES: usize = 255;
 
 /// Identifier of a key in a token's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub struct KeyId {
 }
 
 impl KeyId {
-    /// Returns the identifier in a header with an algorithm of providers.
+    /// Returns the identifier of the key that a token's header names. `None` without a `kid`, or for an algorithm that is not
+    /// accepted from providers.
     pub(super) fn from_header(header: &jsonwebtoken::Header) -> Option<Self> {
         let is_supported = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
         is_supported.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
@@ -55,7 +56,7 @@ pub struct Identity {
     pub email: Option<Email>,
     /// When the token was issued.
     pub issued_at: OffsetDateTime,
-    /// When the token begins to be refused: its expiry and [`LEEWAY`], or the end of the maximum age.
+    /// When the token begins to be rejected: its expiry and [`LEEWAY`], or the end of the maximum age.
     pub expires_at: OffsetDateTime,
 }
 
@@ -92,7 +93,7 @@ fn verifying_key(key: Value) -> Option<(KeyId, DecodingKey)> {
     let decode = |member: &str| URL_SAFE_NO_PAD.decode(member).unwrap_or_default();
     let (algorithm, names, is_sound) = match &jwk.algorithm {
         AlgorithmParameters::RSA(RSAKeyParameters { n, e, .. }) => {
-            // RFC 7518 section 3.3 requires at least 2048 bits; more than 8192 only cost time.
+            // RFC 7518 section 3.3 requires at least 2048 bits (256 bytes); more than 8192 (1024 bytes) only cost time.
             let size = decode(n).iter().skip_while(|byte| **byte == 0).count();
             let is_sound = (256..=1024).contains(&size) && (1..=8).contains(&decode(e).len());
             (Algorithm::RS256, ["RS256", "RS256"], is_sound)
@@ -110,7 +111,7 @@ fn verifying_key(key: Value) -> Option<(KeyId, DecodingKey)> {
     Some((KeyId { kid: jwk.common.key_id?, algorithm }, key))
 }
 
-/// Claims that are read; others are ignored.
+/// Claims of a provider's token that are read; others are ignored.
 #[derive(Deserialize)]
 struct ProviderClaims {
     iss: String,
@@ -127,6 +128,7 @@ struct ProviderClaims {
     cnf: Option<IgnoredAny>,
 }
 
+/// The claim `aud`: one text or a list (RFC 7519 section 4.1.3).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -202,7 +204,7 @@ impl ProviderClaims {
             (None, Some("access")) => self.client_id.as_ref().is_some_and(|client| provider.audiences.contains(client)),
             (None, _) => false,
         };
-        let is_named = !self.sub.is_empty() && self.sub.len() <= MAX_SUBJECT;
+        let is_named = !self.sub.is_empty() && self.sub.len() <= MAX_SUBJECT_BYTES;
         let is_early = iat > now + LEEWAY || nbf.is_some_and(|nbf| nbf > now + LEEWAY);
         // `events` marks a logout token or another security event (RFC 8417). `cnf` requires a proof of possession of a key (RFC
         // 7800), which this service does not request.
@@ -210,7 +212,7 @@ impl ProviderClaims {
         if self.iss != provider.issuer || !is_ours || !is_named || is_early || !is_plain || iat > exp {
             return Err(TokenError::Invalid);
         }
-        let end = exp.saturating_add(LEEWAY).min(iat.saturating_add(MAX_AGE));
+        let end = exp.saturating_add(LEEWAY).min(iat.saturating_add(MAX_AGE_SECONDS));
         if end <= now {
             return Err(TokenError::Expired);
         }
@@ -226,10 +228,13 @@ impl ProviderClaims {
     }
 }
 
-/// Returns the whole seconds of a `NumericDate` (RFC 7519 section 2). `None` outside of the calendar.
+/// The last second of the year 9999, in seconds since 1970.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// Returns the whole seconds of a `NumericDate` (RFC 7519 section 2). `None` before 1970 and after the year 9999.
 fn seconds(number: &Number) -> Option<i64> {
-    // Above 2^53 a float does not represent every second; the calendar ends far below.
+    // Above 2^53, which is about 9e15, a float does not represent every second. The year 9999 ends far below.
     #[allow(clippy::cast_possible_truncation)]
     let whole = number.as_i64().or_else(|| number.as_f64().filter(|value| value.abs() < 9e15).map(|value| value as i64))?;
-    (0..=253_402_300_799).contains(&whole).then_some(whole)
+    (0..=LAST_SECOND).contains(&whole).then_some(whole)
 }

@@ -61,12 +61,12 @@ pub struct Passwords {
     estimating: HashPool,
     /// Minimum length of a new password in code points.
     min_chars: usize,
-    /// Verified if the account does not exist, at the same cost.
+    /// Hash that is verified if the account does not exist, at the same cost.
     dummy_hash: Arc<str>,
 }
 
 impl Passwords {
-    /// Creates the pools: all cores except one hash. New passwords have at least `min_chars` code points.
+    /// Creates the pools: all cores except one hash passwords. New passwords must have at least `min_chars` code points.
     ///
     /// # Errors
     /// [`NoRandomness`].
@@ -90,16 +90,17 @@ impl Passwords {
         })
     }
 
-    /// Returns how many passwords are being hashed, and how many wait.
+    /// Returns the number of passwords that are being hashed, and of those that wait.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {
         self.hashing.load()
     }
 
-    /// Acquires a permit for hashing. To be acquired before the database is read, so that a refused call costs almost nothing.
+    /// Acquires a permit for hashing. Callers acquire it before they read the database, so that a rejected call costs almost
+    /// nothing.
     ///
     /// # Errors
-    /// [`Overloaded`] at once if the caller has its share.
+    /// [`Overloaded`] at once if the holder has used up its share.
     pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
         self.hashing.acquire(holder)
     }
@@ -170,12 +171,12 @@ fn hasher() -> Argon2<'static> {
 /// Returns whether a hash was made with the parameters of [`hasher`].
 fn is_current(hash: &PasswordHash) -> bool {
     let params = Params::try_from(hash).ok();
-    let current = params.is_some_and(|params| {
-        let now = hasher();
-        let now = now.params();
-        (params.m_cost(), params.t_cost(), params.p_cost()) == (now.m_cost(), now.t_cost(), now.p_cost())
+    let has_current_params = params.is_some_and(|params| {
+        let hasher = hasher();
+        let wanted = hasher.params();
+        (params.m_cost(), params.t_cost(), params.p_cost()) == (wanted.m_cost(), wanted.t_cost(), wanted.p_cost())
     });
-    current && hash.algorithm == Algorithm::Argon2id.ident()
+    has_current_params && hash.algorithm == Algorithm::Argon2id.ident()
 }
 
 #[cfg(test)]

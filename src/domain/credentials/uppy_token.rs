@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::{Caller, TokenError, TokenTimes, Tokens, check_times};
 use crate::model::{SessionId, UserId};
 
+/// Type in the header, by which this token differs from an access token.
 const TYP: &str = "uppy+jwt";
 
 /// Claims of the token. `sid` is absent if an identity provider signed the caller in.
@@ -51,7 +52,7 @@ impl Tokens {
     }
 }
 
-/// Returns the header of such a token, complete.
+/// Returns the whole header of a token for Uppy's calls that is signed with the key `kid`.
 fn header(kid: &str) -> Header {
     let mut header = super::header(kid);
     header.typ = Some(TYP.to_owned());
@@ -89,20 +90,20 @@ mod tests {
         let (user, session) = (UserId::new(), SessionId::new());
         let caller = Caller { user, origin: TokenOrigin::Session(session) };
         let end = now + Duration::from_secs(60);
-        let path = tokens.issue_uppy_token(caller, now, end).unwrap();
+        let uppy_token = tokens.issue_uppy_token(caller, now, end).unwrap();
         let (access, _) = tokens.issue(user, SessionEnd { id: session, at: end }, now).unwrap();
-        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, Some(session))));
+        assert_eq!(tokens.verify_uppy_token(uppy_token.expose_secret(), now), Ok((user, Some(session))));
         assert_eq!(tokens.verify_uppy_token(access.expose_secret(), now), Err(TokenError::Invalid));
-        assert_eq!(tokens.verify(path.expose_secret(), now), Err(TokenError::Invalid));
-        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), end), Err(TokenError::Expired));
+        assert_eq!(tokens.verify(uppy_token.expose_secret(), now), Err(TokenError::Invalid));
+        assert_eq!(tokens.verify_uppy_token(uppy_token.expose_secret(), end), Err(TokenError::Expired));
         assert_eq!(
-            tokens.verify_uppy_token(path.expose_secret(), now - Duration::from_secs(60)),
+            tokens.verify_uppy_token(uppy_token.expose_secret(), now - Duration::from_secs(60)),
             Err(TokenError::Invalid),
             "not issued yet"
         );
         let provided = Caller { user, origin: TokenOrigin::Provider { issued_at: now, expires_at: end } };
-        let path = tokens.issue_uppy_token(provided, now, end).unwrap();
-        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, None)));
+        let uppy_token = tokens.issue_uppy_token(provided, now, end).unwrap();
+        assert_eq!(tokens.verify_uppy_token(uppy_token.expose_secret(), now), Ok((user, None)));
     }
 
     #[test]

@@ -10,20 +10,21 @@ use std::{
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Between two stamps. The last server to stop writes one, too, so only a backup of less than this before a crash is not
-/// recognized.
+/// Time between two stamps. The last server to stop writes one, too, so only the restore of a backup that was made less than this
+/// time before a crash is not recognized.
 pub const EVERY: Duration = Duration::from_secs(10 * 60);
-/// A server that was suspended for longer between its reads and its write of the marker writes nothing: others have gone on.
-pub(super) const LATE: Duration = Duration::from_secs(60);
+/// Maximum time from reading the pair to writing the marker. A server that was suspended for longer writes nothing: other servers
+/// may have written later stamps.
+const MAX_WRITE_DELAY: Duration = Duration::from_secs(60);
 
 /// The stamps of a bucket and a database that belong together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamps {
-    /// In the bucket's marker.
+    /// Stamp in the bucket's marker.
     pub bucket: Option<OffsetDateTime>,
-    /// The latest in the database.
+    /// Latest stamp in the database.
     pub database: Option<OffsetDateTime>,
-    /// The one before the latest in the database.
+    /// Stamp before the latest one in the database.
     pub former: Option<OffsetDateTime>,
 }
 
@@ -41,9 +42,9 @@ pub enum Restored {
 pub(super) enum NextStamp {
     /// A new stamp, to both sides.
     New,
-    /// The database's, to the bucket: the server that wrote the one has not written the other.
+    /// The database's latest stamp, to the bucket: the server that wrote it to the database has not written it to the bucket.
     ToBucket,
-    /// None, as one side was restored.
+    /// No stamp, because one side was restored.
     None,
 }
 
@@ -51,7 +52,7 @@ impl Stamps {
     /// Returns the side that was restored from a backup, if one was.
     #[must_use]
     pub fn restored(self) -> Option<Restored> {
-        // No stamp is less than any.
+        // `None`, a side without a stamp, is less than every stamp.
         if self.bucket > self.database {
             return Some(Restored::Database);
         }
@@ -75,9 +76,9 @@ impl fmt::Display for Stamps {
     }
 }
 
-/// Whether `began` is so recent that what was read then may be written.
+/// Returns whether a pair that was read at `began` was read recently enough to write a marker that depends on it.
 pub(super) fn is_in_time(began: Instant) -> bool {
-    began.elapsed() < LATE
+    began.elapsed() < MAX_WRITE_DELAY
 }
 
 #[cfg(test)]
@@ -87,6 +88,7 @@ mod tests {
     #[test]
     fn a_side_that_is_older_than_the_other_was_restored() {
         let at = |seconds| Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        // Stamps of the bucket and of the database, and the database's previous one; the restored side; the next write.
         let rows = [
             (None, None, None, None, NextStamp::New),
             (at(2), at(2), at(1), None, NextStamp::New),

@@ -9,11 +9,12 @@ use crate::{
     store::{StoreError, database_probe::DatabaseProbe},
 };
 
-/// First releases of the maintained series without known vulnerabilities over the network.
+/// For each maintained series, its first release without known vulnerabilities over the network.
 const PATCHED: [[u32; 3]; 2] = [[7, 0, 32], [8, 0, 21]];
-/// First later release without the older vulnerability (CVE-2025-14847).
-const LATER: [u32; 3] = [8, 2, 3];
+/// First release of the later series without the older vulnerability (CVE-2025-14847).
+const LATER_PATCHED: [u32; 3] = [8, 2, 3];
 
+/// Checks the database, and returns a report with these rules alone.
 pub(super) async fn examine(config: &config::Mongo) -> Report {
     let mut report = Report::default();
     let opened = async {
@@ -58,10 +59,10 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
 fn is_patched(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let version = [(); 3].map(|()| numbers.next().unwrap_or(0));
-    let series = |of: [u32; 3]| [of[0], of[1]];
+    let series = |version: [u32; 3]| [version[0], version[1]];
     match PATCHED.iter().find(|fixed| series(**fixed) == series(version)) {
         Some(fixed) => version >= *fixed,
-        None => version == [0; 3] || version >= LATER,
+        None => version == [0; 3] || version >= LATER_PATCHED,
     }
 }
 
@@ -70,7 +71,7 @@ mod tests {
     use super::is_patched;
 
     #[test]
-    fn versions_with_known_holes() {
+    fn versions_with_known_vulnerabilities_are_not_patched() {
         for old in ["6.0.5", "6.0.27", "7.0.31", "8.0.20", "8.0.0-rc1", "8.1.2", "8.2.2", "4.4.30"] {
             assert!(!is_patched(old), "{old}");
         }

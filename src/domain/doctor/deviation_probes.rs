@@ -23,6 +23,7 @@ use crate::{
 
 /// Concurrent probes.
 const MAX_CONCURRENT: usize = 16;
+/// Boundary between the fields of a form.
 const BOUNDARY: &str = "valet-check";
 
 /// A probe and its outcome.
@@ -40,7 +41,7 @@ pub(super) enum ProbeOutcome {
     Obeyed(String),
     /// Anyone may read every object, so publishing one has no visible effect; another rule reports that.
     Unobservable,
-    /// The store does not support this kind of request: it refuses it without a deviation.
+    /// The store does not support this kind of request: it refuses one without a deviation, too.
     Unsupported(String),
     /// The store did not answer.
     Failed(String),
@@ -55,6 +56,7 @@ pub(super) struct ProbeSetup {
 }
 
 impl ProbeSetup {
+    /// Uploads the source of copies, and finds out whether anyone may read it.
     pub async fn prepare(context: &ProbeContext<'_>) -> Result<Self, StoreError> {
         let source = context.key("source");
         put_as_signed(context, &source).await?;
@@ -63,13 +65,13 @@ impl ProbeSetup {
     }
 }
 
-/// Uploads [`OTHER`], before the probes and after them: a store that refuses it has not answered the probes.
+/// Uploads [`OTHER`] with a presigned PUT, before the probes and after them. If the store refuses it, the probes prove nothing.
 ///
 /// # Errors
 /// [`StoreError`] if the upload fails.
 pub(super) async fn put_as_signed(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(), StoreError> {
     let put = context.presigned_put(key, OTHER)?;
-    let response = context.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
+    let response = context.http.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
     if response.is_success() {
         return Ok(());
     }
@@ -110,7 +112,7 @@ pub(super) async fn run_probes(
     results
 }
 
-/// One probe.
+/// One probe: a kind of request with one deviation.
 struct DeviationProbe<'a> {
     context: &'a ProbeContext<'a>,
     setup: &'a ProbeSetup,
@@ -119,8 +121,9 @@ struct DeviationProbe<'a> {
 }
 
 impl DeviationProbe<'_> {
+    /// Sends the request, and returns whether the store enforced the signature.
     async fn run(&self) -> Result<ProbeOutcome, StoreError> {
-        let mut key = self.context.key(&probe_names::trial(self.kind, self.deviation));
+        let mut key = self.context.key(&probe_names::matrix_probe(self.kind, self.deviation));
         let response = match self.kind {
             RequestKind::Put => self.put(&key).await?,
             RequestKind::Preview => {
@@ -144,9 +147,10 @@ impl DeviationProbe<'_> {
         self.judge(&key, &response).await
     }
 
+    /// Returns the outcome of a request that was to write `key`, from the response and the object that is stored now.
     async fn judge(&self, key: &ObjectKey, response: &Response) -> Result<ProbeOutcome, StoreError> {
         let stored = self.context.read(key).await?;
-        let keeps = |name: &str| !matches!(stored.header(name), "" | "0");
+        let has_kept = |name: &str| !matches!(stored.header(name), "" | "0");
         Ok(match self.deviation {
             Deviation::Nothing => accepted(response.is_success() && stored.is_success(), response),
             Deviation::CopySource => obeyed_if(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
@@ -154,12 +158,12 @@ impl DeviationProbe<'_> {
             Deviation::Acl | Deviation::Grant => {
                 obeyed_if(self.context.read_unsigned(key).await?.is_success(), response, "anyone may read it")
             }
-            Deviation::Metadata => obeyed_if(keeps("x-amz-meta-valet-check"), response, "kept"),
+            Deviation::Metadata => obeyed_if(has_kept("x-amz-meta-valet-check"), response, "kept"),
             Deviation::Tagging => {
-                let has_tags = keeps("x-amz-tagging-count") || stored.is_success() && self.has_tags(key).await?;
+                let has_tags = has_kept("x-amz-tagging-count") || stored.is_success() && self.has_tags(key).await?;
                 obeyed_if(has_tags, response, "kept")
             }
-            Deviation::Redirect => obeyed_if(keeps("x-amz-website-redirect-location"), response, "kept"),
+            Deviation::Redirect => obeyed_if(has_kept("x-amz-website-redirect-location"), response, "kept"),
             Deviation::CustomerKey | Deviation::StorageClass => {
                 obeyed_if(response.is_success() && !stored.is_success(), response, "cannot be read any more")
             }
@@ -184,7 +188,7 @@ impl DeviationProbe<'_> {
         if self.deviation == Deviation::Expired { UrlValidity::Expired } else { UrlValidity::Current }
     }
 
-    /// Returns the URL to send.
+    /// Returns a signed URL, changed if the deviation changes URLs.
     fn changed(&self, mut url: String) -> String {
         match self.deviation {
             Deviation::Signature => tamper(&mut url),
@@ -194,11 +198,13 @@ impl DeviationProbe<'_> {
         url
     }
 
+    /// Returns the body to send: [`BODY`], or a longer one.
     fn body(&self) -> Bytes {
         let longer = if self.deviation == Deviation::Length { OTHER.as_slice() } else { &[] };
         [BODY.as_slice(), longer].concat().into()
     }
 
+    /// Returns the headers that the deviation adds.
     fn added(&self) -> Vec<(&'static str, String)> {
         self.deviation.headers(&self.context.prober.copy_source(&self.setup.source))
     }
@@ -214,16 +220,16 @@ impl DeviationProbe<'_> {
         let added = self.added();
         let mut headers: Vec<_> = signed.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
         if body.is_empty() {
-            // The client omits it otherwise.
+            // The HTTP client omits the header of an empty body.
             headers.push(("content-length", "0"));
         }
-        reject_outage(self.context.wire.send(method, &self.changed(url), &headers, body).await?)
+        reject_outage(self.context.http.send(method, &self.changed(url), &headers, body).await?)
     }
 
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         if self.deviation == Deviation::Length {
-            // The URL has no checksum, by which the store would refuse other bytes as well.
+            // The URL signs no checksum, because a store would refuse a longer body for its checksum as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
             let url =
@@ -234,6 +240,7 @@ impl DeviationProbe<'_> {
         self.send(Method::PUT, put.signed.url, &put.headers, self.body()).await
     }
 
+    /// Uploads a part of a new multipart upload, and completes it if the part arrived.
     async fn part(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         let upload = self.context.prober.begin(key, PartChecksums::None).await?;
@@ -244,9 +251,9 @@ impl DeviationProbe<'_> {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
                 self.context.objects.presign_part(key, &upload, part, at, ttl)?.signed.url
             };
-            // The copy has no body at first: stores treat a copy with a body, or without a range, differently.
-            let is_bare = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
-            let body = if is_bare { Bytes::new() } else { self.body() };
+            // A copy to a part of any length is sent without body and range, then with both: stores treat the forms differently.
+            let is_bodyless = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
+            let body = if is_bodyless { Bytes::new() } else { self.body() };
             let mut response = self.send(Method::PUT, url.clone(), &[], body).await?;
             if self.deviation == Deviation::CopySource && !response.is_success() {
                 let range = [("x-amz-copy-source-range", format!("bytes=0-{}", OTHER.len() - 1))];
@@ -260,6 +267,7 @@ impl DeviationProbe<'_> {
         sent
     }
 
+    /// Opens a multipart upload with a presigned request, and completes it with a valid part.
     async fn create(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         let url = self.context.objects.presign_multipart_call(key, MultipartCall::Create, at, ttl)?.url;
@@ -276,6 +284,7 @@ impl DeviationProbe<'_> {
         finished.map(|()| response.clone())
     }
 
+    /// Completes a multipart upload with a presigned request, after a valid part.
     async fn complete(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.context.validity(self.validity());
         let upload = self.context.prober.begin(key, PartChecksums::None).await?;
@@ -296,7 +305,7 @@ impl DeviationProbe<'_> {
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let (at, ttl) = self.context.validity(UrlValidity::Current);
         let url = self.context.objects.presign_any_part(key, upload, 1, at, ttl)?.url;
-        reject_outage(self.context.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
+        reject_outage(self.context.http.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
     /// Completes the upload if a part has arrived.
@@ -315,9 +324,9 @@ impl DeviationProbe<'_> {
 
     /// Sends the deviation as a form field, then as a header of the request: stores obey one or the other.
     async fn form(&self, key: &ObjectKey) -> Result<ProbeOutcome, StoreError> {
-        let life = self.validity();
+        let validity = self.validity();
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
-        let form = self.context.signed_form(key, life)?;
+        let form = self.context.signed_form(key, validity)?;
         let response = reject_outage(send_form(self.context, &form, &fields, &[], Some(self.deviation)).await?)?;
         let by_field = self.judge(key, &response).await?;
         let has_header = self.deviation.headers("").iter().any(|(name, _)| name.starts_with("x-amz-"));
@@ -325,7 +334,7 @@ impl DeviationProbe<'_> {
             return Ok(by_field);
         }
         let key = self.context.by_header(key);
-        let form = self.context.signed_form(&key, life)?;
+        let form = self.context.signed_form(&key, validity)?;
         let response = reject_outage(send_form(self.context, &form, &[], &self.added(), Some(self.deviation)).await?)?;
         self.judge(&key, &response).await
     }
@@ -342,7 +351,7 @@ fn as_field((name, value): (&'static str, String)) -> (&'static str, String) {
     }
 }
 
-/// Sends a form with [`BODY`] like a browser: the signed fields, then the file.
+/// Sends a form with [`BODY`] like a browser: the signed fields that `fields` does not replace, `fields`, then the file.
 pub(super) async fn send_form(
     context: &ProbeContext<'_>,
     form: &SignedForm,
@@ -370,9 +379,10 @@ pub(super) async fn send_form(
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let mut all = vec![("content-type", kind.as_str())];
     all.extend(headers.iter().map(|(name, value)| (*name, value.as_str())));
-    context.wire.send(Method::POST, &form.url, &all, body.into()).await
+    context.http.send(Method::POST, &form.url, &all, body.into()).await
 }
 
+/// Changes the last digit of a signature.
 fn tamper(text: &mut String) {
     let last = if text.pop() == Some('0') { '1' } else { '0' };
     text.push(last);
@@ -383,6 +393,7 @@ fn accepted(is_accepted: bool, response: &Response) -> ProbeOutcome {
     if is_accepted { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.describe()) }
 }
 
+/// Returns the outcome of a request with a deviation; `effect` is what shows that the store obeyed it.
 fn obeyed_if(obeyed: bool, response: &Response, effect: &str) -> ProbeOutcome {
     if obeyed { ProbeOutcome::Obeyed(format!("{}, {effect}", response.describe())) } else { ProbeOutcome::Enforced }
 }

@@ -17,9 +17,10 @@ const PICTURE: &[u8] =
     b"\x89PNG\r\n\x1A\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3A\x7E\x9BU\0\0\0\nIDATx\xDAc\x60\0\0\0\x02\0\x01\xE5\x27\xDE\xFC\0\0\0\0IEND\xAEB\x60\x82";
 /// Lifetime of the URLs that are requested.
 const TTL: Duration = Duration::from_secs(5 * 60);
-/// Distance of an expiry in the past.
+/// Time since the expiry of an expired URL.
 const EXPIRED: Duration = Duration::from_secs(60 * 60);
 
+/// Checks the rules about imgproxy; skips them if it is not configured.
 pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, report: &mut Report) {
     let Some(imgproxy) = config.previews.imgproxy() else {
         for rule in [&rules::IMGPROXY, &rules::IMGPROXY_SIGNATURE] {
@@ -44,11 +45,13 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, report:
     report.add(&rules::IMGPROXY_SIGNATURE, refused);
 }
 
+/// Uploads the picture to the bucket.
 async fn upload(context: &ProbeContext<'_>, key: &crate::model::ObjectKey) -> Result<(), StoreError> {
     let put = context.presigned_put(key, PICTURE)?;
-    context.wire.send(Method::PUT, &put.url, &put.headers(), Bytes::from_static(PICTURE)).await.map(drop)
+    context.http.send(Method::PUT, &put.url, &put.headers(), Bytes::from_static(PICTURE)).await.map(drop)
 }
 
+/// Checks that imgproxy answers a valid URL with an image.
 async fn picture(context: &ProbeContext<'_>, url: &str) -> Result<Answer, StoreError> {
     let answer = context.get(url, &[]).await?;
     let is_picture = answer.is_success() && answer.header("content-type").starts_with("image/");

@@ -1,13 +1,13 @@
 //! The doctor (`valet check`): probes whether the configured database and bucket give the guarantees that Valet needs.
 //!
 //! Every guarantee is probed, even a documented one. Probes write under `check/<uuid>` in the bucket and to a collection
-//! `check-<uuid>`, and remove it again. Some rules are about clocks, so unlike in the other use cases the time is not always a
-//! parameter.
+//! `check-<uuid>`, and remove their data afterwards. Some rules are about clocks, so unlike in the other use cases the time is not
+//! always a parameter.
 //!
-//! `rules` has the questions. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
+//! `rules` lists the rules. Their probes: `uploads` (PUTs, such as a second one under If-None-Match), `probe_matrix`,
 //! `deviation_probes` and `unsigned` (requests that differ from what was signed), `objects`, `multipart`, `settings` (CORS,
-//! lifecycle, access block, and `--fix`), `imgproxy`, `workers`, `notifications` and `database`. `probe_context` makes and removes the
-//! objects, whose names `probe_names` lists; `report` writes the result.
+//! lifecycle, access block, and `--fix`), `imgproxy`, `workers`, `notifications` and `database`. `probe_context` makes and removes
+//! the objects, whose names `probe_names` lists; `report` writes the result.
 
 mod database;
 mod deviation_probes;
@@ -47,22 +47,22 @@ use crate::{
     },
 };
 
-/// Maximum difference between two clocks. A `Date` header counts in whole seconds.
+/// Maximum difference between two clocks, beside the duration of the response.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// Time limit of the probes: later checks remove older objects.
+/// Time limit of the probes. Shorter than the age at which later checks remove the objects.
 const CHECK_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// Actions besides probing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Sets CORS, the public access block, the lifecycle rule and notifications before probing.
+    /// Whether to set CORS, the public access block, the lifecycle rule and notifications before probing.
     pub fix: bool,
     /// Whether loopback origins may upload too, for development.
     pub loopback: bool,
 }
 
-/// Returns the report for settings that cannot be read: nothing else can be checked.
+/// Returns the report for settings that cannot be read, without which no other rule can be checked.
 #[must_use]
 pub fn unreadable(problems: &Problems) -> Report {
     let mut report = Report::default();
@@ -75,7 +75,7 @@ pub async fn run(config: &Config, options: Options) -> Report {
     run_until(config, options, std::future::pending()).await
 }
 
-/// Does as [`run`], but stops probing when `stop` ends; still removes what it wrote.
+/// Checks like [`run`], but stops probing when `stop` ends; the objects of the probes are removed nevertheless.
 pub async fn run_until(config: &Config, options: Options, stop: impl Future<Output = ()>) -> Report {
     let reached = connect(config).await;
     let pair = match &reached {
@@ -118,7 +118,7 @@ pub async fn run_until(config: &Config, options: Options, stop: impl Future<Outp
     complete(report, "depends on a failed check")
 }
 
-/// Adds the rules that were not checked, and sorts.
+/// Adds the rules that were not checked, with the reason `skipped`, and sorts the findings.
 fn complete(mut report: Report, skipped: &str) -> Report {
     for rule in rules::ALL {
         if report.answer(rule.name).is_none() {
@@ -134,6 +134,7 @@ async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<(Depl
     deployment::examine(&DatabaseProbe::open(&config.mongo).await?, objects).await
 }
 
+/// Returns the answer of the rule about stamps.
 fn stamps_answer(pair: Pair) -> Answer {
     match pair.restored() {
         Some(Restored::Database) => Answer::No(format!("the database was restored from a backup: {}", pair.stamps)),
@@ -143,6 +144,7 @@ fn stamps_answer(pair: Pair) -> Answer {
     }
 }
 
+/// Checks that the identity provider's keys can be fetched.
 async fn examine_provider(config: &Config) -> Answer {
     let Some(provider) = &config.accounts.provider else { return Answer::Skipped("OIDC_ISSUER is not set".to_owned()) };
     match fetch_keys(provider).await {
@@ -154,7 +156,7 @@ async fn examine_provider(config: &Config) -> Answer {
 /// A bucket that answers.
 struct Reached {
     objects: Objects,
-    wire: ProbeClient,
+    http: ProbeClient,
     /// The bucket's region, if the store reports it.
     region: Option<String>,
 }
@@ -168,6 +170,7 @@ enum Unusable {
 }
 
 impl Unusable {
+    /// Adds the findings about the bucket.
     fn add_to(&self, report: &mut Report) {
         match self {
             Self::NoClient(error) => report.add(&rules::CREDENTIALS, Answer::No(error.to_string())),
@@ -179,13 +182,15 @@ impl Unusable {
     }
 }
 
+/// Connects to the bucket, and reads its region.
 async fn connect(config: &Config) -> Result<Reached, Unusable> {
     let objects = Objects::connect(&config.s3).await.map_err(Unusable::NoClient)?;
-    let wire = objects.probe_client().map_err(Unusable::NoClient)?;
+    let http = objects.probe_client().map_err(Unusable::NoClient)?;
     let region = objects.diagnose().await.map_err(Unusable::Refused)?;
-    Ok(Reached { objects, wire, region })
+    Ok(Reached { objects, http, region })
 }
 
+/// Checks the bucket until `stop` or [`CHECK_DEADLINE`], then removes the objects of the probes.
 async fn examine_bucket(
     reached: &Reached,
     config: &Config,
@@ -196,7 +201,7 @@ async fn examine_bucket(
     report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
     report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.to_string()));
     report.add(&rules::REGION, region_answer(reached));
-    let context = ProbeContext::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
+    let context = ProbeContext::new(&reached.objects, reached.http.clone(), OffsetDateTime::now_utc());
     let cut_short = tokio::select! {
         () = run_checks(&context, config, options, report) => None,
         () = stop => Some("the check was interrupted"),
@@ -206,6 +211,7 @@ async fn examine_bucket(
     report.add(&rules::CLEAN, answer_or_no(context.clean().await));
 }
 
+/// Changes the bucket's settings if the options say so, and checks all rules that need the bucket.
 async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let retention = context.prober.default_retention().await;
     let is_retained = matches!(retention, Ok(Setting::Set(_)));
@@ -233,6 +239,7 @@ async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Option
     report.add(&rules::NOTIFICATIONS, notifications::examine(context, &config.store_events).await);
 }
 
+/// Returns the answer of the rule about the bucket's region.
 fn region_answer(reached: &Reached) -> Answer {
     let ours = reached.objects.region();
     match reached.region.clone() {
@@ -242,6 +249,7 @@ fn region_answer(reached: &Reached) -> Answer {
     }
 }
 
+/// Returns the values of a diagnosis for the JSON report, by name.
 fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
     let Diagnosis { address, status, code, message, request_id, .. } = diagnosis;
     let values = [
@@ -267,7 +275,7 @@ pub async fn probe_capabilities(
     probe_within(objects, now, deadline, async |context| uploads::probe_capabilities(context).await).await
 }
 
-/// Runs the part of [`probe_capabilities`] that decides which uploads are issued.
+/// Runs the part of [`probe_capabilities`] that decides which uploads are opened.
 ///
 /// # Errors
 /// [`StoreError`] when the probes have no result.
@@ -279,6 +287,7 @@ pub async fn probe_unsigned_headers(
     probe_within(objects, now, deadline, async |context| unsigned::probe_headers(context).await).await
 }
 
+/// Runs a probe through the internal endpoint, for `deadline` at most, then removes its objects within the same time.
 async fn probe_within<T>(
     objects: &Objects,
     now: OffsetDateTime,
@@ -301,6 +310,7 @@ fn answer_or_no(answer: Result<Answer, StoreError>) -> Answer {
     answer.unwrap_or_else(|error| Answer::No(error.to_string()))
 }
 
+/// Returns yes if the condition holds, else no, with the observation.
 fn answer_if(condition: bool, seen: impl Into<String>) -> Answer {
     if condition { Answer::Yes(seen.into()) } else { Answer::No(seen.into()) }
 }
@@ -309,6 +319,6 @@ fn answer_if(condition: bool, seen: impl Into<String>) -> Answer {
 fn compare_clocks(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
     let ahead = theirs - ours;
     let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
-    let way = if ahead.is_negative() { "behind" } else { "ahead" };
-    answer_if(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+    let direction = if ahead.is_negative() { "behind" } else { "ahead" };
+    answer_if(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {direction}", apart.as_secs_f64()))
 }

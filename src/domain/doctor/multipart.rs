@@ -22,10 +22,11 @@ use crate::{
 /// Minimum size in bytes of all parts except the last ("Amazon S3 multipart upload limits").
 const MIN_PART: usize = 5 << 20;
 
+/// Checks the rules about multipart uploads; ends after the first if the store does not support them.
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
-    let whole = answer_or_no(upload(context).await);
-    let works = matches!(whole, Answer::Yes(_));
-    report.add(&rules::MULTIPART, whole);
+    let uploaded = answer_or_no(upload(context).await);
+    let works = matches!(uploaded, Answer::Yes(_));
+    report.add(&rules::MULTIPART, uploaded);
     if !works {
         return;
     }
@@ -45,13 +46,14 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
     }
 }
 
+/// Checks that an upload of one part becomes an object.
 async fn upload(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("multipart");
     let (status, parts) = upload_one_part(context, &key).await?;
     let size = context.objects.head(&key).await?.map(|head| head.size);
-    let whole = status == Some(200) && size == u64::try_from(BODY.len()).ok();
+    let is_complete = status == Some(200) && size == u64::try_from(BODY.len()).ok();
     let seen = status.map_or_else(|| parts.clone(), |status| format!("{parts}, complete HTTP {status}"));
-    Ok(answer_if(whole, seen))
+    Ok(answer_if(is_complete, seen))
 }
 
 /// Checks that a second upload of the same key does not replace the first object.
@@ -86,6 +88,7 @@ async fn upload_one_part(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<
     done
 }
 
+/// Uploads the first part with these signed headers.
 async fn put_part(
     context: &ProbeContext<'_>,
     key: &ObjectKey,
@@ -96,10 +99,10 @@ async fn put_part(
     let query = [("partNumber", "1"), ("uploadId", upload)];
     let url = context.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers, query: &query })?;
     let sent: Vec<_> = headers.iter().copied().filter(|(name, _)| *name != "content-length").collect();
-    context.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
+    context.http.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
 
-/// Uploads a part of the minimum size.
+/// Checks that a part of the minimum size is accepted.
 async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("part-cap");
     let upload = context.prober.begin(&key, PartChecksums::None).await?;
@@ -107,7 +110,7 @@ async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
         let (at, ttl) = context.validity(UrlValidity::Current);
         let part = NewPart { number: 1, length: MIN_PART as u64, sha256: None };
         let url = context.objects.presign_part(&key, &upload, part, at, ttl)?.signed.url;
-        context.wire.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
+        context.http.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;
@@ -115,6 +118,7 @@ async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     Ok(answer_if(sent.is_success(), sent.describe()))
 }
 
+/// Checks that a part with other bytes than those of its signed checksum is rejected.
 async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     let (length, digest) = (BODY.len().to_string(), sha256(BODY).to_string());
     let headers = [("content-length", length.as_str()), ("x-amz-checksum-sha256", digest.as_str())];
@@ -134,19 +138,21 @@ async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload
     Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
 }
 
-/// Probes the same alone. `false` only if a part was accepted and listed without its checksum.
+/// Probes with an upload of its own whether parts are listed with their checksums. Returns `false` only if a part was accepted and
+/// listed without its checksum.
 pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, StoreError> {
     let (key, digest) = (context.key("summed"), sha256(BODY).to_string());
     let upload = context.prober.begin(&key, PartChecksums::Sha256).await?;
-    let all = async {
+    let listed = async {
         put_part(context, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
         lists_all_checksums(context, &key, &upload).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;
-    all
+    listed
 }
 
+/// Checks that the parts of an aborted upload are not listed any more.
 async fn abort(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     context.prober.abort(key, upload).await?;
     let parts_after_abort = context.prober.parts(key, upload).await?;

@@ -1,5 +1,4 @@
-//! Checks that the store announces what clients upload, if the settings say where notifications are received, and has it do so with
-//! `--fix`.
+//! Checks that the store sends notifications of uploads, if the settings name a receiver, and sets them up with `--fix`.
 
 use super::{
     Answer, answer_if,
@@ -15,8 +14,8 @@ use crate::{
     },
 };
 
-/// Has the store announce uploads to the queue, and returns the change in words. `None` without a queue: each store has its own way
-/// of pushing to a hook.
+/// Sets the bucket's notifications to the queue, and describes the change. Returns `None` without a queue: each store has its own
+/// way of sending notifications to a hook.
 pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> Option<String> {
     let queue = settings.queue.as_ref()?;
     let changed = async {
@@ -65,11 +64,12 @@ pub(super) async fn examine(context: &ProbeContext<'_>, settings: &StoreEvents) 
     }
 }
 
+/// Returns the queue's ARN, or the answer no.
 async fn queue_arn(context: &ProbeContext<'_>, queue: &QueueUrl) -> Result<String, Answer> {
     EventsQueue::new(context.objects, queue).arn().await.map_err(|error| Answer::No(format!("the queue: {error}")))
 }
 
-/// The first receiver of the bucket's notifications.
+/// The route of the bucket's notifications to the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     /// To the queue.
@@ -78,10 +78,11 @@ enum Route {
     Topic,
     /// To `EventBridge`, which may pass them on.
     EventBridge,
-    /// To nothing that could reach the queue.
+    /// To receivers that cannot pass them on, or to none.
     None,
 }
 
+/// Returns the best route from the bucket to the queue with this ARN.
 fn route(announced: &Setting<Announced>, arn: &str) -> Route {
     match announced {
         Setting::Set(announced) if announced.arns.iter().any(|known| known == arn) => Route::Queue,
@@ -91,10 +92,12 @@ fn route(announced: &Setting<Announced>, arn: &str) -> Route {
     }
 }
 
+/// Returns whether an ARN names a topic of SNS.
 fn is_topic(arn: &str) -> bool {
     arn.split(':').nth(2) == Some("sns")
 }
 
+/// Returns the receivers of the bucket's notifications as a text; empty without any.
 fn describe(announced: &Setting<Announced>) -> String {
     let Setting::Set(announced) = announced else { return String::new() };
     let bridge = announced.event_bridge.then(|| "EventBridge".to_owned());
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_queue_itself_is_certain_to_receive_them() {
+    fn only_a_rule_for_the_queue_itself_is_certain_to_reach_it() {
         let (queue, topic) = ("arn:aws:sqs:eu-west-1:1:valet", "arn:aws:sns:eu-west-1:1:all");
         let other = "arn:aws:sqs:eu-west-1:1:other";
         let route = |arns: &[&str], event_bridge| {

@@ -1,4 +1,4 @@
-//! Checks the rules about stored objects: inspected, read, copied, deleted, and inaccessible to strangers.
+//! Checks the rules about stored objects: that they can be inspected, read, copied and deleted, and not without a signature.
 
 use bytes::Bytes;
 
@@ -49,12 +49,14 @@ async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result
     Ok(answer_if(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
 }
 
+/// Checks that a range of the object can be read.
 async fn range(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = context.get(&url, &[("range", "bytes=8-15")]).await?;
     Ok(answer_if(part.status == 206 && part.body == BODY[8..16], part.describe()))
 }
 
+/// Checks that type, caching and file name of a response are those of the URL.
 async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     const CACHING: &str = "private, max-age=300, immutable";
     let Ok(name) = FileName::parse("vælet check.png") else { return Ok(Answer::Skipped("no name".to_owned())) };
@@ -72,23 +74,23 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     Ok(answer_if(ignored.is_empty(), seen))
 }
 
-/// Checks that reading, writing and listing without a signature is refused.
+/// Checks that reading, writing and listing without a signature is rejected.
 async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let other = context.key("anonymous");
-    let bare = |key: &ObjectKey| {
+    let unsigned_url = |key: &ObjectKey| {
         let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
     };
-    let (object, target) = (bare(key)?, bare(&other)?);
+    let (object, target) = (unsigned_url(key)?, unsigned_url(&other)?);
     let bucket = target.strip_suffix(other.as_str()).unwrap_or_default();
     let answers = [
         ("GET", context.get(&object, &[]).await?),
-        ("PUT", context.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
+        ("PUT", context.http.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
         ("list", context.get(bucket, &[]).await?),
     ];
-    let closed = answers.iter().all(|(_, answer)| answer.is_rejected());
+    let all_rejected = answers.iter().all(|(_, answer)| answer.is_rejected());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
-    Ok(answer_if(closed, format!("HTTP {}", seen.join(", "))))
+    Ok(answer_if(all_rejected, format!("HTTP {}", seen.join(", "))))
 }
 
 /// Checks that no version of a deleted object remains.
@@ -101,6 +103,7 @@ async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer,
     Ok(Answer::No(format!("{versions} retained")))
 }
 
+/// Checks that the object cannot be read after it was deleted.
 async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     context.objects.purge(key).await?;
     let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;

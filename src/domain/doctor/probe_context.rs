@@ -30,28 +30,30 @@ const PREFIX: &str = "check/";
 const STALE_AGE: Duration = Duration::from_secs(15 * 60);
 /// Suffix of the key of a probe's second request.
 const HEADER_SUFFIX: &str = "-header";
-/// Concurrent removals.
+/// Objects or uploads that are removed at the same time, at most.
 const MAX_CONCURRENT: usize = 8;
 /// Lifetime of valid URLs.
 const TTL: Duration = Duration::from_secs(5 * 60);
-/// Bytes that probes upload, and others of the same length.
+/// Bytes that probes upload.
 pub(super) const BODY: &[u8; 48] = b"written by valet check, which removes it again. ";
+/// Other bytes, of the same length.
 pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed for.. ";
-/// Their declared type.
+/// Declared type of these bytes.
 pub(super) const TYPE: ContentType = ContentType::Png;
 
 /// The bucket that is checked.
 pub(super) struct ProbeContext<'a> {
     pub objects: &'a Objects,
     pub prober: Prober<'a>,
-    pub wire: ProbeClient,
-    run: String,
+    pub http: ProbeClient,
+    /// Prefix of the keys of this check.
+    run_prefix: String,
     now: OffsetDateTime,
     /// Every key that was used, for a store whose objects the credentials may not list.
     used_keys: Mutex<Vec<ObjectKey>>,
 }
 
-/// A presigned PUT to be sent.
+/// A presigned PUT that was not sent yet.
 pub(super) struct Put {
     pub url: String,
     pub headers: Vec<(&'static str, String)>,
@@ -68,18 +70,20 @@ pub(super) enum UrlValidity {
 }
 
 impl Put {
+    /// Returns the names and values of the headers.
     pub fn headers(&self) -> Vec<(&str, &str)> {
         self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 }
 
 impl<'a> ProbeContext<'a> {
-    pub fn new(objects: &'a Objects, wire: ProbeClient, now: OffsetDateTime) -> Self {
+    /// Returns the context of a new check, whose URLs are signed at `now`.
+    pub fn new(objects: &'a Objects, http: ProbeClient, now: OffsetDateTime) -> Self {
         Self {
             objects,
             prober: objects.prober(),
-            wire,
-            run: format!("{PREFIX}{}/", Uuid::new_v4()),
+            http,
+            run_prefix: format!("{PREFIX}{}/", Uuid::new_v4()),
             now,
             used_keys: Mutex::default(),
         }
@@ -88,20 +92,21 @@ impl<'a> ProbeContext<'a> {
     /// Returns the key of a probe of this name, which must be one that [`ProbeContext::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        self.remember(ObjectKey::from_stored(format!("{}{name}", self.run)))
+        self.record_key(ObjectKey::from_stored(format!("{}{name}", self.run_prefix)))
     }
 
     /// Returns the key of the preview of a probe.
     pub fn preview(&self, key: &ObjectKey) -> ObjectKey {
-        self.remember(key.preview())
+        self.record_key(key.preview())
     }
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.remember(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
+        self.record_key(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
     }
 
-    fn remember(&self, key: ObjectKey) -> ObjectKey {
+    /// Adds a key to those that were used, and returns it.
+    fn record_key(&self, key: ObjectKey) -> ObjectKey {
         self.used_keys.lock().push(key.clone());
         key
     }
@@ -113,8 +118,8 @@ impl<'a> ProbeContext<'a> {
     }
 
     /// Returns the signing time and the lifetime of a URL.
-    pub fn validity(&self, life: UrlValidity) -> (OffsetDateTime, Duration) {
-        match life {
+    pub fn validity(&self, validity: UrlValidity) -> (OffsetDateTime, Duration) {
+        match validity {
             UrlValidity::Current => (self.now, TTL),
             UrlValidity::Expired => (self.now - Duration::from_secs(60 * 60), Duration::from_secs(1)),
         }
@@ -124,16 +129,16 @@ impl<'a> ProbeContext<'a> {
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
-        reject_outage(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
+        reject_outage(self.http.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
     }
 
     /// Signs a form for [`BODY`], as Uppy gets it.
-    pub fn signed_form(&self, key: &ObjectKey, life: UrlValidity) -> Result<SignedForm, StoreError> {
-        let (at, ttl) = self.validity(life);
+    pub fn signed_form(&self, key: &ObjectKey, validity: UrlValidity) -> Result<SignedForm, StoreError> {
+        let (at, ttl) = self.validity(validity);
         self.objects.sign_form(key, TYPE, u64::try_from(BODY.len()).unwrap_or(0), at, ttl)
     }
 
-    /// Presigns any request, with a valid URL.
+    /// Returns a valid URL for this request.
     pub fn presign(&self, request: &PresignRequest<'_>) -> Result<String, StoreError> {
         Ok(self.prober.presign(request, self.now, TTL)?.url)
     }
@@ -148,9 +153,9 @@ impl<'a> ProbeContext<'a> {
         self.objects.presign_download(key, ContentType::Webp, name, self.now, TTL)
     }
 
-    /// Sends a GET without further headers.
+    /// Sends a GET with these headers.
     pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, StoreError> {
-        self.wire.send(Method::GET, url, headers, Bytes::new()).await
+        self.http.send(Method::GET, url, headers, Bytes::new()).await
     }
 
     /// Reads the object with a signed GET, since HEAD needs one more permission.
@@ -166,8 +171,8 @@ impl<'a> ProbeContext<'a> {
         reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
-    /// Returns whether the store refused a request: it answered 4xx, and stored nothing.
-    pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
+    /// Returns yes if the store rejected a request: it answered 4xx, and stored no object at `key`.
+    pub async fn refusal_answer(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
         Ok(answer_if(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
@@ -176,9 +181,9 @@ impl<'a> ProbeContext<'a> {
     /// Removes the objects of this check, and those of interrupted earlier ones.
     pub async fn clean(&self) -> Result<Answer, StoreError> {
         // A request of an interrupted check may write its object after the object was removed.
-        self.wire.wait_for_responses().await;
+        self.http.wait_for_responses().await;
         let mut next = None;
-        // Objects carry the store's time.
+        // The times of objects are by the store's clock.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         loop {
             let page = match self.objects.list_page(PREFIX, next).await {
@@ -187,7 +192,7 @@ impl<'a> ProbeContext<'a> {
                 Err(error) => return Err(error),
             };
             let is_stale = |object: &ListedObject| object.modified < stale && is_probe(&object.key);
-            let is_ours = |object: &ListedObject| object.key.as_str().starts_with(&self.run) || is_stale(object);
+            let is_ours = |object: &ListedObject| object.key.as_str().starts_with(&self.run_prefix) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
             self.purge(&ours).await?;
             next = page.next;
@@ -196,18 +201,18 @@ impl<'a> ProbeContext<'a> {
             }
         }
         self.abort_uploads().await?;
-        let objects_left = self.objects.list_page(&self.run, None).await?.objects.len();
+        let objects_left = self.objects.list_page(&self.run_prefix, None).await?.objects.len();
         Ok(answer_if(objects_left == 0, if objects_left == 0 { String::new() } else { format!("{objects_left} objects") }))
     }
 
     /// Aborts the multipart uploads of this check, and those of interrupted earlier ones.
     async fn abort_uploads(&self) -> Result<(), StoreError> {
-        // Uploads carry the store's time, too.
+        // The times of uploads are by the store's clock, too.
         let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         let mut next = None;
         while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
             let is_stale = |upload: &ListedUpload| upload.initiated < stale && is_probe(&upload.key);
-            let is_ours = |upload: &ListedUpload| upload.key.as_str().starts_with(&self.run) || is_stale(upload);
+            let is_ours = |upload: &ListedUpload| upload.key.as_str().starts_with(&self.run_prefix) || is_stale(upload);
             let ours: Vec<_> = page.uploads.into_iter().filter(is_ours).collect();
             let abort = |upload: &ListedUpload| {
                 let (key, id) = (upload.key.clone(), upload.id.clone());
@@ -232,6 +237,7 @@ impl<'a> ProbeContext<'a> {
         Ok(Answer::Yes("objects cannot be listed; removed only those of this check".to_owned()))
     }
 
+    /// Removes these objects.
     async fn purge(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
         stream::iter(keys)
             .map(Ok)
@@ -250,8 +256,8 @@ fn is_probe(key: &ObjectKey) -> bool {
     is_run && (is_name(name) || is_of("-preview") || is_of(HEADER_SUFFIX))
 }
 
-/// Returns the response, unless it reports an outage, which proves neither obedience nor refusal: 408, 429, or any 5xx except
-/// 501, by which a store rejects an unknown request.
+/// Returns the response, unless it reports an outage, which does not show whether the store obeys: 408, 429, or any 5xx except 501,
+/// by which a store rejects an unknown request.
 ///
 /// # Errors
 /// [`StoreError::Objects`] for an outage.
@@ -267,6 +273,7 @@ pub(super) fn new_object(body: &[u8]) -> NewObject {
     NewObject { content_type: TYPE, size: u64::try_from(body.len()).unwrap_or(0), sha256: sha256(body) }
 }
 
+/// Returns the SHA-256 digest of the bytes.
 pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256::of([bytes])
 }

@@ -1,6 +1,6 @@
 //! The matrix of probes of signed requests: each deviation from the signature with the kinds of request that Valet signs.
 //!
-//! `valet check` runs all of them; the server runs those that decide which uploads it issues ([`Deviation::is_critical`]). A
+//! `valet check` runs all of them; the server runs those that decide which uploads it opens ([`Deviation::is_critical`]). A
 //! guarantee for one kind of request does not imply it for another: Ceph RGW refuses an unsigned copy source on a part of signed
 //! length, and obeys it on one of any length.
 
@@ -42,12 +42,12 @@ impl RequestKind {
         }
     }
 
-    /// Returns whether it belongs to a multipart upload, which not every store supports.
+    /// Returns whether the request belongs to a multipart upload, which not every store supports.
     pub fn is_multipart(self) -> bool {
         matches!(self, Self::Part | Self::AnyPart | Self::Create | Self::Complete)
     }
 
-    /// Returns whether it uploads bytes with a declared digest.
+    /// Returns whether the request uploads bytes with a declared digest.
     pub fn has_digest(self) -> bool {
         matches!(self, Self::Put | Self::Preview)
     }
@@ -125,7 +125,7 @@ impl Deviation {
         })
     }
 
-    /// Returns whether the deviation reads or publishes objects. The server issues no uploads that are vulnerable to it.
+    /// Returns whether the deviation reads or publishes objects. The server opens no uploads that are vulnerable to it.
     pub fn is_critical(self) -> bool {
         matches!(self, Self::CopySource | Self::Acl | Self::Grant)
     }

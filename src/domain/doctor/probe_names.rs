@@ -2,7 +2,7 @@
 
 use super::probe_matrix::{Deviation, PROBES, RequestKind};
 
-/// Names of probes' objects, in addition to those of [`trial`], [`sealed`] and [`overlap`].
+/// Names of probes' objects, in addition to those of [`matrix_probe`], [`sealed`] and [`overlap`].
 const NAMES: [&str; 21] = [
     "after-block",
     "afterwards",
@@ -35,13 +35,14 @@ pub(super) const SEALED: [Option<Deviation>; 4] =
 
 /// Returns whether a probe's object has this name.
 pub(super) fn is_name(name: &str) -> bool {
-    let is_trial = || PROBES.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| trial(*kind, *deviation) == name));
+    let is_matrix_probe =
+        || PROBES.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| matrix_probe(*kind, *deviation) == name));
     let is_sealed = || SEALED.iter().any(|deviation| sealed(*deviation) == name);
-    NAMES.contains(&name) || (1..=ROUNDS).any(|round| overlap(round) == name) || is_sealed() || is_trial()
+    NAMES.contains(&name) || (1..=ROUNDS).any(|round| overlap(round) == name) || is_sealed() || is_matrix_probe()
 }
 
 /// Returns the name of the object of one probe in the matrix.
-pub(super) fn trial(kind: RequestKind, deviation: Deviation) -> String {
+pub(super) fn matrix_probe(kind: RequestKind, deviation: Deviation) -> String {
     slug(&format!("{}-{}", kind.as_str(), deviation.as_str()))
 }
 
@@ -55,6 +56,7 @@ pub(super) fn overlap(round: usize) -> String {
     format!("overlap-{round}")
 }
 
+/// Returns the text in lower case, with hyphens for spaces.
 fn slug(text: &str) -> String {
     text.replace(' ', "-").to_ascii_lowercase()
 }

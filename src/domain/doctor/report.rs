@@ -16,7 +16,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Returns the word in the table.
+    /// Returns the severity's name in the report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,11 +45,11 @@ pub struct Rule {
 /// Whether a rule holds, with the observation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It holds.
+    /// The rule holds.
     Yes(String),
-    /// It does not.
+    /// The rule does not hold.
     No(String),
-    /// It was not checked; holds the reason.
+    /// The rule was not checked, for this reason.
     Skipped(String),
 }
 
@@ -81,6 +81,7 @@ pub enum Verdict {
 }
 
 impl Finding {
+    /// Returns the finding as a member of the JSON document.
     fn to_json(&self) -> serde_json::Value {
         let mut details = serde_json::Map::new();
         let mut add = |name: &str, value: &str| {
@@ -119,6 +120,7 @@ impl Finding {
         }
     }
 
+    /// Returns the finding as one line of text.
     fn sentence(&self) -> String {
         let Rule { name, consequence, .. } = self.rule;
         match &self.answer {

@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-/// Origins of development pages. `*` is S3's wildcard, for a port. Apps in web views use `localhost` without a port.
+/// Origins of development pages, as they are set in the bucket's CORS. `*` is S3's wildcard, for a port. Apps in web views use
+/// `localhost` without a port.
 const LOOPBACK: [&str; 6] = [
     "http://localhost",
     "http://localhost:*",
@@ -29,9 +30,10 @@ const LOOPBACK: [&str; 6] = [
     "https://localhost",
     "https://localhost:*",
 ];
-/// Origins that are probed for them.
+/// Origins that are probed in their place.
 const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
 
+/// Sets CORS, the lifecycle rule and the public access block, and adds a line for each to the report.
 pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let mut origins = config.cors.exact.clone();
     if options.loopback {
@@ -58,7 +60,7 @@ pub(super) fn outcome(what: &str, change: Result<Change, StoreError>) -> String 
 }
 
 /// Sets the public access block. Ceph RGW refuses every PUT once `BlockPublicAcls` is set; the other three flags suffice then. If
-/// they are set already, nothing is changed, because clients are uploading.
+/// they are set already, they are left unchanged, because clients are uploading.
 async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> {
     if matches!(context.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
         return Ok(Change::None);
@@ -71,6 +73,7 @@ async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> 
     Ok(change)
 }
 
+/// Checks the rules about the bucket's settings.
 pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let mut origins: Vec<_> = config.cors.exact.iter().map(String::as_str).collect();
     if options.loopback {
@@ -113,21 +116,23 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     report.add(&rules::LIFECYCLE, answer_if(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
     report.add(&rules::LIFECYCLE_EARLY, answer_if(!is_early, after(found.aborts_any_after, "no rule")));
-    // Uploads older than that are never confirmed.
+    // An upload that is older than `needed` days is never confirmed, so a rule may delete it.
     let expires_after_use =
-        |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
-    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !expires_after_use(touched)).map(describe).collect();
+        |affected: &AffectedKeys| affected.prefixes == ["in/"] && affected.days.is_some_and(|days| days >= needed);
+    let expiring: Vec<_> = found.expiring.iter().filter(|affected| !expires_after_use(affected)).map(describe).collect();
     let archiving: Vec<_> = found.archiving.iter().map(describe).collect();
-    for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
-        report.add(rule, answer_if(touched.is_empty(), touched.join("; ")));
+    for (rule, affected) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
+        report.add(rule, answer_if(affected.is_empty(), affected.join("; ")));
     }
 }
 
+/// Returns a lifecycle rule with its prefixes and time as a text.
 fn describe(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
     let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
     format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
 
+/// Returns why a setting is unknown.
 pub(super) fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
     match setting {
         Ok(Setting::Denied) => "the credentials lack permission to read it".to_owned(),
@@ -142,6 +147,7 @@ fn abandoned_after(config: &Config) -> i32 {
     i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
 }
 
+/// Checks that each origin may send a PUT with the headers of an upload.
 async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let presigned = context.presigned_put(&context.key("preflight"), BODY)?;
     let names: Vec<_> = presigned.headers.iter().map(|(name, _)| *name).collect();
@@ -153,7 +159,7 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
             ("access-control-request-method", "PUT"),
             ("access-control-request-headers", put_headers.as_str()),
         ];
-        let answer = context.wire.send(Method::OPTIONS, &presigned.url, &headers, Bytes::new()).await?;
+        let answer = context.http.send(Method::OPTIONS, &presigned.url, &headers, Bytes::new()).await?;
         let allows = |name: &str, wanted: &str| answer.list(name).iter().any(|item| item == "*" || item == wanted);
         let missing: Vec<_> = names.iter().copied().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
@@ -167,6 +173,7 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
     Ok(answer_if(refused.is_empty(), seen))
 }
 
+/// Checks that pages of each origin may read the entity tag.
 async fn exposes_etag(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let key = context.key("exposed");
     context.put(&key, |_| {}).await?;

@@ -21,40 +21,40 @@ use crate::{
 
 /// Adds one answer per rule, and whether sealing helps if it is needed.
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
-    let asked = match ProbeSetup::prepare(context).await {
+    let results = match ProbeSetup::prepare(context).await {
         Ok(setup) => {
-            let asked = run_probes(context, &setup, |_| true).await;
-            report.add(&rules::SEALED, sealed_answer(context, &setup, &asked).await);
-            asked
+            let results = run_probes(context, &setup, |_| true).await;
+            report.add(&rules::SEALED, sealed_answer(context, &setup, &results).await);
+            results
         }
         Err(error) => return report.add(&rules::SIGNATURE, Answer::No(error.to_string())),
     };
     let rules =
         [&rules::SIGNATURE, &rules::EXPIRY, &rules::LENGTH, &rules::TYPE, &rules::UNSIGNED, &rules::COPY_SOURCE, &rules::ACL];
     for rule in rules {
-        let of_rule: Vec<_> = asked.iter().filter(|asked| asked.deviation.rule() == Some(rule)).collect();
+        let of_rule: Vec<_> = results.iter().filter(|result| result.deviation.rule() == Some(rule)).collect();
         report.add(rule, answer(&of_rule));
     }
 }
 
 /// Returns one answer for a rule, over all kinds of request. Unsupported kinds are listed, and are not failures here: other rules
 /// check them.
-fn answer(asked: &[&ProbeResult]) -> Answer {
-    let is_lacking = |asked: &&&ProbeResult| match asked.outcome {
+fn answer(results: &[&ProbeResult]) -> Answer {
+    let is_unsupported = |result: &&&ProbeResult| match result.outcome {
         ProbeOutcome::Unsupported(_) => true,
-        ProbeOutcome::Failed(_) => asked.kind.is_multipart(),
+        ProbeOutcome::Failed(_) => result.kind.is_multipart(),
         _ => false,
     };
     let mut faults = Vec::new();
-    for ProbeResult { deviation, kind, outcome } in asked.iter().copied() {
+    for ProbeResult { deviation, kind, outcome } in results.iter().copied() {
         match outcome {
             ProbeOutcome::Obeyed(seen) => faults.push(format!("{}, {}: {seen}", kind.as_str(), deviation.as_str())),
             ProbeOutcome::Failed(why) if !kind.is_multipart() => faults.push(format!("{}: {why}", kind.as_str())),
             _ => {}
         }
     }
-    let names = |of: &dyn Fn(&&&ProbeResult) -> bool| {
-        let mut names: Vec<_> = asked.iter().filter(|asked| of(asked)).map(|asked| asked.kind.as_str()).collect();
+    let names = |is_wanted: &dyn Fn(&&&ProbeResult) -> bool| {
+        let mut names: Vec<_> = results.iter().filter(|result| is_wanted(result)).map(|result| result.kind.as_str()).collect();
         let mut seen = Vec::new();
         names.retain(|name| {
             !seen.contains(name) && {
@@ -67,21 +67,24 @@ fn answer(asked: &[&ProbeResult]) -> Answer {
     if !faults.is_empty() {
         return Answer::No(faults.join("; "));
     }
-    match (names(&|asked| matches!(asked.outcome, ProbeOutcome::Enforced)), names(&is_lacking)) {
-        (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.outcome, ProbeOutcome::Unobservable)) => {
+    match (names(&|result| matches!(result.outcome, ProbeOutcome::Enforced)), names(&is_unsupported)) {
+        (enforced, _)
+            if enforced.is_empty() && results.iter().any(|result| matches!(result.outcome, ProbeOutcome::Unobservable)) =>
+        {
             Answer::Skipped("anyone may read every object".to_owned())
         }
-        (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not supported: {lacking}")),
-        (stand, lacking) if lacking.is_empty() => Answer::Yes(stand),
-        (stand, lacking) => Answer::Yes(format!("{stand}; not supported: {lacking}")),
+        (enforced, unsupported) if enforced.is_empty() => Answer::Skipped(format!("not supported: {unsupported}")),
+        (enforced, unsupported) if unsupported.is_empty() => Answer::Yes(enforced),
+        (enforced, unsupported) => Answer::Yes(format!("{enforced}; not supported: {unsupported}")),
     }
 }
 
-async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[ProbeResult]) -> Answer {
-    let falls = |asked: &ProbeResult| {
-        asked.deviation.is_critical() && asked.kind.has_digest() && matches!(asked.outcome, ProbeOutcome::Obeyed(_))
+/// Returns the answer of the rule about sealed PUTs, which are needed if the store obeys a critical header of a PUT.
+async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, results: &[ProbeResult]) -> Answer {
+    let is_critical = |result: &ProbeResult| {
+        result.deviation.is_critical() && result.kind.has_digest() && matches!(result.outcome, ProbeOutcome::Obeyed(_))
     };
-    if !asked.iter().any(falls) {
+    if !results.iter().any(is_critical) {
         return Answer::Skipped("sealed PUTs are not needed".to_owned());
     }
     match can_seal(context, setup).await {
@@ -91,7 +94,7 @@ async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[
     }
 }
 
-/// Probes the unsigned headers that decide which uploads the server issues.
+/// Probes the unsigned headers that decide which uploads the server opens.
 pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<UnsignedHeaders, StoreError> {
     let setup = ProbeSetup::prepare(context).await?;
     let results = run_probes(context, &setup, Deviation::is_critical).await;
@@ -112,8 +115,8 @@ pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<Unsigned
             ProbeOutcome::Failed(_) => unanswered = true,
         }
     }
-    let helps = (copies || publishes) && can_seal(context, &setup).await?;
-    let put_sealing = if helps { Sealing::Sealed } else { Sealing::Plain };
+    let sealing_helps = (copies || publishes) && can_seal(context, &setup).await?;
+    let put_sealing = if sealing_helps { Sealing::Sealed } else { Sealing::Plain };
     put_as_signed(context, &context.key("afterwards")).await?;
     Ok(UnsignedHeaders {
         with_digest: match (put_sealing, publishes, copies) {
@@ -140,7 +143,7 @@ async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool
         let put = context.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
         let added = deviation.map(|deviation| deviation.headers(&context.prober.copy_source(&setup.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
-        let response = reject_outage(context.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
+        let response = reject_outage(context.http.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
         if response.is_success() != deviation.is_none() || context.read(&key).await?.is_success() != deviation.is_none() {
             return Ok(false);
         }

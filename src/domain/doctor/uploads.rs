@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+/// Checks the rules about uploads; ends after the first if the store refuses a regular one.
 pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: &mut Report) {
     let key = context.key("object");
     let began = std::time::Instant::now();
@@ -28,7 +29,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: 
         Err(error) => return report.add(&rules::PUT, Answer::No(error.to_string())),
     };
     if let Ok(theirs) = OffsetDateTime::parse(accepted.header("date"), &Rfc2822) {
-        // The middle of the second in the header.
+        // The header has whole seconds, so its mean is half a second later.
         let theirs = theirs + Duration::from_millis(500);
         report.add(&rules::STORE_CLOCK, compare_clocks(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
@@ -47,7 +48,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: 
     objects::examine(context, &key, report).await;
 }
 
-/// Probes what decides where an upload becomes final, and which uploads are issued.
+/// Probes the capabilities that decide whether confirm copies uploads, and which uploads are opened.
 pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<StoreCapabilities, StoreError> {
     let key = context.key("object");
     let accepted = context.put(&key, |_| {}).await?;
@@ -90,32 +91,39 @@ fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     })
 }
 
+/// Checks that bytes other than those of the signed checksum are rejected.
 async fn checksum(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("checksum");
     let response = context.put(&key, |put| put.body = Bytes::from_static(OTHER)).await?;
-    context.is_refused(&key, &response).await
+    context.refusal_answer(&key, &response).await
 }
 
+/// Checks that a second PUT with the same URL is rejected.
 async fn once(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("once");
     let (first, second) = (context.put(&key, |_| {}).await?, context.put(&key, |_| {}).await?);
     Ok(answer_if(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
 }
 
+/// Checks that at most one of two concurrent PUTs with the same URL succeeds.
 async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    // Large enough that the two transfers overlap.
     let body = vec![0x2a; 256 * 1024];
     let rounds = (1..=ROUNDS).map(|round| {
         let body = &body;
         async move {
             let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
-            let responses = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
-            // Both may fail (AWS rarely answers 409 to both): nothing is lost, and the client repeats.
+            let responses = context.http.put_twice(&put.url, &put.headers(), &put.body).await?;
+            // Both may fail (AWS rarely answers 409 to both): then the client repeats its upload.
             Ok::<_, StoreError>(responses.iter().filter(|response| response.is_success()).count() > 1)
         }
     });
-    let twice = try_join_all(rounds).await?.into_iter().filter(|two_winners| *two_winners).count();
-    let seen = if twice == 0 { format!("in {ROUNDS} rounds") } else { format!("two winners in {twice} of {ROUNDS} rounds") };
-    Ok(answer_if(twice == 0, seen))
+    let rounds_with_two_winners = try_join_all(rounds).await?.into_iter().filter(|has_two_winners| *has_two_winners).count();
+    let seen = match rounds_with_two_winners {
+        0 => format!("in {ROUNDS} rounds"),
+        rounds => format!("two winners in {rounds} of {ROUNDS} rounds"),
+    };
+    Ok(answer_if(rounds_with_two_winners == 0, seen))
 }
 
 /// Announces a body of the maximum size with `Expect: 100-continue`, and sends none of it.
@@ -124,13 +132,14 @@ async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, 
     let object = NewObject { size: max_bytes, ..new_object(BODY) };
     let put = context.objects.presign_put_as(Sealing::Plain, &context.key("body-cap"), object, at, ttl)?;
     let headers: Vec<_> = put.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let answer = context.wire.announce_put(&put.signed.url, &headers, max_bytes).await?;
+    let answer = context.http.announce_put(&put.signed.url, &headers, max_bytes).await?;
     Ok(match answer {
         None => Answer::Yes(format!("{max_bytes} bytes")),
         Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.describe())),
     })
 }
 
+/// Checks that a signed form is accepted.
 async fn form(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let form = context.signed_form(&context.key("form"), UrlValidity::Current)?;
     let response = deviation_probes::send_form(context, &form, &[], &[], None).await?;

@@ -1,4 +1,4 @@
-//! Checks that workers make the previews: no image waits for long. An empty queue says nothing about workers, and needs none.
+//! Checks that workers make the previews: no image waits for long. If the queue is empty, the answer is yes, even without a worker.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use time::OffsetDateTime;
 use super::{Answer, answer_if};
 use crate::{config::Config, store::database_probe::DatabaseProbe};
 
-/// How long an image waits at most while workers keep up; the alert on `valet_preview_lag_seconds` has the same threshold.
+/// Maximum time for which an image waits while workers keep up. The alert on `valet_preview_lag_seconds` has the same threshold.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 
+/// Checks the time for which the oldest image has waited for its previews.
 pub(super) async fn examine(config: &Config, now: OffsetDateTime) -> Answer {
     if config.previews.worker().is_none() {
         return Answer::Skipped("PREVIEWS is not worker".to_owned());

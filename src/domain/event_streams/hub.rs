@@ -21,8 +21,9 @@ use crate::{
 
 /// Streams of one user on one server: a few devices and tabs.
 pub const MAX_STREAMS_PER_USER: usize = 5;
-/// Changes that are kept for clients that resume, about 2 MB, and for how long.
+/// Recent changes in memory, from which clients resume, at most: about 2 MB.
 const MAX_RECENT: usize = 20_000;
+/// Maximum age of these changes.
 const RECENT_TIME: Duration = Duration::from_secs(10 * 60);
 /// Largest lead of a client's position over the latest one here: another server may be ahead. A client whose position is later was
 /// connected before the database was restored.
@@ -39,7 +40,7 @@ pub enum TooManyStreams {
     OfServer,
 }
 
-/// Whether changes arrive.
+/// State of the feed of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// No feed is open: no stream needs it, or it is being opened.
@@ -53,7 +54,7 @@ pub(super) enum Phase {
 /// Positions at which a feed begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FeedBegin {
-    /// The position after which it has all changes.
+    /// The position after which the feed has all changes.
     pub(super) position: EventPosition,
     /// The database's latest write when it was opened.
     pub(super) opened_at: EventPosition,
@@ -69,12 +70,16 @@ pub(super) struct Hub {
     max_streams: AtomicUsize,
 }
 
+/// The open streams and the changes that they may need.
 #[derive(Debug)]
 struct State {
+    /// Mailboxes of the open streams, by user.
     streams: HashMap<UserId, Vec<Arc<Mailbox>>>,
+    /// Number of open streams.
     count: usize,
-    /// Since when no stream is open.
+    /// Time since which no stream is open.
     unused_since: Option<Instant>,
+    /// The latest changes, with the time at which each arrived, the oldest first.
     recent: VecDeque<(Instant, ImageChange)>,
     /// All changes after this position are in `recent`, or the feed has not reached them.
     floor: EventPosition,
@@ -89,7 +94,7 @@ struct State {
 pub enum StreamStart {
     /// Now.
     Now,
-    /// After this position, which a former stream announced.
+    /// After this position, which an earlier stream announced.
     After(EventPosition),
     /// At an unknown position: the client sent a text that no stream announced.
     Unknown,
@@ -108,15 +113,15 @@ pub struct Subscription {
 impl Hub {
     /// Creates a hub without streams.
     pub(super) fn new(max_streams: usize) -> Arc<Self> {
-        let nothing = EventPosition::before(0, 0);
+        let origin = EventPosition::before(0, 0);
         let state = State {
             streams: HashMap::new(),
             count: 0,
             unused_since: None,
             recent: VecDeque::new(),
-            floor: nothing,
-            reached: nothing,
-            opened_at: nothing,
+            floor: origin,
+            reached: origin,
+            opened_at: origin,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -126,12 +131,12 @@ impl Hub {
         })
     }
 
-    /// Lowers the number of streams to at most `max_streams`.
+    /// Lowers the limit of open streams to `max_streams`, unless it is lower already. Open streams stay open.
     pub(super) fn lower_limit(&self, max_streams: usize) {
         self.max_streams.fetch_min(max_streams, Relaxed);
     }
 
-    /// Takes the place of a stream, which receives nothing before [`Subscription::start`].
+    /// Reserves a stream of this user. It receives no message before [`Subscription::start`].
     pub(super) fn reserve(self: &Arc<Self>, user: UserId) -> Result<Subscription, TooManyStreams> {
         let mut state = self.state.lock();
         if state.streams.get(&user).is_some_and(|streams| streams.len() >= MAX_STREAMS_PER_USER) {
@@ -157,7 +162,7 @@ impl Hub {
         phase.wait_for(|phase| *phase != Phase::Idle).await.is_ok_and(|phase| *phase == Phase::Live)
     }
 
-    /// Begins with a new feed. Streams that are open already may have missed changes.
+    /// Begins to publish the changes of a new feed. Streams that are open already are reset, because they may have missed changes.
     pub(super) fn begin(&self, feed: FeedBegin) {
         let mut state = self.state.lock();
         state.recent.clear();
@@ -172,7 +177,7 @@ impl Hub {
         self.enter(Phase::Idle, Phase::Live);
     }
 
-    /// Changes the phase from `from` to `to`; does nothing in other phases.
+    /// Changes the phase to `to` if it is `from`.
     fn enter(&self, from: Phase, to: Phase) {
         self.phase.send_if_modified(|phase| {
             let is_from = *phase == from;
@@ -282,14 +287,14 @@ impl Subscription {
                     METRICS.event_stream_resets.inc();
                     return Some(Notice::Reset(position));
                 }
-                // The feed is behind the start.
+                // The feed has not reached the start of the stream yet.
                 Some(Notice::Changed(change)) if change.position <= self.start => {}
                 other => return other,
             }
         }
     }
 
-    /// Returns the position up to which the client has everything; `None` while messages wait.
+    /// Returns the position up to which the client has received all changes; `None` while messages wait.
     #[must_use]
     pub fn caught_up(&self) -> Option<EventPosition> {
         let state = self.hub.state.lock();

@@ -26,8 +26,10 @@ pub(super) struct Mailbox {
     woken: Notify,
 }
 
+/// The waiting messages.
 #[derive(Debug, Default)]
 struct Content {
+    /// Changes that were not sent yet, the oldest first.
     waiting: VecDeque<ImageChange>,
     /// The latest change that a pending reset covers. The reset precedes the waiting changes.
     reset: Option<EventPosition>,
@@ -76,7 +78,7 @@ impl Mailbox {
         self.content.lock().reset.is_some()
     }
 
-    /// Returns whether nothing waits.
+    /// Returns whether no message waits.
     pub(super) fn is_empty(&self) -> bool {
         let content = self.content.lock();
         content.reset.is_none() && content.waiting.is_empty()
@@ -137,7 +139,7 @@ mod tests {
         assert_eq!(mailbox.take().await, Some(Notice::Changed(second)));
         mailbox.push(change(3));
         mailbox.reset(change(4).position);
-        assert_eq!(mailbox.take().await, Some(Notice::Reset(change(4).position)), "a reset covers what waits");
+        assert_eq!(mailbox.take().await, Some(Notice::Reset(change(4).position)), "the reset replaces the waiting change");
         mailbox.close();
         assert_eq!(mailbox.take().await, None);
     }

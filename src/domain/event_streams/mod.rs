@@ -39,7 +39,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// Why an event stream cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenStreamError {
-    /// Too many are open.
+    /// Too many streams are open.
     #[error(transparent)]
     TooMany(#[from] TooManyStreams),
     /// The database does not send changes, or the server stops.
@@ -55,11 +55,12 @@ pub struct EventStreams {
 }
 
 impl EventStreams {
+    /// Creates the service without streams.
     pub(super) fn new(store: Arc<Store>, max_streams: usize) -> Self {
         Self { store, hub: Hub::new(max_streams) }
     }
 
-    /// Lowers the number of open streams to at most `max_streams`.
+    /// Lowers the limit of open streams to `max_streams`, unless it is lower already. Open streams stay open.
     pub fn lower_limit(&self, max_streams: usize) {
         self.hub.lower_limit(max_streams);
     }
@@ -98,7 +99,7 @@ impl EventStreams {
         }
     }
 
-    /// Feeds the streams until none is open.
+    /// Feeds the streams until no stream has been open for [`LINGER`].
     async fn feed_streams(&self) {
         let mut start = FeedStart::Ago(LOOK_BACK);
         loop {
@@ -120,7 +121,7 @@ impl EventStreams {
         }
     }
 
-    /// Forwards changes until no stream was open for a while.
+    /// Forwards changes until no stream has been open for [`LINGER`].
     async fn forward(&self, feed: &mut ChangeFeed) -> Result<(), FeedError> {
         loop {
             match feed.next().await? {
@@ -133,7 +134,7 @@ impl EventStreams {
         }
     }
 
-    /// Returns where the feed goes on after an error.
+    /// Waits after an error, unless the database is new, and returns the start of the next feed.
     async fn next_start(&self, error: FeedError, retry: FeedStart) -> FeedStart {
         match error {
             // Usual for the first feed of a new database.

@@ -30,6 +30,7 @@ pub enum Due {
 #[derive(Debug)]
 pub struct Schedule {
     ends: Instant,
+    /// Time of the last successful check.
     checked: Instant,
     next_check: Instant,
     next_heartbeat: Instant,
@@ -58,20 +59,20 @@ impl Schedule {
         }
     }
 
-    /// Notes that the token was valid at `now`.
+    /// Records that the token was valid at `now`.
     pub fn checked(&mut self, now: Instant) {
         self.checked = now;
         self.next_check = now + CHECK_INTERVAL;
     }
 
-    /// Notes that the token could not be checked at `now`. Returns whether the stream may go on until the next check.
+    /// Records that the token could not be checked at `now`. Returns whether the stream may go on until the next check.
     #[must_use]
     pub fn unchecked(&mut self, now: Instant) -> bool {
         self.next_check = now + CHECK_INTERVAL;
         now.saturating_duration_since(self.checked) < MAX_UNCHECKED
     }
 
-    /// Notes that a message was sent at `now`.
+    /// Records that a message was sent at `now`.
     pub fn sent(&mut self, now: Instant) {
         self.next_heartbeat = now + HEARTBEAT;
     }
@@ -81,7 +82,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    /// Returns the time so many seconds after `start`.
+    /// Returns the time this many seconds after `start`.
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
     }

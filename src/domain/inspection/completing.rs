@@ -15,26 +15,27 @@ use crate::{
 
 /// Attempts at completing an upload that other requests change meanwhile.
 const MAX_ATTEMPTS: usize = 5;
-/// How long another request's completion is waited for.
+/// Maximum wait for another request's completion.
 const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Pause between two checks of another request's completion.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Removes stored parts that do not belong to the object from the list, and returns the missing ones if there are any.
+/// Function that removes from the list the stored parts that do not belong to the object, and returns the missing ones if there are
+/// any.
 pub(in crate::domain) type SelectParts<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<MissingParts> + Sync);
 
 /// Keeps the stored parts that have their declared length, and returns the missing ones if there are any. Lengths are signed;
 /// they are compared here as well for stores that do not enforce them.
 pub(super) fn select_by_length(multipart: PartLayout, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
     stored.retain(|part| multipart.part_length(part.number) == Some(part.size));
-    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
-    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
+    let is_stored = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_stored(number)).collect();
     (!missing.is_empty()).then_some(MissingParts(missing))
 }
 
 /// Outcome of one attempt at completing a multipart upload.
 enum Attempt {
-    /// S3 answered; the object at the key shows whether it was made.
+    /// S3 answered. The object at the key shows whether S3 has made it.
     Answered(Completion),
     /// S3 refuses to make an object of these parts.
     Refused,
@@ -64,7 +65,7 @@ impl PartsCompletion {
         select_parts: SelectParts<'_>,
         now: OffsetDateTime,
     ) -> Result<Inspection, StoreError> {
-        let (mut had_no_upload, mut waited, mut attempts, mut last) = (false, Duration::ZERO, 0, None);
+        let (mut had_no_upload, mut waited, mut attempts, mut last_completion) = (false, Duration::ZERO, 0, None);
         while attempts < MAX_ATTEMPTS {
             match self.object_inspector.inspect_object(image, image.key.clone()).await? {
                 Inspection::Missing => {}
@@ -74,7 +75,7 @@ impl PartsCompletion {
                 }
             }
             match self.complete_with_parts(image, select_parts, now).await? {
-                Attempt::Answered(completion) => (attempts, last) = (attempts + 1, Some(completion)),
+                Attempt::Answered(completion) => (attempts, last_completion) = (attempts + 1, Some(completion)),
                 Attempt::Refused => return Ok(Inspection::PartsRefused),
                 Attempt::ClaimedByAnother if waited < MAX_WAIT => {
                     tokio::time::sleep(POLL_INTERVAL).await;
@@ -84,7 +85,7 @@ impl PartsCompletion {
                     return Err(StoreError::Contention { what: "an upload whose parts another request completes" });
                 }
                 Attempt::Incomplete(missing) => return Ok(Inspection::PartsMissing(missing)),
-                // Another request completed it between the two checks, or it was aborted.
+                // The upload was aborted, so all parts are missing; or another request completed it between the two checks.
                 Attempt::NoUpload if had_no_upload => {
                     return Ok(select_parts(&mut Vec::new()).map_or(Inspection::Missing, Inspection::PartsMissing));
                 }
@@ -92,8 +93,8 @@ impl PartsCompletion {
                 Attempt::StateChanged => return Ok(Inspection::Missing),
             }
         }
-        match last {
-            // S3 refuses the parts that it lists, each time.
+        match last_completion {
+            // S3 refuses parts that it lists itself, in each attempt.
             Some(Completion::PartChanged) => Ok(Inspection::PartsRefused),
             _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
         }
@@ -106,6 +107,7 @@ impl PartsCompletion {
         select_parts: SelectParts<'_>,
         now: OffsetDateTime,
     ) -> Result<Attempt, StoreError> {
+        // Without an open upload no part is stored, so all of them are missing.
         let listed = match &image.upload_id {
             Some(upload_id) => match self.objects.list_parts(&image.key, upload_id).await {
                 Err(error @ StoreError::ObjectRefused { .. }) => return Ok(refused(image, &error)),
@@ -126,8 +128,8 @@ impl PartsCompletion {
             return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });
         };
         let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;
-        // After `Done` there is nothing left to complete. After a timeout S3 may still be completing, so the claim runs out
-        // by itself.
+        // After `Done` the upload is complete. After a timeout S3 may still be completing it. In both cases the claim ends with its
+        // lease.
         if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
             self.store.images.release_object_creation(claim).await?;
         }
@@ -150,7 +152,7 @@ impl PartsCompletion {
     }
 }
 
-/// Logs that S3 refused to complete the parts.
+/// Logs that S3 refused to complete the parts, and returns that outcome.
 fn refused(image: &Image, error: &StoreError) -> Attempt {
     tracing::info!(image = %image.id, %error, "S3 refused to complete the parts");
     Attempt::Refused

@@ -4,7 +4,7 @@
 //! The copy's key is recorded before the copy is made, so a crash between two steps leaves no object that the image's record does
 //! not name. A claim, shared with completing parts, allows one attempt at a time. An attempt that outlives its claim does no harm,
 //! since each attempt has its own key and only one can mark the image ready. So the claim of an attempt that is cancelled, by a
-//! time limit or because its client is gone, is released at once.
+//! time limit or because its client disconnected, is released at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
 const MAX_ATTEMPTS: usize = 5;
-/// How long another request's attempt is waited for.
+/// Maximum wait for another request's attempt.
 const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Pause between two checks of another request's attempt.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
@@ -32,7 +32,7 @@ struct HeldClaim<'a> {
 }
 
 impl HeldClaim<'_> {
-    /// Leaves the claim to the end of its lease, or to the transition that follows.
+    /// Keeps the claim until its lease ends or the image leaves the state pending.
     fn keep(mut self) {
         self.claim = None;
     }
@@ -78,11 +78,11 @@ impl CopyInspector {
                 Ok(None) => return Ok(Inspection::Missing),
                 Err(error) => return mismatch_if_refused(image, error),
             };
-            // Spares a useless copy. The digest is not compared: the object may be replaced before it is copied.
+            // Avoids a useless copy. The digest is not compared: the object may be replaced before it is copied.
             let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
             // Uppy's own S3 client sends a type that no signature covers; the copy gets the declared one.
             let is_expected = image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.is_size_bound());
-            // The copy would not carry the headers, but an upload is to be refused for the same reasons on every store.
+            // The copy would not have the headers, but an upload is to be rejected for the same reasons on every store.
             if !is_expected || has_unsigned_headers(&image.key, &head) {
                 if self.objects.verify_head(&image.key, &head).await? {
                     return Ok(Inspection::Mismatch(Rejection::ObjectMismatch));
@@ -94,7 +94,7 @@ impl CopyInspector {
             let Some(claim) = self.claim_attempt(image, &copy, now).await? else {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
                 if current.is_none_or(|image| image.state() != ImageState::Pending) {
-                    // Another request has settled it; the caller reads it again.
+                    // Another request has changed its state; the caller reads it again.
                     return Ok(Inspection::Missing);
                 }
                 if waited >= MAX_WAIT {
@@ -112,8 +112,8 @@ impl CopyInspector {
                     return Ok(inspection);
                 }
                 Err(error @ StoreError::ObjectsTimeout { .. }) => {
-                    // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its
-                    // own key.
+                    // A store that does not answer would not delete the copy either. The claim is released, because each attempt
+                    // has its own key.
                     claim.release().await?;
                     return Err(error);
                 }
@@ -126,6 +126,8 @@ impl CopyInspector {
         Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
     }
 
+    /// Claims the upload, and records the keys of the copy. Returns `None` if another request holds the claim, or the image is no
+    /// longer pending.
     async fn claim_attempt(
         &self,
         image: &Image,
@@ -134,12 +136,13 @@ impl CopyInspector {
     ) -> Result<Option<HeldClaim<'_>>, StoreError> {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview().map(|_| copy.preview()));
-        // The store may finish a copy after this server gave up on it, so its key is cleared again later.
+        // The store may finish a copy after this server stopped waiting, so the sweeper deletes the object again later.
         let claim = self.store.images.claim_object_creation(image, COPY_DEADLINE, now + COPY_DEADLINE, &written).await?;
         Ok(claim.map(|claim| HeldClaim { store: &self.store, claim: Some(claim) }))
     }
 
-    /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
+    /// Copies the object with this `etag`, and inspects the copy. Returns [`Inspection::Missing`] if the object was replaced or
+    /// removed meanwhile.
     async fn attempt_copy(&self, image: &Image, etag: &str, copy: &ObjectKey) -> Result<Inspection, StoreError> {
         if !self.objects.copy(&image.key, etag, copy, image.upload.content_type).await? {
             return Ok(Inspection::Missing);
@@ -163,13 +166,13 @@ impl CopyInspector {
         Ok(())
     }
 
-    /// Deletes the copy of a failed attempt at once, because stored bytes cost money, and drops the claim. A copy that cannot be
+    /// Deletes the copy of a failed attempt at once, because stored bytes cost money, and releases the claim. A copy that cannot be
     /// deleted is left to the sweeper; the next attempt does not wait for that.
     async fn discard_attempt(&self, image: &Image, copy: &ObjectKey, claim: HeldClaim<'_>) {
         let mut copies = vec![copy.clone()];
         copies.extend(image.upload.preview().map(|_| copy.preview()));
-        let (purged, dropped) = (self.objects.purge_all(&copies).await, claim.release().await);
-        if let Err(error) = purged.and(dropped) {
+        let (purged, released) = (self.objects.purge_all(&copies).await, claim.release().await);
+        if let Err(error) = purged.and(released) {
             tracing::warn!(image = %image.id, %error, "failed to delete the copy of a failed attempt; the sweeper retries");
         }
     }

@@ -1,7 +1,7 @@
 //! Inspection of pending uploads: compares the stored object with the declaration.
 //!
-//! `upload` chooses the way, `object` compares one object, `copying` copies an object first on stores that do not enforce what
-//! was signed, `completing` makes an object of a multipart upload's parts first. A single PUT needs `object` alone.
+//! `upload` chooses one of three ways: `object` compares one object, `copying` copies the object first on stores that do not
+//! enforce what was signed, `completing` makes an object of a multipart upload's parts first. Both then use `object`.
 
 mod completing;
 mod copying;
@@ -25,9 +25,9 @@ pub(super) enum Inspection {
     Missing,
     /// There is no object yet, and parts are missing.
     PartsMissing(MissingParts),
-    /// There is no object, and S3 refuses to make one of the parts.
+    /// There is no object, and the store refuses to make one of the parts.
     PartsRefused,
-    /// The store does not take this upload safely.
+    /// The store does not take uploads of this class safely.
     Unsupported(UnsupportedUpload),
 }
 

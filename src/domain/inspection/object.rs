@@ -1,4 +1,4 @@
-//! Compares one object in S3 with its declaration: size, type, headers, digest, and content. Changes nothing.
+//! Compares one object in S3 with its declaration: size, type, headers, digest, and content. Makes no change in S3 or the database.
 
 use std::{borrow::Cow, ops::RangeInclusive, sync::Arc};
 
@@ -18,17 +18,17 @@ use crate::{
     },
 };
 
-/// Pixels of a preview, at most: far more than one needs, far fewer than harm a client.
+/// Pixels of a preview, at most: far more than a preview needs, few enough for every client to decode.
 const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
 
 /// The declaration that an object is compared with.
 #[derive(Debug)]
 struct DeclaredObject {
     content_type: ContentType,
-    /// The types that the client's request may have carried. Empty if Valet set the type: the client cannot be blamed for a store
-    /// that lost it, and GET URLs pin the type.
+    /// The types that the client's request may have carried. Empty if Valet set the type: then a missing type is the store's fault,
+    /// and GET URLs fix the type anyway.
     signed_types: Vec<ContentType>,
-    /// Sizes that it may have, in bytes.
+    /// Sizes that the object may have, in bytes.
     lengths: RangeInclusive<u64>,
     /// `None` for a multipart upload, which declares no digest.
     sha256: Option<Sha256>,
@@ -83,7 +83,8 @@ pub(super) fn has_unsigned_headers(key: &ObjectKey, head: &Head) -> bool {
     has_unexpected_headers(key, head, Writer::Client)
 }
 
-/// Returns whether the object has headers that its writer was not to set. Stores give a copy metadata of their own.
+/// Returns whether the object has headers that its writer was not to set. User metadata of a copy is ignored, because some stores
+/// add their own.
 fn has_unexpected_headers(key: &ObjectKey, head: &Head, writer: Writer) -> bool {
     let is_counted = |header: &&&str| writer == Writer::Client || **header != USER_METADATA;
     let refused: Vec<_> = head.unsigned.iter().filter(is_counted).collect();
@@ -116,7 +117,7 @@ impl ObjectInspector {
                     }
                     None => false,
                 };
-                Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview, capture: self.kept(capture) }))
+                Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview, capture: self.recorded_part(capture) }))
             }
         }
     }
@@ -129,12 +130,12 @@ impl ObjectInspector {
         let head =
             Head { size: image.upload.size, content_type: None, sha256: None, etag: ready.etag.clone(), unsigned: Vec::new() };
         let read = self.inspect_content(&image.key, &head, content::MAX_PIXELS, None).await?;
-        // It was accepted once: a file that cannot be read today says nothing.
-        Ok(read.map(|verdict| verdict.map_or_else(|_| Capture::default(), |(_, capture)| self.kept(capture))))
+        // The file was accepted before, so one that cannot be read today counts as a file without metadata.
+        Ok(read.map(|verdict| verdict.map_or_else(|_| Capture::default(), |(_, capture)| self.recorded_part(capture))))
     }
 
     /// Returns the part of a capture that is recorded: the position only if the operator wants it.
-    fn kept(&self, capture: Capture) -> Capture {
+    fn recorded_part(&self, capture: Capture) -> Capture {
         if self.settings.keep_location { capture } else { capture.without_location() }
     }
 
@@ -150,7 +151,7 @@ impl ObjectInspector {
         }
     }
 
-    /// Compares an object with its declaration; the error means that the store could not read it.
+    /// Compares an object with its declaration. [`StoreError::ObjectRefused`] means that the store refuses to read it.
     async fn compare_readable(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
         let found = if declared.is_expected {
             // The range is chosen for the largest declared size, so it may end behind the object.
@@ -195,8 +196,8 @@ impl ObjectInspector {
         }
     }
 
-    /// Reads as much of an object as shows what it is, and how it was taken as far as these bytes say. Returns `None` if it was
-    /// removed or replaced meanwhile.
+    /// Reads an object until its format and size are known, and how it was taken as far as these bytes contain it. Returns `None`
+    /// if it was removed or replaced meanwhile.
     async fn inspect_content(
         &self,
         key: &ObjectKey,

@@ -35,7 +35,7 @@ impl UploadInspector {
         })
     }
 
-    /// Inspects an upload in the way of its kind: completes its parts, copies its object, or inspects the object where it lies.
+    /// Inspects an upload according to its kind: completes its parts, copies its object, or inspects the object at its own key.
     async fn inspect_by_kind(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
         if image.upload.sha256().is_none() {
             // On a store that obeys an unsigned copy source, the parts may be copies of another user's object.

@@ -1,8 +1,9 @@
-//! Multipart uploads: opens them, presigns their parts, and lists the parts that have arrived. `completing` makes one object of
-//! the parts.
+//! Multipart uploads: opens them, presigns their parts, and lists the parts that have arrived. `opening` creates them in S3,
+//! `parts` validates requests for part URLs; `inspection::completing` completes them.
 //!
-//! S3 keeps state for each multipart upload, named by the document's `uploadId`. It is created after the document is inserted,
-//! and aborted before the object is deleted, so that a crash between two steps leaves nothing that the document does not name.
+//! Each upload has a multipart upload in the store, whose id is the document's `uploadId`. It is created after the document is
+//! inserted, and aborted before the object is deleted, so that a crash between two steps leaves nothing that the document does
+//! not name.
 
 mod opening;
 mod parts;
@@ -58,7 +59,7 @@ pub struct DeclaredMultipart<'a> {
 }
 
 impl DeclaredMultipart<'_> {
-    /// Returns a digest of the declaration, by which a repeat is distinguished from another request under the same key.
+    /// Returns the digest of the declaration, which distinguishes a repeat from another request with the same key.
     fn fingerprint(&self) -> Sha256 {
         let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
         let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
@@ -83,10 +84,10 @@ pub enum PartsError {
     /// Some requested parts are invalid; never empty.
     #[error("the parts cannot be signed")]
     InvalidParts(Vec<InvalidPart>),
-    /// Listing the parts takes more calls to S3 than the user has left.
+    /// Listing the parts takes more calls to S3 than the user's rate limit allows.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// The store does not take it safely.
+    /// The store does not take uploads of this class safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database, S3 or the credentials failed.
@@ -94,7 +95,7 @@ pub enum PartsError {
     Store(#[from] StoreError),
 }
 
-/// Attempts at an upload that concurrent requests change; more conflicts are a fault.
+/// Attempts at an upload that concurrent requests change; more conflicts are an error.
 const MAX_ATTEMPTS: usize = 5;
 
 /// Multipart uploads.
@@ -113,7 +114,8 @@ pub struct Multipart {
 }
 
 impl Multipart {
-    /// Opens a multipart upload, or finds the one with the same idempotency key.
+    /// Opens a multipart upload, or finds the one with the same idempotency key. Returns the upload, its layout, and whether this
+    /// call opened it.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -125,23 +127,23 @@ impl Multipart {
     ) -> Result<(Image, PartLayout, bool), OpenError> {
         let (upload, multipart) = self.validate_multipart(declared, now).map_err(OpenError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
-        let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
+        let idempotency = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..MAX_ATTEMPTS {
-            if let Some(named) = &named
-                && let Some(image) = self.idempotency_keys.find_under_key(user, named, now).await?
+            if let Some(idempotency) = &idempotency
+                && let Some(image) = self.idempotency_keys.find_under_key(user, idempotency, now).await?
             {
                 let multipart = image.upload.part_layout().ok_or(OpenError::KeyReused)?;
                 if image.status == ImageStatus::Pending && image.is_unopened() {
-                    // The request that opened it was cancelled, or is still running.
+                    // The request that opened the upload was cancelled, or is still running.
                     self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
                     continue;
                 }
                 return Ok((image, multipart, false));
             }
             let id = ImageId::new();
-            // No URL has been signed. Only the server completes the parts, so the object is final where it is made.
+            // No URL has been signed. Only the server completes the parts, so the object is created at its final key.
             let lifetimes = unopened_lifetimes(now);
-            let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), named.clone(), lifetimes);
+            let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), idempotency.clone(), lifetimes);
             if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
                 self.quota.explain_refusal(user, upload.size).await?;
                 continue;
@@ -150,7 +152,7 @@ impl Multipart {
                 continue;
             }
             if let Err(error) = self.opening.create_multipart_in_s3(&image, multipart.checksums()).await {
-                // The client gets no id, and its next attempt opens another upload, so this one must not hold quota for days. The
+                // The client gets no id, and its next attempt opens another upload, so this one must not take quota for days. The
                 // sweeper aborts the upload that S3 may have opened.
                 if let Err(error) = self.lifecycle.delete_pending(&image, now).await {
                     tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
@@ -179,16 +181,16 @@ impl Multipart {
         let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
         let content_type = validate_type(&self.settings, declared.content_type);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
-        let shown = super::uploads::validate_shown(declared.thumb_hash, declared.taken_at, now);
-        match (file_name, content_type, size, multipart, caption, shown) {
+        let placeholder_and_time = super::uploads::validate_placeholder_and_time(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, multipart, caption, placeholder_and_time) {
             (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Parts(multipart);
                 Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, multipart))
             }
-            (file_name, content_type, size, multipart, caption, shown) => {
+            (file_name, content_type, size, multipart, caption, placeholder_and_time) => {
                 let part_size = multipart.and_then(Result::err);
                 let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err()];
-                Err(broken.into_iter().flatten().chain(shown.err().into_iter().flatten()).collect())
+                Err(broken.into_iter().flatten().chain(placeholder_and_time.err().into_iter().flatten()).collect())
             }
         }
     }
@@ -214,7 +216,7 @@ impl Multipart {
             let parts = parts::validate(multipart, requested).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
-                // The server that opened it died before it recorded S3's upload id.
+                // The server that opened the upload died before it recorded S3's upload id.
                 self.opening.create_multipart_in_s3(&image, multipart.checksums()).await?;
                 continue;
             };
@@ -223,9 +225,9 @@ impl Multipart {
                 Ok((part.number, put))
             };
             let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
-            let dies_at = signed.iter().map(|(_, put)| put.signed.expires_at).max().unwrap_or(now);
-            let due = dies_at + self.late_transfers.grace(image.upload.largest_transfer());
-            if self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? == 1 {
+            let expires_at = signed.iter().map(|(_, put)| put.signed.expires_at).max().unwrap_or(now);
+            let due = expires_at + self.late_transfers.grace(image.upload.largest_transfer());
+            if self.store.images.raise_owned_urls_die_at(user, &[id], expires_at, due).await? == 1 {
                 return Ok(signed);
             }
         }
@@ -246,7 +248,7 @@ impl Multipart {
             return Ok(parts.into_iter().map(|part| (part.number, part.size)).collect());
         }
         if self.objects.head(&image.key).await?.is_some() {
-            // Completed, but not confirmed yet.
+            // The upload was completed, but is not confirmed yet.
             return Ok(multipart.parts().collect());
         }
         // Another program aborted it, such as the bucket's lifecycle rule: the client uploads all parts again, under the same id.

@@ -1,4 +1,4 @@
-//! Creates a multipart upload in S3, after its record is inserted.
+//! Creates multipart uploads in S3, after their records are inserted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,8 @@ pub(in crate::domain) struct MultipartOpening {
 
 impl MultipartOpening {
     /// Creates the multipart upload in S3, and records its upload id in place of the one in `image`. Of several concurrent
-    /// requests the first to record wins, and the others abort theirs: the caller reads the image again.
+    /// requests, the first to record its id succeeds, and the others abort their multipart uploads: the caller reads the image
+    /// again.
     pub(in crate::domain) async fn create_multipart_in_s3(
         &self,
         image: &Image,
@@ -49,8 +50,8 @@ impl MultipartOpening {
         Opened { expires_at: image.created_at + ttl, due: self.late_transfers.quiet_from(image) }
     }
 
-    /// Returns how long a multipart upload stays open: as long as a single PUT, because its bound is an estimate that costs
-    /// quota.
+    /// Returns the lifetime of a multipart upload by Uppy: at most that of a single PUT, because its reservation is an estimate,
+    /// which takes quota from the user.
     pub(in crate::domain) fn uppy_parts_ttl(&self) -> Duration {
         self.settings.ttl.min(self.settings.multipart_ttl)
     }

@@ -22,9 +22,9 @@ pub const MAX_PARTS_PER_REQUEST: usize = 1000;
 pub enum InvalidPart {
     /// No part was requested, or more than [`MAX_PARTS_PER_REQUEST`].
     Count,
-    /// The number of the part at this index is out of range; holds the highest.
+    /// The number of the part at this index is out of range; contains the highest.
     Number(usize, u32),
-    /// The digest of the part at this index is invalid; holds the end of a sentence about it.
+    /// The digest of the part at this index is invalid; contains the rule, as the end of a sentence about the digest.
     Sha256(usize, &'static str),
 }
 
@@ -35,7 +35,7 @@ pub(super) fn validate(multipart: PartLayout, requested: &[RequestedPart<'_>]) -
     }
     let mut broken = Vec::new();
     let mut parts = Vec::with_capacity(requested.len());
-    for (at, part) in requested.iter().enumerate() {
+    for (index, part) in requested.iter().enumerate() {
         let number = u32::try_from(part.number).ok();
         let length = number.and_then(|number| Some((number, multipart.part_length(number)?)));
         let digest = match (multipart.checksums(), part.sha256) {
@@ -49,8 +49,8 @@ pub(super) fn validate(multipart: PartLayout, requested: &[RequestedPart<'_>]) -
         match (length, digest) {
             (Some((number, length)), Ok(digest)) => parts.push(NewPart { number, length, sha256: digest }),
             (length, digest) => {
-                broken.extend(length.is_none().then(|| InvalidPart::Number(at, multipart.part_count())));
-                broken.extend(digest.err().map(|rule| InvalidPart::Sha256(at, rule)));
+                broken.extend(length.is_none().then(|| InvalidPart::Number(index, multipart.part_count())));
+                broken.extend(digest.err().map(|rule| InvalidPart::Sha256(index, rule)));
             }
         }
     }

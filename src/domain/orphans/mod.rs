@@ -1,7 +1,7 @@
 //! The orphan scan: compares bucket and database both ways, in bounded memory.
 //!
 //! Both sides are streamed in the order of keys and merged. An entry without a counterpart is only a suspect, and is looked up by
-//! itself before it counts. So a listing out of order, or a concurrent change, costs time but never causes a wrong verdict.
+//! itself before it counts. So a listing out of order, or a concurrent change, costs time but never causes a wrong result.
 
 mod report;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Prefixes of Valet's objects, in the order of keys.
+/// Prefixes of the keys of Valet's objects, in the order of keys.
 const PREFIXES: [&str; 2] = ["in/", "u/"];
 /// Suspects that are looked up in one query.
 const LOOKUP_BATCH: usize = 500;
@@ -60,7 +60,7 @@ impl OrphanScanner {
         self.scan(before, Action::Delete(&found.shown)).await
     }
 
-    /// Refuses deletions where bucket and database do not have the same id any more, or the database was restored from a backup.
+    /// Rejects deletions if bucket and database do not have the same id any more, or the database was restored from a backup.
     ///
     /// # Errors
     /// [`OrphanError::Restored`] or [`OrphanError::Pair`].
@@ -73,15 +73,16 @@ impl OrphanScanner {
         }
     }
 
-    /// Compares records and objects from before this time, and does `action` with each orphan.
+    /// Compares the records with the objects and multipart uploads from `before` this time, and applies `action` to each orphan.
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
         if before > self.store.now().await? {
             return Err(OrphanError::NotPast);
         }
         let records = self.store.images.inventory().await?;
-        let mut scan = Scan { scanner: self, before, action, seen: Orphans::default(), objects: Vec::new(), records: Vec::new() };
+        let mut scan =
+            Scan { scanner: self, before, action, result: Orphans::default(), objects: Vec::new(), records: Vec::new() };
         let mut records = Records { inventory: records, next: None };
-        records.advance(&mut scan.seen).await?;
+        records.advance(&mut scan.result).await?;
         for prefix in PREFIXES {
             let mut next = None;
             loop {
@@ -97,12 +98,12 @@ impl OrphanScanner {
         }
         while let Some(passed) = records.next.take() {
             scan.suspect_record(passed).await?;
-            records.advance(&mut scan.seen).await?;
+            records.advance(&mut scan.result).await?;
         }
         scan.judge_objects().await?;
         scan.judge_records().await?;
         scan.compare_uploads().await?;
-        Ok(scan.seen)
+        Ok(scan.result)
     }
 }
 
@@ -110,7 +111,7 @@ impl OrphanScanner {
 enum Action<'a> {
     /// Passes each to a callback.
     Report(&'a mut (dyn FnMut(Orphan<'_>) + Send + 'a)),
-    /// Deletes those that the operator has seen.
+    /// Deletes those that the earlier scan has reported.
     Delete(&'a Shown),
 }
 
@@ -122,18 +123,18 @@ struct Records {
 
 impl Records {
     /// Reads the next record; counts and skips unreadable ones.
-    async fn advance(&mut self, seen: &mut Orphans) -> Result<(), StoreError> {
+    async fn advance(&mut self, result: &mut Orphans) -> Result<(), StoreError> {
         loop {
             match self.inventory.next().await {
                 Ok(next) => {
-                    seen.records += u64::from(next.is_some());
+                    result.records += u64::from(next.is_some());
                     self.next = next;
                     return Ok(());
                 }
                 Err(error @ StoreError::Corrupt { .. }) => {
                     tracing::warn!(%error, "failed to read a record; skipping its object");
-                    seen.records += 1;
-                    seen.unreadable += 1;
+                    result.records += 1;
+                    result.unreadable += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -141,12 +142,15 @@ impl Records {
     }
 }
 
+/// State of a scan.
 struct Scan<'s, 'a> {
     scanner: &'s OrphanScanner,
     before: OffsetDateTime,
     action: Action<'a>,
-    seen: Orphans,
+    result: Orphans,
+    /// Suspect objects, with the owners that their keys name.
     objects: Vec<(ListedObject, KeyOwner)>,
+    /// Suspect records.
     records: Vec<InventoryEntry>,
 }
 
@@ -155,22 +159,22 @@ impl Scan<'_, '_> {
     async fn compare(&mut self, object: ListedObject, records: &mut Records) -> Result<(), OrphanError> {
         while let Some(passed) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
             self.suspect_record(passed).await?;
-            records.advance(&mut self.seen).await?;
+            records.advance(&mut self.result).await?;
         }
         let Some(owner) = object.key.owner() else {
-            self.seen.foreign.add(object.key);
+            self.result.foreign.add(object.key);
             return Ok(());
         };
-        self.seen.objects += 1;
+        self.result.objects += 1;
         if records.next.take_if(|record| record.key == object.key).is_some() {
-            records.advance(&mut self.seen).await?;
+            records.advance(&mut self.result).await?;
             return Ok(());
         }
         self.objects.push((object, owner));
         if self.objects.len() < LOOKUP_BATCH { Ok(()) } else { self.judge_objects().await }
     }
 
-    /// Keeps the record of a ready image as a suspect; other states need no object.
+    /// Adds the record of a ready image to the suspects; in other states an image needs no object.
     async fn suspect_record(&mut self, record: InventoryEntry) -> Result<(), StoreError> {
         if record.state == ImageState::Ready {
             self.records.push(record);
@@ -192,28 +196,28 @@ impl Scan<'_, '_> {
         };
         let unknown = suspects.into_iter().filter(|(object, owner)| !is_known(object, *owner)).map(|(object, _)| object);
         let (mut orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
-        self.seen.young += count(young.len());
+        self.result.young += count(young.len());
         match &mut self.action {
             Action::Report(on_orphan) => {
                 for orphan in &orphans {
                     on_orphan(Orphan::Object(orphan));
-                    self.seen.shown.insert(&orphan.key);
+                    self.result.shown.insert(&orphan.key);
                 }
             }
             Action::Delete(shown) => {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains(&orphan.key));
-                self.seen.new += count(found - orphans.len());
+                self.result.new += count(found - orphans.len());
                 // Checked before each batch: bucket and database may have been joined or restored since the previous batch.
                 self.scanner.allow_deletion().await?;
                 let deleted = self.scanner.purge_orphans(&orphans).await;
-                self.seen.deleted += deleted;
-                self.seen.failed += count(orphans.len()) - deleted;
+                self.result.deleted += deleted;
+                self.result.failed += count(orphans.len()) - deleted;
             }
         }
         for orphan in orphans {
-            self.seen.orphan_bytes += orphan.size;
-            self.seen.orphans.add(orphan);
+            self.result.orphan_bytes += orphan.size;
+            self.result.orphans.add(orphan);
         }
         Ok(())
     }
@@ -233,7 +237,7 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// Looks up open uploads. One is an orphan if the sweeper has no work for its image, or no record exists.
+    /// Looks up open uploads. An upload is an orphan if no record exists, or the sweeper has no work for its image.
     async fn judge_uploads(&mut self, uploads: Vec<ListedUpload>) -> Result<(), OrphanError> {
         let ours: Vec<_> = uploads.into_iter().filter_map(|upload| Some((upload.key.owner()?, upload))).collect();
         let ids: Vec<ImageId> = ours.iter().map(|(owner, _)| owner.image).collect();
@@ -244,28 +248,28 @@ impl Scan<'_, '_> {
             Some(None) => true,
             None => false,
         };
-        self.seen.open += count(ours.len());
+        self.result.open += count(ours.len());
         let unknown = ours.into_iter().filter(|(owner, _)| !is_known(*owner)).map(|(_, upload)| upload);
         let (mut orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|upload| upload.initiated < self.before);
-        self.seen.young += count(young.len());
+        self.result.young += count(young.len());
         match &mut self.action {
             Action::Report(on_orphan) => {
                 for orphan in &orphans {
                     on_orphan(Orphan::Upload(orphan));
-                    self.seen.shown.insert_upload(orphan);
+                    self.result.shown.insert_upload(orphan);
                 }
             }
             Action::Delete(shown) => {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains_upload(orphan));
-                self.seen.new += count(found - orphans.len());
+                self.result.new += count(found - orphans.len());
                 self.scanner.allow_deletion().await?;
                 let aborted = self.scanner.abort_orphans(&orphans).await;
-                self.seen.deleted += aborted;
-                self.seen.failed += count(orphans.len()) - aborted;
+                self.result.deleted += aborted;
+                self.result.failed += count(orphans.len()) - aborted;
             }
         }
-        orphans.into_iter().for_each(|orphan| self.seen.uploads.add(orphan));
+        orphans.into_iter().for_each(|orphan| self.result.uploads.add(orphan));
         Ok(())
     }
 
@@ -279,11 +283,11 @@ impl Scan<'_, '_> {
         let absent: Vec<InventoryEntry> =
             heads.buffered(MAX_CONCURRENT_CALLS).try_filter_map(|record| async move { Ok(record) }).try_collect().await?;
         let ids: Vec<ImageId> = absent.iter().map(|record| record.id).collect();
-        let now = scanner.store.images.entries(&ids).await?;
+        let current = scanner.store.images.entries(&ids).await?;
         for record in absent {
-            let entry = now.get(&record.id).and_then(Option::as_ref);
+            let entry = current.get(&record.id).and_then(Option::as_ref);
             if entry.is_some_and(|entry| entry.state == ImageState::Ready && entry.key == record.key) {
-                self.seen.missing.add(record.key);
+                self.result.missing.add(record.key);
             }
         }
         Ok(())
@@ -300,7 +304,7 @@ impl OrphanScanner {
             }
             u64::from(aborted.is_ok())
         });
-        aborts.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, one| async move { sum + one }).await
+        aborts.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, successes| async move { sum + successes }).await
     }
 
     /// Deletes these objects with their versions. Returns how many succeeded; failures are logged.
@@ -312,6 +316,6 @@ impl OrphanScanner {
             }
             u64::from(purged.is_ok())
         });
-        purges.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, one| async move { sum + one }).await
+        purges.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, successes| async move { sum + successes }).await
     }
 }

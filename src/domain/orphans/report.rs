@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Keys of each kind that are listed.
+/// Keys of each kind that are listed, at most.
 const MAX_LISTED: usize = 100;
 /// If the operator does not name the number, at most one in this many objects is deleted.
 const MAX_ORPHAN_SHARE: u64 = 10;
@@ -39,9 +39,9 @@ pub struct Orphans {
     pub orphan_bytes: u64,
     /// Open multipart uploads at keys of Valet's form.
     pub open: u64,
-    /// Open uploads, old enough to be judged, without a record, with a purged one, or with a settled image's.
+    /// Open multipart uploads, old enough to be judged, without a record, or with an image for which the sweeper has no work.
     pub uploads: Found<ListedUpload>,
-    /// Objects and open uploads without a record that are not old enough to be judged.
+    /// Objects and open multipart uploads without a record that are not old enough to be judged.
     pub young: u64,
     /// Ready images whose object is missing.
     pub missing: Found<ObjectKey>,
@@ -49,12 +49,13 @@ pub struct Orphans {
     pub deleted: u64,
     /// Orphans that could not be deleted.
     pub failed: u64,
-    /// Orphans that the earlier scan had not shown. They are not deleted.
+    /// Orphans that the earlier scan did not report. They are not deleted.
     pub new: u64,
+    /// Orphans that this scan has reported.
     pub(super) shown: Shown,
 }
 
-/// The keys of the orphans that a scan has shown: 64 bits of a keyed hash of each, some 16 bytes of memory an orphan.
+/// The keys of the orphans that a scan has reported: 64 bits of a keyed hash of each, some 16 bytes of memory an orphan.
 #[derive(Default)]
 pub(super) struct Shown {
     hasher: RandomState,
@@ -103,7 +104,7 @@ pub enum Consent {
 pub struct Found<T> {
     /// Number of all items.
     pub count: u64,
-    /// At most a hundred items.
+    /// The first items, at most a hundred.
     pub first: Vec<T>,
 }
 
@@ -130,7 +131,7 @@ impl Orphans {
         self.orphans.count + self.uploads.count
     }
 
-    /// Refuses a deletion that the database does not justify: with a wrong, empty or partly restored database every object looks
+    /// Rejects a deletion that the database does not justify: with a wrong, empty or partly restored database every object looks
     /// like an orphan.
     pub(super) fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
         let (orphans, all) = (self.number(), self.objects + self.open);
@@ -191,7 +192,7 @@ impl fmt::Display for ListedUpload {
     }
 }
 
-/// An orphan that is reported.
+/// An orphan that a scan reports.
 #[derive(Debug, Clone, Copy)]
 pub enum Orphan<'a> {
     /// An object.
@@ -209,7 +210,9 @@ impl fmt::Display for Orphan<'_> {
     }
 }
 
+/// Kind of a line about an object.
 const OBJECT: &str = "orphaned object";
+/// Kind of a line about a multipart upload.
 const UPLOAD: &str = "orphaned multipart upload";
 
 impl fmt::Display for Orphans {
@@ -222,7 +225,7 @@ impl fmt::Display for Orphans {
     }
 }
 
-/// Writes one line for each kept item.
+/// Writes a line for each listed item, and one for the others.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T>) -> fmt::Result {
     for item in &found.first {
         writeln!(f, "{kind}: {item}")?;
@@ -233,7 +236,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T
     }
 }
 
-/// Converts a length.
+/// Converts a length to a count.
 pub(super) fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
@@ -279,7 +282,7 @@ pub enum OrphanError {
         /// The stamps of both.
         stamps: Stamps,
     },
-    /// The bucket and the database do not belong together (any more), or that was not found out.
+    /// The bucket and the database do not belong together (any more), or the check of that failed.
     #[error(transparent)]
     Pair(#[from] PairError),
     /// The database or S3 failed, possibly after some deletions.

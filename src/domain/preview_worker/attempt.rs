@@ -25,7 +25,7 @@ use crate::{
 const LEASE_DURATION: Duration = Duration::from_secs(180);
 /// Time limit of an attempt: no object is written after the lease.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(150);
-/// Delays after the attempts that failed; there is one attempt more.
+/// Delays after attempts that failed. There is one attempt more than delays.
 const RETRY_DELAYS: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)];
 /// Delay after an outage.
 const OUTAGE_DELAY: Duration = Duration::from_secs(60);
@@ -39,9 +39,9 @@ enum Attempt {
     Gone,
     /// The image has no pictures, and another attempt would not change that.
     Failed(RenderingFailure),
-    /// Another attempt may succeed. The failure is the name of the last one.
+    /// Another attempt may succeed. Contains the failure of this one.
     Retry(RenderingFailure),
-    /// The failure says nothing about the image.
+    /// The cause of the failure is not the image; contains the error.
     Outage(String),
 }
 
@@ -65,7 +65,8 @@ impl From<RenderFailure> for Attempt {
 }
 
 impl PreviewWorker {
-    /// Claims an image that was due at `now`, and makes its pictures. Returns whether it was this worker's, and has a result.
+    /// Claims an image that was due at `now`, and makes its pictures. Returns whether this worker claimed the image, and no other
+    /// attempt follows.
     pub(super) async fn render_queued(&self, renderer: &Renderer, queued: &QueuedRendering, now: OffsetDateTime) -> bool {
         let claim = match self.store.images.claim_rendering(queued, now, LEASE_DURATION).await {
             Ok(claim) => claim,
@@ -93,15 +94,16 @@ impl PreviewWorker {
                 !matches!(outcome, "retried" | "postponed")
             }
             Err(error) => {
-                // It is due again when its lease ends.
+                // The image is due again when its lease ends.
                 tracing::warn!(image = %queued.id(), %error, "failed to record the outcome of an image's previews");
                 false
             }
         }
     }
 
+    /// Makes the pictures of a claimed image, for which `attempts` attempts have begun, within [`ATTEMPT_DEADLINE`].
     async fn try_image(&self, renderer: &Renderer, image: &Image, attempts: u32, lease: Lease) -> Attempt {
-        // The earlier attempts ended with their workers.
+        // More attempts began than delays permit: earlier ones ended together with their workers.
         if attempts as usize > RETRY_DELAYS.len() + 1 {
             return Attempt::Failed(RenderingFailure::Crashed);
         }
@@ -141,8 +143,8 @@ impl PreviewWorker {
         Ok(Attempt::Gone)
     }
 
-    /// Counts a failure to read the object while the bucket answers: it concerns this object alone, such as the key that it is
-    /// encrypted with.
+    /// Returns the result of an attempt that failed to read the object. If the bucket answers, the failure concerns this object
+    /// alone, such as the key that it is encrypted with.
     async fn read_failure(&self, error: StoreError) -> Attempt {
         if is_stuck(&self.objects, &error).await {
             tracing::warn!(%error, "failed to read an image for its previews");
@@ -151,6 +153,7 @@ impl PreviewWorker {
         error.into()
     }
 
+    /// Logs once which restrictions the children lack, if they lack any.
     fn warn_of_missing_restrictions(&self, sandbox: Sandbox) {
         if sandbox != Sandbox::COMPLETE && !self.has_warned.swap(true, Relaxed) {
             let Sandbox { has_limits, has_filter, is_untraceable, has_nothing_inherited } = sandbox;
@@ -159,10 +162,10 @@ impl PreviewWorker {
     }
 
     /// Removes the pictures of an image that was deleted while they were made. If this fails, the sweeper removes them: the
-    /// tombstone knows their keys.
+    /// tombstone has their keys.
     async fn remove_unrecorded(&self, image: &Image, keys: &[ObjectKey]) -> Result<(), StoreError> {
         let found = self.store.images.find_owned(image.user, image.id).await?;
-        // They are another worker's, whose lease began after the end of this one's.
+        // The pictures belong to another worker, whose lease began after the end of this one's.
         if found.is_some_and(|found| found.ready().is_some() && found.key == image.key) {
             return Ok(());
         }
@@ -199,6 +202,7 @@ impl PreviewWorker {
         }
     }
 
+    /// Records that an image has no pictures; returns the failure's name in metrics.
     async fn give_up(&self, claimed: &QueuedRendering, failure: RenderingFailure) -> Result<&'static str, StoreError> {
         tracing::info!(image = %claimed.id(), failure = failure.as_str(), "an image has no previews");
         self.store.images.fail_rendering(claimed, failure).await.map(|_| failure.as_str())

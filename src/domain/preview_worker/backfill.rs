@@ -1,5 +1,5 @@
-//! Asks for pictures of earlier images, at a rate: of those that were ready before workers made any, and of those that no worker could
-//! decode before there was a command for HEIC and AVIF.
+//! Queues earlier images for pictures, at a limited rate: images that were ready before workers made any, and HEIC and AVIF
+//! images that no worker could decode before a command was set.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
 
 /// Records that are read at once.
 const PAGE: u32 = 1000;
-/// Images that wait, beyond which no more are queued.
+/// Images that wait in the queue, at most, while more are queued.
 const MAX_BACKLOG: usize = 1000;
-/// Pause while so many wait.
+/// Pause while so many wait, and after a failure of the database.
 const BACKLOG_PAUSE: Duration = Duration::from_secs(5);
 /// Images for the command that are queued again in a second, at most.
 const CONVERSIONS_PER_SECOND: usize = 10;
@@ -23,8 +23,8 @@ const CONVERSIONS_PER_SECOND: usize = 10;
 const MAX_FAILURES: u32 = 10;
 
 impl PreviewWorker {
-    /// Queues at most `rate` images a second, until all have been; returns how many. Images are left out that have pictures or a
-    /// failure, so that it can be repeated.
+    /// Queues at most `rate` images a second, until all are queued; returns their number. Leaves out images with pictures or a
+    /// failure, so that the backfill can be repeated.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails for a while.
@@ -43,8 +43,8 @@ impl PreviewWorker {
                 Err(error) => return Err(error),
             };
             failures = 0;
-            for some in page.images.chunks(usize::try_from(rate.get()).unwrap_or(usize::MAX)) {
-                queued += self.in_a_second(self.store.images.request_renderings(some)).await?;
+            for chunk in page.images.chunks(usize::try_from(rate.get()).unwrap_or(usize::MAX)) {
+                queued += self.pace(self.store.images.request_renderings(chunk)).await?;
             }
             match page.last {
                 Some(last) => after = Some(last),
@@ -53,8 +53,8 @@ impl PreviewWorker {
         }
     }
 
-    /// Queues the HEIC and AVIF images again that failed because no command was set, if one is set now, until `stop`. A command that
-    /// fails gives them another failure, so each is queued once.
+    /// Queues the HEIC and AVIF images again that failed because no command was set, if one is set now, until `stop`. If the
+    /// command fails for an image, the image gets another failure, so that it is queued only once.
     pub(super) async fn convert_earlier_until(&self, renderer: &Renderer, stop: &CancellationToken) {
         if !renderer.has_heif_command() {
             return;
@@ -69,8 +69,8 @@ impl PreviewWorker {
         }
     }
 
-    /// Queues the HEIC and AVIF images again that failed because no command was set, and returns how many. Queued images are
-    /// found no more, so that it can be repeated.
+    /// Queues the HEIC and AVIF images again that failed because no command was set, and returns their number. Queued images are
+    /// not found again, so that it can be repeated.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -81,14 +81,14 @@ impl PreviewWorker {
             let page = self.store.images.find_unsupported(after.as_deref(), PAGE).await?;
             let Some(last) = page.last().map(QueuedRendering::id) else { return Ok(queued) };
             after = Some(last);
-            for some in page.chunks(CONVERSIONS_PER_SECOND) {
-                queued += self.in_a_second(self.store.images.request_conversions(some)).await?;
+            for chunk in page.chunks(CONVERSIONS_PER_SECOND) {
+                queued += self.pace(self.store.images.request_conversions(chunk)).await?;
             }
         }
     }
 
-    /// Waits until few images wait for a worker, then queues more; takes a second at least.
-    async fn in_a_second(&self, request: impl Future<Output = Result<u64, StoreError>>) -> Result<u64, StoreError> {
+    /// Waits until fewer than [`MAX_BACKLOG`] images wait for a worker, then queues more by `request`; takes a second at least.
+    async fn pace(&self, request: impl Future<Output = Result<u64, StoreError>>) -> Result<u64, StoreError> {
         self.wait_for_backlog().await?;
         let second = tokio::time::sleep(Duration::from_secs(1));
         let queued = request.await?;
@@ -96,6 +96,7 @@ impl PreviewWorker {
         Ok(queued)
     }
 
+    /// Waits until fewer than [`MAX_BACKLOG`] images wait for a worker.
     async fn wait_for_backlog(&self) -> Result<(), StoreError> {
         loop {
             let now = self.store.now().await?;

@@ -1,9 +1,10 @@
 //! The worker makes pictures in smaller sizes of the images that become ready (`valet worker`).
 //!
-//! Any number of workers may run: a worker claims an image by raising its `rendering.due` to the end of a lease, as sweepers do, and
-//! every step can be repeated. Images are decoded in a child process without any rights ([`super::rendering`]).
+//! Any number of workers may run: a worker claims an image by raising its `rendering.due` to the end of a lease, as sweepers do,
+//! and every step can be repeated. Images are decoded in a child process without any rights ([`super::rendering`]).
 //!
-//! This module has the loop; `backfill` queues earlier images; `queue` reads the queue in turns between owners, `attempt` makes the pictures of one image.
+//! This module has the loop; `backfill` queues earlier images; `queue` reads the queue in turns between owners, `attempt` makes
+//! the pictures of one image.
 
 mod attempt;
 mod backfill;
@@ -47,7 +48,7 @@ impl PreviewWorker {
     /// Returns a renderer with the worker's settings, whose children run this program.
     ///
     /// # Errors
-    /// When the program's path is not known.
+    /// [`std::io::Error`] if the path of this program is unknown.
     pub fn renderer(&self) -> std::io::Result<Renderer> {
         let renderer = Renderer::of_this_program()?;
         Ok(match &self.settings.heif_command {
@@ -56,8 +57,8 @@ impl PreviewWorker {
         })
     }
 
-    /// Makes pictures until `stop`, of one image at a time on each core, also of HEIC and AVIF images that failed because no command
-    /// was set, if one is set now. Images under way are finished, within a deadline.
+    /// Makes pictures until `stop`, of one image at a time on each core, also of HEIC and AVIF images that failed because no
+    /// command was set, if one is set now. Then finishes the images under way, within `STOP_DEADLINE`.
     pub async fn run_until(&self, renderer: &Renderer, stop: CancellationToken) {
         let work = async {
             loop {
@@ -77,7 +78,7 @@ impl PreviewWorker {
         uncounted(async { tokio::join!(work, self.convert_earlier_until(renderer, &stop)) }).await;
     }
 
-    /// Makes the pictures that are due at `now`, and returns how many images had a result.
+    /// Makes the pictures that are due at `now`, and returns the number of images after whose attempts no other follows.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails.
@@ -96,12 +97,12 @@ impl PreviewWorker {
                 .map(FutureExt::boxed)
                 .buffer_unordered(concurrency())
                 .map(u32::from)
-                .fold(0, |sum, one| async move { sum + one })
+                .fold(0, |sum, count| async move { sum + count })
                 .await;
         }
     }
 
-    /// Makes the pictures that are due, and returns how many images had a result.
+    /// Makes the pictures that are due by the database's clock, and returns the number of images as [`Self::render_due`] does.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails.
@@ -109,22 +110,23 @@ impl PreviewWorker {
         self.render_due(renderer, self.store.now().await?).await
     }
 
+    /// Makes pictures until `stop`, then waits for the images under way, within `STOP_DEADLINE`.
     async fn work_until(&self, renderer: &Renderer, stop: &CancellationToken) {
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = VecDeque::<QueuedRendering>::new();
-        let (mut now, mut look_at) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
+        let (mut now, mut next_read) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
         while !stop.is_cancelled() {
-            if running.len() < concurrency() && Instant::now() >= look_at {
-                look_at = Instant::now() + QUEUE_READ_INTERVAL;
+            if running.len() < concurrency() && Instant::now() >= next_read {
+                next_read = Instant::now() + QUEUE_READ_INTERVAL;
                 match self.read_queue().await {
                     Ok((read_at, due)) => {
                         (now, waiting) = (read_at, due);
-                        // Those were read before they were claimed.
+                        // The queue was read before these images were claimed.
                         waiting.retain(|queued| !under_way.contains(&queued.id()));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "failed to read the queue of previews");
-                        look_at = Instant::now() + FAILURE_PAUSE;
+                        next_read = Instant::now() + FAILURE_PAUSE;
                     }
                 }
             }
@@ -141,11 +143,11 @@ impl PreviewWorker {
             let has_free = running.len() < concurrency();
             tokio::select! {
                 Some(done) = running.next() => drop(under_way.remove(&done)),
-                () = tokio::time::sleep_until(look_at.into()), if has_free => {}
+                () = tokio::time::sleep_until(next_read.into()), if has_free => {}
                 () = stop.cancelled() => {}
             }
         }
-        // One that does not end in time is claimed until its lease ends.
+        // An image that is not finished in time stays claimed until its lease ends.
         let finish = async { while running.next().await.is_some() {} };
         if tokio::time::timeout(STOP_DEADLINE, finish).await.is_err() {
             tracing::warn!("stopped before all previews under way were made; another worker makes them");

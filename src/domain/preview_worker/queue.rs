@@ -13,9 +13,9 @@ use crate::{
 
 /// Images that are read at once.
 const QUEUE_BATCH: usize = 200;
-/// Images that are read to find other owners if one owner fills the front of the queue.
+/// Images that are read to find other owners' images if one owner fills the front of the queue.
 const MAX_QUEUE_READ: usize = 5000;
-/// How long the remaining images of such an owner are postponed, so that other owners reach the front.
+/// Time by which the remaining images of such an owner are postponed, so that other owners' images reach the front.
 const CROWD_DELAY: Duration = Duration::from_secs(30);
 
 impl PreviewWorker {
@@ -29,8 +29,8 @@ impl PreviewWorker {
         Ok((now, due.into()))
     }
 
-    /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's other
-    /// images are postponed for a moment.
+    /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's
+    /// other images are postponed by [`CROWD_DELAY`].
     pub(super) async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
         let due = self.store.images.find_due_renderings(now, QUEUE_BATCH).await?;
         if due.len() < QUEUE_BATCH || dominant(&due, QueuedRendering::owner).is_none() {

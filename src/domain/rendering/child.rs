@@ -14,7 +14,7 @@ use tokio::{
 use super::{RenderFailure, Renderer, verification::WrongOutput};
 use crate::model::decoding::{DecodeRequest, MAX_OUTPUT_BYTES};
 
-/// How a child ended that returned no valid output.
+/// Way in which a child without valid output ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashCause {
     /// The child was killed after its deadline.
@@ -52,7 +52,7 @@ pub(super) async fn run(renderer: &Renderer, request: DecodeRequest, file: Bytes
     let mut child = spawn(renderer).map_err(RenderFailure::Io)?;
     let exchanged = tokio::time::timeout(renderer.deadline, exchange(&mut child, request, file)).await;
     if exchanged.is_err() {
-        // Kills and reaps it.
+        // Kills and reaps the child.
         let _ = child.kill().await;
     }
     let (output, status) = exchanged.map_err(|_| RenderFailure::Crashed(CrashCause::Deadline))?.map_err(RenderFailure::Io)?;
@@ -104,7 +104,7 @@ async fn exchange(child: &mut Child, request: DecodeRequest, file: Bytes) -> std
     Ok((received, child.wait().await?))
 }
 
-/// Returns how a child ended, unless it ended well.
+/// Returns why a child failed; `None` if it succeeded.
 pub(super) fn cause(status: ExitStatus) -> Option<CrashCause> {
     #[cfg(unix)]
     {

@@ -1,8 +1,9 @@
 //! HEIC and AVIF, by a command of the operator.
 //!
-//! The JPEG that the command makes is decoded in the sandbox like any other JPEG. The command itself runs in a weaker sandbox: `valet decode
-//! --command` gives it an empty environment, limits of memory, time and file sizes, no new rights and, on Linux, no network, no
-//! other process and no namespace. It has the files of the worker's user, except for this process's memory and environment in `/proc`.
+//! The JPEG that the command makes is decoded in the sandbox like any other JPEG. The command itself runs in a weaker sandbox:
+//! `valet decode --command` gives it an empty environment, limits of memory, time and file sizes, no new rights and, on Linux, no
+//! network, no other process and no namespace. It can access the files of the worker's user, except for this process's memory and
+//! environment in `/proc`.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use crate::model::{
     decoding::{DecodeRequest, MAX_FILE_BYTES, Undecodable},
 };
 
-/// A folder of this process alone, removed with what is in it.
+/// A temporary folder of this process. It is removed, with its contents, when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -41,7 +42,8 @@ impl Drop for Folder {
     }
 }
 
-/// Hides this process's environment and memory, which has credentials, from processes of the same user: a file of `/proc` is a file.
+/// Hides this process's environment and memory, which contain credentials, from processes of the same user, which could read them
+/// in `/proc`.
 fn become_untraceable() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
@@ -76,32 +78,33 @@ pub(super) async fn convert(
     };
     match cause(status.map_err(RenderFailure::Io)?) {
         None => {}
-        // Commands end so when they cannot read a file.
+        // Commands exit with an error if they cannot decode a file.
         Some(CrashCause::Exit(_)) => return Err(Undecodable::Corrupt.into()),
         Some(cause) => return Err(RenderFailure::Crashed(cause)),
     }
     picture(&folder, request).await.ok_or(RenderFailure::Undecodable(Undecodable::Corrupt))
 }
 
-/// Reads the picture. Of a file with several, libheif numbers the pictures: the primary one is as large as the image is displayed.
+/// Reads the picture. If a file has several, libheif numbers their names from 1. At most nine numbers are tried: the primary
+/// picture has the displayed size of the image.
 async fn picture(folder: &Folder, request: DecodeRequest) -> Option<Bytes> {
     let names = std::iter::once("picture.jpg".to_owned()).chain((1..10).map(|number| format!("picture-{number}.jpg")));
     for name in names {
         let path = folder.0.join(name);
-        // No link leads out of the folder.
+        // Does not follow links, which could lead out of the folder.
         let Ok(found) = fs::symlink_metadata(&path).await else { continue };
         if !found.is_file() || found.len() > u64::from(MAX_FILE_BYTES) {
             continue;
         }
         let file = fs::read(&path).await.ok()?;
-        let size = inspect(&file).ok().filter(|found| found.format == Format::Jpeg);
+        let content = inspect(&file).ok().filter(|found| found.format == Format::Jpeg);
         // The picture is turned already; an orientation that was copied with the metadata does not count.
-        let is_it = size.is_some_and(|found| {
+        let has_displayed_size = content.is_some_and(|found| {
             let (width, height) =
                 if found.orientation.swaps_sides() { (found.height, found.width) } else { (found.width, found.height) };
             (width, height) == (request.width.into(), request.height.into())
         });
-        if is_it {
+        if has_displayed_size {
             return Some(file.into());
         }
     }

@@ -1,7 +1,7 @@
 //! Makes the pictures of an image in a child process that has no rights (`valet decode`, [`crate::model::decoding`]).
 //!
-//! This process parses headers alone: it proves the format, and chooses the decoder by it. The child decodes. Its output
-//! counts as hostile, and `verification` checks it.
+//! This process parses headers alone: it verifies the format, and chooses the decoder by it. The child decodes (`child`). Its
+//! output counts as hostile, and `verification` checks it. `heif` converts HEIC and AVIF by a command of the operator.
 
 mod child;
 mod heif;
@@ -48,7 +48,7 @@ pub struct Rendered {
 /// Why there are no pictures.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderFailure {
-    /// The file has none. The same file fails again.
+    /// The file cannot be decoded. Every other attempt at it fails, too.
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
     /// The child ended without a result, or with a wrong one. Another attempt may succeed, such as one on another machine.
@@ -83,9 +83,9 @@ impl Renderer {
     /// Creates a renderer that starts this program.
     ///
     /// # Errors
-    /// When the program's path is not known.
+    /// [`std::io::Error`] if the path of this program is unknown.
     pub fn of_this_program() -> std::io::Result<Self> {
-        // The link leads to the running program also after its file was replaced by a newer one.
+        // The link leads to the running program even after its file was replaced by a newer one.
         let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
         Ok(Self::new(program))
     }
@@ -102,8 +102,8 @@ impl Renderer {
         Self { deadline, ..self }
     }
 
-    /// Sets the command that makes a JPEG of HEIC and AVIF, called with the path of the image and that of the JPEG, such as `heif-dec` of
-    /// libheif. Without it, these images are unsupported.
+    /// Sets the command that makes a JPEG of HEIC and AVIF, such as `heif-dec` of libheif. It is called with the path of the
+    /// image and that of the JPEG. Without it, these images are unsupported.
     ///
     /// It is a decoder in a weaker sandbox (`heif`), and the process that starts it becomes untraceable on Linux.
     #[must_use]
@@ -117,7 +117,7 @@ impl Renderer {
         self.heif_command.is_some()
     }
 
-    /// Has each child attempt to leave its sandbox, for the tests of it.
+    /// Makes each child attempt to leave its sandbox, for the tests of the sandbox.
     #[cfg(feature = "dev")]
     #[must_use]
     pub fn attempting(mut self, attempt: &str) -> Self {
@@ -125,7 +125,7 @@ impl Renderer {
         self
     }
 
-    /// Makes the pictures of a file whose format was proved.
+    /// Makes the pictures of a file whose format was verified.
     ///
     /// # Errors
     /// [`RenderFailure`]
@@ -145,14 +145,14 @@ impl Renderer {
         let rendered =
             verification::verify(output, request).map_err(|wrong| RenderFailure::Crashed(CrashCause::Output(wrong)))?;
         rendered.map_err(|failure| match failure {
-            // Of HEIC and AVIF, this name says that there was no command.
+            // For HEIC and AVIF, `unsupported` means that no command was set.
             RenderFailure::Undecodable(Undecodable::Unsupported) if is_converted => Undecodable::Corrupt.into(),
             failure => failure,
         })
     }
 }
 
-/// Reads a file's headers for the request.
+/// Returns the request to decode a file, from its headers.
 fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
     let file_bytes = u32::try_from(file.len()).ok().filter(|bytes| *bytes <= MAX_FILE_BYTES).ok_or(Undecodable::TooBig)?;
     let found = inspect(file).map_err(|refusal| match refusal {
@@ -167,9 +167,9 @@ fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
     Ok(DecodeRequest { format, orientation: found.orientation, width, height, file_bytes })
 }
 
-/// Inspects a whole file.
+/// Returns the content of a whole file, from its headers.
 fn inspect(file: &[u8]) -> Result<Content, Refusal> {
-    // The bytes are in memory, so all of the metadata is read that there may be.
+    // The bytes are in memory, so metadata of any length is read.
     let total = file.len() as u64;
     let mut inspector = ContentInspector::with_budget(total, MAX_PIXELS, ReadBudget { bytes: total, ..ReadBudget::DEFAULT });
     loop {

@@ -1,6 +1,6 @@
 //! Verifies the output of a child as untrusted input.
 //!
-//! A picture must be a baseline JPEG of the requested size, with nothing in it besides what decoding needs and a small
+//! A picture must be a baseline JPEG of the requested size, with only the data that decoding needs and a small
 //! colour profile: no metadata, and no byte after its end.
 
 use super::{RenderFailure, Rendered};
@@ -23,7 +23,7 @@ pub enum WrongOutput {
 /// Longest colour profile in a picture, in bytes, with its name and numbers in the segment.
 const MAX_PROFILE_SEGMENT: usize = (4 << 10) + 16;
 
-/// Returns the result that the output has.
+/// Returns the result that the output contains, after verifying it.
 pub(super) fn verify(output: Vec<u8>, request: DecodeRequest) -> Result<Result<Rendered, RenderFailure>, WrongOutput> {
     if output.len() > MAX_OUTPUT_BYTES {
         return Err(WrongOutput::Message);
@@ -46,7 +46,8 @@ pub(super) fn verify(output: Vec<u8>, request: DecodeRequest) -> Result<Result<R
     Ok(Ok(Rendered { thumb_hash, pictures, sandbox }))
 }
 
-/// Returns whether a JPEG is baseline, has the expected size, and contains nothing besides what decoding needs.
+/// Returns whether a JPEG is baseline, has the expected size, and contains only the data that decoding needs and a colour
+/// profile.
 fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
     let Some(mut rest) = jpeg.strip_prefix(b"\xFF\xD8") else { return false };
     let mut frames = 0;
@@ -59,9 +60,13 @@ fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
         match marker {
             // Quantization and Huffman tables.
             0xDB | 0xC4 => {}
+            // The header of JFIF, which has 14 bytes without a thumbnail.
             0xE0 if content.starts_with(b"JFIF\0") && content.len() == 14 => {}
+            // A colour profile in one segment.
             0xE2 if content.starts_with(b"ICC_PROFILE\0\x01\x01") && content.len() <= MAX_PROFILE_SEGMENT => {}
+            // The header of a baseline frame.
             0xC0 if is_frame(content, *width, *height) => frames += 1,
+            // The scan, which is the last segment.
             0xDA => return frames == 1 && is_last_scan(after),
             _ => return false,
         }
@@ -72,6 +77,7 @@ fn is_plain_jpeg(Picture { width, height, jpeg }: &Picture) -> bool {
 /// Returns whether a frame's header is of three components of eight bits, in this size.
 fn is_frame(content: &[u8], width: u16, height: u16) -> bool {
     let ([h1, h2], [w1, w2]) = (height.to_be_bytes(), width.to_be_bytes());
+    // Six bytes, and three for each component.
     content.starts_with(&[8, h1, h2, w1, w2, 3]) && content.len() == 15
 }
 

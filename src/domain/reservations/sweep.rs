@@ -1,4 +1,4 @@
-//! Settles the reservations that servers left behind: the sweeper's part.
+//! Settles, in the sweeper, the reservations that servers left unsettled.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,11 @@ use crate::{
     store::{StaleEntries, StoreError, UnsettledKind},
 };
 
-/// Users per step of each kind: no user delays the others.
+/// Users per step of each kind: a bounded number, so that no user delays the others.
 const USERS_PER_STEP: u32 = 50;
+/// Entries of one user that a step settles, at most.
 const ENTRIES_PER_USER: usize = 100;
-/// Images with a reservation to settle per step.
+/// Images per step whose reservations are settled.
 const IMAGES_PER_STEP: u32 = 500;
 /// Delay after a failed settlement.
 const RETRY_DELAY: Duration = Duration::minutes(1);
@@ -21,17 +22,17 @@ const RETRY_DELAY: Duration = Duration::minutes(1);
 /// Result of one round of the sweeper over reservations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::domain) struct SweptReservations {
-    /// Uploads without an image, whose bytes were released.
+    /// Number of uploads without an image, whose bytes were released.
     pub freed: u32,
-    /// Reservations that could not be settled.
+    /// Number of reservations that could not be settled.
     pub failed: u32,
     /// Whether more may be due now.
     pub more: bool,
 }
 
 impl Reservations {
-    /// Settles a bounded number of reservations that servers left behind: openings without an image, announced steps,
-    /// reservations that do not fit their image's state, and holds of an earlier release.
+    /// Settles a bounded number of reservations that servers left unsettled: openings without an image, announced steps,
+    /// reservations that do not fit their image's state, and holds of an earlier version.
     pub(in crate::domain) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SweptReservations, StoreError> {
         let mut settled = SweptReservations::default();
         self.sweep_openings(now, &mut settled).await?;
@@ -63,7 +64,7 @@ impl Reservations {
                 }
             }
             if failed || images.len() == ENTRIES_PER_USER {
-                // A failed entry is due again after the same time; the rest of a long list waits behind other users.
+                // A failed entry is due again after `OPENING_GRACE`; the rest of a long list waits behind other users.
                 let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
             }
@@ -71,7 +72,7 @@ impl Reservations {
         Ok(())
     }
 
-    /// Finishes settlement steps that their server has left.
+    /// Finishes steps of settlements that servers announced and did not finish.
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
         settled.more |= stale.len() == USERS_PER_STEP as usize;
@@ -85,7 +86,7 @@ impl Reservations {
                 tracing::warn!(%user, %error, "failed to finish steps of a user's reservations");
                 settled.failed += 1;
             }
-            // A failed entry is due again after the same time.
+            // A failed step is due again after `OPENING_GRACE`.
             if unreadable > 0 || finished.is_err() {
                 self.store.users.postpone_steps(user, now).await?;
             }
@@ -94,12 +95,12 @@ impl Reservations {
         Ok(())
     }
 
-    /// Settles images whose server has left their reservation.
+    /// Settles reservations that do not fit their image's state.
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        for which in UnsettledKind::ALL {
+        for kind in UnsettledKind::ALL {
             let (mut unreadable, mut found) = (Vec::new(), Vec::new());
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            for image in self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await? {
+            for image in self.store.images.find_unsettled(kind, now, IMAGES_PER_STEP).await? {
                 match image {
                     Ok(image) => {
                         found.push(image.id);
@@ -120,30 +121,30 @@ impl Reservations {
                     settled.failed += 1;
                 }
             }
-            // Settled ones are not due any more, and are not postponed.
+            // Images that were settled are not due any more, and are not postponed.
             self.store.images.postpone_settling(&found, &unreadable, now, now + RETRY_DELAY).await?;
         }
         Ok(())
     }
 
-    /// Converts the reservations of the previous version, some users at a time.
+    /// Settles the holds of an earlier version, of some users at a time.
     async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let after = *self.progress.former.lock();
+        let after = *self.progress.last_holder.lock();
         let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         if found.is_empty() && after.is_some() {
             found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
         // The next step continues after these users, and starts again after the last, so that no user delays another.
         let last = found.last().map(|holds| holds.user);
-        *self.progress.former.lock() = last;
+        *self.progress.last_holder.lock() = last;
         for holds in found {
             let (user, unreadable) = (holds.user, holds.unreadable);
-            let taken = self.settle_legacy_holds(holds, now).await;
+            let settlement = self.settle_legacy_holds(holds, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read a user's holds of an earlier release");
                 settled.failed += unreadable;
             }
-            match taken {
+            match settlement {
                 Ok(SettledHolds { freed, has_changed }) => {
                     settled.freed += freed;
                     settled.more |= has_changed;

@@ -9,10 +9,10 @@
 //! | is older than [`REUSE_GRACE`] | ends the session |
 //! | was made by a `User-Agent` B, but A had received the token; B does not repeat it, and its successor is unused | ends the session: B may be a thief, and A the owner |
 //! | was made by the `User-Agent` that repeats it, and its successor is unused | gets the same successor again |
-//! | any other | is refused; the session stays active |
+//! | any other | is rejected; the session stays active |
 //!
 //! A session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges. A token whose exchange it does not remember ends the session, too;
-//! but if the memory is full of exchanges younger than [`REUSE_GRACE`], the token may be as young, and is refused.
+//! but if the memory is full of exchanges younger than [`REUSE_GRACE`], the token may be as young, and is rejected.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::{
 
 /// Time after its exchange in which a repeated token does not end the session.
 const REUSE_GRACE: Duration = Duration::from_secs(5 * 60);
-/// Exchanges that a session remembers, beside the last one. An app that refreshes once in an access token's lifetime makes one
+/// Exchanges that a session remembers, besides the last one. An app that refreshes once in an access token's lifetime makes one
 /// within [`REUSE_GRACE`]; 32 leave room for many tabs, and keep the session's record small.
 const MAX_REMEMBERED_EXCHANGES: usize = 32;
 
@@ -69,7 +69,7 @@ enum TokenPosition<'a> {
 }
 
 impl<'a> TokenPosition<'a> {
-    /// Returns the relation of a token to the tokens of its session.
+    /// Returns the position of a token in its session.
     fn of(token: &RefreshToken, session: &'a Session) -> Self {
         let hash = token.hash();
         if session.token_hash == hash {
@@ -94,25 +94,25 @@ impl<'a> TokenPosition<'a> {
 enum ReuseDecision {
     /// Sends the same successor again.
     Repeat,
-    /// Refuses the token; the session stays active.
-    Refuse,
+    /// Rejects the token; the session stays active.
+    Reject,
     /// Ends the session.
     EndSession,
 }
 
 impl ReuseDecision {
-    /// Decides about a token sent again at `now`, as the module's table says. The row about A and B applies while the successor is
+    /// Decides about a token sent again at `now`, by the module's table. The row about A and B applies while the successor is
     /// unused: an app that was updated changes from A to B, and uses the successor.
     fn decide(position: &TokenPosition<'_>, fingerprint: &ClientFingerprint, now: OffsetDateTime) -> Self {
         let (exchange, is_successor_used) = match position {
             TokenPosition::Parent(exchange) => (exchange, false),
             TokenPosition::Earlier(exchange) => (exchange, true),
-            TokenPosition::Current | TokenPosition::Unknown => return Self::Refuse,
-            // It may be recent, because many exchanges followed it.
-            TokenPosition::Forgotten { before: Some(before) } if now - *before <= REUSE_GRACE => return Self::Refuse,
+            TokenPosition::Current | TokenPosition::Unknown => return Self::Reject,
+            // The exchange may be recent, because many exchanges followed it.
+            TokenPosition::Forgotten { before: Some(before) } if now - *before <= REUSE_GRACE => return Self::Reject,
             TokenPosition::Forgotten { .. } => return Self::EndSession,
         };
-        // Earlier releases did not record the agent of an exchange.
+        // Earlier versions did not record the agent of an exchange.
         let is_same_agent = exchange.agent.is_none_or(|agent| agent == fingerprint.agent);
         let may_be_thiefs_exchange = exchange.by_other_agent && !is_same_agent && !is_successor_used;
         if now - exchange.at > REUSE_GRACE || may_be_thiefs_exchange {
@@ -120,7 +120,7 @@ impl ReuseDecision {
         } else if is_same_agent && !is_successor_used {
             Self::Repeat
         } else {
-            Self::Refuse
+            Self::Reject
         }
     }
 }
@@ -164,7 +164,7 @@ impl Sessions {
         Err(RefreshError::Ended)
     }
 
-    /// Exchanges the current token. `None` if another request has exchanged it meanwhile.
+    /// Exchanges the current token. Returns `None` if another request has exchanged it meanwhile.
     async fn exchange(
         &self,
         token: &RefreshToken,
@@ -183,9 +183,9 @@ impl Sessions {
         };
         let token_key = session.token_key.map_or_else(refresh_token::random, Ok).map_err(no_randomness)?;
         let successor = token.successor(&exchange.salt, &token_key);
-        let before = session.parent.iter().chain(&session.earlier);
+        let remembered = session.parent.iter().chain(&session.earlier);
         let earlier =
-            before.filter(|exchange| now - exchange.at <= REUSE_GRACE).take(MAX_REMEMBERED_EXCHANGES).cloned().collect();
+            remembered.filter(|exchange| now - exchange.at <= REUSE_GRACE).take(MAX_REMEMBERED_EXCHANGES).cloned().collect();
         let expires_at = session.ends_at.min(now + self.session_ttl);
         let rotation = Rotation { exchange, earlier, successor_hash: successor.hash(), token_key, expires_at };
         if !self.store.sessions.rotate(session.id, &rotation).await? {
@@ -195,7 +195,7 @@ impl Sessions {
         Ok(Some(self.issue_tokens(user, &successor, expires_at, now)?))
     }
 
-    /// Handles a token that was exchanged before: repeats the answer of its exchange (audit event `refresh_repeated`), refuses it
+    /// Handles a token that was exchanged before: repeats the answer of its exchange (audit event `refresh_repeated`), rejects it
     /// and changes nothing (`refresh_refused`), or ends the session (`refresh_reused`).
     async fn handle_exchanged_token(
         &self,
@@ -288,7 +288,7 @@ impl Sessions {
 /// Returns the session's current token, computed from its parent.
 fn find_successor(parent: &RefreshToken, exchange: &Exchange, session: &Session) -> Option<RefreshToken> {
     let successor = session.token_key.map(|key| parent.successor(&exchange.salt, &key));
-    // A server of an earlier release that runs beside this one may have made the exchange; its tokens have no tag.
+    // A server of an earlier version that runs beside this one may have made the exchange; its tokens have no tag.
     let untagged_successor = parent.untagged_successor(&exchange.salt);
     successor.into_iter().chain([untagged_successor]).find(|successor| successor.hash() == session.token_hash)
 }
@@ -304,7 +304,7 @@ mod tests {
 
     /// Covers every decision by client, use of the successor, and time.
     #[test]
-    fn reused_token_is_repeated_refused_or_ends_the_session() {
+    fn reused_token_is_repeated_or_rejected_or_ends_the_session() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(86_400);
         let exchange = |ago: Duration, by_other_agent: bool| Exchange {
             hash: [0; 32],
@@ -318,9 +318,9 @@ mod tests {
         let within = exchange(REUSE_GRACE, false);
         for (position, fingerprint, answer) in [
             (TokenPosition::Parent(&within), &same, ReuseDecision::Repeat),
-            (TokenPosition::Parent(&within), &other, ReuseDecision::Refuse),
-            (TokenPosition::Earlier(&within), &same, ReuseDecision::Refuse),
-            (TokenPosition::Earlier(&within), &other, ReuseDecision::Refuse),
+            (TokenPosition::Parent(&within), &other, ReuseDecision::Reject),
+            (TokenPosition::Earlier(&within), &same, ReuseDecision::Reject),
+            (TokenPosition::Earlier(&within), &other, ReuseDecision::Reject),
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
@@ -328,8 +328,8 @@ mod tests {
         for (position, fingerprint, answer) in [
             (TokenPosition::Parent(&by_other_agent), &same, ReuseDecision::Repeat),
             (TokenPosition::Parent(&by_other_agent), &other, ReuseDecision::EndSession),
-            (TokenPosition::Earlier(&by_other_agent), &same, ReuseDecision::Refuse),
-            (TokenPosition::Earlier(&by_other_agent), &other, ReuseDecision::Refuse),
+            (TokenPosition::Earlier(&by_other_agent), &same, ReuseDecision::Reject),
+            (TokenPosition::Earlier(&by_other_agent), &other, ReuseDecision::Reject),
         ] {
             assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
@@ -345,15 +345,15 @@ mod tests {
             }
             assert_eq!(
                 ReuseDecision::decide(&TokenPosition::Forgotten { before: Some(within.at) }, fingerprint, now),
-                ReuseDecision::Refuse,
-                "not recorded any more because of many exchanges"
+                ReuseDecision::Reject,
+                "an exchange that many others have replaced in the memory"
             );
         }
         let without_agent = Exchange { agent: None, ..within };
         assert_eq!(
             ReuseDecision::decide(&TokenPosition::Parent(&without_agent), &other, now),
             ReuseDecision::Repeat,
-            "an exchange by an earlier release"
+            "an exchange by an earlier version"
         );
     }
 

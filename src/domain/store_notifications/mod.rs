@@ -1,8 +1,10 @@
 //! Notifications of the store that an object was written: the server checks that object at once, so that an upload is confirmed
 //! although its client died, and Uppy's forms when they arrive.
 //!
-//! A notification is not trusted. It makes the upload due now in the sweeper's queue, by one conditional update; from there on
-//! everything is as in a sweep. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every upload without them too.
+//! A notification is not trusted. It makes the upload due now in the sweeper's queue, by one conditional update; the sweeper then
+//! settles the upload like any other. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every
+//! upload without notifications, too.
+//!
 //! `recent` limits the checks of one object, `notified` hands uploads to the sweeper of this server, `polling` reads the queue.
 
 mod notified;
@@ -52,7 +54,7 @@ impl StoreNotifications {
         Self { store, bucket, hook: settings.hook.clone(), queue, notified, recent: RecentChecks::default(), updates }
     }
 
-    /// Returns whether `given` is the token of the hook, in a time that does not depend on how much of it is right.
+    /// Returns whether `given` is the token of the hook, in a time that does not depend on the number of correct characters.
     #[must_use]
     pub fn is_hook_token(&self, given: &str) -> bool {
         let Some(hook) = &self.hook else { return false };
@@ -61,7 +63,7 @@ impl StoreNotifications {
         constant_time::verify_slices_are_equal(given.as_ref(), token.as_ref()).is_ok()
     }
 
-    /// Makes the uploads due that a notification names. Other contents are counted and ignored.
+    /// Makes the uploads due that a notification names. Other records are counted and ignored.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails: the notification must be sent again.
@@ -93,7 +95,7 @@ impl StoreNotifications {
             Plan::Check(check) => check,
         };
         let made_due = {
-            // Never closed.
+            // The semaphore is never closed.
             let _permit = self.updates.acquire().await;
             let wait = check.at.saturating_duration_since(now);
             self.store.images.make_due_owned(object.owner, &object.upload_key, wait).await
@@ -101,8 +103,8 @@ impl StoreNotifications {
         match made_due {
             Ok(Some(MadeDue { upload, is_new })) => {
                 count("queued");
-                // Otherwise the upload was due earlier and that check has not begun, so it will see the object. The next record
-                // updates the database again: that check may have begun by then.
+                // If it is not new, the upload was due earlier and that check has not begun, so it will see the object. The next
+                // record updates the database again: that check may have begun by then.
                 if is_new {
                     check.mark_written();
                 }
@@ -110,7 +112,8 @@ impl StoreNotifications {
                 Ok(())
             }
             Ok(None) => {
-                // Ready, deleted, or never issued: it never becomes pending again, so a repeated record needs no other query.
+                // The upload is ready, deleted, or was never opened. It never becomes pending again, so a repeated record needs
+                // no query.
                 check.mark_written();
                 count("not_pending");
                 Ok(())

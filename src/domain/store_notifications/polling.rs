@@ -1,4 +1,5 @@
-//! Reads the queue of notifications. A message is deleted after the uploads that it names are due, so a server that dies loses none.
+//! Reads the queue of notifications. A message is deleted after the uploads that it names are due, so that no message is lost if
+//! the server dies.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use crate::{
     store::{StoreError, objects::events_queue::EventsQueue, uncounted},
 };
 
-/// The longest pause after failures in a row.
+/// Pause after failures in a row, at most.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// The first pause.
+/// Pause after the first failure; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 impl StoreNotifications {

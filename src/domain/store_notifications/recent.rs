@@ -1,4 +1,5 @@
-//! Limits the checks of one object to one a second, without losing a record: for one that comes too early, a later check is planned.
+//! Limits the checks of one object to one a second, without losing a record: for a record that comes too early, a later check is
+//! planned.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ const CAPACITY: usize = 20_000;
 
 /// The uploads about which notifications came last.
 #[derive(Debug)]
-pub(super) struct RecentChecks(Mutex<GenerationalCache<NotifiedUpload, UploadChecks>>);
+pub(super) struct RecentChecks(Mutex<GenerationalCache<CheckedUpload, UploadChecks>>);
 
-/// An upload. With its user: a forged record of another user's key must not stand for this one.
+/// An upload. Its user is a part, because a forged record with another user's key must not count for this upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct NotifiedUpload {
+struct CheckedUpload {
     owner: KeyOwner,
     is_incoming: bool,
 }
@@ -28,7 +29,9 @@ struct NotifiedUpload {
 /// The latest checks of an upload, which has one time in the database: an earlier check replaces the time of a later one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct UploadChecks {
+    /// Check because of the image's object.
     of_object: Option<LatestCheck>,
+    /// Check because of the preview's object.
     of_preview: Option<LatestCheck>,
     /// Updates of the database under way.
     updates: u32,
@@ -55,12 +58,12 @@ pub(super) enum Plan<'a> {
 #[derive(Debug)]
 pub(super) struct PlannedCheck<'a> {
     recent: &'a RecentChecks,
-    upload: NotifiedUpload,
+    upload: CheckedUpload,
     is_preview: bool,
-    /// When the upload is to be checked.
+    /// Time at which the upload is to be checked.
     pub(super) at: Instant,
-    /// Whether no other update of the upload was under way when this one began. Another one may replace its time by an earlier
-    /// one.
+    /// Whether no other update of the upload was under way when this one began. Another update may replace its time by an
+    /// earlier one.
     is_alone: bool,
 }
 
@@ -73,7 +76,7 @@ impl Default for RecentChecks {
 impl RecentChecks {
     /// Plans the check for a record that came at `now`.
     pub(super) fn plan(&self, object: &WrittenObject, now: Instant) -> Plan<'_> {
-        let upload = NotifiedUpload { owner: object.owner, is_incoming: object.upload_key.is_incoming() };
+        let upload = CheckedUpload { owner: object.owner, is_incoming: object.upload_key.is_incoming() };
         let mut recent = self.0.lock();
         let mut checks = recent.get(upload).unwrap_or_default();
         let (latest, other) = checks.latest(object.is_preview);
@@ -98,7 +101,7 @@ impl RecentChecks {
 }
 
 impl UploadChecks {
-    /// Returns the check of the object or of its preview, and the other one.
+    /// Returns the check of the preview or of the image, as `is_preview` says, and then the other of the two.
     fn latest(&mut self, is_preview: bool) -> (&mut Option<LatestCheck>, &mut Option<LatestCheck>) {
         let Self { of_object, of_preview, .. } = self;
         if is_preview { (of_preview, of_object) } else { (of_object, of_preview) }
@@ -144,7 +147,7 @@ mod tests {
     fn planned(plan: Plan<'_>) -> PlannedCheck<'_> {
         match plan {
             Plan::Check(check) => check,
-            Plan::AlreadyPlanned => panic!("nothing is planned"),
+            Plan::AlreadyPlanned => panic!("a check is planned already"),
         }
     }
 
@@ -212,7 +215,7 @@ mod tests {
         assert_eq!(write(&recent, &object, start), Some(start + MIN_INTERVAL));
         assert_eq!(write(&recent, &object, start), None);
         assert_eq!(write(&recent, &preview, start), Some(start));
-        assert_eq!(write(&recent, &object, start), Some(start + MIN_INTERVAL), "it is not in the database any more");
+        assert_eq!(write(&recent, &object, start), Some(start + MIN_INTERVAL), "its check is not in the database any more");
     }
 
     /// A forged record with a key of the same image must not delay the check of the real object.

@@ -19,13 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
 const MAX_REMEMBERED_OWNERS: usize = 10_000;
 
-/// Failures of a sweep so far.
+/// Recent failures of a sweep.
 #[derive(Debug, Default)]
 pub(super) struct Health {
+    /// Timeouts in a row.
     silences: AtomicU32,
     outages: Mutex<Outages>,
 }
 
+/// Temporary failures.
 #[derive(Debug, Default)]
 struct Outages {
     /// Failures since the last success of any owner.
@@ -39,7 +41,7 @@ struct Outages {
 /// Whether several images in a row timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
-    /// A few.
+    /// Fewer than [`MAX_SILENCES`].
     Short,
     /// Enough that the store may be down.
     Long,
@@ -58,12 +60,13 @@ impl Health {
         }
     }
 
-    /// Returns how long to wait before the owner's next image.
+    /// Returns the pause before the owner's next image.
     fn pause(&self, owner: &str) -> Duration {
         let outages = self.outages();
         let of_all = if outages.owners.len() > 1 { outages.in_row } else { 0 };
         match outages.of_owner.get(owner).copied().unwrap_or(0).max(of_all) {
             0 => Duration::ZERO,
+            // After eight failures the pause has reached its maximum; higher powers would overflow.
             failures => (FIRST_PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE),
         }
     }

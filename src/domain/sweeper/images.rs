@@ -1,8 +1,8 @@
 //! Sweeps images that are due: many concurrently, in turns between owners, each under its own claim. A free permit is passed on
 //! at once, and an owner whose calls hang has no more than its share, so that it delays only its own images.
 //!
-//! Slow work (hashing bytes here, large copies, a store that responds slowly) goes to a separate lane, where it delays only other
-//! slow work.
+//! Slow work (hashing bytes in this server, large copies, a store that responds slowly) goes to a separate lane, where it delays
+//! only other slow work.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -32,21 +32,21 @@ use crate::{
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
-/// Images that are read from the queue at once, and the maximum of a round.
+/// Images that are read from the queue at once, and are settled in a round, at most.
 const QUEUE_BATCH: usize = 500;
-/// Images that are read to find other owners if one owner fills the front of the queue.
+/// Images that are read to find other owners' images if one owner fills the front of the queue.
 pub(super) const MAX_QUEUE_READ: usize = 5000;
-/// How long the remaining images of such an owner are postponed, so that other owners reach the front.
+/// Time by which the remaining images of such an owner are postponed, so that other owners' images reach the front.
 const CROWD_DELAY: Duration = Duration::from_secs(30);
-/// Concurrent images, and each owner's share of them.
+/// Images that are settled concurrently, and each owner's share of them.
 const MAX_CONCURRENT: usize = 32;
 const OWNER_SHARE: usize = 8;
-/// Concurrent slow images, and each owner's share of them.
+/// Slow images that are settled concurrently, and each owner's share of them.
 const MAX_CONCURRENT_SLOW: usize = 4;
 const SLOW_OWNER_SHARE: usize = 2;
 /// Interval between two reads of the queue while images are being settled: another owner's may have become due.
 const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval between two reports during continuous work.
+/// Interval between two updates of the metrics during continuous work.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time limit of an image in the normal lane: HEAD, a few ranged GETs, listing and completing parts, a few updates.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -56,7 +56,7 @@ const LEASE_DURATION: Duration = Duration::from_secs(120);
 const MIN_STORE_RATE: u64 = 4 << 20;
 /// Size above which an upload may be slow if its bytes are hashed or copied.
 const LARGE_UPLOAD_BYTES: u64 = 16 << 20;
-/// How long an image may wait in the slow lane before another server may claim it.
+/// Time for which an image may wait in the slow lane before another server may claim it.
 const HANDOVER_DELAY: Duration = Duration::from_secs(30);
 /// Failed claims in a row after which the sweep ends: the database has failed.
 const MAX_FAILED_CLAIMS: u32 = 3;
@@ -74,20 +74,24 @@ pub(super) enum Scope {
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) tally: Tally,
+    /// Number of images that were claimed, or handed over to the slow lane.
     claimed: AtomicU32,
-    unclaimed: AtomicU32,
+    /// Number of claims that failed since the last successful one.
+    failed_claims: AtomicU32,
+    /// Whether no further image is started.
     stopped: AtomicBool,
     health: Arc<Health>,
+    /// Error that ended the round.
     failed: parking_lot::Mutex<Option<StoreError>>,
 }
 
 impl Round {
-    /// Returns a round that takes part in the failures that `health` has recorded.
+    /// Returns a round that reads and records failures in `health`.
     pub(super) fn with_health(health: Arc<Health>) -> Self {
         Self { health, ..Self::default() }
     }
 
-    /// Whether anything was claimed, so that more may be due.
+    /// Returns whether images were claimed, and the round was not stopped, so that more may be due.
     pub(super) fn may_have_more(&self) -> bool {
         !self.stopped.load(Relaxed) && self.claimed.load(Relaxed) > 0
     }
@@ -97,16 +101,16 @@ impl Round {
         self.stopped.load(Relaxed)
     }
 
-    /// Starts no further image in this round.
+    /// Prevents further images of this round from being started.
     fn stop(&self) {
         self.stopped.store(true, Relaxed);
     }
 
     /// Records a failed claim. One failure may be caused by the record; several in a row mean that the database has failed.
-    fn unclaimed(&self, due: &QueuedImage, error: StoreError) {
+    fn record_failed_claim(&self, due: &QueuedImage, error: StoreError) {
         self.tally.add(Swept { failed: 1, ..Swept::default() });
         tracing::warn!(image = %due.id(), %error, "failed to claim an image");
-        if self.unclaimed.fetch_add(1, Relaxed) + 1 >= MAX_FAILED_CLAIMS {
+        if self.failed_claims.fetch_add(1, Relaxed) + 1 >= MAX_FAILED_CLAIMS {
             self.fail(error);
         }
     }
@@ -117,7 +121,7 @@ impl Round {
         *self.failed.lock() = Some(error);
     }
 
-    /// Returns the error that ended the round.
+    /// Returns the error that ended the round, if there was one.
     fn take_failure(&self) -> Result<(), StoreError> {
         self.failed.lock().take().map_or(Ok(()), Err)
     }
@@ -127,14 +131,16 @@ impl Round {
 #[derive(Debug)]
 struct Waiting {
     images: VecDeque<QueuedImage>,
-    /// The time at which they were due.
+    /// Time at which they were due.
     now: OffsetDateTime,
+    /// Start of the read.
     read_at: Instant,
+    /// Whether the read found images that are not being settled already.
     found_some: bool,
 }
 
 impl Waiting {
-    /// Keeps the images that are not being settled: those were read before they were claimed.
+    /// Removes the images that are being settled: the queue was read before they were claimed.
     fn without(mut self, under_way: &HashSet<String>) -> Self {
         self.images.retain(|due| !under_way.contains(&due.id()));
         self.found_some = !self.images.is_empty();
@@ -157,16 +163,16 @@ impl Sweeper {
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = self.read_queue(scope).await?;
         let mut reading: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
-        let mut reported = Instant::now();
+        let mut reported_at = Instant::now();
         loop {
-            let goes_on = scope == Scope::Continuous && !round.is_stopped();
+            let is_continuing = scope == Scope::Continuous && !round.is_stopped();
             let is_idle = running.is_empty();
-            if goes_on && reading.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
-                let reports = reported.elapsed() >= REPORT_INTERVAL;
-                if reports {
-                    reported = Instant::now();
+            if is_continuing && reading.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
+                let is_report_due = reported_at.elapsed() >= REPORT_INTERVAL;
+                if is_report_due {
+                    reported_at = Instant::now();
                 }
-                reading = Some(self.read_queue_and_report(scope, reports).boxed());
+                reading = Some(self.read_queue_and_report(scope, is_report_due).boxed());
             }
             while !round.is_stopped()
                 && let Some(due) = permits.take_next(&mut waiting.images, QueuedImage::owner)
@@ -202,15 +208,16 @@ impl Sweeper {
                         Err(error) => round.fail(error),
                     }
                 }
-                () = tokio::time::sleep_until(next_read.into()), if goes_on && permits.has_free() && Instant::now() < next_read => {}
+                () = tokio::time::sleep_until(next_read.into()),
+                    if is_continuing && permits.has_free() && Instant::now() < next_read => {}
             }
         }
     }
 
-    /// Reads the queue, and updates the gauges if `reports`.
-    async fn read_queue_and_report(&self, scope: Scope, reports: bool) -> Result<Waiting, StoreError> {
+    /// Reads the queue, and updates the metrics if `is_report_due`.
+    async fn read_queue_and_report(&self, scope: Scope, is_report_due: bool) -> Result<Waiting, StoreError> {
         let found = self.read_queue(scope).await?;
-        if reports {
+        if is_report_due {
             self.report(found.now).await;
         }
         Ok(found)
@@ -228,7 +235,7 @@ impl Sweeper {
     }
 
     /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
-    /// postponed for a moment.
+    /// postponed by [`CROWD_DELAY`].
     async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
         let mut due = self.store.images.find_due(now, QUEUE_BATCH).await?;
         if due.len() < QUEUE_BATCH || dominant(&due, QueuedImage::owner).is_none() {
@@ -244,7 +251,7 @@ impl Sweeper {
         Ok(turns)
     }
 
-    /// Settles one image. Hands an image to the slow lane if it is expected to be slow, or takes longer than [`QUICK_TIMEOUT`].
+    /// Settles one image, or hands it over to the slow lane if it is expected to be slow or takes longer than [`QUICK_TIMEOUT`].
     pub(super) async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         let owner = due.owner();
         round.health.pace(&owner).await;
@@ -256,9 +263,9 @@ impl Sweeper {
         }
         let claimed = match self.store.images.claim(due, now, LEASE_DURATION).await {
             Ok(claimed) => claimed,
-            Err(error) => return round.unclaimed(due, error),
+            Err(error) => return round.record_failed_claim(due, error),
         };
-        round.unclaimed.store(0, Relaxed);
+        round.failed_claims.store(0, Relaxed);
         let (settled, lease) = match claimed {
             ClaimOutcome::Lost => return,
             ClaimOutcome::Unreadable(error, lease) => (Err(error), lease),
@@ -274,7 +281,7 @@ impl Sweeper {
         self.end_claim(due, lease, settled, &round.tally).await;
     }
 
-    /// Returns whether an image is expected to be slow.
+    /// Returns whether an image is expected to be slow: its last attempt failed, or its many bytes are hashed or copied.
     fn takes_long(&self, due: &QueuedImage) -> bool {
         let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
         due.failures > 0 || (reads_bytes && due.bytes > LARGE_UPLOAD_BYTES)
@@ -288,11 +295,11 @@ impl Sweeper {
                 round.claimed.fetch_add(1, Relaxed);
                 lane.take(due);
             }
-            Err(error) => round.unclaimed(due, error),
+            Err(error) => round.record_failed_claim(due, error),
         }
     }
 
-    /// Records whether the store works for this owner.
+    /// Records whether the calls for this owner's image succeeded, and stops the round if the store has failed.
     async fn note_health(&self, owner: &str, settled: &Result<(), StoreError>, round: &Round) {
         match settled {
             Ok(()) => round.health.note_success(owner),
@@ -348,7 +355,7 @@ impl Sweeper {
             tokio::select! {
                 Some(due) = queue.next() => waiting.push_back(due),
                 Some(done) = running.next() => {
-                    // All of them are slow, and no permit is borrowed.
+                    // The duration does not matter: with a share of half the permits, no owner can borrow one.
                     permits.release(&done.owner(), Duration::ZERO);
                     queue.release(&done);
                 }
@@ -360,7 +367,7 @@ impl Sweeper {
     /// Settles one image of the slow lane, with a lease by its size.
     async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
         let lease_for = LEASE_DURATION + Duration::from_secs(due.bytes / MIN_STORE_RATE);
-        // Handing it over has postponed it by the same time.
+        // The image was postponed by this delay when it was handed over.
         let now = due.due - HANDOVER_DELAY;
         let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
             Ok(ClaimOutcome::Lost) => return,

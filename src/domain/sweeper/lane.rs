@@ -19,39 +19,39 @@ pub(super) struct LaneCapacity {
 pub(super) struct SlowLane {
     sender: mpsc::Sender<QueuedImage>,
     capacity: LaneCapacity,
-    held: Arc<HeldByOwner>,
+    counts: Arc<CountsByOwner>,
 }
 
 /// Receiver of the lane.
 #[derive(Debug)]
 pub(super) struct SlowQueue {
     receiver: mpsc::Receiver<QueuedImage>,
-    held: Arc<HeldByOwner>,
+    counts: Arc<CountsByOwner>,
 }
 
 /// Number of images in the lane by owner.
 #[derive(Debug, Default)]
-struct HeldByOwner(Mutex<HashMap<String, usize>>);
+struct CountsByOwner(Mutex<HashMap<String, usize>>);
 
-impl HeldByOwner {
-    /// Takes a permit for the owner; returns `false` if lane or owner have no free one.
+impl CountsByOwner {
+    /// Counts an image of the owner. Returns `false` if the lane, or the owner's part of it, is full.
     fn enter(&self, owner: &str, capacity: LaneCapacity) -> bool {
-        let mut held = self.0.lock();
+        let mut counts = self.0.lock();
         let has_room =
-            held.values().sum::<usize>() < capacity.all && held.get(owner).is_none_or(|count| *count < capacity.per_owner);
+            counts.values().sum::<usize>() < capacity.all && counts.get(owner).is_none_or(|count| *count < capacity.per_owner);
         if has_room {
-            *held.entry(owner.to_owned()).or_default() += 1;
+            *counts.entry(owner.to_owned()).or_default() += 1;
         }
         has_room
     }
 
-    /// Returns a permit of the owner.
+    /// Uncounts an image of the owner.
     fn release(&self, owner: &str) {
-        let mut held = self.0.lock();
-        if let Some(count) = held.get_mut(owner) {
+        let mut counts = self.0.lock();
+        if let Some(count) = counts.get_mut(owner) {
             *count -= 1;
             if *count == 0 {
-                held.remove(owner);
+                counts.remove(owner);
             }
         }
     }
@@ -60,16 +60,16 @@ impl HeldByOwner {
 /// Creates a lane.
 pub(super) fn slow_lane(capacity: LaneCapacity) -> (SlowLane, SlowQueue) {
     let (sender, receiver) = mpsc::channel(capacity.all);
-    let held = Arc::<HeldByOwner>::default();
-    (SlowLane { sender, capacity, held: Arc::clone(&held) }, SlowQueue { receiver, held })
+    let counts = Arc::<CountsByOwner>::default();
+    (SlowLane { sender, capacity, counts: Arc::clone(&counts) }, SlowQueue { receiver, counts })
 }
 
 impl SlowLane {
     /// Takes an image if there is capacity. Otherwise it becomes due again soon, which does not count as a failure.
     pub(super) fn take(&self, due: QueuedImage) {
         let owner = due.owner();
-        if self.held.enter(&owner, self.capacity) && self.sender.try_send(due).is_err() {
-            self.held.release(&owner);
+        if self.counts.enter(&owner, self.capacity) && self.sender.try_send(due).is_err() {
+            self.counts.release(&owner);
         }
     }
 }
@@ -82,7 +82,7 @@ impl SlowQueue {
 
     /// Removes an image after it was settled or has failed.
     pub(super) fn release(&self, due: &QueuedImage) {
-        self.held.release(&due.owner());
+        self.counts.release(&due.owner());
     }
 }
 
@@ -93,16 +93,16 @@ mod tests {
 
     #[test]
     fn owner_of_many_images_leaves_room_for_others() {
-        let (held, capacity) = (HeldByOwner::default(), LaneCapacity { all: 5, per_owner: 2 });
-        let enter = |owner: &str| held.enter(owner, capacity);
+        let (counts, capacity) = (CountsByOwner::default(), LaneCapacity { all: 5, per_owner: 2 });
+        let enter = |owner: &str| counts.enter(owner, capacity);
         assert_eq!(["a", "a", "a", "b", "b", "b", "c", "d"].map(enter), [true, true, false, true, true, false, true, false]);
-        held.release("b");
+        counts.release("b");
         assert!(!enter("a"), "a has its share");
         assert!(enter("d") && !enter("e"), "the lane is full");
         for owner in ["a", "a", "b", "c", "d"] {
-            held.release(owner);
+            counts.release(owner);
         }
-        assert!(held.0.lock().is_empty(), "no owner is kept");
+        assert!(counts.0.lock().is_empty(), "no owner is left");
         assert!(enter("a"));
     }
 }

@@ -3,9 +3,10 @@
 //! [`Sweeper::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `notified` those about which the store
-//! sent a notification; `settling` settles one of them; `turns` and `permits` share the work between owners, `health` ends a sweep
-//! while the store is in trouble, `ownership` while the bucket belongs to another database.
+//! This module has the loop and the metrics. `images` and `lane` process the images that are due, `notified` those about which
+//! the store sent a notification; `settling` settles one image. `permits` and `turns` of the parent module share the work between
+//! owners. `health` ends a sweep while the store fails, `ownership` while the bucket belongs to another database. `tally` counts
+//! outcomes.
 
 mod health;
 mod images;
@@ -52,9 +53,9 @@ use crate::{
 
 /// Maximum count of due images that is reported.
 const MAX_COUNTED: u32 = 1000;
-/// Capacity of a server's slow lane.
+/// Images in a server's slow lane, at most.
 const SLOW_LANE_CAPACITY: LaneCapacity = LaneCapacity { all: 16, per_owner: 4 };
-/// Keys of accounts of each kind in a step.
+/// Accounts that a step registers, and keys of each kind that it checks, at most.
 const KEYS_PER_STEP: u32 = 500;
 /// Interval between two counts of images and accounts.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -92,8 +93,8 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps until the bucket belongs to another database. Stopping in the middle is what a crash would do, and every step
-    /// survives that.
+    /// Sweeps until the bucket belongs to another database. Stopping in the middle has the effect of a crash, after which every
+    /// step can be repeated.
     async fn sweep_while_paired(&self) {
         let (lane, queue) = slow_lane(SLOW_LANE_CAPACITY);
         let tally = Tally::default();
@@ -107,7 +108,7 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps again and again, and logs failures.
+    /// Sweeps at intervals, and logs failures.
     async fn sweep_continuously(&self, lane: &SlowLane) {
         let mut counted: Option<Instant> = None;
         if self.sweep.schedule == SweepSchedule::IntervalsOnly {
@@ -156,7 +157,7 @@ impl Sweeper {
         };
         tokio::select! {
             swept = sweep.instrument(spans::internal("sweep")) => swept,
-            // Not counted as failpoints: how often it looks depends on the time.
+            // Not counted as failpoints: the number of checks depends on the time.
             error = uncounted(self.pair_watch.watch_pair()) => Err(error),
         }
     }
@@ -172,7 +173,7 @@ impl Sweeper {
                     Either::Left((swept, _)) => break swept,
                     Either::Right((_, images)) => images,
                 };
-                let accounts = async { self.keep_accounts(self.store.now().await?, &round).await };
+                let accounts = async { self.sweep_accounts(self.store.now().await?, &round).await };
                 images = match select(images, Box::pin(accounts)).await {
                     Either::Left((swept, accounts)) => break accounts.await.and(swept),
                     Either::Right((done, images)) => {
@@ -184,7 +185,7 @@ impl Sweeper {
                 };
             };
             let now = self.store.now().await?;
-            let more = self.keep_accounts(now, &round).await;
+            let more = self.sweep_accounts(now, &round).await;
             total += round.tally.total();
             swept?;
             if !more? && !round.may_have_more() {
@@ -194,7 +195,7 @@ impl Sweeper {
         }
     }
 
-    /// Sets the metrics of a completed sweep, and of the remaining work.
+    /// Sets the metrics of the last successful sweep, and of the remaining work. A sweep that is still at work calls it, too.
     async fn report(&self, now: OffsetDateTime) {
         METRICS.sweep_last_success.set(now.unix_timestamp() as f64);
         let counted = async {
@@ -206,12 +207,12 @@ impl Sweeper {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
-            // The sweep itself has succeeded.
+            // Counting is not a part of the sweep, which has not failed.
             tracing::warn!(%error, "failed to count what is still due");
         }
     }
 
-    /// Makes records due now whose place in the sweeper's queue cannot be read.
+    /// Makes records due now that have no readable time in the sweeper's queue.
     async fn date_undated(&self) {
         let dated = async { self.store.date_undated(self.store.now().await?).await };
         match dated.await {
@@ -242,10 +243,11 @@ impl Sweeper {
     /// # Errors
     /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
-        // The slow queue is empty at the end of the round.
+        // The lane has room for all images of a round. The round ends when the lane is empty.
         let (lane, queue) = slow_lane(LaneCapacity { all: MAX_QUEUE_READ, per_owner: MAX_QUEUE_READ });
         let tally = Tally::default();
         let quick = async {
+            // Moved here, so that the lane closes when the quick part ends.
             let lane = lane;
             self.sweep_round(now, &lane).await
         };
@@ -260,15 +262,15 @@ impl Sweeper {
         // Boxed, because together they exceed a thread's stack in a debug build.
         Box::pin(self.prober.probe(now)).await;
         let round = Round::default();
-        // Each continues if others fail.
+        // Each part runs even if another one fails.
         let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
-        let more = self.keep_accounts(now, &round).await;
+        let more = self.sweep_accounts(now, &round).await;
         images?;
         Ok((round.tally.total(), more? || round.may_have_more()))
     }
 
-    /// Examines the keys of accounts, settles reservations and continues deletions of accounts. Returns whether more is due now.
-    async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
+    /// Checks the keys of accounts, settles reservations and continues deletions of accounts. Returns whether more is due now.
+    async fn sweep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.prober.probe(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {
             // Settling reservations while records are still to be restored would lose them.
@@ -288,11 +290,12 @@ impl Sweeper {
         if let Ok(KeyStep { failed, .. }) = keys {
             round.tally.add(Swept { failed, ..Swept::default() });
         }
-        let more = (keys?.more, reservations?.more, deletions?.more);
-        Ok(more.0 || more.1 || more.2)
+        let has_more = [keys?.more, reservations?.more, deletions?.more];
+        Ok(has_more.contains(&true))
     }
 
-    /// Releases the addresses and identities of accounts that do not exist, and registers those of the former version's accounts.
+    /// Releases the addresses and identities of accounts that do not exist, and registers those of accounts of an earlier
+    /// version.
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<KeyStep, StoreError> {
         let registered = self.store.users.register_former(now, KEYS_PER_STEP).await?;
         let checked = self.store.users.check_keys(now, KEYS_PER_STEP).await?;

@@ -19,10 +19,10 @@ use crate::{
 /// Uploads that are checked concurrently, and each owner's share of them.
 const MAX_CONCURRENT: usize = 16;
 const OWNER_SHARE: usize = 4;
-/// Uploads that are kept here; more wait with the sender.
+/// Uploads that wait in this task, at most; more wait in the sender's channel.
 const MAX_WAITING: usize = 1000;
-/// The longest time from the store's notification that is measured: a longer one is that of a queue that was not read, or of
-/// another clock.
+/// Time since the store sent a notification, at most, that is measured. A longer time comes from a queue that was not read for a
+/// while, or from a difference between clocks.
 const MAX_MEASURED: time::Duration = time::Duration::hours(1);
 
 impl Sweeper {
@@ -31,7 +31,7 @@ impl Sweeper {
         let mut notified = self.notified_uploads.lock().await;
         let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);
         let health = Arc::<Health>::default();
-        let (mut early, mut waiting, mut running) = (FuturesUnordered::new(), VecDeque::new(), FuturesUnordered::new());
+        let (mut delayed, mut waiting, mut running) = (FuturesUnordered::new(), VecDeque::new(), FuturesUnordered::new());
         loop {
             while let Some(next) = permits.take_next(&mut waiting, |next: &NotifiedUpload| next.upload.owner()) {
                 let round = Round::with_health(health.clone());
@@ -42,18 +42,18 @@ impl Sweeper {
                 };
                 running.push(check.boxed());
             }
-            let has_room = early.len() + waiting.len() < MAX_WAITING;
+            let has_room = delayed.len() + waiting.len() < MAX_WAITING;
             tokio::select! {
                 Some((done, took)) = running.next() => {
                     let (done, took): (QueuedImage, Duration) = (done, took);
                     permits.release(&done.owner(), took);
                 }
-                Some(due) = early.next() => waiting.push_back(due),
+                Some(due) = delayed.next() => waiting.push_back(due),
                 next = notified.recv(), if has_room => {
                     // The sender lives as long as the server.
                     let Some(next) = next else { return std::future::pending().await };
                     if next.at > Instant::now() {
-                        early.push(async move {
+                        delayed.push(async move {
                             tokio::time::sleep_until(next.at.into()).await;
                             next
                         });
@@ -83,7 +83,7 @@ fn outcome(swept: Swept) -> &'static str {
         Swept { confirmed: 1.., .. } => "confirmed",
         Swept { rejected: 1.., .. } => "rejected",
         Swept { failed: 1.., .. } => "failed",
-        // The upload is not complete, is settled by another request, or goes to the lane for slow ones.
+        // The upload is not complete, was settled by another request, or was handed over to the slow lane.
         _ => "unfinished",
     }
 }

@@ -1,4 +1,4 @@
-//! Stops a running server's sweeper while the bucket belongs to another database, and keeps the pair's stamps.
+//! Detects, for running sweepers and workers, that the bucket belongs to another database, and renews the stamps of the pair.
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,7 +49,7 @@ impl PairWatch {
         }
     }
 
-    /// Stamps the pair, so that a backup of before the stop is recognized when it is restored.
+    /// Stamps the pair, so that a backup from before the stop is recognized when it is restored.
     pub(super) async fn stamp_at_stop(&self) {
         let stamped = tokio::time::timeout(LAST_STAMP_TIMEOUT, self.check_pair(Duration::ZERO)).await;
         if !matches!(stamped, Ok(Ok(()))) {
@@ -57,9 +57,9 @@ impl PairWatch {
         }
     }
 
-    /// Verifies the pair of bucket and database, if the last check is older than `age`.
-    async fn check_pair(&self, age: Duration) -> Result<(), PairError> {
-        self.deployment.keep_pair(age).instrument(spans::internal("pair")).await
+    /// Verifies the pair of bucket and database, if the last check is older than `max_age`.
+    async fn check_pair(&self, max_age: Duration) -> Result<(), PairError> {
+        self.deployment.keep_pair(max_age).instrument(spans::internal("pair")).await
     }
 
     /// Waits until the next check of the pair.

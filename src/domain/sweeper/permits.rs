@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Work that took this long shows that its owner's calls are slow.
+/// Minimum duration of work that shows that its owner's calls are slow.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// Permits that are taken, by owner.
@@ -14,6 +14,7 @@ const SLOW_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct OwnerPermits {
     all: usize,
     share: usize,
+    /// Number of permits that each owner has taken.
     taken: HashMap<String, usize>,
     /// Owners with permits that may not borrow more, because their work is slow.
     slow: HashSet<String>,
@@ -36,7 +37,7 @@ impl OwnerPermits {
     }
 
     /// Takes a permit, and the first of `waiting` whose owner has one left in its share, otherwise the first whose owner may
-    /// borrow one. Earlier ones keep waiting.
+    /// borrow one. The others stay in `waiting`.
     pub(super) fn take_next<T>(&mut self, waiting: &mut VecDeque<T>, owner: impl Fn(&T) -> String) -> Option<T> {
         let free = self.free();
         if free == 0 {
@@ -90,7 +91,7 @@ mod tests {
         for owner in ["a", "a", "c", "d"] {
             permits.release(owner, QUICK);
         }
-        assert!(permits.taken.is_empty() && permits.slow.is_empty(), "nothing is kept");
+        assert!(permits.taken.is_empty() && permits.slow.is_empty(), "no owner is left");
     }
 
     #[test]
@@ -105,6 +106,6 @@ mod tests {
         for _ in 0..5 {
             permits.release("a", SLOW_AFTER);
         }
-        assert_eq!(take(&mut permits), 1, "one runs already");
+        assert_eq!(take(&mut permits), 1, "a has one permit already, and a share of two");
     }
 }

@@ -1,4 +1,4 @@
-//! Sweeps one image, by its state.
+//! Settles one image, according to its state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
         lifecycle::Lifecycle,
         removal::{ObjectRemoval, ObjectsToRemove, Removal},
         reservations::Reservations,
-        uppy::{PartLimits, part_limits::PARTS_SEEN_EVERY},
+        uppy::{PartLimits, part_limits::PART_CHECK_INTERVAL},
     },
     model::{Image, ImageState, ObjectKey, Rejection, UploadKind},
     store::{Lease, Objects, PreviewWait, Store, StoreError},
@@ -21,11 +21,11 @@ use crate::{
 
 /// Delay before the next round of a removal that takes several.
 const CONTINUE_AFTER: Duration = Duration::from_secs(5);
-/// How often, and at what intervals, a declared preview is waited for whose image is there.
+/// Number of checks, and interval between them, for a declared preview that is missing although its image has arrived.
 const PREVIEW_CHECKS: u32 = 2;
 const PREVIEW_INTERVAL: Duration = Duration::from_secs(30);
-/// How long after its upload's end an object is kept if it cannot be read for a reason that an operator could correct.
-const UNREADABLE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Time after the end of an upload for which its object is kept if it cannot be read for a reason that an operator could correct.
+const UNREADABLE_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Settles claimed images.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl ImageSettling {
         Ok(())
     }
 
-    /// Resolves a pending upload: every URL has expired, so no more bytes can arrive, or no client will confirm it, and it is
-    /// polled for.
+    /// Resolves a pending upload that is due: every URL has expired, so that no more bytes can arrive; or the sweeper polls for
+    /// its bytes, because no client will confirm it.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         // No URL was signed for an upload that S3 has not opened.
         let ends =
@@ -79,7 +79,7 @@ impl ImageSettling {
                     swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?);
                 }
             }
-            Err(error) if lease.now >= ends + UNREADABLE_FOR && is_lasting(&self.objects, &error).await => {
+            Err(error) if lease.now >= ends + UNREADABLE_KEPT_FOR && is_lasting(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
                 swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?);
             }
@@ -88,12 +88,12 @@ impl ImageSettling {
         Ok(swept)
     }
 
-    /// Postpones an upload whose bytes are there before its declared preview: a notification of the store may come between the
-    /// two. Returns `false` if nothing is to be waited for, or the wait is over.
+    /// Postpones an upload whose image has arrived before its declared preview: the store may have sent a notification between
+    /// the two. Returns `false` if the upload need not wait for a preview, or has waited long enough.
     async fn awaits_preview(&self, image: &Image, lease: Lease) -> Result<bool, StoreError> {
         let Some(preview) = image.preview_key() else { return Ok(false) };
         if lease.now >= self.late_transfers.urls_quiet_from(image) {
-            // No URL can write it any more.
+            // No URL can write the preview any more.
             return Ok(false);
         }
         if self.exists(&preview).await? || !self.exists(&image.key).await? {
@@ -107,7 +107,7 @@ impl ImageSettling {
         self.store.images.await_preview(image, wait).await
     }
 
-    /// Returns whether the object exists; an unreadable one does.
+    /// Returns whether the object exists, even if it cannot be read.
     async fn exists(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         match self.objects.head(key).await {
             // The inspection finds out why it cannot be read.
@@ -121,7 +121,7 @@ impl ImageSettling {
         let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began before the URL expired may still arrive.
         if image.upload.kind == UploadKind::UndeclaredParts && lease.now < image.urls_die_at + self.sweep.grace {
-            again = again.min(lease.now + PARTS_SEEN_EVERY);
+            again = again.min(lease.now + PART_CHECK_INTERVAL);
         }
         again
     }
@@ -131,9 +131,9 @@ impl ImageSettling {
         let ends = self.late_transfers.quiet_from(image);
         // The server that made it ready may have died before it settled the reservation.
         let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
-        // A client with a URL that opens uploads may open more of them, before and after this.
+        // A client with a URL that opens multipart uploads may open more of them, before and after this call.
         let removal = self.removal.remove_objects(&ObjectsToRemove::beside(image)).await?;
-        // Removal does not wait for counters that cannot be read.
+        // After the removal, so that counters that cannot be read do not prevent it.
         settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + CONTINUE_AFTER).await?),
@@ -152,7 +152,7 @@ impl ImageSettling {
         // The server that made the tombstone may have died before it settled the reservation.
         let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         let removal = self.removal.remove_image_objects(image).await?;
-        // Removal does not wait for counters that cannot be read.
+        // After the removal, so that counters that cannot be read do not prevent it.
         settled?;
         let mut swept = Swept { removals: 1, ..Swept::default() };
         match removal {

@@ -15,7 +15,7 @@ pub struct Swept {
     pub rejected: u32,
     /// Uploads that did not arrive.
     pub expired: u32,
-    /// Removals of an image's objects, the first and the second one counted.
+    /// Removals of an image's objects. A second removal, after every URL has expired, counts again.
     pub removals: u32,
     /// Tombstones that became purged images, because no URL can write their objects again.
     pub purged: u32,
@@ -44,6 +44,7 @@ impl Swept {
     /// Adds the outcomes to the metrics.
     pub(super) fn count(self) {
         let Self { confirmed, rejected, expired, removals, purged, reservations, accounts, failed } = self;
+        // In the order of `SWEEP_OUTCOMES`.
         let counts = [confirmed, rejected, expired, removals, purged, reservations, accounts, failed];
         for (kind, count) in crate::metrics::SWEEP_OUTCOMES.into_iter().zip(counts) {
             Metrics::count(&METRICS.sweep_items, kind, count.into());

@@ -16,7 +16,7 @@ use crate::{
     store::request_origin,
 };
 
-/// Keys that each limit remembers; a few megabytes in all.
+/// Keys that each limit remembers, in a few megabytes.
 const CAPACITY: usize = 100_000;
 /// Rates of networks as multiples of a host's rate: for /32 and /64, for /56, for /24 and /48.
 const FACTORS: [u32; 3] = [1, 2, 4];
@@ -52,7 +52,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         self.lock().remove(key);
     }
 
-    /// Counts `n` requests of a key, or refuses all of them.
+    /// Counts `n` requests of a key, or rejects all of them.
     fn fill(
         all: &mut GenerationalCache<K, Instant>,
         name: &'static str,
@@ -87,8 +87,8 @@ fn cost(rate: Rate, n: u32) -> Duration {
     rate.window * n.min(rate.count) / rate.count
 }
 
-/// Returns the networks of an address, each with its rate.
-fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (NetworkPrefix, Rate)> {
+/// Returns the networks of an address, the narrowest first, each with its rate.
+fn networks_with_rates(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (NetworkPrefix, Rate)> {
     let wider = move |(prefix, factor): (Option<NetworkPrefix>, u32)| {
         prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
     };
@@ -101,10 +101,10 @@ impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
     pub(super) fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
         let mut all = self.lock();
         let mut counted = Vec::with_capacity(FACTORS.len());
-        for (prefix, rate) in widening(address, self.rate) {
-            if let Err(refused) = Self::fill(&mut all, self.name, (key, prefix), 1, rate, now) {
+        for (prefix, rate) in networks_with_rates(address, self.rate) {
+            if let Err(throttled) = Self::fill(&mut all, self.name, (key, prefix), 1, rate, now) {
                 counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), 1, rate));
-                return Err(refused);
+                return Err(throttled);
             }
             counted.push((prefix, rate));
         }
@@ -114,7 +114,7 @@ impl<K: Eq + Hash + Copy> Limit<(K, NetworkPrefix)> {
     /// Takes back what [`Limit::take_from`] counted.
     pub(super) fn give_back_from(&self, key: K, address: IpAddr) {
         let mut all = self.lock();
-        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), 1, rate));
+        networks_with_rates(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), 1, rate));
     }
 }
 
@@ -127,14 +127,14 @@ pub(super) struct UserLimit {
 
 impl UserLimit {
     pub(super) fn new(name: &'static str, rate: Rate) -> Self {
-        let of_site = Rate { count: rate.count.saturating_mul(USERS_OF_SITE), ..rate };
-        Self { by_user: Limit::new(name, rate), by_site: Limit::new(name, of_site) }
+        let site_rate = Rate { count: rate.count.saturating_mul(USERS_OF_SITE), ..rate };
+        Self { by_user: Limit::new(name, rate), by_site: Limit::new(name, site_rate) }
     }
 
     /// Counts `n` calls for the user and for the network, or for neither.
     pub(super) fn take(&self, user: UserId, n: u32, now: Instant) -> Result<(), Throttled> {
         self.by_user.take(user, n, now)?;
-        let Some(caller) = request_origin::current() else { return Ok(()) };
-        self.by_site.take(caller.site, n, now).inspect_err(|_| self.by_user.give_back(user, n))
+        let Some(origin) = request_origin::current() else { return Ok(()) };
+        self.by_site.take(origin.site, n, now).inspect_err(|_| self.by_user.give_back(user, n))
     }
 }

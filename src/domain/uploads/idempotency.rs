@@ -10,7 +10,7 @@ use crate::{
     store::Store,
 };
 
-/// How long an idempotency key finds its upload; an upload in parts also for as long as it is open.
+/// Lifetime of an idempotency key. The key of an open multipart upload stays valid until the upload expires.
 pub(super) const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Finds uploads by idempotency key.
@@ -20,28 +20,28 @@ pub(in crate::domain) struct IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    /// Returns the user's upload with this idempotency key; an expired key, and that of an expired upload, is released.
+    /// Returns the user's upload with this idempotency key. Releases an expired key, and the key of an expired upload.
     ///
     /// # Errors
     /// [`OpenError::KeyReused`] if the key was used for another request.
     pub(in crate::domain) async fn find_under_key(
         &self,
         user: UserId,
-        named: &Idempotency,
+        idempotency: &Idempotency,
         now: OffsetDateTime,
     ) -> Result<Option<Image>, OpenError> {
-        let known_uploads = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
-        known_uploads.verify_readable(Some(&named.key), None)?;
+        let known_uploads = self.store.images.find_owned_known(user, &[], &[&idempotency.key]).await?;
+        known_uploads.verify_readable(Some(&idempotency.key), None)?;
         let is_open_in_parts = |image: &Image| image.status == ImageStatus::Pending && image.upload.is_in_parts();
         let is_old = |image: &Image| image.created_at + IDEMPOTENCY_KEY_TTL <= now && !is_open_in_parts(image);
         match known_uploads.readable().first().cloned() {
-            // The key of an expired upload is free at once; the sweeper confirms or expires the upload. One in parts that is still
-            // open keeps its key for longer than others: its client continues by it, also after days.
+            // The key of an expired upload is free at once; the sweeper confirms or expires the upload. An open multipart upload
+            // keeps its key longer than 24 hours: its client repeats the request with the key to continue it, even after days.
             Some(image) if image.is_past_expiry(now) || is_old(&image) => {
-                self.store.images.release_owned_key(user, image.id, &named.key).await?;
+                self.store.images.release_owned_key(user, image.id, &idempotency.key).await?;
                 Ok(None)
             }
-            Some(image) if image.idempotency.as_ref() == Some(named) => Ok(Some(image)),
+            Some(image) if image.idempotency.as_ref() == Some(idempotency) => Ok(Some(image)),
             Some(_) => Err(OpenError::KeyReused),
             None => Ok(None),
         }

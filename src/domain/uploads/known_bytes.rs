@@ -1,9 +1,9 @@
-//! Decides whether a single upload first looks for its bytes among the user's images.
+//! Guesses whether the user already has the bytes of a single upload, so that they are searched among the user's images first.
 //!
-//! The look is one read. Without it, bytes that the user already has cost a reservation, a refused insertion and a release; with
-//! it, a new upload takes a read more. So it precedes the reservation only where known bytes are likely: for uploads that this
-//! server opened or found recently, for users whose latest upload was known, and for the first upload of a user on this server.
-//! The unique index decides in any case: a wrong guess costs time and changes no answer.
+//! The search is one read. Without it, bytes that the user already has cost a reservation, a rejected insertion and a release;
+//! with it, a new upload takes one more read. So it precedes the reservation only if known bytes are likely: for uploads that
+//! this server opened or found recently, for users whose latest upload was known, and for the first upload of a user on this
+//! server. The unique index decides in any case: a wrong guess costs time and changes no answer.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -14,9 +14,9 @@ use crate::{
     model::{Sha256, UserId},
 };
 
-/// Remembered uploads.
+/// Uploads that are remembered.
 const MAX_UPLOADS: usize = 100_000;
-/// Remembered users.
+/// Users whose latest upload is remembered.
 const MAX_USERS: usize = 20_000;
 
 /// Whether the user had the bytes of an upload before.
@@ -33,11 +33,12 @@ pub(in crate::domain) struct RecentUploads {
     memory: Mutex<Memory>,
 }
 
+/// Caches behind the lock.
 #[derive(Debug)]
 struct Memory {
-    /// Hashes of user and digest.
+    /// Uploads, as hashes of user and digest.
     uploads: GenerationalCache<u64, ()>,
-    /// The bytes of each user's latest upload.
+    /// Users, with the bytes of their latest upload.
     users: GenerationalCache<UserId, Bytes>,
 }
 
@@ -74,12 +75,12 @@ mod tests {
         let [first, second, third] = ["first", "second", "third"].map(|bytes| Sha256::of([bytes]));
         assert!(recent.is_likely_known(ada, first), "the first upload of a user on this server");
         recent.remember(ada, first, Bytes::New);
-        assert!(recent.is_likely_known(ada, first), "the same bytes");
-        assert!(!recent.is_likely_known(ada, second), "new ones");
+        assert!(recent.is_likely_known(ada, first), "the same bytes again");
+        assert!(!recent.is_likely_known(ada, second), "new bytes after new bytes");
         recent.remember(bob, second, Bytes::New);
-        assert!(!recent.is_likely_known(ada, second), "another user's");
+        assert!(!recent.is_likely_known(ada, second), "bytes of another user");
         recent.remember(ada, first, Bytes::Known);
-        assert!(recent.is_likely_known(ada, third), "after known ones");
+        assert!(recent.is_likely_known(ada, third), "the upload after known bytes");
         recent.remember(ada, third, Bytes::New);
         assert!(!recent.is_likely_known(ada, second));
     }

@@ -1,8 +1,9 @@
-//! Issuing uploads: validates declarations, reserves quota, and presigns PUTs.
+//! Opens uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
-//! This file has the declarations and their validation; `issue` opens uploads, `known_bytes` guesses which are known, `renew`
-//! signs new URLs, `redeclare` changes the declaration of pending uploads. All of them work on batches, in a few round trips for
-//! any number.
+//! This file has the declarations and their validation; `open` opens uploads, `idempotency` finds the upload of an idempotency
+//! key, `known_bytes` guesses whether the bytes of an upload are known, `quota` explains why a reservation was rejected, `renew`
+//! signs new URLs, `redeclare` changes the declaration of pending uploads. `open`, `renew` and `redeclare` work on batches, in a
+//! few round trips for any number.
 
 mod idempotency;
 mod known_bytes;
@@ -81,7 +82,8 @@ impl DeclaredUpload<'_> {
             preview.as_ref().map_or(("", "", ""), |(content_type, size, sha256)| (*content_type, size.as_str(), *sha256));
         let preview = [preview_type, preview_size, preview_sha256];
         let members = [self.file_name, self.content_type, &size, self.sha256, caption, thumb_hash];
-        // Only if it is declared: the key of a request to an earlier version stays valid.
+        // `taken_at` counts only if it is declared, so that the idempotency key of a request to a version without `takenAt` stays
+        // valid.
         fingerprint(&[members.as_slice(), preview.as_slice(), self.taken_at.as_slice()].concat())
     }
 }
@@ -101,17 +103,17 @@ pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
 pub enum DeclarationError {
     /// `fileName`
     FileName(InvalidFileName),
-    /// `contentType`; holds the allowed types.
+    /// `contentType`; contains the allowed types.
     ContentType(Vec<ContentType>),
     /// `size`: less than a byte.
     Size,
-    /// `size`; holds the maximum in bytes.
+    /// `size`; contains the maximum in bytes.
     TooLarge(u64),
     /// `sha256`
     Sha256(InvalidSha256),
     /// `partSize`, or the number of parts that follows from it.
     PartSize,
-    /// `caption`; holds the end of a sentence.
+    /// `caption`; contains the rule, which ends a sentence that begins with the member's name.
     Caption(&'static str),
     /// `preview.contentType`
     PreviewType,
@@ -123,7 +125,7 @@ pub enum DeclarationError {
     ThumbHash(InvalidThumbHash),
     /// `takenAt`
     TakenAt,
-    /// `takenAt`, which has not come yet anywhere on earth.
+    /// `takenAt`: in the future in every time zone.
     TakenInFuture,
 }
 
@@ -144,7 +146,7 @@ impl fmt::Display for DeclarationError {
             ),
             Self::TakenInFuture => f.write_str("must not be in the future"),
             Self::Size => f.write_str("must be at least 1 byte"),
-            Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
+            Self::TooLarge(max) => write!(f, "must be at most {max} bytes"),
             Self::Sha256(error) | Self::PreviewSha256(error) => error.fmt(f),
             Self::PartSize => write!(
                 f,
@@ -173,12 +175,12 @@ pub enum OpenError {
     /// The bytes exceed the free quota.
     #[error("the quota of {quota} bytes has {free} left")]
     QuotaExceeded {
-        /// In bytes.
+        /// Quota of the user in bytes.
         quota: u64,
-        /// In bytes.
+        /// Free part of the quota in bytes.
         free: u64,
     },
-    /// Too many uploads are open; holds the maximum.
+    /// Too many uploads are open; contains the maximum.
     #[error("the maximum of {0} open uploads is reached")]
     TooManyPending(u32),
     /// The idempotency key was used for another request.
@@ -187,10 +189,10 @@ pub enum OpenError {
     /// The account has been deleted.
     #[error("the account has been deleted")]
     NoAccount,
-    /// Freeing quota for it takes more calls to S3 than the user has left.
+    /// Freeing quota for the upload takes more calls to S3 than the user's rate limit allows.
     #[error(transparent)]
     Throttled(#[from] Throttled),
-    /// The store does not take it safely.
+    /// The store does not take uploads of this class safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database failed; an upload may have been opened. A repeat is safe.
@@ -207,7 +209,7 @@ pub enum RenewError {
     /// The upload is a multipart upload; its URLs are requested by part number.
     #[error("the upload is a multipart upload")]
     NotSingle,
-    /// The store does not take it safely.
+    /// The store does not take uploads of this class safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
     /// The database or the credentials failed.
@@ -234,19 +236,19 @@ pub struct PresignedPuts {
 }
 
 impl PresignedPuts {
-    /// Returns when the last of them expires.
-    fn die_at(&self) -> OffsetDateTime {
+    /// Returns when the last of the URLs expires.
+    fn expire_at(&self) -> OffsetDateTime {
         let preview = self.preview.as_ref().map(|put| put.signed.expires_at);
-        preview.map_or(self.image.signed.expires_at, |dies_at| dies_at.max(self.image.signed.expires_at))
+        preview.map_or(self.image.signed.expires_at, |expires_at| expires_at.max(self.image.signed.expires_at))
     }
 }
 
-/// A ticket, and whether this call opened the upload.
+/// Result of a declaration: an upload or image, new or known before.
 #[derive(Debug)]
 pub struct OpenedUpload {
     /// The ticket, for the client.
     pub ticket: Ticket,
-    /// Whether this call opened the upload; otherwise the bytes or the key were known already.
+    /// Whether this call opened the upload. Otherwise an upload or image with the same bytes or key was found.
     pub is_new: bool,
 }
 
@@ -290,16 +292,16 @@ impl Uploads {
         let sha256 = Sha256::parse(declared.sha256).map_err(DeclarationError::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
         let preview = declared.preview.map(validate_preview).transpose();
-        let shown = validate_shown(declared.thumb_hash, declared.taken_at, now);
-        match (file_name, content_type, size, sha256, caption, preview, shown) {
+        let placeholder_and_time = validate_placeholder_and_time(declared.thumb_hash, declared.taken_at, now);
+        match (file_name, content_type, size, sha256, caption, preview, placeholder_and_time) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok((thumb_hash, taken_at))) => {
                 let kind = UploadKind::Put { sha256, preview };
                 Ok((Upload { file_name, content_type, size, kind, caption, thumb_hash, taken_at }, sha256))
             }
-            (file_name, content_type, size, sha256, caption, preview, shown) => {
+            (file_name, content_type, size, sha256, caption, preview, placeholder_and_time) => {
                 let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
-                let lists = [shown.err(), preview.err()].into_iter().flatten().flatten();
-                Err(broken.into_iter().flatten().chain(lists).collect())
+                let error_lists = [placeholder_and_time.err(), preview.err()].into_iter().flatten().flatten();
+                Err(broken.into_iter().flatten().chain(error_lists).collect())
             }
         }
     }
@@ -331,20 +333,20 @@ impl Uploads {
         })
     }
 
-    /// Returns the quota of a user in bytes.
+    /// Returns the quota, in bytes, of users without a quota of their own.
     #[must_use]
     pub fn quota_bytes(&self) -> u64 {
         self.settings.quota_bytes
     }
 }
 
-/// Returns an accepted media type.
+/// Returns the declared media type if it is accepted.
 pub(super) fn validate_type(settings: &config::Uploads, declared: &str) -> Result<ContentType, DeclarationError> {
     let allowed = ContentType::parse(declared).filter(|known| settings.types.contains(known));
     allowed.ok_or_else(|| DeclarationError::ContentType(settings.types.clone()))
 }
 
-/// Returns a size from 1 to `max` bytes.
+/// Returns the declared size if it is from 1 to `max` bytes.
 pub(super) fn validate_size(declared: i64, max: u64) -> Result<u64, DeclarationError> {
     match u64::try_from(declared) {
         Err(_) | Ok(0) => Err(DeclarationError::Size),
@@ -370,8 +372,8 @@ fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Declar
     }
 }
 
-/// Returns the declared placeholder and time, as far as they are declared.
-pub(super) fn validate_shown(
+/// Validates the `ThumbHash` and the time taken. Each is `None` if it was not declared.
+pub(super) fn validate_placeholder_and_time(
     thumb_hash: Option<&str>,
     taken_at: Option<&str>,
     now: OffsetDateTime,
@@ -384,7 +386,7 @@ pub(super) fn validate_shown(
     }
 }
 
-/// Validates a declared time.
+/// Validates the declared time at which an image was taken.
 fn validate_taken_at(declared: &str, now: OffsetDateTime) -> Result<TakenAt, DeclarationError> {
     let taken_at = TakenAt::parse(declared).ok_or(DeclarationError::TakenAt)?;
     if taken_at.has_passed(now) { Ok(taken_at) } else { Err(DeclarationError::TakenInFuture) }

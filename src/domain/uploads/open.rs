@@ -13,18 +13,19 @@ use crate::{
     store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
-/// Attempts at opening uploads that concurrent requests change; more conflicts are a fault.
+/// Attempts at opening uploads that concurrent requests change; more conflicts are an error.
 const MAX_ATTEMPTS: usize = 5;
 
-/// A valid declaration, and its index in the request.
+/// A valid declaration of a request.
 pub(super) struct UploadRequest {
-    pub(super) at: usize,
+    /// Index of the declaration in the request, and of its result.
+    pub(super) index: usize,
     pub(super) upload: Upload,
     sha256: Sha256,
     pub(super) idempotency: Option<Idempotency>,
 }
 
-/// Results of the request's items, in order.
+/// Results of the request's items, in order; `None` until an item is resolved.
 pub(super) type Results = Vec<Option<Result<OpenedUpload, OpenError>>>;
 
 impl Uploads {
@@ -39,17 +40,17 @@ impl Uploads {
         declared: &[DeclaredUpload<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<OpenedUpload, OpenError>>, StoreError> {
-        let fit = self.capabilities.require_support(UploadClass::WithDigest);
+        let support = self.capabilities.require_support(UploadClass::WithDigest);
         let mut results: Results = declared.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(declared.len());
-        for (at, declared) in declared.iter().enumerate() {
+        for (index, declared) in declared.iter().enumerate() {
             match self.validate(declared, now) {
-                Ok(_) if fit.is_err() => results[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
+                Ok(_) if support.is_err() => results[index] = support.clone().err().map(|unsupported| Err(unsupported.into())),
                 Ok((upload, sha256)) => {
-                    let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
-                    requests.push(UploadRequest { at, upload, sha256, idempotency: declared.key.map(named) });
+                    let with_key = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
+                    requests.push(UploadRequest { index, upload, sha256, idempotency: declared.key.map(with_key) });
                 }
-                Err(broken) => results[at] = Some(Err(OpenError::InvalidDeclaration(broken))),
+                Err(broken) => results[index] = Some(Err(OpenError::InvalidDeclaration(broken))),
             }
         }
         // A client that uploads its camera roll again has uploaded most of it before; a single upload is usually new.
@@ -64,7 +65,7 @@ impl Uploads {
             requests = self.open_uploads(user, requests, &mut results, now).await?;
             if !requests.is_empty() {
                 requests = self.resolve_known(user, requests, &mut results, now).await?;
-                requests = self.resolve_refused(user, requests, &mut results).await?;
+                requests = self.resolve_exceeding(user, requests, &mut results).await?;
             }
         }
         for OpenedUpload { ticket, is_new } in results.iter().flatten().flatten() {
@@ -77,7 +78,8 @@ impl Uploads {
         Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unresolved)).collect())
     }
 
-    /// Reserves, inserts and signs. Returns the requests that the quota or a unique index refused.
+    /// Presigns PUTs, reserves quota and inserts images. Returns the requests that exceed the quota, and those that a unique
+    /// index rejects.
     async fn open_uploads(
         &self,
         user: UserId,
@@ -89,31 +91,31 @@ impl Uploads {
         for request in requests {
             drafts.push((self.draft_image(user, &request, now)?, request));
         }
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
         if self.reservations.reserve(user, &images, now).await? == ReserveOutcome::Refused {
             // Not all fit into the quota: reserves those that do, in the order of the request.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
                 let fits = is_batch && self.reservations.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
-                if fits { fitting.push(draft) } else { refused.push(draft.1) }
+                if fits { fitting.push(draft) } else { rejected.push(draft.1) }
             }
             drafts = fitting;
         }
         if drafts.is_empty() {
-            return Ok(refused);
+            return Ok(rejected);
         }
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.late_transfers.quiet_from(image))).collect();
         let inserted = self.reservations.insert_reserved(user, &rows).await?;
         for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
-                results[request.at] = Some(Ok(OpenedUpload { ticket, is_new: true }));
+                results[request.index] = Some(Ok(OpenedUpload { ticket, is_new: true }));
             } else {
-                refused.push(request);
+                rejected.push(request);
             }
         }
-        Ok(refused)
+        Ok(rejected)
     }
 
     /// Returns an image that is not inserted yet, with its presigned URLs.
@@ -126,11 +128,12 @@ impl Uploads {
         let id = ImageId::new();
         let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, &request.upload, request.sha256, now)?;
-        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_die_at: puts.die_at() };
+        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.settings.ttl, urls_die_at: puts.expire_at() };
         Ok((Image::pending(user, id, key, request.upload.clone(), request.idempotency.clone(), lifetimes), puts))
     }
 
-    /// Resolves requests with this user's uploads and images of the same key or the same bytes. Returns the other requests.
+    /// Sets the results of requests for which this user has an upload or image with the same key or the same bytes. Returns the
+    /// other requests.
     async fn resolve_known(
         &self,
         user: UserId,
@@ -139,26 +142,26 @@ impl Uploads {
         now: OffsetDateTime,
     ) -> Result<Vec<UploadRequest>, StoreError> {
         let digests: Vec<_> = requests.iter().map(|request| request.sha256).collect();
-        let keys: Vec<_> = requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|known| &known.key).collect();
+        let keys: Vec<_> =
+            requests.iter().filter_map(|request| request.idempotency.as_ref()).map(|idempotency| &idempotency.key).collect();
         let known_uploads = self.store.images.find_owned_known(user, &digests, &keys).await?;
         let (mut left, mut matched) = (Vec::new(), Vec::new());
         for request in requests {
-            let named = request.idempotency.as_ref();
-            if let Err(error) = known_uploads.verify_readable(named.map(|named| &named.key), Some(request.sha256)) {
-                results[request.at] = Some(Err(error.into()));
+            let idempotency = request.idempotency.as_ref();
+            if let Err(error) = known_uploads.verify_readable(idempotency.map(|sent| &sent.key), Some(request.sha256)) {
+                results[request.index] = Some(Err(error.into()));
                 continue;
             }
-            let by_key = known_uploads
-                .readable()
-                .iter()
-                .find(|image| named.is_some() && image.idempotency.as_ref().map(|known| &known.key) == named.map(|n| &n.key));
-            let image = match (by_key, named) {
-                (Some(image), Some(named)) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
-                    self.store.images.release_owned_key(user, image.id, &named.key).await?;
+            let by_key = known_uploads.readable().iter().find(|image| {
+                idempotency.is_some_and(|sent| image.idempotency.as_ref().is_some_and(|known| known.key == sent.key))
+            });
+            let image = match (by_key, idempotency) {
+                (Some(image), Some(sent)) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
+                    self.store.images.release_owned_key(user, image.id, &sent.key).await?;
                     None
                 }
-                (Some(image), named) if image.idempotency.as_ref() != named => {
-                    results[request.at] = Some(Err(OpenError::KeyReused));
+                (Some(image), sent) if image.idempotency.as_ref() != sent => {
+                    results[request.index] = Some(Err(OpenError::KeyReused));
                     continue;
                 }
                 (by_key, _) => by_key,
@@ -175,11 +178,11 @@ impl Uploads {
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
         for ((request, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
-                Ok(ticket) => results[request.at] = Some(Ok(OpenedUpload { ticket, is_new: false })),
+                Ok(ticket) => results[request.index] = Some(Ok(OpenedUpload { ticket, is_new: false })),
                 // An error of this item only; the others continue.
-                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.at] = Some(Err(error.into())),
+                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.index] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
-                Err(RenewError::Unsupported(unfit)) => results[request.at] = Some(Err(unfit.into())),
+                Err(RenewError::Unsupported(unsupported)) => results[request.index] = Some(Err(unsupported.into())),
                 Err(RenewError::Unavailable(UnavailableUpload::Expired)) => {
                     // Resolved now, so that the next round finds the image, or opens a new upload.
                     self.resolve_expired(image, now).await?;
@@ -191,8 +194,8 @@ impl Uploads {
         Ok(left)
     }
 
-    /// Resolves requests with the reason why the quota refuses them. Returns those that it would accept now.
-    async fn resolve_refused(
+    /// Sets the errors of requests that exceed the quota. Returns the other requests.
+    async fn resolve_exceeding(
         &self,
         user: UserId,
         requests: Vec<UploadRequest>,
@@ -205,15 +208,16 @@ impl Uploads {
         let mut unresolved = Vec::new();
         for request in requests {
             match self.quota.quota_refusal(usage, request.upload.bytes()) {
-                Some(refusal) => results[request.at] = Some(Err(refusal)),
+                Some(error) => results[request.index] = Some(Err(error)),
                 None => unresolved.push(request),
             }
         }
         Ok(unresolved)
     }
 
-    /// Accepts, rejects, prolongs or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor
-    /// lose them if they have arrived or are on their way by a URL that was signed shortly before its expiry.
+    /// Accepts, rejects, prolongs or expires an upload past its expiry: such an upload must not prevent its bytes from being
+    /// uploaded again, and bytes must not be lost that have arrived or are being sent with a URL that was signed shortly before
+    /// the expiry.
     async fn resolve_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
         match self.inspector.inspect_upload(image, now).await? {
             Inspection::Verified(verified) => self.lifecycle.accept(image, &verified).await.map(drop),

@@ -1,4 +1,4 @@
-//! Explains why a reservation was refused.
+//! Explains why a reservation was rejected.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Explains refused reservations.
+/// Explains rejected reservations.
 #[derive(Debug)]
 pub(in crate::domain) struct Quota {
     pub(in crate::domain) store: Arc<Store>,
@@ -18,18 +18,18 @@ pub(in crate::domain) struct Quota {
 }
 
 impl Quota {
-    /// Returns why a reservation failed; `Ok` if it would succeed now.
+    /// Returns, as the error, why a reservation of `size` bytes was rejected; `Ok` if it would succeed now.
     pub(in crate::domain) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), OpenError> {
         let usage = self.store.users.usage(user).await?;
         self.quota_refusal(usage, size).map_or(Ok(()), Err)
     }
 
-    /// Returns why an upload of `bytes` is refused; `None` if it is not.
+    /// Returns why an upload of `bytes` is rejected; `None` if it would be accepted.
     pub(super) fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<OpenError> {
         let Some(usage) = usage else { return Some(OpenError::NoAccount) };
-        let most = self.settings.max_pending;
-        let too_many = || (usage.pending >= u64::from(most)).then_some(OpenError::TooManyPending(most));
-        self.exceeds_quota(usage, bytes).or_else(too_many)
+        let max_pending = self.settings.max_pending;
+        let too_many = || (usage.pending >= u64::from(max_pending)).then_some(OpenError::TooManyPending(max_pending));
+        self.excess_error(usage, bytes).or_else(too_many)
     }
 
     /// Returns the user's quota in bytes.
@@ -37,12 +37,12 @@ impl Quota {
     /// # Errors
     /// [`StoreError`].
     pub(in crate::domain) async fn owned_quota(&self, user: UserId) -> Result<u64, StoreError> {
-        let (usage, of_settings) = (self.store.users.usage(user).await?, self.settings.quota_bytes);
-        Ok(usage.map_or(of_settings, |usage| usage.quota(of_settings)))
+        let (usage, default_quota) = (self.store.users.usage(user).await?, self.settings.quota_bytes);
+        Ok(usage.map_or(default_quota, |usage| usage.quota(default_quota)))
     }
 
-    /// Returns the refusal of `bytes` that exceed the free quota, and counts it.
-    pub(super) fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<OpenError> {
+    /// Returns the error if `bytes` exceed the free quota, and counts it in the metrics.
+    pub(super) fn excess_error(&self, usage: Usage, bytes: u64) -> Option<OpenError> {
         let quota = usage.quota(self.settings.quota_bytes);
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {

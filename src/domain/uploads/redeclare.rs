@@ -17,8 +17,8 @@ use crate::{
 
 impl Uploads {
     /// Replaces the declarations of the pending uploads that requests were `matched` with, by the last one if several match the
-    /// same upload. Returns the requests to be answered with the upload; one whose larger preview exceeds the quota is answered
-    /// here.
+    /// same upload. Returns the requests to be answered with the upload. A request whose larger preview exceeds the quota gets
+    /// its error in `results`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -29,40 +29,40 @@ impl Uploads {
         results: &mut Results,
         now: OffsetDateTime,
     ) -> Result<Vec<(UploadRequest, &'a Image)>, StoreError> {
-        let (mut known, mut later) = (Vec::new(), HashMap::<ImageId, (&Image, Upload)>::new());
+        let (mut accepted, mut latest) = (Vec::new(), HashMap::<ImageId, (&Image, Upload)>::new());
         for (request, image) in matched {
             // The repeat of a request changes nothing, because another one may have been made in between.
             let is_repeat = request.idempotency.is_some() && request.idempotency == image.idempotency;
             let is_open = image.status == ImageStatus::Pending && image.expires_at > now;
-            let declared = later.get(&image.id).map_or(&image.upload, |(_, upload)| upload);
+            let declared = latest.get(&image.id).map_or(&image.upload, |(_, upload)| upload);
             if is_repeat || !is_open || declared.is_declared_as(&request.upload) {
-                known.push((request, image));
+                accepted.push((request, image));
                 continue;
             }
             match self.reserve_growth(user, image, &request.upload).await {
                 Ok(()) => {
-                    later.insert(image.id, (image, request.upload.clone()));
-                    known.push((request, image));
+                    latest.insert(image.id, (image, request.upload.clone()));
+                    accepted.push((request, image));
                 }
                 Err(OpenError::Store(error)) => return Err(error),
-                Err(refusal) => results[request.at] = Some(Err(refusal)),
+                Err(error) => results[request.index] = Some(Err(error)),
             }
         }
-        let later: Vec<_> = later.values().map(|(image, upload)| (*image, upload)).collect();
-        self.store.images.redeclare_all(&later).await?;
-        Ok(known)
+        let latest: Vec<_> = latest.values().map(|(image, upload)| (*image, upload)).collect();
+        self.store.images.redeclare_all(&latest).await?;
+        Ok(accepted)
     }
 
-    /// Reserves the additional bytes of a larger preview. Nothing is released for a smaller one, because the earlier one's URL is
-    /// alive.
+    /// Reserves the additional bytes of a larger preview. Nothing is released for a smaller preview, because the URL of the
+    /// larger one can still be used.
     async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), OpenError> {
         let new_bytes = upload.bytes();
         if new_bytes <= image.reserved {
             return Ok(());
         }
         let usage = self.store.users.usage(user).await?.ok_or(OpenError::NoAccount)?;
-        if let Some(refusal) = self.quota.exceeds_quota(usage, new_bytes - image.reserved) {
-            return Err(refusal);
+        if let Some(error) = self.quota.excess_error(usage, new_bytes - image.reserved) {
+            return Err(error);
         }
         Ok(Box::pin(self.grow(user, image.id, new_bytes)).await?)
     }

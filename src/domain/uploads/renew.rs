@@ -22,25 +22,28 @@ impl Uploads {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
-        let fit = self.capabilities.require_support(UploadClass::WithDigest);
+        let support = self.capabilities.require_support(UploadClass::WithDigest);
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await?.readable() {
-            let is_open = fit.is_ok() && image.expires_at > now;
+            let is_open = support.is_ok() && image.expires_at > now;
             if let (ImageStatus::Pending, Some(sha256), true) = (&image.status, image.upload.sha256(), is_open) {
                 let puts = self.presign_puts(&image.key, &image.upload, sha256, now)?;
                 signed.insert(image.id, (puts, image.upload.size));
             }
         }
         let pending: Vec<_> = signed.keys().copied().collect();
-        let dies = signed.values().map(|(puts, _)| puts.die_at()).max();
-        if let Some(dies) = dies {
-            // The largest grace period for all: a late sweep is safe.
+        let last_expiry = signed.values().map(|(puts, _)| puts.expire_at()).max();
+        if let Some(expiry) = last_expiry {
+            // All uploads get the largest grace period: a late sweep is safe.
             let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
-            self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.late_transfers.grace(largest)).await?;
+            self.store
+                .images
+                .raise_owned_urls_die_at(user, &pending, expiry, expiry + self.late_transfers.grace(largest))
+                .await?;
         }
-        // Read after the URLs' expiry was stored: an upload that is pending now cannot expire while they are alive.
+        // Read after the URLs' expiry was stored: an upload that is pending now cannot expire before its URLs.
         let current = self.store.images.find_all_owned(user, ids).await?;
-        // The same id may occur twice.
+        // Clones, because the same id may occur twice.
         let answer = |id: &ImageId| {
             let image = current.get(*id)?.cloned().ok_or(UnavailableUpload::NotFound)?;
             match (&image.status, signed.get(id)) {
@@ -48,9 +51,9 @@ impl Uploads {
                 (ImageStatus::Pending, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
                 (ImageStatus::Pending, None) if image.expires_at <= now => Err(UnavailableUpload::Expired.into()),
                 (ImageStatus::Pending, None) if image.upload.sha256().is_none() => Err(RenewError::NotSingle),
-                // Supported now, if the store was probed meanwhile.
+                // The store does not support the upload, or the upload was opened or prolonged between the two reads.
                 (ImageStatus::Pending, None) => {
-                    Err(fit.clone().err().map_or(UnavailableUpload::NotFound.into(), RenewError::Unsupported))
+                    Err(support.clone().err().map_or(UnavailableUpload::NotFound.into(), RenewError::Unsupported))
                 }
                 (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err(UnavailableUpload::from(*end).into()),
             }

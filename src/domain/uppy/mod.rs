@@ -2,7 +2,7 @@
 //!
 //! These uploads have a maximum size, which is reserved; the actual bytes are verified at confirm and the rest is released.
 //! Forms, and the objects of Uppy's own S3 client, are written under `in/` and copied at confirm, because their URLs can write
-//! more than once; the sweeper polls for them. Parts that this server completes are final where they are made.
+//! more than once; the sweeper polls for them. Parts that this server completes become an object at its final key.
 //!
 //! This file has the validation of metadata, and forms; `token` has the tokens in paths, `parts` the multipart calls of
 //! Companion's protocol, `signing` the requests that Uppy's own S3 client sends, `part_limits` the bound on parts of undeclared
@@ -43,10 +43,12 @@ use crate::{
     store::{InsertOutcome, Objects, ReserveOutcome, Store, StoreError},
 };
 
-/// Share of the quota that a multipart upload without a size reserves.
-const QUOTA_SHARE: u64 = 16;
-/// Forms that are confirmed at once if the quota has no room for another upload.
+/// A multipart upload without a declared size reserves one of this many parts of the quota.
+const QUOTA_DIVISOR: u64 = 16;
+/// Forms that are confirmed at once if the free quota is too small for another upload, at most.
 const MAX_FORMS_PER_CONFIRM: usize = 16;
+/// Open uploads that are read to find these forms, at most.
+const MAX_OPEN_UPLOADS_READ: u32 = 100;
 /// Attempts to reserve: one, and more after the user's forms were confirmed.
 const MAX_ATTEMPTS: usize = 5;
 
@@ -98,15 +100,15 @@ impl UppyUploads {
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.settings.url_ttl)?;
-        // No other form can be signed for this upload, so it expires with this one.
+        // No other form can be signed for this upload, so the upload expires with this form.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
         self.reserve_and_insert(&Image::pending(user, id, key, upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
         self.arrival_poller.schedule();
         Ok(form)
     }
 
-    /// Reserves quota and inserts the image. If there is no room, confirms the user's earlier forms first: each may hold much
-    /// more than its bytes.
+    /// Reserves quota and inserts the image. If the free quota is too small, confirms the user's earlier forms first: each may
+    /// have reserved many more bytes than it needs.
     async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), OpenError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..MAX_ATTEMPTS {
@@ -131,7 +133,7 @@ impl UppyUploads {
     /// [`OpenError::Throttled`] if the user has used up their calls to S3: each form takes two, one to find and one to read the
     /// object.
     async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), OpenError> {
-        let open = self.store.images.list_owned_pending(user, None, 100).await?;
+        let open = self.store.images.list_owned_pending(user, None, MAX_OPEN_UPLOADS_READ).await?;
         let forms = open.iter().rev().filter(|image| image.upload.kind == UploadKind::Form).map(|image| image.id);
         let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();
         if !forms.is_empty() {
@@ -155,7 +157,7 @@ impl UppyUploads {
             .map_err(OpenError::InvalidDeclaration)
     }
 
-    /// Validates the metadata of an upload in parts.
+    /// Validates the metadata of a multipart upload.
     ///
     /// # Errors
     /// [`OpenError::InvalidDeclaration`] with every rule that it breaks; [`OpenError::Store`].
@@ -165,7 +167,7 @@ impl UppyUploads {
             Some(_) => max,
             None => {
                 let quota = self.quota.owned_quota(user).await?;
-                (quota / QUOTA_SHARE).max(self.settings.max_bytes).min(max).min(quota).max(1)
+                (quota / QUOTA_DIVISOR).max(self.settings.max_bytes).min(max).min(quota).max(1)
             }
         };
         let limits = SizeLimits { max, when_undeclared };
@@ -204,8 +206,9 @@ impl UppyUploads {
 /// Limits of the size of an upload, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct SizeLimits {
+    /// Maximum of a declared size.
     max: u64,
-    /// The bound of an upload whose size is not declared.
+    /// Bound of an upload whose size is not declared.
     when_undeclared: u64,
 }
 

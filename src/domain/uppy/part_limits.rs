@@ -1,10 +1,10 @@
 //! Bounds the parts of uploads whose URLs sign no length: their sizes are summed before more URLs are signed, and by the sweeper
-//! while a URL is alive.
+//! while a URL is valid.
 //!
 //! S3 accepts up to 5 GiB for each such URL. An upload's parts never exceed its reservation by more than its client sends between
-//! two checks: [`MAX_URLS_PER_CHECK`] URLs or [`CHECK_TTL`], whichever comes first, while the client requests URLs, and the
-//! sweeper's interval of a minute otherwise. Above the reservation the upload is rejected and its parts are aborted, which
-//! invalidates all their URLs.
+//! two checks. While the client requests URLs, they are checked after [`MAX_URLS_PER_CHECK`] URLs (or those of one request, if it
+//! is for more) or after [`CHECK_TTL`], whichever comes first; otherwise by the sweeper, every minute. Above the reservation the
+//! upload is rejected and its parts are aborted, which invalidates all their URLs.
 
 use std::{
     sync::Arc,
@@ -26,16 +26,16 @@ use crate::{
 
 /// Maximum lifetime of a URL for a part of any length. S3 checks it when a transfer begins.
 pub(super) const PART_URL_TTL: Duration = Duration::from_secs(15 * 60);
-/// Interval between two checks of parts of undeclared length, while a URL for more of them is alive.
-pub(in crate::domain) const PARTS_SEEN_EVERY: Duration = Duration::from_secs(60);
+/// Interval between two checks of parts of undeclared length, while a URL for more parts is valid.
+pub(in crate::domain) const PART_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// URLs that are signed for an upload between two checks of its parts.
 const MAX_URLS_PER_CHECK: u32 = 16;
-/// How long the result of a check is used.
+/// Time for which the result of a check is used.
 const CHECK_TTL: Duration = Duration::from_secs(10);
 /// Maximum number of open uploads of one key whose parts are summed. No regular client opens as many.
 const MAX_OPEN_UPLOADS: usize = 100;
-/// Concurrent listings.
-const AT_ONCE: usize = 8;
+/// Listings of parts that run concurrently.
+const MAX_CONCURRENT: usize = 8;
 /// Uploads whose latest check is remembered.
 const CAPACITY: usize = 10_000;
 
@@ -43,6 +43,7 @@ const CAPACITY: usize = 10_000;
 #[derive(Debug, Clone, Copy)]
 struct PartCheck {
     at: Instant,
+    /// Number of URLs.
     signed: u32,
 }
 
@@ -126,7 +127,7 @@ impl PartLimits {
         if self.bytes_in_parts(image, open, image.reserved).await? <= image.reserved {
             return Ok(false);
         }
-        // Others, such as a Complete that names fewer parts, may have made it ready since the parts were listed.
+        // Another request, such as a Complete that names fewer parts, may have made the image ready since the parts were listed.
         if !self.lifecycle.reject(image, Rejection::ObjectMismatch, now).await? {
             return Err(StoreError::Contention { what: "an upload that is changed while its parts are counted" });
         }
@@ -157,7 +158,7 @@ impl PartLimits {
             }
             .boxed()
         };
-        let mut sums = stream::iter(ids).map(sum).buffer_unordered(AT_ONCE);
+        let mut sums = stream::iter(ids).map(sum).buffer_unordered(MAX_CONCURRENT);
         let mut total = 0_u64;
         while let Some(bytes) = sums.try_next().await? {
             total = total.saturating_add(bytes);
@@ -178,10 +179,10 @@ mod tests {
         let (checks, image) = (PartChecks::default(), ImageId::new());
         assert!(!checks.allow(image, 1), "never checked");
         checks.record(image, 1);
-        assert!((1..16).all(|_| checks.allow(image, 1)));
+        assert!((1..MAX_URLS_PER_CHECK).all(|_| checks.allow(image, 1)));
         assert!(!checks.allow(image, 1));
         checks.record(image, 1000);
         assert!(!checks.allow(image, 1), "a batch uses up a check");
-        assert!(!checks.allow(ImageId::new(), 1), "another image's");
+        assert!(!checks.allow(ImageId::new(), 1), "an image that was not checked");
     }
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     UppyMetadata, UppyUploads,
-    part_limits::{PART_URL_TTL, PARTS_SEEN_EVERY},
+    part_limits::{PART_CHECK_INTERVAL, PART_URL_TTL},
     require_open_or_ready,
 };
 use crate::{
@@ -28,12 +28,12 @@ const MAX_ATTEMPTS: usize = 5;
 /// Maximum number of parts in one request.
 const MAX_PARTS_PER_REQUEST: usize = 1000;
 
-/// An upload in parts, as each of Uppy's calls names it.
+/// A multipart upload, as each of Uppy's calls names it.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedUpload<'a> {
-    /// The upload id that Uppy got: the image's own.
+    /// Upload id that Uppy received: the image's id.
     pub id: ImageId,
-    /// The object key that Uppy got.
+    /// Object key that Uppy received.
     pub key: &'a str,
 }
 
@@ -92,11 +92,11 @@ impl UppyUploads {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let upload = self.validate_parts(user, metadata).await?;
         let id = ImageId::new();
-        // Only this server completes the parts, so the object is final where it is made.
+        // Only this server completes the parts, so the object is created at its final key.
         let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload, None, unopened_lifetimes(now));
         self.reserve_and_insert(&image, image.expires_at, now).await?;
         if let Err(error) = self.opening.create_multipart_in_s3(&image, PartChecksums::None).await {
-            // The client gets no id, so this upload must not hold quota for a day.
+            // The client gets no id, so this upload must not take quota for a day.
             if let Err(error) = self.lifecycle.delete_pending(&image, now).await {
                 tracing::warn!(image = %id, %error, "failed to delete an upload that S3 did not open; it will expire");
             }
@@ -118,7 +118,7 @@ impl UppyUploads {
     ) -> Result<Vec<ListedPart>, PartsError> {
         let image = self.find_open_uppy_parts(user, upload, now).await?;
         if let ImageStatus::Ready(ready) = &image.status {
-            return Ok(parts_of(&ready.etag));
+            return Ok(parts_from_etag(&ready.etag));
         }
         if let Some(upload_id) = &image.upload_id
             && let Some(stored) = self.objects.list_parts(&image.key, upload_id).await?
@@ -127,10 +127,10 @@ impl UppyUploads {
             return Ok(stored.into_iter().map(listed).collect());
         }
         if let Some(head) = self.objects.head(&image.key).await? {
-            // Completed, but the server died before it confirmed.
-            return Ok(parts_of(&head.etag));
+            // The upload was completed, but the server died before it confirmed it.
+            return Ok(parts_from_etag(&head.etag));
         }
-        // Another program aborted it, such as the bucket's lifecycle rule: the client uploads the parts again.
+        // Another program aborted the upload, such as the bucket's lifecycle rule: the client uploads the parts again.
         self.opening.create_multipart_in_s3(&image, PartChecksums::None).await?;
         Ok(Vec::new())
     }
@@ -154,7 +154,7 @@ impl UppyUploads {
             let numbers = part_numbers(numbers).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let Some(upload_id) = image.upload_id.as_deref() else {
-                // The server that opened it died before it recorded S3's upload id.
+                // The server that opened the upload died before it recorded S3's upload id.
                 self.opening.create_multipart_in_s3(&image, PartChecksums::None).await?;
                 continue;
             };
@@ -165,9 +165,9 @@ impl UppyUploads {
                 Ok((number, signed))
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
-            let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
-            // `false` if another request changed its state: the next attempt reads it again.
-            if self.store.images.raise_owned_part_urls(user, upload.id, dies_at, now + PARTS_SEEN_EVERY).await? {
+            let expires_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
+            // Returns `false` if another request changed the image's state: the next attempt reads it again.
+            if self.store.images.raise_owned_part_urls(user, upload.id, expires_at, now + PART_CHECK_INTERVAL).await? {
                 return Ok(signed);
             }
         }
@@ -191,8 +191,8 @@ impl UppyUploads {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let select_parts = |stored: &mut Vec<StoredPart>| {
                 stored.retain(|part| wanted_etags.get(&part.number) == Some(&part.etag.trim_matches('"')));
-                let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
-                let missing: Vec<_> = wanted_etags.keys().copied().filter(|number| !is_there(number)).collect();
+                let is_stored = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+                let missing: Vec<_> = wanted_etags.keys().copied().filter(|number| !is_stored(number)).collect();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
             match self.parts_completion.complete_multipart(&image, &select_parts, now).await? {
@@ -219,7 +219,7 @@ impl UppyUploads {
                         self.removal.purge_now(vec![tombstone], now).await;
                         return Ok(());
                     }
-                    // Another request changed its state at the same time.
+                    // Another request changed the image's state at the same time: it is read again.
                 }
                 ImageState::Ready => return Err(PartsError::Complete),
                 ImageState::Purged => return Err(UnavailableUpload::NotFound.into()),
@@ -229,7 +229,7 @@ impl UppyUploads {
         Err(StoreError::Contention { what: "a multipart upload" }.into())
     }
 
-    /// Returns the open upload that a call of Uppy names.
+    /// Returns the open or ready upload that a call of Uppy names.
     async fn find_open_uppy_parts(
         &self,
         user: UserId,
@@ -242,10 +242,10 @@ impl UppyUploads {
     /// Returns the user's multipart upload with this id and key, in any state.
     async fn find_uppy_parts(&self, user: UserId, upload: NamedUpload<'_>) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, upload.id).await?;
-        let is_it = |image: &Image| {
+        let is_named = |image: &Image| {
             image.upload.kind == UploadKind::UndeclaredParts && image.key.as_str() == upload.key && !image.key.is_incoming()
         };
-        image.filter(is_it).ok_or_else(|| UnavailableUpload::NotFound.into())
+        image.filter(is_named).ok_or_else(|| UnavailableUpload::NotFound.into())
     }
 }
 
@@ -260,10 +260,10 @@ fn wanted_parts<'a>(named: &[NamedPart<'a>]) -> Result<BTreeMap<u32, &'a str>, C
         return Err(CompletePartsError::Count);
     }
     let (mut wanted, mut broken) = (BTreeMap::new(), Vec::new());
-    for (at, part) in named.iter().enumerate() {
+    for (index, part) in named.iter().enumerate() {
         match part_number(part.number) {
             Some(number) => drop(wanted.insert(number, part.etag.trim_matches('"'))),
-            None => broken.push(at),
+            None => broken.push(index),
         }
     }
     if broken.is_empty() { Ok(wanted) } else { Err(CompletePartsError::Numbers(broken)) }
@@ -274,19 +274,19 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
     if numbers.is_empty() || numbers.len() > MAX_PARTS_PER_REQUEST {
         return Err(vec![InvalidPart::Count]);
     }
-    let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
-    for (at, number) in numbers.iter().enumerate() {
+    let (mut valid, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
+    for (index, number) in numbers.iter().enumerate() {
         match part_number(*number) {
-            Some(number) => legal_ones.push(number),
-            None => broken.push(InvalidPart::Number(at, PartLayout::MAX_PARTS)),
+            Some(number) => valid.push(number),
+            None => broken.push(InvalidPart::Number(index, PartLayout::MAX_PARTS)),
         }
     }
-    if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
+    if broken.is_empty() { Ok(valid) } else { Err(broken) }
 }
 
 /// Returns the parts that an object was made of according to its entity tag (AWS: `"<digest>-<count>"`), for a client that lost
 /// the answer to its completion and lists the parts to resume.
-fn parts_of(etag: &str) -> Vec<ListedPart> {
+fn parts_from_etag(etag: &str) -> Vec<ListedPart> {
     let count = etag.trim_matches('"').rsplit_once('-').and_then(|(_, count)| count.parse().ok()).unwrap_or(1);
     (1..=count.min(PartLayout::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
 }
@@ -307,11 +307,11 @@ mod tests {
 
     #[test]
     fn entity_tag_of_an_object_contains_its_number_of_parts() {
-        let numbers = |etag: &str| parts_of(etag).iter().map(|part| part.number).collect::<Vec<_>>();
+        let numbers = |etag: &str| parts_from_etag(etag).iter().map(|part| part.number).collect::<Vec<_>>();
         assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328-3\""), [1, 2, 3]);
         assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328\""), [1]);
         assert_eq!(numbers("\"x-99999999999\""), [1]);
         assert_eq!(numbers("\"x-4000000000\"").len(), 10_000);
-        assert_eq!(parts_of("\"x-2\"")[1].etag, "\"x-2\"");
+        assert_eq!(parts_from_etag("\"x-2\"")[1].etag, "\"x-2\"");
     }
 }

@@ -1,6 +1,7 @@
 //! Signs requests of Uppy's own S3 client, which opens, uploads, lists, completes and aborts by itself.
 //!
-//! Its URLs open and complete repeatedly while they are alive. So its objects are written under `in/`, and a copy is confirmed.
+//! Until they expire, its URLs can open and complete uploads repeatedly. So its objects are written under `in/`, and a copy is
+//! confirmed.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     UppyMetadata, UppyUploads,
-    part_limits::{PART_URL_TTL, PARTS_SEEN_EVERY},
+    part_limits::{PART_CHECK_INTERVAL, PART_URL_TTL},
     parts::part_number,
     require_open_or_ready,
 };
@@ -26,12 +27,12 @@ use crate::{
 };
 
 /// Maximum length of an upload id; stores use far shorter ones.
-const MAX_UPLOAD_ID: usize = 1024;
+const MAX_UPLOAD_ID_BYTES: usize = 1024;
 
 /// Returns whether a text can be an upload id: base64 in either alphabet, hexadecimal, or a few other characters.
 fn is_upload_id(text: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    (1..=MAX_UPLOAD_ID).contains(&text.len()) && text.bytes().all(is_legal) && !text.contains("..")
+    (1..=MAX_UPLOAD_ID_BYTES).contains(&text.len()) && text.bytes().all(is_legal) && !text.contains("..")
 }
 
 /// A request that Uppy wants to sign.
@@ -98,7 +99,7 @@ impl From<StoreError> for SignError {
 }
 
 impl UppyUploads {
-    /// Signs a request of Uppy's own S3 client, for at most `longest`.
+    /// Signs a request of Uppy's own S3 client. The signature is valid for `longest` at most.
     ///
     /// # Errors
     /// [`SignError`].
@@ -149,10 +150,10 @@ impl UppyUploads {
     ) -> Result<SignedCall, SignError> {
         let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(UnavailableUpload::NotFound)?;
         let found = self.store.images.find_owned(user, id).await?;
-        let was_there =
-            |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
-        let is_it = |image: &Image| image.upload.kind == UploadKind::UndeclaredParts && was_there(image);
-        let image = require_open_or_ready(found.filter(is_it).ok_or(UnavailableUpload::NotFound)?, now)?;
+        let has_key =
+            |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|leftover| leftover.as_str() == key);
+        let is_named = |image: &Image| image.upload.kind == UploadKind::UndeclaredParts && has_key(image);
+        let image = require_open_or_ready(found.filter(is_named).ok_or(UnavailableUpload::NotFound)?, now)?;
         if image.state() == ImageState::Ready {
             return Err(PartsError::Complete.into());
         }
@@ -176,17 +177,17 @@ impl UppyUploads {
             PartsCall::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
             PartsCall::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
-        // The sweeper polls for the upload in any case, and is not postponed.
-        if !self.store.images.raise_owned_part_urls(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
-            // Another request changed its state meanwhile, which determines the answer.
-            let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(UnavailableUpload::NotFound)?;
-            return Err(match require_open_or_ready(moved, now)?.state() {
+        // This does not postpone the upload: the sweeper polls for it in any case.
+        if !self.store.images.raise_owned_part_urls(user, id, url.expires_at, now + PART_CHECK_INTERVAL).await? {
+            // Another request changed the image's state meanwhile: the new state determines the answer.
+            let current = self.store.images.find_owned(user, id).await?.filter(is_named).ok_or(UnavailableUpload::NotFound)?;
+            return Err(match require_open_or_ready(current, now)?.state() {
                 ImageState::Ready => PartsError::Complete.into(),
                 _ => PartsError::from(StoreError::Contention { what: "a multipart upload" }).into(),
             });
         }
         match call {
-            // The client's request aborts it in S3, and the sweeper if that is never sent.
+            // The client's request aborts the upload in S3. If it is never sent, the sweeper aborts the upload.
             PartsCall::Abort => drop(self.lifecycle.delete_pending(&image, now).await?),
             PartsCall::Complete => {
                 self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
@@ -198,7 +199,7 @@ impl UppyUploads {
     }
 
     /// Records S3's upload id, so that the sweeper can abort the upload on a store that cannot list uploads. An id that S3 does
-    /// not know is not recorded.
+    /// not know is rejected.
     async fn record_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
         self.throttle.count_s3_calls(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {
@@ -225,7 +226,7 @@ mod tests {
         ] {
             assert!(is_upload_id(given), "{given}");
         }
-        let long = "a".repeat(MAX_UPLOAD_ID + 1);
+        let long = "a".repeat(MAX_UPLOAD_ID_BYTES + 1);
         for other in
             ["", "../../x?y#z%00", "..", "a/../b", "\0", "a\nb", "a b", "ü", "' \" <>", "a&b", "a?b", "a%2e", long.as_str()]
         {

@@ -54,16 +54,16 @@ impl UppyTokens {
     pub async fn issue(&self, caller: Caller, now: OffsetDateTime) -> Result<UppyToken, UnsupportedUpload> {
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
-        let longest = now + self.tokens.ttl().min(self.settings.url_ttl);
+        let latest_expiry = now + self.tokens.ttl().min(self.settings.url_ttl);
         let expires_at = match caller.origin {
-            // If the session has ended, the token is expired.
+            // If the session has ended, the token expires at once.
             TokenOrigin::Session(session) => self
                 .store
                 .sessions
                 .find_owned(caller.user, session, now)
                 .await?
-                .map_or(now, |session| longest.min(session.expires_at)),
-            TokenOrigin::Provider { expires_at, .. } => longest.min(expires_at),
+                .map_or(now, |session| latest_expiry.min(session.expires_at)),
+            TokenOrigin::Provider { expires_at, .. } => latest_expiry.min(expires_at),
         };
         let token = self.tokens.issue_uppy_token(caller, now, expires_at);
         Ok(UppyToken {
@@ -86,7 +86,7 @@ impl UppyTokens {
             TokenError::Expired => refused("expired in a path"),
         })?;
         let checked = match session {
-            // A session that no longer counts is reported as ended: the token itself is valid.
+            // A session that is not accepted without local accounts is reported as ended, because the token itself is valid.
             Some(session) => self.sessions.require_active(user, session, now).await.map_err(|error| match error {
                 AuthenticateError::Token(_) => AuthenticateError::SessionEnded,
                 error => error,
@@ -101,7 +101,8 @@ impl UppyTokens {
         })
     }
 
-    /// Checks that the account of a provider's user exists: the provider's sessions are unknown here.
+    /// Checks that the account of a provider's user exists and is not suspended: this server does not know the provider's
+    /// sessions.
     async fn require_provider_user(&self, user: UserId) -> Result<(), AuthenticateError> {
         let account = if self.identities.provider.is_some() { self.store.users.state(user).await? } else { None };
         match account {

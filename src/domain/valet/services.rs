@@ -114,6 +114,7 @@ pub(super) fn preview_worker(base: &Base, images: &ImageParts, config: &Config) 
     }
 }
 
+/// Returns the receiver of notifications, and the uploads that it hands over to the sweeper.
 pub(super) fn store_notifications(base: &Base, config: &Config) -> (StoreNotifications, NotifiedUploads) {
     let (sender, notified_uploads) = NotifiedSender::new(base.arrival_poller.clone());
     let settings = &config.store_events;

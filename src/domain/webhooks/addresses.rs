@@ -1,4 +1,4 @@
-//! Addresses that an attempt may connect to: global ones, and the networks that the operator allows.
+//! Addresses that an attempt at delivering a webhook may connect to: global ones, and the networks that the operator allows.
 
 use std::{net::IpAddr, sync::LazyLock};
 
@@ -37,11 +37,12 @@ const NOT_GLOBAL: [&str; 29] = [
     "::ffff:0:0/96",
 ];
 /// Networks of the metadata services of clouds, which no setting allows.
-const NEVER: [&str; 2] = ["169.254.0.0/16", "fd00:ec2::/32"];
+const NEVER_ALLOWED: [&str; 2] = ["169.254.0.0/16", "fd00:ec2::/32"];
 
 static NOT_GLOBAL_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| parse(&NOT_GLOBAL));
-static NEVER_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| parse(&NEVER));
+static NEVER_ALLOWED_NETWORKS: LazyLock<Vec<IpNet>> = LazyLock::new(|| parse(&NEVER_ALLOWED));
 
+/// Parses one of the lists above; a test checks that every entry is valid.
 fn parse(networks: &[&str]) -> Vec<IpNet> {
     networks.iter().filter_map(|network| network.parse().ok()).collect()
 }
@@ -51,18 +52,17 @@ fn parse(networks: &[&str]) -> Vec<IpNet> {
 pub fn is_permitted(address: IpAddr, allowed: &[IpNet]) -> bool {
     let address = address.to_canonical();
     let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
-    !is_in(&NEVER_NETWORKS) && (is_in(allowed) || !is_in(&NOT_GLOBAL_NETWORKS))
+    !is_in(&NEVER_ALLOWED_NETWORKS) && (is_in(allowed) || !is_in(&NOT_GLOBAL_NETWORKS))
 }
 
-/// Returns whether an attempt may connect to a host with these addresses: there is one, and each is permitted. A mixed answer
-/// is refused whole.
+/// Returns whether an attempt may connect to a host with these addresses: there is at least one, and each is permitted.
 #[must_use]
 pub fn are_permitted(addresses: &[IpAddr], allowed: &[IpNet]) -> bool {
     !addresses.is_empty() && addresses.iter().all(|address| is_permitted(*address, allowed))
 }
 
-/// Returns whether an attempt may be readable on the way to a host with these addresses: there is one, and the operator allows
-/// each.
+/// Returns whether an attempt may connect without TLS to a host with these addresses: there is at least one, and the operator
+/// allows each.
 #[must_use]
 pub fn are_allowed(addresses: &[IpAddr], allowed: &[IpNet]) -> bool {
     let is_allowed = |address: &IpAddr| allowed.iter().any(|network| network.contains(&address.to_canonical()));
@@ -81,8 +81,10 @@ mod tests {
 
     #[test]
     fn every_network_of_the_lists_is_parsed_and_refused_to_its_last_address() {
-        assert_eq!((NOT_GLOBAL_NETWORKS.len(), NEVER_NETWORKS.len()), (NOT_GLOBAL.len(), NEVER.len()));
-        for network in NOT_GLOBAL_NETWORKS.iter().chain(NEVER_NETWORKS.iter()).filter(|network| network.prefix_len() < 128) {
+        assert_eq!((NOT_GLOBAL_NETWORKS.len(), NEVER_ALLOWED_NETWORKS.len()), (NOT_GLOBAL.len(), NEVER_ALLOWED.len()));
+        for network in
+            NOT_GLOBAL_NETWORKS.iter().chain(NEVER_ALLOWED_NETWORKS.iter()).filter(|network| network.prefix_len() < 128)
+        {
             let edges = [network.network(), network.broadcast()];
             // The whole IPv4-mapped network also has global addresses.
             if network.to_string() != "::ffff:0.0.0.0/96" && network.to_string() != "::ffff:0:0/96" {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_judged_by_what_they_reach() {
+    fn addresses_that_embed_private_ones_are_refused_and_global_ones_are_permitted() {
         for refused in
             ["::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:a9fe:a9fe", "::7f00:1", "64:ff9b::7f00:1", "2002:7f00:1::"]
         {

@@ -1,4 +1,4 @@
-//! Delivers messages to the endpoints: claims what is due, makes the attempts side by side, and records their outcomes.
+//! Delivers messages to the endpoints: claims due deliveries, makes the attempts concurrently, and records their outcomes.
 //!
 //! Any number of servers may deliver at once: a delivery is claimed by one conditional update. A server that stops in between
 //! leaves a claim that ends by itself, so each message is delivered at least once.
@@ -31,14 +31,16 @@ use crate::{
     },
 };
 
-/// Attempts under way to one endpoint.
+/// Attempts under way to one endpoint, on one server, at most.
 const MAX_PER_ENDPOINT: usize = 4;
-/// Attempts under way in all.
-const MAX_IN_ALL: usize = 64;
-/// How long after a rotation the former secret signs, too.
+/// Attempts under way to all endpoints, on one server, at most.
+const MAX_PER_SERVER: usize = 64;
+/// Time after a rotation during which the secret before it signs, too.
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long an endpoint may fail before it is disabled.
+/// Time for which an endpoint may fail before it is disabled.
 const MAX_FAILING: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+/// Status with which an endpoint ends its messages (RFC 9110, 410 Gone).
+const GONE: u16 = 410;
 
 /// Delivers messages.
 #[derive(Debug)]
@@ -46,25 +48,27 @@ pub struct WebhookDelivery {
     store: Arc<Store>,
     settings: config::Webhooks,
     sender: WebhookSender,
-    /// The endpoints; shared with fan-out, which reads them for each event.
+    /// Cache of the endpoints; shared with the fan-out, which reads them from the database for each event.
     pub(in crate::domain) endpoints: Arc<KnownEndpoints>,
-    /// Wakes the poll.
+    /// Wakes [`Self::run_until`] before its next poll.
     pub(in crate::domain) woken: Arc<Notify>,
 }
 
-/// The attempts under way of this server, which return the id of their endpoint.
+/// Attempts under way on this server. Their tasks return the id of the endpoint.
 #[derive(Default)]
-struct Flights {
+struct RunningAttempts {
     tasks: JoinSet<String>,
+    /// Number of attempts under way, by the endpoint's id.
     per_endpoint: HashMap<String, usize>,
 }
 
-impl Flights {
+impl RunningAttempts {
     /// Returns how many more attempts to this endpoint may begin.
     fn free(&self, endpoint: &WebhookEndpoint) -> usize {
-        let most = if endpoint.first_failure_at.is_some() { 1 } else { MAX_PER_ENDPOINT };
+        // A failing endpoint gets one attempt at a time.
+        let limit = if endpoint.first_failure_at.is_some() { 1 } else { MAX_PER_ENDPOINT };
         let under_way = self.per_endpoint.get(&endpoint.id).copied().unwrap_or(0);
-        most.saturating_sub(under_way).min(MAX_IN_ALL.saturating_sub(self.tasks.len()))
+        limit.saturating_sub(under_way).min(MAX_PER_SERVER.saturating_sub(self.tasks.len()))
     }
 
     /// Starts an attempt, and counts it for its endpoint.
@@ -72,7 +76,7 @@ impl Flights {
         *self.per_endpoint.entry(endpoint.to_owned()).or_default() += 1;
         let id = endpoint.to_owned();
         self.tasks.spawn(async move {
-            // A panic must not occupy the endpoint's place for ever.
+            // If the attempt panics, the task still returns the id, so that the endpoint's count decreases.
             if let Err(error) = tokio::spawn(uncounted(attempt)).await {
                 tracing::error!(%error, "task that delivers a webhook panicked");
             }
@@ -80,12 +84,12 @@ impl Flights {
         });
     }
 
-    /// Waits until an attempt has ended, and frees the places of all that have; waits for ever if none is under way.
+    /// Waits until an attempt has ended, and uncounts all that have; waits for ever if no attempt is under way.
     async fn end_some(&mut self) {
         let Some(first) = self.tasks.join_next().await else { return std::future::pending().await };
         let mut ended = Some(first);
-        while let Some(one) = ended {
-            if let Ok(endpoint) = one {
+        while let Some(task) = ended {
+            if let Ok(endpoint) = task {
                 self.per_endpoint.entry(endpoint).and_modify(|count| *count = count.saturating_sub(1));
             }
             ended = self.tasks.try_join_next();
@@ -98,50 +102,50 @@ impl WebhookDelivery {
         Self { store, settings, sender: WebhookSender::default(), endpoints: Arc::default(), woken: Arc::default() }
     }
 
-    /// Lets the poll look at once for what is due.
+    /// Makes [`Self::run_until`] look for due deliveries at once.
     pub fn wake(&self) {
         self.woken.notify_one();
     }
 
     /// Delivers until `stop`, then waits for the attempts under way. Errors are logged, and the round is repeated.
     pub async fn run_until(self: &Arc<Self>, stop: CancellationToken) {
-        let mut flights = Flights::default();
+        let mut running = RunningAttempts::default();
         loop {
-            if let Err(error) = uncounted(self.begin_due(&mut flights)).await {
+            if let Err(error) = uncounted(self.begin_due(&mut running)).await {
                 tracing::warn!(%error, "failed to deliver webhooks");
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = next_poll(&self.woken) => {}
-                () = flights.end_some() => {}
+                () = running.end_some() => {}
             }
         }
-        while flights.tasks.join_next().await.is_some() {}
+        while running.tasks.join_next().await.is_some() {}
     }
 
-    /// Begins the attempts that are due and have a place.
-    async fn begin_due(self: &Arc<Self>, flights: &mut Flights) -> Result<(), StoreError> {
+    /// Begins due attempts, as far as the limits permit.
+    async fn begin_due(self: &Arc<Self>, running: &mut RunningAttempts) -> Result<(), StoreError> {
         let now = self.store.now().await?;
         for endpoint in self.endpoints.get(&self.store).await?.iter() {
-            if let Err(error) = self.begin_due_of(endpoint, flights, now).await {
+            if let Err(error) = self.begin_due_to(endpoint, running, now).await {
                 tracing::warn!(endpoint = endpoint.id, %error, "failed to begin the deliveries of an endpoint");
             }
         }
         Ok(())
     }
 
-    /// Claims due deliveries of an endpoint and starts their attempts, as far as its limit permits. Gives up the deliveries of a disabled
-    /// endpoint.
-    async fn begin_due_of(
+    /// Claims due deliveries to an endpoint and starts their attempts, as far as the limits permit. Gives up the deliveries to an
+    /// endpoint that is off or disabled.
+    async fn begin_due_to(
         self: &Arc<Self>,
         endpoint: &WebhookEndpoint,
-        flights: &mut Flights,
+        running: &mut RunningAttempts,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         if endpoint.state != EndpointState::On {
             return self.store.deliveries.give_up_all(&endpoint.id, now).await.map(drop);
         }
-        let free = flights.free(endpoint);
+        let free = running.free(endpoint);
         if free == 0 {
             return Ok(());
         }
@@ -149,7 +153,7 @@ impl WebhookDelivery {
             match self.store.deliveries.claim(due, now).await {
                 Ok(Some(claimed)) => {
                     let (this, receiver) = (self.clone(), endpoint.clone());
-                    flights.begin(&endpoint.id, async move { this.deliver(&receiver, &claimed, now).await });
+                    running.begin(&endpoint.id, async move { this.deliver(&receiver, &claimed, now).await });
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(endpoint = endpoint.id, %error, "failed to claim a delivery"),
@@ -178,7 +182,8 @@ impl WebhookDelivery {
         }
     }
 
-    /// Records whether the endpoint works, and disables it if it is gone or has failed for too long.
+    /// Records whether the attempt succeeded, and disables the endpoint if it answered 410 Gone or has failed for
+    /// [`MAX_FAILING`].
     async fn record_health(&self, endpoint: &WebhookEndpoint, outcome: Outcome, attempt: Attempt) -> Result<(), StoreError> {
         let endpoints = &self.store.webhook_endpoints;
         let id = &endpoint.id;
@@ -210,18 +215,18 @@ impl WebhookDelivery {
         Ok(())
     }
 
-    /// Sends a message now.
+    /// Signs a message and sends it once. Returns the attempt for the record, and the answer if one came.
     pub(super) async fn attempt(
         &self,
         endpoint: &WebhookEndpoint,
-        id: &str,
+        event_id: &str,
         body: &str,
         now: OffsetDateTime,
     ) -> (Attempt, Option<WebhookAnswer>) {
         let began = Instant::now();
-        let signed = Signed { id, timestamp: now.unix_timestamp(), body: body.as_bytes() };
+        let signed = Signed { id: event_id, timestamp: now.unix_timestamp(), body: body.as_bytes() };
         let signature = signed.header(&self.secrets(endpoint, now));
-        let request = WebhookRequest { url: &endpoint.url, id, timestamp: signed.timestamp, signature, body };
+        let request = WebhookRequest { url: &endpoint.url, id: event_id, timestamp: signed.timestamp, signature, body };
         let permits = |transport: Transport, addresses: &[IpAddr]| match transport {
             Transport::Https => are_permitted(addresses, &self.settings.allow),
             Transport::Http => are_allowed(addresses, &self.settings.allow),
@@ -229,7 +234,7 @@ impl WebhookDelivery {
         let sent = self.sender.send(&request, &permits).await;
         let error = sent.err();
         if let Some(error) = error {
-            tracing::info!(endpoint = endpoint.id, event = id, %error, "failed to reach a webhook endpoint");
+            tracing::info!(endpoint = endpoint.id, event = event_id, %error, "failed to reach a webhook endpoint");
         }
         let took = began.elapsed();
         let attempt =
@@ -237,12 +242,12 @@ impl WebhookDelivery {
         (attempt, sent.ok())
     }
 
-    /// Returns the secrets that sign: two for a day after a rotation.
+    /// Returns the secrets that sign messages: two for a day after a rotation.
     fn secrets(&self, endpoint: &WebhookEndpoint, now: OffsetDateTime) -> Vec<EndpointSecret> {
         let generation = endpoint.secret_generation;
-        let former = is_rotating(endpoint, now).then(|| generation - 1);
+        let previous = is_rotating(endpoint, now).then(|| generation - 1);
         let secret = |generation| EndpointSecret::derive(&self.settings.secret, &endpoint.id, generation);
-        std::iter::once(generation).chain(former).map(secret).collect()
+        std::iter::once(generation).chain(previous).map(secret).collect()
     }
 
     /// Returns the secret of the current generation.
@@ -250,20 +255,18 @@ impl WebhookDelivery {
         EndpointSecret::derive(&self.settings.secret, &endpoint.id, endpoint.secret_generation)
     }
 
-    /// Returns whether an endpoint may have an address with plain HTTP.
+    /// Returns whether endpoints may have URLs with plain HTTP.
     pub(super) fn allows_plain_http(&self) -> bool {
         !self.settings.allow.is_empty()
     }
 }
 
-/// Returns whether messages are signed with the former secret, too.
+/// Returns whether messages are signed with the secret before the current one, too.
 pub(super) fn is_rotating(endpoint: &WebhookEndpoint, now: OffsetDateTime) -> bool {
     endpoint.rotated_at.is_some_and(|at| now - at < ROTATION) && endpoint.secret_generation > 1
 }
 
-const GONE: u16 = 410;
-
-/// Decides what becomes of a delivery after the attempt `tries + 1`.
+/// Returns the outcome of a delivery's attempt with the number `tries + 1`.
 fn outcome(tries: u32, answer: Option<WebhookAnswer>, now: OffsetDateTime) -> Outcome {
     match answer.map(|answer| answer.status) {
         Some(200..=299) => Outcome::Delivered,

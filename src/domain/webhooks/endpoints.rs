@@ -15,13 +15,13 @@ use crate::{
 /// Why an endpoint could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The address cannot be an endpoint's.
+    /// The URL cannot be an endpoint's.
     #[error("this is not an https address without credentials and fragment (http needs WEBHOOK_ALLOW)")]
     Url,
-    /// A type is not of the form of the standard.
+    /// A type does not have the form of Standard Webhooks.
     #[error("a type consists of letters, digits, dots and underscores, such as image.ready")]
     Type,
-    /// There are as many as there may be.
+    /// The maximum number of endpoints exists.
     #[error("there are {MAX_WEBHOOK_ENDPOINTS} endpoints, and there may be no more")]
     TooMany,
     /// No endpoint has this id.
@@ -47,9 +47,9 @@ pub enum EndpointError {
 /// Effect of a rotation while messages are still signed with the secret before the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormerSecret {
-    /// Nothing: it is refused.
+    /// The rotation is rejected.
     Kept,
-    /// Ends that secret.
+    /// That secret signs no more messages.
     Ended,
 }
 
@@ -61,7 +61,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Adds an endpoint that receives these types, or all.
+    /// Adds an endpoint that receives messages of these types; of all types if the list is empty.
     ///
     /// # Errors
     /// [`EndpointError`].
@@ -87,7 +87,7 @@ impl Endpoints {
             first_failure_at: None,
             created_at: now,
         };
-        // Each endpoint has a slot of its own, so that commands that run at once cannot add more than there may be.
+        // Each endpoint has a slot of its own, so that concurrent commands cannot add more than the maximum.
         self.store.webhook_endpoints.make_indexes().await?;
         let taken = self.store.webhook_endpoints.find_slots().await?;
         for slot in (0..MAX_WEBHOOK_ENDPOINTS).filter(|slot| !taken.contains(slot)) {
@@ -134,7 +134,7 @@ impl Endpoints {
         self.secret(id).await
     }
 
-    /// Lets an endpoint receive messages again.
+    /// Turns an endpoint on: it receives messages again.
     ///
     /// # Errors
     /// [`EndpointError`]; safe to repeat.
@@ -150,7 +150,7 @@ impl Endpoints {
         self.store.webhook_endpoints.turn_off(id).await?.then_some(()).ok_or(EndpointError::Unknown)
     }
 
-    /// Sends a message of type `webhook.test` from this process, once, and returns what the attempt found.
+    /// Sends a message of type `webhook.test` from this process, once, and returns the attempt.
     ///
     /// # Errors
     /// [`EndpointError`].
@@ -161,7 +161,7 @@ impl Endpoints {
         Ok(self.delivery.attempt(&endpoint, &EventId::new().to_string(), &body, now).await.0)
     }
 
-    /// Makes all deliveries of changes since `since` due again, delivered or not, and returns how many.
+    /// Makes all deliveries of changes since `since` due again, delivered or not, and returns their number.
     ///
     /// # Errors
     /// [`EndpointError`]; safe to repeat.

@@ -1,4 +1,4 @@
-//! The endpoints as this server knows them.
+//! Cache of the webhook endpoints.
 
 use std::{
     sync::Arc,
@@ -12,27 +12,28 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How long the endpoints are kept.
+/// Lifetime of the cache.
 const TTL: Duration = Duration::from_secs(30);
 
-/// All endpoints, kept for half a minute so that not every attempt reads them.
+/// Cache of all endpoints, so that not every attempt reads them from the database.
 ///
-/// They are kept only while all of them are on: the messages for one that is off are given up, which must not be decided by an old
-/// state. Fan-out reads them each time, because an event makes no delivery for an endpoint that is not known.
+/// Endpoints are cached only while all of them are on: deliveries to an endpoint that is not on are given up, and an outdated
+/// state must not decide that. The fan-out reads the database each time: it would insert no delivery for an endpoint that the
+/// cache lacks.
 #[derive(Debug, Default)]
 pub(in crate::domain) struct KnownEndpoints(Mutex<Option<(Instant, Arc<Vec<WebhookEndpoint>>)>>);
 
 impl KnownEndpoints {
-    /// Returns the endpoints, as they are kept or in the database.
+    /// Returns the endpoints, from the cache or from the database.
     pub(super) async fn get(&self, store: &Store) -> Result<Arc<Vec<WebhookEndpoint>>, StoreError> {
-        let kept = self.0.lock().as_ref().filter(|(read_at, _)| read_at.elapsed() < TTL).map(|(_, kept)| kept.clone());
-        match kept {
-            Some(kept) => Ok(kept),
+        let cached = self.0.lock().as_ref().filter(|(read_at, _)| read_at.elapsed() < TTL).map(|(_, cached)| cached.clone());
+        match cached {
+            Some(cached) => Ok(cached),
             None => self.read(store).await,
         }
     }
 
-    /// Reads the endpoints from the database, and keeps them.
+    /// Reads the endpoints from the database, and caches them if all are on.
     pub(in crate::domain) async fn read(&self, store: &Store) -> Result<Arc<Vec<WebhookEndpoint>>, StoreError> {
         let read_at = Instant::now();
         let read = Arc::new(store.webhook_endpoints.find_all().await?);
@@ -41,7 +42,7 @@ impl KnownEndpoints {
         Ok(read)
     }
 
-    /// Lets the next call read the endpoints, after a change by this server.
+    /// Empties the cache after a change by this server, so that the next call reads the endpoints.
     pub(super) fn forget(&self) {
         *self.0.lock() = None;
     }

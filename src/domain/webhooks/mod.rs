@@ -1,5 +1,6 @@
-//! Webhooks. Pure rules: signatures, times of attempts, and addresses that an attempt may connect to. Deliveries are made by
-//! [`delivery`], and endpoints are administered by [`endpoints`].
+//! Webhooks. [`delivery`] makes the deliveries, [`endpoints`] administers the endpoints, `known_endpoints` caches them. The rules
+//! do no I/O: [`signature`] signs messages, [`schedule`] has the times of attempts, [`addresses`] the addresses that an attempt
+//! may connect to.
 
 pub mod addresses;
 pub mod delivery;

@@ -1,25 +1,26 @@
-//! Times at which a message is attempted, by Standard Webhooks 1.0.
+//! Times of the attempts at delivering a message, by Standard Webhooks 1.0.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// Seconds from each attempt to the next; the first is made at once.
+/// Seconds before each of the attempts; the first is made at once.
 const PAUSES: [u64; 10] = [0, 5, 5 * 60, 30 * 60, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR];
+/// Seconds of an hour.
 const HOUR: u64 = 60 * 60;
-/// The largest part of a pause that jitter adds.
+/// Jitter that is added to a pause, at most, as a fraction of the pause.
 const MAX_JITTER: f64 = 0.2;
 
 /// Returns when the next attempt is made after `tries` attempts; `None` after the last, when the delivery is dead.
 ///
-/// `jitter` is a random number from 0 to 1. `retry_after` is what the endpoint asked for; it lengthens a pause to at most twice
-/// its length, and never shortens one.
+/// `jitter` is a random number from 0 to 1. `retry_after` is the pause that the endpoint asked for: it may lengthen a pause to
+/// twice its length, and does not shorten it.
 #[must_use]
 pub fn next_attempt(tries: u32, retry_after: Option<Duration>, now: OffsetDateTime, jitter: f64) -> Option<OffsetDateTime> {
     let pause = Duration::from_secs(*PAUSES.get(usize::try_from(tries).ok()?)?);
-    let wanted = retry_after.map_or(pause, |wanted| wanted.clamp(pause, pause * 2));
+    let lengthened = retry_after.map_or(pause, |wanted| wanted.clamp(pause, pause * 2));
     let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
-    Some(now + wanted + pause.mul_f64(jitter * MAX_JITTER))
+    Some(now + lengthened + pause.mul_f64(jitter * MAX_JITTER))
 }
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod tests {
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-    /// Returns the Unix time of the next attempt.
+    /// Returns the seconds from [`NOW`] to the next attempt.
     fn seconds(tries: u32, retry_after: Option<u64>, jitter: f64) -> Option<i64> {
         next_attempt(tries, retry_after.map(Duration::from_secs), NOW, jitter).map(OffsetDateTime::unix_timestamp)
     }

@@ -6,6 +6,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 
+/// Prefix of a secret's text form in Standard Webhooks.
 const PREFIX: &str = "whsec_";
 
 /// The secret of one generation of an endpoint. It is derived, never stored.
@@ -27,7 +28,7 @@ impl EndpointSecret {
         Self(hmac::sign(&key, &text).as_ref().to_vec())
     }
 
-    /// Parses the form `whsec_…`: 24 to 64 bytes. `None` for any other text.
+    /// Parses the form `whsec_…` of a secret of 24 to 64 bytes. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
@@ -76,7 +77,7 @@ impl Signed<'_> {
     pub fn is_signed(&self, header: &str, secret: &EndpointSecret) -> bool {
         let text = self.text();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.0);
-        let signatures = header.split(' ').filter_map(|one| BASE64_STANDARD.decode(one.strip_prefix("v1,")?).ok());
+        let signatures = header.split(' ').filter_map(|entry| BASE64_STANDARD.decode(entry.strip_prefix("v1,")?).ok());
         signatures.into_iter().any(|signature| hmac::verify(&key, &text, &signature).is_ok())
     }
 }
@@ -88,7 +89,7 @@ mod tests {
 
     const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 
-    /// Returns a published test vector.
+    /// Returns a published test vector: a secret and a message.
     fn vector() -> (EndpointSecret, Signed<'static>) {
         let secret = EndpointSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
         (secret, Signed { id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", timestamp: 1_649_367_553, body: BODY })

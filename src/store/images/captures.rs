@@ -1,5 +1,5 @@
-//! Images that became ready before files were read for how they were taken: they have none of the fields that a confirm records
-//! today. `captureRead` marks those whose files say nothing.
+//! Images that became ready before confirm read files for the time taken, the camera and the location: they have none of the fields
+//! that confirm records today. `captureRead` marks images whose files contain none of the three.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
@@ -16,12 +16,12 @@ use crate::{
     store::{StoreError, driver_events::Operation, instant},
 };
 
-/// An image whose file was read has at least one of these fields.
+/// Fields of an image's record, of which at least one is set once its file was read.
 const READ_FIELDS: [&str; 4] = ["takenAt", "camera", "location", "captureRead"];
 
-/// Images whose files were never read for how they were taken, among the records that were examined.
+/// Images whose files were never read for the time taken, the camera and the location, among the records that were examined.
 #[derive(Debug)]
-pub struct UnreadPage {
+pub struct UnreadCaptures {
     /// The images.
     pub images: Vec<Image>,
     /// The position of the last record; `None` if there are no records after it.
@@ -30,7 +30,7 @@ pub struct UnreadPage {
 
 impl Images {
     /// Examines `limit` ready images of a user after this position, newest first, and returns those whose files were never read for
-    /// how they were taken. An unreadable record is logged and omitted.
+    /// the time taken, the camera and the location. An unreadable record is logged and omitted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -39,7 +39,7 @@ impl Images {
         user: UserId,
         after: Option<Position>,
         limit: u32,
-    ) -> Result<UnreadPage, StoreError> {
+    ) -> Result<UnreadCaptures, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let order = GalleryOrder::Uploaded;
         let found = self.mongo.read(Operation::find(&self.collection), || async {
@@ -50,15 +50,16 @@ impl Images {
         let is_unread = |record: &&RawDocumentBuf| READ_FIELDS.iter().all(|field| matches!(record.get(*field), Ok(None)));
         let images = found.iter().filter(is_unread).filter_map(|record| readable(record)).collect();
         let last = found.last().filter(|_| found.len() >= limit as usize);
-        Ok(UnreadPage { images, end: last.and_then(|record| position(record)) })
+        Ok(UnreadCaptures { images, end: last.and_then(|record| position(record)) })
     }
 
-    /// Records the fields of a capture without a time. Returns `false` if the image no longer matches the filter.
+    /// Records the fields of a capture without a time taken. Returns `false` if the image no longer matches the filter.
     pub(in crate::store) async fn set_capture(&self, filter: Document, fields: Document) -> Result<bool, StoreError> {
         self.update_one(filter, doc! { "$set": fields }).await
     }
 }
 
+/// Returns the position of a record in the order of uploads; `None` without a readable `uploadedAt`.
 fn position(record: &RawDocument) -> Option<Position> {
     let id = record.get("_id").ok().flatten().map_or(FIRST_ID, position_of_id);
     Some(Position { at: Some(instant(record.get_datetime("uploadedAt").ok()?)), id })

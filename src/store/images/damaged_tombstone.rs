@@ -20,7 +20,7 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
         "fileName": "damaged",
         "contentType": "image/jpeg",
         "size": 0_i64,
-        // The kind is unknown. As a multipart upload its parts are aborted, if there are any.
+        // The kind is unknown. With the kind of a multipart upload, S3's upload is aborted if there is one.
         "kind": "parts",
         "createdAt": now,
         "expiresAt": now,
@@ -34,15 +34,15 @@ pub(super) fn recover(record: &Document) -> Option<Image> {
         }
     }
     let mut image = decode(tombstone)?;
-    let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
+    let recorded = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
     let owner = KeyOwner { user, image: id };
-    let written = written.filter_map(|key| owner.own_key(key));
-    let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
-    let previews = usual.clone().map(|key| key.preview());
-    let pictures = [usual[0].pictures(), image.key.pictures()].concat();
+    let recorded = recorded.filter_map(|key| owner.own_key(key));
+    let default_keys = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
+    let previews = default_keys.clone().map(|key| key.preview());
+    let pictures = [default_keys[0].pictures(), image.key.pictures()].concat();
     let pictures = pictures.into_iter().filter(|key| key.owner() == Some(owner));
-    image.leftover_keys = written
-        .chain(usual)
+    image.leftover_keys = recorded
+        .chain(default_keys)
         .chain(previews)
         .chain(pictures)
         .chain([image.key.preview()])
@@ -64,32 +64,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_field_may_be_damaged() {
+    fn tombstone_with_any_damaged_field_is_recovered() {
         let (user, id) = (UserId::new(), ImageId::new());
-        let (key, left) = (ObjectKey::copy_attempt(user, id), ObjectKey::copy_attempt(user, id));
+        let (key, leftover) = (ObjectKey::copy_attempt(user, id), ObjectKey::copy_attempt(user, id));
         let foreign = ObjectKey::final_for(user, ImageId::new());
         let now = DateTime::now();
-        let whole = doc! {
+        let undamaged = doc! {
             "_id": id.to_string(), "user": user.to_string(), "state": "deleting", "key": key.as_str(), "fileName": "a.png",
             "contentType": "image/png", "size": 7_i64, "kind": "single", "sha256": "x", "uploadId": "u",
-            "strays": [left.as_str(), foreign.as_str(), "users.csv"],
+            "strays": [leftover.as_str(), foreign.as_str(), "users.csv"],
             "preview": { "contentType": "image/webp", "size": 1_i64, "sha256": "y" }, "createdAt": now, "expiresAt": now,
             "urlsDieAt": now, "due": now, "reserved": 7_i64, "rejection": "none", "etag": "e", "caption": "c",
         };
-        for field in whole.keys().filter(|field| !matches!(field.as_str(), "_id" | "user" | "state")) {
+        for field in undamaged.keys().filter(|field| !matches!(field.as_str(), "_id" | "user" | "state")) {
             for value in [Bson::Int32(-1), Bson::Null, Bson::String("\u{0}".to_owned()), Bson::Array(vec![Bson::Null])] {
-                let mut damaged = whole.clone();
+                let mut damaged = undamaged.clone();
                 damaged.insert(field.clone(), value);
                 let image = recover(&damaged).unwrap();
                 assert_eq!((image.id, image.user, image.state()), (id, user, ImageState::Deleting), "{field}");
                 assert!(field == "key" || image.key == key, "{field}");
                 assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
-                assert!(field == "strays" || image.leftover_keys.contains(&left), "{field}");
+                assert!(field == "strays" || image.leftover_keys.contains(&leftover), "{field}");
                 assert!(image.keys().iter().all(|key| key.owner() == Some(KeyOwner { user, image: id })), "{field}");
             }
         }
         for (field, value) in [("_id", "x"), ("user", "x"), ("state", "ready"), ("state", "x")] {
-            let mut other = whole.clone();
+            let mut other = undamaged.clone();
             other.insert(field, value);
             assert!(recover(&other).is_none(), "{field} {value}");
         }

@@ -1,4 +1,4 @@
-//! Records of an account that is being deleted, in any state and readable or not.
+//! Images of an account that is being deleted, in any state, with readable and unreadable records.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
@@ -19,7 +19,7 @@ pub struct RemainingImage {
     pub id: Option<ImageId>,
     /// Whether the image's state is that of a tombstone.
     pub is_tombstone: bool,
-    /// When the sweeper processes it next.
+    /// Time at which the sweeper processes it next; `None` if it cannot be read.
     pub due: Option<OffsetDateTime>,
     /// Bytes of the image; zero if they cannot be read.
     pub bytes: u64,
@@ -28,7 +28,7 @@ pub struct RemainingImage {
 }
 
 impl RemainingImage {
-    /// Reads what the deletion of an account needs of an image; damaged fields are left out.
+    /// Reads the fields of an image that the deletion of an account needs; a damaged field becomes `None` or zero.
     fn read(record: &Document) -> Self {
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Self {
@@ -77,7 +77,7 @@ impl Images {
         Ok(found.await?.iter().map(RemainingImage::read).collect())
     }
 
-    /// Turns records of an account that is being deleted into tombstones, readable or not, and returns how many.
+    /// Turns readable and unreadable records of an account that is being deleted into tombstones, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -100,7 +100,7 @@ impl Images {
         Ok(moved)
     }
 
-    /// Schedules those tombstones that have no readable time in the sweeper's queue.
+    /// Adds to the sweeper's queue those of these tombstones whose `due` is missing or unreadable.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -120,7 +120,7 @@ impl Images {
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
-    /// Ends tombstones whose ids cannot be read, because no sweep can claim them.
+    /// Ends those of these tombstones whose ids cannot be read, because no sweep can end them. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

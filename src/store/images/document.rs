@@ -13,7 +13,7 @@ use crate::model::{
     Sha256, StepId, TakenAt, ThumbHash, Upload, UploadKind, UserId,
 };
 
-/// Names of the kinds of uploads.
+/// Stored names of the kinds of uploads.
 mod kind {
     pub(super) const PUT: &str = "single";
     pub(super) const PARTS: &str = "multipart";
@@ -21,6 +21,7 @@ mod kind {
     pub(super) const UNDECLARED_PARTS: &str = "parts";
 }
 
+/// A record of `images`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ImageDoc {
@@ -38,18 +39,19 @@ pub(super) struct ImageDoc {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former_types: Vec<String>,
     size: i64,
-    /// A name in [`kind`]; a single PUT when absent.
+    /// A name in [`kind`]; [`kind::PUT`] when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    /// Digest of a single upload.
+    /// Digest of the bytes of a single PUT, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    /// Set for multipart uploads, as the next two.
+    /// Size of a part in bytes; of uploads in parts of declared lengths.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_size: Option<i64>,
+    /// Kind of the checksums of parts; of uploads in parts of declared lengths.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_checksums: Option<String>,
-    /// S3's upload id, recorded once S3 has opened the upload.
+    /// S3's id of a multipart upload, recorded once S3 has opened the upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,10 +102,10 @@ pub(super) struct ImageDoc {
     camera: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<LocationDoc>,
-    /// The work on its pictures ([`renderings`]).
+    /// The request for its pictures ([`renderings`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     rendering: Option<Bson>,
-    /// The pictures that a worker made.
+    /// Sizes of the pictures that a worker made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pictures: Option<Bson>,
     created_at: DateTime,
@@ -113,7 +115,7 @@ pub(super) struct ImageDoc {
     urls_die_at: DateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts_end_at: Option<DateTime>,
-    /// When the sweeper next processes it; absent when it has nothing to do.
+    /// Time at which the sweeper processes it next; absent if the sweeper has nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<DateTime>,
 }
@@ -176,7 +178,7 @@ struct LocationDoc {
     longitude: f64,
 }
 
-/// Returns the fields of a capture: `captureRead` alone if it says nothing, so that the file is not read again.
+/// Returns the fields of a capture: `captureRead` alone for an empty one, so that the file is not read again.
 pub(in crate::store) fn capture_fields(capture: &Capture) -> Document {
     let mut fields = Document::new();
     if let Some(taken_at) = capture.taken_at {
@@ -314,8 +316,7 @@ impl ImageDoc {
         }
     }
 
-    /// Returns the state with its values, or the name of the field that cannot be read.
-    /// Returns the declared time. Of a pending upload it is part of what confirm accepts, so an unreadable one is an error.
+    /// Returns the declared time taken. Confirm uses that of a pending upload, so an unreadable one is an error: the field's name.
     fn declared_taken_at(&self) -> Result<Option<TakenAt>, &'static str> {
         let Some(text) = self.taken_at.as_deref() else { return Ok(None) };
         match TakenAt::parse(text) {
@@ -347,7 +348,7 @@ impl ImageDoc {
             capture: Capture {
                 taken_at: self.taken_at.as_deref().and_then(TakenAt::parse),
                 camera: self.camera.as_deref().and_then(Camera::parse),
-                location: self.location.as_ref().and_then(|place| Location::new(place.latitude, place.longitude)),
+                location: self.location.as_ref().and_then(|degrees| Location::new(degrees.latitude, degrees.longitude)),
             },
         }
     }

@@ -14,7 +14,7 @@ pub(super) enum Value<'a> {
     Time(DateTime),
     /// A document.
     Document(&'a RawDocument),
-    /// The values of an array, as a document whose names are their places.
+    /// The values of an array, as a document whose names are their indexes.
     Array(&'a RawDocument),
     /// A value that no field of these records has.
     Other,
@@ -34,14 +34,14 @@ impl<'a> From<RawBsonRef<'a>> for Value<'a> {
     }
 }
 
-/// Bytes of a length, or of a 32-bit number.
-const WORD: usize = 4;
+/// Bytes of the length at the beginning of a document.
+const LENGTH_BYTES: usize = 4;
 
-/// The elements of a document: name and value, or `None` for a malformed one or one with a type that is not read here. Nothing more
-/// is read after it; the driver's iterator then decides.
+/// The elements of a document: name and value, or `None` for a malformed element or one with a type that is not read here, and
+/// nothing after it. The caller then uses the driver's iterator.
 #[derive(Debug, Clone)]
 pub(super) struct Elements<'a> {
-    /// Bytes that are not read yet, with the zero at the end.
+    /// Bytes that are not read yet, with the zero at the end; `None` after the last or a malformed element.
     rest: Option<&'a [u8]>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Elements<'a> {
     /// Returns the elements of a document or an array.
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         // After the length.
-        Self { rest: bytes.get(WORD..) }
+        Self { rest: bytes.get(LENGTH_BYTES..) }
     }
 }
 
@@ -75,9 +75,10 @@ fn read(bytes: &[u8]) -> Option<(&str, Value<'_>, &[u8])> {
     Some((std::str::from_utf8(&bytes[..end]).ok()?, value, rest))
 }
 
-/// Returns a value, and the bytes after it.
+/// Returns a value of this BSON type, and the bytes after it; `None` if it is malformed or the type is not read here.
 fn read_value(kind: u8, bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     match kind {
+        // String.
         0x02 => {
             let (length, rest) = length(bytes)?;
             let (text, rest) = rest.split_at_checked(length)?;
@@ -85,20 +86,25 @@ fn read_value(kind: u8, bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
             let text = std::str::from_utf8(text).ok().filter(|_| *end == 0)?;
             Some((Value::Text(text), rest))
         }
+        // Document, array.
         0x03 | 0x04 => {
             let (elements, rest) = bytes.split_at_checked(length(bytes)?.0)?;
             let elements = RawDocument::from_bytes(elements).ok()?;
             Some((if kind == 0x03 { Value::Document(elements) } else { Value::Array(elements) }, rest))
         }
+        // UTC datetime.
         0x09 => {
             let (value, rest) = bytes.split_first_chunk()?;
             Some((Value::Time(DateTime::from_millis(i64::from_le_bytes(*value))), rest))
         }
+        // Null.
         0x0A => Some((Value::Other, bytes)),
+        // 32-bit integer.
         0x10 => {
             let (value, rest) = bytes.split_first_chunk()?;
             Some((Value::Integer(i32::from_le_bytes(*value).into()), rest))
         }
+        // 64-bit integer.
         0x12 => {
             let (value, rest) = bytes.split_first_chunk()?;
             Some((Value::Integer(i64::from_le_bytes(*value)), rest))
@@ -121,10 +127,12 @@ mod tests {
 
     use super::*;
 
+    /// Returns the elements as this module reads them; `None` if it leaves them to the driver.
     fn ours(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
         Elements::of(document.as_bytes()).collect()
     }
 
+    /// Returns the elements as the driver reads them; `None` if it rejects the document.
     fn driver(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
         document.into_iter().map(|element| element.ok().map(|(name, value)| (name.as_str(), value.into()))).collect()
     }

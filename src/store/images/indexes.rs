@@ -1,5 +1,5 @@
 //! The indexes of `images`. All begin with the user, so that the collection can be sharded by user, except those that the
-//! sweeper and the TTL monitor read.
+//! sweeper, the workers, the fan-out and the TTL monitor read.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use mongodb::{
 use super::renderings::unsupported;
 use crate::{model::ImageState, store::outbox};
 
-/// How long the record of a purged image is kept.
+/// Age at which MongoDB removes the record of a purged image.
 const PURGED_RECORD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Records of the sweeper's queue that lack their `due`. Only damage makes such records: their indexes are empty and cost an
@@ -43,13 +43,14 @@ impl Undated {
     pub(in crate::store) fn filter(self) -> Document {
         match self {
             Self::Pending => doc! { "due": null, "state": ImageState::Pending.as_str() },
-            // Pending and ready images are live, and what is gone has its time.
+            // Pending and ready images are live, and purged ones have `goneAt`.
             Self::Tombstones => doc! { "due": null, "live": null, "goneAt": null },
             Self::Leftovers => doc! { "due": null, "state": ImageState::Ready.as_str(), "strays.0": { "$exists": true } },
         }
     }
 
-    /// Before MongoDB 5.0, two indexes of the same keys are refused even where their filters differ.
+    /// Returns the index's keys. They differ, because before MongoDB 5.0 two indexes cannot have the same keys, even with different
+    /// filters.
     fn keys(self) -> Document {
         match self {
             Self::Pending => doc! { "state": 1 },
@@ -58,24 +59,24 @@ impl Undated {
         }
     }
 
-    /// Returns the index as the driver takes it.
+    /// Returns the index for the driver.
     fn model(self) -> IndexModel {
         let options = IndexOptions::builder().name(self.index().to_owned()).partial_filter_expression(self.filter()).build();
         IndexModel::builder().keys(self.keys()).options(options).build()
     }
 }
 
-/// Returns an index of the documents that have this field.
+/// Returns an index with this name and these keys, of the documents that have this field.
 fn with_field(name: &str, keys: Document, field: &str) -> IndexModel {
     let options = IndexOptions::builder().name(name.to_owned());
     let options = options.partial_filter_expression(doc! { field: { "$exists": true } }).build();
     IndexModel::builder().keys(keys).options(options).build()
 }
 
-/// Returns the indexes: the gallery's and the pending list's scan; the gallery's in the order of the time taken; one live image
-/// per user and bytes; one upload per user and key; the sweeper's queue; reservations that are to be settled; the
-/// workers' queue; images that no worker could decode; images that fail to be settled again and again; the end of records without an object, the only ones that MongoDB may remove by itself; events that
-/// wait; and records that lack their `due`.
+/// Returns the indexes for: pages of the gallery and of pending images; the gallery in the order of the time taken; one live image
+/// per user and bytes; one upload per user and idempotency key; the sweeper's queue; reservations that are to be settled; the
+/// workers' queue; images that no worker could decode; images whose sweep fails repeatedly; the removal of the records of purged
+/// images, the only records that MongoDB removes by itself; documents with events; and records that lack their `due`.
 pub(super) fn models() -> Vec<IndexModel> {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();

@@ -22,7 +22,10 @@ const SORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Idle time after which a cursor is opened again: MongoDB closes idle ones after ten minutes (`cursorTimeoutMillis`).
 const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
 
-/// The fields of a record that the comparison needs.
+/// Records that the database returns at once.
+const BATCH_RECORDS: u32 = 1000;
+
+/// The fields of a record that the comparison with the bucket needs.
 #[derive(Debug, Clone)]
 pub struct InventoryEntry {
     /// The image.
@@ -31,10 +34,11 @@ pub struct InventoryEntry {
     pub user: UserId,
     /// The key of its object.
     pub key: ObjectKey,
-    /// Never [`ImageState::Purged`].
+    /// State of the image; never [`ImageState::Purged`].
     pub state: ImageState,
-    /// Whether other keys belong to it as well, or may soon.
+    /// Whether the sweeper has not finished the image, so that other keys may belong to it as well.
     unsettled: bool,
+    /// Whether the image has a preview.
     preview: bool,
     /// Whether a worker may have written pictures.
     pictures: bool,
@@ -63,8 +67,9 @@ impl InventoryEntry {
 pub struct Inventory {
     records: Collection<Document>,
     cursor: Cursor<Document>,
-    /// When the cursor was last read from.
+    /// Time of the latest read from the cursor.
     read_at: Instant,
+    /// Key of the latest record that was read.
     last_key: Option<String>,
 }
 
@@ -79,7 +84,7 @@ impl Inventory {
         }
         let next = match self.advance().await {
             Ok(next) => next,
-            // The cursor was lost in an election or a restart; the records were not.
+            // An election or a restart of the database ended the cursor.
             Err(error) => {
                 tracing::info!(%error, "lost the cursor; reading on from the last record");
                 self.reopen().await?;
@@ -114,8 +119,8 @@ async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cur
         filter.insert("key", doc! { "$gt": after });
     }
     let find = records.find(filter).projection(projection()).sort(doc! { "key": 1 }).allow_disk_use(true);
-    let found = tokio::time::timeout(SORT_DEADLINE, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
-    found.map_err(StoreError::Database)
+    let found = tokio::time::timeout(SORT_DEADLINE, find.batch_size(BATCH_RECORDS)).await;
+    found.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)
 }
 
 impl Images {

@@ -12,12 +12,12 @@ pub struct LookupResult {
     unreadable: Vec<Unreadable>,
 }
 
-/// An unreadable record, with the fields that uploads are matched by.
+/// An unreadable record, with the readable ones of the fields by which uploads are matched.
 #[derive(Debug)]
 struct Unreadable {
     id: Option<ImageId>,
     key: Option<IdempotencyKey>,
-    /// Set for a live record only.
+    /// Digest of the bytes; of a live image only.
     sha256: Option<Sha256>,
     error: StoreError,
 }
@@ -64,7 +64,7 @@ impl LookupResult {
     pub fn get(&self, id: ImageId) -> Result<Option<&Image>, StoreError> {
         match self.readable.iter().find(|image| image.id == id) {
             Some(image) => Ok(Some(image)),
-            None => self.refuse(|unreadable| unreadable.id == Some(id)).map(|()| None),
+            None => self.fail_if_any(|unreadable| unreadable.id == Some(id)).map(|()| None),
         }
     }
 
@@ -75,11 +75,11 @@ impl LookupResult {
     pub fn verify_readable(&self, key: Option<&IdempotencyKey>, sha256: Option<Sha256>) -> Result<(), StoreError> {
         let has_key = |unreadable: &Unreadable| key.is_some() && unreadable.key.as_ref() == key;
         let has_bytes = |unreadable: &Unreadable| sha256.is_some() && unreadable.sha256 == sha256;
-        self.refuse(|unreadable| has_key(unreadable) || has_bytes(unreadable))
+        self.fail_if_any(|unreadable| has_key(unreadable) || has_bytes(unreadable))
     }
 
-    /// Returns the error of the first unreadable record for which `is_it` is true.
-    fn refuse(&self, is_it: impl Fn(&Unreadable) -> bool) -> Result<(), StoreError> {
-        self.unreadable.iter().find(|unreadable| is_it(unreadable)).map_or(Ok(()), |unreadable| Err(unreadable.error.clone()))
+    /// Fails with the error of the first unreadable record for which `condition` is true.
+    fn fail_if_any(&self, condition: impl Fn(&Unreadable) -> bool) -> Result<(), StoreError> {
+        self.unreadable.iter().find(|unreadable| condition(unreadable)).map_or(Ok(()), |unreadable| Err(unreadable.error.clone()))
     }
 }

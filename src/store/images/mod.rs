@@ -1,8 +1,15 @@
-//! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
+//! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`; only
+//! tombstones with unreadable ids are purged without a condition on the state (`deleted_account`).
 //!
-//! This file inserts and reads; `page` has the query of the gallery's pages, `indexes` the indexes; `transitions` changes states
-//! with the updates of `moves`, `sweep_queue` schedules the sweeper, `renderings` the workers; `captures` lists images whose files were
-//! never read for the time taken.
+//! This file inserts, finds and updates images; `document` converts the documents, `lookup` the results of finding several, and
+//! `indexes` has the indexes.
+//!
+//! - Changes of state: `transitions`, with the updates of `moves`; `tombstone` inserts the tombstones of uploads that were never
+//!   inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
+//! - Pending uploads: `redeclaration` changes their declarations, `reservations` takes and finds steps of reservations.
+//! - Queues: `sweep_queue` of the sweeper, `renderings` of the workers.
+//! - Lists: `page` has the pages of the gallery, with `elements` and `positions`; `captures` lists images whose files were never
+//!   read for the time taken, `inventory` all images for a comparison with the bucket; `state_counts` estimates their numbers.
 
 mod captures;
 mod damaged_tombstone;
@@ -31,7 +38,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use self::captures::UnreadPage;
+pub use self::captures::UnreadCaptures;
 pub(super) use self::captures::as_unread;
 pub use self::deleted_account::RemainingImage;
 pub(super) use self::document::capture_fields;
@@ -65,12 +72,12 @@ pub struct Images {
     has_workers: bool,
 }
 
-/// The times of a multipart upload that S3 has opened.
+/// New times of a multipart upload that S3 has opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
-    /// When the upload expires.
+    /// Time at which the upload expires.
     pub expires_at: OffsetDateTime,
-    /// When the sweeper processes it.
+    /// Time at which the sweeper processes it.
     pub due: OffsetDateTime,
 }
 
@@ -121,8 +128,8 @@ impl Images {
         {
             Ok(_) => {}
             Err(StoreError::Database(error)) => {
-                for at in duplicates(&error).ok_or(StoreError::Database(error))? {
-                    inserted[at] = InsertOutcome::Duplicate;
+                for position in duplicates(&error).ok_or(StoreError::Database(error))? {
+                    inserted[position] = InsertOutcome::Duplicate;
                 }
             }
             Err(error) => return Err(error),
@@ -193,7 +200,7 @@ impl Images {
     }
 
     /// Raises the expiry of the URLs of those images that are pending, before the URLs are returned to a client, and returns
-    /// how many those were.
+    /// the number of these images.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -221,9 +228,8 @@ impl Images {
         self.update_one(filter, doc! { "$set": { "expiresAt": expires_at }, "$max": { "due": expires_at } }).await
     }
 
-    /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
-    /// process it at `due` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
-    /// pending.
+    /// Raises the expiry of the part URLs of an unverified upload, before the URLs are returned to a client. The sweeper processes
+    /// the upload at `due` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -238,8 +244,8 @@ impl Images {
         self.update_one(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Replaces S3's id of a multipart upload in `image`, if any, and sets the upload's new times. Returns `None` if another id
-    /// was recorded meanwhile, or the image is no longer pending.
+    /// Records S3's id of a multipart upload in place of the one in `image`, if any, with the upload's new times. Returns `None` if
+    /// another id was recorded meanwhile, or the image is no longer pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -262,7 +268,8 @@ impl Images {
         self.update_owned(filter, update).await
     }
 
-    /// Sets or clears the caption of a ready image; writes an event if that changes it. `None` if the user has no such image.
+    /// Sets or clears the caption of a ready image, and writes an event if the caption changes. Returns `None` if the user has no
+    /// ready image of this id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -303,7 +310,7 @@ impl Images {
     }
 }
 
-/// Decodes a document.
+/// Returns the image of a document.
 pub(super) fn read(document: Document) -> Result<Image, StoreError> {
     let id = document.get_str("_id").unwrap_or_default().to_owned();
     let parsed = mongodb::bson::deserialize_from_document::<ImageDoc>(document);

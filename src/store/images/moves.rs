@@ -1,4 +1,4 @@
-//! Updates that change the state of an image: each also leaves the event of its transition.
+//! Updates that change the state of an image: each also writes the event of its transition.
 
 use mongodb::bson::{Bson, Document, doc};
 
@@ -8,7 +8,7 @@ use crate::{
     store::outbox::Outbox,
 };
 
-/// The update of a transition. No other code writes `state`, so no transition lacks its event.
+/// The update of a transition. No other update sets `state`, so no transition lacks its event.
 #[derive(Debug)]
 pub(in crate::store) struct Move {
     to: ImageState,
@@ -46,7 +46,7 @@ impl Move {
         self
     }
 
-    /// Returns the update as a pipeline. Each event has its own id, so the update is for one document.
+    /// Returns the update as a pipeline. An event has an id of its own, so an update with an event is for one document.
     pub(in crate::store) fn pipeline(self, outbox: &Outbox) -> Vec<Document> {
         let event = EventType::of_transition(self.to).and_then(|event| outbox.image_stage(event));
         let unset = (!self.unset.is_empty()).then(|| doc! { "$unset": self.unset });
@@ -63,7 +63,7 @@ impl Images {
         }
     }
 
-    /// Returns whether transitions write events, for updates that another file composes.
+    /// Returns the outbox, for transitions that another file composes.
     pub(in crate::store) fn outbox(&self) -> &Outbox {
         &self.outbox
     }

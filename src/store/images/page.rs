@@ -25,6 +25,7 @@ use crate::{
 /// Projected fields of a ready image.
 static PROJECTION: LazyLock<Document> =
     LazyLock::new(|| PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect());
+/// Fields of a record from which a [`GalleryRow`] is made.
 const PROJECTED_FIELDS: [&str; 18] = [
     "_id",
     "key",
@@ -67,21 +68,21 @@ pub struct GalleryRow<'a> {
     pub content_type: ContentType,
     /// Size in bytes.
     pub size: u64,
-    /// Base64.
+    /// SHA-256 of the bytes, in base64.
     pub sha256: Option<&'a str>,
     /// The owner's caption.
     pub caption: Option<&'a str>,
     /// The media type of its preview, if it has one.
     pub preview: Option<ContentType>,
-    /// Base64.
+    /// The `ThumbHash`, in base64.
     pub thumb_hash: Option<&'a str>,
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// When it was taken, in RFC 3339.
+    /// Time at which it was taken, in RFC 3339.
     pub taken_at: Option<&'a str>,
-    /// The time by which it is ordered; `None` for an image of the former version.
+    /// The time by which it is ordered; `None` for an image of the earlier version.
     taken_sort: Option<OffsetDateTime>,
     /// The camera's name.
     pub camera: Option<&'a str>,
@@ -89,9 +90,9 @@ pub struct GalleryRow<'a> {
     pub location: Option<Location>,
     /// Sizes of the pictures that a worker made, the smaller one first.
     pub pictures: [Option<Dimensions>; 2],
-    /// When the upload was issued.
+    /// Time at which the upload was opened.
     pub created_at: OffsetDateTime,
-    /// When it was confirmed.
+    /// Time at which it became ready.
     pub uploaded_at: OffsetDateTime,
     /// The document's bytes; equal bytes show the same image.
     pub bytes: &'a [u8],
@@ -161,7 +162,7 @@ impl RawGalleryPage {
     }
 }
 
-/// Number of pending records that are read at once, at least: a user's unreadable ones take few queries.
+/// Minimum number of pending records that are read at once, so that a user's unreadable records take few queries.
 const MIN_BATCH: usize = 100;
 /// A text after all image ids, which are hexadecimal.
 const AFTER_ALL_IDS: &str = "g";
@@ -219,12 +220,12 @@ impl<'a> Fields<'a> {
             ("takenAt", Value::Text(text)) => self.taken_at = TakenAt::parse(text).map(|_| text),
             ("takenSort", Value::Time(at)) => self.taken_sort = sort_time(at),
             ("camera", Value::Text(text)) => self.camera = Some(text),
-            ("location", Value::Document(place)) => {
-                let degrees = |name| place.get_f64(name).ok();
+            ("location", Value::Document(location)) => {
+                let degrees = |name| location.get_f64(name).ok();
                 let degrees = degrees("latitude").zip(degrees("longitude"));
                 self.location = degrees.and_then(|(north, east)| Location::new(north, east));
             }
-            ("pictures", Value::Array(made)) => self.pictures = Some(renderings::raw_pictures(made)),
+            ("pictures", Value::Array(pictures)) => self.pictures = Some(renderings::raw_pictures(pictures)),
             ("size", Value::Integer(n)) => self.size = u64::try_from(n).ok(),
             ("width", Value::Integer(n)) => self.width = u32::try_from(n).ok(),
             ("height", Value::Integer(n)) => self.height = u32::try_from(n).ok(),
@@ -241,7 +242,7 @@ impl<'a> Fields<'a> {
         let image = ImageId::parse(id).ok_or("_id")?;
         Ok(GalleryRow {
             id,
-            // The object at this key is served: another one belongs to another image, or another program.
+            // The object at this key is served: a key of another form belongs to another image, or another program.
             key: self.key.filter(|key| KeyOwner { user, image }.has_key(key)).ok_or("key")?,
             file_name: self.file_name.ok_or("fileName")?,
             content_type: self.content_type.ok_or("contentType")?,
@@ -274,7 +275,7 @@ fn row(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static 
     fields.row(document, user)
 }
 
-/// Decodes a document as [`row`] does; its fields may have any types.
+/// Decodes a document as [`row`] does, with the driver's iterator: its fields may have any types.
 fn row_of_any_types(document: &RawDocument, user: UserId) -> Result<GalleryRow<'_>, &'static str> {
     let mut fields = Fields::default();
     for element in document {
@@ -308,7 +309,7 @@ impl Images {
         Ok(RawGalleryPage { user, order, answer })
     }
 
-    /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.
+    /// Returns pending images, newest first. An unreadable record is logged and left out; the next record takes its position.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -350,21 +351,21 @@ pub(super) fn newest_first(order: GalleryOrder) -> Document {
 }
 
 /// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
-/// readable time of its confirm has no place in the order. In the order of the time taken, images of the former version, which
-/// recorded none, come last.
+/// readable `uploadedAt` has no position in the order of uploads. In the order of the time taken, images of the earlier version,
+/// which have no `takenSort`, come last.
 pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
-    let (field, before) = (sort_field(order), |id: ImageId| doc! { "$lt": id.to_string() });
+    let (field, id_before) = (sort_field(order), |id: ImageId| doc! { "$lt": id.to_string() });
     match (after, order) {
         (Some(Position { at: Some(at), id }), _) => {
             let at = Bson::DateTime(datetime(at));
-            let mut following = vec![doc! { field: at.clone(), "_id": before(id) }, doc! { field: { "$lt": at } }];
+            let mut following = vec![doc! { field: at.clone(), "_id": id_before(id) }, doc! { field: { "$lt": at } }];
             if order == GalleryOrder::Taken {
                 following.push(doc! { field: null });
             }
             filter.insert("$or", following);
         }
-        (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": before(id) }),
+        (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": id_before(id) }),
         (_, GalleryOrder::Uploaded) => drop(filter.insert(field, doc! { "$lte": DateTime::MAX })),
         (None, GalleryOrder::Taken) => {}
     }

@@ -7,12 +7,13 @@ use crate::{
     store::{FIRST_SORT_TIME, LAST_SORT_TIME, instant},
 };
 
-/// The id before all others, and the one after.
+/// The first of all ids.
 pub(super) const FIRST_ID: ImageId = ImageId::from_bytes([0; 16]);
+/// The last of all ids.
 const LAST_ID: ImageId = ImageId::from_bytes([0xff; 16]);
 
-/// Returns the position of a record in the order of the time taken. A damaged time has a place in that order by its type: images
-/// with a time must not be lost behind it.
+/// Returns the position of a record in the order of the time taken. A damaged time has a position by its type, as MongoDB sorts
+/// it, so that the next page has all images with a time that follow.
 pub(super) fn taken_position(taken_sort: Option<RawBsonRef<'_>>, id: ImageId) -> Position {
     match taken_sort {
         Some(RawBsonRef::DateTime(at)) if at < FIRST_SORT_TIME => Position { at: None, id: LAST_ID },
@@ -33,7 +34,7 @@ pub(super) fn taken_position(taken_sort: Option<RawBsonRef<'_>>, id: ImageId) ->
     }
 }
 
-/// Returns the position of an `_id` among image ids, as one of them: of a malformed one, the last that sorts before it.
+/// Returns the position of an `_id` among image ids, as an image id: for a malformed `_id`, the last image id that sorts before it.
 pub(super) fn position_of_id(id: RawBsonRef<'_>) -> ImageId {
     match id {
         RawBsonRef::String(text) => last_id_up_to(text),
@@ -47,24 +48,25 @@ pub(super) fn position_of_id(id: RawBsonRef<'_>) -> ImageId {
 
 /// Returns the last id whose text does not sort after this one, or the first of all ids.
 fn last_id_up_to(text: &str) -> ImageId {
+    // `h` stands for a hexadecimal digit.
     const FORM: &str = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
     let (mut digits, mut left) = (0_u128, 32_u32);
     let first = |digits: u128, left: u32| digits.checked_shl(4 * left).unwrap_or(0);
     let last = |digits, left| first(digits, left) | u128::MAX.checked_shr(128 - 4 * left).unwrap_or(0);
     let id = |number: u128| ImageId::from_bytes(number.to_be_bytes());
-    for (place, form) in FORM.bytes().enumerate() {
-        let byte = text.as_bytes().get(place).copied().unwrap_or(0);
+    for (index, form) in FORM.bytes().enumerate() {
+        let byte = text.as_bytes().get(index).copied().unwrap_or(0);
         match (form, byte) {
             (b'-', b'-') => {}
             (b'h', b'0'..=b'9' | b'a'..=b'f') => {
                 let digit = if byte <= b'9' { byte - b'0' } else { byte - b'a' + 10 };
                 (digits, left) = (digits << 4 | u128::from(digit), left - 1);
             }
-            // Ids that begin like the text up to here sort after it,
+            // All ids with the same characters before this one sort after the text.
             (b'-', ..b'-') | (b'h', ..b'0') => return id(first(digits, left).saturating_sub(1)),
-            // or those with a letter next do,
+            // Of the ids with the same characters before this one, those with a letter here sort after the text.
             (b'h', ..b'a') => return id(last(digits << 4 | 9, left - 1)),
-            // or none of them.
+            // All ids with the same characters before this one sort before the text.
             _ => return id(last(digits, left)),
         }
     }
@@ -90,7 +92,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn last_id_up_to_a_text_separates_the_ids_before_and_after_it(text in texts(), id in any::<[u8; 16]>(), distance in -2..3_i8) {
+        fn last_id_up_to_a_text_separates_the_ids_before_and_after_it(
+            text in texts(),
+            id in any::<[u8; 16]>(),
+            distance in -2..3_i8,
+        ) {
             let last = last_id_up_to(&text);
             let near = u128::from_be_bytes(*last.as_bytes()).saturating_add_signed(distance.into());
             for id in [ImageId::from_bytes(id), ImageId::from_bytes(near.to_be_bytes())] {

@@ -1,4 +1,5 @@
-//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption, preview or time taken.
+//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption, preview or time
+//! taken.
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 
@@ -14,8 +15,8 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn redeclare_all(&self, later: &[(&Image, &Upload)]) -> Result<(), StoreError> {
-        let updates = later.iter().map(|(image, upload)| {
+    pub async fn redeclare_all(&self, declarations: &[(&Image, &Upload)]) -> Result<(), StoreError> {
+        let updates = declarations.iter().map(|(image, upload)| {
             let filter = owned(image.user, image.id, ImageState::Pending);
             (filter, Bson::from(vec![doc! { "$set": redeclaration(image, upload) }]))
         });
@@ -30,7 +31,7 @@ fn redeclaration(image: &Image, upload: &Upload) -> Document {
     let content_type = upload.content_type.as_str();
     let types = doc! { "$setUnion": [{ "$ifNull": ["$formerTypes", []] }, ["$contentType"]] };
     let key = doc! { "$literal": [image.key.preview().as_str()] };
-    // A preview that was declared before may still arrive, although the image has none now: its key is cleared after confirm.
+    // If the new declaration has no preview, the bytes of the earlier preview may still arrive: its key is cleared after confirm.
     let leftover_keys = match &preview {
         Some(_) => doc! { "$setDifference": [stored_leftover_keys(), key] },
         None => doc! { "$setUnion": [stored_leftover_keys(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },

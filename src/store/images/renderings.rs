@@ -1,8 +1,10 @@
-//! The workers' queue, and what they record. `rendering` has what a worker does about an image's pictures: `since` when it was asked
-//! for them and when it is `due`, both absent once it is done; `attempts` that began; `written`, if objects may exist at the keys of
-//! the pictures; a `failure`. `pictures` are the sizes of those that were made.
+//! The workers' queue, and the results of workers. The field `rendering` is a request for an image's pictures: `since`, the time at
+//! which it was made; `due`, the time at which a worker attempts it next (both are removed when it ends); `attempts`, the number of
+//! attempts that began; `written`, if objects may exist at the keys of the pictures; `failure`, the reason for which there are no
+//! pictures. The field `pictures` has the sizes of the pictures that were made.
 //!
-//! A record is claimed by its id and its `rendering.due` alone, by raising that to the end of the lease, as in `sweep_queue`.
+//! A record is claimed by its id, its owner and its `rendering.due`, by raising `rendering.due` to the end of the lease, as in
+//! `sweep_queue`.
 
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ use crate::{
     store::{StoreError, datetime, driver_events::Operation, entries, instant, whole_number},
 };
 
+/// Maximum number of pictures of an image.
+const MAX_PICTURES: usize = 2;
+
 /// An image whose pictures are due. Any field may be damaged.
 #[derive(Debug, Clone)]
 pub struct QueuedRendering {
@@ -35,6 +40,7 @@ pub struct QueuedRendering {
 }
 
 impl QueuedRendering {
+    /// Reads the fields of a record that the queue needs; without a readable `rendering.due`, it is due at `now`.
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         Self { id: value("_id"), user: value("user"), due: due(record).unwrap_or(now) }
@@ -58,11 +64,13 @@ impl QueuedRendering {
         Self { due: lease.ends, ..self.clone() }
     }
 
+    /// Returns a filter for the record while its `rendering.due` is unchanged.
     fn filter(&self) -> Document {
         doc! { "_id": self.id.clone(), "user": self.user.clone(), "rendering.due": datetime(self.due) }
     }
 }
 
+/// Returns `rendering.due` of a record, if it is a date.
 fn due(record: &Document) -> Option<OffsetDateTime> {
     record.get_document("rendering").and_then(|rendering| rendering.get_datetime("due")).ok().map(|due| instant(*due))
 }
@@ -70,7 +78,7 @@ fn due(record: &Document) -> Option<OffsetDateTime> {
 /// Outcome of a claim.
 #[derive(Debug)]
 pub enum RenderingClaim {
-    /// The image as it is now, until the lease ends. The attempt is counted.
+    /// The image as it is now, claimed until the lease ends. The attempt is counted.
     Image(Box<Image>, Lease),
     /// The record cannot be decoded, but is claimed.
     Unreadable(StoreError, Lease),
@@ -101,7 +109,8 @@ pub(super) fn requested() -> Document {
     doc! { "since": "$$NOW", "due": "$$NOW" }
 }
 
-/// Reads the fields of an image's rendering. Damaged ones count as if its objects may exist, so that these are removed with the image.
+/// Reads the fields of an image's rendering. If they are damaged, objects may exist at the keys of the pictures, so that these are
+/// removed with the image.
 pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<Rendering> {
     if rendering.is_none() && pictures.is_none() {
         return None;
@@ -109,7 +118,7 @@ pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<
     let Some(Bson::Document(rendering)) = rendering else { return Some(Rendering { is_written: true, ..Rendering::default() }) };
     let attempts = whole_number(rendering, "attempts").unwrap_or(0);
     let made = doc! { "pictures": pictures.cloned().unwrap_or(Bson::Null) };
-    let size = |picture: &Document| {
+    let dimensions = |picture: &Document| {
         let side = |name| whole_number(picture, name).and_then(|side| u32::try_from(side).ok());
         Some(Dimensions { width: side("width")?, height: side("height")? })
     };
@@ -117,19 +126,20 @@ pub(super) fn read(rendering: Option<&Bson>, pictures: Option<&Bson>) -> Option<
         is_written: rendering.contains_key("written"),
         attempts: u32::try_from(attempts).unwrap_or(0),
         failure: rendering.get_str("failure").ok().and_then(RenderingFailure::parse),
-        pictures: entries(&made, "pictures").map_while(size).take(2).collect(),
+        pictures: entries(&made, "pictures").map_while(dimensions).take(MAX_PICTURES).collect(),
     })
 }
 
-/// Reads the sizes of the pictures of a gallery's row; none of those after a damaged one.
-pub(super) fn raw_pictures(made: &RawDocument) -> [Option<Dimensions>; 2] {
-    let mut sizes = Elements::of(made.as_bytes()).map_while(|picture| match picture?.1 {
+/// Reads the sizes of the pictures of a gallery's row, up to a damaged one.
+pub(super) fn raw_pictures(pictures: &RawDocument) -> [Option<Dimensions>; MAX_PICTURES] {
+    let mut sizes = Elements::of(pictures.as_bytes()).map_while(|picture| match picture?.1 {
         Value::Document(picture) => raw_size(picture),
         _ => None,
     });
     [sizes.next(), sizes.next()]
 }
 
+/// Reads the size of a picture; `None` if it is damaged.
 fn raw_size(picture: &RawDocument) -> Option<Dimensions> {
     let side = |name| match picture.get(name).ok().flatten()?.into() {
         Value::Integer(n) => u32::try_from(n).ok(),
@@ -215,7 +225,7 @@ impl Images {
         self.mongo.update_one(&self.collection, claimed(image, lease), update).await
     }
 
-    /// Records why there are no pictures, which ends the rendering of a claimed image.
+    /// Records the reason for which there are no pictures, which ends the rendering of a claimed image.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -249,20 +259,20 @@ impl Images {
         self.update_one(claimed.filter(), update).await
     }
 
-    /// Postpones the images that one owner has in the workers' queue up to `last`, except `taken`, so that other owners' images
-    /// come to the front.
+    /// Postpones to `until` the images in the workers' queue that are due up to `last` and have the owner of `queued`, except
+    /// `taken`, so that other owners' images come to the front.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn postpone_renderings_of(
         &self,
-        of: &QueuedRendering,
+        queued: &QueuedRendering,
         last: OffsetDateTime,
         taken: &[QueuedRendering],
         until: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let taken: Vec<_> = taken.iter().map(|queued| queued.id.clone()).collect();
-        let filter = doc! { "user": of.user.clone(), "rendering.due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
+        let taken: Vec<_> = taken.iter().map(|image| image.id.clone()).collect();
+        let filter = doc! { "user": queued.user.clone(), "rendering.due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
         let update = doc! { "$set": { "rendering.due": datetime(until) } };
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
@@ -304,7 +314,8 @@ impl Images {
         Ok(found.await?.iter().map(|record| QueuedRendering::read(record, epoch)).collect())
     }
 
-    /// Asks workers again for the pictures of those of these images that a command can decode, and returns how many they are.
+    /// Asks workers again for the pictures of those of these images that a command can convert (HEIC, HEIF and AVIF), and returns
+    /// the number of new requests.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -319,13 +330,13 @@ impl Images {
                 "rendering.failure": unsupported(),
             };
             let set = doc! { "rendering.since": "$$NOW", "rendering.due": "$$NOW" };
-            let done = vec!["rendering.failure", "rendering.attempts"];
-            (filter, Bson::from(vec![doc! { "$set": set }, doc! { "$unset": done }]))
+            let earlier_result = vec!["rendering.failure", "rendering.attempts"];
+            (filter, Bson::from(vec![doc! { "$set": set }, doc! { "$unset": earlier_result }]))
         });
         self.mongo.update_each(&self.collection, requests).await
     }
 
-    /// Asks workers for the pictures of these images, and returns how many were still ready and without.
+    /// Asks workers for the pictures of those of these images that are still ready and have no request, and returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -343,7 +354,7 @@ impl Images {
     }
 }
 
-/// The fields of an image that waits for a worker.
+/// Returns the fields that an image has only while it waits for a worker.
 fn work_fields() -> Vec<&'static str> {
     vec!["rendering.due", "rendering.since"]
 }
@@ -367,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_record_may_have_objects_and_shows_none() {
+    fn damaged_rendering_may_have_objects_and_has_no_pictures() {
         assert_eq!(read(None, None), None);
         let pending = Bson::from(doc! { "since": "damaged", "attempts": "x", "failure": 7 });
         assert_eq!(read(Some(&pending), None), Some(Rendering::default()));

@@ -1,5 +1,5 @@
-//! Queries and updates for reservations of images: steps that an image took, reservations that no longer fit the state, and
-//! images that exist.
+//! Queries and updates of reservations in the documents of images: decides announced steps, finds and postpones reservations that
+//! no longer fit the state, and reads the fields that settling legacy holds needs.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub struct ReservationStatus {
     pub is_reserved: bool,
     /// Whether the document only makes an insertion fail: see [`Images::insert_tombstone`].
     pub was_never_inserted: bool,
-    /// Reserved bytes that did not arrive.
+    /// Reserved bytes beyond those of the image and its preview.
     pub surplus: u64,
 }
 
@@ -30,15 +30,15 @@ pub struct ReservationStatus {
 #[derive(Debug)]
 pub struct UnreadableImage {
     raw_id: Bson,
-    /// The error of reading it.
+    /// The error.
     pub error: StoreError,
 }
 
 /// Kinds of reservations that no longer fit the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnsettledKind {
-    /// Images that left the pending state and are still counted among open uploads or images. A settled reservation of a
-    /// tombstone is not, and reaches the sweeper by the tombstone's own `due`.
+    /// Images that left the pending state and are still counted among open uploads or images. The settled reservation of a
+    /// tombstone counts among neither; the sweeper ends it when the tombstone is due.
     Moved,
     /// Purged images that still have a reservation.
     Purged,
@@ -49,7 +49,7 @@ impl UnsettledKind {
     pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
 
     /// Returns the states and counters of images whose reservation is due to be settled.
-    fn states_and_places(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
+    fn states_and_counters(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
         use ImageState::{Deleting, Expired, Purged, Ready, Rejected};
         match self {
             Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[QuotaCounter::Pending, QuotaCounter::Image]),
@@ -78,8 +78,8 @@ impl Images {
 
     /// Returns whether the image has taken this step. Otherwise marks the image so that the step fails.
     async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
-        let other = doc! { "$set": { "lastStep": StepId::new().to_string() } };
-        if self.update_one(before_step(user, step), other).await? {
+        let prevent = doc! { "$set": { "lastStep": StepId::new().to_string() } };
+        if self.update_one(before_step(user, step), prevent).await? {
             return Ok(false);
         }
         let records = self.collection.clone_with_type::<Document>();
@@ -90,7 +90,8 @@ impl Images {
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
     }
 
-    /// Applies in any state of the image: a reservation that does not fit the state is settled like any other.
+    /// Gives an image a reservation in place of its legacy hold, in any state: a reservation that does not fit the state is settled
+    /// later.
     async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
         let mut filter = before_step(user, step);
         filter.insert("reservation", doc! { "$exists": false });
@@ -105,8 +106,8 @@ impl Images {
         self.mongo.update_each(&self.collection, updates).await
     }
 
-    /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died,
-    /// or that know no reservations. An unreadable one is returned as an error.
+    /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died, or
+    /// by servers of the earlier version. An unreadable image is an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -116,11 +117,11 @@ impl Images {
         now: OffsetDateTime,
         limit: u32,
     ) -> Result<Vec<Result<Image, Box<UnreadableImage>>>, StoreError> {
-        let (states, places) = which.states_and_places();
+        let (states, counters) = which.states_and_counters();
         let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
-        let places: Vec<_> = places.iter().map(|place| place.as_str()).collect();
+        let counters: Vec<_> = counters.iter().map(|counter| counter.as_str()).collect();
         let due = doc! { "$lte": datetime(now) };
-        let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": places }, "reservation.due": due };
+        let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": counters }, "reservation.due": due };
         let documents = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {
             let find = documents.find(filter.clone()).sort(doc! { "reservation.due": 1 }).limit(i64::from(limit));
@@ -133,7 +134,7 @@ impl Images {
         Ok(found.await?.into_iter().map(read).collect())
     }
 
-    /// Postpones to `later` those of these reservations that are due at `now`, of readable and unreadable images.
+    /// Postpones to `later` the reservations of these readable and unreadable images, if they are due at `now`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

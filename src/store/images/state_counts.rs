@@ -13,7 +13,7 @@ use crate::{
     store::{StoreError, driver_events::Operation},
 };
 
-/// Documents in the sample. Of fewer than twenty times as many, the database reads all of them to choose.
+/// Documents in the sample. MongoDB reads the whole collection if it has fewer than twenty times as many.
 const SAMPLE_DOCUMENTS: u32 = 1000;
 
 /// Estimated number and bytes of the images in one state.
@@ -33,7 +33,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn count_by_state(&self) -> Result<[(ImageState, StateCount); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
-        let all =
+        let total =
             self.mongo.read(Operation::count(&self.collection), || async { images.estimated_document_count().await }).await?
                 as f64;
         // A damaged record counts as an image of no bytes: a single non-numeric value would make the whole `$add` fail.
@@ -51,7 +51,7 @@ impl Images {
             })
             .await?;
         let sampled: f64 = found.iter().map(|state| number(state, "images")).sum();
-        let scale = if sampled > 0.0 { all.max(sampled) / sampled } else { 0.0 };
+        let scale = if sampled > 0.0 { total.max(sampled) / sampled } else { 0.0 };
         Ok(ImageState::ALL.map(|state| {
             let found = found.iter().find(|found| found.get_str("_id").is_ok_and(|name| name == state.as_str()));
             let scaled = |field| found.map_or(0.0, |found| number(found, field) * scale);

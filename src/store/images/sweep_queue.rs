@@ -1,7 +1,7 @@
 //! The sweeper's queue. A record's `due` is the time at which it is swept next, and the end of the lease of the sweeper that
 //! processes it: raising it claims the record.
 //!
-//! A record is claimed by its id and its `due` alone, and decoded afterwards: an undecodable one is claimed, counted and
+//! A record is claimed by its id, its owner and its `due`, and decoded afterwards: an undecodable record is claimed, counted and
 //! postponed like any other, so that damaged records never block the queue.
 
 use std::time::Duration;
@@ -37,14 +37,14 @@ pub struct QueuedImage {
     pub due: OffsetDateTime,
     /// Whether the image's state is [`ImageState::Pending`].
     pub is_pending: bool,
-    /// The upload's declared bytes, or its bound; zero where they cannot be read.
+    /// The upload's declared bytes, or their maximum; zero where they cannot be read.
     pub bytes: u64,
     /// Consecutive failures that no repeat cures.
     pub failures: u32,
 }
 
 impl QueuedImage {
-    /// Reads what the queue needs of a record; damaged fields are left out.
+    /// Reads the fields of a record that the queue needs; a damaged field gets a default, and a damaged `due` becomes `now`.
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
@@ -87,7 +87,7 @@ fn queue_fields() -> Document {
     doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 }
 }
 
-/// Returns an id as it is stored, whatever its type.
+/// Returns a stored id of any type as a text.
 pub(super) fn text(value: &Bson) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -95,7 +95,7 @@ pub(super) fn text(value: &Bson) -> String {
 /// Outcome of a claim.
 #[derive(Debug)]
 pub enum ClaimOutcome {
-    /// The image as it is now, until the lease ends.
+    /// The image as it is now, claimed until the lease ends.
     Image(Box<Image>, Lease),
     /// The record cannot be decoded, but is claimed.
     Unreadable(StoreError, Lease),
@@ -106,22 +106,22 @@ pub enum ClaimOutcome {
 /// The times of a claim, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// When the claim was made.
+    /// Time of the claim.
     pub now: OffsetDateTime,
-    /// When another sweeper may claim the image.
+    /// Time from which another sweeper may claim the image.
     pub ends: OffsetDateTime,
 }
 
 /// The new schedule of an image whose sweep failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Postponement {
-    /// When it is swept again.
+    /// Time at which it is swept again.
     pub due: OffsetDateTime,
     /// The new value of [`QueuedImage::failures`].
     pub failures: u32,
 }
 
-/// An upload that is due soon.
+/// An upload that was scheduled for a sweep soon.
 #[derive(Debug)]
 pub struct MadeDue {
     /// The upload in the queue.
@@ -130,14 +130,14 @@ pub struct MadeDue {
     pub is_new: bool,
 }
 
-/// The times for which a declared preview is waited for.
+/// Times of the wait for a declared preview.
 #[derive(Debug, Clone, Copy)]
 pub struct PreviewWait {
     /// The time of this check.
     pub now: OffsetDateTime,
-    /// When it is looked for again.
+    /// Time at which the preview is checked for again.
     pub due: OffsetDateTime,
-    /// When the upload is accepted without it, if this check is the first one.
+    /// Time at which the upload is accepted without the preview, if this check is the first one.
     pub until: OffsetDateTime,
 }
 
@@ -159,31 +159,31 @@ impl Images {
     }
 
     /// Claims a due record by raising `due` to the end of the lease, which begins now by the database's clock, or at `now` if
-    /// that is later. Of any number of sweepers one succeeds; if it dies, the image is due again after the lease.
+    /// that is later. One of several sweepers succeeds; if that one dies, the image is due again after the lease.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(&self, due: &QueuedImage, now: OffsetDateTime, lease: Duration) -> Result<ClaimOutcome, StoreError> {
+    pub async fn claim(&self, queued: &QueuedImage, now: OffsetDateTime, lease: Duration) -> Result<ClaimOutcome, StoreError> {
         let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let begins = doc! { "$max": ["$$NOW", datetime(now)] };
         // No URL is signed for a tombstone any more: if the expiry of its URLs cannot be read, they have expired after the
         // longest validity.
         let is_tombstone = doc! { "$in": ["$state", tombstones()] };
         let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
-        let dead = doc! { "$add": [begins.clone(), MAX_URL_TTL_MS] };
+        let latest_expiry = doc! { "$add": [begins.clone(), MAX_URL_TTL_MS] };
         let set = doc! {
             "due": { "$add": [begins, length] },
-            "urlsDieAt": { "$cond": [is_damaged, dead, "$urlsDieAt"] },
+            "urlsDieAt": { "$cond": [is_damaged, latest_expiry, "$urlsDieAt"] },
         };
         let records = self.collection.clone_with_type::<Document>();
         let claim = async {
-            let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": set }]);
+            let update = records.find_one_and_update(queued.filter(), vec![doc! { "$set": set }]);
             update.return_document(ReturnDocument::After).await
         };
         let Some(record) = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await? else {
             return Ok(ClaimOutcome::Lost);
         };
-        let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
+        let corrupt = |field| StoreError::Corrupt { collection: "images", id: queued.id(), field };
         let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
         let lease = Lease { now: ends - lease, ends };
         let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record.clone()).map_err(|_| corrupt("a field"));
@@ -199,38 +199,38 @@ impl Images {
         })
     }
 
-    /// Changes `due` of a record, readable or not, if it is still the one in `due`. Returns `None` if it is not.
+    /// Changes `due` of a record, readable or not, to `until`. Returns `None` if it changed since the record was read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reschedule(&self, due: &QueuedImage, until: OffsetDateTime) -> Result<Option<QueuedImage>, StoreError> {
-        let moved = self.update_one(due.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
-        Ok(moved.then(|| due.with_due(until)))
+    pub async fn reschedule(&self, queued: &QueuedImage, until: OffsetDateTime) -> Result<Option<QueuedImage>, StoreError> {
+        let moved = self.update_one(queued.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
+        Ok(moved.then(|| queued.with_due(until)))
     }
 
     /// Postpones a record whose sweep failed, readable or not, unless it changed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_failed(&self, due: &QueuedImage, to: Postponement) -> Result<bool, StoreError> {
+    pub async fn postpone_failed(&self, queued: &QueuedImage, to: Postponement) -> Result<bool, StoreError> {
         let set = doc! { "due": datetime(to.due), "sweepFailures": i64::from(to.failures) };
-        self.update_one(due.filter(), doc! { "$set": set }).await
+        self.update_one(queued.filter(), doc! { "$set": set }).await
     }
 
-    /// Postpones the records that one owner has in the queue up to `last`, except `taken`, so that other owners' records come
-    /// to the front.
+    /// Postpones to `until` the records in the queue that are due up to `last` and have the owner of `queued`, except `taken`, so
+    /// that other owners' records come to the front.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reschedule_owner(
         &self,
-        of: &QueuedImage,
+        queued: &QueuedImage,
         last: OffsetDateTime,
         taken: &[QueuedImage],
         until: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
-        let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
+        let taken: Vec<_> = taken.iter().map(|image| image.id.clone()).collect();
+        let filter = doc! { "user": queued.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
         let update = doc! { "$set": { "due": datetime(until) } };
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
@@ -309,7 +309,7 @@ impl Images {
     }
 
     /// Reschedules tombstones whose objects were removed as [`Images::postpone`] does, each to its own time, in one round trip,
-    /// unless their records name more objects. Returns how many were.
+    /// unless their records name more objects. Returns the number of rescheduled tombstones.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -337,7 +337,7 @@ impl Images {
     }
 
     /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
-    /// changed, its bytes are still counted, or an event of it waits.
+    /// changed, its bytes are still counted, or one of its events is not fanned out yet.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -355,8 +355,8 @@ impl Images {
         self.transition(self.outbox.require_empty(filter), update).await
     }
 
-    /// Ends the clearing of a ready image's leftover keys: nothing is stored under them, and no URL is valid that could write
-    /// them. Does nothing if the image is no longer claimed until `lease_ends`.
+    /// Ends the clearing of a ready image's leftover keys: they have no objects, and no URL is valid that could write them. Does
+    /// nothing if the image is no longer claimed until `lease_ends`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -366,7 +366,7 @@ impl Images {
         self.update_one(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
     }
 
-    /// Returns the number of due images, counted up to `most`, and since when the first of them is due.
+    /// Returns the number of due images, counted up to `most`, and the earliest time at which one of them was due.
     ///
     /// # Errors
     /// [`StoreError`].

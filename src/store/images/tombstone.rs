@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Images {
-    /// Inserts a tombstone under the id of an image that was never inserted, so that a delayed insertion fails with a duplicate
+    /// Inserts a tombstone with the id of an image that was never inserted, so that a delayed insertion fails with a duplicate
     /// key. Returns `false` if the image exists.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl Images {
             "user": user.to_string(),
             "key": ObjectKey::final_for(user, id).as_str(),
             "state": ImageState::Purged.as_str(),
-            // Required fields; only the length of the upload is known.
+            // Placeholders in required fields: only the upload's size is known.
             "fileName": "never issued",
             "contentType": "image/jpeg",
             "size": integer(bytes),

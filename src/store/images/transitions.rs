@@ -1,4 +1,5 @@
-//! Transitions of images, each one conditional update, and the claim that precedes completing an upload.
+//! Transitions of images, each one conditional update that [`Move`] builds, and the claim that precedes creating the object of an
+//! upload.
 //!
 //! `uploadedAt` and leases are set by the database's clock.
 
@@ -16,17 +17,17 @@ use crate::{
     store::{StoreError, datetime, driver_events::Operation, integer},
 };
 
-/// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
-/// call.
+/// Milliseconds for which the sweeper leaves the reservation of a confirmed image to the server that confirmed it: far longer than
+/// any call.
 const SETTLING_GRACE_MS: i64 = 60_000;
 
 impl Images {
     /// Claims for `lease`, by the database's clock, the right to create the object of an upload by completing its parts or by
-    /// copying it, and records until when and under which further keys it may write. Returns `None` if another server holds
-    /// the claim, or the image is no longer pending.
+    /// copying it, and records that it may write until `ends_at`, also at the keys `copies`. Returns `None` if another server
+    /// holds the claim, or the image is no longer pending.
     ///
-    /// Does not change `due` and `urlsDieAt`: sweepers know their claim by the one, and measure by the other how long an upload
-    /// waits, however often it is attempted.
+    /// Does not change `due` and `urlsDieAt`: a sweeper recognizes its claim by `due`, and measures by `urlsDieAt` how long an
+    /// upload waits, however often it is attempted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -35,7 +36,7 @@ impl Images {
         image: &Image,
         lease: Duration,
         ends_at: OffsetDateTime,
-        written: &[ObjectKey],
+        copies: &[ObjectKey],
     ) -> Result<Option<ObjectCreationClaim>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("$expr", is_unclaimed());
@@ -43,8 +44,8 @@ impl Images {
             "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
             "attemptsEndAt": { "$max": ["$attemptsEndAt", datetime(ends_at)] },
         };
-        if !written.is_empty() {
-            set.insert("strays", doc! { "$concatArrays": [stored_leftover_keys(), literal(written)] });
+        if !copies.is_empty() {
+            set.insert("strays", doc! { "$concatArrays": [stored_leftover_keys(), literal(copies)] });
         }
         let records = self.collection.clone_with_type::<Document>();
         let claim = async {
@@ -76,7 +77,7 @@ impl Images {
         self.mark_ready(image, verified, ReservationEnd::Later).await
     }
 
-    /// [`Images::mark_owned_ready`], with a choice of the end of the reservation.
+    /// Makes the transition as [`Images::mark_owned_ready`] does; `end` decides when the reservation ends.
     pub(in crate::store) async fn mark_ready(
         &self,
         image: &Image,
@@ -94,8 +95,8 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; some may then be ready.
-    pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| self.ready_update(image, verified, ReservationEnd::Later));
+    pub async fn mark_all_ready(&self, verified_images: &[(&Image, &Verified)]) -> Result<(), StoreError> {
+        let moves = verified_images.iter().map(|(image, verified)| self.ready_update(image, verified, ReservationEnd::Later));
         let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
         self.moved(ImageState::Ready, moved);
         Ok(())
@@ -178,7 +179,8 @@ fn is_unclaimed() -> Document {
     doc! { "$lt": ["$completingUntil", "$$NOW"] }
 }
 
-/// Returns the time until which an upload that was pending may be written: by a URL, or by an attempt to create its object.
+/// Returns the expression of the time until which an upload that was pending may be written: by a URL, or by an attempt to create
+/// its object.
 fn written_until() -> Document {
     doc! { "$max": ["$urlsDieAt", "$attemptsEndAt"] }
 }
@@ -188,11 +190,11 @@ fn written_until() -> Document {
 pub struct ObjectCreationClaim {
     user: UserId,
     image: ImageId,
-    /// The end of its lease, which distinguishes it from other claims of the same upload.
+    /// End of its lease, which distinguishes it from other claims of the same upload.
     until: DateTime,
 }
 
-/// End of the reservation of an image that becomes ready.
+/// End of the reservation of an image that becomes ready: in a later step, or with the transition.
 pub(in crate::store) enum ReservationEnd {
     /// In a later step.
     Later,
@@ -234,8 +236,8 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
     }
     let capture = capture_fields(&verified.capture).into_iter();
     set.extend(capture.map(|(field, value)| (field, Bson::from(doc! { "$literal": value }))));
-    // The step that ends the reservation counts the image in the timeline. Uploads of the former version have none: `recount`
-    // counts their images.
+    // The step that ends the reservation counts the image in the timeline. Uploads of the earlier version have no reservation:
+    // `recount` counts their images.
     if image.reservation.is_some() {
         set.insert("takenSort", datetime(image.sort_time(&verified.capture)));
     }
@@ -246,7 +248,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
             set.insert("lastStep", step.to_string());
             unset.push("reservation");
         }
-        // Left to this server at first; if it dies, the sweeper settles it.
+        // This server settles the reservation. If it dies, the sweeper does so later.
         ReservationEnd::Later if image.reservation.is_some() => {
             set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
         }
@@ -263,7 +265,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
         unset.push("due");
     } else {
         if image.key.is_incoming() {
-            // A copy whose key is no longer recorded may be cleared already.
+            // The sweeper may have cleared a copy whose key is no longer recorded.
             filter.insert("strays", verified.key.as_str());
         }
         // The document may record copies that were started since `image` was read.
@@ -284,7 +286,7 @@ fn as_declared(image: &Image) -> Document {
     filter.insert("preview.sha256", preview.map(|preview| preview.sha256.to_string()));
     filter.insert("preview.size", preview.map(|preview| integer(preview.size)));
     filter.insert("preview.contentType", preview.map(|preview| preview.content_type.as_str()));
-    // Decides the month that counts the image.
+    // Decides the month of the timeline that counts the image.
     filter.insert("takenAt", image.upload.taken_at.map(|taken_at| taken_at.to_string()));
     filter
 }

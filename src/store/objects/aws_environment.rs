@@ -1,5 +1,5 @@
 //! Region, credentials and endpoint flags, as the AWS SDK finds them in the environment, its files and the instance metadata;
-//! nothing else is taken from there.
+//! no other setting is read from there.
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -34,7 +34,7 @@ impl AwsEnvironment {
         }
         let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
         // The SDK panics at an invalid `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or equivalent in a profile; with a given retry
-        // configuration, it reads none.
+        // configuration, the SDK does not read them.
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
         if let TlsTrust::Bundle(_) = trust {
             loader = loader.http_client(trust.sdk_client());

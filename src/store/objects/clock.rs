@@ -18,8 +18,8 @@ use aws_sdk_s3::{
 use parking_lot::Mutex;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-/// Offset below which two clocks count as equal: a `Date` has whole seconds and a delay. Window-aligned URLs stay the same as
-/// long as the correction does.
+/// Offset below which two clocks count as equal: a `Date` has whole seconds and a delay. Window-aligned URLs stay the same while
+/// the correction stays the same.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// Offset from which an error is logged.
 const CLOCK_ALARM: Duration = Duration::from_secs(60);
@@ -27,22 +27,23 @@ const CLOCK_ALARM: Duration = Duration::from_secs(60);
 /// Number of latest responses whose majority decides.
 const SAMPLES: usize = 5;
 
-/// The offset of S3's clock, by its latest responses. A single `Date` changes nothing: it may be set by a proxy, or by one node
+/// Offset of S3's clock, by its latest responses. A single `Date` does not change it: a proxy may have set the `Date`, or one node
 /// whose clock is wrong. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// In milliseconds; 0 while the clocks are equal.
-    ahead: AtomicI64,
+    /// Offset in milliseconds; 0 while the clocks are equal.
+    ahead_ms: AtomicI64,
+    /// Offsets by the latest responses, at most [`SAMPLES`].
     latest: Mutex<VecDeque<time::Duration>>,
 }
 
 impl Clock {
     /// Returns how far S3's clock is ahead of this machine's.
     pub(super) fn ahead(&self) -> time::Duration {
-        time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
+        time::Duration::milliseconds(self.0.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// Returns whether the latest response contradicts the current offset, so that another response decides.
@@ -51,7 +52,7 @@ impl Clock {
         latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= CLOCK_TOLERANCE)
     }
 
-    /// Records the time in a response that arrived at `now`.
+    /// Records the time of S3's clock in a response that arrived at `now`.
     fn record_sample(&self, theirs: OffsetDateTime, now: OffsetDateTime) {
         // On average half a second has passed since the whole second.
         let sample = theirs + time::Duration::milliseconds(500) - now;
@@ -67,7 +68,7 @@ impl Clock {
         let Some(ahead) = majority.filter(|ahead| (*ahead - ahead_before).unsigned_abs() >= CLOCK_TOLERANCE) else { return };
         let ahead = if ahead.unsigned_abs() < CLOCK_TOLERANCE { time::Duration::ZERO } else { ahead };
         METRICS.s3_clock_ahead.set(ahead.as_seconds_f64());
-        self.0.ahead.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
+        self.0.ahead_ms.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
         let (seconds, way) = (ahead.unsigned_abs().as_secs(), if ahead.is_negative() { "ahead of" } else { "behind" });
         if ahead.unsigned_abs() > CLOCK_ALARM {
             tracing::error!(
@@ -127,24 +128,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_corrected_from_five_seconds_on_and_stays_put_while_answers_jitter() {
+    fn clock_is_corrected_from_five_seconds_on_and_jitter_does_not_change_the_correction() {
         let clock = Clock::default();
         assert_eq!(respond(&clock, 4, 0), 0, "a difference below five seconds is not corrected");
         let clock = Clock::default();
-        assert_eq!((respond(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one answer moves nothing");
+        assert_eq!((respond(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one response does not correct the clock");
         let behind = respond(&clock, 600, 0);
-        assert_eq!((behind, clock.is_in_doubt()), (600_500, false), "two agree");
+        assert_eq!((behind, clock.is_in_doubt()), (600_500, false), "two responses that agree correct it");
         for jitter in [-3000, -1, 1, 3000] {
             assert_eq!(respond(&clock, 600, jitter), behind, "the same correction, so the same URLs");
         }
         assert_eq!([respond(&clock, -3600, 0), respond(&clock, -3600, 0)], [behind, behind], "two of five are not a majority");
         assert_eq!(respond(&clock, -3600, 0), -3_599_500);
         assert_eq!([respond(&clock, 0, 400), respond(&clock, 0, 400)], [-3_599_500, -3_599_500]);
-        assert_eq!(respond(&clock, 0, 400), 0, "set again");
+        assert_eq!(respond(&clock, 0, 400), 0, "the clocks are equal again");
     }
 
     proptest::proptest! {
-        /// The time stays what the majority of any five consecutive responses says, whatever the minority says.
+        /// The correction stays that of the majority of any five consecutive responses.
         #[test]
         fn minority_of_responses_does_not_correct_the_clock(
             truth in -10_000i64..10_000,

@@ -14,7 +14,7 @@ use crate::{
     signer::{Credentials, Signer},
 };
 
-/// Provides the client with the cached credentials. Expired ones too: S3 decides whether to accept them.
+/// Provides the client with the cached credentials, also after their expiry: S3 decides whether to accept them.
 #[derive(Debug)]
 pub(super) struct CachedCredentials(pub watch::Receiver<Arc<Signer>>);
 
@@ -27,12 +27,14 @@ impl ProvideCredentials for CachedCredentials {
     }
 }
 
-/// How long before their expiry credentials are refreshed; every URL signed until then is valid at least as long.
+/// Time before their expiry at which credentials are refreshed; every URL that was signed before is valid at least as long.
 const REFRESH_AHEAD: Duration = Duration::from_secs(15 * 60);
 /// Interval of refreshing credentials without an expiry, because they may be rotated.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// Pause after a failure; also the least pause between two refreshes, and the deadline of one.
+/// Pause after a failure; also the minimum pause between two refreshes, and the deadline of a refresh.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// Maximum pause between two refreshes of credentials with an expiry.
+const MAX_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// Returns a provider of fixed credentials.
 pub(super) fn fixed_provider(keys: &Credentials) -> SharedCredentialsProvider {
@@ -56,10 +58,10 @@ fn to_sdk(keys: &Credentials) -> aws_credential_types::Credentials {
 pub(super) async fn keep_fresh(
     provider: SharedCredentialsProvider,
     clock: Clock,
-    make: impl Fn(Credentials) -> Signer + Send + Sync + 'static,
+    make_signer: impl Fn(Credentials) -> Signer + Send + Sync + 'static,
 ) -> Result<watch::Receiver<Arc<Signer>>, StoreError> {
     let first = fetch(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
-    let (sender, receiver) = watch::channel(Arc::new(make(first.clone())));
+    let (sender, receiver) = watch::channel(Arc::new(make_signer(first.clone())));
     record_expiry(&first);
     tokio::spawn(async move {
         let mut current = first;
@@ -74,7 +76,7 @@ pub(super) async fn keep_fresh(
                     record_expiry(&fresh);
                     if !are_equal(&fresh, &current) {
                         // Unchanged credentials keep their signer, with its cached signing key and identical URLs.
-                        let _ = sender.send(Arc::new(make(fresh.clone())));
+                        let _ = sender.send(Arc::new(make_signer(fresh.clone())));
                         tracing::info!(expires_at = ?fresh.expires_at, "renewed the credentials for S3");
                     }
                     current = fresh;
@@ -109,7 +111,7 @@ async fn fetch(provider: &SharedCredentialsProvider) -> Result<Credentials, Stri
     })
 }
 
-/// Returns whether two credentials are the same.
+/// Returns whether two credentials are equal.
 fn are_equal(a: &Credentials, b: &Credentials) -> bool {
     let token = |keys: &Credentials| keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
     a.access_key_id == b.access_key_id
@@ -118,8 +120,9 @@ fn are_equal(a: &Credentials, b: &Credentials) -> bool {
         && a.secret_access_key.expose_secret() == b.secret_access_key.expose_secret()
 }
 
+/// Returns the pause until the next refresh; the expiry is a time of S3's clock.
 fn until_refresh(keys: &Credentials, clock: &Clock) -> Duration {
     let Some(end) = keys.expires_at else { return REFRESH_INTERVAL };
     let remaining = Duration::try_from(end - (OffsetDateTime::now_utc() + clock.ahead())).unwrap_or_default();
-    remaining.saturating_sub(REFRESH_AHEAD).clamp(RETRY_PAUSE, Duration::from_secs(60 * 60))
+    remaining.saturating_sub(REFRESH_AHEAD).clamp(RETRY_PAUSE, MAX_PAUSE)
 }

@@ -10,7 +10,7 @@ use crate::{metrics::METRICS, model::ObjectKey, store::StoreError};
 
 /// Version id that S3 gives an object written while the bucket was not versioned.
 const NULL_VERSION: &str = "null";
-/// The largest number of pages of one key's versions that are deleted in one call: a thousand each.
+/// Maximum number of pages that one call deletes of one key's versions; a page has up to a thousand.
 const MAX_PAGES: usize = 50;
 
 /// The outcome of deleting an object with its versions.
@@ -23,8 +23,8 @@ pub enum PurgeOutcome {
 }
 
 impl Objects {
-    /// Deletes the object with all its versions. Succeeds if it does not exist, and if the store refuses to delete versions and
-    /// they are hidden.
+    /// Deletes the object with all its versions. Succeeds if the object does not exist, and if the store retains versions that are
+    /// then hidden.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -41,13 +41,13 @@ impl Objects {
                 Err(error) => return Err(error_of("ListObjectVersions", &error)),
             };
             // The prefix also matches longer keys, which sort later.
-            let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
-            let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
-            let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
+            let has_key = |listed: Option<&str>| listed == Some(key.as_str());
+            let versions = found.versions().iter().filter(|v| has_key(v.key())).map(|v| v.version_id());
+            let markers = found.delete_markers().iter().filter(|m| has_key(m.key())).map(|m| m.version_id());
             let versions: Vec<_> = versions.map(|id| id.unwrap_or(NULL_VERSION)).collect();
             let markers: Vec<_> = markers.map(|id| id.unwrap_or(NULL_VERSION)).collect();
             if versions.is_empty() && markers.is_empty() && self.head(key).await?.is_some() {
-                // Some stores' listings lag behind their objects.
+                // The listings of some stores lack new objects for a while.
                 return self.delete(key, None).await.map(|_| PurgeOutcome::Removed);
             }
             let mut retained = 0_usize;
@@ -73,7 +73,7 @@ impl Objects {
         Err(StoreError::Objects { operation: "ListObjectVersions", reason })
     }
 
-    /// Deletes a version. Returns `false` if the store refuses: Object Lock retains the version, or the policy lacks
+    /// Deletes a version. Returns `false` if the store rejects that: Object Lock retains the version, or the policy lacks
     /// `s3:DeleteObjectVersion`.
     async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<bool, StoreError> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).version_id(version);

@@ -10,7 +10,7 @@ use aws_sdk_s3::{
 
 use super::{Objects, StoreError, no_response_cause::NoResponseCause};
 
-/// The longest text of the store that is repeated, in characters.
+/// Maximum length of a text of the store in a diagnosis, in characters.
 const MAX_TEXT_CHARS: usize = 200;
 
 /// The reason why the bucket cannot be used, the remedy, and the store's response.
@@ -29,6 +29,7 @@ pub struct Diagnosis {
     cause: Cause,
 }
 
+/// The cause, by S3's error code, or by the status and headers of a response without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cause {
     NoAnswer(NoResponseCause),
@@ -37,6 +38,7 @@ enum Cause {
     Denied,
     NoBucket,
     Clock,
+    /// The session token of temporary credentials is wrong or has expired.
     Session,
     /// The bucket is in another region, named by the store if known.
     Region(Option<String>),
@@ -63,7 +65,8 @@ impl fmt::Display for Diagnosis {
             Cause::NoAnswer(cause) => write!(f, "S3 cannot be reached: {cause}")?,
             Cause::UnknownKey => f.write_str("the store does not know the access key id")?,
             Cause::Signature => f.write_str(
-                "the signature is wrong: the secret access key does not belong to the access key id, or a proxy changes Host or path",
+                "the signature is wrong: the secret access key does not belong to the access key id, or a proxy changes Host or \
+                 path",
             )?,
             Cause::Denied => f.write_str("the credentials may not list the bucket")?,
             Cause::NoBucket => f.write_str("the store has no bucket of this name")?,
@@ -121,10 +124,12 @@ impl Diagnosis {
         }
     }
 
+    /// Returns the diagnosis for a call without a response, or without a response that explains the cause.
     fn new(address: String, cause: Cause) -> Self {
         Self { address, cause, status: None, code: None, message: None, request_id: None }
     }
 
+    /// Diagnoses a failed `ListObjectsV2`.
     fn from_error(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
         let Some(response) = error.raw_response() else {
             let cause = match error {
@@ -179,7 +184,7 @@ impl Objects {
             // Some credentials permit everything needed except listing.
             (Ok(answer), _) => Ok(region_of(answer)),
             (Err(_), Err(diagnosis)) => Err(diagnosis),
-            // It works now: the failure was transient, or something on the way rejects every HEAD.
+            // GET works: the failure was temporary, or a proxy rejects every HEAD.
             (Err(_), Ok(_)) => self.head_bucket().await.map(region_of).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
         }
     }
@@ -197,11 +202,13 @@ fn clean(text: &str) -> String {
     line.split('?').next().unwrap_or_default().trim().to_owned()
 }
 
+/// Returns the text of the first element of this name in an XML body.
 fn member(body: &str, name: &str) -> Option<String> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     rest.split_once('<').map(|(value, _)| clean(value)).filter(|value| !value.is_empty())
 }
 
+/// Returns the scheme, host and port of a URL.
 fn host(url: &str) -> Option<String> {
     let url = url::Url::parse(url).ok()?;
     let port = url.port().map_or_else(String::new, |port| format!(":{port}"));

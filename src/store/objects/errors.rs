@@ -22,11 +22,11 @@ pub enum Failure {
     /// succeeds.
     Configuration,
     /// Load, an outage, a clock, credentials that are being renewed, or a broken connection: a repeat succeeds by itself.
-    Passing,
+    Temporary,
 }
 
-/// Codes that a repeat cures, although their status is 4xx.
-const PASSING: [&str; 18] = [
+/// Codes of [`Failure::Temporary`], although their status is 4xx.
+const TEMPORARY_CODES: [&str; 18] = [
     "BadDigest",
     "ConditionalRequestConflict",
     "ExpiredToken",
@@ -47,8 +47,8 @@ const PASSING: [&str; 18] = [
     "XAmzContentSHA256Mismatch",
 ];
 
-/// Codes for which an operator has to change credentials, permissions, the bucket or its encryption keys.
-const CONFIGURATION: [&str; 20] = [
+/// Codes of [`Failure::Configuration`]: an operator has to change credentials, permissions, the bucket or its encryption keys.
+const CONFIGURATION_CODES: [&str; 20] = [
     "AccessDenied",
     "AccountProblem",
     "AllAccessDisabled",
@@ -71,8 +71,8 @@ const CONFIGURATION: [&str; 20] = [
     "UnauthorizedAccess",
 ];
 
-/// Codes that concern only the object or upload in the call, with any status.
-const OBJECT: [&str; 9] = [
+/// Codes of [`Failure::Object`] that concern only the object or upload in the call, with any status.
+const OBJECT_CODES: [&str; 9] = [
     "EntityTooLarge",
     "EntityTooSmall",
     "InvalidObjectState",
@@ -89,22 +89,22 @@ const OBJECT: [&str; 9] = [
 #[must_use]
 pub fn classify(status: Option<u16>, code: Option<&str>) -> Failure {
     match (status, code) {
-        (None, _) => Failure::Passing,
-        (_, Some(code)) if PASSING.contains(&code) => Failure::Passing,
-        (_, Some(code)) if CONFIGURATION.contains(&code) || code.starts_with("KMS.") => Failure::Configuration,
-        (_, Some(code)) if OBJECT.contains(&code) => Failure::Object,
+        (None, _) => Failure::Temporary,
+        (_, Some(code)) if TEMPORARY_CODES.contains(&code) => Failure::Temporary,
+        (_, Some(code)) if CONFIGURATION_CODES.contains(&code) || code.starts_with("KMS.") => Failure::Configuration,
+        (_, Some(code)) if OBJECT_CODES.contains(&code) => Failure::Object,
         (Some(405 | 501), _) | (_, Some("NotImplemented" | "MethodNotAllowed")) => Failure::Unsupported,
         (Some(301..=308 | 401 | 403 | 404 | 411), _) => Failure::Configuration,
-        (Some(408 | 409 | 425 | 429), _) => Failure::Passing,
+        (Some(408 | 409 | 425 | 429), _) => Failure::Temporary,
         (Some(400..=499), Some(_)) => Failure::Object,
-        _ => Failure::Passing,
+        _ => Failure::Temporary,
     }
 }
 
 /// Returns whether the code itself shows that the response concerns the object or upload. Other codes of [`Failure::Object`],
 /// such as `InvalidRequest`, may reject the form of the call for every object.
 pub(super) fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.code().is_some_and(|code| OBJECT.contains(&code))
+    error.code().is_some_and(|code| OBJECT_CODES.contains(&code))
 }
 
 /// Classifies a failed call as [`classify`] does.
@@ -112,13 +112,14 @@ pub(super) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Failure {
     classify(status(error), error.code())
 }
 
+/// Returns the HTTP status of the response; `None` without a response.
 pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
 /// Returns whether the store reports that this object, version or upload does not exist. Not for HEAD, whose 404 has no body.
 pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    // `NotFound` is the SDK's code for a response without one.
+    // `NotFound` is the SDK's code for a response without a code.
     status(error) == Some(404) && error.code().is_some_and(|code| !matches!(code, "NoSuchBucket" | "NotFound"))
 }
 
@@ -132,8 +133,9 @@ pub(super) fn is_unavailable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bo
     match status(error) {
         Some(405 | 501) => true,
         Some(400 | 403) => {
-            let is_ours = |code: &str| code != "AccessDenied" && (PASSING.contains(&code) || CONFIGURATION.contains(&code));
-            error.code().is_some_and(|code| !is_ours(code))
+            let has_other_cause =
+                |code: &str| code != "AccessDenied" && (TEMPORARY_CODES.contains(&code) || CONFIGURATION_CODES.contains(&code));
+            error.code().is_some_and(|code| !has_other_cause(code))
         }
         _ => false,
     }
@@ -146,7 +148,7 @@ pub(super) fn lists_objects<E>(error: &SdkError<E>) -> bool {
     text.is_some_and(|text| text.contains("<ListBucketResult"))
 }
 
-/// Returns whether the response is a 404 with an empty body, which may concern the object or anything else.
+/// Returns whether the response is a 404 with an empty body, which may concern the object, the bucket or the path.
 pub(super) fn is_bodyless_404<E>(error: &SdkError<E>) -> bool {
     let body = error.raw_response().and_then(|answer| answer.body().bytes());
     status(error) == Some(404) && body.is_some_and(<[u8]>::is_empty)
@@ -162,7 +164,7 @@ pub(super) fn error_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
         Failure::Unsupported => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
         Failure::Configuration => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
         // Includes calls without a response.
-        Failure::Passing => outage(operation, error),
+        Failure::Temporary => outage(operation, error),
     }
 }
 
@@ -220,26 +222,26 @@ mod tests {
             (400, "KMS.DisabledException", Failure::Configuration),
             (400, "AuthorizationHeaderMalformed", Failure::Configuration),
             (301, "PermanentRedirect", Failure::Configuration),
-            (400, "ExpiredToken", Failure::Passing),
-            (403, "RequestTimeTooSkewed", Failure::Passing),
-            (400, "RequestTimeout", Failure::Passing),
-            (409, "OperationAborted", Failure::Passing),
-            (429, "SlowDown", Failure::Passing),
-            (500, "InternalError", Failure::Passing),
-            (503, "SlowDown", Failure::Passing),
-            (507, "XMinioStorageFull", Failure::Passing),
+            (400, "ExpiredToken", Failure::Temporary),
+            (403, "RequestTimeTooSkewed", Failure::Temporary),
+            (400, "RequestTimeout", Failure::Temporary),
+            (409, "OperationAborted", Failure::Temporary),
+            (429, "SlowDown", Failure::Temporary),
+            (500, "InternalError", Failure::Temporary),
+            (503, "SlowDown", Failure::Temporary),
+            (507, "XMinioStorageFull", Failure::Temporary),
         ] {
             assert_eq!(classify(Some(status), Some(code)), class, "{status} {code}");
         }
-        assert_eq!(classify(None, None), Failure::Passing, "no answer");
-        assert_eq!(classify(Some(400), None), Failure::Passing, "a proxy's response does not reject an object");
+        assert_eq!(classify(None, None), Failure::Temporary, "no answer");
+        assert_eq!(classify(Some(400), None), Failure::Temporary, "a proxy's response does not reject an object");
         assert_eq!(classify(Some(403), None), Failure::Configuration);
         assert_eq!(classify(Some(404), None), Failure::Configuration);
     }
 
     #[test]
     fn every_code_has_one_class() {
-        let all: Vec<_> = PASSING.iter().chain(&CONFIGURATION).chain(&OBJECT).collect();
+        let all: Vec<_> = TEMPORARY_CODES.iter().chain(&CONFIGURATION_CODES).chain(&OBJECT_CODES).collect();
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
     }

@@ -12,16 +12,16 @@ use aws_sdk_sqs::{
 use super::{Objects, StoreError, credentials::CachedCredentials};
 use crate::config::QueueUrl;
 
-/// How long a request waits for a message: the longest that SQS permits.
+/// Time for which a request waits for a message: the maximum of SQS.
 const LONG_POLL_SECONDS: i32 = 20;
-/// Messages that one request receives: the most that SQS permits.
-const BATCH: i32 = 10;
-/// How long a received message is hidden from other servers: far longer than handling ten of them takes.
+/// Messages that one request receives: the maximum of SQS.
+const MAX_MESSAGES: i32 = 10;
+/// Time for which a received message is hidden from other servers: far longer than handling [`MAX_MESSAGES`] takes.
 const HIDDEN_SECONDS: i32 = 60;
 /// Deadline of a request without a long poll.
 const DEADLINE: Duration = Duration::from_secs(6);
-/// Deadline of a long poll.
-const POLL_DEADLINE: Duration = Duration::from_secs(LONG_POLL_SECONDS.unsigned_abs() as u64 + 6);
+/// Deadline of a long poll: its wait and [`DEADLINE`].
+const POLL_DEADLINE: Duration = Duration::from_secs(LONG_POLL_SECONDS.unsigned_abs() as u64 + DEADLINE.as_secs());
 /// Deadline of connecting.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -60,17 +60,17 @@ impl EventsQueue {
             .identity_cache(IdentityCache::no_cache())
             .http_client(objects.trust.sdk_client())
             .timeout_config(timeouts)
-            // The caller repeats.
+            // The caller repeats failed requests.
             .retry_config(RetryConfig::disabled());
         Self { sqs: Client::from_conf(config.build()), url: queue.to_string().into() }
     }
 
-    /// Waits for messages, up to twenty seconds. They are hidden from other servers for a minute.
+    /// Waits up to twenty seconds for messages, and hides them from other servers for a minute.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn receive(&self) -> Result<Vec<EventsMessage>, StoreError> {
-        let receive = self.sqs.receive_message().queue_url(&*self.url).max_number_of_messages(BATCH);
+        let receive = self.sqs.receive_message().queue_url(&*self.url).max_number_of_messages(MAX_MESSAGES);
         let receive = receive.wait_time_seconds(LONG_POLL_SECONDS).visibility_timeout(HIDDEN_SECONDS);
         let received = receive.send().await.map_err(|error| error_of("ReceiveMessage", &error))?;
         let messages = received.messages.unwrap_or_default().into_iter();
@@ -102,7 +102,7 @@ impl EventsQueue {
         }
     }
 
-    /// Returns the queue's ARN: it exists, and the credentials may use it.
+    /// Returns the queue's ARN, which shows that the queue exists and that the credentials may use it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -114,6 +114,7 @@ impl EventsQueue {
     }
 }
 
+/// Runs a request without a long poll, at most for [`DEADLINE`].
 async fn within_deadline<T, E>(
     operation: &'static str,
     call: impl Future<Output = Result<T, SdkError<E>>>,
@@ -146,6 +147,7 @@ where
     failed(operation, reason)
 }
 
+/// Returns the error of a failed request.
 fn failed(operation: &'static str, reason: String) -> StoreError {
     StoreError::Objects { operation, reason }
 }

@@ -7,6 +7,7 @@ use aws_sdk_s3::{
 
 use crate::store::failpoint;
 
+/// Counts calls when they end.
 #[derive(Debug)]
 pub(super) struct FailpointInterceptor;
 

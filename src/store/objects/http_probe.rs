@@ -23,13 +23,17 @@ use crate::http_client::{Connections, Connector, HttpClient};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline of a request with a large body.
 const LARGE_BODY_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a request without its body waits for a rejection. A store that rejects the announced length does so at once.
+/// Time for which a request without its body waits for a rejection. A store that rejects the announced length does so at once.
 const REJECTION_TIMEOUT: Duration = Duration::from_millis(1500);
-/// The longest response that is read, in bytes.
+/// Maximum length of a response in bytes.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
-/// How long the first half of a body waits for that of the other request, which may have been rejected already.
+/// Time for which a request waits, after the first half of its body, until the other request has sent its first half. The store may
+/// have rejected the other request already.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum length of an error code of S3 in bytes; a longer text is not shown.
+const MAX_CODE_BYTES: usize = 64;
 
+/// Body of a request.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An HTTP client without credentials.
@@ -69,7 +73,9 @@ impl ProbeResponse {
     pub fn describe(&self) -> String {
         let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.trim());
-        match code.filter(|code| !code.is_empty() && code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        let is_code =
+            |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric()) && (1..=MAX_CODE_BYTES).contains(&text.len());
+        match code.filter(is_code) {
             Some(code) => format!("HTTP {} {code}", self.status),
             None => format!("HTTP {}", self.status),
         }
@@ -90,7 +96,7 @@ impl ProbeResponse {
 }
 
 impl ProbeClient {
-    /// Creates a client that keeps no connection and repeats nothing.
+    /// Creates a client that uses a new connection for each request and repeats none.
     pub(super) fn new(connector: Connector) -> Self {
         let client = HttpClient::new(connector, Connections::Single, MAX_RESPONSE_BYTES);
         Self { client, sent: TaskTracker::new() }
@@ -145,8 +151,8 @@ impl ProbeClient {
         let continued = Arc::new(Notify::new());
         hyper::ext::on_informational(&mut request, {
             let continued = Arc::clone(&continued);
-            move |answer| {
-                if answer.status() == hyper::StatusCode::CONTINUE {
+            move |informational| {
+                if informational.status() == hyper::StatusCode::CONTINUE {
                     continued.notify_one();
                 }
             }
@@ -169,7 +175,7 @@ impl ProbeClient {
         let put = || {
             let (barrier, rest) = (Arc::clone(&barrier), body.slice(body.len() / 2..));
             let second = stream::once(async move {
-                // Continues alone after a while, if the other was rejected before its body was read.
+                // After the timeout, the second half is sent without the other request.
                 let _ = tokio::time::timeout(BARRIER_TIMEOUT, barrier.wait()).await;
                 Ok(Frame::data(rest))
             });
@@ -181,6 +187,7 @@ impl ProbeClient {
         Ok([first, second])
     }
 
+    /// Sends a request in a task of its own, so that a caller that stops waiting does not stop the request.
     async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
         let operation = operation(request.method());
         let client = self.client.clone();
@@ -189,6 +196,7 @@ impl ProbeClient {
     }
 }
 
+/// Sends a request and reads the response.
 async fn exchange(client: &HttpClient<Body>, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
     let operation = operation(request.method());
     let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
@@ -205,6 +213,7 @@ async fn exchange(client: &HttpClient<Body>, request: Request<Body>, deadline: D
     tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
 }
 
+/// Builds a request; the error names the operation and not the URL.
 fn request(method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Request<Body>, StoreError> {
     let operation = operation(&method);
     let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
@@ -223,6 +232,7 @@ fn origin(uri: &Uri) -> String {
     format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()))
 }
 
+/// Returns the name of the operation in errors.
 fn operation(method: &Method) -> &'static str {
     match *method {
         Method::PUT => "presigned PUT",

@@ -1,7 +1,7 @@
 //! The effects of the bucket's lifecycle rules on Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user
 //! guide).
 
-use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleExpiration, LifecycleRule, TransitionStorageClass};
 
 /// Prefixes of Valet's keys: images, uploads that are copied at confirm, and the deployment's id.
 const KEY_PREFIXES: [&str; 3] = ["u/", "in/", "valet/"];
@@ -37,13 +37,14 @@ pub struct AffectedKeys {
 #[derive(Debug, Default)]
 struct Scope<'a> {
     prefix: &'a str,
-    /// Whether the rule requires tags; Valet's objects have none.
+    /// Whether the rule requires tags. Valet's objects have no tags.
     tagged: bool,
     /// Whether the rule is limited by size, so that it does not apply to every object.
     sized: bool,
 }
 
 impl<'a> Scope<'a> {
+    /// Reads the scope of a rule from its filter, or from its own prefix if it has no filter.
     fn new(rule: &'a LifecycleRule) -> Self {
         #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
         let old_prefix = rule.prefix();
@@ -52,11 +53,11 @@ impl<'a> Scope<'a> {
         };
         let and = filter.and();
         let sizes = [filter.object_size_greater_than(), filter.object_size_less_than()];
-        let of_and = and.map(|and| [and.object_size_greater_than(), and.object_size_less_than()]).unwrap_or_default();
+        let sizes_of_and = and.map(|and| [and.object_size_greater_than(), and.object_size_less_than()]).unwrap_or_default();
         Self {
             prefix: filter.prefix().or_else(|| and?.prefix()).unwrap_or_default(),
             tagged: filter.tag().is_some() || and.is_some_and(|and| !and.tags().is_empty()),
-            sized: sizes.iter().chain(&of_and).any(Option::is_some),
+            sized: sizes.iter().chain(&sizes_of_and).any(Option::is_some),
         }
     }
 
@@ -67,8 +68,8 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns whether every multipart upload at keys with this prefix is in its scope.
-    fn has_all_under(&self, beginning: &str) -> bool {
-        !self.tagged && !self.sized && beginning.starts_with(self.prefix)
+    fn has_all_under(&self, prefix: &str) -> bool {
+        !self.tagged && !self.sized && prefix.starts_with(self.prefix)
     }
 
     /// Returns whether a multipart upload of Valet may be in its scope.
@@ -80,30 +81,31 @@ impl<'a> Scope<'a> {
 impl Lifecycle {
     /// Summarizes the enabled rules.
     pub(super) fn from_rules(rules: &[LifecycleRule]) -> Self {
-        let soonest = |is_meant: &dyn Fn(&Scope<'_>) -> bool| {
-            rules.iter().filter(|rule| is_meant(&Scope::new(rule))).filter_map(abort_days).min()
+        let min_days = |applies: &dyn Fn(&Scope<'_>) -> bool| {
+            rules.iter().filter(|rule| applies(&Scope::new(rule))).filter_map(abort_days).min()
         };
-        let of_each = MULTIPART_PREFIXES.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
+        let days_by_prefix = MULTIPART_PREFIXES.map(|prefix| min_days(&|scope| scope.has_all_under(prefix)));
         let mut all = Self {
-            aborts_all_after: of_each.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
-            aborts_any_after: soonest(&|scope| scope.has_any_multipart()),
+            aborts_all_after: days_by_prefix.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
+            aborts_any_after: min_days(&|scope| scope.has_any_multipart()),
             ..Self::default()
         };
         for rule in rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled) {
             let scope = Scope::new(rule);
-            let touched = |days| AffectedKeys {
+            let affected = |days| AffectedKeys {
                 rule: rule.id().unwrap_or("without a name").to_owned(),
                 prefixes: scope.valet_prefixes(),
                 days,
             };
-            if let Some(expiration) = rule.expiration().filter(|it| it.days().is_some() || it.date().is_some()) {
-                all.expiring.push(touched(expiration.days()));
+            let has_time = |expiration: &&LifecycleExpiration| expiration.days().is_some() || expiration.date().is_some();
+            if let Some(expiration) = rule.expiration().filter(has_time) {
+                all.expiring.push(affected(expiration.days()));
             }
             let archived = rule.transitions().iter().filter(|to| to.storage_class().is_some_and(is_archive));
-            all.archiving.extend(archived.map(|to| touched(to.days())));
+            all.archiving.extend(archived.map(|to| affected(to.days())));
         }
-        for touched in [&mut all.expiring, &mut all.archiving] {
-            touched.retain(|touched| !touched.prefixes.is_empty());
+        for affected in [&mut all.expiring, &mut all.archiving] {
+            affected.retain(|keys| !keys.prefixes.is_empty());
         }
         all
     }
@@ -129,16 +131,18 @@ fn is_archive(class: &TransitionStorageClass) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use aws_sdk_s3::types::{
-        AbortIncompleteMultipartUpload, LifecycleExpiration, LifecycleRuleAndOperator, LifecycleRuleFilter,
-        NoncurrentVersionExpiration, Tag, Transition,
+        AbortIncompleteMultipartUpload, LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
+        Transition,
     };
 
     use super::*;
 
+    /// Begins an enabled rule that is not Valet's.
     fn rule(filter: LifecycleRuleFilter) -> aws_sdk_s3::types::builders::LifecycleRuleBuilder {
         LifecycleRule::builder().id("theirs").status(ExpirationStatus::Enabled).filter(filter)
     }
 
+    /// Returns the filter of a rule for keys with this prefix.
     fn prefix(text: &str) -> LifecycleRuleFilter {
         LifecycleRuleFilter::builder().prefix(text).build()
     }

@@ -15,7 +15,7 @@ use crate::model::ObjectKey;
 pub struct ListedObject {
     /// Key of the object.
     pub key: ObjectKey,
-    /// When it was written, by the store's clock.
+    /// Time at which it was written, by the store's clock.
     pub modified: OffsetDateTime,
     /// Size in bytes.
     pub size: u64,
@@ -26,7 +26,7 @@ pub struct ListedObject {
 pub struct ObjectPage {
     /// The objects, at most a thousand, in the order of their keys' UTF-8 bytes.
     pub objects: Vec<ListedObject>,
-    /// Absent on the last page.
+    /// Continuation token of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct ListedUpload {
     pub key: ObjectKey,
     /// S3's upload id.
     pub id: String,
-    /// When it was opened, by the store's clock.
+    /// Time at which it was opened, by the store's clock.
     pub initiated: OffsetDateTime,
 }
 
@@ -46,7 +46,7 @@ pub struct ListedUpload {
 pub struct UploadPage {
     /// The uploads, at most a thousand.
     pub uploads: Vec<ListedUpload>,
-    /// Absent on the last page.
+    /// Beginning of the next page; `None` on the last page.
     pub next: Option<ListPosition>,
 }
 
@@ -55,7 +55,7 @@ pub struct UploadPage {
 pub struct VersionPage {
     /// Each key once, in order.
     pub keys: Vec<ObjectKey>,
-    /// Absent on the last page.
+    /// Beginning of the next page; `None` on the last page.
     pub next: Option<ListPosition>,
 }
 
@@ -76,7 +76,7 @@ impl ListPosition {
     }
 }
 
-/// Converts a time of the store. A missing one becomes the current time, so that nothing is deleted for being old.
+/// Converts a time of the store. A missing time becomes the current time, so that nothing is deleted because of its age.
 fn time_or_now(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
     let time = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
     time.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))

@@ -1,5 +1,5 @@
-//! The deployment's marker in the bucket: a small object that holds the id, with the stamp in its metadata. Earlier versions read
-//! the id alone.
+//! The deployment's marker in the bucket: a small object that contains the id, with the stamp in its metadata. Earlier versions
+//! read only the id.
 
 use aws_sdk_s3::primitives::ByteStream;
 use time::OffsetDateTime;
@@ -10,9 +10,9 @@ use super::{
 };
 use crate::model::DeploymentId;
 
-/// The key of the marker. It lies outside every prefix that is listed or deleted from.
+/// Key of the marker. No prefix under which Valet lists or deletes objects contains it.
 pub const KEY: &str = "valet/deployment";
-/// The name of the stamp in the metadata. Its value is in milliseconds since 1970.
+/// Name of the stamp in the metadata. Its value is in milliseconds since 1970.
 const STAMP: &str = "valet-stamp";
 
 /// The deployment that a bucket belongs to.
@@ -20,7 +20,7 @@ const STAMP: &str = "valet-stamp";
 pub struct Marker {
     /// Id of the deployment.
     pub id: DeploymentId,
-    /// The latest stamp that reached the bucket; `None` before the first.
+    /// Time of the latest stamp that was written to the bucket; `None` before the first.
     pub stamp: Option<OffsetDateTime>,
 }
 
@@ -28,7 +28,7 @@ impl Objects {
     /// Returns the bucket's marker; `None` when there is none.
     ///
     /// # Errors
-    /// [`StoreError`], also for a marker that holds no id.
+    /// [`StoreError`], also for a marker without a readable id.
     pub async fn marker(&self) -> Result<Option<Marker>, StoreError> {
         let got = match self.client.get_object().bucket(&self.bucket).key(KEY).send().await {
             Ok(got) => got,
@@ -55,7 +55,7 @@ impl Objects {
         }
     }
 
-    /// Writes the marker in the place of the one that is there.
+    /// Replaces the marker.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -63,6 +63,7 @@ impl Objects {
         self.put_marker(marker).send().await.map(drop).map_err(|error| error_of("PutObject", &error))
     }
 
+    /// Begins the PUT of the marker.
     fn put_marker(&self, marker: Marker) -> aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder {
         let body = ByteStream::from(format!("{}\n", marker.id).into_bytes());
         let put = self.client.put_object().bucket(&self.bucket).key(KEY).content_type("text/plain").body(body);
@@ -73,6 +74,7 @@ impl Objects {
     }
 }
 
+/// Parses a stamp in milliseconds since 1970.
 fn parse_stamp(text: &str) -> Option<OffsetDateTime> {
     let millis: i64 = text.trim().parse().ok()?;
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()

@@ -1,5 +1,5 @@
 //! An interceptor that measures every call to S3 for [`crate::metrics`], and records its span. The trace context is not sent to
-//! S3: some servers reject a signed trace header, and none uses an unsigned one.
+//! S3: some servers reject a signed trace header, and no server uses an unsigned one.
 
 use std::time::Instant;
 
@@ -16,9 +16,11 @@ use parking_lot::Mutex;
 
 use crate::{metrics::METRICS, telemetry::spans};
 
+/// Measures calls, and ends their spans.
 #[derive(Debug)]
 pub(super) struct MetricsInterceptor;
 
+/// The beginning of a call, in the call's own state.
 #[derive(Debug)]
 struct CallStart {
     at: Instant,

@@ -1,6 +1,13 @@
 //! The bucket: the only module that calls S3 and presigns URLs.
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
+//!
+//! - Calls: `read`, `list`, `copy`, `delete`, `multipart`, `open_uploads`, `pictures` and `marker`; `long_calls` has the deadlines
+//!   of slow ones. `settings`, `lifecycle` and `notifications` have the bucket's settings, `prober` the probes of `valet check`,
+//!   and `events_queue` the queue of notifications.
+//! - URLs and forms: `presigned_put`, `post_policy`, `multipart`, and this file for GETs. `http_probe` probes what they permit.
+//! - The client: `aws_environment`, `credentials`, `tls_trust`, `pool`, `clock`, `xml_roots`, and the interceptors.
+//! - Failures: `errors` classifies them, `no_response_cause` and `diagnosis` explain them to operators.
 
 mod aws_environment;
 mod clock;
@@ -72,7 +79,7 @@ use crate::{
 const DEADLINE: Duration = Duration::from_millis(6500);
 /// Deadline of one attempt.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(3);
-/// Deadline of connecting: a second attempt must fit into a call.
+/// Deadline of connecting, so short that a second attempt fits into a call.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A client of one bucket.
@@ -81,12 +88,12 @@ pub struct Objects {
     client: Client,
     bucket: String,
     origin: String,
-    /// A signer with the current credentials.
+    /// Signer with the current credentials.
     signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
     /// The bucket's address for this server's own calls.
     internal_location: Location,
-    /// See [`Objects::seal_puts`].
+    /// Whether PUTs are sealed ([`Objects::seal_puts`]).
     sealed: Arc<AtomicBool>,
     trust: TlsTrust,
     /// The region that requests are signed for.
@@ -131,7 +138,7 @@ impl GetSeries {
 }
 
 impl Objects {
-    /// Creates the client, and keeps the credentials fresh from then on.
+    /// Creates the client, and a task that renews its credentials.
     ///
     /// # Errors
     /// When the provider chain has no credentials or no region, described so that an operator can act on it.
@@ -152,9 +159,9 @@ impl Objects {
             .operation_timeout(DEADLINE)
             .build();
         let (origin, clock) = (location.origin().to_owned(), Clock::default());
-        let signs_in = region.clone();
-        let make = move |keys| Signer::new(location.clone(), &signs_in, keys);
-        let signer = credentials::keep_fresh(provider, clock.clone(), make).await?;
+        let signing_region = region.clone();
+        let make_signer = move |keys| Signer::new(location.clone(), &signing_region, keys);
+        let signer = credentials::keep_fresh(provider, clock.clone(), make_signer).await?;
         // Not based on the environment: its FIPS and dual-stack flags, endpoints and checksum settings must neither apply to a
         // store of the operator's own nor send calls to another host than the one that URLs are signed for.
         let mut builder = aws_sdk_s3::Config::builder()
@@ -207,6 +214,7 @@ impl Objects {
         Self { signer: watch::channel(signer).1, ..self.clone() }
     }
 
+    /// Returns the signer with the current credentials.
     fn signer(&self) -> Arc<Signer> {
         self.signer.borrow().clone()
     }
@@ -225,7 +233,7 @@ impl Objects {
     /// same, so `cache_control` must be constant.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_get(
         &self,
         key: &ObjectKey,
@@ -241,7 +249,7 @@ impl Objects {
     /// Begins a series of the URLs that [`Objects::presign_get`] makes of these arguments and any key.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_gets(
         &self,
         content_type: ContentType,
@@ -260,7 +268,7 @@ impl Objects {
     /// Presigns a download that saves the object under `name`.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_download(
         &self,
         key: &ObjectKey,
@@ -282,6 +290,7 @@ impl Objects {
         self.head_bucket().await.map(drop)
     }
 
+    /// Sends `HeadBucket`, again while a failure or a doubt may be due to the clock.
     async fn head_bucket(&self) -> Result<HeadBucketOutput, StoreError> {
         let send = || self.client.head_bucket().bucket(&self.bucket).send();
         let ahead = self.clock.ahead();

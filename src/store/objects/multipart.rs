@@ -27,19 +27,20 @@ const LIST_PARTS_DEADLINE: Duration = Duration::from_secs(20);
 /// A part that S3 has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
-    /// From 1.
+    /// Number of the part, from 1.
     pub number: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// With its quotes.
+    /// Entity tag, with its quotes.
     pub etag: String,
+    /// Checksum in base64, if the part has one.
     sha256: Option<String>,
 }
 
 /// A part to presign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewPart {
-    /// From 1.
+    /// Number of the part, from 1.
     pub number: u32,
     /// The exact length in bytes.
     pub length: u64,
@@ -52,9 +53,9 @@ pub struct NewPart {
 pub enum Completion {
     /// S3 created the object.
     Done,
-    /// The upload no longer exists, or an object exists already: the object at the key now decides.
+    /// The upload no longer exists, or an object exists already: the caller inspects the object at the key.
     Superseded,
-    /// S3 does not have one of the parts as it was listed, because it was sent again meanwhile.
+    /// S3 does not have one of the parts as it was listed, because a client sent that part again meanwhile.
     PartChanged,
 }
 
@@ -85,7 +86,7 @@ impl Objects {
     /// Presigns a PUT of one part. Number, upload, length and, if given, digest are signed.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_part(
         &self,
         key: &ObjectKey,
@@ -101,13 +102,14 @@ impl Objects {
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
         let signed =
             self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
+        // HTTP clients add content-length, the first, by themselves.
         Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
     }
 
     /// Presigns a PUT of one part of any length, for clients that do not declare it.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_any_part(
         &self,
         key: &ObjectKey,
@@ -132,6 +134,7 @@ impl Objects {
             .unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
     }
 
+    /// Lists the parts page by page.
     async fn list_all_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
         let mut parts = Vec::new();
         let mut marker = None;
@@ -156,7 +159,7 @@ impl Objects {
             }
             marker = next;
         }
-        // Some stores do not sort them.
+        // Some stores do not sort the parts.
         parts.sort_unstable_by_key(|part| part.number);
         Ok(Some(parts))
     }

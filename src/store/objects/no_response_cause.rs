@@ -51,12 +51,13 @@ impl NoResponseCause {
         Self::Other(text.split('?').next().unwrap_or_default().to_owned())
     }
 
+    /// Finds the cause in one error, without its sources.
     fn find_in(cause: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             return Some(Self::from_tls(error));
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            // `source()` of an `io::Error` skips the wrapped error, so look into that first.
+            // `source()` of an `io::Error` skips the wrapped error, so that error is examined first.
             if let Some(found) = error.get_ref().and_then(|inner| Self::find_in(inner)) {
                 return Some(found);
             }
@@ -85,6 +86,7 @@ impl NoResponseCause {
         cause.to_string().starts_with("dns error").then_some(Self::UnknownHost)
     }
 
+    /// Returns the cause for an error of TLS.
     fn from_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
@@ -110,10 +112,12 @@ impl NoResponseCause {
             Self::UnknownHost => "check the host in S3_ENDPOINT, S3_PUBLIC_ENDPOINT or AWS_REGION, S3_FORCE_PATH_STYLE, and DNS",
             Self::Refused => "check the host and port in S3_ENDPOINT or S3_PUBLIC_ENDPOINT, and that the store runs",
             Self::Broken(_) | Self::Silent | Self::Other(_) => {
-                "check the host and port in S3_ENDPOINT or S3_PUBLIC_ENDPOINT, firewalls and proxies on the way, and that the store runs"
+                "check the host and port in S3_ENDPOINT or S3_PUBLIC_ENDPOINT, firewalls and proxies on the way, and that the \
+                 store runs"
             }
             Self::UnknownAuthority => {
-                "name a file with the authority's certificate (PEM) in AWS_CA_BUNDLE, or in SSL_CERT_FILE for every outgoing connection"
+                "name a file with the authority's certificate (PEM) in AWS_CA_BUNDLE, or in SSL_CERT_FILE for every outgoing \
+                 connection"
             }
             Self::CertificateNotValidNow => "renew the certificate, and check the clocks of both machines",
             Self::CertificateOfAnotherName => "use the host that the certificate is for, or a certificate for this one",

@@ -1,6 +1,6 @@
 //! The bucket's notification configuration: whether objects under the keys of uploads are announced, and to which receivers.
 //!
-//! Other rules are kept, as for the other settings: Valet replaces only rules that carry its names.
+//! Other rules stay, as in the other settings: Valet replaces only rules that have its names.
 
 use aws_sdk_s3::{
     operation::get_bucket_notification_configuration::GetBucketNotificationConfigurationOutput,
@@ -20,11 +20,12 @@ const RULES: [(&str, &str); 2] = [("valet-u", "u/"), ("valet-in", "in/")];
 pub struct Announced {
     /// ARNs of queues, topics and functions.
     pub arns: Vec<String>,
-    /// Whether `EventBridge` is.
+    /// Whether `EventBridge` receives all notifications of the bucket.
     pub event_bridge: bool,
 }
 
 impl Announced {
+    /// Reads the receivers whose rules together cover all keys that clients write.
     fn read(found: &GetBucketNotificationConfigurationOutput) -> Self {
         let queues = found.queue_configurations().iter().map(|rule| Announcement {
             arn: rule.queue_arn(),
@@ -50,7 +51,7 @@ impl Announced {
     }
 }
 
-/// A rule of any kind.
+/// A rule for a receiver of any kind.
 struct Announcement<'a> {
     arn: &'a str,
     events: &'a [Event],
@@ -97,8 +98,8 @@ impl Objects {
         if Announced::read(&found).arns.iter().any(|known| known == arn) {
             return Ok(Change::None);
         }
-        let is_ours = |rule: &QueueConfiguration| RULES.iter().any(|(name, _)| rule.id() == Some(*name));
-        let mut queues: Vec<_> = found.queue_configurations().iter().filter(|rule| !is_ours(rule)).cloned().collect();
+        let has_valet_name = |rule: &QueueConfiguration| RULES.iter().any(|(name, _)| rule.id() == Some(*name));
+        let mut queues: Vec<_> = found.queue_configurations().iter().filter(|rule| !has_valet_name(rule)).cloned().collect();
         for (name, prefix) in RULES {
             let prefix = aws_sdk_s3::types::FilterRule::builder().name(FilterRuleName::Prefix).value(prefix).build();
             let filter = NotificationConfigurationFilter::builder().key(S3KeyFilter::builder().filter_rules(prefix).build());
@@ -115,6 +116,7 @@ impl Objects {
         change_outcome(OPERATION, put.notification_configuration(wanted.build()).send().await)
     }
 
+    /// Returns the notification configuration.
     async fn notifications(&self) -> Result<Setting<GetBucketNotificationConfigurationOutput>, StoreError> {
         let got = self.client.get_bucket_notification_configuration().bucket(&self.bucket).send().await;
         setting("GetBucketNotificationConfiguration", Absence::Empty, got)
@@ -130,6 +132,7 @@ mod tests {
 
     const QUEUE: &str = "arn:aws:sqs:eu-central-1:123456789012:valet";
 
+    /// Returns a filter with rules of these names and values.
     fn filter(rules: &[(&str, &str)]) -> NotificationConfigurationFilter {
         let rules =
             rules.iter().map(|(name, value)| FilterRule::builder().name(FilterRuleName::from(*name)).value(*value).build());
@@ -137,11 +140,13 @@ mod tests {
         NotificationConfigurationFilter::builder().key(key).build()
     }
 
+    /// Returns a rule that sends these events to [`QUEUE`].
     fn queue(events: &[Event], rules: &[(&str, &str)]) -> QueueConfiguration {
         let rule = QueueConfiguration::builder().queue_arn(QUEUE).set_events(Some(events.to_vec()));
         rule.filter(filter(rules)).build().unwrap()
     }
 
+    /// Returns the receivers that [`Announced`] reads from these rules.
     fn announced(rules: &[QueueConfiguration]) -> Vec<String> {
         let found = GetBucketNotificationConfigurationOutput::builder().set_queue_configurations(Some(rules.to_vec())).build();
         Announced::read(&found).arns

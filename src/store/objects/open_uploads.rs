@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{model::ObjectKey, store::StoreError};
 
-/// The largest number of pages that are listed in one call, of a thousand uploads each.
+/// Maximum number of pages that are listed in one call, of up to a thousand uploads each.
 const MAX_PAGES: usize = 2;
-/// Concurrent aborts.
+/// Number of concurrent aborts.
 const CONCURRENT_ABORTS: usize = 16;
 
 /// The uploads that are open at a key.
@@ -18,7 +18,7 @@ const CONCURRENT_ABORTS: usize = 16;
 pub struct OpenUploads {
     /// S3's upload ids.
     pub ids: Vec<String>,
-    /// Whether these are all of them.
+    /// Whether `ids` has all uploads that are open at the key.
     pub complete: bool,
 }
 
@@ -64,8 +64,8 @@ impl Objects {
                 Err(error) => return Err(error_of("ListMultipartUploads", &error)),
             };
             // The prefix also matches longer keys.
-            let ours = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
-            found.ids.extend(ours.filter_map(|upload| upload.upload_id()).map(str::to_owned));
+            let at_key = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
+            found.ids.extend(at_key.filter_map(|upload| upload.upload_id()).map(str::to_owned));
             let next = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
             found.complete = page.is_truncated() != Some(true) || next == marker;
             if found.complete {
@@ -77,8 +77,8 @@ impl Objects {
     }
 
     /// Aborts every upload that is open at this key: also one whose server died before its id was recorded, and those that a
-    /// client opened. A store that cannot list them leaves them to the bucket's lifecycle rule. One failure does not keep the
-    /// others open.
+    /// client opened. If the store cannot list uploads, the bucket's lifecycle rule aborts them. A failed abort does not prevent
+    /// the others.
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.

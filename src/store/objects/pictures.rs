@@ -19,11 +19,11 @@ use crate::{
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Objects {
-    /// Returns the bytes of the object with this entity tag; `None` if it no longer exists or has more than `most` bytes.
+    /// Returns the bytes of the object with this entity tag; `None` if it no longer exists or has more than `max_bytes`.
     ///
     /// # Errors
     /// [`StoreError::ObjectRefused`] if the object cannot be read, such as an archived one; else [`StoreError`].
-    pub async fn read_all(&self, key: &ObjectKey, etag: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
+    pub async fn read_all(&self, key: &ObjectKey, etag: &str, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
         let get = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
         let read = async {
             let got = match get.customize().config_override(long_timeouts(TRANSFER_DEADLINE)).send().await {
@@ -33,7 +33,7 @@ impl Objects {
             };
             let length = got.content_length().and_then(|length| u64::try_from(length).ok());
             // A store may ignore the condition.
-            let Some(length) = length.filter(|length| *length <= most && got.e_tag() == Some(etag)) else { return Ok(None) };
+            let Some(length) = length.filter(|length| *length <= max_bytes && got.e_tag() == Some(etag)) else { return Ok(None) };
             let broken = || StoreError::Objects { operation: "GetObject", reason: "the body broke off".to_owned() };
             let bytes = got.body.collect().await.map_err(|_| broken())?.into_bytes();
             if bytes.len() as u64 == length { Ok(Some(bytes)) } else { Err(broken()) }

@@ -1,9 +1,9 @@
 //! The pool of connections to S3.
 //!
 //! A firewall or a load balancer that drops connections silently, or a machine that is down, leaves a pool of connections that
-//! look usable and never respond. A call would try one of them after the other. So the whole pool is discarded when one connection
-//! has not responded for as long as an attempt may take, and the next attempt opens a new connection. Calls in progress keep
-//! theirs.
+//! look usable and never respond. A call would try these connections one after the other. So the whole pool is discarded when one
+//! connection has not responded for as long as an attempt may take, and the next attempt opens a new connection. Calls in progress
+//! keep their connections.
 
 use std::{
     sync::Arc,
@@ -33,6 +33,7 @@ pub(super) struct Pool {
     trust: TlsTrust,
 }
 
+/// A pool, with the number of pools before it.
 #[derive(Debug, Clone)]
 struct Generation {
     number: u64,
@@ -45,11 +46,12 @@ impl Pool {
         Self { current: Arc::new(RwLock::new(first)), trust }
     }
 
+    /// Returns the current pool.
     fn current(&self) -> Generation {
         self.current.read().clone()
     }
 
-    /// Replaces the pool of this generation, unless it was replaced already.
+    /// Replaces the pool with this number, unless it was replaced already.
     fn renew(&self, number: u64) {
         let mut current = self.current.write();
         if current.number == number {
@@ -71,6 +73,7 @@ impl HttpClient for Pool {
     }
 }
 
+/// A connector of one pool, whose unanswered calls discard the pool.
 #[derive(Debug)]
 struct Connector {
     connector: SharedHttpConnector,
@@ -80,12 +83,12 @@ struct Connector {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let waiting = UnansweredCall { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
+        let unanswered = UnansweredCall { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
         let expected = ExpectedResponse::for_request(&request);
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
-            waiting.done(answer.is_ok());
+            unanswered.end(answer.is_ok());
             expected.repair(answer?).await
         })
     }
@@ -100,7 +103,8 @@ struct UnansweredCall {
 }
 
 impl UnansweredCall {
-    fn done(mut self, answered: bool) {
+    /// Ends the wait, with a response or an error.
+    fn end(mut self, answered: bool) {
         self.answered = answered;
     }
 }

@@ -1,4 +1,4 @@
-//! Presigned forms and multipart calls for upload libraries in browsers, which make these requests themselves.
+//! Presigned forms and multipart calls for upload libraries in browsers, which send these requests to S3 themselves.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::{
     store::StoreError,
 };
 
-/// A request of a multipart upload that a client makes itself.
+/// A request of a multipart upload that a client sends to S3 itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MultipartCall<'a> {
     /// Opens an upload.
     Create,
-    /// Lists the parts of this one.
+    /// Lists the parts of the upload with this id.
     List(&'a str),
-    /// Makes the parts of this one an object.
+    /// Completes the upload with this id.
     Complete(&'a str),
-    /// Aborts this one.
+    /// Aborts the upload with this id.
     Abort(&'a str),
 }
 
@@ -30,7 +30,7 @@ impl Objects {
     /// replaces the object.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn sign_form(
         &self,
         key: &ObjectKey,
@@ -48,10 +48,10 @@ impl Objects {
         Ok(SignedForm { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// Presigns a URL for this request.
+    /// Presigns a URL for this request of a multipart upload.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_multipart_call(
         &self,
         key: &ObjectKey,

@@ -1,6 +1,6 @@
 //! Presigned PUTs, plain and sealed.
 //!
-//! A header that is added to what they sign is repeated elsewhere: ARCHITECTURE.md, "A header that a PUT signs", has the list.
+//! A new signed header has to be added elsewhere too: ARCHITECTURE.md, "A header that a PUT signs", lists these places.
 //!
 //! A presigned URL does not restrict headers that it does not list. AWS rejects unsigned `x-amz-*` headers ("Authenticating
 //! Requests: Using Query Parameters" in the S3 API reference); Ceph RGW obeys them. RGW ignores signed headers that a request
@@ -71,7 +71,7 @@ impl Objects {
     /// [`Objects::seal_puts`] was set.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_put(
         &self,
         key: &ObjectKey,
@@ -86,7 +86,7 @@ impl Objects {
     /// Presigns as [`Objects::presign_put`] does, with a given sealing, for probing the store.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign_put_as(
         &self,
         sealing: Sealing,

@@ -27,9 +27,9 @@ pub struct Prober<'a>(&'a Objects);
 /// A part as S3 lists it.
 #[derive(Debug, Clone)]
 pub struct ListedPart {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// With its quotes.
+    /// Entity tag, with its quotes.
     pub etag: String,
     /// Whether the part has a SHA-256.
     pub has_sha256: bool,
@@ -44,10 +44,10 @@ impl Objects {
 }
 
 impl Prober<'_> {
-    /// Presigns any request, at the endpoint that clients use.
+    /// Presigns any request, for the endpoint that clients use.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    /// [`StoreError::Credentials`] when the credentials have expired.
     pub fn presign(&self, request: &PresignRequest<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         self.0.presign(request, at, ttl)
     }
@@ -156,7 +156,7 @@ impl Prober<'_> {
     }
 }
 
-/// Returns the status, whichever it is; only a missing response is an error.
+/// Returns the status of the response, also a status of failure; only a missing response is an error.
 fn status_of_response<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,

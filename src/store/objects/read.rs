@@ -1,7 +1,7 @@
 //! Reads objects: their metadata as S3 reports it, and their bytes.
 //!
-//! Findings of this module may reject an upload for good, and a store, or a proxy in front of it, may temporarily respond
-//! anything. So responses that lack a property of every object, or contradict each other, are failures and never findings.
+//! Results of this module may reject an upload permanently, and a store, or a proxy in front of it, may temporarily send any
+//! response. So responses that lack a property of every object, or contradict each other, are errors and never results.
 
 use std::ops::Range;
 
@@ -30,13 +30,13 @@ use crate::{
 /// Metadata of an object, as S3 reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// The type that the PUT was sent with.
     pub content_type: Option<String>,
-    /// The checksum that S3 verified; absent on stores that keep none.
+    /// The checksum that S3 verified; absent on stores that do not store checksums.
     pub sha256: Option<Sha256>,
-    /// With its quotes, as conditional requests need it.
+    /// Entity tag, with its quotes, as conditional requests need it.
     pub etag: String,
     /// Names of stored headers that S3 serves with the object, and that no presigned URL signs.
     pub unsigned: Vec<&'static str>,
@@ -53,21 +53,23 @@ pub struct Peek {
 pub struct PeekedObject {
     /// Metadata of the object.
     pub head: Head,
-    /// `None` on any failure and on a store that does not support ranges: [`Objects::read_range`] then returns the reason.
+    /// First bytes of the object; `None` on any failure and on a store that does not support ranges: [`Objects::read_range`] then
+    /// returns the reason.
     pub first: Option<Peek>,
 }
 
 /// Outcome of reading the first bytes of an object.
 enum FirstBytes {
+    /// The bytes.
     Read(Peek),
-    /// There is no object.
+    /// The object does not exist.
     Absent,
-    /// The response decides nothing.
+    /// The response does not show whether the object exists.
     Unknown,
 }
 
 impl Peek {
-    /// Reads the first `length` bytes; `None` if they are not what was requested.
+    /// Reads the first `length` bytes; `None` if the response does not have exactly these bytes.
     async fn read(got: GetObjectOutput, length: u64) -> Option<Self> {
         let (etag, (0, size)) = (got.e_tag()?.to_owned(), content_range(&got)?) else { return None };
         let wanted = usize::try_from(length.min(size)).ok()?;
@@ -104,13 +106,13 @@ impl Objects {
         }
     }
 
-    /// Returns what [`Objects::head`] does, and the first `length` bytes, which are read at the same time. That an object does not
-    /// exist takes no third call: the response to the GET shows it.
+    /// Returns the metadata as [`Objects::head`] does, and the first `length` bytes, which are read at the same time. For an object
+    /// that does not exist, no third call is needed: the response to the GET shows it.
     ///
     /// # Errors
     /// As [`Objects::head`].
     pub async fn peek(&self, key: &ObjectKey, length: u64) -> Result<Option<PeekedObject>, StoreError> {
-        // Boxed: inspections are awaited deep within other futures, and one stack holds all of them.
+        // Boxed, because inspections are awaited deep within other futures, which share one stack.
         let (head, first) = tokio::join!(Box::pin(self.send_head(key)), Box::pin(self.read_first(key, length)));
         match (head?, first) {
             (Some(head), FirstBytes::Read(first)) => Ok(Some(PeekedObject { head, first: Some(first) })),
@@ -132,7 +134,7 @@ impl Objects {
             Err(error) if matches!(status(&error), Some(400..=499)) => {
                 // The response to a HEAD has no body with a reason; that to a GET has one.
                 return Err(match self.get(key).range("bytes=0-0").send().await {
-                    Err(refused) if !is_deleted_or_replaced(&refused) => self.read_error(&refused).await,
+                    Err(rejected) if !is_deleted_or_replaced(&rejected) => self.read_error(&rejected).await,
                     Ok(_) | Err(_) => outage("HeadObject", &error),
                 });
             }
@@ -155,6 +157,7 @@ impl Objects {
         }))
     }
 
+    /// Reads the first `length` bytes.
     async fn read_first(&self, key: &ObjectKey, length: u64) -> FirstBytes {
         let Some(last) = length.checked_sub(1) else { return FirstBytes::Unknown };
         let read = async {
@@ -178,9 +181,9 @@ impl Objects {
             // An empty object has no first byte.
             Err(error) if status(&error) == Some(416) => true,
             Err(error) if is_absent(&error) => false,
-            // Some stores give no reason: then the object does not exist if the bucket does.
+            // The response of some stores has no code: then the object does not exist if the bucket does.
             Err(error) if is_bodyless_404(&error) => self.probe().await.map(|()| false)?,
-            // A HEAD returned 404: any other response to a GET decides nothing.
+            // A HEAD returned 404, so no other response to a GET shows whether the object exists.
             Err(error) if failure(&error) == Failure::Configuration => return Err(error_of("GetObject", &error)),
             Err(error) => return Err(outage("GetObject", &error)),
         };
@@ -203,11 +206,11 @@ impl Objects {
             Err(error) if status(&error) == Some(416) && head.size == 0 => return Ok(true),
             Err(error) => return Err(self.read_error(&error).await),
         };
-        let same = describes(&got, head) && got.content_type() == head.content_type.as_deref();
-        if same { Ok(true) } else { Err(inconsistent("GetObject", "the metadata differs from that of HeadObject")) }
+        let is_same = describes(&got, head) && got.content_type() == head.content_type.as_deref();
+        if is_same { Ok(true) } else { Err(inconsistent("GetObject", "the metadata differs from that of HeadObject")) }
     }
 
-    /// Reads the bytes of `range`, within the object that `head` describes; `None` if the object no longer exists.
+    /// Reads the bytes of `range` of the object that `head` describes; `None` if the object no longer exists.
     ///
     /// # Errors
     /// [`StoreError`]; also when fewer bytes arrive.
@@ -220,16 +223,16 @@ impl Objects {
         let read = async {
             let Some(OpenBody { mut body, start }) = self.open(request, head).await? else { return Ok(None) };
             // A store that does not support ranges sends the whole object.
-            let mut before = match range.start.checked_sub(start) {
+            let mut bytes_before = match range.start.checked_sub(start) {
                 Some(before) if before == 0 || start == 0 => before,
                 _ => return Err(inconsistent("GetObject", "the range differs from the requested one")),
             };
             let mut bytes = Vec::with_capacity(length);
             while bytes.len() < length {
                 let chunk = body.next().await.ok_or_else(cut_off)?.map_err(|_| cut_off())?;
-                let passed = usize::try_from(before).unwrap_or(usize::MAX).min(chunk.len());
-                before -= passed as u64;
-                let chunk = chunk.get(passed..).unwrap_or_default();
+                let skipped = usize::try_from(bytes_before).unwrap_or(usize::MAX).min(chunk.len());
+                bytes_before -= skipped as u64;
+                let chunk = chunk.get(skipped..).unwrap_or_default();
                 bytes.extend_from_slice(chunk.get(..length - bytes.len()).unwrap_or(chunk));
             }
             Ok(Some(bytes))
@@ -258,6 +261,7 @@ impl Objects {
         Ok(Some(Sha256::finish(context)))
     }
 
+    /// Begins a GET of the object.
     fn get(&self, key: &ObjectKey) -> GetObjectFluentBuilder {
         self.client.get_object().bucket(&self.bucket).key(key.as_str())
     }
@@ -275,22 +279,22 @@ impl Objects {
         }
     }
 
-    /// Returns the error of a failed GET. It is [`StoreError::ObjectRefused`], which rejects an upload, only if the refusal
-    /// concerns this object: its code says so (`InvalidObjectState`), or the store accepts the same request for another key (an
-    /// object under the caller's own encryption key is refused with `InvalidRequest`).
+    /// Returns the error of a failed GET. It is [`StoreError::ObjectRefused`], which rejects an upload, only if the rejection
+    /// concerns this object: its code shows that (`InvalidObjectState`), or the store accepts the same request for another key (a
+    /// GET of an object under the writer's own encryption key is rejected with `InvalidRequest`).
     async fn read_error(&self, error: &SdkError<GetObjectError>) -> StoreError {
         match failure(error) {
+            // A range within the length that HEAD returned is satisfiable: the two responses contradict each other.
             Failure::Object if status(error) == Some(416) => outage("GetObject", error),
             Failure::Object if is_about_object(error) || self.accepts_other_keys().await => error_of("GetObject", error),
             Failure::Object => StoreError::ObjectsUnsupported { operation: "GetObject", reason: reason(error) },
-            // Every store supports GET, so a proxy sent this. A range within the length that HEAD returned is satisfiable: the
-            // two responses contradict each other, and neither decides.
+            // Every store supports GET, so a proxy sent this response.
             Failure::Unsupported => outage("GetObject", error),
-            Failure::Configuration | Failure::Passing => error_of("GetObject", error),
+            Failure::Configuration | Failure::Temporary => error_of("GetObject", error),
         }
     }
 
-    /// Whether the store takes a ranged GET of a key that has no object: answered 404, or 403 where the policy lacks
+    /// Returns whether the store accepts a ranged GET of a key without an object: it responds 404, or 403 if the policy lacks
     /// `s3:ListBucket`.
     async fn accepts_other_keys(&self) -> bool {
         let absent = ObjectKey::from_stored(format!("u/{}", uuid::Uuid::new_v4().simple()));
@@ -341,10 +345,12 @@ fn content_range(got: &GetObjectOutput) -> Option<(u64, u64)> {
     Some((range.split_once('-')?.0.parse().ok()?, size.parse().ok()?))
 }
 
+/// Returns the error of a body that ends too early or too late.
 fn cut_off() -> StoreError {
     inconsistent("GetObject", "the body broke off")
 }
 
+/// Returns the error of a response that is incomplete, or contradicts another one.
 fn inconsistent(operation: &'static str, reason: &str) -> StoreError {
     StoreError::Objects { operation, reason: reason.to_owned() }
 }

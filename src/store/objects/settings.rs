@@ -1,6 +1,6 @@
 //! The bucket settings that Valet needs: CORS, the public access block, the lifecycle rule for abandoned multipart uploads.
 //!
-//! Other rules are kept: Valet replaces only rules that carry its name.
+//! Other rules stay: Valet replaces only rules that have its name.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
-/// The name of Valet's rules.
+/// Name of Valet's rules.
 const RULE_NAME: &str = "valet";
 
 /// A setting of the bucket.
@@ -91,7 +91,7 @@ impl Objects {
             Setting::Unsupported => return Ok(Change::Unsupported),
             Setting::Denied => return Err(read_denied("GetBucketLifecycleConfiguration")),
         };
-        let ours = LifecycleRule::builder()
+        let abort_rule = LifecycleRule::builder()
             .id(RULE_NAME)
             .status(ExpirationStatus::Enabled)
             .filter(LifecycleRuleFilter::builder().prefix("").build())
@@ -104,7 +104,7 @@ impl Objects {
         }
         let others = rules.iter().filter(|rule| rule.id() != Some(RULE_NAME)).cloned();
         let configuration = BucketLifecycleConfiguration::builder()
-            .set_rules(Some(others.chain([ours]).collect()))
+            .set_rules(Some(others.chain([abort_rule]).collect()))
             .build()
             .map_err(|_| build_error("PutBucketLifecycleConfiguration"))?;
         let minimum = present.as_ref().and_then(|present| present.transition_default_minimum_object_size()).cloned();
@@ -113,6 +113,7 @@ impl Objects {
         change_outcome("PutBucketLifecycleConfiguration", put.send().await)
     }
 
+    /// Returns the lifecycle configuration.
     async fn lifecycle(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
         let got = self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await;
         setting("GetBucketLifecycleConfiguration", Absence::Code("NoSuchLifecycleConfiguration"), got)
@@ -200,6 +201,7 @@ fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
 }
 
 impl<T> Setting<T> {
+    /// Maps the value of a setting that is set.
     pub(super) fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, StoreError>) -> Result<Setting<U>, StoreError> {
         Ok(match self {
             Self::Set(value) => Setting::Set(map(value)?),
@@ -221,7 +223,7 @@ pub(super) enum Absence {
 }
 
 /// Returns the setting that was read. A 404 without the code for its absence may come from a gateway that does not know the
-/// call: taken for an absent setting, `valet check --fix` would replace the rules of others.
+/// call: if it counted as an absent setting, `valet check --fix` would replace the operator's other rules.
 pub(super) fn setting<T, E>(
     operation: &'static str,
     absence: Absence,
@@ -242,7 +244,7 @@ where
     }
 }
 
-/// Converts the answer to a change of a setting.
+/// Returns the outcome of a call that changes a setting.
 pub(super) fn change_outcome<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

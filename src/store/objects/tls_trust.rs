@@ -45,7 +45,7 @@ impl TlsTrust {
         let store = TrustStore::empty().with_pem_certificate(pem.to_vec());
         match TlsContext::builder().with_trust_store(store).build() {
             Ok(context) => builder.tls_context(context).build_https(),
-            // `build` cannot fail yet.
+            // `build` cannot fail in this version of the SDK.
             Err(_) => builder.build_https(),
         }
     }

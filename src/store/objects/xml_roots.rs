@@ -6,17 +6,19 @@
 use aws_smithy_runtime_api::client::{orchestrator::HttpRequest, orchestrator::HttpResponse, result::ConnectorError};
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 
-/// An operation of the S3 API, and its response ("Actions" in the S3 API reference).
+/// An operation of the S3 API, and the XML of its response ("Actions" in the S3 API reference).
 #[derive(Debug, PartialEq, Eq)]
 struct Operation {
     method: &'static str,
     /// A query parameter that no other operation with this method has.
     parameter: &'static str,
+    /// Name of the root element.
     root: &'static str,
     /// A member that every response has.
     member: &'static str,
 }
 
+/// Operations to which some stores respond with another root.
 const OPERATIONS: [Operation; 5] = [
     Operation { method: "POST", parameter: "uploads", root: "InitiateMultipartUploadResult", member: "UploadId" },
     Operation { method: "POST", parameter: "uploadId", root: "CompleteMultipartUploadResult", member: "ETag" },
@@ -40,7 +42,7 @@ impl ExpectedResponse {
         Self::find(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
     }
 
-    /// Returns the expected response to a request.
+    /// Finds the operation of a request with this method and query.
     fn find(method: &str, query: &str) -> Self {
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         Self(OPERATIONS.iter().find(|operation| operation.method == method && has(operation.parameter)))
@@ -63,7 +65,7 @@ impl ExpectedResponse {
             _ => unwrap_error(text),
         });
         if renamed.is_some() {
-            // The SDK compares the body with it.
+            // The SDK would compare the body's length with it.
             answer.headers_mut().remove("content-length");
         }
         *answer.body_mut() = renamed.map_or_else(|| SdkBody::from(bytes), SdkBody::from);

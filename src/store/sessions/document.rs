@@ -9,6 +9,7 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
+/// A record of `sessions`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionDoc {
@@ -34,10 +35,11 @@ pub(super) struct SessionDoc {
     parent: Option<ExchangeDoc>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<ExchangeDoc>,
-    /// Number of exchanges of the token.
+    /// Number of exchanges of refresh tokens.
     generation: i64,
 }
 
+/// A stored [`Exchange`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ExchangeDoc {
     hash: Binary,
@@ -47,6 +49,7 @@ pub(super) struct ExchangeDoc {
     agent: Option<Binary>,
     #[serde(default)]
     network: Option<String>,
+    /// [`Exchange::by_other_agent`].
     #[serde(default)]
     newcomer: bool,
 }
@@ -95,7 +98,7 @@ impl SessionDoc {
                 .map(|key| ServiceKeyId::parse(key).ok_or_else(|| corrupt("issuedBy")))
                 .transpose()?,
             parent: self.parent.as_ref().map(|parent| exchange(parent, "parent")).transpose()?,
-            earlier: self.earlier.iter().map(|one| exchange(one, "earlier")).collect::<Result<_, _>>()?,
+            earlier: self.earlier.iter().map(|earlier| exchange(earlier, "earlier")).collect::<Result<_, _>>()?,
             device: self.device,
         })
     }

@@ -17,7 +17,7 @@ use crate::{
     store::{StoreError, datetime, driver_events::Operation, integer},
 };
 
-/// Index of accounts by address, also of those that do not sign in with it.
+/// Name of the index of accounts by address, also of accounts that do not sign in with it.
 pub(super) const BY_ADDRESS: &str = "address";
 
 /// Returns the rules by which the index [`BY_ADDRESS`] compares: letters of both cases are equal.
@@ -56,7 +56,7 @@ pub struct AccountPage {
 
 impl Users {
     /// Returns accounts with their counters in the order of their creation, after `after`, in one query for at most `limit`
-    /// records. An unreadable record is logged and left out; one without a user id names no account.
+    /// records. An unreadable record is logged and left out; a record without a user id is not an account.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,7 +75,7 @@ impl Users {
         let mut projection = Self::account_projection();
         projection.extend(usage_projection());
         let query = || async {
-            // One more than a page shows whether another page follows.
+            // One record more than a page shows whether another page follows.
             let find = raw.find(filter.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit) + 1);
             let mut find = find.projection(projection.clone());
             if matches!(which, UserFilter::Email(_)) {
@@ -91,7 +91,7 @@ impl Users {
         Ok(AccountPage { accounts: found.into_iter().filter_map(readable).collect(), next })
     }
 
-    /// Suspends an account; one that is suspended already keeps its time. Returns `false` if the account does not exist.
+    /// Suspends an account; the time of an earlier suspension stays. Returns `false` if the account does not exist.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

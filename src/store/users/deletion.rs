@@ -1,5 +1,5 @@
-//! Account deletion: `users {deletedAt, due, formerIdentity, neverInserted}`. The claim removes all credentials; the rest is a
-//! tombstone that the sweeper works from, until no data of the account is left.
+//! Account deletion: `users {deletedAt, due, formerIdentity, neverInserted, deletionFailures}`. The claim removes all credentials
+//! from the record. The rest is a tombstone by which the sweeper deletes the account's data; it is removed at the end.
 
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
@@ -15,9 +15,9 @@ use crate::{
 pub struct Deletion {
     /// The user.
     pub user: UserId,
-    /// When the sweeper processes it next, or the end of a lease.
+    /// Time at which the sweeper processes it next, or the end of a lease.
     pub due: OffsetDateTime,
-    /// When the account was claimed for deletion.
+    /// Time at which the account was claimed for deletion.
     pub at: OffsetDateTime,
     /// Whether the account belonged to a user of an identity provider, whose earlier tokens must not create it again.
     pub has_provider_identity: bool,
@@ -47,8 +47,9 @@ pub(super) fn identity_digest(identity: &ProviderIdentity) -> String {
 }
 
 impl Users {
-    /// Claims an account for deletion, unless its password was changed since it was read: from here on, signing in, uploading
-    /// and reusing its address are impossible. Returns `false` if the password was changed, or the account was claimed before.
+    /// Claims an account for deletion, unless its password was changed since it was read: from here on, signing in and uploading
+    /// are impossible, and another account can take its address. Returns `false` if the password was changed, or the account was
+    /// claimed before.
     ///
     /// # Errors
     /// [`StoreError`]; the caller must then read whether it happened.
@@ -140,19 +141,19 @@ impl Users {
     /// [`StoreError`].
     pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
-        // The time of the claim is fixed by the first reader.
+        // An unreadable time of the claim is replaced once, so that all later readers get the same time.
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
         self.mongo.update_one(&self.collection, filter, update).await
     }
 
-    /// Ends the lease of a deletion, and reschedules it.
+    /// Ends the lease of a deletion, and reschedules the deletion.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
-        let filter = doc! { "_id": user.to_string(), "due": datetime(lease), "deletedAt": { "$exists": true } };
+    pub async fn postpone_deletion(&self, user: UserId, lease_ends: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
+        let filter = doc! { "_id": user.to_string(), "due": datetime(lease_ends), "deletedAt": { "$exists": true } };
         let update = doc! { "$set": postponement_fields(to) };
         self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
@@ -198,20 +199,20 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn discard_entries(&self, user: UserId) -> Result<(), StoreError> {
         let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
-        // The former version cannot read a record without `holds`.
+        // The earlier version cannot read a record without `holds`.
         let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
         self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }
 
-    /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
-    /// reservation is in progress, a hold of the former version counts an upload, or an event of the account waits.
+    /// Removes the record of a deleted account while its lease ends at `lease_ends`, unless an upload is still being opened, a
+    /// step of a reservation is in progress, a hold of the earlier version counts an upload, or an event of the account waits.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn finish_deletion(&self, user: UserId, lease: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn finish_deletion(&self, user: UserId, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! {
             "_id": user.to_string(),
-            "due": datetime(lease),
+            "due": datetime(lease_ends),
             "deletedAt": { "$exists": true },
             "opening.image": { "$exists": false },
             "settling.image": { "$exists": false },

@@ -1,4 +1,4 @@
-//! Events of accounts, and the names by which an app knows its users: `users {outbox, formerSubject}`.
+//! Events of accounts, and the subjects by which identity providers and the app name users: `users {outbox, formerSubject}`.
 
 use std::collections::HashMap;
 
@@ -26,15 +26,15 @@ impl Users {
         self.outbox.initial(EventType::AccountCreated, datetime(now), data)
     }
 
-    /// Returns the fields that the claim of an account for deletion sets. The subject stays until the record is removed, because
-    /// the events of the account's images name it.
+    /// Returns the fields that the claim of an account for deletion sets for its event. The subject stays until the record is
+    /// removed, because the events of the account's images name it.
     pub(super) fn deletion_event(&self) -> Document {
         let data = doc! { "createdAt": "$createdAt", "subject": "$identity.subject" };
         let event = self.outbox.user_value(EventType::AccountDeleted, data);
         event.map_or_else(Document::new, |event| doc! { "outbox": event, "formerSubject": "$identity.subject" })
     }
 
-    /// Returns the subjects of those of these users that an identity provider names.
+    /// Returns the subjects of those of these users that have one: users of an identity provider or of the app.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -22,12 +22,12 @@ pub struct IdentityHolder {
     pub is_suspended: bool,
 }
 
-/// A user as an identity provider names it, or as the app does.
+/// The name of a user at an identity provider, or in the app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderIdentity {
     /// The provider: the `iss` of its tokens. [`crate::model::Subject::ISSUER`] for the app.
     pub issuer: String,
-    /// The user at this provider: the `sub` of the tokens.
+    /// The name of the user at this provider: the `sub` of the tokens.
     pub subject: String,
 }
 
@@ -45,7 +45,7 @@ impl IdentityDoc {
 }
 
 impl Users {
-    /// Inserts the user of an identity provider. Returns `None` if the user exists already.
+    /// Inserts a user of an identity provider or of the app. Returns `None` if the user exists already.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -67,7 +67,7 @@ impl Users {
         Ok(inserted.then_some(id))
     }
 
-    /// Returns the user of an identity provider: two reads by `_id`.
+    /// Returns the account of an identity: two reads by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -81,11 +81,11 @@ impl Users {
                 return Ok(Some(found));
             }
         }
-        // An account of the former version that is not registered yet; that version had no users of the app.
-        if self.has_former_indexes() && issuer != Subject::ISSUER { self.find_identity_holder(filter).await } else { Ok(None) }
+        // An account of the earlier version that is not registered yet; that version had no users of the app.
+        if self.has_unique_indexes() && issuer != Subject::ISSUER { self.find_identity_holder(filter).await } else { Ok(None) }
     }
 
-    /// Returns the user who matches, with the state of the account.
+    /// Returns the account that matches the filter.
     async fn find_identity_holder(&self, filter: Document) -> Result<Option<IdentityHolder>, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let found = self

@@ -1,19 +1,19 @@
-//! Legacy holds: the entries by which the former version counts open uploads, and their conversion while both versions run.
+//! Legacy holds: the entries by which the earlier version counts open uploads, and their conversion while both versions run.
 //!
-//! The former version keeps `users.holds: [{image, bytes, at}]`, one for each open upload, and its images have no
+//! The earlier version has `users.holds: [{image, bytes, at}]`, one for each open upload, and its images have no
 //! `reservation`. So the image shows which version counts it:
 //!
 //! - Without a reservation, its hold counts it, and the update that removes the hold decides, once, whether the bytes are
 //!   released. This version settles such an image by the same rule, and the sweeper converts the holds of pending ones: one
 //!   update of the user turns the hold into an announced step that counts the same amounts, and the step gives the image its
-//!   `reservation`, in any state that the former version has set meanwhile. `usedBytes` does not change.
-//! - With a reservation, the former version finds no hold and changes no counter when it confirms, rejects, expires or deletes
+//!   `reservation`, in any state that the earlier version has set meanwhile. `usedBytes` does not change.
+//! - With a reservation, the earlier version finds no hold and changes no counter when it confirms, rejects, expires or deletes
 //!   the pending upload; the sweeper of this version finds the reservation that no longer fits the state, and settles it. When
-//!   the former version deletes a *ready* image it subtracts the image's bytes and one image; the counts of such a tombstone
+//!   the earlier version deletes a *ready* image it subtracts the image's bytes and one image; the counts of such a tombstone
 //!   take that into account (`model/reservation.rs`).
 //!
 //! The limit of open uploads is enforced on the uploads that each version counts: this version adds `holds` to `pending`,
-//! the former version reads `holds` alone.
+//! the earlier version reads `holds` alone.
 
 use std::collections::HashSet;
 
@@ -27,14 +27,14 @@ use crate::{
     store::{StoreError, driver_events::Operation, instant, integer, whole_number},
 };
 
-/// A hold of the former version.
+/// A hold of the earlier version.
 #[derive(Debug, Clone, Copy)]
 pub struct LegacyHold {
     /// The upload.
     pub image: ImageId,
-    /// Bytes counted for it.
+    /// Bytes that are counted for the upload.
     pub bytes: u64,
-    /// When it was created, or when it is examined next.
+    /// Time of its creation, or of its next examination.
     pub at: OffsetDateTime,
 }
 
@@ -43,7 +43,7 @@ pub struct LegacyHold {
 pub struct LegacyHolds {
     /// The user.
     pub user: UserId,
-    /// Each image once.
+    /// Readable holds, each image once.
     pub holds: Vec<LegacyHold>,
     /// Holds that cannot be read.
     pub unreadable: u32,
@@ -51,7 +51,7 @@ pub struct LegacyHolds {
 
 impl Users {
     /// Returns users that have holds, in the order of their ids after `after`: at most `limit` users, and at most `each` holds
-    /// of one.
+    /// of a user.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -109,13 +109,12 @@ impl Users {
     }
 }
 
-/// Returns the holds except those of these images, as an expression.
+/// Returns the expression of the holds without those of these images.
 pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }
 
-/// Returns the fields of [`holds_of`]: the first `each` holds that [`read`] reads, which others do not hide, and the number of
-/// the others.
+/// Returns the projection for [`holds_of`]: the first `each` holds that [`read`] can read, and the number of unreadable holds.
 fn first_holds(each: i32) -> Document {
     let is = |field: &str, types: &[&str]| doc! { "$in": [{ "$type": format!("$$this{field}") }, types] };
     let is_readable = doc! { "$and": [
@@ -134,7 +133,7 @@ fn first_holds(each: i32) -> Document {
     }
 }
 
-/// Reads the reservations of the previous version in a user's record.
+/// Reads the holds in a user's record; `None` if its id is not a user id.
 fn holds_of(user: &Document) -> Option<LegacyHolds> {
     let id = user.get_str("_id").ok().and_then(UserId::parse)?;
     let mut unreadable = whole_number(user, "unreadable").and_then(|n| u32::try_from(n).ok()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Passwords of accounts: `users {passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version}}`.
 //!
-//! A session records the password version at its start. A change raises the account's version, so that this one update ends
-//! every session except the one that requested it, whose id it records.
+//! A session records the password version at its start. A change raises the account's version and records the session that
+//! requested the change, so that one update ends every other session.
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct PasswordState {
     pub version: i64,
     /// The session of an earlier version that stays valid, because it requested the latest change.
     pub kept_session: Option<SessionId>,
-    /// When it was last changed; `None` also if only former versions of this program have changed it.
+    /// Time of the latest change; `None` also if only earlier versions of this program have changed it.
     pub changed_at: Option<OffsetDateTime>,
 }
 
@@ -40,10 +40,11 @@ pub struct NewPassword<'a> {
     pub hash: &'a str,
     /// The session that stays valid.
     pub kept_session: Option<SessionId>,
-    /// When it is changed.
+    /// Time of the change.
     pub at: OffsetDateTime,
 }
 
+/// The session that a change of the password does not end, as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeptSessionDoc {
     session: String,
@@ -74,7 +75,7 @@ struct AccountStateDoc {
 }
 
 impl Users {
-    /// Returns what decides about an account's sessions; `None` if the account does not exist. One read by `_id`.
+    /// Returns the state that determines an account's valid sessions; `None` if the account does not exist. One read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -95,8 +96,8 @@ impl Users {
         Ok(found.map(read))
     }
 
-    /// Changes the password that `account` was read with, which ends every session of the account except the kept one, and
-    /// returns the new version. `None` if the password was changed since, or the account no longer exists.
+    /// Changes the password that `account` was read with, which ends every session of the account except
+    /// `new.kept_session`, and returns the new version. `None` if the password was changed since, or the account no longer exists.
     ///
     /// # Errors
     /// [`StoreError`]; the caller must then read whether it happened.
@@ -127,7 +128,7 @@ impl Users {
     }
 }
 
-/// Returns a filter value for the password's version. Accounts of former versions have none, which means zero.
+/// Returns a filter value for the password's version. Accounts of earlier versions have no version, which means zero.
 pub(super) fn version_filter(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },

@@ -2,8 +2,8 @@
 //! opened at this moment.
 //!
 //! Opening an upload takes two writes: one conditional update of the user counts its bytes and adds an entry to `opening`; then
-//! the image is inserted, whose own `reservation` replaces the entry. If the server dies in between, the entry tells the
-//! sweeper what to release, once: the update that subtracts removes the entry. An entry whose image was inserted is removed by
+//! the image is inserted, whose own `reservation` replaces the entry. If the server dies in between, the sweeper releases the
+//! bytes in the entry, once: the update that subtracts them removes the entry. An entry whose image was inserted is removed by
 //! the same server's next reservation for this user, or else by the sweeper; so the length of `opening` is the number of
 //! uploads being opened at once, not of open uploads. `reservation_steps` changes the counters from then on.
 
@@ -35,9 +35,9 @@ pub enum ReserveOutcome {
 /// Limits of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaLimits {
-    /// Total bytes of a user without an own quota.
+    /// Maximum of the total bytes of a user without an own quota.
     pub quota_bytes: u64,
-    /// Open uploads.
+    /// Maximum number of open uploads.
     pub max_pending: u32,
 }
 
@@ -48,14 +48,15 @@ pub struct StaleEntries<T> {
     pub user: UserId,
     /// The entries, up to the requested number.
     pub entries: Vec<T>,
-    /// Entries that cannot be read.
+    /// Number of entries that cannot be read.
     pub unreadable: u32,
 }
 
 /// The largest number of users whose inserted uploads are remembered; beyond it, all are forgotten.
 const MAX_REMEMBERED_USERS: usize = 10_000;
 
-/// Uploads that this server has inserted and whose entries in `opening` are to be removed. The sweeper finds forgotten ones.
+/// Uploads that this server has inserted and whose entries in `opening` are to be removed. If this server forgets an upload, the
+/// sweeper removes its entry.
 #[derive(Debug, Default)]
 pub(super) struct InsertedUploads(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
@@ -91,8 +92,8 @@ impl Users {
         found.map(|found| read_usage(&found, &user.to_string())).transpose()
     }
 
-    /// Counts new uploads, if both the quota and the limit of open uploads allow all of them. One conditional update: of
-    /// concurrent ones, exactly those that fit succeed. Its cost does not depend on the number of open uploads.
+    /// Counts new uploads, if both the quota and the limit of open uploads allow all of them: one conditional update, so that of
+    /// concurrent reservations exactly those that fit succeed. Its cost does not depend on the number of open uploads.
     ///
     /// # Errors
     /// [`StoreError`]; entries without an image may then remain, which the sweeper releases.
@@ -104,13 +105,13 @@ impl Users {
         now: OffsetDateTime,
     ) -> Result<ReserveOutcome, StoreError> {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
-        let places = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
-        let Some(places_left) = places else { return Ok(ReserveOutcome::Refused) };
+        let max_others = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
+        let Some(max_others) = max_others else { return Ok(ReserveOutcome::Refused) };
         let quota = doc! { "$ifNull": ["$quotaBytes", integer(limits.quota_bytes)] };
         let fits_quota = doc! { "$lte": ["$usedBytes", { "$subtract": [quota, integer(bytes)] }] };
-        let has_place = doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] };
+        let fits_pending = doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(max_others)] };
         let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$type": "number" } });
-        filter.insert("$expr", doc! { "$and": [fits_quota, has_place] });
+        filter.insert("$expr", doc! { "$and": [fits_quota, fits_pending] });
         let entry =
             |image: &&Image| doc! { "image": image.id.to_string(), "bytes": integer(image.reserved), "at": datetime(now) };
         let opened: Vec<_> = uploads.iter().map(entry).collect();
@@ -159,7 +160,7 @@ impl Users {
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
 
-    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of a user: left by servers
     /// that died, or inserted and not yet removed. The oldest first.
     ///
     /// # Errors
@@ -170,7 +171,7 @@ impl Users {
         users: u32,
         each: usize,
     ) -> Result<Vec<StaleEntries<ImageId>>, StoreError> {
-        // Without a number of bytes nothing can be subtracted.
+        // An entry without a number of bytes cannot be released.
         let read =
             |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| whole_number(entry, "bytes").is_some());
         self.find_stale("opening", before, users, each, read).await
@@ -206,19 +207,19 @@ impl Users {
             let user = document.get_str("_id").ok().and_then(UserId::parse)?;
             let stale =
                 entries(&document, field).filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
-            let mut of_user = StaleEntries { user, entries: Vec::new(), unreadable: 0 };
+            let mut found = StaleEntries { user, entries: Vec::new(), unreadable: 0 };
             for entry in stale.map(&read) {
                 match entry {
-                    Some(entry) => of_user.entries.push(entry),
-                    None => of_user.unreadable += 1,
+                    Some(entry) => found.entries.push(entry),
+                    None => found.unreadable += 1,
                 }
             }
-            Some(of_user)
+            Some(found)
         };
         Ok(found.await?.into_iter().filter_map(stale_of).collect())
     }
 
-    /// Sets the time of all older entries in an array of a user's record.
+    /// Sets to `at` the time of all older entries in the array `field` of a user's record.
     pub(super) async fn postpone_stale(&self, field: &str, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
         let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
@@ -241,7 +242,7 @@ impl Users {
     }
 }
 
-/// Returns the fields of [`read_usage`]. The expression has a value for every record, so that a damaged one fails no query.
+/// Returns the projection for [`read_usage`]. Its expression has a value for every record, so that a damaged record fails no query.
 pub(super) fn usage_projection() -> Document {
     let is_number = doc! { "$in": [{ "$type": pending() }, ["int", "long"]] };
     let sum = doc! { "$add": [pending(), { "$cond": [{ "$isArray": "$holds" }, holds(), 0_i64] }] };
@@ -251,7 +252,7 @@ pub(super) fn usage_projection() -> Document {
 /// Returns the counters of the record `id`.
 pub(super) fn read_usage(found: &Document, id: &str) -> Result<Usage, StoreError> {
     let counter = |field: &'static str| {
-        // While servers of the former version run, a counter may briefly be negative.
+        // While servers of the earlier version run, a counter may briefly be negative.
         whole_number(found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or_else(|| StoreError::Corrupt {
             collection: "users",
             id: id.to_owned(),
@@ -267,7 +268,7 @@ fn texts(images: &[ImageId]) -> Vec<String> {
     images.iter().map(ToString::to_string).collect()
 }
 
-/// Returns `opening`, which is absent from records of the former version.
+/// Returns the expression of `opening`, which is absent from records of the earlier version.
 fn opening() -> Document {
     doc! { "$ifNull": ["$opening", []] }
 }
@@ -280,12 +281,12 @@ fn opening_without(images: &[ImageId]) -> Document {
     doc! { "$filter": { "input": opening(), "cond": { "$not": [{ "$in": ["$$this.image", texts(images)] }] } } }
 }
 
-/// Returns the number of open uploads, except those that the former version counts by holds.
+/// Returns the expression of the number of open uploads, except those that the earlier version counts by holds.
 pub(in crate::store) fn pending() -> Document {
     doc! { "$ifNull": ["$pending", 0_i64] }
 }
 
-/// Returns the number of open uploads that the former version counts.
+/// Returns the expression of the number of open uploads that the earlier version counts.
 fn holds() -> Document {
     doc! { "$size": { "$ifNull": ["$holds", []] } }
 }

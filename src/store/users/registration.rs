@@ -5,9 +5,9 @@
 //! exist. Another sign-up takes it over after two seconds, and the sweeper releases it later. Before either, a tombstone with the
 //! account's id makes the late insertion of a slow server impossible.
 //!
-//! The former version registers no keys: unique indexes of `users` decide. They are kept while `users` is not sharded, so that
-//! both versions may run, and this version also finds accounts by them. Its sweeper registers accounts without `registered`.
-//! When `users` is sharded, the keys alone decide.
+//! The earlier version registers no keys: unique indexes of `users` decide. These indexes exist while `users` is not sharded, so
+//! that both versions may run, and this version also finds accounts by them. The sweeper of this version registers accounts
+//! without `registered`. When `users` is sharded, the keys alone decide.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
@@ -30,19 +30,20 @@ use crate::{
     },
 };
 
-/// Index of accounts of the former version.
+/// Name of the index of accounts that are not registered: those of the earlier version.
 pub(super) const UNREGISTERED: &str = "unregistered";
 /// Attempts at taking a key that another sign-up holds.
 const MAX_ATTEMPTS: u32 = 8;
-/// Pause after the first attempt, which doubles with each; together longer than it takes until a key counts as abandoned.
+/// Pause after the first attempt; it doubles with each. The pauses are 5 s together, after which a key counts as abandoned.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-/// Interval at which the sweeper examines a key. Servers of the former version delete accounts and release no keys.
+/// Interval at which the sweeper examines a key, because servers of the earlier version delete accounts without releasing keys.
 const CHECK_INTERVAL: time::Duration = time::Duration::days(30);
 
-/// Whether an account with a record exists. One without a record was never inserted, is being inserted, or its deletion is
+/// State of an account with a record. An account without a record was never inserted, is being inserted, or its deletion is
 /// finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Existence {
+    /// The account exists.
     Exists,
     /// The record is a tombstone.
     Deleted,
@@ -53,7 +54,7 @@ enum Existence {
 pub struct KeyStep {
     /// Keys and accounts that could not be processed.
     pub failed: u32,
-    /// Whether more may be due.
+    /// Whether more keys or accounts may be due.
     pub more: bool,
 }
 
@@ -75,7 +76,7 @@ impl Users {
                 self.outbox.wake();
                 Ok(true)
             }
-            // An account of the former version has the key, or the key was taken over meanwhile.
+            // An account of the earlier version has the key, or the key was taken over meanwhile.
             Err(StoreError::Database(error)) if is_duplicate(&error) => keys.release(key, id).await.map(|()| false),
             Err(error) => Err(error),
         }
@@ -83,7 +84,7 @@ impl Users {
 
     /// Takes a key for an account. Returns `false` if another existing account has it.
     async fn take_key(&self, keys: &AccountKeys, key: &str, user: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        for tried in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             if keys.take(key, user).await? {
                 return Ok(true);
             }
@@ -93,7 +94,7 @@ impl Users {
                 Some(Existence::Deleted) => true,
                 None if holder.is_old => self.prevent_insertion(holder.user, now).await?,
                 None => {
-                    tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
+                    tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(attempt)).await;
                     false
                 }
             };
@@ -104,7 +105,7 @@ impl Users {
         Err(StoreError::Contention { what: "accounts of the same address or identity" })
     }
 
-    /// Returns whether these accounts exist; those without a record are left out.
+    /// Returns the states of these accounts, without those that have no record.
     async fn existence(&self, users: &[UserId]) -> Result<HashMap<UserId, Existence>, StoreError> {
         let ids: Vec<_> = users.iter().map(ToString::to_string).collect();
         let records = self.collection.clone_with_type::<Document>();
@@ -122,15 +123,15 @@ impl Users {
         Ok(found.iter().filter_map(read).collect())
     }
 
-    /// Inserts a tombstone in the place of an account without a record, so that no server can insert the account. Returns `false`
-    /// if there is a record. The sweeper removes the tombstone, and nothing else: the record may also have been lost.
+    /// Inserts a tombstone with the id of an account without a record, so that no server can insert the account. Returns `false`
+    /// if there is a record. The sweeper removes only this tombstone, because the account's record may have been lost.
     async fn prevent_insertion(&self, user: UserId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut tombstone = mongodb::bson::serialize_to_document(&UserDoc::new(user, now)).map_err(|_| StoreError::Corrupt {
             collection: "users",
             id: user.to_string(),
             field: "a field",
         })?;
-        // Not before the insertion must have ended.
+        // Later than any insertion of the account that is still under way.
         let due = datetime(now + OPENING_GRACE);
         tombstone.extend(doc! { "deletedAt": datetime(now), "due": due, "neverInserted": true });
         let records = self.collection.clone_with_type::<Document>();
@@ -141,9 +142,9 @@ impl Users {
         }
     }
 
-    /// Returns whether unique indexes of `users` also find accounts, as in the former version.
-    pub(super) fn has_former_indexes(&self) -> bool {
-        self.former_indexes.load(Ordering::Relaxed)
+    /// Returns whether unique indexes of `users` also find accounts, as in the earlier version.
+    pub(super) fn has_unique_indexes(&self) -> bool {
+        self.has_unique_indexes.load(Ordering::Relaxed)
     }
 
     /// Releases the keys of a deleted account.
@@ -188,7 +189,7 @@ impl Users {
         Ok(step)
     }
 
-    /// Registers at most `limit` accounts of the former version.
+    /// Registers at most `limit` accounts of the earlier version.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -229,7 +230,7 @@ impl Users {
         Ok(step)
     }
 
-    /// Takes the keys of an existing account. Returns `false` if another one has them.
+    /// Takes the keys of an existing account. Returns `false` if another account has one of them.
     async fn register(&self, record: &Document, now: OffsetDateTime) -> Result<bool, StoreError> {
         // A record without a readable id names no account.
         let Some(user) = record.get_str("_id").ok().and_then(UserId::parse) else { return Ok(true) };
@@ -246,7 +247,7 @@ impl Users {
         Ok(is_registered)
     }
 
-    /// Returns the id of the account that an address names.
+    /// Returns the user who is registered under this address.
     pub(super) async fn find_email_holder(&self, email: &Email) -> Result<Option<UserId>, StoreError> {
         Ok(self.emails.holder(email.key()).await?.map(|holder| holder.user))
     }

@@ -1,7 +1,7 @@
 //! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold, month, timeline}]`. An
-//! entry holds the amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images;
+//! entry has the amounts that its step adds to the counters, and the month of the timeline to which it adds `timeline` images;
 //! it exists from before its image changes until the counters have changed (`store/reservations.rs`). `hold` is the bytes of a
-//! hold of the former version, which the entry replaces until the image has a reservation.
+//! hold of the earlier version, which the entry replaces until the image has a reservation.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::{
     store::{StoreError, count, driver_events::Operation, entries, integer, last_step, whole_number},
 };
 
+/// Projection of a whole field.
+const PROJECT_FIELD: Bson = Bson::Int32(1);
+
 /// An announced step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepUnderWay {
@@ -23,7 +26,7 @@ pub struct StepUnderWay {
     pub step: StepId,
     /// The image's latest step when it was read: the step is taken only if this is still the latest.
     pub before: Option<StepId>,
-    /// Bytes of the hold of the former version that becomes the image's reservation.
+    /// Bytes of the hold of the earlier version that becomes the image's reservation.
     pub hold: Option<u64>,
 }
 
@@ -32,7 +35,7 @@ pub struct StepUnderWay {
 pub(in crate::store) enum AnnounceOutcome {
     /// The steps are announced.
     Announced,
-    /// Another step of one of the images is announced, or a hold of the former version counts one of the images.
+    /// Another step of one of the images is announced, or a hold of the earlier version counts one of the images.
     Conflict,
     /// The user does not exist, and has no counters.
     NoUser,
@@ -46,12 +49,12 @@ impl Users {
         steps: impl Iterator<Item = (&StepUnderWay, &ReservationStep)>,
     ) -> Result<AnnounceOutcome, StoreError> {
         let (mut ids, mut announced) = (Vec::new(), Vec::new());
-        for (step, settlement) in steps {
-            let added = settlement.counts_after - settlement.counts_before;
+        for (step, change) in steps {
+            let added = change.counts_after - change.counts_before;
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
-            if let Some(change) = settlement.timeline {
-                entry.extend(doc! { "month": change.month.to_string(), "timeline": change.images });
+            if let Some(of_month) = change.timeline {
+                entry.extend(doc! { "month": of_month.month.to_string(), "timeline": of_month.images });
             }
             ids.push(step.image.to_string());
             announced.push(entry);
@@ -70,7 +73,7 @@ impl Users {
         })
     }
 
-    /// Turns holds of the former version into announced steps, which count the same amounts. Announces no step if one of the
+    /// Turns holds of the earlier version into announced steps, which count the same amounts. Announces no step if one of the
     /// holds no longer exists.
     pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
         if steps.is_empty() {
@@ -118,8 +121,8 @@ impl Users {
     /// [`StoreError`].
     pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
         let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
-        let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
-        self.read_steps(user, old.into()).await
+        let announced = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
+        self.read_steps(user, announced.into()).await
     }
 
     /// Returns all announced steps of a user's images, also those of a server whose clock is ahead of the database's.
@@ -127,10 +130,10 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn find_all_steps(&self, user: UserId) -> Result<Vec<StepUnderWay>, StoreError> {
-        self.read_steps(user, Bson::Int32(1)).await
+        self.read_steps(user, PROJECT_FIELD).await
     }
 
-    /// Reads the announced steps of a user.
+    /// Reads the announced steps of a user: all that the projection of `settling` leaves.
     async fn read_steps(&self, user: UserId, projection: Bson) -> Result<Vec<StepUnderWay>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let projection = doc! { "settling": projection };
@@ -139,7 +142,7 @@ impl Users {
         Ok(entries(&found, "settling").filter_map(parse_step).collect())
     }
 
-    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of a user: left by servers
     /// that died. The oldest first.
     ///
     /// # Errors
@@ -162,7 +165,7 @@ impl Users {
     }
 }
 
-/// Returns the entry of a step that adds nothing.
+/// Returns the entry of a step, with amounts of zero.
 fn entry(step: &StepUnderWay) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),
@@ -195,7 +198,7 @@ fn parse_step(entry: &Document) -> Option<StepUnderWay> {
     is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
 }
 
-/// Returns `settling`, which is absent from records of the former version.
+/// Returns the expression of `settling`, which is absent from records of the earlier version.
 fn settling() -> Document {
     doc! { "$ifNull": ["$settling", []] }
 }

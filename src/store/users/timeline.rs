@@ -1,5 +1,6 @@
-//! The timeline: `timeline: {"2024-12": 3, …}` in a user's document, the number of ready images by month of their `takenSort`. The
-//! steps of reservations change it in the same update as the counters of the quota, so that it costs no query over the images.
+//! The timeline: `timeline: {"2024-12": 3, …}` in a user's document, the number of ready images by month of their `takenSort`.
+//! The steps of reservations change it in the same update as the counters of the quota, so that it costs no query over the
+//! images.
 
 use mongodb::bson::{Document, doc};
 

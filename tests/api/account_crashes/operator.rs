@@ -1,4 +1,4 @@
-//! Kills `valet passwd` after each of its calls.
+//! Kills `valet passwd` after each of its calls to MongoDB.
 //!
 //! Commands: valet passwd.
 
@@ -19,7 +19,7 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {output}");
         let happened = log_in(&app, &scene.email, NEW_PASSWORD).await.status == 200;
-        assert_eq!(log_in(&app, &scene.email, PASSWORD).await.status == 200, !happened, "one password holds");
+        assert_eq!(log_in(&app, &scene.email, PASSWORD).await.status == 200, !happened, "exactly one password is valid");
         for sign_in in [&scene.own, &scene.other] {
             match happened {
                 true => sign_in.assert_ended("setting a password ended every session").await,

@@ -13,6 +13,7 @@ struct Visitor {
     account: Option<String>,
 }
 
+/// An identity provider, and a server that accepts its tokens and is not killed.
 struct World {
     app: TestApp,
     key: Key,
@@ -28,7 +29,7 @@ impl World {
         Self { app, key, provider }
     }
 
-    /// Returns the settings of a server that aborts after the number of calls in the fuse's file.
+    /// Returns the settings of a server that aborts itself after the number of calls in the fuse's file.
     fn settings(&self, fuse: &Fuse) -> Settings {
         let settings = fuse.settings(&self.app).with("RATE_LIMIT", "off");
         settings.with("OIDC_ISSUER", &self.provider.issuer).with("OIDC_AUDIENCE", AUDIENCE)
@@ -66,8 +67,8 @@ impl World {
         found.iter().map(|user| user.get_str("_id").unwrap().to_owned()).collect()
     }
 
-    /// Moves all deletions a minute into the past, so that a current token is newer than they are despite differences between the
-    /// clocks.
+    /// Moves all deletions a minute into the past, so that a current token is newer than the deletions despite differences between
+    /// the clocks.
     async fn db_age_deletions(&self) {
         let users = self.app.db.collection::<Document>("users");
         let aged = vec![doc! { "$set": { "deletedAt": { "$subtract": ["$deletedAt", 60_000] } } }];

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::crashes::{ABORTED, CRASHES, Fuse, LANES};
 
-/// Polls a future this many times, then drops it, like a crash at that point.
-async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+/// Polls a future at most this many times, then drops it, like a crash at that point. Returns its output if it ended before.
+async fn poll_at_most<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(future);
     let mut polls_left = polls;
     poll_fn(move |context| {
@@ -32,12 +32,12 @@ async fn sweeper_may_die_at_every_await_point() {
     let mut crashes = 0;
     // Each round is polled a little further, until one finishes with nothing left to do.
     for polls in 1.. {
-        match crashing(app.app.valet.sweeper.sweep_once(now), polls).await {
+        match poll_at_most(app.app.valet.sweeper.sweep_once(now), polls).await {
             Some(Ok((_, false))) if live_documents(&app, &ada.id).await.is_empty() => break,
             Some(_) => {}
             None => crashes += 1,
         }
-        // Claims of the dropped sweeper are due again after their lease.
+        // Records that the dropped sweeper claimed are due again after their lease of 120 s.
         now += Duration::from_secs(121);
         assert!(polls < 2000, "the deletion ends within 2000 sweeps");
     }
@@ -56,7 +56,7 @@ async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
         ada.upload("mine.png", "image/png", &unique_png()).await;
         let now = OffsetDateTime::now_utc();
         let caller = app.app.valet.sessions.authenticate(ada.token.as_ref().unwrap(), now).await.unwrap();
-        let done = crashing(app.app.valet.account_deletion.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
+        let done = poll_at_most(app.app.valet.account_deletion.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
         // A command that the driver has sent may still be applied, at the latest between two equal reads.
         let read = async || app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
         let (user, login) = loop {
@@ -84,7 +84,7 @@ async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
     assert!(claimed > 0 && untouched > 0, "{claimed} claimed, {untouched} untouched");
 }
 
-/// Returns a user who has a ready image, an upload whose bytes have arrived, and further records.
+/// Returns a user who has a ready image and an upload whose bytes are in the store.
 async fn user_with_images(app: &TestApp) -> Caller<'_> {
     let ada = app.user().await;
     ada.upload("mine.png", "image/png", &unique_png()).await;
@@ -100,7 +100,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let app = TestApp::start().await;
     let fuse = Fuse::new();
     let settings = fuse.settings(&app);
-    let (mut calls, mut whole, mut busy) = (1, 0, 0);
+    let (mut calls, mut unchanged, mut busy) = (1, 0, 0);
     loop {
         let ada = user_with_images(&app).await;
         let (process, mut client) = settings.start_listening().await;
@@ -119,7 +119,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
         }
         if let Ok(answer) = &answer {
             assert_eq!(answer.status(), 204);
-            // Its own sweep may be in progress.
+            // The process's own sweep may be in progress.
             drop(process);
         } else {
             let (status, _, log) = process.end(Duration::from_secs(10)).await;
@@ -130,13 +130,13 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
         {
             let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap();
             if user.is_some_and(|user| !user.contains_key("deletedAt")) {
-                whole += 1;
+                unchanged += 1;
                 assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 1);
                 assert_eq!(delete_account(&ada, PASSWORD).await.status, 204, "a repeated request succeeds");
             }
         }
         sweep_all(&app, OffsetDateTime::now_utc()).await;
-        // The leases of the killed server are over.
+        // The leases (120 s) of the killed server have ended by then.
         sweep_all(&app, OffsetDateTime::now_utc() + Duration::from_secs(180)).await;
         assert_nothing_is_left(&app, &ada.id).await;
         app.audit().await;
@@ -146,10 +146,10 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
         calls += 1;
         assert!(calls < 50, "the command ends after a bounded number of calls");
     }
-    assert!(calls > 4 && whole > 1, "{calls} calls; after {whole} of them the account was unchanged");
+    assert!(calls > 4 && unchanged > 1, "{calls} calls; after {unchanged} of them the account was unchanged");
 }
 
-/// Kills every sweep that finishes the deletion.
+/// The command `valet sweep` is killed after each of its calls while it finishes a deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
     let calls = join_all((1..=LANES).map(kill_sweeps_in_lane)).await.into_iter().min().unwrap();
@@ -163,7 +163,7 @@ async fn kill_sweeps_in_lane(first: u32) -> u32 {
     let settings = fuse.settings(&app);
     let mut calls = first;
     loop {
-        let _turn = CRASHES.acquire().await.unwrap();
+        let _permit = CRASHES.acquire().await.unwrap();
         let ada = user_with_images(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);

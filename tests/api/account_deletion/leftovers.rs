@@ -1,4 +1,4 @@
-//! Covers remains of a deleted account besides readable images: its record goes when they are gone, and not before.
+//! Covers remains of a deleted account besides readable images: the account's record is deleted after all of them, not before.
 
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use mongodb::bson::{Bson, DateTime};
@@ -11,12 +11,12 @@ use super::{
 #[derive(Debug, Clone)]
 enum Remainder {
     /// An object with a valid key that no record names: the parts of the key before the user and after the image's id.
-    Stray { root: &'static str, end: &'static str },
+    UnrecordedObject { root: &'static str, end: &'static str },
     /// An open multipart upload that no record names.
     OpenUpload,
     /// The record of a ready or pending image with another value in a field.
     Record { is_ready: bool, field: &'static str, value: Bson },
-    /// The same record under an invalid id.
+    /// The record of the ready image under an invalid id.
     OtherId(Bson),
     /// Another value in a field of the user's record.
     Account { field: &'static str, value: Bson },
@@ -24,9 +24,9 @@ enum Remainder {
     Foreign,
 }
 
-/// Returns each kind of remainder, readable and damaged.
+/// Returns remainders of every kind, readable and damaged.
 fn remainders() -> Vec<Remainder> {
-    use Remainder::{Account, Foreign, OpenUpload, OtherId, Record, Stray};
+    use Remainder::{Account, Foreign, OpenUpload, OtherId, Record, UnrecordedObject};
     let text = || Bson::from("damaged");
     let past = DateTime::from_millis(1000);
     let entry = || Bson::from(doc! { "image": "no id", "bytes": 5, "at": past });
@@ -35,9 +35,9 @@ fn remainders() -> Vec<Remainder> {
     let with_step = || readable().into_iter().chain(step()).collect::<Document>();
     let mut all = vec![Foreign, OpenUpload, OtherId(text()), OtherId(Bson::Int32(7))];
     for root in ["u", "in"] {
-        all.extend(["", "-preview"].map(|end| Stray { root, end }));
+        all.extend(["", "-preview"].map(|end| UnrecordedObject { root, end }));
     }
-    all.push(Stray { root: "u", end: "-0123456789ab4def8123456789abcdef" });
+    all.push(UnrecordedObject { root: "u", end: "-0123456789ab4def8123456789abcdef" });
     for is_ready in [true, false] {
         for field in ["state", "urlsDieAt", "expiresAt", "createdAt", "key", "kind", "size", "due"] {
             all.extend([text(), Bson::Null, Bson::Int32(-1)].map(|value| Record { is_ready, field, value }));
@@ -70,13 +70,15 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     let pending = ada.open_upload("mine.png", "image/png", &unique_png()).await.id().to_owned();
     let (user, id) = (ada.id.clone(), uuid::Uuid::now_v7());
     let foreign = format!("u/{user}/holiday.jpg");
-    let mut kept_records = Vec::new();
+    let mut kept_keys = Vec::new();
     match remainder {
         Remainder::Foreign => {
             app.bucket_put(&foreign, "image/jpeg", vec![1]).await;
-            kept_records.push(foreign);
+            kept_keys.push(foreign);
         }
-        Remainder::Stray { root, end } => app.bucket_put(&format!("{root}/{user}/{id}{end}"), "image/png", vec![1]).await,
+        Remainder::UnrecordedObject { root, end } => {
+            app.bucket_put(&format!("{root}/{user}/{id}{end}"), "image/png", vec![1]).await
+        }
         Remainder::OpenUpload => drop(app.bucket_open(&format!("u/{user}/{id}")).await),
         Remainder::Record { is_ready, field, value } => {
             let filter = doc! { "_id": if *is_ready { &ready } else { &pending } };
@@ -93,11 +95,11 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     if let Remainder::Account { field, value } = remainder {
         users.update_one(doc! { "_id": &user }, doc! { "$set": { *field: value } }).await.unwrap();
     }
-    (user, kept_records)
+    (user, kept_keys)
 }
 
-/// Each kind of remainder, in a separate account: whenever an account's record is gone, so is everything else of it, and in the
-/// end every record is gone.
+/// Each remainder has an account of its own. When the record of an account has been deleted, so has everything else of the account;
+/// in the end every record is deleted.
 #[tokio::test]
 async fn account_record_is_removed_only_after_every_kind_of_remainder() {
     let app = TestApp::start().await;
@@ -106,7 +108,7 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
         let (user, kept) = leave(&app, &remainder).await;
         leftovers.push((remainder, user, kept));
     }
-    // A sweep adds its own duration to the time that it is given, so that the next step of an account is often due a moment later.
+    // A sweep adds its own duration to `now`, so the next step of an account is often due a moment after `now`.
     let (minutes, day) = (|minutes: u64| Duration::from_secs(60 * minutes), Duration::from_secs(25 * 60 * 60));
     let waits = [Duration::ZERO, day].into_iter().chain([minutes(10); 8]).chain([8 * day, day, day, day]);
     let mut at = OffsetDateTime::now_utc();
@@ -122,10 +124,10 @@ async fn account_record_is_removed_only_after_every_kind_of_remainder() {
             }
             assert_eq!(keys_of(&app, &user).await, kept, "{remainder:?}");
             assert_eq!(multiparts_of(&app, &user).await, 0, "{remainder:?}");
-            let living = doc! { "user": &user, "state": { "$ne": "gone" } };
-            assert_eq!(app.db.collection::<Document>("images").find_one(living).await.unwrap(), None, "{remainder:?}");
+            let not_purged = doc! { "user": &user, "state": { "$ne": "gone" } };
+            assert_eq!(app.db.collection::<Document>("images").find_one(not_purged).await.unwrap(), None, "{remainder:?}");
         }
         leftovers = waiting;
     }
-    assert!(leftovers.is_empty(), "accounts that never end: {leftovers:#?}");
+    assert!(leftovers.is_empty(), "accounts whose records are not deleted: {leftovers:#?}");
 }

@@ -1,44 +1,48 @@
-//! Ids that vanish, are damaged or are replaced while a server runs. Only equal ids end a mismatch, and let orphans be deleted.
+//! Covers ids that are removed, damaged or replaced while a server runs: only equal ids end a mismatch and permit the deletion of
+//! orphans.
 
 use std::time::Duration;
 
 use super::{DeploymentId, Document, MARKER, TestApp, doc, restored::bucket_stamp, set_bucket, set_database};
 use crate::app::eventually;
 
-/// The state of the ids of a pair.
+/// State of the ids of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
     Equal,
     Unequal,
-    MarkerGone,
+    MarkerMissing,
     MarkerDamaged,
-    RecordGone,
+    RecordMissing,
     RecordDamaged,
-    BothGone,
+    BothMissing,
 }
 
-/// The result of a check of the pair.
+/// Conclusion that the ids permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
-    Together,
+    Paired,
     Mismatch,
-    Neither,
+    /// The state before the check continues.
+    Unknown,
 }
 
 impl Ids {
+    /// Each state, and the conclusion that it permits.
     const ALL: [(Self, Proof); 7] = [
-        (Self::Equal, Proof::Together),
+        (Self::Equal, Proof::Paired),
         (Self::Unequal, Proof::Mismatch),
-        (Self::MarkerGone, Proof::Neither),
+        (Self::MarkerMissing, Proof::Unknown),
         (Self::MarkerDamaged, Proof::Mismatch),
-        (Self::RecordGone, Proof::Mismatch),
+        (Self::RecordMissing, Proof::Mismatch),
         (Self::RecordDamaged, Proof::Mismatch),
-        (Self::BothGone, Proof::Neither),
+        (Self::BothMissing, Proof::Unknown),
     ];
 
+    /// Brings the ids of database and bucket into this state; `id` is the common id.
     async fn set(self, app: &TestApp, id: DeploymentId) {
-        set_database(app, (!matches!(self, Self::RecordGone | Self::BothGone)).then_some(id)).await;
-        set_bucket(app, (!matches!(self, Self::MarkerGone | Self::BothGone)).then_some(id)).await;
+        set_database(app, (!matches!(self, Self::RecordMissing | Self::BothMissing)).then_some(id)).await;
+        set_bucket(app, (!matches!(self, Self::MarkerMissing | Self::BothMissing)).then_some(id)).await;
         match self {
             Self::Unequal => set_bucket(app, Some(DeploymentId::new())).await,
             Self::MarkerDamaged => app.bucket_put(MARKER, "text/plain", b"no id".to_vec()).await,
@@ -46,7 +50,7 @@ impl Ids {
                 let meta = app.db.collection::<Document>("meta");
                 meta.update_one(doc! {}, doc! { "$set": { "id": 7 } }).await.unwrap();
             }
-            Self::Equal | Self::MarkerGone | Self::RecordGone | Self::BothGone => {}
+            Self::Equal | Self::MarkerMissing | Self::RecordMissing | Self::BothMissing => {}
         }
     }
 }
@@ -63,16 +67,16 @@ async fn only_equal_ids_end_a_mismatch_and_permit_deletions() {
             before.set(&app, id).await;
             assert_eq!(deployment.keep_pair(Duration::ZERO).await.is_ok(), before == Ids::Equal);
             ids.set(&app, id).await;
-            let kept = deployment.keep_pair(Duration::ZERO).await;
-            assert_eq!(kept.is_ok(), proof == Proof::Together, "{before:?}, {ids:?}: {kept:?}");
+            let checked = deployment.keep_pair(Duration::ZERO).await;
+            assert_eq!(checked.is_ok(), proof == Proof::Paired, "{before:?}, {ids:?}: {checked:?}");
             let is_mismatched = match proof {
-                Proof::Together => false,
+                Proof::Paired => false,
                 Proof::Mismatch => true,
-                Proof::Neither => before == Ids::Unequal,
+                Proof::Unknown => before == Ids::Unequal,
             };
-            assert_eq!(deployment.is_mismatched(), is_mismatched, "{before:?}, {ids:?}: {kept:?}");
+            assert_eq!(deployment.is_mismatched(), is_mismatched, "{before:?}, {ids:?}: {checked:?}");
             let allowed = app.app.valet.orphans.allow_deletion().await;
-            assert_eq!(allowed.is_ok(), proof == Proof::Together, "{before:?}, {ids:?}: {allowed:?}");
+            assert_eq!(allowed.is_ok(), proof == Proof::Paired, "{before:?}, {ids:?}: {allowed:?}");
         }
     }
 }
@@ -92,8 +96,8 @@ async fn a_running_server_stays_stopped_until_the_ids_are_equal() {
         set(stopped_by).await;
         let has_stopped = async || server.app.valet.deployment.is_mismatched() && status().await == 503;
         eventually("the server has stopped", has_stopped).await;
-        set(Ids::MarkerGone).await;
-        // Longer than the interval of two checks.
+        set(Ids::MarkerMissing).await;
+        // Longer than two of the server's checks, which it makes every second.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(status().await, 503, "after {stopped_by:?}");
     }

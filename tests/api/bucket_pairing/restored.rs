@@ -1,4 +1,4 @@
-//! A database or a bucket that was restored from a backup, and running servers whose bucket another database has joined.
+//! Covers databases and buckets that were restored from a backup, and running servers whose bucket another database has joined.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,13 +14,15 @@ use super::{
 };
 use crate::{app::eventually, relay::relay_s3};
 
+/// Rule of `valet check` about the stamps.
 const RULE: &str = "bucket and database are of one time";
-const KEPT: [&str; 3] = ["images", "users", "meta"];
+/// Collections of a backup.
+const BACKED_UP: [&str; 3] = ["images", "users", "meta"];
 
-/// All records of these collections.
+/// Returns all records of the collections in [`BACKED_UP`].
 async fn back_up(app: &TestApp) -> HashMap<&'static str, Vec<Document>> {
     let mut backup = HashMap::new();
-    for name in KEPT {
+    for name in BACKED_UP {
         backup.insert(name, app.db_all(name).await);
     }
     backup
@@ -35,7 +37,7 @@ async fn restore(app: &TestApp, backup: &HashMap<&'static str, Vec<Document>>) {
     }
 }
 
-/// Ties the pair, stamps it and returns the marker's stamp.
+/// Pairs database and bucket, stamps both and returns the stamp in the bucket.
 async fn stamp(app: &TestApp) -> i64 {
     app.app.valet.deployment.verify_pair().await.unwrap();
     app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
@@ -54,7 +56,7 @@ async fn set_bucket_stamp(app: &TestApp, id: DeploymentId, stamp: i64) {
     put.body(id.to_string().into_bytes().into()).send().await.unwrap();
 }
 
-/// Returns a time after everything that exists now; S3's times are whole seconds.
+/// Waits for a time, in whole seconds as S3's times are, that is after everything that exists now, and returns it.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     OffsetDateTime::now_utc().replace_nanosecond(0).unwrap()
@@ -82,7 +84,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
     assert!(stamp(&app).await > first);
     restore(&app, &backup).await;
 
-    // Fewer than a tenth of the records, of the same deployment: only the stamp shows the restore.
+    // The lost records are fewer than a tenth, and the deployment is the same: only the stamp shows the restore.
     let before = just_now().await;
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     assert_eq!(found.orphans.first.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(), [new.as_str()]);
@@ -91,10 +93,10 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
     let sweep = ["sweep", "--orphans", "--before", &time];
     for _ in 0..2 {
         for consent in [Consent::Given, Consent::Number(1)] {
-            let refused = app.app.valet.orphans.delete(before, &found, consent).await;
-            assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
+            let rejected = app.app.valet.orphans.delete(before, &found, consent).await;
+            assert!(matches!(rejected, Err(OrphanError::Restored { .. })), "{rejected:?}");
         }
-        // A server that keeps running does not hide it.
+        // Neither a restarted server nor one that keeps running hides the restore.
         assert_eq!(restarted(&app).await.unwrap(), app.app.valet.deployment.verify_pair().await.unwrap());
         app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
     }
@@ -122,7 +124,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
     stamp(&app).await;
 }
 
-/// A backup from before there were stamps.
+/// The backup is of an earlier version, which did not stamp.
 #[tokio::test]
 async fn a_database_without_a_stamp_is_older_than_a_bucket_with_one() {
     let app = TestApp::start().await;
@@ -132,8 +134,8 @@ async fn a_database_without_a_stamp_is_older_than_a_bucket_with_one() {
     let meta = app.db.collection::<Document>("meta");
     meta.delete_many(doc! {}).await.unwrap();
     meta.insert_many(&backup).await.unwrap();
-    let refused = app.app.valet.orphans.allow_deletion().await;
-    assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
+    let rejected = app.app.valet.orphans.allow_deletion().await;
+    assert!(matches!(rejected, Err(OrphanError::Restored { .. })), "{rejected:?}");
 }
 
 #[tokio::test]
@@ -155,7 +157,7 @@ async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
     assert!(stamp(&app).await > last);
 }
 
-/// Neither a server that dies between the two writes nor many servers at once look like a restore.
+/// Stamps of a server that died between its two writes, or of many servers at once, do not look like a restore.
 #[tokio::test]
 async fn unfinished_stamps_do_not_count_as_a_restore() {
     let app = TestApp::start().await;
@@ -165,13 +167,13 @@ async fn unfinished_stamps_do_not_count_as_a_restore() {
     set_bucket_stamp(&app, id, first).await;
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
     app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
-    assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes it");
+    assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes the stamp");
     app.app.valet.deployment.keep_pair(Duration::from_secs(86_400)).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "no stamp is written before its interval has passed");
     for _ in 0..10 {
         let servers = (0..8).map(|_| app.app.valet.deployment.keep_pair(Duration::ZERO));
-        for kept in futures_util::future::join_all(servers).await {
-            kept.unwrap();
+        for checked in futures_util::future::join_all(servers).await {
+            checked.unwrap();
         }
         assert_eq!(app.app.valet.deployment.pair().await.unwrap().restored(), None);
     }
@@ -197,9 +199,9 @@ async fn a_server_that_stops_stamps_the_pair() {
     let first = stamp(&app).await;
     // The last stamp is written within two seconds or not at all.
     eventually("a stopping server stamps the pair", async || {
-        let beside = TestApp::start_second_server(&app, |_| {}).await;
-        beside.user().await;
-        drop(beside);
+        let stopping = TestApp::start_second_server(&app, |_| {}).await;
+        stopping.user().await;
+        drop(stopping);
         tokio::time::sleep(Duration::from_secs(3)).await;
         bucket_stamp(&app).await != Some(first)
     })
@@ -216,7 +218,7 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
     let server = TestApp::start_second_server(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
     let ada = server.user().await;
     set_bucket(&app, Some(DeploymentId::new())).await;
-    // Until its next look the server removes what is deleted.
+    // Until its next check of the pair, the server removes the objects of deleted images.
     let mut key = String::new();
     eventually("the server leaves an object", async || {
         let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -225,7 +227,7 @@ async fn a_running_server_removes_nothing_from_another_databases_bucket() {
         app.all_bucket_keys().await.contains(&key)
     })
     .await;
-    // It is due; the sweeper would have removed it by now.
+    // The image is due: with equal ids, the sweeper would remove the object within this time.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(app.all_bucket_keys().await.contains(&key));
     assert_eq!(server.anonymous().get("/readyz").await.status, 503, "uploads would land in another database's bucket");
@@ -267,7 +269,7 @@ async fn a_sweep_under_way_ends_when_another_database_joins_its_bucket() {
     assert!(matches!(swept, Err(PairError::Differ { .. })), "{swept:?}");
 }
 
-/// An operator who takes long to answer: the orphans were listed while the pair belonged together.
+/// Another database joins the bucket after the orphans were listed, and before the operator consents to their deletion.
 #[tokio::test]
 async fn orphans_are_not_deleted_from_another_databases_bucket() {
     let app = TestApp::start().await;
@@ -279,7 +281,7 @@ async fn orphans_are_not_deleted_from_another_databases_bucket() {
     let before = just_now().await;
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     set_bucket(&app, Some(DeploymentId::new())).await;
-    let refused = app.app.valet.orphans.delete(before, &found, Consent::Number(1)).await;
-    assert!(matches!(refused, Err(OrphanError::Pair(PairError::Differ { .. }))), "{refused:?}");
+    let rejected = app.app.valet.orphans.delete(before, &found, Consent::Number(1)).await;
+    assert!(matches!(rejected, Err(OrphanError::Pair(PairError::Differ { .. }))), "{rejected:?}");
     assert!(app.all_bucket_keys().await.contains(&orphan));
 }

@@ -108,9 +108,10 @@ fn pod_termination_is_long_enough_for_the_server() {
     // Seconds that requests in progress get, as docs/deployment.md documents.
     const DRAIN: i64 = 25;
     let (pod, container) = pod();
-    let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
-    let all = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
-    assert!(before >= 5 && all >= before + DRAIN + 5, "{before} s and {DRAIN} s in {all} s");
+    let pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
+    let grace = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+    // 5 s each: for load balancers to stop sending requests, and for slack.
+    assert!(pre_stop >= 5 && grace >= pre_stop + DRAIN + 5, "{pre_stop} s and {DRAIN} s in {grace} s");
     let rolling = &yaml("kubernetes/base/deployment.yaml")["spec"]["strategy"]["rollingUpdate"];
     assert_eq!(rolling["maxUnavailable"].as_i64(), Some(0));
 }
@@ -118,17 +119,20 @@ fn pod_termination_is_long_enough_for_the_server() {
 #[test]
 fn pod_meets_the_restricted_standard() {
     let (pod, container) = pod();
-    let (user, of) = (&pod["securityContext"], &container["securityContext"]);
-    assert_eq!(user["runAsNonRoot"].as_bool(), Some(true));
-    assert_eq!(user["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
+    let (pod_context, container_context) = (&pod["securityContext"], &container["securityContext"]);
+    assert_eq!(pod_context["runAsNonRoot"].as_bool(), Some(true));
+    assert_eq!(pod_context["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
     assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
-    assert_eq!((of["readOnlyRootFilesystem"].as_bool(), of["allowPrivilegeEscalation"].as_bool()), (Some(true), Some(false)));
-    assert_eq!(of["capabilities"]["drop"][0].as_str(), Some("ALL"));
-    let user = user["runAsUser"].as_i64().unwrap();
-    assert!(file("Dockerfile").contains(&format!("\nUSER {user}:{user}\n")), "the image's own");
+    assert_eq!(
+        (container_context["readOnlyRootFilesystem"].as_bool(), container_context["allowPrivilegeEscalation"].as_bool()),
+        (Some(true), Some(false))
+    );
+    assert_eq!(container_context["capabilities"]["drop"][0].as_str(), Some("ALL"));
+    let user = pod_context["runAsUser"].as_i64().unwrap();
+    assert!(file("Dockerfile").contains(&format!("\nUSER {user}:{user}\n")), "the user of the image");
 }
 
-/// The bucket refuses signatures older than the longest URL's lifetime, and no valid URL.
+/// The bucket policy rejects signatures that are older than the longest lifetime of a URL, and no valid URL.
 #[test]
 fn bucket_policy_accepts_every_url_until_it_expires() {
     let uploads = read(&environment()).uploads;
@@ -139,8 +143,9 @@ fn bucket_policy_accepts_every_url_until_it_expires() {
             statement["Condition"]["NumericGreaterThan"]["s3:signatureAge"].as_str()?.parse::<u128>().ok()
         });
     let (age, none) = (ages.next().unwrap(), ages.next());
-    let spare = 5 * 60 * 1000;
-    assert!(none.is_none() && (longest..=longest + spare).contains(&age), "{longest} ms and {age} ms");
+    // Five minutes, in ms, for differences between clocks.
+    let slack = 5 * 60 * 1000;
+    assert!(none.is_none() && (longest..=longest + slack).contains(&age), "{longest} ms and {age} ms");
 }
 
 /// Returns the first segments of the API's paths in the OpenAPI document.
@@ -152,7 +157,7 @@ fn api_roots() -> BTreeSet<String> {
 }
 
 #[test]
-fn call_without_tls_is_refused_and_not_redirected() {
+fn call_without_tls_is_rejected_and_not_redirected() {
     let ingresses = YamlLoader::load_from_str(&file("kubernetes/example/ingress.yaml")).unwrap();
     let annotation = |ingress: &Yaml, name: &str| {
         let name = format!("alb.ingress.kubernetes.io/{name}");
@@ -166,12 +171,12 @@ fn call_without_tls_is_refused_and_not_redirected() {
     let refuse: Value = serde_json::from_str(&annotation(plain, "actions.refuse").unwrap()).unwrap();
     assert_eq!(refuse["fixedResponseConfig"]["statusCode"], "403");
     let paths = plain["spec"]["rules"][0]["http"]["paths"].as_vec().unwrap();
-    let refused = paths.iter().filter(|path| path["backend"]["service"]["name"].as_str() == Some("refuse"));
-    let refused: BTreeSet<_> = refused.map(|path| path["path"].as_str().unwrap().trim_start_matches('/').to_owned()).collect();
-    assert_eq!(refused, api_roots());
+    let rejected = paths.iter().filter(|path| path["backend"]["service"]["name"].as_str() == Some("refuse"));
+    let rejected: BTreeSet<_> = rejected.map(|path| path["path"].as_str().unwrap().trim_start_matches('/').to_owned()).collect();
+    assert_eq!(rejected, api_roots());
     let nginx = file("nginx.conf");
     let roots = api_roots().into_iter().collect::<Vec<_>>().join("|");
-    assert!(nginx.contains(&format!("location ~ ^/({roots})/ {{")), "nginx.conf refuses {roots}");
+    assert!(nginx.contains(&format!("location ~ ^/({roots})/ {{")), "nginx.conf rejects {roots}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
     .await
 }
 
-/// Sweeps after every URL and every grace period.
+/// Sweeps at times after the end of URLs, reservations and grace periods, as often as the deletions need.
 async fn sweep_late(app: &TestApp) {
     for hours in [26, 52, 200] {
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(hours * 3600)).await;
@@ -50,8 +50,8 @@ async fn fetch(app: &TestApp, url: &Value) {
     assert_eq!(app.http.get(url.as_str().unwrap()).send().await.unwrap().status(), 200);
 }
 
-/// Uploads a single PUT with a preview, and fetches it as galleries, browsers and downloads do.
-async fn single(ada: &Caller<'_>) -> String {
+/// Uploads an image with a preview by single PUTs, and fetches both and the download; returns the image's id.
+async fn upload_with_preview(ada: &Caller<'_>) -> String {
     let (app, bytes, preview) = (ada.app, unique_png(), fixture("plain.jpg"));
     let mut body = declared("a.png", "image/png", &bytes);
     body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(&preview) });
@@ -66,7 +66,7 @@ async fn single(ada: &Caller<'_>) -> String {
     ticket.id().to_owned()
 }
 
-/// Uploads in parts: one to its end, one abandoned.
+/// Uploads an image in parts, and deletes another multipart upload that is not complete.
 async fn in_parts(ada: &Caller<'_>) {
     let mut bytes = unique_png();
     bytes.resize((5 << 20) + 1000, 7);
@@ -84,7 +84,7 @@ async fn in_parts(ada: &Caller<'_>) {
     assert_eq!(ada.delete(&format!("/api/images/{}", unfinished.id())).await.status, 204);
 }
 
-/// Uses Uppy's form, whose file is copied, and the calls of Uppy's own S3 client.
+/// Uploads with Uppy's form, whose file is copied, and makes the calls of Uppy's own S3 client.
 async fn with_uppy(ada: &Caller<'_>) {
     let app = ada.app;
     let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=c.png&type=image/png", ada.uppy().await)).await;
@@ -106,17 +106,17 @@ async fn with_uppy(ada: &Caller<'_>) {
     }
 }
 
-/// Makes all calls of a server and its clients.
-async fn whole_path(app: &TestApp, store: &TestApp) {
+/// Makes every kind of call that a server and its clients make to S3.
+async fn make_all_calls(app: &TestApp, store: &TestApp) {
     app.app.readiness().await.unwrap();
     app.app.valet.deployment.verify_pair().await.unwrap();
     let ada = app.user().await;
-    let deleted = single(&ada).await;
+    let deleted = upload_with_preview(&ada).await;
     ada.upload("kept.png", "image/png", &unique_png()).await;
     in_parts(&ada).await;
     with_uppy(&ada).await;
     #[cfg(feature = "worker")]
-    assert_eq!(crate::preview_worker::render(app).await, 4, "one of each upload");
+    assert_eq!(crate::preview_worker::render(app).await, 4, "the pictures of every upload");
     assert_eq!(ada.delete(&format!("/api/images/{deleted}")).await.status, 204);
     sweep_late(app).await;
     let orphan = ObjectKey::final_for(UserId::new(), ImageId::new());
@@ -185,13 +185,13 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     // AWS and LocalStack create a public access block with each bucket; here `--fix` sets it.
     let _ = store.s3.delete_public_access_block().bucket(&store.config.s3.bucket).send().await;
     let app = through(&role, &store).await;
-    whole_path(&app, &store).await;
+    make_all_calls(&app, &store).await;
     doctor::run(&app.config, Options::default()).await;
     if !s3_is_local() {
         let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let put = store.s3.put_bucket_versioning().bucket(&store.config.s3.bucket);
         put.versioning_configuration(versions).send().await.unwrap();
-        whole_path(&app, &store).await;
+        make_all_calls(&app, &store).await;
         doctor::run(&app.config, Options::default()).await;
     }
     fix_settings(&operator, &store).await;
@@ -206,7 +206,7 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
             auth_type: "REST-HEADER",
         };
         by_role.extend(["u", "in", "check"].map(version));
-        // It announces nothing, so `--fix` does not write that setting.
+        // The local S3 sends no notifications, so `--fix` does not write that setting.
         by_operator.push(RecordedRequest {
             operation: "PutBucketNotificationConfiguration",
             action: "s3:PutBucketNotification",
@@ -214,23 +214,24 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
             auth_type: "REST-HEADER",
         });
     }
-    let made: BTreeSet<_> = by_role.iter().chain(&by_operator).filter(|one| one.auth_type == "REST-HEADER").collect();
-    let made: BTreeSet<_> = made.into_iter().map(|one| snake(one.operation)).collect();
+    let made: BTreeSet<_> = by_role.iter().chain(&by_operator).filter(|request| request.auth_type == "REST-HEADER").collect();
+    let made: BTreeSet<_> = made.into_iter().map(|request| snake(request.operation)).collect();
     assert_eq!(made, calls_of_the_source(), "the test makes every SDK call of the source");
 
-    let (may, where_to) = granted("aws/iam-policy.json");
-    let (may_set, of) = granted("aws/operator-policy.json");
+    let (role_actions, role_resources) = granted("aws/iam-policy.json");
+    let (operator_actions, operator_resources) = granted("aws/operator-policy.json");
     // `valet check` reads the bucket's settings too, and reports the ones that it may not read.
-    let needed: BTreeSet<_> = actions(&by_role).difference(&may_set).cloned().collect();
-    assert_eq!(needed, may);
-    let needed: BTreeSet<_> = actions(&by_operator).difference(&may).cloned().collect();
-    assert_eq!(needed, may_set);
-    let resources = by_role.iter().map(|one| match one.key.split_once('/') {
-        Some(("valet", _)) => format!("arn:aws:s3:::BUCKET/{}", one.key),
+    let needed: BTreeSet<_> = actions(&by_role).difference(&operator_actions).cloned().collect();
+    assert_eq!(needed, role_actions);
+    let needed: BTreeSet<_> = actions(&by_operator).difference(&role_actions).cloned().collect();
+    assert_eq!(needed, operator_actions);
+    let resources = by_role.iter().map(|request| match request.key.split_once('/') {
+        Some(("valet", _)) => format!("arn:aws:s3:::BUCKET/{}", request.key),
         Some((prefix, _)) => format!("arn:aws:s3:::BUCKET/{prefix}/*"),
         None => "arn:aws:s3:::BUCKET".to_owned(),
     });
-    assert_eq!((resources.collect::<BTreeSet<_>>(), of.len()), (where_to, 1), "requests are made under every prefix");
+    assert_eq!(resources.collect::<BTreeSet<_>>(), role_resources, "requests are made under every prefix");
+    assert_eq!(operator_resources.len(), 1, "the operator's policy is for the bucket alone");
 
     if let Ok(path) = std::env::var("VALET_TEST_S3_REQUESTS") {
         let requests = json!({ "role": by_role, "operator": by_operator });

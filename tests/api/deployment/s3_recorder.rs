@@ -40,18 +40,18 @@ impl S3Recorder {
     pub async fn start(app: &TestApp) -> Self {
         let (upstream, requests) = (Upstream::of(app), Arc::new(Mutex::new(Vec::new())));
         let prefix = format!("/{}", upstream.bucket);
-        let kept = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         let answer = move |request: Request<Incoming>| {
-            let (upstream, prefix, kept) = (upstream.clone(), prefix.clone(), Arc::clone(&kept));
+            let (upstream, prefix, recorded) = (upstream.clone(), prefix.clone(), Arc::clone(&recorded));
             async move {
                 let (parts, body) = request.into_parts();
-                // A body may be announced and never sent.
+                // A client may announce a body and never send it.
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let calls = permissions_of(&parts, &prefix, &body);
                 let answer = upstream.forward(&parts, body).await;
-                // A request that is refused for its signature needs no permission.
+                // A request that is rejected for its signature needs no permission.
                 if ![400, 403].contains(&answer.status().as_u16()) {
-                    kept.lock().unwrap().extend(calls);
+                    recorded.lock().unwrap().extend(calls);
                 }
                 Ok::<_, Infallible>(answer)
             }
@@ -59,12 +59,12 @@ impl S3Recorder {
         Self { endpoint: listen(answer).await, requests }
     }
 
-    /// Returns the recorded requests, each once for all keys of a prefix.
+    /// Returns the recorded requests; of requests that differ only in the key below a prefix, one.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        let kept = self.requests.lock().unwrap();
+        let recorded = self.requests.lock().unwrap();
         let prefix = |key: &str| key.split('/').next().unwrap().to_owned();
         let distinct: BTreeMap<_, _> =
-            kept.iter().map(|one| ((one.operation, one.action, prefix(&one.key), one.auth_type), one.clone())).collect();
+            recorded.iter().map(|one| ((one.operation, one.action, prefix(&one.key), one.auth_type), one.clone())).collect();
         distinct.into_values().collect()
     }
 }
@@ -115,7 +115,7 @@ fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedReque
         ("PUT", true) if has("publicAccessBlock") => of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
         // Browsers send preflights without a signature.
         ("OPTIONS", _) => vec![],
-        // Matches no call of the source.
+        // This name matches no call of the source, so the test fails.
         _ => of_key("a call without a row here", "none"),
     }
 }

@@ -15,9 +15,10 @@ use crate::{
     tls::{TlsFront, authority},
 };
 
+/// Rule whose finding names the cause.
 const RULE: &str = "S3: bucket reachable";
 
-/// Returns the finding about the bucket.
+/// Returns the description and the remedy in the finding about the bucket.
 fn cause(report: &Report) -> (String, &'static str) {
     let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
     let Answer::No(seen) = &finding.answer else { panic!("{report}") };
@@ -25,7 +26,7 @@ fn cause(report: &Report) -> (String, &'static str) {
     (seen.clone(), finding.remedy)
 }
 
-/// Starts a server that answers every request with this.
+/// Starts a server that answers every request with this status, headers and body; returns its address.
 async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> String {
     listen(move |_| async move {
         let mut answer: Http = Response::new(body.into());
@@ -45,7 +46,7 @@ async fn every_cause_has_its_own_message_and_remedy() {
     }
     let app = TestApp::start().await;
     let s3 = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    // Bound and not listening: connections are refused, and no other test gets the port.
+    // Bound and not listening: the system refuses connections, and no other test gets the port.
     let bound = TcpSocket::new_v4().unwrap();
     bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed = format!("http://{}", bound.local_addr().unwrap());
@@ -80,9 +81,9 @@ async fn every_cause_has_its_own_message_and_remedy() {
         let mut config = app.config.clone();
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(endpoint.parse().unwrap());
-        let (seen, what) = cause(&doctor::run(&config, Options::default()).await);
+        let (seen, remedy_seen) = cause(&doctor::run(&config, Options::default()).await);
         assert!(seen.contains(cause_text) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
-        assert!(what.contains(remedy), "{endpoint}: {what}");
+        assert!(remedy_seen.contains(remedy), "{endpoint}: {remedy_seen}");
     }
 }
 
@@ -108,7 +109,6 @@ async fn error_code_of_s3_is_read_with_a_get() {
     }
 }
 
-/// A server that does not start reports the same cause.
 #[tokio::test]
 async fn server_that_does_not_start_reports_the_cause() {
     if skip_unless_local_s3() {
@@ -118,15 +118,16 @@ async fn server_that_does_not_start_reports_the_cause() {
     for (name, value, cause_text) in
         [("AWS_SECRET_ACCESS_KEY", "wrong", "SignatureDoesNotMatch"), ("S3_BUCKET", "no-such-bucket", "NoSuchBucket")]
     {
-        let refusal = Settings::for_app(&app).with(name, value).refusal().await;
+        let start_error = Settings::for_app(&app).with(name, value).refusal().await;
         assert!(
-            refusal.contains(cause_text) && refusal.contains(&format!("check {name}")) | refusal.contains("create the bucket"),
-            "{refusal}"
+            start_error.contains(cause_text)
+                && start_error.contains(&format!("check {name}")) | start_error.contains("create the bucket"),
+            "{start_error}"
         );
     }
 }
 
-/// Certificate authorities of the operator: the server's client and `valet check` both honour both variables.
+/// `valet check` trusts the certificate authorities in the file that either variable names.
 #[tokio::test]
 async fn private_certificate_authority_is_named_in_a_variable() {
     if skip_unless_local_s3() {
@@ -151,7 +152,7 @@ async fn private_certificate_authority_is_named_in_a_variable() {
     let (status, report) = run(&settings.with("AWS_CA_BUNDLE", &pem)).await;
     assert_eq!(status, Some(1));
     assert!(report.to_string().contains("the certificate has expired"), "{report}");
-    // The certificate of another authority, or an invalid file, stops the start.
-    let refusal = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
-    assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a readable file"), "{refusal}");
+    // Without the file, the server does not start.
+    let start_error = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
+    assert!(start_error.contains("- AWS_CA_BUNDLE must be the path of a readable file"), "{start_error}");
 }

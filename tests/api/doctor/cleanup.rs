@@ -1,4 +1,4 @@
-//! Covers what `valet check` leaves in the bucket, however it ends: nothing.
+//! Covers the removal of the objects that `valet check` writes, also if it is interrupted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use crate::{
     relay::relay_s3,
 };
 
+/// Rule that the check removes its objects.
 const CLEAN: &str = "check: nothing left behind";
 
 /// A check that is interrupted makes no further requests and removes the objects that it wrote.
@@ -68,7 +69,7 @@ async fn interrupted_check_removes_the_object_of_a_request_in_flight() {
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))), "{report}");
 }
 
-/// With credentials that may write and delete but not list, the check still knows which objects it wrote.
+/// With credentials that may write and delete but not list, the check removes the objects that it remembers.
 #[tokio::test]
 async fn check_without_list_permission_removes_its_objects() {
     if skip_unless_local_s3() {

@@ -1,4 +1,5 @@
-//! A gateway in front of the store that does not know the calls for the bucket's settings, and answers them with a 404 of its own.
+//! Covers a gateway in front of the store that does not know the calls for the bucket's settings, and answers them with its own
+//! 404.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +9,7 @@ use crate::{
     store_notifications::local_queue::LocalQueue,
 };
 
-/// The query of each setting, and its name among the changes of `--fix`.
+/// Query of each setting, and its name among the changes of `--fix`.
 const SETTINGS: [(&str, &str); 4] = [
     ("cors", "CORS"),
     ("lifecycle", "lifecycle rule for abandoned multiparts"),
@@ -16,9 +17,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("notification", "notifications"),
 ];
 
-/// An absent setting would be replaced, with the rules of others in it.
+/// If such a 404 counted as an absent setting, `--fix` would overwrite the setting, and with it the rules of other programs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_404_without_the_code_of_an_absent_setting_is_not_one() {
+async fn a_404_without_the_code_of_an_absent_setting_changes_nothing() {
     let store = app().await;
     let queue = LocalQueue::default().serve(([127, 0, 0, 1], 0).into()).await;
     for page in [

@@ -26,9 +26,10 @@ fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
 #[tokio::test]
 async fn json_has_every_finding_and_the_tables_exit_status() {
     let app = TestApp::start().await;
-    let good = Settings::for_app(&app);
+    let settings_of_app = Settings::for_app(&app);
     let all: Vec<_> = rules::ALL.iter().map(|rule| rule.id).collect();
-    for (settings, bucket) in [(good.clone(), "ok"), (good.with("S3_BUCKET", "no-such-bucket"), "broken")] {
+    for (settings, expected) in [(settings_of_app.clone(), "ok"), (settings_of_app.with("S3_BUCKET", "no-such-bucket"), "broken")]
+    {
         let ((table_status, _), (status, out)) = tokio::join!(run(&settings, &["check"]), run(&settings, &["check", "--json"]));
         assert_eq!(status, table_status);
         let report: Value = serde_json::from_str(&out).unwrap();
@@ -45,8 +46,8 @@ async fn json_has_every_finding_and_the_tables_exit_status() {
         for (verdict, count) in counts {
             assert_eq!(report["counts"][verdict], count, "{verdict}");
         }
-        assert_eq!(finding(&report, "s3_bucket")["verdict"], bucket);
-        if bucket == "broken" {
+        assert_eq!(finding(&report, "s3_bucket")["verdict"], expected);
+        if expected == "broken" {
             let details = &finding(&report, "s3_bucket")["details"];
             assert_eq!((&details["s3Code"], &details["httpStatus"]), (&"NoSuchBucket".into(), &"404".into()));
             assert!(details["address"].as_str().unwrap().ends_with("/no-such-bucket"), "{details}");
@@ -66,7 +67,7 @@ async fn unreadable_settings_are_a_finding() {
     assert!(settings["sentence"].as_str().unwrap().contains("UPLOAD_TTL must be") && !out.contains("canary"), "{settings}");
 }
 
-/// `docs/check.md` has exactly one row for each name.
+/// `docs/check.md` has exactly one row for each rule.
 #[test]
 fn every_rule_name_is_documented() {
     let docs = include_str!("../../../docs/check.md");

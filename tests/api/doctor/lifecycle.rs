@@ -22,6 +22,7 @@ async fn lifecycle_rules_over_images_are_reported() {
     let app = TestApp::start_with(|config| config.cors.exact.clear()).await;
     let days = |n| LifecycleExpiration::builder().days(n).build();
     let to = |class| Transition::builder().days(90).storage_class(class).build();
+    // Rules, and the expected findings about their expirations and transitions.
     for (rules, expiring, archiving) in [
         (
             vec![
@@ -47,13 +48,13 @@ async fn lifecycle_rules_over_images_are_reported() {
             app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(configuration);
         put.send().await.unwrap();
         let report = doctor::run(&app.config, Options::default()).await;
-        for (name, found) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
+        for (name, expected) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
             let description = match report.answer(name) {
                 Some(Answer::No(description)) => Some(description.as_str()),
                 Some(Answer::Yes(_)) => None,
                 other => panic!("{name}: {other:?}"),
             };
-            assert_eq!(description, found, "{name}");
+            assert_eq!(description, expected, "{name}");
         }
         assert_eq!(report.is_sound(), expiring.is_none());
     }

@@ -1,4 +1,4 @@
-//! A proxy in front of the real S3 that adds one defect of other stores, or of proxies in front of them.
+//! A proxy in front of the real S3 that adds one defect of other stores, or of proxies in front of them; `defect` lists them.
 
 mod defect;
 mod other_stores;
@@ -32,44 +32,47 @@ use crate::{
 /// A running proxy; it ends with the test's runtime.
 pub struct Proxy {
     pub endpoint: String,
-    mended: Arc<AtomicBool>,
+    /// Whether the proxy has no defect any more.
+    is_repaired: Arc<AtomicBool>,
 }
 
-struct Inside {
+/// State of a proxy.
+struct ProxyState {
     defect: Defect,
-    mended: Arc<AtomicBool>,
+    is_repaired: Arc<AtomicBool>,
     /// Keys under a delete marker.
     marked: Mutex<HashSet<String>>,
     upstream: Upstream,
 }
 
 impl Proxy {
-    /// Starts a proxy in front of the store that has this defect until `mended` is set.
+    /// Starts a proxy in front of the store that has this defect until it is repaired.
     pub async fn start(app: &TestApp, defect: Defect) -> Self {
-        let mended = Arc::new(AtomicBool::new(false));
-        let inside =
-            Arc::new(Inside { defect, mended: Arc::clone(&mended), marked: Mutex::default(), upstream: Upstream::of(app) });
-        let endpoint = listen(move |request| Arc::clone(&inside).answer(request)).await;
-        Self { endpoint, mended }
+        let is_repaired = Arc::new(AtomicBool::new(false));
+        let repaired = Arc::clone(&is_repaired);
+        let state = ProxyState { defect, is_repaired: repaired, marked: Mutex::default(), upstream: Upstream::of(app) };
+        let state = Arc::new(state);
+        let endpoint = listen(move |request| Arc::clone(&state).answer(request)).await;
+        Self { endpoint, is_repaired }
     }
 
     /// Removes the defect.
     pub fn repair(&self) {
-        self.mended.store(true, Ordering::Relaxed);
+        self.is_repaired.store(true, Ordering::Relaxed);
     }
 }
 
-impl Inside {
+impl ProxyState {
     /// Answers a request with the defect, or as the real store does.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
         if self.exceeds_limit(&parts) {
             return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        // The body was announced but never sent.
+        // The client announced a body and never sent it.
         let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST)) };
         let body = body.to_bytes();
-        if self.mended.load(Ordering::Relaxed) {
+        if self.is_repaired.load(Ordering::Relaxed) {
             return Ok(self.upstream.forward(&parts, body).await);
         }
         if let Some(answer) = self.replace_request(&mut parts, &body).await {
@@ -80,7 +83,7 @@ impl Inside {
         Ok(answer)
     }
 
-    /// Handles a request in place of the store, or changes it before the store gets it.
+    /// Answers a request in place of the store, or changes it before the store gets it.
     async fn replace_request(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
         let query = parts.uri.query().unwrap_or_default();
         let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
@@ -98,7 +101,7 @@ impl Inside {
             Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
                 Some(self.serve_object(&key).await)
             }
-            // A signed header cannot be removed on the way.
+            // A signed header cannot be removed: the store would reject the signature.
             Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => {
                 let whole = self.serve_object(&key).await;
                 whole.status().is_success().then_some(whole)
@@ -115,12 +118,12 @@ impl Inside {
                 parts.headers.remove(IF_NONE_MATCH);
                 None
             }
-            Defect::RefusesPutsUnderBlockPublicAcls if simple_put => {
+            Defect::RejectsPutsUnderBlockPublicAcls if simple_put => {
                 let block = self.upstream.s3.get_public_access_block().bucket(&self.upstream.bucket).send().await.ok()?;
                 let flags = block.public_access_block_configuration()?;
                 (flags.block_public_acls() == Some(true)).then(|| status(StatusCode::FORBIDDEN))
             }
-            Defect::RefusesLongRanges => {
+            Defect::RejectsLongRanges => {
                 let range = parts.headers.get(RANGE)?.to_str().ok()?;
                 let last: i64 = range.rsplit('-').next()?.parse().ok()?;
                 let size =
@@ -140,7 +143,7 @@ impl Inside {
         }
     }
 
-    /// Handles a request about the bucket, or about versions, in place of the store.
+    /// Answers a request about the bucket, or about versions, in place of the store.
     async fn replace_bucket_request(&self, parts: &Parts, key: String) -> Option<Answer> {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
@@ -171,14 +174,14 @@ impl Inside {
         }
     }
 
-    /// Changes the store's answer to a write, or reverses its refusal.
+    /// Changes the store's answer to a write, or turns a rejection into a success.
     async fn change_answer(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
-            Defect::KeepsRefusedBytes if answer.status() == StatusCode::BAD_REQUEST => {
+            Defect::KeepsRejectedBytes if answer.status() == StatusCode::BAD_REQUEST => {
                 self.store(parts, &self.upstream.key(parts), body).await;
             }
-            // Only the overlapping PUTs are large.
+            // `HasNoLocks` concerns only the overlapping PUTs, which are the large ones.
             Defect::ReplacesObjects | Defect::HasNoLocks
                 if parts.method == Method::PUT
                     && answer.status() == StatusCode::PRECONDITION_FAILED
@@ -214,13 +217,13 @@ impl Inside {
     async fn change_read_answer(&self, parts: &Parts, answer: &mut Answer) {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
-            // The server's own client would adjust its clock to this date, and the real store would refuse its requests.
+            // The server's own client would adjust its clock to this date, and the real store would reject its requests.
             Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
-                let then = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
-                let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
+                let in_an_hour = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
+                let date = in_an_hour.format(&time::format_description::well_known::Rfc2822).unwrap();
                 answer.headers_mut().insert(DATE, HeaderValue::try_from(date.replace("+0000", "GMT")).unwrap());
             }
-            Defect::RefusesPutsUnderBlockPublicAcls
+            Defect::RejectsPutsUnderBlockPublicAcls
                 if query.contains("publicAccessBlock") && parts.method == Method::GET && answer.status().is_success() =>
             {
                 let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
@@ -256,8 +259,9 @@ impl Inside {
             }
             Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.rewrite_answer(answer).await,
             Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
-                let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
-                answer.headers_mut().insert("x-amz-checksum-sha256", whole);
+                // The SHA-256 of no bytes.
+                let wrong = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+                answer.headers_mut().insert("x-amz-checksum-sha256", wrong);
             }
             Defect::DatesCopies if parts.method == Method::HEAD && parts.uri.path().contains("/u/") => {
                 answer.headers_mut().insert("x-amz-meta-mtime", "1795884314.1".parse().unwrap());
@@ -273,8 +277,8 @@ impl Inside {
 
     /// Stores the bytes without any verification.
     async fn store(&self, parts: &Parts, key: &str, body: &Bytes) -> Answer {
-        let kind = parts.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
-        let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(kind);
+        let content_type = parts.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        let put = self.upstream.s3.put_object().bucket(&self.upstream.bucket).key(key).set_content_type(content_type);
         let put = put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256);
         put.body(body.clone().into()).send().await.unwrap();
         status(StatusCode::OK)
@@ -286,22 +290,22 @@ impl Inside {
             Ok(found) if !key.is_empty() => found,
             _ => return status(StatusCode::FORBIDDEN),
         };
-        let (tag, kind) = (found.e_tag().unwrap().to_owned(), found.content_type().unwrap().to_owned());
+        let (tag, content_type) = (found.e_tag().unwrap().to_owned(), found.content_type().unwrap().to_owned());
         let mut answer = Response::new(found.body.collect().await.unwrap().into_bytes().into());
         answer.headers_mut().insert("etag", HeaderValue::try_from(tag).unwrap());
-        answer.headers_mut().insert("content-type", HeaderValue::try_from(kind).unwrap());
+        answer.headers_mut().insert("content-type", HeaderValue::try_from(content_type).unwrap());
         answer
     }
 }
 
-/// Returns an empty answer.
+/// Returns an empty answer with this status.
 fn status(status: StatusCode) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
 }
 
-/// Returns the listing of a bucket with this XML inside.
+/// Returns the listing of a bucket whose root element contains this XML.
 fn listing(inside: &str) -> Answer {
     let mut response = status(StatusCode::OK);
     let xml = format!(r#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inside}</ListBucketResult>"#);

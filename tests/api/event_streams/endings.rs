@@ -1,4 +1,4 @@
-//! Covers the ends of event streams: of the token, the session and the account's suspension; of a client that does not read; and of
+//! Covers the ends of event streams: with the token, with the session, by a suspension, of a client that does not read, and with
 //! the server.
 
 use tokio::{io::AsyncReadExt, net::TcpSocket};
@@ -7,7 +7,7 @@ use valet::model::Scope;
 use super::*;
 use crate::{app::PASSWORD, serve::Settings};
 
-/// Time within which a session's end takes effect on every server, and what a busy machine adds.
+/// Time within which a session's end takes effect on every server (30 s), with slack for a busy machine.
 const SESSION_END: Duration = Duration::from_secs(30 + 5);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,11 +16,11 @@ async fn streams_end_with_their_session_on_every_server() {
     let second = TestApp::start_second_server(&first, |_| {}).await;
     let (ada, bob, eve) = (first.user().await, first.user().await, first.user().await);
     let session = first.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
-    let (mut stays, _) = Events::open(&at(&eve, &second), None).await;
-    let signed_out = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..at(&ada, &second) };
+    let (mut eves_events, _) = Events::open(&on_server(&eve, &second), None).await;
+    let signed_out = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..on_server(&ada, &second) };
     let (mut signed_out, _) = Events::open(&signed_out, None).await;
-    let (mut of_ada, _) = Events::open(&at(&ada, &second), None).await;
-    let (mut suspended, _) = Events::open(&at(&bob, &second), None).await;
+    let (mut adas_events, _) = Events::open(&on_server(&ada, &second), None).await;
+    let (mut suspended, _) = Events::open(&on_server(&bob, &second), None).await;
 
     let refresh = json!({ "refreshToken": session.json["refreshToken"] });
     assert_eq!(first.anonymous().post("/api/auth/logout", refresh).await.status, 204);
@@ -28,12 +28,12 @@ async fn streams_end_with_their_session_on_every_server() {
     assert!(key.post_empty(&format!("/api/admin/users/{}/suspend", bob.id)).await.status < 300);
     let (signed_out, suspended) = tokio::join!(signed_out.end(SESSION_END), suspended.end(SESSION_END));
     println!("ended after {signed_out:?} (signed out) and {suspended:?} (suspended)");
-    assert_eq!(request(&at(&bob, &first), None).await.status(), 403);
+    assert_eq!(request(&on_server(&bob, &first), None).await.status(), 403);
     // The other session of the same user, and another user.
     let image = upload(&ada).await;
-    assert_eq!(of_ada.event().await.named(), ("image.ready", image));
+    assert_eq!(adas_events.event().await.named(), ("image.ready", image));
     upload(&eve).await;
-    assert_eq!(stays.event().await.event, "image.ready");
+    assert_eq!(eves_events.event().await.event, "image.ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,12 +46,12 @@ async fn streams_end_with_their_token() {
     assert_eq!(ada.get("/api/events").await.problem(), (401, "token_expired"));
 }
 
-/// The client reads nothing while megabytes of events are made: few wait for it, and the connection ends.
+/// A client reads nothing while megabytes of events occur: the server queues few of them, and closes the connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_reads_is_cut_off() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
-    // As many as may wait for a stream, so that none of them becomes a reset while the client's buffers have room.
+    // Fewer than the 100 events that may wait for a stream: a round does not become a reset while the client's buffers have room.
     let images = 90;
     db_insert_ready(&app, &ada.id, images).await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -60,15 +60,16 @@ async fn a_client_that_never_reads_is_cut_off() {
     let token = ada.token.as_ref().unwrap();
     let head = format!("GET /api/events HTTP/1.1\r\nhost: valet\r\nauthorization: Bearer {token}\r\n\r\n");
     tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
-    let (mut reads, _) = Events::open(&ada, None).await;
-    let (mut of_bob, _) = Events::open(&bob, None).await;
-    // More than the buffers of both systems hold.
+    let (mut reading, _) = Events::open(&ada, None).await;
+    let (mut bobs_events, _) = Events::open(&bob, None).await;
+    // More bytes than fit into the buffers of both systems.
     let (mut announced, mut bytes) = (0, 0);
     for round in 0.. {
         db_caption(&app, &ada.id, &format!("caption {round}")).await;
         for _ in 0..images {
-            let frame = reads.event().await;
+            let frame = reading.event().await;
             announced += 1;
+            // With about 20 bytes of field names and line ends.
             bytes += frame.id.len() + frame.event.len() + frame.data.len() + 20;
             if frame.event == "reset" {
                 break;
@@ -79,8 +80,8 @@ async fn a_client_that_never_reads_is_cut_off() {
         }
     }
     upload(&bob).await;
-    assert_eq!(of_bob.event().await.event, "image.ready", "streams of other users are served");
-    // The rule for responses that a client does not read: 20 s without progress.
+    assert_eq!(bobs_events.event().await.event, "image.ready", "streams of other users are served");
+    // The server closes a connection whose client has read nothing for 20 s.
     tokio::time::sleep(Duration::from_secs(24)).await;
     let mut sent = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut sent)).await;

@@ -1,7 +1,7 @@
-//! Tests every forged credential against every operation of the OpenAPI document that takes one: each is refused, no stored data
+//! Tests every forged credential against every operation of the OpenAPI document that takes one: each is rejected, no stored data
 //! changes, and the audit log contains each with its reason.
 //!
-//! The place of an operation's credential is read from the document: bearer, path or body. Only the credential of a request is
+//! The position of an operation's credential is read from the document: bearer, path or body. Only the credential of a request is
 //! wrong: everything else exists, so that the request would otherwise change something.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::{
     serve::Settings,
 };
 
-/// Place of an operation's credential.
+/// Position of a credential in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Slot {
     Bearer,
@@ -26,7 +26,7 @@ enum Slot {
     RefreshToken,
 }
 
-/// Returns the places of an operation's requests that contain a credential.
+/// Returns the positions at which the operation takes a credential.
 fn slots(operation: &Operation) -> Vec<Slot> {
     let has_refresh_token = operation.body().is_some_and(|body| body.get("refreshToken").is_some());
     let all = [
@@ -35,11 +35,12 @@ fn slots(operation: &Operation) -> Vec<Slot> {
         (Slot::Path, operation.path.contains("{token}")),
         (Slot::RefreshToken, has_refresh_token),
     ];
-    all.into_iter().filter_map(|(slot, is_there)| is_there.then_some(slot)).collect()
+    all.into_iter().filter_map(|(slot, is_used)| is_used.then_some(slot)).collect()
 }
 
 /// A forged credential with the expected answer.
 struct Forged {
+    /// Description for messages.
     what: &'static str,
     token: String,
     status: u16,
@@ -49,18 +50,22 @@ struct Forged {
     reason: &'static str,
 }
 
-/// Returns a forged token that is refused with 401.
+/// Returns a forged token that is rejected with 401.
 fn forged(what: &'static str, token: String, code: &'static str, reason: &'static str) -> Forged {
     Forged { what, token, status: 401, code, event: "token_refused", reason }
 }
 
-/// A user as a client of the server knows them.
+/// A user with a session.
 struct User {
     id: String,
     client: Client,
+    /// Refresh token.
     refresh: String,
+    /// Id of the session.
     session: String,
+    /// Claims of the access token.
     claims: Value,
+    /// Token for Uppy's paths.
     path: String,
 }
 
@@ -84,7 +89,7 @@ async fn user(base: &str) -> User {
     }
 }
 
-/// Swaps upper and lower case in the last third, which holds a JWT's signature and a refresh token's secret; except for the last
+/// Swaps upper and lower case in the last third, which contains a JWT's signature and a refresh token's secret; except for the last
 /// letter, which has unused bits.
 fn swap_case(token: &str) -> String {
     let (head, tail) = token.split_at(token.len() * 2 / 3 + 1);
@@ -98,8 +103,8 @@ fn truncated(token: &str) -> String {
     token[..token.len() - 1].to_owned()
 }
 
-/// Returns JWTs with one deviation each, under this header. `good` is one without deviations.
-fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str) -> Vec<Forged> {
+/// Returns JWTs with one deviation each, under this header. `genuine` has no deviation; `ended` are the claims of an ended session.
+fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, genuine: &str) -> Vec<Forged> {
     let claims = &ada.claims;
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     let expired = with(&with(claims, "exp", json!(now - 1)), "iat", json!(now - 600));
@@ -107,7 +112,7 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str
     let made_up = signed(&header.to_string(), &claims.to_string(), hmac::HMAC_SHA256, b"a made-up secret of thirty-two bytes");
     vec![
         forged("a made-up secret", made_up, "token_invalid", "invalid"),
-        forged("no signature", good.rsplit_once('.').unwrap().0.to_owned() + ".", "token_invalid", "invalid"),
+        forged("no signature", genuine.rsplit_once('.').unwrap().0.to_owned() + ".", "token_invalid", "invalid"),
         forged("expired", sign(&expired), "token_expired", "expired"),
         forged("a foreign issuer", sign(&with(claims, "iss", json!("https://id.example"))), "token_invalid", "invalid"),
         forged("a foreign audience", sign(&with(claims, "aud", json!("other"))), "token_invalid", "invalid"),
@@ -121,13 +126,13 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str
         ),
         forged("a session that is over", sign(ended), "session_ended", "session ended"),
         forged("the session's id", ada.session.clone(), "token_invalid", "invalid"),
-        forged("truncated", truncated(good), "token_invalid", "invalid"),
-        forged("re-cased", swap_case(good), "token_invalid", "invalid"),
+        forged("truncated", truncated(genuine), "token_invalid", "invalid"),
+        forged("re-cased", swap_case(genuine), "token_invalid", "invalid"),
         forged("a refresh token", ada.refresh.clone(), "token_invalid", "invalid"),
     ]
 }
 
-/// Returns forged service keys, and every token of a user, genuine or forged.
+/// Returns forged service keys, and genuine and forged tokens of users, which are not service keys.
 fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
     let (head, secret) = key.split_at(40);
     let invalid = |what, token| forged(what, token, "token_invalid", "invalid service key");
@@ -147,20 +152,20 @@ fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> 
     all
 }
 
-/// Returns the forged credentials for a slot.
+/// Returns the forged credentials for a position.
 fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value, key: &str) -> Vec<Forged> {
-    let good = ada.client.token.clone().unwrap();
+    let genuine = ada.client.token.clone().unwrap();
     match slot {
         Slot::ServiceKey => forged_keys(key, ada, eve, ended),
         Slot::Bearer => {
-            let mut all = forged_jwts(&header(), ada, eve, ended, &good);
+            let mut all = forged_jwts(&header(), ada, eve, ended, &genuine);
             all.push(forged("a service key", key.to_owned(), "token_invalid", "invalid"));
             all.push(forged("a token for the path", ada.path.clone(), "token_invalid", "invalid"));
             all
         }
         Slot::Path => {
             let mut all = forged_jwts(&with(&header(), "typ", json!("uppy+jwt")), ada, eve, ended, &ada.path);
-            all.push(forged("an access token", good, "token_invalid", "invalid"));
+            all.push(forged("an access token", genuine, "token_invalid", "invalid"));
             for one in &mut all {
                 one.reason = match one.reason {
                     "invalid" => "invalid in a path",
@@ -181,23 +186,23 @@ fn refresh_token(session: &str, secret: &[u8]) -> String {
 
 /// Returns the forged refresh tokens for an operation, with the audit event that each causes.
 fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str) -> Vec<Forged> {
-    let (refused, is_logout) = match operation {
+    let (event, is_logout) = match operation {
         "refresh_session" => ("refresh_refused", false),
         "log_out" => ("logout_refused", true),
-        _ => panic!("{operation} takes a refresh token: say here what it does with forged ones"),
+        _ => panic!("{operation} takes a refresh token: add the audit event of forged ones here"),
     };
     let bytes = |user: &User| URL_SAFE_NO_PAD.decode(&user.refresh).unwrap();
-    let (own, hers) = (bytes(ada), bytes(eve));
-    let invalid = |what, token, reason| Forged { what, token, status: 401, code: "token_invalid", event: refused, reason };
-    let over = |what, token| match is_logout {
+    let (own, eves) = (bytes(ada), bytes(eve));
+    let invalid = |what, token, reason| Forged { what, token, status: 401, code: "token_invalid", event, reason };
+    let without_session = |what, token| match is_logout {
         // There is no session left to end, which is the requested state.
         true => Forged { what, token, status: 204, code: "", event: "session_not_found", reason: "" },
-        false => Forged { what, token, status: 401, code: "session_ended", event: refused, reason: "session ended" },
+        false => Forged { what, token, status: 401, code: "session_ended", event, reason: "session ended" },
     };
     let unknown = "unknown secret";
     vec![
         invalid("a made-up secret", refresh_token(&ada.session, &[7; 32]), unknown),
-        invalid("another session's secret", refresh_token(&ada.session, &hers[17..]), unknown),
+        invalid("another session's secret", refresh_token(&ada.session, &eves[17..]), unknown),
         invalid("its secret under another session", refresh_token(&eve.session, &own[17..]), unknown),
         invalid("another first bit", refresh_token(&ada.session, &[&[own[17] ^ 0x80], &own[18..]].concat()), unknown),
         invalid("another last bit", refresh_token(&ada.session, &[&own[17..48], &[own[48] ^ 1]].concat()), unknown),
@@ -207,8 +212,8 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
         invalid("another version", base64([&[2], &own[1..]].concat()), "malformed"),
         invalid("an access token", ada.client.token.clone().unwrap(), "malformed"),
         invalid("a token for the path", ada.path.clone(), "malformed"),
-        over("no such session", refresh_token(&uuid::Uuid::now_v7().to_string(), &own[17..])),
-        over("a session that has expired", expired.to_owned()),
+        without_session("no such session", refresh_token(&uuid::Uuid::now_v7().to_string(), &own[17..])),
+        without_session("a session that has expired", expired.to_owned()),
     ]
 }
 
@@ -244,7 +249,7 @@ fn request(operation: &Operation, ada: &User, image: &str, slot: Slot, token: &s
     (path, body)
 }
 
-/// Returns everything that is stored.
+/// Returns the documents of every collection.
 async fn stored(app: &TestApp) -> BTreeMap<String, Vec<Document>> {
     let mut all = BTreeMap::new();
     let names = app.db.list_collection_names().await.unwrap();
@@ -255,7 +260,7 @@ async fn stored(app: &TestApp) -> BTreeMap<String, Vec<Document>> {
     all
 }
 
-/// Returns the audit log's lines by request id.
+/// Returns the lines of the audit log by request id.
 fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
     let mut all = BTreeMap::<_, Vec<_>>::new();
     for line in process.err().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
@@ -267,7 +272,7 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
 }
 
 /// A request that was sent with a forged credential, and its expected line in the audit log.
-struct Tried {
+struct Attempt {
     what: String,
     request_id: String,
     event: &'static str,
@@ -281,7 +286,7 @@ async fn send_forged(
     slot: Slot,
     forged: &Forged,
     (path, body): (String, Option<Value>),
-) -> Tried {
+) -> Attempt {
     let mut request = client.http.request(operation.method.clone(), format!("{}{path}", client.base));
     if matches!(slot, Slot::Bearer | Slot::ServiceKey) {
         request = request.bearer_auth(&forged.token);
@@ -294,14 +299,14 @@ async fn send_forged(
     let (status, request_id) = (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
     let problem: Value = answer.json().await.unwrap_or_default();
     assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{what}");
-    Tried { what, request_id, event: forged.event, reason: forged.reason }
+    Attempt { what, request_id, event: forged.event, reason: forged.reason }
 }
 
 /// Asserts that each request has exactly one line in the audit log, the expected one.
-async fn assert_audited(process: &Process, tried: &[Tried]) {
-    let last = &tried.last().unwrap().request_id;
+async fn assert_audited(process: &Process, attempts: &[Attempt]) {
+    let last = &attempts.last().unwrap().request_id;
     let audited = process.wait_for(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
-    for Tried { what, request_id, event, reason } in tried {
+    for Attempt { what, request_id, event, reason } in attempts {
         let lines: Vec<_> = audited.get(request_id).into_iter().flatten().collect();
         let is_logged =
             lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
@@ -318,39 +323,39 @@ async fn forged_credentials_change_nothing_on_any_operation() {
     let (ada, eve) = (user(&client.base).await, user(&client.base).await);
     let (image, _) = ada.client.upload(&unique_png()).await;
     let image = image["id"].as_str().unwrap();
-    // A session that has ended, and one that has expired without being used.
-    let (over, expired) = (user(&client.base).await, user(&client.base).await);
-    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": over.refresh })).await.0, 204);
+    // A session that has ended, and one that has expired.
+    let (signed_out, expired) = (user(&client.base).await, user(&client.base).await);
+    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": signed_out.refresh })).await.0, 204);
     let past = doc! { "$set": { "expiresAt": DateTime::now() } };
     let sessions = app.db.collection::<Document>("sessions");
     assert_eq!(sessions.update_one(doc! { "_id": &expired.session }, past).await.unwrap().modified_count, 1);
-    // The TTL index could remove it at any moment.
+    // Without this, the TTL index could delete the expired session at any moment.
     app.db
         .run_command(doc! { "collMod": "sessions", "index": { "name": "expiresAt", "expireAfterSeconds": 86_400 } })
         .await
         .unwrap();
 
     let key = app.create_service_key(&valet::model::Scope::ALL).await.token.unwrap();
-    let (before, mut tried, mut of_slot) = (stored(&app).await, Vec::new(), BTreeMap::<Slot, usize>::new());
+    let (before, mut attempts, mut operations_by_slot) = (stored(&app).await, Vec::new(), BTreeMap::<Slot, usize>::new());
     for operation in operations() {
         let name = operation.described["operationId"].as_str().unwrap();
         for slot in slots(&operation) {
-            *of_slot.entry(slot).or_default() += 1;
+            *operations_by_slot.entry(slot).or_default() += 1;
             let all = match slot {
                 Slot::RefreshToken => forged_refresh_tokens(name, &ada, &eve, &expired.refresh),
-                slot => forged_for(slot, &ada, &eve, &over.claims, &key),
+                slot => forged_for(slot, &ada, &eve, &signed_out.claims, &key),
             };
             for forged in all {
                 let request = request(&operation, &ada, image, slot, &forged.token);
-                tried.push(send_forged(&client, &operation, slot, &forged, request).await);
+                attempts.push(send_forged(&client, &operation, slot, &forged, request).await);
             }
             assert!(stored(&app).await == before, "{name}: something changed");
         }
     }
     for (slot, least) in [(Slot::Bearer, 15), (Slot::ServiceKey, 10), (Slot::Path, 6), (Slot::RefreshToken, 2)] {
-        assert!(of_slot[&slot] >= least, "{of_slot:?}");
+        assert!(operations_by_slot[&slot] >= least, "{operations_by_slot:?}");
     }
-    assert_audited(&process, &tried).await;
+    assert_audited(&process, &attempts).await;
     // The genuine credentials still work.
     assert_eq!(ada.client.get("/api/auth/me").await.0, 200);
     let form = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.path);

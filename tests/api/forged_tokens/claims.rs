@@ -1,7 +1,7 @@
 //! Covers access tokens with missing, wrong or expired claims.
 
 use super::{
-    JWT_SECRET, TestApp, Value, assert_refused, claims_of, forge, header, hmac, json, read_account, signed, with, without,
+    JWT_SECRET, TestApp, Value, assert_rejected, claims_of, forge, header, hmac, json, read_account, signed, with, without,
 };
 
 /// Returns claims with each one missing, or of another type or value.
@@ -94,11 +94,11 @@ async fn t3_missing_wrong_or_expired_claims_are_rejected() {
     // First those that a slow run would bring within the tolerance of clocks.
     let forged = [wrong_times(&claims, now), missing_or_wrong(&claims), similar_names(&claims, &ada.id)];
     for claims in forged.concat() {
-        assert_refused(&read_account(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await, &claims.to_string());
+        assert_rejected(&read_account(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await, &claims.to_string());
     }
     for claims in malformed(&claims, &eve.id, now) {
         let token = signed(&header().to_string(), &claims, hmac::HMAC_SHA256, JWT_SECRET.as_bytes());
-        assert_refused(&read_account(&app, &[&format!("Bearer {token}")]).await, &claims);
+        assert_rejected(&read_account(&app, &[&format!("Bearer {token}")]).await, &claims);
     }
     for (exp, iat) in [(now - 31, now - 600), (now - 1, now - 2), (0, 0)] {
         let expired = with(&with(&claims, "exp", json!(exp)), "iat", json!(iat));

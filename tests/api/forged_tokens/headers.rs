@@ -1,16 +1,17 @@
 //! Covers access tokens with a tampered header.
 
 use super::{
-    JWT_SECRET, TestApp, Value, assert_refused, base64, claims_of, forge, header, hmac, json, kid, read_account, signed, with,
+    JWT_SECRET, TestApp, Value, assert_rejected, base64, claims_of, forge, header, hmac, json, kid, read_account, signed, with,
     without,
 };
 
+/// Names of algorithms other than HS256, and spellings of none and of HS256.
 const ALGORITHMS: [&str; 25] = [
     "none", "None", "NONE", "nOnE", "none ", "", "HS384", "HS512", "hs256", "HS256 ", "RS256", "RS384", "RS512", "PS256",
     "ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519", "dir", "A128KW", "RSA-OAEP", "../HS256", "\u{0}",
 ];
 
-/// Signs with the service's own key under a header that may be malformed.
+/// Returns a token with a header that may be malformed, signed with the server's own key.
 fn signed_as_hs256(header: &str, claims: &Value) -> String {
     signed(header, &claims.to_string(), hmac::HMAC_SHA256, JWT_SECRET.as_bytes())
 }
@@ -66,8 +67,8 @@ fn wrong_members(claims: &Value) -> Vec<String> {
     let mut forged = Vec::new();
     for member in ["kid", "alg", "typ"] {
         forged.push(forge(&without(&header(), member), claims));
-        for odd in [Value::Null, json!(1), json!(true), json!([]), json!([kid()]), json!({}), json!({ "$ne": null })] {
-            forged.push(forge(&with(&header(), member, odd), claims));
+        for value in [Value::Null, json!(1), json!(true), json!([]), json!([kid()]), json!({}), json!({ "$ne": null })] {
+            forged.push(forge(&with(&header(), member, value), claims));
         }
     }
     for typ in ["JWT", "at+JWT", "application/at+jwt", "jwt", "refresh+jwt", "", "at+jwt "] {
@@ -133,6 +134,6 @@ async fn t1_tampered_token_headers_are_rejected() {
         malformed_headers(&claims),
     ];
     for token in forged.concat() {
-        assert_refused(&read_account(&app, &[&format!("Bearer {token}")]).await, &token);
+        assert_rejected(&read_account(&app, &[&format!("Bearer {token}")]).await, &token);
     }
 }

@@ -1,4 +1,4 @@
-//! Covers overload: too many connections, requests in progress, or bodies in memory are refused at once.
+//! Covers overload: too many connections, requests in progress, or bodies in memory are rejected at once.
 
 use futures_util::future::join_all;
 
@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{outages::stalling_relay::StallingRelay, process_client::Client, serve::Settings};
 
-/// Asserts a Retry-After (RFC 9110 section 10.2.3) with jitter, so that refused clients do not return at the same time.
+/// Asserts a Retry-After (RFC 9110 section 10.2.3) between 1 and 10 s: the jitter keeps rejected clients from returning at the same
+/// time.
 fn assert_retry_after(received: &RawAnswer) {
     assert_eq!(received.problem(), (503, "unavailable".to_owned()));
     let wait: u32 = received.header("retry-after").parse().unwrap();
@@ -31,7 +32,7 @@ async fn excess_connection_is_answered_503_and_closed() {
         assert_eq!((received.len(), received[0].header("connection")), (1, "close"), "{received:?}");
         assert_retry_after(&received[0]);
     }
-    // Open connections keep working, and a closed one makes room.
+    // Open connections keep working, and a closed one frees its permit.
     connections[0].write_all(livez.as_bytes()).await.unwrap();
     assert!(connections[0].read(&mut [0; 4096]).await.unwrap() > 0);
     drop(connections);
@@ -63,8 +64,8 @@ async fn excess_request_is_answered_503_at_once() {
     };
     assert_eq!(send(account_request("close")).await.0.status, 200);
     relay.stall();
-    // Sixteen requests of one user: three wait for the database, which is a user's third of the permits, the others are refused.
-    // Another user of the same network gets permits until the network has its half.
+    // Sixteen requests of one user: three wait for the database, a user's third of the 8 permits; the others are rejected. Another
+    // user of the same network gets permits until the network has half of them.
     let (ada_answers, (same_network, other_network)) =
         tokio::join!(join_all((0..16).map(|_| send(account_request("close")))), async {
             // The requests above hold their permits by then.
@@ -72,10 +73,10 @@ async fn excess_request_is_answered_503_at_once() {
             (send(page("127.0.0.2")).await.0, send(page("198.51.100.1")).await.0)
         });
     assert_eq!((same_network.status, other_network.status), (200, 200), "{same_network:?} {other_network:?}");
-    let is_refused = |received: &RawAnswer| received.body.contains("Too many requests are under way.");
-    let (refused, waited): (Vec<_>, Vec<_>) = ada_answers.into_iter().partition(|(received, _)| is_refused(received));
-    assert_eq!((refused.len(), waited.len()), (13, 3), "{refused:?} {waited:?}");
-    refused.iter().for_each(|(received, _)| assert_retry_after(received));
+    let is_rejected = |received: &RawAnswer| received.body.contains("Too many requests are under way.");
+    let (rejected, waited): (Vec<_>, Vec<_>) = ada_answers.into_iter().partition(|(received, _)| is_rejected(received));
+    assert_eq!((rejected.len(), waited.len()), (13, 3), "{rejected:?} {waited:?}");
+    rejected.iter().for_each(|(received, _)| assert_retry_after(received));
     assert!(
         waited.iter().all(|(received, took)| matches!(received.status, 503 | 504) && *took < Duration::from_secs(10)),
         "{waited:?}"
@@ -117,7 +118,7 @@ async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
     let peak = memory(process.id(), "VmHWM");
     // Bodies may take 64 MiB; the rest is buffers of the sockets and of the allocator.
     assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");
-    // A body that does not fit is refused before its end; one that fits is answered after it.
+    // A body that does not fit is rejected before its end; one that fits is answered after its end.
     let status = async |stream: &mut TcpStream, limit| {
         let mut text = vec![0; 4096];
         let length = tokio::time::timeout(limit, stream.read(&mut text)).await.ok()?.unwrap_or(0);
@@ -126,8 +127,8 @@ async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
         received.pop().map(|answer| answer.status)
     };
     let early = join_all(connections.iter_mut().map(|stream| status(stream, SOON))).await;
-    let refused = early.iter().flatten().filter(|status| **status == 503).count();
-    assert!((1..LARGE).contains(&refused), "{early:?}");
+    let rejected = early.iter().flatten().filter(|status| **status == 503).count();
+    assert!((1..LARGE).contains(&rejected), "{early:?}");
     for (stream, early) in connections.iter_mut().zip(early) {
         if early.is_none() {
             let _ = stream.write_all(b" ").await;
@@ -138,20 +139,21 @@ async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
     }
 }
 
-/// Returns the CPU time of all threads, in hundredths of a second.
+/// Returns the processor time of all threads of a process, in hundredths of a second.
 fn cpu_time(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // `utime` and `stime`.
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
-/// Open connections are served, no thread spins, and later clients are accepted once there is room again.
+/// Open connections are served, no thread spins, and later clients are accepted when descriptors are free again.
 #[tokio::test(flavor = "multi_thread")]
 async fn server_survives_running_out_of_file_descriptors() {
     let app = TestApp::start().await;
     let (process, client) = Settings::for_app(&app).with("SWEEP_INTERVAL", "1h").start_listening().await;
     assert_eq!(client.get("/readyz").await.0, 200);
-    // Ten more than are open, so that the connections below exhaust them.
+    // Ten more than are open: the connections below exhaust them.
     let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() + 10;
     let arguments = ["--pid".to_owned(), process.id().to_string(), format!("--nofile={files}:")];
     assert!(std::process::Command::new("prlimit").args(arguments).status().unwrap().success());
@@ -162,11 +164,11 @@ async fn server_survives_running_out_of_file_descriptors() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let before = cpu_time(process.id());
-    // The time over which the processor time is measured.
+    // The processor time is measured over 2 s. A spinning thread would take 200 hundredths.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(cpu_time(process.id()) - before < 100, "no thread spins");
-    assert_eq!(client.get("/livez").await.0, 200, "on the connection that was open before");
+    assert_eq!(client.get("/livez").await.0, 200, "served on the connection that was open before");
     drop(excess_connections);
-    let newcomer = Client::at(client.base.clone());
-    assert_eq!(newcomer.get("/livez").await.0, 200);
+    let later_client = Client::at(client.base.clone());
+    assert_eq!(later_client.get("/livez").await.0, 200);
 }

@@ -2,7 +2,9 @@
 
 use super::{AsyncReadExt, AsyncWriteExt, Instant, SOON, TestApp, answers, connect, send_raw};
 
+/// Head of a login, without the length of its body and without the empty line.
 const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n";
+/// A second request on the same connection.
 const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
 
 /// The first request has two lengths, and one of them makes the second request a part of its body. The second request must not be
@@ -71,7 +73,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn twenty_megabytes_of_json_are_refused_unread() {
+async fn twenty_megabytes_of_json_are_rejected_unread() {
     let app = TestApp::start().await;
     for path in ["/api/auth/login", "/api/images/upload", "/api/images/upload/batch", "/uppy/t/s3/multipart/i/complete"] {
         let head = |framing: &str| {
@@ -106,8 +108,8 @@ async fn unexpected_body_delays_no_answer() {
         let received = send_raw(&app, head).await;
         assert!(received.len() == 1 && matches!(received[0].status, 200 | 404), "{head:?}: {received:?}");
     }
-    // A client that sends `Expect: 100-continue` is refused before it sends the body.
-    let ask = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
-    let received = send_raw(&app, ask).await;
-    assert_eq!(received[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");
+    // A request with `Expect: 100-continue` is rejected before the client sends the body.
+    let request = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
+    let received = send_raw(&app, request).await;
+    assert_eq!(received[0].problem(), (413, "payload_too_large".to_owned()), "no 100 precedes the answer");
 }

@@ -2,8 +2,8 @@
 
 use super::{AsyncWriteExt, RawAnswer, SOON, TestApp, connect, read_until_closed, send_raw};
 
-/// Asserts that the only answer closes the connection; returns status and problem code.
-fn refusals(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
+/// Asserts that there is one answer, which closes the connection; returns its status and problem code in a list.
+fn rejections(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
     assert_eq!(received.len(), 1, "{what:?}: {received:?}");
     assert_eq!(received[0].header("connection"), "close", "{what:?}: {received:?}");
     received.iter().map(RawAnswer::problem).collect()
@@ -30,7 +30,7 @@ async fn malformed_http_is_answered_400_and_the_connection_ends() {
         "GET /livez HTTP/1.1\r\nx-a: 1\r2",
         "GET /livez HTTP/1.1\r\nx\u{e9}: 1",
         "GET /livez HTTP/1.1\r\n: 1",
-        // Two servers could find the request's end at different places.
+        // Two servers could find the request's end at different positions.
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5, 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: +5",
@@ -46,7 +46,7 @@ async fn malformed_http_is_answered_400_and_the_connection_ends() {
         "POST /api/auth/login HTTP/1.0\r\ntransfer-encoding: chunked",
     ] {
         let received = send_raw(&app, format!("{head}\r\nhost: h\r\n\r\nGET /livez HTTP/1.1\r\nhost: h\r\n\r\n")).await;
-        assert_eq!(refusals(&received, head), [(400, "invalid_request".to_owned())], "{head:?}");
+        assert_eq!(rejections(&received, head), [(400, "invalid_request".to_owned())], "{head:?}");
     }
 }
 
@@ -72,7 +72,7 @@ async fn request_must_name_one_host() {
 }
 
 #[tokio::test]
-async fn too_many_headers_are_refused() {
+async fn too_many_headers_are_rejected() {
     let app = TestApp::start().await;
     let fields =
         |count: usize, length: usize| -> String { (0..count).map(|at| format!("x-{at}: {}\r\n", "y".repeat(length))).collect() };
@@ -89,11 +89,11 @@ async fn too_many_headers_are_refused() {
         ("a long method", format!("{} / HTTP/1.1\r\nhost: h\r\n\r\n", "A".repeat(40_000))),
         ("one that never ends", format!("GET /livez HTTP/1.1\r\nx: {}", "y".repeat(1 << 20))),
     ] {
-        assert_eq!(refusals(&send_raw(&app, text).await, what), [(431, "headers_too_large".to_owned())], "{what}");
+        assert_eq!(rejections(&send_raw(&app, text).await, what), [(431, "headers_too_large".to_owned())], "{what}");
     }
 }
 
-/// HTTP/2 is for the proxy in front; this server closes the connection.
+/// A proxy in front may speak HTTP/2; this server closes such a connection.
 #[tokio::test]
 async fn http_2_is_closed_at_once() {
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! Covers two thousand concurrent slow clients of four kinds: other clients are served, and every slow one is cut off.
+//! Covers two thousand concurrent slow clients of four kinds: other clients are served, and every slow client is cut off.
 
 use std::sync::{
     Arc,
@@ -12,20 +12,25 @@ use crate::{app::unique_png, serve::Settings};
 
 /// Number of clients of each kind.
 pub const SLOW: usize = 500;
-/// Limits for a head and for a body, each from the server's limit to what a busy machine adds.
+/// Earliest and latest time at which the server cuts off a client with a slow head; the latest includes slack for a busy machine.
 const HEAD: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(30));
+/// The same times for a client with a slow body.
 const BODY: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(40));
 /// MiB that 2000 connections may take: their buffers, and bodies of 16 KiB.
-const SLACK: u64 = 160;
+const SLACK_MIB: u64 = 160;
 
-/// A kind of slow client: its first bytes, and whether it continues with single bytes.
+/// A kind of slow client.
 #[derive(Clone, Copy)]
 pub struct Slow {
+    /// First bytes that the client sends.
     sends: &'static str,
+    /// Whether the client then sends a byte every 2 s.
     drips: bool,
+    /// Earliest and latest time at which the server cuts the client off.
     limits: (Duration, Duration),
 }
 
+/// A client that sends nothing, one with a slow head, and two with slow bodies.
 pub const KINDS: [Slow; 4] = [
     Slow { sends: "", drips: false, limits: HEAD },
     Slow { sends: "GET /livez HTTP/1.1\r\nhost: h\r\nx-half: ", drips: true, limits: HEAD },
@@ -42,7 +47,8 @@ pub const KINDS: [Slow; 4] = [
 ];
 
 impl Slow {
-    /// Runs the client until it is cut off; returns the time until then, and the answer.
+    /// Runs the client until it is cut off, and counts it in `open` once it has connected; returns the time until the end, and the
+    /// answer.
     pub async fn run(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
         let mut stream = connect(base).await;
         let began = Instant::now();
@@ -93,7 +99,7 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
         client.upload(&unique_png()).await;
     }
     let peak = memory(process.id(), "VmHWM");
-    assert!(peak < before + SLACK * 1024, "{before} KiB before, {peak} KiB at most");
+    assert!(peak < before + SLACK_MIB * 1024, "{before} KiB before, {peak} KiB at most");
 
     let crowd: Vec<_> = join_all(crowd).await.into_iter().map(Result::unwrap).collect();
     for kind in 0..KINDS.len() {
@@ -107,9 +113,10 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
         );
     }
     for (at, (after, text)) in crowd {
-        let (least, most) = KINDS[at % KINDS.len()].limits;
-        assert!((least..most).contains(&after), "{}: cut off after {after:?}", at % KINDS.len());
+        let (earliest, latest) = KINDS[at % KINDS.len()].limits;
+        assert!((earliest..latest).contains(&after), "{}: cut off after {after:?}", at % KINDS.len());
         match at % KINDS.len() {
+            // A client without a complete head gets no answer.
             0 | 1 => assert!(text.is_empty(), "{text}"),
             kind => {
                 let Some(answer) = answers(&text).into_iter().next() else { continue };
@@ -122,7 +129,7 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
     client.upload(&unique_png()).await;
 }
 
-/// Requests megabytes again and again without reading them.
+/// The client requests 60 files of more than a megabyte, and reads none of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
     const REQUESTS: usize = 60;
@@ -139,7 +146,7 @@ async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
     };
     check_health().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    // Longer than the limit for a head, which does not apply between two requests.
+    // After a pause longer than the limit for a head, which does not apply between two requests.
     check_health().await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-//! Covers the `Authorization` header: its date, and the refusals of AWS.
+//! Covers the `Authorization` header: its date, and rejections like those of AWS.
 
 use super::{ACCESS, BUCKET, Response, SECRET, Server, expect};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use time::macros::format_description;
 
+/// Header of a request whose body is not signed.
 const UNSIGNED: (&str, &str) = ("x-amz-content-sha256", "UNSIGNED-PAYLOAD");
 
 /// Formats a time as `x-amz-date`.
@@ -52,7 +53,7 @@ async fn date_of_a_signature_may_be_in_either_header() {
     let now = OffsetDateTime::now_utc();
     let old = now - time::Duration::minutes(20);
     let no_date = "AWS authentication requires a valid Date or x-amz-date header";
-    for (case, at, headers, refusal) in [
+    for (case, at, headers, rejection) in [
         ("x-amz-date", now, vec![("x-amz-date", basic(now))], None),
         ("an HTTP date", now, vec![("date", http_date(now))], None),
         ("an ISO 8601 date", now, vec![("date", basic(now))], None),
@@ -70,7 +71,7 @@ async fn date_of_a_signature_may_be_in_either_header() {
         ),
     ] {
         let answer = get(&server, &authorization(&server, at, &headers), &headers).await;
-        match refusal {
+        match rejection {
             None => assert_eq!(answer.status(), 200, "{case}: {}", answer.text().await.unwrap()),
             Some((code, member)) => {
                 let text = expect(answer, 403, code).await;
@@ -82,36 +83,36 @@ async fn date_of_a_signature_may_be_in_either_header() {
 }
 
 #[tokio::test]
-async fn malformed_authorization_is_refused_like_on_aws() {
+async fn malformed_authorization_is_rejected_like_on_aws() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let now = OffsetDateTime::now_utc();
     let headers = [("x-amz-date", basic(now))];
-    let good = authorization(&server, now, &headers);
+    let valid = authorization(&server, now, &headers);
     let day = basic(now)[..8].to_owned();
-    let forged = format!("{}0", &good[..good.len() - 1]).replace("Signature=", "Signature=0");
+    let forged = format!("{}0", &valid[..valid.len() - 1]).replace("Signature=", "Signature=0");
     let malformed = "AuthorizationHeaderMalformed";
     for (case, value, status, code, member) in [
         ("another scheme", "Bearer abc".to_owned(), 400, "InvalidArgument", "Unsupported Authorization Type"),
         ("the algorithm alone", "AWS4-HMAC-SHA256".to_owned(), 400, malformed, "requires three components"),
-        ("no signature", good.split(", Signature").next().unwrap().to_owned(), 400, malformed, "requires three components"),
-        ("a short credential", good.replace("/aws4_request", ""), 400, malformed, "the Credential is mal-formed"),
-        ("another service", good.replace("/s3/", "/sts/"), 400, malformed, "incorrect service &quot;sts&quot;"),
-        ("another day", good.replace(&day, "20200101"), 400, malformed, "Invalid credential date &quot;20200101&quot;"),
-        ("another region", good.replace("us-east-1", "eu-west-1"), 400, malformed, "<Region>us-east-1</Region>"),
-        ("a stranger", good.replace(ACCESS, "AKIANOBODY"), 403, "InvalidAccessKeyId", "<AWSAccessKeyId>AKIANOBODY<"),
+        ("no signature", valid.split(", Signature").next().unwrap().to_owned(), 400, malformed, "requires three components"),
+        ("a short credential", valid.replace("/aws4_request", ""), 400, malformed, "the Credential is mal-formed"),
+        ("another service", valid.replace("/s3/", "/sts/"), 400, malformed, "incorrect service &quot;sts&quot;"),
+        ("another day", valid.replace(&day, "20200101"), 400, malformed, "Invalid credential date &quot;20200101&quot;"),
+        ("another region", valid.replace("us-east-1", "eu-west-1"), 400, malformed, "<Region>us-east-1</Region>"),
+        ("a stranger", valid.replace(ACCESS, "AKIANOBODY"), 403, "InvalidAccessKeyId", "<AWSAccessKeyId>AKIANOBODY<"),
         ("another signature", forged, 403, "SignatureDoesNotMatch", "<Message>The request signature we calculated"),
         ("nothing", String::new(), 403, "AccessDenied", ""),
     ] {
         let text = expect(get(&server, &value, &headers).await, status, code).await;
         assert!(text.contains(member), "{case}: {text}");
     }
-    let bare = server.http.get(format!("{}/{BUCKET}/k", server.base)).header("authorization", &good);
-    let bare = bare.header("x-amz-date", basic(now));
-    let text = expect(bare.try_clone().unwrap().send().await.unwrap(), 400, "InvalidRequest").await;
+    let without_digest = server.http.get(format!("{}/{BUCKET}/k", server.base)).header("authorization", &valid);
+    let without_digest = without_digest.header("x-amz-date", basic(now));
+    let text = expect(without_digest.try_clone().unwrap().send().await.unwrap(), 400, "InvalidRequest").await;
     assert!(text.contains("Missing required header for this request: x-amz-content-sha256"), "{text}");
-    let text = expect(bare.header("x-amz-content-sha256", "abc").send().await.unwrap(), 400, "InvalidArgument").await;
+    let text = expect(without_digest.header("x-amz-content-sha256", "abc").send().await.unwrap(), 400, "InvalidArgument").await;
     assert!(text.contains("<ArgumentName>x-amz-content-sha256</ArgumentName><ArgumentValue>abc</ArgumentValue>"), "{text}");
-    assert_eq!(get(&server, &good, &headers).await.status(), 200);
+    assert_eq!(get(&server, &valid, &headers).await.status(), 200);
     server.end().await;
 }

@@ -1,4 +1,4 @@
-//! Covers settings of a bucket: refusals of lifecycle and CORS configurations, of regions, ACLs, and bodies without a digest.
+//! Covers settings of a bucket: rejections of lifecycle and CORS configurations, of regions, ACLs, and bodies without a digest.
 
 use super::response_bodies::{sign, signer};
 use super::{BUCKET, Response, STANDARD, Server, expect, sha256};
@@ -7,10 +7,10 @@ use aws_sdk_s3::types::{BucketCannedAcl, BucketLocationConstraint, CreateBucketC
 use base64::Engine as _;
 use valet::signer::PresignRequest;
 
-/// A header with a digest.
+/// Name and value of a header with a digest.
 type Digest = (&'static str, String);
 
-/// Sends an XML body to the bucket, with this header besides those of the signature.
+/// Sends a signed request about the bucket with an XML body, and with this digest if there is one.
 async fn send(server: &Server, method: &'static str, query: &'static str, digest: Option<Digest>, body: &str) -> Response {
     let signed: Vec<(&'static str, &str)> = digest.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let url = sign(&signer(server), &PresignRequest { method, key: "", headers: &signed, query: &[(query, "")] });
@@ -29,29 +29,34 @@ async fn put(server: &Server, query: &'static str, body: &str) -> Response {
     send(server, "PUT", query, digest_of(body), body).await
 }
 
+/// Error code and message for XML that does not match the schema.
 const SCHEMA: (&str, &str) = ("MalformedXML", "did not validate against our published schema");
+/// Error code and message for a number that is not positive.
 const POSITIVE: (&str, &str) = ("InvalidArgument", "must be a positive integer");
+/// An expiration after a day.
 const DAY: &str = "<Expiration><Days>1</Days></Expiration>";
+/// An action that aborts multipart uploads after a day.
 const ABORT: &str =
     "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload>";
 const TAG: &str = "<Tag><Key>k</Key><Value>v</Value></Tag>";
 const GLACIER: &str = "<StorageClass>GLACIER</StorageClass>";
 
-/// A rule that is on, with a filter's content and actions.
+/// Returns an enabled lifecycle rule with this content of its filter and these actions.
 fn rule(filter: &str, actions: &str) -> String {
     format!("<Rule><Status>Enabled</Status><Filter>{filter}</Filter>{actions}</Rule>")
 }
 
 /// Returns a transition to another storage class as XML.
-fn moves(content: &str) -> String {
+fn transition(content: &str) -> String {
     format!("<Transition>{content}</Transition>")
 }
 
-/// Sends lifecycle rules.
+/// Sets the bucket's lifecycle rules.
 async fn set_rules(server: &Server, rules: &str) -> Response {
     put(server, "lifecycle", &format!("<LifecycleConfiguration>{rules}</LifecycleConfiguration>")).await
 }
 
+/// Start of an enabled rule.
 const HEAD: &str = "<Rule><Status>Enabled</Status>";
 
 /// Returns a lifecycle rule for all keys with this expiration.
@@ -59,7 +64,7 @@ fn expires(content: &str) -> String {
     rule("", &format!("<Expiration>{content}</Expiration>"))
 }
 
-/// Returns lifecycle rules that AWS refuses as malformed XML.
+/// Returns cases of lifecycle rules that AWS rejects as malformed XML.
 fn rules_against_the_schema() -> Vec<(&'static str, String)> {
     vec![
         ("no rules", String::new()),
@@ -77,21 +82,22 @@ fn rules_against_the_schema() -> Vec<(&'static str, String)> {
         ("an empty expiration", expires("")),
         ("a date without dashes", expires("<Date>20300101</Date>")),
         ("an empty abort", rule("", "<AbortIncompleteMultipartUpload/>")),
-        ("a move to nowhere", rule("", &moves("<Days>30</Days>"))),
-        ("a move to the standard class", rule("", &moves("<Days>30</Days><StorageClass>STANDARD</StorageClass>"))),
-        ("a move at no time", rule("", &moves(GLACIER))),
+        ("a move to nowhere", rule("", &transition("<Days>30</Days>"))),
+        ("a move to the standard class", rule("", &transition("<Days>30</Days><StorageClass>STANDARD</StorageClass>"))),
+        ("a move at no time", rule("", &transition(GLACIER))),
         ("old versions at no time", rule("", "<NoncurrentVersionExpiration/>")),
     ]
 }
 
-type Fault = (&'static str, String, (&'static str, &'static str));
+/// Description of a case, its rules, and the expected error code and message.
+type RejectedRules = (&'static str, String, (&'static str, &'static str));
 
-/// Returns lifecycle rules whose values AWS refuses.
-fn rules_of_wrong_values() -> Vec<Fault> {
+/// Returns cases of lifecycle rules whose values AWS rejects.
+fn rules_of_wrong_values() -> Vec<RejectedRules> {
     let rule_with_id = |id: &str| format!("{HEAD}<ID>{id}</ID><Filter/>{DAY}</Rule>");
     let and = |content: &str| format!("<And><Prefix>a</Prefix>{content}</And>");
     let small = "<ObjectSizeLessThan>5</ObjectSizeLessThan>";
-    let glacier = |time: &str| moves(&format!("{time}{GLACIER}"));
+    let glacier = |time: &str| transition(&format!("{time}{GLACIER}"));
     let marker = "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>";
     vec![
         ("a long ID", rule_with_id(&"a".repeat(256)), ("InvalidArgument", "ID length should not exceed allowed limit of 255")),
@@ -117,7 +123,7 @@ fn rules_of_wrong_values() -> Vec<Fault> {
         ),
         (
             "an early move",
-            rule("", &moves("<Days>29</Days><StorageClass>STANDARD_IA</StorageClass>")),
+            rule("", &transition("<Days>29</Days><StorageClass>STANDARD_IA</StorageClass>")),
             ("InvalidArgument", "greater than or equal to 30 for storageClass 'STANDARD_IA'"),
         ),
         ("a move in the past", rule("", &glacier("<Days>-1</Days>")), ("InvalidArgument", "must be nonnegative")),
@@ -140,15 +146,15 @@ fn rules_of_wrong_values() -> Vec<Fault> {
 }
 
 #[tokio::test]
-async fn lifecycle_rules_are_refused_like_on_aws() {
+async fn lifecycle_rules_are_rejected_like_on_aws() {
     let server = Server::start().await;
     let schema = rules_against_the_schema().into_iter().map(|(case, rules)| (case, rules, SCHEMA));
     for (case, rules, (code, message)) in schema.chain(rules_of_wrong_values()) {
         let text = expect(set_rules(&server, &rules).await, 400, code).await;
         assert!(text.contains(&message.replace('\'', "&apos;")), "{case}: {text}");
     }
-    let none = server.s3.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.unwrap_err();
-    assert_eq!(none.code(), Some("NoSuchLifecycleConfiguration"), "nothing refused is kept");
+    let error = server.s3.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("NoSuchLifecycleConfiguration"), "rejected rules are not stored");
     server.end().await;
 }
 
@@ -156,7 +162,7 @@ async fn lifecycle_rules_are_refused_like_on_aws() {
 async fn lifecycle_rules_without_an_id_get_one() {
     let server = Server::start().await;
     let all = "<And><Prefix>a</Prefix><ObjectSizeGreaterThan>5</ObjectSizeGreaterThan></And>";
-    let ends = format!("<Expiration><Days>31</Days></Expiration>{}", moves(&format!("<Days>30</Days>{GLACIER}")));
+    let ends = format!("<Expiration><Days>31</Days></Expiration>{}", transition(&format!("<Days>30</Days>{GLACIER}")));
     let disabled_rule = format!("<Rule><ID>ours</ID><Status>Disabled</Status><Prefix>a</Prefix>{ABORT}</Rule>");
     let rules = [disabled_rule, rule("", ABORT), rule(all, &ends), rule(TAG, DAY)].concat();
     expect(set_rules(&server, &rules).await, 200, "").await;
@@ -169,7 +175,7 @@ async fn lifecycle_rules_without_an_id_get_one() {
 }
 
 #[tokio::test]
-async fn cors_rules_are_refused_like_on_aws() {
+async fn cors_rules_are_rejected_like_on_aws() {
     let server = Server::start().await;
     let allow = "<AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin>";
     let rule = |more: &str| format!("<CORSRule>{allow}{more}</CORSRule>");
@@ -207,13 +213,13 @@ async fn cors_rules_are_refused_like_on_aws() {
         let text = expect(answer, 400, code).await;
         assert!(text.contains(message), "{case}: {text}");
     }
-    let none = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap_err();
-    assert_eq!(none.code(), Some("NoSuchCORSConfiguration"), "nothing refused is kept");
+    let error = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("NoSuchCORSConfiguration"), "rejected rules are not stored");
     expect(put(&server, "cors", &format!("<CORSConfiguration>{}</CORSConfiguration>", rule(""))).await, 200, "").await;
     server.end().await;
 }
 
-/// The SDKs send a digest with these requests; programs that sign them themselves find out here, and not in production.
+/// The SDKs send a digest with these requests. Programs that sign them without an SDK get the error here, and not first from AWS.
 #[tokio::test]
 async fn bodies_that_need_a_digest_are_verified() {
     let server = Server::start().await;
@@ -230,8 +236,8 @@ async fn bodies_that_need_a_digest_are_verified() {
     ] {
         server.put("k", b"x").await;
         let send = async |digest| send(&server, method, query, digest, body).await;
-        let none = expect(send(None).await, 400, "InvalidRequest").await;
-        assert!(none.contains("Missing required header for this request: Content-MD5"), "{query}: {none}");
+        let error = expect(send(None).await, 400, "InvalidRequest").await;
+        assert!(error.contains("Missing required header for this request: Content-MD5"), "{query}: {error}");
         for (name, value, code) in [
             ("content-md5", STANDARD.encode([7; 16]), "BadDigest"),
             ("content-md5", "nonsense".to_owned(), "InvalidDigest"),
@@ -257,13 +263,15 @@ async fn bodies_that_need_a_digest_are_verified() {
 async fn buckets_are_created_in_the_region_of_the_server_and_without_acls() {
     let server = Server::start().await;
     for (region, code) in [("eu-west-1", "IllegalLocationConstraintException"), ("us-east-1", "InvalidLocationConstraint")] {
-        let place = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build();
-        let refused = server.s3.create_bucket().bucket("another").create_bucket_configuration(place).send().await.unwrap_err();
-        assert_eq!(refused.code(), Some(code), "{region}");
+        let configuration =
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build();
+        let rejected =
+            server.s3.create_bucket().bucket("another").create_bucket_configuration(configuration).send().await.unwrap_err();
+        assert_eq!(rejected.code(), Some(code), "{region}");
     }
     let public = server.s3.create_bucket().bucket("another").acl(BucketCannedAcl::PublicRead).send().await.unwrap_err();
     assert_eq!(public.code(), Some("InvalidBucketAclWithObjectOwnership"));
-    let nowhere = CreateBucketConfiguration::builder().build();
-    server.s3.create_bucket().bucket("another").create_bucket_configuration(nowhere).send().await.unwrap();
+    let without_region = CreateBucketConfiguration::builder().build();
+    server.s3.create_bucket().bucket("another").create_bucket_configuration(without_region).send().await.unwrap();
     server.end().await;
 }

@@ -1,4 +1,4 @@
-//! Covers the completion of multipart uploads: its checks, and that it happens once.
+//! Covers the completion of multipart uploads: its checks, and that only one completion creates the object.
 
 use super::{BUCKET, Server, sha256};
 use aws_sdk_s3::types::CompletedPart;
@@ -10,8 +10,8 @@ async fn completion_checks_parts_and_conditions() {
     let small = server.part("m", &id, 1, b"small").await;
     let last = server.part("m", &id, 2, b"last").await;
     let edit = |part: &CompletedPart| {
-        let p = CompletedPart::builder().part_number(part.part_number().unwrap());
-        p.set_e_tag(part.e_tag.clone()).set_checksum_sha256(part.checksum_sha256.clone())
+        let copy = CompletedPart::builder().part_number(part.part_number().unwrap());
+        copy.set_e_tag(part.e_tag.clone()).set_checksum_sha256(part.checksum_sha256.clone())
     };
     let complete = async |parts: Vec<CompletedPart>| server.complete("m", &id, parts).await.unwrap_err();
     assert_eq!(complete(vec![small.clone(), last.clone()]).await, "EntityTooSmall");
@@ -68,7 +68,7 @@ async fn completion_can_be_repeated() {
     assert_eq!(
         server.complete("m", &id, vec![part.clone()]).await.unwrap_err(),
         "NoSuchUpload",
-        "with If-None-Match a repeat is refused"
+        "with If-None-Match a repeat is rejected"
     );
     server.put("m", b"another object").await;
     assert_eq!(complete(&id, &part).await.unwrap_err(), "NoSuchUpload");

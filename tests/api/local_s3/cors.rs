@@ -1,10 +1,11 @@
-//! Covers CORS: preflights, and readable answers, as AWS gives them for the rule that `valet check --fix` sets.
+//! Covers CORS: preflights, and the headers of answers, as on AWS with the rule that `valet check --fix` sets.
 
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
 use reqwest::{Response, header::HeaderMap};
 
 use super::{BUCKET, Method, Server, expect};
 
+/// Value of `Vary` in answers with CORS headers.
 const VARY: &str = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method";
 
 /// Sends a preflight with these values of `Access-Control-Request-Method` and `-Headers`.
@@ -41,7 +42,7 @@ async fn preflights_are_answered_like_aws() {
         ("null", "GET", ""),
         ("http://localhost:5173", "PATCH", ""),
         ("http://localhost:5173", "PUT", "x-evil"),
-        // Headers that interceptors, tracing and other uploaders add: a real bucket refuses them.
+        // Headers that interceptors, tracing and other uploaders add: AWS rejects them.
         ("http://localhost:5173", "PUT", "authorization"),
         ("http://localhost:5173", "PUT", "traceparent"),
         ("http://localhost:5173", "PUT", "x-requested-with"),
@@ -49,9 +50,9 @@ async fn preflights_are_answered_like_aws() {
         ("http://localhost:5173", "PUT", "x-amz-meta-any"),
         ("http://localhost:5173", "PUT", "x-amz-checksum-crc32"),
     ] {
-        let refused = send_preflight(&server, origin, method, headers).await;
-        assert!(has_no_cors_headers(refused.headers()), "{refused:?}");
-        let text = expect(refused, 403, "AccessForbidden").await;
+        let rejected = send_preflight(&server, origin, method, headers).await;
+        assert!(has_no_cors_headers(rejected.headers()), "{rejected:?}");
+        let text = expect(rejected, 403, "AccessForbidden").await;
         assert!(text.contains(&format!("<Method>{method}</Method><ResourceType>OBJECT</ResourceType>")), "{text}");
     }
     let preflight = |path: &str| server.http.request(Method::OPTIONS, format!("{}/{path}", server.base));
@@ -76,10 +77,10 @@ async fn preflights_are_answered_like_aws() {
 async fn only_allowed_pages_can_read_answers() {
     let server = Server::start().await;
     server.put("k", b"x").await;
-    let good = server.sign_get("k").await;
-    // The signature covers the lifetime, so a changed one is refused.
-    let bad = good.replace("X-Amz-Expires=600", "X-Amz-Expires=601");
-    for (url, status) in [(&good, 200), (&bad, 403)] {
+    let valid = server.sign_get("k").await;
+    // The signature covers the lifetime, so a URL with another lifetime is rejected.
+    let invalid = valid.replace("X-Amz-Expires=600", "X-Amz-Expires=601");
+    for (url, status) in [(&valid, 200), (&invalid, 403)] {
         let response = server.http.get(url).header("origin", "https://app.example").send().await.unwrap();
         assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example");
         assert_eq!(response.headers()["vary"], VARY);

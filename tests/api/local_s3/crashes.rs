@@ -8,7 +8,7 @@ use std::sync::{
 use super::{ACCESS, BUCKET, ByteStream, Client, Duration, Path, SECRET, Server, client, expect, fresh_root, replay, sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
-/// The server of the crash test, in a child process so that it can be killed.
+/// Runs the server of the crash test, in a child process so that it can be killed.
 #[tokio::test]
 #[ignore = "started by killed_server_keeps_acknowledged_objects"]
 async fn child() {
@@ -26,7 +26,7 @@ async fn child() {
 struct ChildServer {
     process: tokio::process::Child,
     base: String,
-    /// Open until the process ends, so that it can write.
+    /// Standard error, open until the process ends, so that the process can write to it.
     _stderr: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStderr>>,
 }
 
@@ -54,7 +54,7 @@ fn numbered(number: usize) -> Vec<u8> {
     vec![u8::try_from(number % 251).unwrap(); 200_000 + number]
 }
 
-/// Writes objects with numbers from `first` on until the server is gone; returns the acknowledged ones.
+/// Writes objects with numbers from `first` on until the server is killed; returns the acknowledged ones.
 async fn write_until_killed(s3: Client, first: usize, written: Arc<AtomicUsize>) -> Vec<usize> {
     let mut acknowledged = Vec::new();
     for number in first.. {
@@ -82,6 +82,7 @@ async fn killed_server_keeps_acknowledged_objects() {
         while written.load(Ordering::SeqCst) < 4 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        // Each round kills the server at another moment.
         tokio::time::sleep(Duration::from_millis(60 + 37 * round as u64)).await;
         server.process.kill().await.unwrap();
         for writer in writers {
@@ -117,12 +118,12 @@ async fn restart_keeps_all_objects() {
     let etag = server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag;
     let root = server.stop().await;
 
-    // A killed server leaves files in tmp, and nothing else. A torn object is not shown.
+    // A killed server leaves only files in tmp. An object that is cut short does not exist for clients.
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");
-    let mut files = std::fs::read_dir(&objects).unwrap().map(|e| e.unwrap().path());
-    let torn = files.find(|f| std::fs::read(f).unwrap().starts_with(b"to be torn")).unwrap();
+    let mut files = std::fs::read_dir(&objects).unwrap().map(|entry| entry.unwrap().path());
+    let torn = files.find(|file| std::fs::read(file).unwrap().starts_with(b"to be torn")).unwrap();
     let whole = std::fs::read(&torn).unwrap();
     std::fs::write(&torn, &whole[..whole.len() - 5]).unwrap();
     std::fs::write(objects.join("tiny"), b"x").unwrap();

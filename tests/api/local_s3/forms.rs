@@ -97,6 +97,7 @@ async fn form_within_its_policy_is_stored() {
 async fn file_may_contain_delimiters_at_any_split() {
     let server = Server::start().await;
     for (name, text) in [("in/returns", "\r"), ("in/almost", "\r\n--B"), ("in/dashes", "\r\n-")] {
+        // 4 to 6 MiB, so that the server reads the file in many pieces.
         let file = text.repeat(4 << 20 >> text.len().ilog2());
         let fields = [("key", name), ("content-type", "image/png"), ("success_action_status", "204")];
         expect(post(&server, &form_of(&server, 0, &fields, 1..=16 << 20), &file).await, 204, "").await;
@@ -106,14 +107,14 @@ async fn file_may_contain_delimiters_at_any_split() {
 }
 
 #[tokio::test]
-async fn form_outside_its_policy_is_refused() {
+async fn form_outside_its_policy_is_rejected() {
     let server = Server::start().await;
-    let good = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
-    expect(post(&server, &good, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
-    expect(post(&server, &good, "x").await, 400, "EntityTooSmall").await;
+    let valid = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
+    expect(post(&server, &valid, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
+    expect(post(&server, &valid, "x").await, 400, "EntityTooSmall").await;
     let with = |name: &str, value: &str| {
-        let mut fields = good.clone();
-        fields.retain(|(n, _)| n != name);
+        let mut fields = valid.clone();
+        fields.retain(|(field, _)| field != name);
         fields.push((name.to_owned(), value.to_owned()));
         fields
     };
@@ -122,18 +123,18 @@ async fn form_outside_its_policy_is_refused() {
     }
     let forged = with("x-amz-signature", &"0".repeat(64));
     expect(post(&server, &forged, "ten bytes!").await, 403, "SignatureDoesNotMatch").await;
-    let mut bare = good.clone();
-    bare.retain(|(n, _)| n == "key");
-    expect(post(&server, &bare, "ten bytes!").await, 403, "AccessDenied").await;
-    let mut keyless = good.clone();
-    keyless.retain(|(n, _)| n != "key");
-    expect(post(&server, &keyless, "ten bytes!").await, 400, "InvalidArgument").await;
+    let mut unsigned = valid.clone();
+    unsigned.retain(|(field, _)| field == "key");
+    expect(post(&server, &unsigned, "ten bytes!").await, 403, "AccessDenied").await;
+    let mut without_key = valid.clone();
+    without_key.retain(|(field, _)| field != "key");
+    expect(post(&server, &without_key, "ten bytes!").await, 400, "InvalidArgument").await;
     let fields =
-        good.iter().map(|(name, value)| format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
-    let fileless =
+        valid.iter().map(|(name, value)| format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+    let without_file =
         server.http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
-    let fileless = fileless.body(fields.collect::<String>() + "--BB--\r\n").send().await.unwrap();
-    expect(fileless, 400, "InvalidArgument").await;
+    let without_file = without_file.body(fields.collect::<String>() + "--BB--\r\n").send().await.unwrap();
+    expect(without_file, 400, "InvalidArgument").await;
     assert!(!server.exists("in/a").await);
     assert_eq!(server.temps(), 0);
     server.end().await;

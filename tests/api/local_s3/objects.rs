@@ -29,12 +29,12 @@ async fn headers_metadata_and_checksums_are_kept() {
     server.end().await;
 }
 
-/// A header that would change what AWS stores is never ignored.
+/// The server does not ignore a header that would change how AWS stores the object.
 #[tokio::test]
-async fn headers_without_an_effect_here_are_refused() {
+async fn headers_without_an_effect_here_are_rejected() {
     let server = Server::start().await;
     server.s3.put_object().bucket(BUCKET).key("source").body(ByteStream::from_static(b"1")).send().await.unwrap();
-    let refused = [
+    let rejected = [
         ("x-amz-acl", "public-read"),
         ("x-amz-grant-read", "id=\"someone\""),
         ("x-amz-object-lock-legal-hold", "ON"),
@@ -44,8 +44,9 @@ async fn headers_without_an_effect_here_are_refused() {
         ("x-amz-tagging", "a=b"),
         ("x-amz-website-redirect-location", "/elsewhere"),
     ];
-    let usual = [("x-amz-acl", "private"), ("x-amz-server-side-encryption", "AES256"), ("x-amz-storage-class", "STANDARD")];
-    for (is_refused, (name, value)) in refused.map(|header| (true, header)).into_iter().chain(usual.map(|header| (false, header)))
+    let accepted = [("x-amz-acl", "private"), ("x-amz-server-side-encryption", "AES256"), ("x-amz-storage-class", "STANDARD")];
+    for (is_rejected, (name, value)) in
+        rejected.map(|header| (true, header)).into_iter().chain(accepted.map(|header| (false, header)))
     {
         let add = move |request: &mut aws_sdk_s3::config::http::HttpRequest| drop(request.headers_mut().insert(name, value));
         let put = server.s3.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(b"1"));
@@ -61,10 +62,10 @@ async fn headers_without_an_effect_here_are_refused() {
         ];
         let is_acl = name == "x-amz-acl" || name == "x-amz-grant-read";
         let code = if is_acl { "AccessControlListNotSupported" } else { "NotImplemented" };
-        let expected = is_refused.then(|| Some(code.to_owned()));
+        let expected = is_rejected.then(|| Some(code.to_owned()));
         assert!(codes.iter().all(|code| *code == expected), "{name}: {value}: {codes:?}");
         let stored = server.s3.head_object().bucket(BUCKET).key("k").send().await;
-        assert_eq!(stored.is_err(), is_refused, "{name}: {value}");
+        assert_eq!(stored.is_err(), is_rejected, "{name}: {value}");
         server.s3.delete_object().bucket(BUCKET).key("k").send().await.unwrap();
     }
     server.end().await;
@@ -90,11 +91,11 @@ async fn each_checksum_algorithm_is_verified() {
             _ => put.checksum_sha256(value),
         };
         let signed = put.presigned(PresigningConfig::expires_in(Duration::from_secs(60)).unwrap()).await.unwrap();
-        let bad = replay(&server.http, &signed).body("12345678X").send().await.unwrap();
-        expect(bad, 400, "BadDigest").await;
-        let good = replay(&server.http, &signed).body("123456789").send().await.unwrap();
-        assert_eq!(good.headers()[header], value);
-        expect(good, 200, "").await;
+        let rejected = replay(&server.http, &signed).body("12345678X").send().await.unwrap();
+        expect(rejected, 400, "BadDigest").await;
+        let stored = replay(&server.http, &signed).body("123456789").send().await.unwrap();
+        assert_eq!(stored.headers()[header], value);
+        expect(stored, 200, "").await;
     }
     server.end().await;
 }
@@ -140,7 +141,7 @@ async fn copies_keep_bytes_and_replace_metadata() {
     replaced.send().await.unwrap();
     let head = server.s3.head_object().bucket(BUCKET).key("out").send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/webp"));
-    assert!(head.metadata().is_none_or(|m| m.is_empty()));
+    assert!(head.metadata().is_none_or(|metadata| metadata.is_empty()));
     let error = server.s3.copy_object().bucket(BUCKET).key("x").copy_source(format!("{BUCKET}/nope")).send().await;
     assert_eq!(error.unwrap_err().code(), Some("NoSuchKey"));
     server.end().await;
@@ -185,25 +186,26 @@ fn odd_keys() -> Vec<String> {
 async fn any_legal_key_is_stored_inside_the_folder() {
     let server = Server::start().await;
     let before: BTreeSet<PathBuf> =
-        std::fs::read_dir(server.root.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
+        std::fs::read_dir(server.root.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
     for key in odd_keys() {
         let put = server.s3.put_object().bucket(BUCKET).key(&key).body(ByteStream::from(key.clone().into_bytes()));
-        put.send().await.unwrap_or_else(|e| panic!("{key:?}: {e:?}"));
+        put.send().await.unwrap_or_else(|error| panic!("{key:?}: {error:?}"));
     }
     for key in odd_keys() {
         assert_eq!(server.read(&key).await, key.as_bytes(), "{key:?}");
     }
     let listed = server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
-    let listed: Vec<String> = listed.contents().iter().map(|o| o.key().unwrap().to_owned()).collect();
+    let listed: Vec<String> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
     let mut sorted = odd_keys();
     sorted.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
     assert_eq!(listed, sorted);
-    let after: BTreeSet<PathBuf> = std::fs::read_dir(server.root.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
-    let strays: Vec<_> = after
+    let after: BTreeSet<PathBuf> =
+        std::fs::read_dir(server.root.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let outside: Vec<_> = after
         .difference(&before)
-        .filter(|p| odd_keys().iter().any(|key| p.file_name().is_some_and(|name| key.contains(&*name.to_string_lossy()))))
+        .filter(|path| odd_keys().iter().any(|key| path.file_name().is_some_and(|name| key.contains(&*name.to_string_lossy()))))
         .collect();
-    assert!(strays.is_empty(), "{strays:?}");
+    assert!(outside.is_empty(), "{outside:?}");
     let too_long = server.s3.put_object().bucket(BUCKET).key("k".repeat(1025)).send().await;
     assert_eq!(too_long.unwrap_err().code(), Some("KeyTooLongError"));
     server.end().await;

@@ -1,4 +1,4 @@
-//! Covers POST policies signed by hand: conditions that AWS accepts, and its refusals of others.
+//! Covers POST policies that the test signs: conditions that AWS accepts, and rejections of others like those of AWS.
 
 use super::{ACCESS, BUCKET, Duration, Response, SECRET, STANDARD, Server, expect, forms};
 use aws_lc_rs::hmac;
@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+/// Object key of the forms.
 const KEY: &str = "in/a";
+/// Content of the forms' file: 10 bytes.
 const FILE: &str = "ten bytes!";
 
-/// A form's policy, its fields besides those of the signature, and the way of signing.
+/// A form: its policy, its fields besides those of the signature, and the scope of the signature.
 struct Post {
+    /// `expiration` of the policy; null leaves it out.
     expiration: Value,
     conditions: Vec<Value>,
     fields: Vec<(&'static str, &'static str)>,
@@ -42,8 +45,8 @@ impl Post {
         self
     }
 
-    /// Returns the policy as JSON, all fields except the policy, and the scope.
-    fn dated(&self) -> (Value, Vec<(String, String)>, String) {
+    /// Returns the policy as JSON, all fields except the policy and the signature, and the scope.
+    fn unsigned(&self) -> (Value, Vec<(String, String)>, String) {
         let now = OffsetDateTime::now_utc();
         let date = now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
         let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
@@ -65,7 +68,7 @@ impl Post {
 
     /// Returns the fields of the signed form.
     fn signed(&self) -> Vec<(String, String)> {
-        let (policy, fields, scope) = self.dated();
+        let (policy, fields, scope) = self.unsigned();
         sign(fields, &scope, policy.to_string().as_bytes())
     }
 }
@@ -90,8 +93,8 @@ async fn send(server: &Server, fields: &[(String, String)]) -> Response {
 #[tokio::test]
 async fn policy_conditions_are_interpreted_like_aws() {
     let server = Server::start().await;
-    let list = json!(["starts-with", "$Content-Type", "image/"]);
-    let range = |least: Value, most: Value| json!(["content-length-range", least, most]);
+    let type_prefix = json!(["starts-with", "$Content-Type", "image/"]);
+    let range = |min: Value, max: Value| json!(["content-length-range", min, max]);
     let meta = |name: &'static str| json!(["starts-with", name, "b"]);
     let cases = [
         // Bounds are numbers, or the same numbers as strings.
@@ -107,13 +110,13 @@ async fn policy_conditions_are_interpreted_like_aws() {
         (range(json!("one"), json!("ten")), &[], 400, "InvalidPolicyDocument"),
         (range(json!(1.5), json!(10)), &[], 400, "InvalidPolicyDocument"),
         (json!(["content-length-range", 0]), &[], 400, "InvalidPolicyDocument"),
-        // Every type in a list must have the prefix, and the list must exist.
-        (list.clone(), &[("Content-Type", "image/png")], 204, ""),
-        (list.clone(), &[("Content-Type", "image/png, image/webp")], 204, ""),
-        (list.clone(), &[("Content-Type", "image/png,text/html")], 403, "AccessDenied"),
-        (list.clone(), &[("Content-Type", "text/html,image/png")], 403, "AccessDenied"),
-        (list.clone(), &[("CONTENT-TYPE", "image/png")], 204, ""),
-        (list, &[], 403, "AccessDenied"),
+        // Every type in a list must have the prefix, and the field must exist.
+        (type_prefix.clone(), &[("Content-Type", "image/png")], 204, ""),
+        (type_prefix.clone(), &[("Content-Type", "image/png, image/webp")], 204, ""),
+        (type_prefix.clone(), &[("Content-Type", "image/png,text/html")], 403, "AccessDenied"),
+        (type_prefix.clone(), &[("Content-Type", "text/html,image/png")], 403, "AccessDenied"),
+        (type_prefix.clone(), &[("CONTENT-TYPE", "image/png")], 204, ""),
+        (type_prefix, &[], 403, "AccessDenied"),
         (json!(["starts-with", "$Content-Type", ""]), &[], 403, "AccessDenied"),
         // Only content types are lists.
         (meta("$x-amz-meta-a"), &[("x-amz-meta-a", "b,c")], 204, ""),
@@ -137,14 +140,14 @@ async fn policy_conditions_are_interpreted_like_aws() {
     // The bucket counts as a field of every form.
     let mut post = Post::new();
     post.conditions.remove(0);
-    let refused = expect(send(&server, &post.signed()).await, 403, "AccessDenied").await;
-    assert!(refused.contains("Extra input fields: bucket"), "{refused}");
+    let error = expect(send(&server, &post.signed()).await, 403, "AccessDenied").await;
+    assert!(error.contains("Extra input fields: bucket"), "{error}");
     assert_eq!(server.temps(), 0);
     server.end().await;
 }
 
 #[tokio::test]
-async fn refused_form_names_the_bound_or_condition() {
+async fn rejected_form_names_the_bound_or_condition() {
     let server = Server::start().await;
     let with = |condition: Value| Post::new().with(condition, &[]).signed();
     for (condition, code, member) in [
@@ -176,14 +179,14 @@ async fn policy_expiry_is_a_time_in_utc() {
         expect(send(&server, &post.signed()).await, status, code).await;
     }
     for policy in [&b"{"[..], b"[]", b"\"policy\"", b"\xff", br#"{"expiration": "2099-01-01T00:00:00Z"}"#] {
-        let (_, fields, scope) = Post::new().dated();
+        let (_, fields, scope) = Post::new().unsigned();
         expect(send(&server, &sign(fields, &scope, policy)).await, 400, "InvalidPolicyDocument").await;
     }
     server.end().await;
 }
 
 #[tokio::test]
-async fn form_of_another_signer_is_refused_with_the_reason() {
+async fn form_of_another_signer_is_rejected_with_the_reason() {
     let server = Server::start().await;
     let unknown = Post { access_key: "AKIANOBODY", ..Post::new() };
     let text = expect(send(&server, &unknown.signed()).await, 403, "InvalidAccessKeyId").await;

@@ -35,13 +35,13 @@ async fn put_is_stored_once_with_its_digest() {
 }
 
 #[tokio::test]
-async fn other_bytes_are_refused_and_not_stored() {
+async fn other_bytes_are_rejected_and_not_stored() {
     let server = Server::start().await;
     let signed = server.sign_put("k", b"the picture").await;
     let put = replay(&server.http, &signed).body("the Picture").send().await.unwrap();
     expect(put, 400, "BadDigest").await;
     assert!(!server.exists("k").await);
-    assert_eq!(server.temps(), 0, "the refused bytes are gone");
+    assert_eq!(server.temps(), 0, "the rejected bytes are deleted");
     server.end().await;
 }
 
@@ -67,9 +67,9 @@ async fn every_signed_header_is_enforced() {
     let server = Server::start().await;
     let body = b"the picture";
     let signed = server.sign_put("k", body).await;
-    let names: Vec<String> = signed.headers().map(|(n, _)| n.to_owned()).collect();
+    let names: Vec<String> = signed.headers().map(|(name, _)| name.to_owned()).collect();
     for needed in ["content-type", "content-length", "x-amz-checksum-sha256", "if-none-match"] {
-        assert!(names.iter().any(|n| n == needed), "{needed} is signed: {names:?}");
+        assert!(names.iter().any(|name| name == needed), "{needed} is signed: {names:?}");
     }
     let other = sha256(b"another picture");
     for name in &names {
@@ -81,12 +81,13 @@ async fn every_signed_header_is_enforced() {
             other => panic!("{other} is signed and untested"),
         };
         let sent = if name == "content-length" { b"the picture!".to_vec() } else { body.to_vec() };
-        let headers = signed.headers().map(|(n, v)| if n == name { (n, value) } else { (n, v) });
-        let put = headers.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
+        let headers =
+            signed.headers().map(|(signed_name, signed)| (signed_name, if signed_name == name { value } else { signed }));
+        let put = headers.fold(server.http.put(signed.uri()), |request, (name, value)| request.header(name, value));
         expect(put.body(sent).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         if name != "content-length" {
-            let other_headers = signed.headers().filter(|(n, _)| n != name);
-            let put = other_headers.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
+            let other_headers = signed.headers().filter(|(signed_name, _)| signed_name != name);
+            let put = other_headers.fold(server.http.put(signed.uri()), |request, (name, value)| request.header(name, value));
             expect(put.body(body.to_vec()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         }
     }
@@ -99,10 +100,11 @@ async fn key_method_and_signature_are_enforced() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k1", &body).await;
-    let headers = |r: reqwest::RequestBuilder| signed.headers().fold(r, |r, (n, v)| r.header(n, v));
+    let headers =
+        |request: reqwest::RequestBuilder| signed.headers().fold(request, |request, (name, value)| request.header(name, value));
     let other_key = signed.uri().replace("/k1?", "/k2?");
     expect(headers(server.http.put(other_key)).body(body.clone()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
-    let at = signed.uri().find("X-Amz-Signature=").unwrap() + 16;
+    let at = signed.uri().find("X-Amz-Signature=").unwrap() + "X-Amz-Signature=".len();
     let mut broken = signed.uri().to_owned();
     let digit = if &broken[at..=at] == "0" { "1" } else { "0" };
     broken.replace_range(at..=at, digit);
@@ -118,7 +120,7 @@ async fn key_method_and_signature_are_enforced() {
 }
 
 #[tokio::test]
-async fn unsigned_amz_header_is_refused() {
+async fn unsigned_amz_header_is_rejected() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k", &body).await;
@@ -138,15 +140,15 @@ async fn unsigned_amz_header_is_refused() {
 async fn urls_expire() {
     let server = Server::start().await;
     server.put("k", b"x").await;
-    let sign = async |start: SystemTime, secs: u64| {
-        let config = PresigningConfig::builder().start_time(start).expires_in(Duration::from_secs(secs));
+    let sign = async |start: SystemTime, seconds: u64| {
+        let config = PresigningConfig::builder().start_time(start).expires_in(Duration::from_secs(seconds));
         let get = server.s3.get_object().bucket(BUCKET).key("k");
         get.presigned(config.build().unwrap()).await.unwrap().uri().to_owned()
     };
     let get = async |url: String| server.http.get(url).send().await.unwrap();
     expect(get(sign(hours(-1), 3000).await).await, 403, "AccessDenied").await;
     expect(get(sign(hours(-1), 4000).await).await, 200, "").await;
-    assert_eq!(get(sign(hours(24), 600).await).await.status(), 403, "a URL signed for tomorrow is refused");
+    assert_eq!(get(sign(hours(24), 600).await).await.status(), 403, "a URL signed for tomorrow is rejected");
     expect(get(sign(hours(0), 604_800).await).await, 200, "").await;
     let week = sign(hours(0), 604_800).await;
     for bad in ["604801", "0", "-1", "4294967296", ""] {
@@ -158,12 +160,12 @@ async fn urls_expire() {
     server.end().await;
 }
 
-/// Returns a body that is sent slowly.
+/// Returns a body that is sent in pieces of 4 bytes, one every 10 ms.
 fn slowly(body: &[u8]) -> reqwest::Body {
     let pieces: Vec<Vec<u8>> = body.chunks(4).map(<[u8]>::to_vec).collect();
     reqwest::Body::wrap_stream(stream::unfold(pieces.into_iter(), |mut pieces| async move {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        pieces.next().map(|p| (Ok::<_, std::io::Error>(p), pieces))
+        pieces.next().map(|piece| (Ok::<_, std::io::Error>(piece), pieces))
     }))
 }
 
@@ -190,7 +192,7 @@ async fn one_of_two_overlapping_puts_wins() {
 }
 
 #[tokio::test]
-async fn large_refused_put_gets_its_answer() {
+async fn large_rejected_put_gets_its_answer() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let server = Server::start().await;
     let body = vec![7_u8; 24 << 20];
@@ -203,7 +205,7 @@ async fn large_refused_put_gets_its_answer() {
         for (name, value) in signed.headers() {
             head += &format!("{name}: {value}\r\n");
         }
-        // Like a browser: it reads no answer before the whole body is sent, and reports a reset as a network error.
+        // Like a browser, the client reads no answer before it has sent the whole body, and fails if the connection is reset.
         let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
         socket.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
         socket.write_all(&body).await.unwrap();
@@ -217,9 +219,9 @@ async fn large_refused_put_gets_its_answer() {
 #[tokio::test]
 async fn body_needs_a_length_and_must_match_its_hash() {
     let server = Server::start().await;
-    let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let lifetime = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
     let put = server.s3.put_object().bucket(BUCKET).key("k");
-    let signed = put.presigned(soon).await.unwrap();
+    let signed = put.presigned(lifetime).await.unwrap();
     let chunked = replay(&server.http, &signed).body(slowly(b"no length"));
     expect(chunked.send().await.unwrap(), 411, "MissingContentLength").await;
     let get = server.sign_get("k").await;
@@ -232,15 +234,15 @@ async fn body_needs_a_length_and_must_match_its_hash() {
 
 /// Errors have AWS's codes and members, so that experience with this server applies to AWS.
 #[tokio::test]
-async fn malformed_queries_and_other_regions_are_refused_like_aws() {
+async fn malformed_queries_and_other_regions_are_rejected_like_aws() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let url = server.sign_get("k").await;
     let get = async |url: String| server.http.get(url).send().await.unwrap();
     let without = |name: &str| {
         let (head, query) = url.split_once('?').unwrap();
-        let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with(name)).collect();
-        format!("{head}?{}", kept.join("&"))
+        let others: Vec<_> = query.split('&').filter(|pair| !pair.starts_with(name)).collect();
+        format!("{head}?{}", others.join("&"))
     };
     let with = |name: &str, value: &str| format!("{}&{name}={value}", without(name));
     let scope = |region: &str, service: &str| {
@@ -277,16 +279,16 @@ async fn malformed_queries_and_other_regions_are_refused_like_aws() {
 }
 
 #[tokio::test]
-async fn times_and_conditions_are_refused_like_aws() {
+async fn times_and_conditions_are_rejected_like_aws() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let get = async |url: String| server.http.get(url).send().await.unwrap();
-    let dated = |age: i64, secs: u64| {
-        let config = PresigningConfig::builder().start_time(hours(age)).expires_in(Duration::from_secs(secs)).build().unwrap();
+    let dated = |age: i64, seconds: u64| {
+        let config = PresigningConfig::builder().start_time(hours(age)).expires_in(Duration::from_secs(seconds)).build().unwrap();
         server.s3.get_object().bucket(BUCKET).key("k").presigned(config)
     };
-    let dead = dated(-1, 600).await.unwrap();
-    let text = expect(get(dead.uri().to_owned()).await, 403, "AccessDenied").await;
+    let expired = dated(-1, 600).await.unwrap();
+    let text = expect(get(expired.uri().to_owned()).await, 403, "AccessDenied").await;
     assert!(
         text.contains("<X-Amz-Expires>600</X-Amz-Expires>") && text.contains("<ServerTime>") && text.contains("has expired"),
         "{text}"
@@ -309,7 +311,7 @@ fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static
     signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
-/// Headers that a presigner moves into the query are stored and obeyed like headers: metadata of a PUT, overrides of a HEAD.
+/// Parameters that a presigner puts into the query instead of headers are obeyed: metadata of a PUT, overrides of a HEAD.
 #[tokio::test]
 async fn headers_in_the_signed_query_are_obeyed() {
     let server = Server::start().await;
@@ -329,7 +331,7 @@ async fn headers_in_the_signed_query_are_obeyed() {
     let put = server.http.put(sign("PUT", &[("x-amz-meta-place", "Malmo")])).body("ten bytes!").send().await.unwrap();
     expect(put, 200, "").await;
     let head = server.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap();
-    assert_eq!(head.metadata().and_then(|kept| kept.get("place")).map(String::as_str), Some("Malmo"));
+    assert_eq!(head.metadata().and_then(|metadata| metadata.get("place")).map(String::as_str), Some("Malmo"));
     let query = [("response-cache-control", "no-store"), ("response-content-type", "image/webp")];
     let head = server.http.head(sign("HEAD", &query)).send().await.unwrap();
     assert_eq!(

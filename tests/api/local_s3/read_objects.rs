@@ -24,9 +24,9 @@ async fn ranges_are_served() {
         assert_eq!(expect(part, 206, "").await, body);
     }
     for range in ["bytes=10-", "bytes=-0"] {
-        let refused = get(range).await;
-        assert_eq!(refused.headers()["content-range"], "bytes */10");
-        expect(refused, 416, "InvalidRange").await;
+        let rejected = get(range).await;
+        assert_eq!(rejected.headers()["content-range"], "bytes */10");
+        expect(rejected, 416, "InvalidRange").await;
     }
     for range in ["bytes=0-1,3-4", "lines=1-2", "bytes=5-2"] {
         assert_eq!(expect(get(range).await, 200, "").await, "0123456789", "{range} is ignored");
@@ -60,12 +60,12 @@ async fn conditional_reads_and_response_overrides_are_obeyed() {
         ("if-unmodified-since", future, 200),
         ("if-unmodified-since", past, 412),
     ] {
-        let got = server.http.get(&url).header(name, value).send().await.unwrap();
+        let answer = server.http.get(&url).header(name, value).send().await.unwrap();
         if status == 304 {
-            assert_eq!(got.headers()["etag"], etag.as_str());
-            assert_eq!(expect(got, 304, "").await, "");
+            assert_eq!(answer.headers()["etag"], etag.as_str());
+            assert_eq!(expect(answer, 304, "").await, "");
         } else {
-            expect(got, status, "").await;
+            expect(answer, status, "").await;
         }
         let head = server.http.head(
             server
@@ -82,11 +82,11 @@ async fn conditional_reads_and_response_overrides_are_obeyed() {
     }
     let get = server.s3.get_object().bucket(BUCKET).key("k").response_content_type("image/png");
     let get = get.response_cache_control("private, max-age=300").response_content_disposition("attachment");
-    let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
-    let got = server.http.get(get.presigned(soon).await.unwrap().uri()).send().await.unwrap();
-    assert_eq!(got.headers()["content-type"], "image/png");
-    assert_eq!(got.headers()["cache-control"], "private, max-age=300");
-    assert_eq!(got.headers()["content-disposition"], "attachment");
+    let lifetime = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let answer = server.http.get(get.presigned(lifetime).await.unwrap().uri()).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "image/png");
+    assert_eq!(answer.headers()["cache-control"], "private, max-age=300");
+    assert_eq!(answer.headers()["content-disposition"], "attachment");
     server.end().await;
 }
 
@@ -101,15 +101,15 @@ async fn listings_are_paged() {
     while let Some(page) = pages.next().await {
         let page = page.unwrap();
         assert_eq!(page.key_count(), Some(1));
-        keys.extend(page.contents().iter().map(|o| o.key().unwrap().to_owned()));
-        keys.extend(page.common_prefixes().iter().map(|p| p.prefix().unwrap().to_owned()));
+        keys.extend(page.contents().iter().map(|object| object.key().unwrap().to_owned()));
+        keys.extend(page.common_prefixes().iter().map(|prefix| prefix.prefix().unwrap().to_owned()));
     }
     assert_eq!(keys, ["a/", "b", "c/", "d"]);
     let list = server.s3.list_objects_v2().bucket(BUCKET).prefix("c/").delimiter("/").send().await.unwrap();
     assert_eq!(list.contents().len(), 1);
     assert_eq!(list.common_prefixes()[0].prefix(), Some("c/x/"));
     let after = server.s3.list_objects_v2().bucket(BUCKET).start_after("b").max_keys(2).send().await.unwrap();
-    assert_eq!(after.contents().iter().map(|o| o.key().unwrap()).collect::<Vec<_>>(), ["c/1", "c/x/1"]);
+    assert_eq!(after.contents().iter().map(|object| object.key().unwrap()).collect::<Vec<_>>(), ["c/1", "c/x/1"]);
     assert_eq!(after.is_truncated(), Some(true));
     let token = server.s3.list_objects_v2().bucket(BUCKET).continuation_token("???").send().await;
     assert_eq!(token.unwrap_err().code(), Some("InvalidArgument"));
@@ -119,7 +119,9 @@ async fn listings_are_paged() {
     loop {
         let page = server.s3.list_object_versions().bucket(BUCKET).prefix("c").max_keys(1).set_key_marker(marker);
         let page = page.send().await.unwrap();
-        versions.extend(page.versions().iter().map(|v| (v.key().unwrap().to_owned(), v.version_id().unwrap().to_owned())));
+        versions.extend(
+            page.versions().iter().map(|version| (version.key().unwrap().to_owned(), version.version_id().unwrap().to_owned())),
+        );
         if page.is_truncated() != Some(true) {
             break;
         }
@@ -144,8 +146,8 @@ async fn list_of_entity_tags_is_parsed() {
     server.put("a", b"ten bytes!").await;
     let tag = server.s3.head_object().bucket(BUCKET).key("a").send().await.unwrap().e_tag().unwrap().to_owned();
     for (listed, status) in [(format!("\"x\", {tag}"), 304), (format!("W/{tag}, \"x\""), 304), ("\"x\", \"y\"".to_owned(), 200)] {
-        let got = server.http.get(server.sign_get("a").await).header("if-none-match", &listed).send().await.unwrap();
-        assert_eq!(got.status(), status, "{listed}");
+        let answer = server.http.get(server.sign_get("a").await).header("if-none-match", &listed).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{listed}");
     }
     server.end().await;
 }
@@ -167,9 +169,9 @@ async fn signed_ranges_are_verified_and_malformed_ones_ignored() {
         ("lines=1-2", 200, "0123456789"),
         ("none", 200, "0123456789"),
     ] {
-        let soon = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
+        let lifetime = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
         let get = || server.s3.get_object().bucket(BUCKET).key("k").range(range);
-        let signed = get().presigned(soon).await.unwrap();
+        let signed = get().presigned(lifetime).await.unwrap();
         assert!(signed.uri().contains("range"), "{}", signed.uri());
         let answer = replay(&server.http, &signed).send().await.unwrap();
         assert_eq!(
@@ -179,9 +181,9 @@ async fn signed_ranges_are_verified_and_malformed_ones_ignored() {
         );
         let sent = expect(answer, status, if body.is_empty() { "InvalidRange" } else { "" }).await;
         assert!(body.is_empty() || sent == body, "{range}: {sent}");
-        // The SDK signs it in `Authorization`.
+        // The SDK signs the same range in `Authorization`.
         match get().send().await {
-            Ok(got) => assert_eq!(got.body.collect().await.unwrap().to_vec(), body.as_bytes(), "{range}"),
+            Ok(answer) => assert_eq!(answer.body.collect().await.unwrap().to_vec(), body.as_bytes(), "{range}"),
             Err(error) => assert!(body.is_empty(), "{range}: {error:?}"),
         }
         let head = server.s3.head_object().bucket(BUCKET).key("k").range(range).send().await;

@@ -16,7 +16,7 @@ pub(super) fn signer(server: &Server) -> Signer {
     )
 }
 
-/// Returns a URL that is valid for a minute.
+/// Returns the presigned URL of a request, which is valid for a minute.
 pub(super) fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
     signer.presign(request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
@@ -25,8 +25,8 @@ pub(super) fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
 async fn errors_name_the_requested_resource() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
-    let ours = signer(&server);
-    let get = |key, query| sign(&ours, &PresignRequest { method: "GET", key, headers: &[], query });
+    let own_signer = signer(&server);
+    let get = |key, query| sign(&own_signer, &PresignRequest { method: "GET", key, headers: &[], query });
     let anywhere = |path: &str| format!("{}/{path}", server.base);
     let missing = get("a b/é", &[]);
     let long = "k".repeat(1025);
@@ -54,7 +54,7 @@ async fn errors_name_the_requested_resource() {
     let text = expect(range, 416, "InvalidRange").await;
     assert!(text.contains("<RangeRequested>bytes=10-</RangeRequested><ActualObjectSize>10</ActualObjectSize>"), "{text}");
     let put = PresignRequest { method: "PUT", key: "md5", headers: &[], query: &[] };
-    let empty = server.http.put(sign(&ours, &put)).header("content-md5", "").body("x").send().await.unwrap();
+    let empty = server.http.put(sign(&own_signer, &put)).header("content-md5", "").body("x").send().await.unwrap();
     expect(empty, 400, "InvalidDigest").await;
 
     for (method, key, query, body, status, code, members) in [
@@ -65,7 +65,7 @@ async fn errors_name_the_requested_resource() {
     ] {
         let signed: &[(&str, &str)] = if status == 403 { &[("content-length", "4")] } else { &[] };
         let query: Vec<_> = query.into_iter().collect();
-        let url = sign(&ours, &PresignRequest { method, key, headers: signed, query: &query });
+        let url = sign(&own_signer, &PresignRequest { method, key, headers: signed, query: &query });
         let answer = server.http.request(method.parse().unwrap(), url).body(body).send().await.unwrap();
         let text = expect(answer, status, code).await;
         assert!(members.iter().all(|member| text.contains(member)), "{text}");
@@ -85,11 +85,11 @@ async fn listings_contain_owners_and_the_request_parameters() {
         let second = server.s3.list_objects_v2().bucket(BUCKET).delimiter("").fetch_owner(wants_owner).send().await.unwrap();
         assert_eq!((second.delimiter(), second.contents()[0].owner()), (None, wants_owner.then_some(&owner)));
     }
-    let odd = server.s3.list_objects_v2().bucket(BUCKET).encoding_type("base64".into()).send().await.unwrap_err();
-    assert_eq!((odd.code(), odd.message()), (Some("InvalidArgument"), Some("Invalid Encoding Method specified in Request")));
+    let error = server.s3.list_objects_v2().bucket(BUCKET).encoding_type("base64".into()).send().await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Some("InvalidArgument"), Some("Invalid Encoding Method specified in Request")));
     let copy = server.s3.copy_object().bucket(BUCKET).key("b").copy_source("photos/a").metadata_directive("MERGE".into());
-    let odd = copy.send().await.unwrap_err();
-    assert_eq!((odd.code(), odd.message()), (Some("InvalidArgument"), Some("Unknown metadata directive.")));
+    let error = copy.send().await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Some("InvalidArgument"), Some("Unknown metadata directive.")));
     server.end().await;
 }
 
@@ -120,10 +120,10 @@ async fn parts_keep_their_checksums() {
     assert_eq!(beyond.code(), Some("InvalidPartNumber"));
 
     // Most clients send the list in one line.
-    let ours = signer(&server);
+    let own_signer = signer(&server);
     for (names, has_parts) in [("ETag,ObjectSize, ObjectParts,Checksum", true), ("ObjectSize", false)] {
         let (headers, query) = ([("x-amz-object-attributes", names)], [("attributes", "")]);
-        let url = sign(&ours, &PresignRequest { method: "GET", key: "k", headers: &headers, query: &query });
+        let url = sign(&own_signer, &PresignRequest { method: "GET", key: "k", headers: &headers, query: &query });
         let text = expect(server.http.get(url).header("x-amz-object-attributes", names).send().await.unwrap(), 200, "").await;
         assert!(text.contains("<ObjectSize>10485763</ObjectSize>"), "{text}");
         assert_eq!(text.contains("<ObjectParts>"), has_parts, "{text}");

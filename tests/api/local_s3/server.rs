@@ -14,9 +14,9 @@ async fn stop_waits_for_requests_and_closes_idle_connections() {
     let body = vec![1_u8; 4096];
     let signed = server.sign_put("slow", &body).await;
     let pieces: Vec<Vec<u8>> = body.chunks(1024).map(<[u8]>::to_vec).collect();
-    let slow = futures_util::stream::unfold(pieces.into_iter(), |mut p| async move {
+    let slow = futures_util::stream::unfold(pieces.into_iter(), |mut pieces| async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        p.next().map(|piece| (Ok::<_, std::io::Error>(piece), p))
+        pieces.next().map(|piece| (Ok::<_, std::io::Error>(piece), pieces))
     });
     let put = tokio::spawn(replay(&server.http, &signed).body(reqwest::Body::wrap_stream(slow)).send());
     // A part of the body has arrived when the server is stopped.
@@ -49,9 +49,9 @@ async fn invalid_folder_is_reported_at_the_start() {
     for text in [format!("{first:?}"), format!("{:?}", options(&root)), format!("{:#?}", options(&root))] {
         assert!(!text.contains(SECRET), "{text}");
     }
-    let mut nameless = options(&root);
-    nameless.access_key.clear();
-    assert!(LocalS3::open(nameless).is_err());
+    let mut without_key_id = options(&root);
+    without_key_id.access_key.clear();
+    assert!(LocalS3::open(without_key_id).is_err());
     drop(first);
     std::fs::remove_dir_all(root).unwrap();
 }
@@ -63,11 +63,11 @@ async fn bucket_settings_can_be_set_and_read() {
     server.s3.create_bucket().bucket("another").send().await.unwrap();
     server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 answers success for an existing bucket");
     for bad in ["xn--bucket", "bucket-s3alias", "Bucket", "a..b"] {
-        let refused = server.s3.create_bucket().bucket(bad).send().await.unwrap_err();
-        assert_eq!(refused.code(), Some("InvalidBucketName"), "{bad}");
+        let rejected = server.s3.create_bucket().bucket(bad).send().await.unwrap_err();
+        assert_eq!(rejected.code(), Some("InvalidBucketName"), "{bad}");
     }
     let names = server.s3.list_buckets().send().await.unwrap();
-    assert_eq!(names.buckets().iter().map(|b| b.name().unwrap()).collect::<Vec<_>>(), ["another", BUCKET]);
+    assert_eq!(names.buckets().iter().map(|bucket| bucket.name().unwrap()).collect::<Vec<_>>(), ["another", BUCKET]);
     server.s3.head_bucket().bucket("another").send().await.unwrap();
     server.s3.get_bucket_location().bucket("another").send().await.unwrap();
     assert!(server.s3.head_bucket().bucket("missing").send().await.is_err());
@@ -76,8 +76,8 @@ async fn bucket_settings_can_be_set_and_read() {
     server.s3.delete_bucket().bucket("another").send().await.unwrap();
     assert_eq!(server.s3.list_objects_v2().bucket("another").send().await.unwrap_err().code(), Some("NoSuchBucket"));
 
-    let none = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap_err();
-    assert_eq!(none.code(), Some("NoSuchCORSConfiguration"));
+    let error = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("NoSuchCORSConfiguration"));
     let rule = CorsRule::builder().allowed_methods("PUT").allowed_origins("https://a.example").build().unwrap();
     let cors = CorsConfiguration::builder().cors_rules(rule).build().unwrap();
     server.s3.put_bucket_cors().bucket(BUCKET).cors_configuration(cors).send().await.unwrap();
@@ -93,6 +93,7 @@ async fn bucket_settings_can_be_set_and_read() {
     server.end().await;
 }
 
+/// A writer that collects log lines.
 #[derive(Clone, Default)]
 struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -107,7 +108,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// On one thread, so that the subscriber receives everything that the server logs.
+/// The test runs on one thread, so that the subscriber receives everything that the server logs.
 #[tokio::test]
 async fn presigned_queries_are_not_logged() {
     let server = Server::start().await;
@@ -116,14 +117,14 @@ async fn presigned_queries_are_not_logged() {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    tracing::info!("the subscriber is there");
+    tracing::info!("the subscriber works");
     for status in [200, 412] {
         let put = replay(&server.http, &signed).body("x").send().await.unwrap();
         expect(put, status, "").await;
     }
     drop(guard);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("the subscriber is there"));
+    assert!(text.contains("the subscriber works"));
     assert!(!text.contains("X-Amz-"), "{text}");
     server.end().await;
 }

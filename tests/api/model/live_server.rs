@@ -1,4 +1,5 @@
-//! The live side: makes each step through the API and compares the answer with the model.
+//! The server under test: makes each step through the API and compares the answer with the model. `issuing` opens uploads, `bytes`
+//! sends bytes to the store, `comparison` compares everything that is stored.
 
 mod bytes;
 mod comparison;
@@ -18,12 +19,12 @@ use crate::app::{Answer, Caller, TestApp, fixture, sha256};
 
 /// Number of files in the pool.
 pub const FILES: usize = 6;
-/// A file that is not an image, under an image's name.
+/// Index of a file that is not an image, and is declared as one.
 const HTML: usize = 3;
-/// The digest of the first file with another length, which no bytes match.
-const LIE: usize = 5;
+/// Index of a file that is declared with the digest of the first file and another size, which no bytes match.
+const MISDECLARED: usize = 5;
 
-/// Returns whether a file's bytes are an image of the declared type.
+/// Returns whether the bytes of the declared file are an image of the declared type.
 pub fn is_image(declared: Declared) -> bool {
     declared.file != HTML
 }
@@ -41,7 +42,7 @@ impl fmt::Display for Step<'_> {
     }
 }
 
-/// Returns the code that an answer with this outcome has.
+/// Returns the problem code of an answer with this outcome; empty if it is a success.
 fn code(outcome: Outcome) -> &'static str {
     if outcome.0 < 300 { "" } else { outcome.1 }
 }
@@ -55,20 +56,21 @@ impl Step<'_> {
     /// Asserts the results of a call about several images.
     fn assert_outcomes(self, answer: &Answer, outcomes: &[Outcome]) {
         let results = answer.json["results"].as_array().unwrap_or_else(|| panic!("{self}: {answer:?}"));
-        let got: Vec<_> = results
+        let actual: Vec<_> = results
             .iter()
             .map(|result| (result["status"].as_u64().unwrap(), result["problem"]["code"].as_str().unwrap_or_default()))
             .collect();
         let expected: Vec<_> = outcomes.iter().map(|outcome| (u64::from(outcome.0), code(*outcome))).collect();
-        assert_eq!(got, expected, "{self}");
+        assert_eq!(actual, expected, "{self}");
     }
 }
 
+/// The server under test, with its two users and the pool of files.
 pub struct Live<'a> {
     app: &'a TestApp,
     users: [Caller<'a>; 2],
     files: Vec<Vec<u8>>,
-    /// Presigned PUTs of the tickets, by image.
+    /// First presigned PUT of each upload, by the image's id.
     uploads: Mutex<HashMap<String, Value>>,
 }
 
@@ -90,15 +92,15 @@ impl<'a> Live<'a> {
 
     /// Returns the size of every file, and the file that has its digest.
     pub fn sizes(&self) -> Vec<(u64, usize)> {
-        (0..FILES).map(|file| (self.size(file) as u64, if file == LIE { 0 } else { file })).collect()
+        (0..FILES).map(|file| (self.size(file) as u64, if file == MISDECLARED { 0 } else { file })).collect()
     }
 
-    /// Returns the declared size of a file, which is wrong for the file [`LIE`].
+    /// Returns the declared size of a file, which is wrong for the file [`MISDECLARED`].
     fn size(&self, file: usize) -> usize {
-        self.files[file].len() + usize::from(file == LIE)
+        self.files[file].len() + usize::from(file == MISDECLARED)
     }
 
-    /// Returns as many bytes as are declared.
+    /// Returns the file's bytes, extended to the declared size.
     fn bytes(&self, file: usize) -> Vec<u8> {
         let mut bytes = self.files[file].clone();
         bytes.resize(self.size(file), 7);
@@ -140,7 +142,7 @@ impl<'a> Live<'a> {
         json!({ "ids": which.iter().map(|which| Self::id(model, *which)).collect::<Vec<_>>() })
     }
 
-    /// Makes a call as a user, under this idempotency key if there is one.
+    /// Sends a POST as a user, with this idempotency key if there is one.
     async fn post(&self, who: Who, path: &str, body: Value, key: Option<u8>) -> Answer {
         let call = |request: reqwest::RequestBuilder| match key {
             Some(key) => request.header("idempotency-key", format!("key-{key}")).json(&body),
@@ -243,7 +245,7 @@ impl<'a> Live<'a> {
     }
 
     /// Asserts that an image of the API equals that of the model.
-    fn check_image(&self, model: &Model, which: Which, got: &Value) {
+    fn check_image(&self, model: &Model, which: Which, actual: &Value) {
         let image = &model.images[which];
         let declared = image.declared;
         let mut expected = json!({ "id": image.id, "fileName": Self::name(declared), "contentType": Self::content_type(declared),
@@ -252,9 +254,9 @@ impl<'a> Live<'a> {
             expected["sha256"] = json!(sha256(&self.files[declared.file]));
         }
         for (member, value) in expected.as_object().unwrap() {
-            assert_eq!(&got[member], value, "{member}");
+            assert_eq!(&actual[member], value, "{member}");
         }
-        assert_eq!(got.get("caption").and_then(Value::as_str), image.caption.as_deref());
-        assert_eq!(got.get("sha256").is_some(), !image.in_parts);
+        assert_eq!(actual.get("caption").and_then(Value::as_str), image.caption.as_deref());
+        assert_eq!(actual.get("sha256").is_some(), !image.in_parts);
     }
 }

@@ -6,30 +6,38 @@ mod image;
 pub use self::image::{Image, Object, State};
 use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};
 
-/// Status, and code if it is a problem.
+/// HTTP status, and problem code, or the state of a renewed upload, or an empty text.
 pub type Outcome = (u16, &'static str);
 
+/// Outcome for an unknown image, or another user's.
 pub const NOT_FOUND: Outcome = (404, "not_found");
+/// Lifetime of a presigned URL, in seconds.
 const URL_TTL: i64 = 3600;
+/// Seconds after a URL's expiry in which a request that has begun may still write.
 const GRACE: i64 = 900;
+/// Lifetime of an open upload, in seconds.
 const TTL: i64 = 86_400;
+/// Lifetime of an open multipart upload, in seconds.
 const MULTIPART_TTL: i64 = 7 * 86_400;
 /// Seconds for which a completion in progress may write the key.
 const COMPLETING: i64 = 40;
 
-/// Result of an issuing call.
+/// Result of the opening of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Issued {
+pub enum Opening {
     Opened,
     Known(Which),
-    Refused(Outcome),
+    Rejected(Outcome),
 }
 
+/// Images of both users.
 #[derive(Debug)]
 pub struct Model {
+    /// All images, in the order of opening.
     pub images: Vec<Image>,
     /// Size of each file in the pool, and the file that has its digest.
     files: Vec<(u64, usize)>,
+    /// Number of moments so far at which images can become ready.
     moments: u64,
 }
 
@@ -51,36 +59,36 @@ impl Model {
     /// Returns bytes, ready images and open uploads of a user.
     pub fn usage(&self, who: Who) -> (u64, u64, u64) {
         let in_state = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
-        let with_kept_bytes = self.images.iter().filter(|image| image.who == who && image.kept);
-        let bytes = in_state(State::Ready).chain(in_state(State::Pending)).chain(with_kept_bytes).map(|image| image.size).sum();
+        let other_counted = self.images.iter().filter(|image| image.who == who && image.is_counted);
+        let bytes = in_state(State::Ready).chain(in_state(State::Pending)).chain(other_counted).map(|image| image.size).sum();
         (bytes, in_state(State::Ready).count() as u64, in_state(State::Pending).count() as u64)
     }
 
-    /// Returns the result if the key or the bytes belong to an earlier upload of the user.
-    fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Issued> {
+    /// Returns the result if the idempotency key or the bytes belong to an earlier upload of the user.
+    fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Opening> {
         let fingerprint = (false, declared);
-        let mine = || self.images.iter().enumerate().filter(|(_, image)| image.who == who);
-        if let Some((at, image)) = mine().find(|(_, image)| key.is_some() && image.key.map(|(name, _)| name) == key) {
+        let own = || self.images.iter().enumerate().filter(|(_, image)| image.who == who);
+        if let Some((at, image)) = own().find(|(_, image)| key.is_some() && image.key.map(|(name, _)| name) == key) {
             let is_repeat = image.key.is_some_and(|(_, request)| request == fingerprint);
-            return Some(if is_repeat { Issued::Known(at) } else { Issued::Refused((422, "idempotency_key_reused")) });
+            return Some(if is_repeat { Opening::Known(at) } else { Opening::Rejected((422, "idempotency_key_reused")) });
         }
         let bytes = |file: usize| self.files[file];
         let same = |image: &Image| !image.in_parts && image.is_live() && bytes(image.declared.file) == bytes(declared.file);
-        mine().find(|(_, image)| same(image)).map(|(at, _)| Issued::Known(at))
+        own().find(|(_, image)| same(image)).map(|(at, _)| Opening::Known(at))
     }
 
-    /// Returns the refusal if an upload of this size exceeds a limit of the user.
-    fn refusal(&self, who: Who, size: u64) -> Option<Issued> {
+    /// Returns the rejection if an upload of this size exceeds a limit of the user.
+    fn exceeded_limit(&self, who: Who, size: u64) -> Option<Opening> {
         let (bytes, _, pending) = self.usage(who);
         if size > QUOTA - bytes {
-            return Some(Issued::Refused((409, "quota_exceeded")));
+            return Some(Opening::Rejected((409, "quota_exceeded")));
         }
-        (pending >= u64::from(MAX_PENDING)).then_some(Issued::Refused((409, "too_many_pending")))
+        (pending >= u64::from(MAX_PENDING)).then_some(Opening::Rejected((409, "too_many_pending")))
     }
 
     /// Adds an open upload.
     fn open(&mut self, who: Who, declared: Declared, key: Option<u8>, in_parts: bool) {
-        let (urls_die, size) = (if in_parts { 0 } else { URL_TTL }, self.files[declared.file].0);
+        let (urls_expire_at, size) = (if in_parts { 0 } else { URL_TTL }, self.files[declared.file].0);
         self.images.push(Image {
             id: String::new(),
             who,
@@ -91,39 +99,39 @@ impl Model {
             state: State::Pending,
             object: Object::Nothing,
             part: false,
-            place: 0,
+            ready_moment: 0,
             key: key.map(|key| (key, (in_parts, declared))),
-            urls_die,
-            due: Some(urls_die + GRACE),
-            was: State::Pending,
-            kept: false,
+            urls_expire_at,
+            due: Some(urls_expire_at + GRACE),
+            state_before_purge: State::Pending,
+            is_counted: false,
         });
     }
 
     /// Returns one result for each item: known items are found first, then the others are opened in order while they fit.
-    pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Issued> {
+    pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Opening> {
         let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(who, *declared, *key)).collect();
         for ((declared, key), answer) in items.iter().zip(&answers) {
-            if let Some(Issued::Known(at)) = answer {
+            if let Some(Opening::Known(at)) = answer {
                 self.redeclare(*at, *declared, *key);
             }
         }
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         for (at, (declared, key)) in items.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect::<Vec<_>>() {
-            if self.refusal(who, self.files[declared.file].0).is_some() {
-                refused.push((at, declared));
+            if self.exceeded_limit(who, self.files[declared.file].0).is_some() {
+                rejected.push((at, declared));
             } else {
                 self.open(who, *declared, *key, false);
-                answers[at] = Some(Issued::Opened);
+                answers[at] = Some(Opening::Opened);
             }
         }
-        for (at, declared) in refused {
-            answers[at] = self.refusal(who, self.files[declared.file].0);
+        for (at, declared) in rejected {
+            answers[at] = self.exceeded_limit(who, self.files[declared.file].0);
         }
         answers.into_iter().map(|answer| answer.expect("items that fit were opened")).collect()
     }
 
-    /// A later declaration of pending bytes replaces the earlier one; a repeated request changes nothing.
+    /// Replaces the declaration of a pending upload by a later one; a repeated request changes nothing.
     fn redeclare(&mut self, at: usize, declared: Declared, key: Option<u8>) {
         let image = &mut self.images[at];
         let is_repeat = key.is_some() && image.key == key.map(|key| (key, (false, declared)));
@@ -134,23 +142,23 @@ impl Model {
     }
 
     /// Opens a multipart upload.
-    pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Issued {
-        let mine = self.images.iter().enumerate().filter(|(_, image)| image.who == who && key.is_some());
-        if let Some((at, image)) = mine.into_iter().find(|(_, image)| image.key.map(|(name, _)| name) == key) {
+    pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Opening {
+        let own = self.images.iter().enumerate().filter(|(_, image)| image.who == who && key.is_some());
+        if let Some((at, image)) = own.into_iter().find(|(_, image)| image.key.map(|(name, _)| name) == key) {
             let is_repeat = image.key.is_some_and(|(_, request)| request == (true, declared));
-            return if is_repeat { Issued::Known(at) } else { Issued::Refused((422, "idempotency_key_reused")) };
+            return if is_repeat { Opening::Known(at) } else { Opening::Rejected((422, "idempotency_key_reused")) };
         }
-        if let Some(refused) = self.refusal(who, self.files[declared.file].0) {
-            return refused;
+        if let Some(rejected) = self.exceeded_limit(who, self.files[declared.file].0) {
+            return rejected;
         }
         self.open(who, declared, key, true);
-        Issued::Opened
+        Opening::Opened
     }
 
     /// Records that a URL for the key was issued.
     fn record_url(&mut self, at: usize) {
         let image = &mut self.images[at];
-        image.urls_die = image.urls_die.max(URL_TTL);
+        image.urls_expire_at = image.urls_expire_at.max(URL_TTL);
         image.due = image.due.max(Some(URL_TTL + GRACE));
     }
 
@@ -200,13 +208,13 @@ impl Model {
         let image = &mut self.images[at];
         if image.in_parts && image.part && image.object == Object::Nothing {
             image.object = Object::Declared;
-            image.urls_die = image.urls_die.max(now + COMPLETING);
+            image.urls_expire_at = image.urls_expire_at.max(now + COMPLETING);
         }
         match image.object {
             Object::Nothing if image.in_parts => return (409, "parts_missing"),
             Object::Nothing => return (409, "object_missing"),
             Object::Declared if is_image(image.declared) => {
-                (image.state, image.due, image.place) = (State::Ready, None, moment);
+                (image.state, image.due, image.ready_moment) = (State::Ready, None, moment);
                 return (200, "");
             }
             Object::Declared => image.end(State::Rejected("content_mismatch"), now),
@@ -263,7 +271,7 @@ impl Model {
         outcome
     }
 
-    /// Returns the index of a multipart upload of this user, or the refusal.
+    /// Returns the index of a multipart upload of this user, or the outcome of a rejection.
     fn parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
         let at = self.owned(who, which).ok_or(NOT_FOUND)?;
         let image = &self.images[at];
@@ -296,17 +304,17 @@ impl Model {
             return None;
         }
         image.part = true;
-        // Requests the part's URL first.
+        // The test requests the part's URL first.
         self.record_url(at);
         Some(self.images[at].who)
     }
 
-    /// Returns the number of parts that have arrived, or the refusal.
+    /// Returns the number of parts that have arrived, or the outcome of a rejection.
     pub fn list_parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
         self.parts(who, which).map(|at| usize::from(self.images[at].part))
     }
 
-    /// Does what the sweeper does at this time.
+    /// Sweeps at this time.
     pub fn sweep(&mut self, now: i64) {
         self.moments += 1;
         for at in 0..self.images.len() {
@@ -331,7 +339,7 @@ impl Model {
             if now < ends {
                 image.due = Some(ends);
             } else {
-                (image.was, image.state, image.due, image.kept) = (image.state, State::Gone, None, false);
+                (image.state_before_purge, image.state, image.due, image.is_counted) = (image.state, State::Gone, None, false);
             }
         }
     }

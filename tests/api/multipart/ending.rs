@@ -1,4 +1,4 @@
-//! Covers the end of a multipart upload: completion, concurrent confirms, delete, expiry.
+//! Covers the end of multipart uploads: completion, concurrent confirms, deletion, expiry.
 //!
 //! Routes: POST /api/images/{id}/confirm, DELETE /api/images/{id}.
 
@@ -12,7 +12,7 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = DAY).await;
     let other = TestApp::start_second_server(&app, |config| config.uploads.read_url_ttl = DAY).await;
     let ada = app.user().await;
-    let ada_there = Caller { app: &other, ..ada.clone() };
+    let ada_on_other = Caller { app: &other, ..ada.clone() };
     let bytes = file();
     let ticket = ada.open(declared(&bytes, "sha256")).await;
     for number in 1..=3 {
@@ -20,7 +20,8 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
         let request = ada.part_url(ticket.id(), json!({ "partNumber": number, "sha256": sum })).await;
         assert_eq!(app.put(&request, part(&bytes, number)).await, 200);
     }
-    let answers = join_all((0..50).map(|n| if n % 2 == 0 { &ada } else { &ada_there }).map(|ada| ada.confirm(ticket.id()))).await;
+    let answers =
+        join_all((0..50).map(|n| if n % 2 == 0 { &ada } else { &ada_on_other }).map(|ada| ada.confirm(ticket.id()))).await;
     for answer in &answers {
         assert_eq!((answer.status, &answer.json), (200, &answers[0].json));
     }
@@ -31,7 +32,7 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
 }
 
 #[tokio::test]
-async fn delete_aborts_the_upload_and_later_parts_are_refused() {
+async fn delete_aborts_the_upload_and_later_parts_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -41,12 +42,16 @@ async fn delete_aborts_the_upload_and_later_parts_are_refused() {
     assert_eq!(app.bucket_uploads().await.len(), 1);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert!(app.bucket_uploads().await.is_empty());
-    assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(bytes.len()), &json!(0)), "URLs live");
+    assert_eq!(
+        (&ada.usage().await["bytes"], &ada.usage().await["pending"]),
+        (&json!(bytes.len()), &json!(0)),
+        "URLs can still write the bytes"
+    );
     assert_eq!(app.put(&part_url, part(&bytes, 2)).await, 404);
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.status, 404);
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 404);
     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
-    // The second pass aborts the upload of a server that died between opening and recording it.
+    // The last sweep of a tombstone also aborts an upload that a server opened before it died without recording it.
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let create =
         async |key: String| app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
@@ -54,7 +59,7 @@ async fn delete_aborts_the_upload_and_later_parts_are_refused() {
     let longer = create(format!("{key}0")).await;
     assert_eq!(app.sweep(after(QUIET)).await.purged, 1);
     assert_eq!(ada.usage().await["bytes"], 0);
-    assert_eq!(app.bucket_uploads().await, [longer.upload_id().unwrap()], "the longer key is not this image's");
+    assert_eq!(app.bucket_uploads().await, [longer.upload_id().unwrap()], "the longer key belongs to another image");
 }
 
 #[tokio::test]
@@ -87,10 +92,10 @@ async fn expired_upload_issues_no_urls() {
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     app.db_set(ticket.id(), mongodb::bson::doc! { "$set": { "expiresAt": mongodb::bson::DateTime::now() } }).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
-    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an upload that has all its parts is completed after its expiry");
 }
 
-/// The key of an expired upload opens another one at once, as that of an upload by one PUT does.
+/// The idempotency key of an expired upload opens another one at once, as with single PUTs.
 #[tokio::test]
 async fn idempotency_key_of_an_expired_upload_is_released() {
     let app = TestApp::start().await;
@@ -102,7 +107,7 @@ async fn idempotency_key_of_an_expired_upload_is_released() {
     };
     let (first, repeated) = (open().await, open().await);
     assert_eq!((first.status, repeated.status, repeated.id()), (201, 200, first.id()));
-    // An app that is opened again after a day goes on with the parts that it sent.
+    // After a day the key still finds the upload, so that an app that is opened again continues with the parts that it sent.
     let long_ago = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 26 * 3_600_000);
     let images = app.db.collection::<mongodb::bson::Document>("images");
     let set = mongodb::bson::doc! { "$set": { "createdAt": long_ago } };
@@ -123,16 +128,16 @@ async fn valid_part_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.open(declared(&[0; 100], "none")).await;
-    let dies = async || app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
-    let before = dies().await;
+    let urls_die_at = async || app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
+    let before = urls_die_at().await;
     ada.part_url(ticket.id(), json!({ "partNumber": 1 })).await;
-    assert!(dies().await - before > 3_590_000);
+    assert!(urls_die_at().await - before > 3_590_000);
     app.sweep(after(Duration::from_secs(1200))).await;
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
 }
 
-/// Confirm against delete: counters are right and nothing is left, whichever wins.
+/// A confirm and a delete at the same time: counters are right and nothing is left, whichever comes first.
 #[tokio::test]
 async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let app = TestApp::start().await;

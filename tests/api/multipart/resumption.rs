@@ -9,7 +9,7 @@ use super::{
     unique_png,
 };
 
-/// A lost connection, a restarted client, a restarted server: only missing parts are sent.
+/// After a lost connection, a restart of the client and a restart of the server, only missing parts are sent.
 #[tokio::test]
 async fn interrupted_upload_resumes_with_the_missing_parts() {
     let app = TestApp::start().await;
@@ -57,12 +57,12 @@ async fn completion_with_a_lost_answer_is_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
-    for swept in [false, true] {
+    for is_swept in [false, true] {
         let ticket = ada.open(declared(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
         app.bucket_complete(ticket.id()).await;
         assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "no part must be sent again");
-        if swept {
+        if is_swept {
             assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
         }
         assert_eq!(ada.confirm(ticket.id()).await.status, 200);
@@ -147,11 +147,11 @@ async fn completion_of_a_dead_server_is_taken_over() {
     let until = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 2000);
     app.db_set(ticket.id(), doc! { "$set": { "completingUntil": until } }).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    assert!(began.elapsed() > Duration::from_millis(1500), "one at a time: {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_millis(1500), "the confirm waits for the claim to end: {:?}", began.elapsed());
     assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
 }
 
-/// The reservation of an opened upload is removed; the upload stays counted.
+/// The record of an opening is removed from `opening` of the user; the upload stays counted.
 #[tokio::test]
 async fn open_upload_stays_counted() {
     let app = TestApp::start().await;
@@ -162,10 +162,11 @@ async fn open_upload_stays_counted() {
         user.get_array("opening").unwrap().len()
     };
     assert_eq!(opening().await, 1);
+    // After 30 hours.
     assert_eq!(app.sweep(after(30 * DAY / 24)).await.reservations, 0);
     assert_eq!(opening().await, 0);
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(100), &json!(1)));
-    // The next upload that is opened removes it, too.
+    // The opening of an upload removes the records of earlier openings, too.
     ada.open(declared(&[0; 100], "none")).await;
     ada.open(declared(&[0; 100], "none")).await;
     assert_eq!(opening().await, 1);
@@ -191,8 +192,8 @@ async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
     assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
 }
 
-/// Covers clients that hang up while S3 opens their upload, for each way to open one: no id was issued, so the
-/// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
+/// Covers clients that hang up while S3 opens their upload, for each way to open one: no id was sent, so the reservation ends
+/// within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     if crate::store_rules::skip_unless_local_s3() {
@@ -205,7 +206,7 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
         let arrived = arrived.clone();
         async move {
             let opens = request.parts.method == reqwest::Method::POST && request.query().contains("uploads");
-            // The probe of the store opens some, too.
+            // The probe of the store opens multipart uploads, too, under other keys.
             if opens && request.path().contains("/u/") {
                 let _ = arrived.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
@@ -214,12 +215,13 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
         }
     })
     .await;
-    let silent = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let server_on_slow_store =
+        TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let declared = declared(&file(), "none");
-    let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
+    let in_uppys_parts = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
     let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);
-    for (path, body, key) in [("/api/images/multipart", &declared, "one"), (path.as_str(), &loose, "two")] {
-        let request = app.http.post(format!("{}{path}", silent.base)).bearer_auth(ada.token.as_ref().unwrap());
+    for (path, body, key) in [("/api/images/multipart", &declared, "one"), (path.as_str(), &in_uppys_parts, "two")] {
+        let request = app.http.post(format!("{}{path}", server_on_slow_store.base)).bearer_auth(ada.token.as_ref().unwrap());
         let request = tokio::spawn(request.header("idempotency-key", key).json(body).send());
         arrivals.recv().await.unwrap();
         request.abort();
@@ -231,16 +233,16 @@ async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
     assert_eq!(ticket.status, 200, "{ticket:?}");
     let upload = ada.open(declared.clone()).await;
-    let soon = after(Duration::from_secs(180));
+    let in_minutes = after(Duration::from_secs(180));
     for _ in 0..3 {
-        app.sweep(soon).await;
+        app.sweep(in_minutes).await;
     }
     let usage = ada.usage().await;
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(2 * file().len()), &json!(2)), "{usage}");
     let pending = ada.get("/api/images/pending").await;
     for upload in pending.json["uploads"].as_array().unwrap() {
         let ends = OffsetDateTime::parse(upload["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
-        assert!(ends > after(6 * DAY), "an upload that S3 has opened lives as long as any: {upload}");
+        assert!(ends > after(6 * DAY), "an upload that S3 has opened has the full lifetime: {upload}");
     }
     assert_eq!(
         ticket.json["expiresAt"],

@@ -1,5 +1,5 @@
-//! Covers tokens that name another algorithm or key than their signature has: a key determines its algorithm, and only published
-//! keys that are for verifying count.
+//! Covers tokens that name another algorithm or key than that of their signature: a key determines its algorithm, and only
+//! published keys for verification are used.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,11 @@ use super::{
     read_account,
 };
 
+/// Names of algorithms for a token's header.
 const ALGORITHMS: [&str; 12] =
     ["RS256", "ES256", "EdDSA", "PS256", "RS384", "RS512", "ES384", "HS256", "none", "None", "ES256K", ""];
 
-/// A published key that does not verify tokens because of one member.
+/// A published key that must not verify tokens, because of one member of its JWK.
 struct UnusableKey {
     kid: &'static str,
     key: Key,
@@ -20,7 +21,7 @@ struct UnusableKey {
     value: Value,
 }
 
-/// The keys of a provider, and one that is not its own.
+/// The keys of a provider, and a foreign one.
 struct Keys {
     rsa: Key,
     ec: Key,

@@ -11,10 +11,10 @@ use super::{
     read_account,
 };
 
-/// A short pause, so that the tests need not wait for the default one.
+/// Pause between two fetches of keys, shorter than the default one to keep the tests short.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Starts a server that fetches the provider's keys again after [`PAUSE`].
+/// Starts a server that may fetch the provider's keys again after [`PAUSE`].
 async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = PAUSE).await
 }
@@ -35,7 +35,7 @@ async fn new_key_is_fetched_and_a_withdrawn_one_is_rejected() {
     tokio::time::sleep(PAUSE).await;
     assert_eq!(read_account(&app, by_new).await.status, 200);
     assert_eq!(read_account(&app, by_old).await.problem(), (401, "token_invalid"));
-    // No token makes the server notice the withdrawal: the next fetch in the background does.
+    // The tokens do not make the server fetch the keys: it notices the withdrawal by its next fetch in the background.
     provider.publish(vec![old.jwk("old")]);
     let by_new = new.token("new", &provider.claims("ada"));
     let began = Instant::now();
@@ -76,21 +76,21 @@ async fn server_starts_without_its_provider() {
     let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
     let provider = Provider::start(&[("ed", &key)]).await;
     let token = || key.token("ed", &provider.claims("ada"));
-    let foreign = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
-    let leading = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
-    let manners = [
+    let of_other_issuer = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
+    let with_keys_at = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
+    let behaviors = [
         ("failing", Behavior::Failing(404)),
         ("redirecting", Behavior::Redirecting(format!("{}/keys", elsewhere.issuer))),
         ("endless", Behavior::Endless),
-        ("of another issuer", Behavior::Configured(foreign)),
-        ("in the clear", Behavior::Configured(leading("http://192.0.2.1/keys"))),
-        ("from a file", Behavior::Configured(leading("file:///etc/hostname"))),
-        ("nowhere", Behavior::Configured(leading(""))),
+        ("of another issuer", Behavior::Configured(of_other_issuer)),
+        ("in the clear", Behavior::Configured(with_keys_at("http://192.0.2.1/keys"))),
+        ("from a file", Behavior::Configured(with_keys_at("file:///etc/hostname"))),
+        ("nowhere", Behavior::Configured(with_keys_at(""))),
         ("no configuration", Behavior::Configured(json!([]))),
-        ("closed", Behavior::Configured(leading("http://127.0.0.1:1/keys"))),
+        ("closed", Behavior::Configured(with_keys_at("http://127.0.0.1:1/keys"))),
     ];
-    for (what, manner) in manners {
-        provider.behave(manner);
+    for (what, behavior) in behaviors {
+        provider.behave(behavior);
         let app = app_of(&provider).await;
         let answer = read_account(&app, token()).await;
         assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
@@ -148,6 +148,7 @@ async fn flood_of_unknown_keys_causes_one_fetch_per_pause() {
         assert!(join_all(flood).await.iter().all(|answer| answer.problem() == (401, "token_invalid")));
         sent += 40;
     }
-    let most = 2 + began.elapsed().as_secs() / pause.as_secs();
-    assert!((2..=most).contains(&(provider.fetches() as u64)), "{} fetches, {sent} tokens", provider.fetches());
+    // The first fetch, one for the first unknown key, and one after each pause.
+    let max_fetches = 2 + began.elapsed().as_secs() / pause.as_secs();
+    assert!((2..=max_fetches).contains(&(provider.fetches() as u64)), "{} fetches, {sent} tokens", provider.fetches());
 }

@@ -1,4 +1,4 @@
-//! An OpenID provider for tests: keys, tokens, and a server that fails as providers do.
+//! An OpenID provider for tests: keys, tokens, and a server that can fail as providers do.
 
 use std::sync::{
     Arc, Mutex,
@@ -83,7 +83,7 @@ impl Key {
         vec![raw, der, pem, self.jwk("rsa").to_string().into_bytes(), Vec::new()]
     }
 
-    /// Signs any claims under any header.
+    /// Returns a token with these claims and this header, signed with the key.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
         let random = SystemRandom::new();
@@ -100,7 +100,7 @@ impl Key {
         format!("{message}.{}", base64(signature))
     }
 
-    /// Returns a valid token.
+    /// Returns a token that is valid if the claims are.
     pub fn token(&self, kid: &str, claims: &Value) -> String {
         self.sign(&json!({ "alg": self.algorithm(), "kid": kid, "typ": "JWT" }), claims)
     }
@@ -113,9 +113,10 @@ pub fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
     format!("{message}.{}", base64(hmac::sign(&key, message.as_bytes())))
 }
 
-/// Behaviour of the provider.
+/// Behavior of the provider.
 #[derive(Clone)]
 pub enum Behavior {
+    /// Answers correctly.
     Well,
     /// Answers with this status.
     Failing(u16),
@@ -123,14 +124,15 @@ pub enum Behavior {
     Silent,
     /// Redirects to a server that would answer correctly.
     Redirecting(String),
-    /// Answers with keys and a megabyte.
+    /// Answers correctly, with a megabyte of padding.
     Endless,
-    /// Answers with another configuration, and with its keys.
+    /// Answers with this configuration, and with the correct keys.
     Configured(Value),
 }
 
+/// State that tests change while the provider runs.
 struct State {
-    manner: Behavior,
+    behavior: Behavior,
     keys: Vec<Value>,
 }
 
@@ -138,9 +140,11 @@ struct State {
 pub struct Provider {
     pub issuer: String,
     state: Arc<Mutex<State>>,
+    /// Number of requests for the keys.
     fetches: Arc<AtomicUsize>,
 }
 
+/// Data of the request handlers.
 #[derive(Clone)]
 struct Shared {
     issuer: String,
@@ -148,13 +152,13 @@ struct Shared {
     fetches: Arc<AtomicUsize>,
 }
 
-/// Answers a request as the current behavior says.
+/// Answers a request for a document with the current behavior.
 async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Response {
-    let (manner, document) = {
+    let (behavior, document) = {
         let state = shared.state.lock().unwrap();
-        (state.manner.clone(), document(&state))
+        (state.behavior.clone(), document(&state))
     };
-    match manner {
+    match behavior {
         Behavior::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Behavior::Silent => std::future::pending().await,
         Behavior::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
@@ -188,7 +192,7 @@ impl Provider {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let issuer = format!("http://{}/realms/main", listener.local_addr().unwrap());
-        let state = State { manner: Behavior::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
+        let state = State { behavior: Behavior::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
         let provider = Self { issuer: issuer.clone(), state: Arc::new(Mutex::new(state)), fetches: Arc::default() };
         let shared = Shared { issuer, state: provider.state.clone(), fetches: provider.fetches.clone() };
         let routes = Route::new()
@@ -200,8 +204,8 @@ impl Provider {
     }
 
     /// Sets the behavior from now on.
-    pub fn behave(&self, manner: Behavior) {
-        self.state.lock().unwrap().manner = manner;
+    pub fn behave(&self, behavior: Behavior) {
+        self.state.lock().unwrap().behavior = behavior;
     }
 
     /// Replaces the published keys.
@@ -209,7 +213,7 @@ impl Provider {
         self.state.lock().unwrap().keys = keys;
     }
 
-    /// Returns how often its keys were fetched.
+    /// Returns the number of requests for the keys.
     pub fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
     }
@@ -221,4 +225,5 @@ impl Provider {
     }
 }
 
+/// Audience of the provider's tokens.
 pub const AUDIENCE: &str = "photos";

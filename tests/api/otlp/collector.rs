@@ -11,17 +11,20 @@ use poem::{EndpointExt, Route, Server, handler, http::HeaderMap, listener::TcpAc
 /// A received span.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// In hexadecimal, like the next two.
+    /// Trace id in hexadecimal.
     pub trace: String,
+    /// Span id in hexadecimal.
     pub id: String,
-    /// Empty for a trace's first span.
+    /// Span id of the parent in hexadecimal; empty for a trace's first span.
     pub parent: String,
+    /// `tracestate`.
     pub state: String,
     pub name: String,
     /// 1: internal, 2: server, 3: client.
     pub kind: u64,
     /// Unix time in nanoseconds.
     pub began: u64,
+    /// Unix time in nanoseconds.
     pub ended: u64,
     /// 0: unset, 2: error.
     pub status: u64,
@@ -30,24 +33,27 @@ pub struct Span {
     pub resource: BTreeMap<String, String>,
 }
 
+/// Everything that a collector has received.
 #[derive(Clone, Default)]
-struct Seen {
+struct Received {
     spans: Arc<Mutex<Vec<Span>>>,
     headers: Arc<Mutex<Vec<HeaderMap>>>,
+    /// Bodies of all exports, one after the other.
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
+/// A running collector; it ends with the test's runtime.
 pub struct Collector {
     pub endpoint: String,
-    seen: Seen,
+    received: Received,
 }
 
 /// Receives an export.
 #[handler]
-fn take(body: Vec<u8>, headers: &HeaderMap, seen: Data<&Seen>) {
-    seen.headers.lock().unwrap().push(headers.clone());
-    seen.spans.lock().unwrap().extend(spans(&body));
-    seen.bytes.lock().unwrap().extend(body);
+fn receive(body: Vec<u8>, headers: &HeaderMap, received: Data<&Received>) {
+    received.headers.lock().unwrap().push(headers.clone());
+    received.spans.lock().unwrap().extend(spans(&body));
+    received.bytes.lock().unwrap().extend(body);
 }
 
 impl Collector {
@@ -55,49 +61,49 @@ impl Collector {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Seen::default();
-        let routes = Route::new().at("/v1/traces", post(take)).data(seen.clone());
+        let received = Received::default();
+        let routes = Route::new().at("/v1/traces", post(receive)).data(received.clone());
         let acceptor = TcpAcceptor::from_std(listener.into_std().unwrap()).unwrap();
         tokio::spawn(Server::new_with_acceptor(acceptor).run(routes));
-        Self { endpoint, seen }
+        Self { endpoint, received }
     }
 
     /// Returns all spans received so far.
     pub fn spans(&self) -> Vec<Span> {
-        self.seen.spans.lock().unwrap().clone()
+        self.received.spans.lock().unwrap().clone()
     }
 
     /// Returns the headers of all exports.
     pub fn headers(&self) -> Vec<HeaderMap> {
-        self.seen.headers.lock().unwrap().clone()
+        self.received.headers.lock().unwrap().clone()
     }
 
-    /// Returns whether this text occurs anywhere in the received data.
-    pub fn holds(&self, text: &str) -> bool {
-        let (bytes, text) = (self.seen.bytes.lock().unwrap().to_ascii_lowercase(), text.to_ascii_lowercase());
+    /// Returns whether this text occurs anywhere in the received data, in upper or lower case.
+    pub fn has_received(&self, text: &str) -> bool {
+        let (bytes, text) = (self.received.bytes.lock().unwrap().to_ascii_lowercase(), text.to_ascii_lowercase());
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
 }
 
-/// A field of a message: its number and value.
+/// Value of a field of a message.
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// Parses the wire format: <https://protobuf.dev/programming-guides/encoding/>.
+/// Returns numbers and values of the fields of a message in the wire format: <https://protobuf.dev/programming-guides/encoding/>.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let tag = varint(&mut bytes);
         let field = match tag & 7 {
             0 => Field::Number(varint(&mut bytes)),
-            1 => Field::Number(u64::from_le_bytes(taken(&mut bytes, 8).try_into().unwrap())),
+            1 => Field::Number(u64::from_le_bytes(take_bytes(&mut bytes, 8).try_into().unwrap())),
             2 => {
                 let length = usize::try_from(varint(&mut bytes)).unwrap();
-                Field::Bytes(taken(&mut bytes, length))
+                Field::Bytes(take_bytes(&mut bytes, length))
             }
-            5 => Field::Number(u32::from_le_bytes(taken(&mut bytes, 4).try_into().unwrap()).into()),
+            5 => Field::Number(u32::from_le_bytes(take_bytes(&mut bytes, 4).try_into().unwrap()).into()),
             other => panic!("wire type {other}"),
         };
         found.push((tag >> 3, field));
@@ -109,7 +115,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
 fn varint(bytes: &mut &[u8]) -> u64 {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
-        let byte = taken(bytes, 1)[0];
+        let byte = take_bytes(bytes, 1)[0];
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             break;
@@ -119,7 +125,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 }
 
 /// Removes and returns the first `count` bytes.
-fn taken<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+fn take_bytes<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, rest) = bytes.split_at(count);
     *bytes = rest;
     taken
@@ -133,7 +139,7 @@ fn messages(bytes: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Requests contain resources, resources contain scopes, and scopes contain spans.
+/// Returns the spans of an export, which contains resources, which contain scopes, which contain spans.
 fn spans(request: &[u8]) -> Vec<Span> {
     let of_resource = |bytes| {
         let resource = messages(bytes, 1).next().map(|resource| attributes(resource, 1)).unwrap_or_default();
@@ -177,7 +183,7 @@ fn text(bytes: &[u8], number: u64) -> String {
     String::from_utf8(messages(bytes, number).next().unwrap_or_default().to_vec()).unwrap()
 }
 
-/// Returns keys and values, all as text.
+/// Returns the attributes in all fields of this number, with all values as text.
 fn attributes(bytes: &[u8], number: u64) -> BTreeMap<String, String> {
     let value = |bytes: &[u8]| {
         let value = messages(bytes, 2).next().unwrap_or_default();

@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{dev_mongod::within, process_client::Client};
 
-/// Interval of the driver's heartbeats: until the next one, its pool may hold lost connections.
+/// Interval of the driver's heartbeats: until the next one, its pool may contain lost connections.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Outages after which the server's size is compared.
-const OUTAGES: usize = 4;
+/// Number of rounds of calls during the outage; tasks and memory are measured after each round.
+const ROUNDS: usize = 4;
 
 /// Returns calls of every kind on existing data.
 async fn calls(client: &mut Client) -> Vec<Call> {
@@ -32,7 +32,7 @@ async fn calls(client: &mut Client) -> Vec<Call> {
     let (ids, refresh) = (json!({ "ids": pending }), json!({ "refreshToken": session["refreshToken"] }));
     let fresh: Vec<_> = (0..100).map(|_| declared("sea.png", "image/png", &unique_png())).collect();
     let account = json!({ "email": email, "password": PASSWORD });
-    let newcomer = json!({ "email": format!("x{email}"), "password": PASSWORD });
+    let new_account = json!({ "email": format!("x{email}"), "password": PASSWORD });
     let uppy_file = json!({ "filename": "sea.png", "type": "image/png", "metadata": {} });
     vec![
         get("/readyz"),
@@ -45,7 +45,7 @@ async fn calls(client: &mut Client) -> Vec<Call> {
         get(format!("{parts}/parts")),
         get(format!("{uppy}/s3/params?filename=sea.png&type=image/png")),
         post("/api/auth/login", account),
-        post("/api/auth/signup", newcomer),
+        post("/api/auth/signup", new_account),
         post("/api/auth/refresh", refresh.clone()),
         post("/api/auth/logout", refresh),
         post("/api/auth/me/delete", json!({ "password": PASSWORD })),
@@ -86,21 +86,21 @@ async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
     signal("-STOP");
     tokio::time::sleep(PROBE_CACHE).await;
     let mut sizes = Vec::new();
-    for _ in 0..OUTAGES {
+    for _ in 0..ROUNDS {
         assert_unavailable(&client, &calls).await;
         sizes.push(tasks_and_memory(&process, &admin).await);
     }
     assert_nothing_accumulates(&sizes);
     signal("-CONT");
-    let again = ["/readyz", "/api/auth/me", "/api/images/gallery"];
-    join_all(again.map(|path| assert_recovers(&client, &process, get(path)))).await;
+    let paths = ["/readyz", "/api/auth/me", "/api/images/gallery"];
+    join_all(paths.map(|path| assert_recovers(&client, &process, get(path)))).await;
     client.upload(&unique_png()).await;
     drop(process);
     mongod.stop().await.unwrap();
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// Simulates a firewall that drops its connection table: connections stay open, and no bytes ever arrive.
+/// Simulates a firewall that loses its connection table: connections stay open, and no bytes arrive any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn f3_lost_database_connections_are_replaced() {
     let app = TestApp::start().await;

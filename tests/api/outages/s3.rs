@@ -7,10 +7,10 @@ use super::{
 };
 use crate::app::finalize;
 
-/// Time for which a server lets S3 complete a multipart upload, and a second more.
+/// Time that a server gives S3 to complete a multipart upload (40 s), and a second more.
 const COMPLETING: Duration = Duration::from_secs(41);
 
-/// Starts a server whose calls to S3 pass the relay. Returns it, a signed-in client, and a client for its admin address.
+/// Starts a server whose calls to S3 pass the relay. Returns its process, a signed-in client, and a client for its admin address.
 async fn start_behind_relay(app: &TestApp, relay: &StallingRelay, finalize: &str) -> (Process, Client, Client) {
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     // Clients reach the store without the relay.
@@ -26,8 +26,8 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// Opens a file in two parts and sends both; returns its path.
-async fn in_parts(client: &Client) -> String {
+/// Opens a multipart upload of two parts and sends both; returns the image's path.
+async fn send_parts(client: &Client) -> String {
     let mut file = unique_png();
     file.resize(6 << 20, 7);
     let body = json!({ "fileName": "big.png", "contentType": "image/png", "size": file.len(), "partSize": 5 << 20 });
@@ -49,7 +49,7 @@ struct Work {
     pending: Vec<String>,
     /// Ids of confirmed images.
     ready: Vec<String>,
-    /// Path of a multipart upload with all its parts.
+    /// Path of the image of a multipart upload whose parts are all in S3.
     parts: String,
     /// Path of an Uppy session.
     uppy: String,
@@ -57,7 +57,7 @@ struct Work {
     uppy_upload: Value,
 }
 
-/// Body with which Uppy opens a multipart upload.
+/// Returns the body with which Uppy opens a multipart upload.
 fn uppy_file() -> Value {
     json!({ "filename": "big.png", "type": "image/png", "metadata": { "size": 6 << 20 } })
 }
@@ -70,7 +70,7 @@ impl Work {
         let ready = upload_all(client, &files[100..]).await;
         let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
         assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
-        let parts = in_parts(client).await;
+        let parts = send_parts(client).await;
         let (_, session) = client.call(Method::POST, "/api/uppy/session", None).await;
         let uppy = text(&session["path"]);
         let (_, uppy_upload) = client.post(&format!("{uppy}/s3/multipart"), &uppy_file()).await;
@@ -161,7 +161,7 @@ async fn f8_store_that_stops_answering_during_long_calls_is_noticed_in_time() {
         let (process, client, _) = start_behind_relay(&app, &relay, finalize).await;
         let path = match finalize {
             "copy" => format!("/api/images/{}", upload_all(&client, &[unique_png()]).await[0]),
-            _ => in_parts(&client).await,
+            _ => send_parts(&client).await,
         };
         relay.stall_at(stops_at);
         assert_unavailable(&client, &[post_empty(format!("{path}/confirm"))]).await;

@@ -1,5 +1,5 @@
-//! A TCP relay that stops passing bytes: connections are accepted and stay silent, as behind a firewall that drops packets, or
-//! with a stopped process.
+//! A TCP relay that stops passing bytes: it accepts connections and sends nothing, like a firewall that drops packets, or a stopped
+//! process.
 
 use std::net::SocketAddr;
 
@@ -18,12 +18,14 @@ pub struct StallingRelay {
     flow: watch::Sender<Flow>,
 }
 
+/// State of a relay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Flow {
+    /// Whether bytes pass.
     is_open: bool,
-    /// Incremented by each loss: connections that were opened before never pass bytes again.
+    /// Number of losses: connections that were opened before a loss never pass bytes again.
     losses: u32,
-    /// Stops by itself when a client sends this text.
+    /// Text at which the relay stops when a client sends it; empty for none.
     stops_at: &'static str,
 }
 
@@ -64,7 +66,7 @@ impl StallingRelay {
         format!("http://{}", self.address)
     }
 
-    /// Stops all bytes until it is resumed; then passes everything that was held back.
+    /// Stops all bytes until the relay is resumed, which then passes them.
     pub fn stall(&self) {
         self.flow.send_modify(|flow| flow.is_open = false);
     }
@@ -85,7 +87,7 @@ impl StallingRelay {
         self.flow.send_modify(|flow| flow.stops_at = text);
     }
 
-    /// Returns whether the relay has stopped to pass bytes.
+    /// Returns whether the relay has stopped passing bytes.
     pub fn is_stalled(&self) -> bool {
         !self.flow.borrow().is_open
     }
@@ -103,12 +105,20 @@ fn mongod_of(app: &TestApp) -> String {
     hosts.rsplit('@').next().unwrap().to_owned()
 }
 
-/// Relays one connection in both directions.
+/// Sender of one direction of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Target,
+}
+
+/// Relays a client's connection, `near`, in both directions.
 async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
     let losses = flow.borrow().losses;
     let Ok(far) = TcpStream::connect(target).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    let (out, back) = (pump(near_read, far_write, &flow, losses, true), pump(far_read, near_write, &flow, losses, false));
+    let (out, back) =
+        (pump(near_read, far_write, &flow, losses, Sender::Client), pump(far_read, near_write, &flow, losses, Sender::Target));
     // The end of one direction ends both; a lost connection does not end.
     tokio::select! {
         () = out => {}
@@ -122,7 +132,7 @@ async fn pump(
     mut to: impl AsyncWriteExt + Unpin,
     flow: &watch::Sender<Flow>,
     losses: u32,
-    is_client: bool,
+    sender: Sender,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     let mut state = flow.subscribe();
@@ -130,7 +140,10 @@ async fn pump(
         let read = from.read(&mut buffer).await.unwrap_or(0);
         let stops_at = flow.borrow().stops_at;
         let sent = &buffer[..read];
-        if is_client && !stops_at.is_empty() && sent.windows(stops_at.len()).any(|window| window == stops_at.as_bytes()) {
+        if sender == Sender::Client
+            && !stops_at.is_empty()
+            && sent.windows(stops_at.len()).any(|window| window == stops_at.as_bytes())
+        {
             flow.send_modify(|flow| flow.is_open = false);
         }
         let Ok(now) = state.wait_for(|flow| flow.is_open || flow.losses != losses).await.map(|flow| *flow) else { return };

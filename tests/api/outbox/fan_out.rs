@@ -12,14 +12,14 @@ use valet::{
 
 use super::*;
 
-/// Returns the application with events, beside a server without them: nothing fans out but the test.
-async fn unserved(app: &TestApp) -> AppState {
+/// Connects an application with events to the database of a server without them, so that only the test fans out.
+async fn app_with_events(app: &TestApp) -> AppState {
     let mut config = app.config.clone();
     config.events = Events::On;
     AppState::connect(&config).await.unwrap()
 }
 
-/// Returns the ids of a user and an image as the domain takes them.
+/// Returns the ids of a user and an image in the types of the model.
 fn ids(caller: &Caller<'_>, image: &str) -> (UserId, ImageId) {
     (UserId::parse(&caller.id).unwrap(), ImageId::parse(image).unwrap())
 }
@@ -29,19 +29,19 @@ async fn caption(valet: &AppState, image: (UserId, ImageId), text: &str) {
     valet.valet.gallery.set_caption(image.0, image.1, text, OffsetDateTime::now_utc()).await.unwrap();
 }
 
-/// Fans out all events of now.
+/// Fans out all events that exist now.
 async fn fan_out(valet: &AppState) -> FannedOut {
     valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc()).await.unwrap()
 }
 
-/// Polls `work` at most `most` times and then drops it, as a crash would. Returns whether it completed.
-async fn interrupted_after(most: u32, work: impl Future) -> bool {
+/// Polls `work` at most `max_polls` times and then drops it, like a crash. Returns whether it completed.
+async fn poll_at_most(max_polls: u32, work: impl Future) -> bool {
     let (mut work, mut polls) = (pin!(work), 0);
     poll_fn(|context| {
         polls += 1;
         match work.as_mut().poll(context) {
             Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if polls >= most => Poll::Ready(false),
+            Poll::Pending if polls >= max_polls => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -54,18 +54,18 @@ async fn f13_fan_out_that_is_interrupted_anywhere_makes_each_delivery_once() {
     subscribe(&app, "ep-all", &[]).await;
     subscribe(&app, "ep-updates", &["image.updated"]).await;
     subscribe(&app, "ep-accounts", &["account.created"]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let (ada, eve) = (app.user().await, app.user().await);
     let images = [ids(&ada, &ready(&ada).await), ids(&eve, &ready(&eve).await)];
     let mut made = 0;
-    for most in 1..200 {
+    for max_polls in 1..200 {
         for image in images {
-            caption(&valet, image, &format!("{most}")).await;
+            caption(&valet, image, &format!("{max_polls}")).await;
             made += 1;
         }
-        let completed = interrupted_after(most, valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc())).await;
+        let completed = poll_at_most(max_polls, valet.valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc())).await;
         if completed {
-            assert!(most > 4, "the fan-out makes calls that can be interrupted");
+            assert!(max_polls > 4, "the fan-out makes calls that can be interrupted");
             break;
         }
     }
@@ -80,7 +80,7 @@ async fn f13_fan_out_that_is_interrupted_anywhere_makes_each_delivery_once() {
 async fn event_stays_in_its_document_until_its_deliveries_are_inserted() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let ada = app.user().await;
     caption(&valet, ids(&ada, &ready(&ada).await), "a").await;
     let validate = async |validator: Document| {
@@ -94,12 +94,12 @@ async fn event_stays_in_its_document_until_its_deliveries_are_inserted() {
     assert_eq!(messages(&app, "ep-all").await.len(), 1);
 }
 
-/// A round that counted failures as done would begin again at once, for as long as they last.
+/// If failures counted as done, the next round would begin at once, for as long as they last.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_that_fail_are_not_counted_as_done() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let ada = app.user().await;
     let stuck = ready(&ada).await;
     ready(&ada).await;
@@ -126,7 +126,7 @@ async fn documents_that_fail_are_not_counted_as_done() {
 async fn servers_that_fan_out_at_once_make_each_delivery_once() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let servers = [unserved(&app).await, unserved(&app).await, unserved(&app).await];
+    let servers = [app_with_events(&app).await, app_with_events(&app).await, app_with_events(&app).await];
     let ada = app.user().await;
     let image = ids(&ada, &ready(&ada).await);
     for round in 0..20 {
@@ -143,7 +143,7 @@ async fn servers_that_fan_out_at_once_make_each_delivery_once() {
 async fn damaged_outbox_delays_no_other_event() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
     let at = mongodb::bson::DateTime::from_millis(0);
@@ -166,10 +166,10 @@ async fn damaged_outbox_delays_no_other_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn update_replaces_the_one_before_it_in_a_full_outbox() {
+async fn update_replaces_the_previous_update_in_a_full_outbox() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let ada = app.user().await;
     let image = ids(&ada, &ready(&ada).await);
     for number in 0..105 {
@@ -180,19 +180,23 @@ async fn update_replaces_the_one_before_it_in_a_full_outbox() {
         let caption = |event: &Bson| event.as_document()?.get_document("data").ok()?.get_str("caption").ok().map(str::to_owned);
         events.iter().filter_map(caption).collect::<Vec<_>>()
     };
-    let kept: Vec<_> = (0..99).chain([104]).map(|number| number.to_string()).collect();
-    assert_eq!(captions(app.db_image(&image.1.to_string()).await.unwrap()), kept, "the newest event is kept");
+    let expected: Vec<_> = (0..99).chain([104]).map(|number| number.to_string()).collect();
+    assert_eq!(
+        captions(app.db_image(&image.1.to_string()).await.unwrap()),
+        expected,
+        "the newest update replaces the last one in an outbox of 100 events"
+    );
     valet.valet.deletion.delete(image.0, image.1, OffsetDateTime::now_utc()).await.unwrap();
     while fan_out(&valet).await.more {}
     let types: Vec<_> = messages(&app, "ep-all").await.iter().map(|message| message["type"].clone()).collect();
-    assert_eq!(types.iter().filter(|name| **name == "image.deleted").count(), 1, "other changes are kept");
+    assert_eq!(types.iter().filter(|name| **name == "image.deleted").count(), 1, "an event of another type is added");
     assert_eq!(types.len(), 101);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn event_that_is_appended_meanwhile_is_not_removed_with_those_that_were_fanned_out() {
+async fn event_that_is_appended_during_a_fan_out_is_not_removed() {
     let app = TestApp::start().await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let store = Store::open(&app.config.mongo).await.unwrap();
     let ada = app.user().await;
     let image = ids(&ada, &ready(&ada).await);
@@ -210,16 +214,16 @@ async fn event_that_is_appended_meanwhile_is_not_removed_with_those_that_were_fa
 async fn many_events_of_one_user_do_not_delay_those_of_another() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let (ada, eve) = (app.user().await, app.user().await);
     let event = |n: i64| doc! { "id": format!("e{n}"), "type": "image.ready", "at": mongodb::bson::DateTime::from_millis(n) };
     let records = (0..350).map(|n| doc! { "_id": format!("crowd-{n}"), "user": &ada.id, "state": "x", "outbox": [event(n)] });
     app.db.collection::<Document>("images").insert_many(records).await.unwrap();
-    let hers = ready(&eve).await;
-    caption(&valet, ids(&eve, &hers), "later than all").await;
+    let eves_image = ready(&eve).await;
+    caption(&valet, ids(&eve, &eves_image), "later than all").await;
     let round = fan_out(&valet).await;
     assert!(round.more && round.events < 350, "{round:?}");
-    assert!(messages(&app, "ep-all").await.iter().any(|message| message["data"]["id"] == hers), "in the first round");
+    assert!(messages(&app, "ep-all").await.iter().any(|message| message["data"]["id"] == eves_image), "in the first round");
     while fan_out(&valet).await.more {}
     assert_eq!(messages(&app, "ep-all").await.len(), 351);
 }
@@ -228,18 +232,18 @@ async fn many_events_of_one_user_do_not_delay_those_of_another() {
 async fn record_outlives_its_events() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let ada = app.user().await;
     let image = ids(&ada, &ready(&ada).await);
-    let (now, dead) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600));
+    let (now, after_url_expiry) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600));
     valet.valet.deletion.delete(image.0, image.1, now).await.unwrap();
     for hours in 0..3 {
-        valet.valet.sweeper.sweep_once(dead + Duration::from_secs(hours * 3600)).await.unwrap();
+        valet.valet.sweeper.sweep_once(after_url_expiry + Duration::from_secs(hours * 3600)).await.unwrap();
     }
     assert_eq!(app.db_state(&image.1.to_string()).await, "deleting", "the image's event is not fanned out yet");
     fan_out(&valet).await;
     for hours in 4..7 {
-        valet.valet.sweeper.sweep_once(dead + Duration::from_secs(hours * 3600)).await.unwrap();
+        valet.valet.sweeper.sweep_once(after_url_expiry + Duration::from_secs(hours * 3600)).await.unwrap();
     }
     assert_eq!(app.db_state(&image.1.to_string()).await, "gone");
     assert_eq!(messages(&app, "ep-all").await.len(), 1);
@@ -249,15 +253,15 @@ async fn record_outlives_its_events() {
 async fn events_name_the_subject_of_a_deleted_user() {
     let app = TestApp::start().await;
     subscribe(&app, "ep-all", &[]).await;
-    let valet = unserved(&app).await;
+    let valet = app_with_events(&app).await;
     let store = Store::open(&app.config.mongo).await.unwrap().with_events(Arc::default());
     let now = OffsetDateTime::now_utc();
     let identity = ProviderIdentity { issuer: "https://id.example".to_owned(), subject: "sub-7".to_owned() };
     let user = store.users.insert_identity(&identity, None, now).await.unwrap().unwrap();
-    assert_eq!(store.users.insert_identity(&identity, None, now).await.unwrap(), None, "changes nothing");
+    assert_eq!(store.users.insert_identity(&identity, None, now).await.unwrap(), None, "a repeat changes nothing");
     let account = store.users.find(user).await.unwrap().unwrap();
     assert!(store.users.claim_deletion(&account, now).await.unwrap());
-    assert!(!store.users.claim_deletion(&account, now).await.unwrap(), "changes nothing");
+    assert!(!store.users.claim_deletion(&account, now).await.unwrap(), "a repeat changes nothing");
     let event = doc! { "id": "e1", "type": "image.deleted", "at": mongodb::bson::DateTime::now() };
     let image = doc! { "_id": "orphan", "user": user.to_string(), "state": "deleting", "outbox": [event] };
     app.db.collection::<Document>("images").insert_one(image).await.unwrap();

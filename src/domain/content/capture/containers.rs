@@ -1,10 +1,11 @@
-//! Finds the metadata of JPEG, PNG and WebP files, also behind the pixels if it was fetched.
+//! Finds the metadata of JPEG, PNG and WebP files, also behind the pixels if these bytes were fetched.
 
 use super::{Blocks, FetchedRanges};
 
 /// Returns the blocks of the APP1 segments before the first scan (Exif 3.0, 4.7.2; XMP part 3, 1.1.3).
 pub(super) fn jpeg<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     let mut blocks = Blocks::default();
+    // Behind the marker SOI.
     let mut rest = fetched.from(2);
     // Stray bytes between segments are passed over.
     while let Some(at) = rest.iter().position(|b| *b == 0xFF) {
@@ -33,6 +34,7 @@ pub(super) fn jpeg<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
 /// Returns the blocks of the chunks `eXIf` and `iTXt` (PNG 3rd ed., 11.3.2.2; XMP part 3, 1.1.5).
 pub(super) fn png<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     let mut blocks = Blocks::default();
+    // Behind the signature.
     let mut at = 8;
     while let Some([a, b, c, d, kind @ ..]) = fetched.get(at, 8) {
         let length = u64::from(u32::from_be_bytes([*a, *b, *c, *d]));
@@ -57,11 +59,12 @@ fn international_text(chunk: &[u8]) -> Option<&[u8]> {
 /// Returns the blocks of the chunks `EXIF` and `XMP ` (RFC 9649, 2.7.1.5).
 pub(super) fn webp<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     let mut blocks = Blocks::default();
+    // Behind the header of the container.
     let mut at = 12;
     while let Some([kind @ .., a, b, c, d]) = fetched.get(at, 8) {
         let length = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
         match kind {
-            // Some writers keep the beginning of a JPEG segment.
+            // Some writers keep the prefix that Exif has in a JPEG segment.
             b"EXIF" => {
                 let content = fetched.get(at + 8, length);
                 keep_first(&mut blocks.exif, content.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)));

@@ -7,7 +7,7 @@ use crate::model::{TakenAt, parse_offset};
 /// Parses `2024:12:21 23:39:24`, as Exif has it, and `2024-12-21T23:39:24.67+01:00`, as XMP has it; seconds, their fraction and the
 /// offset may be absent. `None` for an unknown part, which cameras write as spaces or zeros, and for a date without a time.
 ///
-/// An offset counts only where it is part of the text: from no other value the time zone of a camera's clock is certain.
+/// The offset is that of the text, or `None`: no other value of a file is certain to have the time zone of the camera's clock.
 pub(super) fn parse_date_time(text: &str) -> Option<TakenAt> {
     let mut rest = Rest(text.trim().as_bytes());
     let year = rest.number(4)?;
@@ -20,7 +20,7 @@ pub(super) fn parse_date_time(text: &str) -> Option<TakenAt> {
     let hour = rest.number(2).map(|hour| if hour == 24 { 0 } else { hour })?;
     rest.one_of(b":")?;
     let minute = rest.number(2)?;
-    // A leap second has no place in a sequence.
+    // A leap second is stored as the second before it.
     let second = if rest.one_of(b":").is_some() { rest.number(2)?.min(59) } else { 0 };
     let millisecond = if rest.one_of(b".,").is_some() { rest.fraction()? } else { 0 };
     let small = |n: u16| u8::try_from(n).ok();
@@ -60,12 +60,12 @@ impl Rest<'_> {
         })
     }
 
-    /// Takes digits behind a point, and returns them in milliseconds.
+    /// Takes the digits behind a decimal point, and returns the fraction in milliseconds.
     fn fraction(&mut self) -> Option<u16> {
         let count = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at(count);
         self.0 = rest;
-        let milli = |sum: u16, place: usize| sum * 10 + digits.get(place).map_or(0, |b| u16::from(b - b'0'));
+        let milli = |sum: u16, position: usize| sum * 10 + digits.get(position).map_or(0, |b| u16::from(b - b'0'));
         (count > 0).then(|| (0..3).fold(0, milli))
     }
 

@@ -1,4 +1,5 @@
-//! Exif (CIPA DC-008): a TIFF file whose directories have the tags. Every offset is checked; no directory is entered twice.
+//! Exif (CIPA DC-008): a TIFF file whose directories have the tags. Every offset is checked, and no chain of directories is
+//! followed.
 
 use std::borrow::Cow;
 
@@ -7,6 +8,10 @@ use crate::model::{Location, TakenAt};
 
 /// Longest text that is read, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
+
+/// Types of a text's elements.
+const ASCII: u16 = 2;
+const UTF_8: u16 = 129;
 
 /// Tags of TIFF, Exif and GPS that are read.
 mod tag {
@@ -33,7 +38,7 @@ const TIMES: [TimeTags; 2] = [
     TimeTags { date_time: 0x9004, subsecond: 0x9292, offset: 0x9012 },
 ];
 
-/// The tags of a block.
+/// Values of the tags that are read.
 #[derive(Debug, Default)]
 pub(super) struct Exif<'a> {
     pub(super) taken_at: Option<TakenAt>,
@@ -70,6 +75,7 @@ impl<'a> Exif<'a> {
     }
 }
 
+/// A block of TIFF and its byte order.
 struct Tiff<'a> {
     bytes: &'a [u8],
     is_big_endian: bool,
@@ -78,9 +84,11 @@ struct Tiff<'a> {
 /// An entry of a directory.
 #[derive(Clone, Copy)]
 struct Entry {
+    /// Type of the value's elements, such as [`ASCII`].
     kind: u16,
+    /// Number of the value's elements.
     count: u32,
-    /// Offset of the field that has the value, or its offset if it is longer than four bytes.
+    /// Offset of the field that has the value, or the value's offset if it is longer than four bytes.
     value_at: u32,
 }
 
@@ -104,6 +112,7 @@ impl<'a> Tiff<'a> {
 
     /// Returns the first entry of a directory with this tag.
     fn find(&self, directory: u32, tag: u16) -> Option<Entry> {
+        // An entry has 12 bytes: tag (2), type (2), count (4), value (4).
         let mut at = directory.checked_add(2)?;
         for _ in 0..self.u16_at(directory)? {
             if self.u16_at(at)? == tag {
@@ -125,7 +134,7 @@ impl<'a> Tiff<'a> {
 
     /// Returns a text (ASCII, or UTF-8 since Exif 3.0), which NUL ends.
     fn text(&self, directory: u32, tag: u16) -> Option<Cow<'a, str>> {
-        let entry = self.find(directory, tag).filter(|entry| matches!(entry.kind, 2 | 129))?;
+        let entry = self.find(directory, tag).filter(|entry| matches!(entry.kind, ASCII | UTF_8))?;
         let bytes = self.value(entry, 1)?;
         let text = bytes.split(|b| *b == 0).next()?;
         Some(String::from_utf8_lossy(text.get(..MAX_TEXT_BYTES).unwrap_or(text)))
@@ -155,7 +164,7 @@ impl<'a> Tiff<'a> {
         let fraction = |at: u32| {
             let (numerator, denominator) = (self.u32_at(at)?, self.u32_at(at.checked_add(4)?)?);
             match (numerator, denominator) {
-                // Without seconds.
+                // Cameras write 0/0 for seconds that they do not record.
                 (0, 0) => Some(0.0),
                 (_, 0) => None,
                 (numerator, denominator) => Some(f64::from(numerator) / f64::from(denominator)),

@@ -2,7 +2,7 @@
 
 use super::{Blocks, FetchedRanges, containers::keep_first};
 
-/// Metadata items that are looked at: a file has one or two.
+/// Metadata items that are read, at most: a file has one or two.
 const MAX_ITEMS: usize = 8;
 
 /// Returns the blocks of the first Exif item and the first XMP item whose bytes lie in one piece.
@@ -17,11 +17,12 @@ pub(super) fn blocks<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     Blocks::default()
 }
 
+/// The header of a box (ISO/IEC 14496-12, 4.2).
 struct BoxHeader {
     kind: [u8; 4],
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     header: usize,
-    /// Bytes of the box with its header.
+    /// Length of the box in bytes, with its header.
     length: u64,
 }
 
@@ -39,7 +40,7 @@ impl BoxHeader {
     }
 }
 
-/// Iterates over the boxes in `bytes`; one that is longer than them ends it.
+/// Returns the kinds and contents of the boxes in `bytes`, up to one that is longer than the rest.
 fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let found = BoxHeader::read(bytes)?;
@@ -55,10 +56,10 @@ fn read_meta<'a>(fetched: &'a FetchedRanges<'_>, meta: &'a [u8]) -> Option<Block
     let children = meta.get(4..)?;
     let child = |wanted: &[u8; 4]| boxes(children).find(|(kind, _)| kind == wanted).map(|(_, content)| content);
     let items = metadata_items(child(b"iinf")?)?;
-    let places = Places::read(child(b"iloc")?)?;
-    let bytes_of = |item: u32| match places.find(item)? {
-        Place { is_in_meta: false, offset, length } => fetched.get(offset, length),
-        Place { offset, length, .. } => {
+    let locations = ItemLocations::read(child(b"iloc")?)?;
+    let bytes_of = |item: u32| match locations.find(item)? {
+        ItemLocation { is_in_meta: false, offset, length } => fetched.get(offset, length),
+        ItemLocation { offset, length, .. } => {
             let start = usize::try_from(offset).ok()?;
             child(b"idat")?.get(start..start.checked_add(usize::try_from(length).ok()?)?)
         }
@@ -73,13 +74,14 @@ fn read_meta<'a>(fetched: &'a FetchedRanges<'_>, meta: &'a [u8]) -> Option<Block
     Some(blocks)
 }
 
-/// Returns the TIFF block of an Exif item, whose first field is the block's distance (23008-12, A.2.1).
+/// Returns the TIFF block of an Exif item, whose first field is the distance from its own end to the block (23008-12, A.2.1).
 fn exif_block(item: &[u8]) -> Option<&[u8]> {
     let mut rest = item;
     let distance = number(&mut rest, 4)?;
     rest.get(usize::try_from(distance).ok()?..)
 }
 
+/// Kind of a metadata item.
 #[derive(Clone, Copy)]
 enum MetadataKind {
     Exif,
@@ -105,9 +107,9 @@ fn metadata_items(iinf: &[u8]) -> Option<Vec<(u32, MetadataKind)>> {
     Some(boxes(entries).filter(|(kind, _)| kind == b"infe").filter_map(item).take(MAX_ITEMS).collect())
 }
 
-/// The bytes of an item.
+/// The location of an item's bytes.
 #[derive(Clone, Copy)]
-struct Place {
+struct ItemLocation {
     /// Whether the bytes are in `idat`, which is part of `meta`.
     is_in_meta: bool,
     offset: u64,
@@ -115,8 +117,9 @@ struct Place {
 }
 
 /// The entries of `iloc` (14496-12, 8.11.3).
-struct Places<'a> {
+struct ItemLocations<'a> {
     version: u64,
+    /// Length of the fields of an entry in bytes: 0, 4 or 8.
     offset_size: usize,
     length_size: usize,
     base_size: usize,
@@ -125,7 +128,7 @@ struct Places<'a> {
     entries: &'a [u8],
 }
 
-impl<'a> Places<'a> {
+impl<'a> ItemLocations<'a> {
     /// Reads the box `iloc`.
     fn read(mut iloc: &'a [u8]) -> Option<Self> {
         let version = number(&mut iloc, 4)? >> 24;
@@ -145,8 +148,8 @@ impl<'a> Places<'a> {
         })
     }
 
-    /// Returns the place of an item of one extent in this file.
-    fn find(&self, wanted: u32) -> Option<Place> {
+    /// Returns the location of an item. `None` for an item in several extents, or in another file or item.
+    fn find(&self, wanted: u32) -> Option<ItemLocation> {
         let mut rest = self.entries;
         for _ in 0..self.count {
             let item = number(&mut rest, if self.version < 2 { 2 } else { 4 })?;
@@ -154,25 +157,25 @@ impl<'a> Places<'a> {
             let reference = number(&mut rest, 2)?;
             let base = number(&mut rest, self.base_size)?;
             let extents = number(&mut rest, 2)?;
-            let mut place = None;
+            let mut location = None;
             for _ in 0..extents {
                 number(&mut rest, self.index_size)?;
                 let (offset, length) = (number(&mut rest, self.offset_size)?, number(&mut rest, self.length_size)?);
-                place = Some(Place { is_in_meta: construction == 1, offset: base.checked_add(offset)?, length });
-                // Extents without fields would cost the time of their count alone.
+                location = Some(ItemLocation { is_in_meta: construction == 1, offset: base.checked_add(offset)?, length });
+                // An extent without fields has no bytes, so a large count of them would cost time for nothing.
                 if self.index_size + self.offset_size + self.length_size == 0 {
                     break;
                 }
             }
             if item == u64::from(wanted) {
-                return place.filter(|_| extents == 1 && construction < 2 && reference == 0);
+                return location.filter(|_| extents == 1 && construction < 2 && reference == 0);
             }
         }
         None
     }
 }
 
-/// Takes a number of `size` bytes, at most eight; zero if it has none.
+/// Takes a number of `size` bytes, at most eight; of no bytes it is zero.
 fn number(bytes: &mut &[u8], size: usize) -> Option<u64> {
     let (taken, rest) = bytes.split_at_checked(size)?;
     *bytes = rest;

@@ -1,7 +1,7 @@
 //! Reads how an image was taken (time, camera, position) from the bytes that its inspection fetched. Metadata outside of these
 //! bytes is not read: it is not worth another request.
 //!
-//! Metadata is optional and often broken, so nothing here fails: a value that cannot be read is left out.
+//! Metadata is optional and often broken, so no function here fails: a value that cannot be read is omitted.
 //!
 //! - `containers` finds the Exif and XMP blocks of JPEG, PNG and WebP, `heif` those of HEIF and AVIF; GIF has none.
 //! - `exif` and `xmp` read the blocks, `date_time` their dates.
@@ -28,6 +28,7 @@ pub struct FetchedRanges<'a> {
     kept_bytes: usize,
 }
 
+/// Adjacent bytes of a file.
 #[derive(Debug)]
 struct Range<'a> {
     offset: u64,
@@ -35,7 +36,7 @@ struct Range<'a> {
 }
 
 impl<'a> FetchedRanges<'a> {
-    /// Keeps a range that begins at `offset`, behind the earlier ones, unless they have too many bytes together.
+    /// Keeps a range that begins at `offset`, behind the earlier ones. Ignores it if the ranges would have too many bytes.
     pub fn keep(&mut self, offset: u64, bytes: impl Into<Cow<'a, [u8]>>) {
         let bytes = bytes.into();
         if self.kept_bytes + bytes.len() > MAX_KEPT_BYTES {
@@ -50,14 +51,14 @@ impl<'a> FetchedRanges<'a> {
 
     /// Returns the fetched bytes from `offset` on; an empty slice if that byte was not fetched.
     fn from(&self, offset: u64) -> &[u8] {
-        let behind = |range: &'_ Range<'_>| {
+        let start_in = |range: &'_ Range<'_>| {
             let start = usize::try_from(offset.checked_sub(range.offset)?).ok()?;
             range.bytes.len().checked_sub(start).filter(|length| *length > 0).map(|_| start)
         };
-        self.ranges.iter().find_map(|range| Some(&range.bytes[behind(range)?..])).unwrap_or_default()
+        self.ranges.iter().find_map(|range| Some(&range.bytes[start_in(range)?..])).unwrap_or_default()
     }
 
-    /// Returns these bytes, if all of them were fetched.
+    /// Returns `length` bytes from `offset` on, if all of them were fetched.
     fn get(&self, offset: u64, length: u64) -> Option<&[u8]> {
         self.from(offset).get(..usize::try_from(length).ok()?)
     }

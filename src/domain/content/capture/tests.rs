@@ -1,4 +1,4 @@
-//! Blocks of every kind of camera and editor, in every format; and blocks that are broken.
+//! Tests with metadata as cameras and editors write it, in every format, and with damaged metadata.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::{super::tests::build, FetchedRanges, date_time::parse_date_time, exif::Exif, read_capture, xmp::Xmp};
 use crate::model::{Capture, Format};
 
+// Tags of TIFF and Exif.
 const MAKE: u16 = 0x010F;
 const MODEL: u16 = 0x0110;
 const MODIFIED: u16 = 0x0132;
@@ -15,8 +16,10 @@ const OFFSET_MODIFIED: u16 = 0x9010;
 const OFFSET_ORIGINAL: u16 = 0x9011;
 const OFFSET_DIGITIZED: u16 = 0x9012;
 const SUBSECOND_ORIGINAL: u16 = 0x9291;
+const EXIF_DIRECTORY: u16 = 0x8769;
+const GPS_DIRECTORY: u16 = 0x8825;
 
-/// A value of a tag, of its type and in big-endian bytes.
+/// A value of a tag, written in big-endian order.
 enum Value<'a> {
     Text(&'a str),
     Rationals(&'a [[u32; 2]]),
@@ -36,7 +39,7 @@ fn append_directory(file: &mut Vec<u8>, entries: &[(u16, Value<'_>)]) {
     let start = file.len();
     file.extend(u16::try_from(entries.len()).unwrap().to_be_bytes());
     file.resize(start + 2 + 12 * entries.len() + 4, 0);
-    for (place, (tag, value)) in entries.iter().enumerate() {
+    for (index, (tag, value)) in entries.iter().enumerate() {
         let end = u32::try_from(file.len()).unwrap();
         let (kind, count, field) = match value {
             Text(text) => {
@@ -61,14 +64,14 @@ fn append_directory(file: &mut Vec<u8>, entries: &[(u16, Value<'_>)]) {
             }
         };
         let entry = [&tag.to_be_bytes()[..], &kind.to_be_bytes(), &u32::try_from(count).unwrap().to_be_bytes(), &field].concat();
-        file[start + 2 + 12 * place..][..12].copy_from_slice(&entry);
+        file[start + 2 + 12 * index..][..12].copy_from_slice(&entry);
     }
 }
 
-/// Returns the time of a block with these texts in its Exif directory.
+/// Returns the time that is read from a block with these texts in its Exif directory.
 fn taken(tags: &[(u16, &str)]) -> Option<String> {
     let entries: Vec<_> = tags.iter().map(|(tag, text)| (*tag, Text(text))).collect();
-    Exif::read(&tiff(&[(0x8769, Directory(&entries))]))?.taken_at.map(|taken_at| taken_at.to_string())
+    Exif::read(&tiff(&[(EXIF_DIRECTORY, Directory(&entries))]))?.taken_at.map(|taken_at| taken_at.to_string())
 }
 
 /// A case, its tags and the expected time.
@@ -159,7 +162,7 @@ fn times_of_cameras_and_editors_are_what_their_clocks_showed() {
 fn images_of_one_second_are_ordered_by_its_fraction() {
     let sort_time = |subsecond: &str| {
         let tags = [(ORIGINAL, Text("2024:12:21 23:39:24")), (SUBSECOND_ORIGINAL, Text(subsecond))];
-        Exif::read(&tiff(&[(0x8769, Directory(&tags))])).unwrap().taken_at.unwrap().sort_time()
+        Exif::read(&tiff(&[(EXIF_DIRECTORY, Directory(&tags))])).unwrap().taken_at.unwrap().sort_time()
     };
     assert!(sort_time("9") > sort_time("67") && sort_time("67") > sort_time("0669") && sort_time("0669") > sort_time("none"));
 }
@@ -170,25 +173,25 @@ fn dates_are_also_found_in_the_main_directory() {
     let exif = Exif::read(&block).unwrap();
     assert_eq!(exif.taken_at.unwrap().to_string(), "2024-12-21T23:39:24");
     assert_eq!(exif.make.as_deref(), Some("NIKON CORPORATION"));
-    // Of four bytes with their NUL, so that it stands in the entry itself.
+    // A text of four bytes with its NUL, which is in the entry itself.
     assert_eq!(Exif::read(&tiff(&[(MODEL, Text("E-1"))])).unwrap().model.as_deref(), Some("E-1"));
 }
 
 #[test]
 fn positions_are_read_and_zeros_are_ignored() {
-    let place = |latitude: [[u32; 2]; 3], south: &str, longitude: [[u32; 2]; 3], west: &str| {
+    let position = |latitude: [[u32; 2]; 3], south: &str, longitude: [[u32; 2]; 3], west: &str| {
         let gps = [(1, Text(south)), (2, Rationals(&latitude)), (3, Text(west)), (4, Rationals(&longitude))];
-        let location = Exif::read(&tiff(&[(0x8825, Directory(&gps))])).unwrap().location?;
+        let location = Exif::read(&tiff(&[(GPS_DIRECTORY, Directory(&gps))])).unwrap().location?;
         Some((location.latitude(), location.longitude()))
     };
     let paris = [[48, 1], [51, 1], [30_1334, 10_000]];
-    assert_eq!(place(paris, "N", [[2, 1], [17, 1], [40_1316, 10_000]], "E"), Some((48.858_370, 2.294_481)));
-    assert_eq!(place([[33, 1], [5189, 100], [0, 0]], "S", [[151, 1], [0, 1], [0, 1]], "W"), Some((-33.864_833, -151.0)));
+    assert_eq!(position(paris, "N", [[2, 1], [17, 1], [40_1316, 10_000]], "E"), Some((48.858_370, 2.294_481)));
+    assert_eq!(position([[33, 1], [5189, 100], [0, 0]], "S", [[151, 1], [0, 1], [0, 1]], "W"), Some((-33.864_833, -151.0)));
     let zero = [[0, 1]; 3];
-    assert_eq!(place(zero, "N", zero, "E"), None, "no fix");
-    assert_eq!(place([[91, 1], [0, 1], [0, 1]], "N", zero, "E"), None, "out of range");
-    assert_eq!(place([[48, 0], [0, 1], [0, 1]], "N", zero, "E"), None, "no fraction");
-    assert_eq!(place(paris, "X", zero, "E"), None, "no direction");
+    assert_eq!(position(zero, "N", zero, "E"), None, "no fix");
+    assert_eq!(position([[91, 1], [0, 1], [0, 1]], "N", zero, "E"), None, "out of range");
+    assert_eq!(position([[48, 0], [0, 1], [0, 1]], "N", zero, "E"), None, "no fraction");
+    assert_eq!(position(paris, "X", zero, "E"), None, "no direction");
 }
 
 #[test]
@@ -212,9 +215,10 @@ fn properties_of_xmp_are_read_as_attributes_and_elements() {
 /// Returns metadata as an iPhone writes it.
 fn photograph() -> Vec<u8> {
     let exif = [(ORIGINAL, Text("2024:12:21 23:39:24")), (OFFSET_ORIGINAL, Text("+01:00"))];
-    tiff(&[(MAKE, Text("Apple")), (MODEL, Text("iPhone 15 Pro")), (0x8769, Directory(&exif))])
+    tiff(&[(MAKE, Text("Apple")), (MODEL, Text("iPhone 15 Pro")), (EXIF_DIRECTORY, Directory(&exif))])
 }
 
+/// XMP as an editor writes it.
 const RDF: &[u8] = b"<a exif:DateTimeOriginal='2001-02-03T04:05:06' tiff:Make='Canon' tiff:Model='Canon EOS R5'/>";
 
 /// Returns time and camera as texts, from the first 64 KiB of a file.
@@ -225,25 +229,26 @@ fn read(format: Format, file: &[u8]) -> [Option<String>; 2] {
     [taken_at.map(|taken_at| taken_at.to_string()), camera.map(|camera| camera.to_string())]
 }
 
-/// Returns a HEIF with items of this type and these bytes in `idat` or behind its pixels.
+/// Returns a HEIF with one item of this type, whose bytes are in `idat` or in `mdat`.
 fn heif(is_in_meta: bool, kind: &[u8], item: &[u8]) -> Vec<u8> {
     let number = |n: usize| u32::try_from(n).unwrap().to_be_bytes();
     let build = |offset: usize| {
         let construction = [0, u8::from(is_in_meta)];
-        let place = [&[0, 7][..], &construction, &[0, 0, 0, 1], &number(offset), &number(item.len())].concat();
+        let location = [&[0, 7][..], &construction, &[0, 0, 0, 1], &number(offset), &number(item.len())].concat();
         let children = [
             build::full(b"hdlr", 0, 0, &[&[0; 4], b"pict", &[0; 13]]),
             build::full(b"iinf", 0, 0, &[&[0, 1], &build::full(b"infe", 2, 0, &[&[0, 7, 0, 0], kind])]),
-            build::full(b"iloc", 1, 0, &[&[0x44, 0, 0, 1], &place]),
+            build::full(b"iloc", 1, 0, &[&[0x44, 0, 0, 1], &location]),
             if is_in_meta { build::boxed(b"idat", &[item]) } else { Vec::new() },
         ];
         let meta = build::full(b"meta", 0, 0, &[&children.concat()]);
         let start = [build::ftyp(&[b"heic", b"mif1"]), build::boxed(b"free", &[&[0; 9]]), meta].concat();
-        let place = start.len() + 8;
-        (if is_in_meta { start } else { [start, build::boxed(b"mdat", &[item])].concat() }, place)
+        let item_offset = start.len() + 8;
+        (if is_in_meta { start } else { [start, build::boxed(b"mdat", &[item])].concat() }, item_offset)
     };
-    let (_, place) = build(0);
-    build(if is_in_meta { 0 } else { place }).0
+    // The length of the file does not depend on the offset that it names.
+    let (_, item_offset) = build(0);
+    build(if is_in_meta { 0 } else { item_offset }).0
 }
 
 #[test]

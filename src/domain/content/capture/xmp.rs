@@ -1,5 +1,5 @@
-//! XMP (ISO 16684-1): properties as attributes or elements of RDF. Their usual prefixes are searched for; no XML is parsed, so that
-//! entities and nesting cost nothing.
+//! XMP (ISO 16684-1): properties as attributes or elements of RDF. The text is searched for their usual prefixes; no XML is parsed,
+//! so that entities and nesting cost no time.
 
 use super::date_time::parse_date_time;
 use crate::model::TakenAt;

@@ -16,8 +16,11 @@ const MAX_DERIVATIONS: usize = 4;
 /// The items of `meta`.
 #[derive(Debug, Default)]
 pub(super) struct Items {
+    /// Whether `hdlr` states that `meta` describes pictures.
     handles_pictures: bool,
+    /// Id of the primary item.
     primary: Option<u32>,
+    /// Whether `iloc` was read.
     has_locations: bool,
     /// Item ids and types.
     types: Vec<(u32, [u8; 4])>,
@@ -32,9 +35,11 @@ pub(super) struct Items {
     association_box_lengths: Vec<usize>,
 }
 
+/// A property of items, in `ipco`.
 #[derive(Debug)]
 struct Property {
     kind: [u8; 4],
+    /// First bytes of its content; empty for a property that does not affect the size.
     start: Vec<u8>,
 }
 
@@ -59,7 +64,7 @@ impl Items {
                 // Version and flags (4), item_ID (2 or 4), item_protection_index (2), item_type (4).
                 let mut entry = content.first(14)?;
                 let version = entry.u32_be()? >> 24;
-                // Earlier versions have no item type.
+                // Entries of the versions 0 and 1 have no item type.
                 if version >= 2 {
                     let item = item_id(&mut entry, version > 2)?;
                     entry.skip(2);
@@ -92,19 +97,19 @@ impl Items {
         Ok(())
     }
 
-    /// Returns the primary item's format and displayed size; `None` if the file has no primary item, as a sequence.
+    /// Returns the primary item's format and displayed size; `None` if the file has no primary item, like a sequence.
     pub(super) fn primary(&self, brands: Brands) -> Result<Option<(Format, Size)>, Stop> {
         let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.has_locations) else { return Ok(None) };
         let Some(coding) = self.coding(primary) else { return Ok(None) };
         let Some(format) = brands.format(coding) else { return Err(Refusal::Malformed.into()) };
-        let mut own = Vec::new();
+        let mut item_properties = Vec::new();
         for index in self.associated(primary)? {
-            // Indices begin with 1; 0 stands for no property.
+            // Indices begin with 1; 0 means no property.
             if let Some(index) = usize::from(index).checked_sub(1) {
-                own.push(self.properties.get(index).ok_or(Refusal::Malformed)?);
+                item_properties.push(self.properties.get(index).ok_or(Refusal::Malformed)?);
             }
         }
-        Ok(Some((format, displayed(&own, format)?)))
+        Ok(Some((format, displayed_size(&item_properties, format)?)))
     }
 
     /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if none of
@@ -162,17 +167,17 @@ fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop>
     Ok(None)
 }
 
-/// Returns the item's extents, cropped and turned. HEIF applies the transformations in the order of their association; AVIF has
-/// one of each, the crop first (MIAF, 7.3.6.7), and browsers do not look at others.
-fn displayed(own: &[&Property], format: Format) -> Result<Size, Stop> {
-    let find = |wanted: &[u8; 4]| own.iter().copied().find(|property| property.kind == *wanted);
+/// Returns the item's extents, cropped and turned. HEIF applies the transformations in the order of their association; AVIF has one
+/// of each, the crop first (MIAF, 7.3.6.7), and browsers ignore others.
+fn displayed_size(item_properties: &[&Property], format: Format) -> Result<Size, Stop> {
+    let find = |wanted: &[u8; 4]| item_properties.iter().copied().find(|property| property.kind == *wanted);
     let mut extents = Part(&find(b"ispe").ok_or(Refusal::Malformed)?.start);
     // Version and flags.
     extents.skip(4);
     let size = Size { width: extents.u32_be()?, height: extents.u32_be()? };
     let transformations = match format {
         Format::Avif => [find(b"clap"), find(b"irot")].into_iter().flatten().collect(),
-        _ => own.to_vec(),
+        _ => item_properties.to_vec(),
     };
     let apply = |size: Size, property: &Property| match &property.kind {
         b"irot" => size.turned_if(property.start.first().is_some_and(|turns| turns & 1 == 1)),

@@ -10,7 +10,9 @@ const MAX_HEAD_BYTES: u64 = 18;
 /// Bits of a box, the highest of each byte first.
 struct Bits<'a> {
     bytes: Part<'a>,
+    /// The byte that is being read.
     byte: u8,
+    /// Number of its bits that were not read yet.
     left: u32,
 }
 
@@ -34,7 +36,7 @@ impl Bits<'_> {
     }
 }
 
-/// Returns the displayed size of an AV1 image, which is the coding if the box does not name one; `None` for another coding.
+/// Returns the displayed size of an image that is coded with AV1; `None` for another coding. A box that names no coding means AV1.
 pub(super) fn read(content: &mut BoxContent<'_>) -> Result<Option<Size>, Stop> {
     let mut bits = Bits { bytes: content.first(MAX_HEAD_BYTES)?, byte: 0, left: 0 };
     let (version, has_types, is_float) = (bits.read(2)?, bits.flag()?, bits.flag()?);

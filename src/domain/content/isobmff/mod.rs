@@ -1,6 +1,6 @@
 //! HEIF and AVIF (ISO/IEC 14496-12, 23008-12, AV1 Image File Format): brands, then the primary item's properties, a sequence's
-//! track, or a minimized image. Boxes stand in any order behind `ftyp` (14496-12, 6.3.3); those that say nothing about the size are
-//! passed over by their length.
+//! track, or a minimized image. Boxes follow `ftyp` in any order (14496-12, 6.3.3); those that do not affect the size are skipped
+//! by their length. `item` reads `meta`, `track` reads `trak`, `mini` reads `mini`.
 
 mod item;
 mod mini;
@@ -9,43 +9,44 @@ mod track;
 use super::file::{File, Part, Stop};
 use super::{Format, Refusal, Size};
 
-/// Boxes inside each other that are entered, at most: `moov/trak/mdia/minf/stbl`.
+/// Depth of the boxes that are entered, at most: `moov/trak/mdia/minf/stbl`.
 const MAX_DEPTH: usize = 5;
 
 /// State read from the boxes so far.
 #[derive(Debug, Default)]
 pub(super) struct Boxes {
     brands: Option<Brands>,
-    /// The boxes around the cursor, the outermost first.
-    around: Vec<Around>,
+    /// The boxes that contain the cursor, the outermost first.
+    enclosing: Vec<Enclosing>,
     items: item::Items,
     track: track::Track,
-    /// The answer by the primary item, kept while a sequence's track is looked for.
+    /// Format and size of the primary item. Of a sequence, the parser continues to its track.
     item: Option<(Format, Size)>,
-    /// `meta` has been read: there is one (14496-12, 8.11.1).
+    /// Whether `meta` has been read: a file has only one (14496-12, 8.11.1).
     has_meta: bool,
-    /// Why `meta` gives no answer.
+    /// Reason for which `meta` gives no format and size.
     refusal: Option<Refusal>,
 }
 
-/// A box around the cursor.
+/// A box that contains the cursor.
 #[derive(Debug, Clone, Copy)]
-struct Around {
+struct Enclosing {
     kind: [u8; 4],
-    /// The offset behind it.
+    /// Offset of the first byte behind the box.
     end: u64,
 }
 
 /// The brands of `ftyp` (14496-12, 4.3; 23008-12, 10).
 #[derive(Debug, Clone, Copy)]
 struct Brands {
-    /// `avif` or `avis` is among them.
+    /// Whether `avif` or `avis` is among them.
     has_av1: bool,
-    /// A brand of HEVC, or of items or sequences of any coding, is among them.
+    /// Whether a brand of HEVC, or of items or sequences of any coding, is among them.
     has_heif: bool,
-    /// The major brand is `avis`: decoders show the track, not the item.
+    /// Whether the major brand is `avis`: then decoders show the track, not the item.
     is_av1_sequence: bool,
-    /// The brand of minimized images is among them, and the minor version, which is a brand then, is `avif` (23008-12 amendment 2).
+    /// Whether the brand of minimized images is among them, with the minor version `avif`, which is a brand then (23008-12
+    /// amendment 2).
     has_mini: bool,
 }
 
@@ -57,7 +58,7 @@ enum Coding {
 }
 
 impl Boxes {
-    /// Reads on to the format and the displayed size.
+    /// Continues reading up to the format and the displayed size.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self.walk(file) {
             // Errors behind the item's headers do not matter to decoders that show the item.
@@ -66,7 +67,7 @@ impl Boxes {
         }
     }
 
-    /// Returns the answer by the primary item, once `meta` has been read.
+    /// Returns format and size of the primary item, once `meta` has been read.
     pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
         self.item
     }
@@ -74,14 +75,14 @@ impl Boxes {
     /// Reads boxes until format and size are known.
     fn walk(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         loop {
-            while let Some(around) = self.around.last().filter(|around| around.end <= file.at()).copied() {
-                self.around.pop();
-                if let Some(answer) = self.leave(around.kind)? {
+            while let Some(enclosing) = self.enclosing.last().filter(|enclosing| enclosing.end <= file.at()).copied() {
+                self.enclosing.pop();
+                if let Some(answer) = self.leave(enclosing.kind)? {
                     return Ok(answer);
                 }
             }
-            if self.around.is_empty() && file.at() >= file.total() {
-                // Neither an item nor a track: a video, or nothing at all; or the last box was to be longer.
+            if self.enclosing.is_empty() && file.at() >= file.total() {
+                // No item and no track, as in a video; or the file ends inside of its last box.
                 let is_cut = file.at() > file.total();
                 let refusal = self.refusal.unwrap_or(if is_cut { Refusal::Truncated } else { Refusal::NoPicture });
                 return self.item.ok_or(refusal.into());
@@ -91,15 +92,16 @@ impl Boxes {
         }
     }
 
-    /// Reads the next box's header, and enters the box, or reads it, or passes over it.
+    /// Reads the next box's header, then enters the box, reads it or skips it.
     fn next(&mut self, file: &mut File) -> Result<(), Stop> {
-        let next = header(file, self.around.last().map(|around| around.end))?;
-        let parent = self.around.last().map(|around| around.kind);
+        let next = header(file, self.enclosing.last().map(|enclosing| enclosing.end))?;
+        let parent = self.enclosing.last().map(|enclosing| enclosing.kind);
         let Some(brands) = self.brands else {
             self.brands = Some(Brands::read(file.take(next.end - file.at())?)?);
             return Ok(());
         };
-        // Bytes of the box's own fields before its first child (14496-12, 4.2).
+        // Bytes of the box's own fields before its first child (14496-12, 4.2): version and flags (4), and the count of entries of
+        // `iinf` (2 or 4). The version of `iinf` and `iref` (1) is read here.
         let fields = match (parent.as_ref(), &next.kind) {
             (None, b"mini") if brands.has_mini && !self.has_meta => {
                 if file.total() < next.end {
@@ -108,7 +110,7 @@ impl Boxes {
                 let size = mini::read(&mut BoxContent { file, end: next.end })?;
                 self.item = size.map(|size| (Format::Avif, size));
                 file.skip_to(next.end);
-                self.around.push(next);
+                self.enclosing.push(next);
                 return Ok(());
             }
             (None, b"meta") if !self.has_meta => Some(4),
@@ -122,7 +124,7 @@ impl Boxes {
             (Some(b"moov"), b"trak") | (Some(b"trak"), b"mdia") | (Some(b"mdia"), b"minf") | (Some(b"minf"), b"stbl") => Some(0),
             _ => None,
         };
-        if let Some(fields) = fields.filter(|_| self.around.len() < MAX_DEPTH) {
+        if let Some(fields) = fields.filter(|_| self.enclosing.len() < MAX_DEPTH) {
             if file.total() < next.end {
                 return Err(Refusal::Truncated.into());
             }
@@ -133,7 +135,7 @@ impl Boxes {
             if &next.kind == b"trak" {
                 self.track = track::Track::default();
             }
-            self.around.push(next);
+            self.enclosing.push(next);
             return Ok(());
         }
         let content = &mut BoxContent { file, end: next.end };
@@ -146,7 +148,7 @@ impl Boxes {
         Ok(())
     }
 
-    /// Draws the conclusion from a box that has been read; an answer where it gives one.
+    /// Evaluates a box that has been read. Returns format and size, if they are known then.
     fn leave(&mut self, kind: [u8; 4]) -> Result<Option<(Format, Size)>, Stop> {
         let Some(brands) = self.brands else { return Ok(None) };
         match &kind {
@@ -201,37 +203,37 @@ struct BoxContent<'a> {
 }
 
 impl BoxContent<'_> {
-    /// Takes all of it.
+    /// Takes the rest of the content.
     fn whole(&mut self) -> Result<Part<'_>, Stop> {
         let length = self.end.saturating_sub(self.file.at());
         self.file.take(length)
     }
 
-    /// Takes its first `most` bytes; fewer when it has fewer.
-    fn first(&mut self, most: u64) -> Result<Part<'_>, Stop> {
-        let length = self.end.saturating_sub(self.file.at()).min(most);
+    /// Takes the next `max` bytes of the content, or its rest if it has fewer.
+    fn first(&mut self, max: u64) -> Result<Part<'_>, Stop> {
+        let length = self.end.saturating_sub(self.file.at()).min(max);
         self.file.take(length)
     }
 }
 
-/// Reads a box's header (14496-12, 4.2). A box lies within the one around it; at the file's own level it may be longer than the
-/// file, which was then cut short.
-fn header(file: &mut File, within: Option<u64>) -> Result<Around, Stop> {
+/// Reads a box's header (14496-12, 4.2). A box lies within the one that contains it; at the file's own level it may be longer than
+/// the file, which was then cut short.
+fn header(file: &mut File, parent_end: Option<u64>) -> Result<Enclosing, Stop> {
     let start = file.at();
     let mut header = file.take(8)?;
     let (short, kind) = (header.u32_be()?, header.array()?);
-    let (length, least) = match short {
-        // To the end of the file.
-        0 => (within.unwrap_or(file.total()) - start, 8),
+    let (length, header_length) = match short {
+        // The box ends with its parent, or with the file.
+        0 => (parent_end.unwrap_or(file.total()) - start, 8),
         1 => (file.take(8)?.u64_be()?, 16),
         _ => (u64::from(short), 8),
     };
-    if length < least {
+    if length < header_length {
         return Err(Refusal::Malformed.into());
     }
     let end = start.saturating_add(length);
-    if within.is_some_and(|within| end > within) {
+    if parent_end.is_some_and(|parent_end| end > parent_end) {
         return Err(Refusal::Malformed.into());
     }
-    Ok(Around { kind, end })
+    Ok(Enclosing { kind, end })
 }

@@ -6,8 +6,9 @@ use super::{BoxContent, Coding, Size};
 /// A track's description of its pictures.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    /// The displayed size, in whole pixels, of `tkhd`.
+    /// Displayed size in whole pixels, from `tkhd`.
     size: Option<Size>,
+    /// Handler type, from `hdlr`.
     handler: Option<[u8; 4]>,
     coding: Option<Coding>,
 }

@@ -1,13 +1,13 @@
-//! Small image files of any structure, put together from the fixtures' pictures.
+//! Builds small image files of any structure, with the pictures of the fixtures.
 
 use super::fixture;
 
-/// The orientation that turns by a quarter.
+/// An Exif orientation that turns by a quarter.
 pub(super) const TURNED: u16 = 6;
 
 // EXIF: a TIFF block.
 
-/// An entry of one SHORT.
+/// Returns an entry with a value of type SHORT.
 pub(super) fn short(tag: u16, value: u16) -> [u8; 12] {
     let ([a, b], [c, d]) = (tag.to_be_bytes(), value.to_be_bytes());
     [a, b, 0, 3, 0, 0, 0, 1, c, d, 0, 0]
@@ -26,30 +26,32 @@ pub(super) fn orientation(value: u16) -> Vec<u8> {
 
 // JPEG
 
+/// Returns a segment with this marker.
 pub(in crate::domain::content) fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len() + 2).unwrap().to_be_bytes();
     [&[0xFF, marker], &length[..], body].concat()
 }
 
+/// Returns an Exif segment.
 pub(in crate::domain::content) fn exif(tiff: &[u8]) -> Vec<u8> {
     segment(0xE1, &[b"Exif\0\0", tiff].concat())
 }
 
-/// 120x80, with these bytes behind its first segment (JFIF).
+/// Returns a JPEG of 120x80, with these bytes behind its first segment (JFIF).
 pub(in crate::domain::content) fn jpeg(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.jpg");
     let at = 4 + usize::from(plain[5]);
     [&plain[..at], &inserted.concat(), &plain[at..]].concat()
 }
 
-/// The same with the first `old` replaced.
+/// Returns the file with its first `old` replaced by `new`.
 pub(super) fn replaced(mut file: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
     let at = file.windows(old.len()).position(|window| window == old).unwrap();
     file.splice(at..at + old.len(), new.iter().copied());
     file
 }
 
-/// Segments of this kind, `total` bytes in all.
+/// Returns segments with this marker, together at least `total` bytes, each near the maximum of 65,533 bytes.
 pub(super) fn segments(marker: u8, head: &[u8], total: usize) -> Vec<u8> {
     let body = [head, &vec![b'A'; 65_000]].concat();
     segment(marker, &body).repeat(total.div_ceil(65_000))
@@ -57,25 +59,26 @@ pub(super) fn segments(marker: u8, head: &[u8], total: usize) -> Vec<u8> {
 
 // PNG
 
+/// Returns a chunk of a PNG.
 pub(in crate::domain::content) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     let crc = crc32fast::hash(&[kind, body].concat()).to_be_bytes();
     [&length, &kind[..], body, &crc].concat()
 }
 
-/// With the last byte of the CRC wrong.
+/// Returns the chunk with a wrong CRC.
 pub(super) fn broken(mut chunk: Vec<u8>) -> Vec<u8> {
     *chunk.last_mut().unwrap() ^= 1;
     chunk
 }
 
-/// 90x50, with these chunks behind its header.
+/// Returns a PNG of 90x50, with these chunks behind its header.
 pub(in crate::domain::content) fn png(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.png");
     [&plain[..33], &inserted.concat(), &plain[33..]].concat()
 }
 
-/// The header of a PNG of 90x50, and what follows it.
+/// Returns a PNG with this header chunk and these chunks behind it.
 pub(super) fn png_of(header: &[u8], rest: &[&[u8]]) -> Vec<u8> {
     [b"\x89PNG\r\n\x1A\n", header, &rest.concat()].concat()
 }
@@ -85,14 +88,14 @@ pub(super) fn ihdr(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
     chunk(b"IHDR", &[&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colour, 0, 0, 0]].concat())
 }
 
-/// The chunks behind the header of the fixture.
+/// Returns the chunks behind the header of the fixture.
 pub(super) fn png_rest() -> Vec<u8> {
     fixture("plain.png")[33..].to_vec()
 }
 
 // GIF
 
-/// 33x21, with these blocks before its frame.
+/// Returns a GIF of 33x21, with these blocks before its frame.
 pub(super) fn gif(inserted: &[&[u8]]) -> Vec<u8> {
     let plain = fixture("plain.gif");
     let colours = if plain[10] & 0x80 == 0 { 0 } else { 3 << ((plain[10] & 7) + 1) };
@@ -100,7 +103,7 @@ pub(super) fn gif(inserted: &[&[u8]]) -> Vec<u8> {
     [b"GIF89a", &plain[6..at], &inserted.concat(), &plain[at..]].concat()
 }
 
-/// An extension of `total` bytes and more.
+/// Returns an extension of at least `total` bytes that begins with the block `first`.
 pub(super) fn extension(label: u8, first: &[u8], total: usize) -> Vec<u8> {
     let first = [&[u8::try_from(first.len()).unwrap()], first].concat();
     let block = [&[255], &[b'c'; 255][..]].concat();
@@ -109,34 +112,36 @@ pub(super) fn extension(label: u8, first: &[u8], total: usize) -> Vec<u8> {
 
 // WebP
 
+/// Returns a chunk of a WebP.
 pub(in crate::domain::content) fn riff_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_le_bytes();
     [kind, &length[..], body, &[0; 1][..body.len() % 2]].concat()
 }
 
-/// The length in the header is off by `off`.
+/// Returns a WebP of these chunks, with a length in its header that is wrong by `off` bytes.
 pub(in crate::domain::content) fn riff(chunks: &[&[u8]], off: i32) -> Vec<u8> {
     let body = chunks.concat();
     let length = u32::try_from(body.len() + 4).unwrap().wrapping_add_signed(off).to_le_bytes();
     [b"RIFF", &length[..], b"WEBP", &body].concat()
 }
 
+/// Returns the chunk `VP8X` with these flags and this canvas.
 pub(in crate::domain::content) fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
     let side = |side: u32| (side - 1).to_le_bytes();
     riff_chunk(b"VP8X", &[&[flags, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat())
 }
 
-/// The picture's chunk of lossy.webp (75x45).
+/// Returns the picture's chunk of lossy.webp (75x45).
 pub(in crate::domain::content) fn vp8() -> Vec<u8> {
     fixture("lossy.webp")[12..].to_vec()
 }
 
-/// The picture's chunk of lossless.webp (76x46).
+/// Returns the picture's chunk of lossless.webp (76x46).
 pub(super) fn vp8l() -> Vec<u8> {
     fixture("lossless.webp")[12..].to_vec()
 }
 
-/// A frame of an animation that holds the picture.
+/// Returns a frame of an animation with this picture.
 pub(super) fn anmf(left: u32, top: u32, width: u32, height: u32, picture: &[u8]) -> Vec<u8> {
     let u24 = |value: u32| value.to_le_bytes();
     let head = [left / 2, top / 2, width - 1, height - 1, 100].map(u24);
@@ -146,22 +151,24 @@ pub(super) fn anmf(left: u32, top: u32, width: u32, height: u32, picture: &[u8])
 
 // HEIF and AVIF
 
+/// Returns a box.
 pub(in crate::domain::content) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
     let content = content.concat();
     let length = u32::try_from(content.len() + 8).unwrap().to_be_bytes();
     [&length, &kind[..], &content].concat()
 }
 
+/// Returns a box with version and flags (a `FullBox`).
 pub(in crate::domain::content) fn full(kind: &[u8; 4], version: u8, flags: u8, content: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[version, 0, 0, flags], &content.concat()])
 }
 
-/// With a length of 64 bits.
+/// Returns a box whose length has 64 bits.
 pub(super) fn wide(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 1], &kind[..], &(content.len() as u64 + 16).to_be_bytes(), content].concat()
 }
 
-/// The content of the first box of this kind on each level.
+/// Returns the content of the box at this path: on each level, the first box of the kind.
 pub(super) fn find<'a>(mut data: &'a [u8], path: &[&[u8; 4]]) -> &'a [u8] {
     for kind in path {
         loop {
@@ -187,12 +194,12 @@ pub(super) fn irot(quarters: u8) -> Vec<u8> {
     boxed(b"irot", &[&[quarters]])
 }
 
-/// Width, height and the distances of the centres, each as numerator and denominator.
+/// Returns the property of an item's crop: width, height and the distances of the centres, each as numerator and denominator.
 pub(super) fn clap(fields: [i32; 8]) -> Vec<u8> {
     boxed(b"clap", &[fields.map(i32::to_be_bytes).as_flattened()])
 }
 
-/// Fields of this many bits each, the highest bit first, filled up with zeros to whole bytes.
+/// Returns fields, each a number of bits and a value, the highest bit first, with zeros up to a whole byte.
 pub(super) fn bits(fields: &[(u32, u32)]) -> Vec<u8> {
     let bits: Vec<u8> =
         fields.iter().flat_map(|(count, value)| (0..*count).rev().map(move |at| (value >> at & 1) as u8)).collect();
@@ -201,15 +208,18 @@ pub(super) fn bits(fields: &[(u32, u32)]) -> Vec<u8> {
 
 /// The AVIF of 120x80 as a minimized image.
 pub(super) struct Mini {
+    /// Minor version of `ftyp`.
     pub minor: &'static [u8; 4],
-    /// The types of item and configuration, where the box names them.
+    /// Types of item and configuration, if the box names them.
     pub types: Option<[&'static [u8; 4]; 2]>,
+    /// Exif orientation, 1 to 8.
     pub orientation: u32,
-    /// Width and height have 15 bits each, not 7.
+    /// Whether width and height have 15 bits each, not 7.
     pub is_large: bool,
 }
 
 impl Mini {
+    /// Returns the file.
     pub(super) fn build(&self) -> Vec<u8> {
         let plain = fixture("plain.avif");
         let (config, data) = (find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"]), find(&plain, &[b"mdat"]));
@@ -224,19 +234,21 @@ impl Mini {
     }
 }
 
+/// Returns the box `ftyp` with these brands, the major one first.
 pub(in crate::domain::content) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
     let (major, compatible) = brands.split_first().unwrap();
     boxed(b"ftyp", &[&major[..], &[0; 4], &compatible.iter().copied().copied().collect::<Vec<_>>().concat()])
 }
 
-/// A HEIF of 120x80 with one item, number 1, whose data lies in `mdat`.
+/// A HEIF of 120x80 with one item, number 1, whose data is in `mdat`.
 #[derive(Clone)]
 pub(super) struct Heif {
     pub brands: Vec<&'static [u8; 4]>,
+    /// Type of the item.
     pub item: [u8; 4],
-    /// Properties behind `ispe` and the decoder's configuration, all of them of the item.
+    /// Properties of the item behind `ispe` and the decoder's configuration.
     pub properties: Vec<Vec<u8>>,
-    /// The order of association, counted from one; that of `properties` when empty.
+    /// Indices of the properties in the order of their association, counted from one; if empty, the order of `properties`.
     pub order: Vec<u8>,
     /// Boxes between `ftyp` and the others.
     pub before: Vec<u8>,
@@ -244,20 +256,23 @@ pub(super) struct Heif {
     pub within: Vec<u8>,
     /// Bytes in `mdat` before the item's.
     pub filler: usize,
+    /// Whether `mdat` precedes `meta`.
     pub data_first: bool,
-    /// The length of `meta` is given as zero: to the end of the file.
+    /// Whether the length of `meta` is zero, which means up to the end of the file.
     pub to_end: bool,
     pub config: Vec<u8>,
     pub data: Vec<u8>,
 }
 
 impl Heif {
+    /// Returns the picture of plain.heic.
     pub(super) fn heic() -> Self {
         let plain = fixture("plain.heic");
         let config = boxed(b"hvcC", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"hvcC"])]);
         Self::new(vec![b"heic", b"mif1", b"heic"], b"hvc1", config, find(&plain, &[b"mdat"]).to_vec())
     }
 
+    /// Returns the picture of plain.avif.
     pub(super) fn avif() -> Self {
         let plain = fixture("plain.avif");
         let config = boxed(b"av1C", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"])]);
@@ -280,11 +295,13 @@ impl Heif {
         }
     }
 
+    /// Adds a property of the item.
     pub(super) fn with(mut self, property: Vec<u8>) -> Self {
         self.properties.push(property);
         self
     }
 
+    /// Returns `meta`, with the item's data at this offset.
     fn meta(&self, data_at: usize) -> Vec<u8> {
         let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
         let order = if self.order.is_empty() {
@@ -292,7 +309,7 @@ impl Heif {
         } else {
             self.order.clone()
         };
-        let own: Vec<u8> = [1, 0x82].into_iter().chain(order.iter().map(|index| index | 0x80)).collect();
+        let associated: Vec<u8> = [1, 0x82].into_iter().chain(order.iter().map(|index| index | 0x80)).collect();
         let content = [
             full(b"hdlr", 0, 0, &[&[0; 4], b"pict", &[0; 13]]),
             self.within.clone(),
@@ -303,7 +320,7 @@ impl Heif {
                 b"iprp",
                 &[
                     &boxed(b"ipco", &[&ispe(120, 80), &self.config, &self.properties.concat()]),
-                    &full(b"ipma", 0, 0, &[&[0, 0, 0, 1, 0, 1, u8::try_from(own.len()).unwrap()], &own]),
+                    &full(b"ipma", 0, 0, &[&[0, 0, 0, 1, 0, 1, u8::try_from(associated.len()).unwrap()], &associated]),
                 ],
             ),
         ];
@@ -314,6 +331,7 @@ impl Heif {
         meta
     }
 
+    /// Returns the file.
     pub(super) fn build(&self) -> Vec<u8> {
         let start = [ftyp(&self.brands), self.before.clone()].concat();
         let data = boxed(b"mdat", &[&vec![0; self.filler], &self.data]);

@@ -4,7 +4,7 @@ use std::{env, fmt::Write, fs, path::PathBuf};
 
 use super::{fixtures, structures, verdict};
 
-/// A generator of numbers (SplitMix64): the same seed gives the same files everywhere.
+/// Generates numbers (SplitMix64): the same seed gives the same files everywhere.
 struct Random(u64);
 
 impl Random {
@@ -17,7 +17,7 @@ impl Random {
     }
 }
 
-/// Returns the offsets of the elements that a parser reads: boxes, segments, chunks, blocks.
+/// Returns the offsets of the elements in the first 2 KiB that a parser reads: boxes, segments, chunks, blocks.
 fn elements(file: &[u8]) -> Vec<usize> {
     let tags = file
         .windows(4)
@@ -28,7 +28,8 @@ fn elements(file: &[u8]) -> Vec<usize> {
     tags.chain(markers).filter(|at| *at < 2048).collect()
 }
 
-/// The file with one to three changes near the elements' beginnings: values, lengths, elements doubled, moved or left out.
+/// Returns the file with one to three changes near the beginnings of its elements: other bytes, bytes inserted or removed, elements
+/// doubled or removed.
 fn mutated(file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut file = file.to_vec();
     for _ in 0..=random.below(3) {

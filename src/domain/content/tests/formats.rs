@@ -3,10 +3,10 @@
 use super::super::{Format, Orientation, Refusal, exif};
 use super::{build, fixture, size, verdict};
 
-/// The file with the bytes at the only place where `old` stands replaced.
+/// Returns the file with `old`, which it contains once, replaced by `new`.
 fn patched(file: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
-    let places: Vec<_> = file.windows(old.len()).enumerate().filter(|(_, window)| *window == old).collect();
-    let [(at, _)] = places[..] else { panic!("{} places", places.len()) };
+    let found: Vec<_> = file.windows(old.len()).enumerate().filter(|(_, window)| *window == old).collect();
+    let [(at, _)] = found[..] else { panic!("{} occurrences", found.len()) };
     [&file[..at], new, &file[at + old.len()..]].concat()
 }
 
@@ -20,7 +20,7 @@ fn jpeg_follows_decoders() {
     assert_eq!(size(&after_soi(b"\xFF\xFE\0\x02stray\xFF\0")), Ok((120, 80)));
     // A second start.
     assert_eq!(size(&after_soi(b"\xFF\xD8")), Err(Refusal::NoPicture));
-    // One component, one table, one scan: the least that is a picture.
+    // One component, one table, one scan: the smallest set that makes a picture.
     let table = build::segment(0xDB, &[0; 65]);
     let frame = build::segment(0xC0, b"\x08\0\x10\0\x20\x01\x01\x11\0");
     let scan = build::segment(0xDA, b"\x01\x01\0\0\x3F\0");
@@ -34,7 +34,7 @@ fn jpeg_follows_decoders() {
     // Lossless frames have no tables, and precisions of their own.
     assert_eq!(parts(&[&build::segment(0xC3, b"\x10\0\x10\0\x20\x01\x01\x11\0"), &scan]), Ok((32, 16)));
     assert_eq!(parts(&[&table, &build::segment(0xC0, b"\x10\0\x10\0\x20\x01\x01\x11\0"), &scan]), Err(Refusal::Malformed));
-    // A thumbnail inside EXIF does not pass for the frame.
+    // The frame of a thumbnail inside of EXIF is ignored.
     let thumbnail = [b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0".as_slice(), &plain].concat();
     let length = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
     let mut outer = b"\xFF\xD8\xFF\xE1".to_vec();
@@ -100,7 +100,7 @@ fn png_needs_a_sound_header_and_image_data() {
 }
 
 #[test]
-fn gif_needs_a_frame_and_holds_it() {
+fn gif_needs_a_frame_and_its_screen_is_widened_to_it() {
     let gif = |screen: [u8; 4], blocks: &[u8]| size(&[b"GIF87a", screen.as_slice(), b"\0\0\0", blocks].concat());
     let frame = b"\x2C\x02\0\x01\0\x05\0\x03\0";
     assert_eq!(gif([10, 0, 10, 0], frame), Ok((10, 10)));
@@ -115,7 +115,7 @@ fn gif_needs_a_frame_and_holds_it() {
 #[test]
 fn webp_headers_are_checked() {
     let lossy = fixture("lossy.webp");
-    // The two bits above 14 ask for upscaling, which decoders leave out.
+    // The two bits above 14 request upscaling, which decoders ignore.
     let scaled = patched(&lossy, b"\x9D\x01\x2A\x4B\0\x2D\0", b"\x9D\x01\x2A\x4B\xC0\x2D\x40");
     assert_eq!(size(&scaled), Ok((75, 45)));
     assert_eq!(size(&patched(&lossy, b"\x9D\x01\x2A", b"\x9D\x01\x2B")), Err(Refusal::Malformed));
@@ -203,7 +203,7 @@ fn heif_items_are_found_by_wide_numbers_and_their_properties_applied_in_order() 
     assert_eq!(size(&file(&[2, 3, 3])), Ok((200, 40)));
     assert_eq!(size(&file(&[2, 4])), Ok((50, 30)));
     assert_eq!(size(&file(&[2, 4, 3])), Ok((30, 50)));
-    // Turned first, 40 by 200: the crop is wider than that, and left out.
+    // Turned first, the size is 40 by 200. The crop is wider, so it is ignored.
     assert_eq!(size(&file(&[2, 3, 4])), Ok((40, 200)));
     assert_eq!(size(&file(&[2, 5])), Err(Refusal::Malformed));
     assert_eq!(size(&file(&[3])), Err(Refusal::Malformed));

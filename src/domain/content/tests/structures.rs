@@ -5,9 +5,11 @@ use super::build::*;
 use super::fixture;
 use crate::domain::content::Refusal::{self, *};
 
+/// A file with the expected verdict.
 pub(super) struct Structure {
     pub name: &'static str,
     pub content_type: &'static str,
+    /// Width and height as displayed, or the reason of the refusal.
     pub verdict: Result<(u32, u32), Refusal>,
     pub bytes: Vec<u8>,
 }
@@ -17,6 +19,7 @@ const MIB: usize = 1 << 20;
 /// A name, a verdict and the file.
 type Row = (&'static str, Result<(u32, u32), Refusal>, Vec<u8>);
 
+/// Returns structures of this type.
 fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
     rows.into_iter().map(|(name, verdict, bytes)| Structure { name, content_type, verdict, bytes }).collect()
 }
@@ -31,7 +34,7 @@ pub(super) fn all() -> Vec<Structure> {
 
 fn jpegs() -> Vec<Structure> {
     let exif6 = exif(&orientation(TURNED));
-    let silent = exif(&tiff(&[short(0x0100, 120)]));
+    let without_orientation = exif(&tiff(&[short(0x0100, 120)]));
     let scan = jpeg(&[]).windows(2).position(|window| window == b"\xFF\xDA").unwrap();
     rows(
         "image/jpeg",
@@ -55,7 +58,7 @@ fn jpegs() -> Vec<Structure> {
             ("comment of length 1", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x01"])),
             ("APP0 of length 0", Ok((120, 80)), jpeg(&[b"\xFF\xE0\0\0"])),
             ("APP1 of length 0 before Exif", Ok((80, 120)), jpeg(&[b"\xFF\xE1\0\0", &exif6])),
-            ("first Exif silent", Ok((120, 80)), jpeg(&[&silent, &exif6])),
+            ("first Exif silent", Ok((120, 80)), jpeg(&[&without_orientation, &exif6])),
             ("first Exif turned, second upright", Ok((80, 120)), jpeg(&[&exif6, &exif(&orientation(1))])),
             ("XMP before Exif", Ok((80, 120)), jpeg(&[&segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), &exif6])),
             ("fill bytes", Ok((120, 80)), jpeg(&[&[0xFF; 300]])),
@@ -336,7 +339,7 @@ fn avifs() -> Vec<Structure> {
     )
 }
 
-/// Images without `meta`.
+/// Returns images without `meta`.
 fn minimized() -> Vec<Structure> {
     let mini = || Mini { minor: b"avif", types: None, orientation: 1, is_large: false };
     let mini_of_types = |types| Mini { types: Some(types), ..mini() }.build();
@@ -357,7 +360,7 @@ fn minimized() -> Vec<Structure> {
     )
 }
 
-/// Image sequences: a track, with or without items.
+/// Returns image sequences: a track, with or without items.
 fn sequences() -> Vec<Structure> {
     let animated = fixture("animated.avif");
     let bare = replaced(replaced(animated.clone(), b"meta", b"free"), b"avifavis", b"avisavis");

@@ -3,7 +3,7 @@ use futures_util::FutureExt;
 use super::*;
 use crate::model::{EventType, ImageId};
 
-/// Returns the position of this second.
+/// Returns the position of the first change in this second.
 fn at(seconds: u32) -> EventPosition {
     EventPosition { seconds, increment: 1, changes: 1 }
 }
@@ -13,14 +13,14 @@ fn change(user: UserId, seconds: u32) -> ImageChange {
     ImageChange { position: at(seconds), user, image: ImageId::new(), event: EventType::ImageReady }
 }
 
-/// Returns a hub whose feed has begun.
-fn live(max_streams: usize) -> Arc<Hub> {
+/// Returns a hub with a feed that begins at second 940, of a database whose latest write is at second 1000.
+fn hub_with_feed(max_streams: usize) -> Arc<Hub> {
     let hub = Hub::new(max_streams);
     hub.begin(FeedBegin { position: at(940), opened_at: at(1000) });
     hub
 }
 
-/// Opens a stream.
+/// Opens and starts a stream of this user.
 fn open(hub: &Arc<Hub>, user: UserId, start: StreamStart) -> Subscription {
     let mut stream = hub.reserve(user).unwrap();
     stream.start(start);
@@ -34,7 +34,7 @@ fn waiting(stream: &Subscription) -> Vec<Notice> {
 
 #[test]
 fn a_change_reaches_all_streams_of_its_owner_and_no_other() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let (ada, bob) = (UserId::new(), UserId::new());
     let (phone, tab, other) =
         (open(&hub, ada, StreamStart::Now), open(&hub, ada, StreamStart::Now), open(&hub, bob, StreamStart::Now));
@@ -48,7 +48,7 @@ fn a_change_reaches_all_streams_of_its_owner_and_no_other() {
 
 #[test]
 fn changes_before_the_start_are_not_sent() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let user = UserId::new();
     let stream = open(&hub, user, StreamStart::Now);
     hub.publish(change(user, 960), Instant::now());
@@ -58,7 +58,7 @@ fn changes_before_the_start_are_not_sent() {
 
 #[test]
 fn a_stream_resumes_where_its_client_was() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let (ada, bob) = (UserId::new(), UserId::new());
     let (first, second, foreign) = (change(ada, 1001), change(ada, 1003), change(bob, 1002));
     [first, foreign, second].into_iter().for_each(|change| hub.publish(change, Instant::now()));
@@ -73,10 +73,11 @@ fn a_stream_resumes_where_its_client_was() {
 
 #[test]
 fn a_stream_that_cannot_resume_begins_with_a_reset() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let user = UserId::new();
     hub.publish(change(user, 1001), Instant::now());
     let reset = [Notice::Reset(at(1001))];
+    // A position before the feed, an unknown one, and one that leads by more than `MAX_LEAD_SECONDS`.
     for start in [StreamStart::After(at(939)), StreamStart::Unknown, StreamStart::After(at(1062))] {
         let stream = open(&hub, user, start);
         assert_eq!(stream.start_position(), None, "a client that loses the reset must get it again");
@@ -87,8 +88,8 @@ fn a_stream_that_cannot_resume_begins_with_a_reset() {
 }
 
 #[test]
-fn old_changes_are_forgotten() {
-    let hub = live(10);
+fn old_changes_are_removed_and_cause_a_reset() {
+    let hub = hub_with_feed(10);
     let (user, now) = (UserId::new(), Instant::now());
     hub.publish(change(user, 1001), now);
     hub.advance(at(1700), now + RECENT_TIME + Duration::from_secs(1));
@@ -98,12 +99,16 @@ fn old_changes_are_forgotten() {
         hub.publish(change(user, 2000 + seconds), now);
     }
     assert_eq!(hub.state.lock().recent.len(), MAX_RECENT);
-    assert_eq!(waiting(&open(&hub, user, StreamStart::After(at(1999)))).len(), 1, "a reset");
+    assert_eq!(
+        waiting(&open(&hub, user, StreamStart::After(at(1999)))).len(),
+        1,
+        "a client from before the removed change gets a reset"
+    );
 }
 
 #[test]
 fn a_lost_feed_resets_open_streams() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let user = UserId::new();
     let stream = open(&hub, user, StreamStart::Now);
     hub.publish(change(user, 1001), Instant::now());
@@ -114,7 +119,7 @@ fn a_lost_feed_resets_open_streams() {
 
 #[test]
 fn streams_are_limited_by_user_and_server_until_they_are_dropped() {
-    let hub = live(7);
+    let hub = hub_with_feed(7);
     let (ada, bob) = (UserId::new(), UserId::new());
     let mut streams: Vec<_> = (0..MAX_STREAMS_PER_USER).map(|_| open(&hub, ada, StreamStart::Now)).collect();
     assert_eq!(hub.reserve(ada).unwrap_err(), TooManyStreams::OfUser);
@@ -127,7 +132,7 @@ fn streams_are_limited_by_user_and_server_until_they_are_dropped() {
 
 #[test]
 fn the_feed_ends_after_a_time_without_streams() {
-    let hub = live(10);
+    let hub = hub_with_feed(10);
     let linger = Duration::from_secs(60);
     let stream = open(&hub, UserId::new(), StreamStart::Now);
     let later = Instant::now() + linger * 2;

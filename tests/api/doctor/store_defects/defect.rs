@@ -1,4 +1,4 @@
-//! The defects, and the rules of `valet check` that each of them violates.
+//! The defects of stores, and the rules of `valet check` that each of them violates.
 
 /// A defect of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,8 +9,8 @@ pub enum Defect {
     ReplacesObjects,
     /// Two concurrent PUTs both succeed (s3s-fs).
     HasNoLocks,
-    /// Refuses wrong bytes but stores them (s3s-fs).
-    KeepsRefusedBytes,
+    /// Rejects wrong bytes but stores them (s3s-fs).
+    KeepsRejectedBytes,
     /// Ignores checksums and stores none (Ceph RGW).
     KnowsNoChecksums,
     /// Serves objects without credentials (LocalStack).
@@ -23,9 +23,9 @@ pub enum Defect {
     IgnoresOverrides,
     /// The policy lacks `ListBucket`, so that missing keys are answered 403.
     HidesMissingKeys,
-    /// No CORS.
+    /// Does not support CORS.
     KnowsNoOrigins,
-    /// CORS without `ETag`.
+    /// Does not expose `ETag` to pages of other origins.
     ExposesNothing,
     /// Completes an upload over an existing object (Ceph RGW, Garage).
     CompletesTwice,
@@ -35,25 +35,25 @@ pub enum Defect {
     CopiesAnything,
     /// An unsigned header turns a PUT into a copy (Ceph RGW).
     TakesUnsignedCopySource,
-    /// A proxy drops a signed header, so that the store refuses every PUT.
+    /// A proxy drops a signed header, so that the store rejects every PUT.
     StripsIfNoneMatch,
-    /// Refuses every PUT once public ACLs are blocked (Ceph RGW).
-    RefusesPutsUnderBlockPublicAcls,
+    /// Rejects every PUT once public ACLs are blocked (Ceph RGW).
+    RejectsPutsUnderBlockPublicAcls,
     /// Answers every query about the bucket with a list of objects (nanio, fauxqs).
     ListsObjectsInstead,
     /// A truncated listing whose next page is the first one again.
     ListsTheSameAgain,
-    /// Refuses ranges that end after the object's end (nanio).
-    RefusesLongRanges,
-    /// Sends the whole object's checksum with a part of it.
+    /// Rejects ranges that end after the object's end (nanio).
+    RejectsLongRanges,
+    /// Sends a wrong checksum with a range of an object.
     SendsWrongChecksums,
     /// Answers 404 to every HEAD of an upload.
     HeadFindsNothing,
-    /// HEAD without a length, as from a compressing proxy.
+    /// Sends no length in answers to HEAD, like a compressing proxy.
     TellsNoLength,
     /// Adds its own metadata to copies (rclone).
     DatesCopies,
-    /// HEAD without an entity tag.
+    /// Sends no entity tag in answers to HEAD.
     TellsNoTag,
     /// Replaces the type of copies and completed uploads (localbucket).
     TypesAsItLikes,
@@ -67,15 +67,15 @@ pub enum Defect {
     RetainsVersions,
     /// A proxy that has lost its store.
     IsLost,
-    /// Answers 503 instead of refusing.
+    /// Answers 503 instead of a rejection.
     IsOverloaded,
-    /// No form uploads (Swift).
+    /// Does not accept form uploads (Swift).
     TakesNoForms,
     /// Each call takes a quarter of a second.
     IsFarAway,
-    /// A proxy that refuses bodies above 1 MiB by their announced length.
+    /// A proxy that rejects bodies above 1 MiB by their announced length.
     CapsBodies,
-    /// The same for parts only.
+    /// A proxy that rejects parts above 1 MiB by their announced length.
     CapsParts,
     /// Reports another region than the one that requests are signed for.
     IsElsewhere,
@@ -104,7 +104,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
     ),
     (Defect::ReplacesObjects, &["upload: If-None-Match enforced", "upload: one winner of overlapping PUTs"]),
     (Defect::HasNoLocks, &["upload: one winner of overlapping PUTs"]),
-    (Defect::KeepsRefusedBytes, &["upload: checksum enforced"]),
+    (Defect::KeepsRejectedBytes, &["upload: checksum enforced"]),
     (Defect::KnowsNoChecksums, &["upload: checksum enforced", "object: HEAD tells the checksum"]),
     (Defect::IsPublic, &["object: anonymous access refused"]),
     (Defect::LivesInTheFuture, &["S3: clock agrees with ours"]),

@@ -1,17 +1,18 @@
-//! Limits, root elements and settings of other stores, and of proxies in front of them.
+//! Defects in limits, root elements and settings of other stores, and of proxies in front of them.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{StatusCode, header::HeaderValue, http::request::Parts};
 
-use super::{Defect, Inside, status};
+use super::{Defect, ProxyState, status};
 use crate::relay::Answer;
 
+/// Object Lock configuration that retains every new version.
 const LOCKED: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
                       <Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
 
-impl Inside {
-    /// Returns whether a body is refused by its announced length, before any of it is read.
+impl ProxyState {
+    /// Returns whether a body is rejected by its announced length, before any of it is read.
     pub(super) fn exceeds_limit(&self, parts: &Parts) -> bool {
         let length = parts.headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let is_part = parts.uri.query().unwrap_or_default().contains("partNumber");
@@ -19,7 +20,7 @@ impl Inside {
         caps && length.is_some_and(|length| length > 1 << 20)
     }
 
-    /// Returns the answer to a query about the bucket.
+    /// Returns the answer to a query about the bucket; `None` if the store answers it.
     pub(super) fn bucket_answer(&self, query: &str) -> Option<Answer> {
         let (code, text) = match self.defect {
             Defect::LocksByDefault if query.contains("object-lock") => (StatusCode::OK, LOCKED),
@@ -44,13 +45,13 @@ impl Inside {
         }
         let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
         let mut text = String::from_utf8(body.to_vec()).unwrap();
-        for (name, other) in [
+        for (name, replacement) in [
             ("InitiateMultipartUploadResult", "InitiateMultipartUpload"),
             ("ListPartsResult", "ListPartsResponse"),
             ("<Error>", "<ErrorResponse><Error>"),
             ("</Error>", "</Error></ErrorResponse>"),
         ] {
-            text = text.replace(name, other);
+            text = text.replace(name, replacement);
         }
         answer.headers_mut().remove("content-length");
         *answer.body_mut() = Bytes::from(text).into();

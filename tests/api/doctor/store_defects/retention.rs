@@ -1,14 +1,14 @@
-//! Object Lock as on AWS: a deleted object stays under a delete marker.
+//! A store with Object Lock as on AWS: a deleted object stays under a delete marker.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode, http::request::Parts};
 
-use super::{Inside, status};
+use super::{ProxyState, status};
 use crate::relay::Answer;
 
-impl Inside {
-    /// Refuses to delete a version, and adds a delete marker for a DELETE without one.
+impl ProxyState {
+    /// Rejects the deletion of a version, and adds a delete marker for a DELETE without a version.
     pub(super) fn retain(&self, parts: &Parts, key: String, query: &str) -> Option<Answer> {
         let mut marked = self.marked.lock().unwrap();
         match parts.method {
@@ -51,8 +51,8 @@ impl Inside {
 }
 
 /// Returns an error of S3 with this code.
-fn error(code: StatusCode, word: &str) -> Answer {
-    let mut response = status(code);
-    *response.body_mut() = Bytes::from(format!("<Error><Code>{word}</Code></Error>")).into();
+fn error(status_code: StatusCode, code: &str) -> Answer {
+    let mut response = status(status_code);
+    *response.body_mut() = Bytes::from(format!("<Error><Code>{code}</Code></Error>")).into();
     response
 }

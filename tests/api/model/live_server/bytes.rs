@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{LIE, Live, Step};
+use super::{Live, MISDECLARED, Step};
 use crate::{
     app::Answer,
     model::{Which, Who, reference_model::Model},
@@ -13,7 +13,7 @@ impl Live<'_> {
     pub(super) async fn put(&self, model: &mut Model, step: Step<'_>, which: Which) {
         let Some(image) = model.images.get(which) else { return };
         let file = image.declared.file;
-        if file == LIE {
+        if file == MISDECLARED {
             return;
         }
         let Some(outcome) = model.put(which) else { return };

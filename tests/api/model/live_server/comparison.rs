@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 impl Live<'_> {
-    /// Compares every state in the database and every object in the bucket.
+    /// Compares the state of every image in the database, and every key in the bucket, with the model.
     async fn compare_stores(&self, model: &Model, when: &str) {
         let (images, mut keys) = tokio::join!(self.app.db_all("images"), self.app.bucket_keys());
         let mut states: Vec<_> = images
@@ -41,36 +41,36 @@ impl Live<'_> {
             assert_eq!(me.json["usage"], expected, "{when}, usage of {who}");
             self.check_gallery(model, who, gallery.json["images"].as_array().unwrap(), when);
             let mut listed = open.json["uploads"].as_array().unwrap().iter();
-            let mine = model.images.iter().rev().filter(|image| image.who == who && image.state == State::Pending);
-            for image in mine {
-                let got = listed.next().unwrap_or_else(|| panic!("{when}: {} is not listed as open", image.id));
+            let open_images = model.images.iter().rev().filter(|image| image.who == who && image.state == State::Pending);
+            for image in open_images {
+                let upload = listed.next().unwrap_or_else(|| panic!("{when}: {} is not listed as open", image.id));
                 let kind = if image.in_parts { "multipart" } else { "single" };
-                assert_eq!((&got["id"], &got["kind"]), (&json!(image.id), &json!(kind)), "{when}, open uploads of {who}");
-                assert_eq!(got.get("caption").and_then(Value::as_str), image.caption.as_deref(), "{when}");
+                assert_eq!((&upload["id"], &upload["kind"]), (&json!(image.id), &json!(kind)), "{when}, open uploads of {who}");
+                assert_eq!(upload.get("caption").and_then(Value::as_str), image.caption.as_deref(), "{when}");
             }
             assert_eq!(listed.next(), None, "{when}, open uploads of {who}");
         }
     }
 
-    /// Expects the newest first; images of the same moment in any order.
+    /// Asserts that the gallery lists the user's ready images, the newest first; images of the same moment may have any order.
     fn check_gallery(&self, model: &Model, who: Who, listed: &[Value], when: &str) {
-        let which = |got: &Value| model.images.iter().position(|image| json!(image.id) == got["id"]);
-        let got: Vec<_> =
+        let which = |listed: &Value| model.images.iter().position(|image| json!(image.id) == listed["id"]);
+        let actual: Vec<_> =
             listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} belongs to no user"))).collect();
-        let mine = |image: &Image| image.who == who && image.state == State::Ready;
-        let mut expected: Vec<_> = (0..model.images.len()).filter(|at| mine(&model.images[*at])).collect();
-        let mut sorted = got.clone();
+        let is_in_gallery = |image: &Image| image.who == who && image.state == State::Ready;
+        let mut expected: Vec<_> = (0..model.images.len()).filter(|at| is_in_gallery(&model.images[*at])).collect();
+        let mut sorted = actual.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, expected, "{when}, gallery of {who}");
-        expected.sort_by_key(|at| std::cmp::Reverse(model.images[*at].place));
-        let places = |order: &[usize]| order.iter().map(|at| model.images[*at].place).collect::<Vec<_>>();
-        assert_eq!(places(&got), places(&expected), "{when}, order of {who}'s gallery");
-        for (image, which) in listed.iter().zip(got) {
+        expected.sort_by_key(|at| std::cmp::Reverse(model.images[*at].ready_moment));
+        let moments = |order: &[usize]| order.iter().map(|at| model.images[*at].ready_moment).collect::<Vec<_>>();
+        assert_eq!(moments(&actual), moments(&expected), "{when}, order of {who}'s gallery");
+        for (image, which) in listed.iter().zip(actual) {
             self.check_image(model, which, image);
         }
     }
 
-    /// Asserts that pages of one and of two show the same images in the same order as one page.
+    /// Asserts that pages of one and of two images list the gallery of the model.
     pub async fn walk_in_small_pages(&self, model: &Model) {
         for (who, user) in self.users.iter().enumerate() {
             for limit in [1, 2] {

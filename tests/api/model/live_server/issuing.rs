@@ -7,11 +7,11 @@ use crate::{
     app::Answer,
     model::{
         Declared, Who,
-        reference_model::{Issued, Model, State},
+        reference_model::{Model, Opening, State},
     },
 };
 
-/// One ticket of an answer, or the code of its problem.
+/// A ticket in an answer, or the code of the problem instead.
 struct Ticket<'a> {
     status: u64,
     json: &'a Value,
@@ -35,9 +35,9 @@ impl Live<'_> {
     /// Opens an upload on server and model.
     pub(super) async fn upload(&self, model: &mut Model, step: Step<'_>, who: Who, declared: Declared, key: Option<u8>) {
         let answer = self.post(who, "/api/images/upload", self.body(declared), key).await;
-        let issued = model.upload(who, &[(declared, key)])[0];
-        self.check_issued(model, step, issued, &Ticket::of_answer(&answer));
-        if let Issued::Known(which) = issued {
+        let opening = model.upload(who, &[(declared, key)])[0];
+        self.check_opening(model, step, opening, &Ticket::of_answer(&answer));
+        if let Opening::Known(which) = opening {
             model.renew(who, which);
         }
     }
@@ -56,16 +56,16 @@ impl Live<'_> {
         let body = json!({ "items": bodies.collect::<Vec<_>>() });
         let answer = self.post(who, "/api/images/upload/batch", body, None).await;
         assert_eq!(answer.status, 200, "{step}: {answer:?}");
-        let issued = model.upload(who, &keyed);
-        for (n, issued) in issued.into_iter().enumerate() {
-            self.check_issued(model, step, issued, &Ticket::of_result(&answer.json["results"][n]));
-            if let Issued::Known(which) = issued {
+        let opening = model.upload(who, &keyed);
+        for (n, opening) in opening.into_iter().enumerate() {
+            self.check_opening(model, step, opening, &Ticket::of_result(&answer.json["results"][n]));
+            if let Opening::Known(which) = opening {
                 model.renew(who, which);
             }
         }
     }
 
-    /// Declares a type that is never stored.
+    /// Declares a type that is not allowed.
     pub(super) async fn upload_unstorable(&self, step: Step<'_>, who: Who) {
         let mut body = self.body(Declared { file: 0, name: 0, caption: false });
         body["contentType"] = json!("image/svg+xml");
@@ -78,22 +78,22 @@ impl Live<'_> {
         let mut body = self.body(declared);
         body.as_object_mut().unwrap().remove("sha256");
         let answer = self.post(who, "/api/images/multipart", body, key).await;
-        let issued = model.open_parts(who, declared, key);
-        self.check_issued(model, step, issued, &Ticket::of_answer(&answer));
+        let opening = model.open_parts(who, declared, key);
+        self.check_opening(model, step, opening, &Ticket::of_answer(&answer));
     }
 
-    /// Compares a ticket with the model, and gives a new image its id.
-    fn check_issued(&self, model: &mut Model, step: Step<'_>, issued: Issued, &Ticket { status, json, code }: &Ticket<'_>) {
-        match issued {
-            Issued::Refused(refused) => assert_eq!((status, code), (u64::from(refused.0), refused.1), "{step}"),
-            Issued::Opened => {
+    /// Compares a ticket with the model, and sets the id of a new image in the model.
+    fn check_opening(&self, model: &mut Model, step: Step<'_>, opening: Opening, &Ticket { status, json, code }: &Ticket<'_>) {
+        match opening {
+            Opening::Rejected(rejected) => assert_eq!((status, code), (u64::from(rejected.0), rejected.1), "{step}"),
+            Opening::Opened => {
                 assert_eq!(status, 201, "{step}: {json} {code}");
                 let id = json["id"].as_str().unwrap().to_owned();
                 self.uploads.lock().unwrap().insert(id.clone(), json["upload"].clone());
                 let opened = model.images.iter_mut().find(|image| image.id.is_empty());
                 opened.expect("the model has opened it, too").id = id;
             }
-            Issued::Known(which) => {
+            Opening::Known(which) => {
                 let image = &model.images[which];
                 assert_eq!((status, &json["id"]), (200, &json!(image.id)), "{step}: {json} {code}");
                 if !image.in_parts {
