@@ -1,4 +1,4 @@
-//! The command `valet decode`, which a worker starts as a child: [`valet::decoder`].
+//! The command `valet decode`, which a worker starts as a child process; [`valet::decoder`] has its code.
 
 use valet::decoder;
 
@@ -23,18 +23,20 @@ pub fn run(arguments: &DecodeArguments) {
     }
     let attempt = attempt(arguments);
     if !arguments.limited {
-        let own = std::env::args().skip(1).chain(["--limited".to_owned()]);
-        decoder::limit_and_restart(&own.collect::<Vec<_>>());
+        let arguments = std::env::args().skip(1).chain(["--limited".to_owned()]);
+        decoder::limit_and_restart(&arguments.collect::<Vec<_>>());
     }
-    // The worker reads the status alone.
+    // Of an error, the worker sees only the exit status.
     std::process::exit(i32::from(decoder::run(attempt).is_err()));
 }
 
+/// Returns the attempt to leave the sandbox that `--attempt` names, or a function that does nothing.
 #[cfg(feature = "dev")]
 fn attempt(arguments: &DecodeArguments) -> fn() {
     arguments.attempt.as_deref().and_then(decoder::attempts::named).unwrap_or(|| {})
 }
 
+/// Returns a function that does nothing.
 #[cfg(not(feature = "dev"))]
 fn attempt(_: &DecodeArguments) -> fn() {
     || {}

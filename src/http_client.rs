@@ -1,4 +1,4 @@
-//! The HTTP/1.1 client of everything but the AWS SDK: TLS by rustls, no redirects, and responses of bounded length.
+//! The HTTP/1.1 client of all calls but those of the AWS SDK: TLS by rustls, no redirects, and responses of bounded length.
 
 use std::{error::Error, io};
 
@@ -12,13 +12,13 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-/// Connects by TLS or, to `http` addresses, without.
+/// Connector with TLS or, to `http` addresses, without TLS.
 pub type Connector = HttpsConnector<HttpConnector>;
 
 /// Returns a connector that trusts the certificates of the system, or of `SSL_CERT_FILE`.
 ///
 /// # Errors
-/// When none can be read.
+/// When no certificate can be read.
 pub fn system_connector() -> io::Result<Connector> {
     Ok(HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build())
 }
@@ -30,12 +30,12 @@ pub fn connector(roots: RootCertStore) -> Connector {
     HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build()
 }
 
-/// Whether a connection serves several requests.
+/// Reuse of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
-    /// Kept for the next request, which is sent again if the connection was closed meanwhile.
+    /// A connection is kept for the next request, which is sent again if the connection was closed meanwhile.
     Kept,
-    /// One for each request, which is sent once.
+    /// Each request has a connection of its own, and is sent once.
     Single,
 }
 
@@ -46,7 +46,7 @@ pub struct HttpClient<B> {
     max_response_bytes: usize,
 }
 
-// Derived, it would require `B: Clone`.
+// A derived implementation would require `B: Clone`.
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
         Self { client: self.client.clone(), max_response_bytes: self.max_response_bytes }
@@ -57,7 +57,7 @@ impl<B> HttpClient<B>
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    /// Creates a client; nothing is connected yet.
+    /// Creates a client, without connecting.
     #[must_use]
     pub fn new(connector: Connector, connections: Connections, max_response_bytes: usize) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
@@ -67,10 +67,10 @@ where
         Self { client: builder.build(connector), max_response_bytes }
     }
 
-    /// Sends a request, and reads the response. Its body is an error if it breaks off or is longer than permitted.
+    /// Sends a request, and reads the response. The response's body is an `Err` if it ends early or exceeds `max_response_bytes`.
     ///
     /// # Errors
-    /// When there is no response.
+    /// When no response arrived.
     pub async fn send(
         &self,
         request: Request<B>,

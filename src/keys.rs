@@ -22,13 +22,13 @@ pub enum KeyCommand {
     /// Creates a key and prints it, once: only its digest is stored.
     Create {
         /// Name of the key, for lists and the audit log.
-        #[arg(value_parser = name)]
+        #[arg(value_parser = parse_name)]
         name: KeyName,
         /// Permission of the key; repeat it for several: tokens:create, users:read, users:write, images:read, images:delete.
-        #[arg(long, required = true, value_parser = scope)]
+        #[arg(long, required = true, value_parser = parse_scope)]
         scope: Vec<Scope>,
         /// Lifetime of the key, such as 90d. Without it, the key is valid until it is revoked.
-        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
         expires: Option<Duration>,
     },
     /// Lists all keys, without their secrets.
@@ -36,7 +36,7 @@ pub enum KeyCommand {
     /// Revokes a key: within 30 seconds every server refuses it.
     Revoke {
         /// Id of the key, as `valet key list` prints it.
-        #[arg(value_parser = id)]
+        #[arg(value_parser = parse_id)]
         id: ServiceKeyId,
         /// Also ends the sessions of all tokens that were created with the key, once no server accepts it any more. The key may
         /// have been revoked before.
@@ -45,21 +45,25 @@ pub enum KeyCommand {
     },
 }
 
-fn name(text: &str) -> Result<KeyName, String> {
+/// Parses the name of a key.
+fn parse_name(text: &str) -> Result<KeyName, String> {
     KeyName::parse(text).map_err(|error| error.to_string())
 }
 
-fn scope(text: &str) -> Result<Scope, String> {
+/// Parses a scope.
+fn parse_scope(text: &str) -> Result<Scope, String> {
     Scope::parse(text).ok_or_else(|| format!("one of {} is wanted", Scope::ALL.map(Scope::as_str).join(", ")))
 }
 
-fn lifetime(text: &str) -> Result<Duration, &'static str> {
-    let longest = Duration::from_secs(10 * 366 * 24 * 60 * 60);
-    let parsed = humantime::parse_duration(text).ok().filter(|time| (Duration::from_secs(1)..=longest).contains(time));
+/// Parses a lifetime from one second to ten years.
+fn parse_lifetime(text: &str) -> Result<Duration, &'static str> {
+    let ten_years = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+    let parsed = humantime::parse_duration(text).ok().filter(|time| (Duration::from_secs(1)..=ten_years).contains(time));
     parsed.ok_or("a time such as 90d is wanted, from one second to ten years")
 }
 
-fn id(text: &str) -> Result<ServiceKeyId, &'static str> {
+/// Parses the id of a key.
+fn parse_id(text: &str) -> Result<ServiceKeyId, &'static str> {
     ServiceKeyId::parse(text).ok_or("the id of a key is wanted, as `valet key list` prints it; not the key itself")
 }
 
@@ -93,7 +97,8 @@ pub async fn run(command: KeyCommand, settings: fn() -> Result<Config, Problems>
     }
 }
 
-/// Waits until no server accepts the revoked key, which could create sessions until then, and ends its sessions.
+/// Waits until no server accepts the revoked key, with which sessions could be created until then, and ends the sessions of its
+/// tokens.
 async fn end_sessions_of(keys: &ServiceKeys, id: ServiceKeyId, now: OffsetDateTime) -> Result<(), Failure> {
     let refused_from = keys.refused_from(id).await?.ok_or("no key has this id")?;
     tokio::time::sleep((refused_from - now).try_into().unwrap_or_default()).await;
@@ -101,6 +106,7 @@ async fn end_sessions_of(keys: &ServiceKeys, id: ServiceKeyId, now: OffsetDateTi
     Ok(output::line(format_args!("Ended {ended} sessions of tokens that were created with the key."))?)
 }
 
+/// Prints a table of all keys; fails after the table if a key could not be read.
 async fn list(keys: &ServiceKeys, now: OffsetDateTime) -> Result<(), Failure> {
     let mut failed = false;
     output::line(format_args!("{:36}  {:8}  {:20}  {:20}  {:24}  SCOPES", "ID", "STATE", "EXPIRES", "LAST USED", "NAME"))?;
@@ -116,6 +122,7 @@ async fn list(keys: &ServiceKeys, now: OffsetDateTime) -> Result<(), Failure> {
     if failed { Err("some keys could not be read".into()) } else { Ok(()) }
 }
 
+/// Returns the row of a key in the table.
 fn row(key: &ServiceKey, now: OffsetDateTime) -> String {
     let time = |at: Option<OffsetDateTime>| {
         let at = at.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok());

@@ -8,13 +8,14 @@
 //! - [`http`]: requests and responses. Does not use the crates of MongoDB and AWS. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Uses neither poem nor a database crate.
 //! - [`store`]: documents and objects. Does not use poem.
-//! - [`http_client`]: the client of everything but the AWS SDK, below [`telemetry`] and [`store`].
-//! - [`metrics`]: the process's counters; every module may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
+//! - [`http_client`]: the HTTP client of all calls but those of the AWS SDK, below [`telemetry`] and [`store`].
+//! - [`metrics`]: the process's metrics, which every module may record. [`signer`]: SigV4 presigning, pure. [`model`]: the
+//!   vocabulary, pure.
 //! - `decoder`: the code of the child process that decodes an image, without any rights (feature `worker`).
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
-// Enables the pedantic lints that find bugs, in addition to those of Cargo.toml, and leaves out the stylistic ones. Tests and
-// benches are exempt.
+// Enables the pedantic lints that find bugs, in addition to those of Cargo.toml, and leaves out the stylistic ones. They apply to
+// this library alone: not to the program, nor to `tests` and `benches`.
 #![warn(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

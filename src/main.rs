@@ -31,7 +31,7 @@ use valet::{
 
 use self::signals::on_signal;
 
-/// glibc's allocator keeps what passwords' hashes and large answers once took, per thread; this one gives it back.
+/// Allocator. glibc's keeps, for each thread, the memory that password hashes and large responses once took; this one returns it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -157,7 +157,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() {
     let command = Arguments::parse().command;
-    // Before there is a runtime: it would have threads.
+    // Before the tokio runtime starts: the decoder must not have the runtime's threads.
     #[cfg(feature = "worker")]
     if let Command::Decode(arguments) = &command {
         return decode::run(arguments);
@@ -168,7 +168,7 @@ fn main() {
 /// Runs a command, and ends the process with its status.
 #[tokio::main]
 async fn run(command: Command) {
-    let done = match command {
+    let result = match command {
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev(arguments).await,
         Command::Serve => serve().await,
@@ -183,14 +183,14 @@ async fn run(command: Command) {
         #[cfg(feature = "worker")]
         Command::Worker(arguments) => worker::run(arguments, settings).await,
         #[cfg(feature = "worker")]
-        // Has run before there was a runtime.
+        // `main()` has run it already.
         Command::Decode(_) => Ok(()),
         Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
     // Returning would drop the runtime while the driver still ends its sessions in a task, which then panics on the
     // closed channel of its connection pool: the command has succeeded and prints a panic.
-    std::process::exit(match done {
+    std::process::exit(match result {
         Ok(()) => 0,
         Err(failure) => {
             output::failure(failure);
@@ -199,7 +199,8 @@ async fn run(command: Command) {
     })
 }
 
-/// Reads a variable. Bytes that are not UTF-8 become U+FFFD, which [`Config::read`] refuses by the variable's name.
+/// Reads a variable of the environment. Bytes that are not UTF-8 become U+FFFD, which [`Config::read`] rejects, naming the
+/// variable.
 fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
@@ -221,6 +222,7 @@ fn warn_of_unknown_settings() {
     }
 }
 
+/// Starts the local stack and serves until a signal.
 #[cfg(feature = "dev")]
 async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     use valet::dev::{Stack, StackOptions};
@@ -237,6 +239,7 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     Ok(stack.run(stop).await?)
 }
 
+/// Serves the API until a signal.
 async fn serve() -> Result<(), Failure> {
     let config = settings()?;
     let stop = on_signal()?;
@@ -249,6 +252,7 @@ async fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints the report of the checks; fails if a check failed.
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = match settings() {
         Err(problems) if arguments.json => {
@@ -272,6 +276,7 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     }
 }
 
+/// Sweeps once, or lists or deletes the orphans (`--orphans`).
 async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::connect_pair(&config).await?.valet;
@@ -285,7 +290,7 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
-    // Before anything is listed and the operator has to confirm.
+    // Fails before the orphans are listed, not after the operator has confirmed their deletion.
     valet.orphans.allow_deletion().await?;
     let mut lines = output::Lines::default();
     let found = valet.orphans.find(before, &mut |orphan| lines.print(orphan)).await?;
@@ -315,6 +320,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
     if deleted.failed == 0 { Ok(()) } else { Err("some orphans could not be deleted: run it again".into()) }
 }
 
+/// Shows to which deployments database and bucket belong, asks unless `yes`, and joins the two.
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::open(&config).await?.valet;
@@ -326,9 +332,9 @@ async fn join(yes: bool) -> Result<(), Failure> {
         pair => Some(pair?),
     };
     if let Some(pair) = pair {
-        let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
-        output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
-        output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket)))?;
+        let text = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
+        output::line(format_args!("deployment of the database {}: {}", config.mongo.database, text(pair.database)))?;
+        output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, text(pair.bucket)))?;
     }
     let sample = match valet.deployment.sample().await? {
         Sample::Empty => "the bucket has no images",
@@ -370,6 +376,7 @@ fn prompt(question: &str) -> Result<String, Failure> {
     Ok(line.trim().to_owned())
 }
 
+/// Recomputes the usage of one user or of all, and prints each repair.
 async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;

@@ -1,9 +1,9 @@
 //! Metrics of this process and their OpenMetrics 1.0 text for Prometheus: one registry per process.
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>. Label values come from closed sets (routes of the OpenAPI
-//! document, commands, states); never ids, addresses or anything a caller chose. Code records a measurement where it happens;
-//! this file decides nothing. A new metric is shown by deploy/grafana.json or used by deploy/alerts.yaml, which
-//! tests/api/serve/metrics.rs checks; docs/metrics.md is generated.
+//! document, commands, states); never ids, addresses or anything a caller chose. The code that does the work records the
+//! measurement. A new metric must be shown by deploy/grafana.json or used by deploy/alerts.yaml, which tests/api/serve/metrics.rs
+//! checks; docs/metrics.md is generated.
 
 mod process;
 
@@ -24,7 +24,7 @@ use crate::model::ImageState;
 /// The metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 
-/// Presigned GETs in [`Metrics::presigned_urls`], looked up once: a page of the gallery counts a hundred.
+/// Counter of presigned GETs in [`Metrics::presigned_urls`], looked up once, because a page of the gallery counts up to a hundred.
 pub static PRESIGNED_GETS: LazyLock<Counter> = LazyLock::new(|| METRICS.presigned_urls.get_or_create_owned(&"GET".into()));
 
 /// The media type of [`Metrics::text`].
@@ -65,7 +65,7 @@ macro_rules! labels {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
         pub struct $name {
-            /// The label's value.
+            /// Value of the label.
             pub $label: &'static str,
         }
 
@@ -100,7 +100,7 @@ type FloatGauge = Gauge<f64, AtomicU64>;
 /// Buckets of durations in seconds, from that of a cached response to the longest a request may take.
 const DURATION_BUCKETS_SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Buckets of delays in seconds in which another service has a part, up to a minute and more.
+/// Buckets in seconds of delays that depend on another service or on a worker, up to five minutes.
 const DELAY_BUCKETS_SECONDS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Phases in which a slow client can miss its deadline.
@@ -109,8 +109,8 @@ pub const TIMEOUT_PHASES: [&str; 4] = ["header", "body", "answer", "idle"];
 /// Outcomes of an attempt of a webhook: delivered, to be repeated, or the last one of a delivery that is given up.
 pub const WEBHOOK_OUTCOMES: [&str; 3] = ["delivered", "failed", "dead"];
 
-/// Outcomes of a record in a notification of the store: the upload is due now, or will be within a second already; there is no
-/// such open upload; the database failed; or why it was ignored ([`crate::model::s3_event::IgnoredRecord`]).
+/// Outcomes of a record in a notification of the store: the upload is due now; its check is planned already; no such upload is
+/// open; the database failed; or the reason for ignoring the record ([`crate::model::s3_event::IgnoredRecord`]).
 pub const RECORD_OUTCOMES: [&str; 9] =
     ["queued", "repeated", "not_pending", "failed", "malformed", "test", "other_event", "other_bucket", "other_key"];
 
@@ -137,6 +137,7 @@ fn zeroed<L: Label>(values: &[&'static str]) -> Family<L, Counter> {
     family
 }
 
+/// Returns a family of histograms with [`DURATION_BUCKETS_SECONDS`].
 fn durations<L: Clone + Eq + Hash>() -> Family<L, Histogram> {
     Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_SECONDS))
 }
@@ -145,7 +146,7 @@ fn durations<L: Clone + Eq + Hash>() -> Family<L, Histogram> {
 /// name, and its help, which is also its documentation.
 macro_rules! metrics {
     ($($(#[$doc:meta])* $field:ident: $kind:ty = $initial:expr, $name:literal $([$unit:ident])?, $help:literal;)*) => {
-        /// All instruments; cheap to record in from anywhere.
+        /// All instruments. Recording is cheap, and possible from every thread.
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -170,6 +171,7 @@ macro_rules! metrics {
     };
 }
 
+/// Registers a metric, with the first of `unit` if there is one.
 fn register(registry: &mut Registry, name: &str, unit: &[Unit], help: &str, metric: impl Metric) {
     match unit.first() {
         Some(unit) => registry.register_with_unit(name, help, unit.clone(), metric),
@@ -200,7 +202,7 @@ metrics! {
         "s3_call_duration" [Seconds], "Duration of S3 calls, retries included";
     s3_clock_ahead: FloatGauge = FloatGauge::default(),
         "s3_clock_ahead" [Seconds], "How far S3's clock is ahead of ours";
-    /// Zero if they do not expire.
+    /// Zero if the credentials do not expire.
     s3_credentials_expiry: FloatGauge = FloatGauge::default(),
         "s3_credentials_expiry_timestamp" [Seconds], "Unix time at which the credentials for S3 expire";
     s3_credential_failures: Counter = Counter::default(),
@@ -243,7 +245,7 @@ metrics! {
         "notification_delay" [Seconds], "Time from the store's notification until the upload is confirmed, by both clocks";
     events_queue_failures: Counter = Counter::default(),
         "events_queue_failures", "Failures to read the queue of the store's notifications";
-    /// Zero before the first, and without a queue.
+    /// Zero before the first answer, and without a queue.
     events_queue_last_success: FloatGauge = FloatGauge::default(),
         "events_queue_last_success_timestamp" [Seconds], "Unix time of the last answer of the queue of notifications";
     event_streams: Gauge = Gauge::default(), "event_streams", "Open event streams of clients";

@@ -27,29 +27,30 @@ pub fn failure(error: impl Display) {
     let _ = writeln!(io::stderr().lock(), "valet: {error}");
 }
 
-/// Lines that are printed from a callback, which cannot fail. Nothing is printed after the first error.
+/// Printer of lines for a callback, which cannot return an error. Prints nothing after its first error.
 #[derive(Debug, Default)]
 pub struct Lines {
-    failed: Option<io::Error>,
+    first_error: Option<io::Error>,
 }
 
 impl Lines {
     /// Prints a line, as [`line`] does.
     pub fn print(&mut self, text: impl Display) {
-        if self.failed.is_none() {
-            self.failed = line(text).err();
+        if self.first_error.is_none() {
+            self.first_error = line(text).err();
         }
     }
 
-    /// Ends the lines.
+    /// Returns the first error of [`Lines::print`], if one failed.
     ///
     /// # Errors
-    /// The first error of [`Lines::print`].
+    /// That error.
     pub fn end(self) -> io::Result<()> {
-        self.failed.map_or(Ok(()), Err)
+        self.first_error.map_or(Ok(()), Err)
     }
 }
 
+/// Turns the error of a closed pipe into success.
 fn ignore_broken_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

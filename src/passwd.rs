@@ -19,6 +19,7 @@ pub async fn run(email: &str) -> Result<(), Failure> {
     Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
+/// Reads the password: at a terminal twice, without showing it; otherwise one line of standard input.
 fn new_password() -> Result<SecretString, Failure> {
     use std::io::IsTerminal;
     if !std::io::stdin().is_terminal() {

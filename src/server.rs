@@ -11,13 +11,14 @@ use crate::{
     state::AppState,
 };
 
-/// Connections that `ADMIN_BIND` accepts: apart from those of clients, so that clients cannot lock operators out.
+/// Largest number of open connections to `ADMIN_BIND`. Those of clients are counted apart, so that clients cannot lock operators
+/// out.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// Connections that `HOOKS_BIND` accepts.
+/// Largest number of open connections to `HOOKS_BIND`.
 const MAX_HOOK_CONNECTIONS: usize = 256;
 
-/// Returns options of an address that no page may call.
+/// Returns the connection options of an address that no browser page may call.
 fn without_pages(max_connections: usize) -> ConnectionOptions {
     ConnectionOptions { max_connections, origins: CorsOrigins::default() }
 }
@@ -27,10 +28,10 @@ fn without_pages(max_connections: usize) -> ConnectionOptions {
 /// # Errors
 /// Returns an error when `ADMIN_BIND` or `HOOKS_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
-    // Opening uploads depends on it; connections made meanwhile wait in the backlog.
+    // No upload can be opened before the store's capabilities are known. Connections made meanwhile wait in the backlog.
     app.valet.prober.probe_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::middleware::drain::close_when_stopping(http::router::endpoint(app.clone(), config), app.stopping());
-    let operators = serve_operators(&app, config).await?;
+    let admin_server = serve_admin(&app, config).await?;
     let close = CancellationToken::new();
     let hooks = match &config.store_events.hook {
         Some(hook) => {
@@ -56,8 +57,8 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
     let options = ConnectionOptions { max_connections, origins: config.cors.clone() };
     tokio::join!(http::server::serve(listener, endpoint, options, close.clone()), stopped);
     // Last, so that metrics can be read while the server drains.
-    if let Some(operators) = operators {
-        operators.abort();
+    if let Some(admin_server) = admin_server {
+        admin_server.abort();
     }
     for (name, task) in background.into_iter().chain([("hooks", hooks)]) {
         if let Err(error) = task.await {
@@ -68,7 +69,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
 }
 
 /// Serves metrics and health checks on `ADMIN_BIND`, if that is set.
-async fn serve_operators(app: &AppState, config: &Config) -> std::io::Result<Option<JoinHandle<()>>> {
+async fn serve_admin(app: &AppState, config: &Config) -> std::io::Result<Option<JoinHandle<()>>> {
     let Some(address) = config.admin_bind else { return Ok(None) };
     let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
@@ -83,32 +84,33 @@ async fn serve_operators(app: &AppState, config: &Config) -> std::io::Result<Opt
 #[cfg(feature = "worker")]
 pub async fn work(app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     let renderer = app.valet.preview_worker.renderer()?;
-    let operators = serve_operators(&app, config).await?;
+    let admin_server = serve_admin(&app, config).await?;
     tracing::info!("making previews");
     app.valet.preview_worker.run_until(&renderer, stop).await;
-    if let Some(operators) = operators {
-        operators.abort();
+    if let Some(admin_server) = admin_server {
+        admin_server.abort();
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Starts the work that belongs to no request, which ends at `stop`. Event streams are requests, which end at `close`.
+/// Starts the tasks that belong to no request, each with its name for the log. They end at `stop`; the event streams, which are
+/// responses under way, end at `close`.
 fn spawn_background(app: &AppState, stop: &CancellationToken, close: &CancellationToken) -> [(&'static str, JoinHandle<()>); 6] {
-    let with = || (app.valet.clone(), stop.clone());
-    let (valet, until) = with();
+    let valet_and_stop = || (app.valet.clone(), stop.clone());
+    let (valet, until) = valet_and_stop();
     let sweeper = tokio::spawn(async move { valet.sweeper.sweep_until(until).await });
-    let (valet, until) = with();
+    let (valet, until) = valet_and_stop();
     let provider = tokio::spawn(async move { valet.identities.refresh_provider_until(until).await });
-    let (valet, until) = with();
+    let (valet, until) = valet_and_stop();
     let event_fan_out = tokio::spawn(async move { valet.event_fan_out.run_until(until).await });
-    let (valet, until) = with();
+    let (valet, until) = valet_and_stop();
     let webhooks = tokio::spawn(async move {
         if let Some(delivery) = &valet.webhook_delivery {
             delivery.run_until(until).await;
         }
     });
-    let (valet, until) = with();
+    let (valet, until) = valet_and_stop();
     let store_notifications = tokio::spawn(async move { valet.store_notifications.poll_until(until).await });
     let (valet, until) = (app.valet.clone(), close.clone());
     let event_streams = tokio::spawn(async move { valet.event_streams.run_until(until).await });

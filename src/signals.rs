@@ -4,17 +4,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 
-/// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.
+/// Status of a process that SIGINT ended, as shells report it: 128 and the signal's number.
+const INTERRUPTED_STATUS: i32 = 130;
+
+/// Returns a token that the first SIGINT or SIGTERM cancels; the second ends the process at once.
 pub fn on_signal() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
-    let signalled = stop.clone();
+    let token = stop.clone();
     #[cfg(unix)]
     let mut signals = {
         use tokio::signal::unix::{SignalKind, signal};
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
     tokio::spawn(async move {
-        for again in [false, true] {
+        for is_second in [false, true] {
             #[cfg(unix)]
             tokio::select! {
                 _ = signals.0.recv() => {}
@@ -24,10 +27,10 @@ pub fn on_signal() -> Result<CancellationToken, Failure> {
             if tokio::signal::ctrl_c().await.is_err() {
                 return;
             }
-            if again {
-                std::process::exit(130);
+            if is_second {
+                std::process::exit(INTERRUPTED_STATUS);
             }
-            signalled.cancel();
+            token.cancel();
         }
     });
     Ok(stop)

@@ -39,7 +39,7 @@ pub struct AppState {
 /// Result of the last readiness probe.
 struct Readiness {
     probed_at: Instant,
-    /// The part that is not ready, in words for an operator.
+    /// `Err`: the dependency that is not ready, in words for an operator.
     result: Result<(), &'static str>,
 }
 
@@ -95,7 +95,7 @@ impl AppState {
     }
 
     /// Connects after verifying that bucket and database belong together, so that neither the server nor the sweeper works on
-    /// another deployment's records. A refusal changes nothing.
+    /// another deployment's records. If they do not, nothing is changed.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -133,7 +133,7 @@ impl AppState {
         self.stopping.clone()
     }
 
-    /// Probes whether requests can be served, at most once a second however many ask.
+    /// Returns whether requests can be served. Database and bucket are probed at most once a second, however many calls there are.
     ///
     /// # Errors
     /// Names the part that is not ready.

@@ -1,4 +1,4 @@
-//! The command `valet taken`: reads how earlier images were taken.
+//! The command `valet taken`: reads time and camera from the files of images that an earlier version made ready.
 
 use std::num::NonZeroU32;
 

@@ -1,5 +1,5 @@
-//! Logs (structured lines with request id and trace id) and the export of spans. Secrets are kept out at their source: secrets,
-//! tokens, passwords and presigned URLs have types whose Debug output omits them.
+//! Logs (structured lines with request id and trace id) and the export of spans. Neither contains secrets:
+//! secret settings, tokens, passwords and presigned URLs have types whose Debug output omits them.
 
 pub mod context;
 mod json_lines;
@@ -75,6 +75,7 @@ where
     Ok(otlp::tracer()?.map(layer))
 }
 
+/// Returns no exporter, or an error if a collector is configured.
 #[cfg(not(feature = "otlp"))]
 fn export_layer() -> Result<Option<tracing_subscriber::layer::Identity>, String> {
     let names = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];

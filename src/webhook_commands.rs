@@ -94,6 +94,7 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sends a test message, and prints its status or fails with the reason.
 async fn test(endpoints: &Endpoints, id: &str, now: OffsetDateTime) -> Result<(), Failure> {
     let attempt = endpoints.test(id, now).await?;
     let (status, took) = (attempt.status.unwrap_or(0), attempt.took.as_millis());
@@ -104,6 +105,7 @@ async fn test(endpoints: &Endpoints, id: &str, now: OffsetDateTime) -> Result<()
     }
 }
 
+/// Returns the line of an endpoint in the list.
 fn line(endpoint: &WebhookEndpoint) -> String {
     let since = endpoint.first_failure_at.and_then(|at| at.format(&Rfc3339).ok());
     let failing = since.map(|since| format!(" failing since {since}")).unwrap_or_default();

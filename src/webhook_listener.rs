@@ -17,13 +17,13 @@ use valet::domain::webhooks::{
 
 use crate::{Failure, output};
 
-/// Bytes of a message that are read. Those of Valet are smaller.
+/// Maximum bytes of a message's body. Messages of Valet are smaller.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// Seconds by which the time of an attempt may differ from this machine's clock.
-const MAX_AGE: i64 = 5 * 60;
+const MAX_CLOCK_DIFFERENCE_SECONDS: u64 = 5 * 60;
 
-/// Adds an endpoint for this process, or turns the one with its address on, and prints what it receives until `stop`. Then the
-/// endpoint is turned off.
+/// Adds an endpoint with the address of this process, or turns the existing one on, and prints the received messages until `stop`.
+/// Then turns the endpoint off.
 pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -> Result<(), Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
@@ -55,7 +55,7 @@ pub async fn listen(endpoints: &Endpoints, port: u16, stop: CancellationToken) -
 
 /// Prints a message if it is signed, and answers it.
 async fn answer(request: Request<Incoming>, secret: &EndpointSecret) -> Response<Empty<Bytes>> {
-    let status = match read(request, secret).await {
+    let status = match verify(request, secret).await {
         Ok(line) => output::line(line).map_or(StatusCode::INTERNAL_SERVER_ERROR, |()| StatusCode::NO_CONTENT),
         Err(why) => {
             output::failure(format_args!("refused a request: {why}"));
@@ -67,8 +67,8 @@ async fn answer(request: Request<Incoming>, secret: &EndpointSecret) -> Response
     response
 }
 
-/// Returns the line for a message, or why it is refused.
-async fn read(request: Request<Incoming>, secret: &EndpointSecret) -> Result<String, &'static str> {
+/// Verifies signature and time of a message. Returns the line to print, or the reason to reject the message.
+async fn verify(request: Request<Incoming>, secret: &EndpointSecret) -> Result<String, &'static str> {
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let (id, signatures) = header("webhook-id").zip(header("webhook-signature")).ok_or("it has no signature")?;
@@ -78,7 +78,7 @@ async fn read(request: Request<Incoming>, secret: &EndpointSecret) -> Result<Str
     if !(Signed { id, timestamp, body: &body }).is_signed(signatures, secret) {
         return Err("its signature is not that of the endpoint's secret");
     }
-    if OffsetDateTime::now_utc().unix_timestamp().abs_diff(timestamp) > MAX_AGE.unsigned_abs() {
+    if OffsetDateTime::now_utc().unix_timestamp().abs_diff(timestamp) > MAX_CLOCK_DIFFERENCE_SECONDS {
         return Err("it is older than five minutes, or the clocks differ");
     }
     let message: Value = serde_json::from_slice(&body).map_err(|_| "its body is not JSON")?;

@@ -1,4 +1,4 @@
-//! The command `valet worker`: makes previews in children that decode (`valet decode`).
+//! The command `valet worker`: makes previews, decoding each image in a child process (`valet decode`).
 
 use std::num::NonZeroU32;
 
@@ -25,7 +25,7 @@ pub struct WorkerArguments {
 pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
     let config = settings()?;
     let worker = config.previews.worker().ok_or("set PREVIEWS to worker, here and for the servers")?;
-    find_command(worker)?;
+    check_heif_command(worker)?;
     let stop = on_signal()?;
     let app = AppState::connect_pair(&config).await?;
     if arguments.once {
@@ -43,13 +43,14 @@ pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Pr
 }
 
 /// Checks that the command for HEIC and AVIF exists: without it, each of these images would fail for good.
-fn find_command(worker: &PreviewWorker) -> Result<(), Failure> {
+fn check_heif_command(worker: &PreviewWorker) -> Result<(), Failure> {
     match &worker.heif_command {
         Some(command) if !command.is_file() => Err("PREVIEW_HEIF_COMMAND names a file that does not exist here".into()),
         _ => Ok(()),
     }
 }
 
+/// Queues the images that were ready before `PREVIEWS=worker` was set, `rate` a second, until all are queued or the worker stops.
 async fn queue_earlier_images(app: &AppState, rate: NonZeroU32, stop: &CancellationToken) {
     tokio::select! {
         queued = app.valet.preview_worker.backfill(rate) => match queued {

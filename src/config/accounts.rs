@@ -11,7 +11,7 @@ use super::reader::Reader;
 pub struct Accounts {
     /// `LOCAL_ACCOUNTS`: whether sign-up and login of local accounts are enabled.
     pub local: bool,
-    /// `PASSWORD_MIN_LENGTH`: the least number of code points in a new password.
+    /// `PASSWORD_MIN_LENGTH`: the minimum number of code points in a new password.
     pub password_min_chars: usize,
     /// `OIDC_ISSUER` and `OIDC_AUDIENCE`: the identity provider whose tokens are accepted.
     pub provider: Option<OidcProvider>,
@@ -26,7 +26,7 @@ pub struct OidcProvider {
     pub audiences: Vec<String>,
     /// Interval between two routine fetches of its keys. Not configurable.
     pub refresh_every: Duration,
-    /// Interval between two fetches that tokens with unknown keys cause, at least. Not configurable.
+    /// Minimum interval between two fetches that tokens with unknown keys cause. Not configurable.
     pub refresh_pause: Duration,
 }
 
@@ -48,11 +48,12 @@ pub fn is_trustworthy_url(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    let bare = url.username().is_empty() && url.password().is_none();
-    bare && (url.scheme() == "https" && url.host().is_some() || url.scheme() == "http" && is_loopback)
+    let has_no_credentials = url.username().is_empty() && url.password().is_none();
+    has_no_credentials && (url.scheme() == "https" && url.host().is_some() || url.scheme() == "http" && is_loopback)
 }
 
 impl Reader<'_> {
+    /// Reads the settings of sign-in.
     pub(super) fn accounts(&mut self) -> Accounts {
         let local = self.flag("LOCAL_ACCOUNTS", true);
         let issuer = self.text("OIDC_ISSUER");

@@ -1,4 +1,4 @@
-//! Checks of combinations: settings that are valid by themselves, but have no effect beside another.
+//! Checks of combinations: settings that are valid by themselves, but conflict with others, or have no effect beside them.
 
 use std::net::SocketAddr;
 
@@ -26,12 +26,13 @@ const MAX_BATCH_ITEMS: u32 = 100;
 const MAX_SIGNED_PARTS: u32 = 1000;
 
 impl Reader<'_> {
+    /// Checks all combinations.
     pub(super) fn check_combinations(&mut self, config: &Config) {
         self.check_switched_off(config);
         self.check_own_tokens(config);
         self.check_database(config);
         self.check_aws_flags();
-        self.check_lives_and_sizes(config);
+        self.check_lifetimes_and_sizes(config);
         self.check_batches(config);
         self.check_s3(config);
         self.check_secrets(config);
@@ -41,19 +42,20 @@ impl Reader<'_> {
 
     /// Checks that each listener has an address of its own.
     fn check_addresses(&mut self, config: &Config) {
-        let mut taken = vec![("BIND", config.bind)];
+        let mut others = vec![("BIND", config.bind)];
         let hooks = config.store_events.hook.as_ref().map(|hook| hook.bind);
         for (name, address) in [("ADMIN_BIND", config.admin_bind), ("HOOKS_BIND", hooks)] {
             let Some(address) = address else { continue };
             let is_same =
                 |other: SocketAddr| address.port() == other.port() && other.port() != 0 && conflict(address.ip(), other.ip());
-            if let Some((other, _)) = taken.iter().find(|(_, other)| is_same(*other)) {
+            if let Some((other, _)) = others.iter().find(|(_, other)| is_same(*other)) {
                 self.report_invalid(name, format_args!("another address and port than {other}"));
             }
-            taken.push((name, address));
+            others.push((name, address));
         }
     }
 
+    /// Checks that no setting of a feature is set while the feature is off.
     fn check_switched_off(&mut self, config: &Config) {
         if !config.limits.on {
             let limits: Vec<_> = self.names.borrow().iter().filter(|name| name.starts_with("RATE_LIMIT_")).cloned().collect();
@@ -69,14 +71,15 @@ impl Reader<'_> {
         self.no_effect_if(is_closed, "RATE_LIMIT_SIGNUP", "while SIGNUP is off");
     }
 
+    /// Checks that access tokens do not outlive their sessions.
     fn check_own_tokens(&mut self, config: &Config) {
         let tokens = &config.tokens;
         let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
         self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, when the session ends");
     }
 
-    /// Checks the database in the connection string. By the Connection String specification it is where credentials are looked
-    /// up, unless `authSource` is set; it has no other effect here.
+    /// Checks the database in the connection string. By the Connection String specification, credentials are looked up in this
+    /// database, unless `authSource` is set; here it has no other effect.
     fn check_database(&mut self, config: &Config) {
         let uri = self.text("MONGODB_URI").unwrap_or_default();
         let Some((_, rest)) = uri.split_once("://") else { return };
@@ -101,25 +104,26 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks that a limit permits one full batch: a request that costs more than the whole limit would use it up and still
-    /// pass.
+    /// Checks that each limit permits one full batch: a request that costs more than the whole limit would use the limit up and
+    /// still pass.
     fn check_batches(&mut self, config: &Config) {
         let limits = &config.limits;
-        for (name, rate, most) in [
+        for (name, rate, max_cost) in [
             ("RATE_LIMIT_UPLOAD", limits.upload, MAX_BATCH_ITEMS),
             ("RATE_LIMIT_S3", limits.s3, MAX_BATCH_ITEMS),
             ("RATE_LIMIT_URLS", limits.urls, MAX_SIGNED_PARTS),
         ] {
-            if limits.on && self.is_set(name) && rate.count < most {
+            if limits.on && self.is_set(name) && rate.count < max_cost {
                 self.report_invalid(
                     name,
-                    format_args!("a count of at least {most}, which one request may cost, and a time such as 6000/1m"),
+                    format_args!("a count of at least {max_cost}, which one request may cost, and a time such as 6000/1m"),
                 );
             }
         }
     }
 
-    fn check_lives_and_sizes(&mut self, config: &Config) {
+    /// Checks lifetimes, sizes and limits of load against the limits that bound them.
+    fn check_lifetimes_and_sizes(&mut self, config: &Config) {
         let (uploads, load) = (&config.uploads, &config.load);
         let shortest = uploads.ttl.min(uploads.multipart_ttl);
         self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: shorten it");
@@ -141,13 +145,14 @@ impl Reader<'_> {
         );
     }
 
-    /// Reports a setting that is present but has no effect; an omitted one is harmless with its default.
-    pub(super) fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
-        if has_none && self.is_set(name) {
+    /// Reports a setting that is set but has no effect. An omitted one is not reported.
+    pub(super) fn no_effect_if(&mut self, is_without_effect: bool, name: &str, why: &str) {
+        if is_without_effect && self.is_set(name) {
             self.problems.push(format!("{name} has no effect {why}"));
         }
     }
 
+    /// Checks the endpoints against the bucket and the style of its URLs.
     fn check_s3(&mut self, config: &Config) {
         let s3 = &config.s3;
         let public = s3.public_endpoint.as_ref().filter(|_| self.is_set("S3_PUBLIC_ENDPOINT"));
@@ -172,13 +177,14 @@ impl Reader<'_> {
         }
     }
 
+    /// Checks that all secrets differ.
     fn check_secrets(&mut self, config: &Config) {
         let tokens = &config.tokens;
         let current = tokens.secret.expose_secret();
         let previous: Vec<_> = tokens.previous.iter().map(ExposeSecret::expose_secret).collect();
-        let is_twice = |at: usize| previous[..at].contains(&previous[at]);
-        let is_in_vain = (0..previous.len()).any(|at| previous[at] == current || is_twice(at));
-        if is_in_vain {
+        let is_repeated = |index: usize| previous[..index].contains(&previous[index]);
+        let has_useless = (0..previous.len()).any(|index| previous[index] == current || is_repeated(index));
+        if has_useless {
             self.report_invalid("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
         }
         let of_webhooks = config.webhooks.as_ref().map(|webhooks| webhooks.secret.expose_secret());

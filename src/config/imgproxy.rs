@@ -5,9 +5,9 @@ use url::Url;
 use super::{is_trustworthy_url, reader::Reader};
 use crate::signer::{Imgproxy, ImgproxyKey};
 
-/// Shortest key and salt in bytes.
+/// Minimum bytes of the key and of the salt.
 const MIN_KEY_BYTES: usize = 16;
-/// Options of previews besides their size: quality, without metadata, upright.
+/// Options of previews besides their size: quality 80, without metadata, and rotated by the EXIF orientation.
 const DEFAULT_OPTIONS: &str = "q:80/sm:1/ar:1";
 /// Options that Valet sets itself: size, expiry, source and format of the URL.
 const OWN_OPTIONS: [&str; 17] = [
@@ -64,11 +64,12 @@ impl Reader<'_> {
     fn hex(&self, name: &str) -> Option<Vec<u8>> {
         let text = self.text(name)?;
         let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let bytes: Option<Vec<_>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
         bytes.filter(|bytes| bytes.len() >= MIN_KEY_BYTES)
     }
 
+    /// Reads the options of previews.
     fn imgproxy_options(&mut self) -> String {
         let Some(text) = self.text("IMGPROXY_PREVIEW") else { return DEFAULT_OPTIONS.to_owned() };
         let is_option = |option: &str| {
@@ -86,7 +87,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns whether paths can be appended to this address, and clients may use it.
+/// Returns whether paths can be appended to this address, and clients can use it safely.
 fn is_base_url(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| is_trustworthy_url(&url))
         && url.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\?#@%".contains(&b))

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 /// A rate limit: a burst and its refill time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// The burst: this many at once.
+    /// Burst: number of requests that are permitted at once.
     pub count: u32,
-    /// The time over which as many again are permitted.
+    /// Time in which an empty burst is refilled.
     pub window: Duration,
 }
 
@@ -65,7 +65,7 @@ pub struct RateLimits {
     pub refresh: Rate,
     /// `RATE_LIMIT_CALLS`: calls by one user, of any kind.
     pub calls: Rate,
-    /// `RATE_LIMIT_UPLOAD`: uploads issued to one user.
+    /// `RATE_LIMIT_UPLOAD`: uploads opened by one user.
     pub upload: Rate,
     /// `RATE_LIMIT_URLS`: presigned URLs of uploads, parts and images requested by one user, each item of a batch counted.
     pub urls: Rate,
@@ -104,11 +104,11 @@ impl Default for RateLimits {
 /// Limits of concurrent work; requests beyond them are rejected, not queued.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadLimits {
-    /// `MAX_CONNECTIONS`: open client connections.
+    /// `MAX_CONNECTIONS`: number of open client connections.
     pub max_connections: usize,
-    /// `MAX_REQUESTS`: requests from the arrival of their bodies until their responses are made.
+    /// `MAX_REQUESTS`: number of requests being handled, from the arrival of the body until the response is ready.
     pub max_requests: usize,
-    /// `MAX_EVENT_STREAMS`: open event streams.
+    /// `MAX_EVENT_STREAMS`: number of open event streams.
     pub max_event_streams: usize,
 }
 

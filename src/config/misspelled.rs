@@ -9,9 +9,9 @@ const SETTING_PREFIXES: [&str; 9] =
     ["S3_", "UPLOAD_", "MULTIPART_", "JWT_", "OIDC_", "SWEEP_", "RATE_LIMIT_", "CORS_", "USER_QUOTA_"];
 /// Infixes of variables that Kubernetes derives from a service's name, such as `S3_SERVICE_HOST` and `S3_PORT_9000_TCP`.
 const KUBERNETES_INFIXES: [&str; 2] = ["_SERVICE_", "_PORT"];
-/// The greatest edit distance at which a name counts as a misspelling.
+/// Maximum edit distance of a misspelling.
 const MAX_DISTANCE: usize = 2;
-/// The shortest name in bytes that can be a misspelling: shorter ones resemble too many others.
+/// Minimum bytes of a name that can be a misspelling: shorter ones resemble too many others.
 const MIN_NAME_BYTES: usize = 8;
 
 /// Returns the names of all settings.
@@ -25,22 +25,24 @@ pub fn setting_names() -> BTreeSet<String> {
     names.into_inner()
 }
 
-/// Returns the variables of the environment that resemble a setting without being one, each with the setting it resembles.
+/// Returns the names that resemble a setting without being one, each with the most similar setting. The setting is `None` for a
+/// name that only begins like settings.
 pub fn misspelled_settings(names_given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
     let known = setting_names();
-    let judge = |given: String| {
+    let misspelling = |given: String| {
         if known.contains(&given) || KUBERNETES_INFIXES.iter().any(|part| given.contains(part)) {
             return None;
         }
-        let near = known.iter().map(|name| (distance(&given, name), name)).filter(|(apart, _)| *apart <= MAX_DISTANCE).min();
+        let near = known.iter().map(|name| (distance(&given, name), name)).filter(|(edits, _)| *edits <= MAX_DISTANCE).min();
         let meant = near.filter(|_| given.len() >= MIN_NAME_BYTES).map(|(_, name)| name.clone());
-        (meant.is_some() || SETTING_PREFIXES.iter().any(|ours| given.starts_with(ours))).then_some((given, meant))
+        (meant.is_some() || SETTING_PREFIXES.iter().any(|prefix| given.starts_with(prefix))).then_some((given, meant))
     };
     // The AWS SDK reads its own variables, whose names resemble ours.
-    names_given.filter(|given| !given.starts_with("AWS_")).filter_map(judge).collect()
+    names_given.filter(|given| !given.starts_with("AWS_")).filter_map(misspelling).collect()
 }
 
-/// Returns the number of letters to insert, delete, change or swap with their neighbour (optimal string alignment).
+/// Returns the number of bytes to insert, delete, change or swap with their neighbour (optimal string alignment). Names whose
+/// lengths differ by more than [`MAX_DISTANCE`] have the largest distance.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     if a.len().abs_diff(b.len()) > MAX_DISTANCE {

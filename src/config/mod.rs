@@ -42,7 +42,8 @@ pub use webhooks::Webhooks;
 use self::reader::Reader;
 use crate::signer::{self, BucketName, Endpoint};
 
-/// Looks up a setting by name; an empty value counts as absent. U+FFFD replaces bytes that are not UTF-8.
+/// Function that returns the value of a setting by its name; an empty value counts as absent. U+FFFD replaces bytes that are not
+/// UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Settings of the server.
@@ -50,9 +51,9 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Config {
     /// The address on which the API listens.
     pub bind: SocketAddr,
-    /// The address on which metrics are served; `None`: none.
+    /// The address on which metrics are served; `None`: they are not served.
     pub admin_bind: Option<SocketAddr>,
-    /// How long a server continues to serve after a stop signal, reporting itself not ready, before it refuses new connections.
+    /// Time for which a server continues to serve after a stop signal, reporting itself not ready, before it stops listening.
     pub stop_delay: Duration,
     /// The database.
     pub mongo: Mongo,
@@ -66,9 +67,9 @@ pub struct Config {
     pub switches: Switches,
     /// Whether changes write events.
     pub events: Events,
-    /// Sending events to endpoints; `None`: nothing is sent.
+    /// Settings of webhooks; `None`: no events are sent.
     pub webhooks: Option<Webhooks>,
-    /// How the store's own events reach the server.
+    /// Sources of the store's own events.
     pub store_events: StoreEvents,
     /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
@@ -106,11 +107,11 @@ pub struct S3 {
     pub endpoint: Option<Endpoint>,
     /// The endpoint for clients: the host in presigned URLs.
     pub public_endpoint: Option<Endpoint>,
-    /// `host/bucket/key` instead of `bucket.host/key`.
+    /// Whether URLs have the form `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
     /// Whether an upload is copied to become final.
     pub finalize: Finalize,
-    /// The region; `None`: as the AWS SDK finds it.
+    /// The region; `None`: the one that the AWS SDK finds.
     pub region: Option<String>,
     /// Trusted certificates in PEM, instead of the system's.
     pub ca_bundle: Option<Vec<u8>>,
@@ -129,14 +130,14 @@ pub struct Tokens {
     pub issuer: String,
     /// The `aud` claim.
     pub audience: String,
-    /// How long an access token is valid.
+    /// Lifetime of an access token.
     pub access_ttl: Duration,
-    /// How long a session lasts without being used.
+    /// Lifetime of a session without a refresh.
     pub refresh_ttl: Duration,
 }
 
 impl Tokens {
-    /// The longest permitted validity of an access token.
+    /// The longest permitted lifetime of an access token.
     pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
@@ -145,7 +146,7 @@ impl Tokens {
 pub enum Finalize {
     /// Decided by probing the store.
     Auto,
-    /// Never: the store enforces the signed digest and "once".
+    /// Never: the store enforces the signed digest, and accepts one PUT for each URL.
     InPlace,
     /// Always: copied to a new key at confirm.
     Copy,
@@ -156,16 +157,16 @@ pub enum Finalize {
 pub struct Sweep {
     /// Interval between two sweeps.
     pub interval: Duration,
-    /// How long after the expiry of a URL its object may still be in transfer.
+    /// Time after the expiry of a URL during which its object may still be in transfer.
     pub grace: Duration,
-    /// When a server sweeps by itself. No setting changes it.
+    /// When a server sweeps by itself. Not configurable.
     pub schedule: SweepSchedule,
 }
 
 /// When a server sweeps by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepSchedule {
-    /// When it starts, after each interval, and soon after an upload is expected that no client confirms.
+    /// When it starts, after each interval, and soon after the opening of an upload that no client confirms.
     Prompt,
     /// After each interval only: for tests that run each sweep themselves.
     IntervalsOnly,
@@ -212,7 +213,7 @@ impl Config {
     pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
         let mut env = Reader::new(lookup);
         env.log_filter("RUST_LOG");
-        // The TLS libraries read this file themselves, and trust no certificate when they cannot.
+        // The TLS libraries read this file themselves, and trust no certificate when they cannot read it.
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
@@ -266,6 +267,7 @@ impl Config {
     }
 }
 
+/// Returns a duration of `n` hours.
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)
 }
@@ -277,6 +279,7 @@ mod tests {
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+    /// Reads these settings; of several with the same name, the last one counts.
     fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
         Config::read(&|name| pairs.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
     }
@@ -292,8 +295,8 @@ mod tests {
 
     #[test]
     fn an_identity_provider_is_given_whole_or_not_at_all() {
-        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
-        let with = |more: &[(&str, &str)]| read(&[&least, more].concat());
+        let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+        let with = |more: &[(&str, &str)]| read(&[&required, more].concat());
         let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));
         let accounts = with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
         let provider = accounts.provider.unwrap();

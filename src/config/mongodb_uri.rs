@@ -25,7 +25,7 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "waitQueueTimeoutMS",
 ];
 
-/// The maximum pool size for each server when `maxPoolSize` is omitted.
+/// Maximum number of connections to each MongoDB server when `maxPoolSize` is omitted.
 pub const DEFAULT_POOL_SIZE: u32 = 64;
 
 impl Reader<'_> {
@@ -35,11 +35,11 @@ impl Reader<'_> {
         let values = |name: &str| -> Vec<&str> {
             pairs.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| *value).collect()
         };
-        for (name, good) in FIXED {
-            if values(name).iter().any(|value| !value.eq_ignore_ascii_case(good)) {
+        for (name, required) in FIXED {
+            if values(name).iter().any(|value| !value.eq_ignore_ascii_case(required)) {
                 self.report_invalid(
                     "MONGODB_URI",
-                    format_args!("a connection string without {name}, or with {name}={good}, the value this service sets"),
+                    format_args!("a connection string without {name}, or with {name}={required}, the value this service sets"),
                 );
             }
         }

@@ -19,6 +19,7 @@ impl CorsOrigins {
     }
 }
 
+/// Returns whether an origin is `http` or `https` on localhost or a loopback address, with any port.
 fn is_loopback(origin: &str) -> bool {
     let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
         return false;
@@ -41,12 +42,13 @@ pub(super) fn is_origin_header(text: &str) -> bool {
         "http" | "https" => {
             !authority.contains('*') && Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
         }
-        // Pages have no such scheme; those from files have the origin `null`.
+        // Origins of pages have no such scheme: a page from a file has the origin `null`.
         "file" | "ftp" | "ws" | "wss" | "data" | "blob" | "about" | "javascript" => false,
         _ => is_custom_scheme(scheme) && is_custom_authority(authority),
     }
 }
 
+/// Returns whether the text is a URL scheme (RFC 3986 section 3.1) in lower case.
 fn is_custom_scheme(scheme: &str) -> bool {
     let is_scheme_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
     scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(is_scheme_byte)

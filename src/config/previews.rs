@@ -1,4 +1,4 @@
-//! Settings of previews: which program makes them.
+//! Settings of previews: the program that makes them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::signer::Imgproxy;
 /// The program that makes previews, besides clients.
 #[derive(Debug, Clone)]
 pub enum Previews {
-    /// None: only those that clients made are shown.
+    /// No program: only the previews that clients uploaded are shown.
     Off,
     /// Workers (`valet worker`).
     Worker(PreviewWorker),
@@ -19,12 +19,12 @@ pub enum Previews {
 /// Settings of workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PreviewWorker {
-    /// The command that makes a JPEG of HEIC and AVIF; `None`: they have no previews.
+    /// The command that converts HEIC and AVIF to JPEG; `None`: workers make no previews of these types.
     pub heif_command: Option<PathBuf>,
 }
 
 impl Previews {
-    /// Returns the imgproxy server, if that makes them.
+    /// Returns the imgproxy server, if it makes the previews.
     #[must_use]
     pub fn imgproxy(&self) -> Option<&Imgproxy> {
         match self {
@@ -33,7 +33,7 @@ impl Previews {
         }
     }
 
-    /// Returns the settings of workers, if they make them.
+    /// Returns the settings of workers, if they make the previews.
     #[must_use]
     pub fn worker(&self) -> Option<&PreviewWorker> {
         match self {
@@ -76,7 +76,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the command. It need not exist here: only workers run it.
+    /// Reads the command's path. The file need not exist on this machine: only workers run it.
     fn heif_command(&mut self) -> Option<PathBuf> {
         self.read_valid("PREVIEW_HEIF_COMMAND", None, "the absolute path of a command, such as /usr/bin/heif-dec", |text| {
             Path::new(text).is_absolute().then(|| Some(text.into()))

@@ -8,14 +8,16 @@ use std::collections::BTreeSet;
 use super::{Config, misspelled::setting_names};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// A second secret.
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
-/// A setting, values that are refused, and other settings that are set beside them.
+/// A setting, values that are rejected, and other settings that are set beside them.
 type Row<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)]);
 
+/// Reads a setting beside others and the required ones. Returns the message about the problems, empty if there are none.
 fn problems(name: &str, value: &str, beside: &[(&str, &str)]) -> String {
-    let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
-    let pairs = [least.as_slice(), beside, &[(name, value)]].concat();
+    let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+    let pairs = [required.as_slice(), beside, &[(name, value)]].concat();
     let given = |wanted: &str| pairs.iter().rev().find(|(known, _)| *known == wanted).map(|(_, value)| (*value).to_owned());
     Config::read(&given).err().map(|problems| problems.to_string()).unwrap_or_default()
 }
@@ -30,19 +32,20 @@ const LISTS: &[&str] = &[",", "a,,b", "a,"];
 const HEADERS: &[&str] = &["a", "=b", "a=", "a b=c", "a=b,c", "a=b,,c=d", "a=b,", "a=\u{e9}"];
 /// A missing file, irregular files, and one without a certificate: the package's manifest, in the directory where tests run.
 const NO_CERTIFICATES: &[&str] = &["/no/such/file.pem", "/dev/null", ".", "Cargo.toml"];
-/// Every value is valid and has an effect.
+/// No values: every value is valid and has an effect.
 const ANY: &[&str] = &[];
 
-/// An imgproxy server is used.
+/// Settings with which an imgproxy server makes the previews.
 const IMGPROXY: &[(&str, &str)] =
     &[("IMGPROXY_URL", "https://img.example.com"), ("IMGPROXY_KEY", SECRET), ("IMGPROXY_SALT", OTHER)];
 
-/// Traces are exported.
+/// Settings with which traces are exported.
 const COLLECTOR: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
-/// A fraction of them is sampled.
+/// Settings with which a fraction of the traces is sampled and exported.
 const SAMPLED: &[(&str, &str)] =
     &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces"), ("OTEL_TRACES_SAMPLER", "traceidratio")];
 
+/// The table.
 const ROWS: &[Row<'_>] = &[
     ("ACCESS_TOKEN_TTL", DURATIONS, &[]),
     ("ACCESS_TOKEN_TTL", &["7days", "61m"], &[("REFRESH_TOKEN_TTL", "1h")]),
@@ -259,7 +262,7 @@ fn values_without_effect_are_rejected_by_name() {
     }
 }
 
-/// The environment consists of bytes, not letters: a value that is not UTF-8 never counts as absent.
+/// Variables of the environment are bytes: a value that is not UTF-8 must not count as absent.
 #[test]
 fn values_that_are_not_utf_8_are_rejected_by_name() {
     for name in setting_names() {
@@ -333,15 +336,16 @@ fn valid_settings_pass() {
 #[test]
 fn event_streams_leave_connections_to_requests() {
     let streams = |settings: &[(&str, &str)]| {
-        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
-        let pairs = [least.as_slice(), settings].concat();
+        let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+        let pairs = [required.as_slice(), settings].concat();
         let config = Config::read(&|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
         config.unwrap().load.max_event_streams
     };
     assert_eq!(streams(&[]), 2000);
     for (connections, expected) in [("100000", 2000), ("4000", 2000), ("2000", 1000), ("10", 5)] {
-        let most = if expected < 1024 { ("MAX_REQUESTS", "5") } else { ("MAX_REQUESTS", "1024") };
-        assert_eq!(streams(&[("MAX_CONNECTIONS", connections), most]), expected, "{connections}");
+        // At most `MAX_CONNECTIONS`.
+        let max_requests = if expected < 1024 { ("MAX_REQUESTS", "5") } else { ("MAX_REQUESTS", "1024") };
+        assert_eq!(streams(&[("MAX_CONNECTIONS", connections), max_requests]), expected, "{connections}");
     }
     assert_eq!(streams(&[("MAX_CONNECTIONS", "2000"), ("MAX_EVENT_STREAMS", "1999")]), 1999);
 }

@@ -8,7 +8,7 @@ use std::{
 use super::reader::Reader;
 use crate::signer::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 
-/// The longest certificate file that is read, in bytes; the system's own have a quarter of a mebibyte.
+/// Maximum bytes of a certificate file; the system's own have a quarter of a mebibyte.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Returns whether the name is valid by "Naming restrictions" in the MongoDB manual, on every platform; the last three names
@@ -22,7 +22,7 @@ fn is_database(name: &str) -> bool {
 /// The first line of a certificate in PEM.
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Reads a regular file; a device or a pipe may be endless.
+/// Reads at most [`MAX_FILE_BYTES`] of a regular file. Other files, such as devices and pipes, may be endless, and are an error.
 fn read_file(path: &str) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -33,6 +33,7 @@ fn read_file(path: &str) -> io::Result<Vec<u8>> {
 }
 
 impl Reader<'_> {
+    /// Reads the bucket's name.
     pub(super) fn bucket(&mut self, name: &str) -> BucketName {
         let text = self.required(name, "the name of the bucket");
         text.parse().unwrap_or_else(|error: InvalidBucketName| {
@@ -43,22 +44,25 @@ impl Reader<'_> {
         })
     }
 
+    /// Reads the database's name.
     pub(super) fn database(&mut self, name: &str) -> String {
         let wanted = "a database's name: at most 63 bytes without / \\ . space \" $ * < > : | ?, and not admin, local or config";
         self.read_valid(name, "valet".to_owned(), wanted, |text| is_database(text).then(|| text.to_owned()))
     }
 
+    /// Reads the endpoint of a store.
     pub(super) fn endpoint(&mut self, name: &str) -> Option<Endpoint> {
-        let read = self.text(name)?.parse();
-        read.map_err(|error: InvalidEndpoint| self.problems.push(format!("{name} {error}"))).ok()
+        let endpoint = self.text(name)?.parse();
+        endpoint.map_err(|error: InvalidEndpoint| self.problems.push(format!("{name} {error}"))).ok()
     }
 
     /// Reads the region. Stores behind an endpoint have free-form regions, and most need none.
     pub(super) fn region(&mut self, name: &str, has_endpoint: bool) -> Option<String> {
         let is_region = |text: &str| {
-            let aws = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            let other = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-            (1..=63).contains(&text.len()) && text.bytes().all(|byte| aws(byte) || (has_endpoint && other(byte)))
+            let is_of_aws = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            let is_of_other_stores = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+            let is_permitted = |byte: u8| is_of_aws(byte) || (has_endpoint && is_of_other_stores(byte));
+            (1..=63).contains(&text.len()) && text.bytes().all(is_permitted)
         };
         let default = has_endpoint.then(|| "us-east-1".to_owned());
         self.read_valid(name, default, "a region's name such as eu-central-1", |text| {
@@ -71,8 +75,8 @@ impl Reader<'_> {
         let wanted = "the path of a readable file with certificates in PEM (-----BEGIN CERTIFICATE-----)";
         self.read_valid(name, None, wanted, |path| {
             let pem = read_file(path).ok()?;
-            let begins = pem.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN);
-            begins.then_some(Some(pem))
+            let has_certificate = pem.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN);
+            has_certificate.then_some(Some(pem))
         })
     }
 

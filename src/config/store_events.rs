@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use super::reader::Reader;
 
-/// How the store's events reach the server.
+/// Sources of the store's events.
 #[derive(Debug, Clone, Default)]
 pub struct StoreEvents {
     /// `S3_EVENTS_QUEUE`: the SQS queue; `None`: no queue is read.
@@ -30,7 +30,7 @@ pub struct StoreHook {
 pub struct QueueUrl(Url);
 
 impl QueueUrl {
-    /// Parses `https://<host>/<account>/<name>`; plain HTTP is for queues of this machine.
+    /// Parses `https://<host>/<account>/<name>`. Plain HTTP is permitted for queues on this machine.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
@@ -41,10 +41,11 @@ impl QueueUrl {
             Host::Ipv4(address) => address.is_loopback(),
             Host::Ipv6(address) => address.is_loopback(),
         };
-        let is_plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+        let has_only_path =
+            url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
         let names = url.path_segments()?.filter(|segment| !segment.is_empty()).count();
         let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_local);
-        (is_safe && is_plain && names >= 2 && !text.ends_with('/')).then_some(Self(url))
+        (is_safe && has_only_path && names >= 2 && !text.ends_with('/')).then_some(Self(url))
     }
 
     /// Returns scheme, host and port.
@@ -53,7 +54,7 @@ impl QueueUrl {
         self.0.origin().ascii_serialization()
     }
 
-    /// Returns the region in a host name of AWS.
+    /// Returns the region, if the host is one of AWS that contains it.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         let mut labels = self.0.host_str()?.strip_suffix(".amazonaws.com")?.split('.');
@@ -76,6 +77,7 @@ impl fmt::Display for QueueUrl {
 }
 
 impl Reader<'_> {
+    /// Reads the settings of the store's events.
     pub(super) fn store_events(&mut self) -> StoreEvents {
         let wanted = "the URL of an SQS queue such as https://sqs.eu-central-1.amazonaws.com/123456789012/valet-events";
         let queue = self.read_valid("S3_EVENTS_QUEUE", None, wanted, |text| QueueUrl::parse(text).map(Some));

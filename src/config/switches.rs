@@ -1,5 +1,5 @@
-//! Settings that enable optional features: sign-up, Uppy's operations, Swagger UI with the OpenAPI document; and
-//! whether events are written.
+//! Settings that enable optional features: sign-up, Uppy's operations, and Swagger UI with the OpenAPI document. [`Events`] states
+//! whether changes write events.
 
 use super::reader::Reader;
 

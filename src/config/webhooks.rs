@@ -1,4 +1,4 @@
-//! Settings of webhooks: the secret from which those of the endpoints are derived, and networks that may be connected to.
+//! Settings of webhooks: the secret from which the endpoints' secrets are derived, and networks to which attempts may connect.
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -10,11 +10,12 @@ use super::reader::Reader;
 pub struct Webhooks {
     /// `WEBHOOK_SECRET`: the secrets of the endpoints are derived from it.
     pub secret: SecretString,
-    /// `WEBHOOK_ALLOW`: networks that are not global, and that attempts may connect to nevertheless.
+    /// `WEBHOOK_ALLOW`: networks outside of the internet to which attempts may connect.
     pub allow: Vec<IpNet>,
 }
 
 impl Reader<'_> {
+    /// Reads the settings of webhooks; `None` without a secret.
     pub(super) fn webhooks(&mut self) -> Option<Webhooks> {
         let listed = self.list("WEBHOOK_ALLOW");
         let allow: Vec<IpNet> =

@@ -1,8 +1,9 @@
 //! Runs a real mongod as a child process, for `valet dev` and the tests: finds or downloads the binary, starts it as a one-node
 //! replica set on a free loopback port, and ends it with its owner, however the owner ends.
 //!
-//! This file has the life of the process; `binary` finds the program, `watchdog` ends it after the server was killed, and
-//! `replica_set` sends it commands. Nothing here knows the application's data. The downloaded binary is for development only.
+//! This file starts and ends the process; `binary` finds the program, `watchdog` ends the process after the server was killed,
+//! `replica_set` sends it commands, and `log` reads its log. None of them uses the application's data. The downloaded binary is for
+//! development only.
 
 mod binary;
 mod log;
@@ -27,9 +28,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 const START_PATIENCE: Duration = Duration::from_secs(90);
 /// Longest time from the shutdown command to the end of the process, which is killed afterwards. The journal makes that safe too.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// Polling interval.
+/// Interval at which the state of mongod is polled.
 const POLL: Duration = Duration::from_millis(20);
-/// Attempts to find a port: other programs may take one before mongod binds it, but not this often by chance.
+/// Maximum number of ports to try: another program may take a port before mongod binds it, but not this often by chance.
 const PORT_ATTEMPTS: u32 = 8;
 /// mongod's exit status if it cannot listen (`EXIT_NET_ERROR`).
 const EXIT_NET_ERROR: i32 = 48;
@@ -125,14 +126,17 @@ pub struct Mongod {
     log: Log,
 }
 
-/// Reason why one attempt failed; the first two are retried.
-enum Attempt {
+/// Reason why one attempt failed.
+enum AttemptError {
+    /// Another program listens on the port; another port may be free.
     PortTaken,
+    /// Another mongod uses the data, and may end soon.
     Locked,
+    /// Another attempt would fail, too.
     Failed(MongodError),
 }
 
-impl From<MongodError> for Attempt {
+impl From<MongodError> for AttemptError {
     fn from(error: MongodError) -> Self {
         Self::Failed(error)
     }
@@ -161,15 +165,15 @@ impl Mongod {
             let log = Log::open(&path).map_err(not_writable(&path))?;
             match Self::attempt(&binary, &options, log).await {
                 Ok(mongod) => return Ok(mongod),
-                Err(Attempt::PortTaken) if ports < PORT_ATTEMPTS => ports += 1,
-                Err(Attempt::PortTaken) => {
+                Err(AttemptError::PortTaken) if ports < PORT_ATTEMPTS => ports += 1,
+                Err(AttemptError::PortTaken) => {
                     return Err(MongodError::NoPort(io::ErrorKind::AddrInUse.into()));
                 }
-                Err(Attempt::Locked) if since.elapsed() < LOCK_PATIENCE => {
+                Err(AttemptError::Locked) if since.elapsed() < LOCK_PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
-                Err(Attempt::Locked) => return Err(MongodError::InUse(options.data_dir)),
-                Err(Attempt::Failed(error)) => return Err(error),
+                Err(AttemptError::Locked) => return Err(MongodError::InUse(options.data_dir)),
+                Err(AttemptError::Failed(error)) => return Err(error),
             }
         }
     }
@@ -214,28 +218,30 @@ impl Mongod {
         self.end().map_err(|source| MongodError::Unstoppable { pid, source })
     }
 
-    async fn attempt(binary: &Path, options: &MongodOptions, log: Log) -> Result<Self, Attempt> {
+    /// Starts mongod on a port that is free now, and waits until it is a writable primary.
+    async fn attempt(binary: &Path, options: &MongodOptions, log: Log) -> Result<Self, AttemptError> {
         let port = free_port().map_err(MongodError::NoPort)?;
         let mut mongod = Self::spawn(binary, options, log, port)?;
         let deadline = Instant::now() + START_PATIENCE;
 
         // The driver retries every 500 ms at best; a plain connection shows sooner that mongod listens.
         while tokio::net::TcpStream::connect(mongod.address).await.is_err() {
-            mongod.still_starting(deadline, "it does not listen yet")?;
+            mongod.check_starting(deadline, "it does not listen yet")?;
             tokio::time::sleep(POLL).await;
         }
         let node = Node::new(mongod.address).map_err(MongodError::Driver)?;
         loop {
             let reason = match node.settle(mongod.pid()).await {
                 Ok(Settled::Ready) => return Ok(mongod),
-                Ok(Settled::Stranger) => return Err(Attempt::PortTaken),
+                Ok(Settled::OtherProcess) => return Err(AttemptError::PortTaken),
                 Err(reason) => reason,
             };
-            mongod.still_starting(deadline, &reason)?;
+            mongod.check_starting(deadline, &reason)?;
             tokio::time::sleep(POLL).await;
         }
     }
 
+    /// Starts the process and its watchdog.
     fn spawn(binary: &Path, options: &MongodOptions, log: Log, port: u16) -> Result<Self, MongodError> {
         // Started before mongod, so that no mongod runs without a watchdog.
         let mut watchdog = Watchdog::spawn()?;
@@ -262,13 +268,13 @@ impl Mongod {
         Ok(Self { child, watchdog, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log })
     }
 
-    /// Returns an error if waiting longer is pointless.
-    fn still_starting(&mut self, deadline: Instant, reason: &str) -> Result<(), Attempt> {
+    /// Returns an error if the process has ended or the deadline has passed; `reason` is the one for which mongod is not ready.
+    fn check_starting(&mut self, deadline: Instant, reason: &str) -> Result<(), AttemptError> {
         let log = self.log.path().to_owned();
         if let Ok(Some(status)) = self.child.try_wait() {
             return Err(match self.log.last_error() {
-                _ if status.code() == Some(EXIT_NET_ERROR) => Attempt::PortTaken,
-                Some(reason) if reason.contains("DBPathInUse") => Attempt::Locked,
+                _ if status.code() == Some(EXIT_NET_ERROR) => AttemptError::PortTaken,
+                Some(reason) if reason.contains("DBPathInUse") => AttemptError::Locked,
                 reason => {
                     let reason = reason.unwrap_or_else(|| "it did not say why".to_owned());
                     MongodError::Ended { status, reason, log }.into()

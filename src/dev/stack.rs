@@ -24,9 +24,12 @@ use crate::{
     state::{AppState, ConnectError},
 };
 
+/// Access key id of the local S3.
 const ACCESS_KEY: &str = "valet-dev";
 /// Networks of webhook endpoints on this machine.
 const LOOPBACK: &str = "127.0.0.0/8,::1/128";
+/// Bytes of a secret that is created for the stack.
+const SECRET_BYTES: usize = 32;
 
 /// Flags of `valet dev`.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ pub struct StackOptions {
     pub data_dir: PathBuf,
     /// Listen on all interfaces and sign for the machine's address in the local network.
     pub lan: bool,
-    /// Pair the database with the bucket, whatever either belonged to.
+    /// Make the database the owner of the bucket, whatever either belonged to.
     pub join: bool,
 }
 
@@ -93,6 +96,7 @@ pub enum DevError {
     NoRandomness,
 }
 
+/// Connects to database and bucket, after joining them if the options say so.
 async fn connect(config: &Config, options: &StackOptions) -> Result<AppState, DevError> {
     if options.join {
         AppState::open(config).await?.join_pair().await?;
@@ -103,7 +107,7 @@ async fn connect(config: &Config, options: &StackOptions) -> Result<AppState, De
     }
 }
 
-/// The running parts. Dropping it kills mongod; [`Stack::run`] ends all parts in order.
+/// The running parts of the stack. Dropping it kills mongod; [`Stack::run`] ends all parts in order.
 pub struct Stack {
     listener: TcpListener,
     app: AppState,
@@ -133,21 +137,22 @@ impl Stack {
         let s3_secret = kept_secret(&in_data("s3-secret"))?;
         let webhook_secret = kept_secret(&in_data("webhook-secret"))?;
         let lan = if options.lan { Some(lan_address()?) } else { None };
-        // Ports first: they fail fastest.
-        let listener = listen(on_all_if(lan, options.bind), "--bind").await?;
+        // Before mongod starts, because a taken port is noticed at once.
+        let listener = listen(listen_address(lan, options.bind), "--bind").await?;
         let api = reachable(&listener, lan)?;
-        let set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
+        let is_set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
 
         let (mut s3, mut s3_endpoint) = (None, None);
-        if !set("S3_ENDPOINT") {
-            let listener = listen(on_all_if(lan, options.s3_bind), "--s3-bind").await?;
+        if !is_set("S3_ENDPOINT") {
+            let listener = listen(listen_address(lan, options.s3_bind), "--s3-bind").await?;
             s3_endpoint = Some(format!("http://{}", reachable(&listener, lan)?));
             s3 = Some(listener);
         }
-        let mongod = if set("MONGODB_URI") { None } else { Some(Mongod::start(MongodOptions::new(in_data("mongodb"))).await?) };
+        let mongod =
+            if is_set("MONGODB_URI") { None } else { Some(Mongod::start(MongodOptions::new(in_data("mongodb"))).await?) };
 
         let uri = mongod.as_ref().map(Mongod::uri);
-        // The AWS settings of the developer's shell are for AWS.
+        // AWS settings in the developer's shell are meant for AWS, not for the local S3.
         let is_of_aws = |name: &str| s3.is_some() && name.starts_with("AWS_");
         let setting = |name: &str| {
             env(name).filter(|value| !value.is_empty() && !is_of_aws(name)).or_else(|| match name {
@@ -161,7 +166,7 @@ impl Stack {
                 "WEBHOOK_ALLOW" => Some(LOOPBACK.to_owned()),
                 "AWS_ACCESS_KEY_ID" if s3.is_some() => Some(ACCESS_KEY.to_owned()),
                 "AWS_SECRET_ACCESS_KEY" if s3.is_some() => Some(s3_secret.expose_secret().to_owned()),
-                "PREVIEWS" if cfg!(feature = "worker") && !set("IMGPROXY_URL") => Some("worker".to_owned()),
+                "PREVIEWS" if cfg!(feature = "worker") && !is_set("IMGPROXY_URL") => Some("worker".to_owned()),
                 "LOG_FORMAT" => Some("text".to_owned()),
                 _ => None,
             })
@@ -173,7 +178,7 @@ impl Stack {
             config.cors.exact.push(format!("http://{api}"));
         }
         let s3 = match s3 {
-            Some(listener) => Some(serve_own_s3(listener, in_data("s3"), s3_secret, &mut config).await?),
+            Some(listener) => Some(serve_configured_s3(listener, in_data("s3"), s3_secret, &mut config).await?),
             None => None,
         };
         let app = connect(&config, options).await?;
@@ -191,7 +196,7 @@ impl Stack {
     ///
     /// # Errors
     ///
-    /// If the server or mongod fails to end.
+    /// If the server failed, if mongod ended before the server, or if mongod cannot be ended.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
         let Self { listener, app, config, s3, mut mongod, .. } = self;
         let previews = make_previews(&app, &config, &stop).map_err(DevError::Serve)?;
@@ -229,7 +234,7 @@ impl Stack {
     }
 }
 
-/// Starts the worker of this process, if workers make the previews. Its children decode.
+/// Starts the worker of this process, if workers make the previews. Its child processes decode the images.
 #[cfg(feature = "worker")]
 fn make_previews(app: &AppState, config: &Config, stop: &CancellationToken) -> io::Result<JoinHandle<()>> {
     if config.previews.worker().is_none() {
@@ -239,13 +244,14 @@ fn make_previews(app: &AppState, config: &Config, stop: &CancellationToken) -> i
     Ok(tokio::spawn(async move { valet.preview_worker.run_until(&renderer, stop).await }))
 }
 
+/// Starts no worker.
 #[cfg(not(feature = "worker"))]
 fn make_previews(_: &AppState, _: &Config, _: &CancellationToken) -> io::Result<JoinHandle<()>> {
     Ok(tokio::spawn(async {}))
 }
 
-/// Serves the local S3, and makes its keys those of the configuration.
-async fn serve_own_s3(
+/// Sets the keys of the local S3 in the configuration, and serves it.
+async fn serve_configured_s3(
     listener: TcpListener,
     root: PathBuf,
     secret_key: SecretString,
@@ -260,6 +266,7 @@ async fn serve_own_s3(
     serve_s3(listener, root, secret_key, config).await
 }
 
+/// Serves the local S3 with the bucket, region and origins of the configuration. Returns its task, and the token that stops it.
 async fn serve_s3(
     listener: TcpListener,
     root: PathBuf,
@@ -277,11 +284,13 @@ async fn serve_s3(
     Ok((tokio::spawn(local.serve(listener, stop.clone())), stop))
 }
 
+/// Listens on an address; `flag` is the one that changes it.
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, DevError> {
     TcpListener::bind(address).await.map_err(|source| DevError::Bind { address, flag, source })
 }
 
-fn on_all_if(lan: Option<IpAddr>, address: SocketAddr) -> SocketAddr {
+/// Returns the address to listen on: with `--lan`, all interfaces instead of the loopback interface.
+fn listen_address(lan: Option<IpAddr>, address: SocketAddr) -> SocketAddr {
     match lan {
         Some(_) if address.ip().is_loopback() => SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port()),
         _ => address,
@@ -315,22 +324,23 @@ fn private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Returns a random secret that is kept for the next run; only its owner can read the file.
+/// Returns the secret in a file, as hexadecimal digits. Creates it at the first run; only its owner can read the file.
 fn kept_secret(path: &Path) -> Result<SecretString, DevError> {
     let failed = |source| DevError::DataDir { path: path.to_owned(), source };
     match fs::read_to_string(path) {
-        Ok(text) if text.trim().len() >= 64 => return Ok(text.trim().into()),
+        Ok(text) if text.trim().len() >= 2 * SECRET_BYTES => return Ok(text.trim().into()),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let mut bytes = [0; 32];
+    let mut bytes = [0; SECRET_BYTES];
     rand::fill(&mut bytes).map_err(|_| DevError::NoRandomness)?;
     let text = hex::encode(bytes);
     write_private(path, &text).map_err(failed)?;
     Ok(text.into())
 }
 
+/// Returns the text that lists all addresses.
 fn banner(api: SocketAddr, config: &Config, local_s3: bool, mongod: Option<&Mongod>, data_dir: &Path) -> String {
     let s3 = config.s3.public_endpoint.as_deref().unwrap_or("AWS");
     let s3_kind = if local_s3 { "in this process" } else { "from S3_ENDPOINT" };

@@ -1,5 +1,5 @@
-//! The service key of a call to `/api/admin`. A handler with a parameter of type [`AdminKey`] runs only with a valid key, and asks
-//! it for the scope of the operation.
+//! The service key of a call to `/api/admin`. A handler with a parameter of type [`AdminKey`] runs only with a valid key, and
+//! checks the scope of its operation with [`AdminKey::allow`].
 
 use poem::Request;
 use poem_openapi::{SecurityScheme, auth::Bearer};
@@ -21,7 +21,7 @@ impl AdminKey {
     /// Allows an operation that needs this scope.
     ///
     /// # Errors
-    /// 403 for a key without it.
+    /// 403 for a key without the scope.
     pub fn allow(&self, scope: Scope, operation: &'static str) -> Result<Authorized, Problem> {
         Ok(self.0.allow(scope, operation)?)
     }

@@ -42,7 +42,7 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
     Ok(caller)
 }
 
-/// Verifies the token, and notes its user in the request's span.
+/// Verifies the token, and records its user in the request's span.
 async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Caller)> {
     let app = single_authorization(request)?;
     let caller = app.valet.sessions.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
@@ -50,7 +50,7 @@ async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, C
     Ok((app, caller))
 }
 
-/// The access token of a request, for a response that goes on after the token was verified.
+/// The access token of a request, for a response that checks the token again while it is sent.
 pub struct AccessToken(pub SecretString);
 
 impl<'a> FromRequest<'a> for AccessToken {
@@ -59,7 +59,7 @@ impl<'a> FromRequest<'a> for AccessToken {
     }
 }
 
-/// Returns the application if the request has one `Authorization` header: a proxy might read one, and this server the other.
+/// Returns the application, unless the request has several `Authorization` headers: a proxy might use one, and this server another.
 pub(super) fn single_authorization(request: &Request) -> poem::Result<&AppState> {
     let app =
         request.data::<AppState>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
@@ -73,7 +73,7 @@ pub(super) fn single_authorization(request: &Request) -> poem::Result<&AppState>
 /// Counts the request for its user, and acquires a permit of the user.
 ///
 /// # Errors
-/// 429 beyond the user's rate limit, 503 when the user has a share of all permits.
+/// 429 beyond the user's rate limit, 503 when the user holds as many permits as one user may.
 pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
     request_origin::identify(user);
     app.valet.throttle.count_call(user)?;
@@ -99,8 +99,8 @@ impl Deref for SessionOwner {
 /// Returns the caller of a request that ends sessions: beyond the user's rate limit, each session has a few such requests.
 async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let (app, caller) = verify(request, bearer).await?;
-    if let Err(refusal) = admit(app, caller.user) {
-        app.valet.throttle.count_session_ending(caller).map_err(|_| refusal)?;
+    if let Err(problem) = admit(app, caller.user) {
+        app.valet.throttle.count_session_ending(caller).map_err(|_| problem)?;
     }
     Ok(caller)
 }

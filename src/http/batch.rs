@@ -26,7 +26,7 @@ use crate::{
     model::ImageId,
 };
 
-/// Number of items in one request, at most.
+/// Maximum number of items in one request.
 pub const MAX_ITEMS: usize = 100;
 
 /// Metadata of the operations below. Items have the problems of the single operations.
@@ -149,7 +149,7 @@ struct DeleteResults {
     results: Vec<DeleteResult>,
 }
 
-/// Returns the items if they are 1 to 100.
+/// Returns the items if there are 1 to 100 of them. `member` is the request's name of the list.
 fn bounded<T>(items: Vec<T>, member: &str) -> Result<Vec<T>, Problem> {
     if (1..=MAX_ITEMS).contains(&items.len()) {
         return Ok(items);
@@ -241,8 +241,8 @@ impl BatchApi {
         let items = bounded(body.0.items, "items")?;
         app.valet.throttle.count_uploads(caller.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
-        for (at, item) in items.iter().enumerate() {
-            let parse = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
+        for (index, item) in items.iter().enumerate() {
+            let parse = |text: &String| idempotency_key(text, &format!("items[{index}].idempotencyKey"));
             keys.push(item.idempotency_key.as_ref().map(parse).transpose()?);
         }
         let declared: Vec<_> = items.iter().zip(&keys).map(|(item, key)| item.declared(key.as_ref())).collect();

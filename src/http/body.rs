@@ -1,4 +1,4 @@
-//! JSON request bodies: read strictly; refusals name the member and the rule but no value.
+//! Reads JSON request bodies strictly. Problems name the member and the rule, but no value.
 
 use poem::{FromRequest, Request, RequestBody, Result};
 use poem_openapi::{
@@ -181,7 +181,7 @@ pub fn present_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
     integer(deserializer).map(Some)
 }
 
-/// Reads an integer of any size: one beyond `i64` is clamped, and the domain's limits refuse it. JSON does not distinguish 5 from
+/// Reads an integer of any size: one beyond `i64` is clamped, and the domain's limits reject it. JSON does not distinguish 5 from
 /// 5.0.
 pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     struct Integer;
@@ -210,7 +210,7 @@ pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
 }
 
 /// Reads an integer that is not negative, as [`integer`] does. A negative one becomes the largest, which the domain's limits
-/// refuse too.
+/// reject too.
 pub fn unsigned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     integer(deserializer).map(|number| u64::try_from(number).unwrap_or(u64::MAX))
 }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[derive(Deserialize)]
-    struct Free {
+    struct WithFreeNames {
         #[serde(rename = "metadata")]
         _metadata: std::collections::BTreeMap<String, String>,
     }
@@ -249,7 +249,7 @@ mod tests {
             r#"{"metadata":{"canary":{"canary":1}}}"#,
             r#"{"metadata":{"\ud800":"canary"}}"#,
         ] {
-            let text = format!("{:?}", read::<Free>(json.as_bytes()).err().unwrap());
+            let text = format!("{:?}", read::<WithFreeNames>(json.as_bytes()).err().unwrap());
             assert!(text.contains("\"metadata\""), "{json}: {text}");
             assert!(!text.contains("canary"), "{json}: {text}");
         }
@@ -257,6 +257,7 @@ mod tests {
 
     #[test]
     fn every_free_member_of_the_document_is_listed() {
+        /// Adds the members of a schema that have `additionalProperties`.
         fn collect(value: &serde_json::Value, found: &mut Vec<String>) {
             if let Some(properties) = value["properties"].as_object() {
                 let free = properties.iter().filter(|(_, schema)| schema["additionalProperties"].is_object());
@@ -273,7 +274,8 @@ mod tests {
         assert_eq!(found, FREE_MEMBERS);
     }
 
-    fn refused(json: &str) -> String {
+    /// Reads a [`Sample`] that must be rejected, and returns the problem as text.
+    fn rejection_text(json: &str) -> String {
         let problem = read::<Sample>(json.as_bytes()).err().unwrap();
         assert_eq!(problem.code, Code::InvalidRequest);
         format!("{problem:?}")
@@ -305,11 +307,11 @@ mod tests {
             (r#"{"fileName":"a","size":1} canary"#, "not valid JSON"),
             ("\u{feff}{}", "not valid JSON"),
         ] {
-            let text = refused(json);
+            let text = rejection_text(json);
             assert!(text.contains(expected), "{json}: {text}");
             assert!(!text.contains("canary"), "{json}: {text}");
         }
-        assert!(refused(&"[".repeat(100_000)).contains("wrong type"), "depth is not followed");
+        assert!(rejection_text(&"[".repeat(100_000)).contains("wrong type"), "nested arrays are not read");
     }
 
     #[test]

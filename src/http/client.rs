@@ -10,7 +10,7 @@ use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
 use crate::{config::TrustedProxies, domain::throttle, state::AppState};
 
-/// The client of a request, by its own account.
+/// The client of a request: its address, and the device that it names in `User-Agent`.
 pub struct Client(pub throttle::ClientInfo);
 
 impl std::ops::Deref for Client {
@@ -40,15 +40,15 @@ pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
 /// Time between two warnings of an untrusted proxy.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that sends `X-Forwarded-For`. Once an hour,
-/// since the proxy does so with every request.
+/// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that sends `X-Forwarded-For`. Warns once an
+/// hour at most, because the proxy sends the header with every request.
 pub fn warn_of_untrusted_proxy(request: &Request, proxies: &TrustedProxies) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    static LAST_WARNING: Mutex<Option<Instant>> = Mutex::new(None);
     let peer = peer(request);
     if !request.headers().contains_key("x-forwarded-for") || proxies.is_trusted(peer) || !is_private(peer) {
         return;
     }
-    let mut last = LAST.lock();
+    let mut last = LAST_WARNING.lock();
     if last.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
         *last = Some(Instant::now());
         tracing::warn!(
@@ -63,6 +63,7 @@ fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();
+            // The last condition is 100.64.0.0/10 of RFC 6598.
             v4.is_private() || v4.is_loopback() || v4.is_link_local() || (first == 100 && second & 0xC0 == 64)
         }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),

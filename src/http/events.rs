@@ -55,7 +55,7 @@ struct EventStream(Body);
 impl Payload for EventStream {
     const CONTENT_TYPE: &'static str = "text/event-stream";
 
-    // Generators read an array as JSON.
+    // Not an array of events: client generators would expect a JSON array.
     fn schema_ref() -> MetaSchemaRef {
         MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")))
     }
@@ -121,11 +121,12 @@ struct OpenStream {
 
 impl OpenStream {
     fn new(app: AppState, token: SecretString, events: Subscription, now: Instant) -> Self {
+        // A random byte.
         let spread = uuid::Uuid::new_v4().as_bytes()[0];
         Self { app, token, events, schedule: Schedule::new(now, spread) }
     }
 
-    /// Returns the frames of the stream; the first is sent at once, which ends the client's wait for the response.
+    /// Returns the frames of the stream. The first one is ready at once, so that the client gets the response's head without delay.
     fn frames(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let id = self.events.start_position().map_or_else(String::new, |position| format!("id: {position}\n"));
         let first = Bytes::from(format!("retry: {RETRY_MS}\n{id}\n"));
@@ -164,7 +165,7 @@ impl OpenStream {
     async fn check_token(&mut self) -> Option<()> {
         // Boxed, since a stream that waits needs no memory for it.
         let check = Box::pin(self.app.valet.sessions.recheck(self.token.expose_secret(), OffsetDateTime::now_utc()));
-        let goes_on = match check.await {
+        let continues = match check.await {
             Ok(()) => {
                 self.schedule.checked(Instant::now());
                 true
@@ -172,11 +173,11 @@ impl OpenStream {
             Err(AuthenticateError::Store(_) | AuthenticateError::KeysUnavailable) => self.schedule.unchecked(Instant::now()),
             Err(AuthenticateError::Token(_) | AuthenticateError::SessionEnded | AuthenticateError::Suspended) => false,
         };
-        goes_on.then_some(())
+        continues.then_some(())
     }
 }
 
-/// Writes a message. Its `id` is that of the position after it.
+/// Writes a message. Its `id` is the position after the message, from which the client can resume.
 fn frame(notice: Notice) -> Bytes {
     match notice {
         Notice::Changed(change) => {
@@ -187,7 +188,8 @@ fn frame(notice: Notice) -> Bytes {
     }
 }
 
-/// Writes a comment, with the position from which the client can resume: without data, a client notes it and reports no event.
+/// Writes a comment, with the position from which the client can resume: a message without data sets the client's last id and
+/// causes no event.
 fn heartbeat(caught_up: Option<EventPosition>) -> Bytes {
     match caught_up {
         Some(position) => format!(":\nid: {position}\n\n").into(),

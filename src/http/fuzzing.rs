@@ -10,7 +10,7 @@ pub use super::{
     pagination::{Listing, after, cursor},
 };
 
-/// Reads a request body as an operation does.
+/// Function that reads a request body as an operation does.
 pub type Read = fn(&[u8]) -> Result<(), Problem>;
 
 /// Readers of all request types.

@@ -99,6 +99,7 @@ pub(super) enum ImageOrder {
 }
 
 impl ImageOrder {
+    /// Converts to the model's type.
     fn order(self) -> GalleryOrder {
         match self {
             Self::Uploaded => GalleryOrder::Uploaded,
@@ -123,7 +124,7 @@ struct TimelineEntry {
     count: u64,
 }
 
-/// A browser may cache a page for its user only, and must revalidate it each time.
+/// `Cache-Control` of a page: a browser may cache the page for its user only, and must revalidate it each time.
 const CACHE_CONTROL: &str = "private, no-cache";
 
 #[derive(ApiResponse)]

@@ -8,8 +8,8 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// Metadata of the operations below. Without rate limits: orchestrators and load balancers must never be refused. MongoDB and S3
-/// are probed once a second at most.
+/// Metadata of the operations below. They have no rate limits, because orchestrators and load balancers must always get an answer;
+/// MongoDB and S3 are probed once a second at most.
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { id: "get_liveness", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[], problems: &[] },
     Operation { id: "get_readiness", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[], problems: &[] },
@@ -25,6 +25,7 @@ struct HealthStatus {
     status: String,
 }
 
+/// Returns the response of a positive check.
 fn ok() -> Json<HealthStatus> {
     Json(HealthStatus { status: "ok".to_owned() })
 }

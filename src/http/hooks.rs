@@ -1,4 +1,4 @@
-//! Hooks to which other services push, on a separate address (`HOOKS_BIND`): the store's notifications. No page may call them.
+//! The hook to which the store sends its notifications, on a separate address (`HOOKS_BIND`). No browser page may call it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use poem::{
 use super::middleware::security_headers::set_security_headers;
 use crate::{model::s3_event::MAX_NOTIFICATION_BYTES, state::AppState};
 
-/// Time limit of a notification, body included: senders give up after five to thirty seconds.
+/// Time limit for receiving and processing a notification: senders give up after five to thirty seconds.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Seconds after which a sender may repeat a notification.
 const RETRY_AFTER: &str = "5";
@@ -30,7 +30,8 @@ pub fn endpoint(app: AppState) -> impl Endpoint<Output = Response> + 'static {
     })
 }
 
-/// Receives a notification. The sender learns only whether to send it again: 204 also answers what is ignored.
+/// Receives a notification. The response states only whether to send the notification again; it is 204 also if every record is
+/// ignored.
 #[handler]
 async fn receive(Path(token): Path<String>, body: Body, app: Data<&AppState>) -> Response {
     let store_notifications = &app.valet.store_notifications;

@@ -56,13 +56,14 @@ impl<'a> PageWriter<'a> {
         let mut url = Vec::new();
         if let Some(first) = self.rows.first() {
             self.gallery.push_url(first, &mut url)?;
-            // They change with imgproxy's key, too.
+            // The URLs of previews change with imgproxy's key, too.
             self.gallery.previews(first)?.iter().for_each(|preview| url.extend_from_slice(preview.url.as_bytes()));
         }
         let version = concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes();
         let cursor = self.next_cursor.as_deref().unwrap_or_default().as_bytes();
         let rows = self.rows.iter().map(|row| row.bytes);
         let hash = Sha256::of([version, &url].into_iter().chain(rows).chain([cursor]));
+        // 120 bits: 20 characters of base64.
         Ok(format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&hash.to_bytes()[..15])))
     }
 
@@ -73,8 +74,8 @@ impl<'a> PageWriter<'a> {
     pub fn write(&self) -> Result<RawJson<ImagePage>, StoreError> {
         let mut out = Vec::with_capacity(self.rows.len() * IMAGE_BYTES + 2 * IMAGE_BYTES);
         out.extend_from_slice(b"{\"images\":[");
-        for (at, row) in self.rows.iter().enumerate() {
-            if at > 0 {
+        for (index, row) in self.rows.iter().enumerate() {
+            if index > 0 {
                 out.push(b',');
             }
             self.push_image(row, &mut out)?;
@@ -150,15 +151,16 @@ impl<'a> PageWriter<'a> {
     }
 }
 
-/// Writes the pictures of an image, and as its preview the smallest of them if its client made none.
+/// Writes the member `previews`, with the pictures of an image, and `previewUrl` with the smallest one if the client uploaded no
+/// preview.
 fn push_previews(row: &GalleryRow<'_>, previews: &[PreviewUrl], out: &mut Vec<u8>) {
     let Some(smallest) = previews.first() else { return };
     if row.preview.is_none() {
         out.extend_from_slice(b",\"previewUrl\":");
         push_text(out, &smallest.url);
     }
-    for (at, PreviewUrl { url, size }) in previews.iter().enumerate() {
-        out.extend_from_slice(if at == 0 { b",\"previews\":[{\"url\":" } else { b",{\"url\":" });
+    for (index, PreviewUrl { url, size }) in previews.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b",\"previews\":[{\"url\":" } else { b",{\"url\":" });
         push_text(out, url);
         out.extend_from_slice(b",\"width\":");
         push_number(out, size.width.into());

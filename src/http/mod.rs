@@ -1,9 +1,9 @@
 //! The HTTP API: handlers convert requests, make one call into the domain, and respond.
 //!
-//! One file per resource (`auth`, `sessions`, `uploads`, `multipart`, `batch`, `gallery`, `events`, `health`, `uppy`), each with
-//! its request and response types and the [`operation::Operation`] metadata of its handlers. [`router`] mounts them inside
-//! [`middleware`]; [`problem`] has the error responses, [`openapi`] the document, [`server`] the connections. Nothing here names
-//! mongodb or aws.
+//! One file per resource (`auth`, `sessions`, `uploads`, `multipart`, `batch`, `gallery`, `events`, `admin_users`, `uppy`,
+//! `health`), each with its request and response types and the [`operation::Operation`] metadata of its handlers. [`router`]
+//! mounts them inside [`middleware`]; [`problem`] has the error responses, [`openapi`] the document, [`server`] the connections.
+//! [`admin`] and [`hooks`] are the endpoints of addresses of their own. No file here uses the crates of MongoDB and AWS.
 
 pub mod admin;
 mod admin_authentication;

@@ -62,7 +62,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// Calls to S3 that listing the parts of an upload may take: a response has a thousand of at most 10,000.
+/// Maximum number of calls to S3 for listing the parts of an upload: a response has a thousand of at most 10,000 parts.
 pub(super) const LISTING_CALLS: u32 = 10;
 
 /// Handlers of multipart uploads.
@@ -252,14 +252,14 @@ impl MultipartApi {
             taken_at: body.taken_at.as_deref(),
             key: key.as_ref(),
         };
-        let (image, multipart, opened) = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;
+        let (image, multipart, is_new) = app.valet.multipart.open(caller.user, &declared, OffsetDateTime::now_utc()).await?;
         let ticket = Json(MultipartTicket {
             id: image.id.to_string(),
             part_size: multipart.part_size(),
             part_count: multipart.part_count(),
             expires_at: whole_seconds(image.expires_at),
         });
-        Ok(if opened { MultipartResponse::Opened(ticket) } else { MultipartResponse::Known(ticket) })
+        Ok(if is_new { MultipartResponse::Opened(ticket) } else { MultipartResponse::Known(ticket) })
     }
 
     /// Get URLs for parts

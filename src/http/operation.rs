@@ -1,5 +1,5 @@
-//! Metadata of an operation, which each resource lists beside its handlers: limits, deadline, rate limits and problems. The
-//! middleware enforces it and the OpenAPI document shows it.
+//! Metadata of an operation, which each resource lists beside its handlers: body, deadline, rate limits and problems. The
+//! middleware enforces body and deadline, and the OpenAPI document is completed from the metadata.
 
 use std::time::Duration;
 
@@ -35,14 +35,15 @@ pub struct Operation {
     pub body: RequestBody,
     /// Time that the handler may take, from the arrival of the body.
     pub deadline: Duration,
-    /// Names of its rate limits. A test calls the operation until each of them refuses.
+    /// Names of its rate limits. A test calls the operation until each limit is exceeded.
     pub rate_limits: &'static [&'static str],
     /// Problems in addition to those that follow from the operation's shape.
     pub problems: &'static [&'static [Code]],
 }
 
 impl Operation {
-    /// Returns whether the operation serves to end sessions, for which a server keeps permits and each session has calls.
+    /// Returns whether the operation serves to end sessions. For these, a server reserves permits, and each session has calls of
+    /// its own.
     #[must_use]
     pub fn ends_sessions(&self) -> bool {
         matches!(self.id, "log_out" | "list_sessions" | "end_session")
@@ -75,16 +76,16 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// Email addresses, passwords and tokens.
+    /// Body with email addresses, passwords or tokens.
     pub const CREDENTIALS: Self = Self::Json(4 * 1024);
-    /// One file or image.
+    /// Body about one file or image.
     pub const SINGLE: Self = Self::Json(Self::DEFAULT_MAX_BYTES);
-    /// A hundred files or images.
+    /// Body about up to a hundred files or images.
     pub const BATCH: Self = Self::Json(256 * 1024);
-    /// The parts of a multipart upload.
+    /// Body about the parts of a multipart upload.
     pub const PARTS: Self = Self::Json(1024 * 1024);
 
-    /// Bytes that are read of a body that no operation takes, before it is refused.
+    /// Maximum bytes of a body about one file or image, and of a body that no operation takes.
     pub const DEFAULT_MAX_BYTES: usize = 16 * 1024;
 }
 

@@ -7,10 +7,10 @@ use super::problem::{Code, Problem};
 use crate::model::{Image, ImageId, Position, Sha256, UserId};
 
 /// Number of items on a page without a `limit`.
-const DEFAULT_LIMIT: i64 = 50;
+pub const DEFAULT_LIMIT: i64 = 50;
 /// Largest `limit`.
 pub const MAX_LIMIT: i64 = 100;
-/// Milliseconds in a cursor after an image without a time; no instant has them.
+/// Value in a cursor for a position without a time: milliseconds that no time has.
 const NO_TIME: i64 = i64::MIN;
 
 /// Listing that a cursor belongs to.
@@ -42,9 +42,10 @@ pub fn limit(requested: Option<i64>) -> Result<u32, Problem> {
 /// # Errors
 /// 400 for a text that this listing did not issue.
 pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>, Problem> {
-    read(cursor, |cursor| {
-        let place: [u8; 24] = open(cursor, listing)?;
-        let (at, id) = place.split_first_chunk::<8>()?;
+    parse_optional(cursor, |cursor| {
+        // Eight bytes of milliseconds, and sixteen of the image's id.
+        let position_bytes: [u8; 24] = decode(cursor, listing)?;
+        let (at, id) = position_bytes.split_first_chunk::<8>()?;
         let millis = i64::from_be_bytes(*at);
         let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok();
         let at = match listing {
@@ -62,7 +63,7 @@ pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>,
 /// # Errors
 /// 400 for a text that this list did not issue.
 pub fn after_user(cursor: Option<&str>) -> Result<Option<UserId>, Problem> {
-    read(cursor, |cursor| open(cursor, Listing::Users).map(UserId::from_bytes))
+    parse_optional(cursor, |cursor| decode(cursor, Listing::Users).map(UserId::from_bytes))
 }
 
 /// Splits the images that were read, at most one more than the limit, into the page and the cursor of the next page.
@@ -70,44 +71,44 @@ pub fn split(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let place = |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
-    let cursor = found.last().filter(|_| more).map(place);
+    let cursor_after = |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
+    let cursor = found.last().filter(|_| more).map(cursor_after);
     (found, cursor)
 }
 
 /// Returns the cursor with which a listing of images continues after this position.
 pub fn cursor(last: Position, listing: Listing) -> String {
-    let none = if matches!(listing, Listing::Taken(_)) { NO_TIME } else { 0 };
-    let millis = last.at.map_or(none, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
-    seal(&[&millis.to_be_bytes()[..], last.id.as_bytes()].concat(), listing)
+    let without_time = if matches!(listing, Listing::Taken(_)) { NO_TIME } else { 0 };
+    let millis = last.at.map_or(without_time, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
+    encode(&[&millis.to_be_bytes()[..], last.id.as_bytes()].concat(), listing)
 }
 
 /// Returns the cursor with which the list of all users continues after this one.
 pub fn user_cursor(last: UserId) -> String {
-    seal(last.as_bytes(), Listing::Users)
+    encode(last.as_bytes(), Listing::Users)
 }
 
-/// Returns a cursor of the bytes of a position.
-fn seal(place: &[u8], listing: Listing) -> String {
-    URL_SAFE_NO_PAD.encode([place, &checksum(place, listing)].concat())
+/// Returns the cursor of a position: its bytes and their checksum, in base64.
+fn encode(position_bytes: &[u8], listing: Listing) -> String {
+    URL_SAFE_NO_PAD.encode([position_bytes, &checksum(position_bytes, listing)].concat())
 }
 
-/// Returns the bytes of a position whose cursor this listing issued.
-fn open<const LENGTH: usize>(cursor: &str, listing: Listing) -> Option<[u8; LENGTH]> {
+/// Returns the bytes of a cursor's position; `None` for a cursor of another listing.
+fn decode<const LENGTH: usize>(cursor: &str, listing: Listing) -> Option<[u8; LENGTH]> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-    let (place, check) = bytes.split_first_chunk()?;
-    (check == checksum(place, listing)).then_some(*place)
+    let (position_bytes, check) = bytes.split_first_chunk()?;
+    (check == checksum(position_bytes, listing)).then_some(*position_bytes)
 }
 
 /// Parses a cursor if there is one.
-fn read<T>(cursor: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+fn parse_optional<T>(cursor: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
     let detail = "Send the `nextCursor` of the previous page unchanged, or no cursor for the first page.";
-    cursor.map(|cursor| read(cursor).ok_or_else(|| Problem::new(Code::InvalidCursor, detail))).transpose()
+    cursor.map(|cursor| parse(cursor).ok_or_else(|| Problem::new(Code::InvalidCursor, detail))).transpose()
 }
 
-/// Detects damaged cursors, and those of other users and listings. It protects no secret: a forged cursor shows only what its
-/// caller may list.
-fn checksum(place: &[u8], listing: Listing) -> [u8; 8] {
+/// Returns the checksum by which damaged cursors, and those of other users and listings, are rejected. It protects no secret: a
+/// forged cursor shows only items that its caller may list.
+fn checksum(position_bytes: &[u8], listing: Listing) -> [u8; 8] {
     let (name, owner): (&[u8], Option<UserId>) = match listing {
         Listing::Gallery(owner) => (b"gallery 1", Some(owner)),
         Listing::Taken(owner) => (b"taken 1", Some(owner)),
@@ -116,7 +117,7 @@ fn checksum(place: &[u8], listing: Listing) -> [u8; 8] {
     };
     let owner = owner.as_ref().map_or(&[][..], |owner| owner.as_bytes());
     let mut short = [0; 8];
-    short.copy_from_slice(&Sha256::of([name, owner, place]).to_bytes()[..8]);
+    short.copy_from_slice(&Sha256::of([name, owner, position_bytes]).to_bytes()[..8]);
     short
 }
 
@@ -128,17 +129,19 @@ mod tests {
     use super::*;
     use crate::model::text_strategies::{any_text, mutated};
 
+    /// Returns the listings of a user's images.
     fn listings(user: UserId) -> [Listing; 3] {
         [Listing::Gallery(user), Listing::Pending(user), Listing::Taken(user)]
     }
 
-    /// Milliseconds of the years that an instant can name.
+    /// Generates times of the years 1 to 9999, in whole milliseconds.
     fn instants() -> impl Strategy<Value = OffsetDateTime> {
         (-62_135_596_800_000..253_402_300_800_000_i64)
             .prop_map(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap())
     }
 
-    fn is_refused(text: &str, user: UserId) -> bool {
+    /// Returns whether every listing rejects a cursor.
+    fn is_rejected_everywhere(text: &str, user: UserId) -> bool {
         listings(user).iter().all(|listing| after(Some(text), *listing).is_err()) && after_user(Some(text)).is_err()
     }
 
@@ -158,33 +161,34 @@ mod tests {
             }
             prop_assert!(after(Some(&text(of_taken)), of_gallery).is_err() && after(Some(&text(of_gallery)), of_taken).is_err(), "another order");
             prop_assert!(after(Some(&text(of_gallery)), of_pending).is_err(), "another listing");
-            prop_assert!(is_refused(&text(of_gallery), UserId::new()), "another user");
+            prop_assert!(is_rejected_everywhere(&text(of_gallery), UserId::new()), "another user");
             prop_assert_eq!(after_user(Some(&user_cursor(owner))).ok().flatten(), Some(owner));
         }
 
         #[test]
         fn other_texts_are_rejected(text in prop_oneof![any_text(), "[A-Za-z0-9_-]{42,44}"], user in any::<[u8; 16]>()) {
-            prop_assert!(is_refused(&text, UserId::from_bytes(user)));
+            prop_assert!(is_rejected_everywhere(&text, UserId::from_bytes(user)));
         }
 
         #[test]
         fn changed_cursors_are_rejected(
-            (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), 0..3_usize).prop_flat_map(|(at, id, user, which)| {
+            (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), 0..3_usize).prop_flat_map(|(at, id, user, index)| {
                 let user = UserId::from_bytes(user);
-                let place = Position { at: Some(at), id: ImageId::from_bytes(id) };
-                let texts = [cursor(place, listings(user)[which]), user_cursor(user)];
+                let position = Position { at: Some(at), id: ImageId::from_bytes(id) };
+                let texts = [cursor(position, listings(user)[index]), user_cursor(user)];
                 (Just(user), proptest::sample::select(texts.to_vec()).prop_flat_map(mutated))
             })
         ) {
-            prop_assert!(is_refused(&text, user));
+            prop_assert!(is_rejected_everywhere(&text, user));
         }
 
-        /// A cursor with a valid checksum and any position causes no panic.
         #[test]
-        fn forged_cursors_are_harmless(millis in any::<i64>(), id in any::<[u8; 16]>(), user in any::<[u8; 16]>()) {
+        fn forged_cursors_with_valid_checksums_cause_no_panic(
+            millis in any::<i64>(), id in any::<[u8; 16]>(), user in any::<[u8; 16]>()
+        ) {
             let user = UserId::from_bytes(user);
             for listing in listings(user) {
-                let text = seal(&[&millis.to_be_bytes()[..], &id].concat(), listing);
+                let text = encode(&[&millis.to_be_bytes()[..], &id].concat(), listing);
                 if let Ok(found) = after(Some(&text), listing) {
                     prop_assert_eq!(*found.unwrap().id.as_bytes(), id);
                 }

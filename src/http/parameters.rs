@@ -26,14 +26,14 @@ pub fn user_id(text: &str) -> Result<UserId, Problem> {
 /// # Errors
 /// 400 that names `member`.
 pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
-    let refuse = |error: InvalidIdempotencyKey| {
+    let to_problem = |error: InvalidIdempotencyKey| {
         Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
     };
-    IdempotencyKey::parse(text).map_err(refuse)
+    IdempotencyKey::parse(text).map_err(to_problem)
 }
 
-/// Parses the header `Idempotency-Key`. poem drops a value that is not ASCII, which is refused here: without its key a repeat
-/// would open a second upload.
+/// Parses the header `Idempotency-Key`. poem drops a value that is not ASCII; such a header is rejected here, because without its
+/// key a repeat would open a second upload.
 ///
 /// # Errors
 /// 400 for an invalid key.

@@ -1,6 +1,6 @@
 //! Responses whose JSON is written directly into one buffer: for the gallery page, which is large and frequent.
 //!
-//! A type documents their format, as for every other response; tests compare the two.
+//! The type `T` of a [`RawJson`] documents the format for OpenAPI, as for every other response; tests compare the text with it.
 
 use std::marker::PhantomData;
 
@@ -64,17 +64,17 @@ pub fn push_time(out: &mut Vec<u8>, at: OffsetDateTime) {
     let at = at.to_offset(UtcOffset::UTC);
     let year = u16::try_from(at.year()).unwrap_or_default();
     let mut text = *b"\"0000-00-00T00:00:00Z\"";
-    let mut put = |place: usize, n: u8| {
-        text[place] = b'0' + n / 10;
-        text[place + 1] = b'0' + n % 10;
+    let mut put_two_digits = |index: usize, n: u8| {
+        text[index] = b'0' + n / 10;
+        text[index + 1] = b'0' + n % 10;
     };
-    put(1, (year / 100 % 100) as u8);
-    put(3, (year % 100) as u8);
-    put(6, at.month().into());
-    put(9, at.day());
-    put(12, at.hour());
-    put(15, at.minute());
-    put(18, at.second());
+    put_two_digits(1, (year / 100 % 100) as u8);
+    put_two_digits(3, (year % 100) as u8);
+    put_two_digits(6, at.month().into());
+    put_two_digits(9, at.day());
+    put_two_digits(12, at.hour());
+    put_two_digits(15, at.minute());
+    put_two_digits(18, at.second());
     out.extend_from_slice(&text);
 }
 

@@ -14,7 +14,7 @@ use crate::{
     model,
 };
 
-/// Returns the time in whole seconds, as the API shows it.
+/// Returns the time without its fraction of a second, as the API shows it.
 pub fn whole_seconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }

@@ -1,4 +1,4 @@
-//! Finds the documented operation of a request before the router does: for limits, metrics and `Allow`.
+//! Finds the documented operation of a request before the router runs: for limits, metrics and `Allow`.
 
 use poem::http::Method;
 

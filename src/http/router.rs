@@ -1,4 +1,4 @@
-//! Mounts everything that the server answers: the API, Swagger UI, the gallery page, and the middleware around them.
+//! Mounts the routes of the public address: the API, Swagger UI and the gallery page, with the middleware around them.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
     with_cors(endpoint, config.cors.clone())
 }
 
-/// Returns the operations of the OpenAPI document. A test finds those without metadata.
+/// Returns the operations of the OpenAPI document with their metadata. A test fails for an operation without metadata.
 fn route_table(switches: Switches) -> RouteTable {
     RouteTable::new(openapi::operations(switches).into_iter().filter_map(|documented| {
         let operation = operations::find(&documented.id)?;

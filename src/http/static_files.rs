@@ -9,11 +9,13 @@ use poem::{Endpoint, Response, Route, get, http::header};
 use super::entity_tags;
 use crate::{config::Switches, model::Sha256};
 
-/// The path changes with the content.
+/// `Cache-Control` of files whose path changes with their content.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
+/// The page, with placeholders in braces.
 const PAGE: &str = include_str!("../web/index.html");
 
+/// Lists files of `src/web` and modules of `clients/js/src`, each with its path below the assets and its content.
 macro_rules! files {
     ($($name:literal)* ; $($module:literal)*) => { &[
         $(($name, include_str!(concat!("../web/", $name))),)*
@@ -21,6 +23,7 @@ macro_rules! files {
     ] };
 }
 
+/// All files but the page: path below the assets, and content.
 const FILES: &[(&str, &str)] = files! {
     "style.css" "icon.svg"
     "account.js" "address.js" "api.js" "app.js" "changes.js" "dom.js" "files.js" "gallery.js" "grid.js" "justified-layout.js"
@@ -45,8 +48,8 @@ pub fn mount(routes: Route, origins: &ImageOrigins<'_>, switches: Switches) -> R
     let page = PAGE.replace("{preloads}", &preloads()).replace("{assets}", &assets);
     let on_or_off = |is_on| if is_on { "on" } else { "off" };
     let page = page.replace("{signup}", on_or_off(switches.signup)).replace("{docs}", on_or_off(switches.docs));
-    let entry = file(page, "text/html; charset=utf-8", "no-cache", &policy);
-    FILES.iter().fold(routes.at("/", get(entry)), |routes, (name, content)| {
+    let page_endpoint = file(page, "text/html; charset=utf-8", "no-cache", &policy);
+    FILES.iter().fold(routes.at("/", get(page_endpoint)), |routes, (name, content)| {
         routes.at(format!("{assets}/{name}"), get(file((*content).to_owned(), media_type(name), IMMUTABLE, &policy)))
     })
 }
@@ -62,7 +65,8 @@ fn content_security_policy(ImageOrigins { bucket, previews }: &ImageOrigins<'_>)
     )
 }
 
-/// Returns an origin as the policy names it, whose grammar has no IPv6 addresses: then every origin of the scheme is allowed.
+/// Returns the source that allows an origin. The grammar of policies has no IPv6 addresses: the source of such an origin is its
+/// scheme, which allows every origin with that scheme.
 fn source(origin: &str) -> &str {
     if origin.contains('[') { origin.split_inclusive(':').next().unwrap_or(origin) } else { origin }
 }
@@ -92,6 +96,7 @@ fn media_type(name: &str) -> &'static str {
     }
 }
 
+/// Serves a file from memory.
 fn file(
     content: String,
     content_type: &'static str,
@@ -114,14 +119,14 @@ mod tests {
 
     #[test]
     fn every_file_is_served_and_every_import_exists() {
-        let list = |folder: &str| {
+        let list_folder = |folder: &str| {
             let entries = std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
         };
-        let mut existing = list("src/web");
-        // The package's interfaces and its types.
+        let mut existing = list_folder("src/web");
+        // Modules that the page does not import: other interfaces of the package, and its types.
         let unused = ["abort-reasons.js", "capacitor.js", "expo.js", "index.js", "native.js", "react.js", "types.js", "uppy.js"];
-        let modules = list("clients/js/src").into_iter().filter(|name| !unused.contains(&name.as_str()));
+        let modules = list_folder("clients/js/src").into_iter().filter(|name| !unused.contains(&name.as_str()));
         existing.extend(modules.map(|name| format!("valet-upload/{name}")));
         // `swagger_ui` serves its folder.
         existing.retain(|name| name != "index.html" && name != "swagger-ui");

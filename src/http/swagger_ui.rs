@@ -9,10 +9,11 @@ use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect}
 use super::{entity_tags, openapi};
 use crate::{config::Switches, model::Sha256};
 
-/// The UI sets inline styles and draws its icons from data URLs; "try it out" calls only this API.
+/// Content security policy: the UI sets inline styles and draws its icons from data URLs; "try it out" calls only this API.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The page, which loads the UI.
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <head>
@@ -53,7 +54,7 @@ fn redirect_to_docs() -> Redirect {
 
 /// Serves a file of Swagger UI.
 fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Output = Response> {
-    // At the first request, like the document.
+    // Computed at the first request, at which the document is rendered, too.
     let etag = OnceLock::new();
     poem::endpoint::make_sync(move |request| {
         let bytes = content();
@@ -64,10 +65,12 @@ fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Out
     })
 }
 
-/// swagger-ui-dist, of the version and hash in `.ci/swagger-ui`.
+/// Styles of swagger-ui-dist, of the version and hash in `.ci/swagger-ui`.
 const STYLE: &[u8] = include_bytes!("../web/swagger-ui/swagger-ui.css");
+/// Script of swagger-ui-dist.
 const SCRIPT: &[u8] = include_bytes!("../web/swagger-ui/swagger-ui-bundle.js");
 
-/// Rendered at the first request, because most servers never serve it.
+/// The document, rendered at the first request, because most servers never serve it.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::text().into());
+/// The document with `UPPY=off`.
 static DOCUMENT_WITHOUT_UPPY: LazyLock<Bytes> = LazyLock::new(|| openapi::text_without_uppy().into());

@@ -1,4 +1,5 @@
-//! `/api/images/upload` and what follows it: renew, confirm, the list of open uploads.
+//! `/api/images/upload`, `/api/images/{id}/renew`, `/api/images/{id}/confirm` and `/api/images/pending`: uploads with one PUT,
+//! and all open uploads.
 
 use poem::Request;
 use poem_openapi::{
@@ -262,9 +263,9 @@ impl UploadsApi {
         app.valet.throttle.count_uploads(caller.user, 1)?;
         let now = OffsetDateTime::now_utc();
         let key = idempotency_header(request, key.0.as_deref())?;
-        let issued = app.valet.uploads.open(caller.user, body.declared(key.as_ref()), now).await?;
-        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
-        Ok(if issued.is_new { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
+        let opened = app.valet.uploads.open(caller.user, body.declared(key.as_ref()), now).await?;
+        let ticket = Json(UploadTicket::new(opened.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
+        Ok(if opened.is_new { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }
 
     /// Renew an upload's URL

@@ -1,5 +1,5 @@
 //! Metrics of the process, read from `/proc` on Linux, under the names that every Prometheus client uses
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Other systems have none.
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). On other systems these metrics are absent.
 
 use std::{fmt, fs};
 
@@ -29,7 +29,7 @@ impl Collector for Process {
         if let Some(bytes) = resident_bytes() {
             add("process_resident_memory", "Resident memory", Some(&Unit::Bytes), &ConstGauge::new(bytes))?;
         }
-        // One of the descriptors is that of this directory.
+        // One of the descriptors is that of the directory that is being read.
         if let Ok(open) = fs::read_dir("/proc/self/fd").map(|open| open.count().saturating_sub(1)) {
             add("process_open_fds", "Open file descriptors", None, &ConstGauge::new(to_i64(open as u64)))?;
         }
@@ -40,7 +40,7 @@ impl Collector for Process {
     }
 }
 
-/// A metric made for one scrape, encoded dynamically.
+/// A metric of one scrape, which encodes its descriptor and its value.
 trait DynMetric {
     fn encode_into(&self, to: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>) -> fmt::Result;
 }
@@ -53,17 +53,21 @@ impl<M: EncodeMetric> DynMetric for M {
 
 /// Values of `/proc/self/stat` (proc(5)).
 struct Stat {
+    /// CPU time in seconds, in user and kernel mode.
     cpu: f64,
+    /// Unix time in seconds.
     started: f64,
     threads: i64,
 }
 
 impl Stat {
+    /// Reads the values; `None` without `/proc`.
     fn read() -> Option<Self> {
         let (stat, system) = (fs::read_to_string("/proc/self/stat").ok()?, fs::read_to_string("/proc/stat").ok()?);
         let booted: f64 = rest_of_line(&system, "btime")?.trim().parse().ok()?;
         // The second field is the program's name, in brackets; it may contain any byte.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        // proc(5) numbers the fields from 1; the first one after the name is the third.
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Self {
             cpu: (field(14)? + field(15)?) / TICKS_PER_SECOND,
@@ -73,12 +77,14 @@ impl Stat {
     }
 }
 
+/// Returns the resident memory in bytes.
 fn resident_bytes() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kilobytes: u64 = rest_of_line(&status, "VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(to_i64(kilobytes * 1024))
 }
 
+/// Returns the soft limit of open files; `None` if it is unlimited.
 fn max_open_files() -> Option<i64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     rest_of_line(&limits, "Max open files")?.split_whitespace().next()?.parse().ok()

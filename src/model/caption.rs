@@ -8,8 +8,8 @@ impl Caption {
     /// The longest caption in characters (Unicode code points).
     pub const MAX_CHARS: usize = 1000;
 
-    /// Parses a caption. The empty text clears the caption and gives `Ok(None)`. NUL is refused: JSON allows it, and most of
-    /// what displays text does not.
+    /// Parses a caption. The empty text clears the caption and gives `Ok(None)`. NUL is rejected: JSON allows it, but most programs
+    /// that display text do not.
     ///
     /// # Errors
     /// The broken rule, as the end of a sentence: "must …".

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{TakenAt, hidden_characters::is_hidden};
 
-/// How an image was taken, as far as its metadata says.
+/// Time, camera and position of an image; each is `None` if the metadata does not have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
     /// The time.
@@ -16,19 +16,19 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Returns the same without a time that has not come yet anywhere on earth.
+    /// Returns the capture without a time that is in the future in every time zone ([`TakenAt::has_passed`]).
     #[must_use]
     pub fn without_future(self, now: time::OffsetDateTime) -> Self {
         Self { taken_at: self.taken_at.filter(|taken_at| taken_at.has_passed(now)), ..self }
     }
 
-    /// Returns the same with the time that was declared, if the metadata has none.
+    /// Returns the capture with the declared time, if the metadata has none.
     #[must_use]
     pub fn or_taken_at(self, declared: Option<TakenAt>) -> Self {
         Self { taken_at: self.taken_at.or(declared), ..self }
     }
 
-    /// Returns the same without the position.
+    /// Returns the capture without the position.
     #[must_use]
     pub fn without_location(self) -> Self {
         Self { location: None, ..self }
@@ -46,7 +46,7 @@ impl Camera {
     /// Returns the name of a camera. The make is left out if the model begins with its first word.
     #[must_use]
     pub fn new(make: Option<&str>, model: Option<&str>) -> Option<Self> {
-        let (make, model) = (make.map(shown).unwrap_or_default(), model.map(shown).unwrap_or_default());
+        let (make, model) = (make.map(visible_words).unwrap_or_default(), model.map(visible_words).unwrap_or_default());
         let first_word = |text: &str| text.split(' ').next().map(str::to_lowercase);
         let name = if model.is_empty() || first_word(&make) == first_word(&model) || make.is_empty() {
             if model.is_empty() { make } else { model }
@@ -71,8 +71,8 @@ impl Camera {
     }
 }
 
-/// Returns the words of a text, without characters that cannot be shown.
-fn shown(text: &str) -> String {
+/// Returns the words of a text, without characters that cannot be shown, and with single spaces between them.
+fn visible_words(text: &str) -> String {
     let visible: String = text.chars().map(|c| if is_hidden(c) || c == char::REPLACEMENT_CHARACTER { ' ' } else { c }).collect();
     visible.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -80,21 +80,23 @@ fn shown(text: &str) -> String {
 /// A position on earth (WGS 84), to a millionth of a degree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
+    /// Millionths of a degree north of the equator.
     latitude: i32,
+    /// Millionths of a degree east of Greenwich.
     longitude: i32,
 }
 
 /// Units of a degree in a [`Location`].
-const UNITS: f64 = 1e6;
+const UNITS_PER_DEGREE: f64 = 1e6;
 
 impl Location {
     /// Returns the position; `None` if it is out of range.
     #[must_use]
     pub fn new(latitude: f64, longitude: f64) -> Option<Self> {
-        let units = |degrees: f64, most: f64| {
-            // Within the range: 180 million.
+        let units = |degrees: f64, max_degrees: f64| {
+            // At most 180 million, which fit into an `i32`.
             #[allow(clippy::cast_possible_truncation)]
-            (degrees.abs() <= most).then(|| (degrees * UNITS).round() as i32)
+            (degrees.abs() <= max_degrees).then(|| (degrees * UNITS_PER_DEGREE).round() as i32)
         };
         Some(Self { latitude: units(latitude, 90.0)?, longitude: units(longitude, 180.0)? })
     }
@@ -102,13 +104,13 @@ impl Location {
     /// Returns the degrees north of the equator.
     #[must_use]
     pub fn latitude(self) -> f64 {
-        f64::from(self.latitude) / UNITS
+        f64::from(self.latitude) / UNITS_PER_DEGREE
     }
 
     /// Returns the degrees east of Greenwich.
     #[must_use]
     pub fn longitude(self) -> f64 {
-        f64::from(self.longitude) / UNITS
+        f64::from(self.longitude) / UNITS_PER_DEGREE
     }
 }
 
@@ -145,8 +147,8 @@ mod tests {
 
     #[test]
     fn positions_are_within_the_globe() {
-        let place = Location::new(48.858_370_4, -2.294_481).unwrap();
-        assert_eq!((place.latitude(), place.longitude()), (48.858_37, -2.294_481));
+        let location = Location::new(48.858_370_4, -2.294_481).unwrap();
+        assert_eq!((location.latitude(), location.longitude()), (48.858_37, -2.294_481));
         for (latitude, longitude) in [(90.1, 0.0), (0.0, -180.1), (f64::NAN, 0.0), (0.0, f64::INFINITY)] {
             assert_eq!(Location::new(latitude, longitude), None);
         }

@@ -8,16 +8,17 @@ use super::{Format, Orientation, ThumbHash};
 /// Longer sides of the pictures that are made, in pixels, ascending.
 pub const EDGES: [u16; 2] = [640, 1600];
 
-/// Greatest size of a picture in bytes, by its index in [`EDGES`].
+/// Maximum bytes of a picture, by its index in [`EDGES`].
 pub const MAX_PICTURE_BYTES: [usize; 2] = [256 << 10, 2 << 20];
 
-/// Greatest size of a file that is decoded, in bytes.
+/// Maximum bytes of a file that is decoded.
 pub const MAX_FILE_BYTES: u32 = 100 << 20;
 
-/// Greatest length of a child's output, in bytes.
+/// Maximum bytes of a child's output.
 pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
-/// Returns the size of an image that is reduced until its longer side is at most `edge`; never a larger one, never 0.
+/// Returns the size of an image that is reduced until its longer side is at most `edge`. An image is never enlarged, and no side
+/// is 0.
 #[must_use]
 pub fn fit(width: u16, height: u16, edge: u16) -> (u16, u16) {
     let longer = u32::from(width.max(height)).max(1);
@@ -31,9 +32,9 @@ pub fn fit(width: u16, height: u16, edge: u16) -> (u16, u16) {
 /// A request to decode a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeRequest {
-    /// Format that the file was proved to have: it alone chooses the decoder.
+    /// Verified format of the file, which alone determines the decoder.
     pub format: Format,
-    /// How the image is turned for display.
+    /// Rotation and mirroring for display.
     pub orientation: Orientation,
     /// Width as displayed, in pixels.
     pub width: u16,
@@ -46,6 +47,7 @@ pub struct DecodeRequest {
 impl DecodeRequest {
     /// Length of the message in bytes.
     pub const BYTES: usize = 14;
+    /// First bytes of the message, with its version.
     const START: [u8; 4] = *b"VDQ1";
 
     /// Returns the message.
@@ -78,11 +80,11 @@ impl DecodeRequest {
 /// The restrictions that a child found in force before it read its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Whether limits of the kernel bound its memory and processor time, and keep it from making files and processes.
+    /// Whether limits of the kernel bound the child's memory and processor time, and keep it from making files and processes.
     pub has_limits: bool,
-    /// Whether the kernel ends it at any system call that decoding does not need.
+    /// Whether the kernel ends the child at any system call that decoding does not need.
     pub has_filter: bool,
-    /// Whether other processes of the same user can neither trace it nor read its memory.
+    /// Whether other processes of the same user can neither trace the child nor read its memory.
     pub is_untraceable: bool,
     /// Whether the child inherited nothing but its standard streams: no other file and no variable of the environment.
     pub has_nothing_inherited: bool,
@@ -95,6 +97,7 @@ impl Sandbox {
     pub const NONE: Self = Self { has_limits: false, has_filter: false, is_untraceable: false, has_nothing_inherited: false };
     /// All restrictions, as Linux has them.
     pub const COMPLETE: Self = Self { has_limits: true, has_filter: true, is_untraceable: true, has_nothing_inherited: true };
+    /// First bytes of the message, with its version.
     const START: [u8; 4] = *b"VDC1";
 
     /// Returns the message.
@@ -105,6 +108,7 @@ impl Sandbox {
         [a, b, c, d, flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))]
     }
 
+    /// Reads the message.
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let (start, flags) = (reader.array()?, reader.u8()?);
         let has = |bit: u8| flags >> bit & 1 == 1;
@@ -138,7 +142,7 @@ pub struct Pictures {
     pub pictures: Vec<Picture>,
 }
 
-/// Why an image has no pictures. The same file fails again.
+/// Reason for which an image has no pictures. Another attempt would fail as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// A kind of file that no decoder reads.
@@ -155,17 +159,26 @@ pub enum Undecodable {
 /// The result of a child.
 pub type DecodeReply = Result<Pictures, Undecodable>;
 
+/// First byte of a reply with pictures.
+const MADE: u8 = 0;
+/// First byte of the reply [`Undecodable::Unsupported`].
+const UNSUPPORTED: u8 = 1;
+/// First byte of the reply [`Undecodable::TooBig`].
+const TOO_BIG: u8 = 2;
+/// First byte of the reply [`Undecodable::Corrupt`].
+const CORRUPT: u8 = 3;
+
 /// Returns the message of a result.
 #[must_use]
 pub fn write_reply(reply: &DecodeReply) -> Vec<u8> {
     let made = match reply {
         Ok(made) => made,
-        Err(Undecodable::Unsupported) => return vec![1],
-        Err(Undecodable::TooBig) => return vec![2],
-        Err(Undecodable::Corrupt) => return vec![3],
+        Err(Undecodable::Unsupported) => return vec![UNSUPPORTED],
+        Err(Undecodable::TooBig) => return vec![TOO_BIG],
+        Err(Undecodable::Corrupt) => return vec![CORRUPT],
     };
     let hash = made.thumb_hash.as_bytes();
-    let mut bytes = vec![0, u8::try_from(hash.len()).unwrap_or(u8::MAX)];
+    let mut bytes = vec![MADE, u8::try_from(hash.len()).unwrap_or(u8::MAX)];
     bytes.extend_from_slice(hash);
     bytes.push(u8::try_from(made.pictures.len()).unwrap_or(u8::MAX));
     for Picture { width, height, jpeg } in &made.pictures {
@@ -177,7 +190,7 @@ pub fn write_reply(reply: &DecodeReply) -> Vec<u8> {
     bytes
 }
 
-/// The output of a child: its sandbox, and its result if it lived to write one.
+/// The output of a child: its sandbox, and its result if it wrote one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeOutput {
     /// The restrictions that were in force.
@@ -187,7 +200,7 @@ pub struct DecodeOutput {
 }
 
 impl DecodeOutput {
-    /// Parses all that a child wrote. Returns `None` if it does not begin with a sandbox. The pictures are not looked at.
+    /// Parses the whole output of a child. Returns `None` if it does not begin with a sandbox. Does not check the pictures.
     #[must_use]
     pub fn parse(output: &[u8]) -> Option<Self> {
         let mut reader = Reader(output);
@@ -197,16 +210,17 @@ impl DecodeOutput {
     }
 }
 
+/// Reads a reply; `None` if it is malformed or incomplete.
 fn read_reply(reader: &mut Reader<'_>) -> Option<DecodeReply> {
     match reader.u8()? {
-        0 => {}
-        1 => return Some(Err(Undecodable::Unsupported)),
-        2 => return Some(Err(Undecodable::TooBig)),
-        3 => return Some(Err(Undecodable::Corrupt)),
+        MADE => {}
+        UNSUPPORTED => return Some(Err(Undecodable::Unsupported)),
+        TOO_BIG => return Some(Err(Undecodable::TooBig)),
+        CORRUPT => return Some(Err(Undecodable::Corrupt)),
         _ => return None,
     }
-    let hash = usize::from(reader.u8()?);
-    let thumb_hash = ThumbHash::from_bytes(reader.take(hash)?.to_vec()).ok()?;
+    let hash_bytes = usize::from(reader.u8()?);
+    let thumb_hash = ThumbHash::from_bytes(reader.take(hash_bytes)?.to_vec()).ok()?;
     let count = usize::from(reader.u8()?);
     if !(1..=EDGES.len()).contains(&count) {
         return None;
@@ -219,15 +233,18 @@ fn read_reply(reader: &mut Reader<'_>) -> Option<DecodeReply> {
     Some(Ok(Pictures { thumb_hash, pictures }))
 }
 
+/// Reads numbers and bytes from a message; contains the bytes that are left.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// Takes the next `count` bytes; `None` if fewer are left.
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
+    /// Takes the next `N` bytes.
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
@@ -251,11 +268,12 @@ mod tests {
     use super::{DecodeOutput, DecodeReply, DecodeRequest, Picture, Pictures, Sandbox, Undecodable, fit, write_reply};
     use crate::model::{Format, Orientation, ThumbHash};
 
+    /// Returns the output of a child.
     fn output(sandbox: Sandbox, reply: &DecodeReply) -> Vec<u8> {
         [&sandbox.to_bytes()[..], &write_reply(reply)].concat()
     }
 
-    fn made() -> Pictures {
+    fn two_pictures() -> Pictures {
         let picture = |width, height, byte| Picture { width, height, jpeg: vec![byte; 300] };
         Pictures {
             thumb_hash: ThumbHash::from_bytes(vec![7; 25]).unwrap(),
@@ -283,7 +301,7 @@ mod tests {
             Sandbox { has_filter: false, ..Sandbox::COMPLETE },
             Sandbox { has_nothing_inherited: true, ..Sandbox::NONE },
         ];
-        let replies = [Ok(made()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
+        let replies = [Ok(two_pictures()), Err(Undecodable::Unsupported), Err(Undecodable::TooBig), Err(Undecodable::Corrupt)];
         for (sandbox, reply) in sandboxes.into_iter().zip(replies) {
             let parsed = DecodeOutput::parse(&output(sandbox, &reply));
             assert_eq!(parsed, Some(DecodeOutput { sandbox, reply: Some(reply) }));
@@ -292,7 +310,7 @@ mod tests {
 
     #[test]
     fn incomplete_and_lengthened_outputs_have_no_result() {
-        let whole = output(Sandbox::COMPLETE, &Ok(made()));
+        let whole = output(Sandbox::COMPLETE, &Ok(two_pictures()));
         for length in 0..whole.len() {
             match DecodeOutput::parse(&whole[..length]) {
                 None => assert!(length < Sandbox::BYTES),

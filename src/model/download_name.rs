@@ -7,10 +7,10 @@ impl FileName {
     /// be a valid script too, and operating systems run a file by its extension (OWASP File Upload Cheat Sheet).
     #[must_use]
     pub fn download_name(&self, content_type: ContentType) -> Self {
-        let named = ContentType::by_extension(self.as_str());
+        let type_of_name = ContentType::by_extension(self.as_str());
         // Phones name HEIC and HEIF files alike: `.heic`.
         let is_heif = |known| matches!(known, ContentType::Heic | ContentType::Heif);
-        if named.is_some_and(|named| named == content_type || is_heif(named) && is_heif(content_type)) {
+        if type_of_name.is_some_and(|known| known == content_type || is_heif(known) && is_heif(content_type)) {
             return self.clone();
         }
         let extension = match content_type {

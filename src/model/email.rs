@@ -7,9 +7,14 @@ use unicode_normalization::UnicodeNormalization;
 /// An email address that can name an account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email {
+    /// As it was typed.
     address: String,
+    /// The key under which equal addresses are one account.
     key: String,
 }
+
+/// Maximum bytes of an address: the 256 of a path (RFC 5321 section 4.5.3.1.3) without its angle brackets.
+const MAX_ADDRESS_BYTES: usize = 254;
 
 /// The text is not an email address that Valet accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +31,7 @@ impl Email {
         let address = text.trim();
         let options = email_address::Options::default().with_required_tld().without_display_text().without_domain_literal();
         email_address::EmailAddress::parse_with_options(address, options).map_err(|_| InvalidEmail)?;
-        if address.len() > 254 || address.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if address.len() > MAX_ADDRESS_BYTES || address.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(InvalidEmail);
         }
         Ok(Self { key: address.nfkc().collect::<String>().to_lowercase(), address: address.to_owned() })

@@ -1,9 +1,9 @@
-//! Events: the changes that the backend of an app is informed of by webhooks (`store/outbox.rs`), and, of images, clients by
-//! event streams (`store/image_changes.rs`).
+//! Events: changes about which webhooks inform the backend of an app (`store/outbox.rs`). Event streams inform clients about those
+//! of images (`store/image_changes.rs`).
 
 use super::ImageState;
 
-/// The type of an event. The set is open: later versions write more types, and a server passes on those that it does not know.
+/// The type of an event. The set is open: later versions write more types, and a server passes on events of types unknown to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// An image became ready.
@@ -18,7 +18,7 @@ pub enum EventType {
     UploadExpired,
     /// An account was created.
     AccountCreated,
-    /// An account was deleted by its owner.
+    /// An account was deleted, by its owner or by the app's backend.
     AccountDeleted,
 }
 

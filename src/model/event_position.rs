@@ -42,15 +42,16 @@ impl fmt::Display for EventPosition {
 impl FromStr for EventPosition {
     type Err = InvalidEventPosition;
 
-    /// Parses the form that [`EventPosition`] is written in.
+    /// Parses the text that [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Self, InvalidEventPosition> {
+        // A `u32` has at most ten digits.
         let number = |part: Option<&str>| {
             let part = part.filter(|part| part.len() <= 10 && part.bytes().all(|byte| byte.is_ascii_digit()));
             part.and_then(|part| part.parse().ok()).ok_or(InvalidEventPosition)
         };
         let mut parts = text.split('-');
-        let read = Self { seconds: number(parts.next())?, increment: number(parts.next())?, changes: number(parts.next())? };
-        if parts.next().is_none() { Ok(read) } else { Err(InvalidEventPosition) }
+        let position = Self { seconds: number(parts.next())?, increment: number(parts.next())?, changes: number(parts.next())? };
+        if parts.next().is_none() { Ok(position) } else { Err(InvalidEventPosition) }
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn other_texts_are_rejected() {
         for text in
             ["", "1", "1-2", "1-2-3-4", "1-2-", "-1-2-3", "+1-2-3", "1-2-x", "4294967296-0-0", "1-2-3 ", "00000000001-2-3"]
         {

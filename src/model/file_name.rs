@@ -19,18 +19,18 @@ impl FileName {
     /// The longest name in bytes of UTF-8: the limit of common file systems.
     pub const MAX_BYTES: usize = 255;
 
-    /// The longest extension in bytes that is kept when a name is shortened.
-    const MAX_EXTENSION: usize = 32;
+    /// Maximum bytes of an extension, with its dot, that is kept when a name is shortened.
+    const MAX_EXTENSION_BYTES: usize = 32;
 
-    /// Cleans a name as browsers and phones send it. The name never keeps a file out, since it is only metadata: folders before
-    /// it are removed, whichever slash they use, as are characters that headers and logs cannot hold or that make a name read
-    /// as another; a longer name is shortened.
+    /// Cleans a name as browsers and phones send it. A name is only metadata, so it is changed instead of rejected: folders before
+    /// it are removed, whichever slash they use, as are characters that headers and logs cannot contain or that make a name look
+    /// like another one; a long name is shortened.
     ///
     /// # Errors
     /// [`InvalidFileName`] for a name without a permitted character.
     pub fn parse(text: &str) -> Result<Self, InvalidFileName> {
-        let shown: String = text.chars().filter(|c| !is_hidden(*c)).collect();
-        let name: String = shown.rsplit(['/', '\\']).next().unwrap_or_default().nfc().collect();
+        let visible: String = text.chars().filter(|c| !is_hidden(*c)).collect();
+        let name: String = visible.rsplit(['/', '\\']).next().unwrap_or_default().nfc().collect();
         let name = shortened(name.trim());
         if matches!(name.as_str(), "" | "." | "..") { Err(InvalidFileName) } else { Ok(Self(name)) }
     }
@@ -71,17 +71,17 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     let extension = match name.rfind('.').map(|dot| name.split_at(dot)) {
-        Some((stem, extension)) if !stem.is_empty() && extension.len() <= FileName::MAX_EXTENSION => extension,
+        Some((stem, extension)) if !stem.is_empty() && extension.len() <= FileName::MAX_EXTENSION_BYTES => extension,
         _ => "",
     };
     let longest = name.floor_char_boundary(FileName::MAX_BYTES - extension.len());
-    // Keeps marks and joined emoji with the character they belong to, where there is one.
-    let joins = |end: usize| {
+    // Does not cut before combining marks and inside joined emoji, if the name can be cut elsewhere.
+    let is_inside_character = |end: usize| {
         let (before, after) = name.split_at(end);
         before.ends_with('\u{200D}') || after.starts_with(|c| c == '\u{200D}' || is_combining_mark(c))
     };
-    let ends = name.char_indices().map(|(at, _)| at).filter(|at| (1..=longest).contains(at));
-    let end = ends.rev().find(|end| !joins(*end)).unwrap_or(longest);
+    let ends = name.char_indices().map(|(index, _)| index).filter(|index| (1..=longest).contains(index));
+    let end = ends.rev().find(|end| !is_inside_character(*end)).unwrap_or(longest);
     format!("{}{extension}", name[..end].trim_end())
 }
 

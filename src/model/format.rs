@@ -13,9 +13,9 @@ pub enum Format {
     Webp,
     /// GIF, 87a and 89a.
     Gif,
-    /// HEIF that holds AV1.
+    /// HEIF with the coding AV1.
     Avif,
-    /// HEIF that holds any other coding, usually HEVC: phones call it HEIC.
+    /// HEIF with any other coding, usually HEVC, which phones call HEIC.
     Heif,
 }
 

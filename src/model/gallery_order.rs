@@ -20,6 +20,6 @@ pub struct Position {
     /// The time that orders the listing, to the millisecond, as the database stores it. `None` in the list of pending uploads,
     /// which is ordered by id alone, and for images without the time, which come last.
     pub at: Option<OffsetDateTime>,
-    /// Breaks ties within a millisecond.
+    /// Id of the image, which orders images of the same millisecond.
     pub id: ImageId,
 }

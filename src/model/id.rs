@@ -4,6 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+/// Declares a type of identifiers.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -17,7 +18,8 @@ macro_rules! identifier {
                 Self(Uuid::now_v7())
             }
 
-            /// Parses the one form this program writes; anything else is `None`, which callers report as "not found".
+            /// Parses the form that this program writes, of 36 characters. Returns `None` for other text, which callers report as
+            /// "not found".
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 let id = Uuid::try_parse(text).ok()?;

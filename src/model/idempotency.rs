@@ -1,4 +1,4 @@
-//! Idempotency keys: names that a caller gives its requests, so that a repeated request gets the response of the first.
+//! Idempotency keys: names that a client gives its requests, so that a repeated request gets the response of the first.
 
 use super::Sha256;
 
@@ -40,8 +40,8 @@ fn unquote(text: &str) -> &str {
 /// An idempotency key with the digest of its request, stored in the image's document so that no second write is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// Unique per user.
+    /// The key, unique per user.
     pub key: IdempotencyKey,
-    /// The digest of the request that came with the key: another body under the same key is an error of the caller.
+    /// The digest of the request that had the key. Another request with the same key is an error of the client.
     pub request: Sha256,
 }

@@ -15,7 +15,7 @@ pub enum ImageState {
     Pending,
     /// Verified and served; the bytes never change.
     Ready,
-    /// Deleted by its owner. The object is deleted now, and once more when every URL for it has expired.
+    /// Deleted by its owner or by the app's backend. The object is deleted now, and once more when every URL for it has expired.
     Deleting,
     /// The bytes are not the declared ones, or not an accepted image.
     Rejected,
@@ -103,14 +103,14 @@ pub struct ReadyImage {
     pub dimensions: Dimensions,
     /// When it was confirmed, by the database's clock: the gallery's order.
     pub uploaded_at: OffsetDateTime,
-    /// How it was taken.
+    /// Time, camera and position.
     pub capture: Capture,
 }
 
 /// The way in which an image ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Deleted by its owner.
+    /// Deleted by its owner or by the app's backend.
     Deleted {
         /// Whether the image was ready before.
         was_ready: bool,
@@ -156,35 +156,35 @@ pub struct Image {
     pub earlier_types: Vec<ContentType>,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
-    /// The reservation that counts against the quota, when the state alone does not determine it. The former version of Valet
-    /// writes none.
+    /// The reservation that counts against the quota, when the state alone does not determine the count. Images of an earlier
+    /// version have none.
     pub reservation: Option<Reservation>,
-    /// The time by which the image is ordered and counted in the timeline. `None` before it is ready, and for images that the
-    /// former version made ready.
+    /// The time by which the image is ordered and counted in the timeline. `None` before it is ready, and for images that an
+    /// earlier version made ready.
     pub taken_sort: Option<OffsetDateTime>,
     /// The work on its pictures; `None` if they were never requested.
     pub rendering: Option<Rendering>,
     /// The latest step of the reservation; the next one is applied only if this one is still the latest.
     pub last_step: Option<StepId>,
-    /// The idempotency key of the upload, while it is kept.
+    /// The idempotency key of the upload, for as long as it is valid.
     pub idempotency: Option<Idempotency>,
     /// S3's id of the multipart upload; absent until S3 has opened it.
     pub upload_id: Option<String>,
-    /// When the upload was issued.
+    /// When the upload was opened.
     pub created_at: OffsetDateTime,
     /// When the upload expires; its URLs may expire earlier.
     pub expires_at: OffsetDateTime,
-    /// When the last issued PUT URL expires. Raised before a URL is returned, never lowered.
+    /// When the last of the signed PUT URLs expires. Raised before a URL is returned, never lowered.
     pub urls_die_at: OffsetDateTime,
     /// While pending, when the last attempt of a server ends to create the object by completing parts or by copying. The
     /// transition to another state raises `urls_die_at` to it.
     pub attempts_end_at: Option<OffsetDateTime>,
 }
 
-/// When a new upload was issued, and when it and its URLs expire.
+/// Times of a new upload: its opening, its expiry and the expiry of its URLs.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetimes {
-    /// When it was issued.
+    /// When the upload was opened.
     pub created_at: OffsetDateTime,
     /// When the upload expires.
     pub expires_at: OffsetDateTime,
@@ -255,7 +255,7 @@ impl Image {
         Self { status: ImageStatus::Tombstone(end), ..self }
     }
 
-    /// Returns the image as the tombstone that its owner's deletion leaves.
+    /// Returns the image as the tombstone that a deletion leaves.
     #[must_use]
     pub fn deleted(self) -> Self {
         let was_ready = self.has_been_ready();
@@ -274,7 +274,8 @@ impl Image {
         std::iter::once(self.upload.content_type).chain(self.earlier_types.iter().copied())
     }
 
-    /// Returns whether this is an upload in parts that S3 has not opened yet, or whose server died before it had recorded that.
+    /// Returns whether this is an upload in parts that S3 has not opened yet, or whose server stopped before it recorded the
+    /// opening.
     #[must_use]
     pub fn is_unopened(&self) -> bool {
         self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
@@ -309,7 +310,7 @@ impl Image {
         keys
     }
 
-    /// Returns reserved bytes that did not arrive: those of a declared preview that is missing, or the rest of a size bound.
+    /// Returns the number of reserved bytes that did not arrive: those of a missing preview, or the rest of a size bound.
     #[must_use]
     pub fn surplus(&self) -> u64 {
         self.reserved.saturating_sub(self.upload.bytes())
@@ -325,11 +326,11 @@ pub struct Verified {
     pub etag: String,
     /// The number of those bytes.
     pub bytes: u64,
-    /// As displayed.
+    /// Size in pixels, as displayed.
     pub size: Dimensions,
-    /// Whether the declared preview is there and was verified.
+    /// Whether the declared preview exists and was verified.
     pub preview: bool,
-    /// How the image was taken, as far as the fetched bytes say.
+    /// Time, camera and position, as far as the fetched bytes have them.
     pub capture: Capture,
 }
 

@@ -1,7 +1,7 @@
 //! The vocabulary: identifiers, validated values, and the states of an image with their legal transitions.
 //!
-//! No I/O lives here, and nothing of poem, mongodb or aws. A value of one of these types has been validated; the rest of the
-//! program does not validate it again.
+//! It has no I/O, and no types of poem, of the MongoDB driver and of the AWS SDK. A value of one of these types has been validated;
+//! the rest of the program does not validate it again.
 
 mod caption;
 mod capture;

@@ -1,5 +1,5 @@
-//! Network prefixes of clients, sized like the allocations that providers give one customer, so that hopping between its
-//! addresses gains nothing.
+//! Network prefixes of clients, of the sizes that providers allocate to one customer, so that a client does not escape a limit by
+//! changing its address.
 
 use std::{fmt, net::IpAddr};
 
@@ -40,6 +40,7 @@ impl NetworkPrefix {
         [Some(Self::host(address)), middle, Some(Self::site(address))]
     }
 
+    /// Returns the network of an address with so many leading bits.
     fn truncate(address: IpAddr, v4_bits: u8, v6_bits: u8) -> Self {
         let address = address.to_canonical();
         Self(IpNet::new_assert(address, if address.is_ipv4() { v4_bits } else { v6_bits }).trunc())
@@ -58,6 +59,7 @@ impl fmt::Display for NetworkPrefix {
 mod tests {
     use super::*;
 
+    /// Returns the nested prefixes of an address as text.
     fn nested(text: &str) -> Vec<String> {
         NetworkPrefix::nested(text.parse().unwrap()).into_iter().flatten().map(|prefix| prefix.to_string()).collect()
     }

@@ -17,7 +17,7 @@ const ID_CHARS: usize = 36;
 
 /// An object key. No byte of it comes from the caller. All keys of an image contain its id:
 ///
-/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once" (`If-None-Match`).
+/// - `u/<user>/<image>`: written by a client, once, under a signature that binds length, type, digest and `If-None-Match`.
 /// - `in/<user>/<image>`: written by a client to a store that does not enforce these; copied from there at confirm.
 /// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key for which no URL is ever signed.
 /// - any of them with `-preview` after it: the preview of those bytes.
@@ -135,14 +135,14 @@ impl KeyOwner {
     /// Returns whether a key is [`ObjectKey::final_for`] this image, as almost all are, without parsing its ids.
     fn has_final_key(self, key: &str) -> bool {
         let mut buffer = [0; ID_CHARS];
-        let mut is = |text: &str, id: Uuid| text.as_bytes() == id.hyphenated().encode_lower(&mut buffer).as_bytes();
+        let mut is_id = |text: &str, id: Uuid| text.as_bytes() == id.hyphenated().encode_lower(&mut buffer).as_bytes();
         let ids = key.strip_prefix("u/").and_then(|ids| ids.split_at_checked(ID_CHARS));
         ids.is_some_and(|(user, image)| {
             let image = image.strip_prefix('/').unwrap_or_default();
             is_v7(self.user.as_bytes())
                 && is_v7(self.image.as_bytes())
-                && is(user, Uuid::from_bytes(*self.user.as_bytes()))
-                && is(image, Uuid::from_bytes(*self.image.as_bytes()))
+                && is_id(user, Uuid::from_bytes(*self.user.as_bytes()))
+                && is_id(image, Uuid::from_bytes(*self.image.as_bytes()))
         })
     }
 
@@ -159,6 +159,7 @@ fn is_v7(bytes: &[u8; 16]) -> bool {
     bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10
 }
 
+/// Returns whether the text is the attempt in the key of a copy: a `UUIDv4` without hyphens, whose thirteenth digit is the version.
 fn is_attempt(text: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.len() == ATTEMPT_DIGITS && text.bytes().all(is_digit) && text.as_bytes()[12] == b'4'
@@ -170,6 +171,7 @@ mod tests {
 
     use super::*;
 
+    /// Returns a key of each form: three, with a preview of each, and the pictures of two.
     fn forms(user: UserId, image: ImageId) -> Vec<ObjectKey> {
         let bases = [ObjectKey::final_for(user, image), ObjectKey::incoming(user, image), ObjectKey::copy_attempt(user, image)];
         let pictures = [&bases[0], &bases[2]].map(ObjectKey::pictures).concat();
@@ -237,12 +239,12 @@ mod tests {
     proptest! {
         /// A change of one character never gives the same owner under another key, unless Valet could have written it.
         #[test]
-        fn one_changed_character_is_noticed(form in 0_usize..10, at in any::<prop::sample::Index>(), with in any::<char>()) {
+        fn one_changed_character_is_noticed(form in 0_usize..10, index in any::<prop::sample::Index>(), with in any::<char>()) {
             let (user, image) = (UserId::new(), ImageId::new());
             let key = forms(user, image).swap_remove(form);
             let mut chars: Vec<char> = key.as_str().chars().collect();
-            let at = at.index(chars.len());
-            chars[at] = with;
+            let index = index.index(chars.len());
+            chars[index] = with;
             let changed = ObjectKey::from_stored(chars.into_iter().collect());
             let own = KeyOwner { user, image };
             prop_assert_eq!(own.has_key(changed.as_str()), changed.owner() == Some(own));

@@ -1,6 +1,6 @@
 //! The orientation of an image (Exif 2.32, tag 0x0112).
 
-/// How a stored image is turned and mirrored for display, 1 to 8 as in EXIF.
+/// Rotation and mirroring of a stored image for display, 1 to 8 as in EXIF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Orientation(u8);
 
@@ -20,7 +20,7 @@ impl Orientation {
         self.0
     }
 
-    /// Returns whether width and height are swapped for display.
+    /// Returns whether width and height are swapped for display, as in the orientations that rotate by 90 degrees.
     #[must_use]
     pub fn swaps_sides(self) -> bool {
         self.0 >= 5

@@ -11,6 +11,7 @@ fn text_near(valid: impl Strategy<Value = String>) -> impl Strategy<Value = Stri
     prop_oneof![any_text(), valid.prop_flat_map(mutated)]
 }
 
+/// Generates the base64 of a number of bytes in this range.
 fn base64_of(bytes: std::ops::Range<usize>) -> impl Strategy<Value = String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     vec(any::<u8>(), bytes).prop_map(|bytes| STANDARD.encode(bytes))

@@ -3,7 +3,7 @@
 /// The checksum that S3 verifies for each part. Fixed when the upload is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartChecksums {
-    /// None: only the length is verified.
+    /// No checksum: only the length is verified.
     None,
     /// The length and the SHA-256 are verified.
     Sha256,
@@ -26,7 +26,7 @@ impl PartChecksums {
     }
 }
 
-/// The layout of a file's parts: all of one size except the last, which holds the rest.
+/// The layout of a file's parts: all of one size except the last, which has the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartLayout {
     /// Size of the file in bytes.
@@ -112,6 +112,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    /// Returns a layout without checksums.
     fn layout(file_size: u64, part_size: u64) -> Option<PartLayout> {
         PartLayout::new(file_size, part_size, PartChecksums::None)
     }
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_outside_of_s3s_limits_are_refused() {
+    fn parts_outside_of_s3s_limits_are_rejected() {
         assert_eq!(layout(100 * MIB, 5 * MIB - 1), None);
         assert_eq!(layout(100 * MIB, (5 << 30) + 1), None);
         assert_eq!(layout(0, 5 * MIB), None);

@@ -13,7 +13,7 @@ pub struct Preview {
     pub content_type: ContentType,
     /// Size in bytes.
     pub size: u64,
-    /// Signed into its URL and compared at confirm.
+    /// Digest of the bytes, signed into the URL and compared at confirm.
     pub sha256: Sha256,
 }
 
@@ -34,7 +34,7 @@ pub struct ThumbHash(Vec<u8>);
 pub struct InvalidThumbHash;
 
 impl ThumbHash {
-    /// The greatest length in bytes.
+    /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 32;
 
     /// Parses padded standard base64.

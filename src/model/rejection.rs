@@ -10,7 +10,7 @@ pub enum Refusal {
     #[error("it is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image")]
     UnknownType,
     /// A valid image of a type that was not declared.
-    #[error("it is {}, which is not the declared type", named(*.0))]
+    #[error("it is {}, which is not the declared type", name_and_type(*.0))]
     OtherType(Format),
     /// The file ends inside its headers.
     #[error("the file is cut short: it ends inside the image's headers")]
@@ -83,7 +83,7 @@ impl Refusal {
 }
 
 /// Returns the name of the format with its article, and the media type to declare.
-fn named(format: Format) -> &'static str {
+fn name_and_type(format: Format) -> &'static str {
     match format {
         Format::Jpeg => "a JPEG image (image/jpeg)",
         Format::Png => "a PNG image (image/png)",
@@ -99,7 +99,7 @@ fn named(format: Format) -> &'static str {
 pub enum Rejection {
     /// Size, type or digest of the object differ from the declaration.
     ObjectMismatch,
-    /// The bytes are not an image of the declared type. `None` when the record does not hold the reason.
+    /// The bytes are not an image of the declared type. `None` when the record does not have the reason.
     ContentMismatch(Option<Refusal>),
 }
 
@@ -122,8 +122,8 @@ impl Rejection {
         }
     }
 
-    /// Parses the names in the database. A cause that this version does not know, or that an older one did not record, becomes
-    /// `None`.
+    /// Parses the names in the database. A cause that this version does not know, or that an earlier version did not record,
+    /// becomes `None`.
     #[must_use]
     pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
         match text {

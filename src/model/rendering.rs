@@ -2,7 +2,7 @@
 
 use super::Dimensions;
 
-/// Why a worker makes no pictures of an image. It does not try again.
+/// Reason for which a worker made no pictures of an image, and makes no further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RenderingFailure {
     /// No decoder reads files of this kind.
@@ -15,7 +15,7 @@ pub enum RenderingFailure {
     Crashed,
     /// The object is missing, or is not the one that was confirmed.
     Missing,
-    /// The store refuses to return the object, or the image's record cannot be read.
+    /// The store rejects reads of the object, or the image's record cannot be read.
     Unreadable,
 }
 
@@ -48,9 +48,9 @@ impl RenderingFailure {
 pub struct Rendering {
     /// Whether a worker may have written objects at the keys of the pictures.
     pub is_written: bool,
-    /// Attempts that began, without those that an outage ended.
+    /// Number of attempts that began, without those that an outage ended.
     pub attempts: u32,
-    /// Why there are no pictures.
+    /// Reason for which there are no pictures.
     pub failure: Option<RenderingFailure>,
     /// Sizes of the pictures that were made, the smaller one first; empty before.
     pub pictures: Vec<Dimensions>,

@@ -1,10 +1,10 @@
 //! Reservations: the share of a user's quota that an upload takes, from its opening until the last URL that could write bytes
 //! for it has expired.
 //!
-//! An image's document carries its own [`Reservation`] as long as the user's counters differ from what the state alone
-//! determines. Without one, a ready image counts with its bytes and as one image, and any other counts nothing. So the counters
-//! of a user are always the sum of [`Image::usage_counts`] over the images, and each change from one value to the next is a
-//! [`ReservationStep`]: applied to both documents, or to neither (`store/reservations.rs`).
+//! An image's document has a [`Reservation`] as long as the image's share of the user's counters differs from the one that the
+//! state alone determines: for a ready image its bytes and one image, for any other image nothing. So the counters of a user are
+//! always the sum of [`Image::usage_counts`] over the images, and each change of an image's share is a [`ReservationStep`]:
+//! applied to both documents, or to neither (`store/reservations.rs`).
 
 use std::ops::{AddAssign, Sub};
 
@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{Image, ImageId, ImageState, StepId, TimelineMonth, Verified};
 
-/// How long a new upload's reservation is left to the request that opened the upload, before the sweeper settles it.
+/// Time that the request which opened an upload has to finish with the reservation, before the sweeper settles it.
 pub const OPENING_GRACE: Duration = Duration::minutes(2);
 
 /// The counter of the user's record that includes an image.
@@ -52,7 +52,7 @@ impl QuotaCounter {
 pub struct Reservation {
     /// Bytes of the quota.
     pub bytes: u64,
-    /// The counter that includes it.
+    /// The counter that includes the image.
     pub counter: QuotaCounter,
     /// When the sweeper checks whether the reservation still fits the state, if the image is not pending.
     pub due: OffsetDateTime,
@@ -63,7 +63,7 @@ pub struct Reservation {
 pub enum UrlLifetime {
     /// A URL is valid, or a transfer may be in progress, until this time.
     AliveUntil(OffsetDateTime),
-    /// No URL was ever issued, or all have expired and every transfer is over.
+    /// No URL was ever signed, or all have expired and every transfer is over.
     Dead,
 }
 
@@ -122,7 +122,7 @@ pub struct ReservationStep {
 pub struct TimelineChange {
     /// The month.
     pub month: TimelineMonth,
-    /// The images that are added; negative for images that are removed.
+    /// Number of images that are added; negative for images that are removed.
     pub images: i64,
 }
 
@@ -133,7 +133,7 @@ impl Image {
         self.usage_counts_as(self.state(), self.reservation)
     }
 
-    /// Returns the step that makes the reservation fit the state; `None` when it does already.
+    /// Returns the step that makes the reservation fit the state; `None` when it fits already.
     #[must_use]
     pub fn settling_step(&self, urls: UrlLifetime) -> Option<ReservationStep> {
         let (before, after) = (self.reservation, self.settled_reservation(urls));
@@ -154,8 +154,8 @@ impl Image {
         })
     }
 
-    /// Returns the step that raises the reservation of a pending upload to `bytes`; `None` when it has as many, or when a hold
-    /// of the former version counts the upload.
+    /// Returns the step that raises the reservation of a pending upload to `bytes`; `None` when it has as many, or when the
+    /// upload has no reservation because an earlier version opened it.
     #[must_use]
     pub fn growth_step(&self, bytes: u64) -> Option<ReservationStep> {
         let reservation = self.reservation.filter(|reservation| reservation.bytes < bytes)?;
@@ -168,6 +168,7 @@ impl Image {
         self.step(ImageState::Deleting, reserve_while_urls_live(self.usage_counts().bytes, QuotaCounter::None, urls))
     }
 
+    /// Returns the step after which the image has the state `becomes` and the reservation `after`.
     fn step(&self, becomes: ImageState, after: Option<Reservation>) -> ReservationStep {
         ReservationStep {
             image: self.id,
@@ -185,11 +186,12 @@ impl Image {
     /// Returns the change of the timeline. An image without a sort time was not counted when it became ready.
     fn timeline_change(&self, becomes: ImageState, after: Option<Reservation>) -> Option<TimelineChange> {
         let month = TimelineMonth::of(self.taken_sort?);
-        let counted = |state, reservation| i64::from(is_in_timeline(state, reservation));
-        let images = counted(becomes, after) - counted(self.state(), self.reservation);
+        let count = |state, reservation| i64::from(is_in_timeline(state, reservation));
+        let images = count(becomes, after) - count(self.state(), self.reservation);
         (images != 0).then_some(TimelineChange { month, images })
     }
 
+    /// Returns the reservation that fits the state and the lifetime of the URLs.
     fn settled_reservation(&self, urls: UrlLifetime) -> Option<Reservation> {
         let reservation = self.reservation?;
         match self.state() {
@@ -204,10 +206,11 @@ impl Image {
         }
     }
 
+    /// Returns the share of the user's counters that the image would have in this state with this reservation.
     fn usage_counts_as(&self, state: ImageState, reservation: Option<Reservation>) -> UsageCounts {
-        let own = to_signed(self.upload.bytes());
+        let upload_bytes = to_signed(self.upload.bytes());
         match (state, reservation) {
-            (ImageState::Ready, None) => UsageCounts { bytes: own, images: 1, pending: 0 },
+            (ImageState::Ready, None) => UsageCounts { bytes: upload_bytes, images: 1, pending: 0 },
             (_, None) => UsageCounts::default(),
             (_, Some(Reservation { bytes, counter, .. })) => {
                 let mut usage = UsageCounts {
@@ -215,10 +218,10 @@ impl Image {
                     images: (counter == QuotaCounter::Image).into(),
                     pending: (counter == QuotaCounter::Pending).into(),
                 };
-                // Servers of the former version know no reservations: their deletion of a ready image has subtracted the image
-                // itself, whatever counted it.
+                // Servers of an earlier version do not know reservations: when they delete a ready image, they subtract its bytes
+                // and one image from the counters, whatever its reservation.
                 if !state.is_live() && self.has_been_ready() && counter != QuotaCounter::None {
-                    usage += UsageCounts { bytes: -own, images: -1, pending: 0 };
+                    usage += UsageCounts { bytes: -upload_bytes, images: -1, pending: 0 };
                 }
                 usage
             }
@@ -226,7 +229,7 @@ impl Image {
     }
 }
 
-/// Returns whether the timeline counts an image: as a ready one, with or without bytes that are reserved beside it.
+/// Returns whether the timeline counts an image: a ready one, with or without additional reserved bytes.
 fn is_in_timeline(state: ImageState, reservation: Option<Reservation>) -> bool {
     match reservation {
         None => state == ImageState::Ready,
@@ -243,7 +246,7 @@ fn reserve_while_urls_live(bytes: i64, counter: QuotaCounter, urls: UrlLifetime)
     }
 }
 
-/// Cannot overflow: the largest accepted size is far below 2^63.
+/// Converts a number of bytes. Cannot overflow: the largest accepted size is far below 2^63.
 fn to_signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -9,13 +9,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{KeyOwner, ObjectKey, object_key::PREVIEW_SUFFIX};
 
-/// Bytes of a notification, at most: the limit of SQS, SNS and `EventBridge` for most of their time, and far more than one record.
+/// Maximum bytes of a notification: the limit that SQS, SNS and `EventBridge` had for years. A record has about one KiB.
 pub const MAX_NOTIFICATION_BYTES: usize = 256 * 1024;
-/// Records of a notification that are read. Stores send one.
+/// Maximum number of records that are read of a notification. Stores send one.
 const MAX_RECORDS: usize = 1000;
-/// Envelopes around records, at most: `CloudEvents` or SNS inside one another.
+/// Maximum number of envelopes around records: `CloudEvents` or SNS inside one another.
 const MAX_ENVELOPES: usize = 3;
-/// Characters of an encoded key, at most: S3's limit of 1024 bytes, each of them encoded.
+/// Maximum characters of an encoded key: S3's limit of 1024 bytes, each of them encoded.
 const MAX_KEY_CHARS: usize = 3 * 1024;
 
 /// A record of a notification.
@@ -23,7 +23,7 @@ const MAX_KEY_CHARS: usize = 3 * 1024;
 pub enum EventRecord {
     /// An object was written under a key of this deployment's form.
     Written(WrittenObject),
-    /// Nothing that this deployment has to check.
+    /// A record about no object that this deployment has to check.
     Ignored(IgnoredRecord),
 }
 
@@ -36,14 +36,14 @@ pub struct WrittenObject {
     pub upload_key: ObjectKey,
     /// Whether the object is the preview.
     pub is_preview: bool,
-    /// When the store sent it, by the store's clock; for measurements alone.
+    /// When the store sent the record, by the store's clock; for measurements alone.
     pub sent_at: Option<OffsetDateTime>,
 }
 
-/// Why a record is ignored.
+/// Reason for which a record is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IgnoredRecord {
-    /// Not a notification in any known form, or larger than one may be.
+    /// Not a notification in any known form, or one of more than [`MAX_NOTIFICATION_BYTES`].
     Malformed,
     /// A message with which a store or a topic tests or announces the connection.
     Test,
@@ -69,12 +69,12 @@ impl IgnoredRecord {
     }
 }
 
-/// How a form of notification writes keys.
+/// Encoding of keys in a form of notification.
 #[derive(Debug, Clone, Copy)]
 enum KeyEncoding {
     /// As `application/x-www-form-urlencoded`, with `+` for a space: S3's records.
     Form,
-    /// As they are: `EventBridge`, R2.
+    /// Not encoded: `EventBridge`, R2.
     None,
 }
 
@@ -90,38 +90,40 @@ pub fn decode_notification(body: &[u8], bucket: &str) -> Vec<EventRecord> {
     }
 }
 
+/// Decodes a notification by its members, inside at most `envelopes` envelopes.
 fn decode_value(value: &Value, bucket: &str, envelopes: usize) -> Vec<EventRecord> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let one = |record: Result<WrittenObject, IgnoredRecord>| vec![record.map_or_else(EventRecord::Ignored, EventRecord::Written)];
+    let single =
+        |record: Result<WrittenObject, IgnoredRecord>| vec![record.map_or_else(EventRecord::Ignored, EventRecord::Written)];
     if let Some(records) = value.get("Records").and_then(Value::as_array).filter(|records| !records.is_empty()) {
-        return records.iter().take(MAX_RECORDS).flat_map(|record| one(decode_record(record, bucket))).collect();
+        return records.iter().take(MAX_RECORDS).flat_map(|record| single(decode_record(record, bucket))).collect();
     }
     if text("Event") == Some("s3:TestEvent") {
-        return one(Err(IgnoredRecord::Test));
+        return single(Err(IgnoredRecord::Test));
     }
     if value.get("s3").is_some() {
-        return one(decode_record(value, bucket));
+        return single(decode_record(value, bucket));
     }
     if value.get("detail").is_some() && text("detail-type").is_some() {
-        return one(decode_event_bridge(value, bucket));
+        return single(decode_event_bridge(value, bucket));
     }
     if text("action").is_some() && value.get("object").is_some() {
-        return one(decode_r2(value, bucket));
+        return single(decode_r2(value, bucket));
     }
-    let Some(envelopes) = envelopes.checked_sub(1) else { return one(Err(IgnoredRecord::Malformed)) };
+    let Some(envelopes) = envelopes.checked_sub(1) else { return single(Err(IgnoredRecord::Malformed)) };
     match (text("Type"), text("Message")) {
         (Some("Notification"), Some(message)) => {
             return match serde_json::from_str(message) {
                 Ok(inner) => decode_value(&inner, bucket, envelopes),
-                Err(_) => one(Err(IgnoredRecord::Malformed)),
+                Err(_) => single(Err(IgnoredRecord::Malformed)),
             };
         }
-        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return one(Err(IgnoredRecord::Test)),
+        (Some("SubscriptionConfirmation" | "UnsubscribeConfirmation"), _) => return single(Err(IgnoredRecord::Test)),
         _ => {}
     }
     match value.get("data").filter(|_| text("specversion").is_some()) {
         Some(data) => decode_value(data, bucket, envelopes),
-        None => one(Err(IgnoredRecord::Malformed)),
+        None => single(Err(IgnoredRecord::Malformed)),
     }
 }
 
@@ -131,56 +133,60 @@ fn decode_record(record: &Value, bucket: &str) -> Result<WrittenObject, IgnoredR
     if !event.strip_prefix("s3:").unwrap_or(event).starts_with("ObjectCreated:") {
         return Err(IgnoredRecord::OtherEvent);
     }
-    let place = Place { bucket: text_at(record, "/s3/bucket/name")?, key: text_at(record, "/s3/object/key")? };
-    written(&place, KeyEncoding::Form, bucket, record.pointer("/eventTime"))
+    let object = NamedObject { bucket: text_at(record, "/s3/bucket/name")?, key: text_at(record, "/s3/object/key")? };
+    decode_object(&object, KeyEncoding::Form, bucket, record.pointer("/eventTime"))
 }
 
+/// Decodes an event of Amazon `EventBridge`.
 fn decode_event_bridge(event: &Value, bucket: &str) -> Result<WrittenObject, IgnoredRecord> {
     if text_at(event, "/detail-type")? != "Object Created" {
         return Err(IgnoredRecord::OtherEvent);
     }
-    let place = Place { bucket: text_at(event, "/detail/bucket/name")?, key: text_at(event, "/detail/object/key")? };
-    written(&place, KeyEncoding::None, bucket, event.pointer("/time"))
+    let object = NamedObject { bucket: text_at(event, "/detail/bucket/name")?, key: text_at(event, "/detail/object/key")? };
+    decode_object(&object, KeyEncoding::None, bucket, event.pointer("/time"))
 }
 
+/// Decodes a message of Cloudflare R2.
 fn decode_r2(message: &Value, bucket: &str) -> Result<WrittenObject, IgnoredRecord> {
     if !["PutObject", "CompleteMultipartUpload", "CopyObject"].contains(&text_at(message, "/action")?) {
         return Err(IgnoredRecord::OtherEvent);
     }
-    let place = Place { bucket: text_at(message, "/bucket")?, key: text_at(message, "/object/key")? };
-    written(&place, KeyEncoding::None, bucket, message.pointer("/eventTime"))
+    let object = NamedObject { bucket: text_at(message, "/bucket")?, key: text_at(message, "/object/key")? };
+    decode_object(&object, KeyEncoding::None, bucket, message.pointer("/eventTime"))
 }
 
+/// Returns the text at a JSON pointer.
 fn text_at<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, IgnoredRecord> {
     value.pointer(pointer).and_then(Value::as_str).ok_or(IgnoredRecord::Malformed)
 }
 
 /// Bucket and encoded key of an object, as the notification names them.
-struct Place<'a> {
+struct NamedObject<'a> {
     bucket: &'a str,
     key: &'a str,
 }
 
-fn written(
-    place: &Place<'_>,
+/// Returns the written object, if it is in `bucket` and clients upload to its key.
+fn decode_object(
+    object: &NamedObject<'_>,
     encoding: KeyEncoding,
     bucket: &str,
     sent_at: Option<&Value>,
 ) -> Result<WrittenObject, IgnoredRecord> {
-    if place.bucket != bucket {
+    if object.bucket != bucket {
         return Err(IgnoredRecord::OtherBucket);
     }
-    if place.key.len() > MAX_KEY_CHARS {
+    if object.key.len() > MAX_KEY_CHARS {
         return Err(IgnoredRecord::OtherKey);
     }
     let key = match encoding {
-        KeyEncoding::Form => form_decoded(place.key).ok_or(IgnoredRecord::OtherKey)?,
-        KeyEncoding::None => place.key.to_owned(),
+        KeyEncoding::Form => form_decoded(object.key).ok_or(IgnoredRecord::OtherKey)?,
+        KeyEncoding::None => object.key.to_owned(),
     };
     let owner = KeyOwner::of_key(&key).ok_or(IgnoredRecord::OtherKey)?;
     let uploads = [ObjectKey::final_for(owner.user, owner.image), ObjectKey::incoming(owner.user, owner.image)];
     let base = key.strip_suffix(PREVIEW_SUFFIX).unwrap_or(&key);
-    // Copies are made by Valet: a record about one would lead to the next.
+    // Not a copy: Valet makes copies itself, and a check because of one would make the next.
     let upload_key = uploads.into_iter().find(|upload| upload.as_str() == base).ok_or(IgnoredRecord::OtherKey)?;
     let sent_at = sent_at.and_then(Value::as_str).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     Ok(WrittenObject { owner, is_preview: base.len() < key.len(), upload_key, sent_at })

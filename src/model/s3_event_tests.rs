@@ -15,15 +15,17 @@ const BUCKET: &str = "photos";
 const USER: &str = "0198c2f4-6b1a-7cc3-9f1e-2a4b6c8d0e1f";
 const IMAGE: &str = "0198c2f4-7a00-7abc-8123-456789abcdef";
 
+/// Returns the owner in the key.
 fn owner() -> KeyOwner {
     KeyOwner { user: UserId::parse(USER).unwrap(), image: ImageId::parse(IMAGE).unwrap() }
 }
 
+/// Returns the final key of the image.
 fn key() -> String {
     format!("u/{USER}/{IMAGE}")
 }
 
-/// Returns what Amazon S3 sends, with this event, bucket and encoded key.
+/// Returns a record as Amazon S3 sends it, with this event, bucket and encoded key.
 fn record(event: &str, bucket: &str, key: &str) -> Value {
     json!({
         "eventVersion": "2.6", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventTime": "2026-08-21T10:00:00.123Z",
@@ -39,10 +41,12 @@ fn record(event: &str, bucket: &str, key: &str) -> Value {
     })
 }
 
-fn records(of: &[Value]) -> Value {
-    json!({ "Records": of })
+/// Puts records into a notification of Amazon S3.
+fn records(records: &[Value]) -> Value {
+    json!({ "Records": records })
 }
 
+/// Returns an event of Amazon `EventBridge`.
 fn event_bridge(kind: &str, bucket: &str, key: &str) -> Value {
     json!({
         "version": "0", "id": "17793124-05d4-b198-2fde-7ededc63b103", "detail-type": kind, "source": "aws.s3",
@@ -56,6 +60,7 @@ fn event_bridge(kind: &str, bucket: &str, key: &str) -> Value {
     })
 }
 
+/// Returns a message of Cloudflare R2.
 fn r2(action: &str, bucket: &str, key: &str) -> Value {
     json!({
         "account": "3f4b7e3dcab231cbfdaa90a6a28bd548", "action": action, "bucket": bucket,
@@ -63,6 +68,7 @@ fn r2(action: &str, bucket: &str, key: &str) -> Value {
     })
 }
 
+/// Puts a notification into a message of SNS.
 fn sns(message: &Value) -> Value {
     json!({
         "Type": "Notification", "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
@@ -71,19 +77,23 @@ fn sns(message: &Value) -> Value {
     })
 }
 
-/// As Ceph RGW and others write it: escapes of everything that is not a letter, a digit or a hyphen.
+/// Returns a key as Ceph RGW and others write it, which escape slashes.
 fn escaped(key: &str) -> String {
     key.replace('/', "%2F")
 }
 
+/// Puts a notification into an envelope of `CloudEvents`.
 fn cloud_event(data: &Value) -> Value {
     json!({ "specversion": "1.0", "id": "1", "source": "ceph:s3.a.photos", "type": "com.amazonaws.s3:ObjectCreated:Put", "data": data })
 }
 
+/// Decodes a notification of the bucket.
 fn decoded(body: &Value) -> Vec<EventRecord> {
     decode_notification(body.to_string().as_bytes(), BUCKET)
 }
 
+/// Returns the upload's key of each written object and whether the object is the preview; of an ignored record the reason, and
+/// `false`.
 fn keys(records: &[EventRecord]) -> Vec<(String, bool)> {
     let written = records.iter().map(|record| match record {
         EventRecord::Written(object) => (object.upload_key.to_string(), object.is_preview),
@@ -209,7 +219,7 @@ fn records_that_name_no_upload_are_ignored_with_a_reason() {
 }
 
 #[test]
-fn one_bad_record_does_not_spoil_the_others() {
+fn ignored_records_do_not_affect_the_others() {
     let mixed = [json!(7), record("ObjectCreated:Put", "other", &key()), record("ObjectCreated:Put", BUCKET, &key())];
     let wanted = [("malformed".to_owned(), false), ("other_bucket".to_owned(), false), (key(), false)];
     assert_eq!(keys(&decoded(&records(&mixed))), wanted);
@@ -226,6 +236,7 @@ fn notifications_are_limited() {
     assert_eq!(decode_notification(deep.as_bytes(), BUCKET), [EventRecord::Ignored(IgnoredRecord::Malformed)], "depth");
 }
 
+/// Generates documents with the members and texts of notifications, and others.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -255,7 +266,7 @@ proptest! {
         prop_assert_eq!(decode_notification(&bytes, BUCKET), [EventRecord::Ignored(IgnoredRecord::Malformed)]);
     }
 
-    /// Each record of any document is about a key that `KeyOwner` knows, in this bucket.
+    /// Each written object of any document has a key that names its owner.
     #[test]
     fn no_document_panics(body in any_json()) {
         let records = decoded(&body);

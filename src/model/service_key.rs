@@ -89,7 +89,7 @@ pub struct ServiceKeyToken {
 }
 
 impl ServiceKeyToken {
-    /// How every key begins, so that scanners of source code recognize one.
+    /// Beginning of every key, by which scanners of source code recognize one.
     pub const PREFIX: &str = "vk_";
 
     /// Creates the text of a new key from 32 random bytes.
@@ -112,7 +112,7 @@ impl ServiceKeyToken {
         format!("{}{}_{}", Self::PREFIX, self.id, URL_SAFE_NO_PAD.encode(self.secret)).into()
     }
 
-    /// Returns the key that the text names.
+    /// Returns the id of the key.
     #[must_use]
     pub fn id(&self) -> ServiceKeyId {
         self.id

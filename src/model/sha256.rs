@@ -20,6 +20,7 @@ impl Sha256 {
     /// # Errors
     /// [`InvalidSha256`] for another length, alphabet, or non-zero trailing bits.
     pub fn parse(text: &str) -> Result<Self, InvalidSha256> {
+        // 32 bytes are 44 characters of padded base64.
         if text.len() != 44 {
             return Err(InvalidSha256);
         }

@@ -1,4 +1,4 @@
-//! The name under which an app's backend knows a user.
+//! The name of a user in an app, which the app's backend sends.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Subject {
     /// Parses a subject.
     ///
     /// # Errors
-    /// [`InvalidSubject`]. White space at the ends is refused, not removed: two subjects must not become one user.
+    /// [`InvalidSubject`]. White space at the ends is rejected, not removed: two subjects must not become one user.
     pub fn parse(text: &str) -> Result<Self, InvalidSubject> {
         let is_valid =
             (1..=Self::MAX_CHARS).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);

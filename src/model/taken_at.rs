@@ -1,4 +1,4 @@
-//! When a photograph was taken: the time on the clocks at that place, and their offset from UTC if it was recorded.
+//! The time at which a photograph was taken: local time, and its offset from UTC if that was recorded.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ pub struct TakenAt {
 }
 
 impl TakenAt {
-    /// First year: that of the oldest photograph.
+    /// Earliest year: that of the oldest photograph.
     pub const FIRST_YEAR: i32 = 1826;
     /// Largest distance of an offset from UTC, in minutes.
     pub const MAX_OFFSET_MINUTES: i32 = 14 * 60;
-    /// How far behind the current UTC a local time may be: clocks are ahead by 14 hours at most, and a camera's may be wrong by a
-    /// day.
+    /// Time by which a local time may be ahead of the current UTC: time zones are ahead by 14 hours at most, and a camera's clock
+    /// may be wrong by a day.
     const TOLERANCE: Duration = Duration::days(2);
 
     /// Returns the time; `None` before [`Self::FIRST_YEAR`], after 9999, or for an offset that is out of range or not in whole
@@ -35,19 +35,21 @@ impl TakenAt {
     /// Parses the text that [`Display`](fmt::Display) writes: RFC 3339 in whole seconds, without an offset if it is unknown.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        // Date and time have 19 characters.
         let (local, offset) = text.split_at_checked(19).filter(|(local, _)| local.is_ascii())?;
         let number = |from: usize, to: usize| -> Option<u16> {
             let digits = local.get(from..to)?;
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
         };
-        let small = |from: usize| u8::try_from(number(from, from + 2)?).ok();
+        let two_digits = |from: usize| u8::try_from(number(from, from + 2)?).ok();
         let is_separated =
             [(4, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':')].iter().all(|(at, c)| local[*at..].starts_with(*c));
         if !is_separated {
             return None;
         }
-        let date = Date::from_calendar_date(number(0, 4)?.into(), Month::try_from(small(5)?).ok()?, small(8)?).ok()?;
-        let time = Time::from_hms(small(11)?, small(14)?, small(17)?).ok()?;
+        let month = Month::try_from(two_digits(5)?).ok()?;
+        let date = Date::from_calendar_date(number(0, 4)?.into(), month, two_digits(8)?).ok()?;
+        let time = Time::from_hms(two_digits(11)?, two_digits(14)?, two_digits(17)?).ok()?;
         let offset = match offset {
             "" => None,
             text => Some(parse_offset(text)?),
@@ -55,7 +57,7 @@ impl TakenAt {
         Self::new(PrimitiveDateTime::new(date, time), offset)
     }
 
-    /// Returns the same with a fraction of a second and an offset that were recorded beside it, where it lacks them.
+    /// Returns the time with a fraction of a second and an offset that were recorded separately, if it has none itself.
     #[must_use]
     pub fn completed(self, millisecond: Option<u16>, offset: Option<UtcOffset>) -> Option<Self> {
         let millisecond = millisecond.filter(|_| self.local.millisecond() == 0).unwrap_or(self.local.millisecond());
@@ -68,7 +70,7 @@ impl TakenAt {
         self.local.assume_utc()
     }
 
-    /// Returns whether the time may have passed already somewhere on earth.
+    /// Returns whether the time may have passed already in some time zone, by a clock that is at most a day ahead.
     #[must_use]
     pub fn has_passed(self, now: OffsetDateTime) -> bool {
         self.sort_time() <= now + Self::TOLERANCE

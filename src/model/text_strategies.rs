@@ -22,20 +22,20 @@ pub fn mutated(valid: String) -> impl Strategy<Value = String> {
     let start = valid.clone();
     let changed = changes.prop_map(move |changes| {
         let mut text: Vec<char> = start.chars().collect();
-        for (kind, at, other, odd) in changes {
-            // One past the end is a valid place to insert.
-            let (place, at) = (at.index(text.len() + 1), at.index(text.len().max(1)));
+        for (kind, index, other, odd) in changes {
+            // A character can also be inserted after the last one.
+            let (insert_index, index) = (index.index(text.len() + 1), index.index(text.len().max(1)));
             match kind {
-                0 => text.insert(place, odd),
+                0 => text.insert(insert_index, odd),
                 _ if text.is_empty() => text.push(odd),
-                1 => text[at] = odd,
-                2 => drop(text.remove(at)),
-                3 => text.truncate(at),
+                1 => text[index] = odd,
+                2 => drop(text.remove(index)),
+                3 => text.truncate(index),
                 4 => {
                     let other = other.index(text.len());
-                    text.swap(at, other);
+                    text.swap(index, other);
                 }
-                _ => text[at] = if text[at].is_ascii_lowercase() { text[at].to_ascii_uppercase() } else { odd },
+                _ => text[index] = if text[index].is_ascii_lowercase() { text[index].to_ascii_uppercase() } else { odd },
             }
         }
         String::from_iter(text)

@@ -7,20 +7,20 @@ use super::{Caption, ContentType, FileName, PartLayout, Preview, Sha256, TakenAt
 /// A validated declaration of an upload.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    /// The file name that is shown and that downloads are saved under.
+    /// The file name that is shown and under which downloads are saved.
     pub file_name: FileName,
-    /// Signed into the URL; compared and verified at confirm.
+    /// The media type: signed into the URL; compared and verified at confirm.
     pub content_type: ContentType,
-    /// Bytes; signed into the URL and compared at confirm. For a form and for parts of undeclared lengths, the upper bound until
-    /// the upload is confirmed.
+    /// Size in bytes: signed into the URL and compared at confirm. For a form and for parts of undeclared lengths, the upper bound
+    /// until the upload is confirmed.
     pub size: u64,
     /// The way in which the bytes arrive, and what was declared of them.
     pub kind: UploadKind,
-    /// Shown with the image.
+    /// The caption, which is shown with the image.
     pub caption: Option<Caption>,
     /// A placeholder that clients show while the image loads.
     pub thumb_hash: Option<ThumbHash>,
-    /// When the image was taken, for files that do not say it.
+    /// When the image was taken, for files whose metadata does not have the time.
     pub taken_at: Option<TakenAt>,
 }
 
@@ -29,7 +29,7 @@ pub struct Upload {
 pub enum UploadKind {
     /// One presigned PUT.
     Put {
-        /// Signed into the URL and compared at confirm; two uploads with the same digest are the same bytes.
+        /// The digest: signed into the URL and compared at confirm. Two uploads with the same digest have the same bytes.
         sha256: Sha256,
         /// The preview that is uploaded beside it; for a ready image, the one that was verified.
         preview: Option<Preview>,

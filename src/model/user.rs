@@ -22,16 +22,16 @@ pub struct Usage {
     /// Bytes that count against the quota: those of ready images, of open uploads, and of deleted and failed ones until no URL
     /// can write them again.
     pub bytes: u64,
-    /// Ready images.
+    /// Number of ready images.
     pub images: u64,
-    /// Open uploads.
+    /// Number of open uploads.
     pub pending: u64,
-    /// The user's own quota in bytes; `None` for a user who has that of the settings.
+    /// The user's own quota in bytes; `None` for a user to whom the setting applies.
     pub own_quota: Option<u64>,
 }
 
 impl Usage {
-    /// Returns the user's quota in bytes; `of_settings` is that of users without one of their own.
+    /// Returns the user's quota in bytes; `of_settings` is the quota of users without one of their own.
     #[must_use]
     pub fn quota(&self, of_settings: u64) -> u64 {
         self.own_quota.unwrap_or(of_settings)

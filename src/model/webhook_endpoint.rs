@@ -30,14 +30,14 @@ impl EndpointState {
         }
     }
 
-    /// Parses the name in the database. An unknown one counts as [`EndpointState::Off`], so that nothing is sent there.
+    /// Parses the name in the database. An unknown one counts as [`EndpointState::Off`], so that the endpoint receives nothing.
     #[must_use]
     pub fn parse(name: &str) -> Self {
         [Self::On, Self::Disabled].into_iter().find(|state| state.as_str() == name).unwrap_or(Self::Off)
     }
 }
 
-/// Why a server disabled an endpoint.
+/// Reason for which a server disabled an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisabledReason {
     /// The endpoint answered 410.
@@ -62,7 +62,7 @@ impl DisabledReason {
 pub struct WebhookEndpoint {
     /// Id of the endpoint.
     pub id: String,
-    /// Address that messages are sent to.
+    /// Address to which messages are sent.
     pub url: String,
     /// Names of the event types that the endpoint receives; an empty list means all types.
     pub types: Vec<String>,
@@ -72,9 +72,9 @@ pub struct WebhookEndpoint {
     pub rotated_at: Option<OffsetDateTime>,
     /// Whether the endpoint receives messages.
     pub state: EndpointState,
-    /// Why a server disabled it, as stored.
+    /// Reason for which a server disabled the endpoint, as stored.
     pub disabled_why: Option<String>,
-    /// When the first attempt failed after which none succeeded.
+    /// When the first attempt failed since the last one that succeeded.
     pub first_failure_at: Option<OffsetDateTime>,
     /// When it was added.
     pub created_at: OffsetDateTime,

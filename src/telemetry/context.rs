@@ -6,9 +6,12 @@ pub const TRACEPARENT: &str = "traceparent";
 /// Header with the state of each tracing system on the way.
 pub const TRACESTATE: &str = "tracestate";
 
-/// Bounds of a continued `tracestate`: bytes, the least that the standard requires, and members, the most that it permits.
+/// Maximum bytes of a continued `tracestate`: the number that, by the standard, every system should pass on at least.
 const MAX_STATE_BYTES: usize = 512;
+/// Maximum members of a continued `tracestate`: the largest number that the standard permits.
 const MAX_STATE_MEMBERS: usize = 32;
+/// Bytes of a `traceparent` of version 0: 2, 32, 16 and 2 digits with dashes between them.
+const PARENT_BYTES: usize = 55;
 
 /// The caller's span that a request belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ impl TraceContext {
 
 /// Parses `traceparent` (section 3.2): `version-trace-parent-flags`. Later versions may append fields after another dash.
 fn parse_traceparent(text: &[u8]) -> Option<(u128, u64, bool)> {
-    let (fields, rest) = text.split_at_checked(55)?;
+    let (fields, rest) = text.split_at_checked(PARENT_BYTES)?;
     let field = |from: usize, to: usize| parse_hex(&fields[from..to]);
     let dashes = [2, 35, 52].into_iter().all(|at| fields[at] == b'-');
     let version = field(0, 2).filter(|version| *version != 0xff)?;
@@ -75,6 +78,7 @@ mod tests {
 
     const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
+    /// Parses the lines of `traceparent` and of `tracestate`.
     fn read(parents: &[&str], states: &[&str]) -> Option<TraceContext> {
         TraceContext::parse(parents.iter().map(|line| line.as_bytes()), states.iter().map(|line| line.as_bytes()))
     }

@@ -1,7 +1,7 @@
 //! Log lines as JSON objects: the event's fields beside `timestamp`, `level` and `target`, and those of its span under `span`.
 //!
-//! A span's fields are kept as JSON, each with a comma before it, so that a line takes them over as they are. The formatter of
-//! `tracing-subscriber` parses them again for every line and for every field that is recorded later.
+//! A span's fields are stored as JSON, each with a comma before it, so that they are copied into each line without change. The JSON
+//! formatter of `tracing-subscriber` parses them again for every line and for every field that is recorded later.
 
 use std::fmt::{self, Write};
 
@@ -30,9 +30,9 @@ pub(super) struct JsonLines;
 
 impl<'w> FormatFields<'w> for Members {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut members = MemberWriter { writer, done: Ok(()) };
+        let mut members = MemberWriter { writer, result: Ok(()) };
         fields.record(&mut members);
-        members.done
+        members.result
     }
 
     fn add_fields(&self, current: &'w mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
@@ -67,32 +67,33 @@ where
     }
 }
 
-/// Writes the members of an object.
+/// Writes the members of an object. A [`Visit`] cannot return an error, so the first one is kept in `result`.
 struct MemberWriter<'w> {
     writer: Writer<'w>,
-    done: fmt::Result,
+    result: fmt::Result,
 }
 
 impl MemberWriter<'_> {
+    /// Writes the name of a member, and its value by `write`.
     fn member(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         let name = field.name();
-        // A field whose name is a keyword.
+        // Rust's keywords need this prefix to be the name of a field.
         let name = name.strip_prefix("r#").unwrap_or(name);
-        let written = || {
+        let write_member = || {
             self.writer.write_char(',')?;
             write_text(&mut self.writer, name)?;
             self.writer.write_char(':')?;
             write(&mut self.writer)
         };
-        if self.done.is_ok() {
-            self.done = written();
+        if self.result.is_ok() {
+            self.result = write_member();
         }
     }
 }
 
 impl Visit for MemberWriter<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no other numbers.
+        // JSON has no infinities and no NaN.
         self.member(field, |out| if value.is_finite() { write!(out, "{value}") } else { out.write_str("null") });
     }
 
@@ -128,13 +129,13 @@ fn write_text(out: &mut Writer<'_>, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// Escapes what is written to it (RFC 8259 section 7).
+/// Writer that escapes text for a JSON string (RFC 8259 section 7).
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        // These bytes are part of no other character.
+        // UTF-8 uses these bytes only for the characters themselves, so the split is at a boundary.
         while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
             let (plain, after) = rest.split_at(at);
             self.0.write_str(plain)?;
@@ -144,9 +145,9 @@ impl Write for Escaped<'_, '_> {
                 '\r' => self.0.write_str("\\r")?,
                 '\t' => self.0.write_str("\\t")?,
                 control @ ..' ' => write!(self.0, "\\u{:04x}", u32::from(control))?,
-                plain => {
+                quote_or_backslash => {
                     self.0.write_char('\\')?;
-                    self.0.write_char(plain)?;
+                    self.0.write_char(quote_or_backslash)?;
                 }
             }
             rest = after.as_str();
@@ -167,6 +168,7 @@ mod tests {
 
     use super::*;
 
+    /// Writer into memory, shared with the subscriber.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -181,7 +183,7 @@ mod tests {
         }
     }
 
-    /// Returns the lines that are logged meanwhile.
+    /// Runs `log`, and returns the lines that it logs.
     fn lines(log: impl FnOnce()) -> Vec<Value> {
         let written = Written::default();
         let writer = written.clone();
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_outside_of_a_span_has_none() {
+    fn event_outside_of_a_span_has_no_member_span() {
         assert_eq!(lines(|| tracing::info!("started"))[0].get("span"), None);
     }
 

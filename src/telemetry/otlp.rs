@@ -1,7 +1,7 @@
 //! Exports spans to an OpenTelemetry collector (OTLP over HTTP, protobuf). OpenTelemetry's own environment variables apply;
 //! nothing is sent unless an endpoint is set. `config` rejects settings that are not supported here.
 //!
-//! A request never waits for the export: its span is put into a bounded queue or, when that is full, counted and dropped.
+//! A request never waits for the export: its span is put into a bounded queue or, when the queue is full, counted and dropped.
 
 use std::{
     env,
@@ -41,19 +41,20 @@ use crate::{
 const DEFAULT_QUEUE_SPANS: usize = 2048;
 /// Default of `OTEL_EXPORTER_OTLP_TIMEOUT`, as OpenTelemetry defines it.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the process waits at its end for queued spans to be sent.
+/// Time for which the process waits at its end until queued spans are sent.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
-/// The longest response of a collector that is read, in bytes.
+/// Maximum bytes of a collector's response.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
+/// The provider of the tracer, for [`stop`].
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// Returns a variable of the environment that is not empty.
+/// Returns the trimmed value of an environment variable, unless it is empty.
 fn env_var(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// Returns the setting for traces, else the one for all signals.
+/// Returns the exporter's setting `name` for traces, else the one for all signals.
 fn trace_setting(name: &str) -> Option<String> {
     env_var(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| env_var(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }
@@ -64,8 +65,8 @@ fn trace_setting(name: &str) -> Option<String> {
 /// The problem of the environment, without the values.
 pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
     let Some(endpoint) = trace_setting("ENDPOINT") else { return Ok(None) };
-    let is = |name: &str, value: &str| env_var(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
-    if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+    let is_set_to = |name: &str, value: &str| env_var(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+    if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
     }
     let runtime = Handle::try_current().map_err(|error| error.to_string())?;
@@ -133,7 +134,7 @@ pub(super) async fn stop() {
     }
 }
 
-/// A span processor that drops spans beyond the queue's size, so that dropped ones are counted.
+/// A span processor that drops spans beyond the queue's size. The inner processor would drop them without counting them here.
 #[derive(Debug)]
 struct BoundedQueue {
     inner: BatchSpanProcessor,
@@ -176,7 +177,9 @@ impl SpanProcessor for BoundedQueue {
 #[derive(Debug)]
 struct MeteredExporter {
     inner: Otlp,
+    /// Spans that wait or are being sent.
     waiting: Arc<AtomicUsize>,
+    /// Whether the last export failed.
     failing: AtomicBool,
 }
 
@@ -207,7 +210,8 @@ impl SpanExporter for MeteredExporter {
     }
 }
 
-/// An HTTP client for the exporter. Batches are sent from a thread without a runtime, so it carries the server's.
+/// An HTTP client for the exporter. Batches are sent from a thread without a tokio runtime, so the client has a handle of the
+/// server's.
 #[derive(Debug)]
 struct ExportClient {
     client: HttpClient<Full<Bytes>>,

@@ -1,8 +1,8 @@
 //! The spans of a trace: one for each request, for each call to S3 and MongoDB, for sweeps and for password hashes. Names and
 //! attributes follow OpenTelemetry (<https://opentelemetry.io/docs/specs/semconv/>).
 //!
-//! They have a target of their own and are not logged: only the exporter receives them. Without the feature `otlp` none is
-//! created. No attribute holds a query, an email address, a client address, or content of a body.
+//! Spans have a target of their own and are not logged: only the exporter receives them. Without the feature `otlp`, no span is
+//! created. No attribute contains a query, an email address, a client address, or content of a body.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::context::TraceContext;
 /// Target of all spans.
 pub(super) const TARGET: &str = "otlp";
 
-/// Whether this build has an exporter; without one, the compiler removes all of this.
+/// Whether this build has an exporter; without one, the compiler removes the creation of spans.
 const ENABLED: bool = cfg!(feature = "otlp");
 
 /// The trace and span ids, as log lines show them.
@@ -128,6 +128,7 @@ pub fn internal(name: &'static str) -> Span {
 #[derive(Debug)]
 pub struct ClientSpan {
     span: Span,
+    /// Whether the call is recorded and has not ended.
     open: bool,
 }
 
@@ -175,6 +176,7 @@ impl ClientSpan {
         Self::begin(span)
     }
 
+    /// Begins a call with the span that `span` creates, if this build has an exporter.
     fn begin(span: impl FnOnce() -> Span) -> Self {
         let span = if ENABLED { span() } else { Span::none() };
         Self { open: !span.is_disabled(), span }

@@ -9,9 +9,10 @@ use tokio::process::Command;
 
 use super::MongodError;
 
+/// The script that finds or downloads mongod, and prints its path.
 const SCRIPT: &str = include_str!("../../../localstack/mongod");
 
-/// Returns the path of a mongod that runs, downloaded if necessary; the download's progress is shown on stderr.
+/// Returns the path of a mongod that can run here, downloaded if necessary; the download's progress is shown on stderr.
 pub(super) async fn find() -> Result<PathBuf, MongodError> {
     let failed = |source| MongodError::Spawn { program: Path::new("sh").to_owned(), source };
     let mut shell = Command::new("sh")
@@ -27,7 +28,7 @@ pub(super) async fn find() -> Result<PathBuf, MongodError> {
     }
     let output = shell.wait_with_output().await.map_err(failed)?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    // A failure's message is the last line too.
+    // The last line is the path, or the message of a failure.
     match printed.lines().last() {
         Some(path) if output.status.success() => Ok(PathBuf::from(path)),
         Some(message) => Err(MongodError::NoBinary(message.to_owned())),

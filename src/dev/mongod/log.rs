@@ -8,11 +8,11 @@ use std::process::Stdio;
 use serde_json::Value;
 
 /// Size above which the next start truncates the file: a few runs stay readable, and the disk does not fill up.
-const LIMIT: u64 = 8 << 20;
+const MAX_LOG_BYTES: u64 = 8 << 20;
 /// Bytes at the end that are searched for an error.
-const TAIL: u64 = 64 << 10;
+const TAIL_BYTES: u64 = 64 << 10;
 /// Maximum length of a message in characters; driver and storage errors are nested.
-const MESSAGE: usize = 300;
+const MAX_MESSAGE_CHARS: usize = 300;
 
 /// The log of one run. It receives mongod's stdout and stderr instead of `--logpath`, so that it contains the output from before
 /// mongod opens its log.
@@ -28,17 +28,19 @@ impl Log {
     /// Opens the file for appending: an earlier mongod that is just ending may still write to it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        if file.metadata()?.len() > LIMIT {
+        if file.metadata()?.len() > MAX_LOG_BYTES {
             file.set_len(0)?;
         }
         let start = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, start })
     }
 
+    /// Returns the file's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Returns the file as the output of a process.
     pub(super) fn writer(&self) -> io::Result<Stdio> {
         Ok(self.file.try_clone()?.into())
     }
@@ -47,9 +49,9 @@ impl Log {
     pub(super) fn last_error(&self) -> Option<String> {
         let mut file = File::open(&self.path).ok()?;
         let end = file.metadata().ok()?.len();
-        file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL)))).ok()?;
+        file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL_BYTES)))).ok()?;
         let mut tail = Vec::new();
-        file.take(TAIL).read_to_end(&mut tail).ok()?;
+        file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
         last_error(&String::from_utf8_lossy(&tail))
     }
 }
@@ -83,7 +85,7 @@ fn last_error(log: &str) -> Option<String> {
 /// Returns the message without line breaks and cut to a readable length.
 pub(super) fn one_line(message: &str) -> String {
     let words: Vec<_> = message.split_whitespace().collect();
-    words.join(" ").chars().take(MESSAGE).collect()
+    words.join(" ").chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_with_its_cause_wins_over_what_follows_it() {
+    fn error_with_its_cause_is_preferred_to_later_lines() {
         let log = r#"
             {"s":"E","msg":"DBException in initAndListen, terminating","attr":{"error":"DBPathInUse: Unable to lock"}}
             {"s":"E","msg":"later, without a cause","attr":{}}

@@ -17,7 +17,8 @@ pub(super) const NAME: &str = "valet";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// Server error `NotYetInitialized`.
 const NOT_YET_INITIALIZED: i32 = 94;
-const SILENT: &str = "it does not answer";
+/// Reason for a command without an answer in time.
+const NO_ANSWER: &str = "it does not answer";
 
 /// Returns the URI for clients.
 pub(super) fn uri(address: SocketAddr) -> String {
@@ -45,10 +46,11 @@ pub(super) enum Settled {
     /// mongod is a writable primary.
     Ready,
     /// Another process listens on the port, which it took before mongod.
-    Stranger,
+    OtherProcess,
 }
 
 impl Node {
+    /// Creates a client of the mongod at this address, without connecting.
     pub(super) fn new(address: SocketAddr) -> Answer<Self> {
         let host = ServerAddress::Tcp { host: address.ip().to_string(), port: Some(address.port()) };
         let options = ClientOptions::builder()
@@ -61,12 +63,12 @@ impl Node {
         Ok(Self { admin: client.database("admin"), address })
     }
 
-    /// Takes one step towards a writable primary whose configuration has its current address. To be repeated until `Ok`: loading
-    /// the configuration, an election and the commands' effects take time, and each step continues from the current state.
+    /// Takes one step towards a writable primary whose configuration has its current address. Repeat it until `Ok`: loading the
+    /// configuration, an election and the commands' effects take time, and each step continues from the current state.
     pub(super) async fn settle(&self, pid: u32) -> Answer<Settled> {
         let status = self.run(doc! { "serverStatus": 1, "metrics": 0, "repl": 0, "wiredTiger": 0 }).await?;
         if status.get_i64("pid").ok() != Some(i64::from(pid)) {
-            return Ok(Settled::Stranger);
+            return Ok(Settled::OtherProcess);
         }
         let hello = self.run(doc! { "hello": 1 }).await?;
         let me = self.address.to_string();
@@ -84,7 +86,7 @@ impl Node {
                 return Err("it is not the primary yet".to_owned());
             }
             Some(mut config) => {
-                // The port was another in the previous run, and without a primary only `force` reconfigures a set.
+                // The previous run had another port. Without a primary, only `force` reconfigures a set.
                 let version = config.get_i32("version").unwrap_or_default();
                 config.insert("version", version.saturating_add(1));
                 config.insert("members", vec![member]);
@@ -104,23 +106,26 @@ impl Node {
             },
             Ok(Err(error)) if code(&error) == Some(NOT_YET_INITIALIZED) => Ok(None),
             Ok(Err(error)) => Err(one_line(&error.to_string())),
-            Err(_) => Err(SILENT.to_owned()),
+            Err(_) => Err(NO_ANSWER.to_owned()),
         }
     }
 
+    /// Runs a command on the database `admin`.
     async fn run(&self, command: Document) -> Answer<Document> {
         match tokio::time::timeout(COMMAND_PATIENCE, self.admin.run_command(command)).await {
             Ok(answer) => answer.map_err(|error| one_line(&error.to_string())),
-            Err(_) => Err(SILENT.to_owned()),
+            Err(_) => Err(NO_ANSWER.to_owned()),
         }
     }
 }
 
+/// Returns the addresses of a configuration's members.
 fn hosts(config: &Document) -> Vec<&str> {
     let members = config.get_array("members").map(Vec::as_slice).unwrap_or_default();
     members.iter().filter_map(|member| member.as_document()?.get_str("host").ok()).collect()
 }
 
+/// Returns the code of an error that the server returned.
 fn code(error: &mongodb::error::Error) -> Option<i32> {
     match error.kind.as_ref() {
         ErrorKind::Command(error) => Some(error.code),

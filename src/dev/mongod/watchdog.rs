@@ -1,4 +1,4 @@
-//! Ends mongod after the server was killed: a small shell reads a pipe whose other end only the server holds. The kernel closes
+//! Ends mongod after the server was killed: a small shell reads a pipe whose other end only the server has open. The kernel closes
 //! the pipe however the server ends, which is portable and needs no unsafe code; a parent-death signal is not portable, needs
 //! unsafe code, and fires when the spawning thread ends.
 
@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::MongodError;
 
-/// The first line is the process to guard, a second line dismisses the watchdog; end of input without the second line means that
-/// the server is gone. Signals of a terminal are handled by the server only.
+/// The shell's script. The first line of its input is the process to guard, a second line dismisses the watchdog; the end of the
+/// input without a second line means that the server was killed. The shell ignores signals of a terminal, which the server
+/// handles.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
 read -r pid || exit 0
@@ -32,6 +33,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
+    /// Starts the shell.
     pub(super) fn spawn() -> Result<Self, MongodError> {
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "valet-mongod-watchdog"])
@@ -46,7 +48,7 @@ impl Watchdog {
         Ok(Self { shell, pipe })
     }
 
-    /// From here on the process ends with the server.
+    /// Makes the watchdog end this process when the server ends without dismissing it.
     pub(super) fn guard(&mut self, pid: u32) {
         self.write_line(&pid.to_string());
     }
@@ -55,11 +57,12 @@ impl Watchdog {
     pub(super) fn dismiss(&mut self) {
         self.write_line("dismissed");
         if self.pipe.take().is_some() {
-            // It ends at once, or has ended; an error here would mean that it was waited for already.
+            // The shell ends at once, or has ended; an error would mean that it was waited for already.
             let _ = self.shell.wait();
         }
     }
 
+    /// Writes a line to the shell.
     fn write_line(&mut self, line: &str) {
         // A watchdog that was killed cannot receive the line.
         let _ = self.pipe.as_mut().map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));

@@ -1,5 +1,5 @@
-//! The S3 operations: each finds its bucket and hands over to the file of its subject, which also says if it reads the disk on the
-//! threads for blocking work. Heads and lists come from the index in memory.
+//! The S3 operations: each finds its bucket and calls the file of its subject. Functions that read or write files run on the
+//! threads for blocking work; heads and lists of objects are read from the index in memory.
 
 use std::sync::Arc;
 
@@ -56,10 +56,12 @@ impl Api {
         Self { folder }
     }
 
+    /// Returns the bucket with this name.
     fn bucket(&self, name: &str) -> S3Result<Arc<LocalBucket>> {
         self.folder.bucket(name)
     }
 
+    /// Stores a setting of a bucket.
     async fn put_setting<T>(&self, bucket: &str, setting: BucketSetting, value: T) -> S3Result<()>
     where
         T: serde::Serialize + Send + 'static,
@@ -68,6 +70,7 @@ impl Api {
         blocking(move || setting.put(&folder, &bucket, &value)).await
     }
 
+    /// Reads a setting of a bucket.
     async fn get_setting<T>(&self, bucket: &str, setting: BucketSetting) -> S3Result<T>
     where
         T: serde::de::DeserializeOwned + Send + 'static,
@@ -76,6 +79,7 @@ impl Api {
         blocking(move || setting.get(&bucket)).await
     }
 
+    /// Removes a setting of a bucket.
     async fn delete_setting(&self, bucket: &str, setting: BucketSetting) -> S3Result<()> {
         let bucket = self.bucket(bucket)?;
         blocking(move || setting.delete(&bucket)).await
@@ -96,9 +100,9 @@ impl S3 for Api {
             condition::matching_tag_of_list(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
         req.input.if_none_match = matching_tag.or(req.input.if_none_match);
         let out = read::head(&bucket, req.input)?;
-        let partial = out.content_range.is_some();
+        let is_partial = out.content_range.is_some();
         let mut response = S3Response::new(out);
-        response.status = partial.then_some(hyper::StatusCode::PARTIAL_CONTENT);
+        response.status = is_partial.then_some(hyper::StatusCode::PARTIAL_CONTENT);
         Ok(response)
     }
 
@@ -285,7 +289,7 @@ impl S3 for Api {
 
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
-        // S3 writes us-east-1 as no constraint. [`super::guard`] only passes requests for the server's own region.
+        // S3 writes us-east-1 as no constraint. `guard` has rejected requests for other regions than the server's.
         let region = req.region.filter(|region| region.as_str() != FIRST_REGION);
         let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
         answer(GetBucketLocationOutput { location_constraint })
@@ -303,8 +307,8 @@ impl S3 for Api {
     }
 
     async fn get_bucket_cors(&self, req: S3Request<GetBucketCorsInput>) -> Answer<GetBucketCorsOutput> {
-        let kept: CORSConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Cors).await?;
-        answer(GetBucketCorsOutput { cors_rules: Some(kept.cors_rules) })
+        let stored: CORSConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Cors).await?;
+        answer(GetBucketCorsOutput { cors_rules: Some(stored.cors_rules) })
     }
 
     async fn delete_bucket_cors(&self, req: S3Request<DeleteBucketCorsInput>) -> Answer<DeleteBucketCorsOutput> {
@@ -327,8 +331,8 @@ impl S3 for Api {
     }
 
     async fn get_public_access_block(&self, req: S3Request<GetPublicAccessBlockInput>) -> Answer<GetPublicAccessBlockOutput> {
-        let kept = self.get_setting(&req.input.bucket, BucketSetting::PublicAccessBlock).await?;
-        answer(GetPublicAccessBlockOutput { public_access_block_configuration: Some(kept) })
+        let stored = self.get_setting(&req.input.bucket, BucketSetting::PublicAccessBlock).await?;
+        answer(GetPublicAccessBlockOutput { public_access_block_configuration: Some(stored) })
     }
 
     async fn put_bucket_lifecycle_configuration(
@@ -350,9 +354,9 @@ impl S3 for Api {
         &self,
         req: S3Request<GetBucketLifecycleConfigurationInput>,
     ) -> Answer<GetBucketLifecycleConfigurationOutput> {
-        let kept: BucketLifecycleConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Lifecycle).await?;
+        let stored: BucketLifecycleConfiguration = self.get_setting(&req.input.bucket, BucketSetting::Lifecycle).await?;
         answer(GetBucketLifecycleConfigurationOutput {
-            rules: Some(kept.rules),
+            rules: Some(stored.rules),
             ..GetBucketLifecycleConfigurationOutput::default()
         })
     }

@@ -1,4 +1,4 @@
-//! The `Authorization` header: refused with AWS's codes and messages, which `s3s` has not ("Authenticating Requests:
+//! Checks of the `Authorization` header, with AWS's codes and messages, which `s3s` does not have ("Authenticating Requests:
 //! Using the Authorization Header" in the S3 API reference).
 
 use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
@@ -67,7 +67,7 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// Returns the fault of a credential whose day is not the one of the signing time.
+/// Returns the message for a credential whose day is not the one of the signing time.
 pub(super) fn wrong_day(scope: &Scope<'_>, signed_at: OffsetDateTime) -> String {
     let day = day(signed_at);
     format!("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{day}\".", scope.date)
@@ -82,10 +82,12 @@ pub(super) fn add_date(headers: &mut HeaderMap, signed_at: OffsetDateTime) {
     }
 }
 
+/// Returns the error for a malformed header.
 fn malformed(fault: &str) -> S3Error {
     S3Error::with_message(S3ErrorCode::AuthorizationHeaderMalformed, format!("The authorization header is malformed; {fault}"))
 }
 
+/// Adds the XML elements for an invalid argument.
 fn argument(error: S3Error, name: &str, value: &str) -> ErrorAnswer {
     ErrorAnswer { error, elements: vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())] }
 }
@@ -99,6 +101,7 @@ fn signing_time(headers: &HeaderMap) -> Option<OffsetDateTime> {
     parse_time(date).or_else(|| Timestamp::parse(TimestampFormat::HttpDate, date).ok().map(OffsetDateTime::from))
 }
 
+/// Checks the distance of the signing time from now.
 fn check_skew(signed_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), ErrorAnswer> {
     if (signed_at - now).abs() <= MAX_SKEW {
         return Ok(());
@@ -112,6 +115,7 @@ fn check_skew(signed_at: OffsetDateTime, now: OffsetDateTime) -> Result<(), Erro
     Err(ErrorAnswer { error, elements })
 }
 
+/// Checks the form of `x-amz-content-sha256`.
 fn check_digest(headers: &HeaderMap) -> Result<(), ErrorAnswer> {
     let Some(digest) = text_of(headers, DIGEST_HEADER) else {
         return Err(s3_error!(InvalidRequest, "Missing required header for this request: {DIGEST_HEADER}").into());

@@ -18,6 +18,7 @@ pub(super) enum BucketSetting {
 }
 
 impl BucketSetting {
+    /// Returns the name of the setting's file.
     const fn file(self) -> &'static str {
         match self {
             Self::Cors => "cors.json",

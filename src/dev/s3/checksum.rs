@@ -11,7 +11,7 @@ use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use serde::{Deserialize, Serialize};
 
-/// Takes the five checksum fields of an input or output of `s3s`.
+/// Returns the [`Checksums`] in the five checksum fields of an input or output of `s3s`.
 macro_rules! read_checksums {
     ($from:expr) => {{
         use $crate::dev::s3::checksum::{Algorithm, Checksums};
@@ -53,10 +53,10 @@ pub(super) enum Algorithm {
     Sha256,
 }
 
-/// Checksums in base64, as headers carry them.
+/// Checksums in base64, as in headers.
 pub(super) type Checksums = BTreeMap<Algorithm, String>;
 
-/// Bytes that a checksum is computed of.
+/// Input of a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ChecksumCoverage {
     /// The object's bytes.
@@ -79,7 +79,7 @@ impl Algorithm {
     /// All algorithms.
     pub(super) const ALL: [Self; 5] = [Self::Crc32, Self::Crc32c, Self::Crc64nvme, Self::Sha1, Self::Sha256];
 
-    /// Returns the header that carries it.
+    /// Returns the name of the checksum's header.
     pub(super) const fn header(self) -> &'static str {
         match self {
             Self::Crc32 => "x-amz-checksum-crc32",
@@ -117,6 +117,7 @@ impl Algorithm {
         found.ok_or_else(|| s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported."))
     }
 
+    /// Returns the checksum of these bytes, in base64.
     fn checksum(self, bytes: &[u8]) -> String {
         match self {
             Self::Crc32 => BASE64.encode(Crc32::checksum(bytes)),
@@ -169,7 +170,9 @@ pub(super) fn finish(hasher: ChecksumHasher) -> Checksums {
 pub(super) struct DeclaredDigests {
     /// Algorithm of the checksum in a header, or announced for a trailer.
     pub(super) algorithm: Option<Algorithm>,
+    /// Checksums in headers and trailers.
     sums: Checksums,
+    /// The 16 bytes of `Content-MD5`.
     md5: Option<Vec<u8>>,
 }
 
@@ -178,7 +181,7 @@ impl DeclaredDigests {
     ///
     /// # Errors
     ///
-    /// If one is malformed, or if more than one checksum header is sent.
+    /// If a digest is malformed, or if more than one checksum header is sent.
     pub(super) fn new(sums: Checksums, md5: Option<&str>, announced: Option<&ChecksumAlgorithm>) -> S3Result<Self> {
         let announced = announced.map(Algorithm::from_dto).transpose()?;
         if sums.len() > 1 {
@@ -206,7 +209,7 @@ impl DeclaredDigests {
     ///
     /// # Errors
     ///
-    /// `BadDigest` if one differs.
+    /// `BadDigest` if a digest differs.
     pub(super) fn verify(mut self, found: &Checksums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
         if let Some(more) = trailers.and_then(|t| t.read(from_headers)) {
             for (algorithm, value) in more {
@@ -231,6 +234,7 @@ impl DeclaredDigests {
     }
 }
 
+/// Checks that a checksum is base64 of the algorithm's length.
 fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     match BASE64.decode(value) {
         Ok(digest) if digest.len() == algorithm.length() => Ok(()),
@@ -238,7 +242,7 @@ fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     }
 }
 
-/// Returns the checksums that headers carry.
+/// Returns the checksums in the headers.
 pub(super) fn from_headers(headers: &HeaderMap) -> Checksums {
     let value = |a: Algorithm| Some((a, headers.get(a.header())?.to_str().ok()?.trim().to_owned()));
     Algorithm::ALL.into_iter().filter_map(value).collect()

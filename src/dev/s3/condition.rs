@@ -42,7 +42,7 @@ impl WriteCondition {
     }
 }
 
-/// Returns 412.
+/// Returns the 412 for a condition that does not hold.
 pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
@@ -65,8 +65,8 @@ pub(super) struct ReadConditions {
 }
 
 impl ReadConditions {
-    /// Checks them in RFC 9110's order: a tag takes precedence over the time beside it. A time in the future has no effect, as on
-    /// AWS.
+    /// Checks the conditions in RFC 9110's order: a tag takes precedence over the time beside it. A time in the future has no
+    /// effect, as on AWS.
     ///
     /// # Errors
     ///
@@ -75,35 +75,36 @@ impl ReadConditions {
         // HTTP dates have whole seconds.
         let modified = meta.modified.div_euclid(1000);
         let seconds = |t: &Timestamp| millis(t).div_euclid(1000);
-        let hit = |c: &ETagCondition| c.as_etag().is_none_or(|tag| tag.value() == meta.etag);
+        let matches = |c: &ETagCondition| c.as_etag().is_none_or(|tag| tag.value() == meta.etag);
 
-        let unchanged = match (&self.if_match, &self.if_unmodified_since) {
-            (Some(tag), _) => hit(tag),
+        let is_unchanged = match (&self.if_match, &self.if_unmodified_since) {
+            (Some(tag), _) => matches(tag),
             (None, Some(t)) => modified <= seconds(t),
             (None, None) => true,
         };
-        if !unchanged {
+        if !is_unchanged {
             return Err(failed());
         }
-        let fresh = match (&self.if_none_match, &self.if_modified_since) {
-            (Some(tag), _) => hit(tag),
+        let is_known = match (&self.if_none_match, &self.if_modified_since) {
+            (Some(tag), _) => matches(tag),
             (None, Some(t)) => modified <= seconds(t) && millis(t) <= now_ms,
             (None, None) => false,
         };
-        if fresh { Err(not_modified(meta)) } else { Ok(()) }
+        if is_known { Err(not_modified(meta)) } else { Ok(()) }
     }
 }
 
+/// Returns the 304, with the headers of the object that caches need.
 fn not_modified(meta: &Meta) -> S3Error {
     let mut headers = HeaderMap::new();
     let mut stamp = Vec::new();
     let _ = meta.last_modified().format(TimestampFormat::HttpDate, &mut stamp);
-    let known = [
+    let texts = [
         (ETAG, format!("\"{}\"", meta.etag).into_bytes()),
         (LAST_MODIFIED, stamp),
         (CACHE_CONTROL, meta.headers.cache_control.clone().unwrap_or_default().into_bytes()),
     ];
-    for (name, value) in known {
+    for (name, value) in texts {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(&value)) {
             headers.insert(name, value);
         }

@@ -21,7 +21,7 @@ use super::read::check_version;
 use super::upload::Upload;
 
 /// Returns the bucket and the key of a copy's source.
-fn named(source: &CopySource) -> S3Result<(&str, &str)> {
+fn bucket_and_key(source: &CopySource) -> S3Result<(&str, &str)> {
     let CopySource::Bucket { bucket, key, version_id } = source else {
         return Err(s3_error!(NotImplemented, "The local S3 copies from buckets only"));
     };
@@ -29,18 +29,19 @@ fn named(source: &CopySource) -> S3Result<(&str, &str)> {
     Ok((bucket, key))
 }
 
-fn opened(folder: &Folder, source: &CopySource, conditions: &ReadConditions) -> S3Result<(File, Arc<Meta>)> {
-    let (bucket, key) = named(source)?;
+/// Opens the source, if the conditions hold.
+fn open_source(folder: &Folder, source: &CopySource, conditions: &ReadConditions) -> S3Result<(File, Arc<Meta>)> {
+    let (bucket, key) = bucket_and_key(source)?;
     let (file, meta) = folder.bucket(bucket)?.open(key)?;
-    // A copy has no 304: both ways to fail are 412.
+    // A copy has no 304: a failed condition of either kind is 412.
     conditions.check(&meta, now_ms()).map_err(|_either| failed())?;
     Ok((file, meta))
 }
 
-/// Opens the source that either input names, on its conditions.
+/// Opens the source that an input of either operation names, if its conditions hold.
 macro_rules! source {
     ($folder:expr, $input:expr) => {
-        opened(
+        open_source(
             $folder,
             &$input.copy_source,
             &ReadConditions {
@@ -59,7 +60,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
     let bucket = folder.bucket(&input.bucket)?;
     let upload = Upload::find(&bucket, &input.upload_id, &input.key)?;
     let (mut file, source) = source!(folder, input)?;
-    let range = copied(input.copy_source_range.as_deref(), source.size)?;
+    let range = copied_range(input.copy_source_range.as_deref(), source.size)?;
     let size = range.end - range.start;
     if size > MAX_BYTES {
         return Err(s3_error!(
@@ -94,7 +95,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
 
 /// Returns the bytes that `x-amz-copy-source-range` names: first and last, both within the source ("`UploadPartCopy`" in the S3
 /// API reference).
-fn copied(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
+fn copied_range(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
     let Some(range) = range else { return Ok(0..size) };
     let ends = range.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));
     let Some((Ok(first), Ok(last))) = ends.map(|(first, last)| (first.parse::<u64>(), last.parse::<u64>())) else {
@@ -110,20 +111,20 @@ fn copied(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
     Ok(first..last + 1)
 }
 
-/// Copies; `replacement` is used when the directive is REPLACE. Does file I/O for as long as copying takes.
+/// Copies an object; `replacement` has the new headers when the directive is REPLACE. Does file I/O for as long as copying takes.
 pub(super) fn copy(
     folder: &Folder,
     mut input: CopyObjectInput,
     replacement: Headers,
     condition: &WriteCondition,
 ) -> S3Result<CopyObjectOutput> {
-    let (from, from_key) = named(&input.copy_source)?;
-    let replace = match input.metadata_directive.as_ref().map_or(MetadataDirective::COPY, MetadataDirective::as_str) {
+    let (source_bucket, source_key) = bucket_and_key(&input.copy_source)?;
+    let replaces_headers = match input.metadata_directive.as_ref().map_or(MetadataDirective::COPY, MetadataDirective::as_str) {
         MetadataDirective::COPY => false,
         MetadataDirective::REPLACE => true,
         _ => return Err(s3_error!(InvalidArgument, "Unknown metadata directive.")),
     };
-    if from == input.bucket && from_key == input.key && !replace {
+    if source_bucket == input.bucket && source_key == input.key && !replaces_headers {
         return Err(s3_error!(
             InvalidRequest,
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
@@ -144,7 +145,7 @@ pub(super) fn copy(
         size: received.size,
         etag: hex::encode(received.md5),
         modified: now_ms(),
-        headers: if replace { replacement } else { source.headers.clone() },
+        headers: if replaces_headers { replacement } else { source.headers.clone() },
         sums: received.sums.clone(),
         named: Some(named),
         kind: ChecksumCoverage::Full,

@@ -1,4 +1,4 @@
-//! CORS as on AWS: by the bucket's own rules, or without any by the rule that `valet check --fix` sets for the origins of the
+//! CORS as on AWS: by the bucket's own rules or, if it has none, by the rule that `valet check --fix` sets for the origins of the
 //! options. It runs before `s3s`, which would require a signature on OPTIONS.
 
 use std::sync::Arc;
@@ -21,11 +21,12 @@ use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS,
 
 /// Maximum number of rules of a bucket.
 const MAX_RULES: usize = 100;
-/// Longest ID of a rule, in characters.
-const MAX_ID: usize = 255;
+/// Maximum characters of a rule's ID.
+const MAX_ID_CHARS: usize = 255;
+/// Methods that rules may allow.
 const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
 
-/// Message of the refusal of a preflight that matches no rule.
+/// Message of AWS for a preflight that matches no rule.
 pub(super) const NO_RULE: &str = "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, \
     request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.";
 
@@ -41,35 +42,37 @@ pub(super) fn check(configuration: &CORSConfiguration) -> S3Result<()> {
     configuration.cors_rules.iter().try_for_each(check_rule)
 }
 
+/// Checks one rule.
 fn check_rule(rule: &CORSRule) -> S3Result<()> {
-    let refuse = |message: String| Err(S3Error::with_message(S3ErrorCode::InvalidRequest, message));
+    let reject = |message: String| Err(S3Error::with_message(S3ErrorCode::InvalidRequest, message));
     let wildcards = |text: &str| text.matches('*').count();
     if let Some(method) = rule.allowed_methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
-        return refuse(format!("Found unsupported HTTP method in CORS config. Unsupported method is {method}"));
+        return reject(format!("Found unsupported HTTP method in CORS config. Unsupported method is {method}"));
     }
     let headers = rule.allowed_headers.as_deref().unwrap_or_default();
     for (name, patterns) in [("AllowedOrigin", rule.allowed_origins.as_slice()), ("AllowedHeader", headers)] {
         if let Some(pattern) = patterns.iter().find(|pattern| wildcards(pattern) > 1) {
-            return refuse(format!("{name} \"{pattern}\" can not have more than one wildcard."));
+            return reject(format!("{name} \"{pattern}\" can not have more than one wildcard."));
         }
     }
     if let Some(header) = rule.expose_headers.iter().flatten().find(|header| wildcards(header) > 0) {
-        return refuse(format!(
+        return reject(format!(
             "ExposeHeader \"{header}\" contains wildcard. We currently do not support wildcard for ExposeHeader."
         ));
     }
-    if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
-        return refuse(format!("ID length should not exceed allowed limit of {MAX_ID}"));
+    if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID_CHARS) {
+        return reject(format!("ID length should not exceed allowed limit of {MAX_ID_CHARS}"));
     }
     if rule.max_age_seconds.is_some_and(|seconds| seconds < 0) { Err(malformed()) } else { Ok(()) }
 }
 
-/// The part of a request that CORS decides on (Fetch standard, section 3.2.2).
+/// The parts of a request that CORS rules concern (Fetch standard, section 3.2.2).
 pub(super) struct CorsRequest {
+    /// Origin of the page.
     origin: String,
     /// The request's own method, or the one that a preflight announces.
     method: String,
-    /// In lower case; only preflights announce headers.
+    /// Names of the headers that a preflight announces, in lower case.
     headers: Vec<String>,
 }
 
@@ -94,22 +97,24 @@ impl CorsRequest {
         Ok(Self::new(origin, method, headers))
     }
 
-    /// Returns the request itself, if a page made it. As on AWS, headers of a preflight count in it too.
+    /// Returns the request itself, if it has an origin. As on AWS, headers of a preflight are read in other requests, too.
     pub(super) fn made(method: &str, headers: &HeaderMap) -> Option<Self> {
         let method = text_of(headers, ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(method);
         Some(Self::new(text_of(headers, ORIGIN)?, method, headers))
     }
 
+    /// Creates a request with the header names that it announces.
     fn new(origin: &str, method: &str, headers: &HeaderMap) -> Self {
         let names = text_of(headers, ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or_default();
         let names = names.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
         Self { origin: origin.to_owned(), method: method.to_owned(), headers: names.collect() }
     }
 
+    /// Returns whether a rule allows origin, method and headers.
     fn is_allowed_by(&self, rule: &CORSRule) -> bool {
-        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| matches(pattern, text));
+        let matches_any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| matches(pattern, text));
         let names = rule.allowed_headers.as_deref().unwrap_or_default();
-        any(&rule.allowed_origins, &self.origin)
+        matches_any(&rule.allowed_origins, &self.origin)
             && rule.allowed_methods.contains(&self.method)
             && self.headers.iter().all(|name| names.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), name)))
     }
@@ -129,22 +134,23 @@ fn matches(pattern: &str, text: &str) -> bool {
 ///
 /// An unreadable configuration.
 pub(super) async fn granted(
-    (folder, origins): (&Arc<Folder>, &CorsOrigins),
+    folder: &Arc<Folder>,
+    origins: &CorsOrigins,
     path: &str,
     request: &CorsRequest,
 ) -> S3Result<Option<HeaderMap>> {
-    let own = match path.trim_start_matches('/').split('/').next().and_then(|name| folder.bucket(name).ok()) {
+    let own_rules = match path.trim_start_matches('/').split('/').next().and_then(|name| folder.bucket(name).ok()) {
         None => None,
         Some(bucket) => {
             let read = tokio::task::spawn_blocking(move || BucketSetting::Cors.get::<CORSConfiguration>(&bucket)).await;
             match read.map_err(|_| s3_error!(InternalError, "The bucket's CORS rules could not be read"))? {
-                Ok(kept) => Some(kept.cors_rules),
+                Ok(stored) => Some(stored.cors_rules),
                 Err(error) if *error.code() == S3ErrorCode::NoSuchCORSConfiguration => None,
                 Err(error) => return Err(error),
             }
         }
     };
-    let rules = own.unwrap_or_else(|| default_rule(origins, &request.origin).into_iter().collect());
+    let rules = own_rules.unwrap_or_else(|| default_rule(origins, &request.origin).into_iter().collect());
     Ok(rules.iter().find(|rule| request.is_allowed_by(rule)).and_then(|rule| grant(rule, request)))
 }
 
@@ -161,15 +167,16 @@ fn default_rule(origins: &CorsOrigins, origin: &str) -> Option<CORSRule> {
     })
 }
 
+/// Returns the headers that a matching rule adds to the answer.
 fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
-    let any = rule.allowed_origins.iter().any(|origin| origin == "*");
+    let allows_all = rule.allowed_origins.iter().any(|origin| origin == "*");
     let exposed = rule.expose_headers.clone().unwrap_or_default();
     let mut texts = vec![
-        (ACCESS_CONTROL_ALLOW_ORIGIN, if any { "*".to_owned() } else { request.origin.clone() }),
+        (ACCESS_CONTROL_ALLOW_ORIGIN, if allows_all { "*".to_owned() } else { request.origin.clone() }),
         (ACCESS_CONTROL_ALLOW_METHODS, rule.allowed_methods.join(", ")),
         (VARY, "Origin, Access-Control-Request-Headers, Access-Control-Request-Method".to_owned()),
     ];
-    if !any {
+    if !allows_all {
         texts.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, "true".to_owned()));
     }
     let lists = [(ACCESS_CONTROL_ALLOW_HEADERS, &request.headers), (ACCESS_CONTROL_EXPOSE_HEADERS, &exposed)];
@@ -178,7 +185,7 @@ fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
     texts.into_iter().map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
 }
 
-/// Returns the refusal of a preflight, with the XML elements that AWS adds.
+/// Returns the 403 for a preflight, with the XML elements that AWS adds.
 pub(super) fn forbidden(message: &'static str, announced: &CorsRequest, path: &str) -> ErrorAnswer {
     let mut error = S3Error::with_message(S3ErrorCode::Custom("AccessForbidden".into()), message);
     error.set_status_code(hyper::StatusCode::FORBIDDEN);

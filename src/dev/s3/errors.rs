@@ -17,7 +17,7 @@ use super::object::MAX_KEY_BYTES;
 pub(super) struct ErrorAnswer {
     /// The error.
     pub(super) error: S3Error,
-    /// Names and values.
+    /// Names and values of the elements.
     pub(super) elements: Vec<(&'static str, String)>,
 }
 
@@ -42,6 +42,7 @@ impl ErrorAnswer {
 
 /// Host id in all answers.
 pub(super) const HOST_ID: &str = "local";
+/// End of an error's XML.
 const END: &str = "</Error>";
 
 /// Adds elements before the end of an error's XML; other bodies stay unchanged.
@@ -60,15 +61,18 @@ fn append(response: &mut HttpResponse, elements: &[(&str, String)]) {
     set_body(response, body);
 }
 
-/// The parts of a request that its error names.
+/// The parts of a request that the XML of its error contains.
 pub(super) struct RequestSummary {
     method: String,
     /// As sent, percent-encoded.
     path: String,
+    /// As sent, percent-encoded.
     query: String,
-    /// The header that a 412 names as the failed one.
+    /// Name of the conditional header.
     condition: Option<&'static str>,
+    /// The header `Range`.
     range: Option<String>,
+    /// The header `Authorization`.
     authorization: Option<String>,
 }
 
@@ -202,13 +206,13 @@ fn decoded(text: &str) -> String {
 
 /// Returns the first conditional header that the request has, for the body of a 412: clients send one of them.
 fn first_condition(request: &HeaderMap) -> Option<&'static str> {
-    let named: [(HeaderName, &str); 4] = [
+    let conditions: [(HeaderName, &str); 4] = [
         (IF_NONE_MATCH, "If-None-Match"),
         (IF_MATCH, "If-Match"),
         (IF_UNMODIFIED_SINCE, "If-Unmodified-Since"),
         (IF_MODIFIED_SINCE, "If-Modified-Since"),
     ];
-    named.into_iter().find(|(header, _)| request.contains_key(header)).map(|(_, name)| name)
+    conditions.into_iter().find(|(header, _)| request.contains_key(header)).map(|(_, name)| name)
 }
 
 /// Escapes text for XML.

@@ -29,8 +29,10 @@ use super::object::{self, Meta, now_ms};
 use super::upload::Upload;
 use crate::signer::BucketName;
 
-/// Number of attempts, 50 ms apart, to take the lock: an ending server needs a moment to release it.
+/// Number of attempts to take the lock: an ending server needs a moment to release it.
 const LOCK_TRIES: usize = 40;
+/// Pause between two of these attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The metadata of every object of a bucket, in the order of the keys' bytes.
 pub(super) type Index = BTreeMap<String, Arc<Meta>>;
@@ -67,7 +69,7 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        // A published file was renamed; a linked one still has its second name here.
+        // A file that was published by a rename no longer exists here; one that was published by a link has a second name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -89,7 +91,7 @@ impl Folder {
         while let Err(e) = lock.try_lock() {
             tries += 1;
             match e {
-                TryLockError::WouldBlock if tries < LOCK_TRIES => std::thread::sleep(Duration::from_millis(50)),
+                TryLockError::WouldBlock if tries < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
                 TryLockError::WouldBlock => return Err(LocalS3Error::InUse { path: root }),
                 TryLockError::Error(source) => {
                     return Err(LocalS3Error::Folder { path: lock_path, source });
@@ -132,7 +134,7 @@ impl Folder {
         self.buckets.read().get(name).cloned().ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    /// Returns all buckets by name.
+    /// Returns all buckets, sorted by name.
     pub(super) fn buckets(&self) -> Vec<Arc<Bucket>> {
         let mut all: Vec<_> = self.buckets.read().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -175,15 +177,16 @@ impl Folder {
 
     /// Removes a folder in one step: renames it into `tmp/`, then deletes its contents.
     pub(super) fn discard(&self, dir: &Path) -> io::Result<()> {
-        let away = self.temp();
-        fs::rename(dir, &away.path)?;
-        // Files that stay after a failure are removed at the next open.
-        let _ = fs::remove_dir_all(&away.path);
+        let discarded = self.temp();
+        fs::rename(dir, &discarded.path)?;
+        // Files that are left after a failure are removed at the next open.
+        let _ = fs::remove_dir_all(&discarded.path);
         Ok(())
     }
 }
 
 impl Bucket {
+    /// Reads a bucket and the metadata of its objects.
     fn load(name: String, dir: PathBuf) -> io::Result<Self> {
         let created = serde_json::from_slice(&fs::read(dir.join("bucket.json"))?)?;
         let mut index = Index::new();
@@ -194,7 +197,7 @@ impl Bucket {
                     index.insert(meta.key.clone(), Arc::new(meta));
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                    // Left by a power cut: it is unreadable, and its name would block a new upload.
+                    // A power cut leaves such a file. It cannot be read, and its name would block a new upload.
                     tracing::warn!(file = %path.display(), %error, "local S3: torn object removed");
                     fs::remove_file(&path)?;
                 }
@@ -227,7 +230,7 @@ impl Bucket {
         Ok((file, meta))
     }
 
-    /// Publishes a finished file: from here on the object exists. A multipart upload ends in the same step.
+    /// Publishes a finished file: from here on the object exists. `ends` is the multipart upload that ends in the same step.
     pub(super) fn publish(
         &self,
         temp: &Temp,
@@ -241,11 +244,11 @@ impl Bucket {
             upload.check_alive(self)?;
         }
         let path = self.object_path(&meta.key);
-        let done = match condition {
+        let published = match condition {
             WriteCondition::Absent => fs::hard_link(&temp.path, &path),
             _ => fs::rename(&temp.path, &path),
         };
-        match done {
+        match published {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(super::condition::failed());
@@ -280,8 +283,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Returns the path, with a digest as the name: keys are any 1024 bytes, file names are short, and on some systems ignore
-    /// case.
+    /// Returns the path of an object's file. Its name is a digest, because keys may have 1024 bytes of any kind, while names of
+    /// files are shorter and, on some systems, ignore case.
     fn object_path(&self, key: &str) -> PathBuf {
         let digest = Sha256::checksum(key.as_bytes());
         self.dir.join("objects").join(hex::encode(digest))
@@ -294,7 +297,7 @@ pub(super) fn internal(e: io::Error) -> s3s::S3Error {
     s3_error!(InternalError, "{e}")
 }
 
-/// Runs file work off the async threads.
+/// Runs work that reads or writes files on the threads for blocking work.
 pub(super) async fn blocking<T, F>(work: F) -> S3Result<T>
 where
     T: Send + 'static,

@@ -1,6 +1,6 @@
 //! Form uploads of browsers ("POST Object" in the S3 API reference): their fields, their signature, and the answer.
 //!
-//! `s3s` can parse forms too, but holds files in memory and differs from AWS in its refusals.
+//! `s3s` can parse forms too, but keeps files in memory and differs from AWS in its errors.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -26,7 +26,7 @@ use super::checksum::{Algorithm, Checksums, DeclaredDigests};
 use super::condition::WriteCondition;
 use super::errors::{ErrorAnswer, escaped};
 use super::folder::Folder;
-use super::gate::Shared;
+use super::gate::SharedBody;
 use super::guard;
 use super::ingest::Length;
 use super::listing::percent_encode;
@@ -35,14 +35,14 @@ use super::policy::{Fields, Policy};
 use super::put::{self, NewObject};
 use super::unsupported;
 
-/// Longest total length of the fields before the file, in bytes (AWS: 20 KB).
-const MAX_FIELDS: usize = 20 * 1024;
+/// Maximum bytes of all fields before the file (AWS: 20 KB).
+const MAX_FIELDS_BYTES: usize = 20 * 1024;
 /// Longest time for the fields to arrive.
 const FIELDS_TIMEOUT: StdDuration = StdDuration::from_secs(60);
-/// Longest validity of a form's version 4 signature, in seconds, whatever its policy allows.
-const MAX_AGE: u32 = 604_800;
+/// Longest lifetime of a form's version 4 signature, whatever its policy allows: seven days.
+const MAX_SIGNATURE_SECONDS: u32 = 604_800;
 
-/// Keys and region that forms are signed with.
+/// Keys and region with which forms are signed.
 pub(super) struct Signing {
     /// The only access key id.
     pub(super) access_key: String,
@@ -67,7 +67,7 @@ pub(super) async fn post(
     folder: &Arc<Folder>,
     signing: &Signing,
     parts: &Parts,
-    body: Shared,
+    body: SharedBody,
 ) -> Result<HttpResponse, ErrorAnswer> {
     let name = parts.uri.path().trim_matches('/');
     if name.is_empty() || name.contains('/') {
@@ -96,7 +96,7 @@ pub(super) async fn post(
     }
 }
 
-/// Adds the bound that the file's length exceeds.
+/// Adds the bound that the file's length does not satisfy.
 fn with_bounds(error: S3Error, policy: &Policy) -> ErrorAnswer {
     let elements = match error.code() {
         S3ErrorCode::EntityTooLarge => vec![("MaxSizeAllowed", policy.length.end().to_string())],
@@ -106,16 +106,19 @@ fn with_bounds(error: S3Error, policy: &Policy) -> ErrorAnswer {
     ErrorAnswer { error, elements }
 }
 
+/// Returns the error for a body that is not a form.
 fn malformed(error: &multer::Error) -> S3Error {
     s3_error!(MalformedPOSTRequest, "The body of your POST request is not well-formed multipart/form-data: {error}")
 }
 
+/// Returns the error for an invalid field.
 fn argument(message: &str, name: &'static str, value: &str) -> ErrorAnswer {
     let elements = vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())];
     ErrorAnswer { error: S3Error::with_message(S3ErrorCode::InvalidArgument, message.to_owned()), elements }
 }
 
-fn lacks(name: &'static str) -> ErrorAnswer {
+/// Returns the error for a missing field.
+fn missing(name: &'static str) -> ErrorAnswer {
     let text =
         format!("Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields.");
     argument(&text, name, "")
@@ -123,7 +126,7 @@ fn lacks(name: &'static str) -> ErrorAnswer {
 
 impl Form {
     /// Reads up to the file. Later fields are ignored.
-    async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, ErrorAnswer> {
+    async fn read(headers: &HeaderMap, body: SharedBody) -> Result<Self, ErrorAnswer> {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(kind).map_err(|e| malformed(&e))?;
         let mut parts = Multipart::new(body.into_data_stream(), boundary);
@@ -140,7 +143,7 @@ impl Form {
             while let Some(chunk) = part.chunk().await.map_err(|e| malformed(&e))? {
                 size += chunk.len();
                 value.extend_from_slice(&chunk);
-                if size > MAX_FIELDS {
+                if size > MAX_FIELDS_BYTES {
                     let code = S3ErrorCode::Custom("MaxPostPreDataLengthExceeded".into());
                     let text = "Your POST request fields preceding the upload file were too large.";
                     let mut error = S3Error::with_message(code, text);
@@ -184,11 +187,12 @@ impl Form {
     }
 }
 
+/// Checks that the form has a key.
 fn check_key(fields: &Fields) -> Result<(), ErrorAnswer> {
     if fields.get("key").is_some_and(|key| !key.is_empty()) {
         return Ok(());
     }
-    Err(lacks("key"))
+    Err(missing("key"))
 }
 
 /// Replaces `${filename}` in any field by the file's name, without the folders that some browsers send with it. Policies are
@@ -207,18 +211,18 @@ impl Signing {
         let text = |name: &str| fields.get(name).map(String::as_str);
         let policy = text("policy").ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
         let is_right = if text("x-amz-algorithm").is_some() || text("x-amz-credential").is_some() {
-            let algorithm = text("x-amz-algorithm").ok_or_else(|| lacks("X-Amz-Algorithm"))?;
-            let credential = text("x-amz-credential").ok_or_else(|| lacks("X-Amz-Credential"))?;
-            let date = text("x-amz-date").ok_or_else(|| lacks("X-Amz-Date"))?;
-            let signature = text("x-amz-signature").ok_or_else(|| lacks("X-Amz-Signature"))?;
+            let algorithm = text("x-amz-algorithm").ok_or_else(|| missing("X-Amz-Algorithm"))?;
+            let credential = text("x-amz-credential").ok_or_else(|| missing("X-Amz-Credential"))?;
+            let date = text("x-amz-date").ok_or_else(|| missing("X-Amz-Date"))?;
+            let signature = text("x-amz-signature").ok_or_else(|| missing("X-Amz-Signature"))?;
             if algorithm != guard::ALGORITHM {
                 return Err(argument("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"", "X-Amz-Algorithm", algorithm));
             }
             let key = self.day_key(credential, date, now)?;
             hex::decode(signature).is_ok_and(|tag| hmac::verify(&key, policy.as_bytes(), &tag).is_ok())
         } else {
-            let id = text("awsaccesskeyid").ok_or_else(|| lacks("AWSAccessKeyId"))?;
-            let signature = text("signature").ok_or_else(|| lacks("Signature"))?;
+            let id = text("awsaccesskeyid").ok_or_else(|| missing("AWSAccessKeyId"))?;
+            let signature = text("signature").ok_or_else(|| missing("Signature"))?;
             self.check_id(id)?;
             let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, self.secret_key.expose_secret().as_bytes());
             hmac::verify(&key, policy.as_bytes(), &BASE64.decode(signature).unwrap_or_default()).is_ok()
@@ -231,6 +235,7 @@ impl Signing {
         Ok(Policy::parse(policy)?)
     }
 
+    /// Checks the access key id.
     fn check_id(&self, id: &str) -> Result<(), ErrorAnswer> {
         if id == self.access_key {
             return Ok(());
@@ -239,7 +244,7 @@ impl Signing {
         Err(ErrorAnswer { error, elements: vec![("AWSAccessKeyId", id.to_owned())] })
     }
 
-    /// Returns the signing key of a credential's scope.
+    /// Checks a credential, and returns the signing key of its scope.
     fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, ErrorAnswer> {
         let wrong = |message: &str| argument(message, "X-Amz-Credential", credential);
         let Some(scope) = guard::Scope::parse(credential) else {
@@ -250,9 +255,9 @@ impl Signing {
             return Err(wrong("incorrect service. This endpoint belongs to \"s3\"."));
         }
         if scope.region != self.region {
-            let mut refused = wrong(&format!("the region '{}' is wrong; expecting '{}'", scope.region, self.region));
-            refused.elements.push(("Region", self.region.clone()));
-            return Err(refused);
+            let mut error = wrong(&format!("the region '{}' is wrong; expecting '{}'", scope.region, self.region));
+            error.elements.push(("Region", self.region.clone()));
+            return Err(error);
         }
         let Some(signed_at) = guard::parse_time(date) else {
             return Err(argument("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"", "X-Amz-Date", date));
@@ -260,7 +265,7 @@ impl Signing {
         if !date.starts_with(scope.date) {
             return Err(wrong("the date of the Credential is not that of X-Amz-Date."));
         }
-        guard::check_life(signed_at, MAX_AGE, now)?;
+        guard::check_lifetime(signed_at, MAX_SIGNATURE_SECONDS, now)?;
         let secret = format!("AWS4{}", self.secret_key.expose_secret());
         let first = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         Ok([scope.date, scope.region, scope.service, "aws4_request"]
@@ -269,6 +274,7 @@ impl Signing {
     }
 }
 
+/// Returns the answer to a stored form, as its fields request it.
 fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> HttpResponse {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let location = format!("http://{host}/{bucket}/{}", percent_encode(&meta.key));
@@ -276,15 +282,15 @@ fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> Ht
     let redirect = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
     let status = fields.get("success_action_status").map_or("204", String::as_str);
     let mut response = Response::new(Body::empty());
-    let mut given: Vec<(HeaderName, String)> = vec![(ETAG, tag.clone())];
+    let mut texts: Vec<(HeaderName, String)> = vec![(ETAG, tag.clone())];
     // AWS ignores a redirect that is not a URL.
     if let Some(url) = redirect.and_then(|url| Url::parse(url).ok()).filter(|url| matches!(url.scheme(), "http" | "https")) {
         let mut url = url;
         url.query_pairs_mut().append_pair("bucket", bucket).append_pair("key", &meta.key).append_pair("etag", &tag);
         *response.status_mut() = StatusCode::SEE_OTHER;
-        given.push((LOCATION, url.to_string()));
+        texts.push((LOCATION, url.to_string()));
     } else {
-        given.push((LOCATION, location.clone()));
+        texts.push((LOCATION, location.clone()));
         *response.status_mut() = match status {
             "200" => StatusCode::OK,
             "201" => StatusCode::CREATED,
@@ -296,13 +302,13 @@ fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> Ht
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<PostResponse><Location>{location}</Location><Bucket>{bucket}</Bucket>\
                  <Key>{key}</Key><ETag>{tag}</ETag></PostResponse>"
             );
-            given.extend([(CONTENT_TYPE, "application/xml".to_owned()), (CONTENT_LENGTH, xml.len().to_string())]);
+            texts.extend([(CONTENT_TYPE, "application/xml".to_owned()), (CONTENT_LENGTH, xml.len().to_string())]);
             *response.body_mut() = Body::from(Bytes::from(xml));
         }
     }
     let sums = meta.named_sums().into_iter().map(|(algorithm, sum)| (HeaderName::from_static(algorithm.header()), sum));
-    given.extend(sums);
-    let given = given.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?)));
-    response.headers_mut().extend(given);
+    texts.extend(sums);
+    let values = texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?)));
+    response.headers_mut().extend(values);
     response
 }

@@ -1,4 +1,4 @@
-//! The HTTP layer in front of the protocol: CORS, authentication checks, request ids, and reading a refused body to its end.
+//! The HTTP layer in front of the protocol: CORS, authentication checks, request ids, and reading a rejected body to its end.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -33,21 +33,23 @@ use super::ignored_range::{self, WithoutRange};
 use super::{LocalS3Options, authorization, cors, errors, guard, read, xml_digest};
 use crate::config::CorsOrigins;
 
-/// Longest time for reading a refused body, so that its sender gets the answer and not a broken connection.
-const DRAIN: Duration = Duration::from_secs(30);
-/// Longest silence of the sender meanwhile.
-const SILENCE: Duration = Duration::from_secs(2);
+/// Longest time for reading a rejected body, so that its sender gets the answer and not a broken connection.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time without a byte while a rejected body is read.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One per server.
+/// The HTTP layer of a server.
 pub(super) struct Gate {
     folder: Arc<Folder>,
     /// Origins for a bucket without its own rules.
     cors: CorsOrigins,
-    /// Keys that forms are signed with.
+    /// Keys with which forms are signed.
     signing: Signing,
+    /// The protocol layer.
     requests: S3Service,
 }
 
+/// The only pair of keys.
 struct OneKey {
     access_key: String,
     secret_key: SecretKey,
@@ -85,12 +87,12 @@ impl Gate {
     /// Answers one request.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (mut parts, body) = request.into_parts();
-        let page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
+        let of_page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
         let path = parts.uri.path().to_owned();
         let summary = errors::RequestSummary::new(&parts);
         let is_attributes = read::is_attributes_query(parts.uri.query().unwrap_or_default());
         let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
-        let head = parts.method == Method::HEAD;
+        let is_head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
             self.preflight(&parts).await.unwrap_or_else(ErrorAnswer::into_response)
         } else {
@@ -101,14 +103,14 @@ impl Gate {
             read::unquote_entity_tag(&mut response);
         }
         summary.add_elements(&mut response, &id);
-        if response.status() == StatusCode::NOT_MODIFIED || (head && !response.status().is_success()) {
+        if response.status() == StatusCode::NOT_MODIFIED || (is_head && !response.status().is_success()) {
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         // As on AWS, an answer to a request without an origin has no CORS headers, not even `Vary`.
-        if let Some(page) = page
-            && let Ok(Some(headers)) = cors::granted((&self.folder, &self.cors), &path, &page).await
+        if let Some(of_page) = of_page
+            && let Ok(Some(headers)) = cors::granted(&self.folder, &self.cors, &path, &of_page).await
         {
             response.headers_mut().extend(headers);
         }
@@ -119,18 +121,20 @@ impl Gate {
         Ok(response)
     }
 
+    /// Answers a preflight request.
     async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, ErrorAnswer> {
         let announced = cors::CorsRequest::announced(&parts.headers)?;
         let path = parts.uri.path();
         if self.lacks_bucket(path) {
             return Err(cors::forbidden("CORSResponse: Bucket not found", &announced, path));
         }
-        let granted = cors::granted((&self.folder, &self.cors), path, &announced).await?;
+        let granted = cors::granted(&self.folder, &self.cors, path, &announced).await?;
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = granted.ok_or_else(|| cors::forbidden(cors::NO_RULE, &announced, path))?;
         Ok(response)
     }
 
+    /// Returns whether a path names a bucket that does not exist.
     fn lacks_bucket(&self, path: &str) -> bool {
         let name = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         !name.is_empty() && self.folder.bucket(name).is_err()
@@ -138,74 +142,80 @@ impl Gate {
 
     /// Answers through `s3s`, which verifies the signature.
     async fn call(&self, request: Request<Body>) -> HttpResponse {
-        // It logs whole requests with their presigned queries, so it gets no subscriber.
+        // `s3s` logs whole requests with their presigned queries, so it gets no subscriber.
         let answer = self.requests.call(request).with_subscriber(Dispatch::none()).await;
-        answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
+        answer.unwrap_or_else(|_e| error_response(s3_error!(InternalError, "The answer could not be written")))
     }
 
+    /// Checks the authentication of a request that is not a preflight, and answers it.
     async fn serve(&self, mut parts: Parts, body: Incoming) -> HttpResponse {
-        let waits = parts.headers.contains_key(EXPECT);
-        let body = Shared(Arc::new(Inner { body: Mutex::new(body), touched: AtomicBool::new(false) }));
+        let expects_continue = parts.headers.contains_key(EXPECT);
+        let body = SharedBody(Arc::new(SharedIncoming { body: Mutex::new(body), is_read: AtomicBool::new(false) }));
         let rest = body.clone();
         let checked = guard::check(&parts, &self.signing.region, OffsetDateTime::now_utc());
         if let Ok(Signed::InHeader { at }) = checked {
             authorization::add_date(&mut parts.headers, at);
         }
         let response = match checked {
-            Err(refused) => refused.into_response(),
+            Err(error) => error.into_response(),
             Ok(_) if guard::is_form(&parts) => {
                 form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(ErrorAnswer::into_response)
             }
             // As on AWS, where a missing bucket is reported without authentication.
             Ok(Signed::Nowhere) if self.lacks_bucket(parts.uri.path()) => {
-                refusal(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
+                error_response(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
             }
-            Ok(Signed::Nowhere) => refusal(s3_error!(AccessDenied, "Access Denied")),
+            Ok(Signed::Nowhere) => error_response(s3_error!(AccessDenied, "Access Denied")),
             Ok(Signed::InQuery | Signed::InHeader { .. }) if xml_digest::is_required(&parts) => {
                 match xml_digest::verified(&parts, body).await {
                     Ok(bytes) => self.call(Request::from_parts(parts, Body::from(bytes))).await,
-                    Err(error) => refusal(error),
+                    Err(error) => error_response(error),
                 }
             }
             Ok(Signed::InQuery | Signed::InHeader { .. }) => self.call(Request::from_parts(parts, Body::http_body(body))).await,
         };
-        let asked_to_continue = !waits || rest.0.touched.load(Ordering::Relaxed);
-        if !response.status().is_success() && asked_to_continue {
+        // Reading the body of a client that waits for `100 Continue` would send it.
+        let is_being_sent = !expects_continue || rest.0.is_read.load(Ordering::Relaxed);
+        if !response.status().is_success() && is_being_sent {
             rest.drain().await;
         }
         response
     }
 }
 
-fn refusal(error: S3Error) -> HttpResponse {
+/// Returns the response of an error without additional elements.
+fn error_response(error: S3Error) -> HttpResponse {
     ErrorAnswer::from(error).into_response()
 }
 
 /// A request's body that the gate can continue to read after `s3s`.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Inner>);
+pub(super) struct SharedBody(Arc<SharedIncoming>);
 
-struct Inner {
+/// The body of all clones of a [`SharedBody`].
+struct SharedIncoming {
     body: Mutex<Incoming>,
-    touched: AtomicBool,
+    /// Whether reading has begun.
+    is_read: AtomicBool,
 }
 
-impl Shared {
+impl SharedBody {
+    /// Reads and drops the rest, within the deadlines.
     async fn drain(mut self) {
-        let end = Instant::now() + DRAIN;
+        let end = Instant::now() + DRAIN_DEADLINE;
         // A slower or silent sender gets its connection closed.
-        while let Ok(Some(Ok(_frame))) = timeout(SILENCE, self.frame()).await
+        while let Ok(Some(Ok(_frame))) = timeout(SILENCE_TIMEOUT, self.frame()).await
             && Instant::now() < end
         {}
     }
 }
 
-impl HttpBody for Shared {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.0.touched.store(true, Ordering::Relaxed);
+        self.0.is_read.store(true, Ordering::Relaxed);
         Pin::new(&mut *self.0.body.lock()).poll_frame(cx)
     }
 

@@ -14,6 +14,7 @@ const MAX_EXPIRES: u32 = 604_800;
 pub(super) const MAX_SKEW: Duration = Duration::minutes(15);
 /// The only supported algorithm of version 4 signatures.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// Format of `X-Amz-Date`.
 const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// Place of a request's signature.
@@ -29,7 +30,7 @@ pub(super) enum Signed {
     Nowhere,
 }
 
-/// Refuses signature version 2, malformed or expired presigned URLs, other regions, and unsigned `x-amz-*` headers (AWS,
+/// Rejects signature version 2, malformed or expired presigned URLs, other regions, and unsigned `x-amz-*` headers (AWS,
 /// "Authenticating Requests: Using Query Parameters").
 ///
 /// # Errors
@@ -50,11 +51,11 @@ pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Resul
             return Err(s3_error!(InvalidArgument, "Only one auth mechanism allowed").into());
         }
         let signed_headers = check_presigned(query, region, now)?;
-        refuse_unsigned(&request.headers, &signed_headers)?;
+        reject_unsigned(&request.headers, &signed_headers)?;
         Ok(Signed::InQuery)
     } else if authorization.is_some() {
         let authorization = Authorization::check(&request.headers, region, now)?;
-        refuse_unsigned(&request.headers, authorization.signed_headers)?;
+        reject_unsigned(&request.headers, authorization.signed_headers)?;
         Ok(Signed::InHeader { at: authorization.signed_at })
     } else {
         Ok(Signed::Nowhere)
@@ -71,10 +72,12 @@ pub(super) fn text_of(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&s
 struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
+    /// Returns the value of a parameter as it was sent.
     fn get(self, name: &str) -> Option<&'a str> {
         self.0.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     }
 
+    /// Returns the decoded value of a parameter. The decoder needs a pair, so the value is made that of `v`.
     fn decoded(self, name: &str) -> Option<String> {
         let pair = format!("v={}", self.get(name)?);
         let (_, value) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
@@ -82,7 +85,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Returns the names of the signed headers.
+/// Checks the parameters of a presigned URL. Returns the names of the signed headers, separated by semicolons.
 fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Result<String, ErrorAnswer> {
     let malformed =
         |message: String| Err(S3Error::with_message(s3s::S3ErrorCode::AuthorizationQueryParametersError, message).into());
@@ -130,7 +133,7 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
     let Some(expires @ 1..=MAX_EXPIRES) = expires.parse::<u32>().ok() else {
         return malformed("X-Amz-Expires must be a number of seconds from 1 to 604800, a week".to_owned());
     };
-    check_life(signed_at, expires, now)?;
+    check_lifetime(signed_at, expires, now)?;
     Ok(signed)
 }
 
@@ -155,8 +158,8 @@ pub(super) fn rfc3339(time: OffsetDateTime) -> String {
     time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
-/// Refuses a signature that is not valid yet, or has expired.
-pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), ErrorAnswer> {
+/// Rejects a signature that is not valid yet, or has expired after `expires` seconds.
+pub(super) fn check_lifetime(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), ErrorAnswer> {
     if signed_at - now > MAX_SKEW {
         return Err(s3_error!(AccessDenied, "Request is not yet valid").into());
     }
@@ -186,13 +189,14 @@ impl<'a> Scope<'a> {
         // A key id may contain slashes; the scope is the last four segments.
         let mut parts = credential.rsplitn(5, '/');
         let (end, service, region, date) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let sound = end == "aws4_request" && date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
-        let access_key = parts.next().filter(|key| sound && !key.is_empty())?;
+        let is_valid = end == "aws4_request" && date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
+        let access_key = parts.next().filter(|key| is_valid && !key.is_empty())?;
         Some(Self { access_key, date, region, service })
     }
 }
 
-fn refuse_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), ErrorAnswer> {
+/// Rejects a request with an `x-amz-*` header that is not signed.
+fn reject_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), ErrorAnswer> {
     let is_signed = |name: &str| signed_headers.split(';').any(|signed| signed.eq_ignore_ascii_case(name));
     let mut names = headers.keys().map(hyper::header::HeaderName::as_str);
     match names.find(|name| name.starts_with("x-amz-") && !is_signed(name)) {
@@ -204,8 +208,12 @@ fn refuse_unsigned(headers: &HeaderMap, signed_headers: &str) -> Result<(), Erro
     }
 }
 
+/// Media type of forms with files.
+const FORM_DATA: &str = "multipart/form-data";
+
 /// Returns whether the request is a browser's form upload, which is signed in its fields, by a policy with its own expiry.
 pub(super) fn is_form(request: &Parts) -> bool {
     let kind = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    request.method == Method::POST && kind.get(..19).is_some_and(|k| k.eq_ignore_ascii_case("multipart/form-data"))
+    let is_form_data = kind.get(..FORM_DATA.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM_DATA));
+    request.method == Method::POST && is_form_data
 }

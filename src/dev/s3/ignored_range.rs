@@ -1,5 +1,5 @@
-//! A `Range` that AWS ignores because it cannot parse it, or because it names several ranges. The protocol layer refuses it, and
-//! only after verifying the signature, which may cover the header. So the header is removed between the two.
+//! A `Range` that AWS ignores because it cannot parse it, or because it names several ranges. `s3s` verifies the signature, which
+//! may cover the header, and then rejects the header. So the header is removed after the one and before the other.
 
 use hyper::header::{AUTHORIZATION, HeaderMap, RANGE};
 use hyper::http::{Extensions, request::Parts};

@@ -21,9 +21,9 @@ use super::object::{self, Meta};
 /// Maximum size of one PUT or one part (AWS: 5 GiB).
 pub(super) const MAX_BYTES: u64 = 5 << 30;
 /// Bytes that are buffered before they are written to the disk.
-const BATCH: usize = 1 << 20;
-/// Longest silence within a body; AWS gives up after about 20 s.
-const SILENCE: Duration = Duration::from_secs(60);
+const BATCH_BYTES: usize = 1 << 20;
+/// Longest time without a byte within a body; AWS ends the request after about 20 s.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A file that is being written and hashed.
 pub(super) struct Sink {
@@ -51,6 +51,7 @@ impl Sink {
         Ok(Self { temp, file, md5: Md5::new(), hasher: checksum::hasher(algorithms), size: 0 })
     }
 
+    /// Appends bytes to the file and to the hashes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.md5.update(bytes);
@@ -62,9 +63,9 @@ impl Sink {
     /// Appends the next `length` bytes of a file.
     pub(super) fn copy(&mut self, from: &mut File, length: u64) -> io::Result<()> {
         let mut left = length;
-        let mut buffer = vec![0; BATCH];
+        let mut buffer = vec![0; BATCH_BYTES];
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(BATCH).min(BATCH);
+            let want = usize::try_from(left).unwrap_or(BATCH_BYTES).min(BATCH_BYTES);
             let got = from.read(&mut buffer[..want])?;
             if got == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -104,17 +105,19 @@ pub(super) enum Length {
 }
 
 impl Length {
+    /// Checks that a body that has `size` bytes so far is not too long.
     fn check_growing(&self, size: u64) -> S3Result<()> {
-        let most = match self {
+        let max_bytes = match self {
             Self::Exactly(length) => (*length).min(MAX_BYTES),
             Self::Within(range) => (*range.end()).min(MAX_BYTES),
         };
-        if size > most {
+        if size > max_bytes {
             return Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size"));
         }
         Ok(())
     }
 
+    /// Checks that a complete body of `size` bytes is not too short.
     fn check_whole(&self, size: u64) -> S3Result<()> {
         match self {
             Self::Exactly(length) if *length != size => Err(incomplete()),
@@ -151,21 +154,21 @@ pub(super) async fn receive(
     let for_sink = Arc::clone(folder);
     let mut sink = blocking(move || Sink::create(&for_sink, algorithms).map_err(internal)).await?;
     let mut batch: Vec<Bytes> = Vec::new();
-    let mut gathered = 0;
+    let mut batch_length = 0;
     loop {
-        let next = tokio::time::timeout(SILENCE, body.next()).await.map_err(|_elapsed| {
+        let next = tokio::time::timeout(SILENCE_TIMEOUT, body.next()).await.map_err(|_elapsed| {
             s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the timeout.")
         })?;
         let end = next.is_none();
         if let Some(chunk) = next {
             let chunk = chunk?;
-            gathered += chunk.len();
+            batch_length += chunk.len();
             batch.push(chunk);
         }
-        if gathered >= BATCH || (end && gathered > 0) {
-            length.check_growing(sink.size + gathered as u64)?;
+        if batch_length >= BATCH_BYTES || (end && batch_length > 0) {
+            length.check_growing(sink.size + batch_length as u64)?;
             let chunks = std::mem::take(&mut batch);
-            gathered = 0;
+            batch_length = 0;
             sink = blocking(move || {
                 chunks.iter().try_for_each(|c| sink.write(c)).map_err(internal)?;
                 Ok(sink)
@@ -180,19 +183,20 @@ pub(super) async fn receive(
     Ok(sink.finish())
 }
 
+/// Returns the error for a body that ended early.
 fn incomplete() -> S3Error {
     s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 }
 
 /// Maps a stream error of `s3s`. Its types are private, so only the text distinguishes them.
 fn body_error(e: &StdError) -> S3Error {
-    let words = e.to_string();
-    if words.contains("Sha256Mismatch") {
+    let text = e.to_string();
+    if text.contains("Sha256Mismatch") {
         let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
         let mut error = S3Error::with_message(code, "The provided 'x-amz-content-sha256' header does not match.");
         error.set_status_code(StatusCode::BAD_REQUEST);
         error
-    } else if words.contains("SignatureMismatch") {
+    } else if text.contains("SignatureMismatch") {
         s3_error!(SignatureDoesNotMatch, "A chunk's signature does not match.")
     } else {
         incomplete()

@@ -1,5 +1,5 @@
 //! Lifecycle configurations, checked when they are set as AWS checks them ("Lifecycle configuration elements" in the S3 user guide,
-//! `PutBucketLifecycleConfiguration` in the API reference). None is ever run.
+//! `PutBucketLifecycleConfiguration` in the API reference). The rules are never applied.
 
 use std::collections::HashSet;
 
@@ -15,15 +15,17 @@ use super::object::MAX_KEY_BYTES;
 
 /// Maximum number of rules of a bucket.
 const MAX_RULES: usize = 1000;
-/// Longest ID of a rule, in characters.
-const MAX_ID: usize = 255;
-/// Longest prefix, in bytes, as of a key.
-const MAX_PREFIX: usize = MAX_KEY_BYTES;
-/// Longest key and value of a tag, in characters.
-const MAX_TAG: (usize, usize) = (128, 256);
-/// Largest number of versions that a rule may keep.
+/// Maximum characters of a rule's ID.
+const MAX_ID_CHARS: usize = 255;
+/// Maximum bytes of a prefix, as of a key.
+const MAX_PREFIX_BYTES: usize = MAX_KEY_BYTES;
+/// Maximum characters of a tag's key.
+const MAX_TAG_KEY_CHARS: usize = 128;
+/// Maximum characters of a tag's value.
+const MAX_TAG_VALUE_CHARS: usize = 256;
+/// Maximum number of noncurrent versions that a rule may keep.
 const MAX_VERSIONS: i32 = 100;
-/// Storage classes that objects can be moved to.
+/// Storage classes to which objects can be moved.
 const CLASSES: [&str; 6] = [
     TransitionStorageClass::STANDARD_IA,
     TransitionStorageClass::ONEZONE_IA,
@@ -56,17 +58,18 @@ pub(super) fn check(configuration: &mut BucketLifecycleConfiguration) -> S3Resul
     Ok(())
 }
 
-/// Returns the refusal of a configuration that does not follow the schema.
+/// Returns the error for a configuration that does not follow the schema.
 pub(super) fn malformed() -> S3Error {
     s3_error!(MalformedXML, "The XML you provided was not well-formed or did not validate against our published schema")
 }
 
+/// Checks one rule.
 fn check_rule(rule: &LifecycleRule) -> S3Result<()> {
     if !matches!(rule.status.as_str(), "Enabled" | "Disabled") {
         return Err(malformed());
     }
-    if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
-        return Err(s3_error!(InvalidArgument, "ID length should not exceed allowed limit of {MAX_ID}"));
+    if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID_CHARS) {
+        return Err(s3_error!(InvalidArgument, "ID length should not exceed allowed limit of {MAX_ID_CHARS}"));
     }
     let scope = match (&rule.filter, &rule.prefix) {
         (Some(filter), None) => Scope::of(filter)?,
@@ -74,14 +77,14 @@ fn check_rule(rule: &LifecycleRule) -> S3Result<()> {
         _ => return Err(malformed()),
     };
     scope.check()?;
-    let moves = rule.transitions.as_deref().unwrap_or_default();
-    let old_moves = rule.noncurrent_version_transitions.as_deref().unwrap_or_default();
-    let acts = rule.expiration.is_some()
+    let transitions = rule.transitions.as_deref().unwrap_or_default();
+    let noncurrent_transitions = rule.noncurrent_version_transitions.as_deref().unwrap_or_default();
+    let has_action = rule.expiration.is_some()
         || rule.noncurrent_version_expiration.is_some()
         || rule.abort_incomplete_multipart_upload.is_some()
-        || !moves.is_empty()
-        || !old_moves.is_empty();
-    if !acts {
+        || !transitions.is_empty()
+        || !noncurrent_transitions.is_empty();
+    if !has_action {
         return Err(s3_error!(InvalidRequest, "At least one action needs to be specified in a rule"));
     }
     if let Some(expiration) = &rule.expiration {
@@ -93,8 +96,8 @@ fn check_rule(rule: &LifecycleRule) -> S3Result<()> {
     if let Some(expiration) = &rule.noncurrent_version_expiration {
         check_noncurrent_expiration(expiration)?;
     }
-    check_transitions(moves, rule.expiration.as_ref(), &scope)?;
-    check_noncurrent_transitions(old_moves)
+    check_transitions(transitions, rule.expiration.as_ref(), &scope)?;
+    check_noncurrent_transitions(noncurrent_transitions)
 }
 
 /// The objects that a rule concerns.
@@ -106,10 +109,11 @@ struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
+    /// Returns the objects that a filter selects.
     fn of(filter: &'a LifecycleRuleFilter) -> S3Result<Self> {
         let sizes = (filter.object_size_greater_than, filter.object_size_less_than);
-        let given = [filter.prefix.is_some(), filter.tag.is_some(), sizes.0.is_some(), sizes.1.is_some(), filter.and.is_some()];
-        if given.into_iter().filter(|given| *given).count() > 1 {
+        let is_set = [filter.prefix.is_some(), filter.tag.is_some(), sizes.0.is_some(), sizes.1.is_some(), filter.and.is_some()];
+        if is_set.into_iter().filter(|is_set| *is_set).count() > 1 {
             return Err(malformed());
         }
         let Some(and) = &filter.and else {
@@ -124,17 +128,18 @@ impl<'a> Scope<'a> {
         Ok(Self { prefix: and.prefix.as_deref().unwrap_or_default(), tags, sizes })
     }
 
+    /// Checks prefix, tags and sizes.
     fn check(&self) -> S3Result<()> {
-        if self.prefix.len() > MAX_PREFIX {
-            return Err(s3_error!(InvalidRequest, "The maximum size of a prefix is {MAX_PREFIX}."));
+        if self.prefix.len() > MAX_PREFIX_BYTES {
+            return Err(s3_error!(InvalidRequest, "The maximum size of a prefix is {MAX_PREFIX_BYTES}."));
         }
         let mut keys = HashSet::new();
         for tag in self.tags {
             let (key, value) = (tag.key.as_deref().unwrap_or_default(), tag.value.as_deref().unwrap_or_default());
-            if key.is_empty() || key.chars().count() > MAX_TAG.0 {
+            if key.is_empty() || key.chars().count() > MAX_TAG_KEY_CHARS {
                 return Err(s3_error!(InvalidTag, "The TagKey you have provided is invalid"));
             }
-            if value.chars().count() > MAX_TAG.1 {
+            if value.chars().count() > MAX_TAG_VALUE_CHARS {
                 return Err(s3_error!(InvalidTag, "The TagValue you have provided is invalid"));
             }
             if !keys.insert(key) {
@@ -152,6 +157,7 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// Checks the expiration of current objects.
 fn check_expiration(expiration: &LifecycleExpiration, scope: &Scope<'_>) -> S3Result<()> {
     match (&expiration.days, &expiration.date, expiration.expired_object_delete_marker) {
         (Some(days), None, None) => check_positive(*days, "Days", "Expiration"),
@@ -164,6 +170,7 @@ fn check_expiration(expiration: &LifecycleExpiration, scope: &Scope<'_>) -> S3Re
     }
 }
 
+/// Checks the abortion of incomplete multipart uploads.
 fn check_abort(abort: &AbortIncompleteMultipartUpload, scope: &Scope<'_>) -> S3Result<()> {
     const ACTION: &str = "AbortIncompleteMultipartUpload";
     check_positive(abort.days_after_initiation.ok_or_else(malformed)?, "DaysAfterInitiation", ACTION)?;
@@ -176,12 +183,14 @@ fn check_abort(abort: &AbortIncompleteMultipartUpload, scope: &Scope<'_>) -> S3R
     Ok(())
 }
 
+/// Checks the expiration of noncurrent versions.
 fn check_noncurrent_expiration(expiration: &NoncurrentVersionExpiration) -> S3Result<()> {
     const ACTION: &str = "NoncurrentVersionExpiration";
     check_positive(expiration.noncurrent_days.ok_or_else(malformed)?, "NoncurrentDays", ACTION)?;
     check_versions(expiration.newer_noncurrent_versions, ACTION)
 }
 
+/// Checks the number of noncurrent versions that an action keeps.
 fn check_versions(kept: Option<i32>, action: &str) -> S3Result<()> {
     match kept {
         Some(kept) if kept > MAX_VERSIONS => Err(s3_error!(
@@ -193,17 +202,21 @@ fn check_versions(kept: Option<i32>, action: &str) -> S3Result<()> {
     }
 }
 
-fn check_transitions(moves: &[Transition], end: Option<&LifecycleExpiration>, scope: &Scope<'_>) -> S3Result<()> {
-    check_classes(moves.iter().map(|one| one.storage_class.as_ref()), "Transition")?;
-    for one in moves {
-        match (&one.days, &one.date) {
-            (Some(days), None) => check_days(*days, one.storage_class.as_ref())?,
+/// Checks the transitions of current objects, and that the expiration comes after them.
+fn check_transitions(transitions: &[Transition], end: Option<&LifecycleExpiration>, scope: &Scope<'_>) -> S3Result<()> {
+    check_classes(transitions.iter().map(|transition| transition.storage_class.as_ref()), "Transition")?;
+    for transition in transitions {
+        match (&transition.days, &transition.date) {
+            (Some(days), None) => check_days(*days, transition.storage_class.as_ref())?,
             (None, Some(date)) => check_midnight(date)?,
             _ => return Err(malformed()),
         }
     }
-    let by_date = moves.iter().any(|one| one.date.is_some()) || (!moves.is_empty() && end.is_some_and(|end| end.date.is_some()));
-    let by_days = moves.iter().any(|one| one.days.is_some()) || (!moves.is_empty() && end.is_some_and(|end| end.days.is_some()));
+    let has_transitions = !transitions.is_empty();
+    let by_date = transitions.iter().any(|transition| transition.date.is_some())
+        || (has_transitions && end.is_some_and(|end| end.date.is_some()));
+    let by_days = transitions.iter().any(|transition| transition.days.is_some())
+        || (has_transitions && end.is_some_and(|end| end.days.is_some()));
     let prefix = scope.prefix;
     if by_date && by_days {
         return Err(s3_error!(
@@ -218,16 +231,21 @@ fn check_transitions(moves: &[Transition], end: Option<&LifecycleExpiration>, sc
         )
     };
     match end {
-        Some(LifecycleExpiration { days: Some(end), .. }) if moves.iter().any(|one| one.days >= Some(*end)) => {
+        Some(LifecycleExpiration { days: Some(end), .. })
+            if transitions.iter().any(|transition| transition.days >= Some(*end)) =>
+        {
             Err(too_soon("Days", "greater"))
         }
-        Some(LifecycleExpiration { date: Some(end), .. }) if moves.iter().any(|one| one.date.as_ref() >= Some(end)) => {
+        Some(LifecycleExpiration { date: Some(end), .. })
+            if transitions.iter().any(|transition| transition.date.as_ref() >= Some(end)) =>
+        {
             Err(too_soon("Date", "later"))
         }
         _ => Ok(()),
     }
 }
 
+/// Checks the days before a transition to a storage class.
 fn check_days(days: i32, class: Option<&TransitionStorageClass>) -> S3Result<()> {
     let class = class.map(TransitionStorageClass::as_str).unwrap_or_default();
     if days < 0 {
@@ -242,18 +260,20 @@ fn check_days(days: i32, class: Option<&TransitionStorageClass>) -> S3Result<()>
     Ok(())
 }
 
-fn check_noncurrent_transitions(moves: &[NoncurrentVersionTransition]) -> S3Result<()> {
+/// Checks the transitions of noncurrent versions.
+fn check_noncurrent_transitions(transitions: &[NoncurrentVersionTransition]) -> S3Result<()> {
     const ACTION: &str = "NoncurrentVersionTransition";
-    check_classes(moves.iter().map(|one| one.storage_class.as_ref()), ACTION)?;
-    for one in moves {
-        if one.noncurrent_days.ok_or_else(malformed)? < 0 {
+    check_classes(transitions.iter().map(|transition| transition.storage_class.as_ref()), ACTION)?;
+    for transition in transitions {
+        if transition.noncurrent_days.ok_or_else(malformed)? < 0 {
             return Err(s3_error!(InvalidArgument, "'NoncurrentDays' in {ACTION} action must be nonnegative"));
         }
-        check_versions(one.newer_noncurrent_versions, ACTION)?;
+        check_versions(transition.newer_noncurrent_versions, ACTION)?;
     }
     Ok(())
 }
 
+/// Checks that the storage classes of the transitions are known and different.
 fn check_classes<'a>(classes: impl Iterator<Item = Option<&'a TransitionStorageClass>>, action: &str) -> S3Result<()> {
     let mut seen = HashSet::new();
     for class in classes {
@@ -265,6 +285,7 @@ fn check_classes<'a>(classes: impl Iterator<Item = Option<&'a TransitionStorageC
     Ok(())
 }
 
+/// Checks that a number of an action is positive.
 fn check_positive(count: i32, name: &str, action: &str) -> S3Result<()> {
     if count > 0 {
         return Ok(());
@@ -272,6 +293,7 @@ fn check_positive(count: i32, name: &str, action: &str) -> S3Result<()> {
     Err(S3Error::with_message(S3ErrorCode::InvalidArgument, format!("'{name}' for {action} action must be a positive integer")))
 }
 
+/// Checks that a date is at midnight in UTC.
 fn check_midnight(date: &Timestamp) -> S3Result<()> {
     if OffsetDateTime::from(date.clone()).to_offset(UtcOffset::UTC).time() == Time::MIDNIGHT {
         return Ok(());

@@ -18,22 +18,32 @@ use super::object::Meta;
 /// Maximum number of entries of a page, as in S3.
 const MAX_KEYS: i32 = 1000;
 
+/// Kind of an entry that is a key, in continuation tokens.
+const KEY: char = 'k';
+/// Kind of an entry that is a common prefix, in continuation tokens.
+const PREFIX: char = 'p';
+
 /// Position where a page begins.
 enum After {
+    /// The first page.
     Start,
+    /// The page after this key.
     Key(String),
     /// The previous page ended with a common prefix, so all its keys are skipped.
     Prefix(String),
 }
 
+/// A page of a listing.
 #[derive(Default)]
 struct Page {
     objects: Vec<Arc<Meta>>,
+    /// Common prefixes.
     prefixes: Vec<String>,
-    /// The last entry, if more follow.
+    /// Kind and name of the last entry, if more entries follow.
     next: Option<(char, String)>,
 }
 
+/// Returns a page of at most `max` entries.
 fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max: usize) -> Page {
     let mut page = Page::default();
     let from = match after {
@@ -42,7 +52,7 @@ fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max
     };
     let delimiter = delimiter.filter(|d| !d.is_empty());
     let mut last = None;
-    let mut done: Option<String> = match after {
+    let mut skipped_prefix: Option<String> = match after {
         After::Prefix(p) => Some(p.clone()),
         _ => None,
     };
@@ -50,26 +60,27 @@ fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max
         let Some(rest) = key.strip_prefix(prefix) else {
             break;
         };
-        if done.as_deref().is_some_and(|d| key.starts_with(d)) {
+        if skipped_prefix.as_deref().is_some_and(|d| key.starts_with(d)) {
             continue;
         }
         if page.objects.len() + page.prefixes.len() == max {
             page.next = last;
             return page;
         }
-        if let Some((at, d)) = delimiter.and_then(|d| rest.find(d).map(|at| (at, d))) {
-            let common = key[..prefix.len() + at + d.len()].to_owned();
-            last = Some(('p', common.clone()));
-            done = Some(common.clone());
+        if let Some((index, d)) = delimiter.and_then(|d| rest.find(d).map(|index| (index, d))) {
+            let common = key[..prefix.len() + index + d.len()].to_owned();
+            last = Some((PREFIX, common.clone()));
+            skipped_prefix = Some(common.clone());
             page.prefixes.push(common);
         } else {
-            last = Some(('k', key.clone()));
+            last = Some((KEY, key.clone()));
             page.objects.push(Arc::clone(meta));
         }
     }
     page
 }
 
+/// Returns the maximum number of entries of the page.
 fn max_keys(requested: Option<i32>) -> S3Result<i32> {
     match requested.unwrap_or(MAX_KEYS) {
         n if n < 0 => Err(s3_error!(InvalidArgument, "max-keys must not be negative")),
@@ -77,28 +88,28 @@ fn max_keys(requested: Option<i32>) -> S3Result<i32> {
     }
 }
 
-/// Returns the owner of everything, because there is one pair of keys. AWS identifies an account by 64 hexadecimal digits.
+/// Returns the owner of all buckets and objects: there is one pair of keys. AWS identifies an account by 64 hexadecimal digits.
 pub(super) fn owner() -> Owner {
     Owner { display_name: Some("local".to_owned()), id: Some("76616c6574".repeat(7)[..64].to_owned()) }
 }
 
-/// Percent-encodes names if the client requests it: a key may contain characters that XML 1.0 cannot represent.
-struct Names(bool);
+/// Writes names, percent-encoded if the client requests it: a key may contain characters that XML 1.0 cannot represent.
+struct Names {
+    is_encoded: bool,
+}
 
 impl Names {
     fn new(encoding: Option<&EncodingType>) -> S3Result<Self> {
         match encoding.map(EncodingType::as_str) {
-            None => Ok(Self(false)),
-            Some(EncodingType::URL) => Ok(Self(true)),
+            None => Ok(Self { is_encoded: false }),
+            Some(EncodingType::URL) => Ok(Self { is_encoded: true }),
             Some(_) => Err(s3_error!(InvalidArgument, "Invalid Encoding Method specified in Request")),
         }
     }
 
+    /// Returns a name as the answer has it.
     fn show(&self, name: &str) -> String {
-        if !self.0 {
-            return name.to_owned();
-        }
-        percent_encode(name)
+        if self.is_encoded { percent_encode(name) } else { name.to_owned() }
     }
 
     /// Returns the delimiter; an empty one has no effect, and is not repeated in the answer.
@@ -106,11 +117,13 @@ impl Names {
         requested.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
     }
 
+    /// Returns the common prefixes of a page; `None` if there are none.
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
         let all = page.prefixes.iter().map(|p| CommonPrefix { prefix: Some(self.show(p)) });
         Some(all.collect()).filter(|l: &Vec<_>| !l.is_empty())
     }
 
+    /// Returns the entry of an object.
     fn object(&self, meta: &Meta, owner: Option<Owner>) -> Object {
         Object {
             owner,
@@ -168,11 +181,12 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
     })
 }
 
+/// Parses a continuation token: kind and name of the last entry, in base64.
 fn parse_token(token: &str) -> S3Result<After> {
     let text = BASE64.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
-    if let Some(key) = text.strip_prefix('k') {
+    if let Some(key) = text.strip_prefix(KEY) {
         Ok(After::Key(key.to_owned()))
-    } else if let Some(prefix) = text.strip_prefix('p') {
+    } else if let Some(prefix) = text.strip_prefix(PREFIX) {
         Ok(After::Prefix(prefix.to_owned()))
     } else {
         Err(s3_error!(InvalidArgument, "The continuation token provided is incorrect"))
@@ -237,7 +251,7 @@ pub(super) fn list_versions(bucket: &Bucket, input: ListObjectVersionsInput) -> 
         name: Some(input.bucket),
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
-        next_version_id_marker: page.next.as_ref().filter(|(kind, _)| *kind == 'k').map(|_| "null".to_owned()),
+        next_version_id_marker: page.next.as_ref().filter(|(kind, _)| *kind == KEY).map(|_| "null".to_owned()),
         next_key_marker: page.next.as_ref().map(|(_, name)| names.show(name)),
         versions: Some(page.objects.iter().map(version).collect()),
         common_prefixes: names.prefixes(&page),

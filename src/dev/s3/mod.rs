@@ -1,11 +1,11 @@
 //! An S3 server inside the process, over a folder: for development and tests only, never for production.
 //!
 //! The crate `s3s` implements the protocol (routing, XML, signatures); this module has the object store beneath it, the HTTP
-//! layer in front of it (CORS, refusals that AWS has and `s3s` has not, request ids), and browsers' forms with their policies. It
-//! behaves as AWS S3 does in everything that affects presigned uploads. It does not replicate, version or encrypt, has one pair
-//! of keys with all permissions, and survives a killed process but not a power cut (nothing is synced to the disk).
+//! layer in front of it (CORS, checks that AWS makes and `s3s` omits, request ids), and browsers' forms with their policies. The
+//! server behaves as AWS S3 does in everything that affects presigned uploads. It does not replicate, version or encrypt, has one
+//! pair of keys with all permissions, and its data survives a killed process but not a power cut (nothing is synced to the disk).
 //!
-//! Nothing here names poem or mongodb, and nothing outside `dev` may depend on it.
+//! This module uses neither poem nor mongodb, and nothing outside `dev` may depend on it.
 
 mod api;
 mod authorization;
@@ -55,7 +55,7 @@ pub struct LocalS3Options {
     pub access_key: String,
     /// Secret of that access key.
     pub secret_key: SecretString,
-    /// The region that requests must be signed for.
+    /// The region for which requests must be signed.
     pub region: String,
     /// Origins whose pages may read answers.
     pub cors: CorsOrigins,

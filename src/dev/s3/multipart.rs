@@ -19,11 +19,11 @@ use super::object::{Meta, now_ms, timestamp};
 use super::put::{announced, sent_md5};
 use super::upload::Upload;
 
-/// Minimum size of every part except the last one (AWS: 5 MiB).
-const MIN_PART: u64 = 5 << 20;
+/// Minimum bytes of every part except the last one (AWS: 5 MiB).
+const MIN_PART_BYTES: u64 = 5 << 20;
 /// Maximum number of parts, and highest part number.
 const MAX_PARTS: i32 = 10_000;
-/// Number of listed parts or uploads in one answer, by default and at most.
+/// Number of parts or uploads in one answer, by default and at most.
 const MAX_LISTED: i32 = 1000;
 
 /// `CreateMultipartUpload`.
@@ -34,7 +34,7 @@ pub(super) async fn create(
     headers: super::object::Headers,
 ) -> S3Result<CreateMultipartUploadOutput> {
     let algorithm = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
-    let kind = kind(algorithm, input.checksum_type.as_ref())?;
+    let kind = checksum_coverage(algorithm, input.checksum_type.as_ref())?;
     let key = input.key.clone();
     let upload = blocking(move || Upload::create(&folder, &bucket, key, headers, algorithm, kind).map_err(internal)).await?;
     Ok(CreateMultipartUploadOutput {
@@ -48,7 +48,7 @@ pub(super) async fn create(
 }
 
 /// Returns the checksum type that AWS allows or uses by default for this algorithm.
-fn kind(algorithm: Option<Algorithm>, requested: Option<&ChecksumType>) -> S3Result<ChecksumCoverage> {
+fn checksum_coverage(algorithm: Option<Algorithm>, requested: Option<&ChecksumType>) -> S3Result<ChecksumCoverage> {
     let full = requested.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
     match (algorithm, full) {
         (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(ChecksumCoverage::Full),
@@ -58,6 +58,7 @@ fn kind(algorithm: Option<Algorithm>, requested: Option<&ChecksumType>) -> S3Res
     }
 }
 
+/// Checks a part number.
 pub(super) fn check_number(number: i32) -> S3Result<()> {
     if (1..=MAX_PARTS).contains(&number) {
         Ok(())
@@ -165,9 +166,9 @@ pub(super) fn list_uploads(bucket: &Bucket, input: ListMultipartUploadsInput) ->
     if let Some(after) = input.key_marker.as_ref().filter(|m| !m.is_empty()) {
         // With an id, continues after that upload; a key alone skips all uploads of that key.
         let id = input.upload_id_marker.as_ref();
-        let at = id.and_then(|id| all.iter().position(|u| u.key == *after && u.id == *id));
-        match at {
-            Some(at) => drop(all.drain(..=at)),
+        let index = id.and_then(|id| all.iter().position(|u| u.key == *after && u.id == *id));
+        match index {
+            Some(index) => drop(all.drain(..=index)),
             None => all.retain(|u| u.key > *after),
         }
     }
@@ -183,12 +184,13 @@ pub(super) fn list_uploads(bucket: &Bucket, input: ListMultipartUploadsInput) ->
         upload_id_marker: input.upload_id_marker,
         next_key_marker: last.map(|u| u.key.clone()),
         next_upload_id_marker: last.map(|u| u.id.clone()),
-        uploads: Some(all.into_iter().map(listed).collect()),
+        uploads: Some(all.into_iter().map(list_entry).collect()),
         ..ListMultipartUploadsOutput::default()
     })
 }
 
-fn listed(upload: Upload) -> MultipartUpload {
+/// Returns the entry of an upload in a list.
+fn list_entry(upload: Upload) -> MultipartUpload {
     MultipartUpload {
         key: Some(upload.key),
         upload_id: Some(upload.id),
@@ -202,7 +204,7 @@ fn listed(upload: Upload) -> MultipartUpload {
 /// `AbortMultipartUpload`.
 pub(super) fn abort(folder: &Folder, bucket: &Bucket, id: &str, key: &str) -> S3Result<()> {
     let upload = Upload::find(bucket, id, key)?;
-    // Under the lock that completing takes: only one of the two happens.
+    // Completing holds the same lock, so that an upload is either completed or aborted.
     let _index = bucket.index();
     upload.discard(folder, bucket)
 }
@@ -215,11 +217,11 @@ pub(super) fn complete(
 ) -> S3Result<CompleteMultipartUploadOutput> {
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let upload = match Upload::find(bucket, &input.upload_id, &input.key) {
-        Err(gone) => return completed_before(bucket, &input, &condition).ok_or(gone),
+        Err(error) => return completed_before(bucket, &input, &condition).ok_or(error),
         Ok(upload) => upload,
     };
-    let given = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();
-    let parts = check_parts(bucket, &upload, given)?;
+    let requested_parts = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();
+    let parts = check_parts(bucket, &upload, requested_parts)?;
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
     if input.mpu_object_size.is_some_and(|s| u64::try_from(s) != Ok(size)) {
         return Err(s3_error!(InvalidRequest, "The provided 'x-amz-mp-object-size' header does not match what was computed."));
@@ -236,7 +238,7 @@ pub(super) fn complete(
     let mut sink = Sink::create(folder, whole).map_err(internal)?;
     let sizes: Vec<u64> = parts.iter().map(|p| p.1.size).collect();
     let part_sums = upload.algorithm.map(|_| parts.iter().map(|p| p.1.sums.clone()).collect()).unwrap_or_default();
-    let etag = whole_tag(parts.iter().map(|p| p.1.etag.as_str()));
+    let etag = multipart_etag(parts.iter().map(|p| p.1.etag.as_str()));
     for (mut file, meta) in parts {
         std::io::Seek::rewind(&mut file).map_err(internal)?;
         sink.copy(&mut file, meta.size).map_err(internal)?;
@@ -265,6 +267,7 @@ pub(super) fn complete(
     Ok(completed(bucket, &meta))
 }
 
+/// Returns the answer to the request that completed an object.
 fn completed(bucket: &Bucket, meta: &Meta) -> CompleteMultipartUploadOutput {
     let mut out = CompleteMultipartUploadOutput {
         location: Some(format!("/{}/{}", bucket.name, meta.key)),
@@ -288,44 +291,44 @@ fn completed_before(
     let meta = bucket.meta(&input.key).ok().filter(|meta| meta.upload.as_ref() == Some(&input.upload_id))?;
     let parts = input.multipart_upload.as_ref()?.parts.as_ref()?;
     let tags = parts.iter().map(|part| part.e_tag.as_ref().map(ETag::value)).collect::<Option<Vec<_>>>()?;
-    let is_same = whole_tag(tags.into_iter()) == meta.etag;
+    let is_same = multipart_etag(tags.into_iter()) == meta.etag;
     (is_same && *condition == WriteCondition::Always).then(|| completed(bucket, &meta))
 }
 
-/// Returns the entity tag of an object whose parts have these.
-fn whole_tag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
+/// Returns the entity tag of an object whose parts have these entity tags.
+fn multipart_etag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
     let count = parts.len();
     let digests: Vec<u8> = parts.flat_map(|etag| hex::decode(etag).unwrap_or_default()).collect();
     format!("{}-{count}", hex::encode(Md5::checksum(&digests)))
 }
 
-/// Opens the parts of a Complete request, and checks that the request is right about each.
-fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S3Result<Vec<(std::fs::File, Meta)>> {
-    if given.is_empty() {
+/// Opens the parts that a request to complete names, and compares each with the request.
+fn check_parts(bucket: &Bucket, upload: &Upload, requested_parts: Vec<CompletedPart>) -> S3Result<Vec<(std::fs::File, Meta)>> {
+    if requested_parts.is_empty() {
         return Err(s3_error!(MalformedXML, "You must specify at least one part"));
     }
-    let count = given.len();
+    let count = requested_parts.len();
     let mut parts = Vec::with_capacity(count);
-    if !given.is_sorted_by(|a, b| a.part_number < b.part_number) {
+    if !requested_parts.is_sorted_by(|a, b| a.part_number < b.part_number) {
         return Err(s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."));
     }
-    for (at, part) in given.into_iter().enumerate() {
+    for (index, part) in requested_parts.into_iter().enumerate() {
         let number = part.part_number.unwrap_or_default();
         check_number(number)?;
-        let wrong = || {
+        let invalid_part = || {
             s3_error!(
                 InvalidPart,
                 "One or more of the specified parts could not be found. The part may not have been uploaded, \
                  or the specified entity tag may not match the part's entity tag."
             )
         };
-        let (file, meta) = upload.part(bucket, number).ok_or_else(wrong)?;
+        let (file, meta) = upload.part(bucket, number).ok_or_else(invalid_part)?;
         if part.e_tag.as_ref().map(ETag::value) != Some(meta.etag.as_str()) {
-            return Err(wrong());
+            return Err(invalid_part());
         }
         let declared = read_checksums!(part);
         if declared.iter().any(|(a, v)| meta.sums.get(a) != Some(v)) {
-            return Err(wrong());
+            return Err(invalid_part());
         }
         if let (Some(named), ChecksumCoverage::Composite) = (upload.algorithm, upload.kind)
             && !declared.contains_key(&named)
@@ -337,7 +340,7 @@ fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S
                 named.to_dto().as_str().to_lowercase()
             ));
         }
-        if meta.size < MIN_PART && at + 1 < count {
+        if meta.size < MIN_PART_BYTES && index + 1 < count {
             return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }
         parts.push((file, meta));

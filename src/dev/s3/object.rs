@@ -13,11 +13,13 @@ use time::OffsetDateTime;
 
 use super::checksum::{ChecksumCoverage, Checksums};
 
-/// Longest key, in bytes of UTF-8 ("Naming Amazon S3 objects" in the S3 user guide).
+/// Maximum bytes of a key in UTF-8 ("Naming Amazon S3 objects" in the S3 user guide).
 pub(super) const MAX_KEY_BYTES: usize = 1024;
 
+/// Last bytes of every file, with the version of its format.
 const MAGIC: &[u8; 8] = b"VALETS3\x01";
-const FOOTER: usize = 12;
+/// Length of the footer in bytes: a `u32` and [`MAGIC`].
+const FOOTER_BYTES: usize = 12;
 
 /// Metadata of an object, or of a part of a multipart upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,23 +30,23 @@ pub(super) struct Meta {
     pub(super) size: u64,
     /// The entity tag without its quotes.
     pub(super) etag: String,
-    /// Milliseconds since 1970.
+    /// Time of publication, in milliseconds since 1970.
     pub(super) modified: i64,
     /// Headers from the client.
     pub(super) headers: Headers,
     /// Every computed checksum. SHA-256 is among them, except for multipart objects.
     pub(super) sums: Checksums,
-    /// The algorithm that answers name: AWS names only the one that was requested at upload.
+    /// The algorithm of the checksum in answers: AWS returns only the one that was requested at upload.
     pub(super) named: Option<super::checksum::Algorithm>,
-    /// Whether the named checksum is of the bytes or of the parts' checksums.
+    /// Input of the `named` checksum.
     pub(super) kind: ChecksumCoverage,
     /// The sizes of the parts of a multipart object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<u64>,
-    /// Their checksums, if the upload requested one.
+    /// The checksums of these parts, if the upload requested one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) part_sums: Vec<Checksums>,
-    /// The multipart upload that it was completed from.
+    /// Id of the multipart upload from which the object was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upload: Option<String>,
 }
@@ -57,7 +59,7 @@ pub(super) struct Headers {
     pub(super) content_disposition: Option<String>,
     pub(super) content_encoding: Option<String>,
     pub(super) content_language: Option<String>,
-    /// Milliseconds since 1970.
+    /// Time of expiry, in milliseconds since 1970.
     pub(super) expires: Option<i64>,
     /// `x-amz-meta-*` without the prefix.
     pub(super) user: BTreeMap<String, String>,
@@ -74,7 +76,7 @@ impl Meta {
         timestamp(self.modified)
     }
 
-    /// Returns the checksums that answers name: one, or none.
+    /// Returns the checksum in answers, if the object has one.
     pub(super) fn named_sums(&self) -> Checksums {
         self.named.and_then(|a| Some((a, self.sums.get(&a)?.clone()))).into_iter().collect()
     }
@@ -113,25 +115,25 @@ pub(super) fn seal(file: &mut File, meta: &Meta) -> io::Result<()> {
 ///
 /// `InvalidData` if the file is not a complete object.
 pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
-    let bad = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let invalid = |problem: &'static str| io::Error::new(io::ErrorKind::InvalidData, problem);
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let body_and_json = length.checked_sub(FOOTER as u64).ok_or_else(|| bad("shorter than a footer"))?;
+    let body_and_json = length.checked_sub(FOOTER_BYTES as u64).ok_or_else(|| invalid("shorter than a footer"))?;
     file.seek(SeekFrom::Start(body_and_json))?;
-    let mut footer = [0; FOOTER];
+    let mut footer = [0; FOOTER_BYTES];
     file.read_exact(&mut footer)?;
     let (json_length, magic) = footer.split_at(4);
     if magic != MAGIC {
-        return Err(bad("no footer"));
+        return Err(invalid("no footer"));
     }
-    let json_length = u32::from_le_bytes(json_length.try_into().map_err(|_| bad("no footer"))?);
-    let size = body_and_json.checked_sub(u64::from(json_length)).ok_or_else(|| bad("the metadata is cut off"))?;
+    let json_length = u32::from_le_bytes(json_length.try_into().map_err(|_| invalid("no footer"))?);
+    let size = body_and_json.checked_sub(u64::from(json_length)).ok_or_else(|| invalid("the metadata is cut off"))?;
     file.seek(SeekFrom::Start(size))?;
     let mut json = vec![0; json_length as usize];
     file.read_exact(&mut json)?;
     let meta: Meta = serde_json::from_slice(&json)?;
     if meta.size != size {
-        return Err(bad("the body is cut off"));
+        return Err(invalid("the body is cut off"));
     }
     Ok((file, meta))
 }

@@ -11,9 +11,10 @@ use time::{OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, ma
 
 use super::ingest::MAX_BYTES;
 
+/// Format of a policy's expiration.
 const TIME: &[FormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]]Z");
 
-/// Fields that need no condition; so do those that begin with `x-ignore-`. Two of them belong to version 2 signatures.
+/// Fields that need no condition, besides those that begin with `x-ignore-`. The last two belong to version 2 signatures.
 const EXEMPT: [&str; 4] = ["policy", "x-amz-signature", "awsaccesskeyid", "signature"];
 
 /// The fields of a form, by their names in lower case.
@@ -34,16 +35,19 @@ struct Condition {
     text: String,
 }
 
+/// Comparison of a field with the text of its condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Test {
     Equals,
     StartsWith,
 }
 
+/// Returns the error for a text that is not a policy.
 fn invalid(problem: &str) -> S3Error {
     s3_error!(InvalidPolicyDocument, "Invalid Policy: {problem}")
 }
 
+/// Returns the error for a form that its policy does not permit.
 fn unmet(problem: &str) -> S3Error {
     s3_error!(AccessDenied, "Invalid according to Policy: {problem}")
 }
@@ -69,6 +73,7 @@ impl Policy {
         Ok(policy)
     }
 
+    /// Parses a condition and adds it.
     fn add(&mut self, condition: &Value) -> S3Result<()> {
         let (field, test, text) = match condition {
             Value::Object(simple) => {
@@ -120,13 +125,13 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// `AccessDenied` (403) if the policy has expired, a condition is not met or a field has none.
+    /// `AccessDenied` (403) if the policy has expired, a condition is not met or a field has no condition.
     pub(super) fn check(&self, fields: &Fields, now: OffsetDateTime) -> S3Result<()> {
         if self.expiration <= now {
             return Err(unmet("Policy expired."));
         }
         if let Some(failed) = self.conditions.iter().find(|condition| !condition.is_met(fields)) {
-            return Err(unmet(&format!("Policy Condition failed: {}", failed.shown())));
+            return Err(unmet(&format!("Policy Condition failed: {}", failed.to_json())));
         }
         let is_free = |name: &str| {
             EXEMPT.contains(&name) || name.starts_with("x-ignore-") || self.conditions.iter().any(|c| c.field == name)
@@ -139,6 +144,7 @@ impl Policy {
 }
 
 impl Condition {
+    /// Returns whether the fields meet the condition.
     fn is_met(&self, fields: &Fields) -> bool {
         // A condition on a missing field is not met, not even by an empty prefix.
         let Some(value) = fields.get(&self.field) else { return false };
@@ -152,7 +158,8 @@ impl Condition {
         }
     }
 
-    fn shown(&self) -> String {
+    /// Returns the condition as a JSON array, for messages.
+    fn to_json(&self) -> String {
         let operator = if self.test == Test::Equals { "eq" } else { "starts-with" };
         let members = [operator, &format!("${}", self.field), &self.text].map(|text| json!(text).to_string());
         format!("[{}]", members.join(", "))

@@ -16,8 +16,8 @@ use super::folder::{Bucket, Folder, blocking};
 use super::ingest::{self, Length};
 use super::object::{Headers, MAX_KEY_BYTES, Meta, now_ms};
 
-/// Maximum size of user metadata, names and values (AWS: 2 KB).
-const MAX_METADATA: usize = 2048;
+/// Maximum bytes of user metadata, names and values together (AWS: 2 KB).
+const MAX_METADATA_BYTES: usize = 2048;
 
 /// Takes the headers that are stored with an object out of any input that has them.
 macro_rules! headers {
@@ -34,16 +34,17 @@ macro_rules! headers {
     };
 }
 
+/// Returns the user metadata, unless there is too much of it.
 pub(super) fn user_metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String, String>> {
     let given = given.unwrap_or_default();
-    if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA {
+    if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA_BYTES {
         return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
     }
     Ok(given.into_iter().collect())
 }
 
-/// Returns metadata that a presigner moved from headers to the signed query, as the JavaScript SDK does. AWS stores it.
-fn hoisted(query: &str) -> impl Iterator<Item = (String, String)> {
+/// Returns the user metadata that a presigner moved from headers to the signed query, as the JavaScript SDK does. AWS stores it.
+fn metadata_of_query(query: &str) -> impl Iterator<Item = (String, String)> {
     let pairs = url::form_urlencoded::parse(query.as_bytes());
     pairs
         .filter_map(|(name, value)| Some((name.to_ascii_lowercase().strip_prefix("x-amz-meta-")?.to_owned(), value.into_owned())))
@@ -55,8 +56,8 @@ pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
     if !given.contains("aws-chunked") {
         return Some(given.to_owned()).filter(|encoding| !encoding.is_empty());
     }
-    let kept: Vec<_> = given.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
-    Some(kept.join(",")).filter(|e| !e.is_empty())
+    let stored: Vec<_> = given.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
+    Some(stored.join(",")).filter(|e| !e.is_empty())
 }
 
 pub(super) use headers;
@@ -67,7 +68,7 @@ pub(super) struct NewObject {
     pub(super) key: String,
     /// Headers to store.
     pub(super) headers: Headers,
-    /// Digests that its sender declares.
+    /// Digests that the sender declares.
     pub(super) declared: DeclaredDigests,
     /// Condition on the existing object.
     pub(super) condition: WriteCondition,
@@ -82,7 +83,7 @@ pub(super) async fn put(
     let input = &mut req.input;
     let length = announced(input.content_length, input.body.as_ref())?;
     let mut headers = headers!(input);
-    headers.user.extend(hoisted(req.uri.query().unwrap_or_default()));
+    headers.user.extend(metadata_of_query(req.uri.query().unwrap_or_default()));
     let new = NewObject {
         key: std::mem::take(&mut input.key),
         headers,
@@ -96,7 +97,7 @@ pub(super) async fn put(
     Ok(S3Response::new(out))
 }
 
-/// Returns a `Content-MD5`, also an empty one, which `s3s` ignores.
+/// Returns the `Content-MD5`. An empty one, which `s3s` ignores, is invalid.
 pub(super) fn sent_md5(headers: &HeaderMap) -> Option<&str> {
     headers.get("content-md5").map(|value| value.to_str().unwrap_or_default())
 }
@@ -148,7 +149,7 @@ pub(super) async fn store(
 ///
 /// # Errors
 ///
-/// `MissingContentLength` (411) if it announced none.
+/// `MissingContentLength` (411) if it announced no length.
 pub(super) fn announced(header: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<Length> {
     let framed = body.map_or(Some(0), |body| body.remaining_length().exact());
     let length = header.and_then(|length| u64::try_from(length).ok()).or(framed.and_then(|length| u64::try_from(length).ok()));

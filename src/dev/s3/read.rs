@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::ops::Range as Bytes64;
+use std::ops::Range as ByteRange;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -23,27 +23,32 @@ use super::folder::{Bucket, blocking, internal};
 use super::object::{Meta, now_ms, timestamp};
 
 /// Bytes that are read from the disk at a time.
-const CHUNK: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Maximum number of parts in one list of an object's attributes.
 const MAX_LISTED: i32 = 1000;
 
-/// Parameters of a read, for either method.
+/// Parameters of a HEAD or GET.
 struct RequestedRead {
     conditions: ReadConditions,
     range: Option<Range>,
+    /// Number of a part, from 1.
     part: Option<i32>,
+    /// Whether the answer has checksums.
     checksums: bool,
 }
 
-/// The bytes of the object that are sent, and whether they are less than all.
+/// The bytes of the object that are sent.
 struct Slice {
-    bytes: Bytes64<u64>,
+    bytes: ByteRange<u64>,
+    /// Value of `Content-Range`; `None` if the whole object was requested.
     content_range: Option<String>,
+    /// Checksums of these bytes.
     sums: Checksums,
 }
 
 impl RequestedRead {
+    /// Checks the conditions, and returns the requested bytes.
     fn slice(&self, meta: &Meta) -> S3Result<Slice> {
         self.conditions.check(meta, now_ms())?;
         let bytes = match (self.range, self.part) {
@@ -62,7 +67,8 @@ impl RequestedRead {
         };
         let content_range = bytes.as_ref().map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
         let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
-        let of_part = self.part.and_then(|part| usize::try_from(part).ok()?.checked_sub(1)).and_then(|at| meta.part_sums.get(at));
+        let of_part =
+            self.part.and_then(|part| usize::try_from(part).ok()?.checked_sub(1)).and_then(|index| meta.part_sums.get(index));
         let sums = match of_part {
             _ if !self.checksums => Checksums::new(),
             Some(sums) => sums.clone(),
@@ -74,7 +80,7 @@ impl RequestedRead {
 }
 
 /// Returns the range of a part of a multipart object; any other object is its own part 1.
-fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
+fn part_range(meta: &Meta, part: i32) -> S3Result<Option<ByteRange<u64>>> {
     let index = usize::try_from(part).ok().and_then(|p| p.checked_sub(1));
     let found = index.and_then(|i| {
         if meta.parts.is_empty() {
@@ -133,7 +139,7 @@ macro_rules! requested {
     };
 }
 
-/// Accepts only the version null, which every object has without versioning.
+/// Accepts only the version `null`, which is the one of every object in a bucket without versioning.
 pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
     match version {
         None | Some("" | "null") => Ok(()),
@@ -141,7 +147,7 @@ pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
     }
 }
 
-/// HEAD.
+/// `HeadObject`.
 pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObjectOutput> {
     check_version(input.version_id.as_deref())?;
     let meta = bucket.meta(&input.key)?;
@@ -149,7 +155,7 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
     let slice = requested.slice(&meta)?;
     let mut out = HeadObjectOutput::default();
     describe!(out, meta, slice, requested.part);
-    // `s3s` does this for GET.
+    // For GET, `s3s` applies these parameters.
     out.cache_control = input.response_cache_control.or(out.cache_control);
     out.content_disposition = input.response_content_disposition.or(out.content_disposition);
     out.content_encoding = input.response_content_encoding.or(out.content_encoding);
@@ -158,19 +164,18 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
     Ok(out)
 }
 
-/// GET.
+/// `GetObject`.
 pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -> S3Result<GetObjectOutput> {
     check_version(input.version_id.as_deref())?;
     let key = input.key.clone();
     let requested = requested!(input);
-    let (file, meta, slice) = blocking(move || {
+    let (file, meta, slice, part) = blocking(move || {
         let (mut file, meta) = bucket.open(&key)?;
         let slice = requested.slice(&meta)?;
         file.seek(SeekFrom::Start(slice.bytes.start)).map_err(internal)?;
-        Ok((file, meta, (slice, requested.part)))
+        Ok((file, meta, slice, requested.part))
     })
     .await?;
-    let (slice, part) = slice;
     let mut out = GetObjectOutput::default();
     describe!(out, meta, slice, part);
     out.body = Some(StreamingBlob::new(body(file, slice.bytes.end - slice.bytes.start)));
@@ -217,11 +222,11 @@ fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttri
     if meta.part_sums.is_empty() {
         return GetObjectAttributesParts { total_parts_count, ..GetObjectAttributesParts::default() };
     }
-    let most = input.max_parts.unwrap_or(MAX_LISTED).clamp(0, MAX_LISTED);
+    let max_parts = input.max_parts.unwrap_or(MAX_LISTED).clamp(0, MAX_LISTED);
     let marker = input.part_number_marker.unwrap_or(0).max(0);
     let all = (1..).zip(meta.parts.iter().zip(&meta.part_sums)).filter(|(number, _)| *number > marker);
     let parts: Vec<_> = all
-        .take(most.unsigned_abs() as usize)
+        .take(max_parts.unsigned_abs() as usize)
         .map(|(number, (size, sums))| {
             let mut part = ObjectPart { part_number: Some(number), size: i64::try_from(*size).ok(), ..ObjectPart::default() };
             write_checksums!(part, sums);
@@ -231,7 +236,7 @@ fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttri
     let last = parts.last().and_then(|part| part.part_number).unwrap_or(marker);
     GetObjectAttributesParts {
         is_truncated: Some(total_parts_count.is_some_and(|count| last < count)),
-        max_parts: Some(most),
+        max_parts: Some(max_parts),
         next_part_number_marker: Some(last),
         part_number_marker: Some(marker),
         parts: Some(parts),
@@ -245,7 +250,7 @@ fn body(file: File, length: u64) -> impl ByteStream<Item = Result<Bytes, StdErro
         if left == 0 {
             return Ok(None);
         }
-        let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        let want = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let read = tokio::task::spawn_blocking(move || {
             let mut file = file;
             let mut buffer = vec![0; want];
@@ -255,16 +260,16 @@ fn body(file: File, length: u64) -> impl ByteStream<Item = Result<Bytes, StdErro
         let (file, chunk) = read.await??;
         Ok::<_, StdError>(Some((chunk, (file, left - want as u64))))
     });
-    Sized64 { chunks: Box::pin(chunks), left: length }
+    SizedStream { chunks: Box::pin(chunks), left: length }
 }
 
 /// A stream with a known number of remaining bytes.
-struct Sized64<S> {
+struct SizedStream<S> {
     chunks: Pin<Box<S>>,
     left: u64,
 }
 
-impl<S: Stream<Item = Result<Bytes, StdError>>> Stream for Sized64<S> {
+impl<S: Stream<Item = Result<Bytes, StdError>>> Stream for SizedStream<S> {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -276,7 +281,7 @@ impl<S: Stream<Item = Result<Bytes, StdError>>> Stream for Sized64<S> {
     }
 }
 
-impl<S: Stream<Item = Result<Bytes, StdError>>> ByteStream for Sized64<S> {
+impl<S: Stream<Item = Result<Bytes, StdError>>> ByteStream for SizedStream<S> {
     fn remaining_length(&self) -> RemainingLength {
         usize::try_from(self.left).map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
     }

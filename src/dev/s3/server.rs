@@ -1,4 +1,4 @@
-//! Connections: accepting, time limits, shutdown.
+//! Accepts connections, with time limits, until the shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::gate::Gate;
 /// Longest time for a request's head, and longest idle time of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for requests in flight after the shutdown began.
-const GRACE: Duration = Duration::from_secs(5);
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 impl LocalS3 {
     /// Serves HTTP/1.1 until `shutdown`: then idle connections close, requests in flight get five seconds, and the call returns.
-    /// The folder's lock is released with the last of them.
+    /// The folder's lock is released when the last connection has closed.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let mut connections = JoinSet::new();
         loop {
@@ -30,10 +30,10 @@ impl LocalS3 {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, _peer)) => {
-                    connections.spawn(connection(stream, Arc::clone(&self.gate), shutdown.clone()));
+                    connections.spawn(serve_connection(stream, Arc::clone(&self.gate), shutdown.clone()));
                 }
                 Err(error) => {
-                    // Usually out of file descriptors: some will become free.
+                    // Usually, no file descriptor is free; after the pause, one may be.
                     tracing::warn!(%error, "local S3: accept failed");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -41,14 +41,15 @@ impl LocalS3 {
         }
         drop(listener);
         let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, drained).await.is_err() {
+        if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
             tracing::warn!(open = connections.len(), "local S3: connections cut at shutdown");
             connections.shutdown().await;
         }
     }
 }
 
-async fn connection(stream: TcpStream, gate: Arc<Gate>, shutdown: CancellationToken) {
+/// Serves the requests of a connection until it closes, or until the request in flight at the shutdown has ended.
+async fn serve_connection(stream: TcpStream, gate: Arc<Gate>, shutdown: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| Arc::clone(&gate).handle(request));
     let connection = hyper::server::conn::http1::Builder::new()

@@ -1,11 +1,11 @@
-//! Headers that change what AWS stores and that this server does not implement: refused, so that no caller finds out in production
-//! that they had no effect here. ACLs and grants are refused as AWS refuses them, whose new buckets have none ("Controlling
-//! ownership of objects and disabling ACLs" in the S3 user guide).
+//! Headers that change how AWS stores an object and that this server does not implement. They are rejected: otherwise a developer
+//! would notice only in production that they had no effect here. ACLs and grants are rejected as on AWS, where new buckets do not
+//! support them ("Controlling ownership of objects and disabling ACLs" in the S3 user guide).
 
 use hyper::header::HeaderMap;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-/// Headers of requests that store something, with the values that ask for what this server does anyway.
+/// Headers of requests that store objects, each with the values that describe the behaviour of this server.
 const HEADERS: [(&str, &[&str]); 18] = [
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
     ("x-amz-bucket-object-lock-enabled", &["false"]),
@@ -66,6 +66,7 @@ pub(super) fn check_field(name: &str, value: &str) -> Result<(), S3Error> {
     }
 }
 
+/// Checks one header.
 fn check_one(name: &str, value: &str) -> Result<(), S3Error> {
     match HEADERS.iter().find(|(header, _)| *header == name) {
         Some((header, usual)) if !value.is_empty() && !usual.contains(&value) => {

@@ -25,10 +25,11 @@ pub(super) struct Upload {
     pub(super) headers: Headers,
     /// The requested checksum.
     pub(super) algorithm: Option<Algorithm>,
-    /// Input of that checksum.
+    /// Input of the requested checksum.
     pub(super) kind: ChecksumCoverage,
 }
 
+/// Returns the 404 for an unknown upload.
 fn no_such_upload() -> s3s::S3Error {
     s3_error!(
         NoSuchUpload,
@@ -55,7 +56,7 @@ impl Upload {
         Ok(upload)
     }
 
-    /// Returns the upload with this id and key, or 404.
+    /// Returns the upload with this id and key, or the error 404.
     pub(super) fn find(bucket: &Bucket, id: &str, key: &str) -> S3Result<Self> {
         // An id is a file name here: accept only ids that this server creates.
         if Uuid::try_parse(id).is_err() || id.len() != 32 {
@@ -80,6 +81,7 @@ impl Upload {
         Ok(all)
     }
 
+    /// Returns the upload's folder.
     fn dir(&self, bucket: &Bucket) -> PathBuf {
         bucket.path("uploads").join(&self.id)
     }
@@ -109,7 +111,7 @@ impl Upload {
         Ok(numbers)
     }
 
-    /// Returns an error if it has been completed or aborted meanwhile. Call it under the bucket's index lock.
+    /// Returns an error if the upload has been completed or aborted meanwhile. Call it under the bucket's index lock.
     pub(super) fn check_alive(&self, bucket: &Bucket) -> S3Result<()> {
         if self.dir(bucket).exists() { Ok(()) } else { Err(no_such_upload()) }
     }

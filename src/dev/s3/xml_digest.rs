@@ -1,5 +1,5 @@
-//! Digests of requests with an XML body: AWS requires and verifies one where a changed body would do harm
-//! (`requestChecksumRequired` in the models of its SDKs). `s3s` ignores them.
+//! Digests of requests with an XML body: AWS requires and verifies one if a changed body would do harm
+//! (`requestChecksumRequired` in the models of its SDKs). `s3s` ignores these digests.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -13,10 +13,11 @@ use s3s::{S3Result, s3_error};
 use super::checksum::{self, DeclaredDigests};
 use super::put::sent_md5;
 
-/// Largest XML body, in bytes. The longest that AWS takes, a batch of 1000 keys, is shorter.
+/// Maximum bytes of an XML body. The longest that AWS accepts, a batch of 1000 keys, is shorter.
 const MAX_BYTES: usize = 2 << 20;
-/// Parameters of the requests that need a digest and that this server answers.
+/// Query parameters of the PUT requests that need a digest, as far as this server implements them.
 const PUT: [&str; 3] = ["cors", "lifecycle", "publicAccessBlock"];
+/// Query parameters of the POST requests that need a digest.
 const POST: [&str; 1] = ["delete"];
 
 /// Returns whether the request needs a digest of its body.
@@ -35,7 +36,7 @@ pub(super) fn is_required(request: &Parts) -> bool {
 ///
 /// # Errors
 ///
-/// 400 if the body is too long or broken off, or the digest is missing, malformed or of other bytes.
+/// 400 if the body is too long or ends early, or the digest is missing, malformed or of other bytes.
 pub(super) async fn verified<B>(request: &Parts, body: B) -> S3Result<Bytes>
 where
     B: HttpBody<Data = Bytes>,
@@ -53,8 +54,9 @@ where
     Ok(bytes)
 }
 
+/// Compares the digests in the headers with the body.
 fn check(headers: &HeaderMap, body: &[u8]) -> S3Result<()> {
-    // `s3s` decodes such a body, and verifies the digest at its end.
+    // `s3s` decodes a body with a trailer, and verifies the digest in it.
     if headers.contains_key("x-amz-trailer") {
         return Ok(());
     }

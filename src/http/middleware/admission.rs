@@ -1,5 +1,5 @@
-//! Admits requests: checks their format, reads their bodies, limits how many are handled at once, and sets their deadlines.
-//! Requests beyond a limit are refused at once, since a growing queue would delay all.
+//! Admits requests: checks their format, reads their bodies, limits the number that is handled at once, and sets their deadlines.
+//! Requests beyond a limit are rejected at once, because a growing queue would delay all.
 
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ where
         let permits = permits.clone();
         async move {
             request_format::check(&request)?;
-            let _body = read_body(&mut request, operation.map(|operation| operation.body), &permits, network).await?;
+            let _body_permit = read_body(&mut request, operation.map(|operation| operation.body), &permits, network).await?;
             // After the body has arrived, so that slow bodies hold no permit.
-            let _permit = permits.acquire(request.uri().path(), operation, network)?;
+            let _request_permit = permits.acquire(request.uri().path(), operation, network)?;
             let deadline = operation.map_or(operation::SHORT_DEADLINE, |operation| operation.deadline);
             match tokio::time::timeout(deadline, permits.scope(network, next.call(request))).await {
                 Ok(response) => Ok(response?.into_response()),

@@ -16,7 +16,7 @@ use poem::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 
-/// Smaller responses fit into a packet without compression.
+/// Minimum bytes of a response that is compressed: smaller ones fit into one packet.
 const MIN_BYTES: usize = 1024;
 
 /// Compresses the responses of `/api/images/` and `/openapi.json`.
@@ -33,6 +33,7 @@ pub fn with_compression(endpoint: impl Endpoint + 'static) -> impl Endpoint<Outp
     })
 }
 
+/// Compresses the body, unless it has less than [`MIN_BYTES`].
 async fn compress(response: Response) -> Result<Response> {
     let (mut parts, body) = response.into_parts();
     let plain = body.into_bytes().await?;
@@ -53,17 +54,17 @@ async fn compress(response: Response) -> Result<Response> {
 /// section 12.5.3).
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|field| field.to_str().ok());
-    let (mut gzip, mut any) = (None, None);
+    let (mut gzip, mut wildcard) = (None, None);
     for coding in fields.flat_map(|field| field.split(',')) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
         let weight = weight.trim().strip_prefix("q=").and_then(|text| text.parse::<f32>().ok()).unwrap_or(0.0);
         match name.trim() {
             name if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => gzip = Some(weight > 0.0),
-            "*" => any = Some(weight > 0.0),
+            "*" => wildcard = Some(weight > 0.0),
             _ => {}
         }
     }
-    gzip.or(any).unwrap_or(false)
+    gzip.or(wildcard).unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Cross-origin requests (Fetch standard): exact origins, no credentials.
 //!
-//! A request of another origin is answered without CORS headers, and the browser keeps the response from the page. It is not
-//! refused: the gallery page sends its origin too and needs no CORS headers.
+//! A request of another origin gets a response without CORS headers, which the browser does not show to the page. The request is
+//! not rejected: the gallery page sends its origin too and needs no CORS headers.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,6 +16,7 @@ use crate::{
     model::cors::{API_MAX_AGE, API_REQUEST_HEADERS, API_RESPONSE_HEADERS},
 };
 
+/// Methods that pages of allowed origins may use.
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 
 /// Answers preflight requests, and adds the CORS headers to every response to an allowed origin.
@@ -48,6 +49,7 @@ fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// Answers a preflight request; `allowed` is its origin if that is allowed.
 fn answer_preflight(allowed: Option<HeaderValue>) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
@@ -62,7 +64,7 @@ fn answer_preflight(allowed: Option<HeaderValue>) -> Response {
     response
 }
 
-/// Adds the CORS headers of a response to `allowed`, the request's origin.
+/// Adds the CORS headers of a response; `allowed` is the request's origin if that is allowed.
 fn allow_response(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = allowed {
@@ -80,17 +82,20 @@ pub(in crate::http) fn allow_rejection(origins: &CorsOrigins, head: &[u8], heade
 /// Returns the value of the only `Origin` line of a head that may be incomplete.
 fn find_origin(head: &[u8]) -> Option<&str> {
     let lines = head.split_inclusive(|byte| *byte == b'\n').skip(1).take_while(|line| !line.trim_ascii().is_empty());
-    let mut named = lines.filter_map(|line| {
+    let mut origins = lines.filter_map(|line| {
         let (name, value) = line.split_at_checked(b"origin:".len())?;
         (name.eq_ignore_ascii_case(b"origin:") && line.ends_with(b"\n")).then(|| std::str::from_utf8(value.trim_ascii()).ok())?
     });
-    let first = named.next();
-    first.filter(|_| named.next().is_none())
+    let first = origins.next();
+    first.filter(|_| origins.next().is_none())
 }
 
+/// Request headers that pages may send.
 static REQUEST_HEADERS: LazyLock<HeaderValue> = LazyLock::new(|| join(&API_REQUEST_HEADERS));
+/// Response headers that pages may read.
 static RESPONSE_HEADERS: LazyLock<HeaderValue> = LazyLock::new(|| join(&API_RESPONSE_HEADERS));
 
+/// Joins header names for the value of a header.
 #[expect(clippy::expect_used, reason = "header names consist of characters that header values may have")]
 fn join(names: &[&str]) -> HeaderValue {
     HeaderValue::from_str(&names.join(", ")).expect("header names joined by commas")

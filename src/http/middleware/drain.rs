@@ -1,6 +1,6 @@
 //! Drains connections before the server stops: every response asks its client to close the connection.
 //!
-//! Otherwise a connection that a load balancer keeps open would be closed while a request may be on its way.
+//! Otherwise the server would close connections that a load balancer keeps open, while a request may be on its way.
 
 use std::sync::{
     Arc,

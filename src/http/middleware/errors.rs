@@ -16,13 +16,14 @@ use crate::http::{
     route_table::RouteTable,
 };
 
-const LOGGED: &str = "An internal error was logged under this request id.";
+/// Detail of a problem whose cause is in the log.
+const INTERNAL_DETAIL: &str = "An internal error was logged under this request id.";
 
-/// The request behind an error, as far as its problem depends on it.
+/// The properties of a request on which the problem for its error depends.
 struct FailedRequest {
     path: String,
     method: Method,
-    /// Whether it had an `Authorization` header with a token.
+    /// Whether the request had an `Authorization` header with a token.
     has_token: bool,
 }
 
@@ -36,7 +37,7 @@ where
         async move {
             let RequestId(id) = RequestId::of(&request);
             let failed = FailedRequest::new(&request);
-            let error = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+            let problem = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
                 Ok(Ok(response)) => return Ok(response),
                 // RFC 9110 section 9.3.7.
                 Ok(Err(error)) if failed.method == Method::OPTIONS && error.is::<MethodNotAllowedError>() => {
@@ -46,10 +47,10 @@ where
                 Ok(Err(error)) => failed.explain(error, &routes),
                 Err(_) => {
                     tracing::error!("handler panicked");
-                    Problem::new(Code::Internal, LOGGED)
+                    Problem::new(Code::Internal, INTERNAL_DETAIL)
                 }
             };
-            let problem = if failed.path.starts_with("/uppy/") { error.for_uppy() } else { error };
+            let problem = if failed.path.starts_with("/uppy/") { problem.for_uppy() } else { problem };
             Ok(problem.respond(&id))
         }
     })
@@ -59,11 +60,11 @@ impl FailedRequest {
     fn new(request: &Request) -> Self {
         // Some generated clients send a scheme without a token while they have none.
         let is_empty = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"bearer");
-        let mut sent = request.headers().get_all(header::AUTHORIZATION).iter();
+        let mut values = request.headers().get_all(header::AUTHORIZATION).iter();
         Self {
             path: request.uri().path().to_owned(),
             method: request.method().clone(),
-            has_token: sent.any(|value| !is_empty(value.as_bytes().trim_ascii())),
+            has_token: values.any(|value| !is_empty(value.as_bytes().trim_ascii())),
         }
     }
 
@@ -72,7 +73,7 @@ impl FailedRequest {
         if let Some(param) = error.downcast_ref::<ParseParamError>() {
             let rule = match param.name {
                 "order" => "must be uploaded or taken",
-                // poem's reason names the type.
+                // poem's reason contains the name of the type.
                 _ if param.reason.contains("boolean") => "must be true or false",
                 _ => "must be an integer",
             };
@@ -108,7 +109,7 @@ impl FailedRequest {
             }
             Err(error) => {
                 tracing::error!(%status, %error, method = %self.method, "framework returned an error");
-                Problem::new(Code::Internal, LOGGED)
+                Problem::new(Code::Internal, INTERNAL_DETAIL)
             }
         }
     }

@@ -22,8 +22,8 @@ use crate::{
 
 /// Status in logs and metrics of a request whose client disconnected before the response.
 const CLIENT_DISCONNECTED: u16 = 499;
-/// Longest segment of a path that is logged. Only Uppy's token is longer, which must not be logged in any spelling.
-const MAX_LOGGED_SEGMENT: usize = 64;
+/// Maximum bytes of a path's segment that is logged. Only Uppy's token is longer, which must not be logged in any encoding.
+const MAX_SEGMENT_BYTES: usize = 64;
 
 /// Opens a span for every request, logs its response, and counts it by route.
 pub fn with_observation<E>(
@@ -66,18 +66,20 @@ where
     })
 }
 
-/// A request that is being handled. Dropping it logs and measures the request, also when the client disconnects.
+/// A request that is being handled. When this is dropped, the request is logged and measured, also if the client disconnected.
 struct InFlight {
     labels: RequestLabels,
     began: Instant,
 }
 
 impl InFlight {
+    /// Begins a request, with the labels of one whose client disconnects.
     fn begin(labels: RequestLabels) -> Self {
         METRICS.in_flight.inc();
         Self { labels, began: Instant::now() }
     }
 
+    /// Ends a request with the status of its response.
     fn end(mut self, status: u16) {
         self.labels.status = status;
     }
@@ -104,18 +106,18 @@ fn known_method(method: &Method) -> Option<&'static str> {
     names.into_iter().find(|name| method.as_str() == *name)
 }
 
-/// Returns the trace context that the request carries.
+/// Returns the trace context in the request's headers.
 fn caller_context(request: &Request) -> Option<TraceContext> {
     let lines = |name| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
     TraceContext::parse(lines(context::TRACEPARENT), lines(context::TRACESTATE))
 }
 
-/// Returns the path with its long segments left out.
+/// Returns the path for the log, with `…` in place of each long segment.
 fn loggable(path: &str) -> Cow<'_, str> {
-    if path.split('/').all(|segment| segment.len() <= MAX_LOGGED_SEGMENT) {
+    if path.split('/').all(|segment| segment.len() <= MAX_SEGMENT_BYTES) {
         return path.into();
     }
-    let shorten = |segment| if str::len(segment) > MAX_LOGGED_SEGMENT { "…" } else { segment };
+    let shorten = |segment| if str::len(segment) > MAX_SEGMENT_BYTES { "…" } else { segment };
     path.split('/').map(shorten).collect::<Vec<_>>().join("/").into()
 }
 
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn long_segments_are_not_logged() {
-        let long = "x".repeat(MAX_LOGGED_SEGMENT + 1);
+        let long = "x".repeat(MAX_SEGMENT_BYTES + 1);
         assert_eq!(loggable(&format!("/uppy/{long}/s3")), "/uppy/…/s3");
         for path in ["", "/", "/api/images/gallery", &long[1..]] {
             assert_eq!(loggable(path), path);

@@ -1,4 +1,4 @@
-//! Permits of requests and of bytes for their bodies, shared between networks and users so that no one takes all of them.
+//! Permits of requests and of bytes for their bodies, shared so that no network and no user takes all of them.
 
 use std::{future::Future, sync::Arc};
 
@@ -14,19 +14,19 @@ use crate::{
     model::{NetworkPrefix, UserId},
 };
 
-/// Bytes that all bodies together may have in memory, beyond the first [`FREE_BODY_BYTES`] of each.
+/// Maximum bytes of all bodies in memory together, without the first [`FREE_BODY_BYTES`] of each.
 const BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that every body may have without a permit: those of a single operation. The number of connections bounds their sum.
 const FREE_BODY_BYTES: usize = 16 * 1024;
 
-/// Requests that end sessions, handled at once beyond `MAX_REQUESTS`.
+/// Number of requests ending sessions that are handled at once in addition to `MAX_REQUESTS`.
 const SESSION_ENDING_PERMITS: usize = 64;
 
 /// All permits of the server.
 #[derive(Debug)]
 pub struct Permits {
     requests: Arc<Shares<NetworkPrefix>>,
-    /// For ending sessions alone, beyond those of all requests.
+    /// Only for requests that end sessions, in addition to `requests`.
     session_ending: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
     body_bytes: Arc<Shares<NetworkPrefix>>,
@@ -50,7 +50,7 @@ tokio::task_local! {
 /// Acquires the user's permit for the request that this task handles. Without effect outside [`Permits::scope`].
 ///
 /// # Errors
-/// 503 at once when the user has a share of all permits.
+/// 503 at once when the user holds as many permits as one user may.
 pub fn acquire_for_user(user: UserId) -> Result<(), Problem> {
     let acquired = USER_PERMIT.try_with(|permit| {
         let share = permit.users.take(user, 1).ok_or_else(too_many_requests)?;
@@ -64,7 +64,7 @@ impl Permits {
     /// Creates the permits of at most `requests` requests at once.
     #[must_use]
     pub fn new(requests: usize) -> Self {
-        // A user has less than a network: others in the same office have permits, too.
+        // A single network gets half of the permits, a single user a third: other users of the same network need some, too.
         Self {
             requests: Shares::new(requests),
             session_ending: Shares::new(SESSION_ENDING_PERMITS),
@@ -73,11 +73,10 @@ impl Permits {
         }
     }
 
-    /// Acquires the permit of a request. Health checks are exempt; a request that ends sessions has permits that no flood of others
-    /// takes.
+    /// Acquires the permit of a request. Health checks need none; for requests that end sessions, some are reserved.
     ///
     /// # Errors
-    /// 503 at once when no permit is free, or the network has its share.
+    /// 503 at once when no permit is free, or the network holds as many as one network may.
     pub fn acquire(&self, path: &str, operation: Option<&Operation>, network: NetworkPrefix) -> Result<Permit, Problem> {
         if matches!(path, "/livez" | "/readyz") {
             return Ok(Permit(None));
@@ -89,7 +88,7 @@ impl Permits {
         share.map(|share| Permit(Some(share))).ok_or_else(too_many_requests)
     }
 
-    /// Runs the handler of a request from this network; [`acquire_for_user`] holds its user's permit until the handler ends.
+    /// Runs the handler of a request from this network. A permit of [`acquire_for_user`] is held until the handler ends.
     pub async fn scope<T>(&self, network: NetworkPrefix, handler: impl Future<Output = T>) -> T {
         let permit = UserPermit { users: self.users.clone(), held: Mutex::new(None) };
         request_origin::scope(network, USER_PERMIT.scope(permit, handler)).await
@@ -98,7 +97,7 @@ impl Permits {
     /// Extends the permit of a body that has grown to `bytes`.
     ///
     /// # Errors
-    /// 503 when other bodies hold all bytes, or the network has its share.
+    /// 503 when other bodies hold all bytes, or the network holds as many as one network may.
     pub fn extend(&self, permit: &mut Permit, bytes: usize, network: NetworkPrefix) -> Result<(), Problem> {
         let held_bytes = permit.0.as_ref().map_or(0, Share::count);
         let more = bytes.saturating_sub(FREE_BODY_BYTES + held_bytes);
@@ -132,7 +131,7 @@ mod tests {
         let network = NetworkPrefix::site("203.0.113.7".parse().unwrap());
         let acquire = |id: &str| permits.acquire("/api", Some(operations::find(id).unwrap()), network);
         let flood: Vec<_> = std::iter::from_fn(|| acquire("list_images").ok()).collect();
-        assert_eq!(flood.len(), 4);
+        assert_eq!(flood.len(), 4, "a single network gets half of the permits");
         for operation in ["list_images", "refresh_session", "log_in"] {
             assert!(acquire(operation).is_err(), "{operation}");
         }

@@ -19,44 +19,46 @@ use crate::{
     model::NetworkPrefix,
 };
 
-/// Time that a body may take to arrive.
+/// Time within which a whole body must arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(15);
-/// Time that the first bytes of a body may take with a method whose requests have none.
+/// Time to wait for the first bytes of a body of a method whose requests have no body.
 const UNWANTED_BODY_DEADLINE: Duration = Duration::from_secs(1);
-/// A body of more bytes is not empty, whatever it contains.
-const MAX_EMPTY_BODY: u64 = 64;
-/// Bytes and time for which a refused body is read on.
-const MAX_DRAINED: u64 = 64 * 1024 * 1024;
+/// Bytes that are read to find out whether a body is empty, which white space, `{}` and `null` are.
+const MAX_EMPTY_BODY_BYTES: u64 = 64;
+/// Maximum bytes of a rejected body that are read on.
+const MAX_DRAINED_BYTES: u64 = 64 * 1024 * 1024;
+/// Time for which a rejected body is read on.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Reads the body into memory. Keep the permit as long as the body; `body` is `None` for a request that no operation matches.
 ///
 /// # Errors
-/// 400 for a body where the operation takes none, 408, 413, 415, or 503 when other bodies hold all memory or the network has its
-/// share.
+/// 400 for a body where the operation takes none, 408, 413, 415, or 503 when other bodies hold all memory or the network holds as
+/// much as one network may.
 pub async fn read_body(
     request: &mut Request,
     body: Option<RequestBody>,
     permits: &Permits,
     network: NetworkPrefix,
 ) -> Result<Permit, Problem> {
-    let takes_none = body == Some(RequestBody::None);
+    let takes_no_body = body == Some(RequestBody::None);
     let limit = match body {
         Some(RequestBody::Json(bytes)) => bytes,
         Some(RequestBody::None) | None => RequestBody::DEFAULT_MAX_BYTES,
     };
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let has_body = length.map_or_else(|| request.headers().contains_key(header::TRANSFER_ENCODING), |length| length > 0);
-    // A method that the path does not have is refused as such (405), whatever its body.
-    if !has_body || (!takes_none && !has_bodies(request.method())) {
+    // A method that the path does not have gets 405 from the router, whatever the body.
+    if !has_body || (!takes_no_body && !has_bodies(request.method())) {
         return Ok(Permit::default());
     }
     if !has_bodies(request.method()) {
-        refuse_unwanted_body(request).await?;
+        reject_unwanted_body(request).await?;
         return Ok(Permit::default());
     }
-    // Whether a body without a length is empty shows when it is read.
-    if !takes_none && !request.content_type().is_some_and(is_json) {
+    // An operation without a body accepts an empty one of any type; a body without a length must be read to see whether it is
+    // empty.
+    if !takes_no_body && !request.content_type().is_some_and(is_json) {
         drain(request).await;
         return Err(not_json(request.uri().path()));
     }
@@ -65,7 +67,7 @@ pub async fn read_body(
         return Err(too_large(limit));
     }
     let (bytes, permit) = read_limited(request, limit, permits, network).await?;
-    if takes_none && !bytes.is_empty() {
+    if takes_no_body && !bytes.is_empty() {
         if !request.content_type().is_some_and(is_json) {
             return Err(not_json(request.uri().path()));
         }
@@ -77,7 +79,7 @@ pub async fn read_body(
     Ok(permit)
 }
 
-/// Reads at most `limit` bytes; the body of a request that is refused is drained.
+/// Reads at most `limit` bytes. The rest of a body that is rejected is drained.
 async fn read_limited(
     request: &mut Request,
     limit: usize,
@@ -93,25 +95,26 @@ async fn read_limited(
         }
         Ok(())
     };
-    let refusal = match tokio::time::timeout(BODY_DEADLINE, read).await {
+    let problem = match tokio::time::timeout(BODY_DEADLINE, read).await {
         Ok(Ok(())) if bytes.len() <= limit => return Ok((bytes, permit)),
         Ok(Ok(())) => too_large(limit),
-        Ok(Err(refusal)) => refusal,
+        Ok(Err(problem)) => problem,
         Err(_) => {
             Metrics::count(&METRICS.connections_timed_out, "body", 1);
             return Err(Problem::new(Code::RequestTimeout, "Send the whole request body within 15 seconds."));
         }
     };
-    // Before draining, which needs no memory.
+    // Frees the memory before draining, which needs none.
     drop((bytes, permit));
     request.set_body(Body::from_async_read(reader));
     drain(request).await;
-    Err(refusal)
+    Err(problem)
 }
 
-/// Refuses a body, unless it is empty, of a method whose requests have none. Does not wait for a body that is only announced.
-async fn refuse_unwanted_body(request: &mut Request) -> Result<(), Problem> {
-    let mut start = request.take_body().into_async_read().take(MAX_EMPTY_BODY);
+/// Rejects a body, unless it is empty, of a method whose requests have none. A body counts as empty if no byte arrives within
+/// [`UNWANTED_BODY_DEADLINE`].
+async fn reject_unwanted_body(request: &mut Request) -> Result<(), Problem> {
+    let mut start = request.take_body().into_async_read().take(MAX_EMPTY_BODY_BYTES);
     let mut bytes = Vec::new();
     let _ = tokio::time::timeout(UNWANTED_BODY_DEADLINE, start.read_to_end(&mut bytes)).await;
     if is_empty(&bytes) {
@@ -122,14 +125,14 @@ async fn refuse_unwanted_body(request: &mut Request) -> Result<(), Problem> {
     Err(no_body_allowed())
 }
 
-/// Reads on for a moment and drops the bytes: a client that is still sending when the connection closes sees a reset instead
-/// of the response. Does not send `100 Continue` to a client that expects it.
+/// Reads the rest of a body for a moment and drops it: a client that is still sending when the connection closes sees a reset
+/// instead of the response. Returns at once for a client that waits for `100 Continue`, which reading would send.
 async fn drain(request: &mut Request) {
     if request.headers().contains_key(header::EXPECT) {
         return;
     }
     let body = request.take_body().into_async_read();
-    let read = async { tokio::io::copy(&mut body.take(MAX_DRAINED), &mut tokio::io::sink()).await };
+    let read = async { tokio::io::copy(&mut body.take(MAX_DRAINED_BYTES), &mut tokio::io::sink()).await };
     let _ = tokio::time::timeout(DRAIN_DEADLINE, read).await;
 }
 
@@ -143,14 +146,17 @@ fn has_bodies(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
+/// Returns the 400 for a body where the operation takes none.
 fn no_body_allowed() -> Problem {
     Problem::new(Code::InvalidRequest, "This operation takes no request body. Leave it out.")
 }
 
+/// Returns the 400 for a body that ended early.
 fn truncated() -> Problem {
     Problem::new(Code::InvalidRequest, "The request body ended before its announced length.")
 }
 
+/// Returns the 413 for a body of more than `limit` bytes.
 fn too_large(limit: usize) -> Problem {
     Problem::new(Code::PayloadTooLarge, format!("The request body may have at most {limit} bytes."))
 }

@@ -1,5 +1,5 @@
-//! The permitted format of requests: one path and host, each header and parameter once, no Content-Encoding. Anything that could
-//! change a request's meaning and is not read is refused, never ignored.
+//! The permitted format of requests: one path and host, each header and parameter once, no Content-Encoding. Everything that could
+//! change a request's meaning and that this server does not read is rejected, never ignored.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use poem::{
 
 use crate::http::problem::{Code, Problem};
 
-/// Headers with a single value. A repeated `Authorization` is refused as an invalid token (401) instead, and audited.
-const ONCE: [HeaderName; 5] = [
+/// Headers that a request may have once. A repeated `Authorization` is rejected as an invalid token (401) instead, and audited.
+const SINGLE_HEADERS: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     header::EXPECT,
     header::ORIGIN,
@@ -22,7 +22,7 @@ const ONCE: [HeaderName; 5] = [
 /// Checks target, headers and query.
 ///
 /// # Errors
-/// 400 for a target that is not a path and for a repeated header or parameter; 415 for a body under a content coding (RFC 9110
+/// 400 for a target that is not a path and for a repeated header or parameter; 415 for a body with a content coding (RFC 9110
 /// section 15.5.16).
 pub fn check(request: &Request) -> Result<(), Problem> {
     check_target(request)?;
@@ -30,24 +30,26 @@ pub fn check(request: &Request) -> Result<(), Problem> {
     check_query(request)
 }
 
+/// Checks that no header is repeated, and that the body has no content coding.
 fn check_headers(request: &Request) -> Result<(), Problem> {
-    let coded = request.headers().get_all(header::CONTENT_ENCODING).iter().any(|coding| {
+    let is_encoded = request.headers().get_all(header::CONTENT_ENCODING).iter().any(|coding| {
         let codings = coding.to_str().unwrap_or("other").split(',');
         codings.map(str::trim).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
     });
-    if coded {
+    if is_encoded {
         let detail = "Send the request body without a Content-Encoding.";
         let identity = HeaderValue::from_static("identity");
         return Err(Problem::new(Code::UnsupportedMediaType, detail).header(header::ACCEPT_ENCODING, identity));
     }
-    if let Some(twice) = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some()) {
+    if let Some(repeated) = SINGLE_HEADERS.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some()) {
         return Err(
-            Problem::new(Code::InvalidRequest, "A header appears more than once.").field(twice.as_str(), "must appear once")
+            Problem::new(Code::InvalidRequest, "A header appears more than once.").field(repeated.as_str(), "must appear once")
         );
     }
     Ok(())
 }
 
+/// Checks that no query parameter is repeated.
 fn check_query(request: &Request) -> Result<(), Problem> {
     let mut names = BTreeSet::new();
     for (name, _) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
@@ -77,7 +79,8 @@ fn check_target(request: &Request) -> Result<(), Problem> {
 mod tests {
     use super::*;
 
-    fn refusal(uri: &str, headers: &[(&str, &str)]) -> Option<Code> {
+    /// Returns the code of the problem for a request with these headers and the query of `uri`; `None` if it is accepted.
+    fn rejection_code(uri: &str, headers: &[(&str, &str)]) -> Option<Code> {
         let mut request = Request::builder().method(Method::POST).uri(uri.parse().unwrap()).finish();
         for (name, value) in headers {
             request.headers_mut().append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_and_encoded_requests_are_refused() {
+    fn repeated_headers_or_parameters_and_content_encodings_are_rejected() {
         for (headers, expected) in [
             (vec![("content-encoding", "gzip")], Some(Code::UnsupportedMediaType)),
             (vec![("content-encoding", "identity, br")], Some(Code::UnsupportedMediaType)),
@@ -96,7 +99,7 @@ mod tests {
             (vec![("content-type", "a"), ("content-type", "b")], Some(Code::InvalidRequest)),
             (vec![("if-none-match", "\"a\""), ("if-none-match", "\"b\"")], None),
         ] {
-            assert_eq!(refusal("/api/images/upload", &headers), expected, "{headers:?}");
+            assert_eq!(rejection_code("/api/images/upload", &headers), expected, "{headers:?}");
         }
         for (query, expected) in [
             ("limit=5&limit=6", Some(Code::InvalidRequest)),
@@ -105,7 +108,7 @@ mod tests {
             ("metadata[a]=1&metadata[a]=2", None),
             ("", None),
         ] {
-            assert_eq!(refusal(&format!("/x?{query}"), &[]), expected, "{query}");
+            assert_eq!(rejection_code(&format!("/x?{query}"), &[]), expected, "{query}");
         }
     }
 }

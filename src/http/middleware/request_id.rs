@@ -1,4 +1,5 @@
-//! Request ids: the caller's own where it is plain, else a new UUID. Logs, problems and the header `x-request-id` carry it.
+//! Request ids: the client's, if it has 1 to 64 ASCII letters, digits, `-`, `_` and `.`, else a new UUID. Logs, problems and the
+//! header `x-request-id` contain the id.
 
 use poem::{
     Endpoint, EndpointExt, Request, Response,
@@ -6,11 +7,12 @@ use poem::{
 };
 use uuid::Uuid;
 
+/// Header with the id, of requests and of responses.
 const REQUEST_ID: &str = "x-request-id";
-/// Longest id that is taken over from the caller.
-const MAX_LENGTH: usize = 64;
+/// Maximum bytes of a client's own id.
+const MAX_ID_BYTES: usize = 64;
 
-/// The id of a request, in its data.
+/// Id of a request, stored in the request's extensions (`Request::data`).
 #[derive(Debug, Clone, Default)]
 pub struct RequestId(pub String);
 
@@ -22,7 +24,7 @@ impl RequestId {
     }
 }
 
-/// Gives every request a [`RequestId`], and every response its header.
+/// Stores a [`RequestId`] in every request, and sets the header of every response.
 pub fn with_request_ids<E>(endpoint: E) -> impl Endpoint<Output = Response> + 'static
 where
     E: Endpoint<Output = Response> + 'static,
@@ -43,11 +45,11 @@ pub fn set_request_id(headers: &mut HeaderMap, id: &str) {
     }
 }
 
-/// Returns the caller's own id when it is plain enough for a log line and a header, else a new one.
+/// Returns the client's own id if its length and characters are permitted, else a new one.
 fn choose(request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| {
-        (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     given.filter(is_plain).map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }

@@ -60,6 +60,7 @@ fn set_tls_headers(headers: &mut HeaderMap) {
     }
 }
 
+/// Returns whether the headers are those of an HTML page.
 fn is_page(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|media_type| media_type.as_bytes().starts_with(b"text/html"))
 }

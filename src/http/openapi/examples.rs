@@ -25,6 +25,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
     [accounts, uploads, multipart, gallery, backend, uppy].into_iter().find_map(|examples| examples(name))
 }
 
+/// Returns a presigned GET URL of the image.
 fn image_url() -> String {
     format!(
         "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
@@ -32,6 +33,7 @@ fn image_url() -> String {
     )
 }
 
+/// Returns a presigned PUT URL of the image.
 fn put_url() -> String {
     format!(
         "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
@@ -65,6 +67,7 @@ fn presigned_put() -> Value {
     })
 }
 
+/// Returns a form for Uppy.
 fn form() -> Value {
     json!({
         "method": "POST", "url": "https://photos.s3.eu-central-1.amazonaws.com", "expires": 3600,
@@ -77,6 +80,7 @@ fn form() -> Value {
     })
 }
 
+/// Returns the examples of accounts and sessions.
 fn accounts(name: &str) -> Option<Value> {
     Some(match name {
         "SignInCredentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
@@ -102,6 +106,7 @@ fn accounts(name: &str) -> Option<Value> {
     })
 }
 
+/// Returns the examples of uploads with one PUT.
 fn uploads(name: &str) -> Option<Value> {
     Some(match name {
         "NewUpload" => json!({
@@ -128,6 +133,7 @@ fn uploads(name: &str) -> Option<Value> {
     })
 }
 
+/// Returns the examples of multipart uploads.
 fn multipart(name: &str) -> Option<Value> {
     Some(match name {
         "NewMultipart" => json!({
@@ -148,6 +154,7 @@ fn multipart(name: &str) -> Option<Value> {
     })
 }
 
+/// Returns the examples of the gallery and of batches of images.
 fn gallery(name: &str) -> Option<Value> {
     Some(match name {
         "GalleryImage" => image(),
@@ -166,6 +173,7 @@ fn gallery(name: &str) -> Option<Value> {
     })
 }
 
+/// Returns the examples of operations for the app's backend.
 fn backend(name: &str) -> Option<Value> {
     let user = json!({
         "id": USER, "email": "ada@example.com", "issuer": "app", "subject": "user-42", "createdAt": "2026-11-22T09:58:00Z",
@@ -183,6 +191,7 @@ fn backend(name: &str) -> Option<Value> {
     })
 }
 
+/// Returns the examples of Uppy's operations.
 fn uppy(name: &str) -> Option<Value> {
     let part_url = put_url().replace(
         "content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256",

@@ -14,6 +14,7 @@ pub fn adapt(document: &mut Value) {
     walk(document);
 }
 
+/// Applies the rules for single objects to a value and to all values in it.
 fn walk(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(walk),
@@ -90,12 +91,13 @@ fn name_media_types(schemas: &mut Map<String, Value>) {
     }
 }
 
-/// Schemas whose list of values may grow: a generated enum would fail on a later value. `x-extensible-enum` lists the values for
-/// readers and for tools that support it.
-const OPEN: [&str; 2] = ["ProblemCode", "TicketState"];
+/// Schemas whose list of values may grow.
+const EXTENSIBLE: [&str; 2] = ["ProblemCode", "TicketState"];
 
+/// Replaces `enum` in [`EXTENSIBLE`] schemas: a generated enum would fail on a later value. `x-extensible-enum` lists the values
+/// for readers and for tools that support it.
 fn open_enums(schemas: &mut Map<String, Value>) {
-    for name in OPEN {
+    for name in EXTENSIBLE {
         let Some(schema) = schemas.get_mut(name).and_then(Value::as_object_mut) else { continue };
         if let Some(values) = schema.remove("enum") {
             schema.insert("x-extensible-enum".to_owned(), values);
@@ -103,6 +105,7 @@ fn open_enums(schemas: &mut Map<String, Value>) {
     }
 }
 
+/// Returns the member `contentType` of a schema.
 fn content_type_of<'a>(schemas: &'a mut Map<String, Value>, schema: &str) -> Option<&'a mut Map<String, Value>> {
     schemas.get_mut(schema)?.pointer_mut("/properties/contentType")?.as_object_mut()
 }
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn codes_and_states_are_extensible() {
         let document = super::super::document();
-        for name in super::OPEN {
+        for name in super::EXTENSIBLE {
             let schema = &document["components"]["schemas"][name];
             assert!(schema["type"] == "string" && schema.get("enum").is_none(), "{schema}");
             assert!(schema["x-extensible-enum"].as_array().is_some_and(|values| values.len() > 1), "{schema}");

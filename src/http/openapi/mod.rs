@@ -49,6 +49,7 @@ pub fn document() -> Value {
     described(&service().spec())
 }
 
+/// Parses the text of poem-openapi, and completes it to the document.
 fn described(spec: &str) -> Value {
     // poem-openapi adds a charset, which generators read as another media type.
     let raw = spec.replace("; charset=utf-8", "");
@@ -87,7 +88,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     }
     let codes = problems::codes_of(method, &id, operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
-    // The response of `Problem`, which keeps its schemas in the document; each status gets its codes below.
+    // The response that `Problem` registers so that the document has its schemas; each status gets its own response below.
     responses.remove("default");
     for answer in responses.values_mut() {
         if answer["description"].as_str().is_some_and(str::is_empty) {
@@ -112,6 +113,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     }
 }
 
+/// Adds description, example and limits of a parameter, by its name.
 fn describe_parameter(operation: &str, parameter: &mut Value) {
     match parameter["name"].as_str() {
         Some("id") if operation == "end_session" => {
@@ -119,9 +121,10 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
             parameter["example"] = examples::SESSION.into();
         }
         Some("limit") => {
+            let (maximum, default) = (pagination::MAX_LIMIT, pagination::DEFAULT_LIMIT);
             parameter["schema"] =
-                json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": pagination::MAX_LIMIT, "default": 50 });
-            parameter["example"] = 50.into();
+                json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": maximum, "default": default });
+            parameter["example"] = default.into();
         }
         Some("Idempotency-Key") => {
             parameter["schema"] = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" });
@@ -167,7 +170,7 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
     }
 }
 
-/// An event and a heartbeat, as a stream has them.
+/// Example of an event stream: an event and a heartbeat.
 const EVENTS: &str = "id: 1764412345-7-1\nevent: image.ready\ndata: {\"id\":\"01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f\"}\n\n:\nid: 1764412365-1-0\n\n";
 
 /// Returns the description of an answer's schema, for an answer without its own.
@@ -195,11 +198,12 @@ mod tests {
     use super::*;
     use crate::{config::Switches, http::problem::Code};
 
-    fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
-        seen(at, value);
+    /// Calls `visit` with each value in `value` and its JSON pointer.
+    fn walk(value: &Value, pointer: &str, visit: &mut impl FnMut(&str, &Value)) {
+        visit(pointer, value);
         match value {
-            Value::Object(members) => members.iter().for_each(|(name, member)| walk(member, &format!("{at}/{name}"), seen)),
-            Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| walk(item, &format!("{at}/{n}"), seen)),
+            Value::Object(members) => members.iter().for_each(|(name, member)| walk(member, &format!("{pointer}/{name}"), visit)),
+            Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| walk(item, &format!("{pointer}/{n}"), visit)),
             _ => {}
         }
     }

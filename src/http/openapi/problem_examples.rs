@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     /// Calls `check` with every example of a problem: operation, code, problem. Returns the number of examples.
-    fn each(document: &Value, mut check: impl FnMut(&Value, &str, &Value)) -> usize {
+    fn for_each_example(document: &Value, mut check: impl FnMut(&Value, &str, &Value)) -> usize {
         let mut count = 0;
         for operation in document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()) {
             for answer in operation["responses"].as_object().unwrap().values() {
@@ -124,7 +124,7 @@ mod tests {
     fn every_example_fits_the_schema() {
         let document = super::super::document();
         let schemas = &document["components"]["schemas"];
-        let examples = each(&document, |operation, code, problem| {
+        let examples = for_each_example(&document, |operation, code, problem| {
             let name = format!("{} {code}", operation["operationId"]);
             for required in schemas["Problem"]["required"].as_array().unwrap() {
                 assert!(problem.get(required.as_str().unwrap()).is_some(), "{name}: {required} is missing");
@@ -148,7 +148,7 @@ mod tests {
     fn every_field_is_one_of_its_operation() {
         let document = super::super::document();
         let mut fields = 0;
-        each(&document, |operation, code, problem| {
+        for_each_example(&document, |operation, code, problem| {
             let schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
             let schema = schema.map(|path| document.pointer(path.trim_start_matches('#')).unwrap());
             let members = schema.and_then(|schema| schema["properties"].as_object()).into_iter().flat_map(Map::keys).cloned();

@@ -11,19 +11,19 @@ use crate::http::{operations, problem::Code};
 pub(super) fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
     let metadata = operations::find(id);
     let mut codes: BTreeSet<_> = metadata.into_iter().flat_map(|operation| operation.problems.concat()).collect();
-    // Every operation refuses repeated headers and parameters, an unexpected body, and a Content-Encoding.
+    // Every operation rejects repeated headers and parameters, an unexpected body, and a Content-Encoding.
     codes.extend([Code::InvalidRequest, Code::UnsupportedMediaType]);
     if matches!(method, "post" | "put" | "patch") {
         codes.extend([Code::RequestTimeout, Code::PayloadTooLarge]);
     }
-    let takes = |scheme: &str| operation["security"][0].get(scheme).is_some();
-    if takes("accessToken") || takes("serviceKey") {
+    let has_scheme = |scheme: &str| operation["security"][0].get(scheme).is_some();
+    if has_scheme("accessToken") || has_scheme("serviceKey") {
         codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired]);
     }
-    if takes("accessToken") {
+    if has_scheme("accessToken") {
         codes.extend([Code::SessionEnded, Code::AccountSuspended]);
     }
-    if takes("serviceKey") {
+    if has_scheme("serviceKey") {
         codes.insert(Code::InsufficientScope);
     }
     if metadata.is_some_and(|operation| !operation.rate_limits.is_empty()) {

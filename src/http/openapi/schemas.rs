@@ -13,7 +13,7 @@ use crate::{
     model::{Caption, PartLayout, Preview, Subject},
 };
 
-/// Request objects, which refuse unknown members.
+/// Schemas of request objects, which reject unknown members.
 const CLOSED: [&str; 19] = [
     "SignInCredentials",
     "PasswordChange",
@@ -36,18 +36,19 @@ const CLOSED: [&str; 19] = [
     "UppyRequest",
 ];
 
-/// A member that some schemas have, and what to add to its description there.
+/// JSON Schema keywords of a member that some schemas have.
 struct Limit {
     schemas: &'static [&'static str],
     member: &'static str,
     keywords: Value,
 }
 
+/// Returns the keywords of a member in some schemas.
 fn limit(schemas: &'static [&'static str], member: &'static str, keywords: Value) -> Limit {
     Limit { schemas, member, keywords }
 }
 
-/// Adds everything to the schemas.
+/// Adds limits, `additionalProperties` and examples to the schemas.
 pub(super) fn describe(schemas: &mut Value) {
     for request in CLOSED {
         if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
@@ -128,6 +129,7 @@ fn part_number() -> Value {
     json!({ "format": "int32", "minimum": 1, "maximum": PartLayout::MAX_PARTS })
 }
 
+/// Returns the keywords of members of responses.
 fn answers() -> Vec<Limit> {
     const WITH_URL: &[&str] = &["GalleryImage", "PresignedRequest", "DownloadUrl", "UppyForm", "UppyPartUrl", "UppySignature"];
     vec![

@@ -10,6 +10,7 @@ use crate::http::{
 /// All documented operations.
 pub type Api = (AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, UppyApi, HealthApi);
 
+/// The document's introduction.
 const DESCRIPTION: &str = "\
 Direct uploads to a private S3 bucket: clients get presigned URLs, each valid for one file and a limited time, and send the \
 bytes straight to S3.
@@ -40,12 +41,13 @@ pub fn service() -> OpenApiService<Api, ()> {
     service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, UppyApi, HealthApi))
 }
 
-/// Returns the service with the operations of `UPPY=off`.
+/// Returns the service with the operations that are offered with `UPPY=off`.
 #[must_use]
 pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
     service_of((AuthApi, SessionsApi, UploadsApi, BatchApi, MultipartApi, GalleryApi, EventsApi, AdminApi, HealthApi))
 }
 
+/// Returns the service of these handlers, with the introduction and the license.
 fn service_of<T>(api: T) -> OpenApiService<T, ()> {
     OpenApiService::new(api, "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)

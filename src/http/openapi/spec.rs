@@ -1,4 +1,4 @@
-//! The operations of the API, without the work of the whole document.
+//! Lists the operations of the API, from the text of poem-openapi: faster than from the whole document.
 
 use std::collections::BTreeMap;
 

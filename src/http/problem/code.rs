@@ -3,6 +3,7 @@
 use poem::http::StatusCode;
 use poem_openapi::Enum;
 
+/// Declares [`Code`]: the meaning of each code, its text in JSON, its status and its title.
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
         /// Identifies the kind of problem; stable. Later versions may add codes: handle an unknown one by its HTTP status.
@@ -34,7 +35,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $title),* }
             }
 
-            /// Returns what the code means, as in the OpenAPI document.
+            /// Returns the meaning of the code, as in the OpenAPI document.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),*)),* }

@@ -1,4 +1,4 @@
-//! Problems of accounts and passwords.
+//! Maps the errors of accounts and passwords to problems.
 
 use super::{Code, Problem};
 use crate::domain::{
@@ -6,6 +6,7 @@ use crate::domain::{
     accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
 };
 
+/// Detail of a sign-up with an unknown outcome.
 const UNKNOWN_SIGN_UP: &str = "The account may have been created. Sign in after a moment; if that is refused, sign up again.";
 
 impl From<SignUpError> for Problem {

@@ -22,6 +22,7 @@ use crate::{
     model::{PartLayout, Rejection},
 };
 
+/// Detail of a failure that will pass.
 const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
 /// Retry-After, in seconds, for a failure that the operator must correct.
 const OPERATOR_RETRY_AFTER: HeaderValue = HeaderValue::from_static("30");
@@ -56,9 +57,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::ObjectsMisconfigured { .. } | StoreError::ObjectsRemain { .. } => {
                 tracing::error!(%error, "object store rejects the configured credentials or bucket");
-                let problem =
+                let detail =
                     "The object store rejects this service until the operator corrects its settings. Repeat the request later.";
-                Self::new(Code::Unavailable, problem).header(header::RETRY_AFTER, OPERATOR_RETRY_AFTER)
+                Self::new(Code::Unavailable, detail).header(header::RETRY_AFTER, OPERATOR_RETRY_AFTER)
             }
             StoreError::ObjectRefused { .. } | StoreError::ObjectsUnsupported { .. } => {
                 tracing::warn!(%error, "object store rejected a request permanently");
@@ -175,7 +176,7 @@ impl From<OpenError> for Problem {
 
 /// Returns the problem of a declaration, with a field error for each reason; the first reason determines the code.
 fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
-    let named = |reason: &DeclarationError| match reason {
+    let code_and_member = |reason: &DeclarationError| match reason {
         DeclarationError::FileName(_) => (Code::InvalidFileName, "fileName"),
         DeclarationError::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
         DeclarationError::Size => (Code::InvalidSize, "size"),
@@ -189,9 +190,9 @@ fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
         DeclarationError::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
         DeclarationError::TakenAt | DeclarationError::TakenInFuture => (Code::InvalidTakenAt, "takenAt"),
     };
-    let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
+    let code = reasons.first().map_or(Code::InvalidRequest, |first| code_and_member(first).0);
     let problem = Problem::new(code, "The file cannot be stored as declared. Change the members that `errors` lists.");
-    reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
+    reasons.iter().fold(problem, |problem, reason| problem.field(code_and_member(reason).1, reason.to_string()))
 }
 
 impl From<UnavailableUpload> for Problem {
@@ -267,9 +268,9 @@ impl From<CompletePartsError> for Problem {
             CompletePartsError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
                 .field("parts", format!("must have from 1 to {} items", PartLayout::MAX_PARTS)),
             CompletePartsError::Numbers(positions) => {
-                let problem = "The upload cannot be completed with these parts. Change the members that `errors` lists.";
-                positions.iter().fold(Self::new(Code::InvalidParts, problem), |problem, at| {
-                    problem.field(format!("parts[{at}].PartNumber"), format!("must be from 1 to {}", PartLayout::MAX_PARTS))
+                let detail = "The upload cannot be completed with these parts. Change the members that `errors` lists.";
+                positions.iter().fold(Self::new(Code::InvalidParts, detail), |problem, index| {
+                    problem.field(format!("parts[{index}].PartNumber"), format!("must be from 1 to {}", PartLayout::MAX_PARTS))
                 })
             }
             CompletePartsError::PartsMissing(parts) => Self::new(
@@ -295,18 +296,18 @@ impl From<SignError> for Problem {
 
 /// Returns the problem of parts that cannot be signed.
 fn unsignable(reasons: &[InvalidPart]) -> Problem {
-    let named = |reason: &InvalidPart| match reason {
+    let code_member_and_rule = |reason: &InvalidPart| match reason {
         InvalidPart::Count => {
             (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_PARTS_PER_REQUEST} items"))
         }
-        InvalidPart::Number(at, highest) => {
-            (Code::InvalidParts, format!("parts[{at}].partNumber"), format!("must be from 1 to {highest}"))
+        InvalidPart::Number(index, highest) => {
+            (Code::InvalidParts, format!("parts[{index}].partNumber"), format!("must be from 1 to {highest}"))
         }
-        InvalidPart::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
+        InvalidPart::Sha256(index, rule) => (Code::InvalidSha256, format!("parts[{index}].sha256"), (*rule).to_owned()),
     };
-    let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
+    let code = reasons.first().map_or(Code::InvalidParts, |first| code_member_and_rule(first).0);
     let problem = Problem::new(code, "No URL was signed. Change the members that `errors` lists.");
-    reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
+    reasons.iter().map(code_member_and_rule).fold(problem, |problem, (_, member, rule)| problem.field(member, rule))
 }
 
 /// Returns the problem of an expired upload.

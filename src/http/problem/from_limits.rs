@@ -1,4 +1,4 @@
-//! Maps refusals by limits of use to problems: when to repeat the request.
+//! Maps the errors of exceeded limits to problems, which state when to repeat the request.
 
 use poem::http::{HeaderName, HeaderValue, header};
 
@@ -14,6 +14,7 @@ impl From<Overloaded> for Problem {
 impl From<Throttled> for Problem {
     /// Adds the headers of draft-ietf-httpapi-ratelimit-headers-11.
     fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
+        // Seconds, rounded up.
         let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
         let fields = [
             (header::RETRY_AFTER, wait.to_string()),

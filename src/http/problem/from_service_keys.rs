@@ -1,4 +1,4 @@
-//! Problems of service keys and of the calls made with them.
+//! Maps the errors of service keys, and of the calls made with them, to problems.
 
 use poem::http::{HeaderValue, header};
 
@@ -9,6 +9,7 @@ use crate::domain::{
     user_administration::{ListUsersError, MAX_QUOTA, UserError},
 };
 
+/// Rule of an email address, as the end of a sentence that begins with the member's name.
 const INVALID_EMAIL: &str = "must be an email address of the form name@example.com";
 
 impl From<KeyError> for Problem {

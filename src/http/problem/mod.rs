@@ -1,5 +1,5 @@
-//! Error responses: RFC 9457 problems with stable codes, which `code` lists. `from_domain`, `from_accounts` and
-//! `from_service_keys` map the domain's errors to them; `OPERATIONS` in the handlers' files has the codes of each operation.
+//! Error responses: RFC 9457 problems with stable codes, which `code` lists. `from_domain`, `from_accounts`, `from_service_keys`
+//! and `from_limits` map the domain's errors to problems; `OPERATIONS` in the handlers' files has the codes of each operation.
 //!
 //! A detail states what is wrong and what to do, in fixed text or with the service's own limits; never with the caller's values.
 
@@ -22,7 +22,7 @@ mod from_service_keys;
 
 pub use self::code::Code;
 
-/// Detail of problems with an unknown outcome. Without a key, a repeat may open a second upload, which expires unused.
+/// Detail of problems with an unknown outcome. Without an idempotency key, a repeat may open a second upload, which expires unused.
 pub const UNKNOWN_OUTCOME: &str =
     "It is not known whether the request took effect. Repeat it, with the same Idempotency-Key if it had one.";
 
@@ -70,7 +70,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Creates a problem. `detail` says what is wrong with this request and what to do about it.
+    /// Creates a problem. `detail` states what is wrong with this request and what to do.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), is_for_uppy: false }
@@ -101,7 +101,7 @@ impl Problem {
         Self::new(Code::SessionEnded, "The session has ended or the account was deleted. Sign in again.")
     }
 
-    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together.
+    /// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients rejected together do not return together.
     /// `cause` is a sentence.
     #[must_use]
     pub fn too_many(cause: &str) -> Self {
@@ -151,7 +151,7 @@ impl Problem {
         self
     }
 
-    /// Returns the problem of one item of a batch.
+    /// Returns the body: of the response, or of one item of a batch.
     #[must_use]
     pub fn into_body(self, request_id: &str) -> ProblemBody {
         let status = self.code.status();
@@ -214,7 +214,7 @@ impl poem::error::ResponseError for Problem {
         self.code.status()
     }
 
-    /// Never sent: the middleware `errors` takes the problem out of the error and adds the request's id.
+    /// Returns a response that is never sent: the middleware `errors` takes the problem out of the error and adds the request's id.
     fn as_response(&self) -> Response {
         self.code.status().into_response()
     }

@@ -26,8 +26,8 @@ use tokio::{
 use super::{origin_scanner::OriginScanner, rejection};
 use crate::config::CorsOrigins;
 
-/// Bytes of a request's head, at most. The longest head of this API's clients has an access token and a cursor, some 2 KiB.
-pub(super) const MAX_HEAD: usize = 32 * 1024;
+/// Maximum bytes of a request's head. The longest head of this API's clients has an access token and a cursor, some 2 KiB.
+pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Time that a request's head may take, from its first byte; on a new connection, from the start.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -35,17 +35,19 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for which a client may read nothing of a pending response.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes a second that a client must read at least of a pending response.
-const MIN_READ_RATE: u64 = 2048;
+/// Minimum speed at which a client must read a pending response.
+const MIN_READ_BYTES_PER_SECOND: u64 = 2048;
 
-/// Bytes and time for which a head that is too long is read on, to find its origin.
-const MAX_EXCESS_HEAD: usize = 1 << 20;
+/// Maximum bytes that are read on of a head that is too long, to find its origin.
+const MAX_EXCESS_HEAD_BYTES: usize = 1 << 20;
+/// Time for which a head that is too long is read on.
 const EXCESS_HEAD_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The deadline of a connection.
 pub(super) struct ConnectionTimer {
     /// Never contended: a connection has one task.
     state: Mutex<State>,
+    /// Whether hyper rejected a malformed request.
     rejected: AtomicBool,
 }
 
@@ -74,7 +76,7 @@ impl ConnectionTimer {
         Self { state: Mutex::new(state), rejected: AtomicBool::new(false) }
     }
 
-    /// Opens a request. It ends when hyper has the last byte of its response.
+    /// Opens a request. The request ends when hyper has the last byte of its response.
     pub(super) fn open_request(self: &Arc<Self>) -> OpenRequest {
         self.state.lock().phase = Phase::Handling;
         OpenRequest(self.clone())
@@ -118,7 +120,7 @@ impl ConnectionTimer {
     fn on_write(&self, bytes: usize) {
         let mut state = self.state.lock();
         if let Some(at) = state.write_deadline {
-            let earned = Duration::from_millis(bytes as u64 * 1000 / MIN_READ_RATE);
+            let earned = Duration::from_millis(bytes as u64 * 1000 / MIN_READ_BYTES_PER_SECOND);
             state.write_deadline = Some((at + earned).min(Instant::now() + STALL_TIMEOUT));
         }
     }
@@ -128,7 +130,7 @@ impl ConnectionTimer {
         self.state.lock().write_deadline.get_or_insert_with(|| Instant::now() + STALL_TIMEOUT);
     }
 
-    /// Notes that all bytes are written.
+    /// Records that all bytes are written.
     fn on_flush(&self) {
         let mut state = self.state.lock();
         state.write_deadline = None;
@@ -180,9 +182,9 @@ impl Body for TimedBody {
 pub(super) struct TimedIo {
     stream: TcpStream,
     timer: Arc<ConnectionTimer>,
-    /// The incomplete head, for its rejection.
+    /// Received part of the head, whose `Origin` a rejection needs.
     head: Vec<u8>,
-    /// Origins of a head beyond [`MAX_HEAD`].
+    /// Scanner for the origin of a head of more than [`MAX_HEAD_BYTES`].
     overlong: Option<OriginScanner>,
     origins: Arc<CorsOrigins>,
     /// hyper's own rejection of a malformed request, which a problem replaces.
@@ -214,11 +216,11 @@ impl TimedIo {
     async fn read_excess_head(&mut self) {
         let scanner = self.overlong.get_or_insert_with(|| OriginScanner::start(&self.head));
         let rest = async {
-            let (mut buffer, mut most) = ([0; 4096], MAX_EXCESS_HEAD);
-            while !scanner.is_complete() && most > 0 {
+            let (mut buffer, mut bytes_left) = ([0; 4096], MAX_EXCESS_HEAD_BYTES);
+            while !scanner.is_complete() && bytes_left > 0 {
                 let Ok(count @ 1..) = self.stream.read(&mut buffer).await else { return };
                 scanner.push(&buffer[..count]);
-                most = most.saturating_sub(count);
+                bytes_left = bytes_left.saturating_sub(count);
             }
         };
         let _ = timeout(EXCESS_HEAD_DEADLINE, rest).await;
@@ -234,8 +236,8 @@ impl TimedIo {
         written
     }
 
-    /// Holds back hyper's own rejection of a request that it could not parse: a response without a body, written while no request
-    /// is open, and its last write. [`TimedIo::reject`] replaces it.
+    /// Holds back hyper's own rejection of a request that it could not parse. hyper writes it while no request is open, without a
+    /// body, and then nothing more. [`TimedIo::reject`] sends a problem instead.
     fn hold_back(&mut self, rejection: &[u8]) -> Poll<io::Result<usize>> {
         self.timer.rejected.store(true, Ordering::Relaxed);
         self.rejection.extend_from_slice(rejection);
@@ -257,9 +259,9 @@ impl AsyncRead for TimedIo {
             this.timer.on_read();
         }
         if this.timer.is_between_requests() {
-            // hyper buffers as much.
-            let room = MAX_HEAD.saturating_sub(this.head.len());
-            let (kept, beyond) = received.split_at(received.len().min(room));
+            // hyper rejects a head of more bytes.
+            let free_bytes = MAX_HEAD_BYTES.saturating_sub(this.head.len());
+            let (kept, beyond) = received.split_at(received.len().min(free_bytes));
             this.head.extend_from_slice(kept);
             if !beyond.is_empty() {
                 this.overlong.get_or_insert_with(|| OriginScanner::start(&this.head)).push(beyond);

@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::connection_timer::{ConnectionTimer, MAX_HEAD, TimedBody, TimedIo};
+use self::connection_timer::{ConnectionTimer, MAX_HEAD_BYTES, TimedBody, TimedIo};
 use crate::{
     config::CorsOrigins,
     metrics::{METRICS, Metrics},
@@ -40,21 +40,23 @@ use crate::{
 
 /// Time that open requests have after the signal to stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
-/// Bytes buffered of a connection, in each direction.
+/// Maximum bytes that are buffered for a connection, in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Pause after a failure to accept a connection that is this machine's, such as too many open files.
+/// Pause after this machine failed to accept a connection, such as for too many open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Connections that may wait to be accepted, for bursts such as after a restart. The system has its own limit.
+/// Number of connections that may wait to be accepted, for bursts such as after a restart. The system has its own limit.
 const BACKLOG: u32 = 4096;
-/// Connections that are answered with a refusal at once; more are closed without a response.
-const MAX_REFUSALS: usize = 64;
-/// Time and bytes for which a refused connection is read on.
+/// Maximum number of rejected connections that are answered at the same time; more are closed without a response.
+const MAX_REJECTIONS: usize = 64;
+/// Deadline for writing a rejection, and again for reading on after it.
 const LINGER_DEADLINE: Duration = Duration::from_secs(1);
+/// Maximum bytes that are read on after a rejection.
 const MAX_LINGER_BYTES: u64 = 1 << 20;
-/// Bytes and time for which the head of a refused connection is read.
-const REFUSED_HEAD_BYTES: usize = 4096;
-const REFUSED_HEAD_DEADLINE: Duration = Duration::from_millis(250);
-/// Files and connections to MongoDB and S3 that are not clients' connections.
+/// Maximum bytes of a rejected connection's head that are read.
+const REJECTED_HEAD_BYTES: usize = 4096;
+/// Time to wait for the head of a rejected connection.
+const REJECTED_HEAD_DEADLINE: Duration = Duration::from_millis(250);
+/// Number of open files that are reserved for other uses than clients' connections: files, and connections to MongoDB and S3.
 const OTHER_FILES: usize = 512;
 
 /// Listens on an address.
@@ -70,10 +72,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Returns `wanted`, or the number of connections that the limit of open files allows, after raising it if possible.
+/// Raises the limit of open files if possible. Returns `wanted`, or the number of connections that the limit allows.
 #[must_use]
 pub fn clamp_to_fd_limit(wanted: usize) -> usize {
-    let files = open_files(wanted.saturating_add(OTHER_FILES));
+    let files = raise_fd_limit(wanted.saturating_add(OTHER_FILES));
+    // With a low limit, at most a quarter is reserved for other files.
     let allowed = wanted.min(files - OTHER_FILES.min(files / 4));
     if allowed < wanted {
         tracing::warn!(wanted, allowed, files, "MAX_CONNECTIONS exceeds RLIMIT_NOFILE; lowering it");
@@ -81,8 +84,9 @@ pub fn clamp_to_fd_limit(wanted: usize) -> usize {
     allowed
 }
 
+/// Raises the limit of open files to its maximum if it is below `wanted`. Returns the limit.
 #[cfg(unix)]
-fn open_files(wanted: usize) -> usize {
+fn raise_fd_limit(wanted: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let count = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let limit = getrlimit(Resource::Nofile);
@@ -93,8 +97,9 @@ fn open_files(wanted: usize) -> usize {
     count(getrlimit(Resource::Nofile).current)
 }
 
+/// Returns the largest number: on this system, the limit of open files is not known.
 #[cfg(not(unix))]
-fn open_files(_: usize) -> usize {
+fn raise_fd_limit(_: usize) -> usize {
     usize::MAX
 }
 
@@ -116,16 +121,16 @@ where
     let (endpoint, origins) = (Arc::new(endpoint), Arc::new(origins));
     let mut http = http1::Builder::new();
     // `ConnectionTimer` has the deadlines: hyper's do not distinguish a silent client, a slow one and an idle connection.
-    http.header_read_timeout(None).max_header_size(MAX_HEAD).max_buf_size(BUFFER_BYTES);
+    http.header_read_timeout(None).max_header_size(MAX_HEAD_BYTES).max_buf_size(BUFFER_BYTES);
     let mut connections = JoinSet::new();
-    let mut refusals = JoinSet::new();
+    let mut rejections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         reap(&mut connections);
-        reap(&mut refusals);
+        reap(&mut rejections);
         match accepted {
             Ok((stream, peer)) if connections.len() < max_connections => {
                 let connection =
@@ -134,8 +139,8 @@ where
             }
             Ok((stream, _)) => {
                 METRICS.connections_refused.inc();
-                if refusals.len() < MAX_REFUSALS {
-                    refusals.spawn(refuse(stream, origins.clone()));
+                if rejections.len() < MAX_REJECTIONS {
+                    rejections.spawn(reject(stream, origins.clone()));
                 }
             }
             // The client has disconnected already.
@@ -146,7 +151,7 @@ where
             }
         }
     }
-    // From here on the system refuses new connections.
+    // From here on, the system rejects new connections.
     drop(listener);
     drain(connections).await;
 }
@@ -201,7 +206,7 @@ where
     /// Serves the requests of the connection until it closes, or its deadline has passed.
     async fn serve(self, http: http1::Builder) {
         let Self { stream, peer, endpoint, origins, stop } = self;
-        let _open = OpenConnection::new();
+        let _counted = OpenConnection::new();
         let Ok(local) = stream.local_addr() else { return };
         // Responses are written whole: Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
@@ -261,12 +266,12 @@ where
     }
 }
 
-/// Refuses a connection beyond the largest number.
-async fn refuse(mut stream: TcpStream, origins: Arc<CorsOrigins>) {
+/// Rejects a connection beyond the largest number, with a 503.
+async fn reject(mut stream: TcpStream, origins: Arc<CorsOrigins>) {
     let respond = async {
-        // For the `Origin`: without CORS headers, the page would see a network error.
-        let mut head = vec![0; REFUSED_HEAD_BYTES];
-        let read = timeout(REFUSED_HEAD_DEADLINE, stream.read(&mut head)).await;
+        // Reads the `Origin` for the CORS headers, without which the page would see a network error.
+        let mut head = vec![0; REJECTED_HEAD_BYTES];
+        let read = timeout(REJECTED_HEAD_DEADLINE, stream.read(&mut head)).await;
         head.truncate(read.unwrap_or(Ok(0))?);
         stream.write_all(&rejection::too_many_connections(&head, &origins)).await?;
         stream.shutdown().await
@@ -276,7 +281,8 @@ async fn refuse(mut stream: TcpStream, origins: Arc<CorsOrigins>) {
     }
 }
 
-/// Reads on for a moment: a client that is still sending when the connection closes sees a reset instead of the response.
+/// Reads the rest of a request for a moment: a client that is still sending when the connection closes sees a reset instead of the
+/// response.
 async fn linger(stream: TcpStream) {
     let rest = async { tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await };
     let _ = timeout(LINGER_DEADLINE, rest).await;

@@ -1,13 +1,14 @@
 //! Finds the `Origin` of a request head that is too long to keep.
 
-/// Longest line that is kept; no `Origin` is longer.
-const MAX_LINE: usize = 512;
+/// Maximum bytes that are kept of a line; no `Origin` line is longer.
+const MAX_LINE_BYTES: usize = 512;
 
 /// Scans a request head as it arrives, and keeps only its `Origin` lines.
 #[derive(Debug, Default)]
 pub(super) struct OriginScanner {
     /// Start of the current line.
     line: Vec<u8>,
+    /// A head with an empty request line and the `Origin` lines so far.
     origins: Vec<u8>,
     has_request_line: bool,
     is_complete: bool,
@@ -27,24 +28,24 @@ impl OriginScanner {
             if self.is_complete {
                 return;
             }
-            let room = MAX_LINE.saturating_sub(self.line.len());
-            self.line.extend_from_slice(part.get(..room).unwrap_or(part));
+            let free_bytes = MAX_LINE_BYTES.saturating_sub(self.line.len());
+            self.line.extend_from_slice(part.get(..free_bytes).unwrap_or(part));
             if part.ends_with(b"\n") {
                 self.end_line();
             }
         }
     }
 
-    /// Reads the origin from a complete line.
+    /// Ends a line, and keeps it if it is an `Origin`.
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let is_origin = line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"origin:"));
+        let is_origin = line.get(..b"origin:".len()).is_some_and(|name| name.eq_ignore_ascii_case(b"origin:"));
         if !self.has_request_line {
             self.has_request_line = true;
             self.origins.push(b'\n');
         } else if line.trim_ascii().is_empty() {
             self.is_complete = true;
-        } else if is_origin && line.ends_with(b"\n") && self.origins.len() < 2 * MAX_LINE {
+        } else if is_origin && line.ends_with(b"\n") && self.origins.len() < 2 * MAX_LINE_BYTES {
             // Two lines suffice: more than one `Origin` counts as none.
             self.origins.extend(line);
         }
@@ -90,6 +91,6 @@ mod tests {
             assert_eq!(cut.origins(), kept.as_bytes());
         }
         let many = OriginScanner::start(format!("GET / HTTP/1.1\r\n{}\r\n", origin.repeat(10_000)).as_bytes());
-        assert!(many.origins().len() < 3 * MAX_LINE);
+        assert!(many.origins().len() < 3 * MAX_LINE_BYTES);
     }
 }

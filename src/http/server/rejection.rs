@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// RFC 9110 section 5.6.7.
+/// Format of the header `Date` (RFC 9110 section 5.6.7).
 const DATE: StaticFormatDescription =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
@@ -25,6 +25,7 @@ pub(super) fn too_many_connections(head: &[u8], origins: &CorsOrigins) -> Bytes 
 
 /// Returns whether hyper rejected a head because of its length.
 pub(super) fn is_head_too_long(rejection: &[u8]) -> bool {
+    // The three digits after `HTTP/1.1 `.
     matches!(rejection.get(9..12), Some(b"431" | b"414"))
 }
 

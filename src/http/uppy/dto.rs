@@ -268,6 +268,7 @@ impl UppyRequest {
     /// Returns the file's name: Uppy's own keys are `<UUID>-<name>`.
     #[must_use]
     pub fn file_name(&self) -> &str {
+        // A UUID has 36 characters.
         let from_key = || match self.key.split_at_checked(36) {
             Some((id, rest)) if uuid::Uuid::try_parse(id).is_ok() => rest.strip_prefix('-').unwrap_or(&self.key),
             _ => &self.key,

@@ -106,15 +106,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// Names that Uppy's form, its file and its requests for URLs have for members of an upload.
-const IN_FORM: &[(&str, &str)] =
+/// Names of an upload's members: in the domain, and in the query by which Uppy requests a form.
+const NAMES_IN_FORM: &[(&str, &str)] =
     &[("fileName", "filename"), ("contentType", "type"), ("size", "metadata[size]"), ("caption", "metadata[caption]")];
-const IN_FILE: &[(&str, &str)] =
+/// Names of an upload's members: in the domain, and in [`UppyFile`].
+const NAMES_IN_FILE: &[(&str, &str)] =
     &[("fileName", "filename"), ("contentType", "type"), ("size", "metadata.size"), ("caption", "metadata.caption")];
-const ONE_PART: &[(&str, &str)] = &[("parts", "partNumber")];
-const MANY_PARTS: &[(&str, &str)] = &[("parts", "partNumbers")];
+/// Name of the parts in the domain, and of the part in Uppy's request for one URL.
+const NAME_OF_PART: &[(&str, &str)] = &[("parts", "partNumber")];
+/// Name of the parts in the domain, and in Uppy's request for many URLs.
+const NAME_OF_PARTS: &[(&str, &str)] = &[("parts", "partNumbers")];
 
-/// Converts an error to a problem with these names of members.
+/// Returns a function that converts an error to a problem with these names of members.
 fn with_names<E: Into<Problem>>(names: &'static [(&'static str, &'static str)]) -> impl Fn(E) -> Problem {
     move |error| error.into().with_names(names)
 }
@@ -153,8 +156,8 @@ impl UppyApi {
             UppyCall::Put(_) | UppyCall::Create(_) => app.valet.throttle.count_uploads(user, 1)?,
             UppyCall::Open { .. } => app.valet.throttle.count_urls(user, 1)?,
         }
-        let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
-        Ok(Json(match app.valet.uppy.sign(user, request, longest, now).await.map_err(with_names(ONE_PART))? {
+        let max_lifetime = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
+        Ok(Json(match app.valet.uppy.sign(user, request, max_lifetime, now).await.map_err(with_names(NAME_OF_PART))? {
             uppy::SignedCall::Form(form) => {
                 let form = UppyForm::new(form, now);
                 let key = form.fields.get("key").cloned().unwrap_or_default();
@@ -197,7 +200,7 @@ impl UppyApi {
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        let form = app.valet.uppy.open_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
+        let form = app.valet.uppy.open_form(user, &metadata, now).await.map_err(with_names(NAMES_IN_FORM))?;
         Ok(Json(UppyForm::new(form, now)))
     }
 
@@ -217,7 +220,7 @@ impl UppyApi {
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.uppy.open_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
+        let image = app.valet.uppy.open_parts(user, &metadata, now).await.map_err(with_names(NAMES_IN_FILE))?;
         let bucket = app.valet.backends.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
@@ -258,8 +261,12 @@ impl UppyApi {
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle.count_urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
-        let signed =
-            app.valet.uppy.sign_parts(user, upload_of(&upload_id, &key)?, &[number], now).await.map_err(with_names(ONE_PART))?;
+        let signed = app
+            .valet
+            .uppy
+            .sign_parts(user, upload_of(&upload_id, &key)?, &[number], now)
+            .await
+            .map_err(with_names(NAME_OF_PART))?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
         Ok(Json(UppyPartUrl { expires: dto::seconds_until(signed.expires_at, now), url: signed.url }))
     }
@@ -285,7 +292,7 @@ impl UppyApi {
         // Text that is not a number becomes 0, which is not the number of a part.
         let numbers: Vec<i64> = listed.map(|text| text.trim().parse().unwrap_or(0)).collect();
         app.valet.throttle.count_urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.uppy.sign_parts(user, upload, &numbers, now).await.map_err(with_names(MANY_PARTS))?;
+        let signed = app.valet.uppy.sign_parts(user, upload, &numbers, now).await.map_err(with_names(NAME_OF_PARTS))?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
     }
@@ -331,7 +338,7 @@ impl UppyApi {
     }
 }
 
-/// Returns the user of the token in the path.
+/// Returns the user of the token in the path, within the user's rate limit.
 async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Result<UserId, Problem> {
     let user = app.valet.uppy_tokens.authenticate(token, now).await.map_err(|error| match error {
         AuthenticateError::Token(TokenError::Invalid) => {
@@ -358,7 +365,7 @@ fn missing_parameter(parameter: &str) -> Problem {
     Problem::new(Code::InvalidRequest, "A required parameter is missing.").field(parameter, "is required")
 }
 
-/// Returns the S3 request that Uppy wants to make, by S3's rules of method and parameters.
+/// Returns the S3 request that the arguments of `signRequest` describe, by S3's rules of method and parameters.
 fn s3_request(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
     let metadata = UppyMetadata {
         file_name: body.file_name(),
