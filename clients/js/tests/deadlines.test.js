@@ -5,16 +5,20 @@ import test from "node:test";
 import { createUploader } from "valet-upload";
 import { account, assertGallery, BASE, image, intercept, MIB, quick } from "./harness.js";
 
-/** Never answers, as a connection without its other end; ends with the request's signal, if it has one. */
-const dead = ({ signal }) => new Promise((_, reject) => { signal?.addEventListener("abort", () => reject(signal.reason)); });
+/** Calls `act` when the request's signal, if it has one, is aborted. */
+const onAbort = ({ signal }, act) => { signal?.addEventListener("abort", () => act(signal.reason)); };
+// Requests until the dead one has ended have a tenth of their deadlines, and later ones the whole: a busy machine may need seconds.
+const FACTOR = 10;
 
 // Three files are opened by one call, if they are inspected at about the same time.
 for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002], confirm: [100_000], multipart: [17 * MIB], parts: [17 * MIB] })) {
   test(`${kind} without an answer is repeated`, async (t) => {
     const user = await account();
     let calls = 0;
+    const undo = quick(t, FACTOR);
+    // Never answers, as a connection without its other end.
+    const dead = (options) => new Promise((_, reject) => { onAbort(options, (reason) => { undo(); reject(reason); }); });
     intercept(t, ({ kind: asked, options }) => (asked.startsWith(kind) && (calls += 1) === 1 ? dead(options) : undefined));
-    quick(t);
     const files = sizes.map((size, i) => image(`${i}.png`, size));
     await Promise.all(createUploader({ api: BASE, token: user.token }).add(files).map((item) => item.finished));
     assert.ok(calls > 1, String(calls));
@@ -24,10 +28,10 @@ for (const [kind, sizes] of Object.entries({ upload: [100_000, 100_001, 100_002]
 
 test("an answer whose body does not end is repeated", async (t) => {
   const user = await account();
-  intercept(t, ({ kind, options: { signal }, n }) => {
+  const undo = quick(t, FACTOR);
+  intercept(t, ({ kind, options, n }) => {
     if (kind !== "upload" || n > 1) return undefined;
-    return new Response(new ReadableStream({ start: (body) => { signal?.addEventListener("abort", () => body.error(signal.reason)); } }));
+    return new Response(new ReadableStream({ start: (body) => onAbort(options, (reason) => { undo(); body.error(reason); }) }));
   });
-  quick(t);
   await createUploader({ api: BASE, token: user.token }).add(image("one.png"))[0].finished;
 });

@@ -9,7 +9,8 @@ const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
 test("requests gather while one is under way, but do not wait for an answer that does not come", async (t) => {
   const user = await account();
-  const uploader = createUploader({ api: BASE, token: user.token });
+  // The first, and six that may be opened while it is not answered.
+  const uploader = createUploader({ api: BASE, token: user.token, concurrency: 7 });
   let first;
   const seen = intercept(t, ({ kind, n }) => (kind === "upload" && n === 1 ? new Promise((resolve) => { first = resolve; }) : undefined));
   const [one] = uploader.add(image("one.png"));

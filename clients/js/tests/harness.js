@@ -11,18 +11,25 @@ export const MIB = 1024 * 1024;
 
 let accounts = 0;
 
-/** Calls the server without the package. */
+/** Calls the server without the package, up to ten times while it answers that it is too busy. A `body` may be a function for each. */
 export async function call(method, path, { token, body } = {}) {
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
-  const response = await originalFetch(BASE + path, { method, headers, body: body && JSON.stringify(body) });
+  const text = () => JSON.stringify(typeof body === "function" ? body() : body);
+  const send = () => originalFetch(BASE + path, { method, headers, body: body && text() });
+  let response = await send();
+  for (let left = 9; left && [503, 504].includes(response.status); left -= 1) {
+    await response.arrayBuffer();
+    await new Promise((done) => { originalSetTimeout(done, 500); });
+    response = await send();
+  }
   assert.ok(response.ok, `${method} ${path}: ${response.status}`);
   return response.status === 204 ? undefined : response.json();
 }
 
-/** Signs up a new account. */
+/** Signs up a new account. A sign-up without an answer may have used its address, so a repeat has another one. */
 export async function account() {
-  const email = `node-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
-  return call("POST", "/api/auth/signup", { body: { email, password: "three small blue boats" } });
+  const email = () => `node-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
+  return call("POST", "/api/auth/signup", { body: () => ({ email: email(), password: "three small blue boats" }) });
 }
 
 /** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
@@ -43,6 +50,7 @@ export async function assertGallery(user, files) {
 }
 
 const originalFetch = globalThis.fetch;
+const originalSetTimeout = globalThis.setTimeout;
 
 /**
  * Lets `rule(request, send)` answer requests of the package: `request` is `{ kind, method, url, n }` with the number of the request
@@ -67,17 +75,17 @@ export const status = (code, body) => new Response(body ? JSON.stringify(body) :
 export const unanswered = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
 export const lost = () => { throw new TypeError("fetch failed"); };
 
-/** Makes timers end a hundred times earlier, until the returned function is called or the test ends. */
-export function quick(t) {
+/** Makes timers end `factor` times earlier, until the returned function is called or the test ends. */
+export function quick(t, factor = 100) {
   const later = globalThis.setTimeout;
-  globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / 100, ...rest);
+  globalThis.setTimeout = (work, ms, ...rest) => later(work, ms / factor, ...rest);
   const undo = () => { globalThis.setTimeout = later; };
   t.after(undo);
   return undo;
 }
 
 /** Waits until `check` holds. */
-export async function until(check, what, seconds = 20) {
+export async function until(check, what, seconds = 120) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 20); });
