@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { choose, loaded, photos, screenshot, signedIn, until, upload, visitor } from "./harness.js";
+import { choose, loaded, LONG_UNDO, photos, screenshot, signedIn, until, upload, visitor } from "./harness.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -35,7 +35,7 @@ for (const [name, options] of [
     await axe(entrance, "sign up, with a problem");
     await screenshot(entrance, `${name}-problem`);
 
-    const { page } = await signedIn(t, { ...options, allowed: [/Failed to load resource/] });
+    const { page } = await signedIn(t, { ...options, timers: LONG_UNDO, allowed: [/Failed to load resource/] });
     await page.getByRole("heading", { name: "No images yet" }).waitFor();
     await axe(page, "empty");
     await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada") });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, BASE, photos, servePages, until, visitor } from "./harness.js";
+import { account, ask, BASE, photos, servePages, until, visitor } from "./harness.js";
 
 const PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple>';
 
@@ -26,7 +26,7 @@ const start = (page, user) => page.evaluate(async ({ base, token, id }) => {
 }, { base: BASE, token: user.token, id: user.user.id });
 
 /** Returns the user's images. */
-const gallery = async (user) => (await (await fetch(`${BASE}/api/images/gallery?limit=100`, { headers: { authorization: `Bearer ${user.token}` } })).json()).images;
+const gallery = async (user) => (await (await ask("/api/images/gallery?limit=100", user)).json()).images;
 
 /** Adds files as a user chooses them. */
 async function add(page, files) {
@@ -101,6 +101,12 @@ test("jobs of workers that are ended reject, and the pool works on", async (t) =
 
 const isPut = (url) => url.searchParams.has("X-Amz-Signature");
 
+/** Waits until the browser has stored two files with the ids of their uploads. */
+const untilStored = (page) => until(() => page.evaluate(async () => {
+  const { indexedDbStore } = await import("/src/index.js");
+  return (await indexedDbStore().all()).filter(({ id }) => id).length === 2;
+}), "both files are stored");
+
 /** Opens the app in a context of its own, with two uploads whose PUTs are held. */
 async function withTwoUploads(t) {
   const context = await visitor(t, { allowed: [/ERR_|Failed to load resource/] });
@@ -110,6 +116,7 @@ async function withTwoUploads(t) {
   await page.route(isPut, () => { held += 1; });
   await add(page, await photos(page, 2));
   await until(() => held >= 2, "uploads under way");
+  await untilStored(page);
   return { context, user, page };
 }
 
@@ -148,6 +155,7 @@ test("without locks, a new tab continues the uploads of a closed one after a qua
   await page.route(isPut, () => { held += 1; });
   await add(page, await photos(page, 2));
   await until(() => held >= 2, "uploads under way");
+  await untilStored(page);
   const address = page.url();
   await page.close();
   const early = await context.newPage();

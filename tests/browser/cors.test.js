@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, BASE, browserWithFakeHosts, servePages } from "./harness.js";
+import { account, ask, BASE, contextWithFakeHosts, servePages } from "./harness.js";
 
 /** Origin in the server's CORS_ORIGINS. */
 const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
@@ -13,7 +13,7 @@ const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
 /** Serves a page for any name that ends in `.test`, on this port. */
 async function pageOf(t, host, port) {
   const served = await servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"), port);
-  const page = await (await browserWithFakeHosts(t)).newPage();
+  const page = await (await contextWithFakeHosts(t)).newPage();
   await page.goto(`http://${host}:${served}/`);
   return page;
 }
@@ -85,7 +85,7 @@ for (const [what, host, port] of [["another port", "app.test", 0], ["another nam
     const { bytes, ...others } = seen;
     for (const [step, outcome] of Object.entries(others)) assert.ok(outcome === "hidden from the page" || outcome === false, `${step}: ${outcome}`);
     assert.equal(bytes, undefined);
-    const stored = await fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
+    const stored = await ask("/api/auth/me", { token });
     assert.equal((await stored.json()).usage.images, 0, "nothing was stored");
   });
 }

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { account, BASE, listed, PASSWORD, photos, signedIn, signIn, until, upload, visitor } from "./harness.js";
+import { account, ask, BASE, listed, LONG_UNDO, PASSWORD, photos, signedIn, signIn, until, upload, visitor } from "./harness.js";
 
 /** Returns the names of the user's images, by a session of its own. */
 async function gallery(user) {
   const body = JSON.stringify({ email: user.email, password: PASSWORD });
   const { token } = await (await fetch(`${BASE}/api/auth/login`, { method: "POST", headers: { "content-type": "application/json" }, body })).json();
-  const { images } = await (await fetch(`${BASE}/api/images/gallery`, { headers: { authorization: `Bearer ${token}` } })).json();
+  const { images } = await (await ask("/api/images/gallery", { token })).json();
   return images.map(({ fileName }) => fileName).sort();
 }
 
@@ -45,7 +45,8 @@ async function recordDeletions(page) {
 }
 
 test("deletions that wait are sent before the session ends, in every tab", async (t) => {
-  const context = await visitor(t, {});
+  // The page gives its other tabs 300 ms, and 5 s for all deletions, which are not enough on a busy machine.
+  const context = await visitor(t, { timers: { ...LONG_UNDO, 300: 10_000, 5000: 60_000 } });
   const [page, other, user] = [await context.newPage(), await context.newPage(), await account()];
   await signIn(page, user);
   await upload(page, await photos(page, 3));
@@ -83,7 +84,7 @@ test("more deletions than a closing page can send are sent at once, after a ques
 });
 
 test("if deletions together are too many for a closing page, the earlier ones are sent", async (t) => {
-  const { page } = await listed(t, 1501);
+  const { page } = await listed(t, 1501, { timers: LONG_UNDO });
   const ids = await recordDeletions(page);
   await page.getByRole("checkbox", { name: "Select 0.jpg", exact: true }).check({ force: true });
   await page.keyboard.press("Delete");

@@ -3,7 +3,9 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, screenshot, reload, signedIn, tree, until, upload } from "./harness.js";
+import {
+  announced, ask, BASE, choose, clickable, focusOn, listed, loaded, LONG_UNDO, photos, screenshot, reload, signedIn, tree, until, upload,
+} from "./harness.js";
 
 /** Every dialog of the page: the steps that open it, and its address. */
 const DIALOGS = {
@@ -136,13 +138,12 @@ test("no text is lost that is announced while a dialog opens or closes", async (
 });
 
 test("an open image has undo, captions of several lines, and failures that are shown and announced", async (t) => {
-  const { page, user } = await signedIn(t, { allowed: [/ 503 /] });
+  const { page, user } = await signedIn(t, { allowed: [/ 503 /], timers: LONG_UNDO });
   await upload(page, await photos(page, 3));
-  const call = (path, options = {}) => fetch(BASE + path, { ...options, headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" } });
-  const images = async () => (await (await call("/api/images/gallery")).json()).images;
+  const images = async () => (await (await ask("/api/images/gallery", user)).json()).images;
   const [, second] = await images();
   const lines = "First line,\nsecond line: 🌊";
-  assert.equal((await call(`/api/images/${second.id}`, { method: "PATCH", body: JSON.stringify({ caption: lines }) })).status, 200);
+  assert.equal((await ask(`/api/images/${second.id}`, user, { method: "PATCH", body: { caption: lines } })).status, 200);
   await page.goto(`/#image/${second.id}`);
   await reload(page);
   const dialog = page.getByRole("dialog");

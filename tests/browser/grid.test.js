@@ -3,10 +3,23 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { announced, focusOn, listed, photos, screenshot, signedIn, tree, until, upload } from "./harness.js";
+import { announced, focusOn, listed, LONG_UNDO, photos, screenshot, signedIn, tree, until, upload } from "./harness.js";
 
 /** Returns the names of the tiles in the order of screen readers. */
 const readTiles = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
+
+/** Runs in the page: returns whether the rows are as wide as the grid, and the tiles the same, in two frames. */
+async function isLaidOut() {
+  const grid = document.querySelector("#grid");
+  const looks = [];
+  for (let i = 0; i < 2; i += 1) {
+    await new Promise(requestAnimationFrame);
+    const boxes = [...grid.querySelectorAll(".tile")].map((tile) => tile.getBoundingClientRect());
+    looks.push(String(boxes.map(({ left, right }) => [left, right])));
+    if (Math.abs(Math.max(...boxes.map(({ right }) => right)) - grid.getBoundingClientRect().right) > 1) return false;
+  }
+  return looks[0] === looks[1];
+}
 
 /** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
 async function assertOrder(page, what) {
@@ -28,7 +41,7 @@ async function assertOrder(page, what) {
 }
 
 test("after every change one tile is the Tab stop, and tiles are read in order", async (t) => {
-  const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 } });
+  const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 }, timers: LONG_UNDO });
   await assertOrder(page, "at first");
   const pick = async (names) => { for (const name of names) await page.getByRole("checkbox", { name: `Select ${name}.jpg`, exact: true }).check({ force: true }); };
   const shown = (name) => page.getByAltText(`${name}.jpg`, { exact: true }).count();
@@ -55,8 +68,7 @@ test("after every change one tile is the Tab stop, and tiles are read in order",
   const names = await readTiles(page);
   assert.equal(names[0], "0.jpg", "the focused tile is kept outside of the view, and read first");
   await page.setViewportSize({ width: 700, height: 700 });
-  // The grid is laid out in a later frame.
-  await page.waitForTimeout(100);
+  await until(() => page.evaluate(isLaidOut), "laid out for its new width");
   await assertOrder(page, "resized");
   await page.keyboard.press("Control+a");
   await page.getByText(/^250 images selected/).waitFor();

@@ -16,10 +16,14 @@ export const LAUNCH = {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync"],
+  timeout: 180_000,
 };
 
 /** Time in milliseconds that every test waits for an expected event. */
-const PATIENCE = 60_000;
+const PATIENCE = 180_000;
+
+/** For the option `timers` of {@link visitor}: "Undo" is offered for ten minutes, because a busy machine takes long for a step. */
+export const LONG_UNDO = { 8000: 600_000 };
 
 export let browser;
 before(async () => { browser = await chromium.launch(LAUNCH); });
@@ -62,23 +66,34 @@ export async function servePages(t, listener, port = 0) {
   return server.address().port;
 }
 
-/** Starts a browser that resolves names that end in `.test` to this machine: origins that are neither secure nor local. */
-export async function browserWithFakeHosts(t) {
+/** Opens a context that resolves names that end in `.test` to this machine: origins that are neither secure nor local. */
+export async function contextWithFakeHosts(t, options) {
   const started = await chromium.launch({
     ...LAUNCH, args: [...LAUNCH.args, "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
   });
   atEnd(t, () => started.close());
-  return started;
+  const context = await started.newContext(options);
+  context.setDefaultTimeout(PATIENCE);
+  return context;
 }
 
-/** Opens a context whose pages must report no errors; `allowed` are patterns of console errors that a test provokes. */
-export async function visitor(t, { allowed = [], ...options } = {}) {
+/**
+ * Opens a context whose pages must report no errors; `allowed` are patterns of console errors that a test provokes. `timers` has the
+ * durations, in milliseconds, that replace others of the page's timers.
+ */
+export async function visitor(t, { allowed = [], timers, ...options } = {}) {
   const context = await browser.newContext({ baseURL: BASE, viewport: { width: 1280, height: 800 }, ...options });
   context.setDefaultTimeout(PATIENCE);
   const faults = [];
   await context.addInitScript(() => {
     addEventListener("securitypolicyviolation", (event) => console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`));
   });
+  if (timers) {
+    await context.addInitScript((timers) => {
+      const later = window.setTimeout;
+      window.setTimeout = (work, ms, ...rest) => later(work, timers[ms] ?? ms, ...rest);
+    }, timers);
+  }
   context.on("console", (message) => { if (message.type() === "error") faults.push(`${message.text()} ${message.location().url}`); });
   context.on("weberror", (error) => faults.push(String(error.error().stack)));
   atEnd(t, async () => {
@@ -89,10 +104,31 @@ export async function visitor(t, { allowed = [], ...options } = {}) {
   return context;
 }
 
+/** Calls `send` up to ten times while it resolves with 503 or 504, which a busy server returns. Returns the last response. */
+async function answered(send) {
+  for (let left = 9; ; left -= 1) {
+    const answer = await send();
+    if (!left || ![503, 504].includes(answer.status)) return answer;
+    await answer.arrayBuffer();
+    await new Promise((done) => { setTimeout(done, 500); });
+  }
+}
+
+/** Calls the API with this access token; a call that can be repeated. */
+export function ask(path, { token }, { method, body } = {}) {
+  const headers = { authorization: `Bearer ${token}`, ...(body && { "content-type": "application/json" }) };
+  return answered(() => fetch(BASE + path, { method, headers, body: body && JSON.stringify(body) }));
+}
+
 /** Signs up an account through the API. */
 export async function account() {
-  const credentials = { email: email(), password: PASSWORD };
-  const answer = await fetch(`${BASE}/api/auth/signup`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(credentials) });
+  let credentials;
+  const answer = await answered(() => {
+    // A sign-up without an answer may have used its address.
+    credentials = { email: email(), password: PASSWORD };
+    const body = JSON.stringify(credentials);
+    return fetch(`${BASE}/api/auth/signup`, { method: "POST", headers: { "content-type": "application/json" }, body });
+  });
   assert.equal(answer.status, 201);
   return { ...credentials, ...(await answer.json()) };
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { BASE, browserWithFakeHosts, email, PASSWORD, photos, reload, servePages, signedIn, until, visitor } from "./harness.js";
+import { BASE, contextWithFakeHosts, email, PASSWORD, photos, reload, servePages, signedIn, until, visitor } from "./harness.js";
 
 /** Serves an empty page on another port, which is another origin. */
 async function serveOtherOrigin(t) {
@@ -39,8 +39,7 @@ test("a page of an allowed origin can make every call", async (t) => {
 
 test("a page of another origin can read no answer", async (t) => {
   const port = await serveOtherOrigin(t);
-  const browser = await browserWithFakeHosts(t);
-  const page = await (await browser.newContext()).newPage();
+  const page = await (await contextWithFakeHosts(t)).newPage();
   await page.goto(`http://stranger.test:${port}/`);
   const outcomes = await page.evaluate(async (base) => {
     const tries = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
@@ -50,8 +49,7 @@ test("a page of another origin can read no answer", async (t) => {
 });
 
 test("uploads work without a secure context, that is, without crypto.subtle and locks", async (t) => {
-  const browser = await browserWithFakeHosts(t);
-  const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
+  const context = await contextWithFakeHosts(t, { viewport: { width: 1000, height: 700 } });
   const page = await context.newPage();
   const consoleErrors = [];
   page.on("console", (message) => { if (message.type() === "error") consoleErrors.push(message.text()); });

@@ -11,13 +11,16 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   await upload(page, [photo]);
   let image;
   page.on("response", async (response) => { if (response.url().includes("/api/images/gallery")) [image] = (await response.json()).images; });
-  // The real one is delayed, so that the placeholder is visible.
-  await page.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => { await new Promise((done) => { setTimeout(done, 700); }); await route.continue(); });
+  // The real one is held, so that the placeholder is visible.
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  await page.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => { await released; await route.continue(); });
   await reload(page);
   const canvas = page.locator(".tile canvas");
   await canvas.waitFor();
   assert.ok((await canvas.evaluate((c) => c.getContext("2d").getImageData(0, 0, 1, 1).data[3])) === 255);
   assert.equal(await page.locator(".tile.loaded").count(), 0);
+  release();
   await page.locator(".tile.loaded").waitFor();
   const shown = page.locator(".tile img");
   assert.equal(await shown.getAttribute("src"), image.previewUrl);

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { build } from "esbuild";
-import { BASE, servePages, until } from "./harness.js";
+import { ask, BASE, servePages, until } from "./harness.js";
 
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 export const MIB = 1024 * 1024;
@@ -126,7 +126,7 @@ export const events = (opened) => opened.evaluate(() => events);
 
 /** Calls the API as the user. */
 export async function api(user, method, path) {
-  const answer = await fetch(BASE + path, { method, headers: { authorization: `Bearer ${user.token}` } });
+  const answer = await ask(path, user, { method });
   return answer.status === 204 ? {} : answer.json();
 }
 
