@@ -8,17 +8,21 @@ const { BACKEND, VALET_URL, VALET_PNG, VALET_WEBHOOK_SECRET } = process.env;
 
 const call = async (url, { method = "GET", headers = {}, json } = {}) => {
   const body = json && JSON.stringify(json);
-  const answer = await fetch(url, { method, headers: { ...(body && { "content-type": "application/json" }), ...headers }, body });
-  const text = await answer.text();
-  return { status: answer.status, json: text ? JSON.parse(text) : undefined };
+  // A busy server is asked up to ten times.
+  for (let left = 9; ; left -= 1) {
+    const answer = await fetch(url, { method, headers: { ...(body && { "content-type": "application/json" }), ...headers }, body });
+    const text = await answer.text();
+    if (!left || ![503, 504].includes(answer.status)) return { status: answer.status, json: text ? JSON.parse(text) : undefined };
+    await new Promise((done) => { setTimeout(done, 500); });
+  }
 };
 
 async function until(check, what) {
-  for (const end = Date.now() + 20_000; Date.now() < end;) {
+  for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await check()) return;
     await new Promise((done) => { setTimeout(done, 50); });
   }
-  assert.fail(`not within 20 s: ${what}`);
+  assert.fail(`not within 120 s: ${what}`);
 }
 
 const imagesOf = async (user) => (await call(`${BACKEND}/images`, { headers: { "x-session": `session-of-${user}` } })).json;

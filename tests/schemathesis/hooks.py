@@ -61,9 +61,9 @@ def uppy() -> str:
     """Returns a token for the path of Uppy's calls, of a separate user."""
     url = os.environ["VALET_URL"]
     credentials = {"email": f"uppy-{uuid.uuid4().hex}@example.com", "password": f"four random words {uuid.uuid4().hex}"}
-    session = requests.post(f"{url}/api/auth/signup", json=credentials, timeout=30).json()
+    session = requests.post(f"{url}/api/auth/signup", json=credentials, timeout=120).json()
     bearer = {"authorization": f"Bearer {session['token']}"}
-    return requests.post(f"{url}/api/uppy/session", headers=bearer, timeout=30).json()["token"]
+    return requests.post(f"{url}/api/uppy/session", headers=bearer, timeout=120).json()["token"]
 
 
 def announce(upload: dict) -> None:
@@ -91,7 +91,7 @@ def after_call(context, case, response):
     put = response.json()["upload"]
     content = ANNOUNCED.get(put["headers"]["x-amz-checksum-sha256"])
     if content is not None:
-        requests.put(put["url"], data=content, headers=put["headers"], timeout=30).raise_for_status()
+        requests.put(put["url"], data=content, headers=put["headers"], timeout=120).raise_for_status()
 
 
 @schemathesis.check

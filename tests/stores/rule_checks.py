@@ -61,7 +61,7 @@ class RuleChecks:
 
     def __init__(self, bucket: Bucket, database: str, name: str, origin: str, max_bytes: int):
         self.bucket, self.s3, self.origin, self.max_bytes = bucket, bucket.s3, origin, max_bytes
-        self.mongo = pymongo.MongoClient(database, serverSelectionTimeoutMS=10000)
+        self.mongo = pymongo.MongoClient(database, serverSelectionTimeoutMS=60000)
         self.database = self.mongo[name]
         self.outcome = deviations.Outcome(set(), {}, False)
         # The multipart upload that other rules depend on.
@@ -143,7 +143,7 @@ class RuleChecks:
         return self.hello()["isWritablePrimary"]
 
     def mongodb_majority_write(self):
-        scratch = self.database.get_collection("outside", write_concern=pymongo.WriteConcern("majority", wtimeout=10000))
+        scratch = self.database.get_collection("outside", write_concern=pymongo.WriteConcern("majority", wtimeout=60000))
         scratch.insert_one({"_id": uuid.uuid4().hex})
         scratch.drop()
         return True

@@ -10,6 +10,7 @@ import time
 import urllib.parse
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -56,14 +57,23 @@ class Server:
         self.process.wait(60)
         self.log.close()
 
-    def call(self, method: str, path: str, token: str = "", body: dict | None = None) -> tuple[int, dict]:
+    def call(self, method: str, path: str, token: str = "", body: dict | Callable[[], dict] | None = None) -> tuple[int, dict]:
+        """Calls the API, up to ten times while the server answers that it is too busy. `body` may be a function, for each call."""
         headers = {"content-type": "application/json"} if body is not None else {}
         headers |= {"authorization": f"Bearer {token}"} if token else {}
-        answer = send(method, self.address + path, headers, b"" if body is None else json.dumps(body).encode())
+        for left in reversed(range(10)):
+            data = b"" if body is None else json.dumps(body() if callable(body) else body).encode()
+            answer = send(method, self.address + path, headers, data)
+            if answer.status not in (503, 504) or not left:
+                break
+            time.sleep(0.5)
         return answer.status, json.loads(answer.body or b"{}")
 
     def user(self) -> "User":
-        account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "seven green kites over the bay"}
+        # A sign-up without an answer may have used its address, so a repeat has another one.
+        def account() -> dict:
+            return {"email": f"{uuid.uuid4().hex}@example.com", "password": "seven green kites over the bay"}
+
         return User(self, self.call("POST", "/api/auth/signup", body=account)[1]["token"])
 
 

@@ -56,7 +56,7 @@ class Store:
     def check(self, bucket: Bucket, database: str, *more: str) -> dict:
         """Returns the report of `valet check --json`."""
         command, settings = [self.valet, "check", "--json", *more], os.environ | self.settings(bucket, database)
-        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=900)
         report = json.loads(done.stdout)
         if (done.returncode == 0) != report["sound"]:
             raise SystemExit(f"valet check exits {done.returncode}, and says sound: {report['sound']}\n{done.stderr}")
