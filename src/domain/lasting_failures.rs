@@ -18,6 +18,6 @@ pub(super) async fn is_stuck(objects: &Objects, error: &StoreError) -> bool {
 pub(super) async fn is_lasting(objects: &Objects, error: &StoreError) -> bool {
     match error {
         StoreError::ObjectsMisconfigured { .. } => objects.probe().await.is_ok(),
-        error => !error.is_passing(),
+        error => !error.is_temporary(),
     }
 }

@@ -79,7 +79,7 @@ impl StepResults {
             Err(error) => {
                 tracing::debug!(%key, %error, "failed to take a step of a removal");
                 self.timeouts += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
-                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                if self.failed.as_ref().is_none_or(|first| error.is_temporary() && !first.is_temporary()) {
                     self.failed = Some(error);
                 }
             }

@@ -222,7 +222,7 @@ impl AuthApi {
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
     async fn me(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UserAccount>, Problem> {
         let (user, usage) = app.valet.accounts.user_with_usage(caller.user).await?.ok_or_else(Problem::session_ended)?;
-        let quota_bytes = usage.quota(app.valet.uploads.quota_bytes());
+        let quota_bytes = usage.quota(app.valet.uploads.default_quota_bytes());
         let usage = StorageUsage::new(usage, quota_bytes);
         Ok(Json(UserAccount::new(&user, Some(usage))))
     }

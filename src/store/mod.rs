@@ -173,7 +173,7 @@ impl StoreError {
 
     /// Returns whether the same call may succeed by itself after a while. Other calls are retried at growing intervals.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         let needs_operator =
             matches!(self, Self::Corrupt { .. } | Self::ObjectsMisconfigured { .. } | Self::ObjectsRemain { .. });
         !(self.is_final() || needs_operator)

@@ -124,21 +124,24 @@ impl WebhookEndpoints {
         self.update(doc! { "_id": id }, doc! { "$set": { "state": EndpointState::Off.as_str() } }).await
     }
 
-    /// Disables an endpoint that is on and, if `failing_since` is given, whose failures began at that time or earlier. Returns
-    /// whether this call disabled it.
+    /// Disables an endpoint that is on. Returns whether this call disabled it.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn disable(
-        &self,
-        id: &str,
-        why: DisabledReason,
-        failing_since: Option<OffsetDateTime>,
-    ) -> Result<bool, StoreError> {
-        let mut filter = doc! { "_id": id, "state": EndpointState::On.as_str() };
-        if let Some(since) = failing_since {
-            filter.insert("firstFailureAt", doc! { "$lte": datetime(since) });
-        }
+    pub async fn disable_now(&self, id: &str, why: DisabledReason) -> Result<bool, StoreError> {
+        self.disable(doc! { "_id": id }, why).await
+    }
+
+    /// Disables an endpoint that is on and has failed since that time or longer. Returns whether this call disabled it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn disable_if_failing_since(&self, id: &str, since: OffsetDateTime) -> Result<bool, StoreError> {
+        self.disable(doc! { "_id": id, "firstFailureAt": { "$lte": datetime(since) } }, DisabledReason::Failing).await
+    }
+
+    async fn disable(&self, mut filter: Document, why: DisabledReason) -> Result<bool, StoreError> {
+        filter.insert("state", EndpointState::On.as_str());
         let set = doc! { "state": EndpointState::Disabled.as_str(), "disabledWhy": why.as_str() };
         self.update(filter, doc! { "$set": set }).await
     }

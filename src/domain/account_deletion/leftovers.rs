@@ -51,7 +51,7 @@ impl Leftovers {
             Ok(PurgeOutcome::Removed) => self.removed += 1,
             Ok(PurgeOutcome::Hidden) => self.retained += 1,
             Err(error) => {
-                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                if self.failed.as_ref().is_none_or(|first| error.is_temporary() && !first.is_temporary()) {
                     self.failed = Some(error);
                 }
             }

@@ -46,7 +46,7 @@ impl PassResult {
             Err(error) => {
                 tracing::debug!(%user, %error, "failed to take a step of the deletion of an account");
                 // Temporary failures take precedence over permanent ones: the next pass may get further.
-                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                if self.failed.as_ref().is_none_or(|first| error.is_temporary() && !first.is_temporary()) {
                     self.failed = Some(error);
                 }
             }
@@ -119,7 +119,7 @@ impl AccountDeletion {
             done => done,
         };
         match done {
-            Err(error) if !error.is_passing() => {
+            Err(error) if !error.is_temporary() => {
                 tracing::warn!(%user, %error, "failed to settle the reservations of a deleted account; counting them again");
                 self.store.users.discard_entries(user).await?;
                 self.store.recount(user, now).await?;
@@ -164,7 +164,7 @@ impl AccountDeletion {
                 let deleted = ids.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
                 (deleted.map(|(id, _)| *id).collect(), None)
             }
-            Err(error) if !error.is_passing() => (Vec::new(), Some(error)),
+            Err(error) if !error.is_temporary() => (Vec::new(), Some(error)),
             Err(error) => return Err(error),
         };
         let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));

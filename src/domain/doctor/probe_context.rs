@@ -188,7 +188,7 @@ impl<'a> ProbeContext<'a> {
         loop {
             let page = match self.objects.list_page(PREFIX, next).await {
                 Ok(page) => page,
-                Err(error) if !error.is_passing() => return self.clean_unlisted(&error).await,
+                Err(error) if !error.is_temporary() => return self.clean_unlisted(&error).await,
                 Err(error) => return Err(error),
             };
             let is_stale = |object: &ListedObject| object.modified < stale && is_probe(&object.key);

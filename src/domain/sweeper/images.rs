@@ -313,7 +313,7 @@ impl Sweeper {
                     }
                 }
             }
-            Err(error) if error.is_passing() => {
+            Err(error) if error.is_temporary() => {
                 if round.health.note_outage(owner) {
                     round.stop();
                 }

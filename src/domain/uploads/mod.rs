@@ -335,7 +335,7 @@ impl Uploads {
 
     /// Returns the quota, in bytes, of users without a quota of their own.
     #[must_use]
-    pub fn quota_bytes(&self) -> u64 {
+    pub fn default_quota_bytes(&self) -> u64 {
         self.settings.quota_bytes
     }
 }

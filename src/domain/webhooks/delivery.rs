@@ -198,10 +198,10 @@ impl WebhookDelivery {
             return Ok(());
         }
         let (why, is_disabled) = if attempt.status == Some(GONE) {
-            (DisabledReason::Gone, endpoints.disable(id, DisabledReason::Gone, None).await?)
+            (DisabledReason::Gone, endpoints.disable_now(id, DisabledReason::Gone).await?)
         } else {
             let since = attempt.at - MAX_FAILING;
-            (DisabledReason::Failing, endpoints.disable(id, DisabledReason::Failing, Some(since)).await?)
+            (DisabledReason::Failing, endpoints.disable_if_failing_since(id, since).await?)
         };
         if is_disabled {
             self.endpoints.forget();

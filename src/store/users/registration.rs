@@ -215,7 +215,7 @@ impl Users {
                     step.failed += 1;
                 }
                 // Its address or identity has an unreadable record, which no repeat cures.
-                Err(error) if !error.is_passing() => {
+                Err(error) if !error.is_temporary() => {
                     tracing::error!(?user, %error, "failed to register an account");
                     step.failed += 1;
                 }
