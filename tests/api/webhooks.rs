@@ -10,9 +10,14 @@ mod leases;
 mod rebinding;
 mod tls;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use mongodb::bson::{DateTime, Document, doc};
+use futures_util::StreamExt;
+use mongodb::{
+    bson::{DateTime, Document, doc},
+    change_stream::{ChangeStream, event::ChangeStreamEvent},
+    options::FullDocumentType,
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -56,6 +61,16 @@ async fn ready(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
 
+/// Inserts deliveries to this endpoint that are due, and wakes the server.
+async fn insert_due(app: &TestApp, endpoint: &str, count: usize) {
+    let delivery = |number| {
+        doc! { "_id": format!("{endpoint}-{number}"), "endpoint": endpoint, "event": format!("e{number}"), "type": "image.ready",
+        "body": "{}", "tries": 0_i64, "at": DateTime::now(), "due": DateTime::from_millis(0) }
+    };
+    app.db.collection::<Document>("deliveries").insert_many((0..count).map(delivery)).await.unwrap();
+    app.app.valet.webhook_delivery.as_ref().unwrap().wake();
+}
+
 /// Returns a document of a collection that matches.
 async fn stored(app: &TestApp, collection: &str, filter: Document) -> Option<Document> {
     app.db.collection::<Document>(collection).find_one(filter).await.unwrap()
@@ -94,6 +109,11 @@ async fn confirmed_image_is_received_and_its_signature_holds() {
     }
     let attempt = endpoints(&app).test(&endpoint.id, OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!((attempt.status, receiver.messages().last().unwrap().json()["type"].clone()), (Some(204), json!("webhook.test")));
+    eventually("both outcomes are recorded", async || {
+        let done = doc! { "doneAt": { "$exists": true }, "due": { "$exists": false } };
+        app.db.collection::<Document>("deliveries").count_documents(done).await.unwrap() == 2
+    })
+    .await;
     let replayed = endpoints(&app).replay(&endpoint.id, OffsetDateTime::UNIX_EPOCH, OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(replayed, 2);
     let all = receiver.wait_for(5).await;
@@ -112,7 +132,9 @@ async fn failed_attempt_is_repeated_with_the_same_id() {
     for count in 1..3 {
         receiver.wait_for(count).await;
         eventually("the failure is recorded", async || {
-            stored(&app, "deliveries", doc! { "tries": i64::try_from(count).unwrap(), "last.status": 500 }).await.is_some()
+            // The first attempt is repeated after a few seconds, without hurry.
+            let tries = doc! { "$gte": i64::try_from(count).unwrap() };
+            stored(&app, "deliveries", doc! { "tries": tries, "last.status": 500 }).await.is_some()
         })
         .await;
         let failing = doc! { "_id": &endpoint.id, "firstFailureAt": { "$exists": true } };
@@ -129,14 +151,17 @@ async fn failed_attempt_is_repeated_with_the_same_id() {
     assert_eq!(bad.get_str("why").unwrap(), "unreadable", "{bad}");
 }
 
-/// Returns the seconds from the first failed attempt to the next one, once the failure is recorded.
-async fn pause_after_failure(app: &TestApp, endpoint: &str) -> f64 {
-    let failed = doc! { "endpoint": endpoint, "tries": 1 };
-    eventually("the failure is recorded", async || stored(app, "deliveries", failed.clone()).await.is_some()).await;
-    let delivery = stored(app, "deliveries", failed).await.unwrap();
-    let at = delivery.get_document("last").unwrap().get_datetime("at").unwrap();
-    let due = delivery.get_datetime("due").unwrap();
-    (due.timestamp_millis() - at.timestamp_millis()) as f64 / 1000.0
+/// Returns by endpoint the seconds from the first failed attempt to the next one, as they are recorded.
+async fn pauses_after_failures(changes: ChangeStream<ChangeStreamEvent<Document>>, count: usize) -> HashMap<String, f64> {
+    let first_failures = changes.filter_map(async |change| {
+        let change = change.unwrap();
+        let set = change.update_description?.updated_fields;
+        (set.get_i64("tries").ok() == Some(1)).then_some(())?;
+        let at = set.get_document("last").unwrap().get_datetime("at").unwrap();
+        let pause = set.get_datetime("due").unwrap().timestamp_millis() - at.timestamp_millis();
+        Some((change.full_document.unwrap().get_str("endpoint").unwrap().to_owned(), pause as f64 / 1000.0))
+    });
+    tokio::time::timeout(Duration::from_secs(60), first_failures.take(count).collect()).await.expect("failures within a minute")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,9 +173,12 @@ async fn pause_is_that_of_the_schedule_and_retry_after_lengthens_it_up_to_twice(
         let endpoint = add(&app, &receiver.url, &["image.ready"]).await.id;
         cases.push((receiver, endpoint, retry_after, pauses));
     }
+    let deliveries = app.db.collection::<Document>("deliveries");
+    let changes = deliveries.watch().full_document(FullDocumentType::UpdateLookup).await.unwrap();
     ready(&app.user().await).await;
+    let measured = pauses_after_failures(changes, cases.len()).await;
     for (_receiver, endpoint, retry_after, pauses) in cases {
-        let pause = pause_after_failure(&app, &endpoint).await;
+        let pause = measured[&endpoint];
         assert!(pauses.contains(&pause), "Retry-After {retry_after:?}: {pause} s");
     }
 }
@@ -203,14 +231,17 @@ async fn slow_endpoint_delays_no_other_and_has_four_attempts_at_once() {
     let app = start().await;
     let slow = Receiver::start(|_| Reply { after: Duration::from_secs(40), ..status(200) }).await;
     let quick = Receiver::start(|_| status(200)).await;
-    let slow_id = add(&app, &slow.url, &["image.ready"]).await.id;
-    add(&app, &quick.url, &["image.ready"]).await;
-    let ada = app.user().await;
-    let began = std::time::Instant::now();
-    futures_util::future::join_all((0..8).map(|_| ready(&ada))).await;
+    let slow_id = add(&app, &slow.url, &["image.updated"]).await.id;
+    let quick_id = add(&app, &quick.url, &["image.updated"]).await.id;
+    // The server reads the endpoints for each event.
+    ready(&app.user().await).await;
+    insert_due(&app, &slow_id, 8).await;
+    slow.wait_for(4).await;
+    insert_due(&app, &quick_id, 8).await;
     quick.wait_for(8).await;
-    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
-    assert_eq!(slow.messages().len(), 4);
+    let messages = slow.messages();
+    let ended = stored(&app, "deliveries", doc! { "endpoint": &slow_id, "last": { "$exists": true } }).await;
+    assert_eq!((messages.len(), ended), (4, None), "the first attempts are still under way");
     eventually("the deadline of an attempt passes", async || {
         stored(&app, "deliveries", doc! { "endpoint": &slow_id, "last.error": "late" }).await.is_some()
     })

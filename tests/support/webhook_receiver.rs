@@ -13,7 +13,7 @@ use hyper::{Request, Response, body::Incoming, server::conn::http1, service::ser
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, task::AbortHandle};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
 /// A message as it was received.
 #[derive(Debug, Clone)]
@@ -67,17 +67,20 @@ pub struct Reply {
     pub retry_after: &'static str,
     /// Delay before the answer.
     pub after: Duration,
+    /// Whether the reply waits until [`Receiver::release`].
+    pub is_held: bool,
 }
 
 /// Returns an immediate reply with this status.
 pub fn status(status: u16) -> Reply {
-    Reply { status, location: "", retry_after: "", after: Duration::ZERO }
+    Reply { status, location: "", retry_after: "", after: Duration::ZERO, is_held: false }
 }
 
 /// An HTTP server on the loopback interface that records what it receives.
 pub struct Receiver {
     pub url: String,
     received: Arc<Mutex<Vec<Message>>>,
+    released: watch::Sender<bool>,
     task: AbortHandle,
 }
 
@@ -99,14 +102,22 @@ impl Receiver {
         let url = format!("http://{}/hook?x=1", listener.local_addr().unwrap());
         let received = Arc::<Mutex<Vec<Message>>>::default();
         let all = received.clone();
+        let released = watch::Sender::new(false);
+        let waiting = released.subscribe();
         let accept = async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (all, reply) = (all.clone(), reply.clone());
-                let service = service_fn(move |request| answer(request, all.clone(), reply.clone()));
+                let (all, waiting, reply) = (all.clone(), waiting.clone(), reply.clone());
+                let service = service_fn(move |request| answer(request, all.clone(), waiting.clone(), reply.clone()));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         };
-        Self { url, received, task: tokio::spawn(accept).abort_handle() }
+        Self { url, received, released, task: tokio::spawn(accept).abort_handle() }
+    }
+
+    /// Sends the replies that are held, and holds no further ones.
+    #[allow(dead_code, reason = "only the tests of leases hold replies")]
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// Returns all messages received so far.
@@ -130,6 +141,7 @@ impl Receiver {
 async fn answer(
     request: Request<Incoming>,
     all: Arc<Mutex<Vec<Message>>>,
+    mut released: watch::Receiver<bool>,
     reply: impl Fn(&[Message]) -> Reply,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let header = |name: &str| request.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
@@ -145,6 +157,10 @@ async fn answer(
         reply
     };
     tokio::time::sleep(reply.after).await;
+    if reply.is_held {
+        // An error says that the receiver is gone.
+        let _ = released.wait_for(|is_released| *is_released).await;
+    }
     let response =
         Response::builder().status(reply.status).header("location", reply.location).header("retry-after", reply.retry_after);
     Ok(response.body(Full::from("an answer")).unwrap())

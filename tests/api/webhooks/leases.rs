@@ -6,15 +6,18 @@ use super::*;
 async fn attempt_under_way_is_not_repeated_by_this_server_or_another() {
     let app = start().await;
     let _beside = TestApp::start_second_server(&app, |config| with_webhooks(config, &["127.0.0.0/8"])).await;
-    // Longer than two polls, shorter than the deadline.
-    let receiver = Receiver::start(|_| Reply { after: Duration::from_secs(12), ..status(200) }).await;
+    let receiver = Receiver::start(|_| Reply { is_held: true, ..status(200) }).await;
     add(&app, &receiver.url, &["image.ready"]).await;
     ready(&app.user().await).await;
+    receiver.wait_for(1).await;
+    // Longer than two polls, shorter than the deadline.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(receiver.messages().len(), 1);
+    receiver.release();
     eventually("the outcome is recorded", async || {
         stored(&app, "deliveries", doc! { "doneAt": { "$exists": true } }).await.is_some()
     })
     .await;
-    assert_eq!(receiver.messages().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,13 +42,14 @@ async fn attempt_of_a_crashed_server_is_repeated_when_its_lease_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn outcome_of_an_attempt_whose_lease_another_server_has_is_not_recorded() {
     let app = start().await;
-    let receiver = Receiver::start(|_| Reply { after: Duration::from_secs(3), ..status(500) }).await;
+    let receiver = Receiver::start(|_| Reply { is_held: true, ..status(500) }).await;
     let endpoint = add(&app, &receiver.url, &["image.ready"]).await.id;
     ready(&app.user().await).await;
     receiver.wait_for(1).await;
     let later = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
     let of_another = doc! { "$set": { "lease": "of another server", "due": later } };
     app.db.collection::<Document>("deliveries").update_one(doc! { "endpoint": &endpoint }, of_another).await.unwrap();
+    receiver.release();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let delivery = stored(&app, "deliveries", doc! { "endpoint": &endpoint }).await.unwrap();
     assert_eq!((delivery.get_str("lease").unwrap(), delivery.get_i64("tries").unwrap()), ("of another server", 0), "{delivery}");
@@ -56,16 +60,16 @@ async fn outcome_of_an_attempt_whose_lease_another_server_has_is_not_recorded() 
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_endpoint_has_one_attempt_at_once() {
     let app = start().await;
-    let receiver = Receiver::start(|_| Reply { after: Duration::from_secs(40), ..status(500) }).await;
-    let endpoint = add(&app, &receiver.url, &["image.ready"]).await.id;
+    let receiver = Receiver::start(|_| Reply { is_held: true, ..status(500) }).await;
+    let endpoint = add(&app, &receiver.url, &["image.updated"]).await.id;
     let failing = doc! { "$set": { "firstFailureAt": DateTime::now() } };
     app.db.collection::<Document>("endpoints").update_one(doc! { "_id": &endpoint }, failing).await.unwrap();
-    // Until a server that has read the endpoint before has read it again.
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let ada = app.user().await;
-    for _ in 0..3 {
-        ready(&ada).await;
-    }
+    // A server reads the endpoints again for each event.
+    let another = Receiver::start(|_| status(200)).await;
+    add(&app, &another.url, &["image.ready"]).await;
+    ready(&app.user().await).await;
+    another.wait_for(1).await;
+    insert_due(&app, &endpoint, 3).await;
     receiver.wait_for(1).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(receiver.messages().len(), 1, "other deliveries wait for the end of the attempt");

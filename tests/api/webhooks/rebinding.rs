@@ -35,7 +35,7 @@ async fn name_whose_address_changes_is_connected_to_at_the_judged_address() {
     }
     let folder = crate::servers::scratch_dir().join(uuid::Uuid::new_v4().to_string());
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n").unwrap();
+    std::fs::write(folder.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n").unwrap();
     std::fs::write(folder.join("nsswitch.conf"), "hosts: dns\n").unwrap();
     let Some((status, output)) = run_in_own_network(&folder) else {
         return skip("network namespaces are not available");
