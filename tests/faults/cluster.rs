@@ -24,7 +24,7 @@ use valet::{config::Config, state::AppState};
 
 pub use self::{
     backend::{Backend, WEBHOOK_SECRET},
-    server::Server,
+    server::{Server, free_port},
     sweeper::Sweeper,
 };
 use super::{

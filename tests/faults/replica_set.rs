@@ -19,7 +19,10 @@ use mongodb::{
     options::{ClientOptions, ServerAddress},
 };
 
-use super::proxy::{Fault, Proxy};
+use super::{
+    cluster::free_port,
+    proxy::{Fault, Proxy},
+};
 
 const NAME: &str = "faults";
 /// Longest wait for the first primary and for the next one, on a busy machine.
@@ -224,9 +227,4 @@ pub fn binary() -> PathBuf {
     let found = Command::new("sh").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("localstack/mongod")).output().unwrap();
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     PathBuf::from(String::from_utf8(found.stdout).unwrap().lines().last().unwrap())
-}
-
-/// Returns a port that was free a moment ago.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

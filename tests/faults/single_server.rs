@@ -85,6 +85,8 @@ impl SingleServer {
             value.map(str::to_owned)
         });
         let app = AppState::connect(&config).await.unwrap();
+        // A probe before the first request has less time, and uploads are refused until one has succeeded.
+        app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);
         let (http, token) = (reqwest::Client::new(), String::new());

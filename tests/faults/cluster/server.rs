@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Returns a port below the ephemeral range, so that no outgoing connection of this machine takes it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let first = || AtomicU16::new(20_000 + u16::try_from(std::process::id() % 11_000).unwrap());
     loop {

@@ -6,10 +6,9 @@ use valet::dev::mongod::{Mongod, MongodOptions};
 
 use super::{
     super::{
-        cluster::{Options, Server},
+        cluster::{Options, Server, free_port},
         program::Settings,
         proxy::{Fault, Proxy, Which},
-        replica_set::free_port,
         servers::scratch_dir,
     },
     Scenario, client_count, fault_duration,

@@ -8,6 +8,7 @@ use reqwest::Method;
 use super::{
     super::{
         cluster::{Cluster, Options},
+        program::Settings,
         replica_set::ReplicaSet,
         servers::scratch_dir,
     },
@@ -17,7 +18,8 @@ use super::{
 #[tokio::test(flavor = "multi_thread")]
 async fn f5_new_primary_never_shows_deleted_images() {
     let set = ReplicaSet::start(3, &scratch_dir().join(uuid::Uuid::new_v4().to_string())).await;
-    let cluster = Cluster::start(Options { servers: 2, mongodb: Some(set.uri()), ..Options::default() }).await;
+    let change = Box::new(|_, settings: Settings| settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s"));
+    let cluster = Cluster::start(Options { servers: 2, mongodb: Some(set.uri()), change, ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;
     let (kept, deleted) = (probe.upload().await, probe.upload().await);
     let former = set.primary().await;
