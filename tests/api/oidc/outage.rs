@@ -1,14 +1,17 @@
 //! Covers providers that rotate keys, fail, or misbehave: known keys stay valid, and no call waits long.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{
-    TestApp, app_with,
+    TestApp, app_with, app_without_keys, eventually,
     provider::{Behavior, Key, Provider, hs256},
-    read_account,
+    read_account, until_keys_are_known,
 };
 
 /// Pause between two fetches of keys, shorter than the default one to keep the tests short.
@@ -32,15 +35,14 @@ async fn new_key_is_fetched_and_a_withdrawn_one_is_rejected() {
     assert_eq!(read_account(&app, by_old.clone()).await.status, 200);
     assert_eq!(read_account(&app, by_new.clone()).await.problem(), (401, "token_invalid"));
     provider.publish(vec![new.jwk("new")]);
-    tokio::time::sleep(PAUSE).await;
-    assert_eq!(read_account(&app, by_new).await.status, 200);
+    eventually("the new key is known", async || read_account(&app, by_new.clone()).await.status == 200).await;
     assert_eq!(read_account(&app, by_old).await.problem(), (401, "token_invalid"));
     // The tokens do not make the server fetch the keys: it notices the withdrawal by its next fetch in the background.
     provider.publish(vec![old.jwk("old")]);
     let by_new = new.token("new", &provider.claims("ada"));
     let began = Instant::now();
     while read_account(&app, by_new.clone()).await.status == 200 {
-        assert!(began.elapsed() < Duration::from_secs(10), "a withdrawn key is still accepted");
+        assert!(began.elapsed() < Duration::from_secs(30), "a withdrawn key is still accepted");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -67,8 +69,7 @@ async fn known_keys_work_during_an_outage() {
     assert_eq!(read_account(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     provider.publish(vec![key.jwk("rsa"), new.jwk("new")]);
     provider.behave(Behavior::Well);
-    tokio::time::sleep(PAUSE).await;
-    assert_eq!(read_account(&app, unknown).await.status, 200);
+    eventually("the new key is known", async || read_account(&app, unknown.clone()).await.status == 200).await;
 }
 
 #[tokio::test]
@@ -91,13 +92,13 @@ async fn server_starts_without_its_provider() {
     ];
     for (what, behavior) in behaviors {
         provider.behave(behavior);
-        let app = app_of(&provider).await;
+        let app = app_without_keys(&provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = PAUSE).await;
         let answer = read_account(&app, token()).await;
         assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
         assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{what}");
         assert_eq!(read_account(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
         provider.behave(Behavior::Well);
-        tokio::time::sleep(PAUSE).await;
+        until_keys_are_known(&app, &provider).await;
         assert_eq!(read_account(&app, token()).await.status, 200, "{what}: the provider answers again");
     }
     assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
@@ -112,26 +113,26 @@ async fn unresponsive_provider_delays_no_request_long() {
     assert_eq!(read_account(&app, token.clone()).await.status, 200);
     tokio::time::sleep(PAUSE).await;
     provider.behave(Behavior::Silent);
+    let known_answers = Cell::new(0);
     let unknown = join_all((0..20).map(|n| {
         let (app, token) = (&app, new.token(&format!("new-{n}"), &provider.claims("ada")));
+        let known_answers = &known_answers;
         async move {
             let began = Instant::now();
-            (read_account(app, token).await.status, began.elapsed())
+            (read_account(app, token).await.status, began.elapsed(), known_answers.get())
         }
     }));
     let calls_with_known_key = async {
-        let mut longest = Duration::ZERO;
-        for _ in 0..30 {
-            let began = Instant::now();
+        for count in 1..=30 {
             assert_eq!(read_account(&app, token.clone()).await.status, 200);
-            longest = longest.max(began.elapsed());
+            known_answers.set(count);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        longest
     };
-    let (unknown, longest) = tokio::join!(unknown, calls_with_known_key);
-    assert!(unknown.iter().all(|(status, took)| *status == 503 && *took < Duration::from_secs(5)), "{unknown:?}");
-    assert!(longest < Duration::from_secs(2), "a known key causes no wait: {longest:?}");
+    let (unknown, ()) = tokio::join!(unknown, calls_with_known_key);
+    assert!(unknown.iter().all(|(status, took, _)| *status == 503 && *took < Duration::from_secs(20)), "{unknown:?}");
+    // One call could wait as long as the others; a second one could not.
+    assert!(unknown.iter().all(|(_, _, known_answers)| *known_answers >= 2), "a known key causes no wait: {unknown:?}");
 }
 
 #[tokio::test]

@@ -213,6 +213,11 @@ impl Provider {
         self.state.lock().unwrap().keys = keys;
     }
 
+    /// Returns the id of a published key.
+    pub fn key_id(&self) -> String {
+        self.state.lock().unwrap().keys[0]["kid"].as_str().unwrap().to_owned()
+    }
+
     /// Returns the number of requests for the keys.
     pub fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
