@@ -136,8 +136,7 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let settings = settings_with_traces(&app, &collector.endpoint)
         .with("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
         .with("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        .with("RUST_LOG", "warn,valet=info")
-        .with("SWEEP_INTERVAL", "1s");
+        .with("RUST_LOG", "warn,valet=info");
     let (process, mut client) = settings.start_listening().await;
     confirm_in_a_trace(&mut client, &email).await;
     let unknown = client.http.get(format!("{}/nowhere/at/all", client.base)).header("traceparent", format!("00-{TRACE}-0-01"));

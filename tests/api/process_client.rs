@@ -1,6 +1,9 @@
 //! A client of a server process, which has only the server's address.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -13,12 +16,14 @@ pub struct Client {
     pub base: String,
     pub http: reqwest::Client,
     pub token: Option<String>,
+    /// Whether the server has opened an upload.
+    pub has_opened: AtomicBool,
 }
 
 impl Client {
     /// Returns a client of the server at this address.
     pub fn at(base: impl Into<String>) -> Self {
-        Self { base: base.into(), http: reqwest::Client::new(), token: None }
+        Self { base: base.into(), http: reqwest::Client::new(), token: None, has_opened: AtomicBool::new(false) }
     }
 
     /// Makes a call; returns the status and the body.
@@ -57,6 +62,22 @@ impl Client {
         self.token = Some(session["token"].as_str().unwrap().to_owned());
     }
 
+    /// Opens an upload. Repeats the first one while it is refused with 503: a server on a busy machine may not have probed its
+    /// store before the first request, and does so in its first sweep.
+    async fn open_upload(&self, declared: &Value) -> Value {
+        let began = Instant::now();
+        loop {
+            let (status, ticket) = self.post("/api/images/upload", declared).await;
+            if status == 201 {
+                self.has_opened.store(true, Relaxed);
+                return ticket;
+            }
+            let may_repeat = status == 503 && !self.has_opened.load(Relaxed) && began.elapsed() < Duration::from_secs(60);
+            assert!(may_repeat, "{status} {ticket}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Uploads and confirms a PNG and fetches its URLs; returns the image and every presigned URL.
     pub async fn upload(&self, bytes: &[u8]) -> (Value, Vec<String>) {
         self.upload_as("image/png", bytes).await
@@ -64,8 +85,7 @@ impl Client {
 
     /// Does the same with an image of this type.
     pub async fn upload_as(&self, content_type: &str, bytes: &[u8]) -> (Value, Vec<String>) {
-        let (status, ticket) = self.post("/api/images/upload", &declared("sea.png", content_type, bytes)).await;
-        assert_eq!(status, 201, "{ticket}");
+        let ticket = self.open_upload(&declared("sea.png", content_type, bytes)).await;
         let upload = &ticket["upload"];
         let mut put = self.http.put(upload["url"].as_str().unwrap());
         for (name, value) in upload["headers"].as_object().unwrap() {

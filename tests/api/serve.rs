@@ -189,14 +189,14 @@ async fn server_is_ready_while_its_database_answers() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let began = Instant::now();
     let (status, problem) = client.get("/readyz").await;
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!((status.as_u16(), problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("database"), "{problem}");
     assert_eq!(client.get("/livez").await.0, 200);
     signal("-CONT");
     let again = Instant::now();
     while client.get("/readyz").await.0 != 200 {
-        assert!(again.elapsed() < Duration::from_secs(10), "{}", process.err());
+        assert!(again.elapsed() < Duration::from_secs(30), "{}", process.err());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     drop(process);

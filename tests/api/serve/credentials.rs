@@ -44,6 +44,7 @@ fn start(keys: (String, String), given: &Given) -> String {
 
 /// Returns the session token in a new URL and its lifetime in seconds, or the refusal.
 async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
+    let asked_at = OffsetDateTime::now_utc();
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
     if status != 201 {
         return Err((status.as_u16(), ticket));
@@ -51,12 +52,13 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let url = url::Url::parse(ticket["upload"]["url"].as_str().unwrap()).unwrap();
     let value = |name: &str| url.query_pairs().find(|(known, _)| known == name).unwrap().1.into_owned();
     let ends = OffsetDateTime::parse(ticket["upload"]["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
-    let (holds, left) = (value("X-Amz-Expires").parse().unwrap(), (ends - OffsetDateTime::now_utc()).whole_seconds());
-    assert!((holds - 5..=holds).contains(&left), "the answer has the URL's lifetime: {holds} and {left}");
+    let (holds, most) = (value("X-Amz-Expires").parse().unwrap(), (ends - asked_at).whole_seconds() + 1);
+    let least = (ends - OffsetDateTime::now_utc()).whole_seconds();
+    assert!((least..=most).contains(&holds), "the answer has the URL's lifetime: {holds}, from {least} to {most}");
     Ok((value("X-Amz-Security-Token"), holds))
 }
 
-/// Requests URLs until the answer is as wanted, for at most 25 s: two rounds of the background task.
+/// Requests URLs until the answer is as wanted, for at most 90 s: credentials may live for a minute.
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
@@ -64,7 +66,7 @@ async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Val
         if wanted(&key_id) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(25), "{key_id:?}");
+        assert!(began.elapsed() < Duration::from_secs(90), "{key_id:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
@@ -88,18 +90,19 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     let message = settings.refusal().await;
     assert!(message.contains("AWS credentials"), "a server without credentials does not start: {message}");
 
-    give("one", 40);
+    give("one", 100);
     let (process, mut client) = settings.start_listening().await;
     client.sign_in("signup", "ada@example.com").await;
+    until(&client, Result::is_ok).await;
     let (token, holds) = issued(&client).await.unwrap();
-    assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives its credentials: {token}, {holds} s");
+    assert!(token == "one" && (25..=100).contains(&holds), "no URL outlives its credentials: {token}, {holds} s");
 
     // The same credentials with a later expiry, as EC2 gives them during an outage of its own source; then other credentials.
     give("one", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "one")).await;
     drop((process, client));
 
-    give("two", 20);
+    give("two", 60);
     let (process, mut client) = settings.start_listening().await;
     client.sign_in("login", "ada@example.com").await;
     *given.lock().unwrap() = None;
@@ -107,7 +110,7 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     let (image, _) = client.upload(&unique_png()).await;
     until(&client, |seen| match seen {
         Ok((token, holds)) => {
-            assert!(token == "two" && *holds <= 20);
+            assert!(token == "two" && *holds <= 60);
             false
         }
         Err((status, problem)) => {
