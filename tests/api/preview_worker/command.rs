@@ -32,8 +32,11 @@ async fn worker_makes_previews_until_it_is_stopped() {
     let address = address.await;
     let image = ada.upload("a.jpg", "image/jpeg", &unique_jpeg(800, 600)).await;
     eventually("the image has previews", async || read(&ada, id(&image)).await["previews"].is_array()).await;
-    let metrics = app.http.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("valet_preview_attempts_total{outcome=\"made\"} 1"), "{metrics}");
+    eventually("the attempt is counted", async || {
+        let metrics = app.http.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
+        metrics.contains("valet_preview_attempts_total{outcome=\"made\"} 1")
+    })
+    .await;
     assert_eq!(app.http.get(format!("http://{address}/readyz")).send().await.unwrap().status(), 200);
     process.signal("-TERM");
     let (status, _, err) = process.end(Duration::from_secs(20)).await;

@@ -21,6 +21,8 @@ struct Messages {
     waiting: VecDeque<(String, String)>,
     hidden: Vec<(String, String)>,
     deleted: usize,
+    /// Calls of `ReceiveMessage`.
+    asked: usize,
 }
 
 /// The contents of a queue, which outlive the server in front of them.
@@ -51,7 +53,11 @@ pub fn queue_url(address: SocketAddr) -> QueueUrl {
 impl LocalQueue {
     /// Serves the queue at this address until the returned server is dropped; the messages stay.
     pub async fn serve(&self, address: SocketAddr) -> QueueServer {
-        let listener = TcpListener::bind(address).await.unwrap();
+        self.serve_on(TcpListener::bind(address).await.unwrap())
+    }
+
+    /// Does the same on this socket.
+    pub fn serve_on(&self, listener: TcpListener) -> QueueServer {
         let address = listener.local_addr().unwrap();
         let (queue, mut tasks) = (self.clone(), JoinSet::new());
         tasks.spawn(async move {
@@ -88,6 +94,11 @@ impl LocalQueue {
         (messages.waiting.len(), messages.hidden.len(), messages.deleted)
     }
 
+    /// Returns how often messages were asked for.
+    pub fn asked(&self) -> usize {
+        self.messages.lock().unwrap().asked
+    }
+
     /// Answers a call of SQS.
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
         let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
@@ -112,6 +123,7 @@ impl LocalQueue {
         let wait = Duration::from_secs(body["WaitTimeSeconds"].as_u64().unwrap());
         let most = usize::try_from(body["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
         let ends = tokio::time::Instant::now() + wait;
+        self.messages.lock().unwrap().asked += 1;
         loop {
             let sent = self.sent.notified();
             {

@@ -43,14 +43,22 @@ async fn token_authorizes_only_uppys_calls() {
 #[tokio::test]
 async fn token_expires() {
     let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(4)).await;
-    let ada = app.user().await;
-    let session = ada.post_empty("/api/uppy/session").await;
-    assert_eq!(session.json["expiresIn"], 4, "the session lasts no longer than an access token");
-    let token = session.json["token"].as_str().unwrap();
-    assert_eq!(request_form(&app, token).await.status, 200);
+    let mut token = String::new();
+    // A busy machine may take longer than the access token or the session is valid.
+    crate::app::eventually("a session is used while it is valid", async || {
+        let session = app.user().await.post_empty("/api/uppy/session").await;
+        let (Some(lifetime), Some(made)) = (session.json["expiresIn"].as_i64(), session.json["token"].as_str()) else {
+            assert_eq!(session.problem(), (401, "token_expired"));
+            return false;
+        };
+        assert!(lifetime <= 4, "the session lasts no longer than an access token: {lifetime}");
+        token = made.to_owned();
+        lifetime == 4 && request_form(&app, &token).await.status == 200
+    })
+    .await;
     // The token is valid for four seconds.
     tokio::time::sleep(Duration::from_millis(4100)).await;
-    assert_eq!(request_form(&app, token).await.problem(), (401, "token_expired"));
+    assert_eq!(request_form(&app, &token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
     assert_eq!(
         app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"],
@@ -161,8 +169,9 @@ async fn token_is_not_logged_in_any_spelling() {
         assert_eq!(answer.status(), status, "{path}");
     }
     // The log is written by another thread.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let log = process.err();
+    let log =
+        process.wait_for(|process| Some(process.err()).filter(|log| log[before..].matches("request completed").count() >= 6));
+    let log = log.await;
     assert!(log[before..].contains("/s3/params"), "the calls are logged");
     let signature = token.rsplit('.').next().unwrap();
     for secret in [signature, &encoded[encoded.len() - 90..], &token[..token.len() - 5]] {
