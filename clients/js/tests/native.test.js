@@ -109,8 +109,9 @@ for (const app of Object.keys(APPS)) {
   test(`${app}: a file that changes between two attempts is hashed again`, async (t) => {
     const [before, after] = [image("edited.png", 300_000), image("edited.png", 310_000)];
     const uri = await saved(before);
-    const { user, wire, given, uploader } = await started(t, app, async (n) => {
+    const { user, wire, given, uploader } = await started(t, app, async (n, entry, body) => {
       if (n > 1) return undefined;
+      await body; // A file that becomes shorter while it is sent has a request that does not end.
       writeFileSync(fileURLToPath(uri), Buffer.from(await after.arrayBuffer()));
       return 400;
     });

@@ -61,7 +61,8 @@ export function transfer({ method, url, headers, stack, path, body, onBytes = ()
 const recorder = { port: 0, rule: () => {}, wire: [] };
 
 /**
- * Records the PUTs of a test: method, path, headers as they were on the wire, size and digest of the body. `rule(n)` may return
+ * Records the PUTs of a test: method, path, headers as they were on the wire, size and digest of the body. `rule(n, entry, body)`,
+ * with a promise of the body's pieces, may return
  * "lost" (the bytes arrive, the response does not), "broken" (nothing arrives), "held" (no answer while the test runs), or a status.
  */
 export async function record(t, rule = () => {}) {
@@ -76,7 +77,7 @@ export async function record(t, rule = () => {}) {
     response.on("close", () => { entry.aborted = !response.writableEnded; });
     // Read meanwhile: a connection with unread bytes does not notice that it was closed.
     const body = request.toArray().catch(() => []);
-    const verdict = await rule(recorder.wire.length, entry);
+    const verdict = await rule(recorder.wire.length, entry, body);
     if (verdict === "broken") return request.socket.destroy();
     const bytes = Buffer.concat(await body);
     Object.assign(entry, { size: bytes.length, sha256: createHash("sha256").update(bytes).digest("base64") });
