@@ -23,13 +23,13 @@ pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitS
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    // A program that is killed before it reads closes the pipe.
+    // The write fails if the program is killed before it reads.
     let _ = child.stdin.take().unwrap().write_all(line.as_bytes()).await;
     let done = child.wait_with_output().await.unwrap();
     (done.status, String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
 }
 
-/// Runs `valet passwd` on this application's database; returns its success and output.
+/// Runs `valet passwd` on this application's database; returns whether it succeeded, and its output.
 async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
     let (status, written) = passwd_with(&Settings::for_app(app).with("LOG_FORMAT", "text"), email, line).await;
     (status.success(), written)
@@ -44,14 +44,14 @@ async fn a10_operator_sets_a_password_and_every_session_ends() {
         (answer.status, answer.json["refreshToken"].as_str().unwrap_or_default().to_owned())
     };
     let (_, token) = log_in(PASSWORD).await;
-    let refused = async |email: &str, line: &str, expected: &str| {
+    let assert_rejected = async |email: &str, line: &str, expected: &str| {
         let (success, message) = passwd(&app, email, line).await;
         assert!(!success && message.contains(expected), "{message}");
     };
-    refused("nobody@example.com", "seven green kites\n", "no account has this email address").await;
-    refused("nobody", "seven green kites\n", "not an email address").await;
-    refused(&ada.email, "short\n", "at least 12 characters").await;
-    refused(&ada.email, "", "at least 12 characters").await;
+    assert_rejected("nobody@example.com", "seven green kites\n", "no account has this email address").await;
+    assert_rejected("nobody", "seven green kites\n", "not an email address").await;
+    assert_rejected(&ada.email, "short\n", "at least 12 characters").await;
+    assert_rejected(&ada.email, "", "at least 12 characters").await;
     assert_eq!(log_in(PASSWORD).await.0, 200);
 
     let (success, message) = passwd(&app, &ada.email.to_uppercase(), "seven green kites\n").await;

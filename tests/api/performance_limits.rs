@@ -1,6 +1,6 @@
-//! Limits for time and memory under logins and slow clients. Ignored by default, because a busy machine proves nothing about
-//! either; on an idle machine `cargo test --test api -- --ignored --nocapture --test-threads 1 performance_limits` runs them and
-//! prints the figures.
+//! Covers limits of time and memory under logins and slow clients. The tests are ignored by default, because measurements on a
+//! busy machine prove nothing. On an idle machine,
+//! `cargo test --test api -- --ignored --nocapture --test-threads 1 performance_limits` runs them and prints the figures.
 
 mod login_flood;
 mod slow_clients;
@@ -14,15 +14,16 @@ use super::app::{Answer, PASSWORD, TestApp};
 /// Number of logins of each kind.
 const ROUNDS: usize = 300;
 
-/// Returns the parts of an answer that should be equal in all answers.
-fn common(answer: &Answer) -> (u16, String, Vec<(String, String)>) {
-    let own = answer.json["requestId"].as_str().unwrap();
-    assert!(!own.is_empty() && answer.text.matches(own).count() == 1, "{answer:?}");
+/// Returns status, body and headers of an answer without the request id and the date, which differ in every answer.
+fn comparable(answer: &Answer) -> (u16, String, Vec<(String, String)>) {
+    let request_id = answer.json["requestId"].as_str().unwrap();
+    assert!(!request_id.is_empty() && answer.text.matches(request_id).count() == 1, "{answer:?}");
     let headers = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "date" | "x-request-id"));
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-    (answer.status, answer.text.replace(own, ""), headers)
+    (answer.status, answer.text.replace(request_id, ""), headers)
 }
 
+/// Sorts the times and returns the median.
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -40,7 +41,7 @@ async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
         let answer = app.anonymous().post("/api/auth/login", body).await;
         (began.elapsed(), answer)
     };
-    let expected = common(&log_in(&ada.email).await.1);
+    let expected = comparable(&log_in(&ada.email).await.1);
     assert_eq!(expected.0, 401);
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -50,7 +51,7 @@ async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
         let order = if round % 2 == 0 { [&ada.email, &unknown_email] } else { [&unknown_email, &ada.email] };
         for email in order {
             let (took, answer) = log_in(email).await;
-            assert_eq!(common(&answer), expected);
+            assert_eq!(comparable(&answer), expected);
             if *email == ada.email { known.push(took) } else { unknown.push(took) }
         }
     }

@@ -26,7 +26,7 @@ use super::{
     event_streams::Events,
 };
 
-/// Has workers make the previews.
+/// Configures a server whose previews are made by workers.
 pub fn use_workers(config: &mut Config) {
     config.previews = Previews::Worker(PreviewWorker::default());
 }
@@ -41,17 +41,17 @@ pub fn renderer() -> Renderer {
     Renderer::new(PathBuf::from(env!("CARGO_BIN_EXE_valet")))
 }
 
-/// Makes the previews that are due; returns how many images had a result.
+/// Makes the previews that are due; returns the number of images with a result.
 pub async fn render(app: &TestApp) -> u32 {
     app.app.valet.preview_worker.render_all_due(&renderer()).await.unwrap()
 }
 
-/// Makes the previews that are due after this time.
+/// Makes the previews that are due in `after`; returns the number of images with a result.
 pub async fn render_after(app: &TestApp, renderer: &Renderer, after: Duration) -> u32 {
     app.app.valet.preview_worker.render_due(renderer, OffsetDateTime::now_utc() + after).await.unwrap()
 }
 
-/// Returns a JPEG of this size, unlike any other.
+/// Returns a unique JPEG of this size.
 pub fn unique_jpeg(width: u16, height: u16) -> Vec<u8> {
     let unique = uuid::Uuid::new_v4().into_bytes();
     let pixels = usize::from(width) * usize::from(height);
@@ -67,7 +67,7 @@ pub async fn read(ada: &Caller<'_>, id: &str) -> Value {
     ada.get(&format!("/api/images/{id}")).await.json
 }
 
-/// Returns what is recorded of an image's rendering.
+/// Returns the field `rendering` of an image's document.
 pub async fn recorded(app: &TestApp, id: &str) -> Document {
     app.db_image(id).await.unwrap().get_document("rendering").unwrap().clone()
 }
@@ -104,18 +104,19 @@ async fn ready_image_gets_previews_in_every_answer() {
     let batch = ada.post("/api/images/read", json!({ "ids": [id(&image)] })).await.json;
     let confirmed = ada.confirm(id(&image)).await.json;
     for other in [&page["images"][0], &batch["results"][0]["image"], &confirmed] {
+        // URLs repeat only within a signing window.
         let same_window = other["urlExpiresAt"] == found["urlExpiresAt"];
         assert!(!same_window || *other == found, "{other} {found}");
     }
     assert_eq!(recorded(&app, id(&image)).await, doc! { "written": true }, "there is nothing left to do");
     assert_eq!(render(&app).await, 0);
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
-    assert_eq!(usage["bytes"], image["size"], "previews count for no quota");
+    assert_eq!(usage["bytes"], image["size"], "previews do not count against the quota");
     app.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn preview_and_placeholder_of_the_client_come_first() {
+async fn preview_and_placeholder_of_the_client_take_precedence() {
     let app = start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));

@@ -9,8 +9,9 @@ use time::OffsetDateTime;
 
 use super::app::{Answer, Caller, TestApp, declared, fixture, sha256, unique_png};
 
+/// A valid ThumbHash.
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
-/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
+/// Time in which all current URLs expire (an hour) and the grace period ends (a quarter of an hour), with a minute of slack.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 /// Returns the body of an upload request with a preview.
@@ -33,7 +34,7 @@ async fn used(ada: &Caller<'_>) -> Value {
     ada.get("/api/auth/me").await.json["usage"]["bytes"].clone()
 }
 
-/// Returns the keys in the bucket after all URLs have expired.
+/// Sweeps at times when all URLs have expired; returns the keys that are left in the bucket.
 async fn settled_keys(app: &TestApp) -> Vec<String> {
     let quiet = OffsetDateTime::now_utc() + QUIET;
     for later in [0, 1, 2] {
@@ -72,7 +73,7 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
-    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs are valid");
+    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "the bytes count while their URLs are valid");
     app.sweep_after_url_expiry().await;
     assert_eq!(used(&ada).await, 0);
 }
@@ -91,7 +92,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
         };
         let ticket = open_upload(&ada, &bytes, &preview).await;
         if sent != "nothing" {
-            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check that it is a JPEG");
+            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check the content");
         }
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         let image = ada.confirm(ticket.id()).await;
@@ -100,7 +101,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
         sizes += bytes.len();
         reserved += bytes.len() + preview.len();
         assert_eq!(used(&ada).await, json!(reserved), "{sent}: the preview's URL is valid");
-        // Its URL is still valid: an object that arrives now is removed and never shown.
+        // An object that is written with this URL now is removed and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{sent}");
     }
@@ -142,7 +143,7 @@ async fn every_upload_operation_supports_previews() {
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));
     assert_eq!(app.put(&again.json["previewUpload"], preview.clone()).await, 200);
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
-    // The client dies here: the sweeper confirms, with the preview.
+    // The client dies here: the sweeper confirms the image with its preview.
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     let image = ada.get(&format!("/api/images/{id}")).await;
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
@@ -155,7 +156,7 @@ async fn every_upload_operation_supports_previews() {
 }
 
 #[tokio::test]
-async fn invalid_previews_are_refused_with_the_member() {
+async fn invalid_previews_are_rejected_with_the_field() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let small = fixture("plain.jpg");
@@ -185,10 +186,10 @@ async fn invalid_previews_are_refused_with_the_member() {
     for (member, value, code, field) in cases {
         let mut body = declared("a.png", "image/png", &unique_png());
         body[member] = value;
-        let refused = ada.post("/api/images/upload", body).await;
-        assert_eq!(refused.problem(), (422, code), "{refused:?}");
-        assert_eq!(refused.json["errors"][0]["field"], field);
-        assert!(!refused.text.contains("canary"));
+        let answer = ada.post("/api/images/upload", body).await;
+        assert_eq!(answer.problem(), (422, code), "{answer:?}");
+        assert_eq!(answer.json["errors"][0]["field"], field);
+        assert!(!answer.text.contains("canary"));
     }
     for preview in [json!(null), json!([]), json!(["image/jpeg", 1, "x"]), json!({ "contentType": "image/jpeg" }), json!("x")] {
         let mut body = declared("a.png", "image/png", &unique_png());

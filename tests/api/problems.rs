@@ -1,4 +1,5 @@
-//! Covers errors of every layer: each is a problem (RFC 9457), and none repeats the caller's values.
+//! Covers errors of every layer: each is a problem (RFC 9457), and none repeats the caller's values. `bodies` covers request
+//! bodies, `cursors` the parameters of listings, `requests` everything else of a request.
 //!
 //! Routes: all.
 
@@ -8,17 +9,18 @@ mod requests;
 
 use super::app::Answer;
 
-/// Sent in every field that a caller controls; must not appear in any answer.
+/// Text that is sent in every field that a caller controls; must not appear in any answer.
 pub const CANARY: &str = "canary-7f3a";
 
-/// Asserts status and code; `send` has already compared the problem with the OpenAPI document.
+/// Asserts status and code of a rejected request, and that the answer repeats no value of the caller. `send` has already compared
+/// the problem with the OpenAPI document.
 fn refused(answer: &Answer, problem: (u16, &str), what: &str) {
     assert_eq!(answer.problem(), problem, "{what}: {answer:?}");
-    says_nothing(answer, what);
+    assert_no_canary(answer, what);
 }
 
 /// Asserts that an answer repeats no value of the caller.
-fn says_nothing(answer: &Answer, what: &str) {
+fn assert_no_canary(answer: &Answer, what: &str) {
     assert!(!answer.text.contains("canary"), "{what}: {}", answer.text);
     let headers = format!("{:?}", answer.headers);
     assert!(!headers.contains("canary"), "{what}: {headers}");

@@ -55,7 +55,7 @@ impl Client {
         answer.bytes().await.unwrap().to_vec()
     }
 
-    /// Signs up or logs in, and keeps the token.
+    /// Signs up or logs in (the last segment of the route), and stores the access token.
     pub async fn sign_in(&mut self, route: &str, email: &str) {
         let (status, session) = self.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": PASSWORD })).await;
         assert!(status.is_success(), "{status} {session}");

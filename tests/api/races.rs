@@ -40,7 +40,7 @@ async fn run_concurrently<F: Future>(app: &TestApp, calls: impl IntoIterator<Ite
     join_all(begun).await
 }
 
-/// Waits up to 8 ms, so that the calls meet in another order each round.
+/// Waits up to 8 ms, so that the order of the calls differs from round to round.
 async fn jitter() {
     let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
     tokio::time::sleep(Duration::from_micros(random * 32)).await;
@@ -76,7 +76,7 @@ async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u6_second_put_is_refused_and_one_of_fifty_concurrent_puts_wins() {
+async fn u6_second_put_is_rejected_and_one_of_fifty_concurrent_puts_wins() {
     let app = TestApp::start().await;
     if app.skip_unless_store_satisfies(&[ONCE, OVERLAP]).await {
         return;
@@ -108,12 +108,12 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
         let ada = &ada;
         async move { ada.post("/api/images/upload", body).await }
     };
-    let issued = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 201).count();
+    let opened = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 201).count();
     let answers = run_concurrently(&app, (0..50).map(|n| open_upload(n, 300))).await;
-    assert_eq!(issued(&answers), 3, "3 × 300 of 1000 bytes");
+    assert_eq!(opened(&answers), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")), "{answers:?}");
     let answers = run_concurrently(&app, (50..100).map(|n| open_upload(n, 100))).await;
-    assert_eq!(issued(&answers), 1, "one byte more would be too many");
+    assert_eq!(opened(&answers), 1, "one byte more would be too many");
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage, json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 4 }));
     app.audit().await;
@@ -127,13 +127,14 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
         async move { bob.post("/api/images/upload", body).await }
     };
     let answers = run_concurrently(&app, (0..50).map(open_upload)).await;
-    assert_eq!(issued(&answers), 4, "{answers:?}");
+    assert_eq!(opened(&answers), 4, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "too_many_pending")), "{answers:?}");
     app.audit().await;
 }
 
-/// Confirm, delete and the sweeper meet at one upload. With a delete it ends as a tombstone without an object; without one it is
-/// ready with its object. A third of the rounds has no delete, a third no sweeper.
+/// Confirm, delete and the sweeper handle one upload at the same time. With a delete, the upload ends as a tombstone without an
+/// object; without a delete, it becomes a ready image with its object. A third of the rounds has no delete, another third no
+/// sweeper.
 #[tokio::test(flavor = "multi_thread")]
 async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
     let app = TestApp::start().await;
@@ -215,11 +216,11 @@ async fn renew_confirm_and_delete_race_consistently() {
             assert!(matches!(renewed.problem(), (200, "") | (404, "not_found")), "{renewed:?}");
             assert!(confirmed.is_none_or(|answer| matches!(answer.problem(), (200, "") | (404, "not_found"))));
             if renewed.status == 200 && renewed.json["state"] == "pending" {
-                // The tombstone outlives the URL that was issued: an object that it stores is deleted again.
-                let dies = renewed.json["upload"]["expiresAt"].as_str().unwrap();
-                let dies = OffsetDateTime::parse(dies, &time::format_description::well_known::Rfc3339).unwrap();
+                // The tombstone outlives the renewed URL, so an object that this URL stores is deleted again.
+                let url_ends = renewed.json["upload"]["expiresAt"].as_str().unwrap();
+                let url_ends = OffsetDateTime::parse(url_ends, &time::format_description::well_known::Rfc3339).unwrap();
                 let recorded = ada.app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
-                assert!(recorded / 1000 >= dies.unix_timestamp(), "{recorded} {dies}");
+                assert!(recorded / 1000 >= url_ends.unix_timestamp(), "{recorded} {url_ends}");
             }
         }
     };
@@ -229,7 +230,8 @@ async fn renew_confirm_and_delete_race_consistently() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// Runs one client with lifetimes of a second, while two servers sweep by the real clock.
+/// Runs one client while two servers sweep by the real clock. It opens an upload, renews it in some rounds, sends it, confirms it
+/// in most rounds and deletes it in some, with pauses of up to 2.5 s; its URLs live a second.
 async fn run_client(ada: &Caller<'_>, n: usize) {
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
@@ -293,7 +295,7 @@ async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_confirms_of_parts_race_with_their_abort() {
+async fn twenty_confirms_of_a_multipart_upload_race_with_its_deletion() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for round in 0..(rounds() / 25).max(4) {
@@ -333,8 +335,8 @@ async fn twenty_confirms_of_parts_race_with_their_abort() {
     assert_eq!(usage["pending"], 0);
 }
 
-/// A write to the owner's record aborts the transaction of a delete, which then starts again: it must end however busy the owner
-/// is.
+/// A write to the owner's record aborts the transaction of a delete, which then starts again: the delete must end however busy the
+/// owner is.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_ends_while_its_owner_sends_requests() {
     let app = TestApp::start().await;
@@ -351,7 +353,7 @@ async fn deletion_ends_while_its_owner_sends_requests() {
         }
     });
     let deletes = async {
-        // The updates of the user are under way by now.
+        // By then the updates of the user's record are under way.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let paths: Vec<_> = ids.iter().map(|id| format!("/api/images/{id}")).collect();
         let answers = join_all(paths.iter().map(|path| ada.delete(path))).await;

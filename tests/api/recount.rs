@@ -12,10 +12,10 @@ use valet::{
 
 use super::app::{Caller, PASSWORD, TestApp, unique_png};
 
-/// Recounts one user or all of them; returns the result and the repairs.
-pub async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {
+/// Recounts the user with this email address, or all users; returns the result and the repairs.
+pub async fn recount(app: &TestApp, email: Option<&str>) -> (Recounted, Vec<Repair>) {
     let mut repairs = Vec::new();
-    let email = who.map(|text| Email::parse(text).unwrap());
+    let email = email.map(|text| Email::parse(text).unwrap());
     let done = app.app.valet.recount.run(email.as_ref(), |repair| repairs.push(repair)).await.unwrap();
     (done, repairs)
 }
@@ -42,12 +42,12 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     // Wrong counts, as from a restored backup.
     let wrong = doc! { "$set": { "usedBytes": 7_i64, "images": 40_i64, "pending": 0_i64 } };
     users.update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
-    // An old reservation without an image, and one whose image is just being issued.
+    // An old reservation without an image, and one of an upload that is just being opened.
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
-    let hold = |at| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": at };
-    let entries = doc! { "opening": { "$each": [hold(old), hold(DateTime::now())] } };
-    let stray = doc! { "$push": entries, "$inc": { "usedBytes": 1000_i64, "pending": 2_i64 } };
-    users.update_one(doc! { "_id": &bob.id }, stray).await.unwrap();
+    let entry = |at| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": at };
+    let entries = doc! { "opening": { "$each": [entry(old), entry(DateTime::now())] } };
+    let reserved = doc! { "$push": entries, "$inc": { "usedBytes": 1000_i64, "pending": 2_i64 } };
+    users.update_one(doc! { "_id": &bob.id }, reserved).await.unwrap();
     let eve_before = users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap();
 
     let (done, mut repairs) = recount(&app, None).await;
@@ -75,8 +75,8 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert!(matches!(app.app.valet.recount.run(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
 }
 
-/// A damaged field counts as zero or as empty, which is its right value for these users: it is replaced all the same, because the
-/// next change of the user would fail at it.
+/// A damaged field counts as zero or as empty, which is its right value for these users. The recount replaces it all the same,
+/// because the next update of the user's record would fail.
 #[tokio::test]
 async fn damaged_fields_are_replaced_where_zero_is_right() {
     let app = TestApp::start().await;

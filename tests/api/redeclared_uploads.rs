@@ -140,7 +140,7 @@ async fn last_of_equal_items_in_a_batch_counts() {
 }
 
 #[tokio::test]
-async fn larger_preview_is_reserved_or_refused() {
+async fn larger_preview_is_reserved_or_rejected() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 10_000).await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
@@ -157,7 +157,7 @@ async fn larger_preview_is_reserved_or_refused() {
     assert_eq!(app.put(&answers[0].json["previewUpload"], small.clone()).await, 200);
     assert_eq!(app.put(&answers[0].json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
-    assert_eq!(image.json["caption"], "later", "a refused declaration changes nothing");
+    assert_eq!(image.json["caption"], "later", "a rejected declaration changes nothing");
     let shown = app.http.get(image.json["previewUrl"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.bytes().await.unwrap(), small);
     app.sweep_after_url_expiry().await;
@@ -203,7 +203,7 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type() {
     }
 }
 
-/// A preview of the same bytes that is declared with another type while confirm reads it.
+/// While confirm reads a preview, a client declares the same bytes with another type.
 #[tokio::test(flavor = "multi_thread")]
 async fn declaration_during_a_confirm_never_changes_the_verified_type_of_a_preview() {
     if super::store_rules::skip_unless_local_s3() {
@@ -235,9 +235,9 @@ async fn declaration_during_a_confirm_never_changes_the_verified_type_of_a_previ
         }
     })
     .await;
-    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
-    let image = Caller { app: &beside, ..ada.clone() }.confirm(first.id()).await;
+    let second_server = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let image = Caller { app: &second_server, ..ada.clone() }.confirm(first.id()).await;
     assert!(image.status == 200 && is_declared.load(SeqCst), "{image:?}");
     let record = app.db_image(first.id()).await.unwrap();
-    assert!(!record.contains_key("preview") && image.json["previewUrl"].is_null(), "no WebP was there: {record}");
+    assert!(!record.contains_key("preview") && image.json["previewUrl"].is_null(), "the preview is not a WebP: {record}");
 }

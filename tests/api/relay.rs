@@ -1,4 +1,5 @@
-//! HTTP relays between the program and S3: tests pass a handler that sees each request, forwards it, and may replace either side.
+//! HTTP relays between the program and S3. A test passes a handler that gets each request, and may change the request or the
+//! answer.
 
 use std::convert::Infallible;
 
@@ -9,6 +10,7 @@ use hyper_util::rt::TokioIo;
 
 use super::app::TestApp;
 
+/// An HTTP answer whose body is in memory.
 pub type Answer = Response<Full<Bytes>>;
 
 /// Serves requests with `answer` on a free port until the test's runtime ends; returns the address.
@@ -28,7 +30,7 @@ where
     endpoint
 }
 
-/// The application's S3, behind a relay.
+/// S3 of a server under test, to which a relay forwards requests.
 #[derive(Clone)]
 pub struct Upstream {
     pub bucket: String,
@@ -62,7 +64,7 @@ impl Upstream {
     }
 }
 
-/// Returns the store's answer as the relay's own.
+/// Converts the store's answer into one that the relay can send.
 pub async fn relayed(answer: reqwest::Response) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = answer.status();

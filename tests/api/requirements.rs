@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// U1 to U15, C1 to C11, D1 to D9.
+/// Groups of requirements, with the number of each: U1 to U15, C1 to C11, D1 to D9.
 const REQUIRED: [(char, u32); 3] = [('u', 15), ('c', 11), ('d', 9)];
 
 /// Returns the ids in the names of the tests below `folder`.
@@ -32,7 +32,7 @@ fn ids(folder: &Path) -> BTreeSet<String> {
 #[test]
 fn every_requirement_has_a_test_with_its_id() {
     let found = ids(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api"));
-    let required = REQUIRED.into_iter().flat_map(|(group, most)| (1..=most).map(move |n| format!("{group}{n}")));
+    let required = REQUIRED.into_iter().flat_map(|(group, count)| (1..=count).map(move |n| format!("{group}{n}")));
     let missing: Vec<_> = required.filter(|id| !found.contains(id)).collect();
     assert!(missing.is_empty(), "no test has the ids {missing:?}");
 }

@@ -1,5 +1,6 @@
 //! Covers reservations: the counted bytes of a user are never less than the bytes in the bucket, except for the bounds in
-//! docs/quota.md, and no user's reservations delay those of another.
+//! docs/quota.md, and no user's reservations delay those of another. `previous_version` covers records of an earlier version,
+//! `unfinished_steps` steps that a server began and did not finish.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/images/{id}/confirm.
 
@@ -15,7 +16,7 @@ use valet::domain::sweeper::Swept;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, declared, fixture, sha256, unique_png};
 
-/// Returns the time that is so many seconds ahead.
+/// Returns the time in `seconds` seconds.
 fn after(seconds: u64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(seconds)
 }
@@ -44,18 +45,21 @@ impl TestApp {
         (bytes_under("u"), bytes_under("in"))
     }
 
-    /// Sets the time at which the image's URLs expire and the sweeper looks.
-    async fn db_kill_urls(&self, id: &str) {
-        let dead = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
-        let set = doc! { "$set": { "urlsDieAt": dead, "createdAt": dead, "due": dead } };
+    /// Moves the expiry of the image's URLs, its creation and its due time two hours into the past.
+    async fn db_expire_urls(&self, id: &str) {
+        let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
+        let set = doc! { "$set": { "urlsDieAt": past, "createdAt": past, "due": past } };
         self.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
     }
 }
 
 /// Asserts the documented bound: objects that wait to be copied may take as many bytes again as are counted.
 async fn assert_counted(ada: &Caller<'_>, when: &str) {
-    let ((last, incoming), (counted, ..)) = (ada.app.bucket_bytes(&ada.id).await, usage(ada).await);
-    assert!(last <= counted && incoming <= counted, "{when}: {last} and {incoming} bytes lie there, {counted} are counted");
+    let ((stored, incoming), (counted, ..)) = (ada.app.bucket_bytes(&ada.id).await, usage(ada).await);
+    assert!(
+        stored <= counted && incoming <= counted,
+        "{when}: {stored} bytes at final keys, {incoming} to be copied, {counted} counted"
+    );
 }
 
 /// Ways in which an upload ends.
@@ -72,6 +76,7 @@ enum End {
 enum Kind {
     Put,
     WithPreview,
+    /// A preview is declared, and sent only after the upload has ended.
     PreviewTooLate,
     Form,
     Parts,
@@ -108,7 +113,8 @@ impl Kind {
         }
     }
 
-    /// Sends everything that the upload's URLs allow, ignoring S3's answers.
+    /// Sends everything that the upload's URLs allow, ignoring S3's answers. `parts` has the URLs of parts; for a form, it is null
+    /// only at the first sending.
     async fn send(self, ada: &Caller<'_>, ticket: &Value, parts: &Value, (bytes, preview): (&[u8], &[u8])) {
         let app = ada.app;
         match self {
@@ -118,7 +124,7 @@ impl Kind {
                 app.put(&ticket["upload"], bytes.to_vec()).await;
             }
             Self::Form => {
-                // A different, longer file, as the form allows.
+                // Sent again: a different, longer file, as the form allows.
                 let longer = [bytes, &[0; 900]].concat();
                 let sent = if parts.is_null() { bytes } else { &longer };
                 app.post_form(ticket, sent).await;
@@ -128,8 +134,8 @@ impl Kind {
     }
 }
 
-/// Uses every kind of URL again after every end of its upload. The stored bytes are counted until the URLs expire; then objects
-/// and counted bytes are gone.
+/// Uses every kind of URL again after every end of its upload. The stored bytes are counted until the URLs expire; then the
+/// objects are deleted, and their bytes are no longer counted.
 #[tokio::test]
 async fn bytes_of_every_kind_of_url_are_counted_until_it_expires() {
     for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
@@ -170,15 +176,15 @@ async fn assert_bytes_sent_again_are_counted(kind: Kind, end: End) {
     }
     let (counted, images, pending) = usage(&ada).await;
     assert_eq!((images, pending), ((end == End::Confirmed).into(), 0), "{when}");
-    let may_write = end != End::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
-    assert_eq!(counted, if may_write { reserved } else { counted }, "{when}: all of it, while its URLs live");
+    let urls_can_write = end != End::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
+    assert_eq!(counted, if urls_can_write { reserved } else { counted }, "{when}: the whole reservation, while URLs are valid");
     app.sweep_after_url_expiry().await;
     app.audit().await;
     let served = if end == End::Confirmed { app.db_image(&id).await.unwrap() } else { Document::new() };
-    let own = served.get_i64("size").unwrap_or_default()
+    let image_bytes = served.get_i64("size").unwrap_or_default()
         + served.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
-    assert_eq!(usage(&ada).await.0, own, "{when}: and no more when they are dead");
-    assert_eq!(app.bucket_bytes(&ada.id).await, (own, 0), "{when}");
+    assert_eq!(usage(&ada).await.0, image_bytes, "{when}: only the image, after the URLs have expired");
+    assert_eq!(app.bucket_bytes(&ada.id).await, (image_bytes, 0), "{when}");
 }
 
 /// Deleting an image whose URLs have expired frees its bytes at once.
@@ -188,7 +194,7 @@ async fn delete_frees_bytes_at_once_if_no_url_is_valid() {
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     let id = image["id"].as_str().unwrap();
-    app.db_kill_urls(id).await;
+    app.db_expire_urls(id).await;
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     assert_eq!(usage(&ada).await, (0, 0, 0));
     app.audit().await;
@@ -217,7 +223,7 @@ async fn user_record_does_not_grow_with_open_uploads() {
     app.audit().await;
 }
 
-/// Concurrent confirms, deletes and issues of one user on two servers: the counts are exact, and no call is refused.
+/// One user opens, confirms and deletes uploads concurrently on two servers: the counts are exact, and no call is rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let app = TestApp::start().await;
@@ -249,7 +255,7 @@ async fn concurrent_calls_of_one_user_are_counted_exactly() {
     app.audit().await;
 }
 
-/// The account's record goes only when no image can be inserted for it any more.
+/// The account's record is deleted only when no image can be inserted for the account any more.
 #[tokio::test]
 async fn deleted_account_opens_no_uploads() {
     let app = TestApp::start().await;
@@ -266,7 +272,7 @@ async fn deleted_account_opens_no_uploads() {
     app.sweep_to_the_end().await;
     assert!(app.db_all("users").await.is_empty());
     let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
-    assert!(late.is_err(), "its idempotency key is taken");
+    assert!(late.is_err(), "a tombstone has this id");
 }
 
 /// Unreadable records of every kind that the sweeper handles: each is counted as failed, and none stops the others.
@@ -276,7 +282,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     let (eve, ada) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
-    // Eve has an unreadable image with a reservation and one with a hold, and unreadable reservations and holds.
+    // Eve has an unreadable pending image, an unreadable ready image with a reservation, and unreadable entries in her record.
     let ticket = eve.open_upload("a.png", "image/png", &unique_png()).await;
     let ready = eve.upload("b.png", "image/png", &unique_png()).await;
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "sha256": "damaged" } }).await.unwrap();
@@ -290,7 +296,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     ];
     let set = doc! { "opening": broken.to_vec(), "holds": broken[1..].to_vec(), "settling": broken.to_vec() };
     users.update_one(doc! { "_id": &eve.id }, doc! { "$set": set }).await.unwrap();
-    // Ada has one of each that can be handled.
+    // Ada has one readable entry in `opening` and one in `holds`.
     let entry = |field: &str| doc! { field: { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past } };
     let mut push = entry("opening");
     push.extend(entry("holds"));
@@ -306,7 +312,7 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     assert!(app.sweep(after(2)).await.failed <= 3, "at most the three holds are tried again at once");
 }
 
-/// Ten thousand reservations of one user are handled in slices, beside one of another user.
+/// A thousand reservations of one user are settled in slices, beside one of another user.
 #[tokio::test]
 async fn many_reservations_of_one_user_do_not_delay_other_users() {
     let app = TestApp::start().await;
@@ -321,11 +327,11 @@ async fn many_reservations_of_one_user_do_not_delay_other_users() {
         users.update_one(doc! { "_id": &user.id }, doc! { "$set": set }).await.unwrap();
     }
     let first = app.sweep(after(1)).await;
-    assert_eq!(usage(&ada).await, (0, 0, 0), "in the first step: {first:?}");
+    assert_eq!(usage(&ada).await, (0, 0, 0), "in the first sweep: {first:?}");
     assert!(first.reservations < 200, "a slice: {first:?}");
-    let mut hits = HashSet::new();
+    let mut usages_seen = HashSet::new();
     while app.sweep(after(300)).await != Swept::default() {
-        assert!(hits.insert(usage(&eve).await), "every sweep frees some of the reservations");
+        assert!(usages_seen.insert(usage(&eve).await), "every sweep frees some of the reservations");
     }
     assert_eq!(usage(&eve).await, (0, 0, 0));
 }

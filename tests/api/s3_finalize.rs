@@ -16,7 +16,7 @@ use super::{
     store_rules::{CHECKSUM, COPY_SOURCE, ONCE, OVERLAP},
 };
 
-/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
+/// Time in which all current URLs expire (an hour) and the grace period ends (a quarter of an hour), with a minute of slack.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 /// Starts a server that copies every object before it confirms it.
@@ -24,8 +24,8 @@ async fn copying() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
-/// Starts a server on a store with this defect.
-async fn before(app: &TestApp, defect: Defect) -> TestApp {
+/// Starts a second server, whose store has this defect.
+async fn start_on_defective_store(app: &TestApp, defect: Defect) -> TestApp {
     let proxy = Proxy::start(app, defect).await;
     TestApp::start_second_server(app, |config| {
         config.s3.finalize = Finalize::Auto;
@@ -65,7 +65,7 @@ async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
     }
     let store = TestApp::start().await;
     for defect in [Defect::ReplacesObjects, Defect::HasNoLocks, Defect::TakesUnsignedCopySource] {
-        let app = before(&store, defect).await;
+        let app = start_on_defective_store(&store, defect).await;
         let ada = app.user().await;
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
@@ -76,18 +76,18 @@ async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
         let document = app.db_image(ticket.id()).await.unwrap();
         assert!(key(&document).starts_with(&format!("u/{}/{}-", ada.id, ticket.id())), "{document}");
 
-        // The holder of the URL writes again, with other bytes; they do not reach the image.
+        // A client with the URL writes other bytes; they do not reach the image.
         app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
         let mut copying = ticket.json["upload"].clone();
         copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
-        let taken = app.put(&copying, bytes.clone()).await == 200;
-        assert_eq!(taken, defect == Defect::TakesUnsignedCopySource);
+        let is_accepted = app.put(&copying, bytes.clone()).await == 200;
+        assert_eq!(is_accepted, defect == Defect::TakesUnsignedCopySource);
         let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
         assert_eq!(read.bytes().await.unwrap(), bytes, "{defect:?}");
         assert_eq!(ada.confirm(ticket.id()).await.json["sha256"], sha256(&bytes));
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-        let left: Vec<_> = app.bucket_keys().await.into_iter().filter(|found| found.contains(ticket.id())).collect();
-        assert_eq!(left, [key(&document)], "{defect:?}: the source went at once");
+        let keys_left: Vec<_> = app.bucket_keys().await.into_iter().filter(|found| found.contains(ticket.id())).collect();
+        assert_eq!(keys_left, [key(&document)], "{defect:?}: the source was deleted at once");
     }
 }
 
@@ -97,12 +97,12 @@ async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
         return;
     }
     let store = TestApp::start().await;
-    let app = before(&store, Defect::KnowsNoChecksums).await;
+    let app = start_on_defective_store(&store, Defect::KnowsNoChecksums).await;
     let ada = app.user().await;
     let (bytes, mut others) = (unique_png(), unique_png());
     others.truncate(bytes.len());
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&ticket.json["upload"], others).await, 200, "this store takes anything of the length");
+    assert_eq!(app.put(&ticket.json["upload"], others).await, 200, "this store accepts any bytes of this length");
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     let again = ada.open_upload("a.png", "image/png", &bytes).await;
     assert_eq!(again.status, 201);
@@ -116,10 +116,10 @@ async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
 #[tokio::test]
 async fn store_that_cannot_be_probed_is_not_trusted() {
     let app = TestApp::start().await;
-    let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
+    let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     let app = TestApp::start_second_server(&app, |config| {
         config.s3.finalize = Finalize::Auto;
-        config.s3.endpoint = Some(refusing.endpoint.parse().unwrap());
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     })
     .await;
     let ada = app.user().await;
@@ -140,7 +140,7 @@ async fn c5_hundred_confirms_keep_one_copy() {
     }
     let final_key = key(&app.db_image(ticket.id()).await.unwrap());
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
-    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&final_key), "the source and lost copies are gone");
+    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&final_key), "the source and the other copies are deleted");
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(300)).await;
     let document = app.db_image(ticket.id()).await.unwrap();
@@ -159,11 +159,11 @@ async fn d3_put_after_the_confirm_is_removed() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "the unique index is free again");
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "the incoming key is free again");
     assert_eq!(app.bucket_keys().await.len(), 2);
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     assert_eq!(app.bucket_keys().await.len(), 1);
-    // And after a delete of the image: everything is removed, both times.
+    // An object that is written before the deletion of the image is deleted too.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(600)).await;
@@ -188,7 +188,7 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
         assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     }
-    // Another length, written with the operator's access.
+    // An object of another length, written with the operator's credentials.
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
@@ -198,7 +198,7 @@ async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// A server died after it had recorded and made a copy: the sweeper finds it by the record.
+/// A server died after it had recorded and made a copy: the sweeper finds the copy by the record.
 #[tokio::test]
 async fn f13_copy_of_a_dead_server_is_removed() {
     let app = copying().await;
@@ -211,7 +211,7 @@ async fn f13_copy_of_a_dead_server_is_removed() {
     let with_leftover = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
     images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, with_leftover).await.unwrap();
     app.bucket_put(&lost, "image/png", bytes.clone()).await;
-    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "also for a client that died");
+    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "the sweeper confirms the upload");
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(200)).await;
     let final_key = key(&app.db_image(ticket.id()).await.unwrap());
     assert_ne!(final_key, lost);

@@ -12,6 +12,7 @@ use super::{
     openapi::{Operation, operations},
 };
 
+/// Value of `strict-transport-security`.
 const HSTS: &str = "max-age=31536000; includeSubDomains";
 
 /// Returns the value of a header; empty if the answer has none.
@@ -36,7 +37,7 @@ fn assert_headers(headers: &HeaderMap, what: &str) {
     }
 }
 
-/// Starts an application that trusts this test as its proxy.
+/// Starts a server that trusts this test as its proxy.
 async fn app() -> TestApp {
     let proxies = TrustedProxies(vec!["127.0.0.1".parse().unwrap()]);
     TestApp::start_with(|config| {
@@ -55,7 +56,7 @@ async fn h5_every_answer_of_every_operation_has_security_headers() {
     for Operation { method, path, described } in operations() {
         let operation = Operation { method: method.clone(), path: path.clone(), described };
         let concrete = operation.path_of(&uuid::Uuid::now_v7().to_string()).replace("{token}", "x").replace("{key}", "x");
-        // Deleting the account ends the session, so it is the last call.
+        // With the documented body, the call would delete the account and end the session of the other calls.
         let bodies =
             if path.ends_with("/me/delete") { vec![None] } else { vec![None, operation.body().cloned(), Some(json!([]))] };
         for (body, token) in bodies.iter().flat_map(|body| [(body, None), (body, ada.token.as_ref())]) {
@@ -146,7 +147,7 @@ async fn h5_hsts_is_sent_only_over_tls() {
         (&behind, vec!["http", "https"], false),
         (&behind, vec!["httpsx"], false),
         (&behind, vec![""], false),
-        // No proxy is trusted there.
+        // This server trusts no proxy.
         (&alone, vec!["https"], false),
     ] {
         for path in ["/", "/livez", "/api/auth/me", "/nothing"] {
@@ -160,8 +161,8 @@ async fn h5_hsts_is_sent_only_over_tls() {
                 if expects_hsts { HSTS } else { "" },
                 "{forwarded:?} {path}"
             );
-            let alone = if expects_hsts && path == "/" { "same-origin" } else { "" };
-            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), alone, "{forwarded:?} {path}");
+            let opener_policy = if expects_hsts && path == "/" { "same-origin" } else { "" };
+            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), opener_policy, "{forwarded:?} {path}");
         }
     }
 }

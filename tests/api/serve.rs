@@ -79,7 +79,7 @@ async fn o2_every_missing_setting_is_named() {
 }
 
 #[tokio::test]
-async fn o2_weak_secrets_are_refused_and_not_repeated() {
+async fn o2_weak_secrets_are_rejected_and_not_repeated() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
     for weak in ["canary", "changeme-canary", &"canary".repeat(5), &"x".repeat(64)] {
@@ -92,7 +92,7 @@ async fn o2_weak_secrets_are_refused_and_not_repeated() {
     }
 }
 
-/// Variables that people have in their shells for other programs, and that the AWS SDK reads too.
+/// The AWS SDK also reads variables that users set in their shells for other programs.
 #[tokio::test]
 async fn variables_of_other_programs_cause_no_panic() {
     let app = TestApp::start().await;
@@ -109,7 +109,7 @@ async fn variables_of_other_programs_cause_no_panic() {
 
 /// Environment variables may contain any bytes.
 #[tokio::test]
-async fn setting_that_is_not_utf_8_is_refused() {
+async fn setting_that_is_not_utf_8_is_rejected() {
     use std::os::unix::ffi::OsStrExt;
     let broken = std::ffi::OsStr::from_bytes(b"of\xff");
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
@@ -118,7 +118,7 @@ async fn setting_that_is_not_utf_8_is_refused() {
     assert!(done.status.code() == Some(1) && message.contains("- UPPY must be UTF-8"), "{message}");
 }
 
-/// Returns an open port that never answers, as behind a firewall.
+/// Opens a port on which no request is ever answered; returns the listener and the address.
 async fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -130,11 +130,11 @@ async fn unreachable_database_is_named() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
     let (_held, silent) = silent().await;
-    let refusals = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
+    let start_errors = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
         let settings = good.with("MONGODB_URI", uri);
         async move { settings.refusal().await }
     });
-    for message in futures_util::future::join_all(refusals).await {
+    for message in futures_util::future::join_all(start_errors).await {
         assert!(message.contains("MONGODB_URI"), "{message}");
     }
 }
@@ -144,7 +144,7 @@ async fn unreachable_bucket_is_named() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
     let (_held, silent) = silent().await;
-    let refusals = [
+    let start_errors = [
         ("S3_ENDPOINT", "http://127.0.0.1:1"),
         ("S3_ENDPOINT", &format!("http://{silent}")),
         ("S3_BUCKET", "no-such-bucket"),
@@ -157,7 +157,7 @@ async fn unreachable_bucket_is_named() {
         let is_checked = super::app::s3_is_local() || name != "AWS_SECRET_ACCESS_KEY";
         async move { (name, if is_checked { settings.refusal().await } else { name.to_owned() }) }
     });
-    for (name, message) in futures_util::future::join_all(refusals).await {
+    for (name, message) in futures_util::future::join_all(start_errors).await {
         assert!(message.contains(name) || message.contains("AWS credentials"), "{name}: {message}");
     }
 }
@@ -170,7 +170,7 @@ async fn port_in_use_is_named() {
     assert!(message.contains("BIND") && message.contains(&taken), "{message}");
 }
 
-/// Live whatever its database does; ready only while the database answers, and it names the failing part.
+/// The server is live whatever its database does, and ready only while the database answers; `/readyz` names the failing part.
 #[tokio::test(flavor = "multi_thread")]
 async fn server_is_ready_while_its_database_answers() {
     let app = TestApp::start().await;
@@ -185,7 +185,7 @@ async fn server_is_ready_while_its_database_answers() {
         assert!(kill.unwrap().success());
     };
     signal("-STOP");
-    // The answer of the readiness probe is kept for a second.
+    // The server caches the answer of `/readyz` for a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let began = Instant::now();
     let (status, problem) = client.get("/readyz").await;

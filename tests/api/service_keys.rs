@@ -1,4 +1,4 @@
-//! Covers service keys: where they are accepted, their scopes, expiry, revocation, limits and records.
+//! Covers service keys: the operations that accept them, their scopes, expiry, revocation, limits and records.
 //!
 //! Routes: POST /api/admin/tokens, GET /api/admin/users, GET /api/admin/users/{user}, DELETE /api/admin/users/{user},
 //! PUT /api/admin/users/{user}/quota, DELETE /api/admin/users/{user}/quota, POST /api/admin/users/{user}/suspend,
@@ -26,7 +26,7 @@ fn protected(is_admin: bool) -> Vec<Operation> {
     found
 }
 
-/// Makes a call of the operation with an unknown id and the body of the document's example.
+/// Calls an operation with an unknown id and the body of the OpenAPI document's example.
 async fn call(caller: &Caller<'_>, operation: &Operation) -> Answer {
     let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
     let send = |request: reqwest::RequestBuilder| match operation.body() {
@@ -43,7 +43,7 @@ fn scope_of(operation: &Operation) -> Scope {
     Scope::parse(named).unwrap_or_else(|| panic!("{named} of {}", operation.described["operationId"]))
 }
 
-/// Returns the text of a key.
+/// Returns the text of a key: `vk_`, its id (bytes 3 to 38), `_`, and its secret (from byte 40).
 fn raw(key: &Caller<'_>) -> String {
     key.token.clone().unwrap()
 }
@@ -56,19 +56,19 @@ async fn keys_and_users_tokens_are_accepted_only_where_they_belong() {
     let eve = Caller { token: app_users.json["token"].as_str().map(str::to_owned), ..app.anonymous() };
     let uppy = Caller { token: Some(ada.uppy().await), ..app.anonymous() };
     for operation in protected(false) {
-        let refused = call(&key, &operation).await;
-        assert_eq!(refused.problem(), (401, "token_invalid"), "{} {}", operation.method, operation.path);
-        assert_eq!(refused.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+        let rejected = call(&key, &operation).await;
+        assert_eq!(rejected.problem(), (401, "token_invalid"), "{} {}", operation.method, operation.path);
+        assert_eq!(rejected.header("www-authenticate"), "Bearer error=\"invalid_token\"");
     }
     for operation in protected(true) {
         for caller in [&ada, &eve, &uppy] {
-            let refused = call(caller, &operation).await;
-            assert_eq!(refused.problem(), (401, "token_invalid"), "{} {}", operation.method, operation.path);
+            let rejected = call(caller, &operation).await;
+            assert_eq!(rejected.problem(), (401, "token_invalid"), "{} {}", operation.method, operation.path);
         }
         let allowed = call(&key, &operation).await;
         assert!(matches!(allowed.status, 200 | 404), "{} {}: {allowed:?}", operation.method, operation.path);
     }
-    // Nor where the token is in the path.
+    // A key in a path is rejected too.
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", raw(&key));
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "token_invalid"));
 }
@@ -79,17 +79,17 @@ async fn each_operation_needs_exactly_its_scope() {
     for operation in protected(true) {
         let scope = scope_of(&operation);
         let others: Vec<_> = Scope::ALL.into_iter().filter(|other| *other != scope).collect();
-        let refused = call(&app.create_service_key(&others).await, &operation).await;
-        assert_eq!(refused.problem(), (403, "insufficient_scope"), "{} {}", operation.method, operation.path);
+        let rejected = call(&app.create_service_key(&others).await, &operation).await;
+        assert_eq!(rejected.problem(), (403, "insufficient_scope"), "{} {}", operation.method, operation.path);
         let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
-        assert_eq!(refused.header("www-authenticate"), challenge);
+        assert_eq!(rejected.header("www-authenticate"), challenge);
         let allowed = call(&app.create_service_key(&[scope]).await, &operation).await;
         assert!(matches!(allowed.status, 200 | 404), "{} {}: {allowed:?}", operation.method, operation.path);
     }
 }
 
 #[tokio::test]
-async fn forged_keys_are_refused_by_every_operation() {
+async fn forged_keys_are_rejected_by_every_operation() {
     let app = TestApp::start().await;
     let (key, other) = (app.create_service_key(&Scope::ALL).await, app.create_service_key(&Scope::ALL).await);
     let (good, foreign) = (raw(&key), raw(&other));
@@ -114,13 +114,13 @@ async fn forged_keys_are_refused_by_every_operation() {
     for operation in protected(true) {
         for token in &forged {
             let caller = Caller { token: Some(token.clone()), ..app.anonymous() };
-            let refused = call(&caller, &operation).await;
-            assert_eq!(refused.problem(), (401, "token_invalid"), "{} {}: {token}", operation.method, operation.path);
-            assert!(!refused.text.contains(secret), "{refused:?}");
+            let rejected = call(&caller, &operation).await;
+            assert_eq!(rejected.problem(), (401, "token_invalid"), "{} {}: {token}", operation.method, operation.path);
+            assert!(!rejected.text.contains(secret), "{rejected:?}");
         }
     }
     assert_eq!(users(&app).await, before);
-    assert_eq!(key.get("/api/admin/users").await.status, 200, "the genuine one still works");
+    assert_eq!(key.get("/api/admin/users").await.status, 200, "the genuine key is still valid");
 }
 
 /// Returns the number of users.
@@ -144,7 +144,7 @@ async fn pages_cannot_call_for_the_apps_backend() {
             let is_readable =
                 |answer: &reqwest::Response| answer.headers().keys().any(|name| name.as_str().starts_with("access-control-"));
             let is_allowed = is_readable(&preflight) || is_readable(&call);
-            // Another spelling is another path, which does not exist.
+            // An encoded spelling of a path is another path, which does not exist.
             assert!(
                 !is_allowed || (call.status() == 404 && path.contains('%')),
                 "{} {path}: {preflight:?} {call:?}",
@@ -157,7 +157,7 @@ async fn pages_cannot_call_for_the_apps_backend() {
 }
 
 #[tokio::test]
-async fn expired_keys_and_calls_beyond_the_limit_are_refused() {
+async fn expired_keys_and_calls_beyond_the_limit_are_rejected() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits { service_key: Rate::new(3, 3600), ..valet::config::RateLimits::default() };
     })
@@ -166,9 +166,9 @@ async fn expired_keys_and_calls_beyond_the_limit_are_refused() {
     for _ in 0..3 {
         assert_eq!(key.get("/api/admin/users").await.status, 200);
     }
-    let refused = key.get("/api/admin/users").await;
-    assert_eq!(refused.problem(), (429, "rate_limited"));
-    assert_eq!(refused.header("ratelimit-policy"), "\"service-key\";q=3;w=3600");
+    let rejected = key.get("/api/admin/users").await;
+    assert_eq!(rejected.problem(), (429, "rate_limited"));
+    assert_eq!(rejected.header("ratelimit-policy"), "\"service-key\";q=3;w=3600");
     let other = app.create_service_key(&[Scope::UsersRead]).await;
     let id = raw(&other)[3..39].to_owned();
     let keys = app.db.collection::<Document>("serviceKeys");
@@ -187,7 +187,7 @@ async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
     assert!(!record().await.contains_key("lastUsedAt"));
     let wrong = format!("{}{}", &raw(&key)[..40], "A".repeat(43));
     assert_eq!(Caller { token: Some(wrong), ..app.anonymous() }.get("/api/admin/users").await.status, 401);
-    assert!(!record().await.contains_key("lastUsedAt"), "only the secret counts as a use");
+    assert!(!record().await.contains_key("lastUsedAt"), "a call with a wrong secret is not a use");
     assert_eq!(key.get("/api/admin/users").await.status, 200);
     let used = *record().await.get_datetime("lastUsedAt").unwrap();
     assert_eq!(used.timestamp_millis() % 3_600_000, 0, "{used}");
@@ -241,7 +241,7 @@ async fn operator_creates_lists_and_revokes_keys() {
     assert!(revoked && err.contains("service_key_revoked"), "{out} {err}");
     // Both servers had cached the key; each reads it again within 10 s.
     for caller in [&key, &on_other] {
-        super::app::eventually("the key is refused", async || {
+        super::app::eventually("the key is rejected", async || {
             caller.get("/api/admin/users").await.problem() == (401, "token_invalid")
         })
         .await;
@@ -250,7 +250,7 @@ async fn operator_creates_lists_and_revokes_keys() {
     assert!(listed.lines().any(|line| line.starts_with(&text[3..39]) && line.contains("revoked")), "{listed}");
 }
 
-/// The wait for the other servers is over before the command starts: the revocation is dated back.
+/// The command waits until no server accepts the key. The test dates the revocation back, so that this wait is over.
 #[tokio::test]
 async fn revoking_a_key_can_end_the_sessions_of_its_tokens() {
     let app = TestApp::start().await;

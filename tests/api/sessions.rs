@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp};
 
+/// Password after a change.
 const OTHER_PASSWORD: &str = "seven green kites over the bay";
 
 /// Signs in; returns the caller, the refresh token and the answer.
@@ -107,10 +108,11 @@ async fn t5_refresh_token_is_random_and_only_its_hash_is_stored() {
 }
 
 #[tokio::test]
-async fn t6_spent_token_ends_the_session() {
+async fn t6_token_spent_before_the_grace_period_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
+    // Longer than the grace period of 300 s.
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "the newest token is rejected too");
@@ -121,10 +123,10 @@ async fn t6_spent_token_ends_the_session() {
 #[tokio::test]
 async fn t8_hundred_concurrent_refreshes_leave_one_valid_token() {
     let app = TestApp::start().await;
-    let beside = TestApp::start_second_server(&app, |_| {}).await;
+    let second_server = TestApp::start_second_server(&app, |_| {}).await;
     let (ada, first) = signed_in(&app).await;
     let answers =
-        futures_util::future::join_all((0..100).map(|n| refresh(if n % 2 == 0 { &app } else { &beside }, &first))).await;
+        futures_util::future::join_all((0..100).map(|n| refresh(if n % 2 == 0 { &app } else { &second_server }, &first))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     let children: std::collections::BTreeSet<_> = answers.iter().map(|answer| answer.json["refreshToken"].to_string()).collect();
     assert_eq!(children.len(), 1);
@@ -149,7 +151,7 @@ async fn t9_sessions_end_by_idle_time_and_by_age() {
     age(&old, "endsAt", 100).await;
     let answer = refresh(&app, &token).await;
     let seconds_left = answer.json["refreshExpiresIn"].as_u64().unwrap();
-    assert!((90..=100).contains(&seconds_left), "use does not carry it past its end: {seconds_left}");
+    assert!((90..=100).contains(&seconds_left), "a refresh does not prolong the session past its end: {seconds_left}");
 }
 
 #[tokio::test]
@@ -171,7 +173,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
     for garbage in ["", "x", &second[1..]] {
         assert_eq!(log_out(garbage).await, (401, "token_invalid".to_owned()));
     }
-    assert_eq!(read_account(&other).await.0, 200, "the other sign-in goes on");
+    assert_eq!(read_account(&other).await.0, 200, "the other session continues");
     refreshed(&app, &other_token).await;
 }
 
@@ -192,7 +194,7 @@ async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     assert_eq!(read_account(&ada_on_other).await, ended());
 }
 
-/// Inserts a TCP relay between the server and its database that can be cut.
+/// Inserts a TCP relay between the server and its database; cancelling the returned token closes the relay's connections.
 fn wired(config: &mut valet::config::Config) -> CancellationToken {
     let uri = config.mongo.uri.expose_secret().to_owned();
     let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();
@@ -236,7 +238,11 @@ async fn t12_tokens_of_one_kind_are_not_accepted_as_the_other() {
     for garbage in ["", "a", "....", &token[..60], &format!("{token}A"), &"A".repeat(66)] {
         assert_eq!(refresh(&app, garbage).await.problem(), (401, "token_invalid"), "{garbage}");
     }
-    assert_eq!(app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": { "$ne": "" } })).await.status, 400, "A9");
+    assert_eq!(
+        app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": { "$ne": "" } })).await.status,
+        400,
+        "A9: an object"
+    );
     refreshed(&app, &token).await;
 }
 
@@ -289,7 +295,7 @@ async fn a10_changed_password_ends_the_other_sessions() {
     for weak in ["short", "passwordpassword", &format!("{}1", ada.email)] {
         assert_eq!(change(PASSWORD, weak).await, (422, "weak_password".into(), "newPassword".into()), "A4: {weak}");
     }
-    assert_eq!(read_account(&other).await.0, 200, "nothing happened yet");
+    assert_eq!(read_account(&other).await.0, 200, "a rejected change ends no session");
     assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
     assert_eq!(read_account(&other).await, ended());
     assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
@@ -324,12 +330,12 @@ async fn a1_weak_hash_is_replaced_at_the_next_login() {
 }
 
 #[tokio::test]
-async fn indexes_of_previous_versions_are_dropped() {
+async fn indexes_of_earlier_versions_are_dropped() {
     let app = TestApp::start().await;
     let sessions = app.db.collection::<mongodb::bson::Document>("sessions");
     let options = mongodb::options::IndexOptions::builder().name("user".to_owned()).build();
-    let former = mongodb::IndexModel::builder().keys(mongodb::bson::doc! { "user": 1 }).options(options).build();
-    sessions.create_index(former).await.unwrap();
+    let outdated = mongodb::IndexModel::builder().keys(mongodb::bson::doc! { "user": 1 }).options(options).build();
+    sessions.create_index(outdated).await.unwrap();
     for _ in 0..2 {
         valet::state::AppState::connect(&app.config).await.unwrap();
         assert_eq!(sessions.list_index_names().await.unwrap(), ["_id_", "expiresAt", "userLastUsed"]);

@@ -54,8 +54,8 @@ async fn page_is_served_with_its_files_and_a_policy_that_allows_only_the_bucket(
         assert_eq!(content_type, expected_type, "{link}");
         assert_eq!(file.headers()["x-content-type-options"], "nosniff", "{link}");
     }
-    let gone = get("/assets/0000000000000000/app.js").send().await.unwrap();
-    assert_eq!(gone.status(), 404);
+    let unknown_version = get("/assets/0000000000000000/app.js").send().await.unwrap();
+    assert_eq!(unknown_version.status(), 404);
 }
 
 #[tokio::test]

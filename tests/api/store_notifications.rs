@@ -1,6 +1,9 @@
 //! Covers the store's notifications: an upload whose client died is confirmed when the store announces its object, and the
-//! content of a notification is not trusted. `hook` has the address that receives them, `queue` the queue that is read, `real_queue`
-//! both ends of a real one. The address is apart from the API's (`HOOKS_BIND`), so its path is not in the document.
+//! content of a notification is not trusted.
+//!
+//! `uploads` covers their effects on uploads. `hook` covers the address that receives notifications: it is apart from the API's
+//! (`HOOKS_BIND`), so its path is not in the OpenAPI document. `flood` covers many notifications at that address. `queue` covers
+//! notifications in a queue, which `local_queue` implements; `real_queue` does so with a store that sends to a queue itself.
 
 mod flood;
 mod hook;
@@ -21,6 +24,7 @@ use valet::{
 
 use super::app::{Answer, Caller, TestApp, unique_png};
 
+/// Token in the hook's path.
 const TOKEN: &str = "f3a9c1d27b6e4805f3a9c1d27b6e4805";
 
 /// Switches the hook on, on a free port.
@@ -29,7 +33,7 @@ fn with_hook(config: &mut Config) {
     config.store_events.hook = Some(StoreHook { bind, token: TOKEN.into() });
 }
 
-/// An application with a hook at a known address.
+/// A server with a hook at a known address.
 struct Notifier {
     app: TestApp,
     address: String,
@@ -42,7 +46,7 @@ impl Notifier {
         Self::before(TestApp::start_with(with_hook).await).await
     }
 
-    /// Serves the hook of this application, at a second address.
+    /// Serves the hook of this server at a second address.
     async fn before(app: TestApp) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,5 @@
-//! The rules of `valet check` that the run's store satisfies: tests of guarantees that only some stores give ask here first.
+//! The rules of `valet check` that the store of this run satisfies. Tests of guarantees that only some stores give call
+//! `skip_unless_store_satisfies` or `skip_unless_local_s3` first.
 
 use reqwest::StatusCode;
 use tokio::sync::OnceCell;
@@ -9,7 +10,7 @@ use super::{
     skipping::skip,
 };
 
-/// Names of the rules in `valet check`.
+// Names of rules in `valet check`.
 pub const ONCE: &str = "upload: If-None-Match enforced";
 pub const OVERLAP: &str = "upload: one winner of overlapping PUTs";
 pub const COPY_SOURCE: &str = "upload: unsigned copy source refused";
@@ -17,7 +18,7 @@ pub const CHECKSUM: &str = "upload: checksum enforced";
 pub const PARTS_SUMMED: &str = "multipart: part checksums listed";
 pub const PART_CHECKSUM: &str = "multipart: part checksum enforced";
 
-/// Returns whether uploads are final where they are put in this run, so that an image is only at `u/<user>/<id>`.
+/// Returns whether this run confirms objects at the keys to which clients send them, `u/<user>/<id>`, without a copy.
 pub fn in_place() -> bool {
     finalize() == "in-place"
 }
@@ -40,8 +41,8 @@ impl TestApp {
         !is_satisfied
     }
 
-    /// Returns whether the store satisfies these rules of `valet check`, which runs once. The local S3 satisfies all, so that no
-    /// test is skipped there.
+    /// Returns whether the store satisfies these rules of `valet check`, which runs once. The local S3 satisfies all of them, so
+    /// no test with the local S3 is skipped.
     pub async fn store_satisfies(&self, rules: &[&str]) -> bool {
         static REPORT: OnceCell<Report> = OnceCell::const_new();
         if s3_is_local() {
@@ -51,7 +52,7 @@ impl TestApp {
         rules.iter().all(|rule| matches!(report.answer(rule), Some(Answer::Yes(_))))
     }
 
-    /// Returns whether the store refused a request that differs from its signature: 403 as on AWS, or Garage's 400.
+    /// Returns whether the status is that of a request that the store rejects by its signature: 403 as on AWS, or Garage's 400.
     pub fn is_refusal(status: StatusCode) -> bool {
         status == 403 || (status == 400 && !s3_is_local())
     }
@@ -61,7 +62,7 @@ impl TestApp {
         if self.store_satisfies(&[ONCE]).await { 412 } else { 200 }
     }
 
-    /// Returns the key where the image's bytes are, or are to be put.
+    /// Returns the object key of the image's bytes, which may not be in the store yet.
     pub async fn db_key(&self, id: &str) -> String {
         self.db_image(id).await.unwrap().get_str("key").unwrap().to_owned()
     }

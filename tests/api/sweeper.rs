@@ -22,13 +22,13 @@ use super::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns the time that lies so far ahead.
+/// Returns the time in this duration.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// Time after which nothing changes: with the default settings URLs live an hour, uploads a day, and the grace period is a
-/// quarter of an hour.
+/// Time in which all current URLs expire (an hour by default) and the grace period ends (a quarter of an hour), with a minute of
+/// slack. Uploads live a day.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 #[tokio::test]
@@ -41,16 +41,20 @@ async fn c9_upload_without_an_object_expires_and_is_never_revived() {
         assert_eq!(app.sweep(after(early)).await, Swept::default(), "after {early:?}");
         assert_eq!(app.db_state(ticket.id()).await, "pending");
     }
-    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
+    assert_eq!(
+        ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status,
+        200,
+        "an upload can be renewed after a night"
+    );
     let swept = app.sweep(after(24 * HOUR + Duration::from_secs(1))).await;
     assert_eq!(swept.expired, 1, "{swept:?}");
     for _ in 0..2 {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
         assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
     }
-    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "the reservation has ended");
     assert_eq!(ada.open_upload("a.png", "image/png", &bytes).await.status, 201, "the same bytes may be uploaded again");
-    // C9: a late PUT does not revive it, and is removed.
+    // C9: a late PUT does not revive the upload, and its object is removed.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
     app.sweep(after(26 * HOUR)).await;
@@ -137,8 +141,8 @@ async fn d6_one_of_many_sweepers_handles_each_image() {
             assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         }
     }
-    // The images are older, instead of the sweepers' time later: a later sweeper would finish the others' steps as those of a dead
-    // server, and the image would wait for the end of its lease.
+    // The test makes the images older, not the sweepers' clocks later: a sweeper with a later clock would finish the steps of the
+    // others as those of a dead server, and the images would wait for the ends of their leases.
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 25 * 3_600_000);
     let over = doc! { "$set": { "due": past, "expiresAt": past, "urlsDieAt": past } };
     app.db.collection::<Document>("images").update_many(doc! {}, over).await.unwrap();
@@ -186,36 +190,36 @@ async fn d2_interrupted_delete_is_finished() {
     assert_eq!(usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
 }
 
-/// A reservation whose server was killed before the image was inserted is released soon, however it was recorded. If the insert
-/// still arrives, it is refused.
+/// A reservation whose server was killed before it inserted the image is released soon, in whichever field it was recorded. If the
+/// insert still reaches the database, it fails.
 #[tokio::test]
 async fn reservation_without_an_image_is_released() {
-    reservation_without_an_image("opening", doc! { "usedBytes": 500_i64, "pending": 1_i64 }).await;
-    reservation_without_an_image("holds", doc! { "usedBytes": 500_i64 }).await;
+    assert_reservation_is_released("opening", doc! { "usedBytes": 500_i64, "pending": 1_i64 }).await;
+    assert_reservation_is_released("holds", doc! { "usedBytes": 500_i64 }).await;
 }
 
 /// Asserts that the sweeper releases a reservation in this field of the user's record whose image was never inserted.
-async fn reservation_without_an_image(field: &str, counted: Document) {
+async fn assert_reservation_is_released(field: &str, counted: Document) {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let id = uuid::Uuid::now_v7().to_string();
-    let hold = doc! { "image": &id, "bytes": 500_i64, "at": mongodb::bson::DateTime::now() };
+    let entry = doc! { "image": &id, "bytes": 500_i64, "at": mongodb::bson::DateTime::now() };
     let users = app.db.collection::<Document>("users");
-    users.update_one(doc! { "_id": &ada.id }, doc! { "$push": { field: hold }, "$inc": counted }).await.unwrap();
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$push": { field: entry }, "$inc": counted }).await.unwrap();
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(500), &json!(1)));
-    assert_eq!(app.sweep(after(HOUR / 60)).await.reservations, 0, "a request may be this old");
+    assert_eq!(app.sweep(after(HOUR / 60)).await.reservations, 0, "the server's request may still run");
     assert_eq!(app.sweep(after(HOUR / 20)).await.reservations, 1);
     let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
     assert!(late.is_err(), "{late:?}");
-    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 404, "a record that can be read");
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 404, "the tombstone can be read");
     assert_eq!(app.sweep(after(HOUR)).await, Swept::default());
     app.audit().await;
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
 }
 
-/// The server's own loop, by the database's clock.
+/// A server sweeps in its own loop, by the database's clock.
 #[tokio::test]
 async fn server_sweeps_by_itself() {
     let app = TestApp::start_with(|config| {
@@ -227,16 +231,16 @@ async fn server_sweeps_by_itself() {
     .await;
     let ada = app.user().await;
     let bytes = unique_png();
-    let (missing, came) =
+    let (missing, sent) =
         (ada.open_upload("a.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &bytes).await);
-    assert_eq!(app.put(&came.json["upload"], bytes).await, 200);
+    assert_eq!(app.put(&sent.json["upload"], bytes).await, 200);
     let began = std::time::Instant::now();
-    while (app.db_state(missing.id()).await.as_str(), app.db_state(came.id()).await.as_str()) != ("gone", "ready") {
+    while (app.db_state(missing.id()).await.as_str(), app.db_state(sent.id()).await.as_str()) != ("gone", "ready") {
         assert!(
             began.elapsed() < Duration::from_secs(30),
             "{} {}",
             app.db_state(missing.id()).await,
-            app.db_state(came.id()).await
+            app.db_state(sent.id()).await
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -1,5 +1,5 @@
-//! Covers when and how images were taken: the time, camera and position that confirm reads from the file, the gallery in that
-//! order, and the timeline.
+//! Covers when and how images were taken: the time, camera and position that confirm reads from the file, the gallery in the
+//! order of the time taken, and the timeline.
 //!
 //! Routes: GET /api/images/gallery, GET /api/images/timeline, POST /api/images/{id}/confirm.
 
@@ -15,21 +15,27 @@ use time::OffsetDateTime;
 
 use super::app::{Caller, TestApp, fixture, unique_png};
 
+// Tags of Exif: the camera's maker and model, the time taken, and its offset from UTC.
 const MAKE: u16 = 0x010F;
 const MODEL: u16 = 0x0110;
 const ORIGINAL: u16 = 0x9003;
 const OFFSET: u16 = 0x9011;
 
-/// Appends a directory of texts and of two fractions each, and returns its offset.
+// Types of TIFF: text, a number of four bytes, and fractions of two such numbers.
+const TEXT: u16 = 2;
+const LONG: u16 = 4;
+const RATIONAL: u16 = 5;
+
+/// Appends a directory of TIFF with these entries (tag, type, value), and returns its offset.
 fn directory(tiff: &mut Vec<u8>, entries: &[(u16, u16, Vec<u8>)]) -> u32 {
     let number = |n: usize| u32::try_from(n).unwrap().to_be_bytes();
     let start = tiff.len();
     tiff.extend(u16::try_from(entries.len()).unwrap().to_be_bytes());
     tiff.resize(start + 2 + 12 * entries.len() + 4, 0);
     for (at, (tag, kind, value)) in entries.iter().enumerate() {
-        let count = if *kind == 5 {
+        let count = if *kind == RATIONAL {
             value.len() / 8
-        } else if *kind == 4 {
+        } else if *kind == LONG {
             1
         } else {
             value.len()
@@ -49,13 +55,14 @@ fn directory(tiff: &mut Vec<u8>, entries: &[(u16, u16, Vec<u8>)]) -> u32 {
 
 /// Returns a unique JPEG whose Exif block has these texts, and the position 33.5 degrees south, 18.25 degrees east.
 pub fn photograph(texts: &[(u16, &str)]) -> Vec<u8> {
-    let text = |(tag, text): &(u16, &str)| (*tag, 2, [text.as_bytes(), b"\0"].concat());
+    let text = |(tag, text): &(u16, &str)| (*tag, TEXT, [text.as_bytes(), b"\0"].concat());
     let (of_camera, of_exif): (Vec<_>, Vec<_>) = texts.iter().map(text).partition(|(tag, ..)| *tag < 0x8000);
     let degrees = |whole: u32, minutes: u32| [whole, 1, minutes, 1, 0, 1].map(u32::to_be_bytes).concat();
-    let gps = [(1, 2, b"S\0".to_vec()), (2, 5, degrees(33, 30)), (3, 2, b"E\0".to_vec()), (4, 5, degrees(18, 15))];
+    let gps =
+        [(1, TEXT, b"S\0".to_vec()), (2, RATIONAL, degrees(33, 30)), (3, TEXT, b"E\0".to_vec()), (4, RATIONAL, degrees(18, 15))];
     let mut tiff = b"MM\0*\0\0\0\0".to_vec();
     let (exif_at, gps_at) = (directory(&mut tiff, &of_exif), directory(&mut tiff, &gps));
-    let pointers = [(0x8769, 4, exif_at.to_be_bytes().to_vec()), (0x8825, 4, gps_at.to_be_bytes().to_vec())];
+    let pointers = [(0x8769, LONG, exif_at.to_be_bytes().to_vec()), (0x8825, LONG, gps_at.to_be_bytes().to_vec())];
     let main_at = directory(&mut tiff, &[of_camera, pointers.to_vec()].concat());
     tiff[4..8].copy_from_slice(&main_at.to_be_bytes());
     let segment = [b"Exif\0\0", &tiff[..]].concat();
@@ -152,7 +159,7 @@ async fn pages_in_the_order_of_the_time_taken_list_each_image_once() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut expected = Vec::new();
-    // Without a time: in the place of its upload, which is later than all others.
+    // An image without a time is ordered by its upload, which is later than the times of all others.
     let screenshot = id(&ada.upload("a.png", "image/png", &unique_png()).await);
     for at in ["2003:01:01 00:00:00", "1999:12:31 23:59:59", "2003:01:01 00:00:00", "1969:07:20 20:17:40", "2003:01:01 00:00:00"]
     {
@@ -198,7 +205,8 @@ async fn cursors_continue_in_their_own_order_only() {
     assert_eq!(unknown.json["errors"], serde_json::json!([{ "field": "order", "message": "must be uploaded or taken" }]));
 }
 
-/// Inserts ready images, 50 of each time; the last hundred have no time, as images of the former version.
+/// Inserts 300 ready images: 50 of each of four times, and a hundred without a time, as images of an earlier version. Returns the
+/// ids in the order of the time taken.
 async fn insert_images(app: &TestApp, ada: &Caller<'_>) -> Vec<String> {
     let now = DateTime::now();
     let mut ids = Vec::new();
@@ -244,7 +252,7 @@ async fn page_in_the_order_of_the_time_taken_reads_no_more_entries_than_it_retur
     assert_eq!(queries_seen, 9);
 }
 
-/// Returns the month of the present, in which images without a time are.
+/// Returns the current month, in which images without a time count that were uploaded just now.
 fn this_month() -> String {
     valet::model::TimelineMonth::of(OffsetDateTime::now_utc()).to_string()
 }

@@ -1,9 +1,9 @@
 //! Asserts that each command that the program sends to `images` and `users` names its user, so that the router of a sharded
-//! cluster sends it to one shard. The others are on the list [`LISTED`], each with its reason.
+//! cluster sends it to one shard. [`LISTED`] has the exceptions, each with its reason.
 //!
 //! The profiler of mongod judges every database of the tests: it records the program's commands (known by their `appName`, so
 //! those of child processes too) that neither name a user nor are listed. The end of a test asserts that nothing was recorded.
-//! A command that is not recorded costs the evaluation of a filter, so the suite takes no longer for it.
+//! A command that is not recorded costs only the evaluation of a filter, so the tests take no longer.
 
 use std::sync::{OnceLock, mpsc};
 
@@ -79,16 +79,16 @@ const LISTED: &[(&str, &[Listed])] = &[
         &[("users", Find, &["_id", "deletedAt"]), ("users", Find, &["_id", "deletedAt", "email"])],
     ),
     ("operators recount all users", &[("users", Find, &["_id"]), ("users", Count, &["_id"])]),
-    ("the sweeper registers accounts of the former version", &[("users", Find, &["registered", "deletedAt"])]),
+    ("the sweeper registers accounts of an earlier version", &[("users", Find, &["registered", "deletedAt"])]),
     (
-        "an account of the former version is found by its address or identity until it is registered, where `users` has no shards",
+        "an account of an earlier version is found by its address or identity until it is registered, where `users` has no shards",
         &[
             ("users", Find, &["emailKey", "deletedAt"]),
             ("users", Find, &["identity.issuer", "identity.subject", "identity", "deletedAt"]),
         ],
     ),
     (
-        "the first token of an identity reads once whether its former account was deleted",
+        "at the first token of an identity, the program reads once whether an account of the identity was deleted",
         &[("users", Find, &["formerIdentity", "deletedAt"])],
     ),
 ];
@@ -121,8 +121,9 @@ fn suspects(database: &str) -> Document {
     let value = doc! { "$exists": true, "$not": { "$type": "object" } };
     let of_id = filters.iter().map(|filter| doc! { "ns": &users, format!("{filter}._id"): value.clone() });
     let listed = LISTED.iter().flat_map(|(_, all)| *all).map(|listed| is_listed(database, listed));
-    // Inserted documents have their user, and a cursor reads from the shards of its first command. The census estimates. The feed
-    // of event streams has the changes of all users.
+    // Exempt are inserts, whose documents name their user; `getMore`, which goes to the shards of the cursor's first command;
+    // commands about whole collections; the estimates of the census; and the feed of event streams, which has the changes of all
+    // users.
     let whole = ["createIndexes", "dropIndexes", "killCursors", "count", "pipeline.0.$sample", "pipeline.0.$changeStream"];
     let whole = whole.iter().map(|name| doc! { format!("command.{name}"): { "$exists": true } });
     let excluded: Vec<_> = of_user.chain(of_id).chain(listed).chain(whole).collect();
@@ -151,14 +152,14 @@ fn is_targeted(record: &Document) -> bool {
     filter.is_some_and(|filter| names(filter, key))
 }
 
-/// Has the profiler record the suspects of a database.
+/// Configures the profiler to record the suspects of a database.
 pub async fn watch(database: &mongodb::Database) -> Watch {
     let filter = suspects(database.name());
     database.run_command(doc! { "profile": 1, "filter": filter }).await.unwrap();
     Watch(database.name().to_owned())
 }
 
-/// Has the profiler record every command, for a test that reads `system.profile`.
+/// Configures the profiler to record every command, for a test that reads `system.profile`.
 pub async fn record_all(database: &mongodb::Database) {
     database.run_command(doc! { "profile": 2, "filter": "unset" }).await.unwrap();
 }
@@ -184,7 +185,7 @@ impl Drop for Watch {
     }
 }
 
-/// Returns what [`untargeted`] does, from a thread of its own: a destructor cannot await.
+/// Returns the result of [`untargeted`], which a separate thread awaits: a destructor cannot.
 fn judge(database: &str) -> Vec<Document> {
     type Question = (String, mpsc::Sender<Vec<Document>>);
     static JUDGE: OnceLock<mpsc::Sender<Question>> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! Covers rate limits: refused clients, the headers of refusals, and clients that must not be affected.
+//! Covers rate limits: rejected clients, the headers of their answers, and clients that must not be affected.
 //!
 //! Routes: POST /api/auth/login, POST /api/auth/signup, PUT /api/auth/password.
 
@@ -13,7 +13,7 @@ use super::{
     openapi::{Operation, operations},
 };
 
-/// Starts an application with production limits except for `change`; it trusts the tests' address as a proxy.
+/// Starts a server with production limits except for `change`; it trusts the tests' address as a proxy.
 async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
     TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
@@ -33,7 +33,8 @@ async fn log_in(app: &TestApp, address: &str, email: &str, password: &str) -> An
     post_from(app, address, "/api/auth/login", json!({ "email": email, "password": password })).await
 }
 
-/// Asserts a refusal: 429, Retry-After, and the limit's name (draft-ietf-httpapi-ratelimit-headers-11).
+/// Asserts that a request was rejected: 429, Retry-After of at most `longest` seconds, and the limit's name
+/// (draft-ietf-httpapi-ratelimit-headers-11).
 fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
     assert_eq!(answer.problem(), (429, "rate_limited"), "{answer:?}");
     assert_eq!(answer.header("ratelimit-policy"), policy);
@@ -56,7 +57,7 @@ async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
         429,
         "the correct password is throttled too"
     );
-    assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200, "the owner is elsewhere");
+    assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200, "the owner is in another network");
     let bob = app.user().await;
     assert_eq!(
         log_in(&app, "198.51.100.1", &bob.email, PASSWORD).await.status,
@@ -183,7 +184,7 @@ async fn untrusted_client_cannot_choose_its_address() {
     );
 }
 
-/// Sends wrong passwords for an account, each from another network, until the account's limit refuses; returns their number.
+/// Sends wrong passwords for an account, each from another network, until the account's limit is reached; returns their number.
 async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
     for at in 0.. {
         let answer = log_in(app, &format!("10.{}.{}.1", at / 256, at % 256), email, "another password").await;
@@ -196,8 +197,8 @@ async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
     unreachable!()
 }
 
-/// An account under attack from everywhere: unknown networks have to wait, but networks from which its owner signed in before do
-/// not, on every server.
+/// Clients in many networks guess an account's password: on every server, logins from unknown networks are limited, and logins
+/// from networks from which the owner has signed in before are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_the_owner_out() {
     let change = |config: &mut valet::config::Config| {
@@ -206,7 +207,7 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_th
     };
     let app = TestApp::start_with(change).await;
     let ada = app.user().await;
-    // From home, and once from a hotel.
+    // Ada has signed up from 127.0.0.1, and signs in once from another network.
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
     assert_eq!(guess_until_refused(&app, &ada.email).await, 8);
     let elsewhere = TestApp::start_second_server(&app, change).await;
@@ -233,9 +234,9 @@ async fn a8_networks_of_a_deleted_account_are_forgotten() {
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
     let stored_networks = async || {
         use futures_util::TryStreamExt;
-        let all = app.db.collection::<mongodb::bson::Document>("knownNetworks");
-        let all: Vec<_> = all.find(mongodb::bson::doc! {}).await.unwrap().try_collect().await.unwrap();
-        let mut ids: Vec<_> = all.iter().map(|one| one.get_str("_id").unwrap().to_owned()).collect();
+        let known_networks = app.db.collection::<mongodb::bson::Document>("knownNetworks");
+        let records: Vec<_> = known_networks.find(mongodb::bson::doc! {}).await.unwrap().try_collect().await.unwrap();
+        let mut ids: Vec<_> = records.iter().map(|record| record.get_str("_id").unwrap().to_owned()).collect();
         ids.sort();
         ids
     };
@@ -250,20 +251,20 @@ async fn a8_networks_of_a_deleted_account_are_forgotten() {
     assert_eq!(stored_networks().await, records(&bob.id, test_networks));
 }
 
-/// The database keeps the latest 200 networks of an account, however many an IPv6 customer signs in from.
+/// The database has the latest 200 networks of an account, from however many IPv6 networks its owner signs in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_number_of_stored_networks_is_bounded() {
     use mongodb::bson::{DateTime, Document, doc};
     let app = throttled(|_| {}).await;
     let ada = app.user().await;
-    let all = app.db.collection::<Document>("knownNetworks");
+    let known_networks = app.db.collection::<Document>("knownNetworks");
     let old = (0..300).map(|at| doc! { "_id": format!("{}/2001:db8:0:{at:x}::/64", ada.id), "at": DateTime::from_millis(at) });
-    all.insert_many(old).await.unwrap();
+    known_networks.insert_many(old).await.unwrap();
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
-    assert_eq!(all.count_documents(doc! {}).await.unwrap(), 200);
+    assert_eq!(known_networks.count_documents(doc! {}).await.unwrap(), 200);
     for kept in ["127.0.0.1/32", "198.51.100.7/32", "198.51.100.0/24", "2001:db8:0:12b::/64"] {
         let id = format!("{}/{kept}", ada.id);
-        assert!(all.find_one(doc! { "_id": &id }).await.unwrap().is_some(), "{id}");
+        assert!(known_networks.find_one(doc! { "_id": &id }).await.unwrap().is_some(), "{id}");
     }
 }
 
@@ -277,8 +278,8 @@ async fn neighbours_do_not_lock_the_owner_out() {
     ] {
         let ada = app.user().await;
         assert_eq!(log_in(&app, owner, &ada.email, PASSWORD).await.status, 200);
-        let beside = TestApp::start_second_server(&app, |config| config.clone_from(&app.config)).await;
-        for server in [&app, &beside] {
+        let second_server = TestApp::start_second_server(&app, |config| config.clone_from(&app.config)).await;
+        for server in [&app, &second_server] {
             for at in 0..8 {
                 assert_eq!(log_in(server, neighbours[at / 2], &ada.email, "another password").await.status, 401, "{at}");
             }
@@ -288,7 +289,7 @@ async fn neighbours_do_not_lock_the_owner_out() {
                 assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, 401);
                 assert_eq!(log_in(server, owner, &ada.email, PASSWORD).await.status, 200, "{owner}");
             }
-            // The address itself has its own limit.
+            // The owner's address has its own limit.
             for status in [401, 401, 429] {
                 assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, status);
             }
@@ -296,7 +297,7 @@ async fn neighbours_do_not_lock_the_owner_out() {
     }
 }
 
-/// Sessions can be ended even if the user's limits and permits are used up; each session has a few calls for that.
+/// Sessions can be ended even if the user's limits and permits are used up: for that, each session has a limit of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_can_be_ended_during_a_flood() {
     let app = throttled(|limits| {
@@ -329,7 +330,7 @@ async fn sessions_can_be_ended_during_a_flood() {
     assert_eq!(thief.get("/api/auth/sessions").await.problem(), (401, "session_ended"));
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(owner.put("/api/auth/password", change).await.status, 204);
-    // Used-up refreshes do not prevent ending sessions.
+    // A session can be ended even if the limit of refreshes is used up.
     for status in [401, 429] {
         assert_eq!(owner.post("/api/auth/refresh", json!({ "refreshToken": stolen })).await.status, status);
     }
@@ -338,11 +339,11 @@ async fn sessions_can_be_ended_during_a_flood() {
         let session = log_in(&app, "203.0.113.5", &email, "seven green kites over the bay").await.json;
         (Caller { token: session["token"].as_str().map(str::to_owned), ..app.anonymous() }, ())
     };
-    let close = owner.post("/api/auth/me/delete", json!({ "password": "seven green kites over the bay" })).await;
-    assert_eq!(close.status, 204, "{close:?}");
+    let deleted = owner.post("/api/auth/me/delete", json!({ "password": "seven green kites over the bay" })).await;
+    assert_eq!(deleted.status, 204, "{deleted:?}");
 }
 
-/// Every operation is called until it is refused, from the owner's address, logout with malformed and with invented tokens, too.
+/// Another user calls every operation from the owner's address until it is rejected, then logout with malformed and forged tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn logout_is_answered_during_a_flood_from_the_owners_address() {
     const HOME: &str = "203.0.113.5";
@@ -358,28 +359,28 @@ async fn logout_is_answered_during_a_flood_from_the_owners_address() {
     let list = async || ada.get("/api/auth/sessions").await;
     let current =
         list().await.json["sessions"].as_array().unwrap().iter().find(|one| one["current"] == true).unwrap()["id"].clone();
-    let mut refused = Vec::new();
+    let mut limited = Vec::new();
     let id = |operation: &Operation| operation.described["operationId"].as_str().unwrap().to_owned();
     for operation in
         operations().into_iter().filter(|one| !one.is_admin() && id(one) != "log_out" && !one.path.contains("{token}"))
     {
         for _ in 0..24 {
             if call_with(&eve, &operation, "x").await.status == 429 {
-                refused.push(id(&operation));
+                limited.push(id(&operation));
                 break;
             }
         }
     }
-    assert!(refused.len() > 20 && refused.contains(&"refresh_session".to_owned()), "{refused:?}");
+    assert!(limited.len() > 20 && limited.contains(&"refresh_session".to_owned()), "{limited:?}");
     let log_out = async |token: String| post_from(&app, HOME, "/api/auth/logout", json!({ "refreshToken": token })).await.status;
     let id = uuid::Uuid::parse_str(current.as_str().unwrap()).unwrap();
-    let invented = |n: u8| URL_SAFE_NO_PAD.encode([&[1][..], id.as_bytes(), &[n; 32]].concat());
+    let forged = |n: u8| URL_SAFE_NO_PAD.encode([&[1][..], id.as_bytes(), &[n; 32]].concat());
     while log_out("malformed".to_owned()).await != 429 {}
     for n in 0..30 {
-        // Each is an attempt of its own, and changes nothing.
-        assert_eq!(log_out(invented(n)).await, 401);
+        // Each token has its own limit: a forged token uses up only its own.
+        assert_eq!(log_out(forged(n)).await, 401);
     }
-    while log_out(invented(0)).await != 429 {}
+    while log_out(forged(0)).await != 429 {}
     assert_eq!(list().await.status, 200);
     let own = session["refreshToken"].as_str().unwrap();
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! Covers input that would change a request's meaning if it were read: every operation refuses it. Also covers refusals before a
-//! request is parsed: allowed pages can read them.
+//! Covers input that would change a request's meaning if it were read: every operation rejects it. Also covers answers to requests
+//! that the server rejects before it parses them: allowed pages can read the answers.
 //!
 //! Routes: all.
 
@@ -14,6 +14,7 @@ use super::{
     openapi::{Operation, operations},
 };
 
+/// An origin in the tests' `CORS_ORIGINS`.
 const ORIGIN: &str = "https://app.example";
 
 /// Sends an operation's request, with a body if one is documented.
@@ -34,7 +35,7 @@ async fn send(
 }
 
 #[tokio::test]
-async fn repeated_parameters_and_content_codings_are_refused_by_every_operation() {
+async fn repeated_parameters_and_content_codings_are_rejected_by_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
         let what = format!("{} {}", operation.method, operation.path);
@@ -54,23 +55,22 @@ async fn repeated_parameters_and_content_codings_are_refused_by_every_operation(
             assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {query}");
         }
         let read = send(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
-        assert_ne!(read.status, 415, "{what}: an unknown coding");
+        assert_ne!(read.status, 415, "{what}: identity is a known coding");
     }
 }
 
 #[tokio::test]
-async fn undocumented_body_is_refused() {
+async fn undocumented_body_is_rejected() {
     let app = TestApp::start().await;
     let mut bodiless = 0;
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
         let what = format!("{} {}", operation.method, operation.path);
-        let refused = send(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
+        let rejected = send(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
         assert!(
-            refused.problem() == (400, "invalid_request") && refused.text.contains("takes no request body"),
-            "{what}: {refused:?}"
+            rejected.problem() == (400, "invalid_request") && rejected.text.contains("takes no request body"),
+            "{what}: {rejected:?}"
         );
-        for nothing in ["{}", " { } ", "null", ""] {
-            let nothing = if nothing == " { } " { " {} " } else { nothing };
+        for nothing in ["{}", " {} ", "null", ""] {
             let sent =
                 send(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
             assert!(!sent.text.contains("takes no request body"), "{what} {nothing:?}: {sent:?}");
@@ -81,12 +81,12 @@ async fn undocumented_body_is_refused() {
 }
 
 #[tokio::test]
-async fn refusals_of_unparsed_requests_can_be_read_by_allowed_pages() {
+async fn rejections_of_unparsed_requests_can_be_read_by_allowed_pages() {
     let app = TestApp::start().await;
     let long = "a".repeat(40_000);
     let heads = [
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}\r\n\r\n")),
-        // As Chromium writes it: the page's own headers first.
+        // Chromium sends the page's headers first.
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}{long}{long}\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez?{long} HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\n\r\n")),
@@ -128,17 +128,17 @@ async fn refusals_of_unparsed_requests_can_be_read_by_allowed_pages() {
 }
 
 #[tokio::test]
-async fn refusal_of_an_excess_connection_can_be_read_by_its_page() {
+async fn rejection_of_an_excess_connection_can_be_read_by_its_page() {
     let app = TestApp::start_with(|config| config.load.max_connections = 1).await;
     let mut open_connection = connect(&app.base).await;
     open_connection.write_all(b"GET /livez").await.unwrap();
-    // The server accepts this connection before the next one.
+    // By then the server has accepted this connection.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let received = send_raw(&app, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n")).await;
     assert_eq!((received[0].problem().0, received[0].header("access-control-allow-origin")), (503, ORIGIN), "{received:?}");
 }
 
-/// Hashing a password takes longer than its client waits.
+/// The client hangs up while the server hashes the password.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_request_is_counted() {
     let app = TestApp::start().await;

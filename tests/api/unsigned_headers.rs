@@ -22,10 +22,10 @@ const KEPT: [(&str, &str); 6] = [
     ("cache-control", "no-cache, public"),
 ];
 
-/// Values that browsers and phones add by themselves.
+/// Values of `cache-control` that browsers and phones send by themselves.
 const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0, no-cache"];
 
-/// Every way in which an upload becomes final.
+/// Every way in which a confirm makes an object final.
 const FINALIZE: [Finalize; 2] = [Finalize::InPlace, Finalize::Copy];
 
 /// Sends a ticket's request with one more header.
@@ -33,13 +33,13 @@ async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], (name, value): (
     let mut request = request.clone();
     request["headers"][name] = json!(value);
     let status = app.put(&request, bytes.to_vec()).await;
-    // Other stores may refuse unsigned headers.
+    // Other stores may reject unsigned headers.
     assert!(status == 200 || (!s3_is_local() && status.is_client_error()), "{name}: {status}");
     status
 }
 
 /// Returns a time at which all URLs have expired.
-fn at_last() -> OffsetDateTime {
+fn after_url_expiry() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
 }
 
@@ -57,7 +57,7 @@ async fn upload_with_an_unsigned_header_is_rejected() {
                 }
             }
         }
-        app.sweep(at_last()).await;
+        app.sweep(after_url_expiry()).await;
         assert_eq!(app.bucket_keys().await, Vec::<String>::new(), "{finalize:?}");
         assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     }
@@ -88,7 +88,7 @@ async fn sweeper_rejects_uploads_with_unsigned_headers() {
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     if put_with(&app, &ticket.json["upload"], &bytes, KEPT[0]).await == 200 {
-        assert_eq!(app.sweep(at_last()).await.rejected, 1);
+        assert_eq!(app.sweep(after_url_expiry()).await.rejected, 1);
         assert_eq!(app.db_state(ticket.id()).await, "rejected");
     }
 }
@@ -113,7 +113,7 @@ async fn preview_with_an_unsigned_header_is_left_out() {
 
 /// Uppy's own client opens the upload at S3 with a URL that signs no header.
 #[tokio::test]
-async fn uppy_upload_with_an_unsigned_header_is_refused() {
+async fn uppy_upload_with_an_unsigned_header_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, value) in KEPT {

@@ -1,5 +1,5 @@
 //! Covers a store that obeys unsigned headers, as Ceph RGW does: its URLs let no client read, copy or publish another user's
-//! data, and calls that cannot be made safe are refused.
+//! data, and calls that cannot be made safe are rejected.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/uppy/session.
 
@@ -21,8 +21,9 @@ use super::{
     serve::Settings,
 };
 
+/// Problem of a call that cannot be made safe on this store.
 const REFUSED: (u16, &str) = (409, "not_supported_by_store");
-/// Headers with which RGW copies and publishes.
+/// Unsigned headers with which RGW publishes an object.
 const PUBLISH: [(&str, &str); 2] =
     [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
 
@@ -74,13 +75,13 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
     let anonymous = ada.app.anonymous();
     let presign = async |body: Value| ada.post("/api/uppy/presign", body).await;
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
-    let summed = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20, "partChecksums": "sha256" });
+    let with_checksums = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20, "partChecksums": "sha256" });
     let Opened { path, parts, multipart: open, confirmable } = opened;
-    let loose = format!("{path}/s3/multipart/{}", parts.0);
+    let upload_path = format!("{path}/s3/multipart/{}", parts.0);
     let key = format!("key={}", parts.1);
     vec![
         ("multipart", ada.post("/api/images/multipart", multipart).await),
-        ("multipart with checksums", ada.post("/api/images/multipart", summed).await),
+        ("multipart with checksums", ada.post("/api/images/multipart", with_checksums).await),
         ("parts", ada.post(&format!("/api/images/{open}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
         ("confirm", ada.confirm(confirmable).await),
         ("session", ada.post_empty("/api/uppy/session").await),
@@ -88,24 +89,31 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
         ("presigned create", presign(json!({ "method": "POST", "key": "a.png", "contentType": "image/png" })).await),
         ("form", anonymous.get(&format!("{path}/s3/params?filename=a.png&type=image/png")).await),
         ("create", anonymous.post(&format!("{path}/s3/multipart"), json!({ "filename": "a.png", "type": "image/png" })).await),
-        ("part", anonymous.get(&format!("{loose}/1?{key}")).await),
-        ("parts of Uppy", anonymous.get(&format!("{loose}/batch?{key}&partNumbers=1")).await),
+        ("part", anonymous.get(&format!("{upload_path}/1?{key}")).await),
+        ("parts of Uppy", anonymous.get(&format!("{upload_path}/batch?{key}&partNumbers=1")).await),
         (
             "complete",
-            anonymous.post(&format!("{loose}/complete?{key}"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })).await,
+            anonymous
+                .post(&format!("{upload_path}/complete?{key}"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] }))
+                .await,
         ),
     ]
 }
 
 /// Uploads that were opened before the server had probed the store.
 struct Opened {
+    /// Path of Uppy's calls.
     path: String,
+    /// Id and object key of a multipart upload of Uppy.
     parts: (String, String),
+    /// Id of a multipart upload.
     multipart: String,
+    /// Id of an upload to confirm.
     confirmable: String,
 }
 
 impl Opened {
+    /// Opens the uploads for this user.
     async fn by(ada: &Caller<'_>, anonymous: &Caller<'_>) -> Self {
         let path = ada.post_empty("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
         let file = json!({ "filename": "a.png", "type": "image/png" });
@@ -118,7 +126,7 @@ impl Opened {
 }
 
 #[tokio::test]
-async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
+async fn uploads_without_a_digest_are_rejected_and_puts_are_sealed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = store.user().await;
     let opened = Opened::by(&ada, &store.anonymous()).await;
@@ -126,7 +134,7 @@ async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
         assert_eq!(answer.problem(), REFUSED, "{call}");
     }
 
-    // Uploads with a digest continue: no header makes them public or another user's.
+    // Uploads with a digest are possible: no header publishes them, or replaces their bytes by another user's.
     let (eve, bytes) = (app.user().await, unique_png());
     let victim = at(&app, &ada).upload("victim.png", "image/png", &bytes).await;
     let source = victim["url"].as_str().unwrap().split('?').next().unwrap().strip_prefix(&relay.endpoint).unwrap().to_owned();
@@ -148,7 +156,7 @@ async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
     assert!(seen.contains("PUT") && seen.contains("part of any length"), "each kind: {seen}");
     assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::Yes(_))));
     assert!(!report.is_sound());
-    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing of it is left");
+    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "no object of the check is left");
 }
 
 /// Parts that were copied from another user before the probe are not confirmed.
@@ -162,7 +170,7 @@ async fn copied_part_is_not_confirmed() {
     let (id, key) = &opened.parts;
     let part = store.anonymous().get(&format!("{}/s3/multipart/{id}/1?key={key}", opened.path)).await;
     let (signed, origin) = (part.json["url"].as_str().unwrap(), store.config.s3.endpoint.as_deref().unwrap());
-    // That server signed for the store's own address.
+    // The first server signed for the store's own address, so the request has that address in its Host header.
     let copying = store.http.put(signed.replace(origin, &relay.endpoint)).header("host", origin.trim_start_matches("http://"));
     let copied = copying.header("x-amz-copy-source", &source).body("").send().await.unwrap();
     assert_eq!(copied.status(), 200);
@@ -176,10 +184,10 @@ async fn copied_part_is_not_confirmed() {
     assert_eq!(at(&app, &eve).get("/api/images/gallery").await.json["images"], json!([]));
 }
 
-/// If the store ignores signed headers that are missing, a PUT can publish its object: nothing is signed until the bucket ignores
-/// ACLs.
+/// If the store does not ignore signed headers that are missing, PUTs cannot be sealed, and a PUT can publish its object: nothing
+/// is signed until the bucket ignores ACLs.
 #[tokio::test]
-async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
+async fn without_sealed_puts_nothing_is_signed_until_acls_are_ignored() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     let ada = store.user().await;
     let bytes = unique_png();
@@ -207,12 +215,12 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(read_unsigned(&later, request["url"].as_str().unwrap()).await, 403);
     assert_eq!(caller.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     caller.upload("e.png", "image/png", &unique_png()).await;
-    assert_eq!(caller.post_empty("/api/uppy/session").await.problem(), REFUSED, "parts and forms are still refused");
+    assert_eq!(caller.post_empty("/api/uppy/session").await.problem(), REFUSED, "parts and forms are still rejected");
 }
 
-/// With `S3_FINALIZE=in-place`, a PUT's URL could turn a confirmed image into a copy of another.
+/// With `S3_FINALIZE=in-place`, a PUT with the upload's URL could replace a confirmed image by a copy of another one.
 #[tokio::test]
-async fn in_place_is_refused_if_a_url_can_make_a_copy() {
+async fn in_place_is_rejected_if_a_url_can_make_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
@@ -233,7 +241,11 @@ async fn replaced_store_is_probed_again() {
     relay.repair();
     let bytes = unique_png();
     let sealed = ada.open_upload("a.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
+    assert_eq!(
+        app.put(&sealed.json["upload"], bytes.clone()).await,
+        403,
+        "a store that verifies all signed headers rejects a sealed PUT"
+    );
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
     ada.upload("b.png", "image/png", &unique_png()).await;
     assert_eq!(ada.post_empty("/api/uppy/session").await.status, 200);

@@ -26,7 +26,7 @@ use super::{
 /// Characters of a UUID.
 const UUID_LENGTH: usize = 36;
 
-/// Names as browsers, phones and attackers send them, and the stored names.
+/// File names as browsers, phones and attackers send them, and the stored names.
 const NAMES: [(&str, &str); 16] = [
     ("../../etc/passwd", "passwd"),
     ("C:\\fakepath\\cat.png", "cat.png"),
@@ -59,9 +59,9 @@ async fn u1_u13_file_names_are_stored_cleaned_and_never_part_of_a_key() {
         assert_eq!(document.get_str("fileName").unwrap(), kept);
         assert!(document.get_str("key").unwrap().starts_with(&format!("u/{}/{id}", ada.id)));
     }
-    // If uploads are copied at confirm, removes the objects that were copied.
+    // If uploads are copied at confirm, the sweep removes the objects that were copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    // Under `check/` the server probes what the store enforces.
+    // Objects under `check/` belong to probes of the store's capabilities.
     let keys: Vec<_> = app.bucket_keys().await.into_iter().filter(|key| !key.starts_with("check/")).collect();
     assert_eq!(keys.len(), NAMES.len() + 1);
     let is_uuid =
@@ -75,7 +75,7 @@ async fn u1_u13_file_names_are_stored_cleaned_and_never_part_of_a_key() {
 }
 
 #[tokio::test]
-async fn u1_control_characters_are_removed_and_long_or_empty_names_handled() {
+async fn u1_control_characters_are_removed_long_names_cut_and_empty_names_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bidirectional = ('\u{202A}'..='\u{202E}').chain('\u{2066}'..='\u{2069}');
@@ -94,7 +94,7 @@ async fn u1_control_characters_are_removed_and_long_or_empty_names_handled() {
     }
 }
 
-/// Tickets, images and refusals must not be stored by caches, and contain no secret except the URL.
+/// Caches must not store tickets, images and problems, which contain no secret except the URL.
 #[tokio::test]
 async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     use secrecy::ExposeSecret;
@@ -127,7 +127,7 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     }
 }
 
-/// The PUT arrived but its answer was lost: the repeat is answered 412, or 409 while S3 is still writing, and confirm decides.
+/// The PUT succeeds but its answer is lost: the repeat is answered 412, or 409 while S3 is still writing, and confirm decides.
 #[tokio::test]
 async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     let app = TestApp::start().await;
@@ -157,7 +157,7 @@ async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     assert_eq!(repeated, app.second_put_status().await);
     let image = ada.confirm(ticket.id()).await;
     assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
-    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "the PUT is refused again after the confirm");
+    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "the PUT is rejected again after the confirm");
 }
 
 /// Accepts connections and returns the beginning of what each of them sends. They stay open and are never answered.
@@ -219,9 +219,9 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
     assert_eq!(app.db_state(ticket.id()).await, "deleting");
 }
 
-/// The image is determined by S3 and the parser, whatever the confirm contains.
+/// S3 and the parser determine the image's values, whatever the confirm contains.
 #[tokio::test]
-async fn c10_confirm_refuses_a_body_and_ignores_query_parameters() {
+async fn c10_confirm_rejects_a_body_and_ignores_query_parameters() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -254,7 +254,8 @@ fn located_jpeg() -> Vec<u8> {
     bytes
 }
 
-/// Uploaded bytes are kept unchanged, GPS included, as documented; clients that want to remove it do so before uploading.
+/// Uploaded bytes are kept unchanged, GPS included, as documented; clients that want to remove the position do so before they
+/// upload.
 #[tokio::test]
 async fn c11_exif_and_gps_are_kept_as_uploaded() {
     let app = TestApp::start().await;
@@ -266,7 +267,10 @@ async fn c11_exif_and_gps_are_kept_as_uploaded() {
         let read = app.http.get(url.as_str().unwrap()).send().await.unwrap();
         assert!(read.bytes().await.unwrap() == bytes, "as uploaded");
     }
-    assert!(["GPS", "EXIF"].iter().all(|word| valet::http::openapi::text().contains(word)), "the document mentions it");
+    assert!(
+        ["GPS", "EXIF"].iter().all(|word| valet::http::openapi::text().contains(word)),
+        "the OpenAPI document mentions the position"
+    );
 }
 
 /// A TTL index never removes a record that owns an object.
@@ -296,7 +300,7 @@ async fn d5_ttl_indexes_remove_only_records_without_an_object() {
 }
 
 #[tokio::test]
-async fn c2_fifty_early_confirms_are_refused_and_change_nothing() {
+async fn c2_fifty_early_confirms_are_rejected_and_change_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

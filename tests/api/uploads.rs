@@ -113,7 +113,7 @@ fn deviating_requests(upload: &Value, owner: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
+async fn u3_u4_u5_u8_deviating_puts_are_rejected_and_nothing_is_stored() {
     let app = TestApp::start().await;
     if app.skip_unless_store_satisfies(&[COPY_SOURCE, CHECKSUM]).await {
         return;
@@ -138,16 +138,16 @@ async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
     assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a PUT URL cannot read");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
-    assert_eq!(app.put(&upload, bytes).await, 200, "the right request still works");
+    assert_eq!(app.put(&upload, bytes).await, 200, "a request without a deviation succeeds");
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
 #[tokio::test]
-async fn u9_u10_u12_u13_invalid_uploads_are_refused_with_the_member() {
+async fn u9_u10_u12_u13_invalid_uploads_are_rejected_with_the_field() {
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
     let ada = app.user().await;
     let good = json!({ "fileName": "a.png", "contentType": "image/png", "size": 10, "sha256": sha256(b"x") });
-    let refused = async |member: &str, value: Value| {
+    let problem_with = async |member: &str, value: Value| {
         let mut body = good.clone();
         body[member] = value;
         let answer = ada.post("/api/images/upload", body).await;
@@ -168,23 +168,23 @@ async fn u9_u10_u12_u13_invalid_uploads_are_refused_with_the_member() {
     ];
     for (member, code, values) in cases {
         for value in values {
-            assert_eq!(refused(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
+            assert_eq!(problem_with(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
         }
     }
     for value in [json!(1.5), json!("1"), Value::Null, json!({ "$gt": 0 })] {
-        assert_eq!(refused("size", value).await.0, 400);
+        assert_eq!(problem_with("size", value).await.0, 400);
     }
     let all = ada.post("/api/images/upload", json!({ "fileName": "", "contentType": "x", "size": 0, "sha256": "" })).await;
-    assert_eq!(all.json["errors"].as_array().unwrap().len(), 4, "all at once: {all:?}");
+    assert_eq!(all.json["errors"].as_array().unwrap().len(), 4, "one answer names all four: {all:?}");
     for server_field in ["state", "user", "key", "width"] {
-        assert_eq!(refused(server_field, json!("x")).await.0, 400, "U12: {server_field}");
+        assert_eq!(problem_with(server_field, json!("x")).await.0, 400, "U12: {server_field}");
     }
     assert_eq!(app.db.collection::<Document>("images").count_documents(doc! {}).await.unwrap(), 0);
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
 }
 
 #[tokio::test]
-async fn u7_expired_url_is_refused_and_can_be_renewed() {
+async fn u7_expired_url_is_rejected_and_can_be_renewed() {
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -212,7 +212,8 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     assert!(ready.json["upload"].is_null() && ready.json["expiresAt"].is_null());
 }
 
-/// Another device declares bytes whose upload has expired while a URL for it, renewed shortly before, is alive: the upload goes on.
+/// Another device declares the bytes of an upload that has expired, while a URL of the upload is still valid: the upload
+/// continues.
 #[tokio::test]
 async fn expired_upload_with_a_valid_url_is_prolonged() {
     let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(3)).await;
@@ -260,8 +261,8 @@ async fn same_bytes_are_uploaded_once() {
     assert_ne!(fresh.id(), first.id());
 }
 
-/// Known bytes reserve nothing: an image costs reads, an open upload reads and the renewal of its URL. The server that opened them
-/// finds them, and so does one that has seen nothing of the user.
+/// Known bytes reserve nothing: a repeat for an image takes only reads, one for an open upload reads and the update that renews
+/// its URL. This is so on the server that opened the uploads, and on one that has nothing of the user in its caches.
 #[tokio::test]
 async fn upload_of_known_bytes_takes_reads_and_a_renewal() {
     let app = TestApp::start().await;
@@ -316,7 +317,7 @@ async fn concurrent_uploads_of_the_same_bytes_end_as_one() {
 }
 
 #[tokio::test]
-async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
+async fn u10_fifty_requests_at_the_limit_open_exactly_as_many_uploads_as_fit() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
     let ada = app.user().await;
     let open_upload = |n: usize| {
@@ -325,19 +326,19 @@ async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
         async move { ada.post("/api/images/upload", body).await }
     };
     let answers = join_all((0..50).map(open_upload)).await;
-    let issued: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
-    assert_eq!(issued.len(), 3, "3 × 300 of 1000 bytes");
+    let opened: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
+    assert_eq!(opened.len(), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")));
     let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
-    assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
-    assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
+    assert_eq!(ada.delete(&format!("/api/images/{}", opened[0].id())).await.status, 204);
+    assert_eq!(ada.delete(&format!("/api/images/{}", opened[0].id())).await.status, 204);
     assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "the URL is valid");
     assert_eq!(open_upload(99).await.problem(), (409, "quota_exceeded"));
-    // Swept as if its URL had expired, by the tombstone's own time.
-    let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
+    // The tombstone's times are moved into the past, as if the URL had expired.
+    let past = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
     let images = app.db.collection::<Document>("images");
-    images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();
+    images.update_one(doc! { "_id": opened[0].id() }, doc! { "$set": { "urlsDieAt": past, "due": past } }).await.unwrap();
     assert_eq!(app.sweep(time::OffsetDateTime::now_utc()).await.purged, 1);
     assert_eq!(usage().await["bytes"], 600, "released once");
     assert_eq!(open_upload(99).await.status, 201);

@@ -1,5 +1,6 @@
-//! Covers Uppy's calls as `@uppy/aws-s3` makes them: forms, and access to them. Parts, signatures and tokens are in the files
-//! below; the real packages run in tests/browser.
+//! Covers Uppy's calls as `@uppy/aws-s3` makes them; the real packages run in tests/browser. This file covers forms, `parts`
+//! multipart uploads, `signing` signatures for Uppy's own S3 client, `tokens` the token in the path, `quota` reservations of
+//! undeclared sizes, and `races` an upload that changes while its parts are counted.
 //!
 //! Routes: POST /api/uppy/session, GET /uppy/{token}/s3/params.
 
@@ -20,7 +21,7 @@ use super::app::{Answer, Caller, TestApp, fixture, skip_unless_local_s3, unique_
 
 const MIB: u64 = 1 << 20;
 
-/// Returns the time that lies so far ahead.
+/// Returns the time in this duration.
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
@@ -37,14 +38,14 @@ impl Caller<'_> {
         session.json["token"].as_str().unwrap().to_owned()
     }
 
-    /// Requests a form as Uppy does: without any header of its own.
+    /// Requests a form as Uppy does, without additional headers.
     async fn form(&self, query: &str) -> Answer {
         let path = format!("/uppy/{}/s3/params?{query}", self.uppy().await);
         self.app.anonymous().get(&path).await
     }
 
-    /// Sweeps at a time when everything has expired, until this many bytes are counted; the server's own sweeper may hold a
-    /// claim.
+    /// Sweeps at times when everything has expired, until this many bytes are counted: the server's own sweeper may have claimed a
+    /// record.
     async fn until_used(&self, bytes: u64) {
         let began = std::time::Instant::now();
         while self.used().await["bytes"] != bytes {
@@ -89,8 +90,8 @@ impl TestApp {
     async fn is_settled(&self, id: &str) -> bool {
         let Some(image) = self.db_image(id).await else { return true };
         let is_pending = image.get_str("state").unwrap() == "pending";
-        let place = image.get_document("reservation").ok().and_then(|reservation| reservation.get_str("place").ok());
-        let counts_as_pending = place == Some("pending");
+        let counted_in = image.get_document("reservation").ok().and_then(|reservation| reservation.get_str("place").ok());
+        let counts_as_pending = counted_in == Some("pending");
         let under_way = doc! { "_id": image.get_str("user").unwrap(), "settling.image": id };
         is_pending == counts_as_pending && self.db.collection::<Document>("users").find_one(under_way).await.unwrap().is_none()
     }
@@ -122,10 +123,10 @@ async fn uploaded_form_is_confirmed_by_the_server_alone() {
     assert_eq!(
         ada.used().await,
         json!({ "bytes": 50 * MIB, "quotaBytes": 10_i64 << 30, "images": 0, "pending": 1 }),
-        "the bound"
+        "the largest file"
     );
     let bytes = unique_png();
-    // The file is late: the first look finds nothing.
+    // The file is late: the first poll finds nothing.
     assert_eq!(app.sweep(after(Duration::from_secs(3))).await.confirmed, 0);
     assert!(app.post_form(&form.json, &bytes).await.is_success());
     app.until_state(&id, "ready").await;
@@ -144,7 +145,7 @@ async fn uploaded_form_is_confirmed_by_the_server_alone() {
     app.audit().await;
 }
 
-/// Uppy's single mode sends no further request; a page that cannot wait confirms by the id in the key.
+/// Uppy sends no request after a form's file; a page that cannot wait confirms the upload by the id in the key.
 #[tokio::test]
 async fn i6_repeated_form_changes_no_image() {
     let app = TestApp::start().await;
@@ -155,7 +156,7 @@ async fn i6_repeated_form_changes_no_image() {
     assert!(app.post_form(&form.json, &bytes).await.is_success());
     let image = ada.confirm(&id).await;
     assert_eq!(image.status, 200, "{image:?}");
-    // Another image, and an HTML file, with the same form.
+    // The form is sent again with another image, and with an HTML file.
     for other in [unique_png(), b"<script>".to_vec()] {
         assert!(app.post_form(&form.json, &other).await.is_success(), "S3 accepts a form repeatedly");
         assert_eq!(ada.confirm(&id).await.json["size"], bytes.len());
@@ -191,9 +192,9 @@ async fn form_accepts_only_what_its_policy_allows() {
         ("policy", "e30="),
         ("x-amz-signature", &"0".repeat(64)),
     ] {
-        let refused = app.post_form(&with(name, value), &bytes).await;
+        let status = app.post_form(&with(name, value), &bytes).await;
         // The signature covers the policy, and is verified first.
-        assert_eq!(refused, 403, "{name}: {value}");
+        assert_eq!(status, 403, "{name}: {value}");
     }
     assert_eq!(app.post_form(&form, &[0; 1001]).await, 400, "the file is too large");
     assert_eq!(app.post_form(&form, &[]).await, 400, "the file is empty");
@@ -234,7 +235,7 @@ async fn file_that_is_not_an_image_is_rejected_and_not_counted() {
     app.audit().await;
 }
 
-/// A file above its bound, on a store that does not enforce the policy.
+/// The file is larger than declared, on a store that does not enforce the policy.
 #[tokio::test]
 async fn file_larger_than_its_bound_is_rejected() {
     let app = TestApp::start().await;
@@ -275,7 +276,7 @@ async fn unused_form_expires_with_its_reservation() {
 }
 
 #[tokio::test]
-async fn quota_is_enforced_and_arrived_files_release_the_rest() {
+async fn quota_is_enforced_and_uploaded_files_release_the_rest() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 120 * MIB;
         config.uploads.max_pending = 4;

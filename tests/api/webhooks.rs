@@ -84,7 +84,7 @@ async fn hurry(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn confirmed_image_is_received_and_its_signature_holds() {
+async fn confirmed_image_is_announced_with_a_valid_signature() {
     let app = start().await;
     let receiver = Receiver::start(|_| status(204)).await;
     let endpoint = add(&app, &receiver.url, &["image.ready"]).await;
@@ -282,23 +282,23 @@ async fn private_address_is_never_connected_to_unless_it_is_allowed() {
         add(&app, &format!("https://{host}:{port}/"), &["image.ready"]).await;
     }
     ready(&app.user().await).await;
-    eventually("all attempts are refused", async || {
-        let refused = doc! { "last.error": "not permitted", "tries": 1 };
-        app.db.collection::<Document>("deliveries").count_documents(refused).await.unwrap() == 2 * hosts.len() as u64
+    eventually("no attempt is permitted", async || {
+        let not_permitted = doc! { "last.error": "not permitted", "tries": 1 };
+        app.db.collection::<Document>("deliveries").count_documents(not_permitted).await.unwrap() == 2 * hosts.len() as u64
     })
     .await;
     assert!(receiver.messages().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_that_run_at_once_add_no_more_endpoints_than_there_may_be() {
+async fn commands_that_run_at_once_add_no_more_endpoints_than_the_limit() {
     let app = start().await;
     let add = async |number: usize| {
         endpoints(&app).add(&format!("https://app.example/{number}"), Vec::new(), OffsetDateTime::now_utc()).await
     };
     let outcomes = futures_util::future::join_all((0..24).map(add)).await;
-    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(EndpointError::TooMany))).count();
-    assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (16, 8), "{outcomes:?}");
+    let rejected = outcomes.iter().filter(|outcome| matches!(outcome, Err(EndpointError::TooMany))).count();
+    assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rejected), (16, 8), "{outcomes:?}");
     assert_eq!(endpoints(&app).list().await.unwrap().len(), 16);
 }
 
@@ -324,7 +324,7 @@ async fn operator_administers_endpoints_by_commands() {
     assert!(receiver.messages()[0].is_signed_by(secret));
     let second = run(&["rotate", id]).await.1;
     assert_ne!(second.trim(), secret);
-    // Another one would end the first secret, which signs for a day.
+    // A second rotation would end the first secret, which signs for 24 hours after the first rotation.
     let (success, _, err) = run(&["rotate", id]).await;
     assert!(!success && err.contains("less than 24 hours ago"), "{err}");
     assert_eq!(run(&["secret", id]).await.1, second);

@@ -1,4 +1,4 @@
-//! A flood of logins on a server process: its memory, the refusal of excess logins, and the latency of another user's gallery.
+//! A flood of logins on a server process: its memory, the rejection of excess logins, and the latency of another user's gallery.
 //!
 //! The flood's clients are plain sockets, so that they take little CPU time on the measured machine.
 
@@ -23,25 +23,27 @@ use crate::{
     serve::Settings,
 };
 
-const PARALLEL: usize = 500;
-const ABORTED: usize = 1000;
+/// Number of logins of a flood, all at the same time.
+const PARALLEL_LOGINS: usize = 500;
+/// Number of requests that are sent at the same time, and whose connections are closed before an answer.
+const ABORTED_REQUESTS: usize = 1000;
 /// Number of floods of each kind, so that enough gallery requests are made during them for a 99th percentile.
 const FLOODS: usize = 8;
 /// Number of gallery requests for the percentile without load.
-pub(super) const IDLE: usize = 1500;
+pub(super) const IDLE_REQUESTS: usize = 1500;
 /// MiB per hash, from argon2's parameters.
-const HASH: u64 = 19;
+const HASH_MIB: u64 = 19;
 /// MiB for everything else that 500 connections take.
-const SLACK: u64 = 64;
-/// More than the longest wait for a permit (2 s) plus the time to hash.
-const LONGEST: Duration = Duration::from_secs(4);
+const SLACK_MIB: u64 = 64;
+/// Bound of an answer's time: more than the longest wait for a permit (2 s) plus the time to hash.
+const LONGEST_ANSWER: Duration = Duration::from_secs(4);
 
-/// Returns the KiB in a line of /proc/PID/status.
+/// Returns a value of /proc/PID/status in KiB.
 fn memory(process: &Process, name: &str) -> u64 {
     crate::hostile_clients::memory(process.id(), name)
 }
 
-/// Returns a login request as it goes over the wire.
+/// Returns the bytes of a login request.
 fn login(address: &str, email: &str, password: &str) -> Vec<u8> {
     let body = json!({ "email": email, "password": password }).to_string();
     let head = format!(
@@ -78,14 +80,14 @@ async fn read_answer(mut stream: TcpStream) -> LoginAnswer {
     LoginAnswer { status, retry_after, took: began.elapsed() }
 }
 
-/// Requests the gallery continuously from a separate thread and records the times.
+/// A thread that requests one user's gallery again and again, and records the time of each request.
 pub(super) struct Owner {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<Duration>>,
 }
 
 impl Owner {
-    /// Requests until stopped, or this many times.
+    /// Starts requests until [`Self::stop`], or this many.
     fn start_requests(base: &str, token: &str, times: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (url, token, stopped) = (format!("{base}/api/images/gallery"), token.to_owned(), stop.clone());
@@ -126,6 +128,7 @@ pub(super) fn p99(mut times: Vec<Duration>) -> Duration {
     times[times.len() * 99 / 100]
 }
 
+/// A server process with one user, who has three images.
 pub(super) struct Server {
     pub(super) process: Process,
     pub(super) client: Client,
@@ -134,7 +137,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server with one user, who has a few images, and warms up every path.
+    /// Starts a server with one user and three images, and logs in once, so that no first request is measured.
     pub(super) async fn start(app: &TestApp) -> Self {
         let (process, mut client) =
             Settings::for_app(app).with("RATE_LIMIT", "off").with("SWEEP_INTERVAL", "1h").start_listening().await;
@@ -156,18 +159,18 @@ impl Server {
     /// Sends all logins at once, half of them with the right password; returns the answers.
     async fn flood(&self) -> Vec<LoginAnswer> {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
-        let logins = (0..PARALLEL).map(|at| {
+        let logins = (0..PARALLEL_LOGINS).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
             tokio::spawn(async move { read_answer(send(&address, &request).await).await })
         });
         join_all(logins).await.into_iter().map(Result::unwrap).collect()
     }
 
-    /// Sends logins, half of them with the right password; each refused one is repeated after its Retry-After until it is
-    /// answered.
+    /// Sends logins, half of them with the right password, and repeats each rejected one after its Retry-After until it is
+    /// answered; returns the number of requests.
     async fn log_in_until_answered(&self) -> usize {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
-        let logins = (0..PARALLEL).map(|at| {
+        let logins = (0..PARALLEL_LOGINS).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
             tokio::spawn(async move {
                 let mut tries = 1;
@@ -186,9 +189,9 @@ impl Server {
         join_all(logins).await.into_iter().map(Result::unwrap).sum()
     }
 
-    /// Hangs up each connection while its request is sent, waits, or is being worked on.
+    /// Closes each connection within 97 ms: while its request is read, waits, or is answered.
     async fn hang_up(&self, request: &[u8]) {
-        let logins = (0..ABORTED).map(|at| {
+        let logins = (0..ABORTED_REQUESTS).map(|at| {
             let (address, request) = (self.address.clone(), request.to_vec());
             tokio::spawn(async move {
                 let stream = send(&address, &request).await;
@@ -201,10 +204,10 @@ impl Server {
         }
     }
 
-    /// Asserts that the peak memory is at most `base` KiB plus one hash per permit.
+    /// Asserts that the peak memory is at most `base` KiB, one hash per permit, and the slack.
     fn assert_bounded(&self, base: u64, when: &str) {
         let permits = available_parallelism().unwrap().get() as u64;
-        let bound = base + (permits * HASH + SLACK) * 1024;
+        let bound = base + (permits * HASH_MIB + SLACK_MIB) * 1024;
         let (peak, now) = (memory(&self.process, "VmHWM"), memory(&self.process, "VmRSS"));
         let mib = |kib: u64| kib as f64 / 1024.0;
         println!("{when}: peak {:.1} MiB, now {:.1}, base {:.1}, bound {:.1}", mib(peak), mib(now), mib(base), mib(bound));
@@ -221,13 +224,14 @@ impl Server {
     }
 }
 
-/// Gallery requests that were made beside other work.
+/// Times of gallery requests during other work.
 struct Gallery {
     p99: Duration,
     requests: usize,
 }
 
 impl Gallery {
+    /// Summarizes the times of requests.
     fn of(times: Vec<Duration>) -> Self {
         Self { requests: times.len(), p99: p99(times) }
     }
@@ -239,35 +243,35 @@ impl std::fmt::Display for Gallery {
     }
 }
 
-/// Floods the server with logins that are not repeated; returns their answers.
+/// Floods the server with logins that are not repeated; returns their answers, and the gallery's times.
 async fn flood(server: &Server) -> (Vec<LoginAnswer>, Gallery) {
     let owner = server.owner(usize::MAX);
     let mut answers = Vec::new();
     for _ in 0..FLOODS {
-        let of_one = server.flood().await;
-        assert!(of_one.iter().any(|answer| answer.status == 200), "some logins succeed");
-        answers.extend(of_one);
+        let flood_answers = server.flood().await;
+        assert!(flood_answers.iter().any(|answer| answer.status == 200), "some logins succeed");
+        answers.extend(flood_answers);
     }
     (answers, Gallery::of(owner.stop().await))
 }
 
-/// Asserts that every login was answered in time, and that each refused one has a time to retry after.
+/// Asserts that every login was answered in time, and that each rejected one has a Retry-After.
 fn assert_answered_in_time(answers: &[LoginAnswer]) {
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for answer in answers {
-        assert!(answer.took < LONGEST, "{answer:?}");
+        assert!(answer.took < LONGEST_ANSWER, "{answer:?}");
         match answer {
             LoginAnswer { status: 200 | 401, retry_after: None, .. } => {}
-            LoginAnswer { status: 503, retry_after: Some(1..), .. } => refused.push(answer.took),
+            LoginAnswer { status: 503, retry_after: Some(1..), .. } => rejected.push(answer.took),
             other => panic!("{other:?}"),
         }
     }
     println!(
-        "{FLOODS} × {PARALLEL} logins: {} done, {} refused, those in {:?} (median), {:?} (99 %)",
-        answers.len() - refused.len(),
-        refused.len(),
-        median(&mut refused.clone()),
-        p99(refused.clone())
+        "{FLOODS} × {PARALLEL_LOGINS} logins: {} done, {} rejected, those in {:?} (median), {:?} (99 %)",
+        answers.len() - rejected.len(),
+        rejected.len(),
+        median(&mut rejected.clone()),
+        p99(rejected.clone())
     );
 }
 
@@ -277,7 +281,7 @@ async fn log_in_repeatedly(server: &Server) -> Gallery {
     let owner = server.owner(usize::MAX);
     let tries = server.log_in_until_answered().await;
     let gallery = Gallery::of(owner.stop().await);
-    println!("{PARALLEL} logins, each until answered: {tries} tries in {:?}; {gallery}", began.elapsed());
+    println!("{PARALLEL_LOGINS} logins, each until answered: {tries} tries in {:?}; {gallery}", began.elapsed());
     gallery
 }
 
@@ -288,7 +292,7 @@ async fn abort(server: &Server, request: &[u8], what: &str) -> Gallery {
         server.hang_up(request).await;
     }
     let gallery = Gallery::of(owner.stop().await);
-    println!("{FLOODS} × {ABORTED} aborted {what}: {gallery}");
+    println!("{FLOODS} × {ABORTED_REQUESTS} aborted {what}: {gallery}");
     gallery
 }
 
@@ -297,26 +301,26 @@ async fn abort(server: &Server, request: &[u8], what: &str) -> Gallery {
 async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     let app = TestApp::start().await;
     let mut server = Server::start(&app).await;
-    let idle = Gallery::of(server.owner(IDLE).done().await);
+    let idle = Gallery::of(server.owner(IDLE_REQUESTS).done().await);
     let base = memory(&server.process, "VmRSS");
 
     let (answers, flooded) = flood(&server).await;
-    let crowded = log_in_repeatedly(&server).await;
+    let beside_retries = log_in_repeatedly(&server).await;
     assert_answered_in_time(&answers);
     println!("idle: {idle}; flooded: {flooded}");
     server.assert_bounded(base, "after the parallel logins");
     server.assert_answers().await;
 
-    // The queue of hashes does not limit the cost of so many connections on the machine that also makes them: requests that cost
-    // nothing are the measure.
+    // The clients run on the same machine: so many connections cost it time that the queue of hashes does not limit. So aborted
+    // logins are compared with aborted health checks, which cost the server nothing else.
     let login = login(&server.address, &server.email, PASSWORD);
     let health_check = format!("GET /livez HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", server.address).into_bytes();
     let beside_logins = abort(&server, &login, "logins").await;
     let beside_health_checks = abort(&server, &health_check, "health checks").await;
     server.assert_bounded(base, "after the aborted requests");
-    tokio::time::sleep(LONGEST).await;
+    tokio::time::sleep(LONGEST_ANSWER).await;
     server.assert_answers().await;
 
-    assert!(crowded.p99 <= 2 * idle.p99, "the gallery is slow beside logins");
+    assert!(beside_retries.p99 <= 2 * idle.p99, "the gallery is slow beside logins");
     assert!(beside_logins.p99 <= 2 * beside_health_checks.p99, "the gallery is slow beside aborted logins");
 }

@@ -1,4 +1,4 @@
-//! Failures: their names, repeated attempts, and outages.
+//! Covers failed attempts of a worker: recorded names of failures, repeated attempts, and outages, which do not count as attempts.
 
 use super::{
     super::{
@@ -8,7 +8,7 @@ use super::{
     Duration, OffsetDateTime, Renderer, id, read, recorded, render, render_after, renderer, start, use_workers,
 };
 
-/// Renders until the image is no longer due, an hour and more apart; returns the attempts and the name of the failure.
+/// Renders again and again, 4000 s apart, until the image is no longer due; returns the number of attempts and the failure's name.
 pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
     for hour in 0..20 {
         let found = recorded(app, image).await;
@@ -81,9 +81,9 @@ async fn missing_object_is_a_named_failure() {
     assert_eq!(attempts_until_failure(&app, &image, &renderer()).await, (4, "missing".to_owned()));
 }
 
-/// An object that is encrypted with a key of its own, or lies on a broken disk: the bucket answers.
+/// The store cannot read one object, such as one on a broken disk, while the bucket answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn object_that_a_living_store_refuses_is_a_named_failure() {
+async fn object_that_a_working_store_cannot_read_is_a_named_failure() {
     if skip_unless_local_s3() {
         return;
     }
@@ -92,10 +92,11 @@ async fn object_that_a_living_store_refuses_is_a_named_failure() {
         let ada = app.user().await;
         let image = ready(&ada).await;
         for is_outage in [true, false] {
+            // Each request has a slash in its path.
             let path = if is_outage { "/".to_owned() } else { image.clone() };
             let relay = relay_s3(&app, move |request| {
-                let is_refused = request.path().contains(&path) && matches!(request.parts.method.as_str(), "GET" | "HEAD");
-                async move { if is_refused { empty_answer(status) } else { request.forward().await } }
+                let fails = request.path().contains(&path) && matches!(request.parts.method.as_str(), "GET" | "HEAD");
+                async move { if fails { empty_answer(status) } else { request.forward().await } }
             });
             let relay = relay.await;
             let server = TestApp::start_second_server(&app, |config| {

@@ -1,4 +1,5 @@
-//! The command as a process: its refusals, metrics, stop, and a kill after each of its calls.
+//! Covers `valet worker` as a process: settings that it rejects, its metrics, its stop, and a kill after each of its calls to
+//! MongoDB and S3.
 
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
@@ -57,33 +58,33 @@ async fn worker_without_its_settings_does_not_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_killed_at_every_call_loses_no_preview() {
-    let _turn = CRASHES.acquire().await.unwrap();
+    let _permit = CRASHES.acquire().await.unwrap();
     let app = start().await;
     let ada = app.user().await;
-    let (fuse, mut kept) = (Fuse::new(), Vec::new());
+    let (fuse, mut image_ids) = (Fuse::new(), Vec::new());
     let settings = fuse.settings(&app).with("PREVIEWS", "worker");
-    // The first calls are those of connecting.
-    let mut kills = 8;
+    // The first eight calls connect to MongoDB and S3.
+    let mut calls = 8;
     loop {
         let (image, other) =
             (ada.upload("a.png", "image/png", &unique_png()).await, ada.upload("b.png", "image/png", &unique_png()).await);
-        kills += 1;
-        fuse.set(kills);
+        calls += 1;
+        fuse.set(calls);
         let (status, out, err) = settings.run(&["worker", "--once"]).end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {out} {err}");
         assert_eq!(ada.delete(&format!("/api/images/{}", id(&other))).await.status, 204);
-        kept.push(id(&image).to_owned());
+        image_ids.push(id(&image).to_owned());
         if status.success() {
             break;
         }
-        assert!(kills < 150, "the command ends after a bounded number of calls");
+        assert!(calls < 150, "the command ends after a bounded number of calls");
     }
-    assert!(kills > 15, "{kills} calls: the failpoint was never reached");
+    assert!(calls > 15, "{calls} calls: the failpoint was never reached");
     render_after(&app, &renderer(), Duration::from_secs(3600)).await;
     app.sweep_to_the_end().await;
     app.audit().await;
-    for image in &kept {
+    for image in &image_ids {
         assert!(!recorded(&app, image).await.contains_key("due"));
         let preview = read(&ada, image).await["previewUrl"].as_str().unwrap().to_owned();
         assert_eq!(app.http.get(preview).send().await.unwrap().status(), 200);

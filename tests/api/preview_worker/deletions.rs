@@ -1,4 +1,4 @@
-//! Deletions: no picture outlives its image, whenever that is deleted.
+//! Covers deletions: the pictures of an image are deleted with it, at every moment of a worker's attempt.
 
 use std::time::Instant;
 
@@ -44,12 +44,12 @@ async fn deleted_image_and_account_leave_no_pictures() {
 async fn orphan_scan_reports_no_pictures() {
     let app = start().await;
     let ada = app.user().await;
-    let (shown, waiting) = (
+    let (shown, unsupported) = (
         ada.upload("a.png", "image/png", &unique_png()).await,
         ada.upload("b.heic", "image/heic", &super::fixture("plain.heic")).await,
     );
     assert_eq!(render(&app).await, 2);
-    let orphan = format!("u/{}/{}-w640", ada.id, id(&waiting));
+    let orphan = format!("u/{}/{}-w640", ada.id, id(&unsupported));
     app.bucket_put(&orphan, "image/jpeg", b"no worker wrote this".to_vec()).await;
     // S3's times are whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -60,7 +60,7 @@ async fn orphan_scan_reports_no_pictures() {
     assert!(recorded(&app, id(&shown)).await.contains_key("written"));
 }
 
-/// A deletion between the moment when a worker may write and the moment when it has.
+/// The image is deleted after the worker was permitted to write, and before it has written.
 #[tokio::test(flavor = "multi_thread")]
 async fn image_that_is_deleted_while_a_picture_is_written_leaves_none() {
     if skip_unless_local_s3() {
@@ -89,19 +89,19 @@ async fn image_that_is_deleted_while_a_picture_is_written_leaves_none() {
     render(&slow).await;
     assert_eq!(app.db_state(id(&image)).await, "deleting");
     assert_eq!(pictures(&app).await, [""; 0], "the worker removed what it wrote");
-    // A worker that died instead: the tombstone removes what arrives before its end.
+    // As if the worker had died after a late write: at the end of the tombstone, the sweeper deletes the object.
     app.bucket_put(&format!("u/{}/{}-w640", ada.id, id(&image)), "image/jpeg", b"late".to_vec()).await;
     app.sweep_to_the_end().await;
     app.audit().await;
 }
 
-/// Deletions at any time of an attempt. `VALET_TEST_ROUNDS` (50) is the number of rounds.
+/// Deletes images at random times of the attempt to make their pictures. `VALET_TEST_ROUNDS` (50) is the number of rounds.
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_and_worker_race_consistently() {
     let app = start().await;
     let ada = app.user().await;
     let rounds = std::env::var("VALET_TEST_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
-    let (mut longest, mut made) = (Duration::ZERO, 0);
+    let (mut longest, mut kept) = (Duration::ZERO, 0);
     for round in 0..rounds {
         let image = ada.upload("a.png", "image/png", &unique_png()).await;
         let path = format!("/api/images/{}", id(&image));
@@ -118,24 +118,26 @@ async fn deletion_and_worker_race_consistently() {
         };
         let (_, deleted) = tokio::join!(work, delete);
         assert!(matches!(deleted, None | Some(204)), "{deleted:?}");
-        made += u32::from(deleted.is_none());
+        kept += u32::from(deleted.is_none());
         let found = ada.get(&path).await;
         assert_eq!(found.status, if deleted.is_some() { 404 } else { 200 });
         assert!(deleted.is_some() || found.json["previewUrl"].is_string(), "{found:?}");
     }
     let count = async |filter: Document| app.db.collection::<Document>("images").count_documents(filter).await.unwrap();
     let (written, shown) = (doc! { "$exists": true }, doc! { "$exists": true });
-    let whole = count(doc! { "state": "deleting", "rendering.written": written.clone(), "pictures": shown }).await;
-    let part = count(doc! { "state": "deleting", "rendering.written": written, "pictures": null }).await;
-    println!("{rounds} rounds: {made} images kept; of the others, {whole} deleted with pictures, {part} while they were written");
+    let with_pictures = count(doc! { "state": "deleting", "rendering.written": written.clone(), "pictures": shown }).await;
+    let during_write = count(doc! { "state": "deleting", "rendering.written": written, "pictures": null }).await;
+    println!(
+        "{rounds} rounds: {kept} images kept, {with_pictures} deleted with pictures, {during_write} while pictures were written"
+    );
     render_after(&app, &renderer(), Duration::from_secs(3600)).await;
     app.sweep_to_the_end().await;
-    assert_eq!(pictures(&app).await.len(), made as usize);
+    assert_eq!(pictures(&app).await.len(), kept as usize);
     app.audit().await;
 }
 
-/// Objects that another server records after the delete has read the image and before it makes a tombstone of it: here they are
-/// recorded while those are removed that were read.
+/// Another server records objects after the delete has read the image, and before the delete makes the tombstone. Here the relay
+/// records them while the delete removes the object that it has read.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_are_recorded_during_a_delete_are_removed_at_once() {
     if skip_unless_local_s3() {

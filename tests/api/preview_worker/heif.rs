@@ -1,5 +1,5 @@
-//! HEIC and AVIF by the operator's command, in the worker as a process: its pictures, its failures by name, and images that waited for
-//! it. libheif's commands are Debian's libheif-examples.
+//! Covers HEIC and AVIF, which the operator's command (`PREVIEW_HEIF_COMMAND`) decodes for a worker: pictures, names of failures,
+//! and images that failed before there was a command. libheif's commands are in Debian's package libheif-examples.
 
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use super::{
     doc, id, read, recorded, render, renderer, start, unique_jpeg,
 };
 
+/// Returns the settings of a worker with this command.
 fn settings(app: &TestApp, command: &Path) -> Settings {
     Settings::for_app(app).with("PREVIEWS", "worker").with("PREVIEW_HEIF_COMMAND", command.to_str().unwrap())
 }
@@ -25,6 +26,7 @@ async fn work_once(app: &TestApp, command: &Path) {
     assert!(status.success(), "{status} {out} {err}");
 }
 
+/// Returns the widths and heights of an image's previews.
 fn sizes(image: &Value) -> Vec<(u64, u64)> {
     let side = |picture: &Value, name: &str| picture[name].as_u64().unwrap();
     let pictures = image["previews"].as_array().into_iter().flatten();
@@ -81,7 +83,7 @@ async fn failures_of_a_command_have_names() {
         assert_eq!(ada.delete(&format!("/api/images/{}", id(&image))).await.status, 204);
     }
     std::fs::remove_file(jpeg).unwrap();
-    // Each attempt ends at its deadline, which is 30 s in a worker.
+    // Each attempt ends at its deadline: 2 s here, 30 s in a worker.
     let image = ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
     let hanging = renderer().with_heif_command(script("exec sleep 600")).with_deadline(Duration::from_secs(2));
     assert_eq!(attempts_until_failure(&app, id(&image), &hanging).await, (4, "crashed".to_owned()));
@@ -89,7 +91,7 @@ async fn failures_of_a_command_have_names() {
     app.audit().await;
 }
 
-/// A worker with a command tries the images again that failed for lack of one, each once.
+/// A worker with a command tries each image once more that failed without one.
 #[tokio::test(flavor = "multi_thread")]
 async fn images_that_waited_for_a_command_are_tried_again_once() {
     let app = start().await;
@@ -100,11 +102,11 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
     let png = ada.upload("d.png", "image/png", &unique_png()).await;
     assert_eq!(render(&app).await, 4);
     assert_eq!(ada.delete(&format!("/api/images/{}", id(&deleted))).await.status, 204);
-    // As if a PNG were of a kind that no decoder reads: a command does not help.
+    // Recorded as if no decoder could read the PNG: a command for HEIF does not help.
     let images = app.db.collection::<Document>("images");
     let unsupported = doc! { "$set": { "rendering.failure": "unsupported" } };
     images.update_one(doc! { "_id": id(&png) }, unsupported).await.unwrap();
-    let of_png = recorded(&app, id(&png)).await;
+    let png_record = recorded(&app, id(&png)).await;
     let worker = &app.app.valet.preview_worker;
     let run_until = async |renderer: &super::Renderer, ended: &(dyn Fn(&Document) -> bool + Sync)| {
         let stop = CancellationToken::new();
@@ -129,11 +131,11 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
     let after = recorded(&app, id(&heic)).await;
     assert_eq!(after, doc! { "attempts": 1_i64, "failure": "corrupt" });
     assert_eq!(worker.queue_conversions().await.unwrap(), 0, "an image that a command failed at is not tried again");
-    assert_eq!(recorded(&app, id(&png)).await, of_png);
+    assert_eq!(recorded(&app, id(&png)).await, png_record);
     assert_eq!(app.db_state(id(&deleted)).await, "deleting");
     if let Some(command) = libheif() {
-        let unset = doc! { "$set": { "rendering.failure": "unsupported" } };
-        images.update_many(doc! { "rendering.failure": "corrupt" }, unset).await.unwrap();
+        let unsupported = doc! { "$set": { "rendering.failure": "unsupported" } };
+        images.update_many(doc! { "rendering.failure": "corrupt" }, unsupported).await.unwrap();
         run_until(&renderer().with_heif_command(command), &|rendering| rendering.contains_key("written")).await;
         for image in [&heic, &avif] {
             eventually("the image has a picture", async || sizes(&read(&ada, id(image)).await) == [(120, 80)]).await;

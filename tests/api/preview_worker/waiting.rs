@@ -1,4 +1,4 @@
-//! The answer of `valet check` about workers.
+//! Covers the finding of `valet check` about images that wait for a worker.
 //!
 //! Commands: valet check.
 
@@ -10,6 +10,7 @@ use super::{
     id, render, start,
 };
 
+/// Runs the check; returns the answer to the question about workers, and the finding in JSON.
 async fn answer(app: &TestApp) -> (Answer, serde_json::Value) {
     let report = doctor::run(&app.config, Options::default()).await;
     let json = report.to_json();
@@ -37,6 +38,6 @@ async fn check_reports_images_that_no_worker_takes() {
 
     assert_eq!(render(&app).await, 1);
     assert_eq!(answer(&app).await.0, Answer::Yes("no image waits".to_owned()));
-    let without = TestApp::start().await;
-    assert!(matches!(answer(&without).await.0, Answer::Skipped(_)), "PREVIEWS is off");
+    let without_workers = TestApp::start().await;
+    assert!(matches!(answer(&without_workers).await.0, Answer::Skipped(_)), "PREVIEWS is off");
 }

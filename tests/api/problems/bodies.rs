@@ -1,4 +1,4 @@
-//! Covers bodies that do not match the OpenAPI document.
+//! Covers request bodies that are malformed, of the wrong types, too large, or of another media type.
 
 use bytes::Bytes;
 use reqwest::{Body, Method};
@@ -25,7 +25,7 @@ fn with_bodies() -> Vec<(Operation, &'static Map<String, Value>)> {
 }
 
 #[tokio::test]
-async fn malformed_json_is_refused() {
+async fn malformed_json_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (operation, example) in with_bodies() {
@@ -111,7 +111,7 @@ async fn every_member_must_have_its_type() {
                 body[name] = wrong.clone();
                 let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
                 refused(&answer, (400, "invalid_request"), &what(&wrong));
-                assert!(!answer.text.contains("struct"), "the program's own names: {answer:?}");
+                assert!(!answer.text.contains("struct"), "the answer contains no names of types: {answer:?}");
                 let field = answer.json["errors"][0]["field"].as_str().unwrap_or_else(|| panic!("{}: {answer:?}", what(&wrong)));
                 let inside = field.starts_with(&format!("{name}[")) || field.starts_with(&format!("{name}."));
                 assert!(field == name || inside, "{}: the answer names {field:?}", what(&wrong));
@@ -137,7 +137,7 @@ async fn every_member_must_have_its_type() {
     }
     assert!(members >= 10, "{members}");
     let usage = &ada.get("/api/auth/me").await.json["usage"];
-    assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "a refused body has no effect");
+    assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "a rejected body has no effect");
 }
 
 /// Returns `size` bytes of JSON: a valid body, padded with white space.
@@ -182,7 +182,7 @@ async fn body_size_is_limited() {
         let answer = send(&ada, &operation, " ".repeat((1 << 20) + 1)).await;
         refused(&answer, (413, "payload_too_large"), &operation.path);
     }
-    // Refused by its declared length alone, before any of it is sent.
+    // Rejected by its declared length alone, before any byte of the body is sent.
     let answer = raw(
         &app,
         "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n",
@@ -244,9 +244,10 @@ async fn other_media_types_get_415_with_instructions() {
     }
 }
 
-/// A body without a length is empty or not only once it is read: clients that send every POST chunked can make calls without one.
+/// A server knows whether a body without a length is empty only after it has read it. Clients that send every POST chunked can
+/// call operations without a body.
 #[tokio::test]
-async fn calls_without_a_body_take_an_empty_one_of_any_framing() {
+async fn operations_without_a_body_accept_an_empty_one_in_any_framing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for path in ["/api/uppy/session".to_owned(), format!("/api/images/{}/confirm", uuid::Uuid::now_v7())] {

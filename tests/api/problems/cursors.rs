@@ -1,4 +1,4 @@
-//! Covers limits and cursors that no listing has issued.
+//! Covers the parameters of listings: limits out of range, and cursors that the listing has not issued to this user.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -26,13 +26,13 @@ async fn limit_is_from_1_to_100() {
     }
 }
 
-/// Returns the `nextCursor` of a page of one.
+/// Returns the `nextCursor` of a page with one entry.
 async fn cursor(caller: &Caller<'_>, path: &str) -> String {
     let page = caller.get(&format!("{path}?limit=1")).await;
     page.json["nextCursor"].as_str().unwrap_or_else(|| panic!("there is a second page: {page:?}")).to_owned()
 }
 
-/// Asserts that a cursor is refused without being repeated.
+/// Asserts that a cursor is rejected, and not repeated in the answer.
 async fn check_refused(caller: &Caller<'_>, path: &str, cursor: &str) {
     let answer = caller.get(&format!("{path}?cursor={cursor}")).await;
     refused(&answer, (400, "invalid_cursor"), &format!("{path} {cursor:?}"));
@@ -64,7 +64,7 @@ async fn cursor_is_valid_only_for_its_listing_and_user() {
 }
 
 #[tokio::test]
-async fn altered_cursors_are_refused() {
+async fn altered_cursors_are_rejected() {
     let app = TestApp::start().await;
     let ada = with_two_pages(&app).await;
     for path in [GALLERY, PENDING] {
@@ -75,9 +75,9 @@ async fn altered_cursors_are_refused() {
             flipped[bit / 8] ^= 1 << (bit % 8);
             check_refused(&ada, path, &URL_SAFE_NO_PAD.encode(flipped)).await;
         }
-        for place in 0..good.len() {
+        for position in 0..good.len() {
             let mut flipped = good.clone().into_bytes();
-            flipped[place] = if flipped[place] == b'A' { b'B' } else { b'A' };
+            flipped[position] = if flipped[position] == b'A' { b'B' } else { b'A' };
             check_refused(&ada, path, std::str::from_utf8(&flipped).unwrap()).await;
         }
         for end in [0, 1, 8, good.len() - 1] {
@@ -98,7 +98,7 @@ async fn altered_cursors_are_refused() {
             check_refused(&ada, path, wrong).await;
         }
         check_refused(&ada, path, &"A".repeat(4000)).await;
-        // Every 32 bytes that decode to a valid shape fail the checksum.
+        // Cursors of the right length, 32 bytes, with a wrong checksum.
         for byte in [0, 0x7f, 0xff] {
             check_refused(&ada, path, &URL_SAFE_NO_PAD.encode([byte; 32])).await;
         }

@@ -3,7 +3,7 @@
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
-use super::{CANARY, refused, says_nothing};
+use super::{CANARY, assert_no_canary, refused};
 use crate::{
     app::{Answer, TestApp},
     openapi::{document, operations},
@@ -36,7 +36,7 @@ async fn a5_unknown_paths_are_problems() {
                 // A path of one segment under /api/images is an image's id.
                 if answer.status == 401 || answer.status == 405 {
                     assert!(path.starts_with("/api/images/"), "{method} {path}: {answer:?}");
-                    says_nothing(&answer, path);
+                    assert_no_canary(&answer, path);
                 } else {
                     refused(&answer, (404, "not_found"), &format!("{method} {path}"));
                 }
@@ -50,7 +50,7 @@ async fn unsupported_methods_get_405_with_allow() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "CANARY"];
-    let mut refusals = 0;
+    let mut rejected_requests = 0;
     for (path, described) in document()["paths"].as_object().unwrap() {
         let known: Vec<_> = described.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
         let concrete = path.replace("{id}", &uuid::Uuid::now_v7().to_string());
@@ -79,10 +79,10 @@ async fn unsupported_methods_get_405_with_allow() {
             allowed.sort_unstable();
             known.sort_unstable();
             assert_eq!((status, allowed), (405, known), "{name} {path}");
-            refusals += 1;
+            rejected_requests += 1;
         }
     }
-    assert!(refusals > 80, "{refusals}");
+    assert!(rejected_requests > 80, "{rejected_requests}");
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
         let id = HeaderValue::from_bytes(id).unwrap();
         app.anonymous().send(Method::GET, path, |request| request.header("x-request-id", id)).await
     };
-    // `send` compares the answer's header with its member.
+    // `send` compares the header with the problem's member `requestId`.
     for path in ["/livez", "/api/auth/me", "/api/unknown"] {
         for plain in ["a", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "trace_1.2-B", &"x".repeat(64)] {
             assert_eq!(with(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");
@@ -190,7 +190,7 @@ async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
             &long,
         ] {
             let answer = with(path, odd.as_bytes()).await;
-            says_nothing(&answer, odd);
+            assert_no_canary(&answer, odd);
             assert!(uuid::Uuid::parse_str(answer.header("x-request-id")).is_ok(), "{odd:?}: {answer:?}");
         }
     }
@@ -233,12 +233,12 @@ async fn every_answer_has_the_security_headers() {
     ] {
         assert_eq!(answer.status, status, "{what}: {answer:?}");
         check_headers(&answer, what);
-        says_nothing(&answer, what);
+        assert_no_canary(&answer, what);
     }
     let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, declaration).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
     check_headers(&deleted, "204");
-    // The page runs the UI's own scripts, and no inline or foreign ones.
+    // The policy of the page permits only scripts of this server: none inline, and none of other origins.
     let docs = app.anonymous().get("/docs").await;
     let policy = docs.header("content-security-policy");
     let scripts = policy.split("; ").map(str::trim).find(|directive| directive.starts_with("script-src"));

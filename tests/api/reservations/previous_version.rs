@@ -1,9 +1,9 @@
-//! Covers records of the version before reservations, alone and mixed with records of this version: `users.holds` and images
-//! without a reservation, and changes that servers of that version make to images of this one while both run.
+//! Covers records of an earlier version, which had holds (`users.holds`) instead of the images' reservations, alone and mixed with
+//! records of this version; and changes that servers of that version make to images of this one while both run.
 
 use super::{DateTime, Document, PASSWORD, TestApp, after, doc, json, sha256, unique_png, usage, user_of};
 
-/// Turns the user's record and image into those of the previous version.
+/// Changes the records of the user and the image into those of the earlier version: a hold instead of a reservation.
 async fn make_previous_version(app: &TestApp, user: &str, id: &str) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let image = app.db_image(id).await.unwrap();
@@ -14,12 +14,13 @@ async fn make_previous_version(app: &TestApp, user: &str, id: &str) {
     users.update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// Removes the new fields from a user, as the previous version creates it.
+/// Removes the fields from a user that the earlier version does not write.
 async fn remove_new_fields(app: &TestApp, user: &str) {
     let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
 }
 
+/// End of an upload that the earlier version opened.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Confirmed,
@@ -29,9 +30,9 @@ enum Then {
     ConfirmedAndDeleted,
 }
 
-/// An upload that the previous version opened can be completed by this one, converted before or not.
+/// An upload that the earlier version opened can be completed by this version, whether its hold was converted before or not.
 #[tokio::test]
-async fn uploads_of_the_previous_version_can_be_completed() {
+async fn uploads_of_an_earlier_version_can_be_completed() {
     let app = TestApp::start().await;
     for is_converted in [false, true] {
         for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
@@ -68,9 +69,9 @@ async fn uploads_of_the_previous_version_can_be_completed() {
     }
 }
 
-/// A server of the previous version died between an image's transition and the update of its hold.
+/// A server of the earlier version died between an image's transition and the update of its hold.
 #[tokio::test]
-async fn holds_left_by_the_previous_version_are_converted() {
+async fn holds_left_by_an_earlier_version_are_converted() {
     let app = TestApp::start().await;
     for state in ["ready", "deleting", "rejected"] {
         let ada = app.user().await;
@@ -80,7 +81,7 @@ async fn holds_left_by_the_previous_version_are_converted() {
         make_previous_version(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
-            // A surplus that was not used, as of a form without a size.
+            // A reservation of more bytes than were sent, as of a form without a declared size.
             let images = app.db.collection::<Document>("images");
             let wider = doc! { "$set": { "reserved": i64::try_from(bytes.len()).unwrap() + 700 } };
             images.update_one(doc! { "_id": ticket.id() }, wider).await.unwrap();
@@ -99,7 +100,7 @@ async fn holds_left_by_the_previous_version_are_converted() {
     app.audit().await;
 }
 
-/// Makes the transition `pending → ready` as the previous version writes it.
+/// Makes the transition `pending → ready` as the earlier version writes it.
 async fn previous_version_ready(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
@@ -109,13 +110,13 @@ async fn previous_version_ready(app: &TestApp, id: &str) {
     images.update_one(doc! { "_id": id }, doc! { "$set": set, "$unset": { "due": "" } }).await.unwrap();
 }
 
-/// Changes an image to a tombstone as the previous version wrote it.
+/// Changes an image to a tombstone as the earlier version wrote it.
 async fn previous_version_tombstone(app: &TestApp, id: &str, state: &str) {
     let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// Makes the transition `ready → deleting` as the previous version writes it, counters included.
+/// Makes the transition `ready → deleting` as the earlier version writes it, counters included.
 async fn previous_version_delete(app: &TestApp, user: &str, id: &str) {
     let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
     previous_version_tombstone(app, id, "deleting").await;
@@ -123,7 +124,7 @@ async fn previous_version_delete(app: &TestApp, user: &str, id: &str) {
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// Makes the transition `deleting → gone` as the previous version writes it.
+/// Makes the transition `deleting → gone` as the earlier version writes it.
 async fn previous_version_gone(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
@@ -131,16 +132,16 @@ async fn previous_version_gone(app: &TestApp, id: &str) {
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// Records, as the previous version does, that the object was removed and is looked for again when the URL has expired.
+/// Records, as the earlier version does, that the object was deleted, and is to be deleted again when the URL has expired.
 async fn previous_version_put_off(app: &TestApp, id: &str) {
     let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
 }
 
-/// Changes that a server of the previous version makes to an upload of this one: it finds no hold, and changes no counter except
+/// A server of the earlier version changes an upload of this version: it finds no hold, and changes no counter except
 /// when it deletes a ready image. This version's sweeper corrects each.
 #[tokio::test]
-async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
+async fn changes_by_an_earlier_version_to_new_uploads_are_corrected() {
     let app = TestApp::start().await;
     for steps in [
         "ready",
@@ -178,8 +179,8 @@ async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
     }
 }
 
-/// A server dies while it converts a hold, and the previous version moves the image: the hold is gone, so the previous version
-/// changes no counter, and the step that replaced it is not lost.
+/// A server dies while it converts a hold, and the earlier version changes the image's state. The earlier version finds no hold,
+/// so it changes no counter, and the step that replaced the hold is not lost.
 #[tokio::test]
 async fn interrupted_conversion_is_finished_whatever_the_images_state() {
     let app = TestApp::start().await;
@@ -194,7 +195,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
         let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
         app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
-        // The previous version counts no months.
+        // The earlier version counts no months.
         let is_drift = |repair: &valet::store::Repair| repair.was != repair.is || !repair.has_changed_timeline;
         app.app.valet.recount.run(None, |repair| assert!(!is_drift(&repair), "{state}: {repair}")).await.unwrap();
         for step in state.split(' ').filter(|step| *step != "pending") {
@@ -214,7 +215,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
     app.audit().await;
 }
 
-/// Both kinds share the limit of open uploads, and a recount includes both.
+/// Holds and reservations share the limit of open uploads, and a recount includes both.
 #[tokio::test]
 async fn holds_and_reservations_are_limited_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
@@ -234,7 +235,7 @@ async fn holds_and_reservations_are_limited_and_recounted_together() {
     app.audit().await;
 }
 
-/// Ten thousand holds of one user are converted in slices, while another user's account is deleted.
+/// Two thousand holds of one user are converted in slices, while another user's account is deleted.
 #[tokio::test]
 async fn many_holds_of_one_user_do_not_delay_others() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;

@@ -4,7 +4,8 @@ use mongodb::bson::Bson;
 
 use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
 
-/// Leaves the state of a server that died after it had announced a step: the entry exists, and the counters are unchanged.
+/// Leaves the state of a server that died after it had announced a step, which adds `added` (bytes, images, pending) to the
+/// counters: the entry exists, and the counters are unchanged. Returns the step's id.
 async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
@@ -22,7 +23,7 @@ async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: D
     step
 }
 
-/// Leaves the state of a server that died after the image's update as well.
+/// Leaves the state of a server that died after it had also updated the image.
 async fn take_step(app: &TestApp, image: &str, step: &str, mut update: Document) {
     update.entry("$set".to_owned()).or_insert_with(|| Document::new().into()).as_document_mut().unwrap().insert("lastStep", step);
     let images = app.db.collection::<Document>("images");
@@ -42,7 +43,7 @@ enum Finder {
     Request,
 }
 
-/// A rejected upload that is still counted, and a step that releases it: begun, or begun and taken.
+/// A step that deletes a ready image was begun, or begun and taken, by a server that died.
 #[tokio::test]
 async fn unfinished_step_is_counted_once_by_any_process() {
     for finder in [Finder::Sweeper, Finder::Recount, Finder::Request] {
@@ -52,7 +53,7 @@ async fn unfinished_step_is_counted_once_by_any_process() {
             let when = format!("{finder:?}, {is_taken}");
             let image = ada.upload("a.png", "image/png", &unique_png()).await;
             let (id, before) = (image["id"].as_str().unwrap(), usage(&ada).await);
-            app.db_kill_urls(id).await;
+            app.db_expire_urls(id).await;
             app.db
                 .collection::<Document>("images")
                 .update_one(doc! { "_id": id }, doc! { "$unset": { "due": "" } })
@@ -78,14 +79,14 @@ async fn unfinished_step_is_counted_once_by_any_process() {
             if !is_taken {
                 let last = app.db_image(id).await.unwrap().get_str("lastStep").map(str::to_owned);
                 let is_barred = last.as_ref().is_ok_and(|last| *last != step);
-                assert!(is_barred, "{when}: the late server finds a newer version of the image: {last:?}");
+                assert!(is_barred, "{when}: the late server finds that another step was taken: {last:?}");
             }
             app.audit().await;
         }
     }
 }
 
-/// A step that is begun but not taken delays neither later steps of its image nor other users' steps.
+/// A step that was begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
 async fn unfinished_steps_do_not_delay_other_images() {
     let app = TestApp::start().await;
@@ -104,13 +105,13 @@ async fn unfinished_steps_do_not_delay_other_images() {
     }
     begin_step(&ada, ticket.id(), (0, 0, 0), old).await;
     app.sweep(after(1)).await;
-    assert_eq!(steps_of(&ada).await, 0, "in the first step");
+    assert_eq!(steps_of(&ada).await, 0, "in the first sweep");
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&eve).await, 0);
     app.audit().await;
 }
 
-/// A server that resumes after others have finished its step and taken the next one must not change that one.
+/// A server resumes after other servers have finished its step and taken the next one: it must not change the next one.
 #[tokio::test]
 async fn late_server_does_not_change_later_steps() {
     let app = TestApp::start().await;

@@ -10,8 +10,11 @@ use crate::{
     process_client::{Client, Process},
 };
 
-const OTHER: &str = "seven green kites over the bay";
+/// Password that `change_password` sets.
+const NEW_PASSWORD: &str = "seven green kites over the bay";
+/// Wrong password.
 const CANARY_PASSWORD: &str = "canary canary canary";
+/// Email of the second user.
 const EVE: &str = "eve@example.com";
 
 /// All events that the test causes.
@@ -50,12 +53,12 @@ struct Audited<'a> {
     client: Client,
     /// Email of the first user.
     ada: String,
-    /// Texts that may not appear in the log.
+    /// Texts that must not appear in the log.
     secrets: Vec<String>,
 }
 
 impl Audited<'_> {
-    /// Signs up or in, and keeps the access token. Returns the status and the refresh token.
+    /// Signs up or in, and stores the access token. Returns the status and the refresh token.
     async fn sign_in(&mut self, route: &str, email: &str, password: &str) -> (u16, String) {
         let body = json!({ "email": email, "password": password });
         let (status, session) = self.client.post(&format!("/api/auth/{route}"), &body).await;
@@ -77,7 +80,8 @@ impl Audited<'_> {
         (status.as_u16(), session)
     }
 
-    /// Repeats a refresh, and reuses its token twice after the child was used: too soon, and too late. Then uses invalid tokens.
+    /// Repeats a refresh, and reuses its token twice after the child was used: within the grace period, and after it. Then sends
+    /// invalid tokens.
     async fn reuse_refresh_tokens(&mut self, first: String) {
         let child = self.refresh(&first).await.1["refreshToken"].as_str().unwrap().to_owned();
         assert_eq!(self.refresh(&first).await.0, 200);
@@ -93,7 +97,7 @@ impl Audited<'_> {
     }
 
     /// Sends a forged access token, two tokens, and the token of an ended session.
-    async fn send_refused_tokens(&mut self) {
+    async fn send_rejected_tokens(&mut self) {
         let me_with = async |headers: &[&str]| {
             let request = self.client.http.get(format!("{}/api/auth/me", self.client.base)).header("x-request-id", "forged-1");
             let request = request.header("x-forwarded-for", "192.0.2.44");
@@ -107,7 +111,7 @@ impl Audited<'_> {
         self.secrets.extend([ended, "canary".to_owned()]);
     }
 
-    /// Ends another user's session, which is refused, and an own one.
+    /// Tries to end another user's session, which is answered 404, and ends one of the user's own.
     async fn end_sessions(&mut self, foreign: &str) {
         assert_eq!(self.sign_in("signup", EVE, PASSWORD).await.0, 201);
         assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{foreign}"), None).await.0, 404);
@@ -115,11 +119,11 @@ impl Audited<'_> {
         assert_eq!(self.client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
     }
 
-    /// Changes the password, and repeats the change; an earlier session is over then.
+    /// Changes the password, which ends the earlier sessions, and repeats the change.
     async fn change_password(&mut self) {
         let (status, last) = self.sign_in("login", &self.ada.clone(), PASSWORD).await;
         assert_eq!(status, 200);
-        let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
+        let change = json!({ "currentPassword": PASSWORD, "newPassword": NEW_PASSWORD });
         for _ in ["changed", "repeated"] {
             assert_eq!(self.client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
         }
@@ -130,9 +134,9 @@ impl Audited<'_> {
 
     /// Deletes the account after a wrong password, and tries to sign in to it until logins are throttled.
     async fn delete_account(&mut self) {
-        assert_eq!(self.sign_in("login", &self.ada.clone(), OTHER).await.0, 200);
+        assert_eq!(self.sign_in("login", &self.ada.clone(), NEW_PASSWORD).await.0, 200);
         assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": CANARY_PASSWORD })).await.0, 401);
-        assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": OTHER })).await.0, 204);
+        assert_eq!(self.client.post("/api/auth/me/delete", &json!({ "password": NEW_PASSWORD })).await.0, 204);
         for status in [401, 401, 401, 429] {
             assert_eq!(self.sign_in("login", &self.ada.clone(), CANARY_PASSWORD).await.0, status);
         }
@@ -140,7 +144,7 @@ impl Audited<'_> {
     }
 }
 
-/// Asserts that each event is there, with its request or its user, and that all are documented.
+/// Asserts that each event was logged, with its request or its user, and that each logged event is documented.
 fn assert_events(events: &[Value], user: &str) {
     let named = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
     for name in EVENTS {
@@ -149,9 +153,12 @@ fn assert_events(events: &[Value], user: &str) {
         let by_request = name != "account_deleted";
         assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
     }
-    let refused = named("token_refused");
+    let rejected_tokens = named("token_refused");
     for reason in ["invalid", "two Authorization headers", "session ended"] {
-        let event = refused.iter().find(|event| event["reason"] == reason).unwrap_or_else(|| panic!("{reason} in {refused:#?}"));
+        let event = rejected_tokens
+            .iter()
+            .find(|event| event["reason"] == reason)
+            .unwrap_or_else(|| panic!("{reason} in {rejected_tokens:#?}"));
         assert_eq!((&event["span"]["id"], &event["span"]["client"]), (&json!("forged-1"), &json!("192.0.2.44")));
     }
     for name in EVENTS_WITH_USER {
@@ -174,14 +181,14 @@ async fn every_event_is_logged_with_its_request_and_without_secrets() {
         .with("TRUSTED_PROXIES", "127.0.0.1");
     let (process, client) = settings.start_listening().await;
     let ada = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    let secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), EVE.to_owned()];
+    let secrets = vec![PASSWORD.to_owned(), NEW_PASSWORD.to_owned(), ada.clone(), EVE.to_owned()];
     let mut audited = Audited { app: &app, client, ada: ada.clone(), secrets };
     assert_eq!(audited.sign_in("signup", &ada, PASSWORD).await.0, 201);
     let (_, me) = audited.client.get("/api/auth/me").await;
     let (_, first) = audited.sign_in("login", &ada, PASSWORD).await;
     let foreign = audited.session().await;
     audited.reuse_refresh_tokens(first).await;
-    audited.send_refused_tokens().await;
+    audited.send_rejected_tokens().await;
     audited.end_sessions(&foreign).await;
     audited.change_password().await;
     audited.delete_account().await;

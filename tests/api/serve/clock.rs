@@ -13,8 +13,8 @@ use tokio::{
 use super::{Duration, Settings, TcpListener, TestApp};
 use crate::app::{declared, unique_png};
 
-/// Starts a stand-in for the store that adds this many seconds to every `Date`, so that the server's clock appears to be wrong;
-/// returns its address.
+/// Starts a relay to the store that adds this many seconds to every `Date` of the store, so that the server's clock appears to be
+/// wrong; returns its address.
 async fn start_shifted_store(seconds: i64, store: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,14 +39,14 @@ async fn start_shifted_store(seconds: i64, store: &str) -> String {
     format!("http://{address}")
 }
 
-/// Shifts a date of RFC 9110, which has a fixed length.
+/// Adds seconds to the date after `date: ` in the bytes, if there is one; its length is fixed (RFC 9110).
 fn shift(bytes: &mut [u8], seconds: i64) {
     const LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
     let Some(at) = bytes.windows(6).position(|window| window.eq_ignore_ascii_case(b"date: ")) else { return };
     let Some(date) = bytes.get_mut(at + 6..at + 6 + LENGTH) else { return };
-    let Ok(theirs) = OffsetDateTime::parse(std::str::from_utf8(date).unwrap(), &Rfc2822) else { return };
+    let Ok(store_time) = OffsetDateTime::parse(std::str::from_utf8(date).unwrap(), &Rfc2822) else { return };
     let format = format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
-    date.copy_from_slice((theirs + time::Duration::seconds(seconds)).format(format).unwrap().as_bytes());
+    date.copy_from_slice((store_time + time::Duration::seconds(seconds)).format(format).unwrap().as_bytes());
 }
 
 /// Returns the signing time in the URL.
@@ -66,22 +66,22 @@ fn near(a: OffsetDateTime, b: OffsetDateTime) -> bool {
 async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the_server_unready() {
     let app = TestApp::start().await;
     let store = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    for (seconds, ready) in [(-90, 200), (90, 200), (-400, 503), (400, 503)] {
+    for (seconds, ready_status) in [(-90, 200), (90, 200), (-400, 503), (400, 503)] {
         let settings = Settings::for_app(&app)
             .with("S3_ENDPOINT", &start_shifted_store(seconds, &store).await)
             .with("S3_PUBLIC_ENDPOINT", &store)
             .with("UPLOAD_URL_TTL", "300s");
         let (process, mut client) = settings.start_listening().await;
         let (status, readiness) = client.get("/readyz").await;
-        assert_eq!(status.as_u16(), ready, "{seconds} s: {readiness}");
-        assert!(ready == 200 || readiness["detail"].as_str().unwrap().contains("clock"), "{readiness}");
+        assert_eq!(status.as_u16(), ready_status, "{seconds} s: {readiness}");
+        assert!(ready_status == 200 || readiness["detail"].as_str().unwrap().contains("clock"), "{readiness}");
         let alarm = process.err().lines().any(|line| line.contains("ERROR") && line.contains("correct it (NTP)"));
         assert!(alarm, "{seconds} s: {}", process.err());
 
         client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
         let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
-        if ready == 503 && status.as_u16() == 503 {
-            // Its own store may consider such a signature expired, in which case it was not probed.
+        if ready_status == 503 && status.as_u16() == 503 {
+            // The store, whose clock is right, may reject the signatures of the probe; without a probe, no upload is opened.
             continue;
         }
         let now = OffsetDateTime::now_utc();
@@ -92,7 +92,7 @@ async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the
     }
 }
 
-/// Covers a really wrong clock with libfaketime, whose path is in `VALET_TEST_FAKETIME`.
+/// Covers a clock that libfaketime makes wrong; `VALET_TEST_FAKETIME` has the path of that library.
 #[tokio::test]
 async fn f20_uploads_work_with_a_clock_that_is_an_hour_off() {
     let Ok(library) = std::env::var("VALET_TEST_FAKETIME") else {
@@ -110,7 +110,7 @@ async fn f20_uploads_work_with_a_clock_that_is_an_hour_off() {
         let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
         assert!(near(signed, OffsetDateTime::now_utc()), "{offset}: signed at {signed}");
         let (image, _) = client.upload(&unique_png()).await;
-        // Such a server's sweeper must not sweep an upload in progress.
+        // The sweeper of a server with a wrong clock must not expire an upload in progress.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(app.db_state(ticket["id"].as_str().unwrap()).await, "pending", "{offset}");
         assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready", "{offset}");

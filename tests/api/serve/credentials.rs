@@ -1,4 +1,5 @@
-//! Covers temporary S3 credentials: renewed before they expire, extended, lost to an outage of their provider, and recovered.
+//! Covers temporary S3 credentials: they are renewed before they expire and extended, and they expire during an outage of their
+//! provider.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,16 +15,18 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{Client, Duration, ExposeSecret, Instant, Settings, TestApp};
 use crate::app::{declared, skip_unless_local_s3, unique_png};
 
-/// The provider's answer: a session token and the credentials' expiry, or nothing during an outage.
+/// The provider's answer: a session token and the credentials' expiry, or `None` during an outage.
 type Given = Arc<Mutex<Option<(&'static str, OffsetDateTime)>>>;
 
+/// A provider of temporary credentials.
 #[derive(Clone)]
 struct Provider {
+    /// Access key id and secret of the store.
     keys: (String, String),
     given: Given,
 }
 
-/// Answers with the current credentials, or with 500 before the first.
+/// Answers with the current credentials, or with 500 if there are none.
 #[handler]
 async fn answer(provider: Data<&Provider>) -> Response {
     let Some((token, end)) = *provider.given.lock().unwrap() else { return Status::INTERNAL_SERVER_ERROR.into_response() };
@@ -42,7 +45,7 @@ fn start(keys: (String, String), given: &Given) -> String {
     address
 }
 
-/// Returns the session token in a new URL and its lifetime in seconds, or the refusal.
+/// Opens an upload. Returns the session token in its URL and the URL's lifetime in seconds, or status and problem.
 async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let asked_at = OffsetDateTime::now_utc();
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;

@@ -1,5 +1,5 @@
-//! Covers the environment: the shell's AWS settings do not affect a store with an endpoint, and variables that look like settings
-//! but are unknown are named.
+//! Covers the environment: the shell's AWS settings do not affect a store with an endpoint, and the log names unknown variables
+//! that look like misspelled settings.
 
 use super::Settings;
 use crate::app::{TestApp, unique_png};
@@ -48,15 +48,15 @@ async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;
     let settings = Settings::for_app(&app).without("S3_ENDPOINT").with("AWS_REGION", "us-east-1");
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
-        let refusal = settings.with(name, "http://127.0.0.1:9").refusal().await;
-        assert!(refusal.contains(&format!("- {name} ")), "{refusal}");
+        let start_error = settings.with(name, "http://127.0.0.1:9").refusal().await;
+        assert!(start_error.contains(&format!("- {name} ")), "{start_error}");
     }
 }
 
-/// Both the log and the message at the start name the underlying cause.
+/// The message at the start names the underlying cause.
 #[tokio::test]
 async fn unreachable_store_is_reported_with_its_cause() {
     let app = TestApp::start().await;
-    let refusal = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
-    assert!(refusal.contains("S3 cannot be reached") && refusal.to_lowercase().contains("refused"), "{refusal}");
+    let start_error = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
+    assert!(start_error.contains("S3 cannot be reached") && start_error.to_lowercase().contains("refused"), "{start_error}");
 }

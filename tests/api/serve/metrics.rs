@@ -10,8 +10,8 @@ use crate::app::{declared, unique_png};
 
 const DASHBOARD: &str = include_str!("../../../deploy/grafana.json");
 const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
-const TABLE: &str = include_str!("../../../docs/metrics.md");
-const PROOFS: &str = include_str!("../../../deploy/alerts.test.yaml");
+const METRICS_DOCUMENT: &str = include_str!("../../../docs/metrics.md");
+const ALERT_TESTS: &str = include_str!("../../../deploy/alerts.test.yaml");
 
 /// Starts a server with metrics; returns their address too.
 pub(super) async fn measured(settings: Settings) -> (Process, Client, String) {
@@ -165,16 +165,16 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// Returns a text in the shape of an image id.
+/// Returns the first word of the metrics in the shape of an image id; empty if there is none.
 fn image_id(text: &str) -> String {
     let is_id = |word: &&str| word.len() == 36 && uuid::Uuid::parse_str(word).is_ok();
     text.split(|c: char| !c.is_ascii_hexdigit() && c != '-').find(is_id).unwrap_or_default().to_owned()
 }
 
-/// Returns the metric names in a PromQL expression, without the suffixes of histograms and counters.
+/// Returns the names of the program's metrics in a PromQL expression, with the suffixes of histograms and counters.
 fn names(expression: &str) -> impl Iterator<Item = &str> {
-    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
-    expression.split(word).filter(|word| word.starts_with("valet_") || word.starts_with("process_"))
+    let is_separator = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    expression.split(is_separator).filter(|word| word.starts_with("valet_") || word.starts_with("process_"))
 }
 
 /// Adds all queries of a part of the dashboard to `found`.
@@ -218,7 +218,7 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let rules: Vec<&Yaml> =
         alerts[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()).collect();
     assert!(rules.len() >= 5, "the rules have at least five alerts");
-    let proofs = YamlLoader::load_from_str(PROOFS).unwrap();
+    let proofs = YamlLoader::load_from_str(ALERT_TESTS).unwrap();
     let proofs: Vec<&Yaml> =
         proofs[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();
     for rule in rules {
@@ -226,9 +226,13 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
         if !rule["record"].is_badvalue() {
             continue;
         }
-        let of_this = proofs.iter().filter(|proof| proof["alertname"] == rule["alert"]);
-        let quiet: Vec<_> = of_this.map(|proof| proof["exp_alerts"].as_vec().unwrap().is_empty()).collect();
-        assert!(quiet.contains(&true) && quiet.contains(&false), "{:?} is proved both ways in alerts.test.yaml", rule["alert"]);
+        let proofs_of_rule = proofs.iter().filter(|proof| proof["alertname"] == rule["alert"]);
+        let quiet: Vec<_> = proofs_of_rule.map(|proof| proof["exp_alerts"].as_vec().unwrap().is_empty()).collect();
+        assert!(
+            quiet.contains(&true) && quiet.contains(&false),
+            "{:?} has tests in alerts.test.yaml in which it fires, and does not",
+            rule["alert"]
+        );
         for needed in
             [&rule["alert"], &rule["labels"]["severity"], &rule["annotations"]["summary"], &rule["annotations"]["action"]]
         {
@@ -245,7 +249,7 @@ async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let metrics = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for metric in metrics {
         assert!(is_shown(metric), "{metric} is on no panel and in no alert");
-        let is_written = TABLE.contains(&format!("`{metric}"));
+        let is_written = METRICS_DOCUMENT.contains(&format!("`{metric}"));
         assert!(is_written || metric == "valet_build", "{metric} is not in docs/metrics.md");
     }
 }

@@ -1,4 +1,4 @@
-//! O1: covers the logs at every level: they contain no secrets and no data from request bodies.
+//! Covers the logs at every level: they contain no secrets and no data from request bodies (requirement O1).
 
 use reqwest::Method;
 use serde_json::json;
@@ -11,11 +11,13 @@ use crate::{
     process_client::{Client, Process},
 };
 
+/// Text that is sent wherever a caller can put one; must not appear in the logs.
 const CANARY: &str = "canary-7f3a";
 
+/// Beginnings of the targets of libraries' log lines.
 const LIBRARIES: [&str; 5] = ["aws_", "hyper", "rustls", "s3s", "mongodb"];
 
-/// Makes every call, and every mistake that a client can make; returns the texts that must not be in the logs.
+/// Makes every call, and the mistakes that a client can make; returns the texts that must not be in the logs.
 async fn use_everything(client: &mut Client) -> Vec<String> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     client.sign_in("signup", &email).await;
@@ -25,8 +27,8 @@ async fn use_everything(client: &mut Client) -> Vec<String> {
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!(client.call(Method::PATCH, &path, Some(&json!({ "caption": CANARY }))).await.0, 200);
 
-    for (door, password) in [("login", CANARY.to_owned()), ("signup", CANARY.to_owned()), ("signup", PASSWORD.to_owned())] {
-        let (status, _) = client.post(&format!("/api/auth/{door}"), &json!({ "email": email, "password": password })).await;
+    for (route, password) in [("login", CANARY.to_owned()), ("signup", CANARY.to_owned()), ("signup", PASSWORD.to_owned())] {
+        let (status, _) = client.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": password })).await;
         assert!(status.is_client_error(), "{status}");
     }
     let wrong = json!({ "fileName": { "$gt": CANARY }, "contentType": CANARY, "size": CANARY, "sha256": CANARY });
@@ -56,7 +58,7 @@ async fn use_everything(client: &mut Client) -> Vec<String> {
     planted
 }
 
-/// Uses refresh tokens and path tokens, correctly and incorrectly.
+/// Uses refresh tokens and path tokens, correctly and incorrectly; returns the tokens.
 async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     let (_, session) = client.post("/api/auth/login", &json!({ "email": email, "password": PASSWORD })).await;
     let refresh = session["refreshToken"].as_str().unwrap().to_owned();
@@ -64,7 +66,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     assert_eq!(status, 200);
     let rotated = rotated["refreshToken"].as_str().unwrap().to_owned();
     for token in [refresh.as_str(), CANARY, &"c".repeat(86)] {
-        // The first one can be exchanged once, and the exchange repeated at once.
+        // The first token was exchanged before; the repeat within the grace period is answered too.
         assert!(!client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await.0.is_server_error());
         client.post("/api/auth/logout", &json!({ "refreshToken": token })).await;
     }
@@ -79,7 +81,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     vec![refresh, rotated, path_token, spoiled]
 }
 
-/// In headers that are not read, and in headers that are.
+/// Sends the canary in headers that the server reads, in headers that it ignores, and in malformed request heads.
 async fn plant_in_headers(client: &Client) {
     let body = declared("a.png", "image/png", &unique_png());
     for name in [
@@ -120,7 +122,7 @@ fn check(process: &Process, secrets: &[String]) {
     let log = process.err() + &process.out();
     assert!(log.contains("/api/images/upload") && log.contains("request completed"), "requests are logged: {log}");
     let library = log.lines().find(|line| LIBRARIES.iter().any(|name| line.contains(&format!("\"target\":\"{name}"))));
-    assert!(library.is_none(), "the libraries' own lines hold whole requests: {library:?}");
+    assert!(library.is_none(), "log lines of libraries contain whole requests: {library:?}");
     let fixed = [PASSWORD, JWT_SECRET, CANARY, "X-Amz-Signature", "X-Amz-Credential", "$argon2", "AWS4-HMAC-SHA256", "eyJ0eXAi"];
     for secret in fixed.into_iter().chain(secrets.iter().map(String::as_str)) {
         let line = log.lines().find(|line| line.to_lowercase().contains(&secret.to_lowercase()));
@@ -128,8 +130,8 @@ fn check(process: &Process, secrets: &[String]) {
     }
 }
 
-/// Libraries have a log directive for each module: none of them enables logs that `telemetry` disables.
-const LOUD: &str = "trace,hyper=trace,hyper::proto=trace,hyper_util::client=trace,aws_smithy_runtime::client=trace,\
+/// Value of `RUST_LOG` with directives for modules of libraries: none of them enables logs that `telemetry` disables.
+const ALL_TRACE: &str = "trace,hyper=trace,hyper::proto=trace,hyper_util::client=trace,aws_smithy_runtime::client=trace,\
     aws_smithy_runtime_api=trace,aws_sigv4::http_request=trace,aws_sdk_s3::operation=trace,aws_runtime::auth=trace,\
     aws_config::meta=trace,rustls=trace,mongodb=trace,s3s::ops=trace,[request]=trace";
 
@@ -138,7 +140,7 @@ async fn o1_no_secret_is_logged_at_any_level() {
     let app = TestApp::start().await;
     let keys = app.config.s3.credentials.as_ref().unwrap();
     let s3_secret = secrecy::ExposeSecret::expose_secret(&keys.secret_access_key).to_owned();
-    for level in ["info", "trace", LOUD] {
+    for level in ["info", "trace", ALL_TRACE] {
         let settings =
             Settings::for_app(&app).with("RUST_LOG", level).with("SWEEP_INTERVAL", "1s").with("TRUSTED_PROXIES", "127.0.0.1");
         let (process, mut client) = settings.start_listening().await;
@@ -148,14 +150,14 @@ async fn o1_no_secret_is_logged_at_any_level() {
     }
 }
 
-/// Tokens of an identity provider, valid and invalid, and credentials of a role.
+/// Covers tokens of an identity provider, valid and invalid, and S3 credentials of a role.
 #[tokio::test]
 async fn o1_credentials_of_other_services_are_not_logged() {
     let app = TestApp::start().await;
     let (key, other) = (Key::ec(), Key::ec());
     let provider = Provider::start(&[("kid", &key)]).await;
     let mut settings =
-        Settings::for_app(&app).with("RUST_LOG", LOUD).with("OIDC_ISSUER", &provider.issuer).with("OIDC_AUDIENCE", AUDIENCE);
+        Settings::for_app(&app).with("RUST_LOG", ALL_TRACE).with("OIDC_ISSUER", &provider.issuer).with("OIDC_AUDIENCE", AUDIENCE);
     if s3_is_local() {
         settings = settings.with("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
     }
@@ -185,7 +187,7 @@ async fn o1_failures_log_no_secrets() {
     let (database, store) = (StallingRelay::before_mongodb(&app).await, StallingRelay::before_s3(&app).await);
     let settings = Settings::for_app(&app).with("MONGODB_URI", &database.uri(&app)).with("S3_ENDPOINT", &store.endpoint());
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", LOUD).start_listening().await;
+    let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", ALL_TRACE).start_listening().await;
     let secrets = use_everything(&mut client).await;
     let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;
     let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
@@ -205,14 +207,14 @@ async fn o1_failures_log_no_secrets() {
     );
     check(&process, &secrets);
     drop(process);
-    // A server that does not even start.
+    // A server that fails to start.
     let uri = app.config.mongo.uri.clone();
     let uri = secrecy::ExposeSecret::expose_secret(&uri).replace("mongodb://", &format!("mongodb://user:{CANARY}@"));
     for (name, value) in [("MONGODB_URI", uri.as_str()), ("S3_BUCKET", "no-such-bucket"), ("AWS_SECRET_ACCESS_KEY", CANARY)] {
         if name.starts_with("AWS") && !s3_is_local() {
             continue;
         }
-        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", LOUD).refusal().await;
+        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", ALL_TRACE).refusal().await;
         assert!(!message.contains(CANARY) && !message.contains(JWT_SECRET), "{name}: {message}");
     }
 }

@@ -25,7 +25,7 @@ async fn idle_server_stops_at_once() {
     let app = TestApp::start().await;
     for signal in ["-TERM", "-INT"] {
         let (process, client) = Settings::for_app(&app).start_listening().await;
-        // Its connection stays open, idle.
+        // The client's connection stays open and idle.
         assert_eq!(client.get("/livez").await.0, 200);
         process.signal(signal);
         let (status, out, err) = process.end(Duration::from_secs(20)).await;
@@ -33,14 +33,14 @@ async fn idle_server_stops_at_once() {
     }
 }
 
-/// An incomplete request head, or none at all, does not delay the stop.
+/// A connection with an incomplete request head, or without any request, does not delay the stop.
 #[tokio::test]
 async fn stop_does_not_wait_for_incomplete_requests() {
     let app = TestApp::start().await;
     let (process, client) = Settings::for_app(&app).start_listening().await;
     let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
     let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
-    // After an answered request, too.
+    // An incomplete request after an answered one, on the same connection.
     let mut later = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\n\r\n").await;
     assert!(later.read(&mut [0; 4096]).await.unwrap() > 0);
     later.write_all(half.as_bytes()).await.unwrap();

@@ -5,9 +5,10 @@ use serde_json::Value;
 use super::Settings;
 use crate::{app::TestApp, process_client::Process};
 
+/// A trace id of W3C Trace Context.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// Returns the lines of this request.
+/// Returns the log lines of the request with this id.
 fn lines(process: &Process, id: &str) -> Vec<Value> {
     let log = process.err();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -31,8 +32,8 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
     ask("invalid", &[&valid.to_uppercase()]).await;
     ask("two", &[&valid, &valid]).await;
     ask("canary", &["00-canary"]).await;
-    let ids = process.wait_for(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
-    ids.await;
+    let last_logged = process.wait_for(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
+    last_logged.await;
     let traces = ["valid", "none", "invalid", "two", "canary"].map(|id| {
         let lines = lines(&process, id);
         let span_field = |field: &str| lines[0]["span"][field].as_str().unwrap().to_owned();
@@ -46,7 +47,7 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
     assert_ne!(traces[0].1, "00f067aa0ba902b7", "the server makes its own span");
     for (at, (trace, span)) in traces.iter().enumerate().skip(1) {
         assert!(trace != TRACE && trace != &"0".repeat(32) && span != &"0".repeat(16));
-        assert!(traces.iter().skip(at + 1).all(|(other, _)| other != trace), "each begins its own: {traces:?}");
+        assert!(traces.iter().skip(at + 1).all(|(other, _)| other != trace), "each request begins its own trace: {traces:?}");
     }
     assert!(!process.err().contains("00-canary"));
 }

@@ -1,4 +1,4 @@
-//! Covers spent refresh tokens: when the answer is repeated, when they are refused, and when they end the session.
+//! Covers spent refresh tokens: when the answer is repeated, when they are rejected, and when they end the session.
 //!
 //! Routes: POST /api/auth/refresh.
 
@@ -52,23 +52,23 @@ async fn t7_lost_answer_is_repeated_while_its_token_is_unused() {
     let third = refreshed(&app, &second).await;
     assert_eq!(refreshed(&app, &second).await, third);
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
-    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "after the grace period the repeat is refused");
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "after the grace period the repeat is rejected");
     assert_eq!(refresh(&app, &third).await.problem(), (401, "session_ended"));
 }
 
 #[tokio::test]
-async fn spent_token_whose_child_was_used_is_refused_and_after_the_grace_period_ends_the_session() {
+async fn spent_token_whose_child_was_used_is_rejected_and_after_the_grace_period_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     let third = refreshed(&app, &second).await;
-    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "a late tab's token is refused");
-    assert_eq!(read_account(&ada).await.0, 200, "the refused token ends no session");
-    // The time of the copy's own exchange counts, not that of a later one.
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "the token of a late tab is rejected");
+    assert_eq!(read_account(&ada).await.0, 200, "the rejected token ends no session");
+    // The time of this token's own exchange counts, not that of a later one.
     db_age_earlier(&app, &sid(&ada), Duration::from_secs(290)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
     let fourth = refreshed(&app, &third).await;
-    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "tokens of earlier generations are refused too");
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "tokens of earlier generations are rejected too");
     let documents = documents(&app);
     let update = doc! { "$set": { "earlier.1.at": DateTime::from_millis(0) } };
     assert_eq!(documents.update_one(doc! { "_id": sid(&ada) }, update).await.unwrap().modified_count, 1);
@@ -81,33 +81,33 @@ async fn spent_token_whose_child_was_used_is_refused_and_after_the_grace_period_
 async fn more_exchanges_than_are_recorded_end_no_session_within_the_grace_period() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
-    let mut living = first.clone();
+    let mut newest = first.clone();
     for _ in 0..36 {
-        living = refreshed(&app, &living).await;
+        newest = refreshed(&app, &newest).await;
     }
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
     assert_eq!(read_account(&ada).await.0, 200);
-    // Once the oldest recorded exchange is old, every exchange before it is old too.
+    // Of 36 exchanges the last 32 are recorded. Once the oldest of them is old, every exchange before it is old too.
     let long_ago = doc! { "$set": { "earlier.31.at": DateTime::from_millis(0) } };
     assert_eq!(documents(&app).update_one(doc! { "_id": sid(&ada) }, long_ago).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(read_account(&ada).await, ended());
 }
 
-/// The record of exchanges does not grow: a token that is no longer in it was spent long ago.
+/// Old exchanges are removed from the record: a token that is no longer in it was spent long ago.
 #[tokio::test]
 async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
-    let mut living = first.clone();
+    let mut newest = first.clone();
     for _ in 0..3 {
         db_age_rotation_of_any(&app, &sid(&ada)).await;
-        living = refreshed(&app, &living).await;
+        newest = refreshed(&app, &newest).await;
     }
     let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
     assert_eq!(stored.get_array("earlier").unwrap().len(), 0, "{stored}");
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
-    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up token matches no session");
+    assert_eq!(log_out.problem(), (401, "token_invalid"), "a forged token matches no session");
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "an exchanged token was used again");
     assert_eq!(read_account(&ada).await, ended());
 
@@ -115,7 +115,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let second = refreshed(&app, &first).await;
     refreshed(&app, &second).await;
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": first })).await;
-    assert_eq!((log_out.status, read_account(&ada).await), (204, ended()), "logging out works with spent ones, too");
+    assert_eq!((log_out.status, read_account(&ada).await), (204, ended()), "a spent token logs out too");
 }
 
 /// Moves the time of the session's last exchange into the past, if it had one.
@@ -124,7 +124,7 @@ async fn db_age_rotation_of_any(app: &TestApp, id: &str) {
     documents(app).update_one(doc! { "_id": id, "parent": { "$exists": true } }, long_ago).await.unwrap();
 }
 
-/// Returns a token with this one's session id and a random secret.
+/// Returns a token with this one's session id and another secret.
 fn forged(token: &str) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
@@ -136,7 +136,7 @@ fn forged(token: &str) -> String {
 async fn another_user_agent_gets_no_grace_period() {
     let app = TestApp::start().await;
     let (ada, mut token) = signed_in_as(&app, "Valet-iOS/1.0").await;
-    // A later attacker gets no token and ends no session.
+    // An attacker who sends the token after its owner gets no token, and ends no session.
     for _ in 0..3 {
         let next = refreshed_as(&app, "Valet-iOS/1.0", &token).await;
         assert_eq!(refresh_as(&app, "curl/thief", &token).await.problem(), (401, "token_invalid"));
@@ -144,12 +144,12 @@ async fn another_user_agent_gets_no_grace_period() {
         token = next;
     }
     assert_eq!(read_account(&ada).await.0, 200);
-    // A faster attacker loses the session as soon as the owner refreshes.
+    // An attacker who sends the token before its owner loses the session as soon as the owner refreshes.
     let stolen = refreshed_as(&app, "curl/thief", &token).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
     assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
     assert_eq!(read_account(&ada).await, ended());
-    // A copy from before an update of the app ends nothing once the updated app has refreshed.
+    // A copy of a token from before an update of the app ends no session after the updated app has refreshed twice.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
     refreshed_as(&app, "Valet-iOS/1.1", &next).await;
@@ -163,27 +163,27 @@ async fn another_user_agent_gets_no_grace_period() {
     assert_eq!(read_account(&ada).await.0, 200);
 }
 
-/// Records and tokens of the previous version: without a token key, a User-Agent, and a password version.
+/// Records and tokens of an earlier version have no token key, no User-Agent and no password version.
 #[tokio::test]
-async fn sessions_of_the_previous_version_continue_with_their_tokens() {
+async fn sessions_of_an_earlier_version_continue_with_their_tokens() {
     let app = TestApp::start().await;
-    let of_before = async || {
+    let earlier_session = async || {
         let (ada, token) = signed_in(&app).await;
         let unset = doc! { "$unset": { "tokenKey": "", "agent": "", "passwordVersion": "", "earlier": "" } };
         documents(&app).update_one(doc! { "_id": sid(&ada) }, unset).await.unwrap();
         (ada, token)
     };
     let log_out = async |token: &str| app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status;
-    let (ada, first) = of_before().await;
+    let (ada, first) = earlier_session().await;
     assert_eq!(read_account(&ada).await.0, 200);
     assert_eq!((log_out(&forged(&first)).await, refresh(&app, &forged(&first)).await.status), (401, 401));
     let second = refreshed(&app, &first).await;
     assert_eq!(refreshed(&app, &first).await, second);
     let third = refreshed(&app, &second).await;
-    assert_eq!(refreshed(&app, &second).await, third, "from its first exchange on a session has a key");
+    assert_eq!(refreshed(&app, &second).await, third, "a session has a key from its first exchange on");
     assert_eq!(read_account(&ada).await.0, 200);
     assert_eq!((log_out(&second).await, read_account(&ada).await), (204, ended()));
-    let (ada, token) = of_before().await;
+    let (ada, token) = earlier_session().await;
     assert_eq!((log_out(&token).await, read_account(&ada).await), (204, ended()));
 }
 

@@ -1,4 +1,4 @@
-//! Covers password changes and the sessions that they end: with one write, whatever happens to the deletion of their records.
+//! Covers password changes: one write ends the other sessions, even if their records are not deleted.
 //!
 //! Routes: PUT /api/auth/password.
 
@@ -21,8 +21,8 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let (ada, own_token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let (old, old_token, _) = log_in(&app, &ada.email, PASSWORD).await;
-    let of_before = doc! { "$unset": { "passwordVersion": "" } };
-    documents(&app).update_one(doc! { "_id": sid(&old) }, of_before).await.unwrap();
+    let without_version = doc! { "$unset": { "passwordVersion": "" } };
+    documents(&app).update_one(doc! { "_id": sid(&old) }, without_version).await.unwrap();
     assert_eq!(
         (read_account(&other).await.0, read_account(&old).await.0),
         (200, 200),
@@ -34,9 +34,9 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     }
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     documents(&app).insert_many(records).await.unwrap();
-    let beside = TestApp::start_second_server(&app, |_| {}).await;
+    let second_server = TestApp::start_second_server(&app, |_| {}).await;
     for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
-        let on_other = Caller { app: &beside, ..caller.clone() };
+        let on_other = Caller { app: &second_server, ..caller.clone() };
         assert_eq!((read_account(caller).await, read_account(&on_other).await), (ended(), ended()));
         assert_eq!(refresh(&app, token).await.problem(), (401, "session_ended"));
     }
@@ -45,7 +45,7 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     assert_eq!(ids, [sid(&ada)], "ended sessions are not listed");
     // The calling session stays active on the other server too, and through a second change of its own; another session's change
     // ends it.
-    let ada_on_other = Caller { app: &beside, ..ada.clone() };
+    let ada_on_other = Caller { app: &second_server, ..ada.clone() };
     assert_eq!((read_account(&ada).await.0, read_account(&ada_on_other).await.0), (200, 200));
     let own_token = refreshed(&app, &own_token).await;
     assert_eq!(ada.put("/api/auth/password", body(OTHER_PASSWORD, PASSWORD)).await.status, 204);
@@ -73,13 +73,14 @@ async fn repeated_password_change_is_answered_like_the_first() {
     assert_eq!(other.put("/api/auth/password", change.clone()).await.problem(), (401, "invalid_credentials"));
     let guess = ada.put("/api/auth/password", body(PASSWORD, "another seven green kites")).await;
     assert_eq!(guess.problem(), (401, "invalid_credentials"));
-    // Nor after another session has changed it.
+    // The repeat is rejected after another session has changed the password.
     assert_eq!(other.put("/api/auth/password", body(OTHER_PASSWORD, "nine brown owls in a tree")).await.status, 204);
     let (third, _, _) = log_in(&app, &ada.email, "nine brown owls in a tree").await;
     assert_eq!(third.put("/api/auth/password", change).await.problem(), (401, "invalid_credentials"));
 }
 
-/// A guess in the form of a repeat is counted like one at login.
+/// The server verifies both passwords of a request, because it may be a repeat, and counts both as attempts: three requests use up
+/// a limit of six.
 #[tokio::test]
 async fn repeat_counts_as_a_password_attempt() {
     let app = TestApp::start_with(|config| {
@@ -99,7 +100,7 @@ async fn repeat_counts_as_a_password_attempt() {
     assert_eq!(guesses, 3);
 }
 
-/// Two concurrent changes, as from a client that stopped waiting.
+/// Equal changes at the same time, as from a client that stopped waiting and repeats the change.
 #[tokio::test]
 async fn concurrent_equal_password_changes_both_succeed() {
     let app = TestApp::start().await;
@@ -134,7 +135,11 @@ async fn a10_login_with_the_old_password_during_the_change_leaves_no_session() {
             }
         }
         let listed = ada.get("/api/auth/sessions").await;
-        assert_eq!(listed.json["sessions"].as_array().unwrap().len(), 1, "only the session that changed it: {listed:?}");
+        assert_eq!(
+            listed.json["sessions"].as_array().unwrap().len(),
+            1,
+            "only the session that changed the password: {listed:?}"
+        );
         refreshed(&app, &token).await;
     }
 }
@@ -146,7 +151,7 @@ async fn session_of_the_new_password_survives_the_clean_up() {
     let (ada, _) = signed_in(&app).await;
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     let (new, token, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
-    // The repeat cleans up once more.
+    // The repeated change cleans up once more.
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
     assert_eq!(read_account(&new).await.0, 200);
     refreshed(&app, &token).await;
@@ -174,7 +179,7 @@ async fn account_has_at_most_a_thousand_sessions() {
     let count = async || documents(&app).count_documents(doc! { "user": &ada.id }).await.unwrap();
     assert_eq!(count().await, 1000);
     let records_left = documents(&app).count_documents(doc! { "_id": { "$in": &ids[..200] } }).await.unwrap();
-    assert_eq!(records_left, 0, "the longest unused are gone");
+    assert_eq!(records_left, 0, "the least recently used sessions are removed");
     assert_eq!((read_account(&ada).await.0, read_account(&newest).await.0), (200, 200));
     refreshed(&app, &token).await;
     assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 1000);

@@ -1,4 +1,4 @@
-//! Covers floods of notifications: the cost of a record, and that other work goes on.
+//! Covers floods of notifications: the cost of each record.
 
 use std::sync::{
     Arc,
@@ -31,7 +31,7 @@ async fn unknown_keys_cost_at_most_one_indexed_query_each() {
     futures_util::future::join_all(sends).await;
     let profile = notifier.app.db.collection::<Document>("system.profile");
     let queries = doc! { "ns": format!("{}.images", notifier.app.db.name()), "command.findAndModify": "images" };
-    assert_eq!(profile.count_documents(queries.clone()).await.unwrap(), 150, "one for each key of our form");
+    assert_eq!(profile.count_documents(queries.clone()).await.unwrap(), 150, "one for each key in the form of an image's");
     let mut costly = queries;
     costly.insert("$or", vec![doc! { "docsExamined": { "$gt": 0 } }, doc! { "keysExamined": { "$gt": 1 } }]);
     assert_eq!(profile.count_documents(costly).await.unwrap(), 0);
@@ -47,8 +47,8 @@ async fn object_is_checked_once_a_second_at_most() {
     let checks = Arc::<AtomicU32>::default();
     let count = checks.clone();
     let endpoint = relay_s3(&app, move |relayed| {
-        let is_look = [Method::HEAD, Method::GET].contains(&relayed.parts.method) && relayed.path().contains("/u/");
-        count.fetch_add(is_look.into(), Ordering::Relaxed);
+        let is_check = [Method::HEAD, Method::GET].contains(&relayed.parts.method) && relayed.path().contains("/u/");
+        count.fetch_add(is_check.into(), Ordering::Relaxed);
         relayed.forward()
     })
     .await;
@@ -67,7 +67,7 @@ async fn object_is_checked_once_a_second_at_most() {
     notifier.notify(&[&upload.key]).await;
     app.until_state(&upload.id, "ready").await;
     let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 2;
-    // A check of an object that is not there is one request; the last check finds it, and reads it in a few.
+    // A check of a missing object is one request; the last check finds the object, and reads it with a few more.
     let made = checks.load(Ordering::Relaxed) - before;
     assert!(made <= seconds + 4, "{made} in {seconds} s");
 }

@@ -1,4 +1,4 @@
-//! Covers the address that receives notifications: its token, its limits, and what happens while the database is down.
+//! Covers the address that receives notifications: its token, its limits, and its answers while the database is down.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{Abandoned, Notifier, TOKEN, with_hook};
 use crate::{app::TestApp, outages::stalling_relay::StallingRelay, process_client::Client, serve::Settings};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hook_exists_for_its_token_alone() {
+async fn hook_exists_only_at_the_path_with_its_token() {
     let notifier = Notifier::start().await;
     let upload = Abandoned::sent(&notifier.app.user().await).await;
     let body = notifier.records(&[&upload.key]).to_string();
@@ -27,11 +27,11 @@ async fn hook_exists_for_its_token_alone() {
         let status = notifier.app.http.request(method.clone(), notifier.url()).send().await.unwrap().status();
         assert_eq!(status, 405, "{method}");
     }
-    assert_eq!(notifier.app.db_state(&upload.id).await, "pending", "nothing was received");
-    let of_api =
+    assert_eq!(notifier.app.db_state(&upload.id).await, "pending", "no notification was accepted");
+    let at_api =
         notifier.app.http.post(format!("{}/hooks/s3/{TOKEN}", notifier.app.base)).header("content-type", "application/json");
-    let of_api = of_api.body(body).send().await.unwrap();
-    assert_eq!(of_api.status(), 404, "clients of the API cannot reach it");
+    let at_api = at_api.body(body).send().await.unwrap();
+    assert_eq!(at_api.status(), 404, "the hook is not at the address of the API");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,7 @@ async fn ignored_notifications_are_answered_as_received() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_large_notifications_are_refused() {
+async fn too_large_notifications_are_rejected() {
     let notifier = Notifier::start().await;
     assert_eq!(notifier.send(" ".repeat(256 * 1024)).await, 204);
     assert_eq!(notifier.send(" ".repeat(256 * 1024 + 1)).await, 413);

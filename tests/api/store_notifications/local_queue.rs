@@ -1,5 +1,5 @@
-//! A queue that speaks the protocol of SQS (AWS JSON 1.0), so far as a reader of one queue needs it. Received messages are hidden
-//! until they are deleted, or shown again. The tests on `LocalStack` read a queue that is not ours: `real_queue`.
+//! A queue with the part of SQS's protocol (AWS JSON 1.0) that a reader of one queue needs. Received messages are hidden until
+//! they are deleted, or shown again. The tests in `real_queue` use the queue of `LocalStack` instead.
 
 use std::{
     collections::VecDeque,
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use valet::config::QueueUrl;
 
+/// Messages of a queue: ids and bodies of those that wait and of those that were received, and the number of deleted ones.
 #[derive(Default)]
 struct Messages {
     waiting: VecDeque<(String, String)>,
@@ -80,7 +81,7 @@ impl LocalQueue {
         self.sent.notify_waiters();
     }
 
-    /// Shows the received messages again that were not deleted, as when their time is over.
+    /// Shows the received messages again that were not deleted, as SQS does after their visibility timeout.
     pub fn show_hidden(&self) {
         let mut messages = self.messages.lock().unwrap();
         let hidden = std::mem::take(&mut messages.hidden);
@@ -88,7 +89,7 @@ impl LocalQueue {
         self.sent.notify_waiters();
     }
 
-    /// Returns how many messages wait, are hidden, and were deleted.
+    /// Returns the numbers of messages that wait, are hidden, and were deleted.
     pub fn counts(&self) -> (usize, usize, usize) {
         let messages = self.messages.lock().unwrap();
         (messages.waiting.len(), messages.hidden.len(), messages.deleted)
@@ -111,7 +112,7 @@ impl LocalQueue {
             "AmazonSQS.GetQueueAttributes" => {
                 json!({ "Attributes": { "QueueArn": "arn:aws:sqs:us-east-1:000000000000:valet-events" } })
             }
-            other => panic!("no queue needs {other}"),
+            other => panic!("the local queue does not implement {other}"),
         };
         let mut response = Response::new(answer.to_string().into());
         response.headers_mut().insert("content-type", "application/x-amz-json-1.0".parse().unwrap());

@@ -1,4 +1,4 @@
-//! Covers the queue of notifications: messages are deleted after they had their effect, and a queue that fails harms nothing.
+//! Covers the queue of notifications: a message is deleted only after it had its effect, and a failing queue affects nothing else.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -36,7 +36,7 @@ async fn queued_notification_is_deleted_after_it_had_its_effect() {
     for _ in 0..12 {
         uploads.push(Abandoned::sent(&ada).await);
     }
-    // In another order, each twice, among other messages.
+    // The notifications come in another order, each twice, among other messages: 73 in all.
     queue.send(json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": bucket }));
     for upload in uploads.iter().rev().chain(&uploads) {
         queue.send(records(&bucket, &[&upload.key]));

@@ -1,4 +1,4 @@
-//! Covers a bucket whose store sends its notifications to an SQS queue by itself: `LocalStack`, in its step of `.ci/run`.
+//! Covers a store that sends a bucket's notifications to an SQS queue itself: `LocalStack`, in its step of `.ci/run`.
 
 use std::{
     collections::HashMap,
@@ -39,9 +39,10 @@ fn client() -> Client {
     Client::from_conf(config.build())
 }
 
+/// Name of the rule in `valet check`.
 const RULE: &str = "bucket: uploads are announced";
 
-/// Has the bucket announce objects of another program to another queue.
+/// Configures the bucket to announce objects of another program to another queue.
 async fn announce_logs(app: &TestApp, arn: &str) {
     let prefix = FilterRule::builder().name(FilterRuleName::Prefix).value("logs/").build();
     let filter = NotificationConfigurationFilter::builder().key(S3KeyFilter::builder().filter_rules(prefix).build()).build();
@@ -59,7 +60,7 @@ async fn create_queue(sqs: &Client) -> Option<String> {
     }
     let name = format!("t-{}", uuid::Uuid::new_v4().simple());
     match sqs.create_queue().queue_name(&name).send().await {
-        // By the address that reaches it here: LocalStack's own URL has a host name that does not resolve.
+        // With the address at which the tests reach the store: LocalStack's own URL has a host name that does not resolve.
         Ok(_) => Some(format!("{}/000000000000/{name}", servers().s3_endpoint)),
         Err(_) => {
             skip("needs a store with SQS");
@@ -69,13 +70,13 @@ async fn create_queue(sqs: &Client) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn store_announces_what_arrives_and_it_is_confirmed_at_once() {
+async fn upload_is_confirmed_at_once_when_the_store_announces_its_object() {
     let sqs = client();
     let Some(url) = create_queue(&sqs).await else { return };
     let queue = QueueUrl::parse(&url).unwrap();
     let app = TestApp::start_with(|config| config.store_events.queue = Some(queue)).await;
-    let other = create_queue(&sqs).await.unwrap();
-    announce_logs(&app, &format!("arn:aws:sqs:us-east-1:000000000000:{}", QueueUrl::parse(&other).unwrap().name())).await;
+    let other_queue = create_queue(&sqs).await.unwrap();
+    announce_logs(&app, &format!("arn:aws:sqs:us-east-1:000000000000:{}", QueueUrl::parse(&other_queue).unwrap().name())).await;
     let before = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(before.answer(RULE), Some(Answer::No(_))), "{before}");
     for change in ["notifications: set", "notifications: was set already"] {
@@ -83,8 +84,8 @@ async fn store_announces_what_arrives_and_it_is_confirmed_at_once() {
         assert!(matches!(fixed.answer(RULE), Some(Answer::Yes(_))), "{fixed}");
         assert!(fixed.changes.iter().any(|made| made == change), "{:?}", fixed.changes);
     }
-    let kept = app.s3.get_bucket_notification_configuration().bucket(&app.config.s3.bucket).send().await.unwrap();
-    let mut names: Vec<_> = kept.queue_configurations().iter().filter_map(|rule| rule.id()).collect();
+    let configured = app.s3.get_bucket_notification_configuration().bucket(&app.config.s3.bucket).send().await.unwrap();
+    let mut names: Vec<_> = configured.queue_configurations().iter().filter_map(|rule| rule.id()).collect();
     names.sort_unstable();
     assert_eq!(names, ["logs", "valet-in", "valet-u"], "rules of others are kept");
     let ada = app.user().await;

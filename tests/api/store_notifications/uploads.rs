@@ -1,4 +1,4 @@
-//! Covers uploads that notifications are about: late and early ones, duplicates, previews, forms, and false contents.
+//! Covers the effects of notifications on uploads: late, early, repeated and false notifications, previews, and forms.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Abandoned, Notifier, records};
 use crate::app::{TestApp, declared, eventually, fixture, sha256, unique_png};
 
-/// Makes a notification about a key.
+/// A function that returns a notification about a key.
 type Form<'a> = &'a dyn Fn(&str) -> serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn upload_whose_client_died_is_confirmed_when_its_object_is_announced() {
         app.until_state(&upload.id, "ready").await;
         let image = ada.get(&format!("/api/images/{}", upload.id)).await;
         assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(upload.bytes.len() as u64)), "{name}");
-        assert_eq!(ada.confirm(&upload.id).await.status, 200, "{name}: a late confirm is answered as ever");
+        assert_eq!(ada.confirm(&upload.id).await.status, 200, "{name}: a late confirm is answered as usual");
     }
     app.audit().await;
 }
@@ -79,7 +79,7 @@ async fn content_of_an_announcement_is_not_trusted() {
     let notifier = Notifier::start().await;
     let ada = notifier.app.user().await;
     let upload = Abandoned::open(&ada).await;
-    // Of the declared size, as the announcement says, but with other bytes.
+    // The object has the declared size, as the announcement says, but other bytes.
     let mut other = upload.bytes.clone();
     *other.last_mut().unwrap() ^= 1;
     notifier.app.bucket_put(&upload.key, "image/png", other).await;
@@ -103,7 +103,7 @@ async fn announcement_of_a_deleted_upload_does_not_bring_it_back() {
     assert_eq!(ada.confirm(&upload.id).await.status, 404);
 }
 
-/// An upload with a declared preview. Nothing is sent yet.
+/// Opens an upload with a declared preview; returns it and the bytes of the preview. Neither is sent.
 async fn with_preview(ada: &crate::app::Caller<'_>) -> (Abandoned, Vec<u8>) {
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
     let mut body = declared("a.png", "image/png", &bytes);
@@ -144,7 +144,7 @@ async fn image_waits_for_its_declared_preview() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn preview_that_does_not_come_is_waited_for_twice_thirty_seconds() {
+async fn missing_preview_delays_an_image_by_two_checks_of_thirty_seconds() {
     let notifier = Notifier::start().await;
     let ada = notifier.app.user().await;
     let (upload, _) = with_preview(&ada).await;
@@ -180,7 +180,7 @@ async fn preview_that_comes_first_confirms_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn form_of_uppy_is_confirmed_when_it_lands() {
+async fn file_of_an_uppy_form_is_confirmed_when_it_is_announced() {
     let notifier = Notifier::start().await;
     let ada = notifier.app.user().await;
     let form =
@@ -188,15 +188,15 @@ async fn form_of_uppy_is_confirmed_when_it_lands() {
     assert_eq!(form.status, 200, "{form:?}");
     let key = form.json["fields"]["key"].as_str().unwrap();
     let id = key.rsplit('/').next().unwrap();
-    // The polls for forms would find it, too.
-    let hour = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
+    // The server also polls for the files of forms: the test postpones this poll by an hour.
+    let in_an_hour = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
     let images = notifier.app.db.collection::<mongodb::bson::Document>("images");
-    let later = doc! { "$set": { "due": hour } };
-    let filter = doc! { "_id": id, "due": { "$lt": hour } };
-    eventually("it is not due", async || {
+    let later = doc! { "$set": { "due": in_an_hour } };
+    let filter = doc! { "_id": id, "due": { "$lt": in_an_hour } };
+    eventually("the upload is not due", async || {
         images.update_one(filter.clone(), later.clone()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
-        notifier.app.db_image(id).await.unwrap().get_datetime("due").is_ok_and(|due| *due == hour)
+        notifier.app.db_image(id).await.unwrap().get_datetime("due").is_ok_and(|due| *due == in_an_hour)
     })
     .await;
     assert!(notifier.app.post_form(&form.json, &unique_png()).await.is_success());

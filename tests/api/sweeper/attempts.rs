@@ -27,6 +27,7 @@ enum Creation {
 impl Creation {
     const ALL: [Self; 2] = [Self::Copy, Self::Complete];
 
+    /// Returns whether the request is this call, for an object under `u/`.
     fn is_made_by(self, request: &Relayed) -> bool {
         let is_of_user = request.path().contains("/u/");
         is_of_user
@@ -36,7 +37,7 @@ impl Creation {
             }
     }
 
-    /// How long such an upload is open.
+    /// Returns the lifetime of an upload that ends with this call.
     fn ttl(self) -> Duration {
         match self {
             Self::Copy => DAY,
@@ -66,11 +67,12 @@ impl Creation {
     }
 }
 
+/// Starts a server that copies every object before it confirms it.
 async fn copying() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
-/// A server whose store answers calls that create an object with `answer`.
+/// Starts a second server, for which `answer` answers the calls that create an object.
 async fn beside<A>(app: &TestApp, creation: Creation, answer: impl Fn(Relayed) -> A + Clone + Send + Sync + 'static) -> TestApp
 where
     A: Future<Output = Answer> + Send + 'static,
@@ -87,16 +89,18 @@ where
     .await
 }
 
+/// Returns a time in the image's document.
 async fn time_of(app: &TestApp, id: &str, field: &str) -> OffsetDateTime {
     let millis = app.db_image(id).await.unwrap().get_datetime(field).unwrap().timestamp_millis();
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap()
 }
 
+/// Returns the number of failed sweeps in the image's document.
 async fn failures(app: &TestApp, id: &str) -> i64 {
     app.db_image(id).await.unwrap().get_i64("sweepFailures").unwrap_or(0)
 }
 
-/// Each sweep comes when the former has scheduled it.
+/// Each sweep runs at the time for which the one before has scheduled it.
 #[tokio::test]
 async fn an_upload_whose_object_is_never_created_is_tried_less_often_and_rejected_a_week_after_its_end() {
     for creation in Creation::ALL {
@@ -126,13 +130,16 @@ async fn an_upload_whose_object_is_never_created_is_tried_less_often_and_rejecte
     }
 }
 
-/// A client that repeats confirm after the upload's end.
+/// A client repeats confirm after the upload's end.
 #[tokio::test]
-async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_place_in_the_queue() {
-    let refused = "<Error><Code>InvalidArgument</Code></Error>";
-    for (creation, status, body) in
-        [(Creation::Copy, 403, ""), (Creation::Copy, 503, ""), (Creation::Complete, 403, ""), (Creation::Complete, 400, refused)]
-    {
+async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_position_in_the_queue() {
+    let invalid_argument = "<Error><Code>InvalidArgument</Code></Error>";
+    for (creation, status, body) in [
+        (Creation::Copy, 403, ""),
+        (Creation::Copy, 503, ""),
+        (Creation::Complete, 403, ""),
+        (Creation::Complete, 400, invalid_argument),
+    ] {
         let app = copying().await;
         let ada = app.user().await;
         let id = creation.send(&ada).await;
@@ -155,7 +162,7 @@ async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_place_in_the_q
             assert_eq!(image.get(field), Some(value), "{creation:?} {status}: {field}");
         }
         let swept = beside.sweep(OffsetDateTime::now_utc()).await;
-        if body == refused {
+        if body == invalid_argument {
             assert_eq!((swept.expired, swept.failed), (1, 0), "{creation:?} {status}: {swept:?}");
             // The last attempt may still write: the tombstone lasts until then.
             let image = app.db_image(&id).await.unwrap();
@@ -166,7 +173,7 @@ async fn no_attempt_of_a_client_moves_the_end_of_an_upload_or_its_place_in_the_q
     }
 }
 
-/// A store that takes longer for a copy than the normal lane waits.
+/// The store takes longer for a copy (24 s) than the normal lane waits (20 s).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_copy_is_made_in_the_slow_lane() {
     let app = copying().await;
@@ -185,7 +192,7 @@ async fn a_slow_copy_is_made_in_the_slow_lane() {
     let swept = beside.sweep(after(QUIET)).await;
     assert_eq!((swept.confirmed, swept.failed, made.load(SeqCst)), (1, 0, 2), "{swept:?}");
     assert_eq!(app.db_state(&id).await, "ready");
-    // Also the cancelled copy is removed, which the store has made meanwhile.
+    // The sweeper also removes the copy of the cancelled attempt, which the store has made in the meantime.
     app.sweep(after(2 * QUIET)).await;
     assert_eq!(app.bucket_keys().await, [app.db_image(&id).await.unwrap().get_str("key").unwrap()]);
 }

@@ -12,12 +12,12 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
     let app = TestApp::start().await;
     let ada = app.user().await;
     let model = ada.open_upload("a.png", "image/png", &unique_png()).await;
-    let whole = app.db_image(model.id()).await.unwrap();
+    let intact = app.db_image(model.id()).await.unwrap();
     let images = app.db.collection::<Document>("images");
     let mut damaged = Vec::new();
-    for field in whole.keys().filter(|field| *field != "due") {
+    for field in intact.keys().filter(|field| *field != "due") {
         for value in [Bson::Int32(-7), Bson::String("\u{1}".to_owned()), Bson::Array(vec![]), Bson::Null] {
-            let mut record = whole.clone();
+            let mut record = intact.clone();
             // Outside of both unique indexes.
             for unique in ["live", "idemKey"] {
                 record.remove(unique);
@@ -38,7 +38,7 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
     assert!(first.failed >= 35, "{first:?}");
     assert_eq!(app.db_state(good.id()).await, "expired");
     let second = app.sweep(now).await;
-    assert_eq!(second.failed, 0, "each waits for its next try: {second:?}");
+    assert_eq!(second.failed, 0, "each waits for its next attempt: {second:?}");
     // The delay grows with the number of failures.
     let due = |record: Document| record.get_datetime("due").unwrap().timestamp_millis();
     let stuck = doc! { "sweepFailures": { "$gte": 1 } };
@@ -56,7 +56,7 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
     assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
 }
 
-/// Five thousand records are due, and one owner has all but three.
+/// More than five thousand records are due; one owner has all of them but three.
 #[tokio::test]
 async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
     let app = TestApp::start().await;
@@ -95,8 +95,8 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
         }
         assert!(round < 3, "{open} of Ada's images wait");
     }
-    let left = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
-    assert!(left > 3000, "the sweep did not wait for them: {left}");
+    let eves_tombstones = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
+    assert!(eves_tombstones > 3000, "the sweeps ended before Eve's images: {eves_tombstones}");
 }
 
 /// A sweeper whose clock is an hour behind still claims until later than the present.
@@ -116,7 +116,7 @@ async fn claim_lasts_a_lease_from_the_moment_it_is_made() {
     assert!(record.get_datetime("due").unwrap().timestamp_millis() > DateTime::now().timestamp_millis(), "{record}");
 }
 
-/// Files at the head of the queue for which the store never answers.
+/// The store does not answer calls for three images at the head of the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_calls_do_not_delay_other_images() {
     if crate::store_rules::skip_unless_local_s3() {
@@ -124,33 +124,33 @@ async fn hanging_calls_do_not_delay_other_images() {
     }
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let mut dead = Vec::new();
+    let mut hanging = Vec::new();
     for _ in 0..3 {
-        dead.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
+        hanging.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
     }
     for _ in 0..100 {
         ada.open_upload("b.png", "image/png", &unique_png()).await;
     }
     let endpoint = relay_s3(&app, move |request| {
-        let is_dead = dead.iter().any(|id| request.path().contains(id));
+        let is_hanging = hanging.iter().any(|id| request.path().contains(id));
         async move {
-            if is_dead {
+            if is_hanging {
                 tokio::time::sleep(Duration::from_secs(60)).await;
             }
             request.forward().await
         }
     })
     .await;
-    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
-    let swept = beside.sweep(after(25 * HOUR)).await;
+    let second_server = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let swept = second_server.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
     let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
     assert_eq!(counted, 3, "the store answers, so only these images fail");
 }
 
-/// Images for which a living store only returns errors are counted, retried less and less often, and reported as stuck.
+/// The store answers, but with errors for these images: their failures are counted, and their attempts become rarer.
 #[tokio::test]
-async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
+async fn failures_of_images_on_a_working_store_are_counted_and_repeated_less_often() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut failing = Vec::new();
@@ -168,10 +168,10 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
         }
     })
     .await;
-    let beside = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let second_server = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let mut now = after(25 * HOUR);
     for failures in 1..=6 {
-        assert_eq!(beside.sweep(now).await.failed, 4, "{failures}");
+        assert_eq!(second_server.sweep(now).await.failed, 4, "{failures}");
         for (id, status) in &failing {
             assert_eq!(app.db_image(id).await.unwrap().get_i64("sweepFailures").unwrap(), failures, "{status}");
         }
@@ -179,8 +179,8 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
     }
 }
 
-/// A server's own sweeper: while hundreds of one owner's images wait for hanging calls, another owner's image that becomes due is
-/// handled without waiting.
+/// While hundreds of one owner's images wait for hanging calls, a server's own sweeper settles another owner's image as soon as
+/// that is due.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_calls_of_one_owner_do_not_delay_others() {
     if crate::store_rules::skip_unless_local_s3() {
@@ -214,7 +214,7 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
         }
     })
     .await;
-    let _beside = TestApp::start_second_server(&app, |config| {
+    let _second_server = TestApp::start_second_server(&app, |config| {
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.sweep.schedule = SweepSchedule::Prompt;
     })
@@ -222,7 +222,7 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }
-    // Inserted only now, so that no earlier batch contains it.
+    // Ada's image is made due only now, so that no earlier batch contains it.
     let expired = doc! { "due": DateTime::from_millis(1000), "expiresAt": DateTime::from_millis(1000), "urlsDieAt": DateTime::from_millis(1000) };
     images.update_one(doc! { "_id": &adas_image }, doc! { "$set": expired }).await.unwrap();
     let began = std::time::Instant::now();

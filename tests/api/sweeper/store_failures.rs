@@ -5,7 +5,7 @@ use crate::relay::{empty_answer, relay_s3};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A server whose store answers with the status that `status` gives for a path, and otherwise as usual.
+/// Starts a second server, whose store answers with the status that `status` returns for a path, and as usual if that is `None`.
 async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16> + Clone + Send + Sync + 'static) -> TestApp {
     let endpoint = relay_s3(app, move |request| {
         let status = status(request.path());
@@ -35,11 +35,11 @@ async fn an_upload_is_rejected_for_a_lasting_failure_of_its_own_and_never_for_an
         uploads.push((ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
     let statuses = uploads.clone();
-    let of_path = move |path: &str| statuses.iter().find(|(id, _)| path.contains(id)).map(|(_, status)| *status);
-    let beside = beside_failing_store(&app, of_path).await;
-    // The grace belongs to the upload's time.
+    let status_of = move |path: &str| statuses.iter().find(|(id, _)| path.contains(id)).map(|(_, status)| *status);
+    let second_server = beside_failing_store(&app, status_of).await;
+    // The week begins when the upload has expired and the grace period has ended.
     for (waited, rejected) in [(25 * HOUR, 0), (WEEK, 0), (WEEK + 26 * HOUR, 1)] {
-        let swept = beside.sweep(after(waited)).await;
+        let swept = second_server.sweep(after(waited)).await;
         assert_eq!((swept.rejected, swept.failed), (rejected, 3 - rejected), "after {waited:?}: {swept:?}");
     }
     for (id, status) in &uploads {
@@ -48,7 +48,7 @@ async fn an_upload_is_rejected_for_a_lasting_failure_of_its_own_and_never_for_an
     }
 }
 
-/// A store that refuses every call, those to the bucket included.
+/// The store rejects every call, also those to the bucket itself.
 #[tokio::test]
 async fn an_outage_of_the_store_makes_no_image_stuck_and_rejects_none() {
     for status in [403, 503] {
@@ -58,9 +58,9 @@ async fn an_outage_of_the_store_makes_no_image_stuck_and_rejects_none() {
         for _ in 0..2 {
             ids.push(ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned());
         }
-        let beside = beside_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
+        let second_server = beside_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
         for waited in [25 * HOUR, WEEK + 26 * HOUR] {
-            let swept = beside.sweep(after(waited)).await;
+            let swept = second_server.sweep(after(waited)).await;
             assert_eq!((swept.failed, swept.rejected), (2, 0), "{status}: {swept:?}");
         }
         for id in &ids {

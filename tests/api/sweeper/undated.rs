@@ -1,16 +1,16 @@
-//! Records that lack their place in the sweeper's queue.
+//! Covers records without a due time, which are not in the sweeper's queue although they should be.
 
 use futures_util::TryStreamExt;
 
 use super::*;
 
-/// One of each kind that the queue should have, among many images that are settled: found without reading those.
+/// The sweeper finds one record of each kind among many settled images, without reading the settled ones.
 #[tokio::test]
 async fn records_without_a_due_time_are_found_by_their_indexes() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
-    let kept = ada.upload("kept.png", "image/png", &unique_png()).await;
+    let ready = ada.upload("ready.png", "image/png", &unique_png()).await;
     let pending = ada.open_upload("a.png", "image/png", &unique_png()).await;
     let html = b"<html>".to_vec();
     let rejected = ada.open_upload("b.png", "image/png", &html).await;
@@ -28,7 +28,7 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
     app.bucket_put(&leftover, "image/png", vec![1]).await;
     let leftovers = doc! { "$set": { "strays": [&leftover] } };
     images.update_one(doc! { "_id": copied["id"].as_str().unwrap() }, leftovers).await.unwrap();
-    let model = app.db_image(kept["id"].as_str().unwrap()).await.unwrap();
+    let model = app.db_image(ready["id"].as_str().unwrap()).await.unwrap();
     let settled = (0..300).map(|_| {
         let mut record = model.clone();
         record.extend(doc! { "_id": uuid::Uuid::now_v7().to_string(), "sha256": uuid::Uuid::new_v4().to_string() });
@@ -40,7 +40,7 @@ async fn records_without_a_due_time_are_found_by_their_indexes() {
     images.insert_many(settled).await.unwrap();
     images.update_many(doc! {}, doc! { "$unset": { "due": "" } }).await.unwrap();
 
-    // As written by the server: the log is not replicated.
+    // Without the majority read concern of `app.db`: the profiler's log is not replicated.
     let database = app.db.client().database(app.db.name());
     crate::targeting::record_all(&database).await;
     app.app.valet.sweeper.sweep().await.unwrap();

@@ -1,4 +1,4 @@
-//! Covers the time that a client declares: it is taken for files that do not say when they were taken.
+//! Covers the time that a client declares: it is used for files without a time of their own.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/upload/batch, POST /api/images/multipart.
 
@@ -80,7 +80,7 @@ async fn time_in_the_file_is_used_instead_of_the_declared_one() {
     app.audit().await;
 }
 
-/// A confirm that read the earlier declaration must not count the image in the month of that one.
+/// A confirm that has read the earlier declaration must not count the image in the month of that declaration.
 #[tokio::test]
 async fn time_that_is_declared_again_decides_the_month() {
     let app = TestApp::start().await;
@@ -102,7 +102,7 @@ async fn time_that_is_declared_again_decides_the_month() {
 }
 
 #[tokio::test]
-async fn invalid_time_is_refused_and_named() {
+async fn invalid_time_is_rejected_with_its_field() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -117,14 +117,14 @@ async fn invalid_time_is_refused_and_named() {
         "0001-01-01T00:00:00",
         "yesterday",
     ];
-    let named = |answer: &Answer| answer.json["errors"][0]["field"].clone();
+    let field = |answer: &Answer| answer.json["errors"][0]["field"].clone();
     for (text, message) in texts.into_iter().map(|text| (text.to_owned(), "local date and time")).chain([(in_days(4), "future")])
     {
         let single = ada.post("/api/images/upload", with_time(&bytes, "image/png", &text)).await;
         let multipart = ada.post("/api/images/multipart", in_parts(&bytes, &text)).await;
         for answer in [&single, &multipart] {
             assert_eq!(answer.problem(), (422, "invalid_taken_at"), "{text}: {answer:?}");
-            assert_eq!(named(answer), "takenAt");
+            assert_eq!(field(answer), "takenAt");
             let message_sent = answer.json["errors"][0]["message"].as_str().unwrap();
             assert!(
                 message_sent.contains(message) && (text.is_empty() || !message_sent.contains(&text)),
@@ -137,11 +137,11 @@ async fn invalid_time_is_refused_and_named() {
     assert_eq!(
         ada.post("/api/images/upload", with_time(&bytes, "image/png", &in_days(1))).await.status,
         201,
-        "tomorrow somewhere"
+        "it is tomorrow in another time zone"
     );
-    let mut other_kind = declared("a.img", "image/png", &bytes);
-    other_kind["takenAt"] = json!(1_734_820_764);
-    assert_eq!(ada.post("/api/images/upload", other_kind).await.status, 400);
+    let mut numeric = declared("a.img", "image/png", &bytes);
+    numeric["takenAt"] = json!(1_734_820_764);
+    assert_eq!(ada.post("/api/images/upload", numeric).await.status, 400);
 }
 
 #[tokio::test]

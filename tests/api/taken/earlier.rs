@@ -22,19 +22,19 @@ use crate::{
     relay::{empty_answer, relay_s3},
 };
 
-/// Reads how earlier images were taken, at this rate.
+/// Runs the backfill of `valet taken` at this rate.
 async fn read_captures(app: &TestApp, rate: u32) -> CapturesRead {
     app.app.valet.capture_backfill.run(NonZeroU32::new(rate).unwrap()).await.unwrap()
 }
 
-/// Leaves an image as an earlier version made it ready. `valet recount` counts it in the month of its upload.
+/// Changes an image to one that an earlier version made ready. `valet recount` counts it in the month of its upload.
 async fn forget(app: &TestApp, id: &str) {
     let unset = doc! { "$unset": ["takenAt", "camera", "location", "captureRead"] };
     let update = vec![doc! { "$set": { "takenSort": "$createdAt" } }, unset];
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
 }
 
-/// Returns the recorded fields of how an image was taken.
+/// Returns the fields `takenAt`, `camera` and `captureRead` of an image's document.
 async fn recorded(app: &TestApp, id: &str) -> [Option<Bson>; 3] {
     let image = app.db_image(id).await.unwrap();
     ["takenAt", "camera", "captureRead"].map(|field| image.get(field).cloned())
@@ -53,7 +53,11 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     let newer = upload_taken(&ada, "2020:02:03 04:05:06").await;
     for (image, is_silent) in [(&silent, true), (&animation, true), (&newer, false), (&camera_only, false)] {
         let found = recorded(&app, image).await;
-        assert_eq!(found[2], is_silent.then_some(Bson::Boolean(true)), "a confirm says that it has read the file: {found:?}");
+        assert_eq!(
+            found[2],
+            is_silent.then_some(Bson::Boolean(true)),
+            "a confirm records that it has read a file without a time and a camera: {found:?}"
+        );
     }
     let earlier = [&taken, &never_counted, &camera_only, &silent, &animation, &of_bob];
     let before = [recorded(&app, &taken).await, recorded(&app, &camera_only).await];
@@ -61,7 +65,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
         forget(&app, image).await;
     }
     recount(&app, None).await;
-    // This one has not been recounted.
+    // `never_counted` becomes an image that `valet recount` has not counted yet.
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let month = format!("timeline.{}", this_month());
     images.update_one(doc! { "_id": &never_counted }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
@@ -77,7 +81,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
     assert_eq!(recount(&app, None).await.0.repaired, 0);
     let ordered = walk(&ada, 2).await;
-    assert_eq!(ordered[3..], [newer, taken.clone(), never_counted], "in the places of their times");
+    assert_eq!(ordered[3..], [newer, taken.clone(), never_counted], "in the order of their times");
     assert_eq!(ada.get(&format!("/api/images/{taken}")).await.json["takenAt"], "2003-01-31T23:59:59");
     assert_eq!(read_captures(&app, 3).await, CapturesRead::default(), "there is nothing left to read");
     app.audit().await;
@@ -96,10 +100,11 @@ async fn event_streams_announce_the_time_of_an_earlier_image() {
     let updated = events.event().await;
     assert_eq!((updated.event.as_str(), updated.data), ("image.updated", json!({ "id": image }).to_string()));
     assert_eq!(ada.delete(&format!("/api/images/{silent}")).await.status, 204);
-    assert_eq!(events.event().await.event, "image.deleted", "a file that says nothing changes nothing");
+    assert_eq!(events.event().await.event, "image.deleted", "a file without a time and a camera changes nothing");
 }
 
-/// One owner's many images do not delay another's, each file takes one ranged GET, and a failure of the store is one of its images.
+/// One owner's many images do not delay another's, each file takes one ranged GET, and an error of the store affects only its
+/// image.
 #[tokio::test(flavor = "multi_thread")]
 async fn owners_take_turns_with_one_request_for_each_image() {
     if skip_unless_local_s3() {
@@ -139,14 +144,15 @@ async fn owners_take_turns_with_one_request_for_each_image() {
     paths.sort();
     paths.dedup();
     assert_eq!(paths.len(), 301, "one for each image");
-    let place = gets.iter().position(|path| path.ends_with(&read)).unwrap();
-    assert!(place < 120, "after the first turn of the other owner: {place}");
+    // The other owner's turn has a hundred images.
+    let position = gets.iter().position(|path| path.ends_with(&read)).unwrap();
+    assert!(position < 120, "after the first turn of the other owner: {position}");
     assert_eq!(recorded(&app, &failing).await, [None, None, None]);
-    assert_eq!(read_captures(&app, 400).await, CapturesRead { read: 1, taken: 1, failed: 0 }, "it is read by the next run");
+    assert_eq!(read_captures(&app, 400).await, CapturesRead { read: 1, taken: 1, failed: 0 }, "the next run reads it");
     assert_eq!(months(&bob).await, json!([["2003-02", 1], ["2003-01", 1]]));
 }
 
-/// Deletions and confirms of the same user, and two backfills at once.
+/// Two backfills run at once, during deletions and confirms of the same user.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_changes_are_each_counted_once() {
     let app = TestApp::start().await;
@@ -183,33 +189,33 @@ async fn concurrent_changes_are_each_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_call_of_the_command() {
-    let _turn = CRASHES.acquire().await.unwrap();
+async fn command_killed_at_every_call_counts_each_image_once() {
+    let _permit = CRASHES.acquire().await.unwrap();
     let app = TestApp::start().await;
     let ada = app.user().await;
     let fuse = Fuse::new();
     let settings = fuse.settings(&app);
-    // The first calls are those of connecting.
-    let mut kills = 8;
+    // The first eight calls connect to MongoDB and S3.
+    let mut calls = 8;
     loop {
         let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
         forget(&app, &image).await;
         recount(&app, None).await;
-        kills += 1;
-        fuse.set(kills);
+        calls += 1;
+        fuse.set(calls);
         let (status, out, err) = settings.run(&["taken", "--rate", "50"]).end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {out} {err}");
         let is_recorded = recorded(&app, &image).await[0].is_some();
-        assert_eq!(recount(&app, None).await.0.repaired, 0, "after {kills} calls, recorded: {is_recorded}");
+        assert_eq!(recount(&app, None).await.0.repaired, 0, "after {calls} calls, recorded: {is_recorded}");
         if status.success() {
             assert!(is_recorded && out.contains("1 images read, 1 with the time taken, 0 failed"), "{out}");
             break;
         }
-        assert!(kills < 100, "the command never ends");
+        assert!(calls < 100, "the command never ends");
         read_captures(&app, 50).await;
     }
-    assert!(kills > 12, "{kills} calls: the failpoint was never reached");
-    assert_eq!(months(&ada).await, json!([["2003-01", kills - 8]]));
+    assert!(calls > 12, "{calls} calls: the failpoint was never reached");
+    assert_eq!(months(&ada).await, json!([["2003-01", calls - 8]]));
     app.audit().await;
 }

@@ -31,8 +31,8 @@ async fn timeline_follows_confirms_and_deletions_of_its_user() {
     ada.upload("a.png", "image/png", &unique_png()).await;
     upload_taken(&bob, "2003:01:01 00:00:00").await;
     ada.open_upload("pending.png", "image/png", &unique_png()).await;
+    // The month is that of the local time in the file.
     assert_eq!(months(&ada).await, json!([[this_month(), 1], ["2003-02", 1], ["2003-01", 2], ["1969-07", 1]]));
-    // The same month in both zones; the month is that of the clocks there.
     assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
     assert_eq!(ada.delete(&format!("/api/images/{}", ids[1])).await.status, 204);
     let deleted = ada.post("/api/images/delete", json!({ "ids": [ids[0], ids[2], ids[0]] })).await;
@@ -44,7 +44,7 @@ async fn timeline_follows_confirms_and_deletions_of_its_user() {
     assert_eq!(recount(&app, None).await.0.repaired, 0);
 }
 
-/// An upload whose preview is missing keeps a reservation, which ends in a later step; each image counts once.
+/// An image whose preview is missing has a reservation that ends in a later step: the image counts once all the same.
 #[tokio::test]
 async fn image_whose_reservation_ends_later_counts_once() {
     let app = TestApp::start().await;
@@ -69,19 +69,19 @@ async fn image_whose_reservation_ends_later_counts_once() {
 }
 
 #[tokio::test]
-async fn recount_repairs_the_timeline_and_counts_images_of_the_former_version() {
+async fn recount_repairs_the_timeline_and_counts_images_of_an_earlier_version() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let newer = upload_taken(&ada, "2003:01:31 23:59:59").await;
-    let former = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    let undated = id(&ada.upload("a.png", "image/png", &unique_png()).await);
     let older = upload_taken(&ada, "1969:07:20 20:17:40").await;
     let right = months(&ada).await;
     upload_taken(&bob, "2003:01:01 00:00:00").await;
     assert_eq!(recount(&app, None).await.0.repaired, 0);
 
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
-    images.update_one(doc! { "_id": &former }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
-    let expected = [newer.clone(), older.clone(), former.clone()];
+    images.update_one(doc! { "_id": &undated }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
+    let expected = [newer.clone(), older.clone(), undated.clone()];
     assert_eq!(walk(&ada, 1).await, expected, "an image without a time of its own comes last");
     for damage in [
         doc! { "$unset": { "timeline": "" } },
@@ -97,17 +97,18 @@ async fn recount_repairs_the_timeline_and_counts_images_of_the_former_version() 
         assert_eq!(months(&ada).await, right);
         assert_eq!(recount(&app, None).await.0.repaired, 0);
     }
-    assert_eq!(walk(&ada, 1).await, [former, newer, older], "an image without a time is ordered by its upload");
+    assert_eq!(walk(&ada, 1).await, [undated, newer, older], "an image without a time is ordered by its upload");
 
-    // Steps also repair what cannot be read, and count what comes after it.
+    // A confirm also replaces an unreadable timeline, which then has only the images that are counted from then on.
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "timeline": "damaged" } }).await.unwrap();
     upload_taken(&ada, "2020:02:03 04:05:06").await;
     assert_eq!(months(&ada).await, json!([["2020-02", 1]]));
 }
 
-/// More images of the former version than one transaction counts, and times that no month has.
+/// There are more images of an earlier version than one transaction counts, and two with times in the year 12000, which has no
+/// months.
 #[tokio::test]
-async fn recount_counts_many_images_of_the_former_version_and_leaves_out_damaged_times() {
+async fn recount_counts_many_images_of_an_earlier_version_and_leaves_out_damaged_times() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let model = app.db_image(&id(&ada.upload("a.png", "image/png", &unique_png()).await)).await.unwrap();
@@ -147,16 +148,16 @@ async fn recount_counts_many_images_of_the_former_version_and_leaves_out_damaged
 
 /// Images that were not counted when they became ready are not subtracted when they are deleted.
 #[tokio::test]
-async fn deleting_an_image_of_the_former_version_leaves_the_timeline() {
+async fn deleting_an_image_of_an_earlier_version_does_not_change_the_timeline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     insert_images(&app, &ada).await;
-    let former = id(&ada.upload("a.png", "image/png", &unique_png()).await);
+    let undated = id(&ada.upload("a.png", "image/png", &unique_png()).await);
     upload_taken(&ada, "2003:01:31 23:59:59").await;
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
-    images.update_one(doc! { "_id": &former }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
+    images.update_one(doc! { "_id": &undated }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "timeline": { "2003-01": 1_i64 } } }).await.unwrap();
-    assert_eq!(ada.delete(&format!("/api/images/{former}")).await.status, 204);
+    assert_eq!(ada.delete(&format!("/api/images/{undated}")).await.status, 204);
     assert_eq!(months(&ada).await, json!([["2003-01", 1]]));
 }
 
@@ -176,7 +177,7 @@ async fn timeline_reads_one_document() {
     assert_eq!(found.get_i32("docsExamined").unwrap(), 1, "{found}");
 }
 
-/// Confirms and deletions of one user's images at the same time, on two servers.
+/// Two servers confirm and delete images of one user at the same time.
 #[tokio::test]
 async fn concurrent_changes_are_each_counted_once() {
     let app = TestApp::start().await;
@@ -184,13 +185,14 @@ async fn concurrent_changes_are_each_counted_once() {
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     let work = |n: usize| {
-        let (here, there) = (&ada, &ada_on_other);
+        let (ada, ada_on_other) = (&ada, &ada_on_other);
         async move {
             let id =
-                upload_taken(if n.is_multiple_of(2) { here } else { there }, &format!("2003:0{}:01 00:00:00", n % 3 + 1)).await;
+                upload_taken(if n.is_multiple_of(2) { ada } else { ada_on_other }, &format!("2003:0{}:01 00:00:00", n % 3 + 1))
+                    .await;
             if n >= 6 {
                 let path = format!("/api/images/{id}");
-                let (one, two) = tokio::join!(here.delete(&path), there.delete(&path));
+                let (one, two) = tokio::join!(ada.delete(&path), ada_on_other.delete(&path));
                 assert_eq!((one.status, two.status), (204, 204));
             }
         }

@@ -1,5 +1,5 @@
-//! A relay in front of the local S3 that verifies presigned URLs like Ceph RGW 16.2: it obeys unsigned headers, and ignores
-//! signed headers that a request lacks. It signs accepted requests again for the store.
+//! A relay in front of the local S3 that verifies presigned URLs like Ceph RGW 16.2: it obeys unsigned headers, and
+//! ([`Seals::Yes`]) ignores signed headers that a request lacks. It signs accepted requests again for the store.
 
 use std::{
     collections::HashSet,
@@ -24,10 +24,12 @@ use crate::{
     relay::{Answer, Upstream, listen, relayed},
 };
 
-/// Whether a missing signed header is ignored.
+/// Whether PUTs can be sealed (`src/store/objects/presigned_put.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seals {
+    /// The store ignores signed headers that a request lacks.
     Yes,
+    /// The store rejects requests that lack a signed header.
     No,
 }
 
@@ -37,19 +39,20 @@ pub struct HeaderObeyingStore {
     inside: Arc<Inside>,
 }
 
+/// State of the relay.
 struct Inside {
     seals: Seals,
     upstream: Upstream,
     keys: Credentials,
     signer: Signer,
-    /// Whether the store now verifies what it is sent.
+    /// Whether the store was replaced by one that rejects unsigned headers.
     is_repaired: AtomicBool,
     /// Keys of objects with a public ACL, which the bucket may ignore.
     public: Mutex<HashSet<String>>,
 }
 
 impl HeaderObeyingStore {
-    /// Starts the store in front of the server's own one.
+    /// Starts a relay in front of the server's store.
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let keys = app.config.s3.credentials.clone().unwrap();
         let endpoint = app.config.s3.endpoint.as_deref().unwrap().parse().unwrap();
@@ -66,14 +69,14 @@ impl HeaderObeyingStore {
         Self { endpoint: listen(move |request| Arc::clone(&answering).answer(request)).await, inside }
     }
 
-    /// Replaces the store by one that refuses unsigned headers.
+    /// Replaces the store by one that rejects unsigned headers.
     pub fn repair(&self) {
         self.inside.is_repaired.store(true, Ordering::Relaxed);
     }
 }
 
 impl Inside {
-    /// Answers a request with obeyed headers, or as the real store does.
+    /// Answers a presigned request like RGW, and other requests like the real store.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -103,8 +106,8 @@ impl Inside {
         let value = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let signed_headers = value("X-Amz-SignedHeaders").unwrap();
         let names: Vec<&str> = signed_headers.split(';').collect();
-        let lacks = names.iter().any(|name| !parts.headers.contains_key(*name));
-        if (lacks && self.seals == Seals::No) || !self.is_signed(parts, query, &names, &value) {
+        let lacks_signed_header = names.iter().any(|name| !parts.headers.contains_key(*name));
+        if (lacks_signed_header && self.seals == Seals::No) || !self.is_signed(parts, query, &names, &value) {
             return status(StatusCode::FORBIDDEN, "<Error><Code>SignatureDoesNotMatch</Code></Error>");
         }
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -174,7 +177,7 @@ impl Inside {
         status(StatusCode::OK, "<CopyResult/>")
     }
 
-    /// Signs the same request for the store, without headers that it would refuse.
+    /// Signs the same request for the store, without headers that the store would reject, and forwards it.
     async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
         let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let is_passed_on = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));

@@ -19,9 +19,10 @@ use crate::{
     relay::{empty_answer, relay_s3},
 };
 
-/// Selects the requests that the relay answers itself.
+/// A function that selects the requests that the relay answers itself.
 type IsHit = fn(&Parts) -> bool;
 
+/// Problem of a call that depends on a failed probe.
 const UNAVAILABLE: (u16, &str) = (503, "unavailable");
 
 /// A relay that answers some requests under `check/` itself until it is repaired.
@@ -75,7 +76,7 @@ async fn failure_during_the_probe_is_an_outage() {
         ("a failed ACL", 500, |parts| has(parts, "x-amz-acl")),
         ("a late grant", 408, |parts| has(parts, "x-amz-grant-read")),
         ("a gateway before all reads", 502, |parts| parts.method == Method::GET),
-        ("refusals after the first PUT", 403, |parts| parts.method == Method::PUT && !parts.uri.path().ends_with("source")),
+        ("rejections after the first PUT", 403, |parts| parts.method == Method::PUT && !parts.uri.path().ends_with("source")),
     ];
     let store = TestApp::start().await;
     let ada = store.user().await;

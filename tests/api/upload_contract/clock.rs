@@ -1,5 +1,5 @@
-//! D8: covers the clock of the sweeper, which is the database's. A proxy in front of MongoDB shifts the time that the server
-//! receives.
+//! Covers the clock of the sweeper, which is the database's (requirement D8). A relay in front of MongoDB shifts the time that the
+//! server receives.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use mongodb::bson::{DateTime, Document, doc};
 use super::mongodb_relay::beside_through;
 use crate::app::{TestApp, unique_png};
 
-const HOUR: i64 = 3_600_000;
+const HOUR_MS: i64 = 3_600_000;
 
-/// `localTime` of a `hello` is a BSON date: type 9, the name, eight bytes of milliseconds.
+/// Adds milliseconds to the `localTime` of a `hello`, a BSON date: type 9, the name, eight bytes of milliseconds.
 fn shift_clock(message: &mut [u8], shift: i64) {
     const FIELD: &[u8] = b"\x09localTime\0";
     if let Some(at) = message.windows(FIELD.len()).position(|window| window == FIELD) {
@@ -30,23 +30,23 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
-    let slow = beside_with_clock(&app, -3 * HOUR).await;
+    let slow = beside_with_clock(&app, -3 * HOUR_MS).await;
 
     // The upload's time ended over two hours ago by this machine's clock; by the database's clock it has not ended.
-    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR);
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR_MS);
     let images = app.db.collection::<Document>("images");
-    let was = app.db_image(ticket.id()).await.unwrap();
+    let original = app.db_image(ticket.id()).await.unwrap();
     let over = doc! { "urlsDieAt": past, "expiresAt": past, "due": past };
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": over }).await.unwrap();
     slow.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending", "nothing is swept early");
 
     // The upload's time has just begun by this machine's clock; by the database's clock it has ended.
-    images.replace_one(doc! { "_id": ticket.id() }, was).await.unwrap();
+    images.replace_one(doc! { "_id": ticket.id() }, original).await.unwrap();
     app.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     // The server's own sweeper starts at once, too.
-    let fast = beside_with_clock(&app, 25 * HOUR).await;
+    let fast = beside_with_clock(&app, 25 * HOUR_MS).await;
     let began = std::time::Instant::now();
     while app.db_state(ticket.id()).await != "gone" {
         assert!(began.elapsed() < std::time::Duration::from_secs(20), "{}", app.db_state(ticket.id()).await);

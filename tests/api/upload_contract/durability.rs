@@ -1,4 +1,4 @@
-//! C7: covers durability: acknowledged writes survive, because a majority has acknowledged them in its journal.
+//! Covers durability (requirement C7): acknowledged writes survive, because a majority has them in the journal.
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,4 @@
-//! A proxy in front of MongoDB that reads and changes messages.
+//! A relay in front of MongoDB that reads and changes messages.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::app::TestApp;
 
-/// Called with each message, without the four bytes of its length.
+/// A function that is called with each message, without the four bytes of its length.
 pub type Tap = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// Starts a second server whose requests to MongoDB, and the replies to them, pass through these functions.
@@ -33,7 +33,8 @@ pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestA
     TestApp::start_second_server(app, |config| config.mongo.uri = proxied.into()).await
 }
 
-/// Messages begin with their length, these four bytes included (MsgHeader of MongoDB's wire protocol).
+/// Passes messages on after `tap` has changed them. A message begins with its length, these four bytes included (MsgHeader of
+/// MongoDB's wire protocol).
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, tap: Tap) {
     while let Ok(length) = from.read_u32_le().await {
         let mut message = vec![0; length as usize - 4];

@@ -19,7 +19,7 @@ pub(super) fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes.chunks(5 * MIB as usize).nth(number - 1).unwrap().to_vec()
 }
 
-/// An upload as Uppy's client has it.
+/// An open multipart upload, as Uppy's client knows it.
 pub(super) struct Upload<'a> {
     app: &'a TestApp,
     pub(super) id: String,
@@ -38,7 +38,7 @@ impl Upload<'_> {
         self.app.anonymous().get(&self.path("")).await
     }
 
-    /// Returns the numbers of the parts that have arrived.
+    /// Returns the numbers of the parts that the server lists.
     async fn numbers(&self) -> Vec<u64> {
         self.list().await.json.as_array().unwrap().iter().map(|part| part["PartNumber"].as_u64().unwrap()).collect()
     }
@@ -140,7 +140,7 @@ async fn upload_continues_after_a_lost_connection() {
     let early = upload.complete(&all).await;
     assert_eq!(early.problem(), (409, "parts_missing"));
     assert!(early.json["message"].as_str().unwrap().contains(": 2."), "{early:?}");
-    // The upload is gone in S3, as after a lifecycle rule: the client sends all parts again under the same id.
+    // S3 has deleted the upload, as after a lifecycle rule: the client sends all parts again under the same id.
     let document = app.db_image(&upload.id).await.unwrap();
     let first_upload = document.get_str("uploadId").unwrap();
     app.s3.abort_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key).upload_id(first_upload).send().await.unwrap();
@@ -198,7 +198,7 @@ async fn abandoned_upload_releases_its_reservation() {
     assert_eq!(
         (ada.used().await["bytes"].as_u64(), ada.used().await["pending"].as_u64()),
         (Some(640 * MIB), Some(0)),
-        "URLs live"
+        "the parts' URLs are valid"
     );
     let open = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
     assert!(open.uploads().is_empty(), "{open:?}");
@@ -208,18 +208,18 @@ async fn abandoned_upload_releases_its_reservation() {
     }
     ada.until_used(0).await;
     // An abandoned upload expires.
-    let dead = ada.open_for_uppy(json!({})).await;
-    dead.send(1, chunk(&bytes, 1)).await;
+    let abandoned = ada.open_for_uppy(json!({})).await;
+    abandoned.send(1, chunk(&bytes, 1)).await;
     assert_eq!(app.sweep(after(Duration::from_secs(23 * 3600))).await.expired, 0);
     app.sweep(after(Duration::from_secs(25 * 3600))).await;
-    assert_eq!(dead.list().await.problem(), (410, "upload_expired"));
+    assert_eq!(abandoned.list().await.problem(), (410, "upload_expired"));
     assert_eq!(ada.used().await["bytes"], 0);
     app.sweep_to_the_end().await;
     app.audit().await;
 }
 
 #[tokio::test]
-async fn invalid_or_too_large_file_is_refused_at_the_end() {
+async fn invalid_or_too_large_file_is_rejected_at_completion() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (metadata, bytes, code) in [
@@ -241,7 +241,7 @@ async fn invalid_or_too_large_file_is_refused_at_the_end() {
     app.audit().await;
 }
 
-/// The refusals name the members of Uppy's own request.
+/// The problems name the members of Uppy's own request.
 #[tokio::test]
 async fn invalid_file_opens_no_upload() {
     let app = TestApp::start().await;
@@ -263,7 +263,7 @@ async fn invalid_file_opens_no_upload() {
 
 /// S3 assembles only parts of at least 5 MiB, except for the last one.
 #[tokio::test]
-async fn parts_below_the_minimum_size_are_refused() {
+async fn parts_below_the_minimum_size_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = ada.open_for_uppy(json!({ "size": 2000 })).await;
@@ -275,14 +275,14 @@ async fn parts_below_the_minimum_size_are_refused() {
 async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
-    let hers = ada.open_for_uppy(json!({})).await;
-    let part = hers.send(1, chunk(&file(), 1)).await;
+    let adas_upload = ada.open_for_uppy(json!({})).await;
+    let part = adas_upload.send(1, chunk(&file(), 1)).await;
     let token = eve.uppy().await;
     let before = app.db_all("images").await;
-    let foreign = Upload { app: &app, id: hers.id.clone(), key: hers.key.clone(), token: token.clone() };
-    let unknown = Upload { app: &app, id: uuid::Uuid::now_v7().to_string(), key: hers.key.clone(), token };
+    let foreign = Upload { app: &app, id: adas_upload.id.clone(), key: adas_upload.key.clone(), token: token.clone() };
+    let unknown = Upload { app: &app, id: uuid::Uuid::now_v7().to_string(), key: adas_upload.key.clone(), token };
     // The owner cannot combine an upload with another key either.
-    let other = Upload { app: &app, id: hers.id.clone(), key: "u/x".to_owned(), token: hers.token.clone() };
+    let other = Upload { app: &app, id: adas_upload.id.clone(), key: "u/x".to_owned(), token: adas_upload.token.clone() };
     for upload in [&foreign, &unknown, &other] {
         let answers = [
             upload.list().await,
@@ -296,7 +296,7 @@ async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
         }
     }
     assert_eq!(app.db_all("images").await, before);
-    assert_eq!(hers.numbers().await, [1]);
+    assert_eq!(adas_upload.numbers().await, [1]);
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ async fn part_numbers_are_those_of_s3() {
     }
     let parts = [1, 0, 10_001, -1, 1 << 32].map(|number: i64| json!({ "PartNumber": number, "ETag": "x" }));
     let answer = upload.complete(&parts).await;
-    assert_eq!(answer.problem(), (422, "invalid_parts"), "no repeat cures a number that S3 does not have");
+    assert_eq!(answer.problem(), (422, "invalid_parts"), "a repeat cannot succeed with a number that S3 does not have");
     let fields: Vec<_> = answer.json["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
     assert_eq!(fields, ["parts[1].PartNumber", "parts[2].PartNumber", "parts[3].PartNumber", "parts[4].PartNumber"]);
     let unknown = json!({ "filename": "a.png", "type": "image/png", "metadata": {}, "canary": 1 });
@@ -353,11 +353,11 @@ async fn ten_thousand_parts_fit_into_a_completion() {
 async fn parts_above_the_reservation_end_the_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    // Found before more is signed: by the seventeenth URL at the latest.
+    // The server finds this before it signs more: at the seventeenth URL at the latest.
     let signing = ada.open_for_uppy(json!({ "size": 1 })).await;
     signing.send(1, vec![7; 6 * MIB as usize]).await;
     let mut signed = 0;
-    let refused = loop {
+    let rejected = loop {
         let answer = signing.sign("2").await;
         if answer.status != 200 {
             break answer;
@@ -365,18 +365,18 @@ async fn parts_above_the_reservation_end_the_upload() {
         signed += 1;
         assert!(signed <= 16);
     };
-    assert_eq!(refused.problem(), (422, "object_mismatch"));
-    // Found by the sweeper, while the URLs are valid.
-    let silent = ada.open_for_uppy(json!({ "size": 1 })).await;
-    silent.send(1, vec![7; 6 * MIB as usize]).await;
+    assert_eq!(rejected.problem(), (422, "object_mismatch"));
+    // The sweeper finds this while the URLs are valid.
+    let exceeding = ada.open_for_uppy(json!({ "size": 1 })).await;
+    exceeding.send(1, vec![7; 6 * MIB as usize]).await;
     let fitting = ada.open_for_uppy(json!({ "size": 6 * MIB })).await;
     fitting.send(1, vec![7; 6 * MIB as usize]).await;
     assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1);
-    assert_eq!(app.db_state(&silent.id).await, "rejected");
+    assert_eq!(app.db_state(&exceeding.id).await, "rejected");
     assert_eq!(fitting.numbers().await, [1], "parts that fit stay");
     let open = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
     assert_eq!(open.uploads().len(), 1, "{open:?}");
-    // Checked again a minute later: the client that was within the limit sends more.
+    // The sweeper checks again a minute later: the client that was within its reservation has sent more.
     fitting.send(2, vec![7; 1]).await;
     assert_eq!(app.sweep(after(Duration::from_secs(122))).await.rejected, 1);
     app.sweep_to_the_end().await;

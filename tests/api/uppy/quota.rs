@@ -1,4 +1,4 @@
-//! Covers what Uppy's uploads of undeclared size reserve.
+//! Covers the reservations of Uppy's uploads of undeclared size.
 
 use super::{MIB, TestApp, json};
 
@@ -21,9 +21,9 @@ async fn file_of_unknown_size_fits_into_a_users_own_quota() {
     }
 }
 
-/// A user with a quota of nothing opens no upload, also none of undeclared size.
+/// A user with a quota of zero can open no upload, not even one of undeclared size.
 #[tokio::test]
-async fn quota_of_zero_refuses_files_of_undeclared_size() {
+async fn quota_of_zero_rejects_files_of_undeclared_size() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let users = app.db.collection::<mongodb::bson::Document>("users");

@@ -10,8 +10,9 @@ use super::{
     skip_unless_local_s3,
 };
 
-/// Parts of an earlier attempt with other parts' sizes exceed the reservation; while they are listed, the client completes the
-/// right ones and gets its image. The listed parts must not lead to its removal.
+/// With a part of an earlier attempt, which had another part size, the parts exceed the reservation. While the sweeper lists them,
+/// the client completes the right ones and gets its image. The sweeper must not delete this image because of the parts that it
+/// listed.
 #[tokio::test(flavor = "multi_thread")]
 async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
     if skip_unless_local_s3() {
@@ -20,16 +21,16 @@ async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
     let app = TestApp::start().await;
     let (listing, mut listed) = mpsc::unbounded_channel();
     let resume = Arc::new(Notify::new());
-    let held = Arc::clone(&resume);
+    let resumed = Arc::clone(&resume);
     let endpoint = crate::relay::relay_s3(&app, move |request| {
-        let (listing, held) = (listing.clone(), Arc::clone(&held));
+        let (listing, resumed) = (listing.clone(), Arc::clone(&resumed));
         async move {
             let lists_parts = request.parts.method == reqwest::Method::GET && request.query().contains("uploadId=");
             let is_upload = request.path().contains("/u/");
             let answer = request.forward().await;
             if lists_parts && is_upload {
                 listing.send(()).unwrap();
-                held.notified().await;
+                resumed.notified().await;
             }
             answer
         }
@@ -55,7 +56,7 @@ async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
                     break completed;
                 }
             }
-            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("nothing was listed"),
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("the sweeper listed no parts"),
         }
     };
     while !sweep.is_finished() {

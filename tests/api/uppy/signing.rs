@@ -39,7 +39,7 @@ impl Caller<'_> {
         (signed, key, upload_id)
     }
 
-    /// Sends a part and completes, with the client's own calls.
+    /// Sends a part and completes the upload as Uppy's client does; returns the signed call of the completion.
     async fn fill(&self, key: &str, upload_id: &str, bytes: Vec<u8>) -> Value {
         let part = self.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
         assert_eq!(part.status, 200, "{part:?}");
@@ -90,7 +90,7 @@ async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
     app.until_state(&id, "ready").await;
     let image = ada.get(&format!("/api/images/{id}")).await.json;
     assert_eq!((image["fileName"].as_str(), read(&app, &image).await), (Some("wide.png"), bytes.clone()));
-    // The URL that opened it opens another upload under the same key; nothing is signed for that one.
+    // The URL that opened the upload opens another one under the same key; the server signs no calls for the other one.
     let again = element(&s3(&app, Method::POST, &opening.json, "").await.text().await.unwrap(), "UploadId");
     for call in [
         json!({ "method": "PUT", "key": key, "uploadId": again, "partNumber": 1 }),
@@ -114,9 +114,9 @@ async fn abandoned_upload_releases_its_reservation() {
     let abort = ada.presign(json!({ "method": "DELETE", "key": key, "uploadId": upload_id })).await;
     assert_eq!(abort.status, 200, "{abort:?}");
     assert_eq!(ada.used().await["pending"], 0);
-    // The browser's own call; the sweeper may have been faster.
+    // The browser makes this call itself; the sweeper may have aborted the upload before.
     assert!(matches!(s3(&app, Method::DELETE, &abort.json, "").await.status().as_u16(), 204 | 404));
-    // An upload that was opened and abandoned.
+    // The client abandons an upload after it has opened it.
     ada.open_at_s3().await;
     app.sweep_to_the_end().await;
     app.audit().await;
@@ -145,7 +145,7 @@ async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
             assert_eq!(eve.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
         }
     }
-    // Nothing but such an upload is signed for its owner either.
+    // For the owner, too, the server signs only calls of multipart uploads.
     for key in [form.as_str(), image.as_str(), unknown.as_str()] {
         for call in calls(key) {
             assert_eq!(ada.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
@@ -223,7 +223,7 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     let ada = app.user().await;
     let open = ada.presign(json!({ "method": "POST", "key": "a.png", "size": 10 << 20 })).await;
     let key = open.json["key"].as_str().unwrap().to_owned();
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..4 {
         let upload_id = element(&s3(&app, Method::POST, &open.json, "").await.text().await.unwrap(), "UploadId");
         let part = ada.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
@@ -231,10 +231,10 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
             let put = app.http.put(part.json["url"].as_str().unwrap()).body(vec![7; 5 << 20]).send().await.unwrap();
             assert_eq!(put.status(), 200);
         } else {
-            refused += 1;
+            rejected += 1;
         }
     }
-    assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1 - refused.min(1));
+    assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1 - rejected.min(1));
     let id = key.rsplit('/').next().unwrap();
     assert_eq!(app.db_state(id).await, "rejected");
     app.sweep_to_the_end().await;
@@ -243,7 +243,7 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     app.audit().await;
 }
 
-/// More than one page of the listing, and more than are aborted in one sweep.
+/// The key has more uploads than a page of S3's listing, and more than one sweep aborts.
 #[tokio::test]
 async fn thousands_of_uploads_of_one_key_are_removed() {
     if crate::store_rules::skip_unless_local_s3() {

@@ -10,6 +10,7 @@ use crate::{
 use reqwest::Method;
 use valet::config::Rate;
 
+/// Query of a valid request for a form.
 const QUERY: &str = "filename=a.png&type=image/png";
 
 /// Requests a form with this token.
@@ -31,11 +32,11 @@ async fn token_authorizes_only_uppys_calls() {
     }
     assert_eq!(as_bearer.post_empty("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
     for token in ["x", "a.b.c", &token[..token.len() - 1], &format!("{token}x"), "%00", &"x".repeat(2000)] {
-        let refused = request_form(&app, token).await;
-        assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
-        assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
+        let answer = request_form(&app, token).await;
+        assert_eq!(answer.problem(), (401, "token_invalid"), "{token}");
+        assert!(answer.json["message"].as_str().unwrap().contains("/api/uppy/session"));
     }
-    // The bearer token is ignored.
+    // Without an access token, no session is opened.
     let session = app.anonymous().post_empty("/api/uppy/session").await;
     assert_eq!(session.problem(), (401, "token_missing"));
 }
@@ -70,7 +71,7 @@ async fn token_expires() {
 #[tokio::test]
 async fn token_ends_with_its_session_password_and_account() {
     let app = TestApp::start().await;
-    let beside = TestApp::start_second_server(&app, |_| {}).await;
+    let second_server = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let login = json!({ "email": ada.email, "password": PASSWORD });
     let log_in = async || {
@@ -83,7 +84,7 @@ async fn token_ends_with_its_session_password_and_account() {
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
     // The other server has cached the session as active.
-    assert_eq!(request_form(&beside, &first).await.status, 200);
+    assert_eq!(request_form(&second_server, &first).await.status, 200);
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": refresh })).await.status, 204);
     assert_eq!(request_form(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(request_form(&app, &second).await.status, 200);
@@ -95,7 +96,7 @@ async fn token_ends_with_its_session_password_and_account() {
     assert_eq!(ada.post("/api/auth/me/delete", delete).await.status, 204);
     assert_eq!(request_form(&app, &own).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
-    while request_form(&beside, &first).await.problem() != (401, "session_ended") {
+    while request_form(&second_server, &first).await.problem() != (401, "session_ended") {
         assert!(began.elapsed() < Duration::from_secs(30), "the token is rejected on every server within 30 s");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -116,11 +117,11 @@ async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
     assert_eq!(app.anonymous().post(&path, body.clone()).await.status, 200);
     let request = json!({ "method": "POST", "key": "a.png" });
     assert_eq!(ada.post("/api/uppy/presign", request.clone()).await.status, 200);
-    for refused in
+    for answer in
         [request_form(&app, &token).await, app.anonymous().post(&path, body).await, ada.post("/api/uppy/presign", request).await]
     {
-        assert_eq!(refused.problem(), (429, "rate_limited"));
-        assert!(!refused.header("retry-after").is_empty());
+        assert_eq!(answer.problem(), (429, "rate_limited"));
+        assert!(!answer.header("retry-after").is_empty());
     }
     assert_eq!(request_form(&app, &app.user().await.uppy().await).await.status, 200, "other users are not limited");
 }

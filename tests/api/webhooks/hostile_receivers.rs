@@ -18,9 +18,9 @@ use valet::store::Attempt;
 
 use super::*;
 
-/// Deadline of an attempt, with some time for a busy machine.
+/// Seconds of an attempt that its deadline (15 s) ends, with some time for a busy machine.
 const AT_THE_DEADLINE: Range<u64> = 14..22;
-/// The end of an attempt that does not wait for its deadline.
+/// Seconds of an attempt that ends before its deadline.
 const SOON: Range<u64> = 0..10;
 
 /// The bytes that a receiver sends after it has read a request.
@@ -28,7 +28,7 @@ const SOON: Range<u64> = 0..10;
 struct Script {
     /// Sent at once.
     head: &'static [u8],
-    /// Sent again and again until the connection is closed.
+    /// Sent again and again until the connection is closed. If it is empty, the receiver closes the connection.
     piece: &'static [u8],
     /// Pause between two pieces; `None` sends no piece and keeps the connection open.
     pause: Option<Duration>,
@@ -39,10 +39,10 @@ async fn serve(script: Script) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let sent = Arc::<AtomicU64>::default();
-    let all = sent.clone();
+    let counted = sent.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(run(script, stream, all.clone()));
+            tokio::spawn(run(script, stream, counted.clone()));
         }
     });
     (port, sent)
@@ -69,7 +69,9 @@ async fn run(script: Script, mut stream: TcpStream, sent: Arc<AtomicU64>) -> std
 struct Case {
     name: &'static str,
     script: Script,
+    /// Status that the receiver sent, or the recorded error.
     outcome: Result<u16, &'static str>,
+    /// Duration of the attempt in seconds.
     seconds: Range<u64>,
 }
 
@@ -78,15 +80,17 @@ const fn script(head: &'static [u8], piece: &'static [u8], pause: Option<Duratio
     Script { head, piece, pause }
 }
 
+// Values of `Script::pause`, and a large piece.
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 const SLOWLY: Option<Duration> = Some(Duration::from_millis(200));
 const MANY: &[u8] = &[b'x'; 65_536];
 
-/// Returns all cases with the expected outcome and the longest duration in seconds.
+/// Returns all cases with the expected outcome and duration.
 fn cases() -> Vec<Case> {
     let case = |name, script, outcome, seconds| Case { name, script, outcome, seconds };
     let gigabyte = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    // 400 is 1024 in hexadecimal digits: eight lines of 128 bytes.
     let chunk = b"400\r\n................................................................................................................................\
         ................................................................................................................................\
         ................................................................................................................................\
@@ -123,7 +127,7 @@ async fn attempt_ends_in_time_and_reads_little_whatever_the_receiver_does() {
         let Attempt { status, error, took, .. } = attempt;
         assert_eq!(status.ok_or(error.unwrap_or_default()), case.outcome, "{}", case.name);
         assert!(case.seconds.contains(&took.as_secs()), "{}: {took:?}", case.name);
-        // The buffers of the connection are larger than what is read of them.
+        // The buffers of the connection take more bytes than the server reads.
         assert!(sent.load(Relaxed) < 32 * 1024 * 1024, "{}: {} bytes", case.name, sent.load(Relaxed));
     }
 }

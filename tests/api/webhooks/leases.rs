@@ -1,4 +1,4 @@
-//! Covers leases: no second attempt while one is under way, and another server continues after a crash.
+//! Covers leases of deliveries: no second attempt while one is under way, and an attempt of a crashed server is repeated.
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! Covers names whose addresses change or are mixed, with a real DNS server and the system's resolver: the address that was judged
 //! is the one that is connected to.
 //!
-//! The test runs itself again in a network of its own, where it may answer as a DNS server and have a public address. That needs no
-//! privileges, but namespaces and `ip`; without them it is skipped with a message.
+//! The test runs itself again in a network of its own, where it may answer as a DNS server and have a public address. That needs
+//! no privileges, but namespaces and `ip`; without them it is skipped with a message.
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +23,7 @@ use crate::skipping::skip;
 
 /// Set for the run in a network of its own.
 const OWN_NETWORK: &str = "VALET_TEST_OWN_NETWORK";
+/// A public address, which the run in a network of its own has.
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 215, 14);
 /// Brings the loopback interface up with a public address, and resolves names by the DNS server of the test alone.
 const PREPARE: &str = "ip link set lo up && ip address add 93.184.215.14/32 dev lo && mount --bind \"$1/resolv.conf\" \
@@ -115,6 +116,7 @@ fn addresses(name: &str, earlier: usize) -> Vec<Ipv4Addr> {
     }
 }
 
+/// Sends webhooks to names whose addresses are public, private, mixed or changing.
 async fn attempts_by_name() {
     let queries = serve_names(addresses).await;
     let public = Receiver::start_at(&format!("{PUBLIC}:8080"), |_| status(200)).await;

@@ -20,13 +20,13 @@ async fn certificate_must_be_trusted_valid_and_of_the_host() {
         let (status, out, err) = settings.run(&["webhook", "test", &endpoint]).end(Duration::from_secs(30)).await;
         if status.success() { Ok(out) } else { Err(err) }
     };
-    let is_refused = |outcome: Result<String, String>| outcome.is_err_and(|err| err.contains("there was no answer: tls"));
+    let is_tls_error = |outcome: Result<String, String>| outcome.is_err_and(|err| err.contains("there was no answer: tls"));
     for host in ["localhost", "127.0.0.1"] {
         assert!(test(&trusting, host).await.is_ok_and(|out| out.starts_with("delivered: status 204")), "{host}");
     }
-    assert!(is_refused(test(&trusting, "[::ffff:127.0.0.1]").await), "the certificate does not name this address");
-    assert!(is_refused(test(&settings, "localhost").await), "the system does not trust this authority");
+    assert!(is_tls_error(test(&trusting, "[::ffff:127.0.0.1]").await), "the certificate does not name this address");
+    assert!(is_tls_error(test(&settings, "localhost").await), "the system does not trust this authority");
     front.set_expired(true);
-    assert!(is_refused(test(&trusting, "localhost").await), "the certificate is expired");
+    assert!(is_tls_error(test(&trusting, "localhost").await), "the certificate is expired");
     assert_eq!(receiver.messages().len(), 2);
 }
