@@ -191,7 +191,7 @@ async fn body_size_is_limited() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// Sends text and returns everything that is received within half a minute.
+/// Sends text and returns the first bytes that are received, at most 4096, within half a minute.
 async fn raw(app: &TestApp, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();

@@ -102,7 +102,7 @@ async fn message_stays_in_the_queue_while_the_database_is_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_queue_delays_nothing_and_is_read_when_it_is_back() {
-    // A port of which nothing listens yet.
+    // A port at which nothing listens yet.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(ANY_PORT)).unwrap();
     let address = socket.local_addr().unwrap();
