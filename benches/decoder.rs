@@ -1,7 +1,7 @@
 //! Benchmark of `valet decode`: `cargo bench --bench decoder`, on Linux with GNU time (`/usr/bin/time`).
 //!
 //! For photographs of several sizes it prints the processor time of the child process, from its start to its end, its peak memory,
-//! and how many such images one core makes the pictures of in a second. Processor time hardly depends on what else the machine does.
+//! and the number of such images that one core decodes in a second. Other load of the machine hardly changes processor time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::{
@@ -18,13 +18,15 @@ use valet::model::{
 /// Number of runs whose median counts.
 const RUNS: usize = 5;
 
-/// Bars of the photograph of 12 megapixels.
+/// Bar of the processor time of the photograph of 12 megapixels, in milliseconds.
 const MAX_CPU_MS: u64 = 250;
+/// Bar of its peak memory, in MiB.
 const MAX_MIB: u64 = 80;
 
 fn main() {
     let program = std::env::var("VALET_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valet").to_owned());
     println!("{:24} {:>9} {:>9} {:>14}", "image", "CPU in ms", "MiB", "images/s, core");
+    // Name, width, height, and whether the JPEG is progressive.
     for (name, width, height, progressive) in [
         ("12 MP", 4032, 3024, false),
         ("12 MP, progressive", 4032, 3024, true),
@@ -71,10 +73,11 @@ fn measure(program: &str, file: &[u8], width: u16, height: u16) -> (u64, u64) {
     assert_eq!(output.sandbox, Sandbox::COMPLETE);
     let printed = String::from_utf8(done.stderr).unwrap();
     let numbers: Vec<f64> = printed.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    // Seconds in user mode, seconds in the kernel, KiB.
     (((numbers[0] + numbers[1]) * 1000.0).round() as u64, numbers[2] as u64)
 }
 
-/// Side of the square that photographs are tiled with.
+/// Side in pixels of the square that photographs repeat.
 const TILE: u16 = 2048;
 
 /// Returns a JPEG of this size with texture and noise.
@@ -94,6 +97,7 @@ fn photograph(width: u16, height: u16, progressive: bool) -> Vec<u8> {
     jpeg
 }
 
+/// Returns the red, green and blue values of a square of waves and noise.
 fn tile() -> Vec<u8> {
     let mut noise = 1_u32;
     let mut rgb = Vec::with_capacity(usize::from(TILE) * usize::from(TILE) * 3);

@@ -31,25 +31,27 @@ use valet::state::AppState;
 use self::{
     client::Connection,
     data::User,
-    servers::{Below, DATABASE, Server},
+    servers::{DATABASE, Dependencies, Server},
 };
 
-/// Alternating runs whose median is a ratio.
+/// Number of alternating runs whose median is a ratio.
 const RUNS: usize = 5;
 /// Number of requests in one run of one page.
 const PAGES: u32 = 60;
+/// Number of images on a page.
 const LIMIT: u64 = 10;
+/// Number of images of the user with few.
 const FEW: i64 = 1000;
 
 #[tokio::main]
 async fn main() {
     let many = std::env::var("FLAT_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let below = Below::start().await;
-    let valet = Server::valet(&below).await;
-    let driver = data::driver(&below.mongod.uri()).await;
+    let dependencies = Dependencies::start().await;
+    let valet = Server::valet(&dependencies).await;
+    let driver = data::driver(&dependencies.mongod.uri()).await;
     let images = driver.database(DATABASE).collection::<Document>("images");
     let (few_user, many_user) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
-    let app = AppState::connect(&below.config()).await.unwrap();
+    let app = AppState::connect(&dependencies.config()).await.unwrap();
 
     data::fill(&images, &few_user.id, FEW).await;
     let sweep_before = sweeps(&app).await;
@@ -66,13 +68,15 @@ async fn main() {
     );
 
     let mut api = Connection::open(valet.address).await;
-    let (few, many) =
-        (paths(&mut api, &images, &few_user, FEW as u64).await, paths(&mut api, &images, &many_user, many as u64).await);
+    let (few_requests, many_requests) = (
+        page_requests(&mut api, &images, &few_user, FEW as u64).await,
+        page_requests(&mut api, &images, &many_user, many as u64).await,
+    );
     for (at, name) in ["first page", "page 100", "last page"].into_iter().enumerate() {
         let mut times = Vec::new();
         for _ in 0..RUNS {
-            let small = time(&mut api, &few[at]).await;
-            times.push((small, time(&mut api, &many[at]).await));
+            let small = time(&mut api, &few_requests[at]).await;
+            times.push((small, time(&mut api, &many_requests[at]).await));
         }
         let median = |of: fn(&(f64, f64)) -> f64| {
             let mut all: Vec<_> = times.iter().map(of).collect();
@@ -87,7 +91,7 @@ async fn main() {
         );
     }
     drop((app, valet));
-    below.stop().await;
+    dependencies.stop().await;
 }
 
 /// Prints the bytes of an image's document, on disk and in memory, and of its index entries.
@@ -116,8 +120,8 @@ async fn sizes(driver: &mongodb::Client) {
     }
 }
 
-/// Returns the requests for the first page, page 100 and the last.
-async fn paths(api: &mut Connection, images: &Collection<Document>, user: &User, count: u64) -> [Vec<u8>; 3] {
+/// Returns the requests for the first page, page 100 and the last, after asserting their answers.
+async fn page_requests(api: &mut Connection, images: &Collection<Document>, user: &User, count: u64) -> [Vec<u8>; 3] {
     let first = format!("/api/images/gallery?limit={LIMIT}");
     let mut all = vec![user.request("GET", &first, None)];
     for skipped in [99 * LIMIT, count - LIMIT] {
@@ -133,18 +137,18 @@ async fn paths(api: &mut Connection, images: &Collection<Document>, user: &User,
     all.try_into().unwrap()
 }
 
-/// Returns the `nextCursor` of a page that ends with this image, as the server writes it: paging there would take 100,000
-/// requests.
+/// Returns the `nextCursor` of a page that ends with this image, as the server writes it (`src/http/pagination.rs`): reading all
+/// pages before it would take 100,000 requests.
 fn cursor(user: &User, last: &Document) -> String {
     let id: uuid::Uuid = last.get_str("_id").unwrap().parse().unwrap();
     let at = last.get_datetime("uploadedAt").unwrap().timestamp_millis();
-    let place = [&at.to_be_bytes()[..], id.as_bytes()].concat();
+    let position_bytes = [&at.to_be_bytes()[..], id.as_bytes()].concat();
     let owner: uuid::Uuid = user.id.parse().unwrap();
-    let check = digest::digest(&digest::SHA256, &[b"gallery 1", &owner.as_bytes()[..], &place].concat());
-    URL_SAFE_NO_PAD.encode([&place[..], &check.as_ref()[..8]].concat())
+    let check = digest::digest(&digest::SHA256, &[b"gallery 1", &owner.as_bytes()[..], &position_bytes].concat());
+    URL_SAFE_NO_PAD.encode([&position_bytes[..], &check.as_ref()[..8]].concat())
 }
 
-/// Returns the seconds of one request, the mean of many.
+/// Returns the mean time of a request in seconds.
 async fn time(api: &mut Connection, request: &[u8]) -> f64 {
     let began = Instant::now();
     for _ in 0..PAGES {
@@ -153,7 +157,7 @@ async fn time(api: &mut Connection, request: &[u8]) -> f64 {
     began.elapsed().as_secs_f64() / f64::from(PAGES)
 }
 
-/// Returns the seconds of one sweep that finds nothing due, the median of many.
+/// Returns the median time, in seconds, of sweeps that find nothing due.
 async fn sweeps(app: &AppState) -> f64 {
     let mut all = Vec::new();
     for _ in 0..50 {

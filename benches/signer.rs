@@ -25,20 +25,27 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const REGION: &str = "eu-central-1";
 const BUCKET: &str = "valet-images";
 const ENDPOINT: &str = "https://s3.eu-central-1.amazonaws.com";
+/// Object key.
 const KEY: &str = "u/01938f3e-7b1a-7c3d-9e5f-0a1b2c3d4e5f/01938f3f-1c2d-7e4f-8a9b-c0d1e2f3a4b5";
+/// Override of a response's `Cache-Control`.
 const CACHE: &str = "private, max-age=300, immutable";
 const DIGEST: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 const UPLOAD_ID: &str = "VXBsb2FkIElEIGZvciA2aWWpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA";
+/// Lifetime of the URLs.
 const TTL: Duration = Duration::from_secs(300);
+/// Number of alternating runs whose median is a ratio.
 const RUNS: usize = 5;
+/// Number of calls in one run, at most.
 const PER_RUN: u32 = 20_000;
 
+/// GET with two overrides.
 const GET: PresignRequest<'_> = PresignRequest {
     method: "GET",
     key: KEY,
     headers: &[],
     query: &[("response-cache-control", CACHE), ("response-content-type", "image/jpeg")],
 };
+/// PUT with four signed headers.
 const PUT: PresignRequest<'_> = PresignRequest {
     method: "PUT",
     key: KEY,
@@ -50,6 +57,7 @@ const PUT: PresignRequest<'_> = PresignRequest {
     ],
     query: &[],
 };
+/// PUT of a part.
 const PART: PresignRequest<'_> = PresignRequest {
     method: "PUT",
     key: KEY,
@@ -57,11 +65,14 @@ const PART: PresignRequest<'_> = PresignRequest {
     query: &[("partNumber", "17"), ("uploadId", UPLOAD_ID)],
 };
 
-/// Work that no signer can avoid, with given inputs.
+/// Lower bound: the work that no signer can avoid, with given inputs.
 struct Floor {
+    /// Canonical request.
     canonical: String,
+    /// String to sign.
     to_sign: Vec<u8>,
     url: String,
+    /// Signing key of the day.
     key: hmac::Key,
 }
 
@@ -87,6 +98,7 @@ impl Floor {
         floor
     }
 
+    /// Does the work once; returns the URL.
     fn run(&self) -> String {
         black_box(digest::digest(&digest::SHA256, black_box(self.canonical.as_bytes())));
         black_box(hmac::sign(&self.key, black_box(&self.to_sign)));
@@ -94,6 +106,7 @@ impl Floor {
     }
 }
 
+/// Encodes bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -103,6 +116,7 @@ type Way<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 /// The compared signers, all for one bucket and with the same keys.
 struct Signers {
+    /// Time of all signatures.
     at: OffsetDateTime,
     valet: Signer,
     sdk: aws_sdk_s3::Client,
@@ -114,6 +128,7 @@ struct Signers {
 }
 
 impl Signers {
+    /// Creates the signers, with a fixed time.
     fn new() -> Self {
         let at = OffsetDateTime::from_unix_timestamp(1_795_341_600).unwrap();
         assert_eq!(at.to_string(), "2026-11-22 10:00:00.0 +00:00:00");
@@ -164,6 +179,7 @@ impl Signers {
         self.floor_and_valet(request).into_iter().chain(others).collect()
     }
 
+    /// Returns all ways to sign [`GET`].
     fn get(&self) -> Vec<Way<'_>> {
         let rusty = || {
             let mut action = actions::GetObject::new(&self.bucket, Some(&self.rusty), KEY);
@@ -179,6 +195,7 @@ impl Signers {
         self.ways(&GET, rusty, sdk)
     }
 
+    /// Returns all ways to sign [`PUT`].
     fn put(&self) -> Vec<Way<'_>> {
         let rusty = || {
             let mut action = actions::PutObject::new(&self.bucket, Some(&self.rusty), KEY);
@@ -193,6 +210,7 @@ impl Signers {
         self.ways(&PUT, rusty, sdk)
     }
 
+    /// Returns all ways to sign [`PART`].
     fn part(&self) -> Vec<Way<'_>> {
         let rusty = || {
             let mut action = actions::UploadPart::new(&self.bucket, Some(&self.rusty), KEY, 17, UPLOAD_ID);
@@ -208,7 +226,7 @@ impl Signers {
     }
 }
 
-/// Prints the medians of alternating runs of the four ways to make a URL.
+/// Prints the medians of alternating runs of the ways of [`Signers::ways`], which are in its order.
 fn print_ratios(call: &str, ways: &[Way<'_>]) {
     let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
     let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
@@ -255,7 +273,7 @@ fn main() {
     println!("one GET of a page: {:.2} floors (bar 1.3)", ratios[RUNS / 2]);
 }
 
-/// Returns the time of one call in nanoseconds, over a short run.
+/// Returns the mean time of a call in nanoseconds, over a run of at most 100 ms.
 fn nanoseconds(way: &dyn Fn()) -> f64 {
     let began = Instant::now();
     let mut done = 0;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures webhooks on this machine: the time from an acknowledged confirm to its message, and what events cost a confirm.
+"""Measures webhooks on this machine: the time from an acknowledged confirm to its message, and the time that events add to a confirm.
 
     cargo build --release && python3 benches/webhooks.py target/release/valet [CONFIRMS]
 
@@ -23,6 +23,7 @@ import time
 import urllib.parse
 
 PNG = open(os.path.join(os.path.dirname(__file__), "../tests/fixtures/plain.png"), "rb").read()
+# Pairs of rounds: one on each server.
 ROUNDS = 10
 # Times at which messages arrived, by type and image.
 received = {}
@@ -30,6 +31,8 @@ arrived = threading.Condition()
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
+    """Receives messages, and records the times of their arrival."""
+
     def do_POST(self):
         at = time.perf_counter()
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -70,7 +73,7 @@ class Server:
         return ticket["id"]
 
     def confirm(self, image):
-        """Returns the seconds that a confirm takes, and when it was acknowledged."""
+        """Confirms an image. Returns the duration in seconds, and the time of the acknowledgement."""
         began = time.perf_counter()
         self.post(f"/api/images/{image}/confirm")
         ended = time.perf_counter()
@@ -78,11 +81,12 @@ class Server:
 
 
 def percentile(values, part):
+    """Returns the value that this part of the values, from 0 to 1, does not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
 def start(command, env, pattern):
-    """Starts a process; returns it and what the pattern finds in its output."""
+    """Starts a process, and waits until its output matches the pattern; returns the process and the first group of the match."""
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if found := re.search(pattern, line):

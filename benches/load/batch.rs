@@ -12,10 +12,10 @@ use super::{
     servers::Server,
 };
 
-/// Returns method and path of the call for one image.
+/// Function that returns method and path of the call for one image.
 type Single = fn(&str) -> (&'static str, String);
 
-/// Number of items of a batch.
+/// Number of items in a batch.
 const MANY: usize = 100;
 /// Number of single calls whose mean time is used.
 const SINGLES: usize = 10;
@@ -37,6 +37,7 @@ pub async fn uploaded(valet: &Server, s3: SocketAddr, user: &User, count: usize)
     ids
 }
 
+/// Sends a presigned PUT.
 async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u8]) {
     let url = text(&upload["url"]);
     let path = url.strip_prefix(&format!("http://{s3}")).unwrap();
@@ -49,7 +50,7 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
 }
 
-/// Prints the ratio for each call: one connection, one request at a time.
+/// Prints the ratio of a batch to a single call for each operation, over one connection with one request at a time.
 pub async fn ratios(valet: &Server, s3: SocketAddr) {
     // For each call, the seconds of a single call and of a batch, by run.
     let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
@@ -95,10 +96,10 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
 }
 
 /// Returns the mean time of the requests in seconds.
-async fn mean(api: &mut Connection, requests: Vec<Vec<u8>>, status: u16) -> f64 {
+async fn mean(api: &mut Connection, requests: Vec<Vec<u8>>, expected_status: u16) -> f64 {
     let began = Instant::now();
     for request in &requests {
-        let answer = api.expect(request, status).await;
+        let answer = api.expect(request, expected_status).await;
         for result in answer["results"].as_array().into_iter().flatten() {
             assert!(result["status"].as_u64().unwrap() < 300, "{result}");
         }

@@ -1,4 +1,5 @@
-//! A minimal HTTP/1.1 client: on a small machine a heavier one would dominate the measurement.
+//! A minimal HTTP/1.1 client, and loads of many of its connections. On a small machine, a heavier client would dominate the
+//! measurement.
 
 use std::{
     net::SocketAddr,
@@ -15,13 +16,21 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connection that is kept open.
+/// Status of a successful request.
+pub const OK: u16 = 200;
+/// Status of a request that has created something.
+pub const CREATED: u16 = 201;
+/// Time after which [`each`] sends no more requests.
+const EACH_DEADLINE: Duration = Duration::from_secs(60);
+
+/// An open connection, for many requests.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
+    /// Connects to a server.
     pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -50,13 +59,14 @@ impl Connection {
     }
 
     /// Runs [`Connection::send`], asserts the status and parses the body as JSON.
-    pub async fn expect(&mut self, request: &[u8], status: u16) -> Value {
-        let (got, body) = self.send(request).await;
-        assert_eq!(got, status, "{}", String::from_utf8_lossy(body));
+    pub async fn expect(&mut self, request: &[u8], expected_status: u16) -> Value {
+        let (status, body) = self.send(request).await;
+        assert_eq!(status, expected_status, "{}", String::from_utf8_lossy(body));
         serde_json::from_slice(body).unwrap_or(Value::Null)
     }
 }
 
+/// Returns the value of `Content-Length` in the head of a response; 0 without one.
 fn content_length(head: &[u8]) -> usize {
     let head = str::from_utf8(head).unwrap().to_ascii_lowercase();
     let Some((_, after)) = head.split_once("content-length: ") else { return 0 };
@@ -84,13 +94,13 @@ pub fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Valu
 pub struct Load {
     /// Answered requests per second.
     pub rate: f64,
-    /// Milliseconds.
+    /// Median time of an answer in milliseconds.
     pub p50: f64,
-    /// Milliseconds.
+    /// 99th percentile of the times in milliseconds.
     pub p99: f64,
 }
 
-/// Runs `work` for each worker repeatedly, until the time is up or no work is left.
+/// Runs the `work` of each worker repeatedly, until the time is up or no work is left.
 pub async fn load<F, W>(workers: usize, time: Duration, work: F) -> Load
 where
     F: Fn(usize) -> W,
@@ -111,6 +121,7 @@ where
     Load { rate: all.len() as f64 / seconds, p50: at(0.5), p99: at(0.99) }
 }
 
+/// Does units of the work until `until`, or until none is left; returns their times.
 async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
     let mut times = Vec::with_capacity(1 << 15);
     while Instant::now() < until {
@@ -124,27 +135,28 @@ async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
     times
 }
 
-/// One worker's unit of work; returns `false` when none is left.
+/// Work of one worker.
 pub trait AsyncWork: Send + 'static {
-    /// Waits until the unit's turn has come; the wait is not measured.
+    /// Waits until the next unit may begin; the wait is not measured.
     fn begin(&mut self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
+    /// Does one unit of the work. Returns `false` if none is left.
     fn once(&mut self) -> impl Future<Output = bool> + Send;
 }
 
-/// Requests to one server, one after the other, created by `next`.
+/// Requests to one server, one after the other, which `next` returns; all have the same expected status.
 pub struct Requests<N> {
     address: SocketAddr,
     connection: Option<Connection>,
     next: N,
-    status: u16,
+    expected_status: u16,
 }
 
 impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> Requests<N> {
-    pub fn new(address: SocketAddr, status: u16, next: N) -> Self {
-        Self { address, connection: None, next, status }
+    pub fn new(address: SocketAddr, expected_status: u16, next: N) -> Self {
+        Self { address, connection: None, next, expected_status }
     }
 }
 
@@ -156,7 +168,7 @@ impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> AsyncWork for Requests<N>
             none => none.insert(Connection::open(self.address).await),
         };
         let (status, body) = connection.send(&request).await;
-        assert_eq!(status, self.status, "{}", String::from_utf8_lossy(body));
+        assert_eq!(status, self.expected_status, "{}", String::from_utf8_lossy(body));
         true
     }
 }
@@ -166,18 +178,18 @@ pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, req
     let request: Arc<[u8]> = request.into();
     load(connections, time, |_| {
         let request = request.clone();
-        Requests::new(address, 200, move || Some(request.clone()))
+        Requests::new(address, OK, move || Some(request.clone()))
     })
     .await
 }
 
-/// Sends each request of a list once.
-pub async fn each(address: SocketAddr, connections: usize, status: u16, requests: Vec<Vec<u8>>) -> Load {
+/// Sends each request of a list once, for at most [`EACH_DEADLINE`].
+pub async fn each(address: SocketAddr, connections: usize, expected_status: u16, requests: Vec<Vec<u8>>) -> Load {
     let requests: Arc<[Arc<[u8]>]> = requests.into_iter().map(Arc::from).collect();
     let next = Arc::new(AtomicUsize::new(0));
-    load(connections, Duration::from_secs(60), |_| {
+    load(connections, EACH_DEADLINE, |_| {
         let (requests, next) = (requests.clone(), next.clone());
-        Requests::new(address, status, move || requests.get(next.fetch_add(1, Ordering::Relaxed)).cloned())
+        Requests::new(address, expected_status, move || requests.get(next.fetch_add(1, Ordering::Relaxed)).cloned())
     })
     .await
 }

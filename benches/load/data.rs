@@ -16,6 +16,7 @@ use super::{
     servers::{DATABASE, Server},
 };
 
+/// Password of every user.
 const PASSWORD: &str = "three small blue boats";
 /// Number of images in the galleries that are read.
 pub const IMAGES: i64 = 1000;
@@ -47,15 +48,18 @@ impl User {
         Self { id, token, email }
     }
 
+    /// Returns a request with the user's token.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
         request(method, path, Some(&self.token), body)
     }
 
+    /// Returns a request that signs in as the user.
     pub fn login(&self) -> Vec<u8> {
         request("POST", "/api/auth/login", None, Some(&json!({ "email": self.email, "password": PASSWORD })))
     }
 }
 
+/// Returns the text of a JSON string.
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
@@ -83,7 +87,7 @@ pub async fn driver(uri: &str) -> Client {
     Client::with_options(options).unwrap()
 }
 
-/// Inserts ready images as confirm leaves them.
+/// Inserts `count` ready images of a user, with the fields that confirm leaves.
 pub async fn fill(images: &Collection<Document>, user: &str, count: i64) {
     let now = DateTime::now().timestamp_millis();
     let image = |n: i64| {
@@ -99,7 +103,7 @@ pub async fn fill(images: &Collection<Document>, user: &str, count: i64) {
     }
 }
 
-/// Inserts as many images for the Express server's user, in that server's form.
+/// Inserts [`IMAGES`] images for the Express server's user, in that server's form.
 pub async fn fill_express(client: &Client, user: &str) {
     let user = ObjectId::parse_str(user).unwrap();
     let images = client.database("test").collection::<Document>("images");
@@ -137,7 +141,7 @@ impl AsyncWork for Find {
     }
 }
 
-/// Writes the documents of an issued upload: the conditional update of the user, then the image.
+/// Writes the documents of an upload as the server does when it opens one: the conditional update of the user, then the image.
 pub struct Write {
     database: Database,
     users: Vec<String>,
@@ -157,7 +161,7 @@ impl AsyncWork for Write {
         let (id, now) = (uuid::Uuid::now_v7().to_string(), DateTime::now());
         let filter = doc! { "_id": user, "usedBytes": { "$lte": 10_i64 << 30 }, "pending": { "$lte": 999_i64 } };
         let entry = doc! { "image": &id, "bytes": 100_i64, "at": now };
-        // Keeps as many entries as uploads that are being opened at the same time.
+        // At most five entries, as after five simultaneous openings.
         let opening = doc! { "$concatArrays": [{ "$slice": ["$opening", -4] }, [entry]] };
         let counts = doc! { "usedBytes": { "$add": ["$usedBytes", 100_i64] }, "pending": { "$add": ["$pending", 1_i64] } };
         let update = vec![doc! { "$set": { "opening": opening } }, doc! { "$set": counts }];
@@ -172,7 +176,7 @@ impl AsyncWork for Write {
     }
 }
 
-/// Restores the state before the uploads were issued.
+/// Restores the state before the uploads were opened.
 pub async fn forget_uploads(database: &Database) {
     database.collection::<Document>("images").delete_many(doc! { "state": "pending" }).await.unwrap();
     let fresh = doc! { "$set": { "usedBytes": 0_i64, "pending": 0_i64, "opening": [], "holds": [] } };

@@ -2,10 +2,11 @@
 //! load`.
 //!
 //! Everything runs on this machine and shares its processors, so only ratios of one run are meaningful: each is the median of
-//! five alternating runs. The run ends with a table of the ratios beside their bars and the baseline in `benches/baseline.json`,
-//! and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes the run the baseline. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
-//! server (`server.mjs`, its packages installed) to compare with, if node is installed. The argument `slow-store` measures only what a
-//! slow store delays, and `soak` a long run: `cargo bench --bench load -- slow-store`.
+//! five alternating runs. The benchmark ends with a table of the ratios beside their bars and the baseline in
+//! `benches/baseline.json`, and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes its ratios the baseline.
+//! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
+//! (`server.mjs`, its packages installed) to compare with, if node is installed. With the argument `slow-store` it measures only
+//! confirms and sweeps with a slow store, and with `soak` only a long run: `cargo bench --bench load -- slow-store`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -26,18 +27,18 @@ use time::OffsetDateTime;
 use valet::state::AppState;
 
 use self::{
-    client::{Connection, Load, Requests, each, load, repeat},
+    client::{CREATED, Connection, Load, OK, Requests, each, load, repeat},
     data::{Find, User, Write, declared},
     report::{Bar, Report},
-    servers::{Below, DATABASE, Server},
+    servers::{DATABASE, Dependencies, Server},
 };
 
 /// Number of runs whose median is a ratio.
 pub const RUNS: usize = 5;
 /// Number of connections under load.
 const CONNECTIONS: usize = 16;
-/// Number of users whose uploads are issued, so that no user's limit of open uploads ends a run.
-const ISSUERS: usize = 32;
+/// Number of users whose uploads are opened, so that no user's limit of open uploads ends a run.
+const UPLOADERS: usize = 32;
 
 #[tokio::main]
 async fn main() {
@@ -53,16 +54,16 @@ async fn main() {
         soak::measure(&mut report).await;
         return report.end();
     }
-    let below = Below::start().await;
-    let driver = data::driver(&below.mongod.uri()).await;
+    let dependencies = Dependencies::start().await;
+    let driver = data::driver(&dependencies.mongod.uri()).await;
 
     let mut report = Report::default();
     // The first start creates the indexes.
-    drop(Server::valet(&below).await);
+    drop(Server::valet(&dependencies).await);
     let mut starts = Vec::new();
     let mut idle = Vec::new();
     for _ in 0..RUNS {
-        let server = Server::valet(&below).await;
+        let server = Server::valet(&dependencies).await;
         starts.push(server.started_in.as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_millis(300)).await;
         idle.push(server.memory().unwrap_or(f64::NAN));
@@ -70,10 +71,10 @@ async fn main() {
     println!("start to /readyz: {:.0} ms (bar 300), idle {:.1} MiB (bar 40)", median(starts), median(idle));
     let report = &mut report;
 
-    let valet = Server::valet(&below).await;
+    let valet = Server::valet(&dependencies).await;
     let ada = User::of_valet(valet.address).await;
     data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
-    let express = Server::express(&below).await;
+    let express = Server::express(&dependencies).await;
     let eve = match &express {
         Some(server) => Some(User::of_express(server).await),
         None => None,
@@ -84,44 +85,47 @@ async fn main() {
     let peer = express.as_ref().zip(eve.as_ref());
 
     galleries(report, time, &valet, &ada, &driver, peer).await;
-    issues(report, time, &valet, &driver, peer).await;
-    confirms(&valet, below.s3).await;
+    upload_openings(report, time, &valet, &driver, peer).await;
+    confirms(&valet, dependencies.s3).await;
     logins(time, &valet, &ada).await;
-    batch::ratios(&valet, below.s3).await;
+    batch::ratios(&valet, dependencies.s3).await;
     open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
     slow_store::measure(report).await;
-    session_check(&below, &valet, &ada).await;
+    session_check(&dependencies, &valet, &ada).await;
     println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));
-    crowd(time, &Server::valet(&below).await, &ada).await;
-    below.stop().await;
+    crowd(time, &Server::valet(&dependencies).await, &ada).await;
+    dependencies.stop().await;
     std::mem::take(report).end();
 }
 
+/// The Express server and its user, if there is one to compare with.
 type Peer<'a> = Option<(&'a Server, &'a User)>;
 
+/// Returns the request for the first page of a gallery.
 fn gallery(user: &User, limit: u32) -> Vec<u8> {
     user.request("GET", &format!("/api/images/gallery?limit={limit}"), None)
 }
 
+/// Measures pages of a gallery, compared with the driver alone and with the Express server.
 async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
-    let (mut ceiling, mut ours, mut theirs, mut tails) = (vec![], vec![], vec![], vec![]);
+    let (mut by_driver, mut by_valet, mut by_express, mut p99_to_p50) = (vec![], vec![], vec![], vec![]);
     for _ in 0..RUNS {
-        ceiling.push(load(CONNECTIONS, time, |_| Find::new(driver, &ada.id)).await);
+        by_driver.push(load(CONNECTIONS, time, |_| Find::new(driver, &ada.id)).await);
         let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
-        tails.push(page.p99 / page.p50);
-        ours.push(page);
+        p99_to_p50.push(page.p99 / page.p50);
+        by_valet.push(page);
         if let Some((server, eve)) = peer {
-            theirs.push(repeat(server.address, CONNECTIONS, time, gallery(eve, 50)).await);
+            by_express.push(repeat(server.address, CONNECTIONS, time, gallery(eve, 50)).await);
         }
     }
-    show("driver only: find(50)", &ceiling, None);
-    show("gallery(50)", &ours, None);
-    report.ratio("gallery(50), to the driver alone", ratio(&ours, &ceiling), Bar::AtLeast(0.6));
-    report.ratio("gallery(50): p99, to p50", median(tails), Bar::AtMost(15.0));
+    show("driver only: find(50)", &by_driver, None);
+    show("gallery(50)", &by_valet, None);
+    report.ratio("gallery(50), to the driver alone", ratio(&by_valet, &by_driver), Bar::AtLeast(0.6));
+    report.ratio("gallery(50): p99, to p50", median(p99_to_p50), Bar::AtMost(15.0));
     if peer.is_some() {
-        show("Express: gallery(50)", &theirs, None);
-        report.ratio("gallery(50), to Express", ratio(&ours, &theirs), Bar::AtLeast(55.0));
+        show("Express: gallery(50)", &by_express, None);
+        report.ratio("gallery(50), to Express", ratio(&by_valet, &by_express), Bar::AtLeast(55.0));
     }
     let plain_request = gallery(ada, 50);
     let end = plain_request.len() - 2;
@@ -133,7 +137,7 @@ async fn galleries(report: &mut Report, time: Duration, valet: &Server, ada: &Us
     processor_time(report, time, valet, ada).await;
 }
 
-/// Measures the server's processor time of gallery requests, in requests of `/livez`.
+/// Measures the server's processor time of gallery requests, as multiples of that of a `/livez` request.
 async fn processor_time(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
     let livez = cost(time, valet, "livez", client::request("GET", "/livez", None, None)).await;
     let mut costs = Vec::new();
@@ -153,22 +157,23 @@ async fn cost(time: Duration, valet: &Server, what: &str, request: Vec<u8>) -> f
     cost
 }
 
-async fn issues(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
+/// Measures the opening of uploads, compared with the driver's same writes and with the Express server.
+async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
     let mut users = Vec::new();
-    for _ in 0..ISSUERS {
+    for _ in 0..UPLOADERS {
         users.push(User::of_valet(valet.address).await);
     }
     let users: Arc<[User]> = users.into();
     let database = driver.database(DATABASE);
-    let (mut ceiling, mut ours, mut theirs) = (vec![], vec![], vec![]);
+    let (mut by_driver, mut by_valet, mut by_express) = (vec![], vec![], vec![]);
     let mut cpu = None;
     for _ in 0..RUNS {
-        ceiling.push(load(CONNECTIONS, time, |worker| Write::new(driver, &users, worker)).await);
+        by_driver.push(load(CONNECTIONS, time, |worker| Write::new(driver, &users, worker)).await);
         data::forget_uploads(&database).await;
         let before = valet.cpu();
-        let issued = load(CONNECTIONS, time, |worker| {
+        let opened = load(CONNECTIONS, time, |worker| {
             let (users, mut turn) = (users.clone(), worker);
-            Requests::new(valet.address, 201, move || {
+            Requests::new(valet.address, CREATED, move || {
                 turn += 1;
                 let id = uuid::Uuid::new_v4();
                 let body = declared(id.as_bytes());
@@ -176,38 +181,39 @@ async fn issues(report: &mut Report, time: Duration, valet: &Server, driver: &mo
             })
         })
         .await;
-        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (issued.rate * time.as_secs_f64()));
-        ours.push(issued);
+        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (opened.rate * time.as_secs_f64()));
+        by_valet.push(opened);
         data::forget_uploads(&database).await;
         if let Some((server, eve)) = peer {
             let body = declared(b"x");
             let request: Arc<[u8]> = eve.request("POST", "/api/images/presign", Some(&body)).into();
-            theirs.push(
+            by_express.push(
                 load(CONNECTIONS, time, |_| {
                     let request = request.clone();
-                    Requests::new(server.address, 201, move || Some(request.clone()))
+                    Requests::new(server.address, CREATED, move || Some(request.clone()))
                 })
                 .await,
             );
         }
     }
-    show("driver only: the writes of issue", &ceiling, None);
-    show("issue", &ours, cpu);
-    report.ratio("issue, to the driver's same writes", ratio(&ours, &ceiling), Bar::AtLeast(0.9));
-    let of_first = ours.last().zip(ours.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
-    report.ratio("issue: the last round, to the first", of_first, Bar::AtLeast(0.9));
+    show("driver only: the writes of issue", &by_driver, None);
+    show("issue", &by_valet, cpu);
+    report.ratio("issue, to the driver's same writes", ratio(&by_valet, &by_driver), Bar::AtLeast(0.9));
+    let last_to_first = by_valet.last().zip(by_valet.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
+    report.ratio("issue: the last round, to the first", last_to_first, Bar::AtLeast(0.9));
     if peer.is_some() {
-        show("Express: presign", &theirs, None);
-        report.ratio("issue, to Express", ratio(&ours, &theirs), Bar::AtLeast(3.0));
+        show("Express: presign", &by_express, None);
+        report.ratio("issue, to Express", ratio(&by_valet, &by_express), Bar::AtLeast(3.0));
     }
 }
 
+/// Measures single confirms.
 async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
     let user = User::of_valet(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, 400).await;
     let before = valet.cpu();
     let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
-    let done = each(valet.address, CONNECTIONS, 200, requests).await;
+    let done = each(valet.address, CONNECTIONS, OK, requests).await;
     show("confirm", &[done], valet.cpu().zip(before).map(|(after, before)| (after - before) / ids.len() as f64));
 }
 
@@ -222,9 +228,9 @@ async fn logins(time: Duration, valet: &Server, ada: &User) {
 }
 
 /// Measures the check of a request's token and session, as a share of a gallery request.
-async fn session_check(below: &Below, valet: &Server, ada: &User) {
+async fn session_check(dependencies: &Dependencies, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
-    let app = AppState::connect(&below.config()).await.unwrap();
+    let app = AppState::connect(&dependencies.config()).await.unwrap();
     let now = OffsetDateTime::now_utc();
     let mut times = Vec::new();
     for _ in 0..RUNS {
@@ -236,6 +242,7 @@ async fn session_check(below: &Below, valet: &Server, ada: &User) {
     }
     let check = median(times);
     let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
+    // `check` is in ns and `request` in s: 1e9 ns a second, and a hundredth for per cent.
     println!(
         "check of token and session: {check:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)",
         check / request / 1e7
@@ -251,20 +258,21 @@ async fn crowd(time: Duration, valet: &Server, ada: &User) {
     assert_eq!(status, 200);
 }
 
-/// Returns the median.
+/// Returns the median of the values.
 pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }
 
-/// Returns the median ratio of the rates, run by run.
-fn ratio(ours: &[Load], theirs: &[Load]) -> f64 {
-    median(ours.iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect())
+/// Returns the median of the ratios of two rates, run by run.
+fn ratio(runs: &[Load], other_runs: &[Load]) -> f64 {
+    median(runs.iter().zip(other_runs).map(|(run, other)| run.rate / other.rate).collect())
 }
 
+/// Prints the medians of runs, and the server's processor time of a request in seconds.
 fn show(what: &str, runs: &[Load], cpu: Option<f64>) {
     let median_of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
-    let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs median_of processor each", seconds * 1e6));
+    let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs of processor time each", seconds * 1e6));
     println!(
         "{what:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}",
         median_of(|l| l.rate),

@@ -16,12 +16,12 @@ use super::{
     servers::Server,
 };
 
-/// Open uploads of the user `many`. The user `none` has only those that the benchmark opens.
+/// Number of open uploads of the user `many` at the start. The user `none` has only those that the benchmark opens.
 const OPEN: i64 = 9_000;
-/// Uploads opened in one run.
+/// Number of uploads that one run opens.
 const OPENED: u32 = 100;
 
-/// Measures the time to open an upload for a user with `OPEN` open uploads, relative to a user without any.
+/// Measures the time to open an upload for a user with `OPEN` open uploads, relative to a user without open uploads.
 pub async fn measure(report: &mut Report, valet: &Server, database: &Database) {
     let (none, many) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
     fill(database, &many.id).await;
@@ -33,7 +33,7 @@ pub async fn measure(report: &mut Report, valet: &Server, database: &Database) {
     report.ratio("opening an upload beside 9,000 open ones, to none", median(ratios), Bar::AtMost(1.1));
 }
 
-/// Inserts pending images as opening leaves them.
+/// Inserts `OPEN` pending images of a user, with the fields that the opening of an upload leaves.
 async fn fill(database: &Database, user: &str) {
     let now = DateTime::now();
     let later = DateTime::from_millis(now.timestamp_millis() + 86_400_000);
@@ -48,7 +48,7 @@ async fn fill(database: &Database, user: &str) {
     database.collection::<mongodb::bson::Document>("users").update_one(doc! { "_id": user }, counts).await.unwrap();
 }
 
-/// Returns the seconds of opening uploads.
+/// Opens uploads, as many as one run has; returns the time in seconds.
 async fn open(valet: &Server, user: &User) -> f64 {
     let mut api = Connection::open(valet.address).await;
     let began = Instant::now();

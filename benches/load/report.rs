@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, macros::format_description};
 
+/// Path of the baseline.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline.json");
 /// Change for the worse, as a share of the baseline, at which the report warns.
 const TOLERANCE: f64 = 0.1;
 
-/// Direction in which a ratio is better, and the value that is wanted.
+/// Wanted value of a ratio, and the direction in which a ratio is better.
 #[derive(Debug, Clone, Copy)]
 pub enum Bar {
     AtLeast(f64),
@@ -31,7 +32,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints a ratio, and keeps it for the table.
+    /// Prints a ratio, and adds it to the table.
     pub fn ratio(&mut self, name: &'static str, value: f64, bar: Bar) {
         println!("  {name}: {value:.2}");
         self.ratios.push((name, value, bar));

@@ -1,4 +1,4 @@
-//! Servers that are measured, and their dependencies: the program as a child process, a real mongod, the in-process S3.
+//! Servers that are measured, as child processes, and their dependencies: a real mongod, and the local S3 in this process.
 
 use std::{
     net::SocketAddr,
@@ -20,18 +20,20 @@ use valet::{
 
 use super::client::{Connection, request};
 
+/// Key id and secret of the local S3.
 const KEYS: (&str, &str) = ("bench-key", "bench-secret");
 pub const BUCKET: &str = "bench";
 pub const DATABASE: &str = "bench";
 
-/// MongoDB and S3.
-pub struct Below {
+/// MongoDB and S3, which a measured server depends on.
+pub struct Dependencies {
     pub mongod: Mongod,
     pub s3: SocketAddr,
     root: PathBuf,
 }
 
-impl Below {
+impl Dependencies {
+    /// Starts mongod and the local S3, with an empty folder.
     pub async fn start() -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("load-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
@@ -53,6 +55,7 @@ impl Below {
         Self { mongod, s3, root }
     }
 
+    /// Stops mongod and deletes the folder.
     pub async fn stop(self) {
         self.mongod.stop().await.unwrap();
         std::fs::remove_dir_all(self.root).unwrap();
@@ -93,7 +96,7 @@ impl Below {
     }
 }
 
-/// A child process that listens; killed when dropped.
+/// A server as a child process, which is killed when this is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -110,27 +113,28 @@ impl Drop for Server {
 
 impl Server {
     /// Starts `valet serve` and waits until `/readyz` answers 200.
-    pub async fn valet(below: &Below) -> Self {
-        Self::valet_with(below, []).await
+    pub async fn valet(dependencies: &Dependencies) -> Self {
+        Self::valet_with(dependencies, []).await
     }
 
     /// Starts `valet serve` with more settings, and waits until `/readyz` answers 200.
-    pub async fn valet_with(below: &Below, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+    pub async fn valet_with(dependencies: &Dependencies, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
-        command.arg("serve").envs(below.settings(port)).envs(more);
+        command.arg("serve").envs(dependencies.settings(port)).envs(more);
         Self::start(command, port, "/readyz").await
     }
 
     /// Starts the Express server in the folder that PEER_EXPRESS names, if it is set.
-    pub async fn express(below: &Below) -> Option<Self> {
+    pub async fn express(dependencies: &Dependencies) -> Option<Self> {
         let folder = std::env::var_os("PEER_EXPRESS")?;
         let port = free_port();
         let mut command = Command::new("node");
-        command.arg("server.mjs").current_dir(folder).envs(below.settings(port)).env("PORT", port.to_string());
+        command.arg("server.mjs").current_dir(folder).envs(dependencies.settings(port)).env("PORT", port.to_string());
         Some(Self::start(command, port, "/").await)
     }
 
+    /// Starts a server and waits until `path` answers 200; of the Express server's `/`, any answer is enough.
     async fn start(mut command: Command, port: u16, path: &str) -> Self {
         let began = Instant::now();
         // The log is written, as in production, and discarded.
@@ -167,6 +171,7 @@ impl Server {
     }
 }
 
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

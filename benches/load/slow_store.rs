@@ -18,16 +18,17 @@ use super::{
     data::User,
     median,
     report::{Bar, Report},
-    servers::{Below, Server},
+    servers::{Dependencies, Server},
 };
 
+/// Time by which the proxy delays responses of the store.
 const DELAY: Duration = Duration::from_millis(30);
-/// Confirms in one run.
+/// Number of confirms in one run.
 const CONFIRMS: usize = 20;
-/// Images that the sweeper confirms.
+/// Number of images that the sweeper confirms.
 const SWEPT: usize = 400;
 
-/// Starts a proxy that passes responses on after [`DELAY`].
+/// Starts a proxy that delays responses by [`DELAY`]; returns its address.
 pub async fn delayed(s3: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,6 +40,7 @@ pub async fn delayed(s3: SocketAddr) -> SocketAddr {
     address
 }
 
+/// Relays one connection.
 async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
     let server = TcpStream::connect(s3).await?;
     client.set_nodelay(true)?;
@@ -48,7 +50,7 @@ async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
         tokio::io::copy(&mut from_client, &mut to_server).await?;
         to_server.shutdown().await
     };
-    // Each part waits from its own arrival, so that a head and its body, which come apart, wait at the same time.
+    // The delay of each part begins with its own arrival: those of a head and a body, which arrive apart, overlap.
     let (sender, mut arrived) = tokio::sync::mpsc::unbounded_channel();
     let receive = async move {
         loop {
@@ -68,37 +70,37 @@ async fn relay(client: TcpStream, s3: SocketAddr) -> std::io::Result<()> {
     tokio::try_join!(requests, receive, deliver).map(drop)
 }
 
-/// Measures in a database of its own, where every upload is due for the sweep.
+/// Measures confirms and sweeps, in a database that contains no other uploads.
 pub async fn measure(report: &mut Report) {
-    let below = Below::start().await;
-    let proxy = delayed(below.s3).await;
+    let dependencies = Dependencies::start().await;
+    let proxy = delayed(dependencies.s3).await;
     // Clients reach the store directly.
-    let store = [("S3_ENDPOINT", format!("http://{proxy}")), ("S3_PUBLIC_ENDPOINT", format!("http://{}", below.s3))];
-    let slow = Server::valet_with(&below, store).await;
-    confirms(report, &below, &slow).await;
-    sweep(report, &below, &slow, proxy).await;
+    let store = [("S3_ENDPOINT", format!("http://{proxy}")), ("S3_PUBLIC_ENDPOINT", format!("http://{}", dependencies.s3))];
+    let slow = Server::valet_with(&dependencies, store).await;
+    confirms(report, &dependencies, &slow).await;
+    sweep(report, &dependencies, &slow, proxy).await;
     drop(slow);
-    below.stop().await;
+    dependencies.stop().await;
 }
 
-/// Measures a confirm's time beyond that with a fast store, in delays of the store.
-async fn confirms(report: &mut Report, below: &Below, slow: &Server) {
-    let fast = Server::valet(below).await;
+/// Measures the time by which a confirm with the slow store exceeds one with the fast store, as multiples of [`DELAY`].
+async fn confirms(report: &mut Report, dependencies: &Dependencies, slow: &Server) {
+    let fast = Server::valet(dependencies).await;
     let (mut at_once, mut delayed) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        at_once.push(confirm(&fast, below.s3).await);
-        delayed.push(confirm(slow, below.s3).await);
+        at_once.push(confirm(&fast, dependencies.s3).await);
+        delayed.push(confirm(slow, dependencies.s3).await);
     }
     let beyond = median(at_once.iter().zip(&delayed).map(|(fast, slow)| slow - fast).collect());
     println!("confirm: {:.1} ms, with a store that answers after 30 ms {:.1} ms more", median(at_once) * 1e3, beyond * 1e3);
     report.ratio("a confirm's wait for a slow store, to the store's delay", beyond / DELAY.as_secs_f64(), Bar::AtMost(1.17));
 }
 
-/// Measures the images that a sweep confirms a second.
-async fn sweep(report: &mut Report, below: &Below, slow: &Server, proxy: SocketAddr) {
+/// Measures the number of images that a sweep confirms in a second.
+async fn sweep(report: &mut Report, dependencies: &Dependencies, slow: &Server, proxy: SocketAddr) {
     let user = User::of_valet(slow.address).await;
-    batch::uploaded(slow, below.s3, &user, SWEPT).await;
-    let mut config = below.config();
+    batch::uploaded(slow, dependencies.s3, &user, SWEPT).await;
+    let mut config = dependencies.config();
     config.s3.endpoint = Some(format!("http://{proxy}").parse().unwrap());
     let app = AppState::connect(&config).await.unwrap();
     // Every upload is due, so that the sweeper looks for its object.
@@ -110,7 +112,7 @@ async fn sweep(report: &mut Report, below: &Below, slow: &Server, proxy: SocketA
     report.ratio("images swept in 30 ms, the delay of one S3 response", rate * DELAY.as_secs_f64(), Bar::AtLeast(4.5));
 }
 
-/// Returns the seconds of one confirm, the mean of several.
+/// Returns the mean time of a confirm in seconds.
 async fn confirm(valet: &Server, s3: SocketAddr) -> f64 {
     let user = User::of_valet(valet.address).await;
     let ids = batch::uploaded(valet, s3, &user, CONFIRMS).await;

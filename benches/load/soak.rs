@@ -15,17 +15,21 @@ use super::{
     data::{self, User},
     gallery, median,
     report::{Bar, Report},
-    servers::{Below, DATABASE, Server, free_port},
+    servers::{DATABASE, Dependencies, Server, free_port},
 };
 
-/// Number of lines.
+/// Number of intervals; the benchmark prints a line for each.
 const INTERVALS: u32 = 10;
 
 /// Measurements of an interval, which are compared with those of others.
 struct Interval {
+    /// Resident memory in MiB.
     memory: f64,
+    /// Number of the server's tasks.
     tasks: f64,
+    /// Milliseconds.
     p50: f64,
+    /// Milliseconds.
     p99: f64,
 }
 
@@ -34,15 +38,18 @@ struct Paced {
     address: SocketAddr,
     connection: Option<Connection>,
     requests: Arc<[Vec<u8>]>,
+    /// Number of requests so far, plus the number of the worker.
     turn: usize,
+    /// Time from one request to the next.
     pause: Duration,
+    /// Time of the next request.
     next: Instant,
 }
 
 impl AsyncWork for Paced {
     async fn begin(&mut self) {
         sleep_until(self.next.into()).await;
-        // Without catching up after a slow response.
+        // After a slow response the pace stays the same: missed requests are not sent.
         self.next = self.next.max(Instant::now()) + self.pause;
     }
 
@@ -58,15 +65,15 @@ impl AsyncWork for Paced {
     }
 }
 
-/// Measures pages, single images' pages and the user's usage, from [`CONNECTIONS`] connections.
+/// Measures pages of 50 images, pages of one image, and the user's account, from [`CONNECTIONS`] connections.
 pub async fn measure(report: &mut Report) {
     let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300.0);
     let time = Duration::from_secs_f64(seconds) / INTERVALS;
-    let below = Below::start().await;
-    let operators = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let valet = Server::valet_with(&below, [("ADMIN_BIND", operators.to_string())]).await;
+    let dependencies = Dependencies::start().await;
+    let admin_address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let valet = Server::valet_with(&dependencies, [("ADMIN_BIND", admin_address.to_string())]).await;
     let ada = User::of_valet(valet.address).await;
-    let driver = data::driver(&below.mongod.uri()).await;
+    let driver = data::driver(&dependencies.mongod.uri()).await;
     data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
     let full = repeat(valet.address, CONNECTIONS, Duration::from_secs(5), gallery(&ada, 50)).await.rate;
     let pause = Duration::from_secs_f64(CONNECTIONS as f64 / (full / 2.0));
@@ -84,9 +91,9 @@ pub async fn measure(report: &mut Report) {
             next: began + pause.mul_f64(worker as f64 / CONNECTIONS as f64),
         })
         .await;
-        let (memory, tasks) = (valet.memory().unwrap_or(f64::NAN), metric(operators, "valet_tokio_alive_tasks").await);
-        let connections = metric(operators, "valet_http_connections").await;
-        let pool = metric(operators, "valet_mongodb_connections").await;
+        let (memory, tasks) = (valet.memory().unwrap_or(f64::NAN), metric(admin_address, "valet_tokio_alive_tasks").await);
+        let connections = metric(admin_address, "valet_http_connections").await;
+        let pool = metric(admin_address, "valet_mongodb_connections").await;
         println!(
             "{:5.0}/s  p50 {:5.2} ms  p99 {:6.2} ms  {memory:5.1} MiB  {tasks:.0} tasks  {connections:.0} connections, {pool:.0} to MongoDB",
             done.rate, done.p50, done.p99
@@ -104,12 +111,12 @@ pub async fn measure(report: &mut Report) {
     compare("soak: p50 of the second half, to the first", |interval| interval.p50, 1.2);
     compare("soak: p99 of the second half, to the first", |interval| interval.p99, 1.5);
     drop(valet);
-    below.stop().await;
+    dependencies.stop().await;
 }
 
 /// Returns the value of a metric without labels.
-async fn metric(operators: SocketAddr, name: &str) -> f64 {
-    let mut connection = Connection::open(operators).await;
+async fn metric(admin_address: SocketAddr, name: &str) -> f64 {
+    let mut connection = Connection::open(admin_address).await;
     let (status, body) = connection.send(&request("GET", "/metrics", None, None)).await;
     assert_eq!(status, 200);
     let text = String::from_utf8_lossy(body);

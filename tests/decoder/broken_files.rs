@@ -5,7 +5,7 @@ use valet::{domain::rendering::RenderFailure, model::Format};
 
 use super::{fixture, format_of, path, render};
 
-/// Renders a file that must not crash the child. Returns the failure's name.
+/// Renders a file that must not crash the child. Returns the failure's name, or `None` if the file has pictures.
 async fn outcome(format: Format, file: Bytes, what: &str) -> Option<&'static str> {
     match render(format, file).await {
         Ok(_) => None,
@@ -41,6 +41,7 @@ async fn damaged_files_have_pictures_or_a_named_failure() {
         let whole = fixture(name);
         for round in 0..40_usize {
             let mut damaged = whole.to_vec();
+            // Knuth's multiplier spreads the positions over the file.
             let at = (round * 2_654_435_761) % damaged.len();
             damaged[at] ^= 1 << (round % 8);
             let _ = outcome(format_of(name), damaged.into(), &format!("{name} with another byte {at}")).await;
@@ -80,7 +81,7 @@ fn png(width: u32, height: u32) -> Bytes {
     [b"\x89PNG\r\n\x1A\n".to_vec(), chunks.concat()].concat().into()
 }
 
-/// A WebP of 12592 by 7940 pixels.
+/// Hexadecimal digits of a lossless WebP of 12,592 by 7,940 pixels.
 const LARGE_WEBP: &str = concat!(
     "524946464a800000574542505650384c3d0000002f2ff1c007101f20102053224448241048421d772c81002147a020a90201",
     "224a20839e02d06eb7849ab68da0922cc923f966ee1cd1ff093036665628cc0c00",
@@ -93,14 +94,15 @@ async fn a_file_at_which_a_decoder_panics_is_corrupt() {
 }
 
 #[tokio::test]
-async fn images_of_too_many_pixels_are_refused() {
-    // Refused by its header: 268 megapixels.
+async fn images_of_too_many_pixels_are_rejected() {
+    // 268 megapixels, which the worker rejects by the header: it starts no child.
     assert_eq!(outcome(Format::Png, png(16_380, 16_380), "a bomb").await, Some("too_big"));
-    // Refused by the child: 150 megapixels.
+    // 150 megapixels, which the child rejects.
     assert_eq!(outcome(Format::Png, png(12_500, 12_000), "a smaller one").await, Some("too_big"));
-    // 100 megapixels without alpha, which take seven bytes for each pixel.
+    // 100 megapixels without alpha: the decoder needs seven bytes for each pixel.
     let lossless = hex::decode(LARGE_WEBP).unwrap();
     assert_eq!(outcome(Format::Webp, lossless.into(), "a lossless WebP").await, Some("too_big"));
+    // One byte more than 100 MiB.
     let long = vec![0; (100 << 20) + 1];
     assert_eq!(outcome(Format::Jpeg, long.into(), "a long file").await, Some("too_big"));
 }

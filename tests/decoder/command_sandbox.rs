@@ -1,4 +1,5 @@
-//! Covers the sandbox of an operator's command (`valet decode --command`), from inside: attempts to leave it fail, and succeed outside of it.
+//! Covers the sandbox of an operator's command (`valet decode --command`), from inside: attempts to leave the sandbox fail, and
+//! succeed outside of it.
 
 use std::{
     net::TcpListener,
@@ -7,14 +8,14 @@ use std::{
 
 use super::PROGRAM;
 
-/// Runs a script of bash as the command.
+/// Runs a bash script as the command.
 fn inside(script: &str) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(["decode", "--command", "/bin/bash", "-c", script]).env_clear();
     output(command)
 }
 
-/// Runs a script without the sandbox.
+/// Runs a bash script without the sandbox.
 fn outside(script: &str) -> Output {
     let mut command = Command::new("/bin/bash");
     command.args(["-c", script]).env_clear();
@@ -48,11 +49,11 @@ fn a_command_does_not_reach_other_processes() {
     let script = format!("kill -0 {}", std::process::id());
     assert!(!inside(&script).status.success());
     assert!(outside(&script).status.success());
-    // The programs that the command starts do not reach them either.
+    // Programs that the command starts do not reach other processes either.
     assert!(!inside(&format!("/bin/bash -c '{script}; exit $?'; exit $?")).status.success());
 }
 
-/// System calls by their number and arguments, made by perl, which is a part of Debian's base system.
+/// Perl, which is a part of Debian's base system, makes each call by its number and arguments.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_command_is_denied_system_calls_that_no_decoder_needs() {

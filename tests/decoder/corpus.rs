@@ -19,10 +19,10 @@ use valet::{
 
 use super::{heif_commands, renderer};
 
-/// Longest time from a file to its result: the child is killed after 30 seconds, and a command after as many.
+/// Time in which a file must have its result: the child is killed after 30 seconds, a HEIF command after 30 more.
 const LONGEST: Duration = Duration::from_secs(70);
 
-/// Returns what confirm finds in a file.
+/// Returns the result of the inspection that confirm makes of a file.
 pub(super) fn confirmed(file: &[u8]) -> Result<Content, Refusal> {
     let mut inspector = ContentInspector::new(file.len() as u64, MAX_PIXELS);
     loop {
@@ -34,20 +34,24 @@ pub(super) fn confirmed(file: &[u8]) -> Result<Content, Refusal> {
     }
 }
 
-/// Adds all files below a folder to `found`, in the order of their names.
+/// Adds all files below a folder to `found`, in the order of their names, except scripts and texts.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for entry in entries {
         if entry.is_dir() {
             files(&entry, found);
-        } else if !["py", "md", "txt", "json", "rs", "dict"].iter().any(|text| entry.extension().is_some_and(|of| of == *text)) {
+        } else if !["py", "md", "txt", "json", "rs", "dict"]
+            .iter()
+            .any(|name| entry.extension().is_some_and(|extension| extension == *name))
+        {
             found.push(entry);
         }
     }
 }
 
-/// Renders a file, and writes its pictures into the folder under its number. Returns its row: the format, its outcome, the pictures.
+/// Renders a file, and writes its pictures into the folder, with its number in their names. Returns the file's format, its
+/// outcome, and a list of the pictures.
 async fn row(renderer: &Renderer, number: usize, path: &Path, folder: &Path) -> (Option<Format>, String, Value) {
     let file: Bytes = fs::read(path).unwrap().into();
     let content = match confirmed(&file) {
@@ -71,8 +75,8 @@ async fn row(renderer: &Renderer, number: usize, path: &Path, folder: &Path) -> 
     }
 }
 
-/// Renders the files of `VALET_PIXELS_FILES`, folders with colons between them; writes the pictures and `rendered.jsonl` into the folder
-/// `VALET_PIXELS`, and prints how many files of each format had which outcome.
+/// Renders the files of the folders in `VALET_PIXELS_FILES`, which colons separate. Writes the pictures and `rendered.jsonl` into
+/// the folder `VALET_PIXELS`, and prints the number of files by format and outcome.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a part of .ci/pixels"]
 async fn every_file_has_pictures_or_a_named_failure() {

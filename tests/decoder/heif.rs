@@ -1,4 +1,4 @@
-//! Covers HEIC and AVIF by a command: libheif's, where it is installed (Debian's libheif-examples).
+//! Covers HEIC and AVIF, which a command decodes: libheif's, where it is installed (Debian's libheif-examples), or a script.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn heic_and_avif_have_pictures() {
     }
 }
 
-/// Otherwise a command could read the credentials in the environment of the process that starts it.
+/// A command could read the environment of a traceable process, and credentials in it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_process_that_starts_a_command_is_untraceable() {
@@ -64,8 +64,8 @@ async fn failing_commands_have_a_named_failure_and_leave_no_files() {
     arithmetic[frame + 1] = 0xc9;
     let picture = std::env::temp_dir().join(format!("valet-arithmetic-{}.jpg", uuid::Uuid::new_v4().simple()));
     std::fs::write(&picture, &arithmetic).unwrap();
-    let made = failure_of(&format!("cp {} $2", picture.display())).await;
-    assert_eq!(made.name(), Some("corrupt"), "a picture that no decoder reads");
+    let failure = failure_of(&format!("cp {} $2", picture.display())).await;
+    assert_eq!(failure.name(), Some("corrupt"), "a picture that no decoder reads");
     std::fs::remove_file(picture).unwrap();
     let failure = renderer().render(Format::Jpeg, arithmetic.into()).await.unwrap_err();
     assert_eq!(failure.name(), Some("unsupported"), "the same as an upload");

@@ -1,4 +1,5 @@
-//! Tests of the child process that decodes images (`valet decode`) with the real program: its sandbox, from inside, and its pixels.
+//! Tests of the child process that decodes images (`valet decode`) with the real program: its sandbox and that of an operator's
+//! command, from inside; its pixels and sizes; broken and mutated files; HEIF by a command; whole folders of files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod broken_files;
@@ -31,7 +32,7 @@ fn renderer() -> Renderer {
     Renderer::new(PROGRAM.into())
 }
 
-/// Returns the path of a file of `tests`.
+/// Returns the path of a file or folder in `tests`.
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }
@@ -65,7 +66,7 @@ async fn render(format: Format, file: impl Into<Bytes>) -> Result<Rendered, Rend
     rendered
 }
 
-/// Pixels of a picture: width, height, and three bytes for each.
+/// Pixels of a picture: red, green and blue of each, row by row.
 struct Pixels {
     width: usize,
     height: usize,

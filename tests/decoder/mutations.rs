@@ -1,5 +1,5 @@
-//! Drives the real child with changed files for a time: `.ci/nightly decoders`. Every file has pictures or a named failure, the sandbox
-//! stays complete, and no child crashes or hangs.
+//! Sends changed files to the real child for a time: `.ci/nightly decoders`. Every file has pictures or a named failure, the
+//! sandbox is complete, and no child crashes or hangs.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use super::{corpus::confirmed, path, renderer};
 struct Random(u64);
 
 impl Random {
-    /// Returns a random number below `bound` (`SplitMix64`).
+    /// Returns a random number below `bound`; 0 for a `bound` of 0.
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,20 +27,21 @@ impl Random {
     }
 }
 
-/// Returns where a file's segments, chunks or blocks begin, in order: whole ones are exchanged, left out and doubled.
+/// Returns the offsets in a file at which segments, chunks or blocks may begin, in order.
 fn elements(format: Format, file: &[u8]) -> Vec<usize> {
-    let tag =
+    let is_tag =
         |at: usize| file.get(at..at + 4).is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b' '));
     let is_element = |at: &usize| match format {
         Format::Jpeg => file[*at] == 0xFF && file.get(at + 1).is_some_and(|marker| *marker >= 0xC0),
-        Format::Png => tag(at + 4),
-        Format::Webp => tag(*at),
+        Format::Png => is_tag(at + 4),
+        Format::Webp => is_tag(*at),
         _ => matches!(file[*at], 0x21 | 0x2C),
     };
     (0..file.len()).filter(is_element).collect()
 }
 
-/// Returns the file with one to four changes, most of them near the beginning of an element.
+/// Returns the file with one to four changes: bytes are changed, inserted or removed, most of them near the beginning of an
+/// element; ranges between two elements are removed or repeated; or the file is cut off.
 fn changed(format: Format, file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut file = file.to_vec();
     for _ in 0..=random.below(4) {
@@ -91,7 +92,7 @@ fn repair_checksums(file: &mut [u8]) {
     }
 }
 
-/// Returns the files of the format that the tests have, and those of `VALET_DECODER_CORPUS`, where fuzzing leaves its own.
+/// Returns the tests' files of this format, and those in the folder `VALET_DECODER_CORPUS`, such as inputs that fuzzing has found.
 fn seeds(format: Format, extension: &str) -> Vec<Vec<u8>> {
     let extra = env::var_os("VALET_DECODER_CORPUS").map(PathBuf::from);
     let folders = [path("decoder/fixtures"), path("fixtures"), path(&format!("fuzz/corpus/decode_{extension}"))];
@@ -100,8 +101,8 @@ fn seeds(format: Format, extension: &str) -> Vec<Vec<u8>> {
     read.filter(|file| file.len() < 200_000 && confirmed(file).is_ok_and(|content| content.format == format)).collect()
 }
 
-/// Renders changed files of a format for `VALET_DECODER_SECONDS`. A file that fails is kept for the next attempt.
-async fn drive(format: Format, extension: &str) {
+/// Renders changed files of a format for `VALET_DECODER_SECONDS` (5). Stores a file that makes the child crash or hang.
+async fn render_changed_files(format: Format, extension: &str) {
     let seconds = env::var("VALET_DECODER_SECONDS").map_or(5, |text| text.parse().unwrap());
     let seed = env::var("VALET_SEED").map_or(1, |text| text.parse().unwrap());
     let (seeds, mut random) = (seeds(format, extension), Random(seed));
@@ -117,43 +118,43 @@ async fn drive(format: Format, extension: &str) {
             }
             Err(RenderFailure::Undecodable(failure)) => *failures.entry(failure.to_string()).or_insert(0) += 1,
             Err(failure) => {
-                let kept = keep(&file, extension);
-                // An overloaded machine misses a deadline without an endless loop: processor time has its own limit.
+                let stored = store_crash(&file, extension);
+                // A child with an endless loop exceeds its processor time first: a missed deadline means an overloaded machine.
                 let is_late = matches!(failure, RenderFailure::Crashed(CrashCause::Deadline));
-                panic!("{failure}{}: {}", if is_late { " (again on an idle machine?)" } else { "" }, kept.display());
+                panic!("{failure}{}: {}", if is_late { " (again on an idle machine?)" } else { "" }, stored.display());
             }
         }
     }
     println!("{extension}: {pictures} with pictures, {failures:?}");
 }
 
-/// Stores a file that made the decoder crash; returns its path.
-fn keep(file: &[u8], extension: &str) -> PathBuf {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{:08x}.{extension}", crc32fast::hash(file)));
-    fs::write(&kept, file).unwrap();
-    kept
+/// Stores a file that made the child crash or hang; returns the path.
+fn store_crash(file: &[u8], extension: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-{:08x}.{extension}", crc32fast::hash(file)));
+    fs::write(&path, file).unwrap();
+    path
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
 async fn changed_jpegs_have_pictures_or_a_named_failure() {
-    drive(Format::Jpeg, "jpeg").await;
+    render_changed_files(Format::Jpeg, "jpeg").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
 async fn changed_pngs_have_pictures_or_a_named_failure() {
-    drive(Format::Png, "png").await;
+    render_changed_files(Format::Png, "png").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
 async fn changed_webps_have_pictures_or_a_named_failure() {
-    drive(Format::Webp, "webp").await;
+    render_changed_files(Format::Webp, "webp").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the long form: .ci/nightly decoders"]
 async fn changed_gifs_have_pictures_or_a_named_failure() {
-    drive(Format::Gif, "gif").await;
+    render_changed_files(Format::Gif, "gif").await;
 }

@@ -2,14 +2,14 @@
 
 use super::{Pixels, fixture, format_of, path, render};
 
-/// Returns the colours of the four fields: the middle of each, which no edge reaches.
+/// Returns the colours of the four fields of a fixture's picture, at the middle of each, which no edge affects.
 fn fields(jpeg: &[u8]) -> [[u8; 3]; 4] {
     let pixels = Pixels::of(jpeg);
     assert_eq!((pixels.width, pixels.height), (48, 32));
     [(12, 8), (36, 8), (12, 24), (36, 24)].map(|(x, y)| pixels.at(x, y))
 }
 
-/// The rows of `expected.txt`: a file, and the colours of its fields.
+/// Returns the rows of `expected.txt`: the name of a file, and the colours of its fields.
 fn expected() -> Vec<(String, [[u8; 3]; 4])> {
     let table = std::fs::read_to_string(path("decoder/fixtures/expected.txt")).unwrap();
     let colour =
@@ -21,7 +21,7 @@ fn expected() -> Vec<(String, [[u8; 3]; 4])> {
     table.lines().map(row).collect()
 }
 
-/// Returns the first segment of a marker with this beginning, without that.
+/// Returns the content of the first segment of a JPEG that has this marker and begins with `start`, without `start`.
 fn segment<'a>(jpeg: &'a [u8], marker: u8, start: &[u8]) -> Option<&'a [u8]> {
     let mut rest = jpeg.strip_prefix(b"\xFF\xD8")?;
     while let [0xFF, found, high, low, ..] = *rest {
@@ -42,9 +42,10 @@ async fn every_kind_of_pixels_has_its_colours() {
     for (name, colours) in rows {
         let rendered = render(format_of(&name), fixture(&name)).await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
         let [picture] = &rendered.pictures[..] else { panic!("{name}: {} pictures", rendered.pictures.len()) };
-        let found = fields(&picture.jpeg);
-        for (found, expected) in found.as_flattened().iter().zip(colours.as_flattened()) {
-            assert!(found.abs_diff(*expected) <= 5, "{name}: {found} is not {expected} in {:?} and {colours:?}", found);
+        let found_fields = fields(&picture.jpeg);
+        for (found, expected) in found_fields.as_flattened().iter().zip(colours.as_flattened()) {
+            // JPEG changes colours by a few of 255 levels.
+            assert!(found.abs_diff(*expected) <= 5, "{name}: {found} is not {expected} in {found_fields:?} and {colours:?}");
         }
         assert_eq!(segment(&picture.jpeg, 0xE1, b""), None, "{name}: metadata");
     }
@@ -60,11 +61,11 @@ async fn small_profiles_are_kept_and_large_ones_converted() {
     }
     let converted = render(format_of("p3-large.jpg"), fixture("p3-large.jpg")).await.unwrap();
     assert_eq!(profile(&converted.pictures[0].jpeg), None);
-    // A ThumbHash has no profile, so its colours are those of sRGB in both.
-    let kept = render(format_of("p3.jpg"), fixture("p3.jpg")).await.unwrap();
+    // A ThumbHash has no profile, so its colours are those of sRGB, whether the picture keeps the profile or not.
+    let with_profile = render(format_of("p3.jpg"), fixture("p3.jpg")).await.unwrap();
     let plain = render(format_of("orientation-1.jpg"), fixture("orientation-1.jpg")).await.unwrap();
-    assert_eq!(kept.thumb_hash, converted.thumb_hash);
-    assert_ne!(kept.thumb_hash, plain.thumb_hash);
+    assert_eq!(with_profile.thumb_hash, converted.thumb_hash);
+    assert_ne!(with_profile.thumb_hash, plain.thumb_hash);
 }
 
 #[tokio::test]

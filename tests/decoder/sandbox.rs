@@ -1,4 +1,5 @@
-//! Covers the sandbox: each attempt to leave it ends the child, and the failure has its name. A part that is missing is reported.
+//! Covers the child's sandbox: each attempt to leave it ends the child, and the crash has a cause. The child reports a missing part
+//! of the sandbox.
 //!
 //! The limits and the filter are those of Linux.
 #![cfg(target_os = "linux")]
@@ -104,14 +105,14 @@ async fn output_of_another_program_is_a_crash() {
 
 #[tokio::test]
 async fn files_of_the_worker_do_not_reach_the_child() {
-    let kept = std::fs::File::open("/etc/passwd").unwrap();
-    // As a library in C may leave it: open after the program is executed.
-    rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).unwrap();
+    let open_file = std::fs::File::open("/etc/passwd").unwrap();
+    // Without close-on-exec, as a library in C may open a file.
+    rustix::io::fcntl_setfd(&open_file, rustix::io::FdFlags::empty()).unwrap();
     let rendered = renderer().render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap();
     assert_eq!(rendered.sandbox, Sandbox::COMPLETE);
 }
 
-/// Starts the child by a script of bash, which may leave it files and variables that a worker does not.
+/// Starts the child from a bash script, which may pass open files and variables to it, unlike a worker.
 fn by_shell(script: &str) -> Output {
     let file = fixture("orientation-1.jpg");
     let file_bytes = u32::try_from(file.len()).unwrap();
@@ -144,7 +145,7 @@ fn files_and_variables_that_a_child_inherited_are_reported() {
     assert_eq!(
         without_limits,
         Sandbox { has_limits: false, has_nothing_inherited: false, ..Sandbox::COMPLETE },
-        "no limits were set, and a file was kept"
+        "no limits were set, and a file stayed open"
     );
 }
 

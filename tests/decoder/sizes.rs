@@ -1,11 +1,11 @@
-//! Covers sizes: of the pictures, and of what is decoded with little memory.
+//! Covers the sizes of the pictures, also those of large JPEGs, which are decoded at a quarter of their size.
 
 use jpeg_encoder::{ColorType, Encoder};
 use valet::model::Format;
 
 use super::{Pixels, render};
 
-/// Returns a JPEG of gradients, and its pixels.
+/// Returns a JPEG whose red grows from left to right and whose green grows from top to bottom.
 fn gradients(width: u16, height: u16) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(usize::from(width) * usize::from(height) * 3);
     for y in 0..u32::from(height) {
@@ -42,6 +42,6 @@ async fn images_are_reduced_and_never_enlarged() {
 
 #[tokio::test]
 async fn large_jpegs_are_decoded_at_a_quarter() {
-    // 42 megapixels, with a size that fills no unit.
+    // 42 megapixels, whose sides are not multiples of a coding unit.
     assert_eq!(sizes(6501, 6461).await, [(640, 636), (1600, 1590)]);
 }

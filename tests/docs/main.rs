@@ -1,7 +1,7 @@
-//! The tables of `docs/` and `tests/README.md` that are made from the code: each stands between `<!-- generated: NAME -->` and
-//! `<!-- end -->`.
+//! Compares the tables of `docs/` and `tests/README.md` that are made from the code with the code. Each is between
+//! `<!-- generated: NAME -->` and `<!-- end -->`.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` rewrites them.
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites the tables.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use valet::{
     metrics::{Metrics, RequestLabels, StateLabel},
 };
 
-/// Compares the block with `wanted`, or writes it where `UPDATE_DOCS` is set.
+/// Compares a block of a file with `wanted`, or replaces the block if `UPDATE_DOCS` is set.
 fn compare(file: &str, block: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = fs::read_to_string(&path).unwrap();
@@ -32,28 +32,32 @@ fn compare(file: &str, block: &str, wanted: &str) {
     }
 }
 
+/// Valid `JWT_SECRET`.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// The settings without which nothing else is judged.
+/// Valid values of the required settings.
 const REQUIRED: [(&str, &str); 3] = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
 
+/// Reads a configuration from these settings alone; of several values of one setting, the last counts.
 fn read(pairs: &[(&str, &str)]) -> Result<Config, config::Problems> {
     Config::read(&|name| pairs.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
 }
 
-/// Returns the rest of the first problem of this setting, behind the setting's name.
+/// Returns the first problem of this setting, without the setting's name at its beginning; `None` without a problem.
 fn problem(name: &str, pairs: &[(&str, &str)]) -> Option<String> {
     let problems = read(pairs).err()?;
     problems.list().iter().find_map(|problem| problem.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
 }
 
-/// Returns the bounds of a setting as its reader words them; an empty text for a setting that takes any text.
+/// Returns the bounds of a setting from its problem text; an empty text for a setting that takes any text.
 fn bounds(name: &str) -> String {
+    // A question mark is valid only where any text is.
     let problem = problem(name, &[REQUIRED.as_slice(), &[(name, "?")]].concat()).unwrap_or_default();
-    // A year, as humantime writes it.
+    // The long text is a year, as humantime writes it.
     let bounds = problem.strip_prefix("must be ").unwrap_or_default().replace("11months 30days 3h 50m 24s", "365days");
     bounds.replace('|', "\\|")
 }
 
+/// Returns the table of the settings whose names `belongs` accepts.
 fn table_of_settings(belongs: impl Fn(&str) -> bool) -> String {
     let mut table = "| variable | default | meaning | value |\n|---|---|---|---|\n".to_owned();
     for setting in SETTINGS.iter().filter(|setting| belongs(setting.name)) {
@@ -106,7 +110,7 @@ fn problem_codes_are_documented() {
 #[test]
 fn metrics_are_documented() {
     let metrics = Metrics::default();
-    // A family has its labels in the text only where it has a sample.
+    // The text contains the labels of a metric only if it has a sample.
     drop(metrics.requests.get_or_create(&RequestLabels { route: String::new(), method: "GET", status: 200 }));
     drop(metrics.images.get_or_create(&StateLabel { state: "ready" }));
     drop(metrics.image_bytes.get_or_create(&StateLabel { state: "ready" }));
@@ -115,8 +119,8 @@ fn metrics_are_documented() {
     let text = metrics.text();
 
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    let described = |what: &str, name: &str| {
-        let start = format!("# {what} {name} ");
+    let described = |keyword: &str, name: &str| {
+        let start = format!("# {keyword} {name} ");
         text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().trim_end_matches('.').to_owned()
     };
     for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
@@ -131,7 +135,7 @@ fn metrics_are_documented() {
     compare("docs/metrics.md", "metrics", &table);
 }
 
-/// Returns the labels of a metric, with the values where several are in the text.
+/// Returns the labels of a metric, with the values of labels that have several in the text.
 fn labels(text: &str, metric: &str) -> String {
     let mut values = BTreeMap::<&str, BTreeSet<&str>>::new();
     let mut order = Vec::new();
@@ -181,7 +185,7 @@ fn commands_are_documented() {
     compare("docs/cli.md", "commands", &blocks);
 }
 
-/// Returns the list that a test module's header gives behind this word, such as `//! Routes: GET /livez, GET /readyz.`
+/// Returns the list after this word in a test module's header, such as `//! Routes: GET /livez, GET /readyz.`
 #[cfg(feature = "dev")]
 fn list_in_header(text: &str, word: &str) -> Vec<String> {
     let header = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
@@ -190,7 +194,7 @@ fn list_in_header(text: &str, word: &str) -> Vec<String> {
     list.split(", ").filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
-/// Collects the modules below a folder of `tests/api` by each item of their lists.
+/// Adds the modules below a folder of `tests/api` to `found`, by each item of the lists in their headers.
 #[cfg(feature = "dev")]
 fn collect_modules(folder: &Path, module: &str, word: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -206,7 +210,7 @@ fn collect_modules(folder: &Path, module: &str, word: &str, found: &mut BTreeMap
     }
 }
 
-/// Returns the table of the modules that test each item; those of `all` are in its first row.
+/// Returns the table of the modules that test each item; its first row has the modules that test all items.
 #[cfg(feature = "dev")]
 fn table_of_modules(word: &str, kind: &str, items: &[String]) -> String {
     let mut found = BTreeMap::new();

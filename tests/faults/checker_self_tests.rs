@@ -33,6 +33,7 @@ struct CleanCluster {
     timelines: Timelines,
     /// A checker that has already sampled the clean cluster.
     checker: Checker,
+    /// Bytes and content type of each object, by key.
     bytes: BTreeMap<String, (Vec<u8>, String)>,
     /// Planted violations for which the checker reported other invariants than expected.
     mismatches: Mutex<Vec<String>>,
@@ -42,6 +43,7 @@ impl CleanCluster {
     /// Runs loads until one has produced every kind of image that a violation is planted on: the result of a load depends on races
     /// between its clients.
     async fn prepare() -> Self {
+        // Twenty loads at most; any seeds would do.
         for seed in 7..27 {
             let clean = Self::after_a_load(seed).await;
             if clean.is_complete() {
@@ -74,12 +76,13 @@ impl CleanCluster {
         Self { cluster, journal, base, timelines, checker, bytes, mismatches: Mutex::default() }
     }
 
-    /// Returns a ready image that was uploaded with a single PUT, so that its record has a digest.
-    fn ready(&self, is: impl Fn(&Image) -> bool) -> Option<Image> {
+    /// Returns a ready PNG for which `is_wanted` is true: one whose record has a digest, which has no preview, and which its owner
+    /// cannot have deleted.
+    fn ready(&self, is_wanted: impl Fn(&Image) -> bool) -> Option<Image> {
         let plain = |image: &&Image| image.has("sha256") && image.preview().is_none() && image.text("contentType") == "image/png";
         let of_journal =
             |image: &&Image| self.timelines.images.contains_key(image.id()) && !self.timelines.may_be_deleted(image.id());
-        self.base.ready().filter(plain).filter(of_journal).find(|image| is(image)).cloned()
+        self.base.ready().filter(plain).filter(of_journal).find(|image| is_wanted(image)).cloned()
     }
 
     /// Returns whether the cluster has every kind of image and user that a violation is planted on.
@@ -111,13 +114,12 @@ impl CleanCluster {
     /// Finds an image that an existing user has deleted and whose bytes were never fetched: planted bytes would differ from
     /// fetched ones.
     fn find_deleted(&self) -> Option<Image> {
-        // One whose bytes were never fetched: planted bytes would differ from those.
         let deleted = |image: &&Image| {
             let timeline = self.timelines.images.get(image.id());
             image.state() == "gone" && timeline.is_some_and(|known| known.deleted.is_some() && known.fetched.is_empty())
         };
-        let of_now = |image: &&Image| self.base.users.iter().any(|user| user.get_str("_id").ok() == Some(image.user()));
-        self.base.images.iter().filter(of_now).find(deleted).cloned()
+        let has_owner = |image: &&Image| self.base.users.iter().any(|user| user.get_str("_id").ok() == Some(image.user()));
+        self.base.images.iter().filter(has_owner).find(deleted).cloned()
     }
 
     /// Returns the image of [`Self::find_acknowledged`].
@@ -167,27 +169,27 @@ impl CleanCluster {
         self.cluster.s3.delete_object().bucket(&self.cluster.bucket).key(key).send().await.unwrap();
     }
 
-    /// Writes other bytes to the image's key and makes its record match them.
+    /// Writes other bytes to the image's key, and updates its record to match these bytes.
     async fn rewrite(&self, image: &Image, bytes: &[u8], content_type: &str) {
         let etag = self.put(image.key(), content_type, bytes).await;
         self.update("images", image.id(), doc! { "$set": { "etag": etag, "sha256": sha256(bytes) } }).await;
     }
 
-    /// Asserts that a new checker finds exactly the `expected` invariants violated in MongoDB and S3.
+    /// Compares the invariants that a new checker finds violated in MongoDB and S3 with the `expected` ones; restores the cluster.
     async fn assert_reports(&self, what: &str, expected: &[u8]) {
         let evidence = Evidence::gather(&self.cluster, &self.journal).await;
         self.compare_violations(what, &Checker::default(), &evidence, expected);
         self.restore().await;
     }
 
-    /// Asserts the same with the checker that has already sampled the clean cluster.
+    /// Compares like [`Self::assert_reports`], with the checker that has already sampled the clean cluster.
     async fn assert_reports_with_history(&self, what: &str, expected: &[u8]) {
         let evidence = Evidence::gather(&self.cluster, &self.journal).await;
         self.compare_violations(what, &self.checker, &evidence, expected);
         self.restore().await;
     }
 
-    /// Asserts that exactly the `expected` invariants are violated after `change` has altered the evidence.
+    /// Compares the violated invariants with the `expected` ones after `change` has altered the evidence of the clean cluster.
     fn assert_reports_change(&self, what: &str, expected: &[u8], change: impl FnOnce(&mut Evidence)) {
         let mut evidence = self.base.clone();
         change(&mut evidence);
@@ -248,7 +250,7 @@ async fn every_planted_violation_is_reported() {
     documents::plant(&clean).await;
     answers::plant(&clean);
     events::plant(&clean).await;
-    // The clean cluster has no violations, so all that were found above were planted ones.
+    // The restored cluster has no violations, so all violations that were found above were planted.
     let evidence = Evidence::gather(&clean.cluster, &clean.journal).await;
     clean.compare_violations("nothing", &clean.checker, &evidence, &[]);
     let mismatches = clean.mismatches.lock().unwrap().join("\n");

@@ -38,7 +38,8 @@ pub const URL_TTL: Duration = Duration::from_secs(3);
 pub const UPLOAD_TTL: Duration = Duration::from_secs(4);
 /// Time after a URL's expiry in which its object may still arrive.
 pub const SWEEP_GRACE: Duration = Duration::from_secs(2);
-/// Longest time for which a lease, claim, reservation or retry of a dead server blocks anything (domain/sweeper.rs).
+/// Longest time for which a lease, claim, reservation or retry of a dead server blocks anything: `LEASE_DURATION` of
+/// src/domain/sweeper/images.rs and some seconds.
 pub const LEASE: Duration = Duration::from_secs(130);
 /// Time without activity after which everything has converged: URLs are dead, leases of dead servers are over, and two sweeps
 /// have finished.
@@ -73,12 +74,14 @@ pub struct Cluster {
     pub backend: Backend,
     /// Database handle of the checker; reads have majority read concern.
     pub db: mongodb::Database,
+    /// S3 client of the checker, for `s3_endpoint`.
     pub s3: aws_sdk_s3::Client,
     pub s3_endpoint: String,
     pub bucket: String,
     /// Folder for journals and logs.
     pub dir: PathBuf,
     settings: Settings,
+    /// Output of the processes that have ended.
     logs: Arc<Mutex<String>>,
 }
 
@@ -157,8 +160,8 @@ impl Cluster {
 
     /// Returns the log output of all servers and sweepers so far.
     pub fn log(&self) -> String {
-        let buried = self.logs.lock().unwrap().clone();
-        self.servers.iter().fold(buried, |all, server| all + &server.log())
+        let of_ended_processes = self.logs.lock().unwrap().clone();
+        self.servers.iter().fold(of_ended_processes, |all, server| all + &server.log())
     }
 
     /// Starts the servers that are down and waits for at most 30 s until every server is ready.
@@ -197,10 +200,10 @@ impl Cluster {
     /// # Panics
     ///
     /// If work is still in progress after [`GRACE`].
-    pub async fn quiesce(&self, patience: LeaseWait) -> Duration {
+    pub async fn quiesce(&self, lease_wait: LeaseWait) -> Duration {
         let began = Instant::now();
         tokio::time::sleep(URL_TTL + SWEEP_GRACE + Duration::from_secs(1)).await;
-        if patience == LeaseWait::Skipped {
+        if lease_wait == LeaseWait::Skipped {
             self.sweep_ahead().await;
         }
         loop {
@@ -209,26 +212,27 @@ impl Cluster {
                 return began.elapsed();
             }
             assert!(began.elapsed() < GRACE, "work still in progress after {GRACE:?}: {pending_work:?}");
-            if patience == LeaseWait::Skipped {
+            if lease_wait == LeaseWait::Skipped {
                 self.sweep_ahead().await;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// Runs one sweep at a time when the leases of dead servers are over, and delivers the events.
+    /// Ends the leases of dead servers, delivers the events, and sweeps with a clock that is two leases ahead until nothing is due.
     async fn sweep_ahead(&self) {
         let valet = connect(&self.settings).await.valet;
-        let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
+        let ended = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
         let images = self.db.collection::<Document>("images");
-        images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
-        // Tombstones stay while an event of them waits: their claims would last until a lease has ended.
+        images.update_many(doc! { "completingUntil": { "$exists": true } }, ended).await.unwrap();
+        // Before the sweep: a tombstone whose event waits would stay, claimed by the sweeper until its lease has ended.
         self.backend.hurry(&valet, &self.db).await;
         for name in ["images", "users"] {
             let claimed = self.db.collection::<Document>(name);
             let now = doc! { "$set": { "due": DateTime::now() } };
             claimed.update_many(doc! { "due": { "$exists": true } }, now).await.unwrap();
         }
+        // The bound ends a sweep that always finds work; `quiesce` then reports the work.
         for _ in 0..50 {
             if let Ok((_, false)) = valet.sweeper.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
                 break;

@@ -20,10 +20,10 @@ use super::{
     servers::scratch_dir,
 };
 
-/// The text that a client has received.
+/// Text that a client has received.
 type Received = Arc<Mutex<String>>;
 
-/// Follows the stream of a server.
+/// Opens the event stream of a server; returns the text that it receives, which grows.
 async fn follow(base: &str, token: &str) -> Received {
     let request = reqwest::Client::new().get(format!("{base}/api/events")).bearer_auth(token);
     let mut response = request.send().await.unwrap();
@@ -39,14 +39,14 @@ async fn follow(base: &str, token: &str) -> Received {
     received
 }
 
-/// Returns a client's images that a stream has announced.
+/// Returns the ids of the images that a stream has announced.
 fn announced(received: &Received) -> BTreeSet<String> {
     let text = received.lock().unwrap();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
     data.map(|data| serde_json::from_str::<Value>(data).unwrap()["id"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Changes one new image after another until `until`; returns those whose change was acknowledged.
+/// Inserts and updates one image after another until `until`; returns the ids of those whose update was acknowledged.
 async fn change(images: &Collection<Document>, user: &str, until: Instant) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     while Instant::now() < until {
@@ -91,11 +91,11 @@ async fn event_streams_survive_elections() {
         set.restart();
         set.primary().await;
     }
-    let patience = Instant::now() + Duration::from_secs(40);
+    let deadline = Instant::now() + Duration::from_secs(40);
     for received in &streams {
         while !announced(received).is_superset(&acknowledged) {
             let missing = acknowledged.difference(&announced(received)).count();
-            assert!(Instant::now() < patience, "{missing} of {} changes were not announced", acknowledged.len());
+            assert!(Instant::now() < deadline, "{missing} of {} changes were not announced", acknowledged.len());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let text = received.lock().unwrap();

@@ -1,8 +1,8 @@
 //! The load's record of each request and its answer: append-only, one JSON line before each request and one after its answer. It
 //! is the only part of the load that the checker reads, and the checker reads it back from the file.
 //!
-//! It contains no secrets. A secret that must not appear anywhere is recorded by its SHA-256, so that the checker can recognise
-//! it.
+//! It contains no secrets. A secret that must not appear anywhere is recorded by its SHA-256, by which the checker recognises
+//! the secret.
 
 use std::{
     collections::BTreeMap,
@@ -53,12 +53,12 @@ pub enum Call {
     Signup,
     Login,
     Refresh,
-    /// A spent refresh token after its child was used: the session must end.
+    /// A spent refresh token, sent within the grace period after its child was used: it is rejected, and the session continues.
     RefreshReuse,
     Logout,
     Me,
     DeleteAccount,
-    /// Upload, batch of uploads or multipart.
+    /// Opening of uploads: a single one, a batch, or a multipart upload.
     Issue,
     Renew,
     /// PUT to S3 with a presigned URL.
@@ -76,7 +76,7 @@ pub enum Call {
     Delete,
     /// A call of the app's backend about a user, which concerns no image.
     Administer,
-    /// The same call with the id of another user's image and with an unknown id; the items are in that order.
+    /// One call that is made twice: with the id of another user's image, and with an unknown id; the items are in that order.
     Probe,
 }
 
@@ -84,8 +84,11 @@ pub enum Call {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestLine {
+    /// Number of the call.
     pub op: u64,
+    /// Time before the request was sent, in milliseconds since 1970.
     pub t0: i64,
+    /// Number of the client.
     pub client: usize,
     /// Email of the account.
     pub user: String,
@@ -104,9 +107,11 @@ pub struct RequestLine {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AnswerLine {
+    /// Number of the call.
     pub op: u64,
+    /// Time after the answer was received, in milliseconds since 1970.
     pub t1: i64,
-    /// Absent without an answer.
+    /// HTTP status; absent without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +154,7 @@ pub struct Exchange {
 pub struct Journal {
     path: PathBuf,
     file: Mutex<File>,
+    /// Number of calls so far.
     ops: AtomicU64,
 }
 
@@ -164,12 +170,12 @@ impl Journal {
         Self { path: path.to_owned(), file: Mutex::new(file), ops: AtomicU64::new(0) }
     }
 
-    /// Returns the number for the next request.
+    /// Returns the number of the next call.
     pub fn next_number(&self) -> u64 {
         self.ops.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the number of requests so far.
+    /// Returns the number of calls so far.
     pub fn count(&self) -> u64 {
         self.ops.load(Ordering::Relaxed)
     }
@@ -206,7 +212,7 @@ impl Journal {
 /// A journal that was read back.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// Requests in the order in which they were sent.
+    /// Calls in the order of their requests.
     pub ops: Vec<Exchange>,
     /// Kinds of secrets by SHA-256.
     pub secrets: BTreeMap<String, String>,
@@ -216,16 +222,16 @@ impl Record {
     /// Reads a journal, and adds each answer to its request.
     pub fn read(path: &Path) -> Self {
         let mut record = Self::default();
-        let mut at = BTreeMap::new();
+        let mut index_of_call = BTreeMap::new();
         for line in BufReader::new(File::open(path).unwrap()).lines() {
             match serde_json::from_str(&line.unwrap()).expect("a line of the journal") {
                 Line::RequestLine(request) => {
-                    at.insert(request.op, record.ops.len());
+                    index_of_call.insert(request.op, record.ops.len());
                     record.ops.push(Exchange { request, answer: None });
                 }
                 Line::AnswerLine(answer) => {
-                    let op = at[&answer.op];
-                    record.ops[op].answer = Some(answer);
+                    let index = index_of_call[&answer.op];
+                    record.ops[index].answer = Some(answer);
                 }
                 Line::Secret { kind, sha256 } => {
                     record.secrets.insert(sha256, kind);

@@ -1,5 +1,5 @@
 //! Fault tests: real servers as processes, a load of clients that keep a journal, and a checker that verifies MongoDB and the
-//! bucket against the journal. README.md beside this file lists the tests and how to run them.
+//! bucket against the journal. README.md beside this file lists the tests and the commands that run them.
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,7 +17,7 @@ mod kills;
 mod misbehaving_store;
 mod pauses;
 #[path = "../support/program.rs"]
-#[allow(dead_code, reason = "the other test binary uses the rest")]
+#[allow(dead_code, reason = "the API tests use the rest")]
 mod program;
 mod proxy;
 mod replica_set;
@@ -25,13 +25,13 @@ mod restarts;
 mod s3_faults;
 mod scenarios;
 #[path = "../support/servers.rs"]
-#[allow(dead_code, reason = "the other test binary uses the rest")]
+#[allow(dead_code, reason = "the API tests use the rest")]
 mod servers;
 mod single_server;
 #[path = "../support/skipping.rs"]
 mod skipping;
 mod tls;
 #[path = "../support/webhook_receiver.rs"]
-#[allow(dead_code, reason = "the other test binary uses the rest")]
+#[allow(dead_code, reason = "the API tests use the rest")]
 mod webhook_receiver;
 mod workload;

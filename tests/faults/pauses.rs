@@ -10,8 +10,9 @@ use super::{
     workload::{Profile, Random, Workload},
 };
 
-/// F26: two servers and three sweepers. One server at a time is paused, `VALET_FAULTS_PAUSES` (3) times, for up to
-/// `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and grace periods, 150 exceeds leases.
+/// F26: two servers, each with its sweeper, and one separate sweeper. The separate sweeper and one server are paused at a time,
+/// `VALET_FAULTS_PAUSES` (3) times, the server for up to `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and
+/// grace periods, 150 exceeds leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn f26_pauses_under_load_violate_no_invariant() {
     let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
@@ -32,8 +33,8 @@ async fn f26_pauses_under_load_violate_no_invariant() {
     }
     cluster.heal().await;
     load.stop().await;
-    let patience = if longest > 6 { LeaseWait::RealTime } else { LeaseWait::Skipped };
-    let rested = cluster.quiesce(patience).await;
+    let lease_wait = if longest > 6 { LeaseWait::RealTime } else { LeaseWait::Skipped };
+    let rested = cluster.quiesce(lease_wait).await;
     let report = checker.check(&cluster, &journal, Duration::ZERO).await;
     println!("{pauses} pauses of up to {longest} s, converged after {rested:.0?}: {report}");
     report.assert_clean();

@@ -30,16 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Text in the first message of a mongod to another member, which drivers do not send.
 const MEMBER: &[u8] = b"internalClient";
 
-/// Kills the processes whose ids it has read, as soon as its standard input is closed.
+/// Shell script that reads lines `guard PID` and `release PID`. When its standard input is closed, it kills the processes that are
+/// guarded then.
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 guarded=
-while read -r word pid; do
-    case $word in
+while read -r command pid; do
+    case $command in
         guard) guarded="$guarded $pid" ;;
         release)
             left=
-            for one in $guarded; do [ "$one" = "$pid" ] || left="$left $one"; done
+            for other in $guarded; do [ "$other" = "$pid" ] || left="$left $other"; done
             guarded=$left ;;
     esac
 done
@@ -54,6 +55,7 @@ pub struct ReplicaSet {
     dir: PathBuf,
 }
 
+/// A mongod process, and the proxy through which members and clients connect to it.
 struct Member {
     port: u16,
     proxy: Proxy,
@@ -87,6 +89,7 @@ impl ReplicaSet {
             .zip(0..)
             .map(|(member, id)| doc! { "_id": id, "host": member.proxy.address().to_string() })
             .collect();
+        // Less than MongoDB's defaults, so that an election takes seconds.
         let settings = doc! { "electionTimeoutMillis": 3000, "heartbeatIntervalMillis": 500, "heartbeatTimeoutSecs": 2, "catchUpTimeoutMillis": 2000 };
         let config = doc! { "_id": NAME, "members": members, "settings": settings };
         let began = Instant::now();
@@ -154,7 +157,7 @@ impl ReplicaSet {
 
     /// Sends a signal, such as `-STOP` or `-CONT`.
     pub fn signal(&self, number: usize, name: &str) {
-        let pid = self.members[number].child.lock().unwrap().as_ref().expect("it runs").id();
+        let pid = self.members[number].child.lock().unwrap().as_ref().expect("the member runs").id();
         assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
     }
 
@@ -177,7 +180,7 @@ impl ReplicaSet {
         self.members.iter().for_each(|member| member.proxy.heal());
     }
 
-    /// Runs a command on this member, without its proxy.
+    /// Runs a command on this member, without its proxy, for at most ten seconds.
     pub async fn run(&self, number: usize, command: Document) -> mongodb::error::Result<Document> {
         let run = async { self.direct(number).database("admin").run_command(command).await };
         let limit = Duration::from_secs(10);
@@ -217,8 +220,9 @@ impl ReplicaSet {
         *member.child.lock().unwrap() = Some(child);
     }
 
-    fn send_to_watchdog(&self, word: &str, pid: u32) {
-        let _ = writeln!(self.watchdog.lock().unwrap(), "{word} {pid}");
+    /// Sends a command of [`WATCHDOG`].
+    fn send_to_watchdog(&self, command: &str, pid: u32) {
+        let _ = writeln!(self.watchdog.lock().unwrap(), "{command} {pid}");
     }
 }
 

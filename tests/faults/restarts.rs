@@ -12,12 +12,20 @@ use super::{
 
 /// Time for which a pod runs on after its removal from the service: the sleep of `preStop`.
 const BEFORE_STOP: Duration = Duration::from_secs(1);
-/// Longest time for stopping (O3).
-const STOP: Duration = Duration::from_secs(30);
+/// Time in which a server must stop (O3).
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Restarts each of two servers twice and asserts that no request fails. `withdraws`: the balancer takes the server out before
-/// the restart.
-async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::program::Settings, withdraws: bool) {
+/// Moment from which the balancer sends no more requests to a server that is restarted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Withdrawal {
+    /// [`BEFORE_STOP`] before the server is stopped, as Kubernetes does it.
+    BeforeStop,
+    /// When `/readyz` answers 503.
+    ByReadiness,
+}
+
+/// Restarts each of two servers twice and asserts that no request fails.
+async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::program::Settings, withdrawal: Withdrawal) {
     let change = Box::new(move |_, settings| change(settings));
     let cluster = Cluster::start(Options { servers: 2, change, ..Options::default() }).await;
     let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
@@ -26,15 +34,15 @@ async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::
     let before = journal.count();
     for _ in 0..2 {
         for server in &cluster.servers {
-            if withdraws {
+            if withdrawal == Withdrawal::BeforeStop {
                 load.balancer.withdrawn[server.number].store(true, Ordering::Relaxed);
                 tokio::time::sleep(BEFORE_STOP).await;
             }
-            assert!(server.stop(STOP).await, "{}", cluster.log());
+            assert!(server.stop(STOP_LIMIT).await, "{}", cluster.log());
             server.start().await;
             load.balancer.withdrawn[server.number].store(false, Ordering::Relaxed);
             cluster.heal().await;
-            // Time for the balancer to notice.
+            // Time for the balancer to see that the server is ready.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -42,12 +50,12 @@ async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::
     let during = journal.count() - before;
     // Failures that have other causes than the restart: sign-ins beyond the hashing capacity get 503, and on a busy machine a
     // dependency may miss its deadline.
-    let excused = |failure: &&String| {
+    let is_excused = |failure: &&String| {
         let slow = failure.contains(": 504 ") || failure.contains("Nothing was done") || failure.contains("timed out");
         failure.contains("sign-ins") || (slow && set("VALET_FAULTS_STRICT").is_none())
     };
     let failures = tally.failures.lock().unwrap().clone();
-    let (excused, failures): (Vec<_>, Vec<_>) = failures.iter().partition(excused);
+    let (excused, failures): (Vec<_>, Vec<_>) = failures.iter().partition(is_excused);
     assert!(failures.is_empty(), "{} of {during} calls failed: {failures:#?}", failures.len());
     println!("4 restarts, {during} calls meanwhile, none failed; {} met a slow dependency or many sign-ins", excused.len());
     assert!(during > 100, "only {during} calls during the restarts");
@@ -58,11 +66,11 @@ async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::
 /// O3, F14: a restart as Kubernetes does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn o3_rolling_restart_behind_a_service_fails_no_request() {
-    assert_no_request_fails(|settings| settings, true).await;
+    assert_no_request_fails(|settings| settings, Withdrawal::BeforeStop).await;
 }
 
 /// O3: a restart with balancers that have only `/readyz`.
 #[tokio::test(flavor = "multi_thread")]
 async fn o3_rolling_restart_by_readiness_alone_fails_no_request() {
-    assert_no_request_fails(|settings| settings.with("STOP_DELAY", "2s"), false).await;
+    assert_no_request_fails(|settings| settings.with("STOP_DELAY", "2s"), Withdrawal::ByReadiness).await;
 }

@@ -40,6 +40,7 @@ pub struct Answer {
     pub json: Value,
     pub content_type: String,
     pub retry_after: Option<String>,
+    /// Time from the request to the end of the answer.
     pub took: Duration,
 }
 
@@ -147,7 +148,7 @@ impl SingleServer {
         id
     }
 
-    /// Sends a presigned request.
+    /// Sends a presigned PUT; returns the status.
     pub async fn put(&self, request: &Value, bytes: Vec<u8>) -> u16 {
         let mut put = self.http.put(request["url"].as_str().unwrap());
         for (name, value) in request["headers"].as_object().unwrap() {
@@ -161,13 +162,13 @@ impl SingleServer {
         self.app.valet.sweeper.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
     }
 
-    /// Returns the state in the image's document.
+    /// Returns the state in the image's document, or `none` without a document.
     pub async fn state(&self, id: &str) -> String {
         let found = self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap();
         found.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
 
-    /// Returns the keys in the bucket except for the deployment's marker.
+    /// Returns the keys of all objects in the bucket except the deployment's marker.
     pub async fn keys(&self) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(&self.bucket).send().await.unwrap();
         let keys = listed.contents().iter().map(|object| object.key().unwrap().to_owned());

@@ -19,7 +19,7 @@ pub fn check(evidence: &Evidence, history: &History, report: &mut Report) {
     check_hashes(evidence, report);
 }
 
-/// Checks I9.
+/// Checks I9: recorded usage equals the images, and is within the quota.
 fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
     let mut images_of: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
     evidence.images.iter().for_each(|image| images_of.entry(image.user()).or_default().push(image));
@@ -47,7 +47,7 @@ fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
     }
 }
 
-/// Checks I10.
+/// Checks I10: a gallery lists the ready images in order, each once.
 fn check_galleries(evidence: &Evidence, report: &mut Report) {
     for (user, gallery) in &evidence.galleries {
         let mut ready: Vec<_> = evidence.ready().filter(|image| image.user() == user).collect();
@@ -68,12 +68,12 @@ fn check_galleries(evidence: &Evidence, report: &mut Report) {
     }
 }
 
-/// I12: OWASP's equivalent settings of Argon2id, memory in KiB and passes.
-const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
+/// Minimum settings of Argon2id, which OWASP considers equivalent: memory in KiB, and passes (I12).
+const MIN_SETTINGS: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 /// Length of 16 bytes in base64 without padding.
-const SALT: usize = 22;
+const MIN_SALT_CHARS: usize = 22;
 
-/// Checks I12.
+/// Checks I12: Argon2id with strong settings, and no salt twice.
 fn check_hashes(evidence: &Evidence, report: &mut Report) {
     let mut salts = BTreeSet::new();
     for user in &evidence.users {
@@ -87,9 +87,12 @@ fn check_hashes(evidence: &Evidence, report: &mut Report) {
         let number =
             |name: &str| parameters.split(',').find_map(|pair| pair.strip_prefix(name)?.parse::<u32>().ok()).unwrap_or(0);
         let (memory, passes) = (number("m="), number("t="));
-        let strong = FLOOR.iter().any(|(least, times)| memory >= *least && passes >= *times) && number("p=") >= 1;
+        let strong = MIN_SETTINGS.iter().any(|(min_memory, min_passes)| memory >= *min_memory && passes >= *min_passes)
+            && number("p=") >= 1;
         report.require(strong, 12, || format!("{id} has a weak hash: {parameters}"));
-        report.require(salt.len() >= SALT && digest.len() >= SALT, 12, || format!("{id} has a short salt or hash"));
+        report.require(salt.len() >= MIN_SALT_CHARS && digest.len() >= MIN_SALT_CHARS, 12, || {
+            format!("{id} has a short salt or hash")
+        });
         report.require(salts.insert(*salt), 12, || format!("{id} has the salt of another"));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     timeline::Timelines,
 };
 
-/// Reports violations of these invariants. Objects and uploads younger than `grace` may belong to a step in progress.
+/// Checks I3, I14, I17 and I18. Objects and uploads younger than `grace` may belong to a step in progress.
 pub fn check(evidence: &Evidence, timelines: &Timelines, grace: Duration, report: &mut Report) {
     let owned: BTreeSet<_> = evidence.images.iter().flat_map(keys).collect();
     let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
@@ -21,9 +21,9 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, grace: Duration, report
         report.require(has_owner_or_is_young, 3, || format!("{} has no owner", object.key));
     }
     // A server that is killed while it probes the store leaves uploads under `check/`.
-    for (key, begun) in evidence.open.iter().filter(|(key, _)| !key.starts_with("check/")) {
+    for (key, opened_at) in evidence.open_uploads.iter().filter(|(key, _)| !key.starts_with("check/")) {
         let pending = evidence.images.iter().any(|image| image.state() == "pending" && image.key() == key);
-        report.require(pending || *begun > cutoff, 3, || format!("the open multipart upload at {key} has no owner"));
+        report.require(pending || *opened_at > cutoff, 3, || format!("the open multipart upload at {key} has no owner"));
     }
     check_counted_bytes(evidence, cutoff, report);
     check_deleted_accounts(evidence, timelines, cutoff, report);
@@ -32,7 +32,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, grace: Duration, report
     }
 }
 
-/// Returns root and owner of a key.
+/// Returns the root (`u` or `in`) and the user's id in an object key.
 fn owner(key: &str) -> Option<(&str, &str)> {
     let (root, rest) = key.split_once('/')?;
     Some((root, rest.split_once('/')?.0)).filter(|(root, _)| matches!(*root, "u" | "in"))
@@ -57,17 +57,18 @@ fn check_counted_bytes(evidence: &Evidence, cutoff: i64, report: &mut Report) {
 /// Checks I18: nothing is left of a deleted account except tombstones and deliveries that have ended, which expire by themselves.
 fn check_deleted_accounts(evidence: &Evidence, timelines: &Timelines, cutoff: i64, report: &mut Report) {
     let users: BTreeSet<_> = evidence.users.iter().filter_map(|user| user.get_str("_id").ok()).collect();
-    let mut known: BTreeSet<&str> = evidence.images.iter().map(Image::user).collect();
-    known.extend(evidence.sessions.iter().filter_map(|session| session.get_str("user").ok()));
-    known.extend(timelines.accounts.values().flat_map(|account| &account.ids).map(String::as_str));
+    // Ids of users that a record, an answer or an object names.
+    let mut named: BTreeSet<&str> = evidence.images.iter().map(Image::user).collect();
+    named.extend(evidence.sessions.iter().filter_map(|session| session.get_str("user").ok()));
+    named.extend(timelines.accounts.values().flat_map(|account| &account.ids).map(String::as_str));
     let objects: Vec<_> = evidence.objects.iter().filter(|object| object.modified <= cutoff).collect();
-    known.extend(objects.iter().filter_map(|object| Some(owner(&object.key)?.1)));
+    named.extend(objects.iter().filter_map(|object| Some(owner(&object.key)?.1)));
     let is_tombstone = |document: &str| document.starts_with("images: ") && document.contains(r#""state": "gone""#);
     let has_ended = |document: &str| {
         document.starts_with("deliveries: ") && (document.contains(r#""doneAt": "#) || document.contains(r#""deadAt": "#))
     };
     let remaining: Vec<_> = evidence.dump.iter().filter(|document| !is_tombstone(document) && !has_ended(document)).collect();
-    for user in known.difference(&users) {
+    for user in named.difference(&users) {
         let document = remaining.iter().find(|document| document.contains(*user));
         report.require(document.is_none(), 18, || format!("{user} does not exist but has {document:?}"));
         let object = objects.iter().find(|object| owner(&object.key).is_some_and(|(_, owner)| owner == *user));

@@ -38,13 +38,13 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grac
     for id in history.ready.iter().chain(shown_ready).collect::<BTreeSet<_>>() {
         let state = evidence.image(id).map_or("absent", Image::state);
         // Only the journal knows the owner: an image that no answer contained may belong to a deleted account.
-        let known = timelines.images.get(id).is_some_and(|timeline| !timeline.owners.is_empty());
-        let kept = state == "ready" || timelines.may_be_deleted(id) || !known;
-        report.require(kept, 16, || format!("{id} was ready and is {state} without a delete"));
+        let has_known_owner = timelines.images.get(id).is_some_and(|timeline| !timeline.owners.is_empty());
+        let is_allowed = state == "ready" || timelines.may_be_deleted(id) || !has_known_owner;
+        report.require(is_allowed, 16, || format!("{id} was ready and is {state} without a delete"));
     }
 }
 
-/// Checks I1.
+/// Checks I1 for an image whose confirm was answered 200, and which its owner cannot have deleted.
 fn check_acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, report: &mut Report) {
     let op = timeline.confirmed[0].op;
     let Some(image) = image.filter(|image| image.state() == "ready") else {
@@ -67,7 +67,7 @@ fn check_acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image:
     }
 }
 
-/// Checks I5.
+/// Checks I5 for an image, if its owner has deleted it.
 fn check_deleted(
     evidence: &Evidence,
     id: &str,

@@ -10,15 +10,15 @@ use super::{Report, evidence::Evidence, timeline::Timelines};
 use crate::webhook_receiver::Message;
 
 /// Shortest time from a delivered attempt whose outcome was not recorded to the next one, in seconds: the claim of a delivery
-/// (`store/deliveries.rs`) less the deadline of an attempt (`store/webhook_sender.rs`).
+/// (`src/store/deliveries.rs`) less the deadline of an attempt (`src/store/webhook_sender.rs`).
 const SHORTEST_CLAIM: i64 = 60 - 15;
-/// Types of events that end an image: it has at most one of them.
+/// Types of events that end an image; an image has at most one such event.
 const ENDS: [&str; 3] = ["image.deleted", "image.rejected", "upload.expired"];
 
 /// Number of events by image or user, and type.
-struct Counts(BTreeMap<(String, String), usize>);
+struct EventCounts(BTreeMap<(String, String), usize>);
 
-impl Counts {
+impl EventCounts {
     /// Counts the events in the bodies of deliveries.
     fn of(deliveries: &[Document]) -> Self {
         let mut counts = BTreeMap::new();
@@ -31,8 +31,8 @@ impl Counts {
     }
 
     /// Returns the number of events of this type about an image or user.
-    fn get(&self, of: &str, type_name: &str) -> usize {
-        self.0.get(&(of.to_owned(), type_name.to_owned())).copied().unwrap_or(0)
+    fn get(&self, subject: &str, type_name: &str) -> usize {
+        self.0.get(&(subject.to_owned(), type_name.to_owned())).copied().unwrap_or(0)
     }
 
     /// Returns the number of events that end an image.
@@ -43,7 +43,7 @@ impl Counts {
 
 /// Checks I19 and I20.
 pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
-    let counts = Counts::of(&evidence.deliveries);
+    let counts = EventCounts::of(&evidence.deliveries);
     check_outboxes(evidence, report);
     check_images(evidence, timelines, &counts, report);
     check_accounts(timelines, &counts, report);
@@ -67,9 +67,9 @@ fn check_outboxes(evidence: &Evidence, report: &mut Report) {
 }
 
 /// Checks I19 for images.
-fn check_images(evidence: &Evidence, timelines: &Timelines, counts: &Counts, report: &mut Report) {
-    for ((of, type_name), count) in &counts.0 {
-        report.require(*count == 1 || type_name == "image.updated", 19, || format!("{of} has {count} events {type_name}"));
+fn check_images(evidence: &Evidence, timelines: &Timelines, counts: &EventCounts, report: &mut Report) {
+    for ((subject, type_name), count) in &counts.0 {
+        report.require(*count == 1 || type_name == "image.updated", 19, || format!("{subject} has {count} events {type_name}"));
     }
     for (id, timeline) in &timelines.images {
         let (ready, ends) = (counts.get(id, "image.ready"), counts.ends(id));
@@ -79,7 +79,7 @@ fn check_images(evidence: &Evidence, timelines: &Timelines, counts: &Counts, rep
         if let Some(deleted) = timeline.deleted {
             report.require(ends == 1, 19, || format!("{id} was deleted by call {}, with {ends} events", deleted.op));
         }
-        // I5 reports a deleted image that is ready again; it had no event of its own when it was deleted while pending.
+        // I5 reports a deleted image that is ready again. It may lack `image.ready`, if it was deleted while it was pending.
         let is_ready = timeline.deleted.is_none() && evidence.image(id).is_some_and(|image| image.state() == "ready");
         report.require(!is_ready || ready == 1, 19, || format!("{id} is ready, with {ready} events"));
         report.require(ends <= 1, 19, || format!("{id} ended with {ends} events"));
@@ -87,7 +87,7 @@ fn check_images(evidence: &Evidence, timelines: &Timelines, counts: &Counts, rep
 }
 
 /// Checks I19 for accounts.
-fn check_accounts(timelines: &Timelines, counts: &Counts, report: &mut Report) {
+fn check_accounts(timelines: &Timelines, counts: &EventCounts, report: &mut Report) {
     for (email, life) in &timelines.accounts {
         for id in &life.ids {
             let (created, deleted) = (counts.get(id, "account.created"), counts.get(id, "account.deleted"));

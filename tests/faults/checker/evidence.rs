@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Number of concurrent calls to S3.
-const AT_ONCE: usize = 8;
+const CONCURRENT_CALLS: usize = 8;
 /// Number of leading bytes that identify a file's type.
-const MAGIC: usize = 16;
+const MAGIC_BYTES: usize = 16;
 
 /// A document of `images`.
 #[derive(Debug, Clone)]
@@ -58,16 +58,17 @@ impl Image {
         self.0.contains_key(field)
     }
 
-    /// Returns the time in milliseconds since 1970.
+    /// Returns the time in a field, in milliseconds since 1970.
     pub fn time(&self, field: &str) -> Option<i64> {
         self.0.get_datetime(field).ok().map(|at| at.timestamp_millis())
     }
 
+    /// Returns the size in bytes; -1 if it is absent.
     pub fn size(&self) -> i64 {
         self.0.get_i64("size").unwrap_or(-1)
     }
 
-    /// Returns the further keys that may have an object.
+    /// Returns the keys of the image's leftovers.
     pub fn leftover_keys(&self) -> impl Iterator<Item = &str> {
         self.0.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str)
     }
@@ -100,7 +101,9 @@ pub struct Object {
 /// A request without credentials and its answer.
 #[derive(Debug, Clone)]
 pub struct AnonymousRequest {
+    /// Method, and the last part of the path.
     pub what: String,
+    /// Status; 0 without an answer.
     pub status: u16,
 }
 
@@ -119,25 +122,27 @@ pub struct Evidence {
     pub messages: Vec<Message>,
     /// Events whose claim the test has ended early.
     pub hurried: BTreeSet<String>,
-    /// The secret of the endpoint.
+    /// Signing secret of the endpoint.
     pub endpoint_secret: String,
-    /// The service key.
+    /// Service key of the app's backend.
     pub key: String,
     /// Every document of every collection, as text.
     pub dump: Vec<String>,
     pub objects: Vec<Object>,
     /// Open multipart uploads in S3: key, and start in milliseconds since 1970.
-    pub open: Vec<(String, i64)>,
+    pub open_uploads: Vec<(String, i64)>,
     /// `None` if the store does not check credentials, such as LocalStack.
     pub anonymous: Option<Vec<AnonymousRequest>>,
     /// Galleries by the user's id, each with the reason if it is missing.
     pub galleries: BTreeMap<String, Result<Vec<Shown>, String>>,
     pub log: String,
-    /// Internal addresses and paths of this server, which no answer may contain.
-    pub inside: Vec<String>,
-    /// Time of the gathering.
+    /// Names of the bucket and the database, which no failing answer may contain.
+    pub internals: Vec<String>,
+    /// Time of the gathering, in milliseconds since 1970.
     pub at: i64,
+    /// Indexes in `images`, by id.
     by_id: HashMap<String, usize>,
+    /// Indexes of current versions in `objects`, by key.
     by_key: HashMap<String, usize>,
 }
 
@@ -163,7 +168,7 @@ impl Evidence {
         let by_id = images.iter().enumerate().map(|(at, image)| (image.id().to_owned(), at)).collect();
         let latest = objects.iter().enumerate().filter(|(_, object)| object.is_latest);
         let by_key = latest.map(|(at, object)| (object.key.clone(), at)).collect();
-        let (open, log, inside) =
+        let (open_uploads, log, internals) =
             (open_uploads(cluster).await, cluster.log(), vec![cluster.bucket.clone(), cluster.db.name().to_owned()]);
         let record = journal.read();
         Self {
@@ -178,11 +183,11 @@ impl Evidence {
             key: backend.key.clone(),
             dump,
             objects,
-            open,
+            open_uploads,
             anonymous,
             galleries,
             log,
-            inside,
+            internals,
             at: now(),
             by_id,
             by_key,
@@ -204,7 +209,7 @@ impl Evidence {
         self.images.iter().filter(|image| image.state() == "ready")
     }
 
-    /// Returns the current version.
+    /// Returns the current version of the object at a key.
     pub fn object(&self, key: &str) -> Option<&Object> {
         self.by_key.get(key).map(|at| &self.objects[*at])
     }
@@ -234,7 +239,8 @@ pub async fn sample_states(cluster: &Cluster) -> (BTreeMap<String, String>, Vec<
     (states, over.iter().map(Document::to_string).collect())
 }
 
-/// Returns key, version id, time and whether it is current, for every version; on a store without versions, for every object.
+/// Returns key, version id, modification time and whether the version is current, for every version of every object. On a
+/// store without versions, each object has one version without an id.
 async fn list_versions(cluster: &Cluster) -> Vec<(String, Option<String>, i64, bool)> {
     let (mut found, mut key, mut version) = (Vec::new(), None, None);
     let millis = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();
@@ -273,17 +279,17 @@ async fn objects(cluster: &Cluster) -> Vec<Object> {
     let listed = list_versions(cluster).await.into_iter().filter(|(key, ..)| is_image(key));
     let read = listed.map(|(key, version, modified, is_latest)| async move {
         let get = cluster.s3.get_object().bucket(&cluster.bucket).key(&key).set_version_id(version);
-        // It may be deleted between the two calls.
+        // The object may be deleted between the listing and this call.
         let got = get.send().await.ok()?;
         let (etag, content_type) =
             (got.e_tag().unwrap_or_default().to_owned(), got.content_type().unwrap_or_default().to_owned());
-        let words = [got.content_disposition(), got.cache_control(), got.content_encoding(), got.content_language()];
-        let metadata = format!("{:?} {words:?}", got.metadata());
+        let headers = [got.content_disposition(), got.cache_control(), got.content_encoding(), got.content_language()];
+        let metadata = format!("{:?} {headers:?}", got.metadata());
         let bytes = got.body.collect().await.ok()?.into_bytes();
         Some(Object {
             size: i64::try_from(bytes.len()).unwrap(),
             sha256: sha256(&bytes),
-            magic: bytes[..bytes.len().min(MAGIC)].to_vec(),
+            magic: bytes[..bytes.len().min(MAGIC_BYTES)].to_vec(),
             key,
             etag,
             modified,
@@ -292,7 +298,7 @@ async fn objects(cluster: &Cluster) -> Vec<Object> {
             is_latest,
         })
     });
-    stream::iter(read).buffered(AT_ONCE).filter_map(|object| async move { object }).collect().await
+    stream::iter(read).buffered(CONCURRENT_CALLS).filter_map(|object| async move { object }).collect().await
 }
 
 /// Returns the key of each open multipart upload, and the time at which it was opened in milliseconds since 1970.
@@ -310,22 +316,22 @@ async fn anonymous(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Anonymou
         return None;
     }
     let base = format!("{}/{}", cluster.s3_endpoint, cluster.bucket);
-    let mut tries = vec![(Method::GET, base.clone()), (Method::GET, format!("{base}?list-type=2"))];
+    let mut requests = vec![(Method::GET, base.clone()), (Method::GET, format!("{base}?list-type=2"))];
     for object in objects {
         let url = format!("{base}/{}", object.key);
-        tries.extend([Method::GET, Method::HEAD, Method::PUT].map(|method| (method, url.clone())));
+        requests.extend([Method::GET, Method::HEAD, Method::PUT].map(|method| (method, url.clone())));
     }
-    let tried = tries.into_iter().map(|(method, url)| {
+    let answers = requests.into_iter().map(|(method, url)| {
         let http = &http;
         async move {
             let request = http.request(method.clone(), &url);
-            // If the store accepts the PUT, it still overwrites nothing.
+            // A store that accepts the PUT still overwrites nothing.
             let request = if method == Method::PUT { request.header("if-none-match", "*").body("stranger") } else { request };
             let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
             AnonymousRequest { what: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
         }
     });
-    Some(stream::iter(tried).buffered(AT_ONCE).collect().await)
+    Some(stream::iter(answers).buffered(CONCURRENT_CALLS).collect().await)
 }
 
 /// How the owner of a gallery gets a token.
@@ -336,6 +342,7 @@ enum SignIn {
 }
 
 impl SignIn {
+    /// Returns the way by which a user signs in; `None` if the document has neither a subject nor an email.
     fn of(user: &Document) -> Option<Self> {
         let subject = user.get_document("identity").and_then(|identity| identity.get_str("subject"));
         let subject = subject.ok().map(|subject| Self::Subject(subject.to_owned()));
@@ -343,17 +350,17 @@ impl SignIn {
     }
 }
 
-/// Reads the gallery as its owner, page by page.
+/// Reads the gallery as its owner, page by page; the error says why it is missing.
 async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<Shown>, String> {
     let (http, base) = (reqwest::Client::new(), cluster.servers.first().ok_or("no server")?.base());
     let text = |error: reqwest::Error| error.without_url().to_string();
-    let ask = async |request: reqwest::RequestBuilder| -> Result<Value, String> {
+    let request_json = async |request: reqwest::RequestBuilder| -> Result<Value, String> {
         let answer = request.send().await.map_err(text)?;
         let status = answer.status();
         let json: Value = answer.json().await.map_err(text)?;
         if status == 200 { Ok(json) } else { Err(format!("{status}: {json}")) }
     };
-    let session = ask(match sign_in {
+    let session = request_json(match sign_in {
         SignIn::Email(email) => {
             http.post(format!("{base}/api/auth/login")).json(&json!({ "email": email, "password": password_of(email) }))
         }
@@ -366,7 +373,7 @@ async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<Shown>, Stri
     let token = session["token"].as_str().unwrap_or_default();
     let (mut shown, mut after) = (Vec::new(), String::new());
     loop {
-        let page = ask(http.get(format!("{base}/api/images/gallery?limit=7{after}")).bearer_auth(token)).await?;
+        let page = request_json(http.get(format!("{base}/api/images/gallery?limit=7{after}")).bearer_auth(token)).await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         shown.extend(
             page["images"].as_array().into_iter().flatten().map(|image| (text(&image["id"]), text(&image["uploadedAt"]))),

@@ -11,7 +11,7 @@ use crate::{
     workload::users::password_of,
 };
 
-/// Asserts that sign-up, upload, confirm, gallery, download and delete work on every server.
+/// Asserts that sign-up, upload, confirm, the image's URL, gallery and delete work on every server.
 ///
 /// # Panics
 ///

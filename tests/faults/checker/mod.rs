@@ -1,8 +1,9 @@
 //! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the invariants I1
 //! to I20. The only answers of the program that it relies on are galleries, because an invariant is about them.
 //!
-//! `evidence` gathers, the other modules judge. The invariants hold when no work is in progress: after the load has stopped and
-//! the cluster has converged.
+//! `evidence` gathers, `timeline` orders the journal by image, account and session, `health_cycle` uses the cluster after a check.
+//! Each other module checks the invariants in its header. The invariants hold when no work is in progress: after the load has
+//! stopped and the cluster has converged.
 
 mod accounts;
 mod answers;
@@ -24,11 +25,12 @@ use std::{
 use self::{evidence::Evidence, timeline::Timelines};
 use super::{cluster::Cluster, journal::Journal};
 
-/// A violated invariant, and where it is violated.
+/// A violation of an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// 1 to 20.
+    /// Number of the invariant, from 1 to 20.
     pub invariant: u8,
+    /// Description for the report.
     pub what: String,
 }
 
@@ -36,7 +38,7 @@ pub struct Violation {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub violations: Vec<Violation>,
-    /// Number of requests in the journal.
+    /// Number of calls in the journal.
     pub ops: usize,
     pub images: usize,
     pub ready: usize,
@@ -45,6 +47,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a violation.
     fn add(&mut self, invariant: u8, what: impl Into<String>) {
         self.violations.push(Violation { invariant, what: what.into() });
     }
@@ -86,7 +89,7 @@ pub struct History {
     /// State of each image in the latest sample that contained it.
     states: BTreeMap<String, String>,
     /// Transitions between samples: image, old state, new state.
-    moves: Vec<(String, String, String)>,
+    transitions: Vec<(String, String, String)>,
     /// Images that were ready in some sample.
     ready: BTreeSet<String>,
     /// Digests of ready images' objects, by key.
@@ -96,6 +99,7 @@ pub struct History {
 }
 
 impl History {
+    /// Records the state of an image, and the transition from its state in the sample before.
     fn observe(&mut self, id: String, state: String) {
         if state == "ready" {
             self.ready.insert(id.clone());
@@ -103,7 +107,7 @@ impl History {
         if let Some(before) = self.states.insert(id.clone(), state.clone())
             && before != state
         {
-            self.moves.push((id, before, state));
+            self.transitions.push((id, before, state));
         }
     }
 }
@@ -122,7 +126,7 @@ impl Checker {
         self.history.over_quota.extend(over_quota);
     }
 
-    /// Checks a quiescent cluster. Objects younger than `grace` may lack an owner.
+    /// Checks a quiescent cluster, and records its states and digests. Objects younger than `grace` may lack an owner.
     pub async fn check(&mut self, cluster: &Cluster, journal: &Journal, grace: Duration) -> Report {
         let evidence = Evidence::gather(cluster, journal).await;
         let report = self.check_evidence(&evidence, grace);
@@ -151,6 +155,7 @@ impl Checker {
         report
     }
 
+    /// Records states, and the digests of ready images.
     fn remember(&mut self, evidence: &Evidence) {
         evidence.images.iter().for_each(|image| self.history.observe(image.id().to_owned(), image.state().to_owned()));
         for image in evidence.ready() {

@@ -8,10 +8,11 @@ use valet::model::ImageState;
 use super::{
     History, Report,
     evidence::{Evidence, Image},
-    timeline::{Keyed, Timelines},
+    timeline::{KeyedUpload, Timelines},
 };
 use crate::journal::Call;
 
+/// Checks I2, I4, I7, I8 and I15.
 pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
     for image in evidence.ready() {
         check_object(evidence, image, report);
@@ -26,7 +27,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, history: &History, grac
     check_transitions(evidence, timelines, history, report);
 }
 
-/// Checks I2.
+/// Checks I2 for a ready image.
 fn check_object(evidence: &Evidence, image: &Image, report: &mut Report) {
     let (id, key) = (image.id(), image.key());
     let Some(object) = evidence.object(key) else { return report.add(2, format!("{id} is ready without its object")) };
@@ -43,7 +44,7 @@ fn check_object(evidence: &Evidence, image: &Image, report: &mut Report) {
     }
 }
 
-/// Checks I15.
+/// Checks I15 for a ready image.
 fn check_type(evidence: &Evidence, image: &Image, report: &mut Report) {
     let Some(object) = evidence.object(image.key()) else { return };
     let (declared, found) = (image.text("contentType"), magic(&object.magic));
@@ -100,16 +101,18 @@ fn check_idempotent_answers(evidence: &Evidence, timelines: &Timelines, report: 
     }
     for ((email, key), answers) in &timelines.keyed {
         for pair in answers.windows(2) {
-            let [Keyed { id: before, sha256: meant, .. }, Keyed { id: after, sha256: then, span }] = pair else { continue };
+            let [KeyedUpload { id: before, sha256: first, .. }, KeyedUpload { id: after, sha256: second, span }] = pair else {
+                continue;
+            };
             // The idempotency key of an upload that expired or was rejected can be used again.
             let timeline = &timelines.images[before];
-            let over = !timeline.ended.is_empty()
+            let has_ended = !timeline.ended.is_empty()
                 || timelines.may_be_deleted(before)
                 || evidence.image(before).is_none_or(|image| !image.is_live());
-            report.require(before == after || over, 4, || {
+            report.require(before == after || has_ended, 4, || {
                 format!("{key} of {email} was {before}, and {after} by call {}", span.op)
             });
-            report.require(meant == then, 4, || format!("{key} of {email} was answered for two requests, by call {}", span.op));
+            report.require(first == second, 4, || format!("{key} of {email} was answered for two requests, by call {}", span.op));
         }
     }
 }
@@ -134,10 +137,11 @@ fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Repo
     for op in evidence.record.ops.iter().filter(|op| op.request.call == Call::Probe) {
         let Some(answer) = op.answer.as_ref().filter(|answer| answer.lost.is_none()) else { continue };
         let [foreign, unknown] = answer.items.as_slice() else { continue };
-        let busy = [foreign, unknown].iter().any(|item| item.status.is_none_or(|status| status >= 500 || status == 401));
+        let is_inconclusive =
+            [foreign, unknown].iter().any(|item| item.status.is_none_or(|status| status >= 500 || status == 401));
         let alike = (foreign.status, &foreign.code, &foreign.sha256) == (unknown.status, &unknown.code, &unknown.sha256);
         let what = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.request.op);
-        report.require(busy || alike, 7, what);
+        report.require(is_inconclusive || alike, 7, what);
     }
 }
 
@@ -145,7 +149,7 @@ fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Repo
 fn check_state(evidence: &Evidence, image: &Image, grace: Duration, report: &mut Report) {
     let (id, state) = (image.id(), image.state());
     let Some(known) = ImageState::parse(state) else { return report.add(8, format!("{id} has the unknown state {state}")) };
-    let fields = match known {
+    let has_its_fields = match known {
         ImageState::Ready => {
             image.has("live") && image.has("uploadedAt") && image.has("due") == (image.leftover_keys().count() > 0)
         }
@@ -153,17 +157,17 @@ fn check_state(evidence: &Evidence, image: &Image, grace: Duration, report: &mut
         ImageState::Purged => !image.has("live") && !image.has("due") && image.has("goneAt"),
         ImageState::Deleting | ImageState::Rejected | ImageState::Expired => !image.has("live") && image.has("due"),
     };
-    report.require(fields, 8, || format!("{id} is {state}, but its record does not match: {}", image.0));
+    report.require(has_its_fields, 8, || format!("{id} is {state}, but its record does not match: {}", image.0));
     let cutoff = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-    let waits = image.time("due").is_none_or(|due| due > cutoff);
-    report.require(waits, 8, || format!("{id} is {state} and not queued for the sweeper: {}", image.0));
+    let is_queued = image.time("due").is_none_or(|due| due > cutoff);
+    report.require(is_queued, 8, || format!("{id} is {state} and not queued for the sweeper: {}", image.0));
 }
 
 /// Checks I8 between samples and between answers.
 fn check_transitions(evidence: &Evidence, timelines: &Timelines, history: &History, report: &mut Report) {
     let latest =
         evidence.images.iter().filter_map(|image| Some((image.id(), history.states.get(image.id())?.as_str(), image.state())));
-    let earlier = history.moves.iter().map(|(id, from, to)| (id.as_str(), from.as_str(), to.as_str()));
+    let earlier = history.transitions.iter().map(|(id, from, to)| (id.as_str(), from.as_str(), to.as_str()));
     for (id, from, to) in earlier.chain(latest) {
         let legal = match (ImageState::parse(from), ImageState::parse(to)) {
             (Some(from), Some(to)) => is_reachable(from, to),

@@ -6,8 +6,9 @@ use super::{Report, evidence::Evidence, timeline::Timelines};
 use crate::{cluster::WEBHOOK_SECRET, files::sha256, servers::JWT_SECRET, workload::users::MARKER};
 
 /// Shortest run of characters that may be a token; ids have 36.
-const TOKEN: usize = 40;
+const MIN_TOKEN_CHARS: usize = 40;
 
+/// Checks I11.
 pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     let secrets = Secrets { digests: &evidence.record.secrets, endpoint: &evidence.endpoint_secret, key: &evidence.key };
     for document in &evidence.dump {
@@ -27,8 +28,7 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
         let has_user = evidence.users.iter().any(|known| known.get_str("_id").ok() == Some(user));
         report.require(has_user, 11, || format!("the session {id} belongs to {user}, who does not exist"));
     }
-    // Each session has its own token: two sessions with one hash would share a token.
-    // Sessions of the app's users have no refresh token.
+    // Two sessions with one hash would share a refresh token. Sessions of the app's users have none.
     let tokens: Vec<_> = evidence.sessions.iter().filter_map(|session| session.get("tokenHash")).collect();
     let hashes: BTreeSet<_> = tokens.iter().map(|hash| format!("{hash:?}")).collect();
     report.require(hashes.len() == tokens.len(), 11, || "two sessions have one refresh token".to_owned());
@@ -38,11 +38,14 @@ pub fn check(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
 struct Secrets<'a> {
     /// Kind of each secret, by its SHA-256.
     digests: &'a BTreeMap<String, String>,
+    /// Signing secret of the webhook endpoint.
     endpoint: &'a str,
+    /// Service key.
     key: &'a str,
 }
 
-fn search(text: &str, secrets: &Secrets<'_>, place: &str, report: &mut Report) {
+/// Reports each secret that a text of this location contains.
+fn search(text: &str, secrets: &Secrets<'_>, location: &str, report: &mut Report) {
     let known = [
         (MARKER, "a password"),
         (JWT_SECRET, "the signing secret"),
@@ -52,12 +55,12 @@ fn search(text: &str, secrets: &Secrets<'_>, place: &str, report: &mut Report) {
         (secrets.key.splitn(3, '_').nth(2).unwrap_or_default(), "a service key"),
     ];
     for (known, kind) in known.into_iter().filter(|(known, _)| !known.is_empty()) {
-        report.require(!text.contains(known), 11, || format!("{kind} is in {place}: {}", beginning(text)));
+        report.require(!text.contains(known), 11, || format!("{kind} is in {location}: {}", beginning(text)));
     }
     let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    for run in text.split(|c| !part_of_token(c)).filter(|run| run.len() >= TOKEN) {
+    for run in text.split(|c| !part_of_token(c)).filter(|run| run.len() >= MIN_TOKEN_CHARS) {
         if let Some(kind) = secrets.digests.get(&sha256(run.as_bytes())) {
-            report.add(11, format!("{kind} is in {place}: {}", beginning(text)));
+            report.add(11, format!("{kind} is in {location}: {}", beginning(text)));
         }
     }
 }

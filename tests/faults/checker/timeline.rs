@@ -15,40 +15,42 @@ pub struct Span {
 /// Timeline of one image.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
-    /// Emails of the accounts whose answers contained it as theirs.
+    /// Emails of the accounts whose answers contained the image as their own.
     pub owners: BTreeSet<String>,
-    /// Digest, size and type of the declaration, if the call that opened it was answered.
+    /// Digest, size and type of the declaration, if the call that opened the upload was answered.
     pub declared: Option<(String, u64, String)>,
     /// Confirms that were answered 200.
     pub confirmed: Vec<Span>,
-    /// Calls on it that were answered 2xx.
+    /// Calls for the image that were answered 2xx.
     pub shown: Vec<(Span, Call)>,
     pub shown_ready: Vec<Span>,
     pub shown_pending: Vec<Span>,
-    /// Answers that reported it as rejected or expired.
+    /// Answers that reported the upload as rejected or expired, with the problem codes.
     pub ended: Vec<(Span, String)>,
     /// Time of the first delete request, answered or not.
     pub delete_requested: Option<i64>,
-    /// First delete that was answered 204.
+    /// First delete that was answered 2xx.
     pub deleted: Option<Span>,
-    /// Digests of fetched bytes.
+    /// Numbers of the calls that fetched bytes, and the digests of the bytes.
     pub fetched: Vec<(u64, String)>,
 }
 
 /// Timeline of one account, by its email.
 #[derive(Debug, Clone, Default)]
-pub struct Life {
+pub struct AccountTimeline {
+    /// Ids of the user in answers to the account.
     pub ids: BTreeSet<String>,
-    /// Sign-ups that were answered 201.
+    /// Numbers of the sign-ups that were answered 2xx.
     pub signups: Vec<u64>,
-    /// Time of the first request to delete it.
+    /// Time of the first request to delete the account, answered or not.
     pub deletion_requested: Option<i64>,
+    /// Deletion that was answered 2xx.
     pub deleted: Option<Span>,
 }
 
 /// An upload that was opened with an idempotency key.
 #[derive(Debug, Clone)]
-pub struct Keyed {
+pub struct KeyedUpload {
     pub span: Span,
     pub id: String,
     pub sha256: Option<String>,
@@ -58,9 +60,9 @@ pub struct Keyed {
 #[derive(Debug, Clone, Default)]
 pub struct Timelines {
     pub images: BTreeMap<String, Timeline>,
-    pub accounts: BTreeMap<String, Life>,
+    pub accounts: BTreeMap<String, AccountTimeline>,
     /// Uploads by account and idempotency key.
-    pub keyed: BTreeMap<(String, String), Vec<Keyed>>,
+    pub keyed: BTreeMap<(String, String), Vec<KeyedUpload>>,
     /// Sessions that have certainly ended.
     pub ended_sessions: BTreeSet<String>,
 }
@@ -78,7 +80,7 @@ impl Timelines {
         timelines
     }
 
-    /// Returns whether its owner may have deleted it, by itself or with the account.
+    /// Returns whether the owner may have deleted an image, by a request for it or with the account.
     pub fn may_be_deleted(&self, id: &str) -> bool {
         let Some(timeline) = self.images.get(id) else { return false };
         let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.deletion_requested.is_some());
@@ -120,13 +122,15 @@ impl Timelines {
         }
     }
 
-    /// Adds the part of an answer that concerns one image; `of` is the same image's part of the request.
-    fn add_item(&mut self, request: &RequestLine, span: Span, item: &Item, of: Option<&Item>) {
+    /// Adds the part of an answer that concerns one image; `requested` is the same image's part of the
+    /// request.
+    fn add_item(&mut self, request: &RequestLine, span: Span, item: &Item, requested: Option<&Item>) {
         let Some(id) = &item.id else { return };
         let timeline = self.images.entry(id.clone()).or_default();
         // Items of a gallery page have no status.
         let ok = item.status.is_none_or(|status| (200..300).contains(&status));
         match (request.call, &item.code) {
+            // Items of a logout are sessions.
             (Call::Logout, _) => {
                 self.images.remove(id);
                 return;
@@ -156,12 +160,12 @@ impl Timelines {
         if request.call == Call::Confirm && item.status == Some(200) {
             timeline.confirmed.push(span);
         }
-        if let (Call::Issue, Some(of)) = (request.call, of) {
-            if let (Some(sha256), Some(size), Some(content_type)) = (&of.sha256, of.size, &of.content_type) {
+        if let (Call::Issue, Some(requested)) = (request.call, requested) {
+            if let (Some(sha256), Some(size), Some(content_type)) = (&requested.sha256, requested.size, &requested.content_type) {
                 timeline.declared.get_or_insert_with(|| (sha256.clone(), size, content_type.clone()));
             }
-            if let Some(key) = &of.idem_key {
-                let keyed = Keyed { span, id: id.clone(), sha256: of.sha256.clone() };
+            if let Some(key) = &requested.idem_key {
+                let keyed = KeyedUpload { span, id: id.clone(), sha256: requested.sha256.clone() };
                 self.keyed.entry((request.user.clone(), key.clone())).or_default().push(keyed);
             }
         }

@@ -1,4 +1,4 @@
-//! Plants violations in recorded answers that the program cannot be made to give.
+//! Plants violations in the evidence that the program cannot be made to produce: recorded answers, galleries, and log lines.
 
 use super::CleanCluster;
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
 
 /// Returns a call that no client made.
 fn invented_call(clean: &CleanCluster, user: &str, call: Call, items: Vec<Item>, answer: AnswerLine) -> Exchange {
+    // Above the number of every recorded call.
     let op = clean.base.record.ops.len() as u64 + 1_000_000;
     let request = RequestLine { op, t0: now(), client: 0, user: user.to_owned(), call, server: None, repeats: None, items };
     Exchange { request, answer: Some(AnswerLine { op, t1: now(), ..answer }) }
@@ -25,6 +26,7 @@ fn page(items: Vec<Item>) -> AnswerLine {
 
 /// An answer of a call that failed.
 struct FailedAnswer {
+    /// End of the description "a call was answered …".
     what: &'static str,
     status: u16,
     code: Option<&'static str>,
@@ -33,6 +35,7 @@ struct FailedAnswer {
     is_repeated: bool,
 }
 
+/// Failed answers; each violates I13.
 const FAILED_ANSWERS: [FailedAnswer; 4] = [
     FailedAnswer {
         what: "with internals",
@@ -46,12 +49,12 @@ const FAILED_ANSWERS: [FailedAnswer; 4] = [
     FailedAnswer { what: "504 and not repeated", status: 504, code: Some("timeout"), body: "{}", is_repeated: false },
 ];
 
-/// Plants violations in the recorded answers and in the log.
+/// Plants violations in the recorded answers, in a gallery and in the log.
 pub fn plant(clean: &CleanCluster) {
     let plants = Plants::of(clean);
     plants.plant_deleted_image();
     plants.plant_other_bytes();
-    plants.plant_images_with_one_key();
+    plants.plant_images_with_one_idempotency_key();
     plants.plant_accounts_with_one_email();
     plants.plant_access_by_others();
     plants.plant_state_and_usage();
@@ -104,7 +107,7 @@ impl<'a> Plants<'a> {
         });
     }
 
-    fn plant_images_with_one_key(&self) {
+    fn plant_images_with_one_idempotency_key(&self) {
         let another = self.clean.base.ready().find(|other| {
             let timeline = self.clean.timelines.images.get(other.id());
             other.id() != self.image.id()
@@ -135,8 +138,8 @@ impl<'a> Plants<'a> {
     fn plant_access_by_others(&self) {
         let what = "another user's image is answered differently from an unknown one";
         self.clean.assert_reports_change(what, &[7], |evidence| {
-            let refused = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
-            let answer = page(vec![refused("not_found"), refused("not_yours")]);
+            let not_found = |code: &str| Item { status: Some(404), code: Some(code.to_owned()), ..Item::default() };
+            let answer = page(vec![not_found("not_found"), not_found("not_yours")]);
             evidence.record.ops.push(self.invented_call(Call::Probe, answer));
         });
 

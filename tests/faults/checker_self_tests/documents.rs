@@ -24,8 +24,8 @@ pub async fn plant(clean: &CleanCluster) {
     clean.update("images", deleted.id(), stuck).await;
     clean.assert_reports("a rejected upload is not queued for the sweeper", &[8]).await;
 
-    let back = doc! { "$set": { "state": "deleting", "due": DateTime::from_millis(i64::from(u32::MAX) * 1000) }, "$unset": { "goneAt": "" } };
-    clean.update("images", deleted.id(), back).await;
+    let reopened = doc! { "$set": { "state": "deleting", "due": DateTime::from_millis(i64::from(u32::MAX) * 1000) }, "$unset": { "goneAt": "" } };
+    clean.update("images", deleted.id(), reopened).await;
     clean.assert_reports_with_history("a tombstone is live again", &[8]).await;
 
     clean.update("users", image.user(), doc! { "$inc": { "usedBytes": 1_i64 } }).await;
@@ -76,6 +76,7 @@ async fn plant_password_hashes(clean: &CleanCluster) {
     clean.assert_reports("two passwords have one salt", &[12]).await;
 }
 
+/// Returns the email of a user.
 fn email<'a>(clean: &'a CleanCluster, user: &str) -> &'a str {
     let found = clean.base.users.iter().find(|known| known.get_str("_id").ok() == Some(user));
     found.unwrap().get_str("email").unwrap()

@@ -5,13 +5,13 @@ use time::Duration;
 
 use super::CleanCluster;
 
-/// Returns the delivery of an image's event.
+/// Returns the delivery of an image's event of one of these types.
 fn delivery_of<'a>(clean: &'a CleanCluster, id: &str, types: &[&str]) -> &'a Document {
     let is_of = |field: &str, holds: &dyn Fn(&str) -> bool, delivery: &Document| delivery.get_str(field).is_ok_and(holds);
-    let its = |delivery: &&Document| {
+    let is_wanted = |delivery: &&Document| {
         is_of("type", &|name| types.contains(&name), delivery) && is_of("body", &|body| body.contains(id), delivery)
     };
-    clean.base.deliveries.iter().find(its).unwrap_or_else(|| panic!("{types:?} of {id}"))
+    clean.base.deliveries.iter().find(is_wanted).unwrap_or_else(|| panic!("{types:?} of {id}"))
 }
 
 /// Plants violations in events, deliveries and messages.
@@ -22,10 +22,10 @@ pub async fn plant(clean: &CleanCluster) {
 
     let ends: &[&str] = &["image.deleted", "image.rejected", "upload.expired"];
     for (lost, types) in [(image.id(), &["image.ready"][..]), (deleted.id(), ends)] {
-        let of_lost = delivery_of(clean, lost, types).get_str("event").unwrap().to_owned();
+        let lost_event = delivery_of(clean, lost, types).get_str("event").unwrap().to_owned();
         clean.assert_reports_change("an event was lost", &[19], |evidence| {
-            evidence.deliveries.retain(|delivery| delivery.get_str("event").unwrap() != of_lost);
-            evidence.messages.retain(|message| message.id != of_lost);
+            evidence.deliveries.retain(|delivery| delivery.get_str("event").unwrap() != lost_event);
+            evidence.messages.retain(|message| message.id != lost_event);
         });
     }
 
@@ -35,20 +35,20 @@ pub async fn plant(clean: &CleanCluster) {
         evidence.deliveries.push(twin);
         let mut message = evidence.messages.iter().find(|message| message.id == event).unwrap().clone();
         message.id = "another".to_owned();
-        // Its signature is over the other id.
+        // The cloned signature is over the earlier id.
         evidence.messages.push(message.signed_again(&evidence.endpoint_secret));
     });
 
     clean.assert_reports_change("an event is not fanned out", &[19], |evidence| {
         let entry = doc! { "id": "e", "type": "image.updated", "at": DateTime::now() };
-        let its = evidence.images.iter_mut().find(|known| known.id() == image.id()).unwrap();
-        its.0.insert("outbox", vec![entry]);
+        let record = evidence.images.iter_mut().find(|known| known.id() == image.id()).unwrap();
+        record.0.insert("outbox", vec![entry]);
     });
 
     clean.assert_reports_change("a delivery waits", &[20], |evidence| {
-        let its = evidence.deliveries.iter_mut().find(|delivery| delivery.get_str("_id").ok() == Some(id)).unwrap();
-        its.remove("doneAt");
-        its.insert("due", DateTime::now());
+        let delivery = evidence.deliveries.iter_mut().find(|delivery| delivery.get_str("_id").ok() == Some(id)).unwrap();
+        delivery.remove("doneAt");
+        delivery.insert("due", DateTime::now());
     });
 
     clean.update("deliveries", id, doc! { "$set": { "deadAt": DateTime::now() }, "$unset": { "doneAt": "" } }).await;
@@ -76,12 +76,13 @@ fn plant_messages(clean: &CleanCluster, event: &str) {
     });
 
     clean.assert_reports_change("a message is not that of its delivery", &[20], |evidence| {
-        let body = evidence.messages.iter_mut().find(|message| message.id == event).unwrap();
-        body.body.push(' ');
-        *body = body.clone().signed_again(&evidence.endpoint_secret);
+        let message = evidence.messages.iter_mut().find(|message| message.id == event).unwrap();
+        message.body.push(' ');
+        *message = message.clone().signed_again(&evidence.endpoint_secret);
     });
 }
 
+/// Plants the secrets of the backend in a record.
 async fn plant_secrets(clean: &CleanCluster) {
     let image = clean.acknowledged_image();
     for secret in [clean.base.endpoint_secret.clone(), clean.base.key.clone()] {

@@ -8,7 +8,7 @@ use crate::{
     workload::users::MARKER,
 };
 
-/// Returns a different PNG of the same length.
+/// Returns a PNG with another last byte.
 fn different_bytes(bytes: &[u8]) -> Vec<u8> {
     let mut others = bytes.to_vec();
     let last = others.len() - 1;
@@ -81,7 +81,8 @@ async fn plant_password_in_metadata(clean: &CleanCluster) {
     clean.assert_reports("a password is in an object's metadata", &[11]).await;
 }
 
-/// Restores a deleted image completely, as if its owner had never deleted it. It may never have been ready and have no dimensions.
+/// Restores a deleted image completely, as if its owner had never deleted it. The image may never have been ready,
+/// so the update sets its dimensions too.
 async fn plant_revived_image(clean: &CleanCluster) {
     let deleted = clean.deleted_image();
     let bytes = fixture("plain.png");
@@ -103,7 +104,7 @@ async fn plant_key_of_another_user(clean: &CleanCluster) {
     clean.put(&foreign, content_type, bytes).await;
     clean.delete_object(image.key()).await;
     clean.update("images", image.id(), doc! { "$set": { "key": foreign } }).await;
-    // No page serves an object that is not the image's own.
+    // Galleries omit an image whose key is not under its owner's prefix, which violates I10.
     clean.assert_reports("an image has the key of another user", &[7, 10, 17]).await;
 }
 
@@ -144,9 +145,9 @@ async fn plant_duplicate(clean: &CleanCluster) {
 async fn plant_uncounted(clean: &CleanCluster) {
     let image = clean.acknowledged_image();
     let user = clean.base.users.iter().find(|user| user.get_str("_id").ok() == Some(image.user())).unwrap();
-    let more = usize::try_from(user.get_i64("usedBytes").unwrap()).unwrap() + 1;
+    let byte_count = usize::try_from(user.get_i64("usedBytes").unwrap()).unwrap() + 1;
     let source = format!("in/{}/{}", image.user(), image.id());
-    clean.put(&source, "image/png", &vec![0; more]).await;
+    clean.put(&source, "image/png", &vec![0; byte_count]).await;
     let later = mongodb::bson::DateTime::from_millis(i64::from(u32::MAX) * 1000);
     clean.update("images", image.id(), doc! { "$set": { "strays": [&source], "due": later } }).await;
     clean.assert_reports("more bytes are stored than counted", &[17]).await;
@@ -158,8 +159,8 @@ async fn plant_uncounted(clean: &CleanCluster) {
     let mut left = clean.deleted_image().0;
     let id = uuid::Uuid::now_v7().to_string();
     left.extend(doc! { "_id": &id, "user": &stranger, "key": format!("u/{stranger}/{id}"), "state": "rejected", "due": later });
-    for clean in ["goneAt", "goneFrom", "idemKey", "idemHash"] {
-        left.remove(clean);
+    for field in ["goneAt", "goneFrom", "idemKey", "idemHash"] {
+        left.remove(field);
     }
     clean.collection("images").insert_one(left).await.unwrap();
     clean.assert_reports("a tombstone of a deleted account is left", &[18]).await;

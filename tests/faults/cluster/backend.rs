@@ -20,22 +20,23 @@ use crate::webhook_receiver::{Message, Receiver, Reply, status};
 
 /// `WEBHOOK_SECRET` of all servers.
 pub const WEBHOOK_SECRET: &str = "canary-of-webhooks-0123456789-abcdefghijklm";
-/// How long the claim of a delivery lasts (store/deliveries.rs).
+/// Time for which a server claims a delivery: `LEASE` of src/store/deliveries.rs.
 const LEASE: Duration = Duration::from_secs(60);
-/// Time in which a server that runs ends an attempt, because the receiver answers at once.
+/// Time in which a running server ends an attempt, because the receiver answers at once.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
+/// A service key of the cluster, and its only webhook endpoint.
 pub struct Backend {
-    /// A key with all scopes.
+    /// Service key with all scopes.
     pub key: String,
-    /// The secret of the endpoint.
+    /// Signing secret of the endpoint.
     pub secret: String,
     receiver: Receiver,
     /// Events whose claim was ended early by the test.
     hurried: Mutex<BTreeSet<String>>,
 }
 
-/// Fails the first attempt of one message in sixteen.
+/// Answers 503 to the first attempt of one message in sixteen, and 204 to all other attempts.
 fn reply(messages: &[Message]) -> Reply {
     let Some((last, earlier)) = messages.split_last() else { return status(500) };
     let is_unlucky = last.id.bytes().map(u32::from).sum::<u32>().is_multiple_of(16);
@@ -59,13 +60,13 @@ impl Backend {
         self.receiver.messages()
     }
 
-    /// Returns the events whose claim was ended early, so that they may be delivered again sooner than a claim ends.
+    /// Returns the events whose claim was ended early, so that a second delivery may follow before a claim ends.
     pub fn hurried(&self) -> BTreeSet<String> {
         self.hurried.lock().unwrap().clone()
     }
 
-    /// Delivers the events that wait, without the pauses between attempts and the leases of dead servers: in this process, beside
-    /// the servers.
+    /// Delivers the waiting events in this process, beside the servers, without the pauses between attempts and the leases of dead
+    /// servers.
     pub async fn hurry(&self, valet: &Valet, db: &mongodb::Database) {
         while valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc()).await.unwrap().more {}
         let stop = CancellationToken::new();

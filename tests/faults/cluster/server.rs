@@ -27,10 +27,13 @@ pub fn free_port() -> u16 {
 
 /// A `valet serve` process, running or not.
 pub struct Server {
+    /// Number of the server, from 0.
     pub number: usize,
+    /// Host and port.
     pub address: String,
     settings: Mutex<Settings>,
     process: Mutex<Option<Process>>,
+    /// Output of the processes that have ended, of all servers and sweepers.
     logs: Arc<Mutex<String>>,
     kills: AtomicU64,
 }
@@ -76,14 +79,14 @@ impl Server {
                 *self.process.lock().unwrap() = Some(process);
                 return;
             }
-            // Its dependencies may be unreachable; restart it as an orchestrator does.
+            // The dependencies may be unreachable: the process is started again, as by an orchestrator.
             assert!(attempt < 100, "server {} does not start: {}", self.number, process.err());
             self.keep_log(process);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Sends SIGKILL.
+    /// Kills the process with SIGKILL, and waits for its end.
     pub async fn kill(&self) {
         let process = self.process.lock().unwrap().take();
         if let Some(process) = process {
@@ -123,7 +126,7 @@ impl Server {
         self.kills.load(Ordering::Relaxed)
     }
 
-    /// Appends the log of an ended process to that of its predecessors.
+    /// Appends the output of an ended process to `logs`.
     fn keep_log(&self, process: Process) {
         let mut logs = self.logs.lock().unwrap();
         logs.push_str(&process.out());

@@ -1,4 +1,4 @@
-//! A `valet sweep` process, separate from any server, that can be killed and paused.
+//! A loop of `valet sweep` processes, separate from any server; the running process can be killed and paused.
 
 use std::{
     sync::{
@@ -16,13 +16,15 @@ use crate::program::Settings;
 /// Runs `valet sweep` in a loop, separate from any server.
 pub struct Sweeper {
     stop: CancellationToken,
-    wish: Arc<AtomicU8>,
-    killed: Arc<AtomicU64>,
+    /// Requested action on the running process: 0 (none), [`KILL`] or [`PAUSE`].
+    action: Arc<AtomicU8>,
+    kills: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
-/// Action for the running sweep.
+/// Requested action: SIGKILL.
 const KILL: u8 = 1;
+/// Requested action: SIGSTOP, and SIGCONT after [`PAUSED`].
 const PAUSE: u8 = 2;
 /// Duration of a pause.
 const PAUSED: Duration = Duration::from_secs(2);
@@ -30,16 +32,16 @@ const PAUSED: Duration = Duration::from_secs(2);
 impl Sweeper {
     /// Starts sweeps one after the other until the sweeper is stopped.
     pub fn start(settings: Settings, logs: Arc<Mutex<String>>) -> Self {
-        let (stop, wish, killed) = (CancellationToken::new(), Arc::new(AtomicU8::new(0)), Arc::new(AtomicU64::new(0)));
-        let (stopped, wishes, were) = (stop.clone(), wish.clone(), killed.clone());
+        let (stop, action, kills) = (CancellationToken::new(), Arc::new(AtomicU8::new(0)), Arc::new(AtomicU64::new(0)));
+        let (stopped, requested, killed) = (stop.clone(), action.clone(), kills.clone());
         let task = tokio::spawn(async move {
             while !stopped.is_cancelled() {
                 let process = settings.run(&["sweep"]);
                 while !process.has_ended() {
-                    match wishes.swap(0, Ordering::Relaxed) {
+                    match requested.swap(0, Ordering::Relaxed) {
                         KILL => {
                             process.signal("-KILL");
-                            were.fetch_add(1, Ordering::Relaxed);
+                            killed.fetch_add(1, Ordering::Relaxed);
                         }
                         PAUSE => {
                             process.signal("-STOP");
@@ -54,7 +56,7 @@ impl Sweeper {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         });
-        Self { stop, wish, killed, task }
+        Self { stop, action, kills, task }
     }
 
     /// Ends the loop after the running sweep.
@@ -65,16 +67,16 @@ impl Sweeper {
 
     /// Sends SIGKILL to the running sweep; the next one starts soon.
     pub fn kill(&self) {
-        self.wish.store(KILL, Ordering::Relaxed);
+        self.action.store(KILL, Ordering::Relaxed);
     }
 
     /// Sends SIGSTOP to the running sweep, and SIGCONT some seconds later.
     pub fn pause(&self) {
-        self.wish.store(PAUSE, Ordering::Relaxed);
+        self.action.store(PAUSE, Ordering::Relaxed);
     }
 
     /// Returns the number of SIGKILLs so far.
     pub fn kills(&self) -> u64 {
-        self.killed.load(Ordering::Relaxed)
+        self.kills.load(Ordering::Relaxed)
     }
 }

@@ -1,5 +1,5 @@
-//! Clean-up with one call that fails permanently: every call, refused in every way, for one image. All other images are swept,
-//! and everything of this image that can be removed is removed.
+//! Clean-up with one call that fails permanently for one image: each call, with each permanent error. All other images are swept,
+//! and the sweeper removes all objects and uploads of this image that it can remove.
 
 use serde_json::json;
 
@@ -13,7 +13,8 @@ use super::{
 };
 use Operation::{AbortMultipart, DeleteObject, GetObject, HeadObject, ListParts, ListUploads, ListVersions};
 
-const REFUSALS: [(u16, &str); 6] = [
+/// Statuses and codes of permanent errors.
+const PERMANENT_ERRORS: [(u16, &str); 6] = [
     (400, "InvalidRequest"),
     (403, "AccessDenied"),
     (403, "InvalidObjectState"),
@@ -22,7 +23,8 @@ const REFUSALS: [(u16, &str); 6] = [
     (501, "NotImplemented"),
 ];
 
-/// Opens an upload as Uppy does: an object at the key, and another multipart upload open at the same key.
+/// Opens an upload as Uppy does, with an object at its key and two multipart uploads open at that key. Returns the image's id and
+/// the key.
 async fn upload_twice_at_one_key(server: &SingleServer) -> (String, String) {
     let opening = server.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png", "size": 9_000 })).await.json;
     let key = opening["key"].as_str().unwrap().to_owned();
@@ -51,9 +53,9 @@ async fn open_uploads(server: &SingleServer) -> usize {
 async fn permanently_failing_step_does_not_stop_other_steps() {
     let server = SingleServer::start(&[]).await;
     for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, ListParts, AbortMultipart] {
-        for (status, code) in REFUSALS {
+        for (status, code) in PERMANENT_ERRORS {
             if (operation, status) == (DeleteObject, 404) {
-                // In the next round it is deleted.
+                // In the next round the object is deleted.
                 continue;
             }
             let what = format!("{operation:?} {status} {code}");
@@ -78,7 +80,7 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
             };
             assert!(open_uploads(&server).await <= most_uploads, "{what}");
             server.faults.heal();
-            // A refused step is postponed by at most a day.
+            // The sweeper postpones a failed step by at most a day.
             server.sweep(2 * AFTER_LAST_CHECK).await;
             assert_eq!(server.state(&id).await, "gone", "{what}");
             let open_uploads_at_key =
@@ -91,7 +93,7 @@ async fn permanently_failing_step_does_not_stop_other_steps() {
     }
 }
 
-/// The account's record goes when its bytes are gone, and not before.
+/// The sweeper deletes an account's record after the account's objects, and not before.
 #[tokio::test(flavor = "multi_thread")]
 async fn account_record_stays_until_its_bytes_are_deleted() {
     let server = SingleServer::start(&[]).await;

@@ -11,7 +11,7 @@ use Operation::{CopyObject, GetObject, HeadObject};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f10_false_answers_to_a_copy_confirm_nothing() {
-    // The setting decides here, without a probe of the store.
+    // With this setting, the server copies without a probe of the store.
     let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
     for (what, rule) in [
         ("200 with an error", Rule::new(&[CopyObject], Misbehavior::error(200, "InternalError"))),

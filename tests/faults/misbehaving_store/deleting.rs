@@ -1,5 +1,5 @@
-//! F11: deletes on a misbehaving store. The owner's delete succeeds at once; the bytes are removed as soon as the store allows
-//! it.
+//! F11: deletes on a misbehaving store. The owner's delete succeeds at once; the sweeper removes the object as soon as the
+//! store accepts its delete.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
         let id = server.upload_ready().await;
         server.faults.add(rule);
         assert_eq!(server.delete(&id).await.status, 204, "{what}");
-        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: the owner does not see it");
+        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: the owner does not see the image");
         let swept = server.sweep(AFTER_LAST_CHECK).await;
         assert_eq!((swept.purged, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
         server.faults.heal();

@@ -24,7 +24,7 @@ pub const AFTER_LAST_CHECK: Duration = Duration::from_secs(26 * 60 * 60);
 
 use Operation::{GetObject, HeadObject};
 
-/// Returns the faulty answers to the confirm of a pending upload.
+/// Returns false answers to the calls that confirm makes for a pending upload, each with its description.
 fn faulty_answers() -> Vec<(&'static str, Rule)> {
     let all = |misbehavior| Rule::all(misbehavior);
     let head = |misbehavior| Rule::new(&[HeadObject], misbehavior);
@@ -37,7 +37,7 @@ fn faulty_answers() -> Vec<(&'static str, Rule)> {
         ("400 ExpiredToken", all(Misbehavior::error(400, "ExpiredToken"))),
         ("404 NoSuchBucket", all(Misbehavior::error(404, "NoSuchBucket"))),
         ("404 of a proxy", all(page(404))),
-        ("404 without words", all(answers(Answer::page(404, "text/plain", "")))),
+        ("404 without a body", all(answers(Answer::page(404, "text/plain", "")))),
         ("400 to HEAD", head(Misbehavior::error(400, "BadRequest"))),
         ("405 to HEAD", head(Misbehavior::error(405, "MethodNotAllowed"))),
         ("301", all(answers(Answer::error(301, "PermanentRedirect").with("location", "http://127.0.0.1:9/")))),
@@ -80,16 +80,17 @@ fn faulty_answers() -> Vec<(&'static str, Rule)> {
         ("the body breaks off", get(Misbehavior::CutsBody(20))),
         ("hung up on HEAD", head(Misbehavior::HangsUp)),
         ("hung up on GET", get(Misbehavior::HangsUp)),
-        ("hung up after all was done", all(Misbehavior::LosesAnswer)),
+        ("hung up after the request was executed", all(Misbehavior::LosesAnswer)),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f10_false_answers_decide_nothing_about_an_upload() {
     // The cases share a few servers, because each server needs a database with its indexes.
-    let mut shares: Vec<Vec<_>> = (0..6).map(|_| Vec::new()).collect();
+    const SERVERS: usize = 6;
+    let mut shares: Vec<Vec<_>> = (0..SERVERS).map(|_| Vec::new()).collect();
     for (n, case) in faulty_answers().into_iter().enumerate() {
-        shares[n % 6].push(case);
+        shares[n % SERVERS].push(case);
     }
     let shares = shares.into_iter().map(|cases| async {
         let server = SingleServer::start(&[]).await;
@@ -115,7 +116,7 @@ async fn f10_false_answers_decide_nothing_about_an_upload() {
     join_all(shares).await;
 }
 
-/// Unusual answers that still contain everything needed are accepted.
+/// Unusual answers that contain all necessary values are accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusual_but_complete_answers_are_accepted() {
     let server = SingleServer::start(&[]).await;
@@ -150,7 +151,7 @@ async fn f9_object_not_visible_yet_is_reported_missing_and_confirmed_later() {
         assert_eq!(early.problem(), (409, "object_missing"), "{early:?}");
         assert_eq!(server.state(&id).await, "pending");
         if !also_get {
-            // A GET that finds the object outweighs the HEAD: expiry is final.
+            // The sweeper sends a GET too before it expires an upload, because expiry is final: the GET finds the object.
             let swept = server.sweep(AFTER_LAST_CHECK).await;
             assert_eq!((swept.expired, swept.rejected, swept.removals), (0, 0, 0), "{swept:?}");
             assert_eq!(server.state(&id).await, "pending");
@@ -160,7 +161,7 @@ async fn f9_object_not_visible_yet_is_reported_missing_and_confirmed_later() {
     assert_eq!(server.confirm(&id).await.status, 200);
 }
 
-/// F7: half of all calls are refused. The SDK's retries hide it, or the caller gets 503 and repeats.
+/// F7: the store rejects half of all calls. The SDK's retries succeed, or the client gets 503 and repeats its call.
 #[tokio::test(flavor = "multi_thread")]
 async fn f7_uploads_work_while_half_of_the_calls_get_slow_down() {
     let server = SingleServer::start(&[]).await;
@@ -181,7 +182,7 @@ async fn f7_uploads_work_while_half_of_the_calls_get_slow_down() {
     assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 3);
 }
 
-/// Readiness names the bucket, and returns without a restart.
+/// The problem of `/readyz` names the bucket, and the server becomes ready again without a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn f10_server_refused_by_its_bucket_is_not_ready() {
     let server = SingleServer::start(&[]).await;
@@ -192,7 +193,7 @@ async fn f10_server_refused_by_its_bucket_is_not_ready() {
         Misbehavior::AnswersWith(Answer::html(404)),
     ] {
         server.faults.add(Rule::all(misbehavior));
-        // The answer of the readiness probe is kept for a second.
+        // The result of the readiness check is cached for a second.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let answer = server.get("/readyz").await;
         answer.assert_outage("not ready");
@@ -200,7 +201,7 @@ async fn f10_server_refused_by_its_bucket_is_not_ready() {
         assert_eq!(server.get("/livez").await.status, 200);
         server.faults.heal();
     }
-    // The answer of the readiness probe is kept for a second.
+    // The result of the readiness check is cached for a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(server.get("/readyz").await.status, 200);
 }
@@ -209,7 +210,7 @@ async fn f10_server_refused_by_its_bucket_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn f25_unresolvable_store_name_is_an_outage() {
     let server = SingleServer::start(&[("S3_ENDPOINT", "http://store.invalid")]).await;
-    // The store was never probed, so it is not known whether it enforces signed headers.
+    // No probe of the store has succeeded, so the server does not know whether the store enforces signed headers.
     let bytes = fixture("plain.png");
     server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await.assert_outage("no such name");
     let swept = server.sweep(AFTER_LAST_CHECK).await;

@@ -14,7 +14,7 @@ use super::{
 };
 use Operation::{AbortMultipart, CompleteMultipart, ListParts};
 
-/// Opens a multipart upload and sends all parts, bypassing all faults; returns its id.
+/// Opens a multipart upload and sends its only part, bypassing all faults; returns its id.
 pub(super) async fn send_upload(server: &SingleServer) -> String {
     let mut bytes = fixture("plain.png");
     bytes.extend(uuid::Uuid::new_v4().as_bytes());

@@ -1,5 +1,5 @@
-//! Permanent refusals of S3 become one final answer for the client, and the sweeper ends the upload. Refusals that an operator
-//! can fix, and temporary ones, decide nothing.
+//! Permanent errors of S3 become one final answer for the client, and the sweeper ends the upload. After errors that an operator
+//! can fix, and after temporary ones, the upload stays pending.
 
 use serde_json::json;
 
@@ -13,27 +13,31 @@ use super::{
 };
 use Operation::{CompleteMultipart, CopyObject, CreateMultipart, GetObject, HeadObject, ListParts};
 
-/// A refused call, the answer to its client, and the upload's state after it was swept past its time.
+/// A call to S3 that fails.
 struct Case {
     operation: Operation,
+    /// Status and code of S3's error.
     error: (u16, &'static str),
+    /// Status and code of Valet's answer to the client.
     answer: (u16, &'static str),
-    ends: &'static str,
+    /// State of the upload after a sweep past its expiry; empty if no upload is opened.
+    final_state: &'static str,
 }
 
-fn case(operation: Operation, error: (u16, &'static str), answer: (u16, &'static str), ends: &'static str) -> Case {
-    Case { operation, error, answer, ends }
+/// Returns a case, in one line.
+fn case(operation: Operation, error: (u16, &'static str), answer: (u16, &'static str), final_state: &'static str) -> Case {
+    Case { operation, error, answer, final_state }
 }
 
-/// Asserts that a 503 has Retry-After and a final answer has not.
+/// Asserts the expected problem, with `Retry-After` exactly if it is a 503: longer if an operator has to act.
 fn assert_answer(answer: &Answer, case: &Case) {
     let what = format!("{:?} {:?}", case.operation, case.error);
     assert_eq!(answer.problem(), case.answer, "{what}: {answer:?}");
     assert_eq!(answer.content_type, "application/problem+json", "{what}: {answer:?}");
     assert_eq!(answer.retry_after.is_some(), answer.status == 503, "{what}: {answer:?}");
     if case.answer.0 == 503 {
-        let operators = matches!(case.error.1, "AccessDenied" | "KMS.DisabledException" | "NoSuchBucket");
-        assert_eq!(answer.retry_after.as_deref(), Some(if operators { "30" } else { "2" }), "{what}");
+        let is_for_operator = matches!(case.error.1, "AccessDenied" | "KMS.DisabledException" | "NoSuchBucket");
+        assert_eq!(answer.retry_after.as_deref(), Some(if is_for_operator { "30" } else { "2" }), "{what}");
     }
 }
 
@@ -43,12 +47,12 @@ const UNSUPPORTED: (u16, &str) = (409, "not_supported_by_store");
 const OUTAGE: (u16, &str) = (503, "unavailable");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_read_rejects_the_object_but_an_outage_does_not() {
+async fn permanently_failing_read_rejects_the_object_but_an_outage_does_not() {
     for finalize in ["in-place", "copy"] {
         let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
         let mut cases = vec![
             case(GetObject, (403, "InvalidObjectState"), MISMATCH, "rejected"),
-            // Every object is refused, so the request is at fault and not the object.
+            // The store rejects this request for every object, so the object is not at fault.
             case(GetObject, (400, "InvalidRequest"), UNSUPPORTED, "pending"),
             case(GetObject, (403, "AccessDenied"), OUTAGE, "pending"),
             case(GetObject, (400, "KMS.DisabledException"), OUTAGE, "pending"),
@@ -66,12 +70,12 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
             let (confirmed, swept) = (server.send_upload().await, server.send_upload().await);
             server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
             assert_answer(&server.confirm(&confirmed).await, &case);
-            assert_eq!(server.state(&confirmed).await, case.ends, "{:?}", case.error);
+            assert_eq!(server.state(&confirmed).await, case.final_state, "{:?}", case.error);
             server.sweep(AFTER_LAST_CHECK).await;
             let state = server.state(&swept).await;
-            assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
+            assert_eq!(state, case.final_state, "the sweeper, {:?} {:?}", case.operation, case.error);
             server.faults.heal();
-            if case.ends == "pending" {
+            if case.final_state == "pending" {
                 assert_eq!(server.confirm(&confirmed).await.status, 200, "a failed read decides nothing about the upload");
                 assert_eq!(server.confirm(&swept).await.status, 200, "a failed read decides nothing about the upload");
             } else {
@@ -82,7 +86,7 @@ async fn refused_read_rejects_the_object_but_an_outage_does_not() {
     }
 }
 
-/// An object encrypted with a key of the client (SSE-C): HEAD and GET of this object are refused with 400.
+/// An object encrypted with a key of the client (SSE-C): S3 answers 400 to HEAD and GET of this object.
 #[tokio::test(flavor = "multi_thread")]
 async fn object_encrypted_with_a_client_key_is_rejected() {
     for finalize in ["in-place", "copy"] {
@@ -96,7 +100,7 @@ async fn object_encrypted_with_a_client_key_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_that_cannot_be_completed_are_refused_once_and_expire() {
+async fn parts_that_cannot_be_completed_get_a_final_answer_and_expire() {
     let server = SingleServer::start(&[]).await;
     for case in [
         case(CompleteMultipart, (400, "EntityTooSmall"), PARTS, "expired"),
@@ -123,16 +127,16 @@ async fn parts_that_cannot_be_completed_are_refused_once_and_expire() {
         assert_eq!(many.json["results"][0]["problem"]["code"], case.answer.1, "{:?}: {many:?}", case.error);
         server.sweep(8 * AFTER_LAST_CHECK).await;
         let state = server.state(&id).await;
-        assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
+        assert_eq!(state, case.final_state, "the sweeper, {:?} {:?}", case.operation, case.error);
         server.faults.heal();
-        if case.ends == "pending" {
+        if case.final_state == "pending" {
             assert_eq!(server.confirm(&id).await.status, 200, "{:?}: nothing was decided", case.error);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn multipart_upload_refused_by_the_store_reserves_nothing() {
+async fn multipart_upload_that_the_store_rejects_reserves_nothing() {
     let server = SingleServer::start(&[]).await;
     for case in [
         case(CreateMultipart, (501, "NotImplemented"), UNSUPPORTED, ""),

@@ -28,7 +28,7 @@ use self::pump::End;
 pub enum Fault {
     /// None: bytes pass.
     None,
-    /// Delays each piece, in each direction.
+    /// Delays each piece that is read, in each direction.
     Latency(Duration),
     /// Limits the bytes per second, in each direction.
     Bandwidth(u64),
@@ -53,6 +53,7 @@ pub enum Fault {
 pub struct Which {
     /// Selects requests that contain any of these; an empty entry selects all.
     holding: &'static [&'static [u8]],
+    /// Number of cuts that are left.
     left: Arc<AtomicU64>,
 }
 
@@ -74,12 +75,13 @@ impl Which {
     }
 
     /// Returns whether the cut applies to this request, and counts it.
-    fn takes(&self, request: &[u8]) -> bool {
+    fn applies_to(&self, request: &[u8]) -> bool {
         self.holding.iter().any(|part| contains(request, part))
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }
 
+/// Returns whether `bytes` contain `part`; all contain the empty part.
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     part.is_empty() || bytes.windows(part.len()).any(|window| window == part)
 }
@@ -135,7 +137,7 @@ impl Proxy {
         Self { address, fault, counts, running }
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -210,7 +212,7 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// Relays one connection as the current fault says; returns why it ended.
+/// Relays one connection, with the current fault; returns the reason for its end.
 async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>) -> End {
     let _ = client.set_nodelay(true);
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);
@@ -225,7 +227,7 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: wat
             match TcpStream::connect(upstream).await {
                 Ok(server) => {
                     let _ = server.set_nodelay(true);
-                    pump::carry(&mut client, server, faults).await
+                    pump::relay(&mut client, server, faults).await
                 }
                 Err(_) => End::Cut,
             }

@@ -16,19 +16,19 @@ use super::{Body, Shared};
 /// Fault that replaces a request or its answer.
 #[derive(Clone)]
 pub enum Misbehavior {
-    /// Answers this without asking S3.
+    /// Sends this answer without forwarding the request to S3.
     AnswersWith(Answer),
     /// Forwards to S3 and changes its answer.
     ChangesAnswer(Arc<dyn Fn(&mut Answer) + Send + Sync>),
     /// Forwards to S3 and closes the connection without an answer.
     LosesAnswer,
-    /// Closes the connection without asking S3.
+    /// Closes the connection without forwarding the request to S3.
     HangsUp,
     /// Forwards to S3 after this time.
     Delays(Duration),
-    /// Cuts the body after so many bytes, short of its length.
+    /// Forwards to S3 and ends the connection after so many bytes of the answer's body.
     CutsBody(usize),
-    /// Limits the body to so many bytes per second.
+    /// Forwards to S3 and limits the answer's body to so many bytes per second.
     SlowsBody(usize),
 }
 
@@ -76,8 +76,8 @@ impl Answer {
         self.headers.remove(name);
     }
 
-    /// Builds the response. `Content-Length` is the body's length, except in an answer to HEAD, where the header that was set is
-    /// kept.
+    /// Builds the response. `Content-Length` is the body's length, except in an answer to HEAD, which has the header of
+    /// `self`.
     fn respond(self, method: &Method) -> Response<Body> {
         let Self { status, mut headers, body } = self;
         let mut response = if *method == Method::HEAD {
@@ -99,7 +99,7 @@ impl Misbehavior {
         Self::ChangesAnswer(Arc::new(change))
     }
 
-    /// Answers an error in S3's format.
+    /// Sends an error in S3's format, without forwarding the request to S3.
     pub fn error(status: u16, code: &str) -> Self {
         Self::AnswersWith(Answer::error(status, code))
     }
@@ -135,7 +135,7 @@ impl Misbehavior {
                 let short = body.slice(..after.min(body.len()));
                 let broken = (short.len() < body.len()).then(|| Err(io::ErrorKind::ConnectionAborted.into()));
                 let pieces = stream::iter([Ok(Frame::data(short))].into_iter().chain(broken));
-                // Pauses between the two pieces, so that the bytes before the break have been sent.
+                // A pause before each piece, so that the bytes before the break have been sent.
                 let pieces = pieces.then(|piece| async {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     piece
@@ -145,6 +145,7 @@ impl Misbehavior {
             Self::SlowsBody(rate) => {
                 let (parts, body) = shared.forward(request).await?.into_parts();
                 let body = body.collect().await?.to_bytes();
+                // Ten pieces a second.
                 let pieces: Vec<_> = body.chunks(rate.div_ceil(10)).map(|piece| body.slice_ref(piece)).collect();
                 let pieces = stream::iter(pieces).then(|piece| async {
                     tokio::time::sleep(Duration::from_millis(100)).await;

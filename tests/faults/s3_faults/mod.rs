@@ -1,8 +1,8 @@
 //! An S3 server that misbehaves: an HTTP proxy in front of a real one that answers chosen operations like broken, overloaded and
-//! misconfigured stores, and like proxies in front of them. All other requests pass unchanged, with their Host header, because it
-//! is signed.
+//! misconfigured stores, and like proxies in front of stores. All other requests pass unchanged, with their Host header, which is
+//! signed.
 //!
-//! It expects path-style addressing. Faults of connections, independent of HTTP, are in `proxy`.
+//! The proxy expects path-style addressing. Faults of connections, independent of HTTP, are in `proxy`.
 
 mod misbehavior;
 mod operation;
@@ -37,6 +37,7 @@ pub use self::{
 
 /// A streamed body, which may fail.
 type Body = UnsyncBoxBody<Bytes, io::Error>;
+/// HTTP client that sends the forwarded requests.
 type Upstream = Client<HttpConnector, Body>;
 
 /// A fault and the requests that it applies to.
@@ -45,7 +46,9 @@ pub struct Rule {
     operations: Vec<Operation>,
     /// Percentage of requests.
     share: u64,
+    /// Number of requests that the rule can still apply to.
     left: Arc<AtomicU64>,
+    /// Number of requests that the rule has applied to.
     hits: Arc<AtomicU64>,
     /// Part of the path or the query that must occur; empty: any request.
     named: String,
@@ -81,28 +84,31 @@ impl Rule {
     }
 
     /// Returns whether the rule applies to a request, and counts it; `chance` is a random number.
-    fn takes(&self, operation: Operation, uri: &Uri, chance: u64) -> bool {
-        let taken = self.operations.contains(&operation)
+    fn applies_to(&self, operation: Operation, uri: &Uri, chance: u64) -> bool {
+        let applies = self.operations.contains(&operation)
             && uri.to_string().contains(&self.named)
             && chance % 100 < self.share
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        self.hits.fetch_add(taken.into(), SeqCst);
-        taken
+        self.hits.fetch_add(applies.into(), SeqCst);
+        applies
     }
 }
 
-/// The running proxy; dropping it ends it.
+/// The running proxy, which ends when it is dropped.
 pub struct S3Faults {
     address: SocketAddr,
     shared: Arc<Shared>,
     _running: AbortOnDropHandle<()>,
 }
 
+/// State that all connections of the proxy share.
 struct Shared {
     upstream: SocketAddr,
     client: Upstream,
     rules: Mutex<Vec<Rule>>,
+    /// Operations since [`S3Faults::take_operations`] was called.
     operations: Mutex<Vec<Operation>>,
+    /// State of [`Shared::random`].
     chance: AtomicU64,
 }
 
@@ -128,7 +134,7 @@ impl S3Faults {
         Self::start(s3_address().await).await
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -177,14 +183,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Handles one request; an error ends the connection without an answer.
+/// Answers one request by the newest rule that applies, or forwards it; an error ends the connection without an answer.
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let operation = Operation::of(&request);
     shared.operations.lock().unwrap().push(operation);
     let rule = {
         let chance = shared.random();
         let rules = shared.rules.lock().unwrap();
-        rules.iter().find(|rule| rule.takes(operation, request.uri(), chance)).cloned()
+        rules.iter().find(|rule| rule.applies_to(operation, request.uri(), chance)).cloned()
     };
     match rule {
         Some(rule) => rule.misbehavior.apply(request, &shared).await,
@@ -193,7 +199,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
 }
 
 impl Shared {
-    /// Returns pseudo-random numbers, the same in every run.
+    /// Returns a pseudo-random number; the sequence is the same in every run.
     fn random(&self) -> u64 {
         // Knuth's multiplier; its high bits are the random ones.
         let step = |state: u64| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -2,7 +2,7 @@
 
 use hyper::{Method, Request};
 
-/// S3 operations that an upload uses.
+/// S3 operations that Valet and its clients use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     HeadObject,
@@ -23,6 +23,7 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All operations.
     pub const ALL: [Self; 15] = [
         Self::HeadObject,
         Self::GetObject,

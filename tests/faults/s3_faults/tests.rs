@@ -1,4 +1,4 @@
-//! Tests the proxy in front of a small HTTP server that answers with the request's host, path and query.
+//! Tests the proxy of S3, in front of a small HTTP server that answers with the request's host, path and query.
 
 use std::{
     convert::Infallible,

@@ -40,7 +40,7 @@ enum Hang {
 struct ConnectionFault {
     name: &'static str,
     fault: Fault,
-    /// Whether calls are refused because of the fault.
+    /// Whether the fault must make calls of the probe fail with 503 or 504.
     is_outage: bool,
 }
 
@@ -72,7 +72,7 @@ impl ProxiedDatabase {
         Self { mongod, proxy, admins, scenario }
     }
 
-    /// F2: the database executes writes, but the answers are lost.
+    /// F2: the database executes writes, but the answers are lost, for at most 40 writes in each of two ways.
     async fn lose_answers(&mut self) {
         self.proxy.set(Fault::CutBeforeAnswer(Which::holding(&WRITES).at_most(40)));
         self.scenario.run_during("F2", fault_duration(2, 20)).await;
@@ -102,6 +102,7 @@ impl ProxiedDatabase {
         self.scenario.run_until_refused(&what, half).await;
         let late = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
         println!("{what}: {early:?} MiB and tasks, later {late:?}");
+        // The load varies: growth is more than a quarter and 64 MiB, or a quarter and 100 tasks.
         assert!(late.0 < early.0 + early.0 / 4 + 64 && late.1 < early.1 + early.1 / 4 + 100, "{what}: {early:?}, {late:?}");
         match hang {
             Hang::BlackHole => self.proxy.heal(),
@@ -110,7 +111,7 @@ impl ProxiedDatabase {
         self.scenario.assert_recovered(&what).await;
     }
 
-    /// Keeps a fault of the connections for a time, and heals it.
+    /// Injects a fault of the connections for a time, and removes it.
     async fn disturb_connections(&mut self, ConnectionFault { name, fault, is_outage }: ConnectionFault) {
         self.proxy.set(fault);
         if is_outage {

@@ -1,5 +1,5 @@
-//! F23 of MongoDB: the disk of its data is full. mongod aborts when it cannot write its journal; acknowledged writes are still there
-//! once there is space again.
+//! F23 of MongoDB: the disk of its data is full. mongod aborts when it cannot write its journal; when the disk has space again,
+//! acknowledged writes still exist.
 //!
 //! The disk is a tmpfs in its own mount namespace, which needs no privileges and leaves nothing behind. Without support for such
 //! namespaces the test is skipped with a message.
@@ -18,14 +18,14 @@ use super::{
     Scenario, fault_duration,
 };
 
-/// A small tmpfs, which exists as long as the process in whose mount namespace it is.
+/// A small tmpfs, which exists as long as `holder`, in whose mount namespace it is mounted.
 struct Disk {
     holder: Child,
     path: PathBuf,
 }
 
 impl Disk {
-    /// Mounts a tmpfs of this size; `None` if mount namespaces are not available.
+    /// Mounts a tmpfs of this size in MiB; `None` if mount namespaces are not available.
     fn mount(mib: u32) -> Option<Self> {
         let dir = scratch_dir().join(uuid::Uuid::new_v4().to_string());
         std::fs::create_dir_all(&dir).unwrap();
@@ -48,6 +48,7 @@ impl Disk {
     /// Fills the disk to the last byte.
     fn fill(&self) {
         let mut file = File::create(self.path.join("filler")).unwrap();
+        // Ever smaller pieces, for the space that is left.
         for piece in [vec![0; 1 << 20], vec![0; 4096], vec![0]] {
             while file.write_all(&piece).is_ok() {}
         }

@@ -61,7 +61,7 @@ async fn killed_between_head_and_write(scenario: &mut Scenario, set: &Arc<Replic
     }
 }
 
-/// The primary executes an update and reports that no majority has it: the confirm is not acknowledged.
+/// The primary executes an update and reports that no majority of the members has it: the confirm is not acknowledged.
 async fn written_by_no_majority(scenario: &mut Scenario, set: &ReplicaSet) {
     let (primary, id) = (set.primary().await, scenario.probe.send_upload().await);
     let error = doc! { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication timed out" };
@@ -72,7 +72,7 @@ async fn written_by_no_majority(scenario: &mut Scenario, set: &ReplicaSet) {
     scenario.assert_recovered("written by no majority").await;
 }
 
-/// F5.
+/// F5: the primary steps down repeatedly.
 async fn stepped_down(scenario: &mut Scenario, set: &ReplicaSet) {
     let began = Instant::now();
     while began.elapsed() < fault_duration(6, 120) {
@@ -109,20 +109,20 @@ async fn cut_off_with_a_canary(set: &ReplicaSet) -> (usize, Document) {
         }
         // The member was not primary any more.
         set.heal();
-        // The set may elect another primary meanwhile.
+        // Time in which the set may elect another primary.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     panic!("every primary stepped down");
 }
 
-/// Returns the canary collection of this member, with write concern 1.
+/// Returns the canary collection of this member, with write concern 1: a primary without a majority acknowledges writes to it.
 fn canaries(set: &ReplicaSet, member: usize) -> Collection<Document> {
-    let alone = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
-    let options = CollectionOptions::builder().write_concern(alone).build();
+    let one_member = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+    let options = CollectionOptions::builder().write_concern(one_member).build();
     set.direct(member).database("canary").collection_with_options("canaries", options)
 }
 
-/// F3 for one of three: the primary neither answers nor closes its connections.
+/// F3 for one of three, and then for two: stopped members neither answer nor close their connections.
 async fn stopped(scenario: &mut Scenario, set: &ReplicaSet) {
     let former = set.primary().await;
     set.signal(former, "-STOP");

@@ -1,5 +1,6 @@
 //! Scenarios of the fault matrix under load: a fault begins and ends while clients work and a probe client asserts its answers;
-//! afterwards every invariant holds. `README.md` lists them.
+//! afterwards every invariant holds. `tests/faults/README.md` lists the
+//! scenarios.
 //!
 //! The short form is part of `cargo test`; with `VALET_FAULTS_LONG=1` each fault lasts as long as the matrix demands.
 
@@ -61,15 +62,15 @@ pub struct Scenario {
     journal: Arc<Journal>,
     load: Workload,
     checker: Checker,
-    /// Only one scenario runs at a time, because each loads the machine.
-    _turn: MutexGuard<'static, ()>,
+    /// Lock that lets only one scenario run at a time, because each loads the machine.
+    _exclusive: MutexGuard<'static, ()>,
 }
 
 impl Scenario {
     /// Starts servers under a load of `clients`, and returns when the clients are at work.
     pub async fn start(options: Options, clients: usize) -> Self {
-        static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
+        static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
+        let exclusive = EXCLUSIVE.lock().await;
         let (inner, mut options) = (options.change, Options { change: Box::new(|_, settings| settings), ..options });
         // Uploads may take longer than they do without faults.
         options.change = Box::new(move |number, settings| {
@@ -81,11 +82,11 @@ impl Scenario {
         let probe = Probe::start(&cluster).await;
         let load = Workload::start(&cluster, &journal, Profile { clients, patience: PATIENCE, ..Profile::default() });
         load.wait_until_working(Duration::from_secs(1)).await;
-        Self { cluster, probe, journal, load, checker: Checker::default(), _turn: turn }
+        Self { cluster, probe, journal, load, checker: Checker::default(), _exclusive: exclusive }
     }
 
-    /// Keeps the fault for `time`: every answer to the probe arrives in time, is documented, and is no worse than 503 or 504.
-    /// Returns the number of the probe's calls that were refused for an outage.
+    /// Lets the probe make its calls for `time`, and asserts that every answer arrives in time, is documented, and is no worse than
+    /// 503 or 504. Returns the number of the calls that were answered 503 or 504.
     pub async fn run_during(&mut self, what: &str, time: Duration) -> usize {
         let (began, mut refused) = (Instant::now(), 0);
         while began.elapsed() < time {
@@ -94,7 +95,7 @@ impl Scenario {
         refused
     }
 
-    /// Runs [`Scenario::run_during`] and continues until at least one call was refused.
+    /// Runs [`Scenario::run_during`] and continues until at least one call was answered 503 or 504.
     pub async fn run_until_refused(&mut self, what: &str, time: Duration) {
         let (began, mut refused) = (Instant::now(), self.run_during(what, time).await);
         while refused == 0 {
@@ -141,7 +142,7 @@ impl Scenario {
     }
 }
 
-/// Returns the last log lines of the servers.
+/// Returns the last 40 log lines of the servers and sweepers.
 fn last_log_lines(cluster: &Cluster) -> String {
     let log = cluster.log();
     let lines: Vec<_> = log.lines().collect();

@@ -1,4 +1,4 @@
-//! The probe: a client that asserts of each answer that the current fault allows it.
+//! The probe: a client that asserts that the current fault allows each answer.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,15 @@ pub struct Probe {
     http: reqwest::Client,
     bases: Vec<String>,
     token: String,
-    turn: usize,
+    /// Number of calls, by which the probe alternates between the servers.
+    calls: usize,
 }
 
 impl Probe {
     /// Signs up the user of the probe.
     pub async fn start(cluster: &Cluster) -> Self {
         let bases = cluster.servers.iter().map(|server| server.base()).collect();
-        let mut probe = Self { http: reqwest::Client::new(), bases, token: String::new(), turn: 0 };
+        let mut probe = Self { http: reqwest::Client::new(), bases, token: String::new(), calls: 0 };
         let email = format!("probe-{}@example.com", uuid::Uuid::new_v4().simple());
         let session = json!({ "email": email, "password": password_of(&email) });
         let session = probe.call(Method::POST, "/api/auth/signup", Some(session)).await;
@@ -34,8 +35,8 @@ impl Probe {
 
     /// Makes one call with the token, without repeats.
     pub async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
-        self.turn += 1;
-        let url = format!("{}{path}", self.bases[self.turn % self.bases.len()]);
+        self.calls += 1;
+        let url = format!("{}{path}", self.bases[self.calls % self.bases.len()]);
         let mut request = self.http.request(method, url).timeout(Duration::from_secs(60));
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
@@ -51,18 +52,18 @@ impl Probe {
         Answer { status, content_type, retry_after, json: answer.json().await.unwrap_or(Value::Null), took: began.elapsed() }
     }
 
-    /// Lists the gallery, uploads, confirms and deletes. Returns the number of calls that were refused for an outage; any other
+    /// Lists the gallery, uploads, confirms and deletes. Returns the number of calls that were answered 503 or 504; an
     /// undocumented answer fails the test.
     pub async fn cycle(&mut self, what: &str) -> usize {
         let mut refused = 0;
-        let mut check = |answer: &Answer, also: &[u16]| {
+        let mut check = |answer: &Answer, allowed: &[u16]| {
             assert!(answer.took < ANSWERED_WITHIN, "{what}: {answer:?}");
             if matches!(answer.status, 503 | 504) {
                 answer.assert_outage(what);
                 refused += 1;
                 return false;
             }
-            assert!(answer.status < 300 || also.contains(&answer.status), "{what}: {answer:?}");
+            assert!(answer.status < 300 || allowed.contains(&answer.status), "{what}: {answer:?}");
             answer.status < 300
         };
         let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
@@ -75,21 +76,21 @@ impl Probe {
             let confirmed = self.call(Method::POST, &format!("{path}/confirm"), None).await;
             // 409 if the object was not sent or is not visible yet; 410 and 404 if the upload has expired after its few seconds.
             check(&confirmed, &[404, 409, 410]);
-            // After a lost answer the bytes may be there; after a refusal they are not.
-            let refused = sent.is_some_and(|status| status != 200);
-            assert!(!refused || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
+            // After a lost answer the object may exist; after a rejected PUT it does not.
+            let is_put_rejected = sent.is_some_and(|status| status != 200);
+            assert!(!is_put_rejected || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
             let deleted = self.call(Method::DELETE, &path, None).await;
             check(&deleted, &[404]);
         }
         refused
     }
 
-    /// Returns whether every server is ready and answers reads.
+    /// Returns whether every server is ready and lists the gallery.
     pub async fn is_reachable(&mut self, cluster: &Cluster) -> bool {
         for _ in 0..cluster.servers.len() {
             let ready = self.call(Method::GET, "/readyz", None).await;
-            // Use the same server again.
-            self.turn -= 1;
+            // The next call uses the same server again.
+            self.calls -= 1;
             let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
             if (ready.status, gallery.status) != (200, 200) {
                 return false;
@@ -145,7 +146,7 @@ fn file() -> Vec<u8> {
     bytes
 }
 
-/// Sends a presigned PUT; `None` without an answer.
+/// Sends a presigned PUT; returns the status, or `None` without an answer.
 async fn put(http: &reqwest::Client, request: &Value, bytes: Vec<u8>) -> Option<u16> {
     let mut put = http.put(request["url"].as_str()?).timeout(Duration::from_secs(20));
     for (name, value) in request["headers"].as_object()? {

@@ -19,8 +19,8 @@ use super::{
     probe::Probe,
 };
 
-/// F6: a pool of ten connections to MongoDB for five hundred clients of one server. Some calls are refused; none waits without
-/// limit.
+/// F6: a pool of ten connections to MongoDB for five hundred clients of one server. Some calls are answered 503 or 504; each is
+/// answered in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn f6_ten_connections_serve_five_hundred_clients() {
     let change = |_, settings: Settings| {
@@ -95,9 +95,9 @@ async fn f25_expired_certificate_is_an_outage_until_it_is_renewed() {
     let mut probe = Probe::start(&cluster).await;
     probe.upload().await;
     front.set_expired(true);
-    // Connections from before the expiry are closed in time, too.
+    // Connections from before the expiry would last: the server has to open new ones.
     proxy.set(Fault::Reset);
-    // The proxy resets the connections that are open.
+    // Time for the proxy to reset the open connections.
     tokio::time::sleep(Duration::from_millis(200)).await;
     proxy.heal();
     let id = probe.send_upload().await;

@@ -1,5 +1,5 @@
-//! F27: a database restored from an earlier time with the bucket of today: objects without a record are found and removed, and no
-//! ready record lacks its object. With a newer database and an older bucket the loss is reported.
+//! F27: a database restored from an earlier time, with the current bucket: `valet sweep --orphans` finds and removes objects
+//! without a record, and no ready record lacks its object. With a newer database and an older bucket it reports the lost objects.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +27,7 @@ async fn dump(cluster: &Cluster) -> Vec<(&'static str, Vec<Document>)> {
     all
 }
 
-/// Replaces the documents of the database by those of a dump.
+/// Replaces the documents of the database by the documents of a dump.
 async fn restore(cluster: &Cluster, dump: &[(&'static str, Vec<Document>)]) {
     for (name, documents) in dump {
         let collection = cluster.db.collection::<Document>(name);
@@ -44,9 +44,10 @@ async fn keys(cluster: &Cluster) -> BTreeSet<String> {
     keys.filter(|key| key != valet::store::objects::marker::KEY).collect()
 }
 
-/// Runs `valet sweep --orphans` and returns its counts: objects without a record, and ready images without an object.
+/// Runs `valet sweep --orphans`. Returns its counts of objects without a record and of ready images without an object, and its
+/// output.
 async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) {
-    // Times in S3 listings are whole seconds.
+    // Times in S3 listings are whole seconds: the newest object is before `now` only after more than a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
     let arguments = [&["sweep", "--orphans", "--before", &now], options].concat();
@@ -81,7 +82,7 @@ async fn f27_older_database_works_with_a_newer_bucket() {
     restore(&cluster, &documents).await;
     let (found, missing, out) = orphans(&cluster, &[]).await;
     assert_eq!((found, missing), (SINCE, 0), "{out}");
-    // The checker reports them as objects without a record and as uncounted bytes, and reports nothing else.
+    // The checker reports the newer objects as objects without a record and as uncounted bytes, and reports nothing else.
     let report = check(&cluster, &journal, Duration::ZERO).await;
     assert_eq!(report.violated(), [3, 17].into(), "{report}");
     orphans(&cluster, &["--delete", "--expect", &SINCE.to_string()]).await;

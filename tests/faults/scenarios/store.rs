@@ -1,4 +1,4 @@
-//! F7, F8, F10, F11, F12: a store that refuses, is slow, breaks connections and loses answers, under load.
+//! F7 to F12: a store that rejects calls, is slow, does not show new objects, breaks connections and loses answers, under load.
 
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
     let mut scenario = Scenario::start(options, client_count()).await;
 
     let slow_down = |share| Rule::all(Misbehavior::error(503, "SlowDown")).share(share);
+    // In an outage, calls of the probe must be answered 503 or 504.
     for (what, rule, is_outage) in [
         ("F7, half", slow_down(50), false),
         ("F7, all", slow_down(100), true),

@@ -1,5 +1,5 @@
 //! TLS in front of a server, with a certificate that is expired or valid. ca.pem signed both certificates and nothing else; its
-//! private key was not kept.
+//! private key was discarded.
 
 use std::{
     net::SocketAddr,
@@ -25,15 +25,16 @@ use tokio_rustls::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// A TLS endpoint; dropping it ends it.
+/// A TLS endpoint, which ends when it is dropped.
 pub struct TlsFront {
     address: SocketAddr,
+    /// Whether new connections get the expired certificate.
     expired: Arc<AtomicBool>,
     _running: AbortOnDropHandle<()>,
 }
 
 impl TlsFront {
-    /// Starts it in front of `upstream`, on a free port of `localhost`.
+    /// Starts an endpoint in front of `upstream`, on a free port of `localhost`.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, expired) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
@@ -53,7 +54,7 @@ impl TlsFront {
         Self { address, expired, _running: AbortOnDropHandle::new(running) }
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the endpoint listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

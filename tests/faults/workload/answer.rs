@@ -8,7 +8,7 @@ use crate::journal::{AnswerLine, Item, now};
 /// An answer of the API.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// 0 without an answer.
+    /// HTTP status; 0 without an answer.
     pub status: u16,
     pub json: Value,
     pub headers: HeaderMap,
@@ -29,7 +29,7 @@ impl Answer {
 
 /// Reads a whole response. The error is a text without the URL.
 pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, String> {
-    // The innermost error has the cause; the outer ones contain the URL, which may be a secret.
+    // The text has the error's causes, and lacks the URL, which may contain a secret.
     let text_of = |error: reqwest::Error| {
         let error = error.without_url();
         let mut text = error.to_string();
@@ -46,7 +46,7 @@ pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> 
     Ok(Answer { status, headers, json: serde_json::from_slice(&body).unwrap_or_default(), body })
 }
 
-/// Returns everything in an answer except the requested id and the request's id.
+/// Returns status and body of an answer, without the id of the requested image and without the ids of requests.
 pub(super) fn comparable_text(answer: &Answer, id: &str) -> String {
     let mut json = answer.json.clone();
     let results = json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten();
@@ -100,7 +100,7 @@ pub(super) fn answer_line(op: u64, requested: &[Item], received: &Result<Answer,
     line
 }
 
-/// Reads an image, a ticket, or an item's result that contains either.
+/// Returns the journal's item for an image, a ticket, or a batch item's result that contains one of them.
 fn image_item(json: &Value) -> Item {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let inner = ["ticket", "image"].iter().map(|name| &json[*name]).find(|inner| inner.is_object());

@@ -20,7 +20,7 @@ use crate::journal::{AnswerLine, Call, Item, Journal, RequestLine, now};
 /// Time after which a request counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Number of failures that are kept for the report.
+/// Number of failures, at most, that the tally records.
 const FAILURES: usize = 200;
 
 /// The servers as a load balancer sees them.
@@ -30,7 +30,8 @@ pub struct Balancer {
     pub ready: Vec<AtomicBool>,
     /// Whether each server was taken out of the service, as Kubernetes does before it stops a pod.
     pub withdrawn: Vec<AtomicBool>,
-    /// Sends requests to ready servers only, and retries only refused connections on another server, like a Kubernetes service.
+    /// Whether requests go only to ready servers, and only refused connections are retried on another server, like a Kubernetes
+    /// service.
     pub by_readiness: bool,
 }
 
@@ -58,6 +59,7 @@ pub struct Tally {
 
 /// A request to the API.
 pub struct Request<'a> {
+    /// Purpose of the call, for the journal.
     pub call: Call,
     pub method: Method,
     pub path: String,
@@ -70,15 +72,18 @@ pub struct Request<'a> {
 
 /// Identity, connections and settings of one client.
 pub struct Caller {
+    /// Number of the client.
     pub number: usize,
+    /// Email of the account, for the journal.
     pub user: String,
     pub random: Random,
     pub http: reqwest::Client,
     pub balancer: Arc<Balancer>,
     pub journal: Arc<Journal>,
     pub tally: Arc<Tally>,
+    /// Time for which a call without a final answer is repeated.
     pub patience: Duration,
-    /// The service key of the app's backend.
+    /// Service key of the app's backend.
     pub key: Arc<str>,
 }
 
@@ -100,7 +105,7 @@ impl Caller {
 
     /// Calls until there is a final answer: repeats 503, 504 and missing answers, as the documented rules for clients require.
     pub async fn call(&mut self, request: Request<'_>) -> Answer {
-        let (began, mut first, mut pause) = (Instant::now(), None, 50);
+        let (began, mut first, mut pause_ms) = (Instant::now(), None, 50);
         loop {
             let (op, answer) = self.send_once(&request, first).await;
             if !matches!(answer.status, 0 | 503 | 504) {
@@ -111,8 +116,8 @@ impl Caller {
                 return answer;
             }
             first = first.or(Some(op));
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            pause = (pause * 2).min(400);
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (pause_ms * 2).min(400);
         }
     }
 
@@ -131,7 +136,7 @@ impl Caller {
             items: request.items.clone(),
         });
         let mut sent = self.build(request, server).send().await;
-        // A refused connection: no server has received the request.
+        // No server has received a request whose connection was refused.
         let began = Instant::now();
         while self.balancer.by_readiness && sent.as_ref().is_err_and(reqwest::Error::is_connect) && began.elapsed() < TIMEOUT {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -140,7 +145,7 @@ impl Caller {
         }
         let received = receive(sent).await;
         if let Ok(answer) = &received {
-            self.keep_secrets(&answer.json);
+            self.record_secrets(&answer.json);
         }
         let failure = match &received {
             Ok(answer) if answer.status >= 500 => {
@@ -164,9 +169,9 @@ impl Caller {
         (op, received.unwrap_or_default())
     }
 
-    /// Makes the same call with the id of another user's image and with an unknown id; records digests of both answers, without
+    /// Makes one call twice: with the id of another user's image, and with an unknown id. Records digests of both answers, without
     /// the ids that must differ.
-    pub async fn probe(
+    pub async fn call_foreign(
         &mut self,
         method: Method,
         path: impl Fn(&str) -> String,
@@ -228,7 +233,7 @@ impl Caller {
     }
 
     /// Records tokens and signatures by their digests.
-    fn keep_secrets(&self, json: &Value) {
+    fn record_secrets(&self, json: &Value) {
         for (name, kind) in [("token", "access token"), ("refreshToken", "refresh token")] {
             if let Some(secret) = json[name].as_str() {
                 self.journal.record_secret(kind, secret);
@@ -242,47 +247,47 @@ impl Caller {
         }
     }
 
-    /// Sends a presigned PUT to S3. Repeats 409, 5xx and missing answers; with `hangs_up` the client does not wait for the
-    /// answer.
-    pub async fn put(&mut self, request: &Value, item: Item, bytes: &[u8], hangs_up: bool) -> u16 {
+    /// Sends a presigned PUT to S3; repeats 409, 5xx and missing answers. Returns the status; 0 without an answer.
+    pub async fn put(&mut self, request: &Value, item: Item, bytes: &[u8]) -> u16 {
         let began = Instant::now();
         loop {
-            let (op, t0) = (self.journal.next_number(), now());
-            let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
-            self.journal.record_request(RequestLine {
-                op,
-                t0,
-                client,
-                user,
-                call: Call::Put,
-                server: None,
-                repeats: None,
-                items,
-            });
-            let mut put = self.http.put(request["url"].as_str().unwrap_or_default()).timeout(TIMEOUT);
-            for (name, value) in request["headers"].as_object().into_iter().flatten() {
-                put = put.header(name, value.as_str().unwrap_or_default());
-            }
-            let send = put.body(bytes.to_vec()).send();
-            let limit = if hangs_up { Duration::from_millis(self.random.next() % 6) } else { TIMEOUT };
-            let sent = tokio::time::timeout(limit, send).await;
-            let (status, lost) = match sent {
-                Ok(Ok(answer)) => (answer.status().as_u16(), None),
-                Ok(Err(error)) => (0, Some(error.without_url().to_string())),
-                Err(_) => (0, Some("hung up".to_owned())),
-            };
-            self.journal.record_answer(AnswerLine {
-                op,
-                t1: now(),
-                status: (status > 0).then_some(status),
-                lost,
-                ..AnswerLine::default()
-            });
-            if hangs_up || !matches!(status, 0 | 409 | 500..) || began.elapsed() > self.patience {
+            let status = self.put_once(request, &item, bytes, TIMEOUT).await;
+            if !matches!(status, 0 | 409 | 500..) || began.elapsed() > self.patience {
                 return status;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Sends a presigned PUT to S3, and closes the connection within a few milliseconds, in most cases before the answer.
+    pub async fn put_and_hang_up(&mut self, request: &Value, item: &Item, bytes: &[u8]) {
+        let limit = Duration::from_millis(self.random.next() % 6);
+        self.put_once(request, item, bytes, limit).await;
+    }
+
+    /// Sends a presigned PUT to S3 once, and waits for at most `limit`. Returns the status; 0 without an answer.
+    async fn put_once(&mut self, request: &Value, item: &Item, bytes: &[u8], limit: Duration) -> u16 {
+        let (op, t0) = (self.journal.next_number(), now());
+        let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
+        self.journal.record_request(RequestLine { op, t0, client, user, call: Call::Put, server: None, repeats: None, items });
+        let mut put = self.http.put(request["url"].as_str().unwrap_or_default()).timeout(TIMEOUT);
+        for (name, value) in request["headers"].as_object().into_iter().flatten() {
+            put = put.header(name, value.as_str().unwrap_or_default());
+        }
+        let send = put.body(bytes.to_vec()).send();
+        let (status, lost) = match tokio::time::timeout(limit, send).await {
+            Ok(Ok(answer)) => (answer.status().as_u16(), None),
+            Ok(Err(error)) => (0, Some(error.without_url().to_string())),
+            Err(_) => (0, Some("hung up".to_owned())),
+        };
+        self.journal.record_answer(AnswerLine {
+            op,
+            t1: now(),
+            status: (status > 0).then_some(status),
+            lost,
+            ..AnswerLine::default()
+        });
+        status
     }
 
     /// Fetches a presigned URL from S3.

@@ -13,7 +13,7 @@ use self::uploading::Fate;
 use super::{
     answer::Answer,
     caller::{Caller, Request},
-    users::{Account, Known, Person},
+    users::{Account, KnownImage, Person},
 };
 use crate::journal::{Call, Item};
 
@@ -30,7 +30,7 @@ enum Action {
     SetCaption,
     Delete,
     DeleteBatch,
-    Probe,
+    RequestForeignImage,
     Refresh,
     ReuseRefresh,
     LogOut,
@@ -50,7 +50,7 @@ const ACTIONS: [(u64, Action); 16] = [
     (4, Action::SetCaption),
     (8, Action::Delete),
     (3, Action::DeleteBatch),
-    (4, Action::Probe),
+    (4, Action::RequestForeignImage),
     (5, Action::Refresh),
     (1, Action::ReuseRefresh),
     (2, Action::LogOut),
@@ -58,12 +58,12 @@ const ACTIONS: [(u64, Action); 16] = [
     (1, Action::DeleteAccount),
 ];
 
-/// Tokens of the client, and the user whom they belong to.
+/// Tokens of the client, and the id of their user.
 #[derive(Default)]
 struct Session {
     token: String,
     refresh: String,
-    /// The previous, spent refresh token.
+    /// The spent refresh token that was exchanged for the current one.
     parent: Option<String>,
     /// The user's id.
     user: String,
@@ -73,10 +73,11 @@ struct Session {
 pub struct Client {
     caller: Caller,
     people: Arc<Vec<Person>>,
+    /// Index of the client's person in `people`.
     me: usize,
     account: Arc<Account>,
     session: Session,
-    /// Whether a call had no final answer for longer than the client repeats calls, so that the client ends.
+    /// Whether signing in failed after all repetitions; the client then ends.
     gave_up: bool,
 }
 
@@ -109,7 +110,7 @@ impl Client {
                 Action::SetCaption => self.set_caption().await,
                 Action::Delete => self.delete(1).await,
                 Action::DeleteBatch => self.delete(4).await,
-                Action::Probe => self.probe().await,
+                Action::RequestForeignImage => self.request_foreign_image().await,
                 // Users of the app have no refresh token, and their backend keeps their accounts.
                 Action::Refresh | Action::ReuseRefresh | Action::LogOut | Action::DeleteAccount if self.account.is_app_user() => {
                     self.administer().await;
@@ -125,7 +126,7 @@ impl Client {
         }
     }
 
-    /// Does everything that a client can do, each thing once, whatever the seed. One of the clients deletes its account.
+    /// Does each action at least once, whatever the seed. The first client deletes its account.
     pub async fn run_each_action_once(mut self) {
         self.sign_in().await;
         self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -140,7 +141,7 @@ impl Client {
         for _ in 0..3 {
             self.read_image().await;
             self.download().await;
-            self.probe().await;
+            self.request_foreign_image().await;
         }
         self.set_caption().await;
         self.renew().await;
@@ -167,27 +168,28 @@ impl Client {
         Self { caller, people, me: self.me, account, session, gave_up: false }
     }
 
-    /// Pauses for up to `most` milliseconds.
-    async fn pause(&mut self, most: u64) {
-        let pause = self.caller.random.next() % most;
+    /// Pauses for less than `limit_ms` milliseconds.
+    async fn pause(&mut self, limit_ms: u64) {
+        let pause = self.caller.random.next() % limit_ms;
         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
     }
 
     /// Makes a call without a token.
-    async fn anonymous(&mut self, call: Call, path: &str, body: Value) -> Answer {
+    async fn anonymous(&mut self, purpose: Call, path: &str, body: Value) -> Answer {
         let (path, body) = (path.to_owned(), Some(body));
-        self.caller.call(Request { call, method: Method::POST, path, body, idem_key: None, token: None, items: Vec::new() }).await
+        let request = Request { call: purpose, method: Method::POST, path, body, idem_key: None, token: None, items: Vec::new() };
+        self.caller.call(request).await
     }
 
     /// Makes a call with the token; if the token has expired, signs in and repeats the call.
-    async fn call(&mut self, call: Call, method: Method, path: &str, body: Option<Value>, items: Vec<Item>) -> Answer {
-        self.call_under_key(call, (method, path), body, None, items).await
+    async fn call(&mut self, purpose: Call, method: Method, path: &str, body: Option<Value>, items: Vec<Item>) -> Answer {
+        self.call_under_key(purpose, (method, path), body, None, items).await
     }
 
     /// Makes a call with the token and, if given, an idempotency key; if the token has expired, signs in and repeats the call.
     async fn call_under_key(
         &mut self,
-        call: Call,
+        purpose: Call,
         (method, path): (Method, &str),
         body: Option<Value>,
         idem_key: Option<String>,
@@ -198,7 +200,7 @@ impl Client {
             let answer = self
                 .caller
                 .call(Request {
-                    call,
+                    call: purpose,
                     method: method.clone(),
                     path: path.to_owned(),
                     body: body.clone(),
@@ -213,7 +215,7 @@ impl Client {
             let before = self.account.email.clone();
             self.sign_in().await;
             if self.account.email != before || self.gave_up {
-                // The image of the call is gone with its account.
+                // The account was deleted, and with it the image of the call.
                 return answer;
             }
         }
@@ -221,31 +223,31 @@ impl Client {
     }
 
     /// Stores the tokens and the user's id of an answer.
-    fn keep_session(&mut self, answer: &Answer) {
+    fn set_session(&mut self, answer: &Answer) {
         let text = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
         let user = answer.json["user"]["id"].as_str().unwrap_or_default().to_owned();
         self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None, user };
     }
 
-    /// Exchanges the refresh token; signs in again if it is refused.
+    /// Exchanges the refresh token; signs in again if the server rejects it.
     async fn refresh(&mut self) {
         let spent = self.session.refresh.clone();
         let answer = self.anonymous(Call::Refresh, "/api/auth/refresh", json!({ "refreshToken": spent })).await;
         if answer.ok() {
-            self.keep_session(&answer);
+            self.set_session(&answer);
             self.session.parent = Some(spent);
         } else if answer.status == 401 {
             self.sign_in().await;
         }
     }
 
-    /// Sends a parent refresh token soon after its child was used: it is refused without ending the session.
+    /// Sends a spent refresh token soon after its child was used: it is rejected, and the session continues.
     async fn reuse_refresh(&mut self) {
         self.refresh().await;
-        let Some(grandparent) = self.session.parent.clone() else { return };
+        let Some(spent) = self.session.parent.clone() else { return };
         self.refresh().await;
         if self.session.parent.is_some() {
-            self.anonymous(Call::RefreshReuse, "/api/auth/refresh", json!({ "refreshToken": grandparent })).await;
+            self.anonymous(Call::RefreshReuse, "/api/auth/refresh", json!({ "refreshToken": spent })).await;
         }
         self.sign_in().await;
     }
@@ -267,7 +269,7 @@ impl Client {
         self.call(Call::Pending, Method::GET, "/api/images/pending", None, Vec::new()).await;
     }
 
-    /// Deletes the account once in a while; the person continues with a new one.
+    /// Deletes the account, unless another client of the person deletes it; the person continues with a new one.
     async fn delete_account(&mut self) {
         if !Person::claim_deletion(&self.account) {
             return;
@@ -279,11 +281,11 @@ impl Client {
             Request { call: Call::DeleteAccount, method: Method::POST, path, body, idem_key: None, token: Some(&token), items };
         let answer = self.caller.call(request).await;
         if answer.status == 401 {
-            // The session was over or the first answer was lost: signing in shows whether the account still exists.
+            // The session had ended or the first answer was lost: signing in shows whether the account still exists.
             let body = json!({ "email": account.email, "password": account.password() });
             let answer = self.anonymous(Call::Login, "/api/auth/login", body).await;
             if answer.ok() {
-                self.keep_session(&answer);
+                self.set_session(&answer);
                 account.leaving.store(false, std::sync::atomic::Ordering::Relaxed);
                 return;
             }
@@ -313,7 +315,7 @@ impl Client {
     }
 
     /// Returns at most `most` random images or uploads of the account for which `which` is true.
-    fn pick_own(&mut self, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+    fn pick_own(&mut self, most: usize, which: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
         self.account.pick(&mut self.caller.random, most, which)
     }
 
@@ -365,29 +367,29 @@ impl Client {
         ids.iter().for_each(|id| self.account.forget(id));
     }
 
-    /// Asserts that another user's image is answered like an unknown one.
-    async fn probe(&mut self) {
+    /// Requests another user's image and an unknown one; the checker compares the answers (I7).
+    async fn request_foreign_image(&mut self) {
         let other = self.caller.random.below(self.people.len());
         if other == self.me {
             return;
         }
         let foreign = self.people[other].account().pick(&mut self.caller.random, 1, |_| true);
-        let Some(Known { id, .. }) = foreign.first() else { return };
+        let Some(KnownImage { id, .. }) = foreign.first() else { return };
         let unknown = uuid::Uuid::now_v7().to_string();
         let (ids, token) = ([id.as_str(), unknown.as_str()], self.session.token.clone());
-        let none = |_: &str| None;
+        let no_body = |_: &str| None;
         match self.caller.random.below(6) {
-            0 => self.caller.probe(Method::GET, |id| format!("/api/images/{id}"), none, ids, &token).await,
-            1 => self.caller.probe(Method::POST, |id| format!("/api/images/{id}/confirm"), none, ids, &token).await,
-            2 => self.caller.probe(Method::DELETE, |id| format!("/api/images/{id}"), none, ids, &token).await,
-            3 => self.caller.probe(Method::GET, |id| format!("/api/images/{id}/download"), none, ids, &token).await,
+            0 => self.caller.call_foreign(Method::GET, |id| format!("/api/images/{id}"), no_body, ids, &token).await,
+            1 => self.caller.call_foreign(Method::POST, |id| format!("/api/images/{id}/confirm"), no_body, ids, &token).await,
+            2 => self.caller.call_foreign(Method::DELETE, |id| format!("/api/images/{id}"), no_body, ids, &token).await,
+            3 => self.caller.call_foreign(Method::GET, |id| format!("/api/images/{id}/download"), no_body, ids, &token).await,
             4 => {
                 let caption = |_: &str| Some(json!({ "caption": "not mine" }));
-                self.caller.probe(Method::PATCH, |id| format!("/api/images/{id}"), caption, ids, &token).await;
+                self.caller.call_foreign(Method::PATCH, |id| format!("/api/images/{id}"), caption, ids, &token).await;
             }
             _ => {
-                let all = |id: &str| Some(json!({ "ids": [id] }));
-                self.caller.probe(Method::POST, |_| "/api/images/read".to_owned(), all, ids, &token).await;
+                let ids_body = |id: &str| Some(json!({ "ids": [id] }));
+                self.caller.call_foreign(Method::POST, |_| "/api/images/read".to_owned(), ids_body, ids, &token).await;
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The load: many clients of several users, each at its own pace, by the documented rules for clients; every call is recorded in
-//! the journal. Their actions follow from the seed and from the answers.
+//! The load: many clients of several users, each at its own pace, by the documented rules for clients; the journal records every
+//! call. The clients' actions follow from the seed and from the answers.
 
 mod answer;
 pub mod caller;
@@ -34,8 +34,8 @@ pub struct Profile {
     pub seed: u64,
     /// Time for which a client repeats a call without a final answer.
     pub patience: Duration,
-    /// Uses a balancer that follows `/readyz` and retries only refused connections; otherwise each request goes to a random
-    /// server.
+    /// Whether requests go through a balancer that follows `/readyz` and retries only refused connections; otherwise each request
+    /// goes to a random server.
     pub balanced: bool,
 }
 
@@ -51,7 +51,8 @@ pub struct Workload {
     pub balancer: Arc<Balancer>,
     stop: CancellationToken,
     clients: Vec<JoinHandle<()>>,
-    probes: Vec<JoinHandle<()>>,
+    /// Tasks that poll the readiness of the servers for the balancer.
+    readiness_polls: Vec<JoinHandle<()>>,
 }
 
 impl Workload {
@@ -60,7 +61,7 @@ impl Workload {
         Self::spawn_clients(cluster, journal, profile, |client, stop| tokio::spawn(client.run(stop)))
     }
 
-    /// Starts clients that do everything once and end.
+    /// Starts clients that do every action and end.
     pub fn once(cluster: &Cluster, journal: &Arc<Journal>, profile: Profile) -> Self {
         Self::spawn_clients(cluster, journal, profile, |client, _| tokio::spawn(client.run_each_action_once()))
     }
@@ -95,12 +96,12 @@ impl Workload {
             begin(Client::new(caller, people.clone()), stop.clone())
         });
         let clients = clients.collect();
-        let probed = if profile.balanced { cluster.servers.len() } else { 0 };
-        let probes: Vec<_> = (0..probed).map(|number| tokio::spawn(poll_readiness(balancer.clone(), number))).collect();
-        Self { tally, balancer, stop, clients, probes }
+        let polled = if profile.balanced { cluster.servers.len() } else { 0 };
+        let readiness_polls: Vec<_> = (0..polled).map(|number| tokio::spawn(poll_readiness(balancer.clone(), number))).collect();
+        Self { tally, balancer, stop, clients, readiness_polls }
     }
 
-    /// Waits until every client has signed in, which takes a while because of hashing, and then for `more`.
+    /// Waits until every client has signed in, which takes seconds because passwords are hashed, and then for `more`.
     pub async fn wait_until_working(&self, more: Duration) {
         while self.tally.at_work.load(Ordering::Relaxed) < self.clients.len() as u64 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -108,7 +109,7 @@ impl Workload {
         tokio::time::sleep(more).await;
     }
 
-    /// Waits for clients that end by themselves.
+    /// Waits for clients that end by themselves; returns the counters.
     ///
     /// # Panics
     ///
@@ -120,7 +121,7 @@ impl Workload {
         self.tally
     }
 
-    /// Lets every client finish its current action.
+    /// Lets every client finish its current action; returns the counters.
     ///
     /// # Panics
     ///
@@ -130,7 +131,7 @@ impl Workload {
         for client in self.clients {
             client.await.unwrap();
         }
-        self.probes.iter().for_each(JoinHandle::abort);
+        self.readiness_polls.iter().for_each(JoinHandle::abort);
         self.tally
     }
 }
@@ -139,8 +140,8 @@ impl Workload {
 async fn poll_readiness(balancer: Arc<Balancer>, number: usize) {
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
     loop {
-        let probe = http.get(format!("{}/readyz", balancer.bases[number])).timeout(Duration::from_secs(5)).send().await;
-        balancer.ready[number].store(probe.is_ok_and(|answer| answer.status() == 200), Ordering::Relaxed);
+        let answer = http.get(format!("{}/readyz", balancer.bases[number])).timeout(Duration::from_secs(5)).send().await;
+        balancer.ready[number].store(answer.is_ok_and(|answer| answer.status() == 200), Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use super::random::Random;
 use crate::files::{fixture, sha256};
 
-/// Part of every password, so that a leaked password is recognised anywhere.
+/// Beginning of every password, by which the checker recognises a leaked password.
 pub const MARKER: &str = "valet-canary";
 
 /// Bytes to upload.
@@ -20,7 +20,7 @@ pub struct File {
 }
 
 impl File {
-    /// Returns unique bytes; some files are larger, so that quotas are reached.
+    /// Returns a unique PNG or JPEG with up to 4,000 bytes after its end, so that users reach their quotas.
     pub fn new(random: &mut Random) -> Self {
         let (name, content_type) = if random.percent(60) { ("plain.png", "image/png") } else { ("plain.jpg", "image/jpeg") };
         let mut bytes = fixture(name);
@@ -30,7 +30,7 @@ impl File {
         Self { sha256: sha256(&bytes), bytes, content_type }
     }
 
-    /// Returns a file that is not an image, whatever it declares.
+    /// Returns HTML that is declared as a PNG.
     pub fn html(random: &mut Random) -> Self {
         let mut bytes = b"<!doctype html><script>alert(1)</script>".to_vec();
         Self::salt(&mut bytes, random);
@@ -55,7 +55,7 @@ impl File {
 
 /// An image or open upload as known to its owner's clients.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownImage {
     pub id: String,
     pub file: Arc<File>,
     pub ready: bool,
@@ -71,11 +71,12 @@ enum SignIn {
 
 /// An account and its images.
 pub struct Account {
-    /// The address; the subject of a user of the app.
+    /// Email of a local account; subject of a user of the app.
     pub email: String,
     sign_in: SignIn,
-    pub known: Mutex<Vec<Known>>,
-    /// Set once the account is signed up: hashing is slow, so one client does it for all.
+    /// Images and open uploads.
+    pub known: Mutex<Vec<KnownImage>>,
+    /// Set once the account is signed up: one client signs up for all, because hashing is slow.
     pub signed_up: tokio::sync::OnceCell<()>,
     /// Whether a client of the owner has begun to delete the account.
     pub leaving: AtomicBool,
@@ -107,7 +108,7 @@ impl Account {
         let mut known = self.known.lock().unwrap();
         match known.iter_mut().find(|known| known.id == id) {
             Some(known) => known.ready |= ready,
-            None => known.push(Known { id: id.to_owned(), file: file.clone(), ready }),
+            None => known.push(KnownImage { id: id.to_owned(), file: file.clone(), ready }),
         }
     }
 
@@ -116,11 +117,11 @@ impl Account {
         self.known.lock().unwrap().retain(|known| known.id != id);
     }
 
-    /// Returns at most `most` random images or uploads for which `which` is true.
-    pub fn pick(&self, random: &mut Random, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+    /// Returns at most `most` successive images or uploads, from a random one on, for which `which` is true.
+    pub fn pick(&self, random: &mut Random, most: usize, which: impl Fn(&KnownImage) -> bool) -> Vec<KnownImage> {
         let known: Vec<_> = self.known.lock().unwrap().iter().filter(|known| which(known)).cloned().collect();
-        let from = random.below(known.len());
-        known.into_iter().skip(from).take(most).collect()
+        let start = random.below(known.len());
+        known.into_iter().skip(start).take(most).collect()
     }
 }
 
@@ -133,6 +134,7 @@ pub fn password_of(email: &str) -> String {
 pub struct Person {
     number: usize,
     seed: u64,
+    /// Generation of the current account, from 0, and the account.
     account: Mutex<(usize, Arc<Account>)>,
 }
 
@@ -151,7 +153,7 @@ impl Person {
         self.account.lock().unwrap().1.clone()
     }
 
-    /// Starts a new account after `old` is deleted.
+    /// Replaces the deleted account `old`, unless another client has replaced it.
     pub fn begin_anew(&self, old: &Account) {
         let mut account = self.account.lock().unwrap();
         if account.1.email == old.email {

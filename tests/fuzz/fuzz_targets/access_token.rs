@@ -1,8 +1,8 @@
 //! Fuzzes the JWTs that the server issues: access tokens, and tokens in the path of Uppy's calls. The input begins with a letter:
 //! - `r`: the rest is a token.
-//! - `s`, `p`, `o`: a line with a header (empty: that of issued tokens) and one with claims, signed with the current secret, the previous one, or
-//!   an unknown one.
-//! - `m`: a position in two bytes, and a byte: valid tokens, changed at that position.
+//! - `s`, `p`, `o`: a line with a header (empty: that of issued tokens) and one with claims, signed with the current secret, the
+//!   previous one, or an unknown one.
+//! - `m`: a position in two bytes, and a byte, which replaces the byte at that position of valid tokens.
 #![no_main]
 
 use std::{sync::LazyLock, time::Duration};
@@ -19,13 +19,18 @@ use valet::{
     model::{SessionId, UserId},
 };
 
+/// Time of the verification.
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+/// Current secret.
 const SECRET: &str = "the secret of the tokens under test";
+/// Previous secret, whose tokens are valid too.
 const PREVIOUS: &str = "the secret of the tokens before that";
+/// Secret that the server does not know.
 const OTHER: &str = "a secret of another, unrelated server";
-/// Documented tolerance between the servers' clocks; no token is valid longer.
+/// Documented tolerance between the servers' clocks, in seconds; it does not make a token valid for longer.
 const LEEWAY: i64 = 30;
-const LONGEST: i64 = 7 * 24 * 60 * 60;
+/// Longest lifetime of a token, in seconds.
+const MAX_LIFETIME: i64 = 7 * 24 * 60 * 60;
 
 static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
     Tokens::new(&config::Tokens {
@@ -58,7 +63,7 @@ fn sign(header: &str, claims: &str, secret: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// Runs both verifiers, which must not both accept; returns the caller.
+/// Verifies a token as both kinds, and asserts that at most one accepts it; returns the caller.
 fn verify(token: &str) -> Option<Caller> {
     let issuer = TokenIssuer::read(token);
     let access = TOKENS.verify(token, NOW);
@@ -74,8 +79,8 @@ fn verify(token: &str) -> Option<Caller> {
     access.ok().or(path.ok().map(of_path))
 }
 
-/// Asserts that a token of these parts may be accepted, with an independent implementation.
-fn justify(caller: Caller, header: &str, claims: &str) {
+/// Asserts with an independent implementation that a token of these parts may be accepted.
+fn assert_acceptable(caller: Caller, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("JSON");
     let claims: Value = serde_json::from_str(claims).expect("JSON");
     let of_path = header["typ"] == "uppy+jwt";
@@ -89,7 +94,7 @@ fn justify(caller: Caller, header: &str, claims: &str) {
         None => assert!(of_path && claims.get("sid").is_none_or(Value::is_null)),
     }
     let (now, iat, exp) = (NOW.unix_timestamp(), claims["iat"].as_i64().expect("iat"), claims["exp"].as_i64().expect("exp"));
-    assert!(now < exp && iat <= now + LEEWAY && iat <= exp && i128::from(exp) - i128::from(iat) <= i128::from(LONGEST));
+    assert!(now < exp && iat <= now + LEEWAY && iat <= exp && i128::from(exp) - i128::from(iat) <= i128::from(MAX_LIFETIME));
     assert!(of_path || claims.get("nbf").is_none_or(|nbf| nbf.as_i64().is_some_and(|nbf| nbf <= now + LEEWAY)));
     assert!(of_path || claims["jti"].is_string());
 }
@@ -109,20 +114,20 @@ fuzz_target!(|bytes: &[u8]| {
                 let at = usize::from(u16::from_be_bytes([high, low])) % changed.len();
                 changed[at] = new_byte;
                 let changed = String::from_utf8_lossy(&changed);
-                assert!(*changed == **good || verify(&changed).is_none(), "a changed token is refused");
-                assert_eq!(verify(&good[..at]), None, "a shortened token is refused");
+                assert!(*changed == **good || verify(&changed).is_none(), "a changed token is rejected");
+                assert_eq!(verify(&good[..at]), None, "a shortened token is rejected");
             }
             return;
         }
-        _ => return assert_eq!(verify(&text), None, "a token that was not issued is refused"),
+        _ => return assert_eq!(verify(&text), None, "a token that was not issued is rejected"),
     };
     let (header, claims) = text.split_once('\n').unwrap_or(("", &text));
     let issued = GOOD.iter().map(|(header, _)| header.as_str());
     let headers: Vec<&str> = if header.is_empty() { issued.collect() } else { vec![header] };
     for header in headers {
         if let Some(caller) = verify(&sign(header, claims, secret)) {
-            assert_ne!(secret, OTHER, "a token of an unknown secret is refused");
-            justify(caller, header, claims);
+            assert_ne!(secret, OTHER, "a token of an unknown secret is rejected");
+            assert_acceptable(caller, header, claims);
         }
     }
 });

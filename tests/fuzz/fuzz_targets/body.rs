@@ -7,10 +7,10 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use valet::http::{fuzzing::BODIES, problem::Code};
 
-/// The OpenAPI document; its members and the values of its enums are words of refusals.
+/// The OpenAPI document; problems contain the names of its members and the values of its enums.
 const DOCUMENT: &str = include_str!("../../../openapi/openapi.json");
 
-/// Words of problem texts that are not in [`DOCUMENT`]. Any other word in a refusal was copied from the body, which must not
+/// Words of problem texts that are not in [`DOCUMENT`]. Any other word in a problem was copied from the body, which must not
 /// happen.
 const WORDS: &str = "
     Problem code InvalidRequest detail errors FieldError field message headers is for uppy false
@@ -24,6 +24,7 @@ const WORDS: &str = "
     PartNumber ETag checksum sha
 ";
 
+/// All words that a problem may contain.
 static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let mut known = words(WORDS).map(str::to_owned).collect();
     add_schema_words(&serde_json::from_str(DOCUMENT).expect("the committed document is JSON"), &mut known);
@@ -64,7 +65,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(problem.code, Code::InvalidRequest);
                 let text = format!("{problem:?}");
                 let unknown = words(&text).find(|word| !KNOWN.contains(*word));
-                assert_eq!(unknown, None, "the refusal repeats a word of the body: {text}");
+                assert_eq!(unknown, None, "the problem repeats a word of the body: {text}");
             }
         }
     }

@@ -7,7 +7,7 @@ use valet::{
     model::{Camera, Capture, Format, Location, TakenAt, TimelineMonth},
 };
 
-/// Reads a file in ranges that are cut at these offsets.
+/// Reads the metadata of a file that is fetched in ranges, which end at these offsets and at the file's end.
 fn read(format: Format, file: &[u8], cuts: &[usize]) -> Capture {
     let (mut fetched, mut start) = (FetchedRanges::default(), 0);
     for end in cuts.iter().copied().chain([file.len()]) {
@@ -18,6 +18,7 @@ fn read(format: Format, file: &[u8], cuts: &[usize]) -> Capture {
 }
 
 fuzz_target!(|file: &[u8]| {
+    // FNV-1a: the same file is always cut at the same offset.
     let hash = file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let cut = (hash % (file.len() as u64 + 1)) as usize;
     for format in Format::ALL {
@@ -25,7 +26,7 @@ fuzz_target!(|file: &[u8]| {
         assert_eq!(read(format, file, &[cut]), whole, "adjacent ranges are read like one");
         let Capture { taken_at, camera, location } = whole;
         if let Some(taken_at) = taken_at {
-            // The text has whole seconds.
+            // The text has whole seconds, unlike the time.
             let text = taken_at.to_string();
             assert_eq!(TakenAt::parse(&text).unwrap().to_string(), text);
             let month = TimelineMonth::of(taken_at.sort_time());
@@ -39,7 +40,7 @@ fuzz_target!(|file: &[u8]| {
         if let Some(location) = location {
             assert_eq!(Location::new(location.latitude(), location.longitude()), Some(location));
         }
-        // Only the end of the file was fetched, or a range with a hole behind it.
+        // Only the end of the file is fetched; then, its beginning, and its rest at an offset of 1 MiB, with a hole between them.
         let mut fetched = FetchedRanges::default();
         fetched.keep(cut as u64, &file[cut..]);
         let _ = read_capture(format, &fetched);

@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(client, client.to_canonical(), "the address is canonical");
     assert_eq!(TrustedProxies::default().client(peer, fields.iter().copied()), peer, "without trusted proxies no field is used");
 
-    // An address is trusted if a field that it forwards is used.
+    // A peer is trusted if the address in its field is used.
     let trusts = |address: IpAddr| {
         let other = if address == IpAddr::from([192, 0, 2, 1]) { "192.0.2.2" } else { "192.0.2.1" };
         proxies.client(address, [other].into_iter()) != address

@@ -1,5 +1,5 @@
-//! Fuzzes keyset cursors. The input is a user's 16 bytes, an image's 16, milliseconds in 8, a position and a byte to change a
-//! cursor by, and text that may be a cursor.
+//! Fuzzes keyset cursors. The input is a user's id (16 bytes), an image's id (16), milliseconds (8), a position and a byte to
+//! replace in a cursor (1 each), and text that may be a cursor.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ use valet::{
 
 const LISTINGS: [fn(UserId) -> Listing; 3] = [Listing::Gallery, Listing::Pending, Listing::Taken];
 
-/// Parses a cursor; a malformed one must give the one constant problem.
+/// Parses a cursor; asserts that a malformed one gives the problem `InvalidCursor`.
 fn read(text: &str, listing: Listing) -> Option<Position> {
     match after(Some(text), listing) {
         Ok(position) => Some(position.expect("a cursor has a position")),
@@ -40,21 +40,21 @@ fuzz_target!(|bytes: &[u8]| {
     let nanos = i128::from(i64::from_be_bytes(*millis)) * 1_000_000;
     let Ok(instant) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else { return };
     let other = UserId::from_bytes(user.as_bytes().map(|byte| !byte));
-    for (which, at) in [(0, Some(instant)), (1, None), (2, Some(instant)), (2, None)] {
-        let (listing, another) = (LISTINGS[which], LISTINGS[(which + 1) % 3]);
+    for (listing_index, at) in [(0, Some(instant)), (1, None), (2, Some(instant)), (2, None)] {
+        let (listing, another) = (LISTINGS[listing_index], LISTINGS[(listing_index + 1) % 3]);
         let given = Position { at, id };
         let text = cursor(given, listing(user));
         assert_eq!(read(&text, listing(user)), Some(given), "a cursor returns its position");
-        assert_eq!(read(&text, listing(other)), None, "a cursor is refused for another user");
-        assert_eq!(read(&text, another(user)), None, "a cursor is refused in another list");
+        assert_eq!(read(&text, listing(other)), None, "a cursor is rejected for another user");
+        assert_eq!(read(&text, another(user)), None, "a cursor is rejected in another list");
         let mut changed = text.clone().into_bytes();
         let at = usize::from(changed_at) % changed.len();
         changed[at] = new_byte;
         let changed = String::from_utf8_lossy(&changed);
         if changed != text {
-            assert_eq!(read(&changed, listing(user)), None, "a changed cursor is refused");
+            assert_eq!(read(&changed, listing(user)), None, "a changed cursor is rejected");
         }
-        assert_eq!(read(&text[..at], listing(user)), None, "a shortened cursor is refused");
-        assert_eq!(read(&format!("{text}{}", char::from(new_byte)), listing(user)), None, "a lengthened cursor is refused");
+        assert_eq!(read(&text[..at], listing(user)), None, "a shortened cursor is rejected");
+        assert_eq!(read(&format!("{text}{}", char::from(new_byte)), listing(user)), None, "a lengthened cursor is rejected");
     }
 });

@@ -1,5 +1,5 @@
-//! Fuzzes short texts of requests, each parsed by its own type: addresses, digests, hashes, keys, ids, captions. The input is
-//! parsed as each.
+//! Fuzzes short texts of requests: email addresses, digests, ThumbHashes, idempotency keys, ids, media types, captions; and the
+//! numbers of a multipart upload. The input is parsed as each type.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,20 +10,20 @@ use valet::model::{
 fuzz_target!(|bytes: &[u8]| {
     let text = &*String::from_utf8_lossy(bytes);
     if let Ok(email) = Email::parse(text) {
-        let kept = email.as_str();
-        assert!(kept.len() <= 254 && kept == text.trim());
-        assert!(!kept.contains(|c: char| c.is_control() || c.is_whitespace()), "{kept:?}");
-        assert!(kept.matches('@').count() >= 1 && !email.key().is_empty());
-        let again = Email::parse(kept).expect("a stored address is parsed again");
-        assert_eq!((again.as_str(), again.key()), (kept, email.key()));
+        let stored = email.as_str();
+        assert!(stored.len() <= 254 && stored == text.trim());
+        assert!(!stored.contains(|c: char| c.is_control() || c.is_whitespace()), "{stored:?}");
+        assert!(stored.matches('@').count() >= 1 && !email.key().is_empty());
+        let again = Email::parse(stored).expect("a stored address is parsed again");
+        assert_eq!((again.as_str(), again.key()), (stored, email.key()));
         assert_eq!(email.key(), email.key().to_lowercase(), "addresses of different case have one key");
         assert_eq!(format!("{email:?}"), "Email(…)", "an address is not logged");
     }
     if let Ok(key) = IdempotencyKey::parse(text) {
-        let kept = key.as_str();
-        assert!((1..=255).contains(&kept.len()) && kept.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-        assert_eq!(IdempotencyKey::parse(kept).as_ref(), Ok(&key), "a stored key is parsed as itself");
-        assert_eq!(IdempotencyKey::parse(&format!("\"{kept}\"")), Ok(key), "a key may have the quotes of the IETF draft");
+        let stored = key.as_str();
+        assert!((1..=255).contains(&stored.len()) && stored.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        assert_eq!(IdempotencyKey::parse(stored).as_ref(), Ok(&key), "a stored key is parsed as itself");
+        assert_eq!(IdempotencyKey::parse(&format!("\"{stored}\"")), Ok(key), "a key may have the quotes of the IETF draft");
     }
     // Each value has exactly one accepted text.
     if let Ok(digest) = Sha256::parse(text) {
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some(caption)) = Caption::parse(text) {
         assert!(caption.as_str() == text && text.chars().count() <= Caption::MAX_CHARS && !text.contains('\0'));
     }
-    // Numbers of a multipart upload.
+    // The size and the part size of a multipart upload.
     if let Some((size, part_size)) =
         bytes.first_chunk::<16>().map(|all| u128::from_be_bytes(*all)).map(|n| ((n >> 64) as u64, n as u64))
     {

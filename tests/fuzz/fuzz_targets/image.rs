@@ -34,7 +34,7 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
     }
 }
 
-/// Asserts that the verdict on a file does not depend on the lengths of the ranges.
+/// Asserts that the verdict on a file does not depend on the lengths of the ranges. The first range has `first` bytes.
 fn assert_same_verdict(file: &[u8], first: u64) {
     let whole = inspect(file, MAX_PIXELS, ReadBudget { first: u64::MAX, ranges: 1, bytes: u64::MAX });
     // Reads as many ranges as needed, each as short as possible.
@@ -46,15 +46,16 @@ fn assert_same_verdict(file: &[u8], first: u64) {
 }
 
 thread_local! {
+    /// Buffer for files with a hole.
     static LONG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 fuzz_target!(|file: &[u8]| {
     let total = file.len();
-    // Positions to cut at, derived from the bytes, so that they are the same for the same file.
+    // Positions to cut at, derived from the bytes with FNV-1a, so that they are the same for the same file.
     let hash = file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    let at = |n: u32| (hash.rotate_left(n) % (total as u64 + 1)) as usize;
-    assert_same_verdict(file, 12 + at(0) as u64);
+    let position = |n: u32| (hash.rotate_left(n) % (total as u64 + 1)) as usize;
+    assert_same_verdict(file, 12 + position(0) as u64);
 
     // Bytes after the range are not read.
     let mut inspection = ContentInspector::new(total as u64, MAX_PIXELS);
@@ -63,20 +64,20 @@ fuzz_target!(|file: &[u8]| {
     if let Some(verdict) = inspection.supply(&longer) {
         assert_eq!(Some(verdict), ContentInspector::new(total as u64, MAX_PIXELS).supply(&file[..first]));
     }
-    // The beginning of a file of maximum length, and a store that sends too little.
+    // A file of maximum length, for which the store sends the bytes of `file` instead of each range.
     let mut endless = ContentInspector::new(u64::MAX, MAX_PIXELS);
     for _ in 0..20 {
         if endless.supply(file).is_some() {
             break;
         }
     }
-    // A bound that no image satisfies.
+    // No image satisfies a limit of 0 pixels.
     assert!(inspect(file, 0, ReadBudget::DEFAULT).is_err());
 
-    // Some files again with a hole, so that the rest is beyond the first range.
+    // One file in 16 again, with a hole of zeros, so that its rest is beyond the first range.
     if hash % 16 == 0 {
         LONG.with_borrow_mut(|long| {
-            let (before, after) = file.split_at(at(7));
+            let (before, after) = file.split_at(position(7));
             let hole = [1 << 16, 1 << 18, 1 << 20, 3 << 20][(hash >> 8) as usize % 4];
             long.clear();
             long.extend_from_slice(before);

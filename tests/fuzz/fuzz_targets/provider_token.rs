@@ -19,13 +19,19 @@ use valet::{
     },
 };
 
+/// Time of the verification.
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+/// Tolerance between the clocks of the server and the provider, in seconds.
 const LEEWAY: f64 = 30.0;
+/// Accepted algorithms.
 const ALGORITHMS: [&str; 3] = ["RS256", "ES256", "EdDSA"];
 
+/// Settings of the provider.
 static PROVIDER: LazyLock<OidcProvider> =
     LazyLock::new(|| OidcProvider::new("https://id.example/".to_owned(), vec!["web".to_owned(), "ios".to_owned()]));
+/// Key pair of the provider.
 static PAIR: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes"));
+/// Key set of the provider, with the public key of [`PAIR`].
 static KEYS: LazyLock<ProviderKeys> = LazyLock::new(|| {
     let x = URL_SAFE_NO_PAD.encode(PAIR.public_key());
     let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "1", "x": x }] });
@@ -47,8 +53,8 @@ fn verify(token: &str, keys: &ProviderKeys) -> Option<Identity> {
     identity
 }
 
-/// Asserts that a token of these parts may be accepted, with an independent implementation.
-fn justify(identity: &Identity, header: &str, claims: &str) {
+/// Asserts with an independent implementation that a token of these parts may be accepted.
+fn assert_acceptable(identity: &Identity, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("JSON");
     let claims: Value = serde_json::from_str(claims).expect("JSON");
     assert!(header["alg"] == "EdDSA" && header["kid"] == "1");
@@ -77,8 +83,8 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
     }
 }
 
-/// Asserts that no key accepts an invalid signature.
-fn assert_keys_refuse_forgeries(document: &[u8]) {
+/// Asserts that no key of a key set accepts an invalid signature.
+fn assert_keys_reject_forgeries(document: &[u8]) {
     let Ok(keys) = ProviderKeys::parse(document) else { return };
     assert!((1..=100).contains(&keys.count()));
     let set: Value = serde_json::from_slice(document).expect("an accepted key set is JSON");
@@ -93,25 +99,25 @@ fn assert_keys_refuse_forgeries(document: &[u8]) {
             let token = token(&header, &claims.to_string(), |_| vec![0x55; length]);
             let Ok(TokenIssuer::Provider(name)) = TokenIssuer::read(&token) else { panic!("a provider's algorithm") };
             known += usize::from(keys.has(&name));
-            assert_eq!(verify(&token, &keys), None, "a token that the provider did not sign is refused");
+            assert_eq!(verify(&token, &keys), None, "a token that the provider did not sign is rejected");
         }
     }
-    assert!(known > 0, "a kept key has a name");
+    assert!(known > 0, "a parsed key has a name");
 }
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     match kind {
-        b'k' => assert_keys_refuse_forgeries(rest),
+        b'k' => assert_keys_reject_forgeries(rest),
         b's' => {
             let (header, claims) = text.split_once('\n').unwrap_or(("", &text));
             let header = if header.is_empty() { r#"{"alg":"EdDSA","kid":"1"}"# } else { header };
             let token = token(header, claims, |message| PAIR.sign(message).as_ref().to_vec());
             if let Some(identity) = verify(&token, &KEYS) {
-                justify(&identity, header, claims);
+                assert_acceptable(&identity, header, claims);
             }
         }
-        _ => assert_eq!(verify(&text, &KEYS), None, "a token that the provider did not sign is refused"),
+        _ => assert_eq!(verify(&text, &KEYS), None, "a token that the provider did not sign is rejected"),
     }
 });

@@ -6,21 +6,24 @@ use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use libfuzzer_sys::fuzz_target;
 use valet::config::{Config, Problems, SETTINGS, Tokens};
 
-const LEAST: [(&str, &str); 3] =
+/// Valid values of the required settings.
+const REQUIRED: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+/// Names of all settings.
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| SETTINGS.iter().map(|setting| setting.name).collect());
 
 /// Reads a configuration from these settings and the required ones.
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
     let given = |name: &str| pairs.iter().rev().find(|(known, _)| *known == name);
     Config::read(&|name| {
-        given(name).or_else(|| LEAST.iter().find(|(known, _)| *known == name)).map(|(_, value)| (*value).to_owned())
+        given(name).or_else(|| REQUIRED.iter().find(|(known, _)| *known == name)).map(|(_, value)| (*value).to_owned())
     })
 }
 
+/// Settings whose values are lists.
 const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE", "TRUSTED_PROXIES", "UPLOAD_TYPES"];
 
-/// Returns combinations of values in which one has no effect.
+/// Returns combinations of values that the reader rejects, because one of them has no effect or contradicts another.
 fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
     let limits = NAMES.iter().copied().filter(|name| name.starts_with("RATE_LIMIT_"));
     let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
@@ -37,7 +40,7 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
         ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
     let options_without_effect = ["wTimeoutMS", "readPreferenceTags", "maxStalenessSeconds", "uuidRepresentation", "compressors"];
     for option in options.iter().chain(&options_without_effect).chain(&["zlibCompressionLevel", "waitQueueTimeoutMS"]) {
-        // Every value is wrong once; the names are the program's, not the input's.
+        // `x` is invalid for every option. The leaked texts are few: their names are constants.
         let uri: &'static str = Box::leak(format!("mongodb://db/?{option}=x").into_boxed_str());
         all.push(vec![("MONGODB_URI", uri)]);
     }
@@ -51,7 +54,7 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
         vec![("MULTIPART_MAX_BYTES", "1B")],
         vec![("USER_QUOTA_BYTES", "1B"), ("UPLOAD_MAX_BYTES", "2B"), ("MULTIPART_MAX_BYTES", "2B")],
         vec![("MAX_CONNECTIONS", "1"), ("MAX_REQUESTS", "2")],
-        vec![("JWT_PREVIOUS_SECRETS", LEAST[2].1)],
+        vec![("JWT_PREVIOUS_SECRETS", REQUIRED[2].1)],
         vec![("JWT_PREVIOUS_SECRETS", "[")],
         vec![("BIND", "0.0.0.0:1"), ("ADMIN_BIND", "0.0.0.0:1")],
         vec![("AWS_ENDPOINT_URL", "x"), ("AWS_ENDPOINT_URL_S3", "x")],
@@ -59,7 +62,7 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
     all
 }
 
-/// Every problem text that values with one error produce: any other text contains a value of the input.
+/// All problem texts that values with one error produce. Any other text contains a value of the input.
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let with_each_other = |name| NAMES.iter().map(move |other| [(name, "\u{1}"), (*other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
@@ -109,7 +112,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!config.uploads.types.is_empty() && (12..=64).contains(&config.accounts.password_min_chars));
     assert!(config.accounts.provider.is_none_or(|provider| !provider.audiences.is_empty()));
     for endpoint in [&config.s3.endpoint, &config.s3.public_endpoint].into_iter().flatten() {
-        assert_eq!(endpoint.parse().as_ref(), Ok(endpoint), "read again, it is the same");
+        assert_eq!(endpoint.parse().as_ref(), Ok(endpoint), "a parsed endpoint is parsed as itself");
         let location = valet::signer::Location::endpoint(endpoint, &config.s3.bucket, valet::signer::AddressingStyle::Path);
         assert!(endpoint.starts_with(location.origin()), "{endpoint}");
     }

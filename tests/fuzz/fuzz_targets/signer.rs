@@ -1,6 +1,6 @@
 //! Fuzzes presigned URLs and form policies, compared with aws-sigv4, the signer of AWS's own SDK. The input is text in parts
-//! separated by NUL: endpoint, key, session token, upload id, two overrides of the answer's headers, media type, digest; missing
-//! parts are empty.
+//! separated by NUL: endpoint, key, session token, upload id, two overrides of the answer's headers (disposition, language), media
+//! type, digest; missing parts are empty.
 #![no_main]
 
 use std::{
@@ -26,11 +26,13 @@ use valet::signer::{
     AddressingStyle, AwsEndpoint, BucketName, Credentials, Location, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
 };
 
+/// Access key id and secret of AWS's documentation.
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+/// Region of every URL.
 const REGION: &str = "eu-west-3";
 
-/// Returns SigV4's key of a day, by an independent implementation.
+/// Returns the SigV4 signing key of a day, by an independent implementation.
 fn day_key(day: &str) -> hmac::Key {
     let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{SECRET}").as_bytes());
     [day, REGION, "s3", "aws4_request"]
@@ -48,7 +50,7 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8().expect("an encoded value is UTF-8").into_owned()
 }
 
-/// Returns a header value as Valet sends it: without spaces at either end and without double spaces.
+/// Returns the graphic ASCII characters of a text, which are a header value as Valet signs it.
 fn value(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).collect()
 }
@@ -58,6 +60,7 @@ fn bucket() -> BucketName {
     "bucket".parse().expect("a good name")
 }
 
+/// Location that is used if the input has no valid endpoint.
 static PLAIN: LazyLock<Location> = LazyLock::new(|| {
     Location::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region")
 });
@@ -130,9 +133,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     // The same request signed by AWS's signer.
-    let kept =
+    let own_query =
         presigned.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
-    let bare = if kept.is_empty() { address.to_owned() } else { format!("{address}?{kept}") };
+    let bare = if own_query.is_empty() { address.to_owned() } else { format!("{address}?{own_query}") };
     let identity = Keys::new(ID, SECRET, (!token.is_empty()).then(|| token.to_owned()), None, "fuzz").into();
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;

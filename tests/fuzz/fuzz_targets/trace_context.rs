@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let states: Vec<&[u8]> = lines.collect();
     let read = |parents: &[&[u8]]| TraceContext::parse(parents.iter().copied(), states.iter().copied());
     assert_eq!(read(&[]), None);
-    assert_eq!(read(&[parent, parent]), None, "two parents are refused");
+    assert_eq!(read(&[parent, parent]), None, "two parents are rejected");
     let Some(context) = read(&[parent]) else { return };
 
     // W3C Trace Context, section 3.2, in reverse: the parsed value is written as it was read.
@@ -21,9 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(context.sampled, flags & 1 == 1);
     assert!(parent.len() == 55 || version != "00" && parent[55] == b'-');
 
-    // Section 3.3: the newest members, uncut.
+    // Section 3.3: the newest members, each of them whole.
     let all = states.iter().filter_map(|line| std::str::from_utf8(line).ok()).flat_map(|line| line.split(','));
     let all: Vec<_> = all.map(str::trim).filter(|member| !member.is_empty()).collect();
-    let kept: Vec<_> = context.state.split(',').filter(|member| !member.is_empty()).collect();
-    assert!(context.state.len() <= 512 && kept.len() <= 32 && all.starts_with(&kept));
+    let parsed: Vec<_> = context.state.split(',').filter(|member| !member.is_empty()).collect();
+    assert!(context.state.len() <= 512 && parsed.len() <= 32 && all.starts_with(&parsed));
 });

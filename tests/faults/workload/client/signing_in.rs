@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Client {
-    /// Signs in, or signs up a new account; waits while another client of the same person deletes it.
+    /// Signs in, or signs up a new account; waits while another client of the same person deletes the account.
     pub(super) async fn sign_in(&mut self) {
         loop {
             let account = self.people[self.me].account();
@@ -24,9 +24,9 @@ impl Client {
             let mut session = None;
             let signed_up = account.signed_up.get_or_try_init(async || {
                 let answer = self.anonymous(Call::Signup, "/api/auth/signup", body.clone()).await;
-                let is_there = answer.ok() || answer.status == 409;
+                let exists = answer.ok() || answer.status == 409;
                 session = answer.ok().then_some(answer);
-                if is_there { Ok(()) } else { Err(()) }
+                if exists { Ok(()) } else { Err(()) }
             });
             if signed_up.await.is_err() {
                 self.gave_up = true;
@@ -37,7 +37,7 @@ impl Client {
                 None => self.anonymous(Call::Login, "/api/auth/login", body).await,
             };
             if answer.ok() {
-                return self.keep_session(&answer);
+                return self.set_session(&answer);
             }
             if answer.status == 0 || answer.status >= 500 {
                 self.gave_up = true;
@@ -47,12 +47,12 @@ impl Client {
         }
     }
 
-    /// Gets a token from the app's backend, which is created with the service key.
+    /// Gets a token from the app's backend, which creates it with its service key.
     async fn sign_in_by_backend(&mut self) {
         let body = json!({ "subject": self.account.email, "expiresIn": 3600 });
         let answer = self.call_with_key(Call::Login, (Method::POST, "/api/admin/tokens"), Some(body), Vec::new()).await;
         if answer.ok() {
-            self.keep_session(&answer);
+            self.set_session(&answer);
         } else {
             self.gave_up = true;
         }
@@ -60,21 +60,21 @@ impl Client {
 
     /// Makes one call of the app's backend about the user.
     pub(super) async fn administer(&mut self) {
-        let turn = self.caller.random.below(4);
-        self.administer_in(turn).await;
+        let number = self.caller.random.below(4);
+        self.make_admin_call(number).await;
     }
 
     /// Makes each call of the app's backend about the user once.
     pub(super) async fn administer_everything(&mut self) {
-        for turn in 0..4 {
-            self.administer_in(turn).await;
+        for number in 0..4 {
+            self.make_admin_call(number).await;
         }
     }
 
     /// Makes the call of the app's backend with this number, from 0 to 3.
-    async fn administer_in(&mut self, turn: usize) {
+    async fn make_admin_call(&mut self, number: usize) {
         let user = format!("/api/admin/users/{}", self.session.user);
-        match turn {
+        match number {
             0 => {
                 let by_subject = format!("/api/admin/users?subject={}", self.account.email);
                 self.call_with_key(Call::Administer, (Method::GET, &by_subject), None, Vec::new()).await;
@@ -98,12 +98,12 @@ impl Client {
     /// Makes a call with the service key of the app's backend.
     async fn call_with_key(
         &mut self,
-        call: Call,
+        purpose: Call,
         (method, path): (Method, &str),
         body: Option<Value>,
         items: Vec<Item>,
     ) -> Answer {
         let (path, key) = (path.to_owned(), self.caller.key.clone());
-        self.caller.call(Request { call, method, path, body, idem_key: None, token: Some(&key), items }).await
+        self.caller.call(Request { call: purpose, method, path, body, idem_key: None, token: Some(&key), items }).await
     }
 }

@@ -16,17 +16,20 @@ use crate::{
 pub(super) enum Fate {
     /// PUT, then confirm.
     Plain,
-    /// The client is closed before it sends a byte.
+    /// The client sends no byte, as if it were closed.
     NeverSent,
-    /// The client is closed after the PUT; the sweeper confirms.
+    /// The client sends no confirm after the PUT, as if it were closed; the sweeper confirms.
     NeverConfirmed,
     SentTwice,
     WrongBytes,
     /// The PUT's answer is lost, so the PUT is repeated.
     AnswerLost,
+    /// Confirmed three times at the same time.
     ConfirmedAtOnce,
     ConfirmedAgain,
+    /// The URL is renewed before the PUT.
     RenewedFirst,
+    /// Confirmed before the PUT, and again after it.
     ConfirmedEarly,
     /// Deleted while its URL is valid, and sent again.
     DeletedAndReplayed,
@@ -49,6 +52,7 @@ impl Fate {
     ];
 }
 
+/// Fates with their weights, whose sum is a hundred.
 const FATES: [(u64, Fate); 11] = [
     (50, Fate::Plain),
     (6, Fate::NeverSent),
@@ -81,7 +85,7 @@ fn declared(file: &File) -> Value {
 
 impl Client {
     /// Returns a new file in most cases, sometimes one that was uploaded before or one that is not an image.
-    fn file(&mut self) -> Arc<File> {
+    fn pick_file(&mut self) -> Arc<File> {
         if self.caller.random.percent(15)
             && let Some(known) = self.pick_own(1, |_| true).pop()
         {
@@ -106,7 +110,7 @@ impl Client {
 
     /// Uploads a file with this fate, or with a random one.
     pub(super) async fn upload(&mut self, fate: Option<Fate>) {
-        let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.file() };
+        let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.pick_file() };
         let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.random_key(40));
         let mut body = declared(&file);
         let preview = if self.caller.random.percent(12) { Some(File::new(&mut self.caller.random)) } else { None };
@@ -124,7 +128,7 @@ impl Client {
             && ticket.json["previewUpload"].is_object()
             && self.caller.random.percent(80)
         {
-            self.caller.put(&ticket.json["previewUpload"], declared_item(preview, None), &preview.bytes, false).await;
+            self.caller.put(&ticket.json["previewUpload"], declared_item(preview, None), &preview.bytes).await;
         }
         if ticket.json["upload"].is_object() {
             self.act_out(&id, &file, ticket.json["upload"].clone(), fate).await;
@@ -148,11 +152,11 @@ impl Client {
                 self.send(id, file, &renewed.json["upload"]).await;
             }
             Fate::WrongBytes => {
-                self.caller.put(&upload, Item { id: Some(id.to_owned()), ..Item::default() }, &file.other_bytes(), false).await;
+                self.caller.put(&upload, Item { id: Some(id.to_owned()), ..Item::default() }, &file.other_bytes()).await;
             }
             Fate::AnswerLost => {
                 let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
-                self.caller.put(&upload, item, &file.bytes, true).await;
+                self.caller.put_and_hang_up(&upload, &item, &file.bytes).await;
                 self.send(id, file, &upload).await;
             }
             Fate::ConfirmedEarly => {
@@ -178,14 +182,14 @@ impl Client {
         }
     }
 
-    /// Sends a PUT by the documented rules: 403 renews once.
+    /// Sends a PUT by the documented rules for clients: after 403 it renews the URL and repeats the PUT, once.
     async fn send(&mut self, id: &str, file: &Arc<File>, upload: &Value) {
         let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
-        if upload.is_object() && self.caller.put(upload, item.clone(), &file.bytes, false).await == 403 {
+        if upload.is_object() && self.caller.put(upload, item.clone(), &file.bytes).await == 403 {
             let path = format!("/api/images/{id}/renew");
             let renewed = self.call(Call::Renew, Method::POST, &path, None, items([id])).await;
             if renewed.json["upload"].is_object() {
-                self.caller.put(&renewed.json["upload"], item, &file.bytes, false).await;
+                self.caller.put(&renewed.json["upload"], item, &file.bytes).await;
             }
         }
     }
@@ -219,15 +223,15 @@ impl Client {
     /// Opens several uploads with one request, sends most of them, and confirms those that were sent with one request.
     pub(super) async fn upload_batch(&mut self) {
         let count = 2 + self.caller.random.below(4);
-        let files: Vec<_> = (0..count).map(|_| (self.file(), self.random_key(30))).collect();
-        let each = |(file, key): &(Arc<File>, Option<String>)| {
+        let files: Vec<_> = (0..count).map(|_| (self.pick_file(), self.random_key(30))).collect();
+        let item_of = |(file, key): &(Arc<File>, Option<String>)| {
             let mut item = declared(file);
             if let Some(key) = key {
                 item["idempotencyKey"] = json!(key);
             }
             item
         };
-        let body = json!({ "items": files.iter().map(each).collect::<Vec<_>>() });
+        let body = json!({ "items": files.iter().map(item_of).collect::<Vec<_>>() });
         let declarations = files.iter().map(|(file, key)| declared_item(file, key.as_ref())).collect();
         let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), declarations).await;
         let mut sent = Vec::new();
@@ -258,20 +262,20 @@ impl Client {
         if self.caller.random.percent(50) {
             body["partChecksums"] = json!("sha256");
         }
-        let with_sums = body.get("partChecksums").is_some();
+        let with_checksums = body.get("partChecksums").is_some();
         let declarations = vec![Item { idem_key: key.clone(), ..declared_item(&file, None) }];
         let to = (Method::POST, "/api/images/multipart");
         let ticket = self.call_under_key(Call::Issue, to, Some(body), key, declarations).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
         self.account.remember(&id, &file, false);
-        let part = if with_sums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
+        let part = if with_checksums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
         let path = format!("/api/images/{id}/parts");
         let body = Some(json!({ "parts": [part] }));
         let signed = self.call(Call::Parts, Method::POST, &path, body, items([id.as_str()])).await;
         let request = signed.json["parts"][0]["request"].clone();
         if request.is_object() && self.caller.random.percent(90) {
             let item = Item { id: Some(id.clone()), ..declared_item(&file, None) };
-            self.caller.put(&request, item, &file.bytes, false).await;
+            self.caller.put(&request, item, &file.bytes).await;
         }
         if self.caller.random.percent(20) {
             self.call(Call::Parts, Method::GET, &path, None, items([id.as_str()])).await;

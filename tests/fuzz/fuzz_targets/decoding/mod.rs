@@ -12,7 +12,7 @@ use valet::{
 /// Number of pixels, at most, of an image that a target decodes: larger ones take a second each.
 pub const MAX_PIXELS: u64 = 1_000_000;
 
-/// Returns what the content inspection finds in a file.
+/// Returns the result of the content inspection of a file; `None` if it rejects the file.
 fn inspect(file: &[u8]) -> Option<Content> {
     let total = file.len() as u64;
     let mut inspector = ContentInspector::with_budget(total, MAX_PIXELS, ReadBudget { bytes: total, ..ReadBudget::DEFAULT });
@@ -24,7 +24,7 @@ fn inspect(file: &[u8]) -> Option<Content> {
     }
 }
 
-/// Returns the request for a file that was proved to have this format.
+/// Returns the request for a file; `None` if the inspection does not find this format.
 fn request(format: Format, file: &[u8]) -> Option<DecodeRequest> {
     let Content { format: found, width, height, orientation } = inspect(file)?;
     let request = DecodeRequest {
@@ -40,21 +40,21 @@ fn request(format: Format, file: &[u8]) -> Option<DecodeRequest> {
 /// Decodes a file, and asserts that the result is one that the worker accepts.
 pub fn assert_decodes(format: Format, file: &[u8]) {
     let Some(wanted) = request(format, file) else { return };
-    // A panic of a decoder counts as a broken file; libFuzzer's hook would end the process.
+    // `decode` reports a panic of a decoder as a broken file, but libFuzzer's hook would end the process before that.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let reply = decoder::decode(&wanted, file.to_vec());
     std::panic::set_hook(hook);
     let output = [&Sandbox::COMPLETE.to_bytes()[..], &write_reply(&reply)].concat();
     assert_eq!(DecodeOutput::parse(&output).and_then(|output| output.reply).as_ref(), Some(&reply), "the parsed reply differs");
-    let Ok(made) = reply else { return };
+    let Ok(rendered) = reply else { return };
     let mut sizes = EDGES.map(|edge| fit(wanted.width, wanted.height, edge)).to_vec();
     sizes.dedup();
     assert!(
-        made.pictures.iter().map(|picture| (picture.width, picture.height)).eq(sizes),
+        rendered.pictures.iter().map(|picture| (picture.width, picture.height)).eq(sizes),
         "the pictures have the expected sizes"
     );
-    for picture in made.pictures {
+    for picture in rendered.pictures {
         let found = inspect(&picture.jpeg).expect("a JPEG");
         let (width, height) = (u32::from(picture.width), u32::from(picture.height));
         assert_eq!((found.format, found.width, found.height), (Format::Jpeg, width, height), "the picture has the declared size");
