@@ -1,5 +1,7 @@
 # shellcheck shell=bash
-# Shared by the scripts that start a `valet dev`; sourced from the repository's root.
+# Functions shared by the scripts of .ci: installing tools, finding ports, and running a `valet dev`. Sourced from the repository's
+# root. Sets `tools`, the folder of installed tools, and `work`, a temporary folder that is removed at the end, with the server's
+# log (`log`) and data (`data`).
 
 # skip_or_fail WHAT: skips the script because something is not available; fails if CI is set.
 skip_or_fail() {
@@ -53,6 +55,7 @@ find_chromium() {
     echo "$chromium"
 }
 
+# Folders of tests/browser that have packages of their own.
 workspaces=(bundlers react-18 react-19 uppy-5 uppy-6)
 
 # browser_tools: prints a folder with the packages of tests/browser and of its workspaces, kept under the lock file's hash.
@@ -73,6 +76,7 @@ browser_tools() {
     echo "$home"
 }
 
+# free_port: prints a port that no program listens on.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # valet_binary: prints the path of the program: VALET_BINARY if that is set, such as an optimised build, else a debug build of this tree.
@@ -81,7 +85,7 @@ valet_binary() {
     realpath "${VALET_BINARY:-${CARGO_TARGET_DIR:-target}/debug/valet}"
 }
 
-# wait_until_ready ID URL LOG: waits for the server with this process id; prints its log and fails if it ends, or after two minutes.
+# wait_until_ready PID URL LOG: waits for the server with this process id; prints its log and fails if it ends, or after two minutes.
 wait_until_ready() {
     for _ in $(seq 600); do
         kill -0 "$1" 2>/dev/null || { cat "$3" >&2 && echo 'the server ended before it was ready' >&2 && exit 1; }
@@ -105,7 +109,7 @@ serve() {
     export VALET_URL=http://127.0.0.1:$port
 }
 
-# Stops the processes, prints the last warnings of a failed run, and removes the temporary files.
+# finish: stops the processes, prints the last warnings of a failed run, and removes the temporary files.
 finish() {
     local code=$?
     trap - EXIT
@@ -115,7 +119,7 @@ finish() {
     local pid
     for pid in $second_process $server; do
         if kill -TERM "$pid" 2>/dev/null; then
-            # One that does not end within a minute is killed.
+            # A process that does not end within a minute is killed.
             (for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null && sleep 0.2 || exit 0; done; kill -KILL "$pid") >/dev/null 2>&1 &
             wait "$pid" || true
         fi

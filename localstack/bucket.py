@@ -20,7 +20,7 @@ s3.put_bucket_cors(
     CORSConfiguration={
         "CORSRules": [
             {
-                # A presigned URL is the only credential, and this bucket is for development.
+                # Every origin is safe: a presigned URL is the only credential, and this bucket is for development.
                 "AllowedOrigins": ["*"],
                 # As in deploy/aws/cors.json: development is not more permissive than production.
                 "AllowedMethods": ["GET", "PUT", "POST", "HEAD", "DELETE"],

@@ -20,7 +20,7 @@ pid_of() {
     echo "$pid"
 }
 
-# end NAME: stops mongodb or localstack, with SIGTERM, then SIGKILL.
+# end NAME: stops mongodb or localstack, with SIGTERM, and with SIGKILL after 10 s; fails after 15 s.
 end() {
     local pid
     if pid=$(pid_of "$1"); then
@@ -49,7 +49,7 @@ lock() {
     done
 }
 
-# At most 5 s: a Docker client that waits for its engine can take minutes.
+# docker_answers: returns whether a Docker engine answers within 5 s: a Docker client that waits for its engine can take minutes.
 docker_answers() {
     command -v docker >/dev/null && docker compose version >/dev/null 2>&1 </dev/null || return 1
     docker info >/dev/null 2>&1 </dev/null &

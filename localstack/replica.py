@@ -8,6 +8,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 SECONDS = 90
+# Error code of MongoDB: the mongod has no replica set configuration yet.
 NOT_YET_INITIALIZED = 94
 
 port, pid = map(int, sys.argv[1:])

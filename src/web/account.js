@@ -1,16 +1,16 @@
 // The account dialog: lists the sessions, changes the password, deletes the account.
 
 import * as api from "./api.js";
-import { $, el, say, toast } from "./dom.js";
+import { $, announce, el, toast } from "./dom.js";
 import { Problem } from "./valet-upload/http.js";
 import { session } from "./session.js";
 import { indexedDbStore } from "./valet-upload/pending-files.js";
 import { day, device, explain } from "./messages.js";
 
-/** Explains a problem. In this dialog, invalid credentials are a wrong current password. */
+/** Returns the sentence for a problem. In this dialog, `invalid_credentials` means a wrong current password. */
 const reason = (problem) => problem.code === "invalid_credentials" ? "The password is wrong." : explain(problem);
 
-/** Events: `opened` and `closed`. */
+/** The dialog. Events: `opened` and `closed`. */
 export class Account extends EventTarget {
   #dialog = $("#account");
   #stopping = new AbortController();
@@ -27,8 +27,8 @@ export class Account extends EventTarget {
       this.dispatchEvent(new Event("closed"));
     });
     on($("#end-others"), "click", () => this.#endAll());
-    on($("#password-form"), "submit", (event) => this.#submit(event, () => this.#change()));
-    on($("#delete-form"), "submit", (event) => this.#submit(event, () => this.#delete()));
+    on($("#password-form"), "submit", (event) => this.#submit(event, () => this.#changePassword()));
+    on($("#delete-form"), "submit", (event) => this.#submit(event, () => this.#deleteAccount()));
   }
 
   stop() {
@@ -82,10 +82,10 @@ export class Account extends EventTarget {
   async #end(sessions) {
     await this.#attempt(async () => {
       for (const { id } of sessions) {
-        // The session may have ended by itself meanwhile.
+        // `not_found`: the session has ended meanwhile.
         await api.endSession(id).catch((problem) => { if (problem.code !== "not_found") throw problem; });
       }
-      say("Signed out");
+      announce("Signed out");
     });
     $("#close-account").focus();
     await this.#list();
@@ -126,13 +126,13 @@ export class Account extends EventTarget {
     field?.focus();
   }
 
-  async #change() {
+  async #changePassword() {
     await api.changePassword($("#current-password").value, $("#new-password").value);
     this.close();
     toast("The password is changed. All your other devices are signed out.");
   }
 
-  async #delete() {
+  async #deleteAccount() {
     await api.deleteAccount($("#delete-password").value);
     await indexedDbStore().clear().catch(() => {});
     await session.signOut();

@@ -5,7 +5,7 @@ const KNOWN = /^#(image|account)(?:\/([\w-]+))?$/;
 
 /** Events: `change`, after Back, Forward or a link. */
 export class Address extends EventTarget {
-  #leaving = null;
+  #leaving = null; // promise of a `history.back()`
   #stopping = new AbortController();
 
   constructor() {
@@ -19,18 +19,18 @@ export class Address extends EventTarget {
     this.#stopping.abort();
   }
 
-  /** The dialog in the address: `{ kind: "image", id }`, `{ kind: "account" }`, or `{}`. */
-  get place() {
+  /** The dialog in the address: `{ kind: "image", id }`, `{ kind: "account" }`, or no members. */
+  get dialog() {
     const [, kind, id] = KNOWN.exec(location.hash) ?? [];
     return { kind, id };
   }
 
-  /** Sets the address of the page. */
+  /** Sets the address of a dialog that was opened. */
   async open(kind, id) {
     await this.#leaving;
     const hash = id ? `#${kind}/${id}` : `#${kind}`;
     if (location.hash === hash) return;
-    if (this.place.kind) return history.replaceState(history.state, "", hash);
+    if (this.dialog.kind) return history.replaceState(history.state, "", hash);
     // When the image is closed, the grid itself scrolls to the tile of the last image.
     history.scrollRestoration = "manual";
     history.pushState({ opened: true }, "", hash);
@@ -38,7 +38,7 @@ export class Address extends EventTarget {
 
   /** Removes the address of a dialog that was closed. */
   close(kind) {
-    if (this.place.kind !== kind) return;
+    if (this.dialog.kind !== kind) return;
     // Opened by a link: the entry before belongs to another page.
     if (!history.state?.opened) return history.replaceState(null, "", location.pathname + location.search);
     this.#leaving = new Promise((resolve) => { addEventListener("popstate", resolve, { once: true }); }).then(() => {

@@ -9,8 +9,8 @@ import { request } from "./valet-upload/http.js";
 export const client = createApi({ api: "", token: (stale) => session.token(stale) });
 const { call } = client;
 
-const at = (id) => `/api/images/${encodeURIComponent(id)}`;
-const page = (path, limit, cursor) => `${path}?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`;
+const pathOf = (id) => `/api/images/${encodeURIComponent(id)}`;
+const pagePath = (path, limit, cursor) => `${path}?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`;
 
 export const me = () => call("GET", "/api/auth/me");
 export const sessions = () => call("GET", "/api/auth/sessions");
@@ -18,13 +18,13 @@ export const endSession = (id) => call("DELETE", `/api/auth/sessions/${encodeURI
 export const changePassword = (currentPassword, newPassword) => call("PUT", "/api/auth/password", { body: { currentPassword, newPassword } });
 export const deleteAccount = (password) => call("POST", "/api/auth/me/delete", { body: { password } });
 
-export const gallery = (limit, cursor, sort) => call("GET", `${page("/api/images/gallery", limit, cursor)}&order=${sort}`);
+export const gallery = (limit, cursor, sort) => call("GET", `${pagePath("/api/images/gallery", limit, cursor)}&order=${sort}`);
 export const timeline = () => call("GET", "/api/images/timeline");
 /** Returns images with new URLs. */
 export const read = (ids) => call("POST", "/api/images/read", { body: { ids } });
-export const download = (id) => call("GET", `${at(id)}/download`);
-export const caption = (id, text) => call("PATCH", at(id), { body: { caption: text } });
-export const remove = (id) => call("DELETE", at(id));
+export const download = (id) => call("GET", `${pathOf(id)}/download`);
+export const caption = (id, text) => call("PATCH", pathOf(id), { body: { caption: text } });
+export const remove = (id) => call("DELETE", pathOf(id));
 export const removeMany = (ids) => call("POST", "/api/images/delete", { body: { ids } });
 /** Deletes images even while the page closes: `keepalive` lets the request outlive the page. */
 export const removeManyNow = (ids) =>

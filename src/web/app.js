@@ -22,11 +22,12 @@ import { StoredText } from "./valet-upload/storage.js";
 import { WorkerPool } from "./valet-upload/worker-pool.js";
 import { bytes, count, explain, monthName } from "./messages.js";
 
-/** Stops everything that runs for the signed-in user. */
+/** Stops the modules that run for the signed-in user. */
 let leave = () => {};
 const order = new StoredText("localStorage", "valet.order");
-/** Time in milliseconds for which the end of the session waits for deletions, and that other tabs have to send theirs. */
+/** Milliseconds that signing out waits for deletions. */
 const SIGN_OUT_MS = 5000;
+/** Milliseconds that other tabs have to send theirs. */
 const OTHER_TABS_MS = 300;
 
 function view(name) {
@@ -45,13 +46,13 @@ function enter() {
   const uploadList = new UploadList(uploader, choose);
   const lightbox = new Lightbox(gallery);
   const tabs = new Tabs(session.user.id);
-  const undoDelete = new UndoDelete(gallery, (gone) => {
-    tabs.send({ gone });
+  const undoDelete = new UndoDelete(gallery, (deleted) => {
+    tabs.send({ gone: deleted });
     usage();
   });
   const account = new Account();
   const address = new Address();
-  const stopCollecting = collectFiles((files) => take(uploader, files));
+  const stopCollecting = collectFiles((files) => uploadFiles(uploader, files));
   const stopping = new AbortController();
   const on = (target, name, work) => target.addEventListener(name, work, { signal: stopping.signal });
 
@@ -78,14 +79,14 @@ function enter() {
   on(lightbox, "described", ({ detail }) => tabs.send({ described: detail }));
   on(account, "opened", () => address.open("account"));
   on(account, "closed", () => address.close("account"));
-  const follow = async () => {
-    const { kind, id } = address.place;
+  const showAddressed = async () => {
+    const { kind, id } = address.dialog;
     if (kind !== "account") account.close();
     if (kind !== "image") lightbox.close();
     if (kind === "account") account.open();
     if (kind === "image") await openImage(lightbox, address, id);
   };
-  on(address, "change", follow);
+  on(address, "change", showAddressed);
 
   on(uploader, "uploaded", ({ detail: item }) => {
     tabs.send({ added: { ...item.image } });
@@ -150,6 +151,7 @@ function enter() {
       selectAll();
     }
   });
+  // Closing the page would lose these deletions, and uploads of files that are too large to be stored.
   on(window, "beforeunload", (event) => { if (undoDelete.needsPage || uploader.items.some((item) => item.open && item.size > 16 << 20)) event.preventDefault(); });
 
   leave = () => {
@@ -163,7 +165,7 @@ function enter() {
   showState(gallery);
   gallery.more();
   usage();
-  follow();
+  showAddressed();
   showStorageNotice();
   uploader.restore().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
 }
@@ -180,7 +182,7 @@ async function openImage(lightbox, address, id) {
   address.close("image");
 }
 
-function take(uploader, files) {
+function uploadFiles(uploader, files) {
   if (!files.length) return toast("Nothing to upload was dropped.");
   const added = uploader.add(files);
   if (!added.length) toast("These files are already being uploaded.");
@@ -209,7 +211,7 @@ function sorting(gallery, grid, on) {
       const entries = found.map(({ month, count }) => new Option(`${monthName(month)} (${count})`, month));
       months.replaceChildren(new Option("Month", ""), ...entries);
     } catch {
-      // The months are listed after the next change.
+      // The list stays as it is until the next change of the gallery.
     }
   };
   on($("#order"), "change", ({ target }) => {
@@ -256,7 +258,7 @@ async function download(ids) {
       const { url } = await api.download(id);
       const link = Object.assign(document.createElement("a"), { href: url, download: "" });
       link.click();
-      if (ids.length > 1) await sleep(400); // Browsers drop downloads that start at once.
+      if (ids.length > 1) await sleep(400); // Browsers drop downloads that start at the same time.
     }
   } catch (problem) {
     toast(`The download did not start. ${explain(problem)}`, { error: true });
@@ -277,7 +279,7 @@ async function usage() {
     $("#meter-words").textContent = `${bytes(used.bytes)} of ${bytes(used.quotaBytes)}`;
     $("#meter-images").textContent = count(used.images, "image");
   } catch {
-    // The meter is updated the next time.
+    // The meter keeps its value until the next change.
   }
 }
 
@@ -304,7 +306,7 @@ async function start() {
   }
 }
 
-for (const place of document.querySelectorAll("[data-icon]")) place.prepend(icon(place.dataset.icon));
+for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
 signIn.prepare();
 showStorageNotice();
 $("#start-again").addEventListener("click", start);

@@ -7,10 +7,10 @@ import { follow } from "./valet-upload/events.js";
 import { Problem } from "./valet-upload/http.js";
 import { channel, locks } from "./valet-upload/storage.js";
 
-/** Time in which images are gathered, to be read with one request. */
+/** Time in which ids of images are gathered, to be read with one request. */
 const GATHER_MS = 150;
-/** Most images that one request reads. */
-const MOST = 100;
+/** Images that one request reads, at most. */
+const MAX_IMAGES = 100;
 /** Time for which a hidden page keeps its stream. */
 const HIDDEN_MS = 5_000;
 
@@ -18,24 +18,24 @@ const HIDDEN_MS = 5_000;
 export class Changes extends EventTarget {
   #stopping = new AbortController();
   #stream;
-  #waiting = new Map(); // id → whether it is read although the gallery has it
+  #waiting = new Map(); // id → whether it is read even if the gallery has it
   #isKnown;
   #user;
   #channel = channel("valet.changes");
   #timer;
   #hideTimer;
 
-  /** `isKnown` returns whether the gallery has an image: the page's own uploads are announced, too. */
+  /** `isKnown` returns whether the gallery has an image: the stream also reports uploads of this page. */
   constructor(user, isKnown) {
     super();
     this.#user = user;
     this.#isKnown = isKnown;
     this.#channel.onmessage = ({ data: { user: other, name, detail } }) => { if (other === user) this.#report(name, detail); };
-    document.addEventListener("visibilitychange", () => this.#show(), { signal: this.#stopping.signal });
-    this.#show();
+    document.addEventListener("visibilitychange", () => this.#followVisibility(), { signal: this.#stopping.signal });
+    this.#followVisibility();
   }
 
-  #show() {
+  #followVisibility() {
     clearTimeout(this.#hideTimer);
     if (document.visibilityState === "visible") {
       if (!this.#stream) this.#begin();
@@ -52,9 +52,9 @@ export class Changes extends EventTarget {
         if (type === "image.ready" || type === "image.updated") this.#read(id, type === "image.updated");
       },
     });
-    const alone = (manager) => (manager ? manager.request(`valet.events.${this.#user}`, { signal }, run) : run());
+    const inOneTab = (manager) => (manager ? manager.request(`valet.events.${this.#user}`, { signal }, run) : run());
     // The page works without a stream: it is refreshed when the user returns to it.
-    locks.then(alone).catch((problem) => { if (!signal.aborted && !(problem instanceof Problem)) throw problem; });
+    locks.then(inOneTab).catch((problem) => { if (!signal.aborted && !(problem instanceof Problem)) throw problem; });
   }
 
   #report(name, detail) {
@@ -74,7 +74,7 @@ export class Changes extends EventTarget {
 
   async #flush() {
     this.#timer = undefined;
-    const gathered = [...this.#waiting].slice(0, MOST);
+    const gathered = [...this.#waiting].slice(0, MAX_IMAGES);
     for (const [id] of gathered) this.#waiting.delete(id);
     if (this.#waiting.size) this.#timer = setTimeout(() => this.#flush(), GATHER_MS);
     const ids = gathered.filter(([id, isUpdate]) => isUpdate || !this.#isKnown(id)).map(([id]) => id);

@@ -42,7 +42,7 @@ function moveMessages() {
   if ($("#toasts").parentNode === home) return;
   const focused = $("#toasts").contains(document.activeElement) && document.activeElement;
   const voice = $("#voice");
-  // Moving interrupts a screen reader: texts that may have been interrupted are announced again, before those that wait.
+  // Moving interrupts a screen reader: texts that it may not have read are announced again, before those that wait.
   if (performance.now() - announcedAt < READING_MS) {
     waiting = new Map([...announced, ...waiting]);
     announceSoon();
@@ -58,11 +58,13 @@ new MutationObserver(moveMessages).observe(document.body, { attributes: true, at
 
 /** Time that a screen reader may take to start. */
 const READING_MS = 1000;
-// The texts by topic, in the order of their announcement.
+/** Time in which texts are gathered. */
+const GATHER_MS = 250;
+// Texts by topic, in the order of their announcement.
 let announced = new Map(), waiting = new Map();
 let announcedAt = -Infinity, timer;
 /** Announces a text to screen readers. Of several texts of one topic in quick succession, only the last is announced. */
-export function say(text, topic = text) {
+export function announce(text, topic = text) {
   waiting.delete(topic);
   waiting.set(topic, text);
   announceSoon();
@@ -76,7 +78,7 @@ function announceSoon() {
     [announced, waiting] = [waiting, new Map()];
     $("#voice").replaceChildren(...[...announced.values()].map((text) => el("p", {}, text)));
     announcedAt = performance.now();
-  }, 250);
+  }, GATHER_MS);
 }
 
 /** Moves the focus, after the focused element was removed, to the close button of the open dialog or to the content. */

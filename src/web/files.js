@@ -12,7 +12,7 @@ export function collectFiles(take) {
     input.value = ""; // The same file may be chosen again.
   });
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") && !$("dialog[open]");
-  // dragleave fires for every element that is crossed.
+  // `dragenter` and `dragleave` fire for every element that is crossed.
   let depth = 0;
   const show = (over) => { $("#drop").hidden = !over; };
   on(window, "dragenter", (event) => { if (carriesFiles(event)) show((depth += 1)); });
@@ -41,6 +41,7 @@ async function droppedFiles(transfer) {
   return files;
 }
 
+/** Adds an entry's files to `files`: those in folders only if they look like images. */
 async function walk(entry, files, isChosen) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });
@@ -49,9 +50,9 @@ async function walk(entry, files, isChosen) {
   }
   const reader = entry.createReader();
   for (;;) {
-    const some = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
-    if (!some.length) return;
-    for (const child of some) await walk(child, files, false);
+    const children = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
+    if (!children.length) return;
+    for (const child of children) await walk(child, files, false);
   }
 }
 

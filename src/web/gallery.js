@@ -1,9 +1,10 @@
-// The loaded images, newest first by upload or by the time taken: loads pages on demand, merges changes made elsewhere, and renews URLs
-// before they expire. Elements are in grid.js.
+// The loaded images, newest first by upload or by the time taken: loads pages on demand, merges changes of other devices, and
+// renews URLs before they expire. grid.js shows the images.
 
 import * as api from "./api.js";
 import { Problem } from "./valet-upload/http.js";
 
+/** Images of one request, at most. */
 const PAGE = 100;
 /** New images after which a refresh replaces the list. */
 const MAX_NEW = 1000;
@@ -19,17 +20,17 @@ export class Gallery extends EventTarget {
   sort = "uploaded";
   complete = false;
   problem = null;
-  #seen = new Set(); // the ids of all images that were listed, also if they are not loaded or deleted
+  #seen = new Set(); // ids of all images that were received, even if they are deleted or not loaded
   #hasRefreshed = false;
   #known = new Map(); // id → image, hidden ones too
-  #hidden = new Set();
-  #gone = new Set(); // deleted here: an older response does not restore them
+  #hidden = new Set(); // ids of images whose deletion waits for "Undo"
+  #deleted = new Set(); // ids of deleted images: an older response does not restore them
   #cursor;
   #loading;
   #refreshing;
-  #again = false;
-  #first = 0;
-  #last = 0;
+  #again = false; // whether another refresh follows
+  #first = 0; // smallest `order`, by which images are sorted
+  #last = 0; // largest `order`
 
   /** Lists the images in another order, from the first one. */
   sortBy(sort) {
@@ -58,7 +59,7 @@ export class Gallery extends EventTarget {
     }
   }
 
-  /** Loads pages until the one with this image. */
+  /** Loads pages until an image is loaded. */
   async until(id) {
     while (!this.complete && !this.problem && !this.#known.has(id)) await this.more();
   }
@@ -74,7 +75,7 @@ export class Gallery extends EventTarget {
 
   /** Returns an image, also of a page that is not loaded yet; null if it does not exist any more. */
   async find(id) {
-    if (this.#hidden.has(id) || this.#gone.has(id)) return null;
+    if (this.#hidden.has(id) || this.#deleted.has(id)) return null;
     if (this.#known.has(id)) return this.#known.get(id);
     const { results: [{ image, problem, status }] } = await api.read([id]);
     if (problem && status !== 404) throw new Problem(problem);
@@ -95,26 +96,26 @@ export class Gallery extends EventTarget {
       const known = this.#known;
       const before = new Set(known.keys()), seen = new Set(this.#seen);
       const fetched = [];
-      // In the order "taken" the newest uploads may not be loaded; the first refresh follows the first page at once.
-      let cursor, met = this.sort === "taken" && !this.#hasRefreshed;
+      // In the order "taken" the newest uploads may not be loaded, so the first refresh reads one page.
+      let cursor, hasMet = this.sort === "taken" && !this.#hasRefreshed;
       do {
         const page = await api.gallery(PAGE, cursor, "uploaded");
         fetched.push(...page.images);
         cursor = page.nextCursor;
-        met ||= page.images.some(({ id }) => seen.has(id));
-      } while (cursor && !met && fetched.length < MAX_NEW);
+        hasMet ||= page.images.some(({ id }) => seen.has(id));
+      } while (cursor && !hasMet && fetched.length < MAX_NEW);
       this.#hasRefreshed = true;
       if (known !== this.#known) continue;
-      if (cursor && !met) this.sortBy(this.sort);
+      if (cursor && !hasMet) this.sortBy(this.sort);
       else this.#merge(fetched, cursor, before);
     }
   }
 
   /** Merges the newest uploads; `before` are the images at the time of the request. Older uploads are unaffected. */
   #merge(fetched, cursor, before) {
-    const there = new Set(fetched.map(({ id }) => id));
+    const fetchedIds = new Set(fetched.map(({ id }) => id));
     const isCovered = (image) => !cursor || isNewer(image, fetched.at(-1), uploadTime);
-    for (const [id, image] of this.#known) if (before.has(id) && !there.has(id) && isCovered(image)) this.#drop(id);
+    for (const [id, image] of this.#known) if (before.has(id) && !fetchedIds.has(id) && isCovered(image)) this.#drop(id);
     this.#list();
     for (const image of fetched) this.#put(image);
     this.problem = null;
@@ -138,31 +139,31 @@ export class Gallery extends EventTarget {
 
   /** Adds an image that was uploaded here or in another tab. `local` is a URL of bytes that this page has. */
   add(image, local) {
-    this.#gone.delete(image.id);
+    this.#deleted.delete(image.id);
     this.#put(local && !this.#known.has(image.id) ? Object.assign(image, { local }) : image);
     this.#changed();
   }
 
-  /** Stores an image at the place where the server lists it, unless its page is not loaded yet: parallel uploads are confirmed in any order. */
+  /** Stores an image where the server lists it, unless its page is not loaded yet: parallel uploads are confirmed in any order. */
   #put(image) {
     this.#seen.add(image.id);
     const known = this.#known.get(image.id);
     if (known) return this.#store(image, known.order);
-    if (this.#gone.has(image.id)) return;
+    if (this.#deleted.has(image.id)) return;
     const { images } = this;
     const time = this.sort === "taken" ? localTime : uploadTime;
     const found = images.findIndex((other) => isNewer(image, other, time));
-    const place = found < 0 ? images.length : found;
-    if (place && found < 0 && !this.complete) return;
-    const between = () => (found < 0 ? (this.#last += 1) : (images[place - 1].order + images[place].order) / 2);
-    this.#store(image, place ? between() : (this.#first -= 1));
-    images.splice(place, 0, image);
+    const index = found < 0 ? images.length : found;
+    if (index && found < 0 && !this.complete) return;
+    const between = () => (found < 0 ? (this.#last += 1) : (images[index - 1].order + images[index].order) / 2);
+    this.#store(image, index ? between() : (this.#first -= 1));
+    images.splice(index, 0, image);
   }
 
   #store(image, order) {
-    if (this.#gone.has(image.id)) return;
+    if (this.#deleted.has(image.id)) return;
     this.#seen.add(image.id);
-    // Swedish dates are those of ISO 8601; an upload's is in the zone of this device.
+    // YYYY-MM-DD, as in Swedish; an upload's date is in the zone of this device.
     const date = this.sort === "taken" ? image.takenAt ?? image.createdAt : new Date(image.uploadedAt).toLocaleDateString("sv");
     image.month = date.slice(0, 7);
     const known = this.#known.get(image.id);
@@ -200,7 +201,7 @@ export class Gallery extends EventTarget {
   /** Removes deleted images. */
   forget(ids) {
     for (const id of ids) {
-      this.#gone.add(id);
+      this.#deleted.add(id);
       this.#drop(id);
     }
     this.#changed();
@@ -213,11 +214,11 @@ export class Gallery extends EventTarget {
     this.#hidden.delete(id);
   }
 
-  /** Renews the URLs of these images that expire soon; with `all`, of every image, since a URL was refused. */
+  /** Renews the URLs of these images that expire soon; with `all`, of every image, because a URL was rejected. */
   async freshen(images, all = false) {
     const stale = images.filter((image) => all || Date.parse(image.urlExpiresAt) - Date.now() < RENEWAL_MS);
-    for (let from = 0; from < stale.length; from += 100) {
-      const { results } = await api.read(stale.slice(from, from + 100).map((image) => image.id));
+    for (let from = 0; from < stale.length; from += PAGE) {
+      const { results } = await api.read(stale.slice(from, from + PAGE).map((image) => image.id));
       for (const { id, image } of results) if (image) Object.assign(this.#known.get(id) ?? stale.find((image) => image.id === id), image);
     }
   }
@@ -234,7 +235,7 @@ export class Gallery extends EventTarget {
 
 const uploadTime = ({ uploadedAt }) => Date.parse(uploadedAt);
 
-/** Returns the time that sorts an image in the order "taken": that of the clocks there as if it were UTC. */
+/** Returns the time that sorts an image in the order "taken": its local time, read as UTC. */
 const localTime = ({ takenAt, createdAt }) => Date.parse(takenAt ? `${takenAt.slice(0, 19)}Z` : createdAt);
 
 /** Returns whether the server lists `image` before `other`: by this time, then by id. */

@@ -7,9 +7,9 @@ import { HEADING, justify, rowAt } from "./justified-layout.js";
 import { monthName } from "./messages.js";
 import { decode } from "./valet-upload/thumbhash.js";
 
-/** Viewports above and below that have elements. */
+/** Viewports above and below whose rows are elements. */
 const OVERSCAN = 1;
-/** Viewports of loaded images below which the next page is loaded. */
+/** The next page is loaded if fewer viewports are left below. */
 const PREFETCH = 4;
 /** Scroll speed, in pixels per millisecond, above which images are not loaded. */
 const FAST_SCROLL = 4;
@@ -17,19 +17,19 @@ const FAST_SCROLL = 4;
 /** Events: `open` (detail: id) and `select`. */
 export class Grid extends EventTarget {
   selected = new Set();
-  /** Set while the rest of the gallery is being loaded for "Select all". */
+  /** Set while "Select all" loads the rest of the gallery. */
   selecting = null;
   #gallery;
   #list;
   #tiles = new Map(); // id → element; month → its heading
   #layout = { rows: [], height: 0 };
   #width = 0;
-  #index = new Map(); // id → place
+  #index = new Map(); // id → index in the gallery
   #current = null; // the tile that Tab reaches
   #anchor = null; // where a range of selected tiles begins
-  #scrolled = { y: 0, at: 0, speed: 0 };
+  #scrolled = { y: 0, at: 0 }; // at the last drawing
   #frame = 0;
-  #late = 0;
+  #late = 0; // timer: loads images after fast scrolling
 
   constructor(list, gallery) {
     super();
@@ -38,11 +38,11 @@ export class Grid extends EventTarget {
     this.stopping = new AbortController();
     const { signal } = this.stopping;
     gallery.addEventListener("change", () => this.#relayout(), { signal });
-    addEventListener("scroll", () => this.#soon(), { passive: true, signal });
-    addEventListener("online", () => this.#soon(), { signal });
+    addEventListener("scroll", () => this.#drawSoon(), { passive: true, signal });
+    addEventListener("online", () => this.#drawSoon(), { signal });
     this.resizing = new ResizeObserver(() => this.#relayout());
     this.resizing.observe(list);
-    list.addEventListener("keydown", (event) => this.#key(event), { signal });
+    list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     list.addEventListener("focusin", (event) => this.#setCurrent(event.target.closest("li")?.dataset.id), { signal });
     this.#relayout();
   }
@@ -57,20 +57,20 @@ export class Grid extends EventTarget {
 
   /** Scrolls to the heading of an image's month, and makes the image the one that Tab reaches. */
   goTo(id) {
-    const place = this.#index.get(id);
-    if (place === undefined) return;
+    const index = this.#index.get(id);
+    if (index === undefined) return;
     this.#setCurrent(id);
-    scrollTo({ top: this.#topOf(place) - HEADING - $(".top").offsetHeight, behavior: "instant" });
+    scrollTo({ top: this.#topOf(index) - HEADING - $(".top").offsetHeight, behavior: "instant" });
     this.#draw();
   }
 
   /** Scrolls a tile into view and focuses it; if it does not exist any more, the tile that Tab reaches. */
   focus(id = this.#current) {
-    const place = this.#index.get(id) ?? this.#index.get(this.#current);
-    if (place === undefined) return refocus();
-    id = this.#gallery.images[place].id;
+    const index = this.#index.get(id) ?? this.#index.get(this.#current);
+    if (index === undefined) return refocus();
+    id = this.#gallery.images[index].id;
     this.#setCurrent(id);
-    const top = this.#topOf(place), { height } = this.#layout.rows[this.#rowOf(place)];
+    const top = this.#topOf(index), { height } = this.#layout.rows[this.#rowOf(index)];
     const margin = 80;
     if (top < scrollY + margin) scrollTo({ top: top - margin, behavior: "instant" });
     else if (top + height > scrollY + innerHeight - margin) scrollTo({ top: top + height - innerHeight + margin, behavior: "instant" });
@@ -103,6 +103,7 @@ export class Grid extends EventTarget {
     this.#selectionChanged();
   }
 
+  /** Selects or deselects a tile; `range` selects all tiles from the anchor to it. */
   #toggle(id, range) {
     this.selecting = null;
     const from = this.#index.get(this.#anchor), to = this.#index.get(id);
@@ -129,12 +130,12 @@ export class Grid extends EventTarget {
     const { images } = this.#gallery;
     const width = this.#list.clientWidth;
     if (!width) return;
-    const held = width === this.#width ? this.#heldPlace() : null;
+    const topTile = width === this.#width ? this.#topTile() : null;
     const before = this.#index;
     const hadFocus = this.#list.contains(document.activeElement);
-    const phone = width < 600;
+    const isNarrow = width < 600;
     this.#width = width;
-    this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6, this.#gallery.complete);
+    this.#layout = justify(images, width, isNarrow ? 150 : width < 1100 ? 210 : 250, isNarrow ? 3 : 6, this.#gallery.complete);
     // An incomplete last row is not shown yet.
     const shown = this.#layout.rows.at(-1)?.to ?? 0;
     this.#index = new Map(images.slice(0, shown).map((image, i) => [image.id, i]));
@@ -142,10 +143,10 @@ export class Grid extends EventTarget {
     for (const id of this.selected) if (!known.has(id)) this.selected.delete(id);
     this.#list.style.height = `${this.#layout.height}px`;
     if (!this.#index.has(this.#current)) this.#current = this.#successor(before);
-    // Visible images stay in place when images are inserted before them.
-    if (held) {
-      const place = this.#index.get(held.id);
-      const moved = place === undefined ? 0 : this.#layout.rows[this.#rowOf(place)].top - held.top;
+    // Visible images keep their position when images are inserted before them.
+    if (topTile) {
+      const index = this.#index.get(topTile.id);
+      const moved = index === undefined ? 0 : this.#layout.rows[this.#rowOf(index)].top - topTile.top;
       if (moved) scrollBy({ top: moved, behavior: "instant" });
     }
     this.#draw(true);
@@ -157,13 +158,13 @@ export class Grid extends EventTarget {
   /** Returns the id of the image that replaces the removed current one: the next remaining one, or the last. */
   #successor(before) {
     const ids = [...before.keys()];
-    const place = before.get(this.#current) ?? 0;
+    const index = before.get(this.#current) ?? 0;
     const stays = (id) => this.#index.has(id);
-    return ids.slice(place).find(stays) ?? ids.slice(0, place).findLast(stays) ?? this.#gallery.images[0]?.id ?? null;
+    return ids.slice(index).find(stays) ?? ids.slice(0, index).findLast(stays) ?? this.#gallery.images[0]?.id ?? null;
   }
 
-  /** Returns the first visible tile, or null at the top of the page. */
-  #heldPlace() {
+  /** Returns id and top of the first visible tile, or null at the top of the page. */
+  #topTile() {
     const above = -this.#list.getBoundingClientRect().top;
     if (above <= 0) return null;
     for (const row of this.#layout.rows.slice(rowAt(this.#layout.rows, above))) {
@@ -175,32 +176,32 @@ export class Grid extends EventTarget {
   }
 
   /** Returns the distance of an image's row from the top of the page. */
-  #topOf(place) {
-    return this.#list.getBoundingClientRect().top + scrollY + this.#layout.rows[this.#rowOf(place)].top;
+  #topOf(index) {
+    return this.#list.getBoundingClientRect().top + scrollY + this.#layout.rows[this.#rowOf(index)].top;
   }
 
-  #rowOf(place) {
+  #rowOf(index) {
     let [low, high] = [0, this.#layout.rows.length - 1];
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (this.#layout.rows[middle].from <= place) low = middle;
+      if (this.#layout.rows[middle].from <= index) low = middle;
       else high = middle - 1;
     }
     return low;
   }
 
-  #soon() {
+  #drawSoon() {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       this.#draw();
     });
   }
 
+  /** Creates and removes elements; `moved`: the layout has changed. */
   #draw(moved = false) {
     const { rows, height } = this.#layout;
     const above = -this.#list.getBoundingClientRect().top;
-    const now = performance.now();
-    const { y, at } = this.#scrolled;
+    const now = performance.now(), { y, at } = this.#scrolled;
     const fast = Math.abs(above - y) / Math.max(1, now - at) > FAST_SCROLL;
     this.#scrolled = { y: above, at: now };
     if (above + innerHeight * PREFETCH > height && !this.#gallery.problem) this.#gallery.more();
@@ -209,8 +210,8 @@ export class Grid extends EventTarget {
       const from = rowAt(rows, above - innerHeight * OVERSCAN), to = rowAt(rows, above + innerHeight * (1 + OVERSCAN));
       for (let i = from; i <= to; i += 1) this.#collect(rows[i], wanted);
       // The focused tile stays an element wherever it is, so that keyboard users keep their position.
-      const place = this.#index.get(this.#current);
-      if (place !== undefined) this.#collect(rows[this.#rowOf(place)], wanted);
+      const index = this.#index.get(this.#current);
+      if (index !== undefined) this.#collect(rows[this.#rowOf(index)], wanted);
     }
     for (const [id, tile] of this.#tiles) {
       if (wanted.has(id)) continue;
@@ -218,15 +219,15 @@ export class Grid extends EventTarget {
       this.#tiles.delete(id);
     }
     let changed = moved;
-    for (const [id, [place, row, i]] of wanted) {
+    for (const [id, [index, row, i]] of wanted) {
       const known = this.#tiles.get(id);
       if (known && !moved) continue;
       const isHeading = i === undefined;
-      const tile = known ?? (isHeading ? el("li", { class: "month" }, el("h2", {}, monthName(id))) : this.#tile(this.#gallery.images[place]));
+      const tile = known ?? (isHeading ? el("li", { class: "month" }, el("h2", {}, monthName(id))) : this.#tile(this.#gallery.images[index]));
       this.#tiles.set(id, tile);
-      tile.place = place;
+      tile.index = index;
       if (isHeading) tile.style.transform = `translateY(${row.top - HEADING}px)`;
-      else this.#place(tile, place, row, i);
+      else this.#position(tile, index, row, i);
       changed = true;
     }
     if (changed) {
@@ -236,24 +237,24 @@ export class Grid extends EventTarget {
     for (const tile of this.#tiles.values()) if (tile.awaitsPictures && this.#gallery.get(tile.dataset.id)?.previews) this.#retry(tile);
     const bare = [...this.#tiles.values()].filter((tile) => tile.picture && !tile.shown);
     clearTimeout(this.#late);
-    if (fast && bare.length) this.#late = setTimeout(() => this.#soon(), 120);
+    if (fast && bare.length) this.#late = setTimeout(() => this.#drawSoon(), 120);
     else this.#show(bare);
   }
 
   /** Collects a row's tiles, and the heading above them wherever it is: screen readers read the month of every tile. */
   #collect(row, wanted) {
     if (row.head) wanted.set(row.head.month, [row.head.from - 0.5, row.head]);
-    for (let place = row.from; place < row.to; place += 1) wanted.set(this.#gallery.images[place].id, [place, row, place - row.from]);
+    for (let index = row.from; index < row.to; index += 1) wanted.set(this.#gallery.images[index].id, [index, row, index - row.from]);
   }
 
-  #place(tile, place, row, i) {
+  #position(tile, index, row, i) {
     tile.row = row.top;
     tile.style.transform = `translate(${row.lefts[i]}px, ${row.top}px)`;
     tile.style.width = `${row.widths[i]}px`;
     tile.style.height = `${row.height}px`;
     tile.ariaSetSize = this.#gallery.complete ? this.#gallery.images.length : -1;
-    tile.ariaPosInSet = place + 1;
-    const name = nameOf(this.#gallery.images[place]);
+    tile.ariaPosInSet = index + 1;
+    const name = nameOf(this.#gallery.images[index]);
     if (tile.picture.alt === name) return;
     tile.picture.alt = name;
     tile.lastChild.ariaLabel = `Select ${name}`;
@@ -263,7 +264,7 @@ export class Grid extends EventTarget {
   #arrange() {
     const focused = document.activeElement;
     let next = this.#list.firstChild;
-    for (const tile of [...this.#tiles.values()].sort((a, b) => a.place - b.place)) {
+    for (const tile of [...this.#tiles.values()].sort((a, b) => a.index - b.index)) {
       if (tile === next) next = tile.nextSibling;
       else this.#list.insertBefore(tile, next);
     }
@@ -356,19 +357,18 @@ export class Grid extends EventTarget {
     this.#markTabStop();
   }
 
-  #key(event) {
+  #onKey(event) {
     const id = event.target.closest("li")?.dataset.id;
     if (!id || event.altKey || event.ctrlKey || event.metaKey) return;
-    const { images } = this.#gallery;
-    const place = this.#index.get(id);
+    const { images } = this.#gallery, index = this.#index.get(id);
     if (event.key === "End" && !this.#gallery.complete) {
       event.preventDefault();
       return this.#focusLast(id);
     }
     const to = {
-      ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => this.#index.size - 1,
-      ArrowDown: () => this.#neighbour(place, 1), ArrowUp: () => this.#neighbour(place, -1),
-      PageDown: () => this.#neighbour(place, 3), PageUp: () => this.#neighbour(place, -3),
+      ArrowRight: () => index + 1, ArrowLeft: () => index - 1, Home: () => 0, End: () => this.#index.size - 1,
+      ArrowDown: () => this.#neighbour(index, 1), ArrowUp: () => this.#neighbour(index, -1),
+      PageDown: () => this.#neighbour(index, 3), PageUp: () => this.#neighbour(index, -3),
     }[event.key];
     if (to) {
       const next = images[Math.min(this.#index.size - 1, Math.max(0, to()))];
@@ -388,14 +388,14 @@ export class Grid extends EventTarget {
     if (this.#current === id) this.focus(this.#gallery.images[this.#index.size - 1]?.id);
   }
 
-  /** Returns the tile `by` rows further whose centre is nearest. */
-  #neighbour(place, by) {
+  /** Returns the index of the tile `by` rows further whose centre is nearest. */
+  #neighbour(index, by) {
     const { rows } = this.#layout;
-    const at = this.#rowOf(place);
+    const at = this.#rowOf(index);
     const row = rows[at], next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
     if (next === row) return by > 0 ? row.to - 1 : row.from;
     const middle = (r, i) => r.lefts[i] + r.widths[i] / 2;
-    const here = middle(row, place - row.from);
+    const here = middle(row, index - row.from);
     const offsets = next.lefts.map((_, i) => Math.abs(middle(next, i) - here));
     return next.from + offsets.indexOf(Math.min(...offsets));
   }

@@ -1,4 +1,4 @@
-// The justified layout: distributes images over rows, and computes the height of each. Pure.
+// The justified layout: distributes images over rows, and computes the height of each, in pixels. Pure.
 
 /** Smallest and largest ratio in the grid, which crops panoramas and strips. */
 const [MIN_RATIO, MAX_RATIO] = [0.45, 3.2];
@@ -6,12 +6,13 @@ const [MIN_RATIO, MAX_RATIO] = [0.45, 3.2];
 /** Height of a month's heading. */
 export const HEADING = 44;
 
+/** Returns the shown ratio of width to height. */
 export const ratioOf = ({ width, height }) => Math.min(MAX_RATIO, Math.max(MIN_RATIO, width / height || 1));
 
 /**
  * Returns rows `{ top, height, from, to, lefts, widths, head }` that fill `width`, each at most `target` high. A month begins with a
- * row, `head`, with room for a heading above it. Its last row is not stretched; while the list is incomplete the last of all is left
- * out, since further images would move it.
+ * row, `head`, with room for a heading above it. Its last row is not stretched. The last row of an incomplete list is left out, since
+ * further images would move it.
  */
 export function justify(images, width, target, gap, complete = true) {
   const rows = [];

@@ -1,7 +1,7 @@
 // Shows one image in a modal dialog, so that focus stays inside and Escape closes it. Arrow keys and swipes show the next image.
 
 import * as api from "./api.js";
-import { $, isTyping, say, toast } from "./dom.js";
+import { $, announce, isTyping, toast } from "./dom.js";
 import { nameOf, srcset } from "./gallery.js";
 import { placeholder } from "./grid.js";
 import { bytes, count, day, explain, timeTaken } from "./messages.js";
@@ -20,7 +20,7 @@ export class Lightbox extends EventTarget {
   #caption = $("#caption");
   #image = null;
   #requested = null; // the id that is being loaded
-  #savedCaption = ""; // the caption that the field showed at first: it is saved only if it differs
+  #savedCaption = ""; // the stored caption: that of the field is saved only if it differs
   #stopping = new AbortController();
 
   constructor(gallery) {
@@ -82,21 +82,21 @@ export class Lightbox extends EventTarget {
     if (this.#save()) this.close();
   }
 
-  #dispatch(what, detail = this.#image.id) {
-    this.dispatchEvent(new CustomEvent(what, { detail }));
+  #dispatch(name, detail = this.#image.id) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
   /** Returns the image before (-1) or after (1) this one, also if this one is not in the list any more. */
   #neighbour(by) {
     const { images } = this.#gallery;
-    const place = images.indexOf(this.#image);
-    if (place >= 0) return images[place + by];
+    const index = images.indexOf(this.#image);
+    if (index >= 0) return images[index + by];
     const { order } = this.#image;
     if (order === undefined) return undefined; // Its page is not loaded yet.
     return by > 0 ? images.find((image) => image.order > order) : images.findLast((image) => image.order < order);
   }
 
-  /** Updates neighbours and caption after a change of the gallery. */
+  /** Updates the buttons and the caption after a change of the gallery. */
   #changed() {
     if (!this.#dialog.open) return;
     this.#image = this.#gallery.get(this.#image.id) ?? this.#image;
@@ -126,7 +126,7 @@ export class Lightbox extends EventTarget {
   async #show(image) {
     this.#image = image;
     const { images, complete } = this.#gallery;
-    const place = images.indexOf(image);
+    const index = images.indexOf(image);
     document.title = `${image.fileName} – Valet`;
     $("#lightbox-name").textContent = image.fileName;
     const taken = image.takenAt && `taken ${timeTaken(image.takenAt)}`;
@@ -144,12 +144,12 @@ export class Lightbox extends EventTarget {
     const picture = Object.assign(new Image(image.width, image.height), { alt: nameOf(image), decoding: "async", draggable: false });
     frame.append(picture);
     this.#stage.replaceChildren(frame);
-    say(place < 0 ? nameOf(image) : `${nameOf(image)}, ${place + 1} of ${images.length}${complete ? "" : " or more"}`, "image");
+    announce(index < 0 ? nameOf(image) : `${nameOf(image)}, ${index + 1} of ${images.length}${complete ? "" : " or more"}`, "image");
     this.#dispatch("shown");
-    // Both need the dialog to be open.
+    // The focus and the height of the field need the open dialog.
     queueMicrotask(() => { this.#neighbours(); this.#describe(); });
-    if (place < 0) this.#gallery.until(image.id);
-    else if (place > images.length - 5) this.#gallery.more();
+    if (index < 0) this.#gallery.until(image.id);
+    else if (index > images.length - 5) this.#gallery.more();
     await this.#gallery.freshen([image]).catch(() => {});
     picture.onload = () => {
       frame.classList.add("loaded");
@@ -161,7 +161,7 @@ export class Lightbox extends EventTarget {
     };
     let tried = false;
     picture.onerror = async () => {
-      // A worker's picture of a file that the browser cannot display.
+      // After a second failure: a worker's picture, because the browser cannot display the file.
       const largest = image.previews?.at(-1).url;
       if (tried && largest && picture.src !== largest) return void (picture.src = largest);
       if (tried) return giveUp(`This browser cannot show ${image.contentType.replace("image/", "").toUpperCase()} files. Download it to look at it.`);
@@ -197,6 +197,7 @@ export class Lightbox extends EventTarget {
     act();
   }
 
+  /** To the side: the next image. Down, or a click beside the image: closes the dialog. */
   #swipes(on) {
     let from = null;
     on(this.#stage, "pointerdown", (event) => {
@@ -251,7 +252,7 @@ export class Lightbox extends EventTarget {
     image.caption = text || undefined;
     try {
       await api.caption(id, text);
-      say("Caption saved");
+      announce("Caption saved");
       this.#gallery.describe(id, text);
       this.#dispatch("described", { id, caption: text });
     } catch (problem) {
@@ -264,10 +265,10 @@ export class Lightbox extends EventTarget {
 
   /** Deletes the image and shows the next one. */
   #delete() {
-    const gone = this.#image;
+    const deleted = this.#image;
     const next = this.#neighbour(1) ?? this.#neighbour(-1);
     if (next) this.#show(next);
-    this.#dispatch("delete", gone.id);
+    this.#dispatch("delete", deleted.id);
     if (!next) this.close();
   }
 }

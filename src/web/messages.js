@@ -1,4 +1,4 @@
-// Texts for users: sizes, times, and for every problem what happened and what to do.
+// Texts for users: sizes, times, devices, and for every problem the failure and the remedy.
 
 import { bytes, count, explain as explainUpload } from "./valet-upload/messages.js";
 
@@ -14,7 +14,7 @@ export const day = (text, timeZone) => new Date(text).toLocaleString("en", { dat
 /** Returns the name of a month such as "2026-11". */
 export const monthName = (month) => new Date(month).toLocaleString("en", { month: "long", year: "numeric", timeZone: "UTC" });
 
-/** Returns the time on the clocks where an image was taken, with their offset if it is known. */
+/** Returns the local time at which an image was taken, with its offset from UTC if the image has one. */
 export function timeTaken(text) {
   const offset = text.slice(19);
   return `${day(`${text.slice(0, 19)}Z`, "UTC")} ${offset ? `UTC${offset.replace("Z", "")}` : "local time"}`;
@@ -23,7 +23,7 @@ export function timeTaken(text) {
 const BROWSERS = [[/Edg/, "Edge"], [/OPR/, "Opera"], [/Firefox|FxiOS/, "Firefox"], [/Chrom|CriOS/, "Chrome"], [/Safari/, "Safari"]];
 const SYSTEMS = [[/iPhone|iPad/, "iOS"], [/Android/, "Android"], [/Windows/, "Windows"], [/CrOS/, "ChromeOS"], [/Mac OS/, "macOS"], [/Linux/, "Linux"]];
 
-/** Returns browser and system of a `User-Agent`, or its beginning if it is not a browser's. */
+/** Returns browser and system of a `User-Agent`, or its first 60 characters if it is not a browser's. */
 export function device(agent = "") {
   const named = (names) => names.find(([pattern]) => pattern.test(agent))?.[1];
   const browser = named(BROWSERS);

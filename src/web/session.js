@@ -17,6 +17,10 @@ const LOCK = "valet.refresh";
 /** Time that a tab waits, after it has waited for the lock, for the message of the tab that held it. */
 const BROADCAST_MS = 500;
 
+/**
+ * Events: `begun` after a sign-in; `updated` by another tab; `ending`, to send waiting requests; `ended` (detail: `signed_out` or
+ * `session_ended`).
+ */
 class Session extends EventTarget {
   user = null;
   #access = null; // { token, expiresAt }
@@ -27,7 +31,7 @@ class Session extends EventTarget {
   constructor() {
     super();
     this.#channel.onmessage = ({ data }) => this.#onMessage(data);
-    // Changes without a message, such as cleared site data; and a sign-in whose message came before its token was readable.
+    // For changes without a message, such as cleared site data, and a sign-in whose message came before its token was readable.
     addEventListener("storage", (event) => {
       if (event.key !== STORE) return;
       if (event.newValue === null && this.user) this.#forget("signed_out");
@@ -55,7 +59,7 @@ class Session extends EventTarget {
     return this.#authenticate("/api/auth/login", email, password);
   }
 
-  /** Has every tab send what it still has to send in this session: `ending`. */
+  /** Dispatches `ending` in every tab. */
   announceEnd() {
     this.#channel.postMessage({ kind: "ending" });
     this.dispatchEvent(new Event("ending"));
@@ -108,7 +112,7 @@ class Session extends EventTarget {
           break;
         } catch (error) {
           if (!(error instanceof Problem) || error.status !== 401) throw error;
-          // If another tab has exchanged the token meanwhile, the next attempt uses the token of that exchange.
+          // If another tab has exchanged the refresh token meanwhile, the next attempt uses the new one.
           if (this.#refreshToken.value === refreshToken) throw this.#end("session_ended");
         }
       }
@@ -162,7 +166,7 @@ class Session extends EventTarget {
   }
 }
 
-/** Runs `work` while no other tab does; its argument is whether it had to wait for one. */
+/** Runs `work` while no other tab does; its argument is whether it had to wait for another tab. */
 async function locked(work) {
   const manager = await locks;
   if (!manager) return work(false);

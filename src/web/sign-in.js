@@ -1,6 +1,6 @@
 // The form for signing in and signing up.
 
-import { $, say } from "./dom.js";
+import { $, announce } from "./dom.js";
 import { Problem } from "./valet-upload/http.js";
 import { session } from "./session.js";
 import { explain } from "./messages.js";
@@ -47,7 +47,7 @@ async function submit(event) {
 /** Adds the form's event listeners; called once. */
 export function prepare() {
   $("#sign-in-form").addEventListener("submit", submit);
-  $("#turn").addEventListener("click", () => { setMode(!isSigningUp); $("#email").focus(); say($("#sign-in-title").textContent, "mode"); });
+  $("#turn").addEventListener("click", () => { setMode(!isSigningUp); $("#email").focus(); announce($("#sign-in-title").textContent, "mode"); });
   $("#reveal").addEventListener("click", () => {
     const shown = $("#password").type === "password";
     $("#password").type = shown ? "text" : "password";

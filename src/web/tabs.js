@@ -1,4 +1,4 @@
-// Sends changes of images to the other tabs of the same account, so that they show them without a request.
+// Sends changes of images to the other tabs of the same account, which then show the changes without a request.
 
 import { channel } from "./valet-upload/storage.js";
 

@@ -1,27 +1,27 @@
 // Deletes images with "Undo": the request is sent when the toast closes, since the server deletes permanently. When the user signs out,
-// waiting deletions are sent before. When the page closes, they are sent by requests that outlive the page (`keepalive`). If that is
-// lost too (no network, a token that just expired), the images are still there: a failed deletion keeps the images.
+// waiting deletions are sent first. When the page closes, they are sent by requests that outlive the page (`keepalive`). If such a
+// request fails (no network, a token that has just expired), the images stay.
 
 import * as api from "./api.js";
-import { isTyping, say, toast } from "./dom.js";
+import { announce, isTyping, toast } from "./dom.js";
 import { count, explain } from "./messages.js";
 
 const UNDO_SECONDS = 8;
-/** Images whose deletions can wait at a time: browsers permit 64 KiB of bodies that outlive a page, and an id has 39 bytes. */
+/** Images whose deletions can wait at a time: requests that outlive a page have at most 64 KiB of bodies, and an id has 39 bytes. */
 export const MAX_WAITING = 1500;
 
 export class UndoDelete {
   #gallery;
   #done;
   #waiting = new Set();
-  #sending = new Map(); // batch → promise
+  #sending = new Map(); // batch → promise of its requests
   #isStopped = false;
 
   /** `done` receives the ids of deleted images. */
   constructor(gallery, done) {
     this.#gallery = gallery;
     this.#done = done;
-    // Requests under way end with the page, so theirs are sent again.
+    // Requests under way end with the page, so their deletions are sent again.
     this.leave = () => [...this.#waiting, ...this.#sending.keys()].forEach((batch) => {
       this.#waiting.delete(batch);
       for (const ids of hundreds(batch.ids)) api.removeManyNow(ids);
@@ -52,21 +52,21 @@ export class UndoDelete {
     return total([...this.#waiting, ...this.#sending.keys()]) > MAX_WAITING;
   }
 
-  /** Hides images and deletes them later; `onrestore` is called after "Undo". More than can wait are deleted at once. */
+  /** Hides images and deletes them later; `onrestore` is called after "Undo". If too many wait, the oldest are sent at once. */
   remove(ids, onrestore = () => {}) {
     if (!ids.length) return;
     const batch = { ids, onrestore, close() {} };
     this.#gallery.hide(ids);
     this.#waiting.add(batch);
-    for (const one of this.#waiting) if (total(this.#waiting) > MAX_WAITING) this.#sendNow(one);
+    for (const oldest of this.#waiting) if (total(this.#waiting) > MAX_WAITING) this.#sendNow(oldest);
     const text = `${count(ids.length, "image")} deleted`;
     if (!this.#waiting.has(batch)) {
       toast(`Deleting ${count(ids.length, "image")}. Keep this page open.`);
-      return say(text, "deletion");
+      return announce(text, "deletion");
     }
     batch.close = toast(text, { action: "Undo", onaction: () => this.#restore(batch), seconds: 0 });
     batch.timer = setTimeout(() => this.#sendNow(batch), UNDO_SECONDS * 1000);
-    say(`${text}. Undo with Control Z.`, "deletion");
+    announce(`${text}. Undo with Control Z.`, "deletion");
   }
 
   /** Cancels the deletion of an image that was uploaded again. */
@@ -93,7 +93,7 @@ export class UndoDelete {
     clearTimeout(batch.timer);
     if (!this.#waiting.delete(batch)) return;
     this.#gallery.unhide(batch.ids);
-    say("Restored", "deletion");
+    announce("Restored", "deletion");
     batch.onrestore();
   }
 
@@ -106,33 +106,34 @@ export class UndoDelete {
   }
 
   async #send(batch) {
-    const [all, kept] = [batch.ids, []];
+    const [all, failedIds] = [batch.ids, []];
     let why;
     for (const ids of hundreds(all)) {
       try {
         const { results } = await api.removeMany(ids);
         const failed = results.filter((result) => result.problem && result.status !== 404);
         if (failed.length) why = failed[0].problem;
-        kept.push(...failed.map((result) => result.id));
+        failedIds.push(...failed.map((result) => result.id));
       } catch (problem) {
         why = problem;
-        kept.push(...ids);
+        failedIds.push(...ids);
       }
       batch.ids = batch.ids.slice(ids.length);
     }
-    const gone = all.filter((id) => !kept.includes(id));
-    this.#gallery.forget(gone);
-    this.#gallery.unhide(kept);
+    const deletedIds = all.filter((id) => !failedIds.includes(id));
+    this.#gallery.forget(deletedIds);
+    this.#gallery.unhide(failedIds);
     if (why) {
-      toast(`${count(kept.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: this.#isStopped ? "" : "Try again", onaction: () => this.remove(kept), seconds: 12 });
+      toast(`${count(failedIds.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: this.#isStopped ? "" : "Try again", onaction: () => this.remove(failedIds), seconds: 12 });
     }
-    this.#done(gone);
+    this.#done(deletedIds);
   }
 }
 
 /** Returns the number of images of batches. */
 const total = (batches) => [...batches].reduce((sum, { ids }) => sum + ids.length, 0);
 
+/** Yields ids for one request each. */
 function* hundreds(ids) {
   for (let from = 0; from < ids.length; from += 100) yield ids.slice(from, from + 100);
 }

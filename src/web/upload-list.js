@@ -1,12 +1,12 @@
 // The list of uploads: the total progress, and a line for each file. Shows the state of an Uploader.
 
-import { $, button, el, icon, refocus, say } from "./dom.js";
+import { $, announce, button, el, icon, refocus } from "./dom.js";
 import { bytes, count, duration, explain } from "./messages.js";
 
 const STATES = { waiting: "Waiting", preparing: "Preparing", confirming: "Checking", done: "Uploaded" };
 const DUPLICATE = "Already in your gallery";
 const WAIT_REASONS = { offline: "Waiting for the network", again: "Trying again" };
-/** Lines that are elements at once; finished uploads are left out first. */
+/** Uploads that have a line, at most; finished uploads are left out first. */
 const MAX_LINES = 200;
 const outcome = (fresh, duplicates) => !duplicates ? `${count(fresh, "image")} uploaded`
   : fresh ? `${count(fresh, "image")} uploaded, ${duplicates.toLocaleString("en")} already in your gallery`
@@ -16,10 +16,10 @@ const WINDOW_MS = 8000;
 
 export class UploadList {
   #uploader;
-  #lines = new Map();
-  #samples = [];
+  #lines = new Map(); // upload → list item
+  #samples = []; // bytes sent at times within WINDOW_MS
   #frame = 0;
-  #dirty = new Set();
+  #dirty = new Set(); // changed uploads; undefined for several
   #announced = "";
   #busy = false;
   #stopping = new AbortController();
@@ -160,7 +160,7 @@ export class UploadList {
     $("#upload-list-rest").textContent = open && !paused ? this.#rest(size, sent) : "";
     // Finished files are announced, not each percent.
     const news = open ? `${done} of ${counted.length} uploaded${failed ? `, ${failed} failed` : ""}` : title;
-    if (items.length && news !== this.#announced) say(news, "uploads");
+    if (items.length && news !== this.#announced) announce(news, "uploads");
     // The list is folded when all uploads have succeeded.
     if (this.#busy && !open && !failed && !needFile) this.#fold(true);
     if (!this.#busy && open) this.#fold(false);

@@ -6,6 +6,7 @@ import { Webhook } from "standardwebhooks";
 
 const { BACKEND, VALET_URL, VALET_PNG, VALET_WEBHOOK_SECRET } = process.env;
 
+/** Sends a request; returns the status and the JSON of the response. */
 const call = async (url, { method = "GET", headers = {}, json } = {}) => {
   const body = json && JSON.stringify(json);
   // A busy server is asked up to ten times.
@@ -17,6 +18,7 @@ const call = async (url, { method = "GET", headers = {}, json } = {}) => {
   }
 };
 
+/** Waits until `check` returns a true value. */
 async function until(check, what) {
   for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await check()) return;
@@ -25,8 +27,10 @@ async function until(check, what) {
   assert.fail(`not within 120 s: ${what}`);
 }
 
+/** Returns the images of a user as the backend knows them. */
 const imagesOf = async (user) => (await call(`${BACKEND}/images`, { headers: { "x-session": `session-of-${user}` } })).json;
 
+/** Uploads a unique image; returns its id and the headers of authorization. */
 async function upload(token) {
   const bytes = Buffer.concat([readFileSync(VALET_PNG), randomBytes(16)]);
   const headers = { authorization: `Bearer ${token}` };
@@ -50,19 +54,20 @@ const { id, headers } = await upload(json.token);
 await until(async () => (await imagesOf("ada")).some((image) => image.id === id), "the backend knows the image");
 assert.deepEqual(await imagesOf("eve"), [], "another user has no images");
 
-// Messages that Valet did not send, and one that it sends again.
+// Messages with invalid signatures are rejected; a message that is sent twice is accepted twice.
 const body = JSON.stringify({ type: "image.deleted", timestamp: new Date().toISOString(), data: { id, subject: "ada" } });
+/** Sends a message that is signed with this secret at this time; `text` replaces the signed body. Returns the status. */
 const hook = async (secret, at, id = "forged", text = body) => {
   const signature = new Webhook(secret).sign(id, at, body);
   const signed = { "webhook-id": id, "webhook-timestamp": `${Math.floor(at / 1000)}`, "webhook-signature": signature };
   return (await fetch(`${BACKEND}/hooks/valet`, { method: "POST", headers: signed, body: text })).status;
 };
-const [now, other] = [new Date(), `whsec_${randomBytes(32).toString("base64")}`];
-assert.equal(await hook(other, now), 401, "another secret");
+const [now, otherSecret] = [new Date(), `whsec_${randomBytes(32).toString("base64")}`];
+assert.equal(await hook(otherSecret, now), 401, "another secret");
 assert.equal(await hook(VALET_WEBHOOK_SECRET, new Date(now - 3_600_000)), 401, "an hour old");
 assert.equal(await hook(VALET_WEBHOOK_SECRET, now, "forged", body.replace("ada", "eve")), 401, "changed bytes");
 assert.equal((await fetch(`${BACKEND}/hooks/valet`, { method: "POST", body })).status, 401, "no signature");
-assert.ok((await imagesOf("ada")).some((image) => image.id === id), "they changed nothing");
+assert.ok((await imagesOf("ada")).some((image) => image.id === id), "rejected messages changed nothing");
 assert.deepEqual([await hook(VALET_WEBHOOK_SECRET, now, "twice"), await hook(VALET_WEBHOOK_SECRET, now, "twice")], [204, 204]);
 
 const second = await upload(json.token);

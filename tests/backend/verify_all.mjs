@@ -23,18 +23,19 @@ function accepts(language, secret, { id, timestamp, signature, body }) {
 }
 
 const secret = `whsec_${randomBytes(32).toString("base64")}`;
-const other = `whsec_${randomBytes(32).toString("base64")}`;
+const otherSecret = `whsec_${randomBytes(32).toString("base64")}`;
 const at = new Date();
 const sign = (key, id, when, body) => new Webhook(key).sign(id, when, body);
 const good = { id: "0199-a", timestamp: `${Math.floor(at / 1000)}`, body: '{"type":"image.ready","data":{"fileName":"\u00e9 $a `b` \\\\"}}' };
 good.signature = sign(secret, good.id, at, good.body);
 const old = new Date(at - 600_000);
+// Name, message, and whether it must be accepted.
 const cases = [
   ["a message", good, true],
-  ["a message during a rotation", { ...good, signature: `${sign(other, good.id, at, good.body)} ${good.signature}` }, true],
+  ["a message during a rotation", { ...good, signature: `${sign(otherSecret, good.id, at, good.body)} ${good.signature}` }, true],
   ["another body", { ...good, body: `${good.body} ` }, false],
   ["another id", { ...good, id: "0199-b" }, false],
-  ["another secret", { ...good, signature: sign(other, good.id, at, good.body) }, false],
+  ["another secret", { ...good, signature: sign(otherSecret, good.id, at, good.body) }, false],
   ["an old message", { ...good, timestamp: `${Math.floor(old / 1000)}`, signature: sign(secret, good.id, old, good.body) }, false],
   ["no signature", { ...good, signature: "" }, false],
   ["another version", { ...good, signature: good.signature.replace("v1,", "v2,") }, false],

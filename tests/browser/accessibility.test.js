@@ -8,7 +8,10 @@ import { choose, loaded, LONG_UNDO, photos, screenshot, signedIn, until, upload,
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** Asserts that all rules, best practices included, find nothing. Uses the debugger, to which the page's policy does not apply. */
+/**
+ * Asserts that all rules of axe-core, best practices included, find nothing. Runs the script through the debugger, to which the page's
+ * content security policy does not apply.
+ */
 async function axe(page, what) {
   await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
   await page.evaluate(AXE);

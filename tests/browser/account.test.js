@@ -4,16 +4,17 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { BASE, PASSWORD, loaded, photos, screenshot, signedIn, until, upload } from "./harness.js";
 
+/** Console errors of refused requests. */
 const REFUSED = [/ 401 /, / 422 /];
-const NEW = "five slow green lamps";
+const NEW_PASSWORD = "five slow green lamps";
 
-/** Signs in on a device with this user agent; returns the session. */
+/** Signs in on a device with this user agent; returns the status and the members of the response. */
 const logIn = async (email, password, agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") => {
   const headers = { "content-type": "application/json", "user-agent": agent };
   const answer = await fetch(`${BASE}/api/auth/login`, { method: "POST", headers, body: JSON.stringify({ email, password }) });
   return { status: answer.status, ...(await answer.json()) };
 };
-/** Requests the account with a token. */
+/** Requests the account with a token; returns the response. */
 const readAccount = (token) => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
 
 /** Opens the account dialog. */
@@ -55,24 +56,24 @@ test("a password change shows errors at their fields", async (t) => {
   await change.click();
   await dialog.getByText("Enter your password.").waitFor();
   await current.fill("another three boats");
-  await fresh.fill(NEW);
+  await fresh.fill(NEW_PASSWORD);
   let refreshes = 0;
   page.on("request", (request) => { refreshes += request.url().endsWith("/api/auth/refresh"); });
   await change.click();
   await dialog.getByText("The password is wrong.").waitFor();
   assert.equal(await current.getAttribute("aria-invalid"), "true");
-  assert.equal(refreshes, 0, "the token was not at fault");
+  assert.equal(refreshes, 0, "the page does not take the token for the cause");
   await current.fill(PASSWORD);
   await fresh.fill("short");
   await change.click();
-  await until(async () => (await fresh.getAttribute("aria-invalid")) === "true", "the new one is at fault");
-  await fresh.fill(NEW);
+  await until(async () => (await fresh.getAttribute("aria-invalid")) === "true", "the new password is the invalid field");
+  await fresh.fill(NEW_PASSWORD);
   await change.click();
   await page.getByText("The password is changed.").waitFor();
   assert.equal(await dialog.isVisible(), false);
   assert.equal((await readAccount(other.token)).status, 401, "all other sessions have ended");
   assert.equal((await logIn(user.email, PASSWORD)).status, 401);
-  assert.equal((await logIn(user.email, NEW)).status, 200);
+  assert.equal((await logIn(user.email, NEW_PASSWORD)).status, 200);
   // This session stays active.
   await upload(page, await photos(page, 1));
 });

@@ -1,4 +1,5 @@
-// Covers builds of an app by bundlers, unmodified, from the package as npm packs it: the worker is in the build and runs, and files arrive.
+// Covers builds of an app by bundlers with their default settings, from the package as npm packs it: the worker is in the build and
+// runs, and files are uploaded.
 
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -15,7 +16,7 @@ document.querySelector("#files").addEventListener("change", (event) => uploader.
 const PAGE = (script) => `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple><script type="module" src="${script}"></script>`;
 const TYPES = { html: "text/html", js: "text/javascript" };
 
-/** Makes a folder with the app's source. */
+/** Creates a folder with the app's source, and returns its path. */
 function app(name) {
   const root = join(HERE, name);
   mkdirSync(root, { recursive: true });
@@ -24,6 +25,7 @@ function app(name) {
   return root;
 }
 
+/** Functions that build the app in a folder into `dist`. */
 const BUILDS = {
   async vite(root) {
     const { build } = await import("vite");

@@ -72,7 +72,7 @@ for (const [what, deny] of Object.entries({
   test(`a file is uploaded without a preview if a canvas ${what}`, async (t) => {
     const [file] = await photos(await (await visitor(t, {})).newPage(), 1, { width: 900, height: 700, noise: 0.8 });
     const [context, user] = [await visitor(t, {}), await account()];
-    // On the page, where the canvas can be broken.
+    // Without workers the page makes the preview, with the canvas that this test breaks.
     await context.addInitScript(() => { delete window.Worker; });
     await context.addInitScript(deny);
     const page = await app(t, context, user);
@@ -99,6 +99,7 @@ test("jobs of workers that are ended reject, and the pool works on", async (t) =
   assert.deepEqual(outcome, [["AbortError", "AbortError", "AbortError"], "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="]);
 });
 
+/** Returns whether a URL is presigned: the package sends PUTs to these. */
 const isPut = (url) => url.searchParams.has("X-Amz-Signature");
 
 /** Waits until the browser has stored two files with the ids of their uploads. */
@@ -190,7 +191,7 @@ test("an upload waits for an hour without a network, then gets another URL with 
   const routes = [];
   await page.route(isPut, (route) => (routes.push(route) > 1 ? route.continue() : undefined));
   await add(page, await photos(page, 1));
-  await until(() => routes.length === 1, "it is sent");
+  await until(() => routes.length === 1, "the upload is sent");
   await context.setOffline(true);
   await routes[0].abort("internetdisconnected");
   await page.waitForFunction(() => uploader.items[0].waitReason === "offline");
@@ -202,7 +203,7 @@ test("an upload waits for an hour without a network, then gets another URL with 
   await context.setOffline(false);
   await page.evaluate(() => uploader.items[0].finished);
   const confirm = "POST /api/images/ID/confirm";
-  // The first one is refused, for its token. The bytes have not arrived, and the URL has expired.
+  // The first confirm is rejected for its token, the second because the bytes have not arrived. Then the upload gets a new URL.
   assert.deepEqual(calls, [confirm, confirm, "POST /api/images/upload", "PUT /valet/u/ID/ID", confirm]);
   assert.equal(await page.evaluate(() => refreshes), 1);
   assert.equal((await gallery(user)).length, 1);

@@ -1,5 +1,5 @@
 // Covers CORS as browsers enforce it, of the API and of the bucket: pages of an origin in CORS_ORIGINS can make every call, pages
-// of other origins none. Runs against `valet dev`, and against `valet serve` after `valet check --fix`.
+// of other origins cannot make any. Runs against `valet dev`, and against `valet serve` after `valet check --fix`.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -10,7 +10,7 @@ import { account, ask, BASE, contextWithFakeHosts, servePages } from "./harness.
 /** Origin in the server's CORS_ORIGINS. */
 const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
 
-/** Serves a page for any name that ends in `.test`, on this port. */
+/** Serves an empty page on this port, and opens it under a name that ends in `.test`. */
 async function pageOf(t, host, port) {
   const served = await servePages(t, (_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"), port);
   const page = await (await contextWithFakeHosts(t)).newPage();
@@ -18,7 +18,7 @@ async function pageOf(t, host, port) {
   return page;
 }
 
-/** Returns a new picture and its open upload, made without a browser. */
+/** Opens an upload of a new picture without a browser; returns the bytes and the server's response. */
 async function ticket(token) {
   const bytes = Buffer.concat([readFileSync(`${process.env.VALET_FIXTURES}/plain.jpg`), randomBytes(16)]);
   const sha256 = createHash("sha256").update(bytes).digest("base64");

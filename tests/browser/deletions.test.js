@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { account, ask, BASE, listed, LONG_UNDO, PASSWORD, photos, signedIn, signIn, until, upload, visitor } from "./harness.js";
 
-/** Returns the names of the user's images, by a session of its own. */
+/** Returns the names of the user's images. Signs in again, because the page's session may have ended. */
 async function gallery(user) {
   const body = JSON.stringify({ email: user.email, password: PASSWORD });
   const { token } = await (await fetch(`${BASE}/api/auth/login`, { method: "POST", headers: { "content-type": "application/json" }, body })).json();
@@ -19,12 +19,15 @@ async function remove(page, name) {
   await page.getByRole("button", { name: "Undo" }).waitFor();
 }
 
-/** Selects all images and deletes them by the key, and answers the question, if there is one, with `answer`. Returns the question. */
-async function removeAll(page, answer) {
+/**
+ * Selects all images and presses Delete. Accepts or dismisses the page's question, if it asks one. Returns the text of the question,
+ * or null.
+ */
+async function removeAll(page, isAccepted) {
   let asked = null;
   page.once("dialog", (dialog) => {
     asked = dialog.message();
-    return answer ? dialog.accept() : dialog.dismiss();
+    return isAccepted ? dialog.accept() : dialog.dismiss();
   });
   await page.locator(".open").first().focus();
   await page.keyboard.press("Control+a");
@@ -33,13 +36,13 @@ async function removeAll(page, answer) {
   return asked;
 }
 
-/** Answers deletions in place of the server; returns the ids. */
+/** Answers deletions in place of the server; returns the list of their ids, which grows. */
 async function recordDeletions(page) {
   const ids = [];
   await page.route("**/api/images/delete", (route) => {
-    const asked = route.request().postDataJSON().ids;
-    ids.push(...asked);
-    return route.fulfill({ json: { results: asked.map((id) => ({ id, status: 204 })) } });
+    const requested = route.request().postDataJSON().ids;
+    ids.push(...requested);
+    return route.fulfill({ json: { results: requested.map((id) => ({ id, status: 204 })) } });
   });
   return ids;
 }
@@ -111,5 +114,5 @@ test("deletions that wait or are under way when the page closes are sent", async
   await until(() => isHeld, "undo ended, and the server does not answer");
   await remove(page, "photo-001.jpg");
   await page.goto("about:blank");
-  await until(async () => (await gallery(user)).join() === "photo-002.jpg", "both are deleted");
+  await until(async () => (await gallery(user)).join() === "photo-002.jpg", "both images are deleted");
 });

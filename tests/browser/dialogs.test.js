@@ -21,12 +21,12 @@ const DIALOGS = {
 
 /** Shows a message with the page's own function. */
 const showMessage = (page, text) => page.evaluate(async (text) => {
-  const { say, toast } = await import(document.querySelector("link[href$='dom.js']").href);
+  const { announce, toast } = await import(document.querySelector("link[href$='dom.js']").href);
   toast(`${text}, written`, { action: "Act", onaction: () => { document.title = "acted"; }, seconds: 0 });
-  say(`${text}, spoken`);
+  announce(`${text}, spoken`);
 }, text);
 
-/** Waits until the live region has contained this text for a second, for 10 seconds at most. */
+/** Waits until the live region has contained this text for almost a second, for 10 seconds at most. */
 const waitUntilAnnounced = (page, text) => page.evaluate((text) => new Promise((done, fail) => {
   setTimeout(() => fail(new Error(`not in the live region for a second: ${text}`)), 10_000);
   const voice = document.querySelector("#voice");
@@ -64,8 +64,8 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       // With the keyboard only.
       for (let i = 0; i < 20 && (await focusOn(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
       await page.keyboard.press("Enter");
-      await until(() => act.count().then((count) => count === 0), "it is gone");
-      await until(async () => (await page.title()) === "acted", "it acted");
+      await until(() => act.count().then((count) => count === 0), "the button disappears");
+      await until(async () => (await page.title()) === "acted", "the button acted");
 
       // Back closes it, and the page stays; Forward opens it; a reload does not close it.
       await page.goBack();
@@ -81,7 +81,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
         await open(page);
         await dialog.waitFor();
         await showMessage(page, `Left in ${id}`);
-        // The page does not repeat a text that was in the live region for a second, which a slow look at the tree may miss.
+        // A text may be in the live region for a second only, which a slow read of the accessibility tree may miss.
         const spoken = Promise.any([announced(page, new RegExp(`Left in ${id}, spoken`)), waitUntilAnnounced(page, `Left in ${id}, spoken`)]);
         await page.getByRole("button", { name: "Act" }).waitFor();
         await close();
@@ -101,9 +101,9 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
 
 test("no text is lost that is announced while a dialog opens or closes", async (t) => {
   const { page } = await listed(t, 1, {});
-  // Each text of a run, with the time in ms before the next step: before and after its announcement began.
+  // Runs with several pauses in milliseconds: `before` the dialog opens or closes, and `between` that and the next text.
   const lost = await page.evaluate(async () => {
-    const { say } = await import(document.querySelector("link[href$='dom.js']").href);
+    const { announce } = await import(document.querySelector("link[href$='dom.js']").href);
     const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
     const voice = document.querySelector("#voice");
     const dialog = document.querySelector("#account");
@@ -114,22 +114,22 @@ test("no text is lost that is announced while a dialog opens or closes", async (
         const watch = new MutationObserver(() => shown.push(...[...voice.childNodes].map((child) => child.textContent)));
         watch.observe(voice, { childList: true });
         const texts = ["first", "second", "third"].map((word) => `${word} ${before} ${between}`);
-        say(texts[0]);
+        announce(texts[0]);
         await pause(before);
         dialog.showModal();
         await pause(between);
-        say(texts[1]);
+        announce(texts[1]);
         await pause(before);
         dialog.close();
         await pause(between);
-        say(texts[2]);
+        announce(texts[2]);
         await pause(700);
         watch.disconnect();
         if (!texts.every((text) => shown.includes(text)) || shown.at(-1) !== texts[2]) lost.push({ before, between, shown });
       }
     }
     // Of several texts of one topic, only the last is announced.
-    for (const n of [1, 2, 3]) say(`${n} of 3`, "progress");
+    for (const n of [1, 2, 3]) announce(`${n} of 3`, "progress");
     await pause(400);
     if (voice.textContent !== "3 of 3") lost.push(voice.textContent);
     return lost;
@@ -196,7 +196,7 @@ test("an open image has undo, captions of several lines, and failures that are s
   await announced(page, /1 image deleted/);
   assert.notEqual(await name.textContent(), second.fileName);
   await page.getByRole("button", { name: "Undo" }).click();
-  await until(async () => (await name.textContent()) === second.fileName, "it is shown again");
+  await until(async () => (await name.textContent()) === second.fileName, "the image is shown again");
   await announced(page, /Restored|2 of 3/);
   // Opened from the gallery, it is open after a reload, and Back leads to the gallery.
   await page.keyboard.press("Escape");

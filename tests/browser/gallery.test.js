@@ -9,6 +9,7 @@ test("a second view of fifty images fetches none of them again", async (t) => {
   await upload(page, await photos(page, 50, { width: 320, height: 240 }));
   // All of them in view.
   await page.setViewportSize({ width: 1280, height: 4200 });
+  // Reloads the page, and returns the number of requests for images, and the bytes of those that were not cached.
   const view = async () => {
     const cdp = await context.newCDPSession(page);
     await cdp.send("Network.enable");
@@ -74,9 +75,9 @@ test("every action works with the keyboard only", async (t) => {
   const page = await context.newPage();
   await page.goto("/");
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
-  const who = email();
+  const address = email();
   // The focus begins in the first field.
-  await page.keyboard.type(who);
+  await page.keyboard.type(address);
   for (let i = 0; i < 4; i += 1) await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Create an account");
   await page.keyboard.press("Enter");
@@ -128,9 +129,9 @@ test("every action works with the keyboard only", async (t) => {
   await page.keyboard.press("Shift+ArrowRight");
   await page.getByText(/^2 images selected/).waitFor();
   await page.keyboard.press("Delete");
-  await until(async () => (await page.locator(".tile").count()) === 4, "two fewer");
+  await until(async () => (await page.locator(".tile").count()) === 4, "two images fewer");
   await page.keyboard.press("Control+z");
-  await until(async () => (await page.locator(".tile").count()) === 6, "all again");
+  await until(async () => (await page.locator(".tile").count()) === 6, "all images again");
 });
 
 test("on a phone no content overflows and every control is large enough", async (t) => {

@@ -34,7 +34,7 @@ let accounts = 0;
 /** Returns a new email address. */
 export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
 
-/** The functions to call at the end of each test. */
+/** Test → functions to call at its end. */
 const ends = new WeakMap();
 
 /**
@@ -196,7 +196,7 @@ export async function reload(page) {
 
 /** Chooses files in the page's file input. */
 export const choose = (page, files) => page.locator("#files").setInputFiles(files);
-/** Returns the title of the upload list. */
+/** Returns the locator of the upload list's title. */
 export const title = (page) => page.locator("#upload-list-title");
 
 /** Uploads files and waits until the page reports all of them as uploaded. */
@@ -212,10 +212,10 @@ export async function screenshot(page, name, options) {
   await page.screenshot({ path: `${PICTURES}/${name}.png`, ...options });
 }
 
-/** Returns the tiles whose images have loaded. */
+/** Returns the locator of the tiles whose images have loaded. */
 export const loaded = (page) => page.locator(".tile.loaded");
 
-/** Waits until `check` returns a true value, and returns that value. All tests have one limit: none measures speed, and the machine may be busy. */
+/** Waits until `check` returns a true value, and returns it. All tests have one limit, because none of them measures speed. */
 export async function until(check, what) {
   const end = Date.now() + PATIENCE;
   for (;;) {
@@ -227,7 +227,8 @@ export async function until(check, what) {
 }
 
 /**
- * Returns the accessibility tree as Chromium gives it to screen readers, in reading order: `{ role, name, live, focused, text, path }`.
+ * Returns the accessibility tree as Chromium gives it to screen readers, in reading order:
+ * `{ role, name, live, focused, modal, text, path }`.
  * Hidden and inert elements are not in it. `path` holds the roles and names above, outermost first.
  */
 export async function tree(page) {
@@ -239,9 +240,9 @@ export async function tree(page) {
   const text = (node) => (node.role?.value === "StaticText" ? node.name?.value ?? "" : children(node).map(text).join(" ")).trim();
   const found = [];
   const walk = (node, path) => {
-    const of = Object.fromEntries((node.properties ?? []).map(({ name, value }) => [name, value.value]));
+    const properties = Object.fromEntries((node.properties ?? []).map(({ name, value }) => [name, value.value]));
     const [role, name] = [node.role?.value, node.name?.value ?? ""];
-    if (!node.ignored) found.push({ role, name, live: of.live, focused: Boolean(of.focused), modal: Boolean(of.modal), text: text(node), path });
+    if (!node.ignored) found.push({ role, name, live: properties.live, focused: Boolean(properties.focused), modal: Boolean(properties.modal), text: text(node), path });
     for (const child of children(node)) walk(child, node.ignored ? path : [...path, `${role} ${name}`.trim()]);
   };
   for (const node of nodes.filter((node) => !node.parentId)) walk(node, []);

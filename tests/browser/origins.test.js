@@ -1,4 +1,5 @@
-// Covers pages of other origins, a page without a secure context, as a phone opens it in the local network, and a page without workers.
+// Covers pages of other origins, a page without a secure context (as a phone opens it in the local network), and a page without
+// workers.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -42,8 +43,8 @@ test("a page of another origin can read no answer", async (t) => {
   const page = await (await contextWithFakeHosts(t)).newPage();
   await page.goto(`http://stranger.test:${port}/`);
   const outcomes = await page.evaluate(async (base) => {
-    const tries = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
-    return Promise.all(tries.map(([method, path]) => fetch(base + path, { method, headers: { "content-type": "application/json" } }).then(() => "read", () => "blocked")));
+    const requests = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
+    return Promise.all(requests.map(([method, path]) => fetch(base + path, { method, headers: { "content-type": "application/json" } }).then(() => "read", () => "blocked")));
   }, BASE);
   assert.deepEqual(outcomes, Array(3).fill("blocked"));
 });

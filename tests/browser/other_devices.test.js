@@ -1,4 +1,5 @@
-// Covers what the page shows of other devices: images that they upload, describe and delete, also after the stream was lost.
+// Covers changes by other devices: the page shows images that they upload, describe and delete, also after the event stream was
+// lost.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -20,7 +21,7 @@ const gallery = async (user) => {
   return (await answer.json()).images;
 };
 
-/** Makes a call of another client about an image. */
+/** Changes or deletes an image as another client of the user does. */
 async function call(user, method, id, body) {
   const headers = { authorization: `Bearer ${user.token}`, ...(body && { "content-type": "application/json" }) };
   const answer = await fetch(`${BASE}/api/images/${id}`, { method, headers, body: body && JSON.stringify(body) });
@@ -38,7 +39,7 @@ test("images that another device uploads, describes and deletes are shown", asyn
   await call(user, "DELETE", id);
   await until(async () => (await page.locator(".tile").count()) === 1, "one image less");
   await until(async () => (await phone.locator(".tile").count()) === 1, "on the phone, too");
-  // Its own uploads are shown once.
+  // An upload of the page itself is shown once, although the stream reports it too.
   await choose(page, await photos(page, 1, { from: 7 }));
   await until(async () => (await loaded(page).count()) === 2 && (await loaded(phone).count()) === 2, "both devices show both images");
   assert.equal(await page.locator(".tile").count(), 2);

@@ -30,7 +30,7 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   assert.ok(preview.length <= 256 * 1024 && preview.length < photo.buffer.length / 3);
   assert.deepEqual(Buffer.from(await (await fetch(image.url)).arrayBuffer()), photo.buffer, "the photo itself, byte for byte");
   assert.ok(await shown.evaluate((img) => img.naturalHeight >= 480), "sharp at the size it is shown");
-  // In the large view the preview is shown at once, and then the photo.
+  // The large view shows the preview at once, and then the photo.
   await page.locator(".open").click();
   assert.equal(await page.locator(".frame .under").getAttribute("src"), image.previewUrl);
   await page.locator(".frame.loaded").waitFor();

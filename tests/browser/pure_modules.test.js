@@ -1,4 +1,5 @@
-// Covers the page's pure modules, in node: compared with node's own SHA-256 and with the published ThumbHash implementation.
+// Covers the page's pure modules in Node: SHA-256 and ThumbHash beside other implementations, the layout of the grid, and sizes in
+// words. Checks the compressed size of the page.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -10,7 +11,7 @@ import * as reference from "thumbhash";
 
 const WEB = new URL("../../src/web/", import.meta.url);
 const CLIENT = new URL("../../clients/js/src/", import.meta.url);
-// Imported as text: without a package.json beside them node would take the page's modules for CommonJS.
+// Imports a module as text: without a package.json beside them, Node would load the page's modules as CommonJS.
 const load = (name, folder = WEB) => import(`data:text/javascript;base64,${readFileSync(new URL(name, folder)).toString("base64")}`);
 
 test("SHA-256 equals node's", async () => {
@@ -57,7 +58,7 @@ test("rows fill the width, keep the order, and are found", async () => {
   for (const at of [0, 1, 777, rows.length - 1]) assert.equal(rowAt(rows, rows[at].top + 1), at);
   assert.equal(rowAt(rows, -50), 0);
   const some = images.slice(0, rows[3].to - 1);
-  assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "an incomplete row waits for what is to come");
+  assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "the last row of an incomplete list is left out");
   assert.equal(justify(some, 1200, 250, 6).rows.length, 4);
   assert.deepEqual(justify([], 1200, 250, 6), { rows: [], height: 0 });
   const months = images.slice(0, 100).map((image, i) => ({ ...image, month: i < 37 ? "2024-12" : "2024-11" }));

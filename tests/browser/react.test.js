@@ -1,4 +1,4 @@
-// Covers the package's React hook with React 18 and 19, unmodified, in their development builds: the component of docs/client.md under
+// Covers the package's React hook with the development builds of React 18 and 19: the component of docs/client.md under
 // StrictMode, unmounting during an upload, uploaders of the app, other users, rendering on a server.
 
 import assert from "node:assert/strict";
@@ -68,14 +68,14 @@ async function openApp(t, context, version, user, html = "") {
   return opened;
 }
 
-/** Holds all PUTs to the bucket until `release()`. */
+/** Holds all PUTs to the bucket until `release()` is called. */
 async function holdPuts(opened) {
   const held = [];
   await opened.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (route.request().method() === "PUT" ? held.push(route) : route.fallback()));
   return {
     async release() {
       await opened.unrouteAll({ behavior: "ignoreErrors" });
-      // Some of them were aborted.
+      // Some of these requests were aborted by the page.
       await Promise.all(held.map((route) => route.continue().catch(() => {})));
     },
   };
@@ -85,12 +85,12 @@ async function holdPuts(opened) {
 const choose = (opened, files) => opened.locator("input[type=file]").setInputFiles(files);
 /** Returns the names of the user's images. */
 const names = async (user) => Object.keys(await gallery(user)).sort();
-/** Returns the number of PUTs to the bucket. */
+/** Returns the number of PUTs to the bucket in the list of `watch`. */
 const puts = (seen) => seen.filter((call) => call === "S3 PUT").length;
 
 for (const version of ["18", "19"]) {
   test(`react-${version}: the component of docs/client.md uploads, under StrictMode`, async (t) => {
-    // The refused file has a request of its own if it is read later than the others, and 422 is a console error then.
+    // A file that is read later than the others is opened by a separate request, whose refusal (422) is a console error.
     const [context, user] = [await visitor(t, { allowed: [/\b422\b/] }), await account()];
     const opened = await openApp(t, context, version, user);
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
@@ -102,7 +102,7 @@ for (const version of ["18", "19"]) {
     assert.deepEqual([await names(user), puts(seen)], [["one.png", "two.png"], 2]);
     await opened.getByRole("listitem").filter({ hasText: "one.png" }).getByRole("button", { name: "Remove" }).click();
     await until(async () => (await opened.getByRole("listitem").count()) === 2, "the line is removed");
-    assert.equal((await names(user)).length, 2, "the image is not");
+    assert.equal((await names(user)).length, 2, "the image is not removed");
   });
 
   test(`react-${version}: unmounting stops an upload, and mounting again continues it`, async (t) => {
@@ -116,7 +116,7 @@ for (const version of ["18", "19"]) {
     await opened.evaluate(() => app.mount(app.uploads(user.user.id)));
     await choose(opened, [image("kept.png")]);
     await opened.getByText("kept.png: sending").waitFor();
-    await until(() => puts(seen) === 1, "it is sent");
+    await until(() => puts(seen) === 1, "the upload is sent");
     await opened.evaluate(() => app.render(null));
     await until(() => aborted === 1, "the request is aborted");
     const before = seen.length;
@@ -162,7 +162,7 @@ for (const version of ["18", "19"]) {
     await opened.getByText("one.png sending").waitFor();
     await opened.evaluate(() => app.render(null));
     await hold.release();
-    await until(async () => (await names(user)).length === 1, "it is uploaded");
+    await until(async () => (await names(user)).length === 1, "the file is uploaded");
     await opened.evaluate(() => app.render(app.list(uploader)));
     await opened.getByText("one.png done").waitFor();
   });

@@ -5,12 +5,13 @@ import { createHash } from "node:crypto";
 import test from "node:test";
 import { BASE, choose, PASSWORD, photos, reload, signedIn, until, upload } from "./harness.js";
 
+/** Console errors of refused requests. */
 const REFUSED = [/ 401 /];
 
-/** Replaces the page's token by an invalid one. */
+/** Replaces the token of the page's next gallery request by an invalid one. */
 const spoilToken = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
-/** Counts the requests to a path. */
-const counting = (context, path) => {
+/** Returns the list of requests to a path, which grows. */
+const requestsTo = (context, path) => {
   const seen = [];
   context.on("request", (request) => { if (new URL(request.url()).pathname === path) seen.push(request); });
   return seen;
@@ -19,9 +20,9 @@ const counting = (context, path) => {
 test("a refused token is refreshed without a message", async (t) => {
   const { page, context } = await signedIn(t, { allowed: REFUSED });
   await upload(page, await photos(page, 2));
-  const refreshes = counting(context, "/api/auth/refresh");
+  const refreshes = requestsTo(context, "/api/auth/refresh");
   await spoilToken(page);
-  await reload(page); // A refresh of its own: a fresh page has no access token.
+  await reload(page); // Causes another refresh, because a loaded page has no access token.
   await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
   assert.equal(refreshes.length, 2);
   assert.equal(await page.locator("#sign-in").isVisible(), false);
@@ -36,8 +37,8 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   // The second tab refreshes when it opens, and sends the new session to the first one.
   const known = (tab) => tab.evaluate(async () => (await import(document.querySelector("link[href$='session.js']").href)).session.tokenNow);
   await until(async () => (await known(page)) === (await known(other)), "the second tab's refresh reached the first");
-  const refreshes = counting(context, "/api/auth/refresh");
-  // Both get a 401 at the same moment: the module is the one that the page itself uses.
+  const refreshes = requestsTo(context, "/api/auth/refresh");
+  // Both tabs report a refused token at the same moment, to the module that the page itself uses.
   const token = (tab) => tab.evaluate(async () => {
     const { session } = await import(document.querySelector("link[href$='session.js']").href);
     const stale = session.tokenNow;
@@ -65,7 +66,7 @@ test("five tabs that open at the same time are all signed in", async (t) => {
   const { page, context } = await signedIn(t, {});
   await upload(page, await photos(page, 1));
   const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
-  const refreshes = counting(context, "/api/auth/refresh");
+  const refreshes = requestsTo(context, "/api/auth/refresh");
   await Promise.all(tabs.map((tab) => tab.goto("/")));
   await Promise.all(tabs.map((tab) => tab.locator(".tile.loaded").waitFor()));
   console.log(`five tabs: ${refreshes.length} refreshes`);
@@ -106,11 +107,11 @@ test("changes by another tab or device appear without a reload", async (t) => {
     await tab.evaluate((event) => (event === "focus" ? window : document).dispatchEvent(new Event(event)), event);
     await until(async () => (await names(tab)).join() === [added.fileName, "Said elsewhere", images[3].fileName].join(), `${event}: ${await names(tab)}`);
   }
-  // Deleted in one tab; final once undo has expired, or when that tab is left.
+  // An image that is deleted in one tab disappears in the other when "Undo" has expired.
   await page.getByRole("checkbox", { name: "Select device.jpg" }).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => (await names(page)).length === 2, "two here");
-  await until(async () => (await names(other)).length === 2, "two there");
+  await until(async () => (await names(page)).length === 2, "two images in this tab");
+  await until(async () => (await names(other)).length === 2, "two images in the other tab");
 });
 
 test("a session that was ended elsewhere ends here with a message", async (t) => {

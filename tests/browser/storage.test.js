@@ -1,4 +1,4 @@
-// Covers browsers that deny storage, wholly or in part: the page works, and reports what it cannot store.
+// Covers browsers that deny storage, wholly or in part: the page works, and shows a notice about the data that it cannot store.
 
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { announced, atEnd, BASE, choose, email, LAUNCH, PASSWORD, photos, screen
 const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
 const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
 
-/** Each way to deny storage, with the data that is then not stored. The functions run in the page, before its own scripts. */
+/** Ways to deny storage: the notices that the page then shows, and a function that runs in the page before its own scripts. */
 const DENIALS = {
   "localStorage and sessionStorage throw": [[SESSION], () => {
     for (const area of ["localStorage", "sessionStorage"]) {
@@ -75,13 +75,13 @@ test("the page works where the user has blocked all cookies and site data", asyn
   writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));
   const context = await chromium.launchPersistentContext(folder, { ...LAUNCH, viewport: { width: 1000, height: 700 } });
   atEnd(t, async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
-  const faults = [];
-  context.on("weberror", (error) => faults.push(String(error.error().stack)));
+  const pageErrors = [];
+  context.on("weberror", (error) => pageErrors.push(String(error.error().stack)));
   const page = await context.newPage();
   await page.goto(BASE);
-  assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "it is blocked");
+  assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "storage is blocked");
   await assertWorks(page, [SESSION, UPLOADS], "blocked");
   await screenshot(page, "blocked");
   assert.ok((await tree(page)).some((node) => node.text.includes(SESSION)));
-  assert.deepEqual(faults, []);
+  assert.deepEqual(pageErrors, []);
 });

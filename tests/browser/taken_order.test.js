@@ -6,9 +6,10 @@ import {
   account, ask, BASE, focusOn, listed, loaded, photos, screenshot, reload, signedIn, signIn, tree, until, upload, visitor,
 } from "./harness.js";
 
+/** Tags of Exif: the camera's model, the offset of the Exif directory, the time taken, and its offset from UTC. */
 const [MODEL, EXIF, ORIGINAL, OFFSET] = [0x0110, 0x8769, 0x9003, 0x9011];
 
-/** Returns a directory of a TIFF file at `start`: entries are `[tag, text or offset]`, and longer texts follow them. */
+/** Returns a directory of a TIFF file for the offset `start`: entries are `[tag, text or offset]`; the texts follow the entries. */
 function directory(start, entries) {
   const head = Buffer.alloc(2 + 12 * entries.length + 4);
   head.writeUInt16BE(entries.length);
@@ -33,10 +34,10 @@ function directory(start, entries) {
 }
 
 /** Returns a JPEG file with an Exif block that contains the time and the camera. */
-function photographed(file, at, { offset, model } = {}) {
+function photographed(file, takenAt, { offset, model } = {}) {
   const main = (exifAt) => directory(8, [...(model ? [[MODEL, model]] : []), [EXIF, exifAt]]);
   const exifAt = 8 + main(0).length;
-  const exif = directory(exifAt, [[ORIGINAL, at], ...(offset ? [[OFFSET, offset]] : [])]);
+  const exif = directory(exifAt, [[ORIGINAL, takenAt], ...(offset ? [[OFFSET, offset]] : [])]);
   const segment = Buffer.concat([Buffer.from("Exif\0\0MM\0*\0\0\0\x08", "latin1"), main(exifAt), exif]);
   const marker = Buffer.from([0xff, 0xe1, 0, 0]);
   marker.writeUInt16BE(segment.length + 2, 2);
@@ -55,7 +56,7 @@ const order = (page) => page.getByLabel("Sort by");
 const monthOf = (time, timeZone) => new Date(time).toLocaleString("en", { month: "long", year: "numeric", timeZone });
 const headings = async (page) => (await read(page)).filter((name) => !name.endsWith(".jpg"));
 
-/** Returns three photographs and one file without a time: photo-000 is the latest, and photo-003 does not say when it was taken. */
+/** Returns three photographs and one file without a time: photo-000 is the latest, and photo-003 has no time. */
 async function album(page) {
   const files = await photos(page, 4, { width: 320, height: 240 });
   return [
@@ -66,7 +67,7 @@ async function album(page) {
   ];
 }
 
-// A time that is taken for UTC, or converted to this zone, is in another month for one of the files.
+// A time that is read as UTC, or converted to this zone, is in another month for one of the files.
 const ZONE = "Pacific/Kiritimati";
 
 test("images have headings by the month they were taken in, wherever the viewer is", async (t) => {

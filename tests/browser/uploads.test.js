@@ -8,11 +8,13 @@ import test from "node:test";
 import { announced, atEnd, choose, photos, screenshot, reload, signedIn, title, until, upload } from "./harness.js";
 import { partsArrived } from "./uppy.js";
 
-const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
+/** Returns whether a request is a PUT to the bucket. */
+const isPut = (request) => request.method() === "PUT" && !request.url().includes("/api/");
+/** Console errors of broken and refused requests. */
 const BROKEN = [/Failed to load resource/, /ERR_/];
 
-/** Writes a photo that is large enough for parts: bytes after the end of a JPEG are legal. */
-function long(t, { name, buffer }, bytes = 17 << 20) {
+/** Writes a photo that is large enough for parts, and returns its path: bytes after the end of a JPEG are legal. */
+function largeFile(t, { name, buffer }, bytes = 17 << 20) {
   const folder = mkdtempSync(join(tmpdir(), "valet-long-"));
   atEnd(t, () => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, name), Buffer.concat([buffer, Buffer.alloc(bytes, "valet")]));
@@ -22,7 +24,7 @@ function long(t, { name, buffer }, bytes = 17 << 20) {
 /** Calls `act(route, n)` for the nth PUT to the bucket. */
 async function onPut(page, act) {
   let n = 0;
-  await page.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (PUT(route.request()) ? act(route, (n += 1)) : route.fallback()));
+  await page.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (isPut(route.request()) ? act(route, (n += 1)) : route.fallback()));
 }
 
 test("progress is shown, and uploads can be paused and resumed", async (t) => {
@@ -46,7 +48,7 @@ test("progress is shown, and uploads can be paused and resumed", async (t) => {
   await title(page).filter({ hasText: /^Paused/ }).waitFor();
   await page.getByText("Paused", { exact: true }).first().waitFor();
   let puts = 0;
-  page.on("request", (request) => { if (PUT(request)) puts += 1; });
+  page.on("request", (request) => { if (isPut(request)) puts += 1; });
   await page.waitForTimeout(400);
   assert.equal(puts, 0, "no PUT while paused");
   await slow(-1);
@@ -73,7 +75,7 @@ test("a broken PUT is repeated, a refused one renewed, and a lost answer recover
   assert.equal(calls.filter((call) => call === "POST /api/images/ID/confirm").length, 1);
 });
 
-// A store may send its errors without CORS headers: then a refusal looks like a lost connection.
+// A store may send errors without CORS headers: then a page cannot distinguish a refusal from a lost connection.
 for (const [what, dead] of Object.entries({
   "a URL that is refused for good": (route, urls) => (route.request().url() === urls[0] ? route.abort("failed") : route.continue()),
   "a URL that is refused for good, in parts": (route, urls) => (urls.indexOf(route.request().url()) === 0 ? route.abort("failed") : route.continue()),
@@ -84,7 +86,7 @@ for (const [what, dead] of Object.entries({
     const [file] = await photos(page, 1);
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
-    await upload(page, [what.endsWith("parts") ? long(t, file) : file]);
+    await upload(page, [what.endsWith("parts") ? largeFile(t, file) : file]);
     // A part that was being sent when the first one was refused may be sent once more.
     assert.ok(urls.length <= (what.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
   });
@@ -110,12 +112,12 @@ test("a URL that reports its own expiry is not used again, whatever this device'
 test("a blocked store with a reachable server is reported, and retries end", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2);
-  // Shortens its pauses.
+  // Shortens the pauses between attempts.
   await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
   let puts = 0;
   await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
   await choose(page, files[0]);
-  await choose(page, long(t, files[1]));
+  await choose(page, largeFile(t, files[1]));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   assert.equal(await page.getByText("The storage cannot be reached from this browser.").count(), 2);
   assert.ok(puts <= 35, `${puts} requests`);
@@ -140,7 +142,7 @@ test("an existing file is reported as such, and a deleted one can be uploaded ag
   assert.ok(await line("photo-001.jpg").getByText("Uploaded").isVisible());
   // In parts, too.
   await page.getByRole("button", { name: "Clear" }).click();
-  const big = long(t, (await photos(page, 1, { from: 7 }))[0]);
+  const big = largeFile(t, (await photos(page, 1, { from: 7 }))[0]);
   await upload(page, [big]);
   await page.getByRole("button", { name: "Clear" }).click();
   await choose(page, big);
@@ -216,7 +218,7 @@ test("uploads wait while offline and continue online", async (t) => {
 test("a large file is sent in parts; a lost part is sent again, and a reload keeps the others", async (t) => {
   const { page, user } = await signedIn(t, { allowed: BROKEN });
   const [small] = await photos(page, 1);
-  const big = long(t, small, 26 << 20);
+  const big = largeFile(t, small, 26 << 20);
   const parts = [];
   let lost;
   const lose = async (route, n) => {

@@ -16,6 +16,7 @@ export const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image
 /** Returns a unique image of 17 MiB, which is uploaded in three parts. */
 export const large = (name) => ({ ...image(name), zeros: 17 * MIB });
 
+/** The text of docs/uppy.md. */
 const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
 /** Returns the code block of docs/uppy.md after this mark. */
@@ -43,16 +44,17 @@ async function bundle(code, version, recipe = "") {
   return made.outputFiles[0].text;
 }
 
-/** Returns the bundled version: a wrong resolution would test one version twice. */
+/** Versions of @uppy/aws-s3 that the bundles must contain: a wrong resolution would test one version twice. */
 export const VERSION = { 5: "5.1.0", 6: "6.3.1" };
 
+/** Exports of every bundle besides those of the code in docs/uppy.md. */
 const EXPORTS = `
 export { default as AwsS3 } from "@uppy/aws-s3";
 export { default as Compressor } from "@uppy/compressor";
 export { default as GoldenRetriever } from "@uppy/golden-retriever";
 `;
 
-/** Opens a page of another origin with the code of this mark in docs/uppy.md, signed in as `user`. */
+/** Opens a page of another origin with the code of this mark in docs/uppy.md, changed by `change`, signed in as `user`. */
 export async function page(t, context, mark, user, change = (code) => code, version = mark.slice(5, 6)) {
   return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
 }
@@ -146,7 +148,7 @@ export const partsArrived = (user, count) => until(async () => {
   return lists.some(({ parts }) => parts?.length === count);
 }, `${count} parts in the store`);
 
-/** Returns the page's requests to the API and the bucket. */
+/** Returns the page's requests to the API and the bucket, as method and path; the list grows. */
 export function watch(opened) {
   const seen = [];
   opened.on("request", (request) => {
@@ -176,8 +178,8 @@ export const CHANGES = {
   "grown in an editor": (opened) => edit(opened, 3),
   "shrunk in an editor": (opened) => edit(opened, 0.4),
   "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
-  // Its preprocessor runs after those that the recipe added before.
-  "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
+  // The compressor's preprocessor runs after those of the recipe, which were added earlier.
+  "made smaller by a compressor": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
 };
 
 /** Redraws the image at another size and passes it to Uppy as the image editor does. */
@@ -220,7 +222,7 @@ export async function rotateInDashboard(opened, photo) {
   return size();
 }
 
-/** Uploads a file by the Dashboard's buttons to a store that refuses it, and again after `mend`. */
+/** Uploads a file by the Dashboard's buttons to a store that refuses it, calls `mend`, which ends the refusals, and retries. */
 export async function retryInDashboard(opened, file, mend) {
   await opened.evaluate(() => app.uppy.clear());
   await opened.locator(".uppy-Dashboard-input").first().setInputFiles(file);

@@ -13,7 +13,7 @@ const inParts = (code) => code.replace(/shouldUseMultipart: .*/, "shouldUseMulti
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   test(`${mark}: single files become images in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    // Only Uppy itself: the server confirms without a further request.
+    // Without the recipe's own confirm: the server confirms without a request of the page.
     const opened = await page(t, context, mark, user, (code) => code.replace(/\n\/\/ For pages that show[\s\S]*$/, ""));
     const seen = watch(opened);
     const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB)];
@@ -47,14 +47,14 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);
     const seen = watch(opened);
-    let lost = 0;
+    let lostPuts = 0;
     const isSecond = (url) => url.searchParams.get("partNumber") === "2" && url.searchParams.has("X-Amz-Signature");
-    await opened.route(isSecond, (route) => { if (route.request().method() === "OPTIONS") return route.continue(); lost += 1; return route.abort("failed"); });
+    await opened.route(isSecond, (route) => { if (route.request().method() === "OPTIONS") return route.continue(); lostPuts += 1; return route.abort("failed"); });
     const file = image("lost.png", 11 * MIB);
     await add(opened, [file]);
     const first = await upload(opened);
     assert.equal(first.failed.length, 1, JSON.stringify(first));
-    assert.ok(lost >= 4, `${lost} tries`);
+    assert.ok(lostPuts >= 4, `${lostPuts} attempts`);
     await opened.unroute(isSecond);
     const before = seen.length;
     assert.deepEqual(await upload(opened, "retryAll"), { successful: 1, failed: [] });
@@ -92,12 +92,12 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const edited = await rotateInDashboard(opened, photo);
     await opened.getByRole("button", { name: "Upload 1 file" }).click();
     const shown = await until(async () => (await gallery(user))[photo.name], "the image");
-    assert.ok(shown.height > shown.width, "it is turned");
+    assert.ok(shown.height > shown.width, "the image is turned");
     const sent = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
     assert.equal(shown.size, sent);
     assert.ok(sent < edited, "and it was compressed on the way");
     await screenshot(opened, `${mark}-react`);
-    // A refusal in between, and the Dashboard's own button for a retry.
+    // After a refusal, the Dashboard's own button repeats the upload.
     const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
     let broken = true;
     await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
@@ -170,7 +170,7 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     await reached;
     assert.equal((await usage(user)).pending, 1);
     await opened.evaluate(() => app.uppy.cancelAll());
-    await until(async () => (await usage(user)).pending === 0, "nothing is open");
+    await until(async () => (await usage(user)).pending === 0, "no upload is open");
     assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs expire");
     assert.ok(seen.includes("DELETE /uppy/…/s3/multipart/ID"), String(seen));
     await Promise.race([uploading, new Promise((done) => { setTimeout(done, 1000); })]);

@@ -19,10 +19,10 @@ const onBucket = (opened, decide) => opened.route((url) => url.searchParams.has(
   if (route.request().method() !== "PUT" || !(await decide(route, new URL(route.request().url())))) await route.fallback();
 });
 
-/** Answers 403 instead of the bucket. */
+/** Answers 403 in place of the bucket. */
 const refuse = (route) => route.fulfill({ status: 403, headers: { "access-control-allow-origin": "*" } }).then(() => true);
 
-/** Returns what Golden Retriever has stored: version 5 in localStorage, 6 in IndexedDB. */
+/** Runs in the page: returns the state that Golden Retriever has stored, version 5 in localStorage, 6 in IndexedDB. */
 const storedState = () => localStorage.getItem("uppyState:uppy") ?? new Promise((resolve, reject) => {
   const request = indexedDB.open("uppy-blobs");
   request.onerror = () => reject(request.error);
@@ -76,7 +76,7 @@ for (const version of ["6", "5"]) {
     const [big, small] = [large("large.png"), image("small.png")];
     await add(opened, [big, small]);
     const uploading = upload(opened);
-    await until(() => parts(seen).length === 3 && singles(seen) === 1, "all are under way");
+    await until(() => parts(seen).length === 3 && singles(seen) === 1, "all uploads are under way");
     await opened.waitForFunction(() => app.uppy.getFiles()[0].progress.bytesUploaded >= 8 * 1024 * 1024);
     await partsArrived(user, 1);
     await opened.evaluate(() => app.uppy.pauseAll());
@@ -111,7 +111,7 @@ for (const version of ["6", "5"]) {
     const [edited] = await opened.evaluate(() => app.uppy.getFiles().map((file) => file.data.size));
     assert.equal((await gallery(user))[drawn[0].name].size, edited);
     await same(user, drawn[1]);
-    await until(async () => (await usage(user)).pending === 0, "the upload of the former bytes is abandoned");
+    await until(async () => (await usage(user)).pending === 0, "the upload of the earlier bytes is discarded");
   });
 
   test(`${name}: refusals are sentences for the user, and the other files arrive`, async (t) => {
@@ -146,16 +146,16 @@ for (const version of ["6", "5"]) {
     const opened = await openApp(t, context, user, (code) => code.replace("api:", "limit: 2, api:"));
     const seen = watch(opened);
     await onBucket(opened, () => true);
-    // Two of them have the same bytes, which are one upload, and a third of other bytes waits for its turn.
+    // Two files have the same bytes, which are one upload. The third file has other bytes, and waits for its turn.
     const [one, last] = [image("one.png"), image("last.png")];
     await add(opened, [one, { ...one, name: "copy.png" }, last]);
     const uploading = upload(opened).catch(() => {});
-    await until(() => singles(seen) === 2, "two are sent");
+    await until(() => singles(seen) === 2, "two files are sent");
     await opened.evaluate(() => app.uppy.removeFile(app.uppy.getFiles()[1].id));
     await until(() => singles(seen) === 3, "the third takes its turn");
     assert.equal((await usage(user)).pending, 2, "the upload is the first file's too");
     await opened.evaluate(() => app.uppy.cancelAll());
-    await until(async () => (await usage(user)).pending === 0, "nothing is open");
+    await until(async () => (await usage(user)).pending === 0, "no upload is open");
     await uploading;
     assert.deepEqual(seen.filter((call) => call.startsWith("DELETE")), ["DELETE /api/images/ID", "DELETE /api/images/ID"]);
     assert.deepEqual(await events(opened), []);
@@ -168,7 +168,7 @@ for (const version of ["6", "5"]) {
     let goOn;
     const released = new Promise((resolve) => { goOn = resolve; });
     const held = [];
-    // Answers that the server has given wait.
+    // Holds the server's responses to these requests.
     const hold = (pattern) => opened.route(pattern, async (route) => {
       if (route.request().method() !== "POST") return route.fallback();
       const response = await route.fetch();
@@ -189,7 +189,7 @@ for (const version of ["6", "5"]) {
     goOn();
     await Promise.all([confirming, opening]);
     await until(() => seen.filter((call) => call.startsWith("DELETE")).length === 2, "both are deleted, if they are open");
-    await until(async () => (await usage(user)).pending === 0, "nothing is open");
+    await until(async () => (await usage(user)).pending === 0, "no upload is open");
     await same(user, kept);
   });
 
@@ -217,7 +217,7 @@ for (const version of ["6", "5"]) {
     opened.evaluate(() => { app.uppy.upload(); }).catch(() => {});
     await opened.waitForFunction(() => app.uppy.getFiles()[1].progress.bytesUploaded >= 16 * 1024 * 1024);
     await partsArrived(user, 2);
-    // Golden Retriever stores the state every half second at most.
+    // Golden Retriever stores the state at most every half second.
     await until(async () => ((await opened.evaluate(storedState)).match(/valet\W+[0-9a-f-]{36}/g) ?? []).length === 2, "both uploads are stored");
     isHeld = false;
     const before = seen.length;
@@ -258,8 +258,8 @@ test("the plugin ends with Uppy: its uploads are aborted, and the open ones are 
   await onBucket(opened, () => true);
   await add(opened, [image("one.png")]);
   const uploading = upload(opened).catch(() => {});
-  await until(() => singles(seen) === 1, "it is sent");
+  await until(() => singles(seen) === 1, "the upload is sent");
   await opened.evaluate(() => app.uppy.destroy());
   await uploading;
-  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "nothing is open");
+  await until(async () => (await api(user, "GET", "/api/images/pending")).uploads.length === 0, "no upload is open");
 });

@@ -8,10 +8,10 @@ import { email, PASSWORD, choose, loaded, photos, screenshot, reload, signedIn, 
 test("sign-up, upload, gallery and sign-out", async (t) => {
   const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
   const page = await context.newPage();
-  const who = email();
+  const address = email();
   await page.goto("/");
   await page.getByRole("button", { name: "Create an account" }).click();
-  await page.getByLabel("Email address").fill(who);
+  await page.getByLabel("Email address").fill(address);
   await page.getByLabel("Password", { exact: true }).fill("password1234");
   await page.getByRole("button", { name: "Create account" }).click();
   const problem = page.getByRole("alert");
@@ -28,17 +28,17 @@ test("sign-up, upload, gallery and sign-out", async (t) => {
   await reload(page);
   await until(async () => (await loaded(page).count()) === 3, "three tiles after a reload, without signing in again");
   await page.getByRole("button", { name: "Account" }).or(page.locator("summary")).first().click();
-  await page.getByText(who).waitFor();
+  await page.getByText(address).waitFor();
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   assert.equal(await page.locator(".tile").count(), 0);
   assert.equal(await page.evaluate(() => localStorage.length), 0, "nothing stays in the storage");
 
-  await page.getByLabel("Email address").fill(who);
+  await page.getByLabel("Email address").fill(address);
   await page.getByLabel("Password", { exact: true }).fill("not the password");
   await page.getByRole("button", { name: "Sign in" }).click();
   await problem.filter({ hasText: "The email address or the password is wrong." }).waitFor();
-  await signIn(page, { email: who });
+  await signIn(page, { email: address });
   await until(async () => (await loaded(page).count()) === 3, "three tiles after signing in");
 });
 
@@ -58,7 +58,7 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   assert.notEqual(await name.textContent(), first);
   await page.keyboard.press("ArrowLeft");
   assert.equal(await name.textContent(), first);
-  // As touch screens send it.
+  // The events of a swipe on a touch screen.
   await page.locator("#stage").evaluate((stage) => {
     const at = (type, x) => stage.dispatchEvent(new PointerEvent(type, { clientX: x, clientY: 300, isPrimary: true, pointerType: "touch", bubbles: true }));
     at("pointerdown", 500);
@@ -91,19 +91,19 @@ test("a large image has arrows, swipe, caption, download, delete and undo", asyn
   await page.getByText("2 images deleted").first().waitFor();
   assert.equal(await tiles.count(), 2);
   await page.getByRole("button", { name: "Undo" }).click();
-  await until(async () => (await tiles.count()) === 4, "all four again");
+  await until(async () => (await tiles.count()) === 4, "all four images again");
 
-  // Leaving the page does not undo it.
+  // Leaving the page does not undo a deletion.
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
-  // Neither does waiting.
+  await until(async () => { await reload(page); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three images are left");
+  // Waiting does not undo a deletion either.
   const sent = page.waitForResponse("**/api/images/delete");
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   assert.equal((await sent).status(), 200);
   await reload(page);
-  await until(async () => (await tiles.count()) === 2, "two are left");
+  await until(async () => (await tiles.count()) === 2, "two images are left");
 });
 
 test("files can be dropped and pasted, and a file that is not an image gets a message", async (t) => {

@@ -51,7 +51,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure():
-    # Tests of signatures, forms and CORS ask for public buckets and objects, which the local S3 refuses, and need none.
+    # Some tests of signatures, forms and CORS request public buckets and objects, although they do not need them. The local S3
+    # refuses such requests, so they are sent without the ACL.
     call = BaseClient._make_api_call
 
     def without_acl(client, operation, members):

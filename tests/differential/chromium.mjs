@@ -26,13 +26,14 @@ const browser = await chromium.launch({
     "--disable-component-update", "--disable-sync"],
 });
 
-/** Runs in the page. */
+/** Runs in the page: returns the size of each file, and whether Chromium shows it and decodes all of it. */
 async function look(batch) {
+  const LIMIT_MS = 20_000;
   return Promise.all(batch.map(async (file) => {
     const blob = await (await fetch(file)).blob();
     const image = new Image();
     image.src = URL.createObjectURL(blob);
-    const within = (promise) => Promise.race([promise, new Promise((_, late) => setTimeout(late, 20000))]);
+    const within = (promise) => Promise.race([promise, new Promise((_, late) => setTimeout(late, LIMIT_MS))]);
     const loads = within(new Promise((done, failed) => { image.onload = () => done(true); image.onerror = failed; }));
     const loaded = await loads.catch(() => false);
     const bitmap = await within(createImageBitmap(blob)).then((made) => (made.close(), true), () => false);

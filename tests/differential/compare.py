@@ -1,8 +1,8 @@
 """Compares Valet's verdicts with Chromium's and, if available, Pillow's, in the given folder; exits 1 at a fault.
 
-A fault is a file that Chromium decodes whole and Valet refuses, a size that is not Chromium's (Pillow's for HEIC), and a file of
-the corpus that Valet accepts and neither reads. Mutants that neither reads are counted only: damage in the pixels is nothing that
-headers tell. With --all, what is counted is listed.
+A fault is a file that Chromium decodes whole and Valet rejects, a size that is not Chromium's (Pillow's for HEIC), and a file of
+the corpus that Valet accepts and that neither Chromium nor Pillow reads. Mutants that neither reads are only counted, because the
+headers, which Valet inspects, do not show damaged pixels. With --all, files that are only counted are listed too.
 """
 
 import json
@@ -13,6 +13,7 @@ folder = Path(sys.argv[1])
 
 
 def read(name):
+    """Returns the rows of a file by the name of their image; none without the file."""
     path = folder / name
     rows = [json.loads(line) for line in open(path)] if path.exists() else []
     return {row["file"]: row for row in rows}
@@ -28,11 +29,11 @@ DECIDED = {
     "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
     "image/avif: crop": "the standard's crop; Chromium crops at the origin alone",
     "image/avif: minimized, without its brand": "the standard requires the brand; Chromium 148 shows the image, Chromium 156 does not",
-    "image/jpeg: 17 MiB of segments before the frame": "more than is ever fetched",
+    "image/jpeg: 17 MiB of segments before the frame": "Valet fetches less than that",
 }
 verdicts, chromium, pillow = read("verdicts.jsonl"), read("chromium.jsonl"), read("pillow.jsonl")
-nothing = {"shown": False, "whole": False}
-faults, alone, compared, decided = [], [], 0, 0
+unread = {"shown": False, "whole": False}
+faults, unconfirmed, compared, decided = [], [], 0, 0
 for file, valet in verdicts.items():
     name = valet["name"]
     is_mutant = name.startswith("mutant ")
@@ -40,21 +41,21 @@ for file, valet in verdicts.items():
     if source.startswith(tuple(DECIDED)):
         decided += 1
         continue
-    browser, library = chromium.get(file, nothing), pillow.get(file, nothing)
+    browser, library = chromium.get(file, unread), pillow.get(file, unread)
     about = f"{file} {name}: {valet.get('refusal') or valet['format']} {size(valet)}; Chromium {size(browser)}, Pillow {size(library)}"
-    reference = browser if browser["shown"] else library if valet.get("format") == "Heif" else nothing
+    reference = browser if browser["shown"] else library if valet.get("format") == "Heif" else unread
     compared += reference["shown"]
     if "refusal" in valet:
         if browser["whole"] and valet["refusal"] != "too_many_pixels":
             faults.append("refused: " + about)
         elif browser["shown"] or library["shown"]:
-            alone.append("refused: " + about)
+            unconfirmed.append("refused: " + about)
     elif reference["shown"]:
         if size(valet) != size(reference):
-            (faults if browser["whole"] or not is_mutant else alone).append("size: " + about)
+            (faults if browser["whole"] or not is_mutant else unconfirmed).append("size: " + about)
     elif not library["shown"]:
         # Without Pillow no reader here supports HEIC.
-        (alone if is_mutant or not pillow else faults).append("accepted: " + about)
-print(f"{len(verdicts)} files: {compared} compared, {decided} left out by decision, {len(alone)} where Valet is alone, {len(faults)} faults")
-print(*faults, *(alone if "--all" in sys.argv else []), sep="\n")
+        (unconfirmed if is_mutant or not pillow else faults).append("accepted: " + about)
+print(f"{len(verdicts)} files: {compared} compared, {decided} left out by decision, {len(unconfirmed)} where only Valet has this verdict, {len(faults)} faults")
+print(*faults, *(unconfirmed if "--all" in sys.argv else []), sep="\n")
 sys.exit(bool(faults))

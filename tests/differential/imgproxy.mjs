@@ -1,5 +1,5 @@
-// Prints URLs of imgproxy's own library (@imgproxy/imgproxy-node), as JSON, for the test `oracle` of src/signer/imgproxy.rs: keys and
-// salts of every length, options, sources, times.
+// Prints URLs that imgproxy's own library (@imgproxy/imgproxy-node) signs, as JSON, for the test `oracle` of
+// src/signer/imgproxy.rs: with keys and salts of many lengths, and several options, sources and times.
 import { randomBytes } from 'node:crypto';
 import { generateImageUrl } from '@imgproxy/imgproxy-node';
 

@@ -20,7 +20,7 @@ with open(folder / "pillow.jsonl", "w") as out:
         try:
             with Image.open(folder / file, formats=["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF"]) as image:
                 found |= dict(zip(("width", "height"), ImageOps.exif_transpose(image).size), shown=True)
-        # Damaged files raise any exception.
+        # Pillow raises exceptions of any type for damaged files.
         except Exception:
             pass
         out.write(json.dumps(found) + "\n")

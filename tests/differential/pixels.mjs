@@ -7,7 +7,8 @@ import { createServer } from "node:http";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 
-const GREATEST = 2;
+/** Mean difference of 0 to 255 that a picture may have. */
+const MAX_DIFFERENCE = 2;
 // Images whose rendering is not compared, with the reason.
 const DECIDED = {
   "cicp-hlg.png": "how a high dynamic range is reduced is not standardised",
@@ -53,16 +54,17 @@ async function compare(batch) {
   }
   const results = [];
   for (const { number, width, height } of batch) {
-    const theirs = await pixels(`/original/${number}`, width, height);
-    const ours = await pixels(`/picture/${number}`, width, height);
+    const original = await pixels(`/original/${number}`, width, height);
+    const picture = await pixels(`/picture/${number}`, width, height);
     let sum = 0;
-    if (theirs && ours) {
-      for (let at = 0; at < theirs.length; at += 4) {
-        for (let channel = 0; channel < 3; channel++) sum += Math.abs(theirs[at + channel] - ours[at + channel]);
+    if (original && picture) {
+      for (let at = 0; at < original.length; at += 4) {
+        for (let channel = 0; channel < 3; channel++) sum += Math.abs(original[at + channel] - picture[at + channel]);
       }
     }
-    const difference = !ours ? Infinity : theirs ? sum / (width * height * 3) : null;
-    results.push({ number, difference: difference === Infinity ? 255 : difference });
+    // A picture that Chromium does not show has the greatest difference, 255.
+    const difference = !picture ? 255 : original ? sum / (width * height * 3) : null;
+    results.push({ number, difference });
   }
   return results;
 }
@@ -79,9 +81,9 @@ server.close();
 const shown = pairs.filter(({ difference }) => difference !== null).sort((one, other) => other.difference - one.difference);
 writeFileSync(join(folder, "differences.jsonl"), shown.map((pair) => `${JSON.stringify(pair)}\n`).join(""));
 const line = ({ difference, path, width, height }) => `${difference.toFixed(2)} ${path} at ${width}x${height}`;
-const wrong = shown.filter(({ difference }) => difference > GREATEST);
+const wrong = shown.filter(({ difference }) => difference > MAX_DIFFERENCE);
 const mean = shown.reduce((sum, { difference }) => sum + difference, 0) / shown.length;
 console.log(`${shown.length} pictures compared, ${pairs.length - shown.length} that Chromium does not show; ` +
-  `mean difference ${mean.toFixed(2)}, greatest ${shown[0]?.difference.toFixed(2)}, ${wrong.length} above ${GREATEST}`);
+  `mean difference ${mean.toFixed(2)}, greatest ${shown[0]?.difference.toFixed(2)}, ${wrong.length} above ${MAX_DIFFERENCE}`);
 console.log((process.argv.includes("--all") ? shown : wrong).map(line).join("\n"));
 process.exit(wrong.length > 0 || shown.length === 0 ? 1 : 0);

@@ -15,7 +15,7 @@ FOLDER = Path(sys.argv[1])
 
 
 def photo(width=240, height=160, mode="RGB"):
-    """Soft shapes with some detail, in all colours."""
+    """Returns an image of soft shapes with some detail, in all colours."""
     base = [
         Image.linear_gradient("L").resize((width, height)),
         Image.radial_gradient("L").resize((width, height)),
@@ -26,32 +26,37 @@ def photo(width=240, height=160, mode="RGB"):
 
 
 def with_alpha(image):
+    """Returns the image with a radial gradient as its alpha."""
     image = image.convert("RGBA")
     image.putalpha(Image.radial_gradient("L").resize(image.size))
     return image
 
 
 def keep(name, data):
+    """Writes a file."""
     (FOLDER / name).write_bytes(data)
 
 
 def encoded(image, kind, **options):
+    """Returns the bytes of the image in Pillow's format `kind`."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def save(name, image, **options):
+    """Writes the image in the format of the name's extension."""
     kind = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}[name.rsplit(".", 1)[1]]
     keep(name, encoded(image, kind, **options))
 
 
 def fixed(*numbers):
+    """Returns numbers as s15Fixed16Number, ICC's fixed-point form."""
     return b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
 
 
 def profile(space, tags, padding=0):
-    """An ICC profile (version 2.4) with these tags; its text is as long as wanted."""
+    """Returns an ICC profile (version 2.4) with these tags; `padding` bytes lengthen its text."""
     name = b"a profile for tests\0"
     tags = [
         (b"desc", b"desc\0\0\0\0" + struct.pack(">I", len(name)) + name + bytes(79)),
@@ -71,14 +76,17 @@ def profile(space, tags, padding=0):
 
 
 def gamma(value):
+    """Returns a curve of one exponent."""
     return b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(value * 256), 0)
 
 
 def rgb_profile(primaries, curve, padding=0):
+    """Returns a profile of RGB with these primaries (XYZ) and one curve for all channels."""
     columns = [(tag, b"XYZ \0\0\0\0" + fixed(*xyz)) for tag, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries)]
     return profile(b"RGB ", columns + [(tag, curve) for tag in (b"rTRC", b"gTRC", b"bTRC")], padding)
 
 
+# Primaries of Display P3, Adobe RGB (1998) and ProPhoto RGB, as XYZ in the profile connection space.
 P3 = [(0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)]
 ADOBE = [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)]
 PROPHOTO = [(0.79767, 0.28804, 0), (0.13519, 0.71188, 0), (0.03134, 0.00009, 0.82491)]
@@ -92,7 +100,7 @@ PROFILES = {
     "adobe-large": rgb_profile(ADOBE, gamma(2.2), 5000),
     "prophoto": rgb_profile(PROPHOTO, TABLE_CURVE),
     "prophoto-large": rgb_profile(PROPHOTO, TABLE_CURVE, 5000),
-    # Red and green exchanged: visible at once where a profile is lost.
+    # Red and green are exchanged, so that a picture without the profile differs clearly.
     "exchanged": rgb_profile([P3[1], P3[0], P3[2]], SRGB_CURVE),
     "exchanged-large": rgb_profile([P3[1], P3[0], P3[2]], SRGB_CURVE, 5000),
     "broken": b"\0\0\0\x84none" + bytes(124),
@@ -102,7 +110,7 @@ GREY_PROFILE = profile(b"GRAY", [(b"kTRC", gamma(1.2))])
 
 
 def segments(jpeg):
-    """The segments of a JPEG up to the scan's, and the rest."""
+    """Returns the segments of a JPEG before its first scan, and the rest."""
     at, parts = 2, []
     while True:
         end = at + 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0]
@@ -113,12 +121,13 @@ def segments(jpeg):
 
 
 def without(jpeg, *markers):
+    """Returns the JPEG without the segments of these markers."""
     parts, rest = segments(jpeg)
     return b"\xFF\xD8" + b"".join(part for part in parts if part[1] not in markers) + rest
 
 
 def ycck(image, **options):
-    """A JPEG of CMYK whose inks are stored as luma and chroma, by Adobe's convention inverted."""
+    """Returns a JPEG of CMYK whose inks are stored as luma and chroma, inverted by Adobe's convention."""
     cmyk = image.convert("CMYK").split()
     inverted = [ImageChops.invert(channel) for channel in cmyk]
     stored = Image.merge("RGB", inverted[:3]).convert("YCbCr").split() + (inverted[3],)
@@ -129,7 +138,7 @@ def ycck(image, **options):
 
 
 def real_cmyk(image):
-    """CMYK with a key, which Pillow's conversion leaves at zero."""
+    """Returns the image in CMYK with a key, which Pillow's conversion leaves at zero."""
     cyan, magenta, yellow, _ = image.convert("CMYK").split()
     key = ImageChops.darker(ImageChops.darker(cyan, magenta), yellow)
     return Image.merge("CMYK", [ImageChops.subtract(ink, key) for ink in (cyan, magenta, yellow)] + [key])
@@ -137,10 +146,11 @@ def real_cmyk(image):
 
 def jpegs():
     image = photo()
-    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Image.Transpose
+    # The transposition of the stored pixels that each Exif orientation, 1 to 8, undoes (values of Image.Transpose).
+    turns = [None, 0, 3, 1, 5, 2, 6, 4]
     for number, turn in enumerate(turns, 1):
         exif = Image.Exif()
-        exif[0x0112] = number
+        exif[0x0112] = number  # Orientation
         stored = image if turn is None else image.transpose(Image.Transpose(turn))
         save(f"orientation-{number}.jpg", stored, quality=92, exif=exif)
         save(f"orientation-{number}.png", stored, exif=exif)
@@ -179,11 +189,12 @@ def jpegs():
 
 
 def chunk(kind, content):
+    """Returns a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(image, colour_type, depth, interlaced=0, extra=b""):
-    """A PNG with one of Pillow's modes, deeper or shallower than Pillow writes it."""
+    """Returns a PNG of the image with any depth: Pillow writes only some of the depths of a colour type."""
     pixels, (width, height) = image.load(), image.size
     channels = len(image.getbands())
 
@@ -196,6 +207,7 @@ def png(image, colour_type, depth, interlaced=0, extra=b""):
         bits += "0" * (-len(bits) % 8)
         return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
 
+    # Start and step of each pass; seven passes if interlaced (Adam7).
     passes = [(0, 0, 1, 1)]
     if interlaced:
         passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -209,6 +221,7 @@ def png(image, colour_type, depth, interlaced=0, extra=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+# White point and primaries (P3) of a cHRM chunk, times 100,000.
 CHRM = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
 
 
@@ -300,6 +313,7 @@ def webps():
 
 
 def reduced():
+    """Writes images that are larger than their pictures."""
     save("reduced.jpg", photo(2400, 1600), quality=88)
     save("reduced-progressive.jpg", photo(1999, 1333), quality=88, progressive=True)
     save("reduced.png", photo(1999, 1333))
@@ -308,6 +322,7 @@ def reduced():
 
 
 def large():
+    """Writes images of up to 42 megapixels."""
     save("large.jpg", photo(4032, 3024), quality=88)
     save("quarter.jpg", photo(7001, 6003), quality=88)
     save("quarter-444.jpg", photo(7001, 6003), quality=88, subsampling=0)

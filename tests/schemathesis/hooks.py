@@ -13,9 +13,10 @@ import requests
 import schemathesis
 from schemathesis import GenerationMode
 
-# 24 bytes of position and 8 of checksum, in base64url: cursors of a page, which the tests of links pass on.
+# Cursors of a page, which requests that follow links pass on: 24 bytes of position and 8 of checksum, in base64url.
 CURSOR = re.compile("[0-9A-Za-z_-]{43}")
 PICTURE = Path(os.environ["VALET_FIXTURES"], "palette.png").read_bytes()
+# Bytes of the announced pictures, by their digest.
 ANNOUNCED: dict[str, bytes] = {}
 
 
@@ -34,10 +35,10 @@ def map_case(context, case):
     # Uppy's calls have their token in the path.
     if "token" in (case.path_parameters or {}):
         case.path_parameters["token"] = uppy()
-    # A cursor is opaque: a made-up one is refused with 400 `invalid_cursor`.
+    # A cursor is opaque: the server rejects an invented one with 400 `invalid_cursor`.
     if "cursor" in (case.query or {}) and not CURSOR.fullmatch(str(case.query["cursor"])):
         del case.query["cursor"]
-    # A key identifies one request; white space around it and a pair of quotes are not part of it.
+    # Each request gets its own key: keys that differ only in outer white space or quotes are the same key.
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if isinstance(case.body, dict):
@@ -67,7 +68,7 @@ def uppy() -> str:
 
 
 def announce(upload: dict) -> None:
-    """Returns a unique picture: bytes after an image's end are legal."""
+    """Completes a declaration for a unique picture, whose bytes `after_call` sends: bytes after an image's end are legal."""
     content = PICTURE + uuid.uuid4().bytes
     digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
     ANNOUNCED[digest] = content
@@ -75,7 +76,7 @@ def announce(upload: dict) -> None:
 
 
 def make_a_call_of_s3(body: dict) -> None:
-    """A part's PUT has both the upload's id and the part's number; the other calls have no number, and some need the id."""
+    """Completes a call of S3: a part's PUT has the upload's id and the part's number; others have no number, and some need the id."""
     if body["method"] != "PUT" or "uploadId" not in body:
         body.pop("partNumber", None)
     elif "partNumber" not in body:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 TYPE = "image/png"
 BODY = b"the bytes that were declared to the server......"
 OTHER = b"other bytes, which belong to another user......."
-assert len(BODY) == len(OTHER), "the other body is refused only for its checksum"
+assert len(BODY) == len(OTHER), "the bodies differ in their checksum only"
 
 
 def sha256(data: bytes) -> str:
@@ -26,6 +26,7 @@ def sha256(data: bytes) -> str:
 
 
 def status_of(error: ClientError) -> int:
+    """Returns the HTTP status of a failed call."""
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
@@ -59,7 +60,7 @@ def send(method: str, url: str, headers: dict[str, str] | None = None, body: byt
         try:
             connection.send(body)
         except OSError:
-            pass  # A refusal may come, and end the connection, before the body.
+            pass  # The store may refuse the request and close the connection before it has read the body.
         answer = connection.getresponse()
         return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     finally:
@@ -67,7 +68,7 @@ def send(method: str, url: str, headers: dict[str, str] | None = None, body: byt
 
 
 class Sealing(S3SigV4QueryAuth):
-    """Adds headers without a value to the signed headers, without a line for them."""
+    """Signs headers without a value: `X-Amz-SignedHeaders` names them, and the canonical headers have no line for them."""
 
     def canonical_headers(self, headers_to_sign):
         lines = super().canonical_headers(headers_to_sign).split("\n")
@@ -75,7 +76,7 @@ class Sealing(S3SigV4QueryAuth):
 
 
 class Bucket:
-    """One bucket; everything is written under a separate prefix."""
+    """One bucket; `prefix` is a unique prefix for the keys of the checks."""
 
     def __init__(self, endpoint: str, access: str, secret: str, region: str, name: str):
         self.endpoint, self.region, self.name = endpoint.rstrip("/"), region, name
@@ -101,7 +102,7 @@ class Bucket:
         return f"{self.endpoint}/{self.name}/{urllib.parse.quote(key)}"
 
     def sign(self, method: str, key: str, headers: dict[str, str] | None = None, query: str = "", ttl: int = 300) -> str:
-        """Presigns a request that must have these headers."""
+        """Presigns a request that must have these headers; `ttl` is in seconds."""
         url = self.url(key) + (f"?{query}" if query else "")
         request = AWSRequest(method=method, url=url, headers=dict(headers or {}))
         S3SigV4QueryAuth(self.credentials, "s3", self.region, expires=ttl).add_auth(request)
@@ -128,6 +129,7 @@ class Bucket:
             return None
 
     def is_public(self, key: str) -> bool:
+        """Returns whether the object can be read without a signature."""
         return send("GET", self.url(key)).ok
 
     def begin(self, key: str, **members) -> str:
@@ -148,13 +150,14 @@ class Bucket:
         try:
             self.s3.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
         except ClientError:
-            pass  # It was completed.
+            pass  # The upload was completed before.
 
     def keys(self) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return sorted(found["Key"] for page in pages for found in page.get("Contents", []))
 
     def open_uploads(self) -> list[str]:
+        """Returns the keys of open multipart uploads; none if the store does not list them."""
         try:
             return [upload["Key"] for upload in self.s3.list_multipart_uploads(Bucket=self.name).get("Uploads") or []]
         except ClientError as error:
@@ -172,11 +175,11 @@ class Bucket:
             for item in found:
                 self.s3.delete_object(Bucket=self.name, Key=item["Key"], VersionId=item["VersionId"])
         except ClientError:
-            pass  # No versions in this store.
+            pass  # This store has no versions.
         for key in self.keys():
             self.s3.delete_object(Bucket=self.name, Key=key)
 
 
 def upload_headers(body: bytes) -> dict[str, str]:
-    """Returns the headers of an upload of these bytes, besides the length."""
+    """Returns the headers of an upload of these bytes, except the length."""
     return {"content-type": TYPE, "if-none-match": "*", "x-amz-checksum-sha256": sha256(body)}

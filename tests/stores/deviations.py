@@ -12,7 +12,7 @@ from bucket import BODY, OTHER, TYPE, Bucket, Response, send, status_of, upload_
 
 ALL = ("PUT", "preview PUT", "part", "part of any length", "create", "complete", "form", "GET")
 NOTHING = "nothing"
-# Name of a deviation in `valet check`, its rule, and the kinds of request that it applies to.
+# Name of each deviation in `valet check`, the rule that a store breaks by obeying it, and the kinds of request that have it.
 TABLE = {
     NOTHING: ("", ALL),
     "signature": ("upload_signature", ALL),
@@ -29,10 +29,12 @@ TABLE = {
     "SSE-C": ("upload_unsigned_headers", ("PUT", "part of any length", "create", "form")),
     "storage class": ("upload_unsigned_headers", ("PUT", "create", "form")),
 }
+# Time after which a URL with a lifetime of one second has expired, even if the clocks differ a little.
+EXPIRY_SECONDS = 3
 RULES = sorted({rule for rule, _ in TABLE.values() if rule})
-# A part is copied with and without a range: stores differ in what they accept.
+# Header with which a part is copied, after an attempt without it: some stores require a range.
 RANGE = {"x-amz-copy-source-range": f"bytes=0-{len(OTHER) - 1}"}
-# Names of form fields that differ from the header's name.
+# Headers whose form field has another name.
 FIELDS = {"x-amz-acl": "acl", "x-amz-tagging": "tagging"}
 TAGS = "<Tagging><TagSet><Tag><Key>outside</Key><Value>yes</Value></Tag></TagSet></Tagging>"
 
@@ -45,21 +47,23 @@ class Lacking(Exception):
 class Outcome:
     """The reactions of a store to requests that deviate from their signature."""
 
-    # (kind, deviation) of the accepted requests.
+    # (kind, deviation) of the requests whose deviation the store obeyed.
     obeyed: set[tuple[str, str]]
+    # Kinds of request that the store refuses without any deviation, with the reason.
     lacking: dict[str, str]
-    # Every object is public, so that a published one cannot be recognised.
+    # Whether every object is public, so that the effect of an ACL cannot be observed.
     is_open: bool
 
     def holds(self, rule: str) -> bool | None:
         """Returns whether the rule holds; None if it cannot be checked."""
-        asked = {(kind, name) for name, (of, kinds) in TABLE.items() if of == rule for kind in kinds}
-        if asked & self.obeyed:
+        sent = {(kind, name) for name, (broken_rule, kinds) in TABLE.items() if broken_rule == rule for kind in kinds}
+        if sent & self.obeyed:
             return False
         is_moot = rule == "upload_acl" and self.is_open
-        return True if not is_moot and any(kind not in self.lacking for kind, _ in asked) else None
+        return True if not is_moot and any(kind not in self.lacking for kind, _ in sent) else None
 
     def of(self, rule: str) -> set[tuple[str, str]]:
+        """Returns the obeyed deviations of a rule."""
         return {(kind, name) for kind, name in self.obeyed if TABLE[name][0] == rule}
 
 
@@ -116,7 +120,7 @@ class Trial:
         self.bucket, self.source, self.is_open, self.kind, self.name = bucket, source, is_open, kind, name
         self.added = added_headers(name, f"{bucket.name}/{source}")
         self.body = BODY + OTHER if name == "length" else BODY
-        self.ttl = 1 if name == "expired" else 300
+        self.ttl = 1 if name == "expired" else 300  # seconds
         self.key = self.new_key()
 
     def new_key(self) -> str:
@@ -146,16 +150,18 @@ class Trial:
             raise
 
     def sign(self, method: str, headers: dict[str, str] | None = None, query: str = "") -> str:
+        """Presigns a request, and changes its URL or waits until it has expired if that is the deviation."""
         url = self.bucket.sign(method, self.key, headers, query, self.ttl)
         if self.name == "signature":
             url = url[:-1] + ("1" if url[-1] == "0" else "0")
         if self.name == "query":
             url += "&response-content-disposition=inline"
         if self.name == "expired":
-            time.sleep(3)
+            time.sleep(EXPIRY_SECONDS)
         return url
 
     def judge(self, response: Response) -> bool:
+        """Returns whether the store obeyed the deviation; without one, whether it stored the object."""
         found = self.bucket.read(self.key)
         match self.name:
             case "nothing":
@@ -254,7 +260,7 @@ class Trial:
             end = signed["x-amz-signature"][-1]
             signed["x-amz-signature"] = signed["x-amz-signature"][:-1] + ("1" if end == "0" else "0")
         if self.name == "expired":
-            time.sleep(3)
+            time.sleep(EXPIRY_SECONDS)
         return send_form(form["url"], signed | fields, headers)
 
     def ask_get(self) -> bool:
@@ -265,8 +271,8 @@ class Trial:
 
 def send_form(url: str, fields: dict[str, str], headers: dict[str, str]) -> Response:
     """Sends a form with BODY, as browsers do."""
-    edge = uuid.uuid4().hex
-    lines = [f'--{edge}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
-    file = f'--{edge}\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\ncontent-type: {TYPE}\r\n\r\n'
-    body = "".join([*lines, file]).encode() + BODY + f"\r\n--{edge}--\r\n".encode()
-    return send("POST", url, headers | {"content-type": f"multipart/form-data; boundary={edge}"}, body)
+    boundary = uuid.uuid4().hex
+    lines = [f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
+    file = f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\ncontent-type: {TYPE}\r\n\r\n'
+    body = "".join([*lines, file]).encode() + BODY + f"\r\n--{boundary}--\r\n".encode()
+    return send("POST", url, headers | {"content-type": f"multipart/form-data; boundary={boundary}"}, body)

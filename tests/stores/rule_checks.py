@@ -20,8 +20,8 @@ from bucket import BODY, OTHER, TYPE, Bucket, Response, send, sha256, status_of,
 
 # Seconds by which two clocks may differ.
 MAX_SKEW = 30
-# Attempts with two concurrent PUTs; a "no" of `valet check` may need more attempts to be reproduced than it took.
-ROUNDS, MOST_ROUNDS = 5, 60
+# Attempts with two overlapping PUTs; to confirm a race that `valet check` has found, more attempts may be necessary.
+ROUNDS, MAX_ROUNDS = 5, 60
 # The headers that a sealed PUT names without a value (docs/s3-compatibility.md).
 SEALS = [
     "content-disposition",
@@ -44,11 +44,11 @@ SEALS = [
     "x-amz-tagging",
     "x-amz-website-redirect-location",
 ]
-# The folders of the server in the bucket.
+# Beginnings of the keys of the server's objects.
 OUR_PREFIXES = ("u/", "in/", "valet/")
-# The folders in which clients open multipart uploads; `in/` has those of Uppy's own client.
+# Beginnings of the keys of multipart uploads; `in/` has those of Uppy's own client.
 MULTIPART_PREFIXES = ("u/", "in/")
-# A day more than MULTIPART_TTL and UPLOAD_TTL, which the comparison sets to a day.
+# Days after which rules may abort or expire uploads: a day more than MULTIPART_TTL and UPLOAD_TTL, which verdicts.py sets to a day.
 LIVE_DAYS = 2
 
 
@@ -64,7 +64,7 @@ class RuleChecks:
         self.mongo = pymongo.MongoClient(database, serverSelectionTimeoutMS=60000)
         self.database = self.mongo[name]
         self.outcome = deviations.Outcome(set(), {}, False)
-        # The multipart upload that other rules depend on.
+        # Whether multipart uploads work; other rules are checked only then.
         self.has_multipart = False
 
     def check_all(self, names: list[str], reported: dict[str, str]) -> dict[str, bool | None]:
@@ -107,7 +107,7 @@ class RuleChecks:
                 return None
             raise
 
-    # Settings, MongoDB, the provider.
+    # Rules for settings, MongoDB, the identity provider, imgproxy and workers.
 
     def settings(self):
         return True  # `valet check` ran with settings that it could read.
@@ -178,7 +178,7 @@ class RuleChecks:
     def preview_workers(self):
         return None  # No workers are configured.
 
-    # S3.
+    # Rules for the store and its bucket.
 
     def s3_credentials(self):
         return self.s3_bucket()
@@ -200,9 +200,10 @@ class RuleChecks:
         date = send("GET", self.bucket.sign("GET", self.bucket.prefix + "none")).headers["date"]
         return abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()) < MAX_SKEW
 
-    # Uploads.
+    # Rules for uploads.
 
     def key(self, name: str) -> str:
+        """Returns a unique key."""
         return f"{self.bucket.prefix}{name}-{uuid.uuid4().hex[:8]}"
 
     def stored(self) -> str:
@@ -212,6 +213,7 @@ class RuleChecks:
         return key
 
     def keeps_nothing(self, key: str, response: Response) -> bool:
+        """Returns whether the store refused the request, and has no object at the key."""
         return response.refused and self.bucket.read(key) is None
 
     def upload_put(self):
@@ -219,7 +221,7 @@ class RuleChecks:
 
     def upload_sealed_put(self):
         obeyed_headers = {name for kind, name in self.outcome.obeyed if kind in ("PUT", "preview PUT")}
-        # Where the store obeys none of them, the server does not seal its URLs.
+        # The server seals its URLs only if the store obeys one of these headers.
         if not obeyed_headers & {"copy source", "ACL", "grant"}:
             raise NotSupported
         source = self.stored()
@@ -244,9 +246,9 @@ class RuleChecks:
         return self.bucket.put(key).ok and self.bucket.put(key).refused
 
     def upload_overlap(self):
-        least = ROUNDS if self.reported["upload_overlap"] == "ok" else MOST_ROUNDS
+        attempts = ROUNDS if self.reported["upload_overlap"] == "ok" else MAX_ROUNDS
         with ThreadPoolExecutor(ROUNDS) as pool:
-            for _ in range(least // ROUNDS):
+            for _ in range(attempts // ROUNDS):
                 if any(pool.map(lambda _: self.two_winners(), range(ROUNDS))):
                     return False
         return True
@@ -259,13 +261,13 @@ class RuleChecks:
         url = urllib.parse.urlsplit(self.bucket.sign("PUT", key, headers | {"content-length": str(len(body))}))
         lines = {"host": url.netloc, "content-length": str(len(body)), "connection": "close"} | headers
         head = f"PUT {url.path}?{url.query} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        both = [socket.create_connection((url.hostname, url.port or 80), 60) for _ in range(2)]
-        for one in both:
-            one.sendall(head.encode() + b"\r\n" + body[:-1000])
+        connections = [socket.create_connection((url.hostname, url.port or 80), 60) for _ in range(2)]
+        for connection in connections:
+            connection.sendall(head.encode() + b"\r\n" + body[:-1000])
         time.sleep(0.1)
-        for one in both:
-            one.sendall(body[-1000:])
-        return all(final_status(one) == 200 for one in both)
+        for connection in connections:
+            connection.sendall(body[-1000:])
+        return all(final_status(connection) == 200 for connection in connections)
 
     def upload_body_cap(self):
         body = bytes(self.max_bytes)
@@ -275,7 +277,7 @@ class RuleChecks:
     def upload_form(self):
         return "form" not in self.outcome.lacking
 
-    # Objects.
+    # Rules for objects.
 
     def object_head(self):
         head = self.call("head_object", Key=self.stored())
@@ -325,13 +327,14 @@ class RuleChecks:
         return self.refusal("copy_object", Key=self.key("uncopied"), CopySourceIfMatch=wrong, **copy) == 412
 
     def versions(self, key: str) -> list[dict]:
+        """Returns the versions of an object. Raises NotSupported if the store does not list versions."""
         try:
             listed = self.call("list_object_versions", Prefix=key)
         except ClientError as error:
             if status_of(error) in (405, 501):
                 raise NotSupported from error
             raise
-        # A store without the call lists objects.
+        # A store without this call may answer it with a list of objects.
         if self.is_plain_listing(key):
             raise NotSupported
         return listed.get("Versions", [])
@@ -356,7 +359,7 @@ class RuleChecks:
             self.call("delete_object", Key=key, VersionId=version["VersionId"])
         return self.versions(key) == []
 
-    # Multipart uploads.
+    # Rules for multipart uploads.
 
     def multipart_upload(self):
         key = self.key("multipart")
@@ -371,6 +374,7 @@ class RuleChecks:
         return self.has_multipart
 
     def begun(self, key: str, **members) -> str:
+        """Opens a multipart upload. Raises NotSupported if multipart uploads do not work."""
         if not self.has_multipart:
             raise NotSupported
         return self.bucket.begin(key, **members)
@@ -388,6 +392,7 @@ class RuleChecks:
             self.bucket.abort(key, upload)
 
     def checked_part(self, key: str, upload: str, body: bytes) -> Response:
+        """Sends a body to the URL of a part that is signed with the checksum of BODY."""
         headers = {"x-amz-checksum-sha256": sha256(BODY)}
         return send("PUT", self.bucket.sign("PUT", key, headers, f"partNumber=1&uploadId={upload}"), headers, body)
 
@@ -423,7 +428,7 @@ class RuleChecks:
         self.bucket.abort(key, upload)
         return response.ok
 
-    # The bucket's settings.
+    # Rules for the bucket's settings.
 
     def cors_origins(self):
         key, wanted = self.key("preflight"), ("content-type", "if-none-match", "x-amz-checksum-sha256")
@@ -439,6 +444,7 @@ class RuleChecks:
         return {"*", "etag"} & items(got, "access-control-expose-headers") != set()
 
     def rules(self) -> list[dict]:
+        """Returns the lifecycle rules that are in effect."""
         found = self.setting("get_bucket_lifecycle_configuration") or {}
         return [rule for rule in found.get("Rules", []) if rule["Status"] == "Enabled"]
 
@@ -487,10 +493,12 @@ class RuleChecks:
 
 
 def items(response: Response, name: str) -> set[str]:
+    """Returns the items of a header that is a list."""
     return {item.strip().lower() for item in response.headers.get(name, "").split(",")}
 
 
 def scope(rule: dict) -> dict:
+    """Returns the conditions of a lifecycle rule's filter."""
     found = rule.get("Filter", {})
     return found | found.get("And", {})
 

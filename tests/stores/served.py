@@ -78,7 +78,7 @@ class Server:
 
 
 class User:
-    """Signs up an account and returns its access token."""
+    """An account of the server, with its access token."""
 
     def __init__(self, server: Server, token: str):
         self.server, self.token = server, token
@@ -114,12 +114,12 @@ def put(ticket: dict, data: bytes, **changed: str) -> Response:
 
 
 def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool) -> list[str]:
-    """Returns the violations of a server on this store. `obeyed` are the deviations that the store obeys."""
+    """Returns the faults of the URLs that the server issues on this store. `obeyed` are the deviations that the store obeys."""
     victim, attacker = server.user(), server.user()
     secret = png()
     status, answer = attacker.declare(png())
     if status != 201:
-        # No PUT is safe: the server must refuse to issue one, and only if an unsigned header is obeyed.
+        # The server may refuse to issue a PUT only if the store obeys an unsigned header, and with this code.
         has_cause = any(kind in ("PUT", "preview PUT") and name in ("copy source", "ACL", "grant") for kind, name in obeyed)
         return [] if answer.get("code") == REFUSED and has_cause else [f"an upload is answered {status} {answer.get('code')}"]
     found = undeclared(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
@@ -129,16 +129,16 @@ def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool)
     return found + other_bytes(attacker) + replaced(attacker)
 
 
-def undeclared(user: User, is_refused: bool) -> list[str]:
-    """Uploads without a digest are refused exactly if the store obeys headers that make them copies or public."""
+def undeclared(user: User, must_refuse: bool) -> list[str]:
+    """Returns a fault unless uploads without a digest are refused exactly if the store obeys headers that copy or publish."""
     status, answer = user.call("POST", "/api/images/multipart", {"fileName": "a.png", "contentType": "image/png", "size": 6 << 20})
-    if (status == 409 and answer.get("code") == REFUSED) == is_refused and status in (201, 409):
+    if (status == 409 and answer.get("code") == REFUSED) == must_refuse and status in (201, 409):
         return []
     return [f"an upload in parts is answered {status} {answer.get('code', '')}"]
 
 
 def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> list[str]:
-    """`path` is the path of an expired URL of the victim's image."""
+    """Returns the faults of a PUT with an unsigned header; `path` is that of another user's image in the store."""
     data = png()
     ticket = user.declare(data)[1]
     answers = [put(ticket, body, **added_headers(name, path)).status for body in (data, b"")]
@@ -152,7 +152,7 @@ def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> 
 
 
 def other_bytes(user: User) -> list[str]:
-    """The URL accepts neither other bytes, nor more bytes, nor another type."""
+    """Returns a fault for each upload of other bytes, of more bytes or of another type that is confirmed."""
     found = []
     for what, change, headers in (
         ("other bytes", lambda data: data[:-1] + b"\0", {}),
@@ -168,7 +168,7 @@ def other_bytes(user: User) -> list[str]:
 
 
 def replaced(user: User) -> list[str]:
-    """The URL of an upload cannot change a confirmed image."""
+    """Returns a fault if the URL of an upload can change the confirmed image."""
     data = png()
     ticket = user.declare(data)[1]
     put(ticket, data)

@@ -10,7 +10,7 @@ from bucket import Bucket
 
 
 def attempt(bucket: Bucket, operation: str, **members) -> bool:
-    """Makes a call that not every store supports."""
+    """Makes a call, and returns whether it succeeded: not every store supports it."""
     try:
         getattr(bucket.s3, operation)(Bucket=bucket.name, **members)
         return True
@@ -19,7 +19,7 @@ def attempt(bucket: Bucket, operation: str, **members) -> bool:
 
 
 def pair(bucket: Bucket, database, same: bool) -> None:
-    """Pairs bucket and database as the server does."""
+    """Pairs bucket and database as the server does, or with different deployments unless `same`."""
     one, other = str(uuid.uuid4()), str(uuid.uuid4())
     bucket.s3.put_object(Bucket=bucket.name, Key="valet/deployment", Body=f"{one}\n".encode())
     database.meta.insert_one({"_id": "deployment", "id": one if same else other})
@@ -33,15 +33,16 @@ def as_it_was_made(bucket: Bucket, database) -> bool:
 def set_up_with_rules_of_others(bucket: Bucket, database) -> bool:
     """Versions, lifecycle rules that delete and archive images, and a paired database."""
     bucket.s3.create_bucket(Bucket=bucket.name)
-    scope = lambda name, **members: {"ID": name, "Status": "Enabled", **members}
+    rule = lambda name, **members: {"ID": name, "Status": "Enabled", **members}
     rules = [
-        scope("expire", Filter={"Prefix": "u/"}, Expiration={"Days": 30}),
-        scope("abort", Filter={"Prefix": "in/"}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}),
+        rule("expire", Filter={"Prefix": "u/"}, Expiration={"Days": 30}),
+        rule("abort", Filter={"Prefix": "in/"}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}),
     ]
-    archive = scope("archive", Filter={"Prefix": "in/"}, Transitions=[{"Days": 30, "StorageClass": "GLACIER"}])
+    archive = rule("archive", Filter={"Prefix": "in/"}, Transitions=[{"Days": 30, "StorageClass": "GLACIER"}])
     attempt(bucket, "put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
-    for known in ([*rules, archive], rules, rules[:1]):
-        if attempt(bucket, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": known}):
+    # Sets as many of the rules as the store supports.
+    for supported in ([*rules, archive], rules, rules[:1]):
+        if attempt(bucket, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": supported}):
             break
     pair(bucket, database, same=True)
     return True
@@ -74,7 +75,7 @@ ALL = {
     state.__name__: state
     for state in (as_it_was_made, set_up_with_rules_of_others, public_by_a_policy, with_a_default_retention, of_another_deployment)
 }
-# States in which `valet check --fix` runs first.
+# States in which `valet check --fix` runs before the comparison.
 FIXED = (set_up_with_rules_of_others,)
-# States in which a server is started afterwards.
+# States in which a server is started after the comparison.
 SERVED = (as_it_was_made,)

@@ -1,5 +1,5 @@
 """Compares the verdicts of `valet check --json` with the results of another client on the same store: every name of docs/check.md, in
-buckets that are made for it, in several states; and whether a server keeps its promises there.
+buckets that are made for it, in several states; and checks the URLs that a server issues there.
 
     S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=… MONGODB_URI=… python verdicts.py VALET
 
@@ -23,7 +23,8 @@ from served import Server, broken_promises
 
 ORIGIN = "https://app.example"
 MAX_BYTES = 8 << 20
-WORDS = {"ok": True, "warning": False, "broken": False, "skipped": None}
+# Whether a rule holds, by its verdict.
+HOLDS = {"ok": True, "warning": False, "broken": False, "skipped": None}
 
 
 class Store:
@@ -35,11 +36,13 @@ class Store:
         self.region = os.environ.get("AWS_REGION", "us-east-1")
 
     def bucket(self) -> Bucket:
+        """Returns a bucket with a new name, which does not exist yet."""
         name = f"valet-verdicts-{uuid.uuid4().hex[:12]}"
         keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
         return Bucket(os.environ["S3_ENDPOINT"], *keys, self.region, name)
 
     def settings(self, bucket: Bucket, database: str) -> dict[str, str]:
+        """Returns Valet's settings for this bucket and this database."""
         return {
             "S3_BUCKET": bucket.name,
             "S3_FORCE_PATH_STYLE": "true",
@@ -59,7 +62,7 @@ class Store:
         done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=900)
         report = json.loads(done.stdout)
         if (done.returncode == 0) != report["sound"]:
-            raise SystemExit(f"valet check exits {done.returncode}, and says sound: {report['sound']}\n{done.stderr}")
+            raise SystemExit(f"valet check exits {done.returncode}, and reports sound: {report['sound']}\n{done.stderr}")
         return report
 
     def compare(self, name: str) -> list[str]:
@@ -82,7 +85,7 @@ class Store:
             if state in states.SERVED:
                 with Server(self.valet, self.settings(bucket, database.name)) as server:
                     found += broken_promises(server, checks.outcome.obeyed, checks.outcome.is_open)
-            found += [f"the check changed what lies in the bucket: {sorted(left)}"] if left else []
+            found += [f"the check left or removed keys in the bucket: {sorted(left)}"] if left else []
             counts = ", ".join(f"{count} {word}" for word, count in report["counts"].items())
             print(f"{title}: {counts}; {len(found)} differences, {time.monotonic() - began:.0f} s")
             return [f"{title}: {difference}" for difference in found]
@@ -92,23 +95,25 @@ class Store:
 
 
 def compared(report: dict, checks: RuleChecks) -> list[str]:
-    said = {finding["name"]: finding["verdict"] for finding in report["findings"]}
-    seen = checks.check_all(list(said), said)
+    """Returns the differences between the report of `valet check` and the results of the checks."""
+    verdicts = {finding["name"]: finding["verdict"] for finding in report["findings"]}
+    seen = checks.check_all(list(verdicts), verdicts)
     differences = []
     for finding in report["findings"]:
         name, verdict, details = finding["name"], finding["verdict"], finding["details"]
         if os.environ.get("VERDICTS_SHOW"):
             print(f"  {name:30} {verdict:8} {seen[name]!s:6} {details.get('seen', details.get('reason', ''))}")
-        if WORDS[verdict] is not seen[name]:
-            differences.append(f"{name}: {verdict}, but outside {seen[name]}: {finding['sentence']}")
+        if HOLDS[verdict] is not seen[name]:
+            differences.append(f"{name}: {verdict}, but {seen[name]} by another client: {finding['sentence']}")
         elif name in deviations.RULES and seen[name] is False:
-            # Also compare the requests: a fault of one kind must not hide that of another.
-            odd = deviations.named(details["seen"]) ^ checks.outcome.of(name)
-            differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(odd)]
+            # The accepted requests are compared too: a fault of one kind of request must not hide that of another.
+            unconfirmed = deviations.named(details["seen"]) ^ checks.outcome.of(name)
+            differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(unconfirmed)]
     return differences
 
 
 def remove(bucket: Bucket) -> None:
+    """Deletes the bucket and its objects."""
     try:
         bucket.empty()
         bucket.s3.delete_bucket(Bucket=bucket.name)
@@ -128,7 +133,7 @@ def main(valet: str) -> None:
     names = documented(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/check.md"))
     lacking = [name for name in names if name not in deviations.RULES and not hasattr(RuleChecks, name)]
     if lacking:
-        raise SystemExit(f"nothing asks outside for {', '.join(lacking)}")
+        raise SystemExit(f"no check by another client for {', '.join(lacking)}")
     wanted = os.environ.get("VERDICTS_STATES", " ".join(states.ALL)).split()
     differences = [difference for name in wanted for difference in store.compare(name)]
     print("\n".join(differences) or "every verdict is confirmed")

@@ -1,5 +1,5 @@
-// React Native's AbortController is older than `signal.reason` and `signal.throwIfAborted()`: adds them where they are missing. Nothing
-// changes where they exist. Imported before modules that use them.
+// Adds `signal.reason` and `signal.throwIfAborted()` where they are missing, as in React Native. Runtimes that have both stay unchanged.
+// Imported before the modules that use them.
 
 const { prototype: controllers } = AbortController;
 const { prototype: signals } = AbortSignal;

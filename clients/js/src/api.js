@@ -1,17 +1,18 @@
-// Calls of the API that an upload makes, with the app's token. The server's /docs has the request and response types.
+// Calls of the API for uploads and event streams, with the app's token. The server's /docs has the request and response types.
 
 import { openStream, Problem, problem, request } from "./http.js";
 
 /** Time in milliseconds that the first call of a batch waits for further calls. */
 const GATHER_MS = 10;
-/** The same while a batch is under way, unless its answer comes before. */
+/** The same while a batch is under way, unless its response comes before. */
 const MOST_GATHER_MS = 500;
+/** Calls in one batch, at most. The server accepts 100. */
 const MOST_IN_BATCH = 50;
 /** Number of refused tokens that are remembered. */
 const MOST_STALE = 10;
 
 /**
- * Returns a function that gives the token of a request, and exchanges a refused one once for all requests.
+ * Returns a function that returns the token of a request, and exchanges a rejected one once for all requests.
  * @param {string | ((stale?: string) => string | Promise<string>)} source
  */
 function tokens(source) {
@@ -71,7 +72,7 @@ function gathered(one, many) {
         else resolve(result.ticket ?? result.image);
       });
     } catch (error) {
-      // One call made the whole batch malformed, or all together are too large.
+      // One malformed call makes the whole batch malformed, or all together are too large.
       const mayBeOneCall = error instanceof Problem && (error.status === 400 || error.status === 413);
       calls.forEach(mayBeOneCall ? alone : ({ reject }) => reject(error));
     }
@@ -96,7 +97,7 @@ export function createApi({ api, token }) {
     try {
       return await send(method, base + path, { ...options, token: first });
     } catch (error) {
-      // Invalid credentials are a wrong password, not an invalid token.
+      // `invalid_credentials` is a wrong password, not an invalid token.
       if (!(error instanceof Problem) || error.status !== 401 || error.code === "invalid_credentials") throw error;
       return send(method, base + path, { ...options, token: await bearer(first) });
     }

@@ -88,6 +88,7 @@ function accessTo(FileTransfer, Filesystem) {
 /** The PUTs that the plugin sends. The plugin cannot stop a PUT: after a pause, the upload waits for the PUT that is under way. */
 class Transfers {
   #plugin;
+  /** URL without its query → status of the PUT under way. */
   #running = /** @type {Map<string, Promise<number>>} */ (new Map());
 
   /** @param {FileTransferPlugin} plugin */
@@ -125,7 +126,7 @@ class Transfers {
   }
 }
 
-/** Returns the headers as the plugin reads them: without a `Content-Type` of just these letters it sends a form. */
+/** Returns the headers with `Content-Type` spelled so: without a header of exactly this name, the plugin sends the file as a form. */
 const named = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [/^content-type$/i.test(name) ? "Content-Type" : name, value]));
 
 const withoutQuery = (url) => url.split("?")[0];

@@ -1,4 +1,4 @@
-// Follows the server's event stream: reads it, reconnects where it ended, and reports when events may have been missed.
+// Follows the server's event stream: reads it, resumes it after the last event, and reports when events may have been missed.
 
 import { Problem, problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
@@ -94,7 +94,7 @@ async function read(api, lastEventId, signal, take, onBegin) {
   }
 }
 
-/** Returns the fields of a block. */
+/** Returns the fields of a block, which ends at an empty line. */
 function fields(block) {
   const found = { id: "", event: "", data: "" };
   for (const line of block.split("\n")) {

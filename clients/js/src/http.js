@@ -132,7 +132,7 @@ function refusal(response, text) {
   try {
     answer = JSON.parse(text);
   } catch {
-    // Not of the API.
+    // The response is not from the API.
   }
   const retryAfter = Number(response.headers.get("retry-after")) || undefined;
   return problem({ code: "bad_answer", ...answer, status: response.status, retryAfter });

@@ -1,4 +1,4 @@
-// Sentences for users about problems: the failure and the remedy. Apps in other languages translate by `code`.
+// Sentences for users about problems: the failure and the remedy. Apps in other languages have their own sentences by `code`.
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB"];
 

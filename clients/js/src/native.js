@@ -88,7 +88,7 @@ export class NativeFile {
     const hash = new Sha256();
     for (let at = 0; at < this.size;) {
       const piece = await this.#read(at, Math.min(PIECE_BYTES, this.size - at));
-      if (!piece.length) break; // The file became shorter: S3 refuses its bytes, and the next attempt reads it again.
+      if (!piece.length) break; // The file became shorter: S3 rejects its bytes, and the next attempt reads the file again.
       hash.update(piece);
       at += piece.length;
     }
@@ -132,10 +132,10 @@ export class NativeUploads extends Uploader {
  * @returns {import("./types.js").Store}
  */
 export function inAppFolders(store, folders) {
-  // iOS has two names for the folder above all apps.
+  // Returns the URI with one of the two names that iOS has for the folder above all apps.
   const plain = (uri) => uri?.replace("file:///private/var/", "file:///var/");
   const pairs = async () => (await folders()).map(([name, uri]) => [name, plain(uri).replace(/\/?$/, "/")]);
-  /** Replaces the beginning of the file's URI. */
+  /** Returns the record with the beginning of its file's URI replaced, by the first pair `[from, to]` that matches. */
   const moved = (record, pairs) => {
     const uri = plain(record?.file?.uri);
     const [from, to] = (uri && pairs.find(([from]) => uri.startsWith(from))) || [];

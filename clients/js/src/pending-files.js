@@ -1,5 +1,5 @@
 // Stores the files of unfinished uploads, in IndexedDB or in memory, so that uploads continue after a reload. Small files are stored
-// whole; of large files only the name, and the user has to choose the file again.
+// whole. Of large files, only a record without the bytes is stored, and the user has to choose them again.
 
 import { StoredText, locks } from "./storage.js";
 
@@ -7,7 +7,7 @@ import { StoredText, locks } from "./storage.js";
 const MAX_FILE_BYTES = 16 << 20;
 /** Bytes of all stored files together. */
 const MAX_TOTAL_BYTES = 512 << 20;
-/** Time after which another tab's file is uploaded here, where it is unknown whether that tab runs. At worst the bytes are sent twice. */
+/** Time after which another tab's file is uploaded here if it is unknown whether that tab runs. At worst the bytes are sent twice. */
 const BUSY_MS = 15 * 60_000;
 
 /**
@@ -78,7 +78,7 @@ export class PendingFiles {
   async add(key, file) {
     const { name, size, type, lastModified, caption } = file;
     const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, storedAt: Date.now(), name, size, type, lastModified, caption, file: content }).then(() => true));
-    // A file of a phone is named by its URI: nothing is copied.
+    // Of a phone's file, only the URI is stored.
     if (!(file instanceof Blob)) return put({ uri: file.uri });
     const small = size <= MAX_FILE_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
     if (small) this.#count(key, size);
@@ -127,7 +127,7 @@ export class PendingFiles {
     try {
       return this.#store ? await work(this.#store) : undefined;
     } catch {
-      return undefined; // Private windows, a full disk: uploads continue without stored files.
+      return undefined; // In a private window or on a full disk, uploads continue without stored files.
     }
   }
 }

@@ -112,7 +112,7 @@ export class Turns {
       });
     }
     if (signal.aborted) {
-      this.#waiting.shift()?.(); // Wakes the next job instead.
+      this.#waiting.shift()?.(); // The next job takes this turn instead.
       throw signal.reason;
     }
     this.#free -= 1;

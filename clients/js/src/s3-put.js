@@ -4,7 +4,7 @@ import { limited } from "./http.js";
 
 /** Time without progress after which the connection counts as dead. */
 const STALL_MS = 60_000;
-/** Slowest transfer, in bytes per millisecond, that is waited for where progress is unknown. */
+/** Transfer rate in bytes per millisecond from which the deadline is computed if progress is unknown (fetch). */
 const SLOWEST = 16;
 
 /**
@@ -26,7 +26,7 @@ function putByXhr(presigned, body, signal, progress) {
       stall = setTimeout(abort, STALL_MS);
     };
     xhr.open(presigned.method, presigned.url);
-    xhr.responseType = "text"; // Else Firefox parses the answer as XML, and reports that an empty one is broken.
+    xhr.responseType = "text"; // Otherwise Firefox parses the response as XML, and logs an error for an empty one.
     for (const [name, value] of Object.entries(presigned.headers)) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = ({ loaded }) => {
       restartStallTimer();
@@ -49,7 +49,7 @@ async function putByFetch({ method, url, headers }, body, signal, progress) {
   try {
     return await limited(signal, async (either) => {
       const response = await fetch(url, { method, headers, body, signal: either, redirect: "error" });
-      await response.arrayBuffer(); // Else the connection is not used again.
+      await response.arrayBuffer(); // Otherwise the connection is not used again.
       if (response.ok) progress(body.size);
       return response.status;
     }, STALL_MS + body.size / SLOWEST);

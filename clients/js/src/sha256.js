@@ -19,7 +19,7 @@ for (let n = 2, found = 0; found < 64; n += 1) {
 export class Sha256 {
   #state = START.slice();
   #words = new Uint32Array(64);
-  /** The rest of the pieces so far, less than a block. */
+  /** Bytes after the last whole block, fewer than 64. */
   #rest = new Uint8Array(0);
   #length = 0;
 
@@ -59,6 +59,7 @@ export function sha256(bytes) {
   return hash.digest();
 }
 
+/** Updates `state` with the blocks from `from` to `to`; `w` is scratch space. */
 function blocks(bytes, from, to, state, w) {
   for (let at = from; at < to; at += 64) {
     for (let i = 0, p = at; i < 16; i += 1, p += 4) {

@@ -67,6 +67,7 @@ export function encode(w, h, rgba) {
   return new Uint8Array(hash);
 }
 
+/** Returns a channel's mean (`dc`), and the other frequencies (`ac`) with their scale. */
 function transform(channel, w, h, nx, ny) {
   const row = new Float64Array(w);
   const at = (cx, cy) => {

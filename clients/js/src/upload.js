@@ -7,10 +7,12 @@ import { limited, problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
 import { hasArrived, isRepeatable, put } from "./s3-put.js";
 
-/** Size in bytes above which a file is uploaded in parts, except files of native.js, so that a lost connection costs one part instead of the file. */
+/**
+ * Size in bytes above which a file is uploaded in parts, except files of native.js: a lost connection then costs one part, not the file.
+ */
 const MAX_SINGLE_PUT = 16 << 20;
 const PARTS_AT_ONCE = 3;
-/** Parts at a time on a connection that reports to be slow or metered. */
+/** Parts at a time on a connection that the browser reports as slow or metered. */
 const PARTS_AT_ONCE_SLOW = 1;
 const PART_BYTES = 8 << 20;
 /** Parts that S3 accepts at most. */
@@ -198,7 +200,7 @@ async function sendMissing(file, { id, partSize, partCount, digests, api }, stor
       await sendPart(api, file, { id, number, sha256: digests[number - 1], bytes: file.slice(from, from + partSize) }, report, own);
     }
   };
-  // When one lane fails, the others stop too.
+  // If one lane fails, the others stop too.
   await limited(retry.signal, (signal) => Promise.all(Array.from({ length: isSlow() ? PARTS_AT_ONCE_SLOW : PARTS_AT_ONCE }, () => lane(signal))));
 }
 
@@ -208,7 +210,7 @@ const isSlow = () => {
   return Boolean(saveData) || /2g/.test(effectiveType ?? "");
 };
 
-/** Sends one part. Each attempt has its own URL, so that none has expired. */
+/** Sends one part. Each attempt gets a new URL, so that no URL has expired. */
 async function sendPart(api, file, { id, number, sha256, bytes }, report, { calls, store }) {
   const { signal } = calls;
   for (let refused = 0; ;) {

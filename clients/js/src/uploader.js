@@ -71,7 +71,7 @@ export class Uploader extends EventTarget {
   #concurrency;
   #revive;
   #stopping = new AbortController();
-  #isListed = true; // Or the last restore() could not list the open uploads.
+  #isListed = true; // Whether the last restore() listed the open uploads.
 
   constructor({ api, work, store, user, concurrency = 3, revive = reviveBlob }) {
     super();
@@ -124,7 +124,7 @@ export class Uploader extends EventTarget {
       const file = this.#revive(record);
       this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
     }
-    // The stored files do not wait for a network.
+    // Stored files are uploaded before the list, which may wait for a network.
     this.#changed();
     this.#next();
     const { signal } = this.#stopping;

@@ -58,7 +58,7 @@ export default class ValetUpload extends BasePlugin {
     for (const [event, handler] of this.#handlers) this.uppy.off(event, handler);
     const ended = [...this.#transfers.values()].map((transfer) => transfer.end());
     this.#transfers.clear();
-    // A worker that ends earlier would never answer.
+    // Uploads that are ending still wait for answers of the workers.
     Promise.allSettled(ended).then(() => this.#work.close());
   }
 
@@ -67,7 +67,7 @@ export default class ValetUpload extends BasePlugin {
     this.uppy.setState({ capabilities: { ...this.uppy.getState().capabilities, resumableUploads } });
   }
 
-  /** The user's actions. Cancelling all files removes each of them. */
+  /** Handlers of the user's actions. `cancelAll` removes each file, so it needs no handler. */
   #handlers = /** @type {[any, any][]} */ ([
     ["upload-pause", (file, isPaused) => this.#transfers.get(file?.id)?.[isPaused ? "pause" : "resume"]()],
     ["pause-all", () => this.#transfers.forEach((transfer) => transfer.pause())],
@@ -117,11 +117,11 @@ export default class ValetUpload extends BasePlugin {
   /** Stores the id of a file's open upload in the file's state, which Golden Retriever keeps through a reload. */
   #setOpen(id, open) {
     const file = this.uppy.getFile(id);
-    if (!file && open) this.#discard(open); // It was removed while it was opened.
+    if (!file && open) this.#discard(open); // The file was removed while its upload was opened.
     if (!file || file.valet === open) return;
     const before = file.valet;
     this.uppy.setFileState(id, { valet: open });
-    // The bytes were changed after a failure: nothing continues the upload of the former ones.
+    // The file's bytes were changed after a failure, so its earlier upload cannot continue.
     if (before && open) this.#discard(before);
   }
 

@@ -7,7 +7,7 @@ import { abortError } from "./retry.js";
 const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
 
 export class WorkerPool {
-  #open = new Map(); // number → { resolve, reject, job, input, worker }
+  #open = new Map(); // job number → { resolve, reject, job, input, worker }
   #workers = [];
   #next = 0;
   #isUnavailable = typeof Worker === "undefined";
@@ -39,7 +39,7 @@ export class WorkerPool {
       if (data.error) reject(Object.assign(new Error(data.error.message), { name: data.error.name }));
       else resolve(data.result);
     };
-    // The script did not load (an old browser, a new release on the server), or memory ran out: continue without workers.
+    // The script did not load (an old browser, a new release on the server), or memory ran out: the page runs the jobs itself.
     worker.onerror = (event) => {
       event.preventDefault();
       this.#isUnavailable = true;

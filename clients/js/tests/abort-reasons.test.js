@@ -5,6 +5,7 @@ import test from "node:test";
 import { createUploader } from "valet-upload";
 import { account, BASE, image, intercept, unanswered, until } from "./harness.js";
 
+/** Returns the members that the module may add or replace. */
 const members = () => [Object.getOwnPropertyDescriptor(AbortSignal.prototype, "reason"), AbortSignal.prototype.throwIfAborted, AbortController.prototype.abort];
 
 /** Removes the members, and has the module add its own, for one test. */
@@ -28,7 +29,7 @@ test("nothing changes where the members exist", async () => {
   assert.deepEqual(members(), before);
 });
 
-test("a reason is kept, from the first abort, and is known to listeners", async (t) => {
+test("the reason of the first abort is kept, and listeners can read it", async (t) => {
   await asInReactNative(t);
   const [controller, seen] = [new AbortController(), []];
   const { signal } = controller;
@@ -55,11 +56,11 @@ test("uploads are paused, resumed and cancelled with these members", async (t) =
   let isHeld = true;
   intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
   const [kept, dropped] = uploader.add([image("kept.png"), image("dropped.png")]);
-  await until(() => kept.state === "sending" && dropped.state === "sending", "both are sent");
+  await until(() => kept.state === "sending" && dropped.state === "sending", "both uploads are sent");
   dropped.cancel();
   await assert.rejects(dropped.finished, { name: "AbortError" });
   kept.pause();
-  await until(() => kept.state === "paused", "it is paused");
+  await until(() => kept.state === "paused", "the upload is paused");
   isHeld = false;
   kept.resume();
   await kept.finished;

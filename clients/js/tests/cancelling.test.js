@@ -23,17 +23,17 @@ function holdFirstPut(t) {
 for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
   test(`cancelling an upload in ${what} keeps the image that another device made of it`, async (t) => {
     const user = await account();
-    const [here, there, later] = [1, 2, 3].map(() => createUploader({ api: BASE, token: user.token }));
+    const [uploader, otherDevice, laterVisit] = [1, 2, 3].map(() => createUploader({ api: BASE, token: user.token }));
     const deletions = holdFirstPut(t);
     const file = image("one.png", size);
-    const [item] = here.add(file);
-    await until(() => item.state === "sending", "it is sent");
-    await later.restore();
-    assert.deepEqual(later.items.map(({ state }) => state), ["needs-file"]);
-    await there.add(file)[0].finished;
+    const [item] = uploader.add(file);
+    await until(() => item.state === "sending", "the upload is sent");
+    await laterVisit.restore();
+    assert.deepEqual(laterVisit.items.map(({ state }) => state), ["needs-file"]);
+    await otherDevice.add(file)[0].finished;
     item.cancel();
-    later.items[0].cancel();
-    await until(() => deletions.length === 2, "both answers");
+    laterVisit.items[0].cancel();
+    await until(() => deletions.length === 2, "both responses");
     assert.deepEqual(deletions, [409, 409]);
     await assertGallery(user, [file]);
   });
@@ -52,10 +52,10 @@ test("a file that is added while the open uploads are listed is one upload", asy
     return answer;
   });
   const [old] = before.add(file);
-  await until(() => old.state === "sending", "it is open");
+  await until(() => old.state === "sending", "the upload is open");
   const restoring = uploader.restore();
   const [item] = uploader.add(file);
-  await until(() => item.id, "it has the same upload");
+  await until(() => item.id, "the file has the same upload");
   goOn();
   await restoring;
   assert.deepEqual(uploader.items, [item]);
@@ -63,7 +63,10 @@ test("a file that is added while the open uploads are listed is one upload", asy
   before.stop();
 });
 
-/** Holds the answers to calls that open uploads, after the server has opened them. Returns what is held, and a function that lets them go. */
+/**
+ * Holds the responses to calls that open uploads, after the server has opened them. Returns the kinds of these calls and of all
+ * requests, and a function that releases the responses.
+ */
 function holdOpening(t) {
   const held = [];
   let goOn;
@@ -119,12 +122,12 @@ test("an upload that is paused while it is opened goes on as the same one, and i
   await until(() => held.length, "the server has opened them");
   items.forEach((item) => item.pause());
   goOn();
-  await until(() => items.every(({ id, state }) => id && state === "paused"), "both are known");
+  await until(() => items.every(({ id, state }) => id && state === "paused"), "both uploads have ids");
   const [{ id }] = items;
   items[0].resume();
-  await until(() => items[0].state === "sending", "it goes on");
+  await until(() => items[0].state === "sending", "the upload goes on");
   items[1].cancel();
-  await until(async () => (await pending(user)).length === 1, "the other is deleted");
+  await until(async () => (await pending(user)).length === 1, "the other upload is deleted");
   assert.deepEqual((await pending(user)).map((open) => open.id), [id]);
   items[0].cancel();
 });
@@ -140,7 +143,7 @@ test("stop() ends every open upload with an AbortError, and keeps the stored fil
   isHeld = true;
   const items = uploader.add(Array.from({ length: 8 }, (_, i) => image(`${i}.png`)));
   items[7].pause();
-  await until(() => ["sending", "waiting", "paused"].every((state) => items.some((item) => item.state === state)), "one of each");
+  await until(() => ["sending", "waiting", "paused"].every((state) => items.some((item) => item.state === state)), "an upload in each state");
   uploader.stop();
   for (const item of items) await assert.rejects(item.finished, { name: "AbortError" });
   assert.equal((await done.finished).fileName, "done.png");

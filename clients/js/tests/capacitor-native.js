@@ -1,6 +1,6 @@
 // @ts-check
 // The native half of @capacitor/file-transfer and @capacitor/filesystem, typed by the packages. As the plugin's libraries for Android and iOS
-// do, an upload whose headers lack `Content-Type`, in just these letters, is sent as a form, and errors tell the status in `data`.
+// do, an upload whose headers lack `Content-Type`, in just these letters, is sent as a form, and errors have the status in `data`.
 
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -18,26 +18,26 @@ import { limited, ROOT, transfer } from "./phone.js";
 export const listeners = new Set();
 
 /** @param {Partial<FileTransferError>} failure */
-const refused = (failure) => Object.assign(new Error("The operation failed."), { code: failure.code, data: failure });
+const failed = (failure) => Object.assign(new Error("The operation failed."), { code: failure.code, data: failure });
 
 /** @type {Pick<FileTransferPlugin, "uploadFile" | "addListener">} */
 export const FileTransfer = {
   async uploadFile({ url, path, method = "POST", headers = {}, progress, chunkedMode, fileKey = "file" }) {
-    if (chunkedMode) throw refused({ code: "OS-PLUG-FLTR-0004" });
+    if (chunkedMode) throw failed({ code: "OS-PLUG-FLTR-0004" });
     const isForm = !("Content-Type" in headers);
     const file = fileURLToPath(path);
-    const edge = "++++IONFLTRBoundary";
+    const boundary = "++++IONFLTRBoundary";
     const body = isForm && Buffer.concat([
-      Buffer.from(`--${edge}\r\nContent-Disposition: form-data; name="${fileKey}"; filename="x"\r\n\r\n`), readFileSync(file), Buffer.from(`\r\n--${edge}--\r\n`),
+      Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; name="${fileKey}"; filename="x"\r\n\r\n`), readFileSync(file), Buffer.from(`\r\n--${boundary}--\r\n`),
     ]);
-    const sent = isForm ? { ...headers, "content-type": `multipart/form-data; boundary=${edge}` } : headers;
+    const sent = isForm ? { ...headers, "content-type": `multipart/form-data; boundary=${boundary}` } : headers;
     const onBytes = (/** @type {number} */ bytes, /** @type {number} */ contentLength) => {
       if (progress) listeners.forEach((listener) => listener({ type: "upload", url, bytes, contentLength, lengthComputable: true }));
     };
     const response = await transfer({ method, url, headers: sent, stack: "android", path: file, body, onBytes, signal: undefined }).catch(() => {
-      throw refused({ code: "OS-PLUG-FLTR-0008" });
+      throw failed({ code: "OS-PLUG-FLTR-0008" });
     });
-    if (response.status >= 300) throw refused({ code: "OS-PLUG-FLTR-0010", httpStatus: response.status, body: response.body });
+    if (response.status >= 300) throw failed({ code: "OS-PLUG-FLTR-0010", httpStatus: response.status, body: response.body });
     return { bytesSent: statSync(file).size, responseCode: String(response.status), response: response.body };
   },
 
@@ -56,7 +56,7 @@ const FOLDERS = { DOCUMENTS: "Documents", DATA: "Documents", LIBRARY: "Library",
 export const Filesystem = {
   async getUri({ path, directory = "DOCUMENTS" }) {
     const folder = FOLDERS[directory];
-    if (!folder) throw refused({ code: "OS-PLUG-FILE-0005" });
+    if (!folder) throw failed({ code: "OS-PLUG-FILE-0005" });
     return { uri: pathToFileURL(join(container.path, folder, path)).href };
   },
 

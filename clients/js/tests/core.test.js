@@ -1,4 +1,5 @@
-// Covers the core in Node against a real server: every rule for the answers of a PUT and a confirm, pause, resume, cancel, tokens.
+// Covers uploads by the package in Node against a real server: every rule for the responses to a PUT and a confirm, pause, resume,
+// cancel, batches, tokens.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -42,7 +43,7 @@ test("a stream of another length fails, and a repeat is not offered", async () =
   assert.equal(item.isRetryable, false);
 });
 
-/** Each answer of the store to the first PUT, with the calls that repair it. */
+/** Each answer of the store to the first PUT, with the numbers of calls after which the upload succeeds. */
 const ANSWERS = {
   "no answer": [lost, { put: 2 }],
   "an answer that is lost after the bytes arrived": [async (send) => { await send(); lost(); }, { put: 2 }],
@@ -129,7 +130,7 @@ test("other problems have their class too", async (t) => {
 test("an upload for which there is no quota fails before it is sent", async (t) => {
   const { user, uploader } = await started();
   const seen = intercept(t);
-  // Open uploads count, so nothing has to be sent to fill it.
+  // Open uploads count, so the quota is filled without sending bytes.
   const { quotaBytes } = (await call("GET", "/api/auth/me", user)).usage;
   const sizes = [];
   for (let left = quotaBytes; left > 0; left -= sizes.at(-1)) sizes.push(Math.min(left, 50 * MIB));
@@ -209,7 +210,7 @@ test("a listener that adds files starts no upload twice", async (t) => {
   const later = files.slice(3);
   uploader.addEventListener("change", () => { if (later.length) uploader.add(later.shift()); });
   uploader.add(files.slice(0, 3));
-  await until(() => uploader.items.length === 6 && uploader.items.every((item) => item.state === "done"), "all are done");
+  await until(() => uploader.items.length === 6 && uploader.items.every((item) => item.state === "done"), "all uploads are done");
   assert.equal(seen.filter((kind) => kind === "put").length, 6);
   await assertGallery(user, files);
 });
@@ -228,11 +229,11 @@ test("one upload and the whole queue can be paused and resumed", async (t) => {
   intercept(t, ({ kind, options }) => (kind === "put" && hold ? unanswered(options) : undefined));
   const files = [image("one.png"), image("two.png")];
   const [one, two] = uploader.add(files);
-  await until(() => one.state === "sending" && two.state === "sending", "both are sent");
+  await until(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
   one.pause();
-  await until(() => one.state === "paused", "it is paused");
+  await until(() => one.state === "paused", "the upload is paused");
   uploader.pause();
-  await until(() => two.state === "waiting", "the other waits");
+  await until(() => two.state === "waiting", "the other upload waits");
   hold = false;
   uploader.resume();
   await two.finished;
@@ -248,7 +249,7 @@ test("a cancelled upload leaves nothing behind, by method and by signal", async 
   const controller = new AbortController();
   const [one] = uploader.add(image("one.png"));
   const [two] = uploader.add(image("two.png"), { signal: controller.signal });
-  await until(() => one.state === "sending" && two.state === "sending", "both are sent");
+  await until(() => one.state === "sending" && two.state === "sending", "both uploads are sent");
   one.cancel();
   controller.abort();
   await assert.rejects(one.finished, { name: "AbortError" });
@@ -312,7 +313,7 @@ test("after a restart the store's files are uploaded without being chosen again"
   intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
   const files = [image("one.png"), image("two.png")];
   const items = first.add(files, { caption: "kept" });
-  await until(() => items.every((item) => item.state === "sending"), "they are sent");
+  await until(() => items.every((item) => item.state === "sending"), "the uploads are sent");
   first.stop();
   isHeld = false;
   const stranger = createUploader({ api: BASE, token: (await account()).token, store: memoryStore(records), user: "someone else" });

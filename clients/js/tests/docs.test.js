@@ -1,4 +1,4 @@
-// Runs every example of docs/client.md.
+// Runs the examples of docs/client.md, except those for Expo and Capacitor (native.test.js) and React (tests/browser).
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -47,7 +47,7 @@ test("uploads continue after a reload", async () => {
   const inBrowser = { ...client, createUploader: (options) => client.createUploader({ ...options, store: client.memoryStore(records) }) };
   await run("restore", { client: inBrowser, userId: user.user.id, accessToken: () => user.token, show: (text) => shown.push(text) });
   assert.deepEqual(shown, ["Continuing kept.png"]);
-  await until(() => records.size === 0, "it is uploaded");
+  await until(() => records.size === 0, "the file is uploaded");
   await assertGallery(user, [file]);
 });
 

@@ -1,4 +1,4 @@
-// Covers how the package spares requests: those that fit into a batch are sent together.
+// Covers batches of requests: requests of about the same time are sent together.
 
 import assert from "node:assert/strict";
 import test from "node:test";

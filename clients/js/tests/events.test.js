@@ -5,7 +5,7 @@ import test from "node:test";
 import { createUploader, SessionProblem, subscribe } from "valet-upload";
 import { account, BASE, call, image, intercept, status, until } from "./harness.js";
 
-/** Subscribes as the user; returns what was reported and the end of the subscription. */
+/** Subscribes with the token; returns the reported events, the promise of the subscription's end, and a function that ends it. */
 function subscribed(t, token) {
   const [events, stopping] = [[], new AbortController()];
   const ended = subscribe({
@@ -16,6 +16,7 @@ function subscribed(t, token) {
   return { events, ended, stop: () => stopping.abort() };
 }
 
+/** Uploads an image, and returns its id. */
 async function uploaded(user) {
   const [upload] = createUploader({ api: BASE, token: user.token }).add(image("sea.png"));
   return (await upload.finished).id;
@@ -90,7 +91,7 @@ test("a refused token is replaced once, and the end of the session ends the subs
 
 test("errors of the app, and events without an image, do not end the stream", async (t) => {
   const user = await account();
-  const [told, stopping] = [[], new AbortController()];
+  const [calls, stopping] = [[], new AbortController()];
   intercept(t, async ({ kind }, send) => {
     if (kind !== "events") return undefined;
     const response = await send();
@@ -100,16 +101,16 @@ test("errors of the app, and events without an image, do not end the stream", as
   });
   const reported = t.mock.method(console, "error", () => {});
   const fails = (what) => () => {
-    told.push(what);
+    calls.push(what);
     throw new Error("of the app");
   };
   const ended = subscribe({ api: BASE, token: user.token, signal: stopping.signal, onReset: fails("reset"), onEvent: fails("event") });
   t.after(() => stopping.abort());
-  await until(() => told.includes("reset"), "it begins");
+  await until(() => calls.includes("reset"), "the stream begins");
   await uploaded(user);
   await uploaded(user);
-  await until(() => told.filter((one) => one === "event").length === 2, "both events");
-  assert.ok(reported.mock.callCount() >= 3, "they are reported");
+  await until(() => calls.filter((name) => name === "event").length === 2, "both events");
+  assert.ok(reported.mock.callCount() >= 3, "the errors are reported");
   stopping.abort();
   await ended;
 });

@@ -1,5 +1,5 @@
 // @ts-check
-// The native half of expo-file-system, typed by the package's declaration of it. The package's own JavaScript runs on top (expo.test.js).
+// The native half of expo-file-system, typed by the package's declaration of it. The package's own JavaScript runs on top (native.test.js).
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, closeSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -43,6 +43,7 @@ class Handle {
   }
 }
 
+/** The members that files and directories share. */
 class FileSystemPath {
   /** @param {string} uri */
   constructor(uri) {
@@ -111,7 +112,7 @@ class FileSystemDirectory extends FileSystemPath {
   }
 }
 
-/** As ios/FileSystemUploadTask.swift: any response resolves, and no response or a cancellation rejects. */
+/** An upload as in ios/FileSystemUploadTask.swift: resolves with any response, and rejects without one or after a cancellation. */
 class FileSystemUploadTask {
   #stopping = new AbortController();
   /** @type {((progress: import("expo-file-system").UploadProgress) => void)[]} */
@@ -141,6 +142,7 @@ class FileSystemUploadTask {
   }
 }
 
+/** Stands for classes that the package exports, and these tests do not use. */
 class Unused {}
 
 const folder = (/** @type {string} */ name) => pathToFileURL(join(ROOT, name)).href;

@@ -1,4 +1,4 @@
-// Helpers for the tests in Node: accounts of the server at VALET_URL, a proxy that breaks connections, and images.
+// Helpers for the tests in Node: accounts of the server at VALET_URL, images, and a `fetch` that answers requests or breaks them.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -53,9 +53,9 @@ const originalFetch = globalThis.fetch;
 const originalSetTimeout = globalThis.setTimeout;
 
 /**
- * Lets `rule(request, send)` answer requests of the package: `request` is `{ kind, method, url, n }` with the number of the request
- * among those of its kind ("put", "confirm", "upload", …), `send()` passes it on. Requests for which it returns nothing are passed
- * on. Returns the kinds of all requests, in order.
+ * Lets `rule(request, send)` answer requests of the package until the test ends: `request` is `{ kind, method, url, options, n }`
+ * with the number of the request among those of its kind ("put", "confirm", "upload", …), `send()` passes it on. Requests for which
+ * the rule returns nothing are passed on. Returns the kinds of all requests, in order; the list grows.
  */
 export function intercept(t, rule = () => {}) {
   const seen = [];
@@ -70,9 +70,11 @@ export function intercept(t, rule = () => {}) {
   return seen;
 }
 
+/** Returns a response with this status and JSON. */
 export const status = (code, body) => new Response(body ? JSON.stringify(body) : null, { status: code });
-/** Never answers; ends with the request's signal, as fetch does. A request that ignores it keeps its timers, and the process, alive. */
+/** Never answers; rejects when the request is aborted, as `fetch` does. A request without an abort would keep the process alive. */
 export const unanswered = ({ signal }) => new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
+/** Throws, as `fetch` does if the connection is lost. */
 export const lost = () => { throw new TypeError("fetch failed"); };
 
 /** Makes timers end `factor` times earlier, until the returned function is called or the test ends. */

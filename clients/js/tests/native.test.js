@@ -1,5 +1,5 @@
 // Covers `valet-upload/expo` and `valet-upload/capacitor` in Node, against a real server: the packages' native calls are fakes typed by the
-// packages, which send the bytes over HTTP; the wire is compared with the tickets' signed headers.
+// packages, which send the bytes over HTTP. The recorded PUTs are compared with the headers that the server has signed.
 
 import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -25,7 +25,7 @@ async function expoFileSystem() {
 
 const FileSystem = await expoFileSystem();
 
-/** Each of the apps, with what it can do. */
+/** Each kind of app; `stops`: whether it can stop a PUT that is under way. */
 const APPS = {
   expo: { create: (options) => createExpoUploader({ FileSystem, ...options }), stops: true },
   "expo before SDK 58": {
@@ -38,6 +38,7 @@ const APPS = {
   capacitor: { create: (options) => createCapacitorUploader({ FileTransfer, Filesystem, ...options }), stops: false },
 };
 
+/** Starts a recorder with `rule` (phone.js), and an uploader of the app for a new account. */
 async function started(t, app, rule, options) {
   const user = await account();
   const wire = await record(t, rule);
@@ -127,13 +128,13 @@ for (const app of Object.keys(APPS)) {
     const { user, wire, uploader } = await started(t, app, async () => { if (hold) await held; });
     const file = image("paused.png", 300_000);
     const [upload] = uploader.add(await saved(file), { name: "paused.png" });
-    await until(() => wire.length === 1, "it is sent");
+    await until(() => wire.length === 1, "the upload is sent");
     upload.pause();
-    await until(() => upload.state === "paused", "it is paused");
+    await until(() => upload.state === "paused", "the upload is paused");
     if (APPS[app].stops) await until(() => wire[0].aborted, "the system stops sending");
     hold = false;
     upload.resume();
-    await until(() => ["sending", "confirming", "done"].includes(upload.state), "it goes on");
+    await until(() => ["sending", "confirming", "done"].includes(upload.state), "the upload goes on");
     release();
     await upload.finished;
     assert.equal(wire.length, APPS[app].stops ? 2 : 1, "an upload that the plugin cannot stop is awaited, and not sent twice");
@@ -144,7 +145,7 @@ for (const app of Object.keys(APPS)) {
     const { user, wire, uploader } = await started(t, app, () => "held");
     const controller = new AbortController();
     const [upload] = uploader.add(await saved(image("one.png", 300_000)), { signal: controller.signal });
-    await until(() => wire.length === 1, "it is sent");
+    await until(() => wire.length === 1, "the upload is sent");
     controller.abort();
     await assert.rejects(upload.finished, { name: "AbortError" });
     await until(async () => (await call("GET", "/api/images/pending", user)).uploads.length === 0, "no upload is open");
@@ -158,7 +159,7 @@ for (const app of Object.keys(APPS)) {
     const { user, wire, uploader } = await started(t, app, () => (hold ? "held" : undefined), { store });
     const file = image("kept.png", 300_000);
     uploader.add({ uri: await saved(file), name: "kept.png" }, { caption: "kept" });
-    await until(() => wire.length === 1, "it is sent");
+    await until(() => wire.length === 1, "the upload is sent");
     uploader.stop();
     hold = false;
     const second = APPS[app].create({ api: BASE, token: user.token, store });
@@ -220,7 +221,7 @@ test("capacitor: uploads continue after an update of the app, which moves its fo
   }
   const elsewhere = await saved(image("four.png"));
   uploader.add(elsewhere);
-  await until(() => wire.length === 3, "three are sent");
+  await until(() => wire.length === 3, "three files are sent");
   await until(() => [...records.values()].filter(({ id }) => id).length === 4, "the uploads are stored, also the one that waits for its turn");
   uploader.stop();
   isHeld = false;

@@ -1,4 +1,4 @@
-// Functions of Node that the fakes use: the package does not depend on the types of Node.
+// Modules of Node that capacitor-native.js and expo-native.js use: the package does not depend on the types of Node.
 
 declare module "node:crypto";
 declare module "node:fs";

@@ -1,4 +1,4 @@
-// Covers the files that are stored for a later visit: their total size is limited, and what is removed makes room.
+// Covers the files that are stored for a later visit: their total size is limited, and removed files make room.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -6,7 +6,7 @@ import { memoryStore } from "valet-upload";
 import { PendingFiles } from "../src/pending-files.js";
 import { MIB } from "./harness.js";
 
-/** A file of the largest size that is stored whole: 32 of them fit. */
+/** A file of the largest size that is stored whole, 16 MiB: 32 of them fit into the limit of 512 MiB. */
 const FILE = Object.assign(new Blob([new Uint8Array(16 * MIB)]), { name: "one.png" });
 
 /** Stores `count` files and returns whether the bytes of each are stored. */

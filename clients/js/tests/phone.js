@@ -12,7 +12,7 @@ import { pathToFileURL } from "node:url";
 import { MIB } from "./harness.js";
 
 export const ROOT = mkdtempSync(join(tmpdir(), "phone-"));
-/** Most bytes of a file that one read may return: the package must not have a whole file in memory. */
+/** Bytes that one read may return, at most: the package must not have a whole file in memory. */
 const MAX_READ = MIB;
 
 /** Asserts that a read through the bridge is small. */
@@ -28,7 +28,7 @@ export async function saved(file, name = file.name) {
   return pathToFileURL(path).href;
 }
 
-/** Headers that the systems' stacks add; none of them is signed. */
+/** Headers that the HTTP stack of each system adds; none of them is signed. */
 export const STACKS = {
   ios: { accept: "*/*", "accept-encoding": "gzip, deflate", "accept-language": "en-GB,en;q=0.9", "user-agent": "App/1 CFNetwork/3826 Darwin/24" },
   android: { "accept-encoding": "gzip", "user-agent": "Dalvik/2.1.0 (Linux; U; Android 15)" },
@@ -58,12 +58,13 @@ export function transfer({ method, url, headers, stack, path, body, onBytes = ()
   });
 }
 
+/** The recorder of the current test. */
 const recorder = { port: 0, rule: () => {}, wire: [] };
 
 /**
- * Records the PUTs of a test: method, path, headers as they were on the wire, size and digest of the body. `rule(n, entry, body)`,
- * with a promise of the body's pieces, may return
- * "lost" (the bytes arrive, the response does not), "broken" (nothing arrives), "held" (no answer while the test runs), or a status.
+ * Records the PUTs of a test: method, path, headers as they were on the wire, size and digest of the body. `rule(n, entry, body)`
+ * decides about the nth PUT, with its entry and a promise of its body's pieces; the PUT is passed on if it returns nothing. It may return "lost" (the bytes arrive, the response does not), "broken"
+ * (nothing arrives), "held" (no answer while the test runs), or a status.
  */
 export async function record(t, rule = () => {}) {
   const open = new Set();
@@ -75,7 +76,7 @@ export async function record(t, rule = () => {}) {
     recorder.wire.push(entry);
     request.on("error", () => {});
     response.on("close", () => { entry.aborted = !response.writableEnded; });
-    // Read meanwhile: a connection with unread bytes does not notice that it was closed.
+    // The body is read while the rule decides: a connection with unread bytes does not notice that it was closed.
     const body = request.toArray().catch(() => []);
     const verdict = await rule(recorder.wire.length, entry, body);
     if (verdict === "broken") return request.socket.destroy();
@@ -84,13 +85,13 @@ export async function record(t, rule = () => {}) {
     if (typeof verdict === "number") return response.writeHead(verdict).end();
     if (verdict === "held") return undefined;
     const { host } = request.headers;
-    const on = send({ host: host.split(":")[0], port: host.split(":")[1], method, path: url, headers: rawHeaders, agent: false }, (answer) => {
+    const forwarded = send({ host: host.split(":")[0], port: host.split(":")[1], method, path: url, headers: rawHeaders, agent: false }, (answer) => {
       entry.status = answer.statusCode;
       if (verdict === "lost") return request.socket.destroy();
       response.writeHead(answer.statusCode, answer.headers);
       return answer.pipe(response);
     });
-    return on.on("error", () => request.socket.destroy()).end(bytes);
+    return forwarded.on("error", () => request.socket.destroy()).end(bytes);
   });
   await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
   Object.assign(recorder, { port: server.address().port, wire: [] });
@@ -98,7 +99,7 @@ export async function record(t, rule = () => {}) {
   return recorder.wire;
 }
 
-/** Keeps the tickets that the server gives, so that the wire can be compared with them. */
+/** Returns the presigned PUTs that the server issues during the test, to compare the recorded PUTs with them; the list grows. */
 export function tickets(t) {
   const given = [];
   const before = globalThis.fetch;
@@ -112,7 +113,7 @@ export function tickets(t) {
   return given;
 }
 
-/** Asserts that a PUT of the wire is what its ticket says: every header once with its value, and beside them only what stacks add. */
+/** Asserts that a recorded PUT has every header of its ticket once, with its value, and besides only headers that stacks add. */
 export function assertSigned(entry, given, file) {
   const ticket = given.find(({ url }) => new URL(url).pathname + new URL(url).search === entry.url);
   assert.ok(ticket, `${entry.url} is not the URL of a ticket`);

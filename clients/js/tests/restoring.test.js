@@ -5,7 +5,7 @@ import test from "node:test";
 import { createUploader, memoryStore, NetworkProblem } from "valet-upload";
 import { account, assertGallery, BASE, image, intercept, lost, quick, unanswered, until } from "./harness.js";
 
-/** Returns the options of an uploader whose store has a file of an earlier visit; another upload is open without its file. */
+/** Returns the options of an uploader whose store has a file of an earlier visit. Another upload is open, without a stored file. */
 async function visited(t, file) {
   const user = await account();
   const options = { api: BASE, token: user.token, user: user.user.id, store: memoryStore(new Map()) };
@@ -13,7 +13,7 @@ async function visited(t, file) {
   let isHeld = true;
   intercept(t, ({ kind, options: { signal } }) => (kind === "put" && isHeld ? unanswered({ signal }) : undefined));
   const items = [before.add(file)[0], elsewhere.add(image("open.png"))[0]];
-  await until(() => items.every(({ state }) => state === "sending"), "both are open");
+  await until(() => items.every(({ state }) => state === "sending"), "both uploads are open");
   before.stop();
   elsewhere.stop();
   isHeld = false;
@@ -24,12 +24,12 @@ test("stored files are uploaded while the open uploads cannot be listed, which i
   const file = image("stored.png");
   const { user, options } = await visited(t, file);
   const uploader = createUploader(options);
-  let isDone = false;
-  intercept(t, ({ kind }) => (kind === "pending" && !isDone ? lost() : undefined));
+  let canList = false;
+  intercept(t, ({ kind }) => (kind === "pending" && !canList ? lost() : undefined));
   const restoring = uploader.restore();
   await until(() => uploader.items.length === 1, "the stored file is restored");
   await uploader.items[0].finished;
-  isDone = true;
+  canList = true;
   await restoring;
   assert.deepEqual(uploader.items.map(({ name, state }) => [name, state]), [["stored.png", "done"], ["open.png", "needs-file"]]);
   await assertGallery(user, [file]);
@@ -45,7 +45,7 @@ test("the open uploads are listed when the network is back, if they could not be
   undo();
   isBack = true;
   uploader.online();
-  await until(() => uploader.items.length === 2, "both are listed");
+  await until(() => uploader.items.length === 2, "both uploads are listed");
   uploader.online();
   await uploader.restore();
   assert.equal(uploader.items.length, 2);
@@ -56,7 +56,7 @@ test("restore() ends with the uploader", async (t) => {
   const uploader = createUploader({ ...options, store: null });
   intercept(t, ({ kind, options: { signal } }) => (kind === "pending" ? unanswered({ signal }) : undefined));
   const restoring = uploader.restore();
-  await until(() => uploader.items.length === 0, "it is asked");
+  await until(() => uploader.items.length === 0, "the list is requested");
   uploader.stop();
   await restoring;
   assert.deepEqual(uploader.items, []);

@@ -10,13 +10,15 @@ import { servePackage } from "./pages.js";
 const FILES = Number(process.env.VALET_BENCH_FILES ?? 200);
 const ROUNDS = Number(process.env.VALET_BENCH_ROUNDS ?? 3);
 const FILE_BYTES = 3_000_000;
-/** Files at a time, as the package sends them. */
+/** Files that are sent at a time, as many as the package sends. */
 const LANES = 3;
-/** An image that Chromium does not decode: it has no preview. */
+/** An image that Chromium does not decode, so that it has no preview. */
 const HEIC = readFileSync(`${process.env.VALET_FIXTURES}/plain.heic`).toString("base64");
 
-/** Prepares the page: `make(kind, label)` returns different files of the same size, which are pictures with bytes after their end, in a box
- * that decoders skip. */
+/**
+ * Defines `make(kind, label)` in the page, which returns different files of the same size: pictures with bytes after their end, in
+ * a box that decoders skip.
+ */
 const prepare = (page) => page.evaluate(async ({ heic, count, size }) => {
   const small = await (await fetch(`data:image/heic;base64,${heic}`)).blob();
   // 12 megapixels with soft shapes and some noise, as cameras make them.
@@ -47,7 +49,7 @@ const prepare = (page) => page.evaluate(async ({ heic, count, size }) => {
   });
 }, { heic: HEIC, count: FILES, size: FILE_BYTES });
 
-/** Opens the uploads, which is not measured, and returns the milliseconds of the PUTs alone. */
+/** Opens the uploads and sends their PUTs. Returns the milliseconds of the PUTs alone, and the ids. */
 const barePuts = (page, { kind, label, token }) => page.evaluate(async ({ base, kind, label, token, lanes }) => {
   const files = make(kind, label);
   const tickets = [];
@@ -73,7 +75,7 @@ const barePuts = (page, { kind, label, token }) => page.evaluate(async ({ base, 
   return { ms: performance.now() - begin, ids: tickets.map(({ id }) => id) };
 }, { base: BASE, kind, label, token, lanes: LANES });
 
-/** Returns the milliseconds of the whole upload, and the tasks of the page that took more than 50 ms. */
+/** Uploads by the package. Returns the milliseconds, the durations of the page's tasks of more than 50 ms, and the ids. */
 const byPackage = (page, { kind, label, token, isStored }) => page.evaluate(async ({ base, kind, label, token, isStored }) => {
   const { createUploader } = await import("/src/index.js");
   const files = make(kind, label);
@@ -91,7 +93,7 @@ const byPackage = (page, { kind, label, token, isStored }) => page.evaluate(asyn
   return { ms, tasks, ids: uploader.items.map(({ id }) => id) };
 }, { base: BASE, kind, label, token, isStored });
 
-/** Deletes the files of a round, which fill the disk. */
+/** Deletes the files of a round, which would fill the disk. */
 async function clear({ token }, ids) {
   for (let from = 0; from < ids.length; from += 50) {
     const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };

@@ -3,7 +3,7 @@
 import { createServer, request as send } from "node:http";
 
 /** Faults of a proxy, in place of passing a request on. */
-const ACTS = {
+const FAULTS = {
   /** Nothing arrives. */
   drop: (request) => request.socket.destroy(),
   /** The request arrives at the proxy, and no answer comes. */
@@ -16,7 +16,7 @@ const ACTS = {
   tear: (request, response) => forward(request, response, { responseBytes: 30 }),
 };
 
-/** Passes a request on, as far as `limits` allow. */
+/** Passes a request on: at most so many bytes of the request and of the response, and the response only if `isAnswered`. */
 function forward(request, response, { requestBytes = Infinity, responseBytes = Infinity, isAnswered = true } = {}) {
   const { host, hostname, port, pathname, search } = new URL(request.url);
   const stop = () => request.socket.destroy();
@@ -52,8 +52,8 @@ function forward(request, response, { requestBytes = Infinity, responseBytes = I
 }
 
 /**
- * Starts a proxy. `rule(request)` returns undefined to pass a request on, the name of an act, or an
- * answer `{ status, headers, body }`. Returns the proxy's address, the number of each verdict, and a function that ends it.
+ * Starts a proxy. `rule(request)` returns undefined to pass a request on, the name of a fault, or a response
+ * `{ status, headers, body }`. Returns the proxy's address, the counts of faults and statuses, and a function that ends it.
  */
 export async function startProxy(rule) {
   const counts = {};
@@ -62,7 +62,7 @@ export async function startProxy(rule) {
     const name = verdict === undefined ? "passed" : verdict.status ?? verdict;
     counts[name] = (counts[name] ?? 0) + 1;
     if (verdict === undefined) return forward(request, response);
-    if (typeof verdict === "string") return ACTS[verdict](request, response);
+    if (typeof verdict === "string") return FAULTS[verdict](request, response);
     // The body is read first, or the browser reports a broken connection instead of the answer.
     request.on("error", () => {});
     return request.resume().on("end", () => response.writeHead(verdict.status, verdict.headers).end(verdict.body));

@@ -15,7 +15,7 @@ const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 const MIB = 1024 * 1024;
 
 let firefox, proxy, served;
-/** Decides about requests to the store; of this test. */
+/** Rule of the current test for the nth PUT to the store, of a part or a file; returns what a rule of faulty_proxy.js returns. */
 let onPut = () => undefined;
 /** PUTs that reached the proxy: "PUT", or the number of a part. */
 let puts = [];
@@ -44,16 +44,16 @@ after(async () => {
 });
 
 /** Opens the app's page, signed in as `user`; the test fails if the page has an exception. */
-async function opening(t, user) {
+async function openPage(t, user) {
   [onPut, puts] = [() => undefined, []];
   const context = await firefox.createBrowserContext();
   const page = await context.newPage();
-  const faults = [];
+  const pageErrors = [];
   // Firefox reports refused and broken requests as errors too.
-  page.on("pageerror", ({ message }) => { if (!/^Cross-Origin Request Blocked/.test(message)) faults.push(message); });
+  page.on("pageerror", ({ message }) => { if (!/^Cross-Origin Request Blocked/.test(message)) pageErrors.push(message); });
   t.after(async () => {
     await context.close();
-    assert.deepEqual(faults, [], "no exception in the page");
+    assert.deepEqual(pageErrors, [], "no exception in the page");
   });
   await page.goto(served.address);
   await start(page, user);
@@ -76,13 +76,15 @@ const start = (page, user) => page.evaluate(async ({ base, token, id, png }) => 
   globalThis.image = (name, size, label) => new File([bytes, label, new Uint8Array(size - bytes.length - label.length)], name, { type: "image/png", lastModified: 1 });
 }, { base: BASE, token: user.token, id: user.user.id, png: PNG.toString("base64") });
 
+/** Returns random text, which makes the bytes of an image unique. */
 const label = () => randomBytes(8).toString("hex");
 const add = (page, name, size, mark) => page.evaluate((name, size, mark) => { uploader.add(image(name, size, mark)); }, name, size, mark);
+/** Waits until all uploads are done, and returns their number. */
 const finished = (page) => page.evaluate(async () => (await Promise.all(uploader.items.map((item) => item.finished))).length);
 
 test("Firefox: files are uploaded from another origin, in workers, with previews, whole and in parts", async (t) => {
   const user = await account();
-  const page = await opening(t, user);
+  const page = await openPage(t, user);
   const large = await page.evaluate(async () => {
     const canvas = new OffscreenCanvas(900, 700);
     const context = canvas.getContext("2d");
@@ -108,9 +110,9 @@ test("Firefox: files are uploaded from another origin, in workers, with previews
   assert.equal((await usage(user)).pending, 0);
 });
 
-test("Firefox: broken connections, refusals and lost answers are repeated, and the image is there once", async (t) => {
+test("Firefox: broken connections, refusals and lost answers are repeated, and the gallery has the image once", async (t) => {
   const user = await account();
-  const page = await opening(t, user);
+  const page = await openPage(t, user);
   const readable = { "access-control-allow-origin": "*" };
   const answers = ["drop", "cut", { status: 503, headers: readable }, { status: 409, headers: readable }, { status: 403, headers: readable }, "lose"];
   onPut = (_, n) => answers[n - 1];
@@ -123,7 +125,7 @@ test("Firefox: broken connections, refusals and lost answers are repeated, and t
 
 test("Firefox: a reload continues uploads, and a large file that is chosen again sends the missing part", async (t) => {
   const user = await account();
-  const page = await opening(t, user);
+  const page = await openPage(t, user);
   onPut = (part) => (["PUT", "3"].includes(part) ? "hold" : undefined);
   const [small, large] = [label(), label()];
   await add(page, "small.png", 5000, small);

@@ -13,13 +13,14 @@ import { gallery, usage } from "../uppy.js";
 const APP = new URL("next/", import.meta.url).pathname;
 const TEXT = readFileSync(new URL("../../../docs/client.md", import.meta.url), "utf8");
 const [, COMPONENT] = TEXT.match(/<!-- react -->\n```jsx\n([\s\S]*?)\n```/);
+/** Code before the component: functions of the app. */
 const OWN = `"use client";
 const accessToken = () => globalThis.token;
 const show = (text) => console.error(text);
 `;
 writeFileSync(`${APP}app/uploads.jsx`, `${OWN}${COMPONENT.replaceAll("https://api.example.com", BASE)}\n`);
 
-/** Runs Next.js; returns the process and the output that it has written so far. */
+/** Runs Next.js with `dist` as the folder of the build; returns the process and the pieces of its output, which grow. */
 function next(args, dist) {
   const child = spawn(process.execPath, [`${APP}node_modules/next/dist/bin/next`, ...args], {
     cwd: APP, env: { ...process.env, NEXT_DIST: dist, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" }, stdio: ["ignore", "pipe", "pipe"],
@@ -29,6 +30,7 @@ function next(args, dist) {
   return { child, output };
 }
 
+/** Returns a port that no program listens on. */
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -49,7 +51,7 @@ async function serve(t, dist) {
     const status = await fetch(address).then((answer) => answer.status, () => 0);
     assert.ok(status === 0 || status === 200, `${status}: ${output.join("")}`);
     return status === 200;
-  }, "Next.js serves the app", 60);
+  }, "Next.js serves the app");
   return address;
 }
 
@@ -74,10 +76,10 @@ for (const bundler of ["turbopack", "webpack"]) {
     await until(async () => {
       await opened.locator("input[type=file]").setInputFiles([photo]);
       return opened.getByRole("listitem").first().waitFor({ timeout: 2000 }).then(() => true, () => false);
-    }, "the page is hydrated", 60);
+    }, "the page is hydrated");
     await opened.getByText(`${photo.name}: done`).waitFor();
     const shown = await until(async () => (await gallery(user))[photo.name], "the image");
-    assert.ok(shown.previewUrl && shown.thumbHash, "it has a preview");
+    assert.ok(shown.previewUrl && shown.thumbHash, "the image has a preview");
     assert.ok(opened.workers().length > 0, "the worker of the build runs");
     const { images, pending } = await usage(user);
     assert.deepEqual([images, pending], [1, 0]);

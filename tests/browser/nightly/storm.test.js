@@ -20,7 +20,7 @@ const CALM_SECONDS = 300;
 /** Time until a cancelled upload is no longer counted: its URL expires, and the slowest transfer of a part that the server waits for ends. */
 const USAGE_SECONDS = 330;
 
-/** Waits until `check` holds, for longer than other tests wait for a page. */
+/** Waits until `check` returns a true value, for longer than other tests wait for a page. */
 async function within(seconds, check, what) {
   for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
     if (await check()) return;
@@ -40,7 +40,7 @@ function numbers(seed) {
   };
 }
 
-/** Choices from a seed. Faults and actions have different ones, because the number of requests depends on time. */
+/** Random choices from a seed. Faults and actions have separate seeds, because the number of requests depends on time. */
 class Choices {
   #next;
 
@@ -53,19 +53,22 @@ class Choices {
   of = (list) => list[Math.floor(this.#next() * list.length)];
 }
 
-/** Returns the bytes of the file with this number: an image, its number, and zeros up to its size. */
+/** Returns the bytes of a file: an image, the seed and the file's name, and zeros up to its size. */
 const bytesOf = ({ name, size }) => Buffer.concat([PNG, Buffer.from(`storm ${SEED} ${name}`)], size);
 
+/** Headers with which a page of another origin can read a response. */
 const readable = { "access-control-allow-origin": "*", "access-control-expose-headers": "retry-after" };
 const problem = (status, code, headers = {}) => ({
   status, headers: { ...readable, ...headers, "content-type": "application/problem+json" },
   body: JSON.stringify({ type: "about:blank", title: "Storm", status, code, detail: "Repeat the request." }),
 });
+/** Faults of requests to the store: names of faults of faulty_proxy.js, or responses. */
 const STORE_FAULTS = [
   "drop", "cut", "lose", "tear", ...[409, 412, 403, 500, 503].map((status) => ({ status, headers: readable })),
   // A store may send errors without CORS headers, which a page cannot read.
   { status: 403, headers: {} }, { status: 503, headers: {} },
 ];
+/** Faults of requests to the API. */
 const API_FAULTS = [
   "drop", "cut", "lose", "tear", problem(503, "unavailable"), problem(500, "unavailable"), problem(429, "rate_limited", { "retry-after": "1" }),
   problem(401, "token_expired"), { status: 502, headers: { ...readable, "content-type": "text/html" }, body: "<h1>Bad gateway</h1>" },
@@ -139,7 +142,7 @@ const start = (page, app) => page.evaluate(async ({ base, id, png, seed }) => {
     const [item] = uploader.add(file);
     return Boolean(await item?.stored);
   };
-  // As an app does: the list is read again when it could not be read.
+  // Repeats a failed `restore()`, as an app does.
   globalThis.restored = (async () => {
     for (;;) {
       try {
@@ -151,7 +154,7 @@ const start = (page, app) => page.evaluate(async ({ base, id, png, seed }) => {
   })();
 }, { ...app, png: PNG.toString("base64"), seed: SEED });
 
-/** Acts on a tab, with their weights. Each gets the page and the storm. */
+/** Actions on a tab, with their weights. Each gets the page and the storm. */
 const ACTS = {
   pause: [8, (page, { choices }) => page.evaluate((n) => uploader.items[n % (uploader.items.length || 1)]?.pause(), choices.between(0, 999))],
   resume: [8, (page) => page.evaluate(() => uploader.items.forEach((item) => item.resume()))],
@@ -163,8 +166,8 @@ const ACTS = {
       const open = uploader.items.filter((item) => item.state !== "done");
       return open[n % (open.length || 1)]?.name;
     }, choices.between(0, 999));
-    // Before: the tab may end in between.
     if (!name) return;
+    // Recorded before the call, because the tab may end during it.
     cancelled.add(name);
     await page.evaluate((name) => uploader.items.filter((item) => item.name === name && item.state !== "done").forEach((item) => item.cancel()), name);
   }],
@@ -187,9 +190,9 @@ const ACTS = {
 
 /** One run of the storm. */
 class Storm {
-  offered = new Map(); // name → { name, size, isDurable }
-  cancelled = new Set();
-  done = {};
+  offered = new Map(); // name → { name, size, isLarge, isDurable: whether the page has stored its bytes }
+  cancelled = new Set(); // names
+  done = {}; // number of times each action was done
   tabs = [];
 
   constructor(choices, context, address, app) {
@@ -216,7 +219,7 @@ class Storm {
     }
   }
 
-  /** Does one thing to one tab. */
+  /** Does one action in one tab, or opens another tab first. */
   async #act() {
     const { choices } = this;
     if (!this.tabs.length || (this.tabs.length < 3 && choices.chance(0.05))) this.tabs.push(await openTab(this.context, this.address, this.app));
@@ -230,6 +233,7 @@ class Storm {
     return undefined;
   }
 
+  /** Acts on the tabs for this time. */
   async rage(seconds) {
     for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
       await this.#act();
@@ -237,7 +241,7 @@ class Storm {
     }
   }
 
-  /** Ends all tabs and lets one finish everything, as a user does who comes back: files that were not stored are chosen again. */
+  /** Closes all tabs, and lets a new tab finish all uploads: files that were not stored are chosen again. Returns its page. */
   async calm() {
     for (const tab of this.tabs) await tab.close();
     const page = await openTab(this.context, this.address, this.app);
@@ -250,7 +254,7 @@ class Storm {
       for (const item of [...uploader.items]) {
         if (item.state === "failed") item.retry();
         if (item.state === "paused") item.resume();
-        // A file that was cancelled, or another visit's upload of bytes that are in the gallery.
+        // A cancelled file, or an upload that an earlier tab left and whose bytes another upload has delivered.
         if (item.state === "needs-file" && cancelled.includes(item.name)) item.cancel();
       }
       return uploader.items.filter((item) => item.state !== "done").map(({ name, state, waitReason, problem }) => `${name} ${state} ${waitReason ?? ""} ${problem?.code ?? ""}`);
@@ -272,7 +276,7 @@ async function assertImages(storm, images) {
     if (storm.cancelled.has(name) ? count > 1 : count !== 1) wrong.push(`${name}, ${size} bytes, ${isDurable ? "stored" : "chosen again"}: ${count} times`);
   }
   assert.deepEqual(wrong, [], "every file is in the gallery once");
-  assert.deepEqual([...times.keys()].filter((name) => !storm.offered.has(name)), [], "nothing else is");
+  assert.deepEqual([...times.keys()].filter((name) => !storm.offered.has(name)), [], "no other image is in the gallery");
   for (const image of images) {
     const file = storm.offered.get(image.fileName);
     assert.equal(image.size, file.size, image.fileName);
@@ -296,10 +300,10 @@ async function previewBytes(images) {
 }
 
 /** Compares the user's usage with the sum of the images and their previews. */
-async function compareUsage(held) {
-  const images = await held.images();
+async function compareUsage(userSession) {
+  const images = await userSession.images();
   const bytes = images.reduce((sum, { size }) => sum + size, 0) + (await previewBytes(images));
-  const { usage } = await held.api("/api/auth/me");
+  const { usage } = await userSession.api("/api/auth/me");
   return { areEqual: usage.images === images.length && usage.pending === 0 && usage.bytes === bytes, usage, images: images.length, bytes };
 }
 
@@ -313,31 +317,31 @@ test(`a storm of ${SECONDS} seconds: every file is in the gallery once`, { timeo
   const context = await browser.newContext({ proxy: { server: proxy.address, bypass: "<-loopback>" } });
   atEnd(t, () => context.close());
   context.setDefaultTimeout(60_000);
-  const faults = [];
-  context.on("weberror", (error) => faults.push(String(error.error().stack ?? error.error())));
+  const pageErrors = [];
+  context.on("weberror", (error) => pageErrors.push(String(error.error().stack ?? error.error())));
   context.on("console", (message) => {
-    if (message.type() === "error" && !/Failed to load resource|CORS policy|ERR_/.test(message.text())) faults.push(message.text());
+    if (message.type() === "error" && !/Failed to load resource|CORS policy|ERR_/.test(message.text())) pageErrors.push(message.text());
   });
-  const held = session(user);
-  await context.exposeFunction("freshToken", (stale) => held.token(stale));
+  const userSession = session(user);
+  await context.exposeFunction("freshToken", (stale) => userSession.token(stale));
   const storm = new Storm(new Choices(SEED), context, served.address, { base: BASE, id: user.user.id });
   await storm.rage(SECONDS);
   weather.isBad = false;
   const page = await storm.calm();
   console.log(`${storm.offered.size} files, ${storm.cancelled.size} cancelled; acts ${JSON.stringify(storm.done)}; requests ${JSON.stringify(proxy.counts)}`);
-  const images = await held.images();
+  const images = await userSession.images();
   await assertImages(storm, images);
-  assert.deepEqual(faults, [], "no exception in a page");
+  assert.deepEqual(pageErrors, [], "no exception in a page");
   const stored = await page.evaluate(async () => {
     const { indexedDbStore } = await import("/src/index.js");
     return (await indexedDbStore().all()).map(({ name }) => name);
   });
   assert.deepEqual(stored, [], "no file is stored longer than it is needed");
-  assert.deepEqual((await held.api("/api/images/pending?limit=100")).uploads, []);
+  assert.deepEqual((await userSession.api("/api/images/pending?limit=100")).uploads, []);
   // The gallery is read again each time: a sweeper adds previews that arrived after an image was confirmed.
   let comparison;
   await within(USAGE_SECONDS, async () => {
-    comparison = await compareUsage(held);
+    comparison = await compareUsage(userSession);
     if (!comparison.areEqual) await new Promise((done) => { setTimeout(done, 5000); });
     return comparison.areEqual;
   }, "the usage is the sum of the images").catch((error) => {

@@ -1,12 +1,12 @@
 // Covers the pictures that a worker makes: the page shows them as soon as they are made, and does not load the file. `.ci/browser`
-// runs it with a server of its own; the other tests run without a worker, whose pictures change URLs at any time.
+// runs these tests with a second server; the server of the other tests has no worker, because its pictures would change URLs at any time.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createUploader } from "../../../clients/js/src/index.js";
 import { account, ask, BASE, loaded, photos, reload, signIn, until, visitor } from "../harness.js";
 
-/** Uploads a photo by a client that makes no preview, as Node has no canvas. Returns it and the image's id. */
+/** Uploads a photo by a client that makes no preview, because Node has no canvas. Returns the image's id. */
 async function uploaded(page, user) {
   // Little larger than the largest picture: a debug build that decodes more reaches the worker's limit of processor time.
   const [photo] = await photos(page, 1, { width: 1700, height: 1275, noise: 0.6 });
@@ -44,7 +44,7 @@ test("a file that the browser cannot display is shown as soon as the worker has 
   const context = await visitor(t, { allowed: [/Failed to load resource/] });
   const page = await context.newPage();
   await signIn(page, user);
-  // The file is one that the browser cannot display, and what the page reads of the image has no pictures until the tile shows that.
+  // Responses about the image have no pictures until the tile shows that the browser cannot display the file.
   let isHidden = true;
   const without = async (route) => {
     const answer = await route.fetch();
