@@ -29,7 +29,7 @@ async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts
 
 /// Waits until the server knows a key that the provider publishes: until then a token that names the key is answered with 503.
 async fn until_keys_are_known(app: &TestApp, provider: &Provider) {
-    let forged = Key::ed().token(&provider.key_id(), &provider.claims("nobody"));
+    let forged = Key::ed().sign(&provider.header(), &provider.claims("nobody"));
     eventually("the provider's keys are known", async || read_account(app, forged.clone()).await.status == 401).await;
 }
 

@@ -63,8 +63,9 @@ const recorder = { port: 0, rule: () => {}, wire: [] };
 
 /**
  * Records the PUTs of a test: method, path, headers as they were on the wire, size and digest of the body. `rule(n, entry, body)`
- * decides about the nth PUT, with its entry and a promise of its body's pieces; the PUT is passed on if it returns nothing. It may return "lost" (the bytes arrive, the response does not), "broken"
- * (nothing arrives), "held" (no answer while the test runs), or a status.
+ * decides about the nth PUT, with its entry and a promise of its body's pieces; the PUT is passed on if it returns nothing. It may
+ * return "lost" (the bytes arrive, the response does not), "broken" (nothing arrives), "held" (no answer while the test runs), or a
+ * status.
  */
 export async function record(t, rule = () => {}) {
   const open = new Set();

@@ -213,9 +213,15 @@ impl Provider {
         self.state.lock().unwrap().keys = keys;
     }
 
-    /// Returns the id of a published key.
-    pub fn key_id(&self) -> String {
-        self.state.lock().unwrap().keys[0]["kid"].as_str().unwrap().to_owned()
+    /// Returns the header of a token that names a published key.
+    pub fn header(&self) -> Value {
+        let key = self.state.lock().unwrap().keys[0].clone();
+        let algorithm = match key["kty"].as_str() {
+            Some("RSA") => "RS256",
+            Some("EC") => "ES256",
+            _ => "EdDSA",
+        };
+        json!({ "alg": algorithm, "kid": key["kid"], "typ": "JWT" })
     }
 
     /// Returns the number of requests for the keys.

@@ -19,7 +19,9 @@ use super::{
 #[tokio::test(flavor = "multi_thread")]
 async fn f5_new_primary_never_shows_deleted_images() {
     let set = ReplicaSet::start(3, &scratch_dir().join(uuid::Uuid::new_v4().to_string())).await;
-    let change = Box::new(|_, settings: Settings| settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s"));
+    let change = Box::new(|_, settings: Settings| {
+        settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s").with("MULTIPART_TTL", "120s")
+    });
     let cluster = Cluster::start(Options { servers: 2, mongodb: Some(set.uri()), change, ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;
     let (kept, deleted) = (probe.upload().await, probe.upload().await);

@@ -90,6 +90,7 @@ async fn f25_expired_certificate_is_an_outage_until_it_is_renewed() {
             .with("SSL_CERT_FILE", tls::authority().to_str().unwrap())
             .with("UPLOAD_URL_TTL", "60s")
             .with("UPLOAD_TTL", "120s")
+            .with("MULTIPART_TTL", "120s")
     };
     let cluster = Cluster::start(Options { servers: 1, change: Box::new(change), ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;

@@ -63,7 +63,9 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
 #[tokio::test(flavor = "multi_thread")]
 async fn f27_older_database_works_with_a_newer_bucket() {
     const SINCE: usize = 12;
-    let change = Box::new(|_, settings: Settings| settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s"));
+    let change = Box::new(|_, settings: Settings| {
+        settings.with("UPLOAD_URL_TTL", "60s").with("UPLOAD_TTL", "120s").with("MULTIPART_TTL", "120s")
+    });
     let cluster = Cluster::start(Options { servers: 1, change, ..Options::default() }).await;
     let journal = std::sync::Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
     let mut probe = Probe::start(&cluster).await;
