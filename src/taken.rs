@@ -1,4 +1,5 @@
-//! The command `valet taken`: reads time and camera from the files of images that an earlier version made ready.
+//! The command `valet taken`: reads time, camera and, if the settings keep it, position from the files of images that an
+//! earlier version made ready.
 
 use std::num::NonZeroU32;
 

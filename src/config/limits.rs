@@ -12,7 +12,7 @@ use ipnet::IpNet;
 /// A rate limit: a burst and its refill time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Burst: number of requests that are permitted at once.
+    /// Burst: number of requests, or of uploads, URLs or calls to S3, that are permitted at once.
     pub count: u32,
     /// Time in which an empty burst is refilled.
     pub window: Duration,

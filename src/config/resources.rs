@@ -8,7 +8,7 @@ use std::{
 use super::reader::Reader;
 use crate::signer::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 
-/// Maximum bytes of a certificate file; the system's own have a quarter of a mebibyte.
+/// Maximum bytes that are read of a certificate file; the system's own have a quarter of a mebibyte.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Returns whether the name is valid by "Naming restrictions" in the MongoDB manual, on every platform; the last three names

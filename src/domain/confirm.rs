@@ -183,7 +183,8 @@ impl Confirmation {
 struct Resolved {
     /// Reasons for which images stay pending.
     unresolved: HashMap<ImageId, ConfirmError>,
-    /// The image, if it was the only one and became ready. Its reservation is settled, or still in the image.
+    /// The image, if it alone was verified, none is unresolved, and it became ready. Its reservation is settled, or still in the
+    /// image.
     ready: Option<Image>,
 }
 

@@ -191,12 +191,13 @@ mod tests {
     /// `schedstat`, the time since `began`.
     fn processor_time(began: Instant) -> Duration {
         let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-        let nanoseconds = line.and_then(|line| line.split(' ').next()?.parse().ok());
+        // Zero if the kernel does not measure it.
+        let nanoseconds = line.and_then(|line| line.split(' ').next()?.parse().ok()).filter(|&nanoseconds| nanoseconds > 0);
         nanoseconds.map_or_else(|| began.elapsed(), Duration::from_nanos)
     }
 
-    /// Measures the slowest known kinds of passwords in processor time, against five times that of an idle core: this crate is
-    /// built with optimizations in tests.
+    /// Measures the slowest known kinds of passwords in processor time, with room for a core that is three times slower: this
+    /// crate is built with optimizations in tests.
     #[test]
     fn a7_no_password_takes_long_to_judge() {
         weakness_for_ada("the dictionaries are made once");
@@ -217,7 +218,7 @@ mod tests {
                 processor_time(began).saturating_sub(before)
             };
             let took = (0..5).map(|_| judged()).min().unwrap();
-            assert!(took < Duration::from_millis(250), "{took:?} for {slow}");
+            assert!(took < Duration::from_millis(150), "{took:?} for {slow}");
         }
     }
 

@@ -41,7 +41,7 @@ impl<K: Eq + Hash + Copy> Shares<K> {
     }
 
     /// Creates `total` free permits; a holder may have the number of free permits divided by `divisor`, or one. A single
-    /// holder gets one of `divisor + 1` permits.
+    /// holder gets one in every `divisor + 1` of all permits.
     #[must_use]
     pub fn divided(total: usize, divisor: usize) -> Arc<Self> {
         Arc::new(Self { total, divisor, held: Mutex::new(Held { sum: 0, by_holder: HashMap::new() }) })

@@ -2,7 +2,7 @@
 //! at the key to which the client uploaded it, or is copied.
 //!
 //! `capability_probing` updates them. On AWS they are known from the start. On other stores, until the first probe succeeds, no
-//! upload is opened and no URL of an upload is signed.
+//! upload is opened, and no URL is signed that can write or complete one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -175,7 +175,7 @@ impl KnownCapabilities {
         self.setting
     }
 
-    /// Returns the latest known capabilities; `None` if no probe has succeeded yet.
+    /// Returns the latest known capabilities; `None` if none are known yet.
     pub(super) fn latest(&self) -> Option<Arc<StoreCapabilities>> {
         let latest = self.latest.read();
         latest.as_ref().map(|probed| Arc::clone(&probed.capabilities))

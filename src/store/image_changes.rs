@@ -63,7 +63,7 @@ pub enum FeedError {
     #[error("the database no longer has the changes since the last one")]
     Lost,
     /// The collection was dropped or renamed. Another feed can begin after that.
-    #[error("the collection of images was dropped")]
+    #[error("the collection of images was dropped or renamed")]
     Dropped(ResumeToken),
     /// The database failed; the feed can be resumed.
     #[error(transparent)]
@@ -146,7 +146,8 @@ impl ChangeFeed {
     /// reached [`ChangeFeed::position`].
     ///
     /// # Errors
-    /// [`FeedError`]; the feed can be resumed at [`ChangeFeed::point`] unless it is lost.
+    /// [`FeedError`]; the feed can be resumed at [`ChangeFeed::point`] unless it is lost, or its collection was dropped: then
+    /// another feed begins at [`FeedStart::AfterDrop`].
     pub async fn next(&mut self) -> Result<Option<ImageChange>, FeedError> {
         let next = tokio::time::timeout(MAX_WAIT + DEADLINE, self.changes.next_if_any()).await;
         let change = next.map_err(|_| StoreError::DatabaseTimeout)??;

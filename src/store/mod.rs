@@ -1,9 +1,9 @@
 //! The store: every query and update of MongoDB, every call to S3 (`objects`), and the requests to identity providers
 //! (`oidc_discovery`) and webhook endpoints (`webhook_sender`).
 //!
-//! Only this module, `dev` and tests name mongodb and aws-sdk-s3. Nothing here knows the API or decides policy. Most queries for
-//! one owner have `owned` in their names (`find_owned`), a transition of state is one conditional update, and each call has a
-//! deadline, because the driver has no socket timeout.
+//! Only this module, `dev`, tests and benches name mongodb and aws-sdk-s3. Nothing here knows the API or decides policy. Most
+//! queries for one owner have `owned` in their names (`find_owned`), a transition of state is one conditional update, and each call
+//! has a deadline, because the driver has no socket timeout.
 //!
 //! Most collections have a file or folder of their name; `account_keys` has `emails` and `identities`, `deployment` has `meta`,
 //! `webhook_endpoints` has `endpoints`, `outbox` and `outbox_queue` have the events in images and users. `mongo` runs operations,

@@ -20,7 +20,7 @@ export class Lightbox extends EventTarget {
   #caption = $("#caption");
   #image = null;
   #requested = null; // the id that is being loaded
-  #savedCaption = ""; // the stored caption: that of the field is saved only if it differs
+  #savedCaption = ""; // the field when it was filled or sent: saved if it differs
   #stopping = new AbortController();
 
   constructor(gallery) {
@@ -197,7 +197,7 @@ export class Lightbox extends EventTarget {
     act();
   }
 
-  /** To the side: the next image. Down, or a click beside the image: closes the dialog. */
+  /** To a side: the next or previous image. Down, or a click beside the image: closes the dialog. */
   #swipes(on) {
     let from = null;
     on(this.#stage, "pointerdown", (event) => {

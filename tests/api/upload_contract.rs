@@ -195,7 +195,8 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
     let is_answered = std::cell::Cell::new(false);
     let writes = async {
         // The confirm has read the image and waits for S3; the server has asked S3 for other keys when it started.
-        while !heads.recv().await.unwrap().contains(ticket.id()) {}
+        let asks = async { while !heads.recv().await.unwrap().contains(ticket.id()) {} };
+        tokio::time::timeout(Duration::from_secs(60), asks).await.expect("the confirm asks S3 for the object");
         let caption =
             ada.patch(&format!("/api/images/{}", other["id"].as_str().unwrap()), json!({ "caption": "meanwhile" })).await;
         assert_eq!(caption.status, 200);

@@ -91,7 +91,9 @@ export async function visitor(t, { allowed = [], timers, ...options } = {}) {
   if (timers) {
     await context.addInitScript((timers) => {
       const later = window.setTimeout;
-      window.setTimeout = (work, ms, ...rest) => later(work, timers[ms] ?? ms, ...rest);
+      // A pause of 8 s before a repeated request is not the timer of "Undo": its function is the native one of a promise.
+      const isPause = (work, ms) => ms === 8000 && /\[native code\]/.test(String(work));
+      window.setTimeout = (work, ms, ...rest) => later(work, isPause(work, ms) ? ms : timers[ms] ?? ms, ...rest);
     }, timers);
   }
   context.on("console", (message) => { if (message.type() === "error") faults.push(`${message.text()} ${message.location().url}`); });

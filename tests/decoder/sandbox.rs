@@ -62,8 +62,18 @@ async fn child_that_computes_too_long_is_ended() {
 #[tokio::test]
 async fn a_child_is_killed_and_reaped_after_its_deadline() {
     let endless = renderer().attempting("time").with_deadline(Duration::from_secs(1));
-    let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
-    assert!(matches!(failure, RenderFailure::Crashed(CrashCause::Deadline)), "{failure:?}");
+    // Its processor time ends after ten seconds. A busy machine may be later than that, but not each time.
+    let mut is_killed = false;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+        assert!(matches!(failure, RenderFailure::Crashed(CrashCause::Deadline)), "{failure:?}");
+        is_killed = began.elapsed() < Duration::from_secs(9);
+        if is_killed {
+            break;
+        }
+    }
+    assert!(is_killed, "the child ends before its processor time does");
     // Some may be children of other tests that have just ended.
     let (mut left, began) = (zombies(), Instant::now());
     while !left.is_empty() {

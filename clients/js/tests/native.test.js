@@ -112,7 +112,7 @@ for (const app of Object.keys(APPS)) {
     const uri = await saved(before);
     const { user, wire, given, uploader } = await started(t, app, async (n, entry, body) => {
       if (n > 1) return undefined;
-      await body; // A file that becomes shorter while it is sent has a request that does not end.
+      await body; // Writing truncates the file first: a request that still reads it would not end.
       writeFileSync(fileURLToPath(uri), Buffer.from(await after.arrayBuffer()));
       return 400;
     });

@@ -18,7 +18,7 @@ use crate::{
 
 /// Objects or uploads that are removed at the same time, at most.
 const MAX_CONCURRENT: usize = 8;
-/// Time after which a pass requests no further page. The next pass continues with the objects that are left.
+/// Time after which each listing of a pass ends with its current page. The next pass continues with the objects that are left.
 const LISTING_DEADLINE: Duration = Duration::from_secs(20);
 /// Time limit of a pass, with the removals of its last page.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(40);

@@ -41,7 +41,7 @@ async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
     }
 }
 
-/// One network fills its whole share of the queue; the password of another network is hashed before most of these.
+/// One network fills its whole share of the queue; the password of another network is hashed before the last of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
     let passwords = Passwords::new(12).unwrap();

@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Sets the bucket's notifications to the queue, and describes the change. Returns `None` without a queue: each store has its own
-/// way of sending notifications to a hook.
+/// Adds rules for the queue to the bucket's notifications, unless one names the queue or a topic, and describes the change. Returns
+/// `None` without a queue: each store has its own way of sending notifications to a hook.
 pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> Option<String> {
     let queue = settings.queue.as_ref()?;
     let changed = async {

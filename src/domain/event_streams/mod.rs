@@ -145,7 +145,9 @@ impl EventStreams {
                 FeedStart::Now
             }
             FeedError::Dropped(token) => {
-                tracing::warn!("lost the feed of changes, because its collection was dropped; resetting all event streams");
+                tracing::warn!(
+                    "lost the feed of changes, because its collection was dropped or renamed; resetting all event streams"
+                );
                 tokio::time::sleep(BACKOFF).await;
                 FeedStart::AfterDrop(token)
             }

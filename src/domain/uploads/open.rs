@@ -78,8 +78,8 @@ impl Uploads {
         Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unresolved)).collect())
     }
 
-    /// Presigns PUTs, reserves quota and inserts images. Returns the requests that exceed the quota, and those that a unique
-    /// index rejects.
+    /// Presigns PUTs, reserves quota and inserts images. Returns the requests whose reservation is rejected, and those that a
+    /// unique index rejects.
     async fn open_uploads(
         &self,
         user: UserId,
@@ -194,7 +194,8 @@ impl Uploads {
         Ok(left)
     }
 
-    /// Sets the errors of requests that exceed the quota. Returns the other requests.
+    /// Sets the errors of requests that the quota, the limit of open uploads or a deleted account rejects. Returns the other
+    /// requests.
     async fn resolve_exceeding(
         &self,
         user: UserId,

@@ -34,7 +34,8 @@ use crate::{
 pub(super) const UNREGISTERED: &str = "unregistered";
 /// Attempts at taking a key that another sign-up holds.
 const MAX_ATTEMPTS: u32 = 8;
-/// Pause after the first attempt; it doubles with each. The pauses are 5 s together, after which a key counts as abandoned.
+/// Pause after the first attempt; it doubles with each. The pauses are 5 s together, longer than the
+/// 2 s after which a key counts as abandoned.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 /// Interval at which the sweeper examines a key, because servers of the earlier version delete accounts without releasing keys.
 const CHECK_INTERVAL: time::Duration = time::Duration::days(30);

@@ -197,15 +197,17 @@ async fn a_stamp_is_later_than_the_one_before() {
 async fn a_server_that_stops_stamps_the_pair() {
     let app = TestApp::start().await;
     let first = stamp(&app).await;
-    // The last stamp is written within two seconds or not at all.
-    eventually("a stopping server stamps the pair", async || {
+    // The last stamp is written within two seconds or not at all, which a busy machine may exceed, but not each time.
+    for _ in 0..3 {
         let stopping = TestApp::start_second_server(&app, |_| {}).await;
         stopping.user().await;
         drop(stopping);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        bucket_stamp(&app).await != Some(first)
-    })
-    .await;
+        if bucket_stamp(&app).await != Some(first) {
+            return;
+        }
+    }
+    panic!("a stopping server stamps the pair");
 }
 
 /// Servers that run while another database joins their bucket.

@@ -77,6 +77,8 @@ async fn excess_request_is_answered_503_at_once() {
     let (rejected, waited): (Vec<_>, Vec<_>) = ada_answers.into_iter().partition(|(received, _)| is_rejected(received));
     assert_eq!((rejected.len(), waited.len()), (13, 3), "{rejected:?} {waited:?}");
     rejected.iter().for_each(|(received, _)| assert_retry_after(received));
+    let shortest = waited.iter().map(|(_, took)| *took).min().unwrap();
+    assert!(rejected.iter().all(|(_, took)| *took < shortest), "at once: {rejected:?} {waited:?}");
     assert!(
         waited.iter().all(|(received, took)| matches!(received.status, 503 | 504) && *took < Duration::from_secs(10)),
         "{waited:?}"

@@ -5,8 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{ACCESS, BUCKET, ByteStream, Client, Duration, Path, SECRET, Server, client, expect, fresh_root, replay, sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+
+use super::{ACCESS, BUCKET, ByteStream, Client, Duration, Path, SECRET, Server, client, expect, fresh_root, replay, sha256};
+use crate::app::eventually;
 
 /// Runs the server of the crash test, in a child process so that it can be killed.
 #[tokio::test]
@@ -80,6 +82,7 @@ async fn killed_server_keeps_acknowledged_objects() {
         let write = |writer: usize| write_until_killed(s3.clone(), round * 10_000 + writer * 1000, written.clone());
         let writers: Vec<_> = (0..4).map(|writer| tokio::spawn(write(writer))).collect();
         while written.load(Ordering::SeqCst) < 4 {
+            assert!(!writers.iter().all(|writer| writer.is_finished()), "the server accepts objects");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // Each round kills the server at another moment.
@@ -156,11 +159,9 @@ async fn broken_upload_leaves_nothing() {
     }
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(b"\r\nonly this much").await.unwrap();
-    while server.temps() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a part of the body has arrived", async || server.temps() > 0).await;
     drop(socket);
-    crate::app::eventually("the temporary file is removed", async || server.temps() == 0).await;
+    eventually("the temporary file is removed", async || server.temps() == 0).await;
     assert!(!server.exists("k").await);
     server.end().await;
 }

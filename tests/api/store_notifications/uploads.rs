@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::DateTime;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -188,17 +188,6 @@ async fn file_of_an_uppy_form_is_confirmed_when_it_is_announced() {
     assert_eq!(form.status, 200, "{form:?}");
     let key = form.json["fields"]["key"].as_str().unwrap();
     let id = key.rsplit('/').next().unwrap();
-    // The server also polls for the files of forms: the test postpones this poll by an hour.
-    let in_an_hour = DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000);
-    let images = notifier.app.db.collection::<mongodb::bson::Document>("images");
-    let later = doc! { "$set": { "due": in_an_hour } };
-    let filter = doc! { "_id": id, "due": { "$lt": in_an_hour } };
-    eventually("the upload is not due", async || {
-        images.update_one(filter.clone(), later.clone()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        notifier.app.db_image(id).await.unwrap().get_datetime("due").is_ok_and(|due| *due == in_an_hour)
-    })
-    .await;
     assert!(notifier.app.post_form(&form.json, &unique_png()).await.is_success());
     assert_eq!(notifier.app.db_state(id).await, "pending");
     let mut posted = notifier.records(&[key]);

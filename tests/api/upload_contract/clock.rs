@@ -45,7 +45,6 @@ async fn d8_sweeper_uses_the_clock_of_the_database() {
     images.replace_one(doc! { "_id": ticket.id() }, original).await.unwrap();
     app.app.valet.sweeper.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");
-    // The server's own sweeper starts at once, too.
     let fast = beside_with_clock(&app, 25 * HOUR_MS).await;
     let began = std::time::Instant::now();
     while app.db_state(ticket.id()).await != "gone" {

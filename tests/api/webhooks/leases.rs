@@ -14,10 +14,9 @@ async fn attempt_under_way_is_not_repeated_by_this_server_or_another() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(receiver.messages().len(), 1);
     receiver.release();
-    eventually("the outcome is recorded", async || {
-        stored(&app, "deliveries", doc! { "doneAt": { "$exists": true } }).await.is_some()
-    })
-    .await;
+    let done = doc! { "doneAt": { "$exists": true } };
+    eventually("the outcome is recorded", async || stored(&app, "deliveries", done.clone()).await.is_some()).await;
+    assert_eq!(stored(&app, "deliveries", done).await.unwrap().get_i64("tries").unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

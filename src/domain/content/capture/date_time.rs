@@ -7,7 +7,8 @@ use crate::model::{TakenAt, parse_offset};
 /// Parses `2024:12:21 23:39:24`, as Exif has it, and `2024-12-21T23:39:24.67+01:00`, as XMP has it; seconds, their fraction and the
 /// offset may be absent. `None` for an unknown part, which cameras write as spaces or zeros, and for a date without a time.
 ///
-/// The offset is that of the text, or `None`: no other value of a file is certain to have the time zone of the camera's clock.
+/// The offset is that of the text, or `None`; `exif` adds that of the tag beside the date. No other value of a file is certain to
+/// have the time zone of the camera's clock.
 pub(super) fn parse_date_time(text: &str) -> Option<TakenAt> {
     let mut rest = Rest(text.trim().as_bytes());
     let year = rest.number(4)?;
