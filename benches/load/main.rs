@@ -1,9 +1,10 @@
 //! Benchmark of the server under load, compared with the MongoDB driver alone and with an Express server: `cargo bench --bench
 //! load`.
 //!
-//! Everything runs on this machine and shares its processors, so only ratios of one run are meaningful: each is the median of
-//! five alternating runs. The benchmark ends with a table of the ratios beside their bars and the baseline in
-//! `benches/baseline.json`, and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write` makes its ratios the baseline.
+//! Everything runs on this machine and shares its processors, so only ratios within one execution are meaningful. Most are the
+//! median of five alternating runs; processor times are measured once. The benchmark ends with a table of the ratios beside their
+//! bars and the baseline in `benches/baseline.json`, and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write`
+//! writes that file.
 //! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
 //! (`server.mjs`, its packages installed) to compare with, if node is installed. With the argument `slow-store` it measures only
 //! confirms and sweeps with a slow store, and with `soak` only a long run: `cargo bench --bench load -- slow-store`.
@@ -196,14 +197,14 @@ async fn upload_openings(report: &mut Report, time: Duration, valet: &Server, dr
             );
         }
     }
-    show("driver only: the writes of issue", &by_driver, None);
-    show("issue", &by_valet, cpu);
-    report.ratio("issue, to the driver's same writes", ratio(&by_valet, &by_driver), Bar::AtLeast(0.9));
+    show("driver only: the writes of opening an upload", &by_driver, None);
+    show("opening an upload", &by_valet, cpu);
+    report.ratio("opening an upload, to the driver's same writes", ratio(&by_valet, &by_driver), Bar::AtLeast(0.9));
     let last_to_first = by_valet.last().zip(by_valet.first()).map_or(f64::NAN, |(last, first)| last.rate / first.rate);
-    report.ratio("issue: the last round, to the first", last_to_first, Bar::AtLeast(0.9));
+    report.ratio("opening an upload: the last run, to the first", last_to_first, Bar::AtLeast(0.9));
     if peer.is_some() {
         show("Express: presign", &by_express, None);
-        report.ratio("issue, to Express", ratio(&by_valet, &by_express), Bar::AtLeast(3.0));
+        report.ratio("opening an upload, to Express", ratio(&by_valet, &by_express), Bar::AtLeast(3.0));
     }
 }
 

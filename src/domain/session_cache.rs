@@ -52,8 +52,8 @@ impl Default for SessionCache {
 }
 
 impl SessionCache {
-    /// Time for which a status is used. It keeps a promise of the documents: a token is rejected within 30 s of its session's
-    /// end, on every server.
+    /// Time for which a status is used. Shorter than the 30 seconds within which docs/security.md says that every server rejects
+    /// the tokens of an ended session.
     pub const TTL: Duration = Duration::from_secs(10);
     /// Sessions that are cached, in about 12 MB.
     const CAPACITY: usize = 100_000;
@@ -108,7 +108,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(1);
 
     #[test]
-    fn t9_an_end_applies_at_once_and_an_answer_expires() {
+    fn t9_an_end_applies_at_once_and_a_status_expires() {
         let cache = SessionCache::default();
         let (user, id, start) = (UserId::new(), SessionId::new(), Instant::now());
         let cached = |now| cache.get(user, id, now);
@@ -118,12 +118,12 @@ mod tests {
         assert_eq!(cached(start + SessionCache::TTL), None);
         cache.mark_ended(user, id, start);
         assert_eq!(cached(start), Some(Ended));
-        assert_eq!(cache.insert(user, id, Active, start), Ended, "an answer read before the end does not undo it");
+        assert_eq!(cache.insert(user, id, Active, start), Ended, "a status read before the end does not undo it");
         assert_eq!(cached(start), Some(Ended));
     }
 
     #[test]
-    fn t9_a_changed_account_invalidates_earlier_answers() {
+    fn t9_a_changed_account_invalidates_earlier_statuses() {
         let cache = SessionCache::default();
         let (user, other) = (UserId::new(), UserId::new());
         let (id, ended, start) = (SessionId::new(), SessionId::new(), Instant::now());
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(cache.get(user, id, changed), None);
         assert_eq!(cache.get(other, id, start), None, "another user's session");
         assert_eq!(cache.get(user, ended, changed), Some(Ended), "a marked end stays");
-        // An answer read before the change is not used either.
+        // A status read before the change is not used either.
         cache.insert(user, id, Active, start);
         assert_eq!(cache.get(user, id, changed), None);
         cache.insert(user, id, Suspended, changed + MOMENT);

@@ -88,7 +88,7 @@ pub struct ImageChanges {
 /// A feed of changes.
 pub struct ChangeFeed {
     changes: ChangeStream<Document>,
-    /// The database's latest write before the feed was opened; the feed's start, if the feed was resumed.
+    /// Position before the database's latest write when the feed was opened; the feed's start, if the feed was resumed.
     pub opened_at: EventPosition,
     position: EventPosition,
     token: Option<ResumeToken>,
@@ -109,15 +109,15 @@ impl ImageChanges {
         let (FeedPoint { position, token }, opened_at) = match start {
             FeedStart::Resumed(point) => (point.clone(), point.position),
             FeedStart::AfterDrop(token) => {
-                let latest = self.latest_write().await?;
+                let latest = self.position_before_latest_write().await?;
                 (FeedPoint { position: time_of(&token).unwrap_or(latest), token: Some(token) }, latest)
             }
             FeedStart::Now => {
-                let latest = self.latest_write().await?;
+                let latest = self.position_before_latest_write().await?;
                 (FeedPoint { position: latest, token: None }, latest)
             }
             FeedStart::Ago(ago) => {
-                let latest = self.latest_write().await?;
+                let latest = self.position_before_latest_write().await?;
                 let seconds = u32::try_from(ago.as_secs()).unwrap_or(u32::MAX);
                 let position = EventPosition::before(latest.seconds.saturating_sub(seconds).max(1), 1);
                 (FeedPoint { position, token: None }, latest)
@@ -132,7 +132,7 @@ impl ImageChanges {
     }
 
     /// Returns the position before the database's latest write.
-    async fn latest_write(&self) -> Result<EventPosition, StoreError> {
+    async fn position_before_latest_write(&self) -> Result<EventPosition, StoreError> {
         let hello = self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?;
         let written = hello.get_timestamp("operationTime");
         let written =

@@ -342,7 +342,7 @@ export class Grid extends EventTarget {
     }
     const { previews } = this.#gallery.get(tile.dataset.id) ?? {};
     if (previews && !tile.triedPictures) {
-      // They were made meanwhile, or one did not load.
+      // Made since, or one did not load.
       tile.triedPictures = true;
       return void Object.assign(tile.picture, { srcset: srcset({ previews }), src: previews[0].url });
     }

@@ -70,8 +70,8 @@ impl Drop for Fuse {
     }
 }
 
-/// A call as a client makes it, and its expected status without a crash.
-struct Call {
+/// A request as a client makes it, and its expected status without a crash.
+struct ClientRequest {
     method: Method,
     path: String,
     body: Option<Value>,
@@ -82,7 +82,7 @@ struct Call {
     first: Option<Value>,
 }
 
-impl Call {
+impl ClientRequest {
     fn new(method: Method, path: impl Into<String>, expected: &[u16]) -> Self {
         Self { method, path: path.into(), body: None, key: None, expected: expected.to_vec(), first: None }
     }
@@ -123,23 +123,24 @@ pub const LANES: u32 = 2;
 /// Permits for crashes at the same time, in all tests: more would exceed the deadlines of their servers on two cores.
 pub static CRASHES: Semaphore = Semaphore::const_new(4);
 
-/// Sends the call to servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered, which must take more than
-/// `min_calls` of them. `prepare` creates the call's subject. Returns the servers that were not killed.
-async fn kill_at_every_call(min_calls: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> Vec<TestApp> {
+/// Sends the request to servers that abort after 1, 2, 3 … calls to MongoDB and S3, until it is answered, which must take more than
+/// `min_calls` of them. `prepare` creates what the request is about. Returns the servers that were not killed.
+async fn kill_at_every_call(min_calls: u32, prepare: impl AsyncFn(&Caller<'_>) -> ClientRequest) -> Vec<TestApp> {
     let lanes = join_all((1..=LANES).map(|first| kill_in_lane(first, &prepare))).await;
     let calls = lanes.iter().map(|(calls, _)| *calls).min().unwrap();
     assert!(calls > min_calls, "{calls} calls: the failpoint was never reached");
     lanes.into_iter().map(|(_, app)| app).collect()
 }
 
-/// Kills the call after `first`, `first + LANES`, `first + 2 * LANES` … calls. Returns the number after which it was answered.
-async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> (u32, TestApp) {
+/// Kills the server after `first`, `first + LANES`, `first + 2 * LANES` … calls. Returns the number after which the request was
+/// answered.
+async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> ClientRequest) -> (u32, TestApp) {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut calls = first;
     while !killed_after(calls, &ada, &prepare).await {
         calls += LANES;
-        assert!(calls < 100, "the call ends after a bounded number of calls to the database");
+        assert!(calls < 100, "the request ends after a bounded number of calls to MongoDB and S3");
     }
     app.sweep_to_the_end().await;
     app.audit().await;
@@ -148,7 +149,7 @@ async fn kill_in_lane(first: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) ->
 
 /// Sends the call to a server that aborts after `calls` calls, and again, to another server, after sweeps. Returns whether the
 /// first server answered it.
-async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Caller<'_>) -> Call) -> bool {
+async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Caller<'_>) -> ClientRequest) -> bool {
     let _permit = CRASHES.acquire().await.unwrap();
     let (app, fuse) = (ada.app, Fuse::new());
     let settings = fuse.settings(app);
@@ -185,12 +186,12 @@ async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Calle
     panic!("503 or 504 ten times, with a kill after {calls} calls");
 }
 
-/// Time within which a user's uploads work again after a crash: a dead server leaves no locks in MongoDB. Half the time that
-/// mongod takes to drop a transaction's locks, on a busy machine.
+/// Time within which a user's uploads work again after a crash, also on a busy machine. It is half the time after which mongod drops
+/// an abandoned transaction's locks, so that a server that leaves locks fails the test.
 const UNLOCKED: Duration = Duration::from_secs(30);
 
 /// Sends the call; repeats it after 503 and 504, as clients do, for at most [`UNLOCKED`].
-async fn repeated(ada: &Caller<'_>, call: &Call) -> Answer {
+async fn repeated(ada: &Caller<'_>, call: &ClientRequest) -> Answer {
     let began = Instant::now();
     loop {
         let answer = ada.send(call.method.clone(), &call.path, |request| call.change(request)).await;
@@ -243,13 +244,13 @@ async fn put_parts(ada: &Caller<'_>) -> String {
 }
 
 /// Returns the call that confirms an upload.
-fn confirm(id: &str, expected: u16) -> Call {
-    Call::new(Method::POST, format!("/api/images/{id}/confirm"), &[expected])
+fn confirm(id: &str, expected: u16) -> ClientRequest {
+    ClientRequest::new(Method::POST, format!("/api/images/{id}/confirm"), &[expected])
 }
 
 /// Returns the call that deletes an image.
-fn delete(id: &str) -> Call {
-    Call::new(Method::DELETE, format!("/api/images/{id}"), &[204])
+fn delete(id: &str) -> ClientRequest {
+    ClientRequest::new(Method::DELETE, format!("/api/images/{id}"), &[204])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,7 +260,7 @@ async fn c7_f13_killed_at_every_call_of_a_confirm() {
     kill_at_every_call(4, async |ada| confirm(put_upload(ada, html()).await.id(), 422)).await;
     let confirm_two = async |ada: &Caller<'_>| {
         let ids = [put_upload(ada, unique_png()).await.id().to_owned(), put_upload(ada, unique_png()).await.id().to_owned()];
-        Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
+        ClientRequest::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
     kill_at_every_call(6, confirm_two).await;
 }
@@ -270,7 +271,7 @@ async fn d2_f13_killed_at_every_call_of_a_delete() {
     apps.extend(kill_at_every_call(5, async |ada| delete(put_upload(ada, unique_png()).await.id())).await);
     let delete_two = async |ada: &Caller<'_>| {
         let ids = [upload_image(ada).await, put_upload(ada, unique_png()).await.id().to_owned()];
-        Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
+        ClientRequest::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
     apps.extend(kill_at_every_call(8, delete_two).await);
     // The last sweep has released the reservation of every tombstone.
@@ -283,7 +284,7 @@ async fn d2_f13_killed_at_every_call_of_a_delete() {
 #[tokio::test(flavor = "multi_thread")]
 async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
     let fresh = async |_: &Caller<'_>| {
-        Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
+        ClientRequest::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
     };
     kill_at_every_call(2, fresh).await;
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
@@ -291,14 +292,15 @@ async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
         let known_bytes = unique_png();
         ada.open_upload("a.png", "image/png", &known_bytes).await;
         let items = [known_bytes, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
-        Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
+        ClientRequest::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
     kill_at_every_call(4, batch).await;
     // The same bytes under another key are found before a reservation.
     let same_bytes = async |ada: &Caller<'_>| {
         let bytes = unique_png();
         ada.open_upload("a.png", "image/png", &bytes).await;
-        let mut call = Call::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
+        let mut call =
+            ClientRequest::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
@@ -306,7 +308,7 @@ async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
     // After an upload of new bytes the server expects new bytes again: it reserves quota, and then the unique index rejects them.
     let unexpectedly_known = async |ada: &Caller<'_>| {
         let first = declared("a.png", "image/png", &unique_png());
-        Call { first: Some(first), ..same_bytes(ada).await }
+        ClientRequest { first: Some(first), ..same_bytes(ada).await }
     };
     kill_at_every_call(5, unexpectedly_known).await;
 }
@@ -315,7 +317,7 @@ async fn u10_f13_killed_at_every_call_of_opening_an_upload() {
 async fn f13_killed_at_every_call_of_an_upload_in_parts() {
     let open = async |_: &Caller<'_>| {
         let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 1000 });
-        let mut call = Call::new(Method::POST, "/api/images/multipart", &[200, 201]).with(body);
+        let mut call = ClientRequest::new(Method::POST, "/api/images/multipart", &[200, 201]).with(body);
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };

@@ -68,7 +68,7 @@ pub async fn read(ada: &Caller<'_>, id: &str) -> Value {
 }
 
 /// Returns the field `rendering` of an image's document.
-pub async fn recorded(app: &TestApp, id: &str) -> Document {
+pub async fn rendering_of(app: &TestApp, id: &str) -> Document {
     app.db_image(id).await.unwrap().get_document("rendering").unwrap().clone()
 }
 
@@ -83,7 +83,7 @@ async fn ready_image_gets_previews_in_every_answer() {
     let ada = app.user().await;
     let image = ada.upload("a.jpg", "image/jpeg", &unique_jpeg(2000, 1500)).await;
     assert!(image.get("previews").is_none() && image.get("previewUrl").is_none(), "{image}");
-    assert!(recorded(&app, id(&image)).await.get_datetime("due").is_ok());
+    assert!(rendering_of(&app, id(&image)).await.get_datetime("due").is_ok());
     assert_eq!(render(&app).await, 1);
 
     let found = read(&ada, id(&image)).await;
@@ -108,7 +108,7 @@ async fn ready_image_gets_previews_in_every_answer() {
         let same_window = other["urlExpiresAt"] == found["urlExpiresAt"];
         assert!(!same_window || *other == found, "{other} {found}");
     }
-    assert_eq!(recorded(&app, id(&image)).await, doc! { "written": true }, "there is nothing left to do");
+    assert_eq!(rendering_of(&app, id(&image)).await, doc! { "written": true }, "there is nothing left to do");
     assert_eq!(render(&app).await, 0);
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage["bytes"], image["size"], "previews do not count against the quota");

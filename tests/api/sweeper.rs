@@ -8,8 +8,13 @@ mod slow_lane;
 mod store_failures;
 mod undated;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -17,6 +22,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{TestApp, unique_png},
+    relay::relay_s3,
     store_rules::in_place,
 };
 
@@ -132,14 +138,27 @@ async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
 #[tokio::test]
 async fn d6_one_of_many_sweepers_handles_each_image() {
     let app = TestApp::start().await;
-    let others = [TestApp::start_second_server(&app, |_| {}).await, TestApp::start_second_server(&app, |_| {}).await];
     let ada = app.user().await;
+    let mut images = Vec::new();
     for n in 0..20 {
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         if n % 2 == 0 {
             assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         }
+        images.push(ticket.id().to_owned());
+    }
+    // The numbers of the servers, with the paths that each has requested from the store.
+    let requested = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut servers = Vec::new();
+    for number in 0..3 {
+        let requested = requested.clone();
+        let endpoint = relay_s3(&app, move |request| {
+            requested.lock().unwrap().insert((number, request.path().to_owned()));
+            async move { request.forward().await }
+        })
+        .await;
+        servers.push(TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await);
     }
     // The test makes the images older, not the sweepers' clocks later: a sweeper with a later clock would finish the steps of the
     // others as those of a dead server, and the images would wait for the ends of their leases.
@@ -147,9 +166,14 @@ async fn d6_one_of_many_sweepers_handles_each_image() {
     let over = doc! { "$set": { "due": past, "expiresAt": past, "urlsDieAt": past } };
     app.db.collection::<Document>("images").update_many(doc! {}, over).await.unwrap();
     let now = OffsetDateTime::now_utc();
-    let swept = futures_util::future::join3(app.sweep(now), others[0].sweep(now), others[1].sweep(now)).await;
-    let total = |count: fn(&Swept) -> u32| count(&swept.0) + count(&swept.1) + count(&swept.2);
+    let swept = join_all(servers.iter().map(|server| server.sweep(now))).await;
+    let total = |count: fn(&Swept) -> u32| swept.iter().map(count).sum::<u32>();
     assert_eq!((total(|s| s.confirmed), total(|s| s.expired), total(|s| s.failed)), (10, 10, 0), "{swept:?}");
+    let requested = requested.lock().unwrap().clone();
+    for image in &images {
+        let by: BTreeSet<_> = requested.iter().filter(|(_, path)| path.contains(image)).map(|(number, _)| number).collect();
+        assert_eq!(by.len(), 1, "{image} was handled by {by:?}");
+    }
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(10), &json!(0)));
 }

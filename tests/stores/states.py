@@ -1,5 +1,5 @@
-"""States of a bucket and its database in which verdicts are compared. Each function creates one, and returns whether the store
-supports it."""
+"""States of a bucket and its database in which the verdicts of `valet check` are compared. Each function in `ALL` creates one, and
+returns whether the store supports it."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ def pair(bucket: Bucket, database, same: bool) -> None:
     database.meta.insert_one({"_id": "deployment", "id": one if same else other})
 
 
-def as_it_was_made(bucket: Bucket, database) -> bool:
+def newly_created(bucket: Bucket, database) -> bool:
     bucket.s3.create_bucket(Bucket=bucket.name)
     return True
 
@@ -73,9 +73,9 @@ def of_another_deployment(bucket: Bucket, database) -> bool:
 
 ALL = {
     state.__name__: state
-    for state in (as_it_was_made, set_up_with_rules_of_others, public_by_a_policy, with_a_default_retention, of_another_deployment)
+    for state in (newly_created, set_up_with_rules_of_others, public_by_a_policy, with_a_default_retention, of_another_deployment)
 }
 # States in which `valet check --fix` runs before the comparison.
 FIXED = (set_up_with_rules_of_others,)
 # States in which a server is started after the comparison.
-SERVED = (as_it_was_made,)
+SERVED = (newly_created,)

@@ -118,7 +118,7 @@ class Transfers {
 
   #start(object, { method, url, headers }, path) {
     const sending = this.#plugin
-      .uploadFile({ method, url, path, headers: named(headers), progress: true, chunkedMode: false, disableRedirects: true })
+      .uploadFile({ method, url, path, headers: withExactContentType(headers), progress: true, chunkedMode: false, disableRedirects: true })
       .then(({ responseCode }) => Number(responseCode), (error) => Number(error?.data?.httpStatus) || 0)
       .finally(() => this.#running.delete(object));
     this.#running.set(object, sending);
@@ -127,6 +127,6 @@ class Transfers {
 }
 
 /** Returns the headers with `Content-Type` spelled so: without a header of exactly this name, the plugin sends the file as a form. */
-const named = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [/^content-type$/i.test(name) ? "Content-Type" : name, value]));
+const withExactContentType = (headers) => Object.fromEntries(Object.entries(headers).map(([name, value]) => [/^content-type$/i.test(name) ? "Content-Type" : name, value]));
 
 const withoutQuery = (url) => url.split("?")[0];

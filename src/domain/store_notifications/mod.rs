@@ -1,5 +1,5 @@
-//! Notifications of the store that an object was written: the server checks that object at once, so that an upload is confirmed
-//! although its client died, and Uppy's forms when they arrive.
+//! Receives the store's notifications that an object was written. The upload is checked at once, so it becomes ready even if its
+//! client has died; an upload by one of Uppy's forms becomes ready when its bytes arrive.
 //!
 //! A notification is not trusted. It makes the upload due now in the sweeper's queue, by one conditional update; the sweeper then
 //! settles the upload like any other. So duplicates, disorder, forgeries and losses do no harm, and the sweeper finds every
@@ -63,7 +63,7 @@ impl StoreNotifications {
         constant_time::verify_slices_are_equal(given.as_ref(), token.as_ref()).is_ok()
     }
 
-    /// Makes the uploads due that a notification names. Other records are counted and ignored.
+    /// Makes the uploads that a notification names due. Other records are counted and ignored.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails: the notification must be sent again.
@@ -84,7 +84,7 @@ impl StoreNotifications {
         updates.buffer_unordered(MAX_UPDATES).try_collect().await
     }
 
-    /// Makes the upload due to which this object belongs.
+    /// Makes the upload of this object due.
     async fn make_due(&self, object: &WrittenObject, now: Instant) -> Result<(), StoreError> {
         let (user, image) = (object.owner.user, object.owner.image);
         let check = match self.recent.plan(object, now) {
@@ -103,10 +103,10 @@ impl StoreNotifications {
         match made_due {
             Ok(Some(MadeDue { upload, is_new })) => {
                 count("queued");
-                // If it is not new, the upload was due earlier and that check has not begun, so it will see the object. The next
-                // record updates the database again: that check may have begun by then.
+                // If `is_new` is false, the upload was due already and its check has not begun, so that check will see the object.
+                // It may have begun when the next record arrives, so that record must update the database again.
                 if is_new {
-                    check.mark_written();
+                    check.skip_repeats();
                 }
                 self.notified.send(NotifiedUpload { upload, at: check.at, sent_at: object.sent_at });
                 Ok(())
@@ -114,7 +114,7 @@ impl StoreNotifications {
             Ok(None) => {
                 // The upload is ready, deleted, or was never opened. It never becomes pending again, so a repeated record needs
                 // no query.
-                check.mark_written();
+                check.skip_repeats();
                 count("not_pending");
                 Ok(())
             }

@@ -110,7 +110,7 @@ impl UploadChecks {
 
 impl PlannedCheck<'_> {
     /// Records that the check is in the database.
-    pub(super) fn mark_written(&self) {
+    pub(super) fn skip_repeats(&self) {
         let mut recent = self.recent.0.lock();
         let Some(mut checks) = recent.get(self.upload).filter(|_| self.is_alone) else { return };
         if let Some(latest) = checks.latest(self.is_preview).0.as_mut().filter(|latest| latest.at == self.at) {
@@ -155,7 +155,7 @@ mod tests {
     fn write(recent: &RecentChecks, object: &WrittenObject, now: Instant) -> Option<Instant> {
         match recent.plan(object, now) {
             Plan::Check(check) => {
-                check.mark_written();
+                check.skip_repeats();
                 Some(check.at)
             }
             Plan::AlreadyPlanned => None,
@@ -196,12 +196,12 @@ mod tests {
         let (recent, object, start) = (RecentChecks::default(), object(), Instant::now());
         let (first, second) = (planned(recent.plan(&object, start)), planned(recent.plan(&object, start)));
         assert_eq!(second.at, start + MIN_INTERVAL);
-        second.mark_written();
+        second.skip_repeats();
         let third = planned(recent.plan(&object, start));
-        third.mark_written();
-        first.mark_written();
+        third.skip_repeats();
+        first.skip_repeats();
         drop((first, second));
-        third.mark_written();
+        third.skip_repeats();
         drop(third);
         assert_eq!(write(&recent, &object, start), Some(start + MIN_INTERVAL));
         assert_eq!(write(&recent, &object, start), None);

@@ -52,7 +52,8 @@ impl InventoryEntry {
         self.unsettled
     }
 
-    /// Returns whether the key belongs to this image and so is not an orphan.
+    /// Returns whether a key of this image is not an orphan: any key while the image is unsettled, else the keys that the record
+    /// names. The caller checks that the key has this image's id.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {
         self.unsettled
@@ -124,8 +125,8 @@ async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cur
 }
 
 impl Images {
-    /// Returns all records that are not purged. The database sorts them each time the cursor is opened: at the start, and after
-    /// minutes without a read, because MongoDB closes cursors that are idle for ten.
+    /// Returns all records that are not purged. The database sorts them each time the cursor is opened: at the start, after
+    /// `MAX_IDLE` without a read, because MongoDB closes cursors that are idle for ten minutes, and after an error of the cursor.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -18,8 +18,8 @@ use crate::{
 pub const COPY_DEADLINE: Duration = Duration::from_secs(40);
 
 impl Objects {
-    /// Copies the object with this entity tag; the copy has this type and no other metadata. Returns `false` if the object no
-    /// longer exists. A store may ignore the condition, so callers must verify the copy.
+    /// Copies the object with this entity tag; the copy has this type and no other metadata. Returns `false` if the object
+    /// was deleted or replaced. A store may ignore the condition, so callers must verify the copy.
     ///
     /// # Errors
     /// [`StoreError::ObjectRefused`] when the object cannot be read, such as an archived one; else [`StoreError`], and the copy

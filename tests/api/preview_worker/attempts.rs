@@ -5,19 +5,19 @@ use super::{
         app::{Caller, TestApp, fixture, skip_unless_local_s3, unique_png},
         relay::{empty_answer, relay_s3},
     },
-    Duration, OffsetDateTime, Renderer, id, read, recorded, render, render_after, renderer, start, use_workers,
+    Duration, OffsetDateTime, Renderer, id, read, render, render_after, renderer, rendering_of, start, use_workers,
 };
 
 /// Renders again and again, 4000 s apart, until the image is no longer due; returns the number of attempts and the failure's name.
 pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer: &Renderer) -> (i64, String) {
     for hour in 0..20 {
-        let found = recorded(app, image).await;
+        let found = rendering_of(app, image).await;
         if !found.contains_key("due") {
             return (found.get_i64("attempts").unwrap(), found.get_str("failure").unwrap().to_owned());
         }
         render_after(app, renderer, Duration::from_secs(hour * 4000)).await;
     }
-    panic!("the attempts do not end: {}", recorded(app, image).await);
+    panic!("the attempts do not end: {}", rendering_of(app, image).await);
 }
 
 /// Uploads a unique image; returns its id.
@@ -53,10 +53,10 @@ async fn crashing_decoder_is_tried_four_times() {
     let crashing = Renderer::new("/bin/false".into());
     let (worker, began) = (&app.app.valet.preview_worker, OffsetDateTime::now_utc());
     worker.render_due(&crashing, began).await.unwrap();
-    let first = recorded(&app, &image).await;
+    let first = rendering_of(&app, &image).await;
     assert_eq!(first.get_i64("attempts").unwrap(), 1, "{first}");
     assert_eq!(worker.render_due(&crashing, began + Duration::from_secs(20)).await.unwrap(), 0);
-    assert_eq!(recorded(&app, &image).await, first, "no attempt is made before its time");
+    assert_eq!(rendering_of(&app, &image).await, first, "no attempt is made before its time");
     assert_eq!(attempts_until_failure(&app, &image, &crashing).await, (4, "crashed".to_owned()));
     app.audit().await;
 }
@@ -106,7 +106,7 @@ async fn object_that_a_working_store_cannot_read_is_a_named_failure() {
             let server = server.await;
             if is_outage {
                 render_after(&server, &renderer(), Duration::from_secs(60)).await;
-                let found = recorded(&app, &image).await;
+                let found = rendering_of(&app, &image).await;
                 assert!(found.get_i64("attempts").unwrap() == 0 && found.contains_key("due"), "{status}: {found}");
             } else {
                 assert_eq!(attempts_until_failure(&server, &image, &renderer()).await, (4, "unreadable".to_owned()), "{status}");
@@ -139,7 +139,7 @@ async fn outages_do_not_count_as_attempts() {
         render_after(&app, &no_program, after).await;
         render_after(&broken, &renderer(), after + Duration::from_secs(2000)).await;
     }
-    let found = recorded(&app, &image).await;
+    let found = rendering_of(&app, &image).await;
     assert!(found.get_i64("attempts").unwrap() == 0 && found.contains_key("due"), "{found}");
     assert_eq!(render_after(&app, &renderer(), Duration::from_secs(40_000)).await, 1);
     assert!(read(&ada, &image).await["previewUrl"].is_string());

@@ -11,7 +11,7 @@ use super::{
         crashes::{ABORTED, CRASHES, Fuse},
         serve::Settings,
     },
-    id, read, recorded, render_after, renderer, start, unique_jpeg,
+    id, read, render_after, renderer, rendering_of, start, unique_jpeg,
 };
 
 /// Returns the settings of a worker.
@@ -85,7 +85,7 @@ async fn worker_killed_at_every_call_loses_no_preview() {
     app.sweep_to_the_end().await;
     app.audit().await;
     for image in &image_ids {
-        assert!(!recorded(&app, image).await.contains_key("due"));
+        assert!(!rendering_of(&app, image).await.contains_key("due"));
         let preview = read(&ada, image).await["previewUrl"].as_str().unwrap().to_owned();
         assert_eq!(app.http.get(preview).send().await.unwrap().status(), 200);
     }

@@ -10,7 +10,7 @@ use super::{
         app::{Caller, PASSWORD, TestApp, skip_unless_local_s3, unique_png},
         relay::relay_s3,
     },
-    Duration, OffsetDateTime, id, read, recorded, render, render_after, renderer, start, use_workers,
+    Duration, OffsetDateTime, id, read, render, render_after, renderer, rendering_of, start, use_workers,
 };
 
 /// Returns the keys of pictures that workers made.
@@ -57,7 +57,7 @@ async fn orphan_scan_reports_no_pictures() {
     let found = app.app.valet.orphans.find(before, &mut |_| {}).await.unwrap();
     let orphans: Vec<_> = found.orphans.first.iter().map(|listed| listed.key.as_str()).collect();
     assert_eq!(orphans, [orphan.as_str()]);
-    assert!(recorded(&app, id(&shown)).await.contains_key("written"));
+    assert!(rendering_of(&app, id(&shown)).await.contains_key("written"));
 }
 
 /// The image is deleted after the worker was permitted to write, and before it has written.

@@ -12,7 +12,7 @@ use super::{
     },
     CancellationToken, Document, Duration, Value,
     attempts::attempts_until_failure,
-    doc, id, read, recorded, render, renderer, start, unique_jpeg,
+    doc, id, read, render, renderer, rendering_of, start, unique_jpeg,
 };
 
 /// Returns the settings of a worker with this command.
@@ -77,7 +77,7 @@ async fn failures_of_a_command_have_names() {
     ] {
         let image = ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
         work_once(&app, &script(command)).await;
-        let found = recorded(&app, id(&image)).await;
+        let found = rendering_of(&app, id(&image)).await;
         assert_eq!(found, doc! { "attempts": 1_i64, "failure": "corrupt" }, "{what}");
         assert!(read(&ada, id(&image)).await.get("previews").is_none(), "{what}");
         assert_eq!(ada.delete(&format!("/api/images/{}", id(&image))).await.status, 204);
@@ -106,13 +106,13 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
     let images = app.db.collection::<Document>("images");
     let unsupported = doc! { "$set": { "rendering.failure": "unsupported" } };
     images.update_one(doc! { "_id": id(&png) }, unsupported).await.unwrap();
-    let png_record = recorded(&app, id(&png)).await;
+    let png_record = rendering_of(&app, id(&png)).await;
     let worker = &app.app.valet.preview_worker;
     let run_until = async |renderer: &super::Renderer, ended: &(dyn Fn(&Document) -> bool + Sync)| {
         let stop = CancellationToken::new();
         let watch = async {
             for image in [&heic, &avif] {
-                eventually("the worker has the result", async || ended(&recorded(&app, id(image)).await)).await;
+                eventually("the worker has the result", async || ended(&rendering_of(&app, id(image)).await)).await;
             }
             stop.cancel();
         };
@@ -123,15 +123,15 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
 
     run_until(&renderer(), &failed_as("unsupported")).await;
     assert_eq!(
-        recorded(&app, id(&heic)).await,
+        rendering_of(&app, id(&heic)).await,
         doc! { "attempts": 1_i64, "failure": "unsupported" },
         "there is still no command"
     );
     run_until(&renderer().with_heif_command(script("exit 3")), &failed_as("corrupt")).await;
-    let after = recorded(&app, id(&heic)).await;
+    let after = rendering_of(&app, id(&heic)).await;
     assert_eq!(after, doc! { "attempts": 1_i64, "failure": "corrupt" });
     assert_eq!(worker.queue_conversions().await.unwrap(), 0, "an image that a command failed at is not tried again");
-    assert_eq!(recorded(&app, id(&png)).await, png_record);
+    assert_eq!(rendering_of(&app, id(&png)).await, png_record);
     assert_eq!(app.db_state(id(&deleted)).await, "deleting");
     if let Some(command) = libheif() {
         let unsupported = doc! { "$set": { "rendering.failure": "unsupported" } };
@@ -139,7 +139,7 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
         run_until(&renderer().with_heif_command(command), &|rendering| rendering.contains_key("written")).await;
         for image in [&heic, &avif] {
             eventually("the image has a picture", async || sizes(&read(&ada, id(image)).await) == [(120, 80)]).await;
-            assert_eq!(recorded(&app, id(image)).await, doc! { "written": true });
+            assert_eq!(rendering_of(&app, id(image)).await, doc! { "written": true });
         }
     }
     app.sweep_to_the_end().await;

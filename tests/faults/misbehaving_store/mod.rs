@@ -1,7 +1,8 @@
-//! F7, F9, F10 and similar faults, one step at a time: false answers of a store, or of a proxy in front of it.
+//! F7, F9, F10, F25 and similar faults, one step at a time, without load: false answers of a store, or of a proxy in front of it.
 //!
-//! No such answer decides about an upload: the client gets 503 or 504 in time, the upload stays pending, the sweeper neither
-//! rejects nor expires nor deletes it, and the next confirm after the fault answers 200.
+//! No such answer decides about an upload: the client gets 503 or 504 in time, or 409 if the store does not find the object
+//! (F9), the upload stays pending, the sweeper neither rejects nor expires nor deletes it, and the next confirm after the fault
+//! answers 200.
 
 mod clearing;
 mod copying;

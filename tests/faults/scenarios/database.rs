@@ -1,4 +1,4 @@
-//! F2, F3: one mongod that loses answers, stops, or is unreachable, under load.
+//! F2, F3 and a slow database: one mongod that loses answers, hangs, is unreachable or slow, under load.
 
 use std::time::Duration;
 
@@ -62,10 +62,10 @@ impl ProxiedDatabase {
         let proxy = Proxy::start(upstream.parse().unwrap()).await;
         let uri = format!("mongodb://{}/?directConnection=true", proxy.address());
         let admins: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-        let of_server = admins.clone();
+        let admins_by_server = admins.clone();
         let change = move |number: usize, settings: Settings| {
             let settings = settings.with("MONGODB_URI", &uri);
-            of_server.get(number).map_or(settings.clone(), |admin| settings.with("ADMIN_BIND", admin))
+            admins_by_server.get(number).map_or(settings.clone(), |admin| settings.with("ADMIN_BIND", admin))
         };
         let options = Options { servers: 2, mongodb: Some(mongod.uri()), change: Box::new(change), ..Options::default() };
         let scenario = Scenario::start(options, client_count()).await;
@@ -134,7 +134,7 @@ async fn f2_f3_faults_of_the_database_violate_no_invariant() {
     for fault in [
         ConnectionFault { name: "F3, reset", fault: Fault::Reset, is_outage: true },
         ConnectionFault { name: "F3, refused", fault: Fault::Refuse, is_outage: true },
-        ConnectionFault { name: "F8, a slow database", fault: Fault::Latency(Duration::from_millis(30)), is_outage: false },
+        ConnectionFault { name: "a slow database", fault: Fault::Latency(Duration::from_millis(30)), is_outage: false },
     ] {
         database.disturb_connections(fault).await;
     }

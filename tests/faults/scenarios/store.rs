@@ -14,15 +14,15 @@ use super::{
 use Operation::{DeleteObject, GetObject, HeadObject, PutObject};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
-    // The servers connect through both proxies; the clients through one of their own.
-    let faults = S3Faults::of_this_run().await;
-    let proxy = Proxy::start(faults.address()).await;
-    let clients = S3Faults::of_this_run().await;
+async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
+    // Servers reach the store through `proxy` and `server_faults`, clients through `client_faults`.
+    let server_faults = S3Faults::of_this_run().await;
+    let proxy = Proxy::start(server_faults.address()).await;
+    let client_faults = S3Faults::of_this_run().await;
     let endpoint = format!("http://{}", proxy.address());
     let change = move |_, settings: Settings| settings.with("S3_ENDPOINT", &endpoint);
     let options =
-        Options { servers: 2, sweepers: 1, s3: Some(clients.endpoint()), change: Box::new(change), ..Options::default() };
+        Options { servers: 2, sweepers: 1, s3: Some(client_faults.endpoint()), change: Box::new(change), ..Options::default() };
     let mut scenario = Scenario::start(options, client_count()).await;
 
     let slow_down = |share| Rule::all(Misbehavior::error(503, "SlowDown")).share(share);
@@ -41,13 +41,13 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
         ("F11", Rule::new(&[DeleteObject], Misbehavior::LosesAnswer).share(70), false),
         ("any answer is lost", Rule::all(Misbehavior::LosesAnswer).share(50), false),
     ] {
-        faults.add(rule);
+        server_faults.add(rule);
         if is_outage {
             scenario.run_until_refused(what, fault_duration(2, 30)).await
         } else {
             scenario.run_during(what, fault_duration(2, 30)).await;
         }
-        faults.heal();
+        server_faults.heal();
         scenario.recover_in_long_form(what).await;
     }
     scenario.assert_recovered("the store's answers").await;
@@ -67,9 +67,9 @@ async fn f7_f8_f10_f11_f12_faults_of_the_store_violate_no_invariant() {
         scenario.recover_in_long_form(what).await;
     }
     scenario.assert_recovered("connections to the store").await;
-    clients.add(Rule::new(&[PutObject], Misbehavior::LosesAnswer).share(60));
+    client_faults.add(Rule::new(&[PutObject], Misbehavior::LosesAnswer).share(60));
     scenario.run_during("F12", fault_duration(4, 30)).await;
-    clients.heal();
+    client_faults.heal();
     scenario.assert_recovered("F12").await;
     scenario.end().await;
 }
