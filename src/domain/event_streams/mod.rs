@@ -136,26 +136,25 @@ impl EventStreams {
 
     /// Waits after an error, unless the database is new, and returns the start of the next feed.
     async fn next_start(&self, error: FeedError, retry: FeedStart) -> FeedStart {
-        match error {
+        let start = match error {
             // Usual for the first feed of a new database.
-            FeedError::Lost if matches!(retry, FeedStart::Ago(_)) => FeedStart::Now,
+            FeedError::Lost if matches!(retry, FeedStart::Ago(_)) => return FeedStart::Now,
             FeedError::Lost => {
                 tracing::warn!("lost the feed of changes; resetting all event streams");
-                tokio::time::sleep(BACKOFF).await;
                 FeedStart::Now
             }
             FeedError::Dropped(token) => {
                 tracing::warn!(
                     "lost the feed of changes, because its collection was dropped or renamed; resetting all event streams"
                 );
-                tokio::time::sleep(BACKOFF).await;
                 FeedStart::AfterDrop(token)
             }
             FeedError::Store(error) => {
                 tracing::warn!(%error, "failed to read the feed of changes");
-                tokio::time::sleep(BACKOFF).await;
                 retry
             }
-        }
+        };
+        tokio::time::sleep(BACKOFF).await;
+        start
     }
 }
