@@ -14,7 +14,7 @@ const OTHER: &str = "fedcba9876543210fedcba9876543210";
 /// A setting, values that are rejected, and other settings that are set beside them.
 type Row<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)]);
 
-/// Reads a setting beside others and the required ones. Returns the message about the problems, empty if there are none.
+/// Reads a setting beside others and the required ones. Returns the message about the problems, or an empty text if there are none.
 fn problems(name: &str, value: &str, beside: &[(&str, &str)]) -> String {
     let required = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
     let pairs = [required.as_slice(), beside, &[(name, value)]].concat();

@@ -117,7 +117,7 @@ impl Names {
         requested.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
     }
 
-    /// Returns the common prefixes of a page; `None` if there are none.
+    /// Returns the common prefixes of a page, or `None` for a page without them.
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
         let all = page.prefixes.iter().map(|p| CommonPrefix { prefix: Some(self.show(p)) });
         Some(all.collect()).filter(|l: &Vec<_>| !l.is_empty())

@@ -16,7 +16,7 @@ use crate::{
     store::{StoreError, driver_events::Operation, instant},
 };
 
-/// Fields of an image's record, of which at least one is set once its file was read.
+/// Fields of an image's record; at least one of them is set once the image's file was read.
 const READ_FIELDS: [&str; 4] = ["takenAt", "camera", "location", "captureRead"];
 
 /// Images whose files were never read for the time taken, the camera and the location, among the records that were examined.

@@ -26,7 +26,7 @@ struct Provider {
     given: Given,
 }
 
-/// Answers with the current credentials, or with 500 if there are none.
+/// Answers with the current credentials, or with 500 without them.
 #[handler]
 async fn answer(provider: Data<&Provider>) -> Response {
     let Some((token, end)) = *provider.given.lock().unwrap() else { return Status::INTERNAL_SERVER_ERROR.into_response() };

@@ -165,7 +165,7 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// Returns the first word of the metrics in the shape of an image id; empty if there is none.
+/// Returns the first word of the metrics in the shape of an image id, or an empty text.
 fn image_id(text: &str) -> String {
     let is_id = |word: &&str| word.len() == 36 && uuid::Uuid::parse_str(word).is_ok();
     text.split(|c: char| !c.is_ascii_hexdigit() && c != '-').find(is_id).unwrap_or_default().to_owned()
