@@ -45,8 +45,7 @@ async fn settled_keys(app: &TestApp) -> Vec<String> {
 
 #[tokio::test]
 async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image() {
-    // A signing window longer than the test.
-    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
+    let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
     let ticket = open_upload(&ada, &bytes, &preview).await;

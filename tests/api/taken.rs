@@ -7,8 +7,6 @@ mod declared;
 mod earlier;
 mod timeline;
 
-use std::time::Duration;
-
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -96,8 +94,7 @@ async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn time_and_camera_are_read_from_the_file_and_the_position_is_not() {
-    // A signing window longer than the test, so that all URLs are equal.
-    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
+    let app = TestApp::start().await;
     let ada = app.user().await;
     let zoned = [(MAKE, "Apple"), (MODEL, "iPhone 15 Pro"), (ORIGINAL, "2024:12:21 23:39:24"), (OFFSET, "-05:30")];
     for (name, texts, taken_at, camera) in [
@@ -119,11 +116,7 @@ async fn time_and_camera_are_read_from_the_file_and_the_position_is_not() {
 
 #[tokio::test]
 async fn position_is_recorded_if_the_operator_wants_it() {
-    let app = TestApp::start_with(|config| {
-        config.uploads.keep_location = true;
-        config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600);
-    })
-    .await;
+    let app = TestApp::start_with(|config| config.uploads.keep_location = true).await;
     let ada = app.user().await;
     let image = ada.upload("a.jpg", "image/jpeg", &photograph(&[])).await;
     assert_eq!(image["location"], json!({ "latitude": -33.5, "longitude": 18.25 }));

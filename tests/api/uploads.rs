@@ -17,8 +17,7 @@ use super::{
 
 #[tokio::test]
 async fn file_becomes_an_image_in_the_gallery() {
-    // A signing window longer than the test, so that all URLs are equal.
-    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
+    let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
     let mut body = declared("beach.jpg", "image/jpeg", &bytes);

@@ -9,8 +9,8 @@ use super::{Caller, DAY, Duration, QUIET, TestApp, after, declared, file, json, 
 
 #[tokio::test]
 async fn c5_fifty_confirms_give_one_image_and_one_answer() {
-    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = DAY).await;
-    let other = TestApp::start_second_server(&app, |config| config.uploads.read_url_ttl = DAY).await;
+    let app = TestApp::start().await;
+    let other = TestApp::start_second_server(&app, |_| {}).await;
     let ada = app.user().await;
     let ada_on_other = Caller { app: &other, ..ada.clone() };
     let bytes = file();
