@@ -37,6 +37,9 @@ impl Client {
         }
         let answer = request.send().await.unwrap();
         let status = answer.status();
+        if status.is_success() && path.starts_with("/api/images/upload") {
+            self.has_opened.store(true, Relaxed);
+        }
         (status, answer.json().await.unwrap_or(Value::Null))
     }
 
@@ -69,7 +72,6 @@ impl Client {
         loop {
             let (status, ticket) = self.post("/api/images/upload", declared).await;
             if status == 201 {
-                self.has_opened.store(true, Relaxed);
                 return ticket;
             }
             let may_repeat = status == 503 && !self.has_opened.load(Relaxed) && began.elapsed() < Duration::from_secs(60);
