@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::reservations::Reservations;
 use crate::{
     model::{End, Image, Rejection, Verified},
-    store::{AcceptOutcome, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Transitions of an image's state.
@@ -32,17 +32,14 @@ impl Lifecycle {
     /// Moves an image from `pending` to `ready`, and settles its reservation; its bytes stay counted. Returns `None` if another
     /// request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        if let Some(settlement) = image.acceptance_step(verified) {
-            match Box::pin(self.store.accept(image, verified, &settlement)).await? {
-                AcceptOutcome::Ready(ready) => {
-                    log_accepted(image, verified);
-                    return Ok(Some(*ready));
-                }
-                AcceptOutcome::Changed => return Ok(None),
-                // The reservation is settled after the step that is under way.
-                AcceptOutcome::Conflict => {}
-            }
+        if let Some(settlement) = image.acceptance_step(verified)
+            && let Some(ready) = Box::pin(self.store.accept(image, verified, &settlement)).await?
+        {
+            log_accepted(image, verified);
+            return Ok(Some(ready));
         }
+        // Without the conditions of the step: another step may be under way, or another server may have finished this one because
+        // this server was slow. The image may still become ready; its reservation is settled after that.
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
             log_accepted(image, verified);

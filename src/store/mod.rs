@@ -59,7 +59,7 @@ pub use known_networks::KnownNetworks;
 pub use objects::{GetSeries, Objects};
 pub use outbox_queue::{EventRecord, EventSource, OutboxQueue, StoredEvent};
 pub use recount::{Counts, Repair};
-pub use reservations::{AcceptOutcome, StepOutcome};
+pub use reservations::StepOutcome;
 pub use service_keys::{ServiceKey, ServiceKeys};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{

@@ -34,20 +34,10 @@ pub enum StepOutcome {
     Conflict,
 }
 
-/// The outcome of [`Store::accept`].
-#[derive(Debug)]
-pub enum AcceptOutcome {
-    /// The image is ready.
-    Ready(Box<Image>),
-    /// The image had changed since it was read.
-    Changed,
-    /// Nothing has changed: another step of the image is in progress.
-    Conflict,
-}
-
 impl Store {
     /// Makes the transition `pending → ready` with the verified properties, as the step `change`, which ends the image's
-    /// reservation.
+    /// reservation. Returns `None` if the step was not taken: the image has changed, another step of it is in progress, or another
+    /// server has finished this step as that of a dead server.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
@@ -56,11 +46,11 @@ impl Store {
         image: &Image,
         verified: &Verified,
         change: &ReservationStep,
-    ) -> Result<AcceptOutcome, StoreError> {
+    ) -> Result<Option<Image>, StoreError> {
         let steps = [announced_step(change)];
         let announced = self.users.announce_steps(image.user, steps.iter().zip([change])).await?;
         if announced == AnnounceOutcome::Conflict {
-            return Ok(AcceptOutcome::Conflict);
+            return Ok(None);
         }
         let [StepUnderWay { step, .. }] = steps;
         let end = ReservationEnd::WithStep { step, as_read: as_read(image.user, change) };
@@ -72,7 +62,7 @@ impl Store {
         if announced == AnnounceOutcome::Announced {
             self.users.close_steps(image.user, &steps, &taken).await?;
         }
-        Ok(ready.map_or(AcceptOutcome::Changed, |ready| AcceptOutcome::Ready(Box::new(ready))))
+        Ok(ready)
     }
 
     /// Applies steps of one user's images.

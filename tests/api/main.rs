@@ -46,6 +46,7 @@ mod local_s3;
 mod misbehaving_stores;
 mod mobile_clients;
 mod model;
+mod mongodb_relay;
 mod multipart;
 mod oidc;
 mod openapi;

@@ -5,7 +5,6 @@
 
 mod clock;
 mod durability;
-mod mongodb_relay;
 
 use std::time::Duration;
 

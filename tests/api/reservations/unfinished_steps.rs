@@ -1,8 +1,14 @@
 //! Covers reservation steps that a server began: each is counted once or not at all, whichever process finishes it.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use mongodb::bson::Bson;
 
 use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
+use crate::mongodb_relay::{beside_through, command};
 
 /// Leaves the state of a server that died after it had announced a step, which adds `added` (bytes, images, pending) to the
 /// counters: the entry exists, and the counters are unchanged. Returns the step's id.
@@ -125,5 +131,49 @@ async fn late_server_does_not_change_later_steps() {
     assert_eq!((usage(&ada).await, steps_of(&ada).await), (before, 0));
     let last = app.db_image(ticket.id()).await.unwrap().get_str("lastStep").unwrap().to_owned();
     assert_eq!(last, "01a22134-8512-7399-92f9-0172c14bedce");
+    app.audit().await;
+}
+
+/// Returns whether the message to MongoDB makes an image ready.
+fn makes_ready(message: &[u8]) -> bool {
+    command(message).is_some_and(|command| command.contains_key("findAndModify") && format!("{command}").contains("\"ready\""))
+}
+
+/// A server pauses between announcing its step and making the image ready, and another server finishes the step meanwhile: the
+/// image becomes ready in the same sweep, and is counted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_becomes_ready_although_another_server_finished_its_step() {
+    let app = TestApp::start().await;
+    let (paused, mut pauses) = tokio::sync::mpsc::unbounded_channel::<std::sync::mpsc::Sender<()>>();
+    let has_paused = AtomicBool::new(false);
+    let pause = move |message: &mut [u8]| {
+        if makes_ready(message) && !has_paused.swap(true, Relaxed) {
+            let (resume, resumed) = std::sync::mpsc::channel();
+            paused.send(resume).unwrap();
+            tokio::task::block_in_place(|| resumed.recv().unwrap());
+        }
+    };
+    let slow = beside_through(&app, Arc::new(pause), Arc::new(|_| {})).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    let due = doc! { "$set": { "due": old, "expiresAt": old, "urlsDieAt": old } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": ticket.id() }, due).await.unwrap();
+    let finish = async {
+        let resume = pauses.recv().await.unwrap();
+        assert_eq!(steps_of(&ada).await, 1);
+        let aged = doc! { "$set": { "settling.0.at": old } };
+        app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, aged).await.unwrap();
+        app.sweep(after(1)).await;
+        assert_eq!(steps_of(&ada).await, 0);
+        resume.send(()).unwrap();
+    };
+    let (swept, ()) = tokio::join!(slow.sweep(after(1)), finish);
+    assert_eq!((swept.confirmed, swept.failed), (1, 0), "{swept:?}");
+    assert_eq!((app.db_state(ticket.id()).await.as_str(), steps_of(&ada).await), ("ready", 0));
+    let (_, images, pending) = usage(&ada).await;
+    assert_eq!((images, pending), (1, 0));
     app.audit().await;
 }

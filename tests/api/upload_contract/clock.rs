@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mongodb::bson::{DateTime, Document, doc};
 
-use super::mongodb_relay::beside_through;
 use crate::app::{TestApp, unique_png};
+use crate::mongodb_relay::beside_through;
 
 const HOUR_MS: i64 = 3_600_000;
 

@@ -6,19 +6,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use mongodb::bson::Document;
 use secrecy::ExposeSecret;
 use valet::dev::mongod::{Mongod, MongodOptions};
 
-use super::mongodb_relay::beside_through;
-use crate::app::{Caller, TestApp, unique_png};
-
-/// Returns the command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the
-/// command (OP_MSG of MongoDB's wire protocol).
-fn command(message: &[u8]) -> Option<Document> {
-    let is_command = message.get(8..12)? == 2013_i32.to_le_bytes() && message.get(16) == Some(&0);
-    is_command.then(|| Document::from_reader(&message[17..]).unwrap())
-}
+use crate::{
+    app::{Caller, TestApp, unique_png},
+    mongodb_relay::{beside_through, command},
+};
 
 /// Every write from an upload to its deletion has write concern majority with journal.
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mongodb::bson::Document;
 use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,6 +32,13 @@ pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestA
         }
     });
     TestApp::start_second_server(app, |config| config.mongo.uri = proxied.into()).await
+}
+
+/// Returns the command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the
+/// command (OP_MSG of MongoDB's wire protocol).
+pub fn command(message: &[u8]) -> Option<Document> {
+    let is_command = message.get(8..12)? == 2013_i32.to_le_bytes() && message.get(16) == Some(&0);
+    is_command.then(|| Document::from_reader(&message[17..]).unwrap())
 }
 
 /// Passes messages on after `tap` has changed them. A message begins with its length, these four bytes included (MsgHeader of
