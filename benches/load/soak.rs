@@ -27,9 +27,9 @@ struct Interval {
     memory: f64,
     /// Number of the server's tasks.
     tasks: f64,
-    /// Milliseconds.
+    /// Median latency in milliseconds.
     p50: f64,
-    /// Milliseconds.
+    /// 99th percentile of the latency in milliseconds.
     p99: f64,
 }
 
@@ -106,6 +106,7 @@ pub async fn measure(report: &mut Report) {
         let median_of = |half: &[Interval]| median(half.iter().map(value).collect());
         report.ratio(name, median_of(late) / median_of(early), Bar::AtMost(bar));
     };
+    // The bounds leave room for noise, which is greater in percentiles.
     compare("soak: memory of the second half, to the first", |interval| interval.memory, 1.05);
     compare("soak: tasks of the second half, to the first", |interval| interval.tasks, 1.05);
     compare("soak: p50 of the second half, to the first", |interval| interval.p50, 1.2);

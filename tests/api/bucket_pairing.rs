@@ -94,6 +94,7 @@ async fn damaged_ids_are_rejected_and_repaired_by_join() {
 async fn images_after_other_programs_keys_are_found() {
     let app = TestApp::start().await;
     app.bucket_put(ObjectKey::final_for(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
+    // More than the 1000 keys of a page of the listing.
     for n in 0..1001 {
         app.bucket_put(&format!("u/0/{n}"), "text/plain", vec![1]).await;
     }

@@ -38,8 +38,8 @@ async fn cancelling_an_upload_never_deletes_an_image() {
     app.audit().await;
 }
 
-/// A cancel and a confirm of one upload at the same time: either the cancel gets 409, the confirm 200 and there is an image, or
-/// none of this.
+/// A cancel and a confirm of one upload at the same time: either the cancel gets 409, the confirm 200 and the image exists, or the
+/// cancel gets 204, the confirm fails and no image exists.
 #[tokio::test]
 async fn cancel_and_confirm_agree() {
     let app = TestApp::start().await;

@@ -9,7 +9,7 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use valet::dev::mongod::{Mongod, MongodError, MongodOptions};
 
-/// How long a process may take to end.
+/// Longest time for a process to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Data folder of the child process `server`, below; unset in an ordinary run.
 const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
@@ -229,7 +229,7 @@ async fn killed_server_leaves_no_process_behind() {
 async fn stopped_server_leaves_no_process_behind() {
     let folder = Folder::new("stopped");
     let mut server = Server::start(&folder.options().data_dir);
-    assert_eq!(server.children().len(), 2);
+    assert_eq!(server.children().len(), 2, "mongod and its watchdog");
     server.process.stdin.as_mut().unwrap().write_all(b"stop\n").unwrap();
     assert!(within(PATIENCE, || !runs(server.mongod)).await);
     assert!(within(PATIENCE, || server.children().is_empty()).await, "{:?}", server.children());

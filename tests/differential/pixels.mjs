@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
 
-/** Mean difference of 0 to 255 that a picture may have. */
+/** Mean difference of 0 to 255 that a picture may have, because JPEG loses detail and the filters for scaling differ. */
 const MAX_DIFFERENCE = 2;
 // Images whose rendering is not compared, with the reason.
 const DECIDED = {

@@ -34,7 +34,7 @@ def map_case(context, case):
         return case
     # Uppy's calls have their token in the path.
     if "token" in (case.path_parameters or {}):
-        case.path_parameters["token"] = uppy()
+        case.path_parameters["token"] = uppy_token()
     # A cursor is opaque: the server rejects an invented one with 400 `invalid_cursor`.
     if "cursor" in (case.query or {}) and not CURSOR.fullmatch(str(case.query["cursor"])):
         del case.query["cursor"]
@@ -50,7 +50,7 @@ def map_case(context, case):
                     if "idempotencyKey" in item:
                         item["idempotencyKey"] = str(uuid.uuid4())
             case "sign_uppy_request":
-                make_a_call_of_s3(case.body)
+                complete_s3_call(case.body)
             case "delete_account":
                 # Only users of an identity provider have no password.
                 case.body.setdefault("password", "not the password")
@@ -58,7 +58,7 @@ def map_case(context, case):
 
 
 @functools.cache
-def uppy() -> str:
+def uppy_token() -> str:
     """Returns a token for the path of Uppy's calls, of a separate user."""
     url = os.environ["VALET_URL"]
     credentials = {"email": f"uppy-{uuid.uuid4().hex}@example.com", "password": f"four random words {uuid.uuid4().hex}"}
@@ -75,8 +75,9 @@ def announce(upload: dict) -> None:
     upload |= {"contentType": "image/png", "size": len(content), "sha256": digest}
 
 
-def make_a_call_of_s3(body: dict) -> None:
-    """Completes a call of S3: a part's PUT has the upload's id and the part's number; others have no number, and some need the id."""
+def complete_s3_call(body: dict) -> None:
+    """Makes the description of a call to S3 consistent: the PUT of a part has the upload's id and the part's number; other calls have no
+    number, and GET and DELETE need the upload's id."""
     if body["method"] != "PUT" or "uploadId" not in body:
         body.pop("partNumber", None)
     elif "partNumber" not in body:

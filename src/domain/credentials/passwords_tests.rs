@@ -4,6 +4,9 @@
 use super::*;
 use crate::model::NetworkPrefix;
 
+/// Minimum length of a new password, which these tests do not depend on.
+const MIN_CHARS: usize = 12;
+
 /// Returns the origin of a request from this address.
 fn holder(address: &str) -> RequestOrigin {
     RequestOrigin { site: NetworkPrefix::site(address.parse().unwrap()), user: None }
@@ -11,7 +14,7 @@ fn holder(address: &str) -> RequestOrigin {
 
 #[tokio::test]
 async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
-    let passwords = Passwords::new(12).unwrap();
+    let passwords = Passwords::new(MIN_CHARS).unwrap();
     let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
     let hash = passwords.hash(&permit, Password::new("correct horse é")).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
@@ -29,7 +32,7 @@ async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
 
 #[tokio::test]
 async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
-    let passwords = Passwords::new(12).unwrap();
+    let passwords = Passwords::new(MIN_CHARS).unwrap();
     let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
     let other_kind = Argon2::new(Algorithm::Argon2i, Version::V0x13, hasher().params().clone());
@@ -44,7 +47,7 @@ async fn a1_a_hash_of_other_parameters_is_verified_and_reported() {
 /// One network fills its whole share of the queue; the password of another network is hashed before the last of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
-    let passwords = Passwords::new(12).unwrap();
+    let passwords = Passwords::new(MIN_CHARS).unwrap();
     let permits: Vec<_> = std::iter::from_fn(|| passwords.acquire(holder("192.0.2.1")).ok()).collect();
     assert_eq!(passwords.acquire(holder("192.0.2.250")).map(drop), Err(Overloaded), "the address is in the same /24");
     let hashes = permits.into_iter().map(|permit| {
@@ -52,7 +55,8 @@ async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_f
         tokio::spawn(async move { passwords.hash(&permit, Password::new("x")).await })
     });
     let hashes: Vec<_> = hashes.collect();
-    while passwords.load().0 == 0 {
+    let hashing = || passwords.load().0;
+    while hashing() == 0 {
         tokio::task::yield_now().await;
     }
     let permit = passwords.acquire(holder("198.51.100.1")).unwrap();

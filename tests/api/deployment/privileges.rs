@@ -40,6 +40,7 @@ async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
 
 /// Sweeps at times after the end of URLs, reservations and grace periods, as often as the deletions need.
 async fn sweep_late(app: &TestApp) {
+    // After `UPLOAD_TTL` (24 h) with its grace, after another day for tombstones, and after `MULTIPART_TTL` (168 h) with its grace.
     for hours in [26, 52, 200] {
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(hours * 3600)).await;
     }

@@ -15,7 +15,7 @@ const STREAMS: usize = 2000;
 const STREAMS_PER_USER: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "opens 2000 streams; needs as many files"]
+#[ignore = "opens 2000 streams, and needs a file descriptor for each in both processes"]
 async fn idle_streams_take_a_bounded_amount_of_memory() {
     let app = TestApp::start().await;
     let (process, client) = Settings::for_app(&app).with("RATE_LIMIT", "off").start_listening().await;
@@ -38,7 +38,7 @@ async fn idle_streams_take_a_bounded_amount_of_memory() {
     let all = tokens.iter().flat_map(|token| std::iter::repeat_n(token.clone(), STREAMS_PER_USER)).take(STREAMS - 1);
     let streams: Vec<_> = stream::iter(all).map(open).buffer_unordered(20).collect().await;
     let opened = memory(process.id(), "VmRSS");
-    // Long enough for two checks of each token and a heartbeat.
+    // Long enough for two checks of each token (every 15 s) and a heartbeat (every 20 s).
     tokio::time::sleep(Duration::from_secs(35)).await;
     let after = memory(process.id(), "VmRSS");
     let each = after.saturating_sub(before) / STREAMS as u64;

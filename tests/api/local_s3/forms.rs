@@ -150,6 +150,7 @@ async fn redirect_leads_to_the_forms_address() {
     form.insert(0, ("success_action_redirect".to_owned(), "https://app.example/done?step=2".to_owned()));
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let done = send_form(&http, &server, &form, "ten bytes!").await;
+    // The entity tag is the MD5 of the file.
     assert_eq!(
         done.headers()["location"],
         "https://app.example/done?step=2&bucket=photos&key=in%2Fa&etag=%227df74d02c12d70f2b09a1f70a316145e%22"

@@ -225,26 +225,26 @@ impl Server {
 }
 
 /// Times of gallery requests during other work.
-struct Gallery {
+struct GalleryTimes {
     p99: Duration,
     requests: usize,
 }
 
-impl Gallery {
+impl GalleryTimes {
     /// Summarizes the times of requests.
     fn of(times: Vec<Duration>) -> Self {
         Self { requests: times.len(), p99: p99(times) }
     }
 }
 
-impl std::fmt::Display for Gallery {
+impl std::fmt::Display for GalleryTimes {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "gallery p99 {:?} of {} requests", self.p99, self.requests)
     }
 }
 
 /// Floods the server with logins that are not repeated; returns their answers, and the gallery's times.
-async fn flood(server: &Server) -> (Vec<LoginAnswer>, Gallery) {
+async fn measure_floods(server: &Server) -> (Vec<LoginAnswer>, GalleryTimes) {
     let owner = server.owner(usize::MAX);
     let mut answers = Vec::new();
     for _ in 0..FLOODS {
@@ -252,7 +252,7 @@ async fn flood(server: &Server) -> (Vec<LoginAnswer>, Gallery) {
         assert!(flood_answers.iter().any(|answer| answer.status == 200), "some logins succeed");
         answers.extend(flood_answers);
     }
-    (answers, Gallery::of(owner.stop().await))
+    (answers, GalleryTimes::of(owner.stop().await))
 }
 
 /// Asserts that every login was answered in time, and that each rejected one has a Retry-After.
@@ -276,22 +276,22 @@ fn assert_answered_in_time(answers: &[LoginAnswer]) {
 }
 
 /// Sends logins until each is answered.
-async fn log_in_repeatedly(server: &Server) -> Gallery {
+async fn log_in_repeatedly(server: &Server) -> GalleryTimes {
     let began = Instant::now();
     let owner = server.owner(usize::MAX);
     let tries = server.log_in_until_answered().await;
-    let gallery = Gallery::of(owner.stop().await);
+    let gallery = GalleryTimes::of(owner.stop().await);
     println!("{PARALLEL_LOGINS} logins, each until answered: {tries} tries in {:?}; {gallery}", began.elapsed());
     gallery
 }
 
 /// Sends requests whose connections are closed before they are answered.
-async fn abort(server: &Server, request: &[u8], what: &str) -> Gallery {
+async fn abort(server: &Server, request: &[u8], what: &str) -> GalleryTimes {
     let owner = server.owner(usize::MAX);
     for _ in 0..FLOODS {
         server.hang_up(request).await;
     }
-    let gallery = Gallery::of(owner.stop().await);
+    let gallery = GalleryTimes::of(owner.stop().await);
     println!("{FLOODS} × {ABORTED_REQUESTS} aborted {what}: {gallery}");
     gallery
 }
@@ -301,10 +301,10 @@ async fn abort(server: &Server, request: &[u8], what: &str) -> Gallery {
 async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     let app = TestApp::start().await;
     let mut server = Server::start(&app).await;
-    let idle = Gallery::of(server.owner(IDLE_REQUESTS).done().await);
+    let idle = GalleryTimes::of(server.owner(IDLE_REQUESTS).done().await);
     let base = memory(&server.process, "VmRSS");
 
-    let (answers, flooded) = flood(&server).await;
+    let (answers, flooded) = measure_floods(&server).await;
     let beside_retries = log_in_repeatedly(&server).await;
     assert_answered_in_time(&answers);
     println!("idle: {idle}; flooded: {flooded}");

@@ -1,4 +1,5 @@
-//! Plants violations of events and deliveries.
+//! Plants violations in events, deliveries, messages and secrets. The numbers are those of the invariants in
+//! tests/faults/README.md: 11 secrets, 19 events, 20 deliveries.
 
 use mongodb::bson::{DateTime, Document, doc};
 use time::Duration;
@@ -68,6 +69,7 @@ fn plant_messages(clean: &CleanCluster, event: &str) {
         let mut again = evidence.messages.iter().rev().find(|message| message.id == event).unwrap().clone();
         again.at += Duration::seconds(10);
         evidence.messages.push(again);
+        // A message may be repeated if the test has ended the claim of its event early.
         evidence.hurried.clear();
     });
 

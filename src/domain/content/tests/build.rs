@@ -51,7 +51,8 @@ pub(super) fn replaced(mut file: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Returns segments with this marker, together at least `total` bytes, each near the maximum of 65,533 bytes.
+/// Returns segments with this marker, whose bodies begin with `head`: together at least `total` bytes, each near the maximum of
+/// 65,533 bytes.
 pub(super) fn segments(marker: u8, head: &[u8], total: usize) -> Vec<u8> {
     let body = [head, &vec![b'A'; 65_000]].concat();
     segment(marker, &body).repeat(total.div_ceil(65_000))
@@ -141,7 +142,7 @@ pub(super) fn vp8l() -> Vec<u8> {
     fixture("lossless.webp")[12..].to_vec()
 }
 
-/// Returns a frame of an animation with this picture.
+/// Returns a frame of an animation with this picture, shown for 100 ms.
 pub(super) fn anmf(left: u32, top: u32, width: u32, height: u32, picture: &[u8]) -> Vec<u8> {
     let u24 = |value: u32| value.to_le_bytes();
     let head = [left / 2, top / 2, width - 1, height - 1, 100].map(u24);
@@ -224,6 +225,7 @@ impl Mini {
         let plain = fixture("plain.avif");
         let (config, data) = (find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"]), find(&plain, &[b"mdat"]));
         let side = if self.is_large { 15 } else { 7 };
+        // The fields in the order in which `isobmff::mini` reads them.
         let head = [(2, 0), (1, self.types.is_some().into()), (1, 0), (1, 1), (6, 0), (2, 1), (3, self.orientation - 1)];
         let size = [(1, self.is_large.into()), (side, 119), (side, 79), (2, 2), (1, 0)];
         let types = self.types.iter().flatten().map(|kind| (32, u32::from_be_bytes(**kind)));
@@ -248,7 +250,8 @@ pub(super) struct Heif {
     pub item: [u8; 4],
     /// Properties of the item behind `ispe` and the decoder's configuration.
     pub properties: Vec<Vec<u8>>,
-    /// Indices of the properties in the order of their association, counted from one; if empty, the order of `properties`.
+    /// Indices of the properties in the order of their association; if empty, the order of `properties`. The first of these has
+    /// the index 3, behind `ispe` and the decoder's configuration.
     pub order: Vec<u8>,
     /// Boxes between `ftyp` and the others.
     pub before: Vec<u8>,
