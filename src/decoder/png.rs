@@ -31,6 +31,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     Ok(Decoded { pixels: rows.end(), width, height, profile })
 }
 
+/// Reads the header, and sets the transformations and limits.
 fn open(file: &[u8]) -> Result<Reader<Cursor<&[u8]>>, Undecodable> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: MAX_BYTES });
     // Palettes become colours, transparent colours alpha, and sixteen bits eight.
@@ -39,7 +40,7 @@ fn open(file: &[u8]) -> Result<Reader<Cursor<&[u8]>>, Undecodable> {
     decoder.read_info().map_err(|error| failure(&error))
 }
 
-/// Reads the first frame behind the default image. Returns `None` if it is broken, before it takes a row.
+/// Reads the first frame behind the default image into `rows`. Returns `None` if the frame is broken; `rows` is unchanged then.
 fn read_first_frame(file: &[u8], rows: &mut RowReducer) -> Option<()> {
     let mut reader = open(file).ok()?;
     let frame = *reader.next_frame_info().ok()?;
@@ -67,6 +68,7 @@ fn read_rows(reader: &mut Reader<Cursor<&[u8]>>, channels: usize, rows: &mut Row
 /// Reads all passes, up to the first fault.
 fn read_interlaced(reader: &mut Reader<Cursor<&[u8]>>, channels: usize, rows: &mut RowReducer) -> Result<(), Undecodable> {
     let (width, height) = reader.info().size();
+    // White, which shows afterwards whether any pixel was read.
     let mut pixels = buffer(width, height, channels as u64, u8::MAX)?;
     match reader.next_frame(&mut pixels) {
         Err(error) if pixels.iter().all(|byte| *byte == u8::MAX) => return Err(failure(&error)),

@@ -197,7 +197,7 @@ impl Mongod {
         }
     }
 
-    /// Sends mongod a signal to shut down, waits, and kills it if it does not end within 10 s. The data is intact either way.
+    /// Sends mongod the shutdown command, waits, and kills it if it does not end within 10 s. The data is intact either way.
     ///
     /// # Errors
     ///

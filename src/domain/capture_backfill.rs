@@ -1,5 +1,5 @@
-//! Reads how images were taken that an earlier version made ready, from their files: the first bytes by one ranged GET each, and
-//! further ranges if the metadata lies deeper.
+//! Reads time, camera and position from the files of images that an earlier version made ready: the first bytes of each file by one
+//! ranged GET, and further ranges if the metadata lies deeper.
 //!
 //! Owners take turns, and the rate is bounded. Each result is recorded with its image, even if the file has no metadata, so an
 //! interrupted backfill continues with the images that are left.

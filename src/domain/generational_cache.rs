@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l4_a_million_keys_leave_the_capacity_and_what_is_in_use_stays() {
+    fn l4_a_million_keys_do_not_exceed_the_capacity_and_a_used_entry_stays() {
         let mut cache = GenerationalCache::new(1000);
         cache.insert(u64::MAX, "used");
         for key in 0..1_000_000 {

@@ -38,8 +38,8 @@ impl Lifecycle {
             log_accepted(image, verified);
             return Ok(Some(ready));
         }
-        // Without the conditions of the step: another step may be under way, or another server may have finished this one because
-        // this server was slow. The image may still become ready; its reservation is settled after that.
+        // The image has no such step, or the step was not taken: another one is in progress, or another server has finished this
+        // one because this server was slow. The image may still become ready; its reservation is settled after that.
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
             log_accepted(image, verified);

@@ -247,6 +247,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
+        // Sun, 06 Nov 1994 08:49:37 GMT.
         let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
         assert_eq!(retry_after_in("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after_in("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));

@@ -46,6 +46,7 @@ impl<'a> Bits<'a> {
         Self { data, at: 0, taken: 0, count: 0, padding: 0 }
     }
 
+    /// Takes bytes until at least 57 bits are there. `0xFF 0` stands for the byte 0xFF; from the next marker on, bits are zeros.
     fn fill(&mut self) {
         while self.count <= 56 {
             let byte = match *self.data.get(self.at..).unwrap_or_default() {
@@ -72,6 +73,7 @@ impl<'a> Bits<'a> {
         self.padding > self.count
     }
 
+    /// Drops the next bits.
     pub(super) fn skip(&mut self, bits: u8) {
         self.taken = self.taken.checked_shl(u32::from(bits)).unwrap_or(0);
         self.count = self.count.saturating_sub(u32::from(bits));

@@ -101,11 +101,12 @@ pub(super) async fn run_probes(
         .into_iter()
         .partition(|result| result.deviation == Deviation::Nothing);
     for ProbeResult { kind, outcome, .. } in as_signed {
-        // Refused only because every request of this kind is refused.
-        let stands = results.iter_mut().filter(|result| result.kind == kind && matches!(result.outcome, ProbeOutcome::Enforced));
+        // If the store rejects even the request without a deviation, its rejections of the others of this kind prove nothing.
+        let enforced =
+            results.iter_mut().filter(|result| result.kind == kind && matches!(result.outcome, ProbeOutcome::Enforced));
         match outcome {
-            ProbeOutcome::Unsupported(why) => stands.for_each(|result| result.outcome = ProbeOutcome::Unsupported(why.clone())),
-            ProbeOutcome::Failed(why) => stands.for_each(|result| result.outcome = ProbeOutcome::Failed(why.clone())),
+            ProbeOutcome::Unsupported(why) => enforced.for_each(|result| result.outcome = ProbeOutcome::Unsupported(why.clone())),
+            ProbeOutcome::Failed(why) => enforced.for_each(|result| result.outcome = ProbeOutcome::Failed(why.clone())),
             ProbeOutcome::Enforced | ProbeOutcome::Obeyed(_) | ProbeOutcome::Unobservable => {}
         }
     }
@@ -388,7 +389,7 @@ fn tamper(text: &mut String) {
     text.push(last);
 }
 
-/// Returns the outcome of a request without a deviation.
+/// Returns the outcome of a request without a deviation, for which [`ProbeOutcome::Enforced`] means accepted.
 fn accepted(is_accepted: bool, response: &Response) -> ProbeOutcome {
     if is_accepted { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.describe()) }
 }

@@ -102,7 +102,7 @@ async fn put_part(
     context.http.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
 
-/// Checks that a part of the minimum size is accepted.
+/// Checks that a part of the minimum size is accepted: proxies in front of a store often limit bodies to less.
 async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("part-cap");
     let upload = context.prober.begin(&key, PartChecksums::None).await?;
@@ -133,7 +133,7 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
     Ok(answer_if(wrong_parts == 0 && right.is_success(), seen))
 }
 
-/// Returns whether the listing of parts contains their checksums, which completing them requires.
+/// Returns whether the listing of parts contains their checksums: the request that completes an upload must name them.
 async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
     Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
 }

@@ -256,8 +256,8 @@ fn is_probe(key: &ObjectKey) -> bool {
     is_run && (is_name(name) || is_of("-preview") || is_of(HEADER_SUFFIX))
 }
 
-/// Returns the response, unless it reports an outage, which does not show whether the store obeys: 408, 429, or any 5xx except 501,
-/// by which a store rejects an unknown request.
+/// Returns the response, unless it reports an outage, from which no rule can be judged: 408, 429, or any 5xx except 501, with which
+/// a store rejects a request that it does not know.
 ///
 /// # Errors
 /// [`StoreError::Objects`] for an outage.

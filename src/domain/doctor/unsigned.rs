@@ -98,6 +98,8 @@ async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, results: 
 pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<UnsignedHeaders, StoreError> {
     let setup = ProbeSetup::prepare(context).await?;
     let results = run_probes(context, &setup, Deviation::is_critical).await;
+    // Whether the URL of a PUT can be used to copy another object, and to make its object public; descriptions of all headers that
+    // the store obeys; whether a probe got no answer.
     let (mut copies, mut publishes, mut obeyed, mut unanswered) = (false, false, Vec::new(), false);
     for ProbeResult { deviation, kind, outcome } in &results {
         match outcome {
@@ -117,6 +119,7 @@ pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<Unsigned
     }
     let sealing_helps = (copies || publishes) && can_seal(context, &setup).await?;
     let put_sealing = if sealing_helps { Sealing::Sealed } else { Sealing::Plain };
+    // If the store rejects a valid PUT now, its rejections of the probes prove nothing.
     put_as_signed(context, &context.key("afterwards")).await?;
     Ok(UnsignedHeaders {
         with_digest: match (put_sealing, publishes, copies) {

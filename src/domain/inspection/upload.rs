@@ -52,6 +52,7 @@ impl UploadInspector {
             return self.copy_inspector.inspect_copy(image, now).await;
         }
         let inspection = self.object_inspector.inspect_object(image, image.key.clone()).await?;
+        // The parts were completed by a request of Uppy. Other open uploads of this key were left by a server that died.
         if image.upload.kind == UploadKind::UndeclaredParts && !matches!(inspection, Inspection::Missing) {
             self.parts_completion.abort_other_uploads(image).await?;
         }

@@ -46,6 +46,7 @@ impl MultipartOpening {
 
     /// Returns the times of a multipart upload after it was created in S3.
     pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
+        // Only Uppy opens multipart uploads whose size is an upper bound.
         let ttl = if image.upload.is_size_bound() { self.uppy_parts_ttl() } else { self.settings.multipart_ttl };
         Opened { expires_at: image.created_at + ttl, due: self.late_transfers.quiet_from(image) }
     }

@@ -16,8 +16,9 @@ use crate::{
     store::QueuedImage,
 };
 
-/// Uploads that are checked concurrently, and each owner's share of them.
+/// Uploads that are checked concurrently, at most.
 const MAX_CONCURRENT: usize = 16;
+/// Uploads of one owner among them, at most.
 const OWNER_SHARE: usize = 4;
 /// Uploads that wait in this task, at most; more wait in the sender's channel.
 const MAX_WAITING: usize = 1000;

@@ -32,7 +32,7 @@ impl AwsEnvironment {
                 endpoint_variant: AwsEndpoint::default(),
             });
         }
-        let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
+        let invalid = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
         // The SDK panics at an invalid `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or equivalent in a profile; with a given retry
         // configuration, the SDK does not read them.
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
@@ -48,15 +48,15 @@ impl AwsEnvironment {
         let sdk = loader.load().await;
         let region = sdk.region().map(ToString::to_string);
         let region =
-            region.ok_or_else(|| missing("AWS_REGION is not set, and neither a profile nor the instance has a region"))?;
+            region.ok_or_else(|| invalid("AWS_REGION is not set, and neither a profile nor the instance has a region"))?;
         let provider = sdk.credentials_provider().ok_or_else(|| {
-            missing("no source of credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role")
+            invalid("no source of credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role")
         })?;
         if config.endpoint.is_some() {
             return Ok(Self { region, provider, endpoint_variant: AwsEndpoint::default() });
         }
         if sdk.endpoint_url().is_some() {
-            return Err(missing("a profile sets an endpoint_url: set S3_ENDPOINT instead, which also applies to presigned URLs"));
+            return Err(invalid("a profile sets an endpoint_url: set S3_ENDPOINT instead, which also applies to presigned URLs"));
         }
         let endpoint_variant = AwsEndpoint { fips: sdk.use_fips() == Some(true), dualstack: sdk.use_dual_stack() == Some(true) };
         Ok(Self { region, provider, endpoint_variant })

@@ -51,7 +51,7 @@ impl EventsQueue {
             .operation_timeout(POLL_DEADLINE)
             .build();
         let region = queue.region().unwrap_or(&objects.region).to_owned();
-        // Not based on the environment, like the client of the bucket.
+        // Like the configuration of the bucket's client, this one is not based on the environment.
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region))

@@ -9,7 +9,7 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
-/// A record of `sessions`.
+/// A record of `sessions`; the fields are those of [`Session`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionDoc {

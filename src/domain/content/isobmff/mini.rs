@@ -4,7 +4,7 @@
 use super::super::file::{Part, Stop};
 use super::{BoxContent, Refusal, Size};
 
-/// Bytes of the box up to the end of the types of item and configuration, at most.
+/// Bytes of the box up to the end of the types of item and configuration, at most: 142 bits, if every optional field is present.
 const MAX_HEAD_BYTES: u64 = 18;
 
 /// Bits of a box, the highest of each byte first.
