@@ -10,6 +10,8 @@ const PREVIEW_HEIGHT = 720;
 const PREVIEW_BYTES = 256 << 10;
 /** Files up to this size need no preview. */
 const SMALL_BYTES = 128 << 10;
+/** Longer side of the image that a ThumbHash is made of, at most: the limit of `encode`. */
+const HASHED_SIDE = 100;
 
 /** Returns the Base64 of the SHA-256 of a blob's bytes, as in S3's header. */
 export async function digest(blob) {
@@ -30,7 +32,7 @@ export async function inspect(file, wantsDigest) {
   const bitmap = isUnknown ? null : await globalThis.createImageBitmap?.(file).catch(() => null);
   if (!bitmap) return facts;
   try {
-    const drawn = draw(bitmap, 100, 100);
+    const drawn = draw(bitmap, HASHED_SIDE, HASHED_SIDE);
     const { width, height } = drawn;
     const hash = encode(width, height, drawn.getContext("2d").getImageData(0, 0, width, height).data);
     const blob = file.size > SMALL_BYTES && (await shrink(bitmap));
@@ -79,12 +81,13 @@ function draw(bitmap, mostWidth, mostHeight) {
   const scale = Math.min(1, mostWidth / bitmap.width, mostHeight / bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = globalThis.OffscreenCanvas ? new OffscreenCanvas(width, height) : Object.assign(document.createElement("canvas"), { width, height });
-  const context = canvas.getContext("2d", { willReadFrequently: width <= 100 });
+  const context = canvas.getContext("2d", { willReadFrequently: width <= HASHED_SIDE });
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
   return canvas;
 }
 
+/** Encodes a canvas, of either kind, as this type. Browsers that cannot encode the type return a PNG. */
 function toBlob(canvas, type) {
   const quality = 0.8;
   return canvas.convertToBlob ? canvas.convertToBlob({ type, quality }) : new Promise((done) => { canvas.toBlob(done, type, quality); });

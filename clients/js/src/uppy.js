@@ -103,7 +103,7 @@ export default class ValetUpload extends BasePlugin {
   /** Uploads a file once. */
   async #attempt(id, signal) {
     const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
-    // A file that Golden Retriever could not keep, or one of another service.
+    // Golden Retriever could not keep the file's bytes, or the file is one that Uppy's Companion would fetch from another service.
     if (!(data instanceof Blob)) throw problem({ code: "file_unreadable" });
     const bytes = Object.assign(new Blob([data], { type }), { name: meta.name || name, caption: meta.caption });
     const ignored = () => {};
@@ -167,6 +167,7 @@ class Transfer {
   /** Whether the file was removed, or the plugin. */
   isEnded = false;
 
+  /** @param {(signal: AbortSignal) => Promise<any>} attempt Uploads the file, until the signal is aborted. */
   constructor(attempt) {
     this.#attempt = attempt;
   }

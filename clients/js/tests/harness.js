@@ -11,7 +11,7 @@ export const MIB = 1024 * 1024;
 
 let accounts = 0;
 
-/** Calls the server without the package, up to ten times while it answers that it is too busy. A `body` may be a function for each. */
+/** Calls the server without the package, up to ten times while it answers that it is too busy. A `body` may be a function, which is called for each attempt. */
 export async function call(method, path, { token, body } = {}) {
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
   const text = () => JSON.stringify(typeof body === "function" ? body() : body);
