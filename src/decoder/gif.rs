@@ -21,7 +21,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     check_pixels(frame_width, frame_height)?;
     let mut pixels = buffer(frame_width, frame_height, 4, 0)?;
     match decoder.read_into_buffer(&mut pixels) {
-        // A frame that is cut off is shown as far as it goes.
+        // A frame that is cut off is shown as far as it goes, unless no pixel of it was read.
         Err(error) if pixels.iter().all(|byte| *byte == 0) => return Err(failure(&error)),
         Ok(()) | Err(_) => {}
     }
@@ -30,6 +30,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, Undecodable> {
     Ok(Decoded { pixels: rows.end(), width, height, profile: None })
 }
 
+/// Converts an error of the decoder.
 fn failure(error: &DecodingError) -> Undecodable {
     match error {
         DecodingError::MemoryLimit | DecodingError::OutOfMemory => Undecodable::TooBig,

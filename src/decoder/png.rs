@@ -80,6 +80,7 @@ fn read_interlaced(reader: &mut Reader<Cursor<&[u8]>>, channels: usize, rows: &m
     Ok(())
 }
 
+/// Converts an error of the decoder.
 fn failure(error: &DecodingError) -> Undecodable {
     match error {
         DecodingError::LimitsExceeded => Undecodable::TooBig,

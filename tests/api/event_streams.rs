@@ -215,6 +215,7 @@ async fn a_client_resumes_on_any_server() {
 async fn a_client_whose_position_is_unknown_is_reset() {
     let app = TestApp::start().await;
     let ada = app.user().await;
+    // Positions in the past and in the future, an id of another kind, and another text.
     for unknown in ["1-2-3", "4000000000-1-0", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "?"] {
         let (mut events, first) = Events::open(&ada, Some(unknown)).await;
         assert_eq!(first.id, "", "a client that loses the reset gets it again");
@@ -270,7 +271,7 @@ async fn stream_above_the_limit_of_its_user_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_hold_no_permits_and_are_measured_as_short_requests() {
+async fn streams_hold_no_permits_and_are_counted() {
     let app = TestApp::start_with(|config| config.load.max_requests = 2).await;
     let ada = app.user().await;
     let (mut first, _) = Events::open(&ada, None).await;

@@ -115,6 +115,7 @@ async fn account_record_stays_while_versions_are_retained() {
     assert_eq!(ada.post("/api/auth/me/delete", password).await.status, 204);
     let users = app.db.collection::<mongodb::bson::Document>("users");
     let mut failures = Vec::new();
+    // The sweeper repeats a failed deletion at least once a day.
     for day in 0..8 {
         let swept = app.sweep(after_all_urls() + day * Duration::from_secs(25 * 3600)).await;
         assert_eq!(swept.accounts, 0, "{swept:?}");

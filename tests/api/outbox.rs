@@ -177,7 +177,7 @@ async fn each_transition_leaves_one_event_in_its_own_update_and_a_repeat_leaves_
     let mut expected = make_all_transitions(&ada).await;
     expected.insert(ada.id.clone(), vec!["account.created".to_owned()]);
     assert_eq!(delivered_types(&app).await, expected);
-    // Behind all changes that were made.
+    // Marks the end of the changes in the stream.
     images.insert_one(doc! { "_id": "last" }).await.unwrap();
     let mut changes = Vec::new();
     loop {

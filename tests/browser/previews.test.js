@@ -11,7 +11,7 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   await upload(page, [photo]);
   let image;
   page.on("response", async (response) => { if (response.url().includes("/api/images/gallery")) [image] = (await response.json()).images; });
-  // The real one is held, so that the placeholder is visible.
+  // The preview is held back, so that the placeholder is visible.
   let release;
   const released = new Promise((resolve) => { release = resolve; });
   await page.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => { await released; await route.continue(); });

@@ -75,7 +75,7 @@ test("a URL whose refusals cannot be read is replaced", async (t) => {
     return url === dead ? lost() : undefined;
   });
   const file = image("one.png");
-  // The same second would sign the same URL.
+  // Renewals within the same second sign the same URL again, so there may be more than two PUTs.
   await uploader.add(file)[0].finished;
   await assertGallery(user, [file]);
   assert.ok(seen.filter((kind) => kind === "put").length <= 4, String(seen));
@@ -267,6 +267,7 @@ test("cancelling one of two files of the same bytes keeps the other's image", as
   const sending = one.state === "done" ? two : one;
   assert.deepEqual([one.id, sending.state], [two.id, "sending"]);
   sending.cancel();
+  // Long enough for a request that would delete the image.
   await new Promise((done) => { setTimeout(done, 300); });
   assert.equal((await call("GET", "/api/auth/me", user)).usage.images, 1);
 });

@@ -105,6 +105,7 @@ async fn deletion_and_worker_race_consistently() {
     for round in 0..rounds {
         let image = ada.upload("a.png", "image/png", &unique_png()).await;
         let path = format!("/api/images/{}", id(&image));
+        // Up to a quarter longer than the longest attempt, so that some deletes come after it.
         let delay = longest.mul_f64(f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 200.0);
         let began = Instant::now();
         let work = async {

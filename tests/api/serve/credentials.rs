@@ -1,5 +1,5 @@
-//! Covers temporary S3 credentials: they are renewed before they expire and extended, and they expire during an outage of their
-//! provider.
+//! Covers temporary S3 credentials: the server renews them before they expire, also if they stay the same and only their expiry
+//! changes; during an outage of their provider they expire.
 
 use std::sync::{Arc, Mutex};
 
@@ -65,11 +65,11 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
-        let key_id = issued(client).await;
-        if wanted(&key_id) {
+        let answer = issued(client).await;
+        if wanted(&answer) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(90), "{key_id:?}");
+        assert!(began.elapsed() < Duration::from_secs(90), "{answer:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

@@ -180,6 +180,7 @@ fn dates_are_also_found_in_the_main_directory() {
 #[test]
 fn positions_are_read_and_zeros_are_ignored() {
     let position = |latitude: [[u32; 2]; 3], south: &str, longitude: [[u32; 2]; 3], west: &str| {
+        // The tags of latitude and longitude, each after the tag of its direction.
         let gps = [(1, Text(south)), (2, Rationals(&latitude)), (3, Text(west)), (4, Rationals(&longitude))];
         let location = Exif::read(&tiff(&[(GPS_DIRECTORY, Directory(&gps))])).unwrap().location?;
         Some((location.latitude(), location.longitude()))
@@ -259,8 +260,10 @@ fn metadata_of_every_format_is_found() {
     let text = [b"XML:com.adobe.xmp\0\0\0en\0key\0", RDF].concat();
     let extended = build::vp8x(0x08, 75, 45);
     let webp = |chunk: &[u8]| build::riff(&[&extended, &build::vp8(), chunk], 0);
-    let png_end = [super::super::tests::fixture("plain.png"), Vec::new()].concat();
-    let behind_pixels = [&png_end[..png_end.len() - 12], &build::chunk(b"eXIf", &exif), &png_end[png_end.len() - 12..]].concat();
+    let plain = super::super::tests::fixture("plain.png");
+    // The last chunk, `IEND`, has 12 bytes.
+    let (start, iend) = plain.split_at(plain.len() - 12);
+    let behind_pixels = [start, &build::chunk(b"eXIf", &exif), iend].concat();
     for (name, format, file, is_exif) in [
         ("JPEG", Format::Jpeg, build::jpeg(&[&xmp_segment, &build::exif(&exif)]), true),
         ("JPEG with XMP", Format::Jpeg, build::jpeg(&[&xmp_segment]), false),
@@ -295,6 +298,7 @@ fn ranges_that_follow_each_other_are_one() {
     let meta = file.windows(4).position(|window| window == b"meta").unwrap() - 4;
     let mut fetched = FetchedRanges::default();
     fetched.keep(0, &file[..meta]);
+    // A range that does not follow, and has nothing.
     fetched.keep(meta as u64 + 1000, &file[..0]);
     assert_eq!(read_capture(Format::Heif, &fetched), Capture::default());
     fetched.keep(meta as u64, &file[meta..]);
