@@ -1,5 +1,6 @@
-//! The filters of system calls (seccomp). Decoding needs memory, its standard streams, and calls that end
-//! the process: at any other call the kernel kills it.
+//! The filters of system calls (seccomp). Decoding needs memory, its standard streams, and calls that end the process: at any
+//! other call the kernel kills it.
+//!
 //! A command of the operator ([`install_for_command`]) needs calls that are not known here; those that no decoder needs are refused.
 
 use std::collections::BTreeMap;
@@ -40,7 +41,8 @@ pub fn install_for_command() -> Result<(), FilterError> {
     Ok(())
 }
 
-/// The system calls that a command is denied: any, or those that one of the rules matches.
+/// Returns the system calls that are denied to a command, each with its rules: one of them must match the arguments, and a call
+/// without rules is denied with any.
 fn denied_to_command() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = DENIED_TO_COMMAND.iter().map(|call| (*call, Vec::new())).collect();
     let namespaces = [
@@ -59,9 +61,9 @@ fn denied_to_command() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> 
     for call in [libc::SYS_kill, libc::SYS_tgkill] {
         calls.insert(call, vec![rule(0, Length::Dword, Is::Ne, u64::from(std::process::id()))?]);
     }
-    // Of other processes than itself.
+    // The limits of other processes: 0 stands for the process itself.
     calls.insert(libc::SYS_prlimit64, vec![rule(0, Length::Dword, Is::Ne, 0)?]);
-    // Input of a terminal, as if a person had typed it.
+    // Adding to the input of a terminal, as if a person had typed it.
     calls.insert(libc::SYS_ioctl, vec![rule(1, Length::Dword, Is::Eq, TIOCSTI)?]);
     // The same calls by the numbers of another convention, where the kernel has it.
     #[cfg(target_arch = "x86_64")]
@@ -80,11 +82,12 @@ const TIOCSTI: u64 = 0x5412;
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// Denied calls that have numbers of their own there: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`, `rt_tgsigqueueinfo`,
+/// Denied calls that have separate numbers by the convention x32: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`, `rt_tgsigqueueinfo`,
 /// `process_vm_readv` and `process_vm_writev`.
 #[cfg(target_arch = "x86_64")]
 const X32_ALONE: [i64; 7] = [514, 524, 521, 528, 536, 539, 540];
 
+/// System calls that are denied to a command with any arguments.
 const DENIED_TO_COMMAND: [i64; 54] = [
     // Sockets, also by rings of calls.
     libc::SYS_socket,
@@ -146,11 +149,12 @@ const DENIED_TO_COMMAND: [i64; 54] = [
     libc::SYS_userfaultfd,
 ];
 
+/// Returns a rule with one condition, for the argument of this index.
 fn rule(argument: u8, length: Length, is: Is, value: u64) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, length, is, value)?])
 }
 
-/// The system calls that are allowed, each with its rules: one of them must match the arguments, and a call without rules is allowed
+/// Returns the system calls that are allowed, each with its rules: one of them must match the arguments, and a call without rules is allowed
 /// with any.
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
@@ -169,6 +173,7 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     Ok(calls)
 }
 
+/// System calls that are allowed with any arguments.
 const ALWAYS: [i64; 17] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,

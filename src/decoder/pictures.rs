@@ -14,16 +14,16 @@ use crate::{
 /// Qualities of JPEG, one after the other, until the picture is small enough.
 const QUALITIES: [u8; 6] = [80, 70, 60, 45, 30, 15];
 
-/// Quality of drawings and text, whose edges have fringes of colour at that of photographs. Every pixel has its own colour.
+/// Quality of drawings and text, whose edges have fringes of colour at that of photographs. No chroma is left out.
 const GRAPHIC_QUALITY: u8 = 92;
 
-/// Quality of a small picture. Every pixel has its own colour.
+/// Quality of a small picture. No chroma is left out.
 const SMALL_QUALITY: u8 = 97;
 
 /// Number of pixels, at most, of a small picture.
 const SMALL_PIXELS: u32 = 100_000;
 
-/// Greatest size in bytes of a picture in such a quality, by its index in [`EDGES`]: a photograph is larger.
+/// Greatest size in bytes of a picture in one of these two qualities, by its index in [`EDGES`]. Photographs are larger.
 const MAX_GRAPHIC_BYTES: [usize; 2] = [48 << 10, 192 << 10];
 
 /// Longer side of the image that is hashed: the most that a ThumbHash is computed from.

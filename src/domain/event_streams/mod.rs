@@ -1,7 +1,7 @@
 //! Event streams of the app's clients: each receives the changes of its user's images as they are made, on any server.
 //!
-//! One feed of changes a server serves all its streams; it is open while a stream is. Streams announce changes and contain no data
-//! beside ids, so a client reads what changed with an ordinary call. If a server cannot know what a client missed, the client
+//! Each server has one feed of changes for all its streams, which is open while a stream is open. Streams announce changes and
+//! contain no data beside ids, so a client reads changed images with an ordinary call. If a server cannot know what a client missed, the client
 //! receives a reset, and reads again what it shows.
 
 mod hub;
