@@ -86,8 +86,8 @@ impl Sweeper {
                 self.pair_watch.wait_until_paired().await;
             }
         };
-        // Tests crash servers after a number of calls (`store/failpoint.rs`). The calls of a running sweeper are not counted, those of
-        // `valet sweep` are.
+        // Tests crash servers after a number of calls (`store/failpoint.rs`). The calls of a running sweeper are not counted, those
+        // of `valet sweep` are.
         tokio::select! {
             () = stop.cancelled() => uncounted(self.pair_watch.stamp_at_stop()).await,
             () = uncounted(sweep) => {}
