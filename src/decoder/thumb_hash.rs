@@ -3,10 +3,13 @@
 
 use std::f64::consts::PI;
 
-/// A channel's lowest frequencies: their mean, the others from 0 to 1, and the scale of these.
+/// The lowest frequencies of a channel.
 struct Frequencies {
+    /// The mean of the channel.
     dc: f64,
+    /// The largest amplitude of the other frequencies.
     scale: f64,
+    /// The other frequencies, scaled to the range from 0 to 1.
     ac: Vec<f64>,
 }
 
@@ -52,7 +55,8 @@ fn round(value: f64) -> u32 {
 fn transform(channel: &[f64], width: u32, height: u32, across: u32, down: u32) -> Frequencies {
     let (columns, rows) = (waves(width, across), waves(height, down));
     let at = |x: usize, y: usize| -> f64 {
-        // In the client's order: a frequency that is missing has the same noise, which decides how its half is rounded.
+        // The products are added in the order of the client's code, so that rounding errors are the same: a frequency that the
+        // image does not have consists of them alone, and lies halfway between two values of the hash.
         let lines = channel.chunks_exact(width as usize).zip(&rows[y]);
         let products = lines.flat_map(|(line, fy)| line.iter().zip(&columns[x]).map(move |(value, fx)| value * fx * fy));
         products.fold(0.0, |sum, product| sum + product) / (f64::from(width) * f64::from(height))
@@ -69,6 +73,7 @@ fn transform(channel: &[f64], width: u32, height: u32, across: u32, down: u32) -
     Frequencies { dc: at(0, 0), scale, ac }
 }
 
+/// Returns the first `count` cosine waves along a side, each as its values at the pixels.
 fn waves(side: u32, count: u32) -> Vec<Vec<f64>> {
     let wave =
         |frequency: u32| (0..side).map(move |at| (PI / f64::from(side) * f64::from(frequency) * (f64::from(at) + 0.5)).cos());

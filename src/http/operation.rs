@@ -42,8 +42,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Returns whether the operation serves to end sessions. For these, a server reserves permits, and each session has calls of
-    /// its own.
+    /// Returns whether the operation serves to end sessions. A server reserves permits for such operations, and they have a rate
+    /// limit of their own, which counts for each session.
     #[must_use]
     pub fn ends_sessions(&self) -> bool {
         matches!(self.id, "log_out" | "list_sessions" | "end_session")

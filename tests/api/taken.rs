@@ -60,6 +60,7 @@ pub fn photograph(texts: &[(u16, &str)]) -> Vec<u8> {
         [(1, TEXT, b"S\0".to_vec()), (2, RATIONAL, degrees(33, 30)), (3, TEXT, b"E\0".to_vec()), (4, RATIONAL, degrees(18, 15))];
     let mut tiff = b"MM\0*\0\0\0\0".to_vec();
     let (exif_at, gps_at) = (directory(&mut tiff, &of_exif), directory(&mut tiff, &gps));
+    // The tags under which the main directory has the offsets of the other two.
     let pointers = [(0x8769, LONG, exif_at.to_be_bytes().to_vec()), (0x8825, LONG, gps_at.to_be_bytes().to_vec())];
     let main_at = directory(&mut tiff, &[of_camera, pointers.to_vec()].concat());
     tiff[4..8].copy_from_slice(&main_at.to_be_bytes());
@@ -239,10 +240,11 @@ async fn page_in_the_order_of_the_time_taken_reads_no_more_entries_than_it_retur
         let count = |field: &str| found.get_i32(field).map(i64::from).or_else(|_| found.get_i64(field)).unwrap();
         // MongoDB counts a record without a time twice: it is fetched to see that the time is absent, and then returned.
         assert!(count("docsExamined") <= 2 * count("nreturned") && count("nreturned") <= 38, "{found}");
+        // A scan may examine a key behind each range of the index that it reads.
         assert!(count("keysExamined") <= count("nreturned") + 4, "{found}");
         assert!(!found.contains_key("hasSortStage"), "{found}");
     }
-    assert_eq!(queries_seen, 9);
+    assert_eq!(queries_seen, 9, "300 images in pages of 37");
 }
 
 /// Returns the current month, in which images without a time count that were uploaded just now.

@@ -120,6 +120,7 @@ test("a blocked store with a reachable server is reported, and retries end", asy
   await choose(page, largeFile(t, files[1]));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   assert.equal(await page.getByText("The storage cannot be reached from this browser.").count(), 2);
+  // Each file and part is tried several times, but not without end.
   assert.ok(puts <= 35, `${puts} requests`);
 });
 

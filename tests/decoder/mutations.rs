@@ -35,6 +35,7 @@ fn elements(format: Format, file: &[u8]) -> Vec<usize> {
         Format::Jpeg => file[*at] == 0xFF && file.get(at + 1).is_some_and(|marker| *marker >= 0xC0),
         Format::Png => is_tag(at + 4),
         Format::Webp => is_tag(*at),
+        // The first byte of an extension or an image of a GIF.
         _ => matches!(file[*at], 0x21 | 0x2C),
     };
     (0..file.len()).filter(is_element).collect()

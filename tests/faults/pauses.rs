@@ -10,8 +10,8 @@ use super::{
     workload::{Profile, Random, Workload},
 };
 
-/// F26: two servers, each with its sweeper, and one separate sweeper. The separate sweeper and one server are paused at a time,
-/// `VALET_FAULTS_PAUSES` (3) times, the server for up to `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and
+/// F26: two servers, each with its sweeper, and one separate sweeper. The separate sweeper and one of the servers are paused
+/// together, `VALET_FAULTS_PAUSES` (3) times, for up to `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and
 /// grace periods, 150 exceeds leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn f26_pauses_under_load_violate_no_invariant() {

@@ -1,6 +1,6 @@
 // @ts-check
 // The native half of @capacitor/file-transfer and @capacitor/filesystem, typed by the packages. As the plugin's libraries for Android and iOS
-// do, an upload whose headers lack `Content-Type`, in just these letters, is sent as a form, and errors have the status in `data`.
+// do, an upload without a header that is spelled `Content-Type` (not `content-type`) is sent as a form, and errors have the status in `data`.
 
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";

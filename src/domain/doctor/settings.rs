@@ -60,7 +60,7 @@ pub(super) fn outcome(what: &str, change: Result<Change, StoreError>) -> String 
 }
 
 /// Sets the public access block. Ceph RGW refuses every PUT once `BlockPublicAcls` is set; the other three flags suffice then. If
-/// they are set already, they are left unchanged, because clients are uploading.
+/// these three are set already, nothing is changed: an attempt with all four could make uploads of clients fail meanwhile.
 async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> {
     if matches!(context.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
         return Ok(Change::None);

@@ -24,7 +24,7 @@ impl StoreNotifications {
         let Some(queue) = &self.queue else { return };
         let mut failures = 0;
         loop {
-            // Not counted as failpoints of requests.
+            // Tests count the calls of requests, to end the process at one of them: the calls of this loop are left out.
             let polled = tokio::select! {
                 () = stop.cancelled() => return,
                 polled = uncounted(self.poll(queue)) => polled,
@@ -58,7 +58,7 @@ impl StoreNotifications {
                 Err(error) => failed = Some(error),
             }
         }
-        // A message that is not deleted comes again after a minute.
+        // A message that is not deleted is received again after a minute.
         queue.delete(&done).await?;
         failed.map_or(Ok(()), Err)
     }

@@ -1,5 +1,5 @@
 //! Queries and updates of reservations in the documents of images: decides announced steps, finds and postpones reservations that
-//! no longer fit the state, and reads the fields that settling legacy holds needs.
+//! no longer fit the state, and reads the fields that settling legacy holds (`store::users::legacy_holds`) needs.
 
 use std::collections::HashMap;
 

@@ -219,8 +219,8 @@ impl Images {
     }
 }
 
-/// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
-/// a leading `$` as a field path.
+/// Returns the filter and the update of `pending → ready`. The update is a pipeline, so that it may contain `$$NOW`. Texts are
+/// in `$literal`, because a pipeline would read one with a leading `$` as a field path.
 fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Move) {
     let mut filter = as_declared(image);
     let mut set = doc! {

@@ -134,6 +134,7 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, genuine: &
 
 /// Returns forged service keys, and genuine and forged tokens of users, which are not service keys.
 fn forged_keys(key: &str, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
+    // The head is `vk_<id>_`, with an id of 36 characters.
     let (head, secret) = key.split_at(40);
     let invalid = |what, token| forged(what, token, "token_invalid", "invalid service key");
     let mut all = vec![
@@ -179,7 +180,7 @@ fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value, key: &str) -> V
     }
 }
 
-/// Returns a refresh token with another session's id or secret.
+/// Returns a refresh token with this session's id and this secret: a byte for the version, 16 of the id and 32 of the secret.
 fn refresh_token(session: &str, secret: &[u8]) -> String {
     base64([&[1][..], uuid::Uuid::parse_str(session).unwrap().as_bytes(), secret].concat())
 }
