@@ -11,7 +11,7 @@ use std::{
 /// Returns the attempt of a name.
 ///
 /// # Panics
-/// The attempt "panic" does.
+/// The returned function panics if the name is "panic".
 #[must_use]
 pub fn named(name: &str) -> Option<fn()> {
     Some(match name {

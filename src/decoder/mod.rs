@@ -64,6 +64,7 @@ pub fn run(attempt: fn()) -> io::Result<()> {
     output.flush()
 }
 
+/// Reads the file that follows the request.
 fn file(request: DecodeRequest, input: impl Read) -> io::Result<Vec<u8>> {
     let mut file = Vec::new();
     file.try_reserve_exact(usize::try_from(request.file_bytes).unwrap_or(usize::MAX))?;
@@ -81,6 +82,7 @@ pub fn decode(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
     decoded.unwrap_or(Err(Undecodable::Corrupt))
 }
 
+/// Decodes a file and makes its pictures; may panic.
 fn decode_file(request: &DecodeRequest, file: Vec<u8>) -> DecodeReply {
     let decoded = match request.format {
         Format::Jpeg => jpeg::decode(&file)?,

@@ -103,8 +103,8 @@ impl Store {
     }
 }
 
-/// Sets the sort time of images that the earlier version confirmed to that of images without a time taken, and counts them in the
-/// timeline in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
+/// Sets the sort time of images that the earlier version confirmed to their `createdAt`, as for images without a time taken, and
+/// counts them in the timeline in the same transaction. Returns the number of images, [`FILLED_AT_ONCE`] at most.
 async fn fill_sort_times(session: &mut ClientSession, database: &Database, user: UserId) -> mongodb::error::Result<usize> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let without = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "takenSort": null };

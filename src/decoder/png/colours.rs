@@ -11,7 +11,7 @@ use super::super::pixels::{Profile, ProfileKind};
 
 /// Returns the colours of an image; `None` for sRGB.
 pub(super) fn of(info: &Info<'_>, is_grey: bool) -> Option<Profile> {
-    // Numbers that name nothing say nothing.
+    // Numbers that name no standard are ignored.
     if let Some(video) = info.coding_independent_code_points.and_then(video_standard) {
         return of_video(video);
     }
@@ -24,6 +24,7 @@ pub(super) fn of(info: &Info<'_>, is_grey: bool) -> Option<Profile> {
     of_gamma(info.gama_chunk?, info.chrm_chunk)
 }
 
+/// Returns the video standard that the numbers name; `None` if they are unknown or reserved.
 fn video_standard(points: CodingIndependentCodePoints) -> Option<CicpProfile> {
     let color_primaries = CicpColorPrimaries::try_from(points.color_primaries).ok()?;
     let transfer_characteristics = TransferCharacteristics::try_from(points.transfer_function).ok()?;
@@ -37,6 +38,7 @@ fn video_standard(points: CodingIndependentCodePoints) -> Option<CicpProfile> {
     })
 }
 
+/// Returns the profile of a video standard; `None` for sRGB.
 fn of_video(video: CicpProfile) -> Option<Profile> {
     let transfer = video.transfer_characteristics;
     let is_srgb = video.color_primaries == CicpColorPrimaries::Bt709 && transfer == TransferCharacteristics::Srgb;
@@ -44,7 +46,7 @@ fn of_video(video: CicpProfile) -> Option<Profile> {
         return None;
     }
     let mut numbers = ColorProfile::new_from_cicp(video);
-    // Its numbers have precedence over the curves.
+    // As long as a profile has numbers of a video standard, its curves are ignored.
     numbers.cicp = None;
     if let Some(curve) = dynamic_curve(transfer) {
         set_curve(&mut numbers, curve);
@@ -52,7 +54,8 @@ fn of_video(video: CicpProfile) -> Option<Profile> {
     Some(Profile::Numbers(Box::new(numbers)))
 }
 
-/// The stored value is the exponent of the encoding, so that of decoding is its inverse.
+/// Returns the profile of a gamma; `None` for sRGB. The stored value is the exponent of the encoding, so that of decoding is its
+/// inverse.
 fn of_gamma(gamma: ScaledFloat, primaries: Option<SourceChromaticities>) -> Option<Profile> {
     let gamma = gamma.into_value();
     // Many files have the gamma alone that stands for sRGB.
@@ -61,7 +64,7 @@ fn of_gamma(gamma: ScaledFloat, primaries: Option<SourceChromaticities>) -> Opti
         return None;
     }
     let mut profile = ColorProfile::new_srgb();
-    // Its numbers have precedence over the curves.
+    // As long as a profile has numbers of a video standard, its curves are ignored.
     profile.cicp = None;
     if let Some(SourceChromaticities { white, red, green, blue }) = primaries {
         let point = |(x, y): (ScaledFloat, ScaledFloat)| Chromaticity::new(x.into_value(), y.into_value());
@@ -78,6 +81,7 @@ fn of_gamma(gamma: ScaledFloat, primaries: Option<SourceChromaticities>) -> Opti
     Some(Profile::Numbers(Box::new(profile)))
 }
 
+/// Sets the curve of all three channels.
 fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
     profile.red_trc = Some(curve.clone());
     profile.green_trc = Some(curve.clone());

@@ -31,7 +31,7 @@ impl WriteCondition {
         }
     }
 
-    /// Returns 412 unless the condition holds; 404 for a tag and a missing object, as AWS answers.
+    /// Returns 412 unless the condition holds; 404 for `If-Match` and a missing object, as AWS answers.
     pub(super) fn check(&self, current: Option<&Meta>) -> S3Result<()> {
         match (self, current) {
             (Self::Always, _) | (Self::Absent, None) | (Self::Present, Some(_)) => Ok(()),

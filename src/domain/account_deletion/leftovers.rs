@@ -1,4 +1,4 @@
-//! Removes objects, versions and open multipart uploads of an account that no record names.
+//! Removes what no record names of a deleted account: objects, versions and open multipart uploads.
 
 use std::{
     sync::Arc,

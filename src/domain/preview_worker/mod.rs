@@ -57,8 +57,8 @@ impl PreviewWorker {
         })
     }
 
-    /// Makes pictures until `stop`, of one image at a time on each core, also of HEIC and AVIF images that failed because no
-    /// command was set, if one is set now. Then finishes the images under way, within `STOP_DEADLINE`.
+    /// Makes pictures until `stop`, of one image at a time on each core. Then finishes the images under way, within
+    /// `STOP_DEADLINE`. If a command for HEIC and AVIF is set, also makes the pictures of the images that failed without one.
     pub async fn run_until(&self, renderer: &Renderer, stop: CancellationToken) {
         let work = async {
             loop {
@@ -74,11 +74,12 @@ impl PreviewWorker {
                 }
             }
         };
-        // Not counted as failpoints of requests; `valet worker --once` has failpoints of its own.
+        // Tests count the calls to MongoDB and S3, to end the process at one of them. The calls of this loop are left out; those of
+        // `valet worker --once` are counted.
         uncounted(async { tokio::join!(work, self.convert_earlier_until(renderer, &stop)) }).await;
     }
 
-    /// Makes the pictures that are due at `now`, and returns the number of images after whose attempts no other follows.
+    /// Makes the pictures that are due at `now`, and returns the number of images that need no further attempt.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails.

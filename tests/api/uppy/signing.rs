@@ -234,6 +234,7 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
             rejected += 1;
         }
     }
+    // The parts are summed when a URL is signed, and in the sweep: the first that finds them too large rejects the upload.
     assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1 - rejected.min(1));
     let id = key.rsplit('/').next().unwrap();
     assert_eq!(app.db_state(id).await, "rejected");

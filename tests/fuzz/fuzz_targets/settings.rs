@@ -62,7 +62,8 @@ fn values_without_effect() -> Vec<Vec<(&'static str, &'static str)>> {
     all
 }
 
-/// All problem texts that values with one error produce. Any other text contains a value of the input.
+/// The texts of all problems, collected by reading wrong values of each setting. A problem with another text contains a value of
+/// the input, which might be secret.
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let with_each_other = |name| NAMES.iter().map(move |other| [(name, "\u{1}"), (*other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
