@@ -24,6 +24,7 @@ pub fn settle(pixels: Pixels, profile: Option<Profile>) -> Coloured {
     }
 }
 
+/// Keeps a small RGB profile, or converts the pixels.
 fn settle_icc(pixels: Pixels, icc: Vec<u8>, kind: ProfileKind) -> Coloured {
     let Some(parsed) = parse(&icc, kind) else { return Coloured { pixels, profile: None } };
     match kind {
@@ -32,7 +33,7 @@ fn settle_icc(pixels: Pixels, icc: Vec<u8>, kind: ProfileKind) -> Coloured {
     }
 }
 
-/// Returns the pixels in sRGB: those of a picture that keeps its profile too.
+/// Converts pixels whose picture keeps this profile to sRGB. If the profile is broken, returns them as they are.
 pub fn to_srgb(pixels: Pixels, icc: &[u8]) -> Pixels {
     match ColorProfile::new_from_slice(icc) {
         Ok(profile) => converted(pixels, &profile, ProfileKind::Rgb),
@@ -40,6 +41,7 @@ pub fn to_srgb(pixels: Pixels, icc: &[u8]) -> Pixels {
     }
 }
 
+/// Parses a profile; `None` if it is broken, or not for pixels of this kind.
 fn parse(icc: &[u8], kind: ProfileKind) -> Option<ColorProfile> {
     let parsed = ColorProfile::new_from_slice(icc).ok()?;
     let expected = match kind {

@@ -1,7 +1,7 @@
 //! Decodes sequential JPEG at a quarter of its width and height, in a sixteenth of the memory.
 //!
 //! Of each block of 8 by 8 pixels, the four lowest frequencies give 2 by 2 pixels; the others are passed over. So a photograph of
-//! 200 megapixels takes about 60 MiB.
+//! 200 megapixels takes about 60 MiB. A unit has the blocks of all components for one place of the image (the MCU of ITU-T T.81).
 
 use super::{
     Frame,
@@ -34,7 +34,7 @@ struct Component {
     across: usize,
     down: usize,
     table: usize,
-    /// Blocks in a row, filled up to whole units.
+    /// Number of blocks in a row, of whole units.
     columns: usize,
     /// Two by two values for each block.
     plane: Vec<u8>,
@@ -80,6 +80,7 @@ pub(super) fn decode(file: &[u8], frame: &Frame) -> Result<Quarter, Undecodable>
 }
 
 impl Decoder {
+    /// Reads a segment: a frame, codes, quantization, the restart interval, or a part of the colour profile.
     fn segment(&mut self, marker: u8, content: &[u8], frame: &Frame) -> Result<(), Undecodable> {
         match marker {
             0xC0 | 0xC1 if self.components.is_empty() => self.frame(content, frame)?,
@@ -101,6 +102,7 @@ impl Decoder {
         Ok(())
     }
 
+    /// Creates the components that a frame's segment lists.
     fn frame(&mut self, content: &[u8], frame: &Frame) -> Result<(), Undecodable> {
         let components = content.get(6..).unwrap_or_default().as_chunks::<3>().0;
         if components.len() != usize::from(frame.components) || !matches!(components.len(), 1 | 3 | 4) {
@@ -121,6 +123,7 @@ impl Decoder {
         Ok(())
     }
 
+    /// Reads the tables of a quantization segment.
     fn quantization(&mut self, mut content: &[u8]) -> Result<(), Undecodable> {
         while let [head, rest @ ..] = content {
             let (bytes, id) = (if head >> 4 == 0 { 1 } else { 2 }, usize::from(head & 3));
@@ -136,6 +139,7 @@ impl Decoder {
         Ok(())
     }
 
+    /// Reads the tables of a segment of Huffman codes.
     fn codes(&mut self, mut content: &[u8]) -> Result<(), Undecodable> {
         while let Some((head, rest)) = content.split_first() {
             let (counts, rest) = rest.split_first_chunk::<16>().ok_or(Undecodable::Corrupt)?;
@@ -195,6 +199,7 @@ impl Decoder {
         (greatest(|component| component.across), greatest(|component| component.down))
     }
 
+    /// Decodes the blocks of one unit.
     fn unit(&mut self, bits: &mut Bits<'_>, scanned: &mut [Scanned], x: usize, y: usize) -> Result<(), Undecodable> {
         let is_alone = scanned.len() == 1;
         for Scanned { index, dc, ac, mean } in scanned {
@@ -290,7 +295,7 @@ impl Component {
     }
 }
 
-/// Converts luma and chroma (JFIF).
+/// Converts luma and chroma by the factors of JFIF (1.402, 0.344, 0.714, 1.772), in units of 2^-16.
 fn rgb_of(luma: u8, blue: u8, red: u8) -> [u8; 3] {
     let (luma, blue, red) = (i32::from(luma) << 16, i32::from(blue) - 128, i32::from(red) - 128);
     let value = |sum: i32| u8::try_from(((sum + (1 << 15)) >> 16).clamp(0, 255)).unwrap_or(0);

@@ -1,5 +1,5 @@
 //! A `Range` that AWS ignores because it cannot parse it, or because it names several ranges. `s3s` verifies the signature, which
-//! may cover the header, and then rejects the header. So the header is removed after the one and before the other.
+//! may cover the header, and then rejects the header. So the header is removed between these two steps.
 
 use hyper::header::{AUTHORIZATION, HeaderMap, RANGE};
 use hyper::http::{Extensions, request::Parts};

@@ -81,7 +81,7 @@ pub(super) async fn upload_part(
     let upload = blocking(move || Upload::find(&found_in, &upload_id, &key)).await?;
     let declared = DeclaredDigests::new(read_checksums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;
     if upload.algorithm.is_some() && upload.algorithm != declared.algorithm {
-        // AWS's message, types included.
+        // AWS's message, which names a missing type "null".
         return Err(s3_error!(
             InvalidRequest,
             "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",

@@ -143,7 +143,7 @@ fn a_file_cut_short_anywhere_is_rejected_or_has_the_right_size() {
                     assert_eq!(size, (width, height), "{name} cut at {length}");
                     accepted_from.get_or_insert(length);
                 }
-                // Between two boxes a file looks whole.
+                // A file that ends between two boxes is not truncated, but lacks the picture.
                 Err(Refusal::Truncated | Refusal::NoPicture) => assert_eq!(accepted_from, None, "{name} cut at {length}"),
                 // Too short for its magic bytes.
                 Err(Refusal::UnknownType) => assert!(length < 12, "{name} cut at {length}"),
@@ -161,7 +161,7 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
         let whole = inspected(&bytes, MAX_PIXELS, ReadBudget { first: u64::MAX, ..ReadBudget::DEFAULT });
         assert_eq!(whole.ranges, 1);
         for first in [12, 13, 64, 1000] {
-            // With so many ranges, each is as short as possible.
+            // A budget of so many ranges makes each range as short as possible.
             let budget = ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX };
             assert_eq!(inspected(&bytes, MAX_PIXELS, budget).verdict, whole.verdict, "{name} from {first}");
         }

@@ -11,7 +11,7 @@ use crate::{
 
 /// For each maintained series, its first release without known vulnerabilities over the network.
 const PATCHED: [[u32; 3]; 2] = [[7, 0, 32], [8, 0, 21]];
-/// First release of the later series without the older vulnerability (CVE-2025-14847).
+/// First release after the series 8.0 that is fixed for CVE-2025-14847, the older of the known vulnerabilities.
 const LATER_PATCHED: [u32; 3] = [8, 2, 3];
 
 /// Checks the database, and returns a report with these rules alone.

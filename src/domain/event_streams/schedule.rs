@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 /// Interval of heartbeats: less than the time after which proxies close idle connections, mostly 60 s.
 pub const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Interval of the checks of the token. With an answer that `SessionCache` may have, an end takes effect within 25 s.
+/// Interval of the checks of the token. A check may use an answer of `SessionCache` that is up to 10 s old, so the end of a session
+/// takes effect within 25 s.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// Time without a successful check after which the stream ends.
 pub const MAX_UNCHECKED: Duration = Duration::from_secs(30);
