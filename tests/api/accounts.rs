@@ -177,7 +177,7 @@ async fn only_valid_tokens_are_accepted() {
     assert_eq!(
         app.anonymous().get(&format!("/api/auth/me?access_token={token}")).await.problem(),
         (401, "token_missing"),
-        "T11: a token in the query is ignored"
+        "a token in the query is ignored"
     );
     let short_lived =
         TestApp::start_second_server(&app, |config| config.tokens.access_ttl = std::time::Duration::from_secs(1)).await;

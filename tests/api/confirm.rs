@@ -70,7 +70,7 @@ async fn c4_content_of_another_type_is_rejected_and_removed() {
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
         }
-        assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6: a rejected upload is not an image");
+        assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "a rejected upload is not an image");
         assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
         app.sweep(time::OffsetDateTime::now_utc()).await;
         assert!(app.bucket_keys().await.is_empty(), "removed by the next sweep");

@@ -241,7 +241,7 @@ async fn t12_tokens_of_one_kind_are_not_accepted_as_the_other() {
     assert_eq!(
         app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": { "$ne": "" } })).await.status,
         400,
-        "A9: an object"
+        "an object"
     );
     refreshed(&app, &token).await;
 }

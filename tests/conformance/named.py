@@ -1,8 +1,8 @@
 """A pytest plugin that runs the tests of ceph/s3-tests that a list names (see .ci/conformance).
 
 Below "[run]" the list has names of tests, which must pass. Below "[left out] REASON" it has names or shell patterns of tests that are
-run and expected to fail; below "[not run] REASON" those of tests that are slow, or that pass or fail for another reason than their
-own. Each test of the suite must be found by the list, a name of "[run]" first, and each line must find a test.
+run and expected to fail; below "[not run] REASON" those of tests that are slow, or whose result does not depend on what they test.
+Each test of the suite must match a line of the list, where the names below "[run]" are tried first, and each line must match a test.
 """
 
 import fnmatch

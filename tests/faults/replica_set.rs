@@ -126,15 +126,15 @@ impl ReplicaSet {
         }
     }
 
-    /// Waits until a member other than `former` is primary, and returns its number.
-    pub async fn primary_other_than(&self, former: usize) -> usize {
+    /// Waits until a member other than `previous` is primary, and returns its number.
+    pub async fn primary_other_than(&self, previous: usize) -> usize {
         let began = Instant::now();
         loop {
             let primary = self.primary().await;
-            if primary != former {
+            if primary != previous {
                 return primary;
             }
-            assert!(began.elapsed() < PATIENCE, "{former} stays the primary");
+            assert!(began.elapsed() < PATIENCE, "{previous} stays the primary");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -25,7 +25,8 @@ struct UppyClaims {
 }
 
 impl Tokens {
-    /// Returns a token that is valid until `expires_at`. `None` if the library cannot sign, which the kind of key excludes.
+    /// Returns a token that is valid until `expires_at`. `None` if the library cannot sign, which does not happen with this kind of
+    /// key.
     #[must_use]
     pub fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime, expires_at: OffsetDateTime) -> Option<SecretString> {
         let claims = UppyClaims {

@@ -121,6 +121,7 @@ async fn recount_counts_many_images_of_an_earlier_version_and_leaves_out_damaged
         let id = uuid::Uuid::now_v7().to_string();
         let mut record = model.clone();
         record.remove("takenSort");
+        // 2003-01-01 and 2004-01-01.
         let created_at = DateTime::from_millis(if n % 3 == 0 { 1_041_379_200_000 } else { 1_073_000_000_000 });
         record.extend(doc! { "_id": &id, "key": format!("u/{}/{id}", ada.id), "createdAt": created_at });
         record.insert("sha256", sha256(id.as_bytes()));
