@@ -76,8 +76,14 @@
  * @property {() => void} retry Repeats a failed upload, if that can succeed.
  * @property {() => void} cancel
  *
- * @typedef {object} Queue Events: `change` (detail: the upload, or nothing when several changed), `uploaded` and `failed` (detail: the
- *   upload).
+ * @typedef {object} UploaderEvents
+ * @property {CustomEvent<Upload | undefined>} change With the upload, or nothing when several changed.
+ * @property {CustomEvent<Upload>} uploaded
+ * @property {CustomEvent<Upload>} failed
+ *
+ * @typedef {{ addEventListener<K extends keyof UploaderEvents>(type: K, listener: (event: UploaderEvents[K]) => void, options?: Parameters<EventTarget["addEventListener"]>[2]): void, removeEventListener<K extends keyof UploaderEvents>(type: K, listener: (event: UploaderEvents[K]) => void, options?: Parameters<EventTarget["removeEventListener"]>[2]): void }} Listening
+ *
+ * @typedef {object} Queue
  * @property {Upload[]} items All uploads, oldest first.
  * @property {boolean} paused Whether the whole queue is paused.
  * @property {{ sent: number, size: number, done: number, count: number }} progress Bytes, and numbers of uploads, of all that are
@@ -94,7 +100,7 @@
  * @property {() => void} clearDone Removes the uploads that are done from the list.
  * @property {() => void} stop Stops all uploads without a request to the server, and ends the workers. Stored files stay for `restore`.
  *
- * @typedef {EventTarget & Queue} Uploader
+ * @typedef {Queue & Listening & EventTarget} Uploader
  */
 
 /**

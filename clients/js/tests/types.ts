@@ -2,6 +2,8 @@
 
 import Uppy from "@uppy/core";
 import { createUploader, FileProblem, memoryStore, subscribe, type GalleryImage, type Upload, type UploaderOptions } from "valet-upload";
+import type { FileTransferPlugin } from "valet-upload/capacitor";
+import type { NativeUploader } from "valet-upload/expo";
 import { useUploader, type UploadQueue, type UploadView } from "valet-upload/react";
 import ValetUpload, { type ValetUploadOptions } from "valet-upload/uppy";
 
@@ -14,6 +16,12 @@ one!.pause();
 uploader.resume(one);
 uploader.resume();
 uploader.addEventListener("change", (event) => (event as CustomEvent<Upload | undefined>).detail?.state === "done");
+uploader.addEventListener("change", ({ detail }) => detail?.state);
+uploader.addEventListener("uploaded", ({ detail: upload }) => upload.image?.fileName);
+uploader.addEventListener("failed", ({ detail: upload }) => upload.problem?.userMessage, { once: true });
+uploader.addEventListener("event of a subclass", (event: Event) => event.type);
+uploader.removeEventListener("failed", ({ detail: upload }) => upload.retry());
+export const phone = (native: NativeUploader, plugin: FileTransferPlugin) => [native.add("file:///x.png"), native.items, plugin];
 finished.catch((problem: unknown) => (problem instanceof FileProblem ? problem.userMessage : ""));
 // @ts-expect-error The address is required.
 createUploader({ token: "x" });

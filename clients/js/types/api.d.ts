@@ -7,7 +7,7 @@ export function createApi({ api, token }: {
     token: string | ((stale?: string) => string | Promise<string>);
 }): {
     call: (method: any, path: any, options?: {}, send?: typeof request) => Promise<any>;
-    pending: (limit: any, cursor: any) => Promise<any>;
+    pending: (limit: any, cursor: any, signal: any) => Promise<any>;
     discard: (id: any) => Promise<any>;
     openUpload: (input: any, signal: any) => Promise<any>;
     confirm: (input: any, signal: any) => Promise<any>;

@@ -12,8 +12,8 @@ export class PendingFiles {
     constructor(store: import("./types.js").Store | null, user: string);
     /** Stores a file, or the name of a large one, until {@link remove}. */
     add(key: any, file: any): Promise<any>;
-    /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
-    setId(key: any, id: any): Promise<void>;
+    /** Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. */
+    claim(key: any, id: any): Promise<void>;
     remove(key: any): Promise<any>;
     /**
      * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a

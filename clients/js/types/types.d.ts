@@ -175,10 +175,18 @@ export type Upload = {
     retry: () => void;
     cancel: () => void;
 };
-/**
- * Events: `change` (detail: the upload, or nothing when several changed), `uploaded` and `failed` (detail: the
- *   upload).
- */
+export type UploaderEvents = {
+    /**
+     * With the upload, or nothing when several changed.
+     */
+    change: CustomEvent<Upload | undefined>;
+    uploaded: CustomEvent<Upload>;
+    failed: CustomEvent<Upload>;
+};
+export type Listening = {
+    addEventListener<K extends keyof UploaderEvents>(type: K, listener: (event: UploaderEvents[K]) => void, options?: Parameters<EventTarget["addEventListener"]>[2]): void;
+    removeEventListener<K extends keyof UploaderEvents>(type: K, listener: (event: UploaderEvents[K]) => void, options?: Parameters<EventTarget["removeEventListener"]>[2]): void;
+};
 export type Queue = {
     /**
      * All uploads, oldest first.
@@ -234,7 +242,7 @@ export type Queue = {
      */
     stop: () => void;
 };
-export type Uploader = EventTarget & Queue;
+export type Uploader = Queue & Listening & EventTarget;
 /**
  * A change of an image.
  */

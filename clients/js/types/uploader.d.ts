@@ -13,17 +13,9 @@ export class Upload {
         resolve: (value: any) => void;
         reject: (reason?: any) => void;
     };
-    /** Whether requests are under way. */
     get active(): boolean;
-    /** Whether the upload is under way or will start by itself. */
     get open(): boolean;
-    /** Whether a repeat with the same file can succeed. */
     get isRetryable(): boolean;
-    pause(): void;
-    resume(): void;
-    retry(): void;
-    cancel(): void;
-    #private;
 }
 /**
  * The queue; types.js describes its methods for apps. `api` has the calls of api.js, `work` the jobs of worker-pool.js, `revive` makes a file
@@ -48,17 +40,13 @@ export class Uploader extends EventTarget {
         count: number;
     };
     /** Queues files, except those that are queued already. */
-    add(input: any, { name, caption, signal }?: {}): Upload[];
-    /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `needs-file`. */
+    add(input: any, options?: {}): Upload[];
     restore(): Promise<void>;
     pause(item: any): void;
     resume(item: any): void;
     retry(item: any): void;
-    /** Removes an upload from the list and, unless it is complete, from the server. */
     cancel(item: any): void;
-    /** Removes the uploads that are done from the list. */
     clearDone(): void;
-    /** Stops all uploads without a request to the server, and ends the workers. Stored files stay for {@link restore}. */
     stop(): void;
     #private;
 }
