@@ -134,7 +134,9 @@ function refusal(response, text) {
   } catch {
     // The response is not from the API.
   }
-  const retryAfter = Number(response.headers.get("retry-after")) || undefined;
+  // Seconds or a date.
+  const wait = response.headers.get("retry-after");
+  const retryAfter = (isNaN(wait) ? (Date.parse(wait) - Date.now()) / 1000 : Number(wait)) || undefined;
   return problem({ code: "bad_answer", ...answer, status: response.status, retryAfter });
 }
 

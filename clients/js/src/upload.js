@@ -64,8 +64,8 @@ async function uploadWhole(file, facts, events, retry, services) {
       const { image, problem: failure } = await confirm(api, ticket.id, retry);
       if (image) return image;
       // A 412 for an object that was deleted since, or an upload that expired while this device slept.
-      if (failure.code === "object_missing") await store.wait(failure);
-      else ticket = await open(facts);
+      await store.wait(failure);
+      if (failure.code !== "object_missing") ticket = await open(facts);
       continue;
     }
     events.progress(0);
@@ -229,7 +229,7 @@ async function sendPart(api, file, { id, number, sha256, bytes }, report, { call
 }
 
 /** Returns a text without half characters, such as one that was cut in an emoji has: no server accepts them in JSON. */
-const wellFormed = (text) => String(text).replace(/\p{Surrogate}/gu, "\ufffd");
+const wellFormed = (text) => String(text).replace(/[\ud800-\udfff]/gu, "\ufffd");
 
 /** Returns the declaration of an upload. The name has no folders. */
 function describe(file, { contentType, sha256, preview, thumbHash }) {

@@ -1,0 +1,53 @@
+// Covers the limits of repeats in Node against a real server: pauses that a server asks for, and uploads that end again and again.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createUploader } from "valet-upload";
+import { account, assertGallery, BASE, image, intercept, MIB, quick, status } from "./harness.js";
+
+for (const [what, header] of Object.entries({ seconds: () => "3", "a date": () => new Date(Date.now() + 4000).toUTCString() })) {
+  test(`a Retry-After in ${what} is waited for`, async (t) => {
+    const user = await account();
+    const times = [];
+    intercept(t, ({ kind, n }) => {
+      if (kind !== "upload") return undefined;
+      times.push(Date.now());
+      return n === 1 ? new Response(JSON.stringify({ code: "unavailable" }), { status: 503, headers: { "retry-after": header() } }) : undefined;
+    });
+    const file = image("one.png");
+    await createUploader({ api: BASE, token: user.token }).add(file)[0].finished;
+    await assertGallery(user, [file]);
+    // A date has whole seconds. Without the header the pause is less than a second.
+    assert.ok(times[1] - times[0] >= 2900, String(times[1] - times[0]));
+  });
+}
+
+test("a Retry-After that cannot be read or has passed does not matter", async (t) => {
+  const user = await account();
+  const values = ["soon", "0", new Date(0).toUTCString()];
+  intercept(t, ({ kind, n }) => (kind === "upload" && values[n - 1]
+    ? new Response(JSON.stringify({ code: "unavailable" }), { status: 503, headers: { "retry-after": values[n - 1] } })
+    : undefined));
+  const file = image("one.png");
+  await createUploader({ api: BASE, token: user.token }).add(file)[0].finished;
+  await assertGallery(user, [file]);
+});
+
+for (const [what, size] of [["one PUT", 100_000], ["parts", 17 * MIB]]) {
+  test(`an upload in ${what} that has ended at each confirm fails after a few repeats, and can be retried`, async (t) => {
+    const user = await account();
+    let isEnding = true;
+    const seen = intercept(t, ({ kind }) => (kind === "confirm" && isEnding ? status(410, { code: "upload_expired" }) : undefined));
+    const undo = quick(t);
+    const file = image("one.png", size);
+    const [item] = createUploader({ api: BASE, token: user.token }).add(file);
+    await assert.rejects(item.finished, (problem) => problem.code === "upload_expired");
+    undo();
+    const confirms = seen.filter((kind) => kind === "confirm").length;
+    assert.ok(confirms > 1 && confirms <= 7, String(seen));
+    isEnding = false;
+    item.retry();
+    await item.finished;
+    await assertGallery(user, [file]);
+  });
+}
