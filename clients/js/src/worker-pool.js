@@ -10,7 +10,8 @@ export class WorkerPool {
   #open = new Map(); // job number → { resolve, reject, job, input, worker }
   #workers = [];
   #next = 0;
-  #isUnavailable = typeof Worker === "undefined";
+  // A script of Bun or Deno would not end while a worker runs.
+  #isUnavailable = typeof document === "undefined";
 
   /** Returns the Base64 of the SHA-256 of a blob. */
   digest(blob) {
