@@ -7,9 +7,10 @@ import { account, ask, BASE, photos, servePages, until, visitor } from "./harnes
 
 const PAGE = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title><input type="file" id="files" multiple>';
 
-/** Opens a page of another origin with an uploader in `uploader`, signed in as `user`. */
-async function app(t, context, user) {
+/** Opens a page of another origin with an uploader in `uploader`, signed in as `user`. `policy` is its Content Security Policy. */
+async function app(t, context, user, policy = "") {
   const port = await servePages(t, (request, response) => {
+    if (policy) response.setHeader("content-security-policy", policy);
     if (!request.url.startsWith("/src/")) return response.setHeader("content-type", "text/html").end(PAGE);
     return response.setHeader("content-type", "text/javascript").end(readFileSync(new URL(`../../clients/js${request.url}`, import.meta.url)));
   });
@@ -60,6 +61,15 @@ for (const [what, deny] of Object.entries({
     assert.equal((await gallery(user)).length, 1);
   });
 }
+
+test("the package uploads where the page's policy denies workers, and makes the preview", async (t) => {
+  const [context, user] = [await visitor(t, { allowed: [/Content Security Policy|policy violation: worker-src/] }), await account()];
+  const page = await app(t, context, user, "worker-src 'none'");
+  await add(page, await photos(page, 1, { width: 900, height: 700, noise: 0.8 }));
+  await page.evaluate(() => uploader.items[0].finished);
+  assert.deepEqual((await gallery(user)).map(({ previewUrl, thumbHash }) => Boolean(previewUrl && thumbHash)), [true]);
+  assert.equal(page.workers().length, 0);
+});
 
 for (const [what, deny] of Object.entries({
   "has no memory": () => { OffscreenCanvas.prototype.getContext = () => null; },
@@ -145,6 +155,45 @@ test("a tab that is opened after another one was killed continues its uploads", 
   const other = await context.newPage();
   await other.goto(address);
   await assertContinued(other, user);
+});
+
+test("a tab leaves the uploads alone that another tab has taken over from a closed one", async (t) => {
+  const { context, user, page } = await withTwoUploads(t);
+  const address = page.url();
+  await page.close();
+  const heir = await context.newPage();
+  await heir.route(isPut, () => {});
+  await heir.goto(address);
+  await start(heir, user);
+  await heir.evaluate(() => uploader.restore());
+  const owners = async () => {
+    const { indexedDbStore } = await import("/src/index.js");
+    return (await indexedDbStore().all()).map(({ tab }) => tab === sessionStorage.getItem("valet.tab"));
+  };
+  await until(async () => (await heir.evaluate(owners)).join() === "true,true", "the records name the second tab");
+  const third = await context.newPage();
+  await third.goto(address);
+  await start(third, user);
+  await third.evaluate(() => uploader.restore());
+  assert.equal(await third.evaluate(() => uploader.items.length), 0);
+  await heir.unrouteAll({ behavior: "ignoreErrors" });
+  await heir.reload();
+  await assertContinued(heir, user);
+});
+
+test("another tab can delete the database, and later files are stored in a new one", async (t) => {
+  const { context, page } = await withTwoUploads(t);
+  const other = await context.newPage();
+  await other.goto(page.url());
+  const deleted = await other.evaluate(() => new Promise((resolve) => {
+    const request = indexedDB.deleteDatabase("valet");
+    request.onsuccess = () => resolve("deleted");
+    request.onerror = () => resolve("failed");
+    request.onblocked = () => resolve("blocked");
+  }));
+  assert.equal(deleted, "deleted");
+  await add(page, await photos(page, 2));
+  await untilStored(page);
 });
 
 test("without locks, a new tab continues the uploads of a closed one after a quarter of an hour", async (t) => {

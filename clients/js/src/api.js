@@ -108,7 +108,7 @@ export function createApi({ api, token }) {
   const confirm = (id) => call("POST", `${at(id)}/confirm`);
   return {
     call,
-    pending: (limit, cursor) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`),
+    pending: (limit, cursor, signal) => call("GET", `/api/images/pending?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`, { signal }),
     // An upload that is complete meanwhile stays an image. If the request fails, the upload expires.
     discard: (id) => call("DELETE", `${at(id)}?onlyPending=true`).catch(() => {}),
     openUpload: gathered(openUpload, (items) => call("POST", "/api/images/upload/batch", { body: { items } })),

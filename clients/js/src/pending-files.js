@@ -1,7 +1,7 @@
 // Stores the files of unfinished uploads, in IndexedDB or in memory, so that uploads continue after a reload. Small files are stored
 // whole. Of large files, only a record without the bytes is stored, and the user has to choose them again.
 
-import { StoredText, locks } from "./storage.js";
+import { locks } from "./storage.js";
 
 /** Largest file that is stored whole. */
 const MAX_FILE_BYTES = 16 << 20;
@@ -20,23 +20,31 @@ export function indexedDbStore(name = "valet") {
   const database = () => (opening ??= new Promise((resolve, reject) => {
     const request = indexedDB.open(name, 1);
     request.onupgradeneeded = () => request.result.createObjectStore("files", { keyPath: "key" });
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      const { result } = request;
+      // For another tab that deletes the database, or after a lost connection. The next call opens it again.
+      result.onclose = result.onversionchange = () => {
+        result.close();
+        opening = null;
+      };
+      resolve(result);
+    };
     request.onerror = () => reject(request.error);
   }));
-  const run = async (mode, work) => {
-    const store = (await database()).transaction("files", mode).objectStore("files");
-    const request = work(store);
+  const call = (method, mode = "readwrite") => async (...input) => {
+    const transaction = (await database()).transaction("files", mode);
+    const request = transaction.objectStore("files")[method](...input);
     return new Promise((resolve, reject) => {
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = request.transaction.onabort = () => reject(request.error ?? request.transaction.error);
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(transaction.error); // Maybe a full disk.
     });
   };
   return {
-    all: () => run("readonly", (store) => store.getAll()),
-    get: (key) => run("readonly", (store) => store.get(key)),
-    put: (record) => run("readwrite", (store) => store.put(record)),
-    delete: (key) => run("readwrite", (store) => store.delete(key)),
-    clear: () => run("readwrite", (store) => store.clear()),
+    all: call("getAll", "readonly"),
+    get: call("get", "readonly"),
+    put: call("put"),
+    delete: call("delete"),
+    clear: call("clear"),
   };
 }
 
@@ -68,9 +76,13 @@ export class PendingFiles {
   constructor(store, user) {
     this.#store = store;
     this.#user = user;
-    // Id of this tab, through its reloads. Its lock shows other tabs that it still runs.
-    const tab = new StoredText("sessionStorage", "valet.tab");
-    this.#tab = (tab.value ??= String(Math.random()).slice(2));
+    // Id of this tab, through its reloads if the browser allows that. Its lock shows other tabs that it still runs.
+    this.#tab = String(Math.random()).slice(2);
+    try {
+      this.#tab = sessionStorage["valet.tab"] ??= this.#tab;
+    } catch {
+      // The next load has another id.
+    }
     if (store) locks.then((manager) => manager?.request(lockOf(this.#tab), { mode: "shared" }, () => new Promise(() => {})));
   }
 
@@ -79,7 +91,7 @@ export class PendingFiles {
     const { name, size, type, lastModified, caption } = file;
     const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, storedAt: Date.now(), name, size, type, lastModified, caption, file: content }).then(() => true));
     // Of a phone's file, only the URI is stored.
-    if (!(file instanceof Blob)) return put({ uri: file.uri });
+    if (file.put) return put({ uri: file.uri });
     const small = size <= MAX_FILE_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
     if (small) this.#count(key, size);
     if (await put(small ? file : null)) return;
@@ -87,10 +99,10 @@ export class PendingFiles {
     await put(null);
   }
 
-  /** Stores the upload's id, so that other tabs do not offer to discard the upload. */
-  async setId(key, id) {
+  /** Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. */
+  async claim(key, id) {
     const record = await this.#attempt((store) => store.get(key));
-    if (record) await this.#attempt((store) => store.put({ ...record, id }));
+    if (record && (record.id !== id || record.tab !== this.#tab)) await this.#attempt((store) => store.put({ ...record, id, tab: this.#tab, storedAt: Date.now() }));
   }
 
   remove(key) {

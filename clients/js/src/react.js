@@ -27,10 +27,10 @@ import { createUploader } from "./index.js";
  * @property {() => void} clearDone
  */
 
-/** Fields of an upload that a component may show. */
+/** Fields of an upload that a component may show, and its functions. */
 const FIELDS = /** @type {const} */ ([
   "key", "file", "name", "size", "caption", "state", "waitReason", "sent", "problem", "preview", "id", "image", "duplicate", "finished", "active", "open",
-  "isRetryable",
+  "isRetryable", "pause", "resume", "retry", "cancel",
 ]);
 
 const NOTHING = { uploads: [], progress: { sent: 0, size: 0, done: 0, count: 0 }, paused: false };
@@ -155,6 +155,5 @@ function snapshot({ items, progress, paused }, before) {
 /** Returns a copy of an upload's fields, or the copy of before if nothing has changed. */
 function view(item, before) {
   if (before && FIELDS.every((field) => before[field] === item[field])) return before;
-  const methods = { pause: () => item.pause(), resume: () => item.resume(), retry: () => item.retry(), cancel: () => item.cancel() };
-  return Object.freeze({ ...Object.fromEntries(FIELDS.map((field) => [field, item[field]])), ...methods });
+  return Object.freeze(Object.fromEntries(FIELDS.map((field) => [field, item[field]])));
 }

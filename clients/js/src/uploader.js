@@ -10,14 +10,13 @@ const CANCELLED = Symbol("cancelled");
 
 /** An upload in the list; types.js describes its public fields. `before` is the id that an earlier attempt has opened. */
 export class Upload {
-  #uploader;
-
   constructor(uploader, { file = null, name, size, caption }, more = {}) {
-    this.#uploader = uploader;
     Object.assign(this, {
       key: uuid(), file, name, size, caption, state: "waiting", waitReason: null, sent: 0, problem: null, preview: null, id: null, image: null,
       duplicate: false, before: null, controller: null, ...more,
     });
+    // Bound, for handlers and for proxies (Vue).
+    for (const action of ["pause", "resume", "retry", "cancel"]) this[action] = () => uploader[action](this);
     this.expect();
   }
 
@@ -27,35 +26,16 @@ export class Upload {
     this.finished.catch(() => {}); // An app may read the state instead.
   }
 
-  /** Whether requests are under way. */
   get active() {
     return ["preparing", "sending", "confirming"].includes(this.state);
   }
 
-  /** Whether the upload is under way or will start by itself. */
   get open() {
     return this.active || this.state === "waiting";
   }
 
-  /** Whether a repeat with the same file can succeed. */
   get isRetryable() {
     return this.state === "failed" && this.file !== null && !(this.problem instanceof FileProblem);
-  }
-
-  pause() {
-    this.#uploader.pause(this);
-  }
-
-  resume() {
-    this.#uploader.resume(this);
-  }
-
-  retry() {
-    this.#uploader.retry(this);
-  }
-
-  cancel() {
-    this.#uploader.cancel(this);
   }
 }
 
@@ -94,45 +74,47 @@ export class Uploader extends EventTarget {
   }
 
   /** Queues files, except those that are queued already. */
-  add(input, { name, caption, signal } = {}) {
+  add(input, options = {}) {
+    const { name, caption, signal } = options;
     const same = (a, b) => a.file && (b.uri ? a.file.uri === b.uri : a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified);
-    const inputs = input instanceof Blob || "stream" in input ? [input] : [...input];
-    const fresh = inputs.filter((file) => isStream(file) || !this.items.some((item) => item.open && same(item, file)));
-    const added = fresh.map((file) => {
+    const added = [];
+    for (const file of Symbol.iterator in input ? input : [input]) {
+      if (!isStream(file) && this.items.some((item) => item.open && same(item, file))) continue;
       const item = new Upload(this, { file, name: file.name ?? name ?? "image", size: file.size, caption });
       this.items.push(item);
+      added.push(item);
       if (!isStream(file)) item.stored = this.#files.add(item.key, withName(item));
-      signal?.addEventListener("abort", () => this.cancel(item), { once: true });
-      return item;
-    });
-    if (signal?.aborted || this.#stopping.signal.aborted) added.forEach((item) => this.cancel(item));
+    }
+    const cancel = () => added.forEach((item) => this.cancel(item));
+    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal?.aborted || this.#stopping.signal.aborted) cancel();
     this.#changed();
     this.#next();
     return added;
   }
 
-  /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server as `needs-file`. */
   async restore() {
     const { orphans, busy } = await this.#files.leftovers();
+    const { signal } = this.#stopping;
+    if (signal.aborted) return;
     for (const record of orphans) {
       if (this.items.some((item) => item.key === record.key)) continue;
       if (!record.file) {
         this.#files.remove(record.key);
         continue;
       }
-      const { name, key, caption } = record;
+      const { name, key, caption, id } = record;
       const file = this.#revive(record);
-      this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: record.id ?? null }));
+      this.items.push(new Upload(this, { file, name, size: file.size, caption }, { key, id: id ?? null, stored: this.#files.claim(key, id) }));
     }
     // Stored files are uploaded before the list, which may wait for a network.
     this.#changed();
     this.#next();
-    const { signal } = this.#stopping;
     const retry = new RetryPolicy(signal);
     this.#isListed = false;
     let cursor;
     do {
-      const page = await retry.run(() => this.#services.api.pending(100, cursor)).catch((error) => { if (!signal.aborted) throw error; });
+      const page = await retry.run(() => this.#services.api.pending(100, cursor, signal)).catch((error) => { if (!signal.aborted) throw error; });
       if (!page) return;
       for (const open of page.uploads.filter(({ id }) => !busy.has(id) && !this.#has(id))) {
         this.items.push(new Upload(this, { name: open.fileName, size: open.size }, { state: "needs-file", id: open.id }));
@@ -147,7 +129,7 @@ export class Uploader extends EventTarget {
     if (!item) this.paused = true;
     for (const one of item ? [item] : this.items) {
       const wasActive = one.active;
-      if (item && one.open) one.state = "paused";
+      if (item && one.open) Object.assign(one, { state: "paused", waitReason: null });
       if (wasActive) one.controller?.abort(PAUSED);
     }
     this.#changed(item);
@@ -156,24 +138,24 @@ export class Uploader extends EventTarget {
 
   resume(item) {
     if (!item) this.paused = false;
-    else if (item.state === "paused") Object.assign(item, { state: "waiting", sent: 0, waitReason: null });
+    else if (item.state === "paused") Object.assign(item, { state: "waiting", sent: 0 });
     this.#changed(item);
     this.#next();
   }
 
   retry(item) {
-    if (!item.isRetryable) return;
+    if (!item.isRetryable || this.#stopping.signal.aborted) return;
     Object.assign(item, { state: "waiting", problem: null, sent: 0 });
     item.expect();
     this.#changed(item);
     this.#next();
   }
 
-  /** Removes an upload from the list and, unless it is complete, from the server. */
   cancel(item) {
-    const at = this.items.indexOf(item);
-    if (at < 0) return;
-    this.items.splice(at, 1);
+    // Another list, since the app may loop over this one. By key, for proxies.
+    const others = this.items.filter(({ key }) => key !== item.key);
+    if (others.length === this.items.length) return;
+    this.items = others;
     item.controller?.abort(CANCELLED);
     this.#forget(item);
     if (item.state !== "done") {
@@ -185,13 +167,11 @@ export class Uploader extends EventTarget {
     this.#next();
   }
 
-  /** Removes the uploads that are done from the list. */
   clearDone() {
     this.items = this.items.filter((item) => item.state !== "done");
     this.#changed();
   }
 
-  /** Stops all uploads without a request to the server, and ends the workers. Stored files stay for {@link restore}. */
   stop() {
     globalThis.removeEventListener?.("online", this.online);
     this.paused = true;
@@ -228,9 +208,7 @@ export class Uploader extends EventTarget {
 
   async #run(item) {
     const controller = (item.controller = new AbortController());
-    item.isRunning = true;
-    item.before = item.id;
-    Object.assign(item, { state: "preparing", waitReason: null });
+    Object.assign(item, { state: "preparing", waitReason: null, isRunning: true, before: item.id });
     const set = (values) => {
       if (controller.signal.aborted) return;
       Object.assign(item, values);
@@ -287,7 +265,8 @@ export class Uploader extends EventTarget {
   /** Records the id of an opened upload. Removes the item that needed this file, because this item continues its upload. */
   #opened(item, id) {
     if (item.state === "cancelled") return this.#discard(id);
-    if (item.id !== id) item.stored?.then(() => this.#files.setId(item.key, id));
+    // `#forget` waits for this.
+    if (item.id !== id) item.stored = item.stored?.then(() => this.#files.claim(item.key, id));
     const needsFile = this.items.findIndex((other) => other !== item && other.state === "needs-file" && other.id === id);
     if (needsFile >= 0) {
       this.items.splice(needsFile, 1);
@@ -309,7 +288,7 @@ export class Uploader extends EventTarget {
 
 /** Returns the upload's bytes with its name and caption, as upload.js and the store read them. */
 function withName({ file, name, caption }) {
-  if (!(file instanceof Blob)) return Object.assign(file, { name, caption });
+  if (file.put) return Object.assign(file, { name, caption });
   if (file.name === name && !caption) return file;
   const { type, lastModified = 0 } = file;
   // Another object of the same bytes: a File's own name is read-only.
@@ -321,7 +300,8 @@ function reviveBlob({ file, name, type, lastModified }) {
   return globalThis.File ? new File([file], name, { type, lastModified }) : file;
 }
 
-const isStream = (file) => "stream" in file && !(file instanceof Blob);
+/** Whether a file is a stream. A Blob, also one of another frame, has a method of this name. */
+const isStream = ({ stream }) => typeof stream === "object";
 
 /** Reads a stream into a Blob. */
 async function collect({ stream, size, type = "" }) {

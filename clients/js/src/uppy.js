@@ -85,6 +85,7 @@ export default class ValetUpload extends BasePlugin {
   /** Uploads a file with pauses, and reports the end to Uppy. */
   async #send(file) {
     const { id } = file;
+    if (!this.uppy.getFile(id)) return; // A listener of `upload-start` has removed it.
     const transfer = new Transfer((signal) => this.#turns.run(signal, () => this.#attempt(id, signal)));
     this.#transfers.set(id, transfer);
     if (this.uppy.getFile(id).isPaused) transfer.pause();
@@ -104,7 +105,7 @@ export default class ValetUpload extends BasePlugin {
   async #attempt(id, signal) {
     const { data, name, type, meta } = this.uppy.getFile(id) ?? {};
     // Golden Retriever could not keep the file's bytes, or the file is one that Uppy's Companion would fetch from another service.
-    if (!(data instanceof Blob)) throw problem({ code: "file_unreadable" });
+    if (!data?.stream) throw problem({ code: "file_unreadable" });
     const bytes = Object.assign(new Blob([data], { type }), { name: meta.name || name, caption: meta.caption });
     const ignored = () => {};
     return upload(bytes, {

@@ -54,10 +54,53 @@ test("the open uploads are listed when the network is back, if they could not be
 test("restore() ends with the uploader", async (t) => {
   const { options } = await visited(t, image("stored.png"));
   const uploader = createUploader({ ...options, store: null });
-  const seen = intercept(t, ({ kind, options: { signal } }) => (kind === "pending" ? unanswered({ signal }) : undefined));
+  let listing;
+  intercept(t, ({ kind, options: { signal } }) => {
+    if (kind !== "pending") return undefined;
+    listing = signal;
+    return unanswered({ signal });
+  });
   const restoring = uploader.restore();
-  await until(() => seen.includes("pending"), "the list is requested");
+  await until(() => listing, "the list is requested");
   uploader.stop();
   await restoring;
+  await until(() => listing.aborted, "the request ends", 10);
   assert.deepEqual(uploader.items, []);
+});
+
+test("a file that is cancelled while the store is slow does not come back", async (t) => {
+  const user = await account();
+  const records = new Map();
+  const store = memoryStore(records);
+  // Reads the record, and returns it later.
+  const get = async (key) => {
+    const record = await store.get(key);
+    await new Promise((done) => { setTimeout(done, 200); });
+    return record;
+  };
+  const uploader = createUploader({ api: BASE, token: user.token, store: { ...store, get } });
+  intercept(t, ({ kind, options }) => (kind === "put" ? unanswered(options) : undefined));
+  const [item] = uploader.add(image("one.png"));
+  await until(() => item.state === "sending", "the upload is open");
+  item.cancel();
+  await until(() => !records.size, "the record is removed");
+  await new Promise((done) => { setTimeout(done, 500); });
+  assert.deepEqual([...records.keys()], []);
+});
+
+test("a tab that restores files takes them over, with the id of their upload", async (t) => {
+  const file = image("stored.png");
+  const { options } = await visited(t, file);
+  const { store } = options;
+  // As a tab leaves it that was closed before its upload was open.
+  const [{ id, ...left }] = await store.all();
+  await store.put({ ...left, tab: "closed" });
+  const uploader = createUploader(options);
+  intercept(t, ({ kind, options: { signal } }) => (kind === "put" ? unanswered({ signal }) : undefined));
+  await uploader.restore();
+  await until(async () => (await store.all())[0].id === id, "the id is stored");
+  const [record] = await store.all();
+  assert.notEqual(record.tab, "closed");
+  assert.ok(record.file.size === file.size && id);
+  uploader.stop();
 });

@@ -1,0 +1,128 @@
+// Covers uploaders in the hands of apps, frameworks and bundlers, in Node against a real server: handlers, proxies, loops, files of frames,
+// calls after the end, runtimes with workers.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import Uppy from "@uppy/core";
+import { createUploader, memoryStore } from "valet-upload";
+import ValetUpload from "valet-upload/uppy";
+import { account, assertGallery, BASE, call, image, intercept, lost, MIB, unanswered, until } from "./harness.js";
+
+/** Returns a new account, an uploader for it, and a function that lets PUTs pass: they are held at first. */
+async function held(t) {
+  const user = await account();
+  let isHeld = true;
+  intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
+  return { user, uploader: createUploader({ api: BASE, token: user.token }), pass: () => { isHeld = false; } };
+}
+
+test("the functions of an upload can be passed as handlers, and be called on a proxy", async (t) => {
+  const { user, uploader, pass } = await held(t);
+  const files = ["one.png", "two.png", "three.png"].map((name) => image(name));
+  const [one, two, three] = uploader.add(files).map((item) => new Proxy(item, {}));
+  await until(() => uploader.items.every((item) => item.state === "sending"), "all uploads are sent");
+  const { pause, resume } = one;
+  pause();
+  assert.deepEqual(uploader.items.map(({ state }) => state), ["paused", "sending", "sending"]);
+  two.cancel();
+  uploader.cancel(three);
+  assert.deepEqual(uploader.items.map(({ key }) => key), [one.key]);
+  await assert.rejects(three.finished, { name: "AbortError" });
+  pass();
+  resume();
+  await one.finished;
+  await assertGallery(user, [files[0]]);
+});
+
+test("a loop over the list can cancel all uploads", async (t) => {
+  const { user, uploader } = await held(t);
+  uploader.add(Array.from({ length: 5 }, (_, i) => image(`${i}.png`)));
+  await until(() => uploader.items.some((item) => item.state === "sending"), "an upload is sent");
+  for (const item of uploader.items) item.cancel();
+  assert.deepEqual(uploader.items, []);
+  await until(async () => !(await call("GET", "/api/images/pending", user)).uploads.length, "no upload is open");
+});
+
+test("a file that occurs twice in one call is queued once", async () => {
+  const user = await account();
+  const uploader = createUploader({ api: BASE, token: user.token });
+  const [file, other] = [image("one.png"), image("other.png")];
+  const items = uploader.add([file, other, file]);
+  assert.deepEqual(items.map(({ name }) => name), ["one.png", "other.png"]);
+  await Promise.all(items.map((item) => item.finished));
+  await assertGallery(user, [file, other]);
+});
+
+/** Returns the file as a page sees one of a frame: with the same methods, but of no class of this page. */
+function ofFrame(file) {
+  const members = [Blob, File].map(({ prototype }) => Object.getOwnPropertyDescriptors(prototype));
+  Object.setPrototypeOf(file, Object.create(null, Object.assign({}, ...members)));
+  assert.ok(!(file instanceof Blob));
+  return file;
+}
+
+test("files of another frame are uploaded, whole and in parts", async () => {
+  const user = await account();
+  const uploader = createUploader({ api: BASE, token: user.token, store: memoryStore() });
+  const files = [image("small.png"), image("large.png", 17 * MIB), image("captioned.png")];
+  const items = [ofFrame(files[0]), [ofFrame(files[1])]].flatMap((input) => uploader.add(input));
+  items.push(...uploader.add(ofFrame(files[2]), { caption: "A boat" }));
+  await Promise.all(items.map((item) => item.finished));
+  await assertGallery(user, files);
+});
+
+test("a paused upload does not say that it waits for the network", async (t) => {
+  const user = await account();
+  let isBroken = true;
+  intercept(t, ({ kind }) => (kind === "put" && isBroken ? lost() : undefined));
+  const [item] = createUploader({ api: BASE, token: user.token }).add(image("one.png"));
+  await until(() => item.waitReason === "again", "the upload waits");
+  item.pause();
+  assert.deepEqual([item.state, item.waitReason], ["paused", null]);
+  isBroken = false;
+  item.resume();
+  await item.finished;
+});
+
+test("after stop(), nothing is retried or restored", async (t) => {
+  const user = await account();
+  const record = { key: "key", user: "", tab: "1", name: "kept.png", size: 9, type: "image/png", lastModified: 1, file: image("kept.png") };
+  const uploader = createUploader({ api: BASE, token: user.token, store: memoryStore(new Map([["key", record]])) });
+  const seen = intercept(t, ({ kind }) => (kind === "put" ? new Response(null, { status: 413 }) : undefined));
+  const [item] = uploader.add(image("one.png"));
+  await assert.rejects(item.finished);
+  uploader.stop();
+  const before = seen.length;
+  item.retry();
+  await uploader.restore();
+  assert.deepEqual([item.state, uploader.items.length, seen.length], ["failed", 1, before]);
+});
+
+test("no worker keeps a script alive in runtimes that have both workers and scripts", async (t) => {
+  const user = await account();
+  let started = 0;
+  globalThis.Worker = class { constructor() { started += 1; } postMessage() {} };
+  t.after(() => { delete globalThis.Worker; });
+  await createUploader({ api: BASE, token: user.token }).add(image("one.png"))[0].finished;
+  assert.equal(started, 0);
+});
+
+test("bundlers that read `main` and `alias` find the entries that others find by `exports`", () => {
+  const { main, alias, exports, sideEffects } = JSON.parse(readFileSync(new URL(import.meta.resolve("valet-upload/package.json"))));
+  const entries = Object.fromEntries(Object.entries(exports).filter(([, target]) => target.default).map(([name, target]) => [name, target.default]));
+  assert.deepEqual({ ".": main, ...alias }, entries);
+  for (const path of [...Object.values(entries), ...sideEffects]) assert.ok(readFileSync(new URL(`../${path}`, import.meta.url)).length, path);
+});
+
+test("uppy: a file that a listener removes at the start does not fail the others", async () => {
+  const user = await account();
+  const uppy = new Uppy().use(ValetUpload, { api: BASE, token: user.token });
+  const [removed, kept] = [image("removed.png"), image("kept.png")];
+  for (const file of [removed, kept]) uppy.addFile({ name: file.name, type: file.type, data: file });
+  uppy.on("upload-start", ([first]) => uppy.removeFile(first.id));
+  const { successful, failed } = await uppy.upload();
+  assert.deepEqual([successful.map(({ name }) => name), failed], [["kept.png"], []]);
+  await assertGallery(user, [kept]);
+  uppy.destroy();
+});
