@@ -99,13 +99,7 @@ async function send(method, url, { accept = "application/json", body, token, key
   return fetch(url, { method, headers, signal, keepalive, body: body && JSON.stringify(body), credentials: "omit", redirect: "error" });
 }
 
-/**
- * Opens an event stream and returns its bytes, or throws a {@link Problem}.
- * @param {"GET"} method
- * @param {string} url
- * @param {{ token?: string | null, lastEventId?: string, signal?: AbortSignal }} [options]
- * @returns {Promise<ReadableStream<Uint8Array>>}
- */
+/** Opens an event stream and returns its bytes, or throws a {@link Problem}. `options` are those of {@link send}. */
 export async function openStream(method, url, options = {}) {
   let response;
   const exchange = async () => {
@@ -140,13 +134,7 @@ function refusal(response, text) {
   return problem({ code: "bad_answer", ...answer, status: response.status, retryAfter });
 }
 
-/**
- * Sends JSON and returns the JSON of the response (`undefined` for a 204), or throws a {@link Problem}.
- * @param {string} method
- * @param {string} url
- * @param {{ body?: unknown, token?: string | null, key?: string, signal?: AbortSignal, keepalive?: boolean }} [options]
- * @returns {Promise<any>}
- */
+/** Sends JSON and returns the JSON of the response (`undefined` for a 204), or throws a {@link Problem}. */
 export async function request(method, url, options = {}) {
   let response;
   const exchange = async (signal) => {

@@ -22,7 +22,7 @@ export function indexedDbStore(name = "valet") {
     request.onupgradeneeded = () => request.result.createObjectStore("files", { keyPath: "key" });
     request.onsuccess = () => {
       const { result } = request;
-      // For another tab that deletes the database, or after a lost connection. The next call opens it again.
+      // Another tab deletes the database, or the connection is lost: the next call opens it again.
       result.onclose = result.onversionchange = () => {
         result.close();
         opening = null;
@@ -36,7 +36,7 @@ export function indexedDbStore(name = "valet") {
     const request = transaction.objectStore("files")[method](...input);
     return new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = () => reject(transaction.error); // Maybe a full disk.
+      transaction.onabort = () => reject(transaction.error);
     });
   };
   return {
@@ -86,7 +86,7 @@ export class PendingFiles {
     if (store) locks.then((manager) => manager?.request(lockOf(this.#tab), { mode: "shared" }, () => new Promise(() => {})));
   }
 
-  /** Stores a file, or the name of a large one, until {@link remove}. */
+  /** Stores a file until {@link remove}. */
   async add(key, file) {
     const { name, size, type, lastModified, caption } = file;
     const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, storedAt: Date.now(), name, size, type, lastModified, caption, file: content }).then(() => true));
@@ -112,7 +112,7 @@ export class PendingFiles {
 
   /**
    * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
-   * running tab has. Without locks it is unknown which tabs run: then files that another tab has just stored count as busy.
+   * running tab has. Without locks, {@link BUSY_MS} decides.
    */
   async leftovers() {
     const all = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);

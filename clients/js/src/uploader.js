@@ -300,7 +300,7 @@ function reviveBlob({ file, name, type, lastModified }) {
   return globalThis.File ? new File([file], name, { type, lastModified }) : file;
 }
 
-/** Whether a file is a stream. A Blob, also one of another frame, has a method of this name. */
+// A Blob, also one of another frame, has a method of this name.
 const isStream = ({ stream }) => typeof stream === "object";
 
 /** Reads a stream into a Blob. */

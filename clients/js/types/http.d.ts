@@ -6,32 +6,10 @@
 export function problem(failure: ConstructorParameters<typeof Problem>[0]): Problem;
 /** Calls `work` with a signal that is aborted with `signal`, after `ms` and at the end. */
 export function limited(signal: any, work: any, ms?: number): Promise<any>;
-/**
- * Opens an event stream and returns its bytes, or throws a {@link Problem}.
- * @param {"GET"} method
- * @param {string} url
- * @param {{ token?: string | null, lastEventId?: string, signal?: AbortSignal }} [options]
- * @returns {Promise<ReadableStream<Uint8Array>>}
- */
-export function openStream(method: "GET", url: string, options?: {
-    token?: string | null;
-    lastEventId?: string;
-    signal?: AbortSignal;
-}): Promise<ReadableStream<Uint8Array>>;
-/**
- * Sends JSON and returns the JSON of the response (`undefined` for a 204), or throws a {@link Problem}.
- * @param {string} method
- * @param {string} url
- * @param {{ body?: unknown, token?: string | null, key?: string, signal?: AbortSignal, keepalive?: boolean }} [options]
- * @returns {Promise<any>}
- */
-export function request(method: string, url: string, options?: {
-    body?: unknown;
-    token?: string | null;
-    key?: string;
-    signal?: AbortSignal;
-    keepalive?: boolean;
-}): Promise<any>;
+/** Opens an event stream and returns its bytes, or throws a {@link Problem}. `options` are those of {@link send}. */
+export function openStream(method: any, url: any, options?: {}): Promise<any>;
+/** Sends JSON and returns the JSON of the response (`undefined` for a 204), or throws a {@link Problem}. */
+export function request(method: any, url: any, options?: {}): Promise<any>;
 /**
  * A failure, identified by `code`: a code of the server (RFC 9457 problem documents), or one of this client: `no_answer` (no network,
  * or the response was lost), `bad_answer` (the response is not from the API), `storage_unreachable`, `storage_refused`,

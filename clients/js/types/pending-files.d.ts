@@ -10,14 +10,14 @@ export function isAvailable(store?: import("./types.js").Store): Promise<boolean
 export class PendingFiles {
     /** @param {import("./types.js").Store | null} store @param {string} user */
     constructor(store: import("./types.js").Store | null, user: string);
-    /** Stores a file, or the name of a large one, until {@link remove}. */
+    /** Stores a file until {@link remove}. */
     add(key: any, file: any): Promise<any>;
     /** Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. */
     claim(key: any, id: any): Promise<void>;
     remove(key: any): Promise<any>;
     /**
      * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a
-     * running tab has. Without locks it is unknown which tabs run: then files that another tab has just stored count as busy.
+     * running tab has. Without locks, {@link BUSY_MS} decides.
      */
     leftovers(): Promise<{
         orphans: any;
