@@ -80,7 +80,7 @@ export class Uploader extends EventTarget {
     const added = [];
     for (const file of Symbol.iterator in input ? input : [input]) {
       if (!isStream(file) && this.items.some((item) => item.open && same(item, file))) continue;
-      const item = new Upload(this, { file, name: file.name ?? name ?? "image", size: file.size, caption });
+      const item = new Upload(this, { file, name: file.name || name || "image", size: file.size, caption });
       this.items.push(item);
       added.push(item);
       if (!isStream(file)) item.stored = this.#files.add(item.key, withName(item));
@@ -151,11 +151,11 @@ export class Uploader extends EventTarget {
     this.#next();
   }
 
-  cancel(item) {
-    // Another list, since the app may loop over this one. By key, for proxies.
-    const others = this.items.filter(({ key }) => key !== item.key);
-    if (others.length === this.items.length) return;
-    this.items = others;
+  cancel({ key }) {
+    const item = this.items.find((one) => one.key === key); // It may be given as a proxy or a copy.
+    if (!item) return;
+    // Another list, since the app may loop over this one.
+    this.items = this.items.filter((other) => other !== item);
     item.controller?.abort(CANCELLED);
     this.#forget(item);
     if (item.state !== "done") {

@@ -14,21 +14,23 @@ async function held(t) {
   const user = await account();
   let isHeld = true;
   intercept(t, ({ kind, options }) => (kind === "put" && isHeld ? unanswered(options) : undefined));
-  return { user, uploader: createUploader({ api: BASE, token: user.token }), pass: () => { isHeld = false; } };
+  return { user, uploader: createUploader({ api: BASE, token: user.token, concurrency: 5 }), pass: () => { isHeld = false; } };
 }
 
-test("the functions of an upload can be passed as handlers, and be called on a proxy", async (t) => {
+test("the functions of an upload can be passed as handlers, and be called on a proxy or a copy", async (t) => {
   const { user, uploader, pass } = await held(t);
-  const files = ["one.png", "two.png", "three.png"].map((name) => image(name));
-  const [one, two, three] = uploader.add(files).map((item) => new Proxy(item, {}));
+  const files = ["one.png", "two.png", "three.png", "four.png", "five.png"].map((name) => image(name));
+  const [one, two, three, four, five] = uploader.add(files).map((item, i) => (i < 3 ? new Proxy(item, {}) : { ...item }));
   await until(() => uploader.items.every((item) => item.state === "sending"), "all uploads are sent");
   const { pause, resume } = one;
   pause();
-  assert.deepEqual(uploader.items.map(({ state }) => state), ["paused", "sending", "sending"]);
+  assert.deepEqual(uploader.items.map(({ state }) => state), ["paused", "sending", "sending", "sending", "sending"]);
   two.cancel();
   uploader.cancel(three);
+  four.cancel();
+  uploader.cancel(five);
   assert.deepEqual(uploader.items.map(({ key }) => key), [one.key]);
-  await assert.rejects(three.finished, { name: "AbortError" });
+  for (const { finished } of [two, three, four, five]) await assert.rejects(finished, { name: "AbortError" });
   pass();
   resume();
   await one.finished;
@@ -70,6 +72,12 @@ test("files of another frame are uploaded, whole and in parts", async () => {
   items.push(...uploader.add(ofFrame(files[2]), { caption: "A boat" }));
   await Promise.all(items.map((item) => item.finished));
   await assertGallery(user, files);
+});
+
+test("a file without a name gets the one that is given", async () => {
+  const user = await account();
+  const [item] = createUploader({ api: BASE, token: user.token }).add(new File([image("one.png")], "", { type: "image/png" }), { name: "given.png" });
+  assert.equal((await item.finished).fileName, "given.png");
 });
 
 test("a paused upload does not say that it waits for the network", async (t) => {

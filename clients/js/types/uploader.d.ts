@@ -45,7 +45,9 @@ export class Uploader extends EventTarget {
     pause(item: any): void;
     resume(item: any): void;
     retry(item: any): void;
-    cancel(item: any): void;
+    cancel({ key }: {
+        key: any;
+    }): void;
     clearDone(): void;
     stop(): void;
     #private;
