@@ -3,6 +3,10 @@
 use super::file::{File, Stop};
 use super::{Refusal, Size};
 
+/// The label of the extension that has a frame's delay and transparency, and the length of its block.
+const GRAPHIC_CONTROL: u8 = 0xF9;
+const GRAPHIC_CONTROL_BYTES: u8 = 4;
+
 /// State read from the blocks so far.
 #[derive(Debug, Default)]
 pub(super) struct Gif {
@@ -39,10 +43,15 @@ impl Gif {
                 }
             } else {
                 match file.take(1)?.u8()? {
-                    // An extension and its label.
+                    // An extension: its label, and the length of its first block.
                     0x21 => {
-                        file.take(1)?;
-                        self.is_in_extension = true;
+                        let [label, length] = file.take(2)?.array()?;
+                        // No decoder reads a graphic control block that is cut (GIF89a, 23); some read an empty one.
+                        if label == GRAPHIC_CONTROL && (1..GRAPHIC_CONTROL_BYTES).contains(&length) {
+                            return Err(Refusal::Malformed.into());
+                        }
+                        file.skip(length.into());
+                        self.is_in_extension = length > 0;
                     }
                     // A frame: its position and size.
                     0x2C => {

@@ -1,5 +1,5 @@
 //! JPEG (ITU-T T.81 annex B): the markers up to the first scan. Where the standard and libjpeg differ, libjpeg counts: every
-//! browser reads with it.
+//! browser reads with a version of it, and a file that one of them shows is accepted.
 
 use super::file::{File, Part, Stop};
 use super::{Orientation, Refusal, Size, exif};
@@ -11,7 +11,7 @@ const MAX_SIDE: u32 = 65_500;
 #[derive(Debug, Default)]
 pub(super) struct Jpeg {
     frame: Option<Frame>,
-    /// Orientation by the first Exif segment. Later ones do not count (Exif 3.0, 4.7.2: there is one).
+    /// Orientation by the first Exif segment with content. Later ones do not count (Exif 3.0, 4.7.2: there is one).
     orientation: Option<Orientation>,
     /// The ids of the quantization tables that are defined, one bit each.
     tables: u8,
@@ -62,7 +62,7 @@ impl Jpeg {
                 0xDB => self.tables |= quantization_tables(segment(file)?)?,
                 0xDD => restart_interval(segment(file)?)?,
                 0xE1 if self.orientation.is_none() => {
-                    let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0");
+                    let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0").filter(|tiff| !tiff.is_empty());
                     self.orientation = tiff.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
                 // DAC, DNL, APPn, COM.
@@ -70,8 +70,8 @@ impl Jpeg {
                     let length = content_length(file)?;
                     file.skip(length);
                 }
-                // Reserved, or hierarchical (DHP, EXP): libjpeg gives up here.
-                _ => return Err(Refusal::Malformed.into()),
+                // Reserved, or hierarchical (DHP, EXP): Firefox takes such a marker and its content for stray bytes.
+                _ => {}
             }
             file.mark();
         }

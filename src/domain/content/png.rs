@@ -6,6 +6,9 @@ use super::{Orientation, Refusal, Size, exif};
 /// The colour type whose pixels are indices into `PLTE`.
 const INDEXED: u8 = 3;
 
+/// The bit in the first byte of a chunk's name that makes the chunk ancillary.
+const ANCILLARY: u8 = 0x20;
+
 /// Length of the CRC behind a chunk's content, in bytes.
 const CRC_BYTES: u64 = 4;
 
@@ -15,6 +18,8 @@ pub(super) struct Png {
     header: Option<Header>,
     /// Orientation by the first `eXIf` chunk with a correct CRC.
     orientation: Option<Orientation>,
+    /// Whether the palette of indexed pixels was read.
+    has_palette: bool,
 }
 
 /// The header chunk `IHDR`.
@@ -43,16 +48,23 @@ impl Png {
                 return Err(Refusal::Malformed.into());
             }
             match &kind {
+                // Indices need a palette before them (11.2.2).
+                b"IDAT" if header.is_indexed && !self.has_palette => return Err(Refusal::Malformed.into()),
                 b"IDAT" => return self.size_so_far().ok_or(Refusal::Malformed.into()),
                 b"IHDR" => return Err(Refusal::Malformed.into()),
                 b"IEND" => return Err(Refusal::NoPicture.into()),
                 // An error in a critical chunk is fatal (13.1).
                 b"PLTE" if header.is_indexed => {
                     let palette = content(file, kind, length)?.ok_or(Refusal::Malformed)?;
-                    if !palette.len().is_multiple_of(3) || !(3..=3 * 256).contains(&palette.len()) {
+                    let is_sound = palette.len().is_multiple_of(3) && (3..=3 * 256).contains(&palette.len());
+                    if !is_sound || self.has_palette {
                         return Err(Refusal::Malformed.into());
                     }
+                    self.has_palette = true;
                 }
+                // A decoder must not read on behind a critical chunk that it does not know (13.1): a name whose first byte lacks
+                // this bit (5.4).
+                [first, ..] if &kind != b"PLTE" && first & ANCILLARY == 0 => return Err(Refusal::Malformed.into()),
                 // Like every ancillary chunk, one with an error is ignored (13.1).
                 b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + CRC_BYTES) => {
                     self.orientation =

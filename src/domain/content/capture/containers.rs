@@ -19,7 +19,7 @@ pub(super) fn jpeg<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
                 let length = usize::from(u16::from_be_bytes([*high, *low])).max(2);
                 let Some(segment) = rest.get(4..2 + length) else { break };
                 if *code == 0xE1 {
-                    keep_first(&mut blocks.exif, segment.strip_prefix(b"Exif\0\0"));
+                    keep_first(&mut blocks.exif, segment.strip_prefix(b"Exif\0\0").filter(|exif| !exif.is_empty()));
                     keep_first(&mut blocks.xmp, segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0"));
                 }
                 2 + length

@@ -266,6 +266,7 @@ fn metadata_of_every_format_is_found() {
     let behind_pixels = [start, &build::chunk(b"eXIf", &exif), iend].concat();
     for (name, format, file, is_exif) in [
         ("JPEG", Format::Jpeg, build::jpeg(&[&xmp_segment, &build::exif(&exif)]), true),
+        ("JPEG, an empty block first", Format::Jpeg, build::jpeg(&[&build::exif(b""), &build::exif(&exif)]), true),
         ("JPEG with XMP", Format::Jpeg, build::jpeg(&[&xmp_segment]), false),
         ("PNG", Format::Png, build::png(&[&build::chunk(b"iTXt", &text), &build::chunk(b"eXIf", &exif)]), true),
         ("PNG behind the pixels", Format::Png, behind_pixels, true),
