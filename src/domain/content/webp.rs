@@ -6,7 +6,20 @@ use super::{Refusal, Size};
 /// The flag of `VP8X` for an animation.
 const ANIMATION: u8 = 0x02;
 
-/// State read from the chunks so far.
+/// All flags of `VP8X`; libwebp refuses a file with others.
+const FLAGS: u8 = 0x3E;
+
+/// Length of `VP8X`, in bytes.
+const CANVAS_BYTES: u32 = 10;
+
+/// Least length of `ANIM`, and of the header of a frame (`ANMF`), in bytes.
+const ANIMATION_BYTES: u32 = 6;
+const FRAME_BYTES: u32 = 16;
+
+/// Largest length in a RIFF header: the container with its header and a padding byte has at most 2^32 bytes.
+const MAX_RIFF_LENGTH: u32 = u32::MAX - 9;
+
+/// State read from the chunks so far. Where the standard and libwebp differ, libwebp counts: every browser reads with it.
 #[derive(Debug, Default)]
 pub(super) struct Webp {
     /// End of the RIFF container.
@@ -14,8 +27,19 @@ pub(super) struct Webp {
     canvas: Option<Canvas>,
     /// Whether the parameters of an animation (`ANIM`) were read.
     has_animation: bool,
-    /// End of the first frame of an animation, once the cursor is inside of it.
-    frame: Option<u64>,
+    /// The frame of an animation that contains the cursor.
+    frame: Option<Frame>,
+    /// Whether the alpha of a picture (`ALPH`) was read; the picture follows it.
+    has_alpha: bool,
+}
+
+/// A frame of an animation (`ANMF`).
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    /// Offset of the first byte behind the frame.
+    end: u64,
+    /// Whether the frame lies within the canvas.
+    is_inside: bool,
 }
 
 /// Content of the chunk `VP8X` (RFC 9649, 2.7).
@@ -33,16 +57,28 @@ impl Webp {
             Some(end) => end,
             None => {
                 // The length of the rest of the container, then "WEBP".
-                let end = file.at() + 4 + u64::from(file.take(4)?.u32_le()?);
+                let start = file.at() + 4;
+                let length = file.take(4)?.u32_le()?;
+                if length > MAX_RIFF_LENGTH {
+                    return Err(Refusal::Malformed.into());
+                }
+                let end = start + u64::from(length);
                 file.take(4)?;
                 file.mark();
                 *self.end.insert(end)
             }
         };
         loop {
-            let end = self.frame.unwrap_or(container);
+            let end = self.frame.map_or(container, |frame| frame.end);
             if file.at().saturating_add(8) > end {
-                return Err(Refusal::NoPicture.into());
+                // Decoders pass over a frame without a picture.
+                if self.frame.is_none() || self.has_alpha {
+                    return Err(Refusal::NoPicture.into());
+                }
+                self.frame = None;
+                file.skip_to(end + (end & 1));
+                file.mark();
+                continue;
             }
             let mut chunk = file.take(8)?;
             let (kind, length) = (chunk.array::<4>()?, chunk.u32_le()?);
@@ -52,16 +88,19 @@ impl Webp {
             }
             match (&kind, self.canvas) {
                 (b"VP8 ", _) => return self.displayed_size(lossy(file.take(10)?, length)?),
-                (b"VP8L", _) => return self.displayed_size(lossless(file.take(5)?)?),
-                (b"VP8X", None) => self.canvas = Some(canvas(file.take(10)?)?),
-                (_, None) => return Err(Refusal::Malformed.into()),
+                // A lossless picture has its own alpha.
+                (b"VP8L", _) if !self.has_alpha => return self.displayed_size(lossless(file.take(5)?)?),
+                (b"VP8X", None) if length == CANVAS_BYTES => self.canvas = Some(canvas(file.take(10)?)?),
+                (b"ALPH", Some(_)) if !self.has_alpha => self.has_alpha = true,
+                // Nothing else stands before a picture behind its alpha, or in a frame.
+                _ if self.canvas.is_none() || self.has_alpha || self.frame.is_some() => return Err(Refusal::Malformed.into()),
+                (b"VP8X", _) => return Err(Refusal::Malformed.into()),
+                (b"ANIM", _) if length < ANIMATION_BYTES => return Err(Refusal::Malformed.into()),
                 (b"ANIM", _) => self.has_animation = true,
-                (b"ANMF", Some(canvas)) if canvas.is_animated && self.frame.is_none() => {
-                    if !self.has_animation {
-                        return Err(Refusal::Malformed.into());
-                    }
-                    check_frame(file.take(16)?, canvas.size)?;
-                    self.frame = Some(content + u64::from(length));
+                (b"ANMF", _) if !self.has_animation => return Err(Refusal::Malformed.into()),
+                (b"ANMF", Some(canvas)) if canvas.is_animated && length >= FRAME_BYTES => {
+                    let is_inside = is_inside(file.take(FRAME_BYTES.into())?, canvas.size)?;
+                    self.frame = Some(Frame { end: content + u64::from(length), is_inside });
                     file.mark();
                     continue;
                 }
@@ -78,14 +117,14 @@ impl Webp {
     }
 
     /// Returns the displayed size of a file whose first picture has this size. A still picture fills its canvas (2.7). In an
-    /// animation, decoders also read a picture that does not fill its frame.
+    /// animation, decoders also read a picture that does not fill its frame, which lies within the canvas.
     fn displayed_size(&self, picture: Size) -> Result<Size, Stop> {
         match (self.canvas, self.frame) {
             (None, _) => Ok(picture),
-            (Some(canvas), None) if !canvas.is_animated && canvas.size == picture => Ok(picture),
-            (Some(canvas), Some(_)) => Ok(canvas.size),
+            (Some(canvas), Some(frame)) if frame.is_inside => Ok(canvas.size),
             // The pictures of an animation are in its frames.
-            (Some(_), None) => Err(Refusal::Malformed.into()),
+            (Some(canvas), None) if !canvas.is_animated && !self.has_animation && canvas.size == picture => Ok(picture),
+            (Some(_), _) => Err(Refusal::Malformed.into()),
         }
     }
 }
@@ -117,14 +156,16 @@ fn lossless(mut picture: Part<'_>) -> Result<Size, Stop> {
 fn canvas(mut content: Part<'_>) -> Result<Canvas, Stop> {
     let [flags, ..] = content.array::<4>()?;
     let size = Size { width: content.u24_le()? + 1, height: content.u24_le()? + 1 };
+    if flags & !FLAGS != 0 {
+        return Err(Refusal::Malformed.into());
+    }
     Ok(Canvas { size, is_animated: flags & ANIMATION != 0 })
 }
 
-/// Checks that a frame lies within the canvas. Its header has half the offsets, then the sides less one, in 24 bits each (RFC 9649,
-/// 2.7.1.1).
-fn check_frame(mut content: Part<'_>, canvas: Size) -> Result<(), Stop> {
+/// Returns whether a frame lies within the canvas. Its header has half the offsets, then the sides less one, in 24 bits each (RFC
+/// 9649, 2.7.1.1).
+fn is_inside(mut content: Part<'_>, canvas: Size) -> Result<bool, Stop> {
     let (left, top) = (2 * content.u24_le()?, 2 * content.u24_le()?);
     let (width, height) = (content.u24_le()? + 1, content.u24_le()? + 1);
-    let is_inside = left + width <= canvas.width && top + height <= canvas.height;
-    if is_inside { Ok(()) } else { Err(Refusal::Malformed.into()) }
+    Ok(left + width <= canvas.width && top + height <= canvas.height)
 }
