@@ -29,6 +29,8 @@ DECIDED = {
     "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
     "image/avif: crop": "the standard's crop; Chromium crops at the origin alone",
     "image/avif: minimized, without its brand": "the standard requires the brand; Chromium 148 shows the image, Chromium 156 does not",
+    "image/jpeg: hierarchical progression before the frame": "Firefox shows it",
+    "image/jpeg: reserved marker": "Firefox shows it",
     "image/jpeg: 17 MiB of segments before the frame": "Valet fetches less than that",
 }
 verdicts, chromium, pillow = read("verdicts.jsonl"), read("chromium.jsonl"), read("pillow.jsonl")

@@ -22,6 +22,8 @@ pub(super) struct Boxes {
     track: track::Track,
     /// Format and size of the primary item. Of a sequence, the parser continues to its track.
     item: Option<(Format, Size)>,
+    /// Format and size of the first track with pictures, for a file without a primary item.
+    sequence: Option<(Format, Size)>,
     /// Whether `meta` has been read: a file has only one (14496-12, 8.11.1).
     has_meta: bool,
     /// Reason for which `meta` gives no format and size.
@@ -43,7 +45,8 @@ struct Brands {
     has_av1: bool,
     /// Whether a brand of HEVC, or of items or sequences of any coding, is among them.
     has_heif: bool,
-    /// Whether the major brand is `avis`: then decoders show the track, not the item.
+    /// Whether decoders show the track, not the item: for the major brand `avis`, and for one that is not `avif` either, with
+    /// `avis` among the others.
     is_av1_sequence: bool,
     /// Whether the brand of minimized images is among them, with the minor version `avif`, which is a brand then (23008-12
     /// amendment 2).
@@ -62,14 +65,14 @@ impl Boxes {
     pub(super) fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self.walk(file) {
             // Errors behind the item's headers do not matter to decoders that show the item.
-            Err(Stop::Refused(refusal)) => self.item.ok_or(refusal.into()),
+            Err(Stop::Refused(refusal)) => self.size_so_far().ok_or(refusal.into()),
             other => other,
         }
     }
 
-    /// Returns format and size of the primary item, once `meta` has been read.
+    /// Returns format and size of the primary item, or else of a track, as far as the file has been read.
     pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
-        self.item
+        self.item.or(self.sequence)
     }
 
     /// Reads boxes until format and size are known.
@@ -85,7 +88,7 @@ impl Boxes {
                 // No item and no track, as in a video; or the file ends inside of its last box.
                 let is_cut = file.at() > file.total();
                 let refusal = self.refusal.unwrap_or(if is_cut { Refusal::Truncated } else { Refusal::NoPicture });
-                return self.item.ok_or(refusal.into());
+                return self.size_so_far().ok_or(refusal.into());
             }
             self.next(file)?;
             file.mark();
@@ -162,7 +165,11 @@ impl Boxes {
                 Ok(self.item.filter(|_| !brands.is_av1_sequence))
             }
             b"mini" => Ok(self.item),
-            b"trak" => Ok(self.track.picture().and_then(|(coding, size)| Some((brands.format(coding)?, size)))),
+            b"trak" => {
+                let picture = self.track.picture().and_then(|(coding, size)| Some((brands.format(coding)?, size)));
+                self.sequence = self.sequence.or(picture);
+                Ok(self.sequence.filter(|_| brands.is_av1_sequence))
+            }
             _ => Ok(None),
         }
     }
@@ -179,7 +186,7 @@ impl Brands {
             has_heif: has(&[
                 b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf",
             ]),
-            is_av1_sequence: &major == b"avis",
+            is_av1_sequence: &major == b"avis" || &major != b"avif" && has(&[b"avis"]),
             has_mini: &minor == b"avif" && has(&[b"mif3"]),
         };
         if brands.has_av1 || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(Refusal::UnknownType.into()) }
