@@ -12,7 +12,7 @@ const FLAGS: u8 = 0x3E;
 /// Length of `VP8X`, in bytes.
 const CANVAS_BYTES: u32 = 10;
 
-/// Least length of `ANIM`, and of the header of a frame (`ANMF`), in bytes.
+/// Length of `ANIM`, and of the header of a frame (`ANMF`), in bytes, at least.
 const ANIMATION_BYTES: u32 = 6;
 const FRAME_BYTES: u32 = 16;
 

@@ -174,7 +174,7 @@ fn pngs() -> Vec<Structure> {
             ),
             ("indices without a palette", Err(Malformed), png_of(&ihdr(90, 50, 8, 3), &[&rest])),
             ("two palettes", Err(Malformed), [&palette[..idat], &chunk(b"PLTE", &[7; 3]), &palette[idat..]].concat()),
-            ("palette of colours that are no indices", Ok((90, 50)), png(&[&chunk(b"PLTE", &[7; 3])])),
+            ("palette beside colours", Ok((90, 50)), png(&[&chunk(b"PLTE", &[7; 3])])),
             ("unknown critical chunk", Err(Malformed), png(&[&chunk(b"CgBI", b"P\0 \x02")])),
             ("chunk without a name", Err(Malformed), png(&[&chunk(&[0; 4], b"")])),
             ("unknown ancillary chunk", Ok((90, 50)), png(&[&chunk(b"iDOT", &[0; 28])])),
