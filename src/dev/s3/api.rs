@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::IF_NONE_MATCH;
+use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use s3s::dto::*;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -96,9 +96,11 @@ impl S3 for Api {
 
     async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
-        let matching_tag =
-            condition::matching_tag_of_list(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
-        req.input.if_none_match = matching_tag.or(req.input.if_none_match);
+        let current = bucket.meta(&req.input.key).ok();
+        let matching_tag = |name: HeaderName| condition::matching_tag_of_list(req.headers.get(name), current.as_deref());
+        let (if_match, if_none_match) = (matching_tag(IF_MATCH), matching_tag(IF_NONE_MATCH));
+        req.input.if_match = if_match.or(req.input.if_match);
+        req.input.if_none_match = if_none_match.or(req.input.if_none_match);
         let out = read::head(&bucket, req.input)?;
         let is_partial = out.content_range.is_some();
         let mut response = S3Response::new(out);
@@ -108,14 +110,24 @@ impl S3 for Api {
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
-        let matching_tag =
-            condition::matching_tag_of_list(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
-        req.input.if_none_match = matching_tag.or(req.input.if_none_match);
+        let current = bucket.meta(&req.input.key).ok();
+        let matching_tag = |name: HeaderName| condition::matching_tag_of_list(req.headers.get(name), current.as_deref());
+        let (if_match, if_none_match) = (matching_tag(IF_MATCH), matching_tag(IF_NONE_MATCH));
+        req.input.if_match = if_match.or(req.input.if_match);
+        req.input.if_none_match = if_none_match.or(req.input.if_none_match);
         answer(read::get(bucket, req.input).await?)
     }
 
     async fn get_object_attributes(&self, req: S3Request<GetObjectAttributesInput>) -> Answer<GetObjectAttributesOutput> {
         answer(read::attributes(&*self.bucket(&req.input.bucket)?, &req.input)?)
+    }
+
+    async fn get_object_tagging(&self, req: S3Request<GetObjectTaggingInput>) -> Answer<GetObjectTaggingOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        read::check_version(req.input.version_id.as_deref())?;
+        bucket.meta(&req.input.key)?;
+        // No object has tags. The AWS CLI reads them before it copies an object in parts.
+        answer(GetObjectTaggingOutput { tag_set: Vec::new(), version_id: None })
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
@@ -265,7 +277,8 @@ impl S3 for Api {
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
         self.bucket(&req.input.bucket)?;
-        answer(HeadBucketOutput::default())
+        let bucket_region = req.region.map(|region| region.as_str().to_owned());
+        answer(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() })
     }
 
     async fn delete_bucket(&self, req: S3Request<DeleteBucketInput>) -> Answer<DeleteBucketOutput> {

@@ -47,7 +47,7 @@ pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// Returns the condition of an `If-None-Match` with several tags, which `s3s` does not parse: the object's tag if it
+/// Returns the condition of an `If-Match` or `If-None-Match` with several tags, which `s3s` does not parse: the object's tag if it
 /// is among them.
 pub(super) fn matching_tag_of_list(header: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
     let (tags, meta) = (header?.to_str().ok().filter(|tags| tags.contains(','))?, current?);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     IF_UNMODIFIED_SINCE, RANGE,
 };
 use hyper::http::request::Parts;
@@ -36,6 +36,11 @@ impl ErrorAnswer {
             response
         });
         append(&mut response, &self.elements);
+        // The answer to a HEAD has no body: clients that signed for another region correct themselves by this header.
+        let region = self.elements.iter().find(|(name, _)| *name == "Region");
+        if let Some(region) = region.and_then(|(_, region)| HeaderValue::try_from(region).ok()) {
+            response.headers_mut().insert("x-amz-bucket-region", region);
+        }
         response
     }
 }

@@ -6,7 +6,7 @@ use hyper::header::HeaderMap;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
 /// Headers of requests that store objects, each with the values that describe the behaviour of this server.
-const HEADERS: [(&str, &[&str]); 18] = [
+const HEADERS: [(&str, &[&str]); 19] = [
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
     ("x-amz-bucket-object-lock-enabled", &["false"]),
     ("x-amz-grant-full-control", &[]),
@@ -17,6 +17,7 @@ const HEADERS: [(&str, &[&str]); 18] = [
     ("x-amz-object-lock-legal-hold", &["OFF"]),
     ("x-amz-object-lock-mode", &[]),
     ("x-amz-object-lock-retain-until-date", &[]),
+    ("x-amz-rename-source", &[]),
     ("x-amz-server-side-encryption", &["AES256"]),
     ("x-amz-server-side-encryption-aws-kms-key-id", &[]),
     ("x-amz-server-side-encryption-context", &[]),

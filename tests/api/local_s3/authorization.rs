@@ -114,5 +114,12 @@ async fn malformed_authorization_is_rejected_like_on_aws() {
     let text = expect(without_digest.header("x-amz-content-sha256", "abc").send().await.unwrap(), 400, "InvalidArgument").await;
     assert!(text.contains("<ArgumentName>x-amz-content-sha256</ArgumentName><ArgumentValue>abc</ArgumentValue>"), "{text}");
     assert_eq!(get(&server, &valid, &headers).await.status(), 200);
+    // The answer to a HEAD has no body, so a header names the region.
+    let elsewhere = valid.replace("us-east-1", "eu-west-1");
+    let head = server.http.head(format!("{}/{BUCKET}/k", server.base)).header("authorization", elsewhere);
+    let head = head.header("x-amz-date", basic(now)).header("x-amz-content-sha256", "UNSIGNED-PAYLOAD").send().await.unwrap();
+    assert_eq!((head.status().as_u16(), head.headers()["x-amz-bucket-region"].to_str().unwrap()), (400, "us-east-1"));
+    let bucket = server.s3.head_bucket().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(bucket.bucket_region(), Some("us-east-1"));
     server.end().await;
 }

@@ -46,6 +46,20 @@ async fn parts_are_copied_from_ranges_of_objects() {
     server.end().await;
 }
 
+/// The AWS CLI reads the tags of an object before it copies the object in parts.
+#[tokio::test]
+async fn no_object_has_tags() {
+    let server = Server::start().await;
+    server.put("k", b"x").await;
+    let tags = server.s3.get_object_tagging().bucket(BUCKET).key("k").send().await.unwrap();
+    assert!(tags.tag_set().is_empty());
+    let missing = server.s3.get_object_tagging().bucket(BUCKET).key("missing").send().await.unwrap_err();
+    assert_eq!(missing.code(), Some("NoSuchKey"));
+    let version = server.s3.get_object_tagging().bucket(BUCKET).key("k").version_id("another").send().await.unwrap_err();
+    assert_eq!(version.code(), Some("NoSuchVersion"));
+    server.end().await;
+}
+
 /// Asserts the attributes of the object in two parts, of its source, and of a missing object.
 async fn assert_attributes(server: &Server) {
     let all = [

@@ -38,6 +38,7 @@ async fn headers_without_an_effect_here_are_rejected() {
         ("x-amz-acl", "public-read"),
         ("x-amz-grant-read", "id=\"someone\""),
         ("x-amz-object-lock-legal-hold", "ON"),
+        ("x-amz-rename-source", "/source"),
         ("x-amz-server-side-encryption", "aws:kms"),
         ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
         ("x-amz-storage-class", "GLACIER"),

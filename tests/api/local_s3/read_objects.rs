@@ -148,6 +148,11 @@ async fn list_of_entity_tags_is_parsed() {
     for (listed, status) in [(format!("\"x\", {tag}"), 304), (format!("W/{tag}, \"x\""), 304), ("\"x\", \"y\"".to_owned(), 200)] {
         let answer = server.http.get(server.sign_get("a").await).header("if-none-match", &listed).send().await.unwrap();
         assert_eq!(answer.status(), status, "{listed}");
+        let expected = if status == 304 { 200 } else { 412 };
+        let answer = server.http.get(server.sign_get("a").await).header("if-match", &listed).send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{listed}");
+        let head = server.s3.head_object().bucket(BUCKET).key("a").if_match(&listed).send().await;
+        assert_eq!(head.is_ok(), expected == 200, "{listed}");
     }
     server.end().await;
 }
