@@ -39,7 +39,16 @@ const MESSAGES = {
   invalid_caption: "The caption is too long: at most 1000 characters.",
 };
 
+/** Refusals of sound images, by words of the problem's `detail`: their remedy is not that of a damaged file. */
+const REFUSALS = [
+  ["too many pixels", "The image has too many pixels. Scale it down, then choose it again."],
+  ["too deep in the file", "The file has too much data before its picture. Save it without metadata, then choose it again."],
+];
+
 /** Returns one or two sentences about a problem. */
 export function explain(problem) {
-  return problem.code === "weak_password" ? problem.detail : MESSAGES[problem.code] ?? explainUpload(problem);
+  const { code, detail = "" } = problem;
+  if (code === "weak_password") return detail;
+  const refusal = code === "content_mismatch" && REFUSALS.find(([words]) => detail.includes(words));
+  return refusal ? refusal[1] : MESSAGES[code] ?? explainUpload(problem);
 }

@@ -128,8 +128,13 @@ test("files can be dropped and pasted, and a file that is not an image gets a me
   await page.getByText("The file is damaged or is not a valid image.").waitFor();
   await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
   await page.getByText("Files of this kind are not accepted.").waitFor();
+  // The header of a GIF with 20,000 pixels a side, and its frame's.
+  const large = "GIF89a\x20\x4e\x20\x4e\0\0\0\x2c\0\0\0\0\x01\0\x01\0\0";
+  await choose(page, { name: "large.gif", mimeType: "image/gif", buffer: Buffer.from(large, "latin1") });
+  await page.getByText("The image has too many pixels.").waitFor();
   await screenshot(page, "refused");
   await page.getByRole("button", { name: "Discard letter.jpg" }).click();
   await page.getByRole("button", { name: "Discard notes.txt" }).click();
+  await page.getByRole("button", { name: "Discard large.gif" }).click();
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
 });
