@@ -57,9 +57,10 @@ export function sniff(head) {
   if (!text.startsWith("ftyp", 4)) return null;
   const length = Math.min(64, new DataView(head.buffer, head.byteOffset).getUint32(0));
   const brands = [text.slice(8, 12), ...(text.slice(16, length).match(/.{4}/gs) ?? [])];
-  if (brands.some((brand) => brand === "avif" || brand === "avis")) return "image/avif";
-  if (brands.some((brand) => /^he[ivs][cxms]$/.test(brand))) return "image/heic";
-  return brands.some((brand) => brand === "mif1" || brand === "msf1") ? "image/heif" : null;
+  const has = (names) => brands.some((brand) => names.test(brand));
+  if (has(/^avi[fs]/)) return "image/avif";
+  if (has(/^he[iv][cxms]/)) return "image/heic";
+  return has(/^(mif[12]|msf1|miaf)/) ? "image/heif" : null;
 }
 
 /**
