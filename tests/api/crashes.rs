@@ -170,9 +170,13 @@ async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Calle
         match answer {
             // The machine is too busy: try again.
             Ok(answer) if matches!(answer.status().as_u16(), 503 | 504) => continue,
-            Ok(answer) => call.check(answer.status().as_u16(), &answer.text().await.unwrap()),
+            Ok(answer) => {
+                call.check(answer.status().as_u16(), &answer.text().await.unwrap());
+                // The process's own sweep may be in progress, and would interfere with the sweeps and audits below.
+                drop(process);
+            }
             Err(_) => {
-                let (status, _, log) = process.end(Duration::from_secs(10)).await;
+                let (status, _, log) = process.end(Duration::from_secs(30)).await;
                 assert_eq!(status.signal(), Some(ABORTED), "{log}");
             }
         }
