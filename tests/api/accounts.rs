@@ -113,18 +113,25 @@ async fn a4_common_passwords_are_rejected_with_the_reason() {
 async fn a5_unknown_address_costs_as_much_hashing_as_a_wrong_password() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..15 {
-        for (email, times) in ["nobody@example.com", &ada.email].iter().zip(&mut times) {
-            let began = std::time::Instant::now();
-            app.anonymous().post("/api/auth/login", json!({ "email": email, "password": "another password" })).await;
-            times.push(began.elapsed());
+    let measure = async || {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..15 {
+            for (email, times) in ["nobody@example.com", &ada.email].iter().zip(&mut times) {
+                let began = std::time::Instant::now();
+                app.anonymous().post("/api/auth/login", json!({ "email": email, "password": "another password" })).await;
+                times.push(began.elapsed());
+            }
         }
+        times.iter_mut().for_each(|times| times.sort());
+        // The medians of 15 times.
+        times[0][7].as_secs_f64() / times[1][7].as_secs_f64()
+    };
+    // Other programs may delay the calls of one kind, but not each time.
+    let mut ratios = Vec::new();
+    while ratios.last().is_none_or(|ratio| !(0.5..2.0).contains(ratio)) {
+        assert!(ratios.len() < 5, "{ratios:?}");
+        ratios.push(measure().await);
     }
-    times.iter_mut().for_each(|times| times.sort());
-    // The medians of 15 times.
-    let ratio = times[0][7].as_secs_f64() / times[1][7].as_secs_f64();
-    assert!((0.5..2.0).contains(&ratio), "{ratio}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! Routes: all.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -124,8 +124,8 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
     if limit == "s3" {
         prepare(&caller, &mut operation, &mut body).await;
     }
-    let mut last = None;
-    for at in 0..requests {
+    let began = Instant::now();
+    for at in 0.. {
         // Account limits count attempts from all addresses.
         if limit == "account-failures" {
             caller = caller.with_address(&format!("10.{at}.{host}.1"));
@@ -134,12 +134,17 @@ async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: u
             Some(body) => request.json(body),
             None => request,
         });
-        last = Some(answer.await);
-        if requests > 2 && at + 1 < requests {
-            assert_ne!(last.as_ref().unwrap().status, 429, "{} after {at}", operation.id);
+        let (answer, sent) = (answer.await, at + 1);
+        if requests > 2 && sent < requests {
+            assert_ne!(answer.status, 429, "{} after {at}", operation.id);
+        }
+        // Every six seconds one more call that ends sessions is allowed. A busy machine may take longer for all of them.
+        let regained = if requests > 2 { began.elapsed().as_secs() / 6 } else { 0 };
+        if sent >= requests && (answer.status == 429 || sent >= requests + regained) {
+            return answer;
         }
     }
-    last.unwrap()
+    unreachable!()
 }
 
 /// A network that signs up a user for each request gets four times the limit of one user, for each limit that is counted by user.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    app::{PASSWORD, TestApp, declared, unique_png},
+    app::{PASSWORD, TestApp, declared, eventually, unique_png},
     example_requests::{Operation, operations},
     outages::stalling_relay::StallingRelay,
     process_client::Client,
@@ -207,27 +207,35 @@ async fn confirms_waiting_for_s3_take_no_permits_of_others() {
     let (_, opened) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
     let ids: Vec<_> = opened["results"].as_array().unwrap().iter().map(|one| one["ticket"]["id"].clone()).collect();
     relay.stall();
-    let confirms = ids.iter().map(async |id| {
-        let path = format!("/api/images/{}/confirm", id.as_str().unwrap());
-        let began = Instant::now();
-        (client.call(Method::POST, &path, None).await.0.as_u16(), began.elapsed())
-    });
-    let other_user = async {
-        // The confirms have their permits by now.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let began = Instant::now();
-        other.sign_in("login", &email).await;
-        assert_eq!(other.get("/api/images/gallery").await.0, 200);
-        // Before the confirms give up.
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        assert_eq!(client.get("/api/auth/me").await.0, 503, "the user's permits are taken");
-        assert_eq!(client.get("/api/auth/sessions").await.0, 200, "the user can still list and end sessions");
-    };
-    let (confirms, ()) = tokio::join!(join_all(confirms), other_user);
-    let waited = confirms.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
-    assert_eq!(waited, 4, "a user gets a third of the permits: {confirms:?}");
-    assert!(confirms.iter().all(|(status, _)| matches!(status, 503 | 504)), "{confirms:?}");
-    relay.resume();
+    // A confirm waits for the store for six seconds, in which a busy machine may not make the other calls, but not each time.
+    for _ in 0..5 {
+        let (rejected, given_up) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let confirms = ids.iter().map(async |id| {
+            let path = format!("/api/images/{}/confirm", id.as_str().unwrap());
+            let (status, problem) = client.call(Method::POST, &path, None).await;
+            assert!(matches!(status.as_u16(), 503 | 504), "{status} {problem}");
+            let is_rejected = problem["detail"].as_str().is_some_and(|text| text.contains("Too many requests are under way."));
+            let count = if is_rejected { &rejected } else { &given_up };
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let other_user = async {
+            eventually("the confirms have their permits, and the others are rejected", async || {
+                rejected.load(Ordering::SeqCst) + given_up.load(Ordering::SeqCst) >= 16
+            })
+            .await;
+            let statuses = [client.get("/api/auth/me").await.0, client.get("/api/auth/sessions").await.0];
+            other.sign_in("login", &email).await;
+            assert_eq!(other.get("/api/images/gallery").await.0, 200);
+            (given_up.load(Ordering::SeqCst) == 0).then_some(statuses)
+        };
+        let (_, during_confirms) = tokio::join!(join_all(confirms), other_user);
+        let Some([account, sessions]) = during_confirms else { continue };
+        assert_eq!(account, 503, "the user's permits are taken");
+        assert_eq!(sessions, 200, "the user can still list and end sessions");
+        assert_eq!(given_up.load(Ordering::SeqCst), 4, "a user gets a third of the permits");
+        return relay.resume();
+    }
+    panic!("other users are not served before the confirms give up");
 }
 
 /// One connection to MongoDB, and a network whose users send far more requests than it can answer: a call from another network
