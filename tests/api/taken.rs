@@ -7,6 +7,8 @@ mod declared;
 mod earlier;
 mod timeline;
 
+use std::time::Duration;
+
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -247,7 +249,12 @@ async fn page_in_the_order_of_the_time_taken_reads_no_more_entries_than_it_retur
     assert_eq!(queries_seen, 9, "300 images in pages of 37");
 }
 
-/// Returns the current month, in which images without a time count that were uploaded just now.
-fn this_month() -> String {
-    valet::model::TimelineMonth::of(OffsetDateTime::now_utc()).to_string()
+/// Returns the current month, in which images without a time count that are uploaded now. Waits for the next month if this one ends
+/// during the test.
+async fn this_month() -> String {
+    let month = |later: Duration| valet::model::TimelineMonth::of(OffsetDateTime::now_utc() + later).to_string();
+    while month(Duration::ZERO) != month(Duration::from_secs(120)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    month(Duration::ZERO)
 }

@@ -83,6 +83,7 @@ async fn time_in_the_file_is_used_instead_of_the_declared_one() {
 /// A confirm that has read the earlier declaration must not count the image in the month of that declaration.
 #[tokio::test]
 async fn time_that_is_declared_again_decides_the_month() {
+    let this_month = super::this_month().await;
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (first, later) in [(Some(ZONED), Some("2001-01-01T00:00:00")), (Some(ZONED), None), (None, Some("2001-01-01T00:00:00"))] {
@@ -96,7 +97,6 @@ async fn time_that_is_declared_again_decides_the_month() {
         let image = finish(&app, &ada, &again.json, bytes.clone()).await;
         assert_eq!(image.get("takenAt").and_then(Value::as_str), later);
     }
-    let this_month = super::this_month();
     assert_eq!(months(&ada).await, json!([{ "month": this_month, "count": 1 }, { "month": "2001-01", "count": 2 }]));
     app.audit().await;
 }

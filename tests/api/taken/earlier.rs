@@ -42,6 +42,7 @@ async fn recorded(app: &TestApp, id: &str) -> [Option<Bson>; 3] {
 
 #[tokio::test]
 async fn earlier_images_get_the_time_and_the_month_of_their_files() {
+    let this_month = this_month().await;
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let taken = id(&ada.upload("a.jpg", "image/jpeg", &photograph(&[(MODEL, "E-M1"), (ORIGINAL, "2003:01:31 23:59:59")])).await);
@@ -67,17 +68,17 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     recount(&app, None).await;
     // `never_counted` becomes an image that `valet recount` has not counted yet.
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
-    let month = format!("timeline.{}", this_month());
+    let month = format!("timeline.{this_month}");
     images.update_one(doc! { "_id": &never_counted }, doc! { "$unset": { "takenSort": "" } }).await.unwrap();
     users.update_one(doc! { "_id": &ada.id }, doc! { "$inc": { month: -1_i64 } }).await.unwrap();
-    assert_eq!(months(&ada).await, json!([[this_month(), 4], ["2020-02", 1]]));
+    assert_eq!(months(&ada).await, json!([[this_month, 4], ["2020-02", 1]]));
 
     assert_eq!(read_captures(&app, 3).await, CapturesRead { read: 6, taken: 3, failed: 0 });
     assert_eq!([recorded(&app, &taken).await, recorded(&app, &camera_only).await], before);
     for image in [&silent, &animation] {
         assert_eq!(recorded(&app, image).await, [None, None, Some(true.into())]);
     }
-    assert_eq!(months(&ada).await, json!([[this_month(), 3], ["2020-02", 1], ["2003-01", 1], ["1999-12", 1]]));
+    assert_eq!(months(&ada).await, json!([[this_month, 3], ["2020-02", 1], ["2003-01", 1], ["1999-12", 1]]));
     assert_eq!(months(&bob).await, json!([["2003-01", 1]]));
     assert_eq!(recount(&app, None).await.0.repaired, 0);
     let ordered = walk(&ada, 2).await;
