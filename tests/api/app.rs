@@ -24,7 +24,7 @@ use valet::{
 
 pub use super::{
     files::{declared, fixture, sha256},
-    servers::{JWT_SECRET, finalize, s3_is_local},
+    servers::{JWT_SECRET, finalize, http_client, s3_is_local},
     store_rules::skip_unless_local_s3,
 };
 use super::{
@@ -106,7 +106,7 @@ impl TestApp {
             app,
             db: client.database_with_options(database, majority),
             s3: s3_client(&servers.s3_endpoint, &servers.keys),
-            http: reqwest::Client::new(),
+            http: http_client(),
             config,
             _stop: stop,
             _watch: None,

@@ -8,7 +8,7 @@ use std::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::app::{PASSWORD, declared};
+use super::app::{PASSWORD, declared, http_client};
 pub use super::program::{Process, Settings, listening_at};
 
 /// A client of a server at some address.
@@ -23,7 +23,7 @@ pub struct Client {
 impl Client {
     /// Returns a client of the server at this address.
     pub fn at(base: impl Into<String>) -> Self {
-        Self { base: base.into(), http: reqwest::Client::new(), token: None, has_opened: AtomicBool::new(false) }
+        Self { base: base.into(), http: http_client(), token: None, has_opened: AtomicBool::new(false) }
     }
 
     /// Makes a call; returns the status and the body.

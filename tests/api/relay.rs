@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, Response, body::Incoming, http::request::Parts, service::service_fn};
 use hyper_util::rt::TokioIo;
 
-use super::app::TestApp;
+use super::app::{TestApp, http_client};
 
 /// An HTTP answer whose body is in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -46,7 +46,7 @@ impl Upstream {
             bucket: app.config.s3.bucket.to_string(),
             s3: app.s3.clone(),
             endpoint: app.config.s3.endpoint.as_deref().unwrap().to_owned(),
-            http: reqwest::Client::new(),
+            http: http_client(),
         }
     }
 

@@ -13,7 +13,7 @@ use valet::{domain::sweeper::Swept, state::AppState};
 use super::{
     files::{declared, fixture},
     s3_faults::S3Faults,
-    servers::{self, InProcess, s3_client, servers},
+    servers::{self, InProcess, http_client, s3_client, servers},
 };
 
 /// Limit for an answer: ten seconds for the server, and more for a machine whose two cores are busy.
@@ -90,7 +90,7 @@ impl SingleServer {
         app.valet.prober.probe(OffsetDateTime::now_utc()).await;
         let InProcess { app, base, stop } = InProcess::serve(app, &config).await;
         let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);
-        let (http, token) = (reqwest::Client::new(), String::new());
+        let (http, token) = (http_client(), String::new());
         let mut server = Self { app, faults, db, s3, bucket: name, http, base, token, _stop: stop };
         let session = json!({ "email": "ada@example.com", "password": "three small blue boats" });
         let session = server.post("/api/auth/signup", session).await;

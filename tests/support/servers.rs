@@ -175,6 +175,12 @@ async fn local_s3(root: PathBuf) -> String {
     endpoint
 }
 
+/// Returns an HTTP client that gives up idle connections before a server closes them (the local S3 after 30 s, Valet after 75 s): a
+/// request on a connection that is just being closed would fail.
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder().pool_idle_timeout(std::time::Duration::from_secs(25)).build().unwrap()
+}
+
 /// Returns an S3 client that signs with these keys.
 pub fn s3_client(endpoint: &str, keys: &Credentials) -> aws_sdk_s3::Client {
     use aws_sdk_s3::config::{BehaviorVersion, Region};
