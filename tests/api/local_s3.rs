@@ -89,7 +89,7 @@ impl Server {
     /// Stops the server and keeps the folder.
     async fn stop(self) -> PathBuf {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), self.task).await.unwrap().unwrap();
         self.root
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Limit for every answer, and for recovery: the longest deadline of the product is ten seconds, and the machine may be busy.
-const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Time after which the readiness probe checks again: it caches a result for a second.
 const PROBE_CACHE: Duration = Duration::from_millis(1200);

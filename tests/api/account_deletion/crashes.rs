@@ -122,7 +122,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             // The process's own sweep may be in progress.
             drop(process);
         } else {
-            let (status, _, log) = process.end(Duration::from_secs(10)).await;
+            let (status, _, log) = process.end(Duration::from_secs(30)).await;
             assert_eq!(status.signal(), Some(ABORTED), "{log}");
         }
         if ada.get("/api/images/gallery").await.status == 200

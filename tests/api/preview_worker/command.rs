@@ -40,7 +40,7 @@ async fn worker_makes_previews_until_it_is_stopped() {
     .await;
     assert_eq!(app.http.get(format!("http://{address}/readyz")).send().await.unwrap().status(), 200);
     process.signal("-TERM");
-    let (status, _, err) = process.end(Duration::from_secs(20)).await;
+    let (status, _, err) = process.end(Duration::from_secs(60)).await;
     assert!(status.success() && !err.contains("panicked"), "{status} {err}");
 }
 

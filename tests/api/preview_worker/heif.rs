@@ -56,7 +56,7 @@ async fn heic_and_avif_have_both_pictures() {
         }
     }
     process.signal("-TERM");
-    let (status, _, err) = process.end(Duration::from_secs(20)).await;
+    let (status, _, err) = process.end(Duration::from_secs(60)).await;
     assert!(status.success() && !err.contains("panicked"), "{status} {err}");
     app.audit().await;
 }

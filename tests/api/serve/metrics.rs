@@ -162,7 +162,7 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     }
     drop(process);
     mongod.stop().await.unwrap();
-    assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
+    assert!(within(Duration::from_secs(30), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
 /// Returns the first word of the metrics in the shape of an image id, or an empty text.

@@ -92,7 +92,7 @@ impl Server {
         if let Some(process) = process {
             process.signal("-KILL");
             self.kills.fetch_add(1, Ordering::Relaxed);
-            let (_, out, err) = process.end(Duration::from_secs(10)).await;
+            let (_, out, err) = process.end(Duration::from_secs(30)).await;
             self.logs.lock().unwrap().push_str(&(out + &err));
         }
     }
