@@ -188,16 +188,19 @@ test("hundreds of files are opened and confirmed in batches", async (t) => {
 
 test("three files are sent at a time, while others are prepared", async (t) => {
   const { user, uploader } = await started();
-  let [sending, most] = [0, 0];
+  let [sending, most, release] = [0, 0];
+  const released = new Promise((done) => { release = done; });
   const seen = intercept(t, async ({ kind }, send) => {
     if (kind !== "put") return undefined;
     most = Math.max(most, (sending += 1));
+    await released;
     await new Promise((done) => { setTimeout(done, 100); });
     return send().finally(() => { sending -= 1; });
   });
   const files = Array.from({ length: 9 }, (_, i) => image(`${i}.png`));
   const items = uploader.add(files);
   await until(() => sending === 3 && items.filter((item) => item.id).length === 6, "three more are open");
+  release();
   await Promise.all(items.map((item) => item.finished));
   assert.deepEqual([most, seen.filter((kind) => kind === "put").length], [3, 9]);
   await assertGallery(user, files);
