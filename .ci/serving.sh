@@ -76,8 +76,21 @@ browser_tools() {
     echo "$home"
 }
 
-# free_port: prints a port that no program listens on.
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# free_port: prints a port that no program listens on. It is below the ports of outgoing connections (from 32768 on), so that none of
+# them takes it before it is used.
+free_port() {
+    python3 -c '
+import random, socket
+while True:
+    port = random.randrange(20000, 32768)
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    print(port)
+    break
+'
+}
 
 # valet_binary: prints the path of the program: VALET_BINARY if that is set, such as an optimised build, else a debug build of this tree.
 valet_binary() {
