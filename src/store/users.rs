@@ -21,9 +21,12 @@ mod registration;
 mod reservation_steps;
 pub(super) mod timeline;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mongodb::{
@@ -46,7 +49,7 @@ pub use self::{
     registration::KeyStep,
     reservation_steps::StepUnderWay,
 };
-use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc};
+use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc, registration::Registration};
 use super::{
     MongoClient, StoreError,
     account_keys::AccountKeys,
@@ -91,7 +94,7 @@ pub struct Account {
 }
 
 /// A record of `users`, except the fields that only queries and updates name.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct UserDoc {
     #[serde(rename = "_id")]
@@ -127,6 +130,13 @@ struct UserDoc {
     /// Events of the account that are not fanned out yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     outbox: Vec<Document>,
+}
+
+// Without the password's hash.
+impl fmt::Debug for UserDoc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserDoc").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl UserDoc {
@@ -264,8 +274,14 @@ impl Users {
             identity: None,
             suspended_at: None,
         };
-        let inserted = self.insert_registered(&self.emails, email.key(), id, document, now).await?;
-        Ok(inserted.then_some(account))
+        match self.insert_registered(&self.emails, email.key(), id, document, now).await? {
+            Registration::Inserted => Ok(Some(account)),
+            Registration::KeyTaken => Ok(None),
+            Registration::Prevented => match self.find_by_email(email).await? {
+                Some(_) => Ok(None),
+                None => Err(StoreError::Contention { what: "accounts of the same address" }),
+            },
+        }
     }
 
     /// Returns the account with this email address.

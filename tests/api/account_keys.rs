@@ -1,7 +1,13 @@
 //! Covers the unique keys of accounts (collections `emails` and `identities`): keys that a server took before it died without
 //! inserting the account, and accounts of an earlier version, which have no key.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::json;
@@ -10,6 +16,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{Answer, Caller, PASSWORD, TestApp, unique_png},
+    mongodb_relay::{beside_through, command},
     oidc::provider::{AUDIENCE, Key, Provider},
 };
 
@@ -104,6 +111,52 @@ async fn address_is_not_taken_from_a_sign_up_in_progress() {
     assert_eq!(holder(&app, "ada@example.com").await, Some(other));
 }
 
+/// Signs up at a server that pauses between taking the address and inserting the account, for so long that the address counts as
+/// abandoned; `meanwhile` runs during the pause.
+async fn sign_up_slowly(app: &TestApp, email: &str, meanwhile: impl Future<Output = ()>) -> Answer {
+    let (paused, mut pauses) = tokio::sync::mpsc::unbounded_channel::<std::sync::mpsc::Sender<()>>();
+    let has_paused = AtomicBool::new(false);
+    let pause = move |message: &mut [u8]| {
+        let inserts = command(message).is_some_and(|command| command.get_str("insert").is_ok_and(|name| name == "users"));
+        if inserts && !has_paused.swap(true, Relaxed) {
+            let (resume, resumed) = std::sync::mpsc::channel();
+            paused.send(resume).unwrap();
+            tokio::task::block_in_place(|| resumed.recv().unwrap());
+        }
+    };
+    let slow = beside_through(app, Arc::new(pause), Arc::new(|_| {})).await;
+    let prevent = async {
+        let resume = pauses.recv().await.unwrap();
+        let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000);
+        let aged = doc! { "$set": { "at": old, "due": old } };
+        app.db.collection::<Document>("emails").update_one(doc! { "_id": email }, aged).await.unwrap();
+        meanwhile.await;
+        resume.send(()).unwrap();
+    };
+    tokio::join!(sign_up(&slow, email), prevent).0
+}
+
+/// The sweeper releases the address of a slow sign-up: no account has it, and the sign-up may be repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn prevented_sign_up_is_not_refused_for_an_address_without_an_account() {
+    let app = TestApp::start().await;
+    let sweep = async { drop(app.sweep(after(0)).await) };
+    let answer = sign_up_slowly(&app, "ada@example.com", sweep).await;
+    assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    assert_eq!(holder(&app, "ada@example.com").await, None);
+    assert_eq!(sign_up(&app, "ada@example.com").await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prevented_sign_up_is_refused_if_another_account_has_the_address() {
+    let app = TestApp::start().await;
+    let take_over = async { assert_eq!(sign_up(&app, "ada@example.com").await.status, 201) };
+    let answer = sign_up_slowly(&app, "ada@example.com", take_over).await;
+    assert_eq!(answer.problem(), (409, "email_taken"), "{answer:?}");
+    assert_eq!(log_in(&app, "ada@example.com").await.status, 200);
+}
+
 #[tokio::test]
 async fn sweeper_releases_addresses_without_an_account() {
     let app = TestApp::start().await;
@@ -155,6 +208,20 @@ async fn accounts_of_an_earlier_version_are_found_and_registered() {
     sweep_all(&app, after(10 * MINUTE)).await;
     assert_eq!(record(&app, &bob.id).await, None);
     assert_eq!(holder(&app, &bob.email).await, Some(new_owner), "not released with the deleted account");
+}
+
+/// A key of an account that was never inserted is never old enough to be taken over.
+#[tokio::test]
+async fn account_whose_address_is_contended_delays_no_other() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    make_earlier(&app, &ada.id).await;
+    make_earlier(&app, &bob.id).await;
+    take_at(&app, &ada.email, DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000)).await;
+    assert_eq!(app.sweep(after(0)).await.failed, 1);
+    let is_registered = async |user: &str| record(&app, user).await.unwrap().get_bool("registered").unwrap_or(false);
+    assert!(is_registered(&bob.id).await && !is_registered(&ada.id).await);
+    assert_eq!(holder(&app, &bob.email).await, Some(bob.id.clone()));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::{
     UserDoc, Users,
     deletion::{identity_digest, not_deleted},
+    registration::Registration,
 };
 use crate::{
     model::{Email, Subject, UserId},
@@ -45,7 +46,8 @@ impl IdentityDoc {
 }
 
 impl Users {
-    /// Inserts a user of an identity provider or of the app. Returns `None` if the user exists already.
+    /// Inserts a user of an identity provider or of the app. Returns `None` if the user exists already, or another server has
+    /// prevented the insertion: the caller looks again.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -64,7 +66,7 @@ impl Users {
         };
         let digest = identity_digest(identity);
         let inserted = self.insert_registered(&self.identities, &digest, id, document, now).await?;
-        Ok(inserted.then_some(id))
+        Ok((inserted == Registration::Inserted).then_some(id))
     }
 
     /// Returns the account of an identity: two reads by `_id`.

@@ -3,6 +3,8 @@
 //! A session records the password version at its start. A change raises the account's version and records the session that
 //! requested the change, so that one update ends every other session.
 
+use std::fmt;
+
 use mongodb::bson::{DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -34,7 +36,6 @@ pub struct AccountState {
 }
 
 /// A new password for an account.
-#[derive(Debug)]
 pub struct NewPassword<'a> {
     /// PHC string.
     pub hash: &'a str,
@@ -42,6 +43,13 @@ pub struct NewPassword<'a> {
     pub kept_session: Option<SessionId>,
     /// Time of the change.
     pub at: OffsetDateTime,
+}
+
+// Without the hash.
+impl fmt::Debug for NewPassword<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewPassword").field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// The session that a change of the password does not end, as it is stored.
@@ -133,5 +141,19 @@ pub(super) fn version_filter(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },
         version => doc! { "$eq": version },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::UserDoc, *};
+
+    #[test]
+    fn password_hashes_are_not_in_debug() {
+        let mut record = UserDoc::new(UserId::new(), OffsetDateTime::UNIX_EPOCH);
+        record.password_hash = Some("$argon2id$".to_owned());
+        let new = NewPassword { hash: "$argon2id$", kept_session: None, at: OffsetDateTime::UNIX_EPOCH };
+        let text = format!("{record:?} {new:?}");
+        assert!(text.contains("UserDoc") && text.contains("NewPassword") && !text.contains("argon2id"), "{text}");
     }
 }

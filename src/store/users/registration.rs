@@ -50,6 +50,17 @@ enum Existence {
     Deleted,
 }
 
+/// Outcome of inserting an account under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Registration {
+    /// The account is inserted.
+    Inserted,
+    /// Another account has the key.
+    KeyTaken,
+    /// Another server has prevented the insertion, because this one was slow. Whether any account has the key is not known.
+    Prevented,
+}
+
 /// Result of a step of the sweeper over keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyStep {
@@ -60,7 +71,7 @@ pub struct KeyStep {
 }
 
 impl Users {
-    /// Inserts an account under its key. Returns `false` if another account has the key.
+    /// Inserts an account under its key.
     pub(super) async fn insert_registered(
         &self,
         keys: &AccountKeys,
@@ -68,17 +79,21 @@ impl Users {
         id: UserId,
         account: UserDoc,
         now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Registration, StoreError> {
         if !self.take_key(keys, key, id, now).await? {
-            return Ok(false);
+            return Ok(Registration::KeyTaken);
         }
         match self.mongo.insert_one(&self.collection, account).await {
             Ok(()) => {
                 self.outbox.wake();
-                Ok(true)
+                Ok(Registration::Inserted)
             }
-            // An account of the earlier version has the key, or the key was taken over meanwhile.
-            Err(StoreError::Database(error)) if is_duplicate(&error) => keys.release(key, id).await.map(|()| false),
+            // A tombstone prevents the insertion, or an account of the earlier version has the key.
+            Err(StoreError::Database(error)) if is_duplicate(&error) => {
+                keys.release(key, id).await?;
+                let is_prevented = self.existence(&[id]).await?.get(&id) == Some(&Existence::Deleted);
+                Ok(if is_prevented { Registration::Prevented } else { Registration::KeyTaken })
+            }
             Err(error) => Err(error),
         }
     }
@@ -219,6 +234,12 @@ impl Users {
                 Err(error) if !error.is_temporary() => {
                     tracing::error!(?user, %error, "failed to register an account");
                     step.failed += 1;
+                }
+                // Another account is being inserted under its address or identity: the next sweep tries again.
+                Err(error @ StoreError::Contention { .. }) => {
+                    tracing::warn!(?user, %error, "failed to register an account");
+                    step.failed += 1;
+                    continue;
                 }
                 Err(error) => return Err(error),
             }
