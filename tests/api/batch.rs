@@ -3,10 +3,19 @@
 //! Routes: POST /api/images/upload/batch, POST /api/images/renew, POST /api/images/confirm, POST /api/images/read, POST
 //! /api/images/delete.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::app::{Caller, TestApp, declared, eventually, unique_png};
+use super::{
+    app::{Caller, TestApp, declared, eventually, unique_png},
+    mongodb_relay::{beside_through, command},
+};
 
 /// Returns the status of each item's result.
 fn statuses(answer: &super::app::Answer) -> Vec<u64> {
@@ -183,4 +192,40 @@ async fn batch_of_the_wrong_shape_is_rejected_as_a_whole() {
         ada.post("/api/images/read", json!({ "ids": vec!["x".repeat(4000); 70] })).await.problem(),
         (413, "payload_too_large")
     );
+}
+
+/// Another request prolongs an expired upload between the two reads of a renewal: the upload exists, and the renewal may be
+/// repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_that_is_prolonged_during_its_renewal_is_not_reported_as_missing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let id = ada.open_upload("a.png", "image/png", &unique_png()).await.id().to_owned();
+    let (paused, mut pauses) = tokio::sync::mpsc::unbounded_channel::<std::sync::mpsc::Sender<()>>();
+    let (read_id, reads) = (id.clone(), AtomicU32::new(0));
+    let pause = move |message: &mut [u8]| {
+        let reads_image =
+            command(message).is_some_and(|command| command.contains_key("find") && command.to_string().contains(&read_id));
+        if reads_image && reads.fetch_add(1, Relaxed) == 1 {
+            let (resume, resumed) = std::sync::mpsc::channel();
+            paused.send(resume).unwrap();
+            tokio::task::block_in_place(|| resumed.recv().unwrap());
+        }
+    };
+    let slow = beside_through(&app, Arc::new(pause), Arc::new(|_| {})).await;
+    let images = app.db.collection::<Document>("images");
+    let expire_at = async |milliseconds: i64| {
+        let at = DateTime::from_millis(DateTime::now().timestamp_millis() + milliseconds);
+        images.update_one(doc! { "_id": &id }, doc! { "$set": { "expiresAt": at } }).await.unwrap();
+    };
+    expire_at(-60_000).await;
+    let prolong = async {
+        let resume = pauses.recv().await.unwrap();
+        expire_at(3_600_000).await;
+        resume.send(()).unwrap();
+    };
+    let beside = Caller { token: ada.token.clone(), ..slow.anonymous() };
+    let (answer, ()) = tokio::join!(beside.post("/api/images/renew", json!({ "ids": [&id] })), prolong);
+    assert_eq!(statuses(&answer), [503], "{answer:?}");
+    assert_eq!(statuses(&ada.post("/api/images/renew", json!({ "ids": [&id] })).await), [200]);
 }

@@ -181,14 +181,16 @@ impl Uploads {
                 Ok(ticket) => results[request.index] = Some(Ok(OpenedUpload { ticket, is_new: false })),
                 // An error of this item only; the others continue.
                 Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.index] = Some(Err(error.into())),
-                Err(RenewError::Store(error)) => return Err(error),
                 Err(RenewError::Unsupported(unsupported)) => results[request.index] = Some(Err(unsupported.into())),
                 Err(RenewError::Unavailable(UnavailableUpload::Expired)) => {
                     // Resolved now, so that the next round finds the image, or opens a new upload.
                     self.resolve_expired(image, now).await?;
                     left.push(request);
                 }
-                Err(RenewError::NotSingle | RenewError::Unavailable(_)) => left.push(request),
+                Err(RenewError::NotSingle | RenewError::Unavailable(_) | RenewError::Store(StoreError::Contention { .. })) => {
+                    left.push(request);
+                }
+                Err(RenewError::Store(error)) => return Err(error),
             }
         }
         Ok(left)

@@ -51,13 +51,16 @@ impl Uploads {
                 (ImageStatus::Pending, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
                 (ImageStatus::Pending, None) if image.expires_at <= now => Err(UnavailableUpload::Expired.into()),
                 (ImageStatus::Pending, None) if image.upload.sha256().is_none() => Err(RenewError::NotSingle),
-                // The store does not support the upload, or the upload was opened or prolonged between the two reads.
-                (ImageStatus::Pending, None) => {
-                    Err(support.clone().err().map_or(UnavailableUpload::NotFound.into(), RenewError::Unsupported))
-                }
+                // The store does not support the upload, or another request prolonged the upload between the two reads.
+                (ImageStatus::Pending, None) => Err(support.clone().err().map_or_else(prolonged, RenewError::Unsupported)),
                 (ImageStatus::Tombstone(end) | ImageStatus::Purged(end), _) => Err(UnavailableUpload::from(*end).into()),
             }
         };
         Ok(ids.iter().map(answer).collect())
     }
+}
+
+/// Returns the error for an upload that had expired when it was read first, and had been prolonged when it was read again.
+fn prolonged() -> RenewError {
+    StoreError::Contention { what: "an upload that is renewed" }.into()
 }

@@ -205,7 +205,7 @@ impl UppyUploads {
         match self.objects.list_parts(&image.key, upload_id).await {
             Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id, None).await.map(drop)?),
             Ok(None) => Err(UnavailableUpload::NotFound.into()),
-            Err(error) if !error.is_temporary() => Err(UnavailableUpload::NotFound.into()),
+            Err(error) if error.is_final() => Err(UnavailableUpload::NotFound.into()),
             Err(error) => Err(error.into()),
         }
     }

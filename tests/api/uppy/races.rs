@@ -1,4 +1,4 @@
-//! Covers Uppy's multipart uploads that change while the server counts their parts.
+//! Covers Uppy's multipart uploads that change, or that the store does not list, while the server reads their parts.
 
 use std::sync::Arc;
 
@@ -68,4 +68,26 @@ async fn image_completed_while_its_parts_are_counted_keeps_its_bytes() {
     let image = ada.get(&format!("/api/images/{}", upload.id)).await;
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!((read.status(), read.bytes().await.unwrap().len()), (reqwest::StatusCode::OK, bytes.len()));
+}
+
+/// The store does not let this server list parts, so an upload id can be neither accepted nor rejected.
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_whose_parts_may_not_be_listed_is_unavailable_and_not_unknown() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let endpoint = crate::relay::relay_s3(&app, |request| async move {
+        let lists_parts = request.parts.method == reqwest::Method::GET && request.query().contains("uploadId=");
+        if lists_parts { crate::relay::empty_answer(403) } else { request.forward().await }
+    })
+    .await;
+    let misconfigured = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let ada = misconfigured.user().await;
+    let opened = ada.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png" })).await;
+    assert_eq!(opened.status, 200, "{opened:?}");
+    let part = json!({ "method": "PUT", "key": opened.json["key"], "uploadId": "2~unknown", "partNumber": 1 });
+    let answer = ada.post("/api/uppy/presign", part).await;
+    assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
 }
