@@ -60,7 +60,13 @@ impl Store {
             None => self.images.decide_steps(image.user, &steps).await?,
         };
         if announced == AnnounceOutcome::Announced {
-            self.users.close_steps(image.user, &steps, &taken).await?;
+            match self.users.close_steps(image.user, &steps, &taken).await {
+                // The image stays ready whatever becomes of the counters.
+                Err(error) if ready.is_some() => {
+                    tracing::warn!(image = %image.id, %error, "failed to count a confirmed image; the sweeper retries");
+                }
+                closed => closed?,
+            }
         }
         Ok(ready)
     }

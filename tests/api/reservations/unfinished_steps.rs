@@ -177,3 +177,25 @@ async fn upload_becomes_ready_although_another_server_finished_its_step() {
     assert_eq!((images, pending), (1, 0));
     app.audit().await;
 }
+
+/// The counters cannot be changed when the image becomes ready: it is confirmed, and counted later.
+#[tokio::test]
+async fn upload_is_confirmed_although_its_owners_counters_are_damaged() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    let users = app.db.collection::<Document>("users");
+    let set = async |fields: Document| drop(users.update_one(doc! { "_id": &ada.id }, doc! { "$set": fields }).await.unwrap());
+    let counted = user_of(&ada).await.get("usedBytes").unwrap().clone();
+    set(doc! { "usedBytes": "damaged" }).await;
+    let confirmed = ada.confirm(ticket.id()).await;
+    assert_eq!((confirmed.status, &confirmed.json["id"]), (200, &ticket.json["id"]), "{confirmed:?}");
+    set(doc! { "usedBytes": counted, "settling.0.at": DateTime::from_millis(1000) }).await;
+    app.sweep(after(1)).await;
+    assert_eq!(steps_of(&ada).await, 0);
+    let (_, images, pending) = usage(&ada).await;
+    assert_eq!((images, pending), (1, 0));
+    app.audit().await;
+}
