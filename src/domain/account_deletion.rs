@@ -193,10 +193,10 @@ impl AccountDeletion {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
-                // Reported as stuck at once: the record stays unreadable.
+                // Reported as stuck at once: the record stays unreadable, unless only its time was.
                 let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
-                self.store.users.postpone_unreadable(&id, due, to).await?;
-                let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
+                self.store.users.postpone_unreadable(&id, &due, to).await?;
+                let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id or due" };
                 tracing::error!(%error, "failed to read the record of a deleted account");
                 return Err(error);
             }

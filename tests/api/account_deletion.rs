@@ -8,7 +8,7 @@ mod leftovers;
 use std::time::Duration;
 
 use futures_util::{TryStreamExt, future::join_all};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use reqwest::StatusCode;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -94,6 +94,25 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
     assert_eq!(app.put(&signed.json["parts"][0]["request"], vec![1; 6 << 20]).await, 200);
     let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.status, 200);
+}
+
+/// More deletions than a round takes are due at a time that cannot be read. Each is postponed, and then finished like any other.
+#[tokio::test]
+async fn deletions_whose_due_time_cannot_be_read_delay_no_other() {
+    let app = TestApp::start().await;
+    let users = app.db.collection::<Document>("users");
+    let damaged = (0..12).map(|_| {
+        let id = uuid::Uuid::now_v7().to_string();
+        doc! { "_id": id, "deletedAt": DateTime::now(), "due": DateTime::MIN, "usedBytes": 0, "images": 0, "holds": [] }
+    });
+    users.insert_many(damaged.collect::<Vec<_>>()).await.unwrap();
+    let ada = app.user().await;
+    assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+    sweep_all(&app, OffsetDateTime::now_utc()).await;
+    assert_forgotten(&app, &ada.id).await;
+    assert_eq!(users.count_documents(doc! {}).await.unwrap(), 12);
+    sweep_all(&app, later()).await;
+    assert_eq!(users.count_documents(doc! {}).await.unwrap(), 0);
 }
 
 #[tokio::test]

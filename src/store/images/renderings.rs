@@ -35,7 +35,9 @@ const MAX_PICTURES: usize = 2;
 pub struct QueuedRendering {
     id: Bson,
     user: Bson,
-    /// Value of `rendering.due` when it was read; the condition of the claim.
+    /// Value of `rendering.due` as it is stored, also if it cannot be read as a time; the condition of the claim.
+    stored_due: Bson,
+    /// Time at which it is due.
     pub due: OffsetDateTime,
 }
 
@@ -43,7 +45,8 @@ impl QueuedRendering {
     /// Reads the fields of a record that the queue needs; without a readable `rendering.due`, it is due at `now`.
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
-        Self { id: value("_id"), user: value("user"), due: due(record).unwrap_or(now) }
+        let stored_due = record.get_document("rendering").ok().and_then(|rendering| rendering.get("due")).cloned();
+        Self { id: value("_id"), user: value("user"), stored_due: stored_due.into(), due: due(record).unwrap_or(now) }
     }
 
     /// Returns the record's id, for logs.
@@ -61,12 +64,12 @@ impl QueuedRendering {
     /// Returns the same record, claimed until the end of the lease.
     #[must_use]
     pub fn claimed(&self, lease: Lease) -> Self {
-        Self { due: lease.ends, ..self.clone() }
+        Self { due: lease.ends, stored_due: datetime(lease.ends).into(), ..self.clone() }
     }
 
     /// Returns a filter for the record while its `rendering.due` is unchanged.
     fn filter(&self) -> Document {
-        doc! { "_id": self.id.clone(), "user": self.user.clone(), "rendering.due": datetime(self.due) }
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), "rendering.due": self.stored_due.clone() }
     }
 }
 

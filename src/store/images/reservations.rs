@@ -151,7 +151,8 @@ impl Images {
             return Ok(());
         }
         let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
-        let update = doc! { "$set": { "reservation.due": datetime(later) } };
+        // A pipeline, which also changes a `reservation` that is an array: any other update of it fails, and with it all.
+        let update = vec![doc! { "$set": { "reservation.due": datetime(later) } }];
         self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 

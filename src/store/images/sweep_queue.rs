@@ -33,7 +33,9 @@ fn tombstones() -> Vec<&'static str> {
 pub struct QueuedImage {
     id: Bson,
     user: Bson,
-    /// Value of `due` when it was read; the condition of the claim.
+    /// Value of `due` as it is stored, also if it cannot be read as a time; the condition of the claim.
+    stored_due: Bson,
+    /// Time at which the record is due.
     pub due: OffsetDateTime,
     /// Whether the image's state is [`ImageState::Pending`].
     pub is_pending: bool,
@@ -51,6 +53,7 @@ impl QueuedImage {
         Self {
             id: value("_id"),
             user: value("user"),
+            stored_due: value("due"),
             due: record.get_datetime("due").map_or(now, |due| instant(*due)),
             is_pending: record.get_str("state").is_ok_and(|state| state == ImageState::Pending.as_str()),
             bytes: number("size").unwrap_or(0),
@@ -73,12 +76,12 @@ impl QueuedImage {
     /// Returns the same record with another `due`.
     #[must_use]
     pub fn with_due(&self, due: OffsetDateTime) -> Self {
-        Self { due, ..self.clone() }
+        Self { due, stored_due: datetime(due).into(), ..self.clone() }
     }
 
     /// Returns a filter for the record while its `due` is unchanged.
     fn filter(&self) -> Document {
-        doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": datetime(self.due) }
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": self.stored_due.clone() }
     }
 }
 

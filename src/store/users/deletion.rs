@@ -36,8 +36,8 @@ pub enum DeletionDue {
     Unreadable {
         /// The record's id.
         id: Bson,
-        /// The value of its `due`.
-        due: OffsetDateTime,
+        /// The value of its `due`, as it is stored.
+        due: Bson,
     },
 }
 
@@ -101,12 +101,15 @@ impl Users {
             })
             .await?;
         let read = |user: &Document| {
-            let due = user.get_datetime("due").map_or(now, |due| instant(*due));
-            let id = user.get("_id").cloned().unwrap_or(Bson::Null);
-            // A record without a readable time was claimed when it became due, at the latest.
-            let at = user.get_datetime("deletedAt").map_or(due, |at| instant(*at));
-            match id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt")) {
-                Some(user_id) => {
+            let value = |field: &str| user.get(field).cloned().unwrap_or(Bson::Null);
+            let (id, stored_due) = (value("_id"), value("due"));
+            // The claim compares it with the stored value.
+            let due = stored_due.as_datetime().map(|due| instant(*due)).filter(|due| Bson::from(datetime(*due)) == stored_due);
+            let user_id = id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt"));
+            match user_id.zip(due) {
+                Some((user_id, due)) => {
+                    // A record without a readable time was claimed when it became due, at the latest.
+                    let at = user.get_datetime("deletedAt").map_or(due, |at| instant(*at));
                     let has_provider_identity = user.contains_key("formerIdentity");
                     let was_never_inserted = user.get_bool("neverInserted").unwrap_or(false);
                     let failures = whole_number(user, "deletionFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
@@ -119,7 +122,7 @@ impl Users {
                         failures,
                     })
                 }
-                None => DeletionDue::Unreadable { id, due },
+                None => DeletionDue::Unreadable { id, due: stored_due },
             }
         };
         Ok(found.iter().map(read).collect())
@@ -129,8 +132,8 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponement) -> Result<(), StoreError> {
-        let filter = doc! { "_id": id.clone(), "due": datetime(due) };
+    pub async fn postpone_unreadable(&self, id: &Bson, due: &Bson, to: Postponement) -> Result<(), StoreError> {
+        let filter = doc! { "_id": id, "due": due };
         let update = doc! { "$set": postponement_fields(to) };
         self.mongo.update_one(&self.collection, filter, update).await.map(drop)
     }

@@ -195,8 +195,8 @@ impl Users {
         read: impl Fn(&Document) -> Option<T>,
     ) -> Result<Vec<StaleEntries<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
-        // A record without a valid user id cannot be postponed, and must not block others.
-        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": ID_PATTERN } };
+        // A record without a valid user id, or whose field is not an array, cannot be postponed, and must not block others.
+        let filter = doc! { &at: { "$lt": before }, field: { "$type": "array" }, "_id": { "$regex": ID_PATTERN } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
         let found = self.mongo.read(Operation::find(&self.collection), || async {

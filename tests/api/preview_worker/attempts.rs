@@ -1,5 +1,7 @@
 //! Covers failed attempts of a worker: recorded names of failures, repeated attempts, and outages, which do not count as attempts.
 
+use mongodb::bson::{Bson, DateTime, Document, doc};
+
 use super::{
     super::{
         app::{Caller, TestApp, fixture, skip_unless_local_s3, unique_png},
@@ -18,6 +20,20 @@ pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer:
         render_after(app, renderer, Duration::from_secs(hour * 4000)).await;
     }
     panic!("the attempts do not end: {}", rendering_of(app, image).await);
+}
+
+/// A damaged time at which an image is due neither hides the image from workers nor keeps it at the head of their queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn image_whose_due_time_cannot_be_read_gets_previews() {
+    let app = start().await;
+    let ada = app.user().await;
+    for due in [Bson::from(DateTime::MIN), Bson::Array(vec![DateTime::from_millis(1000).into()])] {
+        let image = ready(&ada).await;
+        let damage = doc! { "$set": { "rendering.due": &due } };
+        app.db.collection::<Document>("images").update_one(doc! { "_id": &image }, damage).await.unwrap();
+        assert_eq!(render(&app).await, 1, "{due}");
+        assert_eq!(rendering_of(&app, &image).await, doc! { "written": true }, "{due}");
+    }
 }
 
 /// Uploads a unique image; returns its id.

@@ -56,6 +56,18 @@ async fn unreadable_records_are_counted_and_postponed_without_blocking_others() 
     assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
 }
 
+/// The database orders by times that this program cannot read.
+#[tokio::test]
+async fn record_that_was_due_before_every_readable_time_is_swept() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.open_upload("a.png", "image/png", &unique_png()).await;
+    let damage = doc! { "$set": { "due": DateTime::MIN } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": ticket.id() }, damage).await.unwrap();
+    app.sweep(after(25 * HOUR)).await;
+    assert_eq!(app.db_state(ticket.id()).await, "expired");
+}
+
 /// More than five thousand records are due; one owner has all of them but three.
 #[tokio::test]
 async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
