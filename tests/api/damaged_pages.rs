@@ -89,7 +89,9 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
     let admin_path = format!("/api/admin/users/{}/images?limit", ada.id);
     for (state, count) in [("ready", 40), ("pending", 130)] {
         let fields = if state == "ready" { &["contentType", "uploadedAt"][..] } else { &["contentType"] };
-        for damage in fields.iter().flat_map(|field| damages(field)) {
+        let extreme = [DateTime::MAX, DateTime::MIN].map(|at| ("uploadedAt".to_owned(), at.into()));
+        let extreme = extreme.into_iter().filter(|_| state == "ready");
+        for damage in fields.iter().flat_map(|field| damages(field)).chain(extreme) {
             images.delete_many(doc! {}).await.unwrap();
             let middle = uuid::Uuid::now_v7();
             // Newest first. Unreadable images whose id is undamaged come between the second and the third.

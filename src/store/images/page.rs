@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
-    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
     raw_batch_cursor::RawBatch,
 };
 use time::OffsetDateTime;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{ContentType, Dimensions, GalleryOrder, Image, ImageId, ImageState, KeyOwner, Location, Position, TakenAt, UserId},
-    store::{StoreError, datetime, driver_events::Operation, instant, sort_time},
+    store::{FIRST_SORT_TIME, StoreError, datetime, driver_events::Operation, instant, is_sort_time, sort_time},
 };
 
 /// Projected fields of a ready image.
@@ -351,7 +351,7 @@ pub(super) fn newest_first(order: GalleryOrder) -> Document {
 }
 
 /// Returns a filter for ready images after a position. Comparisons match only values of the same type: an image without a
-/// readable `uploadedAt` has no position in the order of uploads. In the order of the time taken, images of the earlier version,
+/// readable `uploadedAt`, such as one outside of the years that a position can have, has no position in the order of uploads. In the order of the time taken, images of the earlier version,
 /// which have no `takenSort`, come last.
 pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Position>) -> Document {
     let mut filter = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
@@ -359,14 +359,18 @@ pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Posit
     match (after, order) {
         (Some(Position { at: Some(at), id }), _) => {
             let at = Bson::DateTime(datetime(at));
-            let mut following = vec![doc! { field: at.clone(), "_id": id_before(id) }, doc! { field: { "$lt": at } }];
+            let mut earlier = doc! { "$lt": &at };
+            if order == GalleryOrder::Uploaded {
+                earlier.insert("$gte", FIRST_SORT_TIME);
+            }
+            let mut following = vec![doc! { field: at, "_id": id_before(id) }, doc! { field: earlier }];
             if order == GalleryOrder::Taken {
                 following.push(doc! { field: null });
             }
             filter.insert("$or", following);
         }
         (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": id_before(id) }),
-        (_, GalleryOrder::Uploaded) => drop(filter.insert(field, doc! { "$lte": DateTime::MAX })),
+        (_, GalleryOrder::Uploaded) => drop(filter.insert(field, is_sort_time())),
         (None, GalleryOrder::Taken) => {}
     }
     filter
