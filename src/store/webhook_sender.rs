@@ -16,7 +16,11 @@ use hyper_rustls::ConfigBuilderExt;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::ServerName};
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use time::{
+    OffsetDateTime, PrimitiveDateTime,
+    format_description::{BorrowedFormatItem, well_known::Rfc2822},
+    macros::format_description,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -236,8 +240,23 @@ async fn discard(mut body: Incoming) {
 
 /// Returns the pause in the header `Retry-After`, which has seconds or a date.
 fn retry_after_in(text: &str, now: OffsetDateTime) -> Option<Duration> {
-    let seconds = text.trim().parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| (OffsetDateTime::parse(text.trim(), &Rfc2822).ok()? - now).try_into().ok())
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number that is too large means a long pause.
+        return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
+    }
+    (http_date(text)? - now).try_into().ok()
+}
+
+/// Parses a date in any of the three forms that a receiver of HTTP must accept (RFC 9110 section 5.6.7).
+fn http_date(text: &str) -> Option<OffsetDateTime> {
+    const ASCTIME: &[BorrowedFormatItem<'_>] =
+        format_description!("[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]");
+    let current = || OffsetDateTime::parse(text, &Rfc2822).ok();
+    // RFC 850, with a year of two digits: `Sunday, 06-Nov-94 08:49:37 GMT`.
+    let with_dashes = || OffsetDateTime::parse(&text.split_once(", ")?.1.replace('-', " "), &Rfc2822).ok();
+    let of_asctime = || Some(PrimitiveDateTime::parse(text, ASCTIME).ok()?.assume_utc());
+    current().or_else(with_dashes).or_else(of_asctime)
 }
 
 #[cfg(test)]
@@ -250,8 +269,11 @@ mod tests {
         // Sun, 06 Nov 1994 08:49:37 GMT.
         let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
         assert_eq!(retry_after_in("120", now), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after_in("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
-        for bad in ["", "-1", "soon", "Sun, 06 Nov 1994 08:49:07 GMT"] {
+        assert_eq!(retry_after_in("99999999999999999999", now), Some(Duration::MAX));
+        for date in ["Sun, 06 Nov 1994 08:50:07 GMT", "Sunday, 06-Nov-94 08:50:07 GMT", "Sun Nov  6 08:50:07 1994"] {
+            assert_eq!(retry_after_in(date, now), Some(Duration::from_secs(30)), "{date}");
+        }
+        for bad in ["", "-1", "+1", "1.5", "soon", "Sun, 06 Nov 1994 08:49:07 GMT", "Sunday, 06-Nov-94 08:49:07 GMT"] {
             assert_eq!(retry_after_in(bad, now), None, "{bad}");
         }
     }
