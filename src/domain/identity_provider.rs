@@ -45,8 +45,16 @@ pub(super) struct IdentityProvider {
     keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
     /// When the latest fetch began; locked during a fetch, so that only one runs at a time.
     last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
-    /// Users by the hash of their subject, with the time of the query.
-    users: Mutex<GenerationalCache<[u8; 32], (IdentityHolder, Instant)>>,
+    cache: Mutex<CachedUsers>,
+}
+
+/// Users by the hash of their subject.
+#[derive(Debug)]
+struct CachedUsers {
+    /// Users, with the time of the query.
+    users: GenerationalCache<[u8; 32], (IdentityHolder, Instant)>,
+    /// Times at which this server changed accounts: a query that began before is outdated.
+    changed: GenerationalCache<[u8; 32], Instant>,
 }
 
 /// Fetches the provider's current keys. The error is a text for the operator.
@@ -61,7 +69,11 @@ impl IdentityProvider {
             settings: settings.clone(),
             keys: RwLock::default(),
             last_fetch: Arc::default(),
-            users: Mutex::new(GenerationalCache::new(CAPACITY)),
+            cache: Mutex::new(CachedUsers {
+                users: GenerationalCache::new(CAPACITY),
+                // Fewer accounts are changed within the lifetime of an entry.
+                changed: GenerationalCache::new(CAPACITY / 10),
+            }),
         }
     }
 
@@ -131,15 +143,22 @@ impl IdentityProvider {
         }
     }
 
-    /// Removes a user from the cache, because the account was changed.
+    /// Removes a user from the cache, because the account was changed; also one whom a query under way returns later.
     pub(super) fn forget_user(&self, subject: &str) {
-        self.users.lock().remove(cache_key(subject));
+        self.cache.lock().changed.insert(cache_key(subject), Instant::now());
     }
 
-    /// Returns the user of a subject if it was read recently.
+    /// Returns the user of a subject if it was read recently, and not before a change of the account on this server.
     fn cached_user(&self, subject: [u8; 32]) -> Option<IdentityHolder> {
-        let (user, at) = self.users.lock().get(subject)?;
-        (at.elapsed() < SessionCache::TTL).then_some(user)
+        let mut cache = self.cache.lock();
+        let (user, at) = cache.users.get(subject)?;
+        let is_outdated = cache.changed.get(subject).is_some_and(|changed| at <= changed);
+        (at.elapsed() < SessionCache::TTL && !is_outdated).then_some(user)
+    }
+
+    /// Stores a user for whom the database was queried at `queried_at`.
+    fn remember_user(&self, subject: [u8; 32], user: IdentityHolder, queried_at: Instant) {
+        self.cache.lock().users.insert(subject, (user, queried_at));
     }
 }
 
@@ -207,7 +226,7 @@ impl Identities {
             None => {
                 let queried_at = Instant::now();
                 let user = self.find_or_create_user(&provider.settings.issuer, &identity, now).await?;
-                provider.users.lock().insert(subject, (user, queried_at));
+                provider.remember_user(subject, user, queried_at);
                 user
             }
         };
@@ -249,4 +268,26 @@ impl Identities {
 /// Returns the key of a subject in the cache.
 fn cache_key(subject: &str) -> [u8; 32] {
     Sha256::of([subject]).to_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UserId;
+
+    #[test]
+    fn user_who_was_read_before_a_change_of_the_account_is_read_again() {
+        let provider = IdentityProvider::new(&config::OidcProvider::new("https://id.example".to_owned(), Vec::new()));
+        let (subject, user) = (cache_key("ada"), IdentityHolder { user: UserId::new(), is_suspended: false });
+        let before = Instant::now();
+        provider.remember_user(subject, user, before);
+        assert_eq!(provider.cached_user(subject), Some(user));
+        provider.forget_user("ada");
+        assert_eq!(provider.cached_user(subject), None);
+        // A query that was under way during the change ends after it.
+        provider.remember_user(subject, user, before);
+        assert_eq!(provider.cached_user(subject), None);
+        provider.remember_user(subject, user, Instant::now() + Duration::from_millis(1));
+        assert_eq!(provider.cached_user(subject), Some(user));
+    }
 }
