@@ -65,11 +65,11 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
-        let answer = issued(client).await;
-        if wanted(&answer) {
+        let result = issued(client).await;
+        if wanted(&result) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(90), "{answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(90), "{result:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
