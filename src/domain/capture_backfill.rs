@@ -9,7 +9,7 @@ use std::{collections::VecDeque, fmt, num::NonZeroU32, sync::Arc, time::Duration
 use futures_util::{StreamExt, stream};
 use time::OffsetDateTime;
 
-use super::inspection::ObjectInspector;
+use super::{inspection::ObjectInspector, lasting_failures::is_stuck};
 use crate::{
     model::{Capture, Image, Position, UserId},
     store::{Store, StoreError},
@@ -33,13 +33,19 @@ pub struct CapturesRead {
     pub read: u64,
     /// Images among them whose file has the time taken.
     pub taken: u64,
-    /// Images that could not be read.
+    /// Images that could not be read; the next run reads them.
     pub failed: u64,
+    /// Images whose object the store refuses to return, such as an archived one. They are not read again.
+    pub refused: u64,
+    /// Images whose object is missing, or is not the one that was confirmed. The next run looks for it again.
+    pub missing: u64,
 }
 
 impl fmt::Display for CapturesRead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} images read, {} with the time taken, {} failed", self.read, self.taken, self.failed)
+        let Self { read, taken, failed, refused, missing } = self;
+        write!(f, "{read} images read, {taken} with the time taken, {failed} failed")?;
+        write!(f, ", {refused} refused by the store, {missing} without their object")
     }
 }
 
@@ -49,8 +55,12 @@ enum Outcome {
     Taken,
     /// Recorded, without a time.
     Timeless,
-    /// Not recorded: the image was deleted or changed meanwhile, or its object is missing or cannot be read.
-    Skipped,
+    /// Recorded, because the store refuses to return the object.
+    Refused,
+    /// Not recorded, because the object is missing or is not the one that was confirmed.
+    Missing,
+    /// Not recorded, because the image was deleted or changed meanwhile.
+    Changed,
 }
 
 /// Reads how images of an earlier version were taken.
@@ -88,7 +98,8 @@ impl CaptureBackfill {
         }
     }
 
-    /// Reads these images and records the results. Returns an error if every image failed.
+    /// Reads these images and records the results. Returns an error if every image failed, and not for a cause of its own: then the
+    /// database or the store fails.
     async fn read_all(&self, images: &[Image], total: &mut CapturesRead) -> Result<(), StoreError> {
         let now = self.store.now().await.inspect_err(|_| total.failed += images.len() as u64)?;
         let captures = stream::iter(images).map(|image| async move { (image, self.read_one(image, now).await) });
@@ -98,18 +109,17 @@ impl CaptureBackfill {
         while let Some((image, capture)) = captures.next().await {
             let outcome = match capture {
                 Ok(Some(capture)) => self.record_one(image, &capture).await,
-                Ok(None) => Ok(Outcome::Skipped),
-                Err(error) if error.is_final() => {
-                    tracing::info!(image = %image.id, %error, "the store refuses an image whose time is to be read");
-                    Ok(Outcome::Skipped)
-                }
+                Ok(None) => self.note_missing(image).await,
+                Err(error @ StoreError::ObjectRefused { .. }) => self.record_refusal(image, &error).await,
                 Err(error) => Err(error),
             };
             has_result |= outcome.is_ok();
             match outcome {
                 Ok(Outcome::Taken) => (total.read, total.taken) = (total.read + 1, total.taken + 1),
                 Ok(Outcome::Timeless) => total.read += 1,
-                Ok(Outcome::Skipped) => {}
+                Ok(Outcome::Refused) => total.refused += 1,
+                Ok(Outcome::Missing) => total.missing += 1,
+                Ok(Outcome::Changed) => {}
                 Err(error) => {
                     tracing::warn!(image = %image.id, %error, "failed to read how an image was taken");
                     total.failed += 1;
@@ -117,17 +127,34 @@ impl CaptureBackfill {
                 }
             }
         }
-        last_error.filter(|_| !has_result).map_or(Ok(()), Err)
+        match last_error.filter(|_| !has_result) {
+            // One owner's images may all fail, while the store returns those of the others.
+            Some(error) if !is_stuck(&self.inspector.objects, &error).await => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads how an image was taken; `None` if its object is missing or was replaced.
     async fn read_one(&self, image: &Image, now: OffsetDateTime) -> Result<Option<Capture>, StoreError> {
         let Some(ready) = image.ready() else { return Ok(None) };
-        let capture = self.inspector.read_capture(image, ready).await?;
-        if capture.is_none() {
-            tracing::info!(image = %image.id, "an image whose time is to be read has no object, or another one");
+        Ok(self.inspector.read_capture(image, ready).await?.map(|capture| capture.without_future(now)))
+    }
+
+    /// Logs an image whose object is missing or was replaced, unless the image was deleted meanwhile.
+    async fn note_missing(&self, image: &Image) -> Result<Outcome, StoreError> {
+        let found = self.store.images.find_owned(image.user, image.id).await?;
+        if found.is_none_or(|found| found.ready().is_none()) {
+            return Ok(Outcome::Changed);
         }
-        Ok(capture.map(|capture| capture.without_future(now)))
+        tracing::warn!(image = %image.id, "an image whose time is to be read has no object, or another one");
+        Ok(Outcome::Missing)
+    }
+
+    /// Records that the store refuses to return an image's object.
+    async fn record_refusal(&self, image: &Image, error: &StoreError) -> Result<Outcome, StoreError> {
+        tracing::warn!(image = %image.id, %error, "the store refuses an image whose time is to be read");
+        let is_recorded = self.store.images.record_refused_capture(image).await?;
+        Ok(if is_recorded { Outcome::Refused } else { Outcome::Changed })
     }
 
     /// Records how an image was taken.
@@ -135,7 +162,7 @@ impl CaptureBackfill {
         Ok(match self.store.record_capture(image, capture).await? {
             true if capture.taken_at.is_some() => Outcome::Taken,
             true => Outcome::Timeless,
-            false => Outcome::Skipped,
+            false => Outcome::Changed,
         })
     }
 }

@@ -1,5 +1,5 @@
 //! Images that became ready before confirm read files for the time taken, the camera and the location: they have none of the fields
-//! that confirm records today. `captureRead` marks images whose files contain none of the three.
+//! that confirm records today. `captureRead` marks images whose files contain none of the three, or that the store refuses to return.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
@@ -16,7 +16,10 @@ use crate::{
     store::{StoreError, driver_events::Operation, instant},
 };
 
-/// Fields of an image's record; at least one of them is set once the image's file was read.
+/// Value of `captureRead` for an image whose object the store refuses to return.
+const REFUSED: &str = "refused";
+
+/// Fields of an image's record; at least one of them is set once the image's file was read, or the store has refused it.
 const READ_FIELDS: [&str; 4] = ["takenAt", "camera", "location", "captureRead"];
 
 /// Images whose files were never read for the time taken, the camera and the location, among the records that were examined.
@@ -49,8 +52,18 @@ impl Images {
         let found = found.await?;
         let is_unread = |record: &&RawDocumentBuf| READ_FIELDS.iter().all(|field| matches!(record.get(*field), Ok(None)));
         let images = found.iter().filter(is_unread).filter_map(|record| readable(record)).collect();
-        let last = found.last().filter(|_| found.len() >= limit as usize);
-        Ok(UnreadCaptures { images, end: last.and_then(|record| position(record)) })
+        let is_full = found.len() >= limit as usize;
+        let end = is_full.then(|| found.iter().rev().find_map(|record| position(record))).flatten();
+        Ok(UnreadCaptures { images, end })
+    }
+
+    /// Records that the store refuses to return the object of an image, so that no further run reads it. Returns `false` if the image
+    /// was deleted or changed since it was read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn record_refused_capture(&self, image: &Image) -> Result<bool, StoreError> {
+        self.set_capture(as_unread(image), doc! { "captureRead": REFUSED }).await
     }
 
     /// Records the fields of a capture without a time taken. Returns `false` if the image no longer matches the filter.

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::json;
 use valet::domain::capture_backfill::CapturesRead;
 
 use super::{MODEL, ORIGINAL, id, insert_images, photograph, this_month, timeline::months, upload_taken, walk};
 use crate::{
-    app::{TestApp, fixture, skip_unless_local_s3, unique_png},
+    app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     crashes::{ABORTED, CRASHES, Fuse},
     event_streams::Events,
     recount::recount,
@@ -73,7 +73,7 @@ async fn earlier_images_get_the_time_and_the_month_of_their_files() {
     users.update_one(doc! { "_id": &ada.id }, doc! { "$inc": { month: -1_i64 } }).await.unwrap();
     assert_eq!(months(&ada).await, json!([[this_month, 4], ["2020-02", 1]]));
 
-    assert_eq!(read_captures(&app, 3).await, CapturesRead { read: 6, taken: 3, failed: 0 });
+    assert_eq!(read_captures(&app, 3).await, CapturesRead { read: 6, taken: 3, ..CapturesRead::default() });
     assert_eq!([recorded(&app, &taken).await, recorded(&app, &camera_only).await], before);
     for image in [&silent, &animation] {
         assert_eq!(recorded(&app, image).await, [None, None, Some(true.into())]);
@@ -136,7 +136,7 @@ async fn owners_take_turns_with_one_request_for_each_image() {
     let relay = relay.await;
     let relayed = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(relay.parse().unwrap())).await;
     let done = read_captures(&relayed, 400).await;
-    assert_eq!((done.read, done.taken, done.failed), (1, 1, 1), "{done}");
+    assert_eq!(done, CapturesRead { read: 1, taken: 1, failed: 1, missing: 300, ..CapturesRead::default() });
     let gets = gets.lock().unwrap().clone();
     let gets_of = |id: &str| gets.iter().filter(|path| path.ends_with(id)).count();
     assert_eq!(gets_of(&read), 1);
@@ -149,8 +149,111 @@ async fn owners_take_turns_with_one_request_for_each_image() {
     let position = gets.iter().position(|path| path.ends_with(&read)).unwrap();
     assert!(position < 120, "after the first turn of the other owner: {position}");
     assert_eq!(recorded(&app, &failing).await, [None, None, None]);
-    assert_eq!(read_captures(&app, 400).await, CapturesRead { read: 1, taken: 1, failed: 0 }, "the next run reads it");
+    let next = CapturesRead { read: 1, taken: 1, missing: 300, ..CapturesRead::default() };
+    assert_eq!(read_captures(&app, 400).await, next, "the next run reads it");
     assert_eq!(months(&bob).await, json!([["2003-02", 1], ["2003-01", 1]]));
+}
+
+/// Each image that is not read is counted by its cause, and one that the store refuses to return is not read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_the_store_refuses_are_counted_and_read_once() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut images = Vec::new();
+    for month in 1..4 {
+        images.push(upload_taken(&ada, &format!("2003:0{month}:01 00:00:00")).await);
+    }
+    for image in &images {
+        forget(&app, image).await;
+    }
+    recount(&app, None).await;
+    let [read, archived, missing] = &images[..] else { panic!("three images") };
+    let key = app.db_image(missing).await.unwrap().get_str("key").unwrap().to_owned();
+    app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    let requests = Arc::new(Mutex::new(0));
+    let (counted, refused) = (requests.clone(), archived.clone());
+    let relay = relay_s3(&app, move |request| {
+        let (counted, refused) = (counted.clone(), refused.clone());
+        async move {
+            if request.path().ends_with(&refused) {
+                *counted.lock().unwrap() += 1;
+                let mut answer = empty_answer(403);
+                *answer.body_mut() = "<Error><Code>InvalidObjectState</Code></Error>".into();
+                answer
+            } else {
+                request.forward().await
+            }
+        }
+    });
+    let relay = relay.await;
+    let relayed = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(relay.parse().unwrap())).await;
+    let done = read_captures(&relayed, 10).await;
+    assert_eq!(done, CapturesRead { read: 1, taken: 1, failed: 0, refused: 1, missing: 1 });
+    assert!(recorded(&app, read).await[0].is_some());
+    assert_eq!(recorded(&app, archived).await, [None, None, Some("refused".into())]);
+    assert_eq!(recorded(&app, missing).await, [None, None, None]);
+    let asked = *requests.lock().unwrap();
+    assert_eq!(read_captures(&relayed, 10).await, CapturesRead { missing: 1, ..CapturesRead::default() });
+    assert_eq!(*requests.lock().unwrap(), asked, "the image that the store refused is not read again");
+
+    // docs/database.md: the operator has restored the archived object.
+    let unset = doc! { "$unset": { "captureRead": "" } };
+    app.db.collection::<Document>("images").update_many(doc! { "captureRead": "refused" }, unset).await.unwrap();
+    assert_eq!(read_captures(&app, 10).await, CapturesRead { read: 1, taken: 1, missing: 1, ..CapturesRead::default() });
+}
+
+/// The store fails at more objects of one owner in a row than the number of failures that ends a run, and returns all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_fail_one_after_the_other_do_not_end_the_run() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let read = upload_taken(&bob, "2003:01:01 00:00:00").await;
+    forget(&app, &read).await;
+    for _ in 0..12 {
+        forget(&app, &upload_taken(&ada, "2003:02:01 00:00:00").await).await;
+    }
+    recount(&app, None).await;
+    let failing = format!("/u/{}/", ada.id);
+    let relay = relay_s3(&app, move |request| {
+        let fails = request.path().contains(&failing);
+        async move { if fails { empty_answer(403) } else { request.forward().await } }
+    });
+    let relay = relay.await;
+    let relayed = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(relay.parse().unwrap())).await;
+    // One image a second: a run ends after eleven failures in a row of the store itself.
+    let done = read_captures(&relayed, 1).await;
+    assert_eq!(done, CapturesRead { read: 1, taken: 1, failed: 12, ..CapturesRead::default() });
+}
+
+/// A page of records whose `uploadedAt` cannot be read does not end their owner's list, and is not read for ever.
+#[tokio::test]
+async fn images_behind_a_page_of_damaged_upload_times_are_read() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let images = app.db.collection::<Document>("images");
+    let dates =
+        vec![DateTime::from_millis(0).into(), DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000).into()];
+    for damage in [Bson::Array(dates), DateTime::MAX.into(), DateTime::MIN.into(), Bson::Int32(-7), Bson::Null] {
+        let image = upload_taken(&ada, "2003:01:31 23:59:59").await;
+        forget(&app, &image).await;
+        let model = app.db_image(&image).await.unwrap();
+        let damaged = (0..120).map(|_| {
+            let mut record = model.clone();
+            let id = uuid::Uuid::now_v7().to_string();
+            record.extend(doc! { "sha256": sha256(id.as_bytes()), "_id": id, "uploadedAt": damage.clone() });
+            record
+        });
+        images.insert_many(damaged.collect::<Vec<_>>()).await.unwrap();
+        let done = tokio::time::timeout(Duration::from_secs(60), read_captures(&app, 200)).await.expect("the run ends");
+        assert_eq!(done, CapturesRead { read: 1, taken: 1, ..CapturesRead::default() }, "{damage:?}");
+        images.delete_many(doc! { "user": &ada.id }).await.unwrap();
+    }
 }
 
 /// Two backfills run at once, during deletions and confirms of the same user.
