@@ -34,6 +34,14 @@ async fn walk(caller: &Caller<'_>, path: &str, member: &str) -> Vec<String> {
     panic!("{path} has no end");
 }
 
+/// Returns a list with a time long ago and a time in an hour: a comparison matches it if it matches one of them.
+fn list_of_times() -> Bson {
+    Bson::Array(vec![
+        DateTime::from_millis(0).into(),
+        DateTime::from_millis(DateTime::now().timestamp_millis() + 3_600_000).into(),
+    ])
+}
+
 /// Returns values of the field, and of `_id`, that make a record unreadable.
 fn damages(field: &str) -> Vec<(String, Bson)> {
     let field = |value: Bson| (field.to_owned(), value);
@@ -42,6 +50,7 @@ fn damages(field: &str) -> Vec<(String, Bson)> {
         field(Bson::Int32(-7)),
         field(Bson::Timestamp(Timestamp { time: u32::MAX, increment: 1 })),
         field(Bson::Null),
+        field(list_of_times()),
         id(Bson::String("~ after all ids".to_owned())),
         id(Bson::String(String::new())),
         id(Bson::String("01".to_owned())),
@@ -89,9 +98,10 @@ async fn images_behind_a_page_of_unreadable_ones_are_listed() {
     let admin_path = format!("/api/admin/users/{}/images?limit", ada.id);
     for (state, count) in [("ready", 40), ("pending", 130)] {
         let fields = if state == "ready" { &["contentType", "uploadedAt"][..] } else { &["contentType"] };
-        let extreme = [DateTime::MAX, DateTime::MIN].map(|at| ("uploadedAt".to_owned(), at.into()));
-        let extreme = extreme.into_iter().filter(|_| state == "ready");
-        for damage in fields.iter().flat_map(|field| damages(field)).chain(extreme) {
+        // Dates of other years than the program has.
+        let dates = [DateTime::MAX, DateTime::MIN].map(|at| ("uploadedAt".to_owned(), Bson::DateTime(at)));
+        let dates = dates.into_iter().filter(|_| state == "ready");
+        for damage in fields.iter().flat_map(|field| damages(field)).chain(dates) {
             images.delete_many(doc! {}).await.unwrap();
             let middle = uuid::Uuid::now_v7();
             // Newest first. Unreadable images whose id is undamaged come between the second and the third.

@@ -359,21 +359,31 @@ pub(super) fn ready_after(user: UserId, order: GalleryOrder, after: Option<Posit
     match (after, order) {
         (Some(Position { at: Some(at), id }), _) => {
             let at = Bson::DateTime(datetime(at));
-            let mut earlier = doc! { "$lt": &at };
+            let mut earlier = doc! { "$lt": at.clone() };
             if order == GalleryOrder::Uploaded {
                 earlier.insert("$gte", FIRST_SORT_TIME);
             }
-            let mut following = vec![doc! { field: at, "_id": id_before(id) }, doc! { field: earlier }];
+            let of_same_time = doc! { field: not_a_list(doc! { "$eq": at }), "_id": id_before(id) };
+            let mut following = vec![of_same_time, doc! { field: not_a_list(earlier) }];
             if order == GalleryOrder::Taken {
-                following.push(doc! { field: null });
+                following.push(doc! { field: not_a_list(doc! { "$eq": null }) });
             }
             filter.insert("$or", following);
         }
-        (Some(Position { at: None, id }), GalleryOrder::Taken) => filter.extend(doc! { field: null, "_id": id_before(id) }),
-        (_, GalleryOrder::Uploaded) => drop(filter.insert(field, is_sort_time())),
-        (None, GalleryOrder::Taken) => {}
+        (Some(Position { at: None, id }), GalleryOrder::Taken) => {
+            filter.extend(doc! { field: not_a_list(doc! { "$eq": null }), "_id": id_before(id) });
+        }
+        (_, GalleryOrder::Uploaded) => drop(filter.insert(field, not_a_list(is_sort_time()))),
+        (None, GalleryOrder::Taken) => drop(filter.insert(field, not_a_list(Document::new()))),
     }
     filter
+}
+
+/// Returns the condition for single values alone. A comparison matches a list if one value in it matches, and a list is sorted by
+/// its greatest value: it would be found at the front of every page.
+fn not_a_list(mut condition: Document) -> Document {
+    condition.insert("$not", doc! { "$type": "array" });
+    condition
 }
 
 /// Returns a filter for pending images after the `_id` of a record, in the same index: all lack `uploadedAt`, so their ids order
