@@ -88,33 +88,49 @@ const COMMAND_FILE_BYTES: u64 = 64 << 20;
 /// the standard streams, no new rights and, on Linux, no sockets, no other processes and no namespaces (`filter::install_for_command`). The command may read and write files
 /// and start threads and programs, which inherit this sandbox.
 ///
+/// Writes the error to standard input, which is a pipe of the worker's, so that the worker does not count it as a failure of the
+/// image. The command itself has no input, so it cannot write there.
+///
 /// # Errors
 /// When a restriction cannot be set, or the command cannot be executed. Does not return otherwise.
 pub fn limit_and_execute(command: &[std::ffi::OsString]) -> std::io::Result<()> {
     #[cfg(unix)]
     {
-        use std::os::unix::process::CommandExt;
-        let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        use std::{io::Write, os::fd::AsFd};
         close_inherited();
-        for (resource, limit) in [
-            (Resource::As, COMMAND_MEMORY_BYTES),
-            (Resource::Cpu, COMMAND_CPU_SECONDS),
-            (Resource::Fsize, COMMAND_FILE_BYTES),
-            (Resource::Nofile, 64),
-            (Resource::Core, 0),
-        ] {
-            let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
-            setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+        // Closed by the execution of the command.
+        let mut report = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let failed = execute_within_limits(command);
+        if let Err(error) = &failed {
+            let _ = write!(report, "{error}");
         }
-        #[cfg(target_os = "linux")]
-        super::filter::install_for_command().map_err(std::io::Error::other)?;
-        Err(std::process::Command::new(program).args(arguments).exec())
+        failed
     }
     #[cfg(not(unix))]
     {
         let _ = command;
         Err(std::io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Sets the limits of a command and executes it. Does not return if that succeeds.
+#[cfg(unix)]
+fn execute_within_limits(command: &[std::ffi::OsString]) -> std::io::Result<()> {
+    use std::{os::unix::process::CommandExt, process::Stdio};
+    let (program, arguments) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+    for (resource, limit) in [
+        (Resource::As, COMMAND_MEMORY_BYTES),
+        (Resource::Cpu, COMMAND_CPU_SECONDS),
+        (Resource::Fsize, COMMAND_FILE_BYTES),
+        (Resource::Nofile, 64),
+        (Resource::Core, 0),
+    ] {
+        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+    }
+    #[cfg(target_os = "linux")]
+    super::filter::install_for_command().map_err(std::io::Error::other)?;
+    Err(std::process::Command::new(program).args(arguments).stdin(Stdio::null()).exec())
 }
 
 /// Sets the remaining restrictions, and returns those that are in force.

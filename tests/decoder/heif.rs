@@ -1,6 +1,6 @@
 //! Covers HEIC and AVIF, which a command decodes: libheif's, where it is installed (Debian's libheif-examples), or a script.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use valet::{
     domain::rendering::{CrashCause, RenderFailure},
@@ -25,6 +25,26 @@ async fn heic_and_avif_have_pictures() {
         let rendered = rendered.unwrap_or_else(|failure| panic!("{name}: {failure}"));
         let pixels = Pixels::of(&rendered.pictures[0].jpeg);
         assert_eq!((pixels.width, pixels.height), (width, height), "{name}");
+    }
+}
+
+/// A command that cannot be executed says nothing about the image, which must not get a failure for good.
+#[tokio::test]
+async fn commands_that_cannot_be_executed_are_no_failure_of_the_image() {
+    let file = std::fs::read(path("fixtures/plain.heic")).unwrap();
+    let failure_of = async |command: PathBuf| {
+        renderer().with_heif_command(command).render(Format::Heif, file.clone().into()).await.unwrap_err()
+    };
+    let (no_program, no_interpreter) = (path("fixtures/plain.heic"), script(""));
+    std::fs::write(&no_interpreter, "#!/no/such/interpreter\n").unwrap();
+    for command in ["/no/such/command".into(), no_program, no_interpreter] {
+        let failure = failure_of(command.clone()).await;
+        assert!(matches!(failure, RenderFailure::Io(_)) && failure.name().is_none(), "{}: {failure:?}", command.display());
+        assert!(failure.to_string().contains("os error"), "{failure}");
+    }
+    // Only the process that did not execute a command can report that.
+    for text in ["echo failed >&0; exit 1", "echo failed; exit 1", "exit 126"] {
+        assert_eq!(failure_of(script(text)).await.name(), Some("corrupt"), "{text}");
     }
 }
 

@@ -6,7 +6,7 @@
 //! environment in `/proc`.
 
 use std::{
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -20,6 +20,9 @@ use crate::model::{
     Format,
     decoding::{DecodeRequest, MAX_FILE_BYTES, Undecodable},
 };
+
+/// Longest report of a command that was not started, in bytes.
+const MAX_REPORT_BYTES: u64 = 256;
 
 /// A temporary folder of this process. It is removed, with its contents, when it is dropped.
 struct Folder(PathBuf);
@@ -61,12 +64,13 @@ pub(super) async fn convert(
     let folder = Folder::create().await.map_err(RenderFailure::Io)?;
     let image = folder.0.join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
     fs::write(&image, file).await.map_err(RenderFailure::Io)?;
+    let (report, reporter) = io::pipe().map_err(RenderFailure::Io)?;
     let mut converter = Command::new(&renderer.program)
         .args(["decode", "--command"])
         .args([command, &image, &folder.0.join("picture.jpg")])
         .current_dir(&folder.0)
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(reporter)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)
@@ -76,7 +80,15 @@ pub(super) async fn convert(
         let _ = converter.kill().await;
         return Err(RenderFailure::Crashed(CrashCause::Deadline));
     };
-    match cause(status.map_err(RenderFailure::Io)?) {
+    let status = status.map_err(RenderFailure::Io)?;
+    // The pipe is closed by the execution of the command, or has the reason why it was not executed.
+    let mut reason = Vec::new();
+    report.take(MAX_REPORT_BYTES).read_to_end(&mut reason).map_err(RenderFailure::Io)?;
+    if !reason.is_empty() {
+        let reason = format!("the command was not executed: {}", String::from_utf8_lossy(&reason));
+        return Err(RenderFailure::Io(io::Error::other(reason)));
+    }
+    match cause(status) {
         None => {}
         // Commands exit with an error if they cannot decode a file.
         Some(CrashCause::Exit(_)) => return Err(Undecodable::Corrupt.into()),

@@ -54,9 +54,10 @@ pub enum RenderFailure {
     /// The child ended without a result, or with a wrong one. Another attempt may succeed, such as one on another machine.
     #[error("the decoder crashed: {0}")]
     Crashed(CrashCause),
-    /// An I/O error of this process while it started a child or exchanged data with one. Its cause is not the image.
-    #[error("failed to run the decoder")]
-    Io(#[source] std::io::Error),
+    /// An I/O error of this process while it started a child or exchanged data with one, or of a child that did not execute the
+    /// command. Its cause is not the image.
+    #[error("failed to run the decoder: {0}")]
+    Io(std::io::Error),
 }
 
 impl RenderFailure {

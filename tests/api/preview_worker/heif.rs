@@ -12,7 +12,7 @@ use super::{
     },
     CancellationToken, Document, Duration, Value,
     attempts::attempts_until_failure,
-    doc, id, read, render, renderer, rendering_of, start, unique_jpeg,
+    doc, id, read, render, render_after, renderer, rendering_of, start, unique_jpeg,
 };
 
 /// Returns the settings of a worker with this command.
@@ -87,6 +87,11 @@ async fn failures_of_a_command_have_names() {
     let image = ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
     let hanging = renderer().with_heif_command(script("exec sleep 600")).with_deadline(Duration::from_secs(2));
     assert_eq!(attempts_until_failure(&app, id(&image), &hanging).await, (4, "crashed".to_owned()));
+    // A command that cannot be executed does not use up an attempt.
+    let image = ada.upload("b.heic", "image/heic", &fixture("iphone.heic")).await;
+    render_after(&app, &renderer().with_heif_command("/no/such/command".into()), Duration::ZERO).await;
+    let found = rendering_of(&app, id(&image)).await;
+    assert!(found.get_i64("attempts").unwrap() == 0 && found.contains_key("due"), "{found}");
     app.sweep_to_the_end().await;
     app.audit().await;
 }
