@@ -9,7 +9,14 @@ mod deletions;
 mod heif;
 mod waiting;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use mongodb::bson::{Document, doc};
@@ -24,6 +31,7 @@ use valet::{
 use super::{
     app::{Caller, TestApp, declared, fixture, unique_png},
     event_streams::Events,
+    mongodb_relay::{Tap, beside_through, command},
 };
 
 /// Configures a server whose previews are made by workers.
@@ -159,6 +167,31 @@ async fn backfill_makes_previews_of_earlier_images() {
     }
     assert_eq!(worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 0);
     app.audit().await;
+}
+
+/// The database rejects a request to queue images, as during an election.
+#[tokio::test(flavor = "multi_thread")]
+async fn backfill_continues_after_a_failure_of_the_database() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for _ in 0..3 {
+        ada.upload("a.png", "image/png", &unique_png()).await;
+    }
+    let failures = Arc::new(AtomicU32::new(0));
+    let failed = failures.clone();
+    let requests: Tap = Arc::new(move |message| {
+        let is_request = command(message).is_some_and(|command| command.contains_key("update"))
+            && message.windows(9).any(|bytes| bytes == b"rendering");
+        if is_request && failed.fetch_add(1, Relaxed) == 0 {
+            // The name of a command that the database does not have.
+            let at = message.windows(7).position(|bytes| bytes == b"update\0").unwrap();
+            message[at] = b'x';
+        }
+    });
+    let relayed = beside_through(&app, requests, Arc::new(|_| {})).await;
+    assert_eq!(relayed.app.valet.preview_worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 3);
+    assert!(failures.load(Relaxed) > 1, "a request was rejected");
+    assert_eq!(render(&app).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,15 @@ const CONVERSIONS_PER_SECOND: usize = 10;
 /// Failures of the database in a row after which the backfill ends.
 const MAX_FAILURES: u32 = 10;
 
+/// Images that are queued.
+#[derive(Debug, Clone, Copy)]
+enum Earlier {
+    /// Images whose pictures were never requested, so many a second.
+    WithoutRequest(NonZeroU32),
+    /// HEIC and AVIF images that no worker could decode.
+    Unsupported,
+}
+
 impl PreviewWorker {
     /// Queues at most `rate` images a second, until all are queued; returns their number. Leaves out images with pictures or a
     /// failure, so that the backfill can be repeated.
@@ -29,28 +38,7 @@ impl PreviewWorker {
     /// # Errors
     /// [`StoreError`] if the database fails for a while.
     pub async fn backfill(&self, rate: NonZeroU32) -> Result<u64, StoreError> {
-        let (mut queued, mut failures) = (0, 0);
-        let mut after: Option<String> = None;
-        loop {
-            let page = match self.store.images.find_unrendered(after.as_deref(), PAGE).await {
-                Ok(page) => page,
-                Err(error) if failures < MAX_FAILURES => {
-                    failures += 1;
-                    tracing::warn!(%error, "failed to look for images without previews");
-                    tokio::time::sleep(BACKLOG_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            failures = 0;
-            for chunk in page.images.chunks(usize::try_from(rate.get()).unwrap_or(usize::MAX)) {
-                queued += self.pace(self.store.images.request_renderings(chunk)).await?;
-            }
-            match page.last {
-                Some(last) => after = Some(last),
-                None => return Ok(queued),
-            }
-        }
+        self.queue_all(Earlier::WithoutRequest(rate)).await
     }
 
     /// Queues the HEIC and AVIF images again that failed because no command was set, if one is set now, until `stop`. If the
@@ -73,16 +61,50 @@ impl PreviewWorker {
     /// not found again, so that it can be repeated.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the database fails for a while.
     pub async fn queue_conversions(&self) -> Result<u64, StoreError> {
-        let mut queued = 0;
+        self.queue_all(Earlier::Unsupported).await
+    }
+
+    /// Queues these images page by page, and returns their number. If the database fails, the page is read again: it leaves out the
+    /// images that are queued already.
+    async fn queue_all(&self, images: Earlier) -> Result<u64, StoreError> {
+        let (mut queued, mut failures) = (0, 0);
         let mut after: Option<String> = None;
         loop {
-            let page = self.store.images.find_unsupported(after.as_deref(), PAGE).await?;
-            let Some(last) = page.last().map(QueuedRendering::id) else { return Ok(queued) };
-            after = Some(last);
-            for chunk in page.chunks(CONVERSIONS_PER_SECOND) {
-                queued += self.pace(self.store.images.request_conversions(chunk)).await?;
+            let before = queued;
+            match self.queue_page(images, after.as_deref(), &mut queued).await {
+                Ok(None) => return Ok(queued),
+                Ok(last) => (after, failures) = (last, 0),
+                Err(error) => {
+                    failures = if queued > before { 1 } else { failures + 1 };
+                    if failures > MAX_FAILURES {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "failed to queue images without previews");
+                    tokio::time::sleep(BACKLOG_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Queues the images of the page after this id, and adds their number to `queued`. Returns the id of the page's last record;
+    /// `None` after the last page.
+    async fn queue_page(&self, images: Earlier, after: Option<&str>, queued: &mut u64) -> Result<Option<String>, StoreError> {
+        match images {
+            Earlier::WithoutRequest(rate) => {
+                let page = self.store.images.find_unrendered(after, PAGE).await?;
+                for chunk in page.images.chunks(usize::try_from(rate.get()).unwrap_or(usize::MAX)) {
+                    *queued += self.pace(self.store.images.request_renderings(chunk)).await?;
+                }
+                Ok(page.last)
+            }
+            Earlier::Unsupported => {
+                let page = self.store.images.find_unsupported(after, PAGE).await?;
+                for chunk in page.chunks(CONVERSIONS_PER_SECOND) {
+                    *queued += self.pace(self.store.images.request_conversions(chunk)).await?;
+                }
+                Ok(page.last().map(QueuedRendering::id))
             }
         }
     }
