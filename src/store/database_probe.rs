@@ -6,8 +6,11 @@ use futures_util::FutureExt;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant};
+use super::{MongoClient, StoreError, datetime, driver_events::Operation, instant, whole_number};
 use crate::config;
+
+/// Time by which a worker's claim, or an outage, postpones an image's pictures, at most.
+const LONGEST_POSTPONEMENT: Duration = Duration::from_secs(180);
 
 /// A database to examine.
 #[derive(Debug)]
@@ -68,19 +71,32 @@ impl DatabaseProbe {
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
 
-    /// Returns the earliest time since which an image's pictures are due at `now`; `None` if no image is due.
+    /// Returns the time since which the image waits that has waited longest for its pictures: of the images that are due at `now`,
+    /// the longest due one, and of those that a worker has claimed or an outage has postponed, all. `None` if no image waits.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn oldest_due_rendering(&self, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, StoreError> {
+    pub async fn oldest_waiting_rendering(&self, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, StoreError> {
+        let due = self.first_rendering(doc! { "rendering.due": { "$lte": datetime(now) } }, "rendering.due").await?;
+        let soon = doc! { "$gt": datetime(now), "$lte": datetime(now + LONGEST_POSTPONEMENT) };
+        let postponed = doc! { "rendering.due": soon, "rendering.attempts": { "$in": [null, 0_i64, 1_i64] } };
+        let postponed = self.first_rendering(postponed, "rendering.since").await?;
+        Ok(due.into_iter().chain(postponed).min())
+    }
+
+    /// Returns the time since which the first image waits that matches, in the order of this field. An image whose attempts failed
+    /// waits since its next attempt is due.
+    async fn first_rendering(&self, filter: Document, order: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         let images = self.mongo.database().collection::<Document>("images");
-        let find = || {
-            let find = images.find_one(doc! { "rendering.due": { "$lte": datetime(now) } });
-            async { find.projection(doc! { "rendering.due": 1 }).sort(doc! { "rendering.due": 1 }).await }
+        let find = || async {
+            let find = images.find_one(filter.clone()).projection(doc! { "rendering": 1 });
+            find.sort(doc! { order: 1 }).await
         };
         let found = self.mongo.read(Operation::find(&images), find).await?;
-        let due = found.as_ref().and_then(|found| found.get_document("rendering").ok()?.get_datetime("due").ok());
-        Ok(due.map(|due| instant(*due)))
+        let Some(rendering) = found.as_ref().and_then(|found| found.get_document("rendering").ok()) else { return Ok(None) };
+        let has_failed = whole_number(rendering, "attempts").is_some_and(|attempts| attempts > 1);
+        let since = if has_failed { None } else { rendering.get_datetime("since").ok() };
+        Ok(since.or_else(|| rendering.get_datetime("due").ok()).map(|at| instant(*at)))
     }
 
     /// Writes a document as every write of this program is written: acknowledged by the journals of a majority.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Answer, answer_if};
 use crate::{config::Config, store::database_probe::DatabaseProbe};
 
-/// Maximum time for which an image waits while workers keep up. The alert on `valet_preview_lag_seconds` has the same threshold.
+/// Maximum time for which an image waits while workers keep up, and no outage ends their attempts. The alert on `valet_preview_lag_seconds` has the same threshold.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// Checks the time for which the oldest image has waited for its previews.
@@ -15,12 +15,12 @@ pub(super) async fn examine(config: &Config, now: OffsetDateTime) -> Answer {
     if config.previews.worker().is_none() {
         return Answer::Skipped("PREVIEWS is not worker".to_owned());
     }
-    let oldest = async { DatabaseProbe::open(&config.mongo).await?.oldest_due_rendering(now).await };
+    let oldest = async { DatabaseProbe::open(&config.mongo).await?.oldest_waiting_rendering(now).await };
     match oldest.await {
         Ok(None) => Answer::Yes("no image waits".to_owned()),
-        Ok(Some(due)) => {
-            let minutes = (now - due).whole_minutes();
-            answer_if(now - due <= MAX_WAIT, format!("an image waits for its previews since {minutes} min"))
+        Ok(Some(since)) => {
+            let minutes = (now - since).whole_minutes();
+            answer_if(now - since <= MAX_WAIT, format!("an image waits for its previews since {minutes} min"))
         }
         Err(error) => Answer::Skipped(error.to_string()),
     }

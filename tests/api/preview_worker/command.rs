@@ -9,13 +9,25 @@ use super::{
     super::{
         app::{TestApp, eventually, unique_png},
         crashes::{ABORTED, CRASHES, Fuse},
+        process_client::Process,
         serve::Settings,
     },
     id, read, render_after, renderer, rendering_of, start, unique_jpeg,
 };
 
+/// Waits until a process serves its metrics; returns their address.
+pub(super) async fn metrics_address(process: &Process) -> String {
+    let address = process.wait_for(|process| {
+        process.err().lines().find_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
+        })
+    });
+    address.await
+}
+
 /// Returns the settings of a worker.
-fn settings(app: &TestApp) -> Settings {
+pub(super) fn settings(app: &TestApp) -> Settings {
     Settings::for_app(app).with("PREVIEWS", "worker")
 }
 
@@ -24,13 +36,7 @@ async fn worker_makes_previews_until_it_is_stopped() {
     let app = start().await;
     let ada = app.user().await;
     let process = settings(&app).with("ADMIN_BIND", "127.0.0.1:0").run(&["worker"]);
-    let address = process.wait_for(|process| {
-        process.err().lines().find_map(|line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
-        })
-    });
-    let address = address.await;
+    let address = metrics_address(&process).await;
     let image = ada.upload("a.jpg", "image/jpeg", &unique_jpeg(800, 600)).await;
     eventually("the image has previews", async || read(&ada, id(&image)).await["previews"].is_array()).await;
     eventually("the attempt is counted", async || {

@@ -1,4 +1,4 @@
-//! Covers the finding of `valet check` about images that wait for a worker.
+//! Covers images that wait for a worker: the finding of `valet check` about them, and the metric.
 //!
 //! Commands: valet check.
 
@@ -6,8 +6,13 @@ use mongodb::bson::{DateTime, Document, doc};
 use valet::domain::doctor::{self, Answer, Options};
 
 use super::{
-    super::app::{TestApp, unique_png},
-    id, render, start,
+    super::{
+        app::{TestApp, eventually, skip_unless_local_s3, unique_png},
+        relay::{empty_answer, relay_s3},
+    },
+    Duration,
+    command::{metrics_address, settings},
+    id, render, render_after, renderer, rendering_of, start, use_workers,
 };
 
 /// Runs the check; returns the answer to the question about workers, and the finding in JSON.
@@ -40,4 +45,45 @@ async fn check_reports_images_that_no_worker_takes() {
     assert_eq!(answer(&app).await.0, Answer::Yes("no image waits".to_owned()));
     let without_workers = TestApp::start().await;
     assert!(matches!(answer(&without_workers).await.0, Answer::Skipped(_)), "PREVIEWS is off");
+}
+
+/// The store lets workers read the images and write no pictures, so that each attempt postpones its image by a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_whose_attempts_an_outage_ends_wait_since_their_request() {
+    if skip_unless_local_s3() {
+        return;
+    }
+    let app = start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 16 * 60_000);
+    let requested = doc! { "$set": { "rendering.since": at } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id(&image) }, requested).await.unwrap();
+    let relay = relay_s3(&app, |request| async move {
+        if request.parts.method == "PUT" { empty_answer(403) } else { request.forward().await }
+    });
+    let relay = relay.await;
+    let server = TestApp::start_second_server(&app, |config| {
+        use_workers(config);
+        config.s3.endpoint = Some(relay.parse().unwrap());
+    });
+    let server = server.await;
+    assert_eq!(render_after(&server, &renderer(), Duration::ZERO).await, 0);
+    let found = rendering_of(&app, id(&image)).await;
+    assert!(found.get_datetime("due").unwrap() > &DateTime::now(), "postponed: {found}");
+    let (late, _) = answer(&app).await;
+    assert!(matches!(&late, Answer::No(seen) if seen.contains("16 min")), "{late:?}");
+
+    let worker = settings(&server).with("ADMIN_BIND", "127.0.0.1:0").run(&["worker"]);
+    let address = metrics_address(&worker).await;
+    eventually("the metric counts from the request", async || {
+        let metrics = app.http.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
+        let lag = metrics.lines().find_map(|line| line.strip_prefix("valet_preview_lag_seconds ")).unwrap_or("0");
+        lag.parse::<f64>().unwrap() > 900.0
+    })
+    .await;
+    worker.signal("-TERM");
+    assert!(worker.end(Duration::from_secs(20)).await.0.success());
+    assert_eq!(render_after(&app, &renderer(), Duration::from_secs(600)).await, 1);
+    assert_eq!(answer(&app).await.0, Answer::Yes("no image waits".to_owned()));
 }
