@@ -22,7 +22,8 @@ pub(super) fn parse_date_time(text: &str) -> Option<TakenAt> {
     rest.one_of(b":")?;
     let minute = rest.number(2)?;
     // A leap second is stored as the second before it.
-    let second = if rest.one_of(b":").is_some() { rest.number(2)?.min(59) } else { 0 };
+    let second =
+        if rest.one_of(b":").is_some() { rest.number(2).map(|second| if second == 60 { 59 } else { second })? } else { 0 };
     let millisecond = if rest.one_of(b".,").is_some() { rest.fraction()? } else { 0 };
     let small = |n: u16| u8::try_from(n).ok();
     let time = Time::from_hms_milli(small(hour)?, small(minute)?, small(second)?, millisecond).ok()?;

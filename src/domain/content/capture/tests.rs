@@ -143,6 +143,11 @@ const TIMES: &[TimeCase<'_>] = &[
     ),
     ("the first hour as 24", &[(ORIGINAL, "2015:08:22 24:08:19")], Some("2015-08-22T00:08:19")),
     ("a leap second", &[(ORIGINAL, "2016:12:31 23:59:60")], Some("2016-12-31T23:59:59")),
+    (
+        "a second that no clock shows",
+        &[(ORIGINAL, "2016:12:31 23:59:61"), (DIGITIZED, "2003:04:05 06:07:08")],
+        Some("2003-04-05T06:07:08"),
+    ),
     ("ISO 8601", &[(ORIGINAL, "2017-07-10T21:55:11.000+08:00")], Some("2017-07-10T21:55:11+08:00")),
     ("the 30th of February", &[(ORIGINAL, "2015:02:30 10:00:00")], None),
     ("a date before photography", &[(ORIGINAL, "0001:01:01 00:00:00")], None),
