@@ -93,8 +93,9 @@ macro_rules! upload_request {
             /// A caption of at most 1000 characters.
             #[serde(default, deserialize_with = "body::present")]
             caption: Option<String>,
-            /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is
-            /// confirmed; a preview that is missing then, or is not the declared one, is left out.
+            /// A thumbnail that the client made, of at most 4,194,304 pixels. It is uploaded with a PUT of its own, `previewUpload`,
+            /// before the upload is confirmed; a preview that is missing then, is not the declared one or has more pixels, is left
+            /// out, and the confirm still succeeds: `previewUrl` of the image is then another picture, or absent.
             #[serde(default, deserialize_with = "body::present_object")]
             preview: Option<NewPreview>,
             /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
