@@ -34,6 +34,7 @@ const LISTED: &[(&str, &[Listed])] = &[
             ("images", Find, &["due"]),
             ("images", Find, &["state", "reservation.place", "reservation.due"]),
             ("images", Find, &["rendering.due"]),
+            ("images", Find, &["rendering.due", "rendering.attempts"]),
             ("images", Find, &["rendering.failure", "_id"]),
             ("users", Find, &["due"]),
             ("users", Find, &["opening.at", "_id"]),
