@@ -73,7 +73,7 @@ impl PreviewWorker {
         let mut after: Option<String> = None;
         loop {
             let before = queued;
-            match self.queue_page(images, after.as_deref(), &mut queued).await {
+            match Box::pin(self.queue_page(images, after.as_deref(), &mut queued)).await {
                 Ok(None) => return Ok(queued),
                 Ok(last) => (after, failures) = (last, 0),
                 Err(error) => {

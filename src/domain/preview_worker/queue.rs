@@ -23,7 +23,7 @@ impl PreviewWorker {
     pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
         let now = self.store.now().await?;
         let due = self.next_due(now).await?;
-        let oldest = self.store.probe().oldest_waiting_rendering(now).await?;
+        let oldest = Box::pin(self.store.probe().oldest_waiting_rendering(now)).await?;
         METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
         METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
         Ok((now, due.into()))

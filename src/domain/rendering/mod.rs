@@ -136,7 +136,7 @@ impl Renderer {
         let mut is_converted = false;
         if matches!(format, Format::Avif | Format::Heif) {
             let command = self.heif_command.as_deref().ok_or(Undecodable::Unsupported)?;
-            file = heif::convert(self, command, request, &file).await?;
+            file = Box::pin(heif::convert(self, command, request, &file)).await?;
             is_converted = true;
             let file_bytes = u32::try_from(file.len()).map_err(|_| Undecodable::TooBig)?;
             // The command has turned the image.
