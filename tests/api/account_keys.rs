@@ -140,7 +140,9 @@ async fn sign_up_slowly(app: &TestApp, email: &str, meanwhile: impl Future<Outpu
 #[tokio::test(flavor = "multi_thread")]
 async fn prevented_sign_up_is_not_refused_for_an_address_without_an_account() {
     let app = TestApp::start().await;
-    let sweep = async { app.sweep(after(0)).await };
+    let sweep = async {
+        app.sweep(after(0)).await;
+    };
     let answer = sign_up_slowly(&app, "ada@example.com", sweep).await;
     assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
