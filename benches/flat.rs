@@ -14,6 +14,9 @@ mod client;
 #[path = "load/data.rs"]
 mod data;
 #[allow(dead_code)]
+#[path = "load/report.rs"]
+mod report;
+#[allow(dead_code)]
 #[path = "load/servers.rs"]
 mod servers;
 
@@ -31,6 +34,7 @@ use valet::state::AppState;
 use self::{
     client::Connection,
     data::User,
+    report::{Bar, Report},
     servers::{DATABASE, Dependencies, Server},
 };
 
@@ -42,10 +46,12 @@ const PAGES: u32 = 60;
 const LIMIT: u64 = 10;
 /// Number of images of the user with few.
 const FEW: i64 = 1000;
+/// Number of images of the user with many, if `FLAT_IMAGES` does not set it.
+const MANY: i64 = 1_000_000;
 
 #[tokio::main]
 async fn main() {
-    let many = std::env::var("FLAT_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let many = std::env::var("FLAT_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(MANY);
     let dependencies = Dependencies::start().await;
     let valet = Server::valet(&dependencies).await;
     let driver = data::driver(&dependencies.mongod.uri()).await;
@@ -61,11 +67,14 @@ async fn main() {
     sizes(&driver).await;
     let sweep_after = sweeps(&app).await;
     println!(
-        "a sweep with nothing to do: {:.2} ms beside {FEW} images, {:.2} ms beside {many}: {:.2} times (bar 1.2)",
+        "a sweep with nothing to do: {:.2} ms beside {FEW} images, {:.2} ms beside {many}",
         sweep_before * 1e3,
-        sweep_after * 1e3,
-        sweep_after / sweep_before
+        sweep_after * 1e3
     );
+    let mut report = Report::default();
+    // Another number is another ratio, without a baseline.
+    let beside = if many == MANY { "a million images".to_owned() } else { format!("{many} images") };
+    report.ratio(&format!("empty sweep beside {beside}, to a thousand"), sweep_after / sweep_before, Bar::AtMost(1.2));
 
     let mut api = Connection::open(valet.address).await;
     let (few_requests, many_requests) = (
@@ -83,15 +92,12 @@ async fn main() {
             all.sort_by(f64::total_cmp);
             all[RUNS / 2]
         };
-        println!(
-            "{name:10} of {LIMIT}: {:.2} ms and {:.2} ms: {:.2} times (bar 1.2)",
-            median(|t| t.0) * 1e3,
-            median(|t| t.1) * 1e3,
-            median(|t| t.1 / t.0)
-        );
+        println!("{name:10} of {LIMIT}: {:.2} ms and {:.2} ms", median(|t| t.0) * 1e3, median(|t| t.1) * 1e3);
+        report.ratio(&format!("{name} beside {beside}, to a thousand"), median(|t| t.1 / t.0), Bar::AtMost(1.2));
     }
     drop((app, valet));
     dependencies.stop().await;
+    report.end();
 }
 
 /// Prints the bytes of an image's document, on disk and in memory, and of its index entries.

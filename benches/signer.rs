@@ -1,8 +1,13 @@
 //! Benchmark of presigning, compared with aws-sdk-s3, rusty-s3 and a lower bound: `cargo bench --bench signer`.
 //!
 //! The lower bound is the work that no signer can avoid: one SHA-256 of the same canonical request, one HMAC with the day's key,
-//! and writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs.
+//! and writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs, in a table with
+//! their bars and the baseline as that of `load`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+#[allow(dead_code)]
+#[path = "load/report.rs"]
+mod report;
 
 use std::{
     hint::black_box,
@@ -19,6 +24,8 @@ use rusty_s3::{Bucket, S3Action, UrlStyle, actions};
 use secrecy::SecretString;
 use time::OffsetDateTime;
 use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
+
+use self::report::{Bar, Report};
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -226,29 +233,25 @@ impl Signers {
     }
 }
 
-/// Prints the medians of alternating runs of the ways of [`Signers::ways`], which are in its order.
-fn print_ratios(call: &str, ways: &[Way<'_>]) {
+/// Measures the medians of alternating runs of the ways of [`Signers::ways`], which are in its order.
+fn measure(report: &mut Report, call: &str, most_floors: f64, ways: &[Way<'_>]) {
     let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
     let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
         let mut all: Vec<_> = rounds.iter().map(ratio).collect();
         all.sort_by(f64::total_cmp);
         all[RUNS / 2]
     };
-    println!(
-        "{call}: valet {:.0} ns, {:.2} floors; rusty-s3 {:.1} times valet's, aws-sdk-s3 {:.1} times",
-        median(&|run| run[1]),
-        median(&|run| run[1] / run[0]),
-        median(&|run| run[2] / run[1]),
-        median(&|run| run[3] / run[1]),
-    );
+    println!("{call}: valet {:.0} ns; rusty-s3 {:.1} times valet's", median(&|run| run[1]), median(&|run| run[2] / run[1]));
+    report.ratio(&format!("presigned {call}, to its floor"), median(&|run| run[1] / run[0]), Bar::AtMost(most_floors));
+    report.ratio(&format!("aws-sdk-s3's presigner, to Valet's: {call}"), median(&|run| run[3] / run[1]), Bar::AtLeast(20.0));
 }
 
 fn main() {
     let signers = Signers::new();
     let calls = [
-        ("GET with two overrides", signers.get()),
-        ("PUT with four signed headers", signers.put()),
-        ("UploadPart", signers.part()),
+        ("GET with two overrides", 1.3, signers.get()),
+        ("PUT with four signed headers", 2.0, signers.put()),
+        ("UploadPart", 2.0, signers.part()),
     ];
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
@@ -256,21 +259,23 @@ fn main() {
         .sample_size(30)
         .without_plots()
         .configure_from_args();
-    for (call, ways) in &calls {
+    for (call, _, ways) in &calls {
         let mut group = criterion.benchmark_group(*call);
         for (name, way) in ways {
             group.bench_function(*name, |bencher| bencher.iter(way));
         }
     }
     criterion.final_summary();
-    println!("\nRatios, medians of {RUNS} alternating runs (the bars: GET ≤ 1.5 floors and 20 times aws-sdk-s3, PUT ≤ 2 floors)");
-    for (call, ways) in &calls {
-        print_ratios(call, ways);
+    println!("\nRatios, medians of {RUNS} alternating runs");
+    let mut report = Report::default();
+    for (call, most_floors, ways) in &calls {
+        measure(&mut report, call, *most_floors, ways);
     }
     let rounds: Vec<_> = (0..RUNS).map(|_| signers.floor_and_series().map(|(_, way)| nanoseconds(&way))).collect();
     let mut ratios: Vec<_> = rounds.iter().map(|[floor, series]| series / floor).collect();
     ratios.sort_by(f64::total_cmp);
-    println!("one GET of a page: {:.2} floors (bar 1.3)", ratios[RUNS / 2]);
+    report.ratio("presigned GET of a page, to its floor", ratios[RUNS / 2], Bar::AtMost(1.3));
+    report.end();
 }
 
 /// Returns the mean time of a call in nanoseconds, over a run of at most 100 ms.

@@ -9,6 +9,7 @@ use super::{
     client::Connection,
     data::{User, declared, text, unique_png},
     median,
+    report::{Bar, Report},
     servers::Server,
 };
 
@@ -50,8 +51,8 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
 }
 
-/// Prints the ratio of a batch to a single call for each operation, over one connection with one request at a time.
-pub async fn ratios(valet: &Server, s3: SocketAddr) {
+/// Measures the ratio of a batch to a single call for each operation, over one connection with one request at a time.
+pub async fn ratios(report: &mut Report, valet: &Server, s3: SocketAddr) {
     // For each call, the seconds of a single call and of a batch, by run.
     let mut times = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
@@ -87,11 +88,8 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
     }
     for (name, (one, many)) in ["upload", "renew", "confirm", "read", "delete"].into_iter().zip(times) {
         let ratio = median(many.iter().zip(&one).map(|(many, one)| many / one).collect());
-        println!(
-            "batch of {MANY}: {name:8} {:6.2} ms, one {:5.2} ms: {ratio:5.1} times one",
-            median(many) * 1e3,
-            median(one) * 1e3
-        );
+        println!("batch of {MANY}: {name:8} {:6.2} ms, one {:5.2} ms", median(many) * 1e3, median(one) * 1e3);
+        report.ratio(&format!("batch of {MANY}, to one: {name}"), ratio, Bar::Low);
     }
 }
 

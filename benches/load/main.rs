@@ -2,17 +2,19 @@
 //! load`.
 //!
 //! Everything runs on this machine and shares its processors, so only ratios within one execution are meaningful. Most are the
-//! median of five alternating runs; processor times are measured once. The benchmark ends with a table of the ratios beside their
-//! bars and the baseline in `benches/baseline.json`, and warns of ratios that became worse by a tenth; `BENCH_BASELINE=write`
-//! writes that file.
+//! median of five alternating runs; processor times and memory are measured once. The benchmark ends with the machine, the date
+//! and a table of the ratios beside their bars and the baseline in `benches/baseline.json`, and warns of ratios that became worse
+//! by a tenth; with `BENCH_BASELINE=write` it replaces the measured ratios in that file.
 //! `BENCH_SECONDS` (default 2) is the length of one run in seconds. `PEER_EXPRESS` names the folder of an Express server
-//! (`server.mjs`, its packages installed) to compare with, if node is installed. With the argument `slow-store` it measures only
-//! confirms and sweeps with a slow store, and with `soak` only a long run: `cargo bench --bench load -- slow-store`.
+//! (`server.mjs`, its packages installed) to compare with, if node is installed. An argument selects one part: `slow-store`
+//! confirms and sweeps with a slow store, `soak` a long run, `due` starts with many due images: `cargo bench --bench load -- due`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
 mod client;
 mod data;
+mod due;
+mod metrics;
 mod open_uploads;
 mod report;
 mod servers;
@@ -45,32 +47,25 @@ const UPLOADERS: usize = 32;
 async fn main() {
     let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
-    if std::env::args().any(|argument| argument == "slow-store") {
-        let mut report = Report::default();
+    let mut report = Report::default();
+    let is_selected = |part: &str| std::env::args().any(|argument| argument == part);
+    if is_selected("slow-store") {
         slow_store::measure(&mut report).await;
         return report.end();
     }
-    if std::env::args().any(|argument| argument == "soak") {
-        let mut report = Report::default();
+    if is_selected("soak") {
         soak::measure(&mut report).await;
+        return report.end();
+    }
+    if is_selected("due") {
+        due::measure(&mut report).await;
         return report.end();
     }
     let dependencies = Dependencies::start().await;
     let driver = data::driver(&dependencies.mongod.uri()).await;
 
-    let mut report = Report::default();
-    // The first start creates the indexes.
-    drop(Server::valet(&dependencies).await);
-    let mut starts = Vec::new();
-    let mut idle = Vec::new();
-    for _ in 0..RUNS {
-        let server = Server::valet(&dependencies).await;
-        starts.push(server.started_in.as_secs_f64() * 1e3);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        idle.push(server.memory().unwrap_or(f64::NAN));
-    }
-    println!("start to /readyz: {:.0} ms (bar 300), idle {:.1} MiB (bar 40)", median(starts), median(idle));
     let report = &mut report;
+    starts(report, &dependencies).await;
 
     let valet = Server::valet(&dependencies).await;
     let ada = User::of_valet(valet.address).await;
@@ -89,15 +84,31 @@ async fn main() {
     upload_openings(report, time, &valet, &driver, peer).await;
     confirms(&valet, dependencies.s3).await;
     logins(time, &valet, &ada).await;
-    batch::ratios(&valet, dependencies.s3).await;
+    batch::ratios(report, &valet, dependencies.s3).await;
     open_uploads::measure(report, &valet, &driver.database(DATABASE)).await;
     slow_store::measure(report).await;
-    session_check(&dependencies, &valet, &ada).await;
+    session_check(report, &dependencies, &valet, &ada).await;
     println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));
-    crowd(time, &Server::valet(&dependencies).await, &ada).await;
+    crowd(report, time, &Server::valet(&dependencies).await, &ada).await;
     dependencies.stop().await;
     std::mem::take(report).end();
+}
+
+/// Measures the start of a server, and its memory when it is idle.
+async fn starts(report: &mut Report, dependencies: &Dependencies) {
+    // The first start creates the indexes.
+    drop(Server::valet(dependencies).await);
+    let mut starts = Vec::new();
+    let mut idle = Vec::new();
+    for _ in 0..RUNS {
+        let server = Server::valet(dependencies).await;
+        starts.push(server.started_in.as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        idle.push(server.memory().unwrap_or(f64::NAN));
+    }
+    println!("start to /readyz: {:.0} ms (bar 300)", median(starts));
+    report.ratio("memory when idle, in MiB", median(idle), Bar::AtMost(40.0));
 }
 
 /// The Express server and its user, if there is one to compare with.
@@ -229,7 +240,7 @@ async fn logins(time: Duration, valet: &Server, ada: &User) {
 }
 
 /// Measures the check of a request's token and session, as a share of a gallery request.
-async fn session_check(dependencies: &Dependencies, valet: &Server, ada: &User) {
+async fn session_check(report: &mut Report, dependencies: &Dependencies, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
     let app = AppState::connect(&dependencies.config()).await.unwrap();
     let now = OffsetDateTime::now_utc();
@@ -243,18 +254,16 @@ async fn session_check(dependencies: &Dependencies, valet: &Server, ada: &User) 
     }
     let check = median(times);
     let request = cost(Duration::from_secs(1), valet, "gallery(50)", gallery(ada, 50)).await;
+    println!("check of token and session: {check:.0} ns");
     // `check` is in ns and `request` in s: 1e9 ns a second, and a hundredth for per cent.
-    println!(
-        "check of token and session: {check:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)",
-        check / request / 1e7
-    );
+    report.ratio("check of token and session, in % of gallery(50)'s processor time", check / request / 1e7, Bar::AtMost(1.0));
 }
 
 /// Measures memory during many concurrent reads.
-async fn crowd(time: Duration, valet: &Server, ada: &User) {
+async fn crowd(report: &mut Report, time: Duration, valet: &Server, ada: &User) {
     let page = repeat(valet.address, 256, time * 2, gallery(ada, 50)).await;
     show("gallery(50), 256 connections", &[page], None);
-    println!("  {:.1} MiB (bar 120)", valet.memory().unwrap_or(f64::NAN));
+    report.ratio("memory at 256 connections, in MiB", valet.memory().unwrap_or(f64::NAN), Bar::AtMost(120.0));
     let status = Connection::open(valet.address).await.send(&client::request("GET", "/readyz", None, None)).await.0;
     assert_eq!(status, 200);
 }
