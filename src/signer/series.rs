@@ -1,12 +1,11 @@
 //! Presigned URLs that differ only in their keys, such as those of a page: the parts that they share are encoded once.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
+use aws_lc_rs::{digest, hmac};
 use time::OffsetDateTime;
 
-use super::{
-    CredentialsExpired, PresignRequest, Signer, TYPICAL_BUFFER_BYTES, encoding, push_signature, signing_day::SigningDay,
-};
+use super::{CredentialsExpired, PresignRequest, Signer, TYPICAL_BUFFER_BYTES, encoding};
 
 /// Presigns URLs of one method, with the same headers, query and lifetime.
 pub struct UrlSeries {
@@ -14,14 +13,14 @@ pub struct UrlSeries {
     origin: Vec<u8>,
     /// The path before the key.
     path: Vec<u8>,
-    /// The query with its question mark, without the signature.
+    /// The query with its question mark, up to the signature.
     query: Vec<u8>,
     /// The canonical request before the path.
     before_path: Vec<u8>,
     /// The canonical request after the path.
     after_path: Vec<u8>,
-    day: Arc<SigningDay>,
-    signed_at: OffsetDateTime,
+    /// HMAC of the string to sign, up to the digest of the canonical request.
+    signed: hmac::Context,
     expires_at: OffsetDateTime,
 }
 
@@ -51,14 +50,20 @@ impl Signer {
         after_path.push(b'\n');
         after_path.extend_from_slice(&query[1..]);
         self.push_canonical_headers(request, &mut after_path);
+        query.extend_from_slice(b"&X-Amz-Signature=");
+        let mut to_sign = Vec::with_capacity(128);
+        to_sign.extend_from_slice(day.to_sign.as_bytes());
+        encoding::push_clock(&mut to_sign, signed_at);
+        to_sign.extend_from_slice(day.scope.as_bytes());
+        let mut signed = hmac::Context::with_key(&day.key);
+        signed.update(&to_sign);
         Ok(UrlSeries {
             origin: self.location.origin().as_bytes().to_vec(),
             path: self.location.path().as_bytes().to_vec(),
             query,
             before_path: [request.method.as_bytes(), b"\n"].concat(),
             after_path,
-            day,
-            signed_at,
+            signed,
             expires_at: signed_at + Duration::from_secs(ttl),
         })
     }
@@ -77,7 +82,14 @@ impl UrlSeries {
         out.extend_from_slice(&self.before_path);
         out.extend_from_within(path_at..query_at);
         out.extend_from_slice(&self.after_path);
-        push_signature(out, url_end, &self.day, self.signed_at);
+        let digest = digest::digest(&digest::SHA256, &out[url_end..]);
+        // The digest is in the buffer only until it is signed.
+        out.truncate(url_end);
+        encoding::push_hex(out, digest.as_ref());
+        let mut signed = self.signed.clone();
+        signed.update(&out[url_end..]);
+        out.truncate(url_end);
+        encoding::push_hex(out, signed.sign().as_ref());
     }
 
     /// Returns the URL of a key.
