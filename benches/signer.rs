@@ -23,7 +23,7 @@ use criterion::Criterion;
 use rusty_s3::{Bucket, S3Action, UrlStyle, actions};
 use secrecy::SecretString;
 use time::OffsetDateTime;
-use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
+use valet::signer::{AddressingStyle, BucketLocation, Credentials, PresignRequest, Signer};
 
 use self::report::{Bar, Report};
 
@@ -145,7 +145,8 @@ impl Signers {
             session_token: None,
             expires_at: None,
         };
-        let location = Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::VirtualHost);
+        let location =
+            BucketLocation::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::VirtualHost);
         let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
         let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
         Self {

@@ -100,8 +100,8 @@ pub async fn run(command: KeyCommand, settings: fn() -> Result<Config, Problems>
 /// Waits until no server accepts the revoked key, with which sessions could be created until then, and ends the sessions of its
 /// tokens.
 async fn end_sessions_of(keys: &ServiceKeys, id: ServiceKeyId, now: OffsetDateTime) -> Result<(), Failure> {
-    let refused_from = keys.refused_from(id).await?.ok_or("no key has this id")?;
-    tokio::time::sleep((refused_from - now).try_into().unwrap_or_default()).await;
+    let rejected_from = keys.rejected_from(id).await?.ok_or("no key has this id")?;
+    tokio::time::sleep((rejected_from - now).try_into().unwrap_or_default()).await;
     let ended = keys.end_sessions(id).await?;
     Ok(output::line(format_args!("Ended {ended} sessions of tokens that were created with the key."))?)
 }

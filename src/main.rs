@@ -18,7 +18,7 @@ use valet::{
     config::{self, Config, Problems},
     domain::{
         Valet,
-        deployment::{Pair, PairError, Restored, Sample},
+        deployment::{Pair, PairError, RestoredSide, Sample},
         doctor,
         orphans::Consent,
     },
@@ -29,7 +29,7 @@ use valet::{
     telemetry,
 };
 
-use self::signals::on_signal;
+use self::signals::stop_on_signal;
 
 /// Allocator. glibc's keeps, for each thread, the memory that password hashes and large responses once took; this one returns it.
 #[global_allocator]
@@ -227,7 +227,7 @@ fn warn_of_unknown_settings() {
 async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     use valet::dev::{Stack, StackOptions};
     telemetry::start(valet::config::LogFormat::Text);
-    let stop = on_signal()?;
+    let stop = stop_on_signal()?;
     let DevArguments { bind, s3_bind, data_dir, lan, join } = arguments;
     let options = StackOptions { bind, s3_bind, data_dir, lan, join };
     let stack = tokio::select! {
@@ -242,7 +242,7 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
 /// Serves the API until a signal.
 async fn serve() -> Result<(), Failure> {
     let config = settings()?;
-    let stop = on_signal()?;
+    let stop = stop_on_signal()?;
     let app = AppState::connect_pair(&config).await?;
     let listener =
         http::server::listen(config.bind).map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
@@ -261,7 +261,7 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
         }
         config => config?,
     };
-    let stop = on_signal()?;
+    let stop = stop_on_signal()?;
     let options = doctor::Options { fix: arguments.fix, loopback: arguments.loopback };
     let report = doctor::run_until(&config, options, stop.cancelled()).await;
     if arguments.json {
@@ -291,7 +291,7 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
     // Fails before the orphans are listed, not after the operator has confirmed their deletion.
-    valet.orphans.allow_deletion().await?;
+    valet.orphans.verify_pair_for_deletion().await?;
     let mut lines = output::Lines::default();
     let found = valet.orphans.find(before, &mut |orphan| lines.print(orphan)).await?;
     lines.end()?;
@@ -324,7 +324,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
     let valet = AppState::open(&config).await?.valet;
-    let pair = match valet.deployment.pair().await {
+    let pair = match valet.deployment.read_pair().await {
         Err(error @ PairError::Damaged { .. }) => {
             output::line(error)?;
             None
@@ -336,18 +336,20 @@ async fn join(yes: bool) -> Result<(), Failure> {
         output::line(format_args!("deployment of the database {}: {}", config.mongo.database, text(pair.database)))?;
         output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, text(pair.bucket)))?;
     }
-    let sample = match valet.deployment.sample().await? {
+    let sample = match valet.deployment.read_sample().await? {
         Sample::Empty => "the bucket has no images",
         Sample::Known => "the database knows images that are in the bucket",
         Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
         Sample::Crowded => "the bucket has many objects of other programs; none of Valet's was found among the first",
     };
     output::line(sample)?;
-    match pair.and_then(Pair::restored) {
-        Some(Restored::Database) => {
+    match pair.and_then(Pair::restored_side) {
+        Some(RestoredSide::Database) => {
             output::line("the database was restored from a backup: objects of later uploads have no record")?
         }
-        Some(Restored::Bucket) => output::line("the bucket was restored from a backup: records of later uploads have no object")?,
+        Some(RestoredSide::Bucket) => {
+            output::line("the bucket was restored from a backup: records of later uploads have no object")?
+        }
         None if pair.is_some_and(|pair| pair.bucket.is_some() && pair.bucket == pair.database) => {
             return Ok(output::line("they belong together already")?);
         }

@@ -264,13 +264,13 @@ impl Metrics {
     }
 
     /// Records the duration of a call to S3.
-    pub fn s3_call(&self, operation: &str, status: Option<u16>, took: Duration) {
+    pub fn record_s3_call(&self, operation: &str, status: Option<u16>, took: Duration) {
         let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
         self.s3_calls.get_or_create(&S3CallLabels { operation: operation.to_owned(), status }).observe(took.as_secs_f64());
     }
 
     /// Records the duration of a command to MongoDB.
-    pub fn mongodb_command(&self, command: &'static str, outcome: &'static str, took: Duration) {
+    pub fn record_mongodb_command(&self, command: &'static str, outcome: &'static str, took: Duration) {
         self.mongodb_commands.get_or_create(&CommandLabels { command, outcome }).observe(took.as_secs_f64());
     }
 

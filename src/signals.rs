@@ -8,7 +8,7 @@ use super::Failure;
 const INTERRUPTED_STATUS: i32 = 130;
 
 /// Returns a token that the first SIGINT or SIGTERM cancels; the second ends the process at once.
-pub fn on_signal() -> Result<CancellationToken, Failure> {
+pub fn stop_on_signal() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let token = stop.clone();
     #[cfg(unix)]

@@ -101,7 +101,7 @@ impl AppState {
     /// [`ConnectError`].
     pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
         let app = Self::open(config).await?;
-        app.valet.backends.diagnose_objects().await.map_err(Box::new)?;
+        app.valet.dependencies.diagnose_objects().await.map_err(Box::new)?;
         app.valet.deployment.verify_pair().await?;
         app.valet.deployment.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)
@@ -147,11 +147,11 @@ impl AppState {
         {
             return *result;
         }
-        let database = tokio::time::timeout(READINESS_DEADLINE, self.valet.backends.probe_database());
-        let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.backends.probe_objects());
+        let database = tokio::time::timeout(READINESS_DEADLINE, self.valet.dependencies.probe_database());
+        let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.dependencies.probe_objects());
         let (database, objects) = tokio::join!(database, objects);
         let result = match (database, objects) {
-            (Ok(Ok(())), Ok(Ok(()))) if self.valet.backends.clock_ahead().unsigned_abs() > MAX_CLOCK_DIFFERENCE => {
+            (Ok(Ok(())), Ok(Ok(()))) if self.valet.dependencies.clock_ahead().unsigned_abs() > MAX_CLOCK_DIFFERENCE => {
                 Err("this machine's clock is more than five minutes from S3's")
             }
             (Ok(Ok(())), Ok(Ok(()))) if self.valet.deployment.is_mismatched() => Err("the bucket belongs to another database"),

@@ -8,7 +8,7 @@ use valet::{
     state::AppState,
 };
 
-use super::{Failure, output, signals::on_signal};
+use super::{Failure, output, signals::stop_on_signal};
 
 #[derive(clap::Args)]
 pub struct TakenArguments {
@@ -20,7 +20,7 @@ pub struct TakenArguments {
 /// Runs the command.
 pub async fn run(arguments: TakenArguments, settings: fn() -> Result<Config, Problems>) -> Result<(), Failure> {
     let config = settings()?;
-    let stop = on_signal()?;
+    let stop = stop_on_signal()?;
     let valet = AppState::connect_pair(&config).await?.valet;
     let done = tokio::select! {
         done = valet.capture_backfill.run(arguments.rate) => done?,

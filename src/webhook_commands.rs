@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use valet::{
-    domain::webhooks::endpoints::{Endpoints, FormerSecret},
+    domain::webhooks::endpoints::{Endpoints, PreviousSecret},
     model::WebhookEndpoint,
     state::AppState,
 };
 
-use crate::{Failure, instant, on_signal, output, settings, webhook_listener};
+use crate::{Failure, instant, output, settings, stop_on_signal, webhook_listener};
 
 #[derive(Subcommand)]
 pub enum WebhookCommand {
@@ -79,12 +79,12 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
         }
         WebhookCommand::Secret(Endpoint { id }) => output::line(endpoints.secret(&id).await?.expose_secret())?,
         WebhookCommand::Rotate { endpoint, force } => {
-            let former = if force { FormerSecret::Ended } else { FormerSecret::Kept };
-            output::line(endpoints.rotate(&endpoint.id, former, now).await?.expose_secret())?;
+            let previous = if force { PreviousSecret::Ended } else { PreviousSecret::Kept };
+            output::line(endpoints.rotate(&endpoint.id, previous, now).await?.expose_secret())?;
         }
         WebhookCommand::Disable(Endpoint { id }) => endpoints.disable(&id).await?,
         WebhookCommand::Enable(Endpoint { id }) => endpoints.enable(&id).await?,
-        WebhookCommand::Listen { port } => webhook_listener::listen(endpoints, port, on_signal()?).await?,
+        WebhookCommand::Listen { port } => webhook_listener::listen(endpoints, port, stop_on_signal()?).await?,
         WebhookCommand::Test(Endpoint { id }) => test(endpoints, &id, now).await?,
         WebhookCommand::Replay { endpoint, since } => {
             let count = endpoints.replay(&endpoint.id, since, now).await?;

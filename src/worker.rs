@@ -9,7 +9,7 @@ use valet::{
     state::AppState,
 };
 
-use super::{Failure, output, signals::on_signal};
+use super::{Failure, output, signals::stop_on_signal};
 
 #[derive(clap::Args)]
 pub struct WorkerArguments {
@@ -26,7 +26,7 @@ pub async fn run(arguments: WorkerArguments, settings: fn() -> Result<Config, Pr
     let config = settings()?;
     let worker = config.previews.worker().ok_or("set PREVIEWS to worker, here and for the servers")?;
     check_heif_command(worker)?;
-    let stop = on_signal()?;
+    let stop = stop_on_signal()?;
     let app = AppState::connect_pair(&config).await?;
     if arguments.once {
         let renderer = app.valet.preview_worker.renderer()?;

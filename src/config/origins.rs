@@ -14,7 +14,7 @@ pub struct CorsOrigins {
 impl CorsOrigins {
     /// Returns whether a page of this origin may call the API.
     #[must_use]
-    pub fn allow(&self, origin: &str) -> bool {
+    pub fn allows(&self, origin: &str) -> bool {
         self.exact.iter().any(|known| known == origin) || (self.loopback && is_loopback(origin))
     }
 }
@@ -128,15 +128,15 @@ mod tests {
     #[test]
     fn origins_are_exact() {
         let origins = CorsOrigins { exact: vec!["capacitor://localhost".into(), "https://app.example".into()], loopback: false };
-        assert!(origins.allow("capacitor://localhost") && origins.allow("https://app.example"));
+        assert!(origins.allows("capacitor://localhost") && origins.allows("https://app.example"));
         for foreign in
             ["http://localhost:5173", "https://app.example.evil", "https://app.example/", "null", "https://APP.example"]
         {
-            assert!(!origins.allow(foreign), "{foreign}");
+            assert!(!origins.allows(foreign), "{foreign}");
         }
         let dev = CorsOrigins { exact: vec![], loopback: true };
         for local in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:8443", "http://[::1]:3000"] {
-            assert!(dev.allow(local), "{local}");
+            assert!(dev.allows(local), "{local}");
         }
         for foreign in [
             "http://localhost:80.evil",
@@ -151,7 +151,7 @@ mod tests {
             "file://localhost",
             "http://10.0.0.1",
         ] {
-            assert!(!dev.allow(foreign), "{foreign}");
+            assert!(!dev.allows(foreign), "{foreign}");
         }
     }
 }

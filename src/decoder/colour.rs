@@ -16,16 +16,16 @@ pub struct Coloured {
 
 /// Keeps a small RGB profile and converts the pixels of any other to sRGB. A profile that is broken, or not for these pixels, is
 /// left out, as browsers do.
-pub fn settle(pixels: Pixels, profile: Option<Profile>) -> Coloured {
+pub fn apply_profile(pixels: Pixels, profile: Option<Profile>) -> Coloured {
     match profile {
         Some(Profile::Numbers(profile)) => Coloured { pixels: converted(pixels, &profile, ProfileKind::Rgb), profile: None },
-        Some(Profile::Icc { icc, kind }) => settle_icc(pixels, icc, kind),
+        Some(Profile::Icc { icc, kind }) => apply_icc_profile(pixels, icc, kind),
         None => Coloured { pixels, profile: None },
     }
 }
 
 /// Keeps a small RGB profile, or converts the pixels.
-fn settle_icc(pixels: Pixels, icc: Vec<u8>, kind: ProfileKind) -> Coloured {
+fn apply_icc_profile(pixels: Pixels, icc: Vec<u8>, kind: ProfileKind) -> Coloured {
     let Some(parsed) = parse(&icc, kind) else { return Coloured { pixels, profile: None } };
     match kind {
         ProfileKind::Rgb if icc.len() <= MAX_KEPT_BYTES => Coloured { pixels, profile: Some(icc) },

@@ -41,7 +41,7 @@ pub fn make(decoded: Decoded, request: &DecodeRequest) -> DecodeReply {
     let [small, large] = EDGES;
     let (reduced_width, reduced_height) = fit(width, height, large);
     let pixels = decoded.pixels.resized(reduced_width, reduced_height)?;
-    let coloured = colour::settle(pixels.oriented(request.orientation), decoded.profile);
+    let coloured = colour::apply_profile(pixels.oriented(request.orientation), decoded.profile);
     let (pixels, profile) = (coloured.pixels, coloured.profile);
 
     let (small_width, small_height) = fit(request.width, request.height, small);

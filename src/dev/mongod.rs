@@ -18,7 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use self::log::Log;
-use self::replica_set::{Node, Settled};
+use self::replica_set::{Node, SetupOutcome};
 use self::watchdog::Watchdog;
 
 /// Longest wait for an earlier mongod on the same data (the watchdog of a killed server ends it within 5 s).
@@ -231,9 +231,9 @@ impl Mongod {
         }
         let node = Node::new(mongod.address).map_err(MongodError::Driver)?;
         loop {
-            let reason = match node.settle(mongod.pid()).await {
-                Ok(Settled::Ready) => return Ok(mongod),
-                Ok(Settled::OtherProcess) => return Err(AttemptError::PortTaken),
+            let reason = match node.continue_setup(mongod.pid()).await {
+                Ok(SetupOutcome::Ready) => return Ok(mongod),
+                Ok(SetupOutcome::OtherProcess) => return Err(AttemptError::PortTaken),
                 Err(reason) => reason,
             };
             mongod.check_starting(deadline, &reason)?;

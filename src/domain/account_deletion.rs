@@ -23,13 +23,13 @@ use super::{
     credentials::{Caller, TokenOrigin},
     deletion::ImageDeletion,
     identity_provider::Identities,
-    lasting_failures::is_stuck,
     late_transfers::LateTransfers,
     password_checks::{LogInError, PasswordChecks},
+    permanent_failures::concerns_only_record,
     reservations::Reservations,
     service_keys::Authorized,
     sessions::Sessions,
-    sweep_backoff::{STUCK, backoff},
+    sweep_backoff::{FAILURES_UNTIL_STUCK, backoff},
     throttle::ClientInfo,
 };
 use crate::{
@@ -194,7 +194,7 @@ impl AccountDeletion {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
                 // Reported as stuck at once: the record stays unreadable, unless only its time was.
-                let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
+                let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: FAILURES_UNTIL_STUCK };
                 self.store.users.postpone_unreadable(&id, &due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id or due" };
                 tracing::error!(%error, "failed to read the record of a deleted account");
@@ -223,7 +223,7 @@ impl AccountDeletion {
             Ok(Step::More) => without_failures(now),
             Ok(Step::Wait(until)) => without_failures(*until),
             Err(error) => {
-                let failures = deletion.failures.saturating_add(u32::from(is_stuck(&self.objects, error).await));
+                let failures = deletion.failures.saturating_add(u32::from(concerns_only_record(&self.objects, error).await));
                 tracing::warn!(%user, %error, failures, "failed to continue the deletion of an account");
                 let wait = if failures > deletion.failures { backoff(failures) } else { RETRY_DELAY };
                 Postponement { due: now + wait, failures }

@@ -153,7 +153,7 @@ impl Accounts {
         }
         self.throttle.count_sign_up(client)?;
         let email = Email::parse(email)?;
-        let holder = client.holder(None);
+        let holder = client.request_origin(None);
         let permit = self.passwords.acquire(holder)?;
         let hash = self.hash_new_password::<SignUpError>(password, &email, holder, &permit).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
@@ -178,7 +178,7 @@ impl Accounts {
     ) -> Result<SignedIn, LogInError> {
         self.identities.require_local_accounts()?;
         self.throttle.count_login(client)?;
-        let permit = self.passwords.acquire(client.holder(None))?;
+        let permit = self.passwords.acquire(client.request_origin(None))?;
         let account = match Email::parse(email) {
             Ok(email) => {
                 let attempt = self.known_networks.count_attempt(&email, client, now).await?;
@@ -280,7 +280,7 @@ impl Accounts {
         permit: &HashPermit,
     ) -> Result<String, E> {
         let password = Password::new(password);
-        match self.passwords.weakness(holder, password.clone(), email).await? {
+        match self.passwords.find_weakness(holder, password.clone(), email).await? {
             Some(weakness) => Err(WeakPassword(weakness).into()),
             None => Ok(self.passwords.hash(permit, password).await?),
         }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Finalize,
-    store::{Objects, uncounted},
+    store::{Objects, without_failpoints},
 };
 
 /// Time limit of probing before the first request is served, and again of removing the probes' objects.
@@ -52,7 +52,7 @@ impl CapabilityProber {
                 doctor::probe_capabilities(&self.objects, signed_at, deadline).await
             }
         };
-        let found = uncounted(probe).await;
+        let found = without_failpoints(probe).await;
         let previous = self.capabilities.latest();
         match found {
             Ok(store) => {

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, fmt, num::NonZeroU32, sync::Arc, time::Duration
 use futures_util::{StreamExt, stream};
 use time::OffsetDateTime;
 
-use super::{inspection::ObjectInspector, lasting_failures::is_stuck};
+use super::{inspection::ObjectInspector, permanent_failures::concerns_only_record};
 use crate::{
     model::{Capture, Image, Position, UserId},
     store::{Store, StoreError},
@@ -110,7 +110,7 @@ impl CaptureBackfill {
             let outcome = match capture {
                 Ok(Some(capture)) => self.record_one(image, &capture).await,
                 Ok(None) => self.note_missing(image).await,
-                Err(error @ StoreError::ObjectRefused { .. }) => self.record_refusal(image, &error).await,
+                Err(error @ StoreError::ObjectRejected { .. }) => self.record_refusal(image, &error).await,
                 Err(error) => Err(error),
             };
             has_result |= outcome.is_ok();
@@ -129,7 +129,7 @@ impl CaptureBackfill {
         }
         match last_error.filter(|_| !has_result) {
             // One owner's images may all fail, while the store returns those of the others.
-            Some(error) if !is_stuck(&self.inspector.objects, &error).await => Err(error),
+            Some(error) if !concerns_only_record(&self.inspector.objects, &error).await => Err(error),
             _ => Ok(()),
         }
     }

@@ -41,7 +41,7 @@ pub enum ConfirmError {
     PartsMissing(MissingParts),
     /// The store refuses to make an object of the parts. A repeat with the same parts fails again.
     #[error("the store refused to complete the parts")]
-    PartsRefused,
+    PartsRejected,
     /// The store does not take uploads of this class safely.
     #[error(transparent)]
     Unsupported(#[from] UnsupportedUpload),
@@ -137,7 +137,7 @@ impl Confirmation {
                 let began = Instant::now();
                 let _permit = self.s3_turns.acquire(image.user, ()).await;
                 // Another request's call timed out while this one waited for its permit.
-                if self.timeouts.any_since(image.user, began) {
+                if self.timeouts.has_any_since(image.user, began) {
                     let _ = timeout.set(no_response("HeadObject"));
                 }
                 let inspection = match timeout.get() {
@@ -165,7 +165,7 @@ impl Confirmation {
                     drop(unresolved.insert(image.id, ConfirmError::ObjectMissing));
                 }
                 Ok(Inspection::PartsMissing(missing)) => drop(unresolved.insert(image.id, ConfirmError::PartsMissing(missing))),
-                Ok(Inspection::PartsRefused) => drop(unresolved.insert(image.id, ConfirmError::PartsRefused)),
+                Ok(Inspection::PartsRejected) => drop(unresolved.insert(image.id, ConfirmError::PartsRejected)),
                 Ok(Inspection::Unsupported(error)) => drop(unresolved.insert(image.id, ConfirmError::Unsupported(error))),
                 Err(error) => drop(unresolved.insert(image.id, error.into())),
             }

@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::stamps::{EVERY, Restored, Stamps};
 use self::stamps::{NextStamp, is_in_time};
+pub use self::stamps::{RestoredSide, STAMP_INTERVAL, Stamps};
 use crate::{
     model::DeploymentId,
     store::{DeploymentRecord, Objects, Store, StoreError, database_probe::DatabaseProbe, objects::marker::Marker},
@@ -125,11 +125,11 @@ impl Pair {
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
         // The bucket is read first: its stamp is written last, so the database's stamp, read after it, is at least as late.
-        let bucket = objects.marker().await.map_err(|error| match error {
+        let bucket = objects.read_marker().await.map_err(|error| match error {
             StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
             error => PairError::Marker(error),
         });
-        let database = database.deployment().await.map_err(|error| match error {
+        let database = database.read_deployment().await.map_err(|error| match error {
             StoreError::Corrupt { .. } => PairError::Damaged { side: "database" },
             error => PairError::Store(error),
         });
@@ -147,7 +147,7 @@ impl Pair {
     ///
     /// # Errors
     /// [`PairError::Differ`], [`PairError::NewDatabase`].
-    pub fn judge(self) -> Result<Option<DeploymentId>, PairError> {
+    pub fn common_id(self) -> Result<Option<DeploymentId>, PairError> {
         match (self.bucket, self.database) {
             (Some(bucket), Some(database)) if bucket == database => Ok(Some(bucket)),
             (Some(bucket), Some(database)) => Err(PairError::Differ { bucket, database }),
@@ -159,15 +159,15 @@ impl Pair {
     /// Returns the common id of a bucket and a database that were paired before.
     ///
     /// # Errors
-    /// As [`Pair::judge`], and [`PairError::NoMarker`].
-    pub fn prove(self) -> Result<DeploymentId, PairError> {
-        self.judge()?.ok_or(PairError::NoMarker)
+    /// As [`Pair::common_id`], and [`PairError::NoMarker`].
+    pub fn require_common_id(self) -> Result<DeploymentId, PairError> {
+        self.common_id()?.ok_or(PairError::NoMarker)
     }
 
     /// Returns the side that was restored from a backup, if both belong together.
     #[must_use]
-    pub fn restored(self) -> Option<Restored> {
-        self.stamps.restored().filter(|_| self.bucket.is_some() && self.bucket == self.database)
+    pub fn restored_side(self) -> Option<RestoredSide> {
+        self.stamps.restored_side().filter(|_| self.bucket.is_some() && self.bucket == self.database)
     }
 }
 
@@ -189,7 +189,7 @@ impl Sample {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn take(database: &DatabaseProbe, objects: &Objects) -> Result<Self, StoreError> {
+    pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, StoreError> {
         let mut images = Vec::new();
         let mut is_crowded = false;
         for prefix in ["u/", "in/"] {
@@ -212,7 +212,7 @@ impl Sample {
         Ok(match images.is_empty() {
             true if is_crowded => Self::Crowded,
             true => Self::Empty,
-            false if database.knows_any(&images).await? => Self::Known,
+            false if database.has_any_image(&images).await? => Self::Known,
             false => Self::Unknown,
         })
     }
@@ -225,10 +225,10 @@ impl Sample {
 /// [`PairError`].
 pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Option<(DeploymentId, Pair)>, PairError> {
     let pair = Pair::read(database, objects).await?;
-    if let Some(id) = pair.judge()? {
+    if let Some(id) = pair.common_id()? {
         return Ok(Some((id, pair)));
     }
-    match Sample::take(database, objects).await? {
+    match Sample::read(database, objects).await? {
         Sample::Unknown => Err(PairError::UnknownObjects),
         Sample::Crowded => Err(PairError::Crowded),
         Sample::Empty if database.has_ready_image().await? => Err(PairError::EmptyBucket),
@@ -250,7 +250,7 @@ impl Deployment {
     ///
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
-    pub async fn pair(&self) -> Result<Pair, PairError> {
+    pub async fn read_pair(&self) -> Result<Pair, PairError> {
         Pair::read(&self.store.probe(), &self.objects).await
     }
 
@@ -258,8 +258,8 @@ impl Deployment {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sample(&self) -> Result<Sample, StoreError> {
-        Sample::take(&self.store.probe(), &self.objects).await
+    pub async fn read_sample(&self) -> Result<Sample, StoreError> {
+        Sample::read(&self.store.probe(), &self.objects).await
     }
 
     /// Verifies that bucket and database belong together, and pairs them at the first start. The database's id is written first:
@@ -276,7 +276,11 @@ impl Deployment {
         let record = self.store.insert_deployment_id(DeploymentId::new()).await?;
         self.objects.insert_marker(marker_of(&record)).await.map_err(PairError::Marker)?;
         // A server with another database may have written its marker first.
-        let id = self.pair().await?.judge()?.ok_or(PairError::Store(StoreError::Contention { what: "the bucket's marker" }))?;
+        let id = self
+            .read_pair()
+            .await?
+            .common_id()?
+            .ok_or(PairError::Store(StoreError::Contention { what: "the bucket's marker" }))?;
         tracing::info!(deployment = %id, "paired the bucket with the database");
         Ok(id)
     }
@@ -298,9 +302,9 @@ impl Deployment {
     ///
     /// # Errors
     /// [`PairError`]; a mismatch is remembered until a check finds equal ids.
-    pub async fn keep_pair(&self, age: Duration) -> Result<(), PairError> {
+    pub async fn check_and_stamp_pair(&self, age: Duration) -> Result<(), PairError> {
         let began = Instant::now();
-        let proved = self.pair().await.and_then(|pair| Ok((pair, pair.prove()?)));
+        let proved = self.read_pair().await.and_then(|pair| Ok((pair, pair.require_common_id()?)));
         match &proved {
             Ok(_) => self.is_mismatched.store(false, Relaxed),
             Err(error) if error.is_mismatch() => self.is_mismatched.store(true, Relaxed),
@@ -309,7 +313,7 @@ impl Deployment {
         }
         let (pair, id) = proved?;
         let record = DeploymentRecord { id, stamp: pair.stamps.database, former_stamp: pair.stamps.former };
-        let written = match pair.stamps.next() {
+        let written = match pair.stamps.next_stamp() {
             NextStamp::None => None,
             NextStamp::ToBucket => Some(record),
             NextStamp::New => self.store.stamp_deployment(&record, age).await?,
@@ -346,13 +350,13 @@ fn marker_of(record: &DeploymentRecord) -> Marker {
 /// Logs a warning if bucket or database was restored from a backup.
 fn warn_of_restored(pair: Pair) {
     let stamps = pair.stamps;
-    match pair.restored() {
-        Some(Restored::Database) => tracing::warn!(
+    match pair.restored_side() {
+        Some(RestoredSide::Database) => tracing::warn!(
             %stamps,
             "the database was restored from a backup: objects of later uploads have no record, and `sweep --orphans --delete` refuses \
              until `valet join`"
         ),
-        Some(Restored::Bucket) => tracing::warn!(
+        Some(RestoredSide::Bucket) => tracing::warn!(
             %stamps,
             "the bucket was restored from a backup: records of later uploads have no object; once that is as it should be, run `valet join`"
         ),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     metrics::METRICS,
     model::{EndpointState, WebhookEndpoint},
-    store::{EventRecord, EventSource, NewDelivery, Store, StoreError, StoredEvent, uncounted},
+    store::{EventSource, NewDelivery, OutboxRecord, Store, StoreError, StoredEvent, without_failpoints},
 };
 
 /// Time from a change to the poll that it wakes, so that one poll finds the changes of many requests.
@@ -72,7 +72,7 @@ impl EventFanOut {
         // Stopping in the middle is what a crash would do, and every step can be repeated.
         tokio::select! {
             () = stop.cancelled() => {}
-            () = uncounted(run) => {}
+            () = without_failpoints(run) => {}
         }
     }
 
@@ -98,12 +98,12 @@ impl EventFanOut {
     }
 
     /// Returns documents with events, one of each owner in turn.
-    async fn find_fairly(&self, source: EventSource) -> Result<Vec<EventRecord>, StoreError> {
-        let (mut found, mut owners): (Vec<EventRecord>, Vec<String>) = (Vec::new(), Vec::new());
+    async fn find_fairly(&self, source: EventSource) -> Result<Vec<OutboxRecord>, StoreError> {
+        let (mut found, mut owners): (Vec<OutboxRecord>, Vec<String>) = (Vec::new(), Vec::new());
         for _ in 0..MAX_PAGES {
             let page = self.store.outboxes.find(source, &owners, PAGE).await?;
             let is_full = page.len() == PAGE;
-            owners.extend(page.iter().map(EventRecord::owner));
+            owners.extend(page.iter().map(OutboxRecord::owner));
             owners.sort_unstable();
             owners.dedup();
             found.extend(page);
@@ -111,17 +111,17 @@ impl EventFanOut {
                 break;
             }
         }
-        Ok(in_turns(found, EventRecord::owner, usize::MAX))
+        Ok(in_turns(found, OutboxRecord::owner, usize::MAX))
     }
 
     /// Inserts the deliveries of these records' events, then removes the events from their documents.
-    async fn fan_out_records(&self, records: &[EventRecord], now: OffsetDateTime) -> Result<FannedOut, StoreError> {
+    async fn fan_out_records(&self, records: &[OutboxRecord], now: OffsetDateTime) -> Result<FannedOut, StoreError> {
         if records.is_empty() {
             return Ok(FannedOut::default());
         }
         let mut endpoints = self.endpoints.read(&self.store).await?.to_vec();
         endpoints.retain(|endpoint| endpoint.state == EndpointState::On);
-        let owners: Vec<_> = records.iter().map(EventRecord::owner).collect();
+        let owners: Vec<_> = records.iter().map(OutboxRecord::owner).collect();
         let owners: Vec<_> = owners.iter().map(String::as_str).collect();
         let subjects = self.store.users.find_subjects(&owners).await?;
         let round = Round { store: &self.store, endpoints, subjects, now };
@@ -150,7 +150,7 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// Fans documents out one by one, and adds their events or their failures to `done`.
-    async fn process_each(&self, records: &[EventRecord], done: &mut FannedOut) {
+    async fn process_each(&self, records: &[OutboxRecord], done: &mut FannedOut) {
         for record in records {
             match self.process(std::slice::from_ref(record)).await {
                 Ok(()) => done.events += record.events.len(),
@@ -163,12 +163,12 @@ impl Round<'_> {
     }
 
     /// Inserts the deliveries of these documents' events, then removes the events.
-    async fn process(&self, records: &[EventRecord]) -> Result<(), StoreError> {
+    async fn process(&self, records: &[OutboxRecord]) -> Result<(), StoreError> {
         for record in records.iter().filter(|record| record.is_damaged) {
             tracing::error!(id = record.id(), "failed to read an event; it is kept in outboxUnreadable");
         }
         let events = records.iter().flat_map(|record| record.events.iter().map(move |event| (record, event)));
-        let body = |(record, event): (&EventRecord, &StoredEvent)| {
+        let body = |(record, event): (&OutboxRecord, &StoredEvent)| {
             message(record, event, self.subjects.get(&record.owner()).map(String::as_str))
         };
         let events: Vec<_> = events.map(|(record, event)| (event, body((record, event)))).collect();
@@ -187,7 +187,7 @@ fn delivery<'a>(endpoint: &'a WebhookEndpoint, event: &'a StoredEvent, body: &'a
 }
 
 /// Returns the message of an event: type, time of the change and data, as Standard Webhooks 1.0 lays them out.
-fn message(record: &EventRecord, event: &StoredEvent, subject: Option<&str>) -> String {
+fn message(record: &OutboxRecord, event: &StoredEvent, subject: Option<&str>) -> String {
     let mut data = Map::new();
     if record.source() == EventSource::Images {
         data.insert("id".to_owned(), record.id().into());

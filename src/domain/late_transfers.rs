@@ -23,14 +23,14 @@ impl LateTransfers {
 
     /// Returns the time after which nothing can be written for this image: by a client, or by a server that completes or copies
     /// the upload.
-    pub(super) fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
+    pub(super) fn writes_end_at(&self, image: &Image) -> time::OffsetDateTime {
         let attempts_end = image.attempts_end_at.map(|end| end + self.grace(0));
-        attempts_end.map_or(self.urls_quiet_from(image), |end| end.max(self.urls_quiet_from(image)))
+        attempts_end.map_or(self.url_writes_end_at(image), |end| end.max(self.url_writes_end_at(image)))
     }
 
-    /// Returns the time after which no PUT of a client can arrive. Unlike [`Self::quiet_from`], no attempt to complete or copy
+    /// Returns the time after which no PUT of a client can arrive. Unlike [`Self::writes_end_at`], no attempt to complete or copy
     /// the upload moves it.
-    pub(super) fn urls_quiet_from(&self, image: &Image) -> time::OffsetDateTime {
+    pub(super) fn url_writes_end_at(&self, image: &Image) -> time::OffsetDateTime {
         image.urls_die_at + self.grace(image.upload.largest_transfer())
     }
 }

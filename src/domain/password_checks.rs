@@ -67,7 +67,7 @@ impl PasswordChecks {
     ) -> Result<(RequestOrigin, HashPermit), LogInError> {
         self.throttle.count_login(client)?;
         self.throttle.count_password_check(session_of(caller)?)?;
-        let holder = client.holder(Some(caller.user));
+        let holder = client.request_origin(Some(caller.user));
         Ok((holder, self.passwords.acquire(holder)?))
     }
 

@@ -26,7 +26,7 @@ const MAX_PARTS: usize = 3;
 /// Returns why a new password is too weak for this address's account, as the end of a sentence that begins with "the password".
 /// `min_chars` is in code points.
 #[must_use]
-pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'static, str>> {
+pub fn find_weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'static, str>> {
     if password.len() > MAX_BYTES {
         return Some("must be at most 1024 bytes long".into());
     }
@@ -103,14 +103,14 @@ mod tests {
 
     /// Returns the weakness of a password of ada.lovelace@example.com.
     fn weakness_for_ada(password: &str) -> Option<Cow<'static, str>> {
-        weakness(password, &Email::parse("ada.lovelace@example.com").unwrap(), MIN_CHARS)
+        find_weakness(password, &Email::parse("ada.lovelace@example.com").unwrap(), MIN_CHARS)
     }
 
     #[test]
     fn a2_the_minimum_length_is_a_setting() {
         let ada = Email::parse("ada.lovelace@example.com").unwrap();
-        assert!(weakness("drywallbutex42", &ada, 15).unwrap().contains("at least 15 characters"));
-        assert_eq!(weakness("drywallbutex428", &ada, 15), None);
+        assert!(find_weakness("drywallbutex42", &ada, 15).unwrap().contains("at least 15 characters"));
+        assert_eq!(find_weakness("drywallbutex428", &ada, 15), None);
     }
 
     #[test]
@@ -178,10 +178,10 @@ mod tests {
             assert!(weakness_for_ada(own).is_some_and(|why| why.contains("email address")), "{own}: {:?}", weakness_for_ada(own));
         }
         let long = Email::parse("0123456789abcdef0123456789abcdef@example.com").unwrap();
-        assert!(weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long, MIN_CHARS).is_some(), "longer than a part");
+        assert!(find_weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long, MIN_CHARS).is_some(), "longer than a part");
         assert_eq!(weakness_for_ada("ada.lovelace and seven green kites"), None, "a longer password may contain the address");
         assert_eq!(
-            weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap(), MIN_CHARS),
+            find_weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap(), MIN_CHARS),
             None,
             "a password may contain another account's address"
         );

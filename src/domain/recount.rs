@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::{
     model::{Email, UserId},
-    store::{Missing, Repair, Store, StoreError},
+    store::{MissingCollection, Repair, Store, StoreError},
 };
 
 /// Users that are read at once.
@@ -43,7 +43,7 @@ pub enum RecountError {
         "nothing was recounted: the database has nothing in its collection {0}, and the others say that there was something. \
          Restore it first, or recount single accounts"
     )]
-    RestoredInPart(Missing),
+    RestoredInPart(MissingCollection),
     /// The database failed; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,7 +67,7 @@ impl Recount {
             self.recount_page(vec![account.user.id], &mut total, &mut on_repair).await?;
             return Ok(total);
         }
-        if let Some(missing) = self.store.probe().missing().await? {
+        if let Some(missing) = self.store.probe().missing_collection().await? {
             return Err(RecountError::RestoredInPart(missing));
         }
         // Records whose id is not a text.

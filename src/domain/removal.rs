@@ -173,7 +173,7 @@ impl ObjectRemoval {
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {
-                Ok(Removal::Complete) => done.push((tombstone, self.late_transfers.quiet_from(tombstone).max(now))),
+                Ok(Removal::Complete) => done.push((tombstone, self.late_transfers.writes_end_at(tombstone).max(now))),
                 // The tombstone is due already: the sweeper continues.
                 Ok(Removal::Partial) => {}
                 Err(error) => {

@@ -86,7 +86,7 @@ impl Reservations {
             let ids = uploads.iter().zip(&results).filter(move |(_, inserted)| **inserted == wanted);
             ids.map(|((image, _), _)| image.id)
         };
-        self.store.users.note_inserted(user, ids_with(InsertOutcome::Inserted));
+        self.store.users.remember_inserted(user, ids_with(InsertOutcome::Inserted));
         let duplicates: Vec<_> = ids_with(InsertOutcome::Duplicate).collect();
         self.store.users.close_openings(user, &[], &duplicates).await?;
         Ok(results)
@@ -94,10 +94,10 @@ impl Reservations {
 
     /// Returns the lifetime of the URLs that can write bytes for an image.
     fn url_lifetime(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
-        let quiet_from = self.late_transfers.quiet_from(image);
+        let writes_end_at = self.late_transfers.writes_end_at(image);
         // A multipart upload is opened without a URL: then `urls_die_at` is the time of its opening.
-        let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
-        if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
+        let is_dead = image.urls_die_at <= image.created_at || now >= writes_end_at;
+        if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(writes_end_at) }
     }
 
     /// Settles the reservations of one user's images according to their states.
@@ -115,7 +115,7 @@ impl Reservations {
 
     /// Settles like [`Self::settle_reservations`] for images whose objects may still exist: their bytes stay counted.
     pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.late_transfers.quiet_from(image))).await
+        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.late_transfers.writes_end_at(image))).await
     }
 
     /// Settles like [`Self::settle_counting_bytes`] if the image was read with a reservation.

@@ -27,7 +27,7 @@ impl RecentTimeouts {
     }
 
     /// Returns whether a call for this user has timed out after `began`.
-    pub fn any_since(&self, user: UserId, began: Instant) -> bool {
+    pub fn has_any_since(&self, user: UserId, began: Instant) -> bool {
         self.0.lock().get(user).is_some_and(|at| at > began)
     }
 }
@@ -43,6 +43,6 @@ mod tests {
         let (timeouts, ada, bob) = (RecentTimeouts::default(), UserId::new(), UserId::new());
         let (before, at) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         timeouts.record(ada, at);
-        assert!(timeouts.any_since(ada, before) && !timeouts.any_since(ada, at) && !timeouts.any_since(bob, before));
+        assert!(timeouts.has_any_since(ada, before) && !timeouts.has_any_since(ada, at) && !timeouts.has_any_since(bob, before));
     }
 }

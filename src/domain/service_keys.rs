@@ -27,7 +27,7 @@ use crate::{
 const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Time after a key's revocation from which no request with it is under way: [`CACHE_TTL`], the deadline of a request (10 s), and
 /// slack.
-const REFUSED_AFTER: Duration = Duration::from_secs(30);
+const REJECTED_AFTER: Duration = Duration::from_secs(30);
 /// Seconds of an hour.
 const HOUR_SECONDS: i64 = 60 * 60;
 
@@ -91,7 +91,7 @@ impl KeyCaller {
     ///
     /// # Errors
     /// [`InsufficientScope`].
-    pub fn allow(&self, scope: Scope, operation: &'static str) -> Result<Authorized, InsufficientScope> {
+    pub fn authorize(&self, scope: Scope, operation: &'static str) -> Result<Authorized, InsufficientScope> {
         let key = &self.0;
         if !key.scopes.contains(&scope) {
             audit!("scope_refused", key = key.name, key_id = %key.id, operation, %scope, "refused a call beyond a service key's scopes");
@@ -185,9 +185,9 @@ impl ServiceKeys {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn refused_from(&self, id: ServiceKeyId) -> Result<Option<OffsetDateTime>, StoreError> {
+    pub async fn rejected_from(&self, id: ServiceKeyId) -> Result<Option<OffsetDateTime>, StoreError> {
         let key = self.store.service_keys.find(id).await?;
-        Ok(key.and_then(|key| key.revoked_at).map(|at| at + REFUSED_AFTER))
+        Ok(key.and_then(|key| key.revoked_at).map(|at| at + REJECTED_AFTER))
     }
 
     /// Ends the sessions of all tokens that were created with the key, and returns their number. Their access tokens are rejected

@@ -8,7 +8,7 @@ pub(super) const FIRST_DELAY: Duration = Duration::from_secs(60);
 const MAX_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Permanent failures in a row after which an image or the deletion of an account needs an operator: by then, the first is at
 /// least half an hour old.
-pub(super) const STUCK: u32 = 6;
+pub(super) const FAILURES_UNTIL_STUCK: u32 = 6;
 
 /// Returns the delay after this number of permanent failures in a row.
 pub(super) fn backoff(failures: u32) -> Duration {

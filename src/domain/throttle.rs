@@ -59,9 +59,9 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// Returns the holder of work for this client.
+    /// Returns the origin of the client's requests, for permits.
     #[must_use]
-    pub fn holder(&self, user: Option<UserId>) -> RequestOrigin {
+    pub fn request_origin(&self, user: Option<UserId>) -> RequestOrigin {
         RequestOrigin { site: NetworkPrefix::site(self.address), user }
     }
 }

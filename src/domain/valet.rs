@@ -15,12 +15,12 @@ use super::{
     accounts::Accounts,
     app_users::AppUsers,
     arrival_polling::ArrivalPoller,
-    backends::Backends,
     capability_probing::CapabilityProber,
     capture_backfill::CaptureBackfill,
     confirm::Confirmation,
     credentials::{NoRandomness, Tokens, passwords::Passwords},
     deletion::ImageDeletion,
+    dependencies::Dependencies,
     deployment::Deployment,
     event_fan_out::EventFanOut,
     event_streams::EventStreams,
@@ -114,7 +114,7 @@ pub struct Valet {
     /// Probes the object store's capabilities.
     pub prober: Arc<CapabilityProber>,
     /// Probes of the database and the bucket.
-    pub backends: Backends,
+    pub dependencies: Dependencies,
 }
 
 impl Valet {
@@ -163,7 +163,7 @@ impl Valet {
             webhook_delivery,
             recount: Recount { store: store.clone() },
             capture_backfill: CaptureBackfill { store: store.clone(), inspector: images.inspector.object_inspector.clone() },
-            backends: Backends { store, objects },
+            dependencies: Dependencies { store, objects },
             confirmation: images.confirmation,
             deletion: images.deletion,
             deployment: images.deployment,

@@ -1,5 +1,5 @@
 //! The service key of a call to `/api/admin`. A handler with a parameter of type [`AdminKey`] runs only with a valid key, and
-//! checks the scope of its operation with [`AdminKey::allow`].
+//! checks the scope of its operation with [`AdminKey::authorize`].
 
 use poem::Request;
 use poem_openapi::{SecurityScheme, auth::Bearer};
@@ -22,8 +22,8 @@ impl AdminKey {
     ///
     /// # Errors
     /// 403 for a key without the scope.
-    pub fn allow(&self, scope: Scope, operation: &'static str) -> Result<Authorized, Problem> {
-        Ok(self.0.allow(scope, operation)?)
+    pub fn authorize(&self, scope: Scope, operation: &'static str) -> Result<Authorized, Problem> {
+        Ok(self.0.authorize(scope, operation)?)
     }
 }
 

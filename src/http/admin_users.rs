@@ -17,7 +17,7 @@ use super::{
     image_page::{ImagePage, PageWriter},
     operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
     pagination::{self, Listing},
-    parameters::{image_id, user_id},
+    parameters::{parse_image_id, parse_user_id},
     problem::{Code, Problem},
     raw_json::RawJson,
     responses::whole_seconds,
@@ -179,7 +179,7 @@ impl AdminApi {
         key: AdminKey,
         body: Body<AppTokenRequest>,
     ) -> Result<Json<AppToken>, Problem> {
-        let key = key.allow(Scope::TokensCreate, "create_app_token")?;
+        let key = key.authorize(Scope::TokensCreate, "create_app_token")?;
         let new = NewToken { subject: &body.subject, expires_in: body.expires_in, email: body.email.as_deref() };
         let created = app.valet.app_users.create_token(&key, new, OffsetDateTime::now_utc()).await?;
         Ok(Json(AppToken {
@@ -207,16 +207,16 @@ impl AdminApi {
         /// An email address; letter case does not matter. Several users may have it.
         email: Query<Option<String>>,
     ) -> Result<Json<UserPage>, Problem> {
-        let key = key.allow(Scope::UsersRead, "list_users")?;
+        let key = key.authorize(Scope::UsersRead, "list_users")?;
         let query = UserQuery {
             subject: subject.0.as_deref(),
             email: email.0.as_deref(),
-            after: pagination::after_user(cursor.0.as_deref())?,
-            limit: pagination::limit(limit.0)?,
+            after: pagination::parse_user_cursor(cursor.0.as_deref())?,
+            limit: pagination::parse_limit(limit.0)?,
         };
         let page = app.valet.user_administration.list(&key, query).await?;
         let users = page.users.into_iter().map(AdminUser::from).collect();
-        Ok(Json(UserPage { users, next_cursor: page.next.map(pagination::user_cursor) }))
+        Ok(Json(UserPage { users, next_cursor: page.next.map(pagination::encode_user_cursor) }))
     }
 
     /// Get a user
@@ -224,8 +224,8 @@ impl AdminApi {
     /// The user, and how much of the quota is used. Scope: `users:read`.
     #[oai(path = "/users/:user", method = "get", operation_id = "get_user")]
     async fn get(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<Json<AdminUser>, Problem> {
-        let key = key.allow(Scope::UsersRead, "get_user")?;
-        Ok(Json(app.valet.user_administration.get(&key, user_id(&user)?).await?.into()))
+        let key = key.authorize(Scope::UsersRead, "get_user")?;
+        Ok(Json(app.valet.user_administration.get(&key, parse_user_id(&user)?).await?.into()))
     }
 
     /// Delete a user
@@ -234,8 +234,9 @@ impl AdminApi {
     /// 404. A token for the same subject creates a new user. Scope: `users:write`.
     #[oai(path = "/users/:user", method = "delete", operation_id = "delete_user")]
     async fn delete(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<UserDeletionResponse, Problem> {
-        let key = key.allow(Scope::UsersWrite, "delete_user")?;
-        let deleted = app.valet.account_deletion.delete_for_backend(&key, user_id(&user)?, OffsetDateTime::now_utc()).await?;
+        let key = key.authorize(Scope::UsersWrite, "delete_user")?;
+        let deleted =
+            app.valet.account_deletion.delete_for_backend(&key, parse_user_id(&user)?, OffsetDateTime::now_utc()).await?;
         if deleted { Ok(UserDeletionResponse::Deleted) } else { Err(Problem::user_not_found()) }
     }
 
@@ -251,8 +252,8 @@ impl AdminApi {
         user: Path<String>,
         body: Body<UserQuota>,
     ) -> Result<Json<AdminUser>, Problem> {
-        let key = key.allow(Scope::UsersWrite, "set_user_quota")?;
-        Ok(Json(app.valet.user_administration.set_quota(&key, user_id(&user)?, Some(body.bytes)).await?.into()))
+        let key = key.authorize(Scope::UsersWrite, "set_user_quota")?;
+        Ok(Json(app.valet.user_administration.set_quota(&key, parse_user_id(&user)?, Some(body.bytes)).await?.into()))
     }
 
     /// Reset a user's quota
@@ -260,8 +261,8 @@ impl AdminApi {
     /// The server's quota applies to the user again. Scope: `users:write`.
     #[oai(path = "/users/:user/quota", method = "delete", operation_id = "reset_user_quota")]
     async fn reset_quota(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<Json<AdminUser>, Problem> {
-        let key = key.allow(Scope::UsersWrite, "reset_user_quota")?;
-        Ok(Json(app.valet.user_administration.set_quota(&key, user_id(&user)?, None).await?.into()))
+        let key = key.authorize(Scope::UsersWrite, "reset_user_quota")?;
+        Ok(Json(app.valet.user_administration.set_quota(&key, parse_user_id(&user)?, None).await?.into()))
     }
 
     /// Suspend a user
@@ -271,8 +272,8 @@ impl AdminApi {
     /// `users:write`.
     #[oai(path = "/users/:user/suspend", method = "post", operation_id = "suspend_user")]
     async fn suspend(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<Json<AdminUser>, Problem> {
-        let key = key.allow(Scope::UsersWrite, "suspend_user")?;
-        Ok(Json(app.valet.user_administration.suspend(&key, user_id(&user)?, OffsetDateTime::now_utc()).await?.into()))
+        let key = key.authorize(Scope::UsersWrite, "suspend_user")?;
+        Ok(Json(app.valet.user_administration.suspend(&key, parse_user_id(&user)?, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Resume a user
@@ -281,8 +282,8 @@ impl AdminApi {
     /// on every other. May be repeated. Scope: `users:write`.
     #[oai(path = "/users/:user/resume", method = "post", operation_id = "resume_user")]
     async fn resume(&self, app: Application<'_>, key: AdminKey, user: Path<String>) -> Result<Json<AdminUser>, Problem> {
-        let key = key.allow(Scope::UsersWrite, "resume_user")?;
-        Ok(Json(app.valet.user_administration.resume(&key, user_id(&user)?).await?.into()))
+        let key = key.authorize(Scope::UsersWrite, "resume_user")?;
+        Ok(Json(app.valet.user_administration.resume(&key, parse_user_id(&user)?).await?.into()))
     }
 
     /// List a user's images
@@ -299,9 +300,9 @@ impl AdminApi {
         /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<UserImagesResponse, Problem> {
-        let key = key.allow(Scope::ImagesRead, "list_user_images")?;
-        let (user, limit) = (user_id(&user)?, pagination::limit(limit.0)?);
-        let after = pagination::after(cursor.0.as_deref(), Listing::Gallery(user))?;
+        let key = key.authorize(Scope::ImagesRead, "list_user_images")?;
+        let (user, limit) = (parse_user_id(&user)?, pagination::parse_limit(limit.0)?);
+        let after = pagination::parse_cursor(cursor.0.as_deref(), Listing::Gallery(user))?;
         app.valet.user_administration.require(&key, user).await?;
         let found = app.valet.gallery.page(user, GalleryOrder::Uploaded, after, limit, OffsetDateTime::now_utc()).await?;
         Ok(UserImagesResponse::Page(PageWriter::new(&found, Listing::Gallery(user), limit)?.write()?))
@@ -319,8 +320,8 @@ impl AdminApi {
         user: Path<String>,
         image: Path<String>,
     ) -> Result<ImageDeletionResponse, Problem> {
-        let key = key.allow(Scope::ImagesDelete, "delete_user_image")?;
-        let (user, image) = (user_id(&user)?, image_id(&image)?);
+        let key = key.authorize(Scope::ImagesDelete, "delete_user_image")?;
+        let (user, image) = (parse_user_id(&user)?, parse_image_id(&image)?);
         app.valet.deletion.delete_for_backend(&key, user, image, OffsetDateTime::now_utc()).await?;
         Ok(ImageDeletionResponse::Deleted)
     }

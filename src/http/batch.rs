@@ -13,7 +13,7 @@ use super::{
     body::{self, Body},
     middleware::request_id::RequestId,
     operation::{Operation, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
-    parameters::idempotency_key,
+    parameters::parse_idempotency_key,
     problem::{Code, Problem, ProblemBody},
     responses::{GalleryImage, UploadTicket},
     uploads::BatchUpload,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         throttle::names::{CALLS, S3, UPLOAD, URLS},
-        uploads::OpenedUpload,
+        uploads::OpenOutcome,
     },
     model::ImageId,
 };
@@ -242,17 +242,17 @@ impl BatchApi {
         app.valet.throttle.count_uploads(caller.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            let parse = |text: &String| idempotency_key(text, &format!("items[{index}].idempotencyKey"));
+            let parse = |text: &String| parse_idempotency_key(text, &format!("items[{index}].idempotencyKey"));
             keys.push(item.idempotency_key.as_ref().map(parse).transpose()?);
         }
         let declared: Vec<_> = items.iter().zip(&keys).map(|(item, key)| item.declared(key.as_ref())).collect();
         let results = app.valet.uploads.open_all(caller.user, &declared, now).await?;
-        let convert = |OpenedUpload { ticket, is_new }| {
+        let convert = |OpenOutcome { ticket, is_new }| {
             let ticket = UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?;
             Ok((if is_new { 201 } else { 200 }, ticket))
         };
         let outcome =
-            |result: Result<OpenedUpload, _>| Outcome::new(result.map_err(Problem::from).and_then(convert), &request.0.0).into();
+            |result: Result<OpenOutcome, _>| Outcome::new(result.map_err(Problem::from).and_then(convert), &request.0.0).into();
         Ok(Json(UploadResults { results: results.into_iter().map(outcome).collect() }))
     }
 

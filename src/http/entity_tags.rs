@@ -13,7 +13,13 @@ pub fn matches(if_none_match: &str, etag: &str) -> bool {
 }
 
 /// Returns the file, or 304 if the request names its tag. `response` has the headers of both.
-pub fn file(request: &Request, response: ResponseBuilder, etag: &str, content_type: &'static str, content: Bytes) -> Response {
+pub fn file_response(
+    request: &Request,
+    response: ResponseBuilder,
+    etag: &str,
+    content_type: &'static str,
+    content: Bytes,
+) -> Response {
     let response = response.header(header::ETAG, etag);
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
     if known.is_some_and(|tags| matches(tags, etag)) {

@@ -147,13 +147,13 @@ impl OpenStream {
                 Due::End => return None,
                 Due::Check => self.check_token().await?,
                 Due::Heartbeat => {
-                    self.schedule.sent(now);
-                    return Some(heartbeat(self.events.caught_up()));
+                    self.schedule.record_message(now);
+                    return Some(heartbeat(self.events.received_position()));
                 }
                 Due::Wait(until) => {
                     let notice = tokio::time::timeout_at(until.into(), self.events.next()).await;
                     if let Ok(notice) = notice {
-                        self.schedule.sent(Instant::now());
+                        self.schedule.record_message(Instant::now());
                         return notice.map(frame);
                     }
                 }
@@ -167,10 +167,12 @@ impl OpenStream {
         let check = Box::pin(self.app.valet.sessions.recheck(self.token.expose_secret(), OffsetDateTime::now_utc()));
         let continues = match check.await {
             Ok(()) => {
-                self.schedule.checked(Instant::now());
+                self.schedule.record_check(Instant::now());
                 true
             }
-            Err(AuthenticateError::Store(_) | AuthenticateError::KeysUnavailable) => self.schedule.unchecked(Instant::now()),
+            Err(AuthenticateError::Store(_) | AuthenticateError::KeysUnavailable) => {
+                self.schedule.record_failed_check(Instant::now())
+            }
             Err(AuthenticateError::Token(_) | AuthenticateError::SessionEnded | AuthenticateError::Suspended) => false,
         };
         continues.then_some(())

@@ -7,7 +7,7 @@ pub use super::{
     body::is_json,
     entity_tags::matches,
     middleware::compression::accepts_gzip,
-    pagination::{Listing, after, cursor},
+    pagination::{Listing, encode_cursor, parse_cursor},
 };
 
 /// Function that reads a request body as an operation does.

@@ -15,7 +15,7 @@ use super::{
     image_page::{ImagePage, PageWriter},
     operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
     pagination::{self, Listing},
-    parameters::image_id,
+    parameters::parse_image_id,
     problem::{Code, Problem},
     raw_json::RawJson,
     responses::{GalleryImage, whole_seconds},
@@ -178,13 +178,13 @@ impl GalleryApi {
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<ListResponse, Problem> {
-        let limit = pagination::limit(limit.0)?;
+        let limit = pagination::parse_limit(limit.0)?;
         let order = order.0.unwrap_or_default().order();
         let listing = match order {
             GalleryOrder::Uploaded => Listing::Gallery(caller.user),
             GalleryOrder::Taken => Listing::Taken(caller.user),
         };
-        let after = pagination::after(cursor.0.as_deref(), listing)?;
+        let after = pagination::parse_cursor(cursor.0.as_deref(), listing)?;
         let found = app.valet.gallery.page(caller.user, order, after, limit, OffsetDateTime::now_utc()).await?;
         let page = PageWriter::new(&found, listing, limit)?;
         let etag = page.etag()?;
@@ -210,7 +210,7 @@ impl GalleryApi {
     /// A ready image, with presigned GET URLs.
     #[oai(path = "/:id", method = "get", operation_id = "get_image")]
     async fn get(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
-        Ok(Json(app.valet.gallery.read(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?.into()))
+        Ok(Json(app.valet.gallery.read(caller.user, parse_image_id(&id)?, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Get a download URL
@@ -219,7 +219,7 @@ impl GalleryApi {
     /// verified type gets a second one: `holiday.hta` is saved as `holiday.hta.jpg`.
     #[oai(path = "/:id/download", method = "get", operation_id = "download_image")]
     async fn download(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<DownloadUrl>, Problem> {
-        let signed = app.valet.gallery.download(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
+        let signed = app.valet.gallery.download(caller.user, parse_image_id(&id)?, OffsetDateTime::now_utc()).await?;
         Ok(Json(DownloadUrl { url: signed.url, expires_at: whole_seconds(signed.expires_at) }))
     }
 
@@ -235,7 +235,11 @@ impl GalleryApi {
         body: Body<ImageUpdate>,
     ) -> Result<Json<GalleryImage>, Problem> {
         Ok(Json(
-            app.valet.gallery.set_caption(caller.user, image_id(&id)?, &body.caption, OffsetDateTime::now_utc()).await?.into(),
+            app.valet
+                .gallery
+                .set_caption(caller.user, parse_image_id(&id)?, &body.caption, OffsetDateTime::now_utc())
+                .await?
+                .into(),
         ))
     }
 
@@ -254,7 +258,7 @@ impl GalleryApi {
         only_pending: Query<Option<bool>>,
     ) -> Result<DeleteResponse, Problem> {
         app.valet.throttle.count_s3_calls(caller.user, 1)?;
-        let (id, now) = (image_id(&id)?, OffsetDateTime::now_utc());
+        let (id, now) = (parse_image_id(&id)?, OffsetDateTime::now_utc());
         if only_pending.unwrap_or(false) {
             app.valet.deletion.delete_open(caller.user, id, now).await?;
         } else {

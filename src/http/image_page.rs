@@ -44,7 +44,7 @@ impl<'a> PageWriter<'a> {
     /// When the database's response is malformed.
     pub fn new(gallery: &'a GalleryPage<'a>, listing: Listing, limit: u32) -> Result<Self, Problem> {
         let (rows, next) = gallery.rows(limit)?;
-        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::cursor(at, listing)) })
+        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::encode_cursor(at, listing)) })
     }
 
     /// Returns the entity tag. It changes when an image is added, deleted or changed, and when new URLs are due. Weak, since the

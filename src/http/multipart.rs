@@ -13,7 +13,7 @@ use super::{
     authentication::{Application, CurrentUser},
     body::{self, Body},
     operation::{CLOSED, LISTING_DEADLINE, OPENING, Operation, RequestBody, SHORT_DEADLINE, Tag},
-    parameters::{idempotency_header, image_id},
+    parameters::{parse_idempotency_header, parse_image_id},
     problem::{Code, Problem},
     responses::{PresignedRequest, whole_seconds},
 };
@@ -240,7 +240,7 @@ impl MultipartApi {
     ) -> Result<MultipartResponse, Problem> {
         app.valet.throttle.count_uploads(caller.user, 1)?;
         app.valet.throttle.count_s3_calls(caller.user, 1)?;
-        let key = idempotency_header(request, key.0.as_deref())?;
+        let key = parse_idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
             file_name: &body.file_name,
             content_type: &body.content_type,
@@ -281,7 +281,7 @@ impl MultipartApi {
         let parts: Vec<_> =
             body.parts.iter().map(|part| RequestedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
         app.valet.throttle.count_urls(caller.user, u32::try_from(parts.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.multipart.sign_parts(caller.user, image_id(&id)?, &parts, now).await?;
+        let signed = app.valet.multipart.sign_parts(caller.user, parse_image_id(&id)?, &parts, now).await?;
         let to_response = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
         Ok(Json(SignedParts { parts: signed.into_iter().map(to_response).collect() }))
     }
@@ -292,7 +292,7 @@ impl MultipartApi {
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
     async fn list(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
         app.valet.throttle.count_s3_calls(caller.user, LISTING_CALLS)?;
-        let stored = app.valet.multipart.stored_parts(caller.user, image_id(&id)?).await?;
+        let stored = app.valet.multipart.stored_parts(caller.user, parse_image_id(&id)?).await?;
         let to_response = |(part_number, size)| StoredPart { part_number, size };
         Ok(Json(StoredParts { parts: stored.into_iter().map(to_response).collect() }))
     }

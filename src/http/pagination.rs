@@ -30,7 +30,7 @@ pub enum Listing {
 ///
 /// # Errors
 /// 400 for a limit out of range: clamping would hide a client's mistake.
-pub fn limit(requested: Option<i64>) -> Result<u32, Problem> {
+pub fn parse_limit(requested: Option<i64>) -> Result<u32, Problem> {
     let limit = requested.unwrap_or(DEFAULT_LIMIT);
     let fits = u32::try_from(limit).ok().filter(|_| (1..=MAX_LIMIT).contains(&limit));
     let rule = "must be from 1 to 100";
@@ -41,7 +41,7 @@ pub fn limit(requested: Option<i64>) -> Result<u32, Problem> {
 ///
 /// # Errors
 /// 400 for a text that this listing did not issue.
-pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>, Problem> {
+pub fn parse_cursor(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>, Problem> {
     parse_optional(cursor, |cursor| {
         // Eight bytes of milliseconds, and sixteen of the image's id.
         let position_bytes: [u8; 24] = decode(cursor, listing)?;
@@ -62,29 +62,30 @@ pub fn after(cursor: Option<&str>, listing: Listing) -> Result<Option<Position>,
 ///
 /// # Errors
 /// 400 for a text that this list did not issue.
-pub fn after_user(cursor: Option<&str>) -> Result<Option<UserId>, Problem> {
+pub fn parse_user_cursor(cursor: Option<&str>) -> Result<Option<UserId>, Problem> {
     parse_optional(cursor, |cursor| decode(cursor, Listing::Users).map(UserId::from_bytes))
 }
 
 /// Splits the images that were read, at most one more than the limit, into the page and the cursor of the next page.
-pub fn split(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>, Option<String>) {
+pub fn split_page(mut found: Vec<Image>, limit: u32, listing: Listing) -> (Vec<Image>, Option<String>) {
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor_after = |last: &Image| cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
+    let cursor_after =
+        |last: &Image| encode_cursor(Position { at: last.ready().map(|ready| ready.uploaded_at), id: last.id }, listing);
     let cursor = found.last().filter(|_| more).map(cursor_after);
     (found, cursor)
 }
 
 /// Returns the cursor with which a listing of images continues after this position.
-pub fn cursor(last: Position, listing: Listing) -> String {
+pub fn encode_cursor(last: Position, listing: Listing) -> String {
     let without_time = if matches!(listing, Listing::Taken(_)) { NO_TIME } else { 0 };
     let millis = last.at.map_or(without_time, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
     encode(&[&millis.to_be_bytes()[..], last.id.as_bytes()].concat(), listing)
 }
 
 /// Returns the cursor with which the list of all users continues after this one.
-pub fn user_cursor(last: UserId) -> String {
+pub fn encode_user_cursor(last: UserId) -> String {
     encode(last.as_bytes(), Listing::Users)
 }
 
@@ -142,7 +143,7 @@ mod tests {
 
     /// Returns whether every listing rejects a cursor.
     fn is_rejected_everywhere(text: &str, user: UserId) -> bool {
-        listings(user).iter().all(|listing| after(Some(text), *listing).is_err()) && after_user(Some(text)).is_err()
+        listings(user).iter().all(|listing| parse_cursor(Some(text), *listing).is_err()) && parse_user_cursor(Some(text)).is_err()
     }
 
     proptest! {
@@ -150,19 +151,20 @@ mod tests {
         fn cursors_are_valid_only_for_their_listing_and_user(at in instants(), id in any::<[u8; 16]>(), owner in any::<[u8; 16]>()) {
             let (id, owner) = (ImageId::from_bytes(id), UserId::from_bytes(owner));
             let [of_gallery, of_pending, of_taken] = listings(owner);
-            let text = |listing| cursor(Position { at: Some(at), id }, listing);
-            let gallery = after(Some(&text(of_gallery)), of_gallery).ok().flatten().unwrap();
+            let text = |listing| encode_cursor(Position { at: Some(at), id }, listing);
+            let gallery = parse_cursor(Some(&text(of_gallery)), of_gallery).ok().flatten().unwrap();
             prop_assert_eq!((gallery.at, gallery.id), (Some(at), id));
-            let pending = after(Some(&text(of_pending)), of_pending).ok().flatten().unwrap();
+            let pending = parse_cursor(Some(&text(of_pending)), of_pending).ok().flatten().unwrap();
             prop_assert_eq!((pending.at, pending.id), (None, id));
             for at in [Some(at), None] {
                 let position = Position { at, id };
-                prop_assert_eq!(after(Some(&cursor(position, of_taken)), of_taken).ok().flatten(), Some(position));
+                prop_assert_eq!(parse_cursor(Some(&encode_cursor(position, of_taken)), of_taken).ok().flatten(), Some(position));
             }
-            prop_assert!(after(Some(&text(of_taken)), of_gallery).is_err() && after(Some(&text(of_gallery)), of_taken).is_err(), "another order");
-            prop_assert!(after(Some(&text(of_gallery)), of_pending).is_err(), "another listing");
+            prop_assert!(parse_cursor(Some(&text(of_taken)), of_gallery).is_err(), "another order");
+            prop_assert!(parse_cursor(Some(&text(of_gallery)), of_taken).is_err(), "another order");
+            prop_assert!(parse_cursor(Some(&text(of_gallery)), of_pending).is_err(), "another listing");
             prop_assert!(is_rejected_everywhere(&text(of_gallery), UserId::new()), "another user");
-            prop_assert_eq!(after_user(Some(&user_cursor(owner))).ok().flatten(), Some(owner));
+            prop_assert_eq!(parse_user_cursor(Some(&encode_user_cursor(owner))).ok().flatten(), Some(owner));
         }
 
         #[test]
@@ -175,7 +177,7 @@ mod tests {
             (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), 0..3_usize).prop_flat_map(|(at, id, user, index)| {
                 let user = UserId::from_bytes(user);
                 let position = Position { at: Some(at), id: ImageId::from_bytes(id) };
-                let texts = [cursor(position, listings(user)[index]), user_cursor(user)];
+                let texts = [encode_cursor(position, listings(user)[index]), encode_user_cursor(user)];
                 (Just(user), proptest::sample::select(texts.to_vec()).prop_flat_map(mutated))
             })
         ) {
@@ -189,7 +191,7 @@ mod tests {
             let user = UserId::from_bytes(user);
             for listing in listings(user) {
                 let text = encode(&[&millis.to_be_bytes()[..], &id].concat(), listing);
-                if let Ok(found) = after(Some(&text), listing) {
+                if let Ok(found) = parse_cursor(Some(&text), listing) {
                     prop_assert_eq!(*found.unwrap().id.as_bytes(), id);
                 }
             }

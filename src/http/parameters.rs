@@ -9,7 +9,7 @@ use crate::model::{IdempotencyKey, ImageId, InvalidIdempotencyKey, UserId};
 ///
 /// # Errors
 /// 404 for a text that cannot be an id, as for an unknown id.
-pub fn image_id(text: &str) -> Result<ImageId, Problem> {
+pub fn parse_image_id(text: &str) -> Result<ImageId, Problem> {
     ImageId::parse(text).ok_or_else(Problem::not_found)
 }
 
@@ -17,7 +17,7 @@ pub fn image_id(text: &str) -> Result<ImageId, Problem> {
 ///
 /// # Errors
 /// 404 for a text that cannot be an id, as for an unknown id.
-pub fn user_id(text: &str) -> Result<UserId, Problem> {
+pub fn parse_user_id(text: &str) -> Result<UserId, Problem> {
     UserId::parse(text).ok_or_else(Problem::user_not_found)
 }
 
@@ -25,7 +25,7 @@ pub fn user_id(text: &str) -> Result<UserId, Problem> {
 ///
 /// # Errors
 /// 400 that names `member`.
-pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
+pub fn parse_idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
     let to_problem = |error: InvalidIdempotencyKey| {
         Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
     };
@@ -37,11 +37,11 @@ pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Probl
 ///
 /// # Errors
 /// 400 for an invalid key.
-pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
+pub fn parse_idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
     const NAME: &str = "Idempotency-Key";
     if key.is_none() && request.headers().contains_key(NAME) {
         // The dropped value is not available. The empty text is invalid as well, and gets the same problem.
-        return idempotency_key("", NAME).map(Some);
+        return parse_idempotency_key("", NAME).map(Some);
     }
-    key.map(|text| idempotency_key(text, NAME)).transpose()
+    key.map(|text| parse_idempotency_key(text, NAME)).transpose()
 }

@@ -25,7 +25,7 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
     let documented = Arc::new(route_table(config.switches));
     let proxies = app.proxies.clone();
     let origins = ImageOrigins {
-        bucket: app.valet.backends.bucket_origin(),
+        bucket: app.valet.dependencies.bucket_origin(),
         previews: config.previews.imgproxy().map(|imgproxy| imgproxy.origin().to_owned()),
     };
     let routes = static_files::mount(api_routes(config.switches), &origins, config.switches);

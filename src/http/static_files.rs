@@ -108,7 +108,7 @@ fn file(
     poem::endpoint::make_sync(move |request| {
         let response =
             Response::builder().header(header::CACHE_CONTROL, cache_control).header(header::CONTENT_SECURITY_POLICY, &policy);
-        entity_tags::file(&request, response, &etag, content_type, content.clone())
+        entity_tags::file_response(&request, response, &etag, content_type, content.clone())
     })
 }
 

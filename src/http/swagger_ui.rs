@@ -61,7 +61,7 @@ fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Out
         let etag = etag.get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::of([&bytes]).to_bytes()[..8])));
         let response =
             Response::builder().header(header::CACHE_CONTROL, "no-cache").header(header::CONTENT_SECURITY_POLICY, POLICY);
-        entity_tags::file(&request, response, etag, content_type, bytes)
+        entity_tags::file_response(&request, response, etag, content_type, bytes)
     })
 }
 

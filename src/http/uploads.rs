@@ -15,7 +15,7 @@ use super::{
     body::{self, Body},
     operation::{CLOSED, OPENING, Operation, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
     pagination::{self, Listing},
-    parameters::{idempotency_header, image_id},
+    parameters::{parse_idempotency_header, parse_image_id},
     problem::{Code, Problem},
     responses::{GalleryImage, UploadTicket, whole_seconds},
 };
@@ -263,7 +263,7 @@ impl UploadsApi {
     ) -> Result<UploadResponse, Problem> {
         app.valet.throttle.count_uploads(caller.user, 1)?;
         let now = OffsetDateTime::now_utc();
-        let key = idempotency_header(request, key.0.as_deref())?;
+        let key = parse_idempotency_header(request, key.0.as_deref())?;
         let opened = app.valet.uploads.open(caller.user, body.declared(key.as_ref()), now).await?;
         let ticket = Json(UploadTicket::new(opened.ticket, now, |image| app.valet.gallery.presign_image(image, now))?);
         Ok(if opened.is_new { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
@@ -277,7 +277,7 @@ impl UploadsApi {
     async fn renew(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = OffsetDateTime::now_utc();
         app.valet.throttle.count_urls(caller.user, 1)?;
-        let ticket = app.valet.uploads.renew(caller.user, image_id(&id)?, now).await?;
+        let ticket = app.valet.uploads.renew(caller.user, parse_image_id(&id)?, now).await?;
         Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.gallery.presign_image(image, now))?))
     }
 
@@ -290,7 +290,7 @@ impl UploadsApi {
     async fn confirm(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
         let now = OffsetDateTime::now_utc();
         app.valet.throttle.count_s3_calls(caller.user, 1)?;
-        let image = app.valet.confirmation.confirm(caller.user, image_id(&id)?, now).await?;
+        let image = app.valet.confirmation.confirm(caller.user, parse_image_id(&id)?, now).await?;
         Ok(Json(app.valet.gallery.presign_image(image, now)?.into()))
     }
 
@@ -308,11 +308,11 @@ impl UploadsApi {
         /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<Json<PendingUploads>, Problem> {
-        let limit = pagination::limit(limit.0)?;
+        let limit = pagination::parse_limit(limit.0)?;
         let listing = Listing::Pending(caller.user);
-        let after = pagination::after(cursor.0.as_deref(), listing)?;
+        let after = pagination::parse_cursor(cursor.0.as_deref(), listing)?;
         let found = app.valet.uploads.list_pending(caller.user, after, limit + 1).await?;
-        let (uploads, next_cursor) = pagination::split(found, limit, listing);
+        let (uploads, next_cursor) = pagination::split_page(found, limit, listing);
         Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
     }
 }

@@ -59,7 +59,7 @@ pub use object_key::{KeyOwner, ObjectKey};
 pub use orientation::Orientation;
 pub use part_layout::{PartChecksums, PartLayout};
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
-pub use rejection::{Refusal, Rejection};
+pub use rejection::{ContentError, Rejection};
 pub use rendering::{Rendering, RenderingFailure};
 pub use reservation::{OPENING_GRACE, QuotaCounter, Reservation, ReservationStep, TimelineChange, UrlLifetime, UsageCounts};
 pub use service_key::{InvalidKeyName, KeyName, Scope, ServiceKeyToken};

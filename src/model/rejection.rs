@@ -5,7 +5,7 @@ use super::Format;
 /// The reason for which a file is not accepted. The messages are constants: they repeat nothing of the file or of its
 /// declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
+pub enum ContentError {
     /// No magic bytes of an image format: HTML, SVG, PDF, video, an empty file, and others.
     #[error("it is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image")]
     UnknownType,
@@ -35,7 +35,7 @@ pub enum Refusal {
     EmptyDimensions,
 }
 
-impl Refusal {
+impl ContentError {
     /// All reasons.
     pub const ALL: [Self; 14] = [
         Self::UnknownType,
@@ -100,7 +100,7 @@ pub enum Rejection {
     /// Size, type or digest of the object differ from the declaration.
     ObjectMismatch,
     /// The bytes are not an image of the declared type. `None` when the record does not have the reason.
-    ContentMismatch(Option<Refusal>),
+    ContentMismatch(Option<ContentError>),
 }
 
 impl Rejection {
@@ -118,7 +118,7 @@ impl Rejection {
     pub fn cause(self) -> Option<&'static str> {
         match self {
             Self::ObjectMismatch => None,
-            Self::ContentMismatch(refusal) => refusal.map(Refusal::as_str),
+            Self::ContentMismatch(cause) => cause.map(ContentError::as_str),
         }
     }
 
@@ -128,7 +128,7 @@ impl Rejection {
     pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
         match text {
             "object_mismatch" => Some(Self::ObjectMismatch),
-            "content_mismatch" => Some(Self::ContentMismatch(cause.and_then(Refusal::parse))),
+            "content_mismatch" => Some(Self::ContentMismatch(cause.and_then(ContentError::parse))),
             _ => None,
         }
     }

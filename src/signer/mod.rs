@@ -10,9 +10,9 @@
 //! into one buffer (`encoding`), and nothing else is allocated if the query is sorted (benches/signer.rs measures it).
 
 mod bucket_and_endpoint;
+mod bucket_location;
 mod encoding;
 mod imgproxy;
-mod location;
 mod post_policy;
 mod series;
 mod signing_day;
@@ -27,8 +27,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 use self::signing_day::{SigningDay, SigningDays};
 pub use bucket_and_endpoint::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
+pub use bucket_location::{AddressingStyle, AwsEndpoint, BucketLocation, InvalidRegion};
 pub use imgproxy::{Imgproxy, ImgproxyKey, ImgproxySource};
-pub use location::{AddressingStyle, AwsEndpoint, InvalidRegion, Location};
 pub use post_policy::{PostPolicy, SignedForm};
 pub use series::UrlSeries;
 
@@ -92,7 +92,7 @@ pub struct CredentialsExpired;
 
 /// Presigns URLs for one bucket with one set of credentials.
 pub struct Signer {
-    location: Location,
+    location: BucketLocation,
     region: String,
     credentials: Credentials,
     /// `&X-Amz-Security-Token=…`, percent-encoded; empty without a token. Constant for these credentials.
@@ -118,7 +118,7 @@ impl Signer {
 
     /// Returns a signer for the bucket at `location`.
     #[must_use]
-    pub fn new(location: Location, region: &str, credentials: Credentials) -> Self {
+    pub fn new(location: BucketLocation, region: &str, credentials: Credentials) -> Self {
         let mut token = Vec::new();
         if let Some(text) = &credentials.session_token {
             token.extend_from_slice(b"&X-Amz-Security-Token=");
@@ -129,7 +129,7 @@ impl Signer {
 
     /// Returns a signer with the same credentials for the bucket under another address.
     #[must_use]
-    pub fn with_location(&self, location: Location) -> Self {
+    pub fn with_location(&self, location: BucketLocation) -> Self {
         Self::new(location, &self.region, self.credentials.clone())
     }
 

@@ -16,8 +16,8 @@ use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
 use super::{
-    AddressingStyle, AwsEndpoint, BucketName, Credentials, CredentialsExpired, Location, PostPolicy, PresignRequest, Presigned,
-    Signer,
+    AddressingStyle, AwsEndpoint, BucketLocation, BucketName, Credentials, CredentialsExpired, PostPolicy, PresignRequest,
+    Presigned, Signer,
 };
 
 /// Parses the name of a bucket.
@@ -31,8 +31,8 @@ fn style(path_style: bool) -> AddressingStyle {
 }
 
 /// Returns the location of a bucket at an endpoint.
-fn at(endpoint: &str, bucket: &str, path_style: bool) -> Location {
-    Location::endpoint(&endpoint.parse().unwrap(), &name(bucket), style(path_style))
+fn at(endpoint: &str, bucket: &str, path_style: bool) -> BucketLocation {
+    BucketLocation::endpoint(&endpoint.parse().unwrap(), &name(bucket), style(path_style))
 }
 
 /// Returns the credentials of the AWS documents, with this session token.
@@ -95,7 +95,8 @@ fn published_policy_of_the_aws_document_is_signed() {
         "}",
     ];
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("sigv4examplebucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
+        BucketLocation::aws("us-east-1", &name("sigv4examplebucket"), AddressingStyle::VirtualHost, AwsEndpoint::default())
+            .unwrap(),
         "us-east-1",
         credentials(None),
     );
@@ -139,7 +140,7 @@ fn policy_of_a_form_has_a_condition_for_each_field() {
 #[test]
 fn urls_of_several_days_are_appended_with_the_values_of_their_days() {
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
+        BucketLocation::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(None),
     );
@@ -166,7 +167,7 @@ fn a_url_does_not_outlive_its_credentials() {
     let signer = |lifetime: Duration| {
         let credentials = Credentials { expires_at: Some(now + lifetime), ..credentials(Some("token")) };
         Signer::new(
-            Location::aws("eu-central-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
+            BucketLocation::aws("eu-central-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
             "eu-central-1",
             credentials,
         )
@@ -192,7 +193,7 @@ fn location_follows_from_endpoint_bucket_and_style() {
     assert_eq!(at("https://s3.example:443", "bkt", false), ("https://bkt.s3.example/".into(), "bkt.s3.example".into()));
     assert_eq!(at("https://s3.example/", "a.b", false), ("https://s3.example/a.b/".into(), "s3.example".into()));
     for bad in ["", "us east", "us/east", "US-EAST-1", "us.east@evil"] {
-        assert!(Location::aws(bad, &name("bucket"), AddressingStyle::Path, AwsEndpoint::default()).is_err(), "{bad}");
+        assert!(BucketLocation::aws(bad, &name("bucket"), AddressingStyle::Path, AwsEndpoint::default()).is_err(), "{bad}");
     }
 }
 
@@ -217,7 +218,8 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
     for region in regions {
         for (fips, dualstack) in [(false, false), (true, false), (false, true), (true, true)] {
             for (bucket, path_style) in [("bucket", false), ("bucket", true), ("my.bucket", false)] {
-                let ours = Location::aws(region, &name(bucket), style(path_style), AwsEndpoint { fips, dualstack }).unwrap();
+                let ours =
+                    BucketLocation::aws(region, &name(bucket), style(path_style), AwsEndpoint { fips, dualstack }).unwrap();
                 let config = aws_sdk_s3::Config::builder()
                     .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
                     .region(aws_sdk_s3::config::Region::new(region))
@@ -243,7 +245,7 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
 #[test]
 fn debug_shows_no_secret_and_no_query() {
     let signer = Signer::new(
-        Location::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
+        BucketLocation::aws("us-east-1", &name("bucket"), AddressingStyle::VirtualHost, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(Some("canary-token")),
     );
@@ -325,7 +327,7 @@ proptest! {
         let config = PresigningConfig::builder()
             .start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(instant).unwrap()))
             .expires_in(Duration::from_secs(ttl)).build().unwrap();
-        let location = Location::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), style(path_style));
+        let location = BucketLocation::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), style(path_style));
         let keys = Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) };
         let signer = Signer::new(location, "eu-west-3", keys);
         let sdk = client(token, path_style, port);

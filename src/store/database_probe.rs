@@ -103,7 +103,7 @@ impl DatabaseProbe {
     ///
     /// # Errors
     /// [`StoreError`], also when too few members respond in time.
-    pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
+    pub async fn probe_write(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
         self.mongo.insert_one(&collection, doc! { "_id": "write" }).await
     }
@@ -112,7 +112,7 @@ impl DatabaseProbe {
     ///
     /// # Errors
     /// [`StoreError`]; a standalone server has no transactions.
-    pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
+    pub async fn probe_transaction(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
         self.mongo
             .run(Operation::transaction(&collection), async {
@@ -137,7 +137,7 @@ impl DatabaseProbe {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
+    pub async fn remove_scratch(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.mongo.database().collection::<Document>(scratch);
         self.mongo.run(Operation::drop(&collection), async { collection.drop().await }).await
     }

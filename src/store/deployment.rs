@@ -75,7 +75,7 @@ impl Store {
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
-        self.probe().deployment().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
+        self.probe().read_deployment().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
     }
 
     /// Replaces the record, readable or not, by one with `id`, a new stamp and no stamp before it.
@@ -125,14 +125,14 @@ impl Store {
 
 /// A collection that is empty in a restored database, though others refer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub enum MissingCollection {
     /// Accounts count images, and there is no record of an image.
     Images,
     /// There are ready images, and no account.
     Users,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingCollection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Images => "images",
@@ -146,21 +146,21 @@ impl DatabaseProbe {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn missing(&self) -> Result<Option<Missing>, StoreError> {
+    pub async fn missing_collection(&self) -> Result<Option<MissingCollection>, StoreError> {
         if !self.has_any("images", doc! {}).await? {
             // A deleted account ends without its images.
             let counts = doc! { "images": { "$gt": 0 }, "deletedAt": { "$exists": false } };
-            return Ok(self.has_any("users", counts).await?.then_some(Missing::Images));
+            return Ok(self.has_any("users", counts).await?.then_some(MissingCollection::Images));
         }
         let is_abandoned = !self.has_any("users", doc! {}).await? && self.has_ready_image().await?;
-        Ok(is_abandoned.then_some(Missing::Users))
+        Ok(is_abandoned.then_some(MissingCollection::Users))
     }
 
     /// Returns the deployment that this database belongs to; `None` before the first start.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
+    pub async fn read_deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
         let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let found = self.mongo.read(Operation::find(&meta), || async { meta.find_one(doc! { "_id": NAME }).await }).await?;
         found.map(|found| DeploymentRecord::read(&found)).transpose()
@@ -178,7 +178,7 @@ impl DatabaseProbe {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn knows_any(&self, images: &[ImageId]) -> Result<bool, StoreError> {
+    pub async fn has_any_image(&self, images: &[ImageId]) -> Result<bool, StoreError> {
         let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": images.iter().map(ToString::to_string).collect::<Vec<_>>() });
         self.has_image(filter).await

@@ -84,7 +84,7 @@ impl Elections {
     }
 
     /// Returns whether a primary was confirmed current after `generation`, and still is.
-    pub(super) fn caught_up_since(&self, generation: u64) -> bool {
+    pub(super) fn has_caught_up_since(&self, generation: u64) -> bool {
         self.read(|state| state.not_replicated || state.generation > generation && state.is_current(|_| true))
     }
 
@@ -173,8 +173,8 @@ mod tests {
         assert!(
             elections.is_current(&server(1))
                 && !elections.is_current(&server(2))
-                && elections.caught_up_since(0)
-                && !elections.caught_up_since(1)
+                && elections.has_caught_up_since(0)
+                && !elections.has_caught_up_since(1)
         );
         // Another server is elected, and observed before it has caught up.
         elections.write(|state| state.latest = Some(election(2)));
@@ -182,7 +182,7 @@ mod tests {
         // A check that began before found the earlier primary.
         assert!(!elections.mark_caught_up(Some(election(1)), server(1), election(1)));
         assert!(elections.mark_caught_up(Some(election(2)), server(2), election(2)));
-        assert!(elections.is_current(&server(2)) && elections.caught_up_since(1));
+        assert!(elections.is_current(&server(2)) && elections.has_caught_up_since(1));
     }
 
     #[test]

@@ -15,13 +15,13 @@ tokio::task_local! {
 
 /// Runs work whose calls are not counted, because it belongs to no request: capability probes and the server's own sweeps.
 #[cfg(not(feature = "dev"))]
-pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
+pub async fn without_failpoints<T>(work: impl Future<Output = T>) -> T {
     work.await
 }
 
 /// Runs work whose calls are not counted, because it belongs to no request: capability probes and the server's own sweeps.
 #[cfg(feature = "dev")]
-pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
+pub async fn without_failpoints<T>(work: impl Future<Output = T>) -> T {
     UNCOUNTED.scope((), work).await
 }
 

@@ -47,24 +47,26 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 pub use deliveries::{Attempt, ClaimedDelivery, Deliveries, DueDelivery, NewDelivery, Outcome};
-pub use deployment::{DeploymentRecord, Missing};
-pub use failpoint::uncounted;
+pub use deployment::{DeploymentRecord, MissingCollection};
+pub use failpoint::without_failpoints;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
     ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, MadeDue, MadePictures,
-    ObjectCreationClaim, Opened, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage, RemainingImage,
-    RenderingClaim, ReservationStatus, StateCount, UnreadCaptures, UnreadableImage, UnrenderedPage, UnsettledKind,
+    ObjectCreationClaim, OpenedLifetimes, Postponement, PreviewWait, QueuedImage, QueuedRendering, RawGalleryPage,
+    RemainingImage, RenderingClaim, ReservationStatus, StateCount, UnreadCaptures, UnreadableImage, UnrenderedPage,
+    UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::{GetSeries, Objects};
-pub use outbox_queue::{EventRecord, EventSource, OutboxQueue, StoredEvent};
+pub use outbox_queue::{EventSource, OutboxQueue, OutboxRecord, StoredEvent};
 pub use recount::{Counts, Repair};
 pub use reservations::StepOutcome;
 pub use service_keys::{ServiceKey, ServiceKeys};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, AccountPage, AccountState, CountedAccount, Deletion, DeletionDue, IdentityHolder, KeyStep, LegacyHold, LegacyHolds,
-    NewPassword, PasswordState, ProviderIdentity, QuotaLimits, ReserveOutcome, StaleEntries, StepUnderWay, UserFilter, Users,
+    Account, AccountPage, AccountState, AnnouncedStep, CountedAccount, Deletion, DeletionDue, IdentityHolder, KeyStep,
+    LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits, ReserveOutcome, StaleEntries, UserFilter,
+    Users,
 };
 pub use webhook_endpoints::WebhookEndpoints;
 
@@ -111,7 +113,7 @@ pub enum StoreError {
     },
     /// The object store rejects this object, part or upload, and would reject it again.
     #[error("the object store rejected the request permanently ({operation}): {reason}")]
-    ObjectRefused {
+    ObjectRejected {
         /// The S3 operation.
         operation: &'static str,
         /// Status and S3's error code.
@@ -168,7 +170,7 @@ impl StoreError {
     /// permissions: waiting does not help.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
+        matches!(self, Self::ObjectRejected { .. } | Self::ObjectsUnsupported { .. })
     }
 
     /// Returns whether the same call may succeed by itself after a while. Other calls are retried at growing intervals.

@@ -224,7 +224,7 @@ impl MongoClient {
         // One task polls the primary for all tasks; the others then find it confirmed.
         let lock = tokio::time::timeout_at(deadline, self.elections.lock()).await;
         let _lock = lock.map_err(|_| StoreError::DatabaseTimeout)?;
-        if self.elections.caught_up_since(generation) {
+        if self.elections.has_caught_up_since(generation) {
             return Ok(());
         }
         loop {

@@ -38,7 +38,7 @@ const IMAGE_FIELDS: [&str; 15] = [
     "uploadedAt",
 ];
 
-/// Whether changes write events, and the means to wake this server's dispatcher.
+/// Whether changes write events, and the means to wake this server's fan-out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outbox(Option<Arc<Notify>>);
 
@@ -53,7 +53,7 @@ impl Outbox {
         self.0.is_some()
     }
 
-    /// Wakes this server's dispatcher after a change.
+    /// Wakes this server's fan-out after a change.
     pub(super) fn wake(&self) {
         if let Some(woken) = &self.0 {
             woken.notify_one();
@@ -110,7 +110,7 @@ pub(super) fn appended(event: EventType, data: Document) -> Document {
     doc! { "$let": { "vars": { "outbox": outbox }, "in": { "$concatArrays": [earlier, [entry]] } } }
 }
 
-/// Returns the index through which the dispatcher finds documents with events.
+/// Returns the index through which the fan-out finds documents with events.
 pub(super) fn index() -> IndexModel {
     let has_events = doc! { OUTBOX_AT: { "$exists": true } };
     let options = IndexOptions::builder().name("outbox".to_owned()).partial_filter_expression(has_events).build();

@@ -46,7 +46,7 @@ impl EventSource {
 
 /// A document with events.
 #[derive(Debug, Clone)]
-pub struct EventRecord {
+pub struct OutboxRecord {
     source: EventSource,
     id: Bson,
     owner: Bson,
@@ -69,7 +69,7 @@ pub struct StoredEvent {
     pub data: Map<String, Value>,
 }
 
-impl EventRecord {
+impl OutboxRecord {
     /// Reads the events of a record, and whether some of them are damaged.
     fn read(source: EventSource, record: &Document) -> Self {
         let entries = record.get_array("outbox").map_or(&[][..], Vec::as_slice);
@@ -139,7 +139,7 @@ impl OutboxQueue {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find(&self, source: EventSource, except: &[String], limit: usize) -> Result<Vec<EventRecord>, StoreError> {
+    pub async fn find(&self, source: EventSource, except: &[String], limit: usize) -> Result<Vec<OutboxRecord>, StoreError> {
         let records = self.records(source);
         let mut filter = doc! { OUTBOX_AT: { "$exists": true } };
         if !except.is_empty() {
@@ -152,7 +152,7 @@ impl OutboxQueue {
             let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { OUTBOX_AT: 1 });
             find.limit(limit).await?.try_collect::<Vec<_>>().await
         });
-        Ok(found.await?.iter().map(|record| EventRecord::read(source, record)).collect())
+        Ok(found.await?.iter().map(|record| OutboxRecord::read(source, record)).collect())
     }
 
     /// Removes the readable events of these documents of one source, which are fanned out, and moves unreadable entries to
@@ -160,7 +160,7 @@ impl OutboxQueue {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn remove_all(&self, records: &[EventRecord]) -> Result<(), StoreError> {
+    pub async fn remove_all(&self, records: &[OutboxRecord]) -> Result<(), StoreError> {
         let Some(first) = records.first() else { return Ok(()) };
         let updates = records.iter().map(|record| (record.filter(), Bson::from(removal(&record.events))));
         self.mongo.update_each(&self.records(first.source), updates).await.map(drop)

@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, datetime,
     images::{ReservationEnd, tombstone_update},
     integer, is_sort_time, last_step,
-    users::{AnnounceOutcome, StepUnderWay},
+    users::{AnnounceOutcome, AnnouncedStep},
 };
 use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
@@ -52,7 +52,7 @@ impl Store {
         if announced == AnnounceOutcome::Conflict {
             return Ok(None);
         }
-        let [StepUnderWay { step, .. }] = steps;
+        let [AnnouncedStep { step, .. }] = steps;
         let end = ReservationEnd::WithStep { step, as_read: as_read(image.user, change) };
         let ready = self.images.mark_ready(image, verified, end).await?;
         let taken = match &ready {
@@ -110,7 +110,7 @@ impl Store {
         });
         let outcome = outcome.await?;
         if let StepOutcome::Applied(images) = &outcome {
-            self.images.moved(ImageState::Deleting, images.len() as u64);
+            self.images.record_transitions(ImageState::Deleting, images.len() as u64);
         }
         Ok(outcome)
     }
@@ -122,7 +122,7 @@ impl Store {
     /// [`StoreError`]; a conversion that has begun is finished like any step.
     pub async fn convert_legacy_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
         // The earlier version takes no steps.
-        let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
+        let step = |(image, bytes): &(ImageId, u64)| AnnouncedStep {
             image: *image,
             step: StepId::new(),
             before: None,
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn finish_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<(), StoreError> {
+    pub async fn finish_steps(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<(), StoreError> {
         let taken = self.images.decide_steps(user, steps).await?;
         self.users.close_steps(user, steps, &taken).await
     }
@@ -175,8 +175,8 @@ impl Store {
 }
 
 /// Returns the step as it is announced.
-fn announced_step(change: &ReservationStep) -> StepUnderWay {
-    StepUnderWay { image: change.image, step: StepId::new(), before: change.last_step, hold: None }
+fn announced_step(change: &ReservationStep) -> AnnouncedStep {
+    AnnouncedStep { image: change.image, step: StepId::new(), before: change.last_step, hold: None }
 }
 
 /// Returns a filter for the image as it was read.

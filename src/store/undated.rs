@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn date_undated(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+    pub async fn make_undated_due(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let is_undated = doc! { "due": { "$type": OTHER_TYPES.to_vec() } };
         let is_missing = doc! { "deletedAt": { "$exists": true }, "due": { "$exists": false } };
         let mut dated = self.set_due("images", is_undated.clone(), None, now).await?;

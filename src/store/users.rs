@@ -47,7 +47,7 @@ pub use self::{
     passwords::{AccountState, NewPassword, PasswordState},
     quota::{QuotaLimits, ReserveOutcome, StaleEntries},
     registration::KeyStep,
-    reservation_steps::StepUnderWay,
+    reservation_steps::AnnouncedStep,
 };
 use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc, registration::Registration};
 use super::{

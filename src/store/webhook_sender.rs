@@ -62,7 +62,7 @@ pub enum Transport {
 }
 
 /// Decides whether an attempt may connect to a host with these addresses.
-pub type Permits<'a> = &'a (dyn Fn(Transport, &[IpAddr]) -> bool + Send + Sync);
+pub type AddressFilter<'a> = &'a (dyn Fn(Transport, &[IpAddr]) -> bool + Send + Sync);
 
 /// The answer of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +127,9 @@ impl WebhookSender {
     ///
     /// # Errors
     /// [`SendError`] if there is no answer.
-    pub async fn send(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<WebhookAnswer, SendError> {
+    pub async fn send(&self, request: &WebhookRequest<'_>, is_allowed: AddressFilter<'_>) -> Result<WebhookAnswer, SendError> {
         let deadline = tokio::time::Instant::now() + ATTEMPT_DEADLINE;
-        let exchanged = tokio::time::timeout_at(deadline, self.exchange(request, permits)).await;
+        let exchanged = tokio::time::timeout_at(deadline, self.exchange(request, is_allowed)).await;
         let response = exchanged.map_err(|_| SendError::Late)??;
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let answer = WebhookAnswer {
@@ -142,12 +142,16 @@ impl WebhookSender {
     }
 
     /// Sends a message and returns the head of the response.
-    async fn exchange(&self, request: &WebhookRequest<'_>, permits: Permits<'_>) -> Result<Response<Incoming>, SendError> {
+    async fn exchange(
+        &self,
+        request: &WebhookRequest<'_>,
+        is_allowed: AddressFilter<'_>,
+    ) -> Result<Response<Incoming>, SendError> {
         let url = parse_endpoint_url(request.url).ok_or(SendError::Url)?;
         let transport = if url.scheme() == "https" { Transport::Https } else { Transport::Http };
         let addresses = resolve(&url).await?;
         let ips: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
-        if !permits(transport, &ips) {
+        if !is_allowed(transport, &ips) {
             return Err(SendError::NotPermitted);
         }
         let stream = connect(&addresses).await?;

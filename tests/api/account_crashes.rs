@@ -22,7 +22,7 @@ use super::{
     app::{Answer, Caller, PASSWORD, TestApp, eventually, unique_png},
     crashes::{ABORTED, Fuse},
     openapi::operations,
-    process_client::Client,
+    process_client::{Client, Ended},
     serve::Settings,
 };
 
@@ -322,7 +322,7 @@ async fn kill_at_every_call<S>(
                 true
             }
             Err(_) => {
-                let (status, _, log) = process.end(Duration::from_secs(30)).await;
+                let Ended { status, err: log, .. } = process.wait_for_end(Duration::from_secs(30)).await;
                 assert_eq!(status.signal(), Some(ABORTED), "{log}");
                 false
             }

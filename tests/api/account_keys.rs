@@ -16,7 +16,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{Answer, Caller, PASSWORD, TestApp, unique_png},
-    mongodb_relay::{beside_through, command},
+    mongodb_relay::{command, start_server_behind_relay},
     oidc::provider::{AUDIENCE, Key, Provider},
 };
 
@@ -124,7 +124,7 @@ async fn sign_up_slowly(app: &TestApp, email: &str, meanwhile: impl Future<Outpu
             tokio::task::block_in_place(|| resumed.recv().unwrap());
         }
     };
-    let slow = beside_through(app, Arc::new(pause), Arc::new(|_| {})).await;
+    let slow = start_server_behind_relay(app, Arc::new(pause), Arc::new(|_| {})).await;
     let prevent = async {
         let resume = pauses.recv().await.unwrap();
         let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000);

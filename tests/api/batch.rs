@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::{
     app::{Caller, TestApp, declared, eventually, unique_png},
-    mongodb_relay::{beside_through, command},
+    mongodb_relay::{command, start_server_behind_relay},
 };
 
 /// Returns the status of each item's result.
@@ -212,7 +212,7 @@ async fn upload_that_is_prolonged_during_its_renewal_is_not_reported_as_missing(
             tokio::task::block_in_place(|| resumed.recv().unwrap());
         }
     };
-    let slow = beside_through(&app, Arc::new(pause), Arc::new(|_| {})).await;
+    let slow = start_server_behind_relay(&app, Arc::new(pause), Arc::new(|_| {})).await;
     let images = app.db.collection::<Document>("images");
     let expire_at = async |milliseconds: i64| {
         let at = DateTime::from_millis(DateTime::now().timestamp_millis() + milliseconds);

@@ -210,7 +210,7 @@ async fn only_a_plausible_pair_is_accepted() {
         let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
         assert!(agree, "valet check reports {checked:?} for {verified:?}");
         assert_eq!(Verdict::of(&verified), combination.verdict, "{combination:?}");
-        let pair = app.app.valet.deployment.pair().await.unwrap();
+        let pair = app.app.valet.deployment.read_pair().await.unwrap();
         let (bucket, database) = match verified {
             Ok(id) => (Some(id), Some(id)),
             Err(_) => (combination.bucket, combination.database),

@@ -27,6 +27,7 @@ use super::{
     app::{Answer, Caller, TestApp, declared, unique_png},
     serve::Settings,
 };
+use crate::process_client::Ended;
 
 /// Time after which every lease and every request of a killed server has ended.
 const CONVERGED: Duration = Duration::from_secs(180);
@@ -176,7 +177,7 @@ async fn killed_after(calls: u32, ada: &Caller<'_>, prepare: impl AsyncFn(&Calle
                 drop(process);
             }
             Err(_) => {
-                let (status, _, log) = process.end(Duration::from_secs(30)).await;
+                let Ended { status, err: log, .. } = process.wait_for_end(Duration::from_secs(30)).await;
                 assert_eq!(status.signal(), Some(ABORTED), "{log}");
             }
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     app::{TestApp, unique_png},
     dev_mongod::{runs, within},
-    process_client::{Client, Process, Settings},
+    process_client::{Client, Ended, Process, Settings},
 };
 
 /// Path of a folder or file that is removed with its test.
@@ -73,7 +73,7 @@ impl Dev {
     /// Sends a signal, and asserts that the process exits successfully and its mongod has ended.
     async fn stop(self, signal: &str) {
         self.process.signal(signal);
-        let (status, _, err) = self.process.end(Duration::from_secs(30)).await;
+        let Ended { status, err, .. } = self.process.wait_for_end(Duration::from_secs(30)).await;
         assert!(status.success(), "{status}: {err}");
         assert!(!runs(self.mongod.unwrap()), "mongod still runs");
     }
@@ -112,7 +112,7 @@ async fn images_survive_every_kind_of_restart() {
     let mongod = dev.mongod.unwrap();
     dev.process.signal("-KILL");
     let began = Instant::now();
-    let (status, ..) = dev.process.end(Duration::from_secs(30)).await;
+    let Ended { status, .. } = dev.process.wait_for_end(Duration::from_secs(30)).await;
     assert!(!status.success());
     assert!(within(Duration::from_secs(30), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
 
@@ -141,7 +141,7 @@ async fn uploaded_image_gets_previews() {
 
 /// Starts `valet dev`, which must fail within a minute and leave no process running; returns the single line of its error.
 async fn start_error(data: &Path, bind: &str, s3_bind: &str) -> String {
-    let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(60)).await;
+    let Ended { status, out, err } = start(data, bind, s3_bind, &[]).wait_for_end(Duration::from_secs(60)).await;
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");
     let processes = Command::new("ps").args(["-e", "-o", "args="]).output().unwrap();
@@ -209,14 +209,15 @@ async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     let folder = Folder::new();
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
     std::fs::remove_dir_all(folder.0.join("mongodb")).unwrap();
-    let (status, _, err) = start(&folder.0, "127.0.0.1:0", "127.0.0.1:0", &[]).end(Duration::from_secs(60)).await;
+    let Ended { status, err, .. } =
+        start(&folder.0, "127.0.0.1:0", "127.0.0.1:0", &[]).wait_for_end(Duration::from_secs(60)).await;
     assert!(!status.success() && err.contains("valet dev --join"), "{err}");
     let data = folder.0.to_str().unwrap();
     let flags = ["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0", "--data-dir", data, "--join"];
     let joined = Process::start(&flags, &[]);
     joined.wait_for(|process| Some(()).filter(|()| process.out().contains("Ctrl-C stops all of it."))).await;
     joined.signal("-INT");
-    assert!(joined.end(Duration::from_secs(30)).await.0.success());
+    assert!(joined.wait_for_end(Duration::from_secs(30)).await.status.success());
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
 }
 
@@ -240,7 +241,7 @@ async fn operator_commands_work_on_the_running_server_with_its_environment() {
     let quoted = settings.0.iter().find(|(name, _)| *name == "JWT_PREVIOUS_SECRETS");
     assert_eq!(quoted.unwrap().1, "it's 0123456789 abcdefghij \"$klmno\"");
     let run = async |arguments: &[&str]| {
-        let (status, out, err) = settings.run(arguments).end(Duration::from_secs(60)).await;
+        let Ended { status, out, err } = settings.run(arguments).wait_for_end(Duration::from_secs(60)).await;
         assert!(status.success(), "{arguments:?}: {err}");
         out
     };
@@ -263,11 +264,11 @@ async fn operator_commands_work_on_the_running_server_with_its_environment() {
     let forged = forged.header("webhook-signature", "v1,AAAA").body(r#"{"type":"forged"}"#).send().await.unwrap();
     assert_eq!(forged.status(), 401);
     let taken = settings.run(&["webhook", "listen", "--port", url.trim_end_matches('/').rsplit(':').next().unwrap()]);
-    let (status, _, err) = taken.end(Duration::from_secs(30)).await;
+    let Ended { status, err, .. } = taken.wait_for_end(Duration::from_secs(30)).await;
     assert!(!status.success() && err.contains("--port"), "{err}");
     assert!(run(&["webhook", "list"]).await.contains(&format!("{id} on ")));
     listening.signal("-INT");
-    let (status, out, err) = listening.end(Duration::from_secs(30)).await;
+    let Ended { status, out, err } = listening.wait_for_end(Duration::from_secs(30)).await;
     assert!(status.success() && !out.contains("forged") && err.contains("refused a request"), "{out}{err}");
     assert!(run(&["webhook", "list"]).await.contains(&format!("{id} off ")), "the endpoint is turned off");
     dev.stop("-INT").await;

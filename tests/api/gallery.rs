@@ -355,7 +355,7 @@ async fn read_urls_repeat_within_a_window_and_expire() {
     // A URL is valid for four seconds at most; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5500)).await;
     for url in urls {
-        assert!(TestApp::is_refusal(app.http.get(&url).send().await.unwrap().status()));
+        assert!(TestApp::is_signature_rejection(app.http.get(&url).send().await.unwrap().status()));
     }
 }
 

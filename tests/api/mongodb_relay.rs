@@ -18,7 +18,7 @@ use crate::app::TestApp;
 pub type Tap = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// Starts a second server whose requests to MongoDB, and the replies to them, pass through these functions.
-pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestApp {
+pub async fn start_server_behind_relay(app: &TestApp, requests: Tap, replies: Tap) -> TestApp {
     let uri = app.config.mongo.uri.expose_secret();
     let address = uri.trim_start_matches("mongodb://").split(['/', ',', '?']).next().unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

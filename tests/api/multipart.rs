@@ -158,7 +158,7 @@ async fn parts_become_an_image_in_the_gallery() {
     assert!(read.bytes().await.unwrap() == bytes, "the URL returns the uploaded bytes");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([image.json]));
     assert_eq!(ada.confirm(id).await.json, image.json, "a repeated confirm returns the same image");
-    assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
+    assert!(TestApp::is_signature_rejection(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
     let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
     assert_eq!(late, 404, "no part is accepted afterwards");
     assert_eq!(ada.sign(id, json!([{ "partNumber": 1 }])).await.problem(), (409, "upload_complete"));
@@ -196,7 +196,7 @@ async fn url_of_a_part_accepts_exactly_its_bytes() {
     for length in [right.len() - 1, right.len() + 1, 0] {
         let mut wrong = right.clone();
         wrong.resize(length, 0);
-        assert!(TestApp::is_refusal(app.put(&request, wrong).await), "the length is signed");
+        assert!(TestApp::is_signature_rejection(app.put(&request, wrong).await), "the length is signed");
     }
     let mut wrong = right.clone();
     wrong[7] ^= 1;
@@ -218,7 +218,7 @@ async fn url_of_a_part_accepts_exactly_its_bytes() {
         replaced(&ticket.id().to_owned().leak()[30..], "000000"),
     ] {
         let status = app.put(&request, right.clone()).await;
-        assert!(status == 404 || TestApp::is_refusal(status), "{status} for {request}");
+        assert!(status == 404 || TestApp::is_signature_rejection(status), "{status} for {request}");
     }
     assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
     assert_eq!(app.put(&request, right).await, 200, "the right request still works");

@@ -8,7 +8,7 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::json;
 use time::OffsetDateTime;
 use valet::{
-    domain::orphans::{Consent, Found, OrphanError, Orphans},
+    domain::orphans::{Consent, CountedItems, OrphanError, Orphans},
     model::{ImageId, ObjectKey, UserId},
     store::objects::list::ListedObject,
 };
@@ -44,7 +44,7 @@ async fn delete(app: &TestApp) -> Orphans {
 }
 
 /// Returns the keys of the listed orphans.
-fn keys(found: &Found<ListedObject>) -> Vec<&str> {
+fn keys(found: &CountedItems<ListedObject>) -> Vec<&str> {
     found.first.iter().map(|listed| listed.key.as_str()).collect()
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use self::collector::{Collector, Span};
 use super::{
     app::{PASSWORD, TestApp, declared, unique_png},
-    process_client::{Client, Process},
+    process_client::{Client, Ended, Process},
     serve::Settings,
 };
 
@@ -65,7 +65,7 @@ fn settings_with_traces(app: &TestApp, endpoint: &str) -> Settings {
 /// Stops the process; returns its log.
 async fn stop(process: Process) -> String {
     process.signal("-TERM");
-    let (status, _, log) = process.end(Duration::from_secs(30)).await;
+    let Ended { status, err: log, .. } = process.wait_for_end(Duration::from_secs(30)).await;
     assert!(status.success(), "{status} {log}");
     log
 }

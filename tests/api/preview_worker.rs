@@ -31,7 +31,7 @@ use valet::{
 use super::{
     app::{Caller, TestApp, declared, fixture, unique_png},
     event_streams::Events,
-    mongodb_relay::{Tap, beside_through, command},
+    mongodb_relay::{Tap, command, start_server_behind_relay},
 };
 
 /// Configures a server whose previews are made by workers.
@@ -188,7 +188,7 @@ async fn backfill_continues_after_a_failure_of_the_database() {
             message[at] = b'x';
         }
     });
-    let relayed = beside_through(&app, requests, Arc::new(|_| {})).await;
+    let relayed = start_server_behind_relay(&app, requests, Arc::new(|_| {})).await;
     assert_eq!(relayed.app.valet.preview_worker.backfill(100_u32.try_into().unwrap()).await.unwrap(), 3);
     assert!(failures.load(Relaxed) > 1, "a request was rejected");
     assert_eq!(render(&app).await, 3);

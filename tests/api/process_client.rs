@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::app::{PASSWORD, declared, http_client};
-pub use super::program::{Process, Settings, listening_at};
+pub use super::program::{Ended, Process, Settings, listening_at};
 
 /// A client of a server at some address.
 pub struct Client {

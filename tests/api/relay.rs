@@ -75,13 +75,13 @@ pub async fn relayed(answer: reqwest::Response) -> Answer {
 }
 
 /// A request to S3 that a relay has received completely.
-pub struct Relayed {
+pub struct RelayedRequest {
     pub parts: Parts,
     pub body: Bytes,
     upstream: Upstream,
 }
 
-impl Relayed {
+impl RelayedRequest {
     /// Returns the path of the request.
     pub fn path(&self) -> &str {
         self.parts.uri.path()
@@ -99,7 +99,7 @@ impl Relayed {
 }
 
 /// Starts a relay in front of the application's S3; returns its address. `handle` answers each request, usually by forwarding it.
-pub async fn relay_s3<A>(app: &TestApp, handle: impl Fn(Relayed) -> A + Clone + Send + Sync + 'static) -> String
+pub async fn relay_s3<A>(app: &TestApp, handle: impl Fn(RelayedRequest) -> A + Clone + Send + Sync + 'static) -> String
 where
     A: Future<Output = Answer> + Send + 'static,
 {
@@ -109,7 +109,7 @@ where
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            Ok(handle(Relayed { parts, body, upstream }).await)
+            Ok(handle(RelayedRequest { parts, body, upstream }).await)
         }
     })
     .await

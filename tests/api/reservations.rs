@@ -1,11 +1,11 @@
 //! Covers reservations: the counted bytes of a user are never less than the bytes in the bucket, except for the bounds in
-//! docs/quota.md, and no user's reservations delay those of another. `previous_version` covers records of an earlier version,
+//! docs/quota.md, and no user's reservations delay those of another. `earlier_version` covers records of an earlier version,
 //! `unfinished_steps` steps that a server began and did not finish, `damaged` records that cannot be settled.
 //!
 //! Routes: POST /api/images/upload, POST /api/images/multipart, POST /api/images/{id}/confirm.
 
 mod damaged;
-mod previous_version;
+mod earlier_version;
 mod unfinished_steps;
 
 use std::{collections::HashSet, time::Duration};

@@ -22,7 +22,7 @@ pub use super::process_client::Settings;
 use super::{
     app::{JWT_SECRET, TestApp},
     dev_mongod::within,
-    process_client::{Client, Process, listening_at},
+    process_client::{Client, Ended, Process, listening_at},
 };
 
 impl Settings {
@@ -57,9 +57,9 @@ impl Settings {
     }
 
     /// Returns the single error message of a process that must fail within 15 s.
-    pub async fn refusal(&self) -> String {
+    pub async fn start_error(&self) -> String {
         let began = Instant::now();
-        let (status, out, err) = self.start().end(Duration::from_secs(20)).await;
+        let Ended { status, out, err } = self.start().wait_for_end(Duration::from_secs(20)).await;
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}: {err}", began.elapsed());
         assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
         let messages: Vec<_> = err.lines().filter(|line| line.starts_with("valet: ")).collect();
@@ -71,7 +71,7 @@ impl Settings {
 
 #[tokio::test]
 async fn o2_every_missing_setting_is_named() {
-    let message = Settings(vec![]).refusal().await;
+    let message = Settings(vec![]).start_error().await;
     for name in ["MONGODB_URI", "S3_BUCKET", "JWT_SECRET"] {
         assert!(message.contains(&format!("- {name} is not set")), "{name}: {message}");
     }
@@ -83,10 +83,11 @@ async fn o2_weak_secrets_are_rejected_and_not_repeated() {
     let app = TestApp::start().await;
     let good = Settings::for_app(&app);
     for weak in ["canary", "changeme-canary", &"canary".repeat(5), &"x".repeat(64)] {
-        let message = good.with("JWT_SECRET", weak).refusal().await;
+        let message = good.with("JWT_SECRET", weak).start_error().await;
         assert!(message.contains("- JWT_SECRET ") && message.contains("32"), "{message}");
     }
-    let message = good.with("JWT_PREVIOUS_SECRETS", "canary").with("UPLOAD_TTL", "canary").with("BIND", "canary").refusal().await;
+    let message =
+        good.with("JWT_PREVIOUS_SECRETS", "canary").with("UPLOAD_TTL", "canary").with("BIND", "canary").start_error().await;
     for name in ["JWT_PREVIOUS_SECRETS", "UPLOAD_TTL", "BIND"] {
         assert!(message.contains(&format!("- {name} ")), "{name}: {message}");
     }
@@ -103,7 +104,7 @@ async fn variables_of_other_programs_cause_no_panic() {
     for mode in ["legacy", "adaptive", ""] {
         drop(good.with("AWS_RETRY_MODE", mode).start_listening().await);
     }
-    let message = good.with("AWS_USE_FIPS_ENDPOINT", "maybe").refusal().await;
+    let message = good.with("AWS_USE_FIPS_ENDPOINT", "maybe").start_error().await;
     assert!(message.contains("- AWS_USE_FIPS_ENDPOINT must be true or false"), "{message}");
 }
 
@@ -132,7 +133,7 @@ async fn unreachable_database_is_named() {
     let (_held, silent) = silent().await;
     let start_errors = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
         let settings = good.with("MONGODB_URI", uri);
-        async move { settings.refusal().await }
+        async move { settings.start_error().await }
     });
     for message in futures_util::future::join_all(start_errors).await {
         assert!(message.contains("MONGODB_URI"), "{message}");
@@ -155,7 +156,7 @@ async fn unreachable_bucket_is_named() {
         let settings = good.with(name, value);
         // LocalStack does not check the secret of a header's signature.
         let is_checked = super::app::s3_is_local() || name != "AWS_SECRET_ACCESS_KEY";
-        async move { (name, if is_checked { settings.refusal().await } else { name.to_owned() }) }
+        async move { (name, if is_checked { settings.start_error().await } else { name.to_owned() }) }
     });
     for (name, message) in futures_util::future::join_all(start_errors).await {
         assert!(message.contains(name) || message.contains("AWS credentials"), "{name}: {message}");
@@ -166,7 +167,7 @@ async fn unreachable_bucket_is_named() {
 async fn port_in_use_is_named() {
     let app = TestApp::start().await;
     let (_held, taken) = silent().await;
-    let message = Settings::for_app(&app).with("BIND", &taken).refusal().await;
+    let message = Settings::for_app(&app).with("BIND", &taken).start_error().await;
     assert!(message.contains("BIND") && message.contains(&taken), "{message}");
 }
 
@@ -206,7 +207,7 @@ async fn server_is_ready_while_its_database_answers() {
 
 #[tokio::test]
 async fn openapi_command_needs_no_settings() {
-    let (status, out, err) = Process::start(&["openapi"], &[]).end(Duration::from_secs(60)).await;
+    let Ended { status, out, err } = Process::start(&["openapi"], &[]).wait_for_end(Duration::from_secs(60)).await;
     assert!(status.success() && err.is_empty(), "{err}");
     let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     assert!(out == std::fs::read_to_string(committed).unwrap(), "run: cargo run -- openapi > openapi/openapi.json");

@@ -15,7 +15,7 @@ use valet::{config::Rate, model::Scope};
 use super::{
     app::{Answer, Caller, TestApp},
     openapi::{Operation, operations},
-    process_client::Process,
+    process_client::{Ended, Process},
     serve::Settings,
 };
 
@@ -204,7 +204,7 @@ async fn use_is_recorded_once_an_hour_and_no_secret_is_stored() {
 /// Runs `valet key`; returns whether it succeeded, its standard output and its standard error.
 async fn key_command(settings: &Settings, arguments: &[&str]) -> (bool, String, String) {
     let process: Process = settings.run(&[&["key"], arguments].concat());
-    let (status, out, err) = process.end(Duration::from_secs(30)).await;
+    let Ended { status, out, err } = process.wait_for_end(Duration::from_secs(30)).await;
     (status.success(), out, err)
 }
 

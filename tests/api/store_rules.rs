@@ -53,7 +53,7 @@ impl TestApp {
     }
 
     /// Returns whether the status is that of a request that the store rejects by its signature: 403 as on AWS, or Garage's 400.
-    pub fn is_refusal(status: StatusCode) -> bool {
+    pub fn is_signature_rejection(status: StatusCode) -> bool {
         status == 403 || (status == 400 && !s3_is_local())
     }
 

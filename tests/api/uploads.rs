@@ -131,10 +131,10 @@ async fn u3_u4_u5_u8_deviating_puts_are_rejected_and_nothing_is_stored() {
     for length in [bytes.len() - 1, bytes.len() + 1] {
         let mut body = bytes.clone();
         body.resize(length, 0);
-        assert!(TestApp::is_refusal(app.put(&upload, body).await), "the length is signed");
+        assert!(TestApp::is_signature_rejection(app.put(&upload, body).await), "the length is signed");
     }
     let url = upload["url"].as_str().unwrap();
-    assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a PUT URL cannot read");
+    assert!(TestApp::is_signature_rejection(app.http.get(url).send().await.unwrap().status()), "U8: a PUT URL cannot read");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
     assert_eq!(app.put(&upload, bytes).await, 200, "a request without a deviation succeeds");
@@ -190,7 +190,7 @@ async fn u7_expired_url_is_rejected_and_can_be_renewed() {
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
     // The URL is valid for four seconds; S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(5100)).await;
-    assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
+    assert!(TestApp::is_signature_rejection(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
     // On a server whose URLs live long enough for a busy machine to use them.
     let beside = TestApp::start_second_server(&app, |_| {}).await;

@@ -23,7 +23,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use valet::{
     config::{Config, Events, Webhooks},
-    domain::webhooks::endpoints::{EndpointError, Endpoints, FormerSecret},
+    domain::webhooks::endpoints::{EndpointError, Endpoints, PreviousSecret},
     model::WebhookEndpoint,
 };
 
@@ -32,6 +32,7 @@ use super::{
     serve::Settings,
     webhook_receiver::{Receiver, Reply, status},
 };
+use crate::process_client::Ended;
 
 /// Switches webhooks on, with endpoints in these private networks.
 fn with_webhooks(config: &mut Config, allow: &[&str]) {
@@ -77,7 +78,7 @@ async fn stored(app: &TestApp, collection: &str, filter: Document) -> Option<Doc
 }
 
 /// Makes every waiting delivery due now.
-async fn hurry(app: &TestApp) {
+async fn make_deliveries_due(app: &TestApp) {
     let filter = doc! { "due": { "$exists": true }, "lease": { "$exists": false } };
     let update = doc! { "$set": { "due": DateTime::from_millis(0) } };
     app.db.collection::<Document>("deliveries").update_many(filter, update).await.unwrap();
@@ -101,7 +102,7 @@ async fn confirmed_image_is_announced_with_a_valid_signature() {
     })
     .await;
 
-    let new = endpoints(&app).rotate(&endpoint.id, FormerSecret::Kept, OffsetDateTime::now_utc()).await.unwrap();
+    let new = endpoints(&app).rotate(&endpoint.id, PreviousSecret::Kept, OffsetDateTime::now_utc()).await.unwrap();
     ready(&ada).await;
     let message = receiver.wait_for(2).await[1].clone();
     for secret in [secret, new] {
@@ -132,14 +133,14 @@ async fn failed_attempt_is_repeated_with_the_same_id() {
     for count in 1..3 {
         receiver.wait_for(count).await;
         eventually("the failure is recorded", async || {
-            // The first attempt is repeated after a few seconds, without hurry.
+            // The first attempt is repeated after a few seconds, without the help of the test.
             let tries = doc! { "$gte": i64::try_from(count).unwrap() };
             stored(&app, "deliveries", doc! { "tries": tries, "last.status": 500 }).await.is_some()
         })
         .await;
         let failing = doc! { "_id": &endpoint.id, "firstFailureAt": { "$exists": true } };
         eventually("the endpoint is failing", async || stored(&app, "endpoints", failing.clone()).await.is_some()).await;
-        hurry(&app).await;
+        make_deliveries_due(&app).await;
     }
     let all = receiver.wait_for(3).await;
     assert!(all.iter().all(|message| message.id == all[0].id && message.body == all[0].body), "{all:?}");
@@ -312,7 +313,7 @@ async fn operator_administers_endpoints_by_commands() {
         .with("LOG_FORMAT", "text");
     let run = async |arguments: &[&str]| {
         let all = [&["webhook"], arguments].concat();
-        let (status, out, err) = settings.run(&all).end(Duration::from_secs(30)).await;
+        let Ended { status, out, err } = settings.run(&all).wait_for_end(Duration::from_secs(30)).await;
         (status.success(), out, err)
     };
     let (_, out, err) = run(&["add", &receiver.url, "--type", "image.ready"]).await;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use valet::{
     domain::{
-        content::{Content, ContentInspector, MAX_PIXELS, Refusal},
+        content::{Content, ContentError, ContentInspector, MAX_PIXELS},
         rendering::{RenderFailure, Renderer},
     },
     model::Format,
@@ -23,7 +23,7 @@ use super::{heif_commands, renderer};
 const LONGEST: Duration = Duration::from_secs(70);
 
 /// Returns the result of the inspection that confirm makes of a file.
-pub(super) fn confirmed(file: &[u8]) -> Result<Content, Refusal> {
+pub(super) fn confirmed(file: &[u8]) -> Result<Content, ContentError> {
     let mut inspector = ContentInspector::new(file.len() as u64, MAX_PIXELS);
     loop {
         let wanted = inspector.wanted();
@@ -56,7 +56,7 @@ async fn row(renderer: &Renderer, number: usize, path: &Path, folder: &Path) -> 
     let file: Bytes = fs::read(path).unwrap().into();
     let content = match confirmed(&file) {
         Ok(content) => content,
-        Err(refusal) => return (None, format!("refused at confirm: {}", refusal.as_str()), json!([])),
+        Err(error) => return (None, format!("refused at confirm: {}", error.as_str()), json!([])),
     };
     let began = Instant::now();
     let rendered = renderer.render(content.format, file).await;

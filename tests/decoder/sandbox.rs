@@ -23,7 +23,7 @@ use super::{PROGRAM, fixture, render, renderer};
 
 /// Renders a file with this attempt to leave the sandbox; returns how the child ended.
 async fn cause_of(attempt: &str) -> CrashCause {
-    let failure = renderer().attempting(attempt).render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
+    let failure = renderer().with_attempt(attempt).render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
     assert_eq!(failure.name(), Some("crashed"));
     assert!(failure.is_retryable());
     match failure {
@@ -54,14 +54,14 @@ async fn panicking_child_counts_as_a_crash() {
 
 #[tokio::test]
 async fn child_that_computes_too_long_is_ended() {
-    let endless = renderer().attempting("time").with_deadline(Duration::from_secs(300));
+    let endless = renderer().with_attempt("time").with_deadline(Duration::from_secs(300));
     let failure = endless.render(Format::Jpeg, fixture("orientation-1.jpg")).await.unwrap_err();
     assert!(matches!(failure, RenderFailure::Crashed(CrashCause::ProcessorTime)), "{failure:?}");
 }
 
 #[tokio::test]
 async fn a_child_is_killed_and_reaped_after_its_deadline() {
-    let endless = renderer().attempting("time").with_deadline(Duration::from_secs(1));
+    let endless = renderer().with_attempt("time").with_deadline(Duration::from_secs(1));
     // Its processor time ends after ten seconds. A busy machine may be later than that, but not each time.
     let mut is_killed = false;
     for _ in 0..5 {

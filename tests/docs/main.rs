@@ -114,8 +114,8 @@ fn metrics_are_documented() {
     drop(metrics.requests.get_or_create(&RequestLabels { route: String::new(), method: "GET", status: 200 }));
     drop(metrics.images.get_or_create(&StateLabel { state: "ready" }));
     drop(metrics.image_bytes.get_or_create(&StateLabel { state: "ready" }));
-    metrics.s3_call("HeadObject", None, std::time::Duration::ZERO);
-    metrics.mongodb_command("find", "ok", std::time::Duration::ZERO);
+    metrics.record_s3_call("HeadObject", None, std::time::Duration::ZERO);
+    metrics.record_mongodb_command("find", "ok", std::time::Duration::ZERO);
     let text = metrics.text();
 
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();

@@ -65,7 +65,7 @@ impl CleanCluster {
         cluster.quiesce(LeaseWait::Skipped).await;
         let mut checker = Checker::default();
         checker.check(&cluster, &journal, Duration::ZERO).await.assert_clean();
-        let base = Evidence::gather(&cluster, &journal).await;
+        let base = Evidence::collect(&cluster, &journal).await;
         let timelines = Timelines::of(&base.record);
         let mut bytes = BTreeMap::new();
         for object in &base.objects {
@@ -177,14 +177,14 @@ impl CleanCluster {
 
     /// Compares the invariants that a new checker finds violated in MongoDB and S3 with the `expected` ones; restores the cluster.
     async fn assert_reports(&self, what: &str, expected: &[u8]) {
-        let evidence = Evidence::gather(&self.cluster, &self.journal).await;
+        let evidence = Evidence::collect(&self.cluster, &self.journal).await;
         self.compare_violations(what, &Checker::default(), &evidence, expected);
         self.restore().await;
     }
 
     /// Compares like [`Self::assert_reports`], with the checker that has already sampled the clean cluster.
     async fn assert_reports_with_history(&self, what: &str, expected: &[u8]) {
-        let evidence = Evidence::gather(&self.cluster, &self.journal).await;
+        let evidence = Evidence::collect(&self.cluster, &self.journal).await;
         self.compare_violations(what, &self.checker, &evidence, expected);
         self.restore().await;
     }
@@ -251,7 +251,7 @@ async fn every_planted_violation_is_reported() {
     answers::plant(&clean);
     events::plant(&clean).await;
     // The restored cluster has no violations, so all violations that were found above were planted.
-    let evidence = Evidence::gather(&clean.cluster, &clean.journal).await;
+    let evidence = Evidence::collect(&clean.cluster, &clean.journal).await;
     clean.compare_violations("nothing", &clean.checker, &evidence, &[]);
     let mismatches = clean.mismatches.lock().unwrap().join("\n");
     assert!(mismatches.is_empty(), "{mismatches}");

@@ -226,7 +226,7 @@ impl Cluster {
         let images = self.db.collection::<Document>("images");
         images.update_many(doc! { "completingUntil": { "$exists": true } }, ended).await.unwrap();
         // Before the sweep: a tombstone whose event waits would stay, claimed by the sweeper until its lease has ended.
-        self.backend.hurry(&valet, &self.db).await;
+        self.backend.deliver_without_pauses(&valet, &self.db).await;
         for name in ["images", "users"] {
             let claimed = self.db.collection::<Document>(name);
             let now = doc! { "$set": { "due": DateTime::now() } };
@@ -238,12 +238,12 @@ impl Cluster {
                 break;
             }
         }
-        self.backend.hurry(&valet, &self.db).await;
+        self.backend.deliver_without_pauses(&valet, &self.db).await;
     }
 
     /// Delivers the events that wait.
     pub async fn deliver_events(&self) {
-        self.backend.hurry(&connect(&self.settings).await.valet, &self.db).await;
+        self.backend.deliver_without_pauses(&connect(&self.settings).await.valet, &self.db).await;
     }
 
     /// Returns the work in progress: images that are neither ready nor tombstones, reservations, accounts that are being deleted,

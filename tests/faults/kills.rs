@@ -10,7 +10,7 @@ use super::{
     checker::{Checker, health_cycle},
     cluster::{Cluster, LeaseWait, Options, Sweeper},
     journal::Journal,
-    servers::set,
+    servers::env_var,
     workload::{Profile, Random, Workload},
 };
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Reads a number from the environment variable `name`; returns `default` if it is unset.
 pub fn number(name: &str, default: u64) -> u64 {
-    set(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    env_var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 /// F13, F26: kills two servers `VALET_FAULTS_KILLS` (10) times, in batches of `VALET_FAULTS_BATCH` (250), with seeds from

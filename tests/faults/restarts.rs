@@ -6,7 +6,7 @@ use super::{
     checker::check,
     cluster::{Cluster, LeaseWait, Options},
     journal::Journal,
-    servers::set,
+    servers::env_var,
     workload::{Profile, Workload},
 };
 
@@ -52,7 +52,7 @@ async fn assert_no_request_fails(change: fn(super::program::Settings) -> super::
     // dependency may miss its deadline.
     let is_excused = |failure: &&String| {
         let slow = failure.contains(": 504 ") || failure.contains("Nothing was done") || failure.contains("timed out");
-        failure.contains("sign-ins") || (slow && set("VALET_FAULTS_STRICT").is_none())
+        failure.contains("sign-ins") || (slow && env_var("VALET_FAULTS_STRICT").is_none())
     };
     let failures = tally.failures.lock().unwrap().clone();
     let (excused, failures): (Vec<_>, Vec<_>) = failures.iter().partition(is_excused);

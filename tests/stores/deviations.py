@@ -39,10 +39,6 @@ FIELDS = {"x-amz-acl": "acl", "x-amz-tagging": "tagging"}
 TAGS = "<Tagging><TagSet><Tag><Key>outside</Key><Value>yes</Value></Tag></TagSet></Tagging>"
 
 
-class Lacking(Exception):
-    """The store refuses this kind of request without any deviation."""
-
-
 @dataclasses.dataclass
 class Outcome:
     """The reactions of a store to requests that deviate from their signature."""
@@ -141,8 +137,6 @@ class Trial:
         }
         try:
             return asks[self.kind]()
-        except Lacking:
-            return False
         except ClientError as error:
             # Preparing calls: 4xx and 501 mean that the store does not support such requests.
             if 400 <= status_of(error) < 500 or status_of(error) == 501:

@@ -125,7 +125,7 @@ def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool)
     found = undeclared(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
     path = urllib.parse.unquote(urllib.parse.urlsplit(victim.upload(secret)["url"]).path)
     for name in ("copy source", "ACL", "grant"):
-        found += deviated(attacker, name, path, secret, is_open)
+        found += deviated(attacker, name, path, is_open)
     return found + other_bytes(attacker) + replaced(attacker)
 
 
@@ -137,7 +137,7 @@ def undeclared(user: User, must_refuse: bool) -> list[str]:
     return [f"an upload in parts is answered {status} {answer.get('code', '')}"]
 
 
-def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> list[str]:
+def deviated(user: User, name: str, path: str, is_open: bool) -> list[str]:
     """Returns the faults of a PUT with an unsigned header; `path` is that of another user's image in the store."""
     data = png()
     ticket = user.declare(data)[1]

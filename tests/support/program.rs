@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// Waits for the process to end within `limit`; returns its status and output.
-    pub async fn end(self, limit: Duration) -> (ExitStatus, String, String) {
+    pub async fn wait_for_end(self, limit: Duration) -> Ended {
         let began = Instant::now();
         let status = loop {
             if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
@@ -104,8 +104,17 @@ impl Process {
             assert!(began.elapsed() < limit + Duration::from_secs(5), "another process holds the output open");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        (status, self.out(), self.err())
+        Ended { status, out: self.out(), err: self.err() }
     }
+}
+
+/// Status and output of a process that has ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
 }
 
 impl Drop for Process {

@@ -38,7 +38,7 @@ pub struct Servers {
 const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
 
 /// Returns the value of an environment variable of the test run; an empty one counts as unset.
-pub fn set(name: &str) -> Option<String> {
+pub fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -52,16 +52,17 @@ pub fn servers() -> &'static Servers {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let root = scratch_dir();
-                let external = set("VALET_TEST_S3_ENDPOINT");
+                let external = env_var("VALET_TEST_S3_ENDPOINT");
                 let (s3_endpoint, keys) = match external {
                     Some(endpoint) => {
-                        let name =
-                            |name| set(name).expect("VALET_TEST_S3_ENDPOINT needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+                        let name = |name| {
+                            env_var(name).expect("VALET_TEST_S3_ENDPOINT needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+                        };
                         (endpoint, (name("AWS_ACCESS_KEY_ID"), name("AWS_SECRET_ACCESS_KEY")))
                     }
                     None => (local_s3(root.join("s3")).await, (LOCAL_KEYS.0.to_owned(), LOCAL_KEYS.1.to_owned())),
                 };
-                let external = set("VALET_TEST_MONGODB_URI");
+                let external = env_var("VALET_TEST_MONGODB_URI");
                 let mongod = match external {
                     Some(_) => None,
                     None => Some(Mongod::start(MongodOptions::new(root.join("mongodb"))).await.unwrap()),
@@ -136,12 +137,12 @@ impl InProcess {
 
 /// Returns the run's `S3_FINALIZE`: `in-place` or `copy`.
 pub fn finalize() -> String {
-    set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
+    env_var("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
 }
 
 /// Returns whether the tests run against the in-process S3, which behaves like AWS where other servers do not.
 pub fn s3_is_local() -> bool {
-    set("VALET_TEST_S3_ENDPOINT").is_none()
+    env_var("VALET_TEST_S3_ENDPOINT").is_none()
 }
 
 /// Returns a folder for this run. Removes the folders of earlier runs, because a process cannot remove its folder when it ends.

@@ -41,8 +41,8 @@ pub(super) struct Node {
 /// Result of a command: `Err` is one line with the reason, and a retry may succeed.
 pub(super) type Answer<T> = Result<T, String>;
 
-/// Result of [`Node::settle`].
-pub(super) enum Settled {
+/// Result of [`Node::continue_setup`].
+pub(super) enum SetupOutcome {
     /// mongod is a writable primary.
     Ready,
     /// Another process listens on the port, which it took before mongod.
@@ -65,16 +65,16 @@ impl Node {
 
     /// Takes one step towards a writable primary whose configuration has its current address. Repeat it until `Ok`: loading the
     /// configuration, an election and the commands' effects take time, and each step continues from the current state.
-    pub(super) async fn settle(&self, pid: u32) -> Answer<Settled> {
+    pub(super) async fn continue_setup(&self, pid: u32) -> Answer<SetupOutcome> {
         let status = self.run(doc! { "serverStatus": 1, "metrics": 0, "repl": 0, "wiredTiger": 0 }).await?;
         if status.get_i64("pid").ok() != Some(i64::from(pid)) {
-            return Ok(Settled::OtherProcess);
+            return Ok(SetupOutcome::OtherProcess);
         }
         let hello = self.run(doc! { "hello": 1 }).await?;
         let me = self.address.to_string();
         let writable = hello.get_bool("isWritablePrimary").unwrap_or_default();
         if writable && hello.get_str("me").ok() == Some(me.as_str()) {
-            return Ok(Settled::Ready);
+            return Ok(SetupOutcome::Ready);
         }
         let member = doc! { "_id": 0, "host": &me };
         match self.config().await? {

@@ -302,7 +302,7 @@ impl S3 for Api {
 
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
-        // S3 writes us-east-1 as no constraint. `guard` has rejected requests for other regions than the server's.
+        // S3 writes us-east-1 as no constraint. `authentication` has rejected requests for other regions than the server's.
         let region = req.region.filter(|region| region.as_str() != FIRST_REGION);
         let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
         answer(GetBucketLocationOutput { location_constraint })

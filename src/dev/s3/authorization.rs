@@ -6,8 +6,8 @@ use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::{S3Error, S3ErrorCode, s3_error};
 use time::OffsetDateTime;
 
+use super::authentication::{ALGORITHM, CredentialScope, MAX_SKEW, day, format_time, parse_time, rfc3339, text_of};
 use super::errors::ErrorAnswer;
-use super::guard::{ALGORITHM, MAX_SKEW, Scope, day, format_time, parse_time, rfc3339, text_of};
 
 const DATE_HEADER: &str = "x-amz-date";
 const DIGEST_HEADER: &str = "x-amz-content-sha256";
@@ -44,7 +44,7 @@ impl<'a> Authorization<'a> {
             )
             .into());
         };
-        let scope = Scope::parse(credential).ok_or_else(|| {
+        let scope = CredentialScope::parse(credential).ok_or_else(|| {
             malformed("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")
         })?;
         if scope.service != "s3" {
@@ -68,7 +68,7 @@ impl<'a> Authorization<'a> {
 }
 
 /// Returns the message for a credential whose day is not the one of the signing time.
-pub(super) fn wrong_day(scope: &Scope<'_>, signed_at: OffsetDateTime) -> String {
+pub(super) fn wrong_day(scope: &CredentialScope<'_>, signed_at: OffsetDateTime) -> String {
     let day = day(signed_at);
     format!("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{day}\".", scope.date)
 }

@@ -11,10 +11,10 @@ use hyper::header::{
 use s3s::dto::{CORSConfiguration, CORSRule};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use super::authentication::text_of;
 use super::bucket_setting::BucketSetting;
 use super::errors::ErrorAnswer;
 use super::folder::Folder;
-use super::guard::text_of;
 use super::lifecycle::malformed;
 use crate::config::CorsOrigins;
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
@@ -82,7 +82,7 @@ impl CorsRequest {
     /// # Errors
     ///
     /// 400 without an origin or a method.
-    pub(super) fn announced(headers: &HeaderMap) -> S3Result<Self> {
+    pub(super) fn from_preflight(headers: &HeaderMap) -> S3Result<Self> {
         let bad = |message: &'static str| {
             let mut error = S3Error::with_message(S3ErrorCode::Custom("BadRequest".into()), message);
             error.set_status_code(hyper::StatusCode::BAD_REQUEST);
@@ -98,7 +98,7 @@ impl CorsRequest {
     }
 
     /// Returns the request itself, if it has an origin. As on AWS, headers of a preflight are read in other requests, too.
-    pub(super) fn made(method: &str, headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn from_request(method: &str, headers: &HeaderMap) -> Option<Self> {
         let method = text_of(headers, ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(method);
         Some(Self::new(text_of(headers, ORIGIN)?, method, headers))
     }
@@ -133,7 +133,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// # Errors
 ///
 /// An unreadable configuration.
-pub(super) async fn granted(
+pub(super) async fn response_headers(
     folder: &Arc<Folder>,
     origins: &CorsOrigins,
     path: &str,
@@ -157,7 +157,7 @@ pub(super) async fn granted(
 /// Returns the rule that `valet check --fix` would set for this origin.
 fn default_rule(origins: &CorsOrigins, origin: &str) -> Option<CORSRule> {
     let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    origins.allow(origin).then(|| CORSRule {
+    origins.allows(origin).then(|| CORSRule {
         allowed_headers: Some(strings(&BUCKET_REQUEST_HEADERS)),
         allowed_methods: strings(&BUCKET_METHODS),
         allowed_origins: vec![origin.to_owned()],

@@ -22,12 +22,12 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::Url;
 
+use super::authentication;
 use super::checksum::{Algorithm, Checksums, DeclaredDigests};
 use super::condition::WriteCondition;
 use super::errors::{ErrorAnswer, escaped};
 use super::folder::Folder;
 use super::gate::SharedBody;
-use super::guard;
 use super::ingest::Length;
 use super::listing::percent_encode;
 use super::object::{Headers, Meta, millis};
@@ -215,7 +215,7 @@ impl Signing {
             let credential = text("x-amz-credential").ok_or_else(|| missing("X-Amz-Credential"))?;
             let date = text("x-amz-date").ok_or_else(|| missing("X-Amz-Date"))?;
             let signature = text("x-amz-signature").ok_or_else(|| missing("X-Amz-Signature"))?;
-            if algorithm != guard::ALGORITHM {
+            if algorithm != authentication::ALGORITHM {
                 return Err(argument("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"", "X-Amz-Algorithm", algorithm));
             }
             let key = self.day_key(credential, date, now)?;
@@ -247,7 +247,7 @@ impl Signing {
     /// Checks a credential, and returns the signing key of its scope.
     fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, ErrorAnswer> {
         let wrong = |message: &str| argument(message, "X-Amz-Credential", credential);
-        let Some(scope) = guard::Scope::parse(credential) else {
+        let Some(scope) = authentication::CredentialScope::parse(credential) else {
             return Err(wrong("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."));
         };
         self.check_id(scope.access_key)?;
@@ -259,13 +259,13 @@ impl Signing {
             error.elements.push(("Region", self.region.clone()));
             return Err(error);
         }
-        let Some(signed_at) = guard::parse_time(date) else {
+        let Some(signed_at) = authentication::parse_time(date) else {
             return Err(argument("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"", "X-Amz-Date", date));
         };
         if !date.starts_with(scope.date) {
             return Err(wrong("the date of the Credential is not that of X-Amz-Date."));
         }
-        guard::check_lifetime(signed_at, MAX_SIGNATURE_SECONDS, now)?;
+        authentication::check_lifetime(signed_at, MAX_SIGNATURE_SECONDS, now)?;
         let secret = format!("AWS4{}", self.secret_key.expose_secret());
         let first = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         Ok([scope.date, scope.region, scope.service, "aws4_request"]

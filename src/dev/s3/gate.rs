@@ -25,12 +25,12 @@ use tracing::instrument::WithSubscriber as _;
 use uuid::Uuid;
 
 use super::api::Api;
+use super::authentication::SignatureLocation;
 use super::errors::ErrorAnswer;
 use super::folder::Folder;
 use super::form::{self, Signing};
-use super::guard::Signed;
 use super::ignored_range::{self, WithoutRange};
-use super::{LocalS3Options, authorization, cors, errors, guard, read, xml_digest};
+use super::{LocalS3Options, authentication, authorization, cors, errors, read, xml_digest};
 use crate::config::CorsOrigins;
 
 /// Longest time for reading a rejected body, so that its sender gets the answer and not a broken connection.
@@ -87,7 +87,7 @@ impl Gate {
     /// Answers one request.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (mut parts, body) = request.into_parts();
-        let of_page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
+        let of_page = cors::CorsRequest::from_request(parts.method.as_str(), &parts.headers);
         let path = parts.uri.path().to_owned();
         let summary = errors::RequestSummary::new(&parts);
         let is_attributes = read::is_attributes_query(parts.uri.query().unwrap_or_default());
@@ -110,7 +110,7 @@ impl Gate {
         }
         // As on AWS, an answer to a request without an origin has no CORS headers, not even `Vary`.
         if let Some(of_page) = of_page
-            && let Ok(Some(headers)) = cors::granted(&self.folder, &self.cors, &path, &of_page).await
+            && let Ok(Some(headers)) = cors::response_headers(&self.folder, &self.cors, &path, &of_page).await
         {
             response.headers_mut().extend(headers);
         }
@@ -123,12 +123,12 @@ impl Gate {
 
     /// Answers a preflight request.
     async fn preflight(&self, parts: &Parts) -> Result<HttpResponse, ErrorAnswer> {
-        let announced = cors::CorsRequest::announced(&parts.headers)?;
+        let announced = cors::CorsRequest::from_preflight(&parts.headers)?;
         let path = parts.uri.path();
         if self.lacks_bucket(path) {
             return Err(cors::forbidden("CORSResponse: Bucket not found", &announced, path));
         }
-        let granted = cors::granted(&self.folder, &self.cors, path, &announced).await?;
+        let granted = cors::response_headers(&self.folder, &self.cors, path, &announced).await?;
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = granted.ok_or_else(|| cors::forbidden(cors::NO_RULE, &announced, path))?;
         Ok(response)
@@ -152,27 +152,29 @@ impl Gate {
         let expects_continue = parts.headers.contains_key(EXPECT);
         let body = SharedBody(Arc::new(SharedIncoming { body: Mutex::new(body), is_read: AtomicBool::new(false) }));
         let rest = body.clone();
-        let checked = guard::check(&parts, &self.signing.region, OffsetDateTime::now_utc());
-        if let Ok(Signed::InHeader { at }) = checked {
+        let checked = authentication::check(&parts, &self.signing.region, OffsetDateTime::now_utc());
+        if let Ok(SignatureLocation::InHeader { at }) = checked {
             authorization::add_date(&mut parts.headers, at);
         }
         let response = match checked {
             Err(error) => error.into_response(),
-            Ok(_) if guard::is_form(&parts) => {
+            Ok(_) if authentication::is_form(&parts) => {
                 form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(ErrorAnswer::into_response)
             }
             // As on AWS, where a missing bucket is reported without authentication.
-            Ok(Signed::Nowhere) if self.lacks_bucket(parts.uri.path()) => {
+            Ok(SignatureLocation::Nowhere) if self.lacks_bucket(parts.uri.path()) => {
                 error_response(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
             }
-            Ok(Signed::Nowhere) => error_response(s3_error!(AccessDenied, "Access Denied")),
-            Ok(Signed::InQuery | Signed::InHeader { .. }) if xml_digest::is_required(&parts) => {
+            Ok(SignatureLocation::Nowhere) => error_response(s3_error!(AccessDenied, "Access Denied")),
+            Ok(SignatureLocation::InQuery | SignatureLocation::InHeader { .. }) if xml_digest::is_required(&parts) => {
                 match xml_digest::verified(&parts, body).await {
                     Ok(bytes) => self.call(Request::from_parts(parts, Body::from(bytes))).await,
                     Err(error) => error_response(error),
                 }
             }
-            Ok(Signed::InQuery | Signed::InHeader { .. }) => self.call(Request::from_parts(parts, Body::http_body(body))).await,
+            Ok(SignatureLocation::InQuery | SignatureLocation::InHeader { .. }) => {
+                self.call(Request::from_parts(parts, Body::http_body(body))).await
+            }
         };
         // Reading the body of a client that waits for `100 Continue` would send it.
         let is_being_sent = !expects_continue || rest.0.is_read.load(Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //! This module uses neither poem nor mongodb, and nothing outside `dev` may depend on it.
 
 mod api;
+mod authentication;
 mod authorization;
 mod bucket_setting;
 mod checksum;
@@ -18,7 +19,6 @@ mod errors;
 mod folder;
 mod form;
 mod gate;
-mod guard;
 mod ignored_range;
 mod ingest;
 mod lifecycle;

@@ -16,7 +16,7 @@ use super::condition::WriteCondition;
 use super::folder::{Bucket, Folder, blocking, internal};
 use super::ingest::{self, Sink};
 use super::object::{Meta, now_ms, timestamp};
-use super::put::{announced, sent_md5};
+use super::put::{announced_length, sent_md5};
 use super::upload::Upload;
 
 /// Minimum bytes of every part except the last one (AWS: 5 MiB).
@@ -76,7 +76,7 @@ pub(super) async fn upload_part(
     let (input, trailers) = (req.input, req.trailing_headers);
     let number = input.part_number;
     check_number(number)?;
-    let length = announced(input.content_length, input.body.as_ref())?;
+    let length = announced_length(input.content_length, input.body.as_ref())?;
     let (found_in, upload_id, key) = (Arc::clone(&bucket), input.upload_id.clone(), input.key.clone());
     let upload = blocking(move || Upload::find(&found_in, &upload_id, &key)).await?;
     let declared = DeclaredDigests::new(read_checksums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;

@@ -81,7 +81,7 @@ pub(super) async fn put(
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let input = &mut req.input;
-    let length = announced(input.content_length, input.body.as_ref())?;
+    let length = announced_length(input.content_length, input.body.as_ref())?;
     let mut headers = headers!(input);
     headers.user.extend(metadata_of_query(req.uri.query().unwrap_or_default()));
     let new = NewObject {
@@ -150,7 +150,7 @@ pub(super) async fn store(
 /// # Errors
 ///
 /// `MissingContentLength` (411) if it announced no length.
-pub(super) fn announced(header: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<Length> {
+pub(super) fn announced_length(header: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<Length> {
     let framed = body.map_or(Some(0), |body| body.remaining_length().exact());
     let length = header.and_then(|length| u64::try_from(length).ok()).or(framed.and_then(|length| u64::try_from(length).ok()));
     length.map(Length::Exactly).ok_or_else(|| s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."))

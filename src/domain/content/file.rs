@@ -3,7 +3,7 @@
 //! If bytes are missing, [`File`] decides whether the file ends before them or they must be fetched, so the parsers need not. A
 //! parser marks positions from which it can resume; bytes before the last mark are dropped.
 
-use super::Refusal;
+use super::ContentError;
 
 /// Maximum length of a segment, chunk or box that is read as a whole.
 const MAX_ELEMENT: u64 = 1 << 20;
@@ -13,13 +13,13 @@ const MAX_ELEMENT: u64 = 1 << 20;
 pub(super) enum Stop {
     /// The bytes from the mark to this offset are wanted.
     NeedMore { end: u64 },
-    /// The file is refused.
-    Refused(Refusal),
+    /// The file is rejected.
+    Rejected(ContentError),
 }
 
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<ContentError> for Stop {
+    fn from(error: ContentError) -> Self {
+        Self::Rejected(error)
     }
 }
 
@@ -89,10 +89,10 @@ impl File {
     pub(super) fn take(&mut self, count: u64) -> Result<Part<'_>, Stop> {
         let end = self.at.saturating_add(count);
         if end > self.total {
-            return Err(Refusal::Truncated.into());
+            return Err(ContentError::Truncated.into());
         }
         if count > MAX_ELEMENT {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         let offset = |at: u64| usize::try_from(at.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let bytes = self.bytes.get(offset(self.at)..offset(end)).ok_or(Stop::NeedMore { end })?;
@@ -114,7 +114,7 @@ impl File {
         self.mark();
         match found {
             Some(_) => Ok(()),
-            None if self.at >= self.total => Err(Refusal::Truncated.into()),
+            None if self.at >= self.total => Err(ContentError::Truncated.into()),
             None => Err(Stop::NeedMore { end: self.at + 1 }),
         }
     }
@@ -137,14 +137,14 @@ impl<'a> Part<'a> {
 
     /// Removes and returns the first `count` bytes.
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Refusal::Malformed)?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(ContentError::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
     /// Removes and returns the first `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Refusal::Malformed)?;
+        let (taken, rest) = self.0.split_first_chunk().ok_or(ContentError::Malformed)?;
         self.0 = rest;
         Ok(*taken)
     }

@@ -1,7 +1,7 @@
 //! GIF (87a and 89a): the logical screen and the first frame.
 
 use super::file::{File, Stop};
-use super::{Refusal, Size};
+use super::{ContentError, Size};
 
 /// The label of the extension that has a frame's delay and transparency, and the length of its block.
 const GRAPHIC_CONTROL: u8 = 0xF9;
@@ -17,7 +17,7 @@ pub(super) struct Gif {
 
 impl Gif {
     /// Reads up to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
-    /// without a frame is refused.
+    /// without a frame is rejected.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         let screen = match self.screen {
             Some(screen) => screen,
@@ -48,7 +48,7 @@ impl Gif {
                         let [label, length] = file.take(2)?.array()?;
                         // No decoder reads a graphic control block that is cut (GIF89a, 23); some read an empty one.
                         if label == GRAPHIC_CONTROL && (1..GRAPHIC_CONTROL_BYTES).contains(&length) {
-                            return Err(Refusal::Malformed.into());
+                            return Err(ContentError::Malformed.into());
                         }
                         file.skip(length.into());
                         self.is_in_extension = length > 0;
@@ -61,10 +61,10 @@ impl Gif {
                         return Ok(Size { width: screen.width.max(left + width), height: screen.height.max(top + height) });
                     }
                     // The end of the file.
-                    0x3B => return Err(Refusal::NoPicture.into()),
+                    0x3B => return Err(ContentError::NoPicture.into()),
                     // Decoders pass over empty blocks that no extension precedes.
                     0 => {}
-                    _ => return Err(Refusal::Malformed.into()),
+                    _ => return Err(ContentError::Malformed.into()),
                 }
             }
             file.mark();

@@ -2,7 +2,7 @@
 //! browser reads with a version of it, and a file that one of them shows is accepted.
 
 use super::file::{File, Part, Stop};
-use super::{Orientation, Refusal, Size, exif};
+use super::{ContentError, Orientation, Size, exif};
 
 /// The longest side that libjpeg decodes (`JPEG_MAX_DIMENSION`), in pixels.
 const MAX_SIDE: u32 = 65_500;
@@ -44,20 +44,20 @@ impl Jpeg {
                 // TEM and RSTn have no content.
                 0x01 | 0xD0..=0xD7 => {}
                 // SOI or EOI before a scan: no image here.
-                0xD8 | 0xD9 => return Err(Refusal::NoPicture.into()),
+                0xD8 | 0xD9 => return Err(ContentError::NoPicture.into()),
                 0xDA => {
-                    let frame = self.frame.as_ref().ok_or(Refusal::Malformed)?;
+                    let frame = self.frame.as_ref().ok_or(ContentError::Malformed)?;
                     self.check_scan(frame, segment(file)?)?;
-                    return self.size_so_far().ok_or(Refusal::Malformed.into());
+                    return self.size_so_far().ok_or(ContentError::Malformed.into());
                 }
                 0xC0..=0xC3 | 0xC9 | 0xCA => {
                     let frame = Frame::read(code, segment(file)?)?;
                     if self.frame.replace(frame).is_some() {
-                        return Err(Refusal::Malformed.into());
+                        return Err(ContentError::Malformed.into());
                     }
                 }
                 // Hierarchical frames (5 to 7, 13 to 15; 8 is reserved, 11 lossless and arithmetic): no decoder in use reads them.
-                0xC5..=0xC8 | 0xCB | 0xCD..=0xCF => return Err(Refusal::Undecodable.into()),
+                0xC5..=0xC8 | 0xCB | 0xCD..=0xCF => return Err(ContentError::Undecodable.into()),
                 0xC4 => huffman_tables(segment(file)?)?,
                 0xDB => self.tables |= quantization_tables(segment(file)?)?,
                 0xDD => restart_interval(segment(file)?)?,
@@ -92,13 +92,13 @@ impl Jpeg {
     fn check_scan(&self, frame: &Frame, mut header: Part<'_>) -> Result<(), Stop> {
         let count = usize::from(header.u8()?);
         if !(1..=4).contains(&count) || header.rest().len() != 2 * count + 3 {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         for _ in 0..count {
             let [id, _entropy_tables] = header.array()?;
-            let component = frame.components.iter().find(|component| component.id == id).ok_or(Refusal::Malformed)?;
+            let component = frame.components.iter().find(|component| component.id == id).ok_or(ContentError::Malformed)?;
             if !frame.is_lossless && self.tables >> component.table & 1 == 0 {
-                return Err(Refusal::Malformed.into());
+                return Err(ContentError::Malformed.into());
             }
         }
         Ok(())
@@ -112,24 +112,24 @@ impl Frame {
         let (height, width) = (u32::from(header.u16_be()?), u32::from(header.u16_be()?));
         let count = usize::from(header.u8()?);
         if header.rest().len() != 3 * count {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         // Grey, three colours, or CMYK; browsers and their peers know no other number.
         if !matches!(count, 1 | 3 | 4) {
-            return Err(Refusal::Undecodable.into());
+            return Err(ContentError::Undecodable.into());
         }
         if width > MAX_SIDE || height > MAX_SIDE {
-            return Err(Refusal::TooManyPixels.into());
+            return Err(ContentError::TooManyPixels.into());
         }
         let is_lossless = code == 0xC3;
         if !(matches!(precision, 8 | 12) || is_lossless && (2..=16).contains(&precision)) {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         let mut components = Vec::with_capacity(count);
         for _ in 0..count {
             let [id, sampling, table] = header.array()?;
             if !(1..=4).contains(&(sampling >> 4)) || !(1..=4).contains(&(sampling & 15)) || table > 3 {
-                return Err(Refusal::Malformed.into());
+                return Err(ContentError::Malformed.into());
             }
             components.push(Component { id, table });
         }
@@ -173,7 +173,7 @@ fn quantization_tables(mut segment: Part<'_>) -> Result<u8, Stop> {
         let head = segment.u8()?;
         let (is_wide, id) = (head >> 4 != 0, head & 15);
         if id > 3 {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         segment.take(if is_wide { 128 } else { 64 })?;
         defined |= 1 << id;
@@ -188,7 +188,7 @@ fn huffman_tables(mut segment: Part<'_>) -> Result<(), Stop> {
         let lengths: [u8; 16] = segment.array()?;
         let count: usize = lengths.iter().map(|count| usize::from(*count)).sum();
         if count > 256 || !matches!(head, 0..=3 | 0x10..=0x13) {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         segment.take(count)?;
     }
@@ -197,5 +197,5 @@ fn huffman_tables(mut segment: Part<'_>) -> Result<(), Stop> {
 
 /// Checks the length of a segment that defines the restart interval.
 fn restart_interval(segment: Part<'_>) -> Result<(), Stop> {
-    if segment.rest().len() == 2 { Ok(()) } else { Err(Refusal::Malformed.into()) }
+    if segment.rest().len() == 2 { Ok(()) } else { Err(ContentError::Malformed.into()) }
 }

@@ -38,7 +38,7 @@ use file::{File, Stop};
 pub use capture::{FetchedRanges, read_capture};
 
 use crate::model::Orientation;
-pub use crate::model::{Format, Refusal};
+pub use crate::model::{ContentError, Format};
 
 /// Limits of how much of a file an inspection reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl ContentInspector {
     /// Takes the bytes of [`Self::wanted`], and ignores further ones. Returns the verdict, or `None` if another range is wanted.
     ///
     /// The verdict does not depend on the ranges: it is that of the whole file.
-    pub fn supply(&mut self, bytes: &[u8]) -> Option<Result<Content, Refusal>> {
+    pub fn supply(&mut self, bytes: &[u8]) -> Option<Result<Content, ContentError>> {
         let length = self.wanted.end - self.wanted.start;
         let bytes = usize::try_from(length).ok().and_then(|length| bytes.get(..length)).unwrap_or(bytes);
         self.file.supply(bytes);
@@ -152,7 +152,7 @@ impl ContentInspector {
         self.file.rewind();
         let (format, size) = match self.advance() {
             Ok(proved) => proved,
-            Err(Stop::Refused(refusal)) => return Some(Err(refusal)),
+            Err(Stop::Rejected(error)) => return Some(Err(error)),
             Err(Stop::NeedMore { end }) => match self.next_range(end) {
                 Some(wanted) => {
                     self.wanted = wanted;
@@ -161,7 +161,7 @@ impl ContentInspector {
                 // If only an element that might change the size lies too deep, the size that was found counts.
                 None => match self.parser.as_ref().and_then(Parser::size_so_far) {
                     Some(known) => known,
-                    None => return Some(Err(Refusal::TooDeep)),
+                    None => return Some(Err(ContentError::TooDeep)),
                 },
             },
         };
@@ -198,12 +198,12 @@ impl ContentInspector {
     }
 
     /// Checks a size against the limits.
-    fn checked(&self, format: Format, Size { width, height }: Size) -> Result<Content, Refusal> {
+    fn checked(&self, format: Format, Size { width, height }: Size) -> Result<Content, ContentError> {
         if width == 0 || height == 0 {
-            return Err(Refusal::EmptyDimensions);
+            return Err(ContentError::EmptyDimensions);
         }
         if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > self.max_pixels {
-            return Err(Refusal::TooManyPixels);
+            return Err(ContentError::TooManyPixels);
         }
         let orientation = self.parser.as_ref().map_or(Orientation::NORMAL, Parser::orientation);
         Ok(Content { format, width, height, orientation })
@@ -213,14 +213,14 @@ impl ContentInspector {
 impl Parser {
     /// Chooses the parser by the magic bytes.
     fn choose(file: &mut File) -> Result<Self, Stop> {
-        let Ok(start) = file.take(file.total().min(12)) else { return Err(Refusal::UnknownType.into()) };
+        let Ok(start) = file.take(file.total().min(12)) else { return Err(ContentError::UnknownType.into()) };
         let (parser, length) = match start.rest() {
             [0xFF, 0xD8, 0xFF, ..] => (Self::Jpeg(jpeg::Jpeg::default()), 2),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => (Self::Png(png::Png::default()), 8),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => (Self::Gif(gif::Gif::default()), 6),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Self::Webp(webp::Webp::default()), 4),
             [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => (Self::Boxes(isobmff::Boxes::default()), 0),
-            _ => return Err(Refusal::UnknownType.into()),
+            _ => return Err(ContentError::UnknownType.into()),
         };
         file.rewind();
         file.skip(length);

@@ -1,7 +1,7 @@
 //! PNG (W3C PNG 3rd edition): the header, and the chunks up to the image data.
 
 use super::file::{File, Part, Stop};
-use super::{Orientation, Refusal, Size, exif};
+use super::{ContentError, Orientation, Size, exif};
 
 /// The colour type whose pixels are indices into `PLTE`.
 const INDEXED: u8 = 3;
@@ -45,26 +45,26 @@ impl Png {
             let mut chunk = file.take(8)?;
             let (length, kind) = (chunk.u32_be()?, chunk.array()?);
             if length > i32::MAX as u32 {
-                return Err(Refusal::Malformed.into());
+                return Err(ContentError::Malformed.into());
             }
             match &kind {
                 // Indices need a palette before them (11.2.2).
-                b"IDAT" if header.is_indexed && !self.has_palette => return Err(Refusal::Malformed.into()),
-                b"IDAT" => return self.size_so_far().ok_or(Refusal::Malformed.into()),
-                b"IHDR" => return Err(Refusal::Malformed.into()),
-                b"IEND" => return Err(Refusal::NoPicture.into()),
+                b"IDAT" if header.is_indexed && !self.has_palette => return Err(ContentError::Malformed.into()),
+                b"IDAT" => return self.size_so_far().ok_or(ContentError::Malformed.into()),
+                b"IHDR" => return Err(ContentError::Malformed.into()),
+                b"IEND" => return Err(ContentError::NoPicture.into()),
                 // An error in a critical chunk is fatal (13.1).
                 b"PLTE" if header.is_indexed => {
-                    let palette = content(file, kind, length)?.ok_or(Refusal::Malformed)?;
+                    let palette = content(file, kind, length)?.ok_or(ContentError::Malformed)?;
                     let is_sound = palette.len().is_multiple_of(3) && (3..=3 * 256).contains(&palette.len());
                     if !is_sound || self.has_palette {
-                        return Err(Refusal::Malformed.into());
+                        return Err(ContentError::Malformed.into());
                     }
                     self.has_palette = true;
                 }
                 // A decoder must not read on behind a critical chunk that it does not know (13.1): a name whose first byte lacks
                 // this bit (5.4).
-                [first, ..] if &kind != b"PLTE" && first & ANCILLARY == 0 => return Err(Refusal::Malformed.into()),
+                [first, ..] if &kind != b"PLTE" && first & ANCILLARY == 0 => return Err(ContentError::Malformed.into()),
                 // Like every ancillary chunk, one with an error is ignored (13.1).
                 b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + CRC_BYTES) => {
                     self.orientation =
@@ -92,9 +92,9 @@ impl Header {
     fn read(file: &mut File) -> Result<Self, Stop> {
         let mut start = file.take(8)?;
         if start.u32_be()? != 13 || start.rest() != b"IHDR" {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
-        let mut header = Part(content(file, *b"IHDR", 13)?.ok_or(Refusal::Malformed)?);
+        let mut header = Part(content(file, *b"IHDR", 13)?.ok_or(ContentError::Malformed)?);
         let size = Size { width: header.u32_be()?, height: header.u32_be()? };
         let [depth, colour, compression, filter, interlace] = header.array()?;
         let depth_fits = match colour {
@@ -104,7 +104,7 @@ impl Header {
             _ => false,
         };
         if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
-            return Err(Refusal::Malformed.into());
+            return Err(ContentError::Malformed.into());
         }
         Ok(Self { size, is_indexed: colour == INDEXED })
     }

@@ -12,7 +12,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Content, ContentInspector, Format, MAX_PIXELS, ReadBudget, Refusal};
+use super::{Content, ContentError, ContentInspector, Format, MAX_PIXELS, ReadBudget};
 use crate::model::ContentType;
 
 /// A row of the fixtures' table, with the file.
@@ -55,7 +55,7 @@ pub(super) fn fixture(name: &str) -> Vec<u8> {
 
 /// A verdict, with the number of ranges and bytes that were fetched for it.
 struct Inspected {
-    verdict: Result<Content, Refusal>,
+    verdict: Result<Content, ContentError>,
     ranges: u32,
     bytes: u64,
 }
@@ -81,19 +81,19 @@ fn inspected(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Inspected {
 }
 
 /// Inspects a whole file.
-fn verdict(file: &[u8]) -> Result<Content, Refusal> {
+fn verdict(file: &[u8]) -> Result<Content, ContentError> {
     inspected(file, MAX_PIXELS, ReadBudget::DEFAULT).verdict
 }
 
 /// Inspects a whole file; returns width and height.
-fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
+fn size(file: &[u8]) -> Result<(u32, u32), ContentError> {
     verdict(file).map(|content| (content.width, content.height))
 }
 
 #[test]
 fn every_fixture_is_accepted_with_its_type_and_displayed_size() {
     for Fixture { name, content_type, width, height, bytes } in fixtures() {
-        let content = verdict(&bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let content = verdict(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!((content.width, content.height), (width, height), "{name}");
         assert_eq!(Some(content.format), ContentType::parse(&content_type).map(Format::declared_as), "{name}");
     }
@@ -144,9 +144,11 @@ fn a_file_cut_short_anywhere_is_rejected_or_has_the_right_size() {
                     accepted_from.get_or_insert(length);
                 }
                 // A file that ends between two boxes is not truncated, but lacks the picture.
-                Err(Refusal::Truncated | Refusal::NoPicture) => assert_eq!(accepted_from, None, "{name} cut at {length}"),
+                Err(ContentError::Truncated | ContentError::NoPicture) => {
+                    assert_eq!(accepted_from, None, "{name} cut at {length}");
+                }
                 // Too short for its magic bytes.
-                Err(Refusal::UnknownType) => assert!(length < 12, "{name} cut at {length}"),
+                Err(ContentError::UnknownType) => assert!(length < 12, "{name} cut at {length}"),
                 Err(other) => panic!("{name} cut at {length}: {other}"),
             }
         }
@@ -198,7 +200,7 @@ fn other_files_are_unknown() {
         b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x08moov",
         b"\0\0\0\x0CJXL \r\n\x87\n",
     ] {
-        assert_eq!(verdict(file), Err(Refusal::UnknownType), "{}", file.escape_ascii());
+        assert_eq!(verdict(file), Err(ContentError::UnknownType), "{}", file.escape_ascii());
     }
     // A page behind the first bytes of an image is not an image either.
     for magic in ["\u{89}PNG\r\n\u{1A}\n", "GIF89a", "RIFF\0\0\0\0WEBP"] {
@@ -208,23 +210,23 @@ fn other_files_are_unknown() {
     }
     let mut jpeg = b"\xFF\xD8\xFF\xE0".to_vec();
     jpeg.extend(html);
-    assert_eq!(verdict(&jpeg), Err(Refusal::Truncated));
+    assert_eq!(verdict(&jpeg), Err(ContentError::Truncated));
 }
 
 #[test]
 fn bombs_and_empty_images_are_rejected() {
     let png = |width: u32, height: u32| build::png_of(&build::ihdr(width, height, 8, 2), &[&build::png_rest()]);
     assert_eq!(size(&png(16_384, 16_384)), Ok((16_384, 16_384)));
-    assert_eq!(size(&png(16_385, 16_384)), Err(Refusal::TooManyPixels));
-    assert_eq!(size(&png(60_000, 60_000)), Err(Refusal::TooManyPixels));
+    assert_eq!(size(&png(16_385, 16_384)), Err(ContentError::TooManyPixels));
+    assert_eq!(size(&png(60_000, 60_000)), Err(ContentError::TooManyPixels));
     assert_eq!(size(&png(65_535, 1)), Ok((65_535, 1)));
-    assert_eq!(size(&png(65_536, 1)), Err(Refusal::TooManyPixels));
-    assert_eq!(size(&png(u32::MAX, u32::MAX)), Err(Refusal::TooManyPixels));
-    assert_eq!(size(&png(0, 1)), Err(Refusal::EmptyDimensions));
-    assert_eq!(size(&png(1, 0)), Err(Refusal::EmptyDimensions));
+    assert_eq!(size(&png(65_536, 1)), Err(ContentError::TooManyPixels));
+    assert_eq!(size(&png(u32::MAX, u32::MAX)), Err(ContentError::TooManyPixels));
+    assert_eq!(size(&png(0, 1)), Err(ContentError::EmptyDimensions));
+    assert_eq!(size(&png(1, 0)), Err(ContentError::EmptyDimensions));
     let file = png(100, 100);
     assert!(inspected(&file, 10_000, ReadBudget::DEFAULT).verdict.is_ok());
-    assert_eq!(inspected(&file, 9_999, ReadBudget::DEFAULT).verdict, Err(Refusal::TooManyPixels));
+    assert_eq!(inspected(&file, 9_999, ReadBudget::DEFAULT).verdict, Err(ContentError::TooManyPixels));
 }
 
 proptest! {

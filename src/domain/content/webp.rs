@@ -1,7 +1,7 @@
 //! WebP (RFC 9649): the RIFF header and the chunks up to the first picture.
 
 use super::file::{File, Part, Stop};
-use super::{Refusal, Size};
+use super::{ContentError, Size};
 
 /// The flag of `VP8X` for an animation.
 const ANIMATION: u8 = 0x02;
@@ -60,7 +60,7 @@ impl Webp {
                 let start = file.at() + 4;
                 let length = file.take(4)?.u32_le()?;
                 if length > MAX_RIFF_LENGTH {
-                    return Err(Refusal::Malformed.into());
+                    return Err(ContentError::Malformed.into());
                 }
                 let end = start + u64::from(length);
                 file.take(4)?;
@@ -73,7 +73,7 @@ impl Webp {
             if file.at().saturating_add(8) > end {
                 // Decoders pass over a frame without a picture.
                 if self.frame.is_none() || self.has_alpha {
-                    return Err(Refusal::NoPicture.into());
+                    return Err(ContentError::NoPicture.into());
                 }
                 self.frame = None;
                 file.skip_to(end + (end & 1));
@@ -84,7 +84,7 @@ impl Webp {
             let (kind, length) = (chunk.array::<4>()?, chunk.u32_le()?);
             let content = file.at();
             if content + u64::from(length) > end {
-                return Err(Refusal::Malformed.into());
+                return Err(ContentError::Malformed.into());
             }
             match (&kind, self.canvas) {
                 (b"VP8 ", _) => return self.displayed_size(lossy(file.take(10)?, length)?),
@@ -93,11 +93,13 @@ impl Webp {
                 (b"VP8X", None) if length == CANVAS_BYTES => self.canvas = Some(canvas(file.take(10)?)?),
                 (b"ALPH", Some(_)) if !self.has_alpha => self.has_alpha = true,
                 // Nothing else stands before a picture behind its alpha, or in a frame.
-                _ if self.canvas.is_none() || self.has_alpha || self.frame.is_some() => return Err(Refusal::Malformed.into()),
-                (b"VP8X", _) => return Err(Refusal::Malformed.into()),
-                (b"ANIM", _) if length < ANIMATION_BYTES => return Err(Refusal::Malformed.into()),
+                _ if self.canvas.is_none() || self.has_alpha || self.frame.is_some() => {
+                    return Err(ContentError::Malformed.into());
+                }
+                (b"VP8X", _) => return Err(ContentError::Malformed.into()),
+                (b"ANIM", _) if length < ANIMATION_BYTES => return Err(ContentError::Malformed.into()),
                 (b"ANIM", _) => self.has_animation = true,
-                (b"ANMF", _) if !self.has_animation => return Err(Refusal::Malformed.into()),
+                (b"ANMF", _) if !self.has_animation => return Err(ContentError::Malformed.into()),
                 (b"ANMF", Some(canvas)) if canvas.is_animated && length >= FRAME_BYTES => {
                     let is_inside = is_inside(file.take(FRAME_BYTES.into())?, canvas.size)?;
                     self.frame = Some(Frame { end: content + u64::from(length), is_inside });
@@ -124,7 +126,7 @@ impl Webp {
             (Some(canvas), Some(frame)) if frame.is_inside => Ok(canvas.size),
             // The pictures of an animation are in its frames.
             (Some(canvas), None) if !canvas.is_animated && !self.has_animation && canvas.size == picture => Ok(picture),
-            (Some(_), _) => Err(Refusal::Malformed.into()),
+            (Some(_), _) => Err(ContentError::Malformed.into()),
         }
     }
 }
@@ -136,7 +138,7 @@ fn lossy(mut picture: Part<'_>, length: u32) -> Result<Size, Stop> {
     let tag = picture.u24_le()?;
     let (is_inter, profile, is_shown, partition) = (tag & 1 == 1, tag >> 1 & 7, tag >> 4 & 1 == 1, tag >> 5);
     if is_inter || profile > 3 || !is_shown || partition >= length || picture.array()? != [0x9D, 0x01, 0x2A] {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     let (width, height) = (picture.u16_le()?, picture.u16_le()?);
     Ok(Size { width: (width & 0x3FFF).into(), height: (height & 0x3FFF).into() })
@@ -147,7 +149,7 @@ fn lossy(mut picture: Part<'_>, length: u32) -> Result<Size, Stop> {
 fn lossless(mut picture: Part<'_>) -> Result<Size, Stop> {
     let (signature, bits) = (picture.u8()?, picture.u32_le()?);
     if signature != 0x2F || bits >> 29 != 0 {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     Ok(Size { width: (bits & 0x3FFF) + 1, height: (bits >> 14 & 0x3FFF) + 1 })
 }
@@ -157,7 +159,7 @@ fn canvas(mut content: Part<'_>) -> Result<Canvas, Stop> {
     let [flags, ..] = content.array::<4>()?;
     let size = Size { width: content.u24_le()? + 1, height: content.u24_le()? + 1 };
     if flags & !FLAGS != 0 {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     Ok(Canvas { size, is_animated: flags & ANIMATION != 0 })
 }

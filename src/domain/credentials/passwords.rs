@@ -109,14 +109,14 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Overloaded`].
-    pub async fn weakness(
+    pub async fn find_weakness(
         &self,
         holder: RequestOrigin,
         password: Password,
         email: &Email,
     ) -> Result<Option<Cow<'static, str>>, Overloaded> {
         let (email, min_chars) = (email.clone(), self.min_chars);
-        let judge = move || password_rules::weakness(password.0.expose_secret(), &email, min_chars);
+        let judge = move || password_rules::find_weakness(password.0.expose_secret(), &email, min_chars);
         self.estimating.run(&self.estimating.acquire(holder)?, judge).await
     }
 

@@ -1,5 +1,6 @@
-//! Stamps: the time that servers write every [`EVERY`] to the database first and then to the bucket's marker. A bucket whose stamp
-//! is later than its database's shows that the database was restored from a backup: objects of later uploads have no record there.
+//! Stamps: the time that servers write every [`STAMP_INTERVAL`] to the database first and then to the bucket's marker. A bucket
+//! whose stamp is later than its database's shows that the database was restored from a backup: objects of later uploads have no
+//! record there.
 //!
 //! Stamps are written only while both sides agree, so that a restored side stays recognizable until the operator joins the pair.
 
@@ -12,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Time between two stamps. The last server to stop writes one, too, so only the restore of a backup that was made less than this
 /// time before a crash is not recognized.
-pub const EVERY: Duration = Duration::from_secs(10 * 60);
+pub const STAMP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Maximum time from reading the pair to writing the marker. A server that was suspended for longer writes nothing: other servers
 /// may have written later stamps.
 const MAX_WRITE_DELAY: Duration = Duration::from_secs(60);
@@ -30,7 +31,7 @@ pub struct Stamps {
 
 /// The side of a pair that was restored from a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restored {
+pub enum RestoredSide {
     /// The database: objects of later uploads have no record.
     Database,
     /// The bucket: records of later uploads have no object.
@@ -51,17 +52,17 @@ pub(super) enum NextStamp {
 impl Stamps {
     /// Returns the side that was restored from a backup, if one was.
     #[must_use]
-    pub fn restored(self) -> Option<Restored> {
+    pub fn restored_side(self) -> Option<RestoredSide> {
         // `None`, a side without a stamp, is less than every stamp.
         if self.bucket > self.database {
-            return Some(Restored::Database);
+            return Some(RestoredSide::Database);
         }
-        (self.bucket != self.database && self.bucket != self.former).then_some(Restored::Bucket)
+        (self.bucket != self.database && self.bucket != self.former).then_some(RestoredSide::Bucket)
     }
 
     /// Returns which stamp is written next.
-    pub(super) fn next(self) -> NextStamp {
-        match self.restored() {
+    pub(super) fn next_stamp(self) -> NextStamp {
+        match self.restored_side() {
             Some(_) => NextStamp::None,
             None if self.bucket == self.database => NextStamp::New,
             None => NextStamp::ToBucket,
@@ -96,14 +97,14 @@ mod tests {
             // A server wrote to the database and not, or not yet, to the bucket.
             (at(1), at(2), at(1), None, NextStamp::ToBucket),
             (None, at(1), None, None, NextStamp::ToBucket),
-            (at(3), at(2), at(1), Some(Restored::Database), NextStamp::None),
-            (at(3), None, None, Some(Restored::Database), NextStamp::None),
-            (at(1), at(3), at(2), Some(Restored::Bucket), NextStamp::None),
-            (None, at(3), at(2), Some(Restored::Bucket), NextStamp::None),
+            (at(3), at(2), at(1), Some(RestoredSide::Database), NextStamp::None),
+            (at(3), None, None, Some(RestoredSide::Database), NextStamp::None),
+            (at(1), at(3), at(2), Some(RestoredSide::Bucket), NextStamp::None),
+            (None, at(3), at(2), Some(RestoredSide::Bucket), NextStamp::None),
         ];
         for (bucket, database, former, restored, next) in rows {
             let stamps = Stamps { bucket, database, former };
-            assert_eq!((stamps.restored(), stamps.next()), (restored, next), "{stamps:?}");
+            assert_eq!((stamps.restored_side(), stamps.next_stamp()), (restored, next), "{stamps:?}");
         }
     }
 }

@@ -47,9 +47,9 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
         Ok(()) => Answer::Yes(String::new()),
         Err(error) => Answer::No(error.to_string()),
     };
-    report.add(&rules::MAJORITY, done(database.write(&scratch).await));
-    report.add(&rules::TRANSACTION, done(database.transaction(&scratch).await));
-    if let Err(error) = database.clean(&scratch).await {
+    report.add(&rules::MAJORITY, done(database.probe_write(&scratch).await));
+    report.add(&rules::TRANSACTION, done(database.probe_transaction(&scratch).await));
+    if let Err(error) = database.remove_scratch(&scratch).await {
         tracing::warn!(collection = scratch, %error, "failed to drop a collection of this check");
     }
     report

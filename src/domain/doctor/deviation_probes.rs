@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    probe_context::{BODY, OTHER, ProbeContext, TYPE, UrlValidity, new_object, reject_outage},
+    probe_context::{BODY, OTHER, ProbeContext, TYPE, UrlValidity, new_object, outage_as_error},
     probe_matrix::{Deviation, PROBES, RequestKind},
     probe_names,
 };
@@ -138,7 +138,7 @@ impl DeviationProbe<'_> {
             RequestKind::Get => {
                 let (at, ttl) = self.context.validity(self.validity());
                 let url = self.context.objects.presign_get(&self.setup.source, TYPE, "private", at, ttl)?.url;
-                let got = reject_outage(self.context.get(&self.changed(url), &[]).await?)?;
+                let got = outage_as_error(self.context.get(&self.changed(url), &[]).await?)?;
                 return Ok(match self.deviation {
                     Deviation::Nothing => accepted(got.is_success(), &got),
                     _ => obeyed_if(got.is_success(), &got, "read"),
@@ -181,7 +181,7 @@ impl DeviationProbe<'_> {
             headers: &[],
             query: &[("tagging", "")],
         })?;
-        let listed = reject_outage(self.context.get(&url, &[]).await?)?;
+        let listed = outage_as_error(self.context.get(&url, &[]).await?)?;
         Ok(listed.is_success() && String::from_utf8_lossy(&listed.body).contains("<Key>"))
     }
 
@@ -224,7 +224,7 @@ impl DeviationProbe<'_> {
             // The HTTP client omits the header of an empty body.
             headers.push(("content-length", "0"));
         }
-        reject_outage(self.context.http.send(method, &self.changed(url), &headers, body).await?)
+        outage_as_error(self.context.http.send(method, &self.changed(url), &headers, body).await?)
     }
 
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
@@ -306,7 +306,7 @@ impl DeviationProbe<'_> {
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let (at, ttl) = self.context.validity(UrlValidity::Current);
         let url = self.context.objects.presign_any_part(key, upload, 1, at, ttl)?.url;
-        reject_outage(self.context.http.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
+        outage_as_error(self.context.http.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
     /// Completes the upload if a part has arrived.
@@ -328,7 +328,7 @@ impl DeviationProbe<'_> {
         let validity = self.validity();
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
         let form = self.context.signed_form(key, validity)?;
-        let response = reject_outage(send_form(self.context, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let response = outage_as_error(send_form(self.context, &form, &fields, &[], Some(self.deviation)).await?)?;
         let by_field = self.judge(key, &response).await?;
         let has_header = self.deviation.headers("").iter().any(|(name, _)| name.starts_with("x-amz-"));
         if !has_header || matches!(by_field, ProbeOutcome::Obeyed(_)) {
@@ -336,7 +336,7 @@ impl DeviationProbe<'_> {
         }
         let key = self.context.by_header(key);
         let form = self.context.signed_form(&key, validity)?;
-        let response = reject_outage(send_form(self.context, &form, &[], &self.added(), Some(self.deviation)).await?)?;
+        let response = outage_as_error(send_form(self.context, &form, &[], &self.added(), Some(self.deviation)).await?)?;
         self.judge(&key, &response).await
     }
 }

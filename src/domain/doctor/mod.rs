@@ -33,7 +33,7 @@ pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
 
 use self::probe_context::ProbeContext;
 use super::{
-    deployment::{self, Pair, PairError, Restored},
+    deployment::{self, Pair, PairError, RestoredSide},
     identity_provider::fetch_keys,
     store_capabilities::{StoreCapabilities, UnsignedHeaders},
 };
@@ -136,9 +136,9 @@ async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<(Depl
 
 /// Returns the answer of the rule about stamps.
 fn stamps_answer(pair: Pair) -> Answer {
-    match pair.restored() {
-        Some(Restored::Database) => Answer::No(format!("the database was restored from a backup: {}", pair.stamps)),
-        Some(Restored::Bucket) => Answer::No(format!("the bucket was restored from a backup: {}", pair.stamps)),
+    match pair.restored_side() {
+        Some(RestoredSide::Database) => Answer::No(format!("the database was restored from a backup: {}", pair.stamps)),
+        Some(RestoredSide::Bucket) => Answer::No(format!("the bucket was restored from a backup: {}", pair.stamps)),
         None if pair.stamps.bucket.is_none() => Answer::Skipped("no server has stamped them yet".to_owned()),
         None => Answer::Yes(pair.stamps.to_string()),
     }

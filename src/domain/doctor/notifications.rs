@@ -9,7 +9,7 @@ use crate::{
     config::{QueueUrl, StoreEvents},
     store::objects::{
         events_queue::EventsQueue,
-        notifications::Announced,
+        notifications::NotificationReceivers,
         settings::{Change, Setting},
     },
 };
@@ -21,10 +21,10 @@ pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> O
     let changed = async {
         let arn = EventsQueue::new(context.objects, queue).arn().await?;
         // S3 refuses a second rule for keys that go to a topic already. EventBridge receives them beside the queue.
-        if matches!(route(&context.objects.announced().await?, &arn), Route::Queue | Route::Topic) {
+        if matches!(route(&context.objects.notification_receivers().await?, &arn), Route::Queue | Route::Topic) {
             return Ok(Change::None);
         }
-        context.objects.announce_to_queue(&arn).await
+        context.objects.notify_queue(&arn).await
     };
     Some(outcome("notifications", changed.await))
 }
@@ -33,7 +33,7 @@ pub(super) async fn fix(context: &ProbeContext<'_>, settings: &StoreEvents) -> O
 pub(super) async fn examine(context: &ProbeContext<'_>, settings: &StoreEvents) -> Answer {
     let announced = match (&settings.queue, &settings.hook) {
         (None, None) => return Answer::Skipped("neither S3_EVENTS_QUEUE nor HOOKS_BIND is set".to_owned()),
-        _ => context.objects.announced().await,
+        _ => context.objects.notification_receivers().await,
     };
     let found = match (&settings.queue, announced) {
         (Some(queue), announced) => match queue_arn(context, queue).await {
@@ -83,7 +83,7 @@ enum Route {
 }
 
 /// Returns the best route from the bucket to the queue with this ARN.
-fn route(announced: &Setting<Announced>, arn: &str) -> Route {
+fn route(announced: &Setting<NotificationReceivers>, arn: &str) -> Route {
     match announced {
         Setting::Set(announced) if announced.arns.iter().any(|known| known == arn) => Route::Queue,
         Setting::Set(announced) if announced.arns.iter().any(|known| is_topic(known)) => Route::Topic,
@@ -98,7 +98,7 @@ fn is_topic(arn: &str) -> bool {
 }
 
 /// Returns the receivers of the bucket's notifications as a text; empty without any.
-fn describe(announced: &Setting<Announced>) -> String {
+fn describe(announced: &Setting<NotificationReceivers>) -> String {
     let Setting::Set(announced) = announced else { return String::new() };
     let bridge = announced.event_bridge.then(|| "EventBridge".to_owned());
     announced.arns.iter().cloned().chain(bridge).collect::<Vec<_>>().join(", ")
@@ -114,7 +114,7 @@ mod tests {
         let other = "arn:aws:sqs:eu-west-1:1:other";
         let route = |arns: &[&str], event_bridge| {
             let arns = arns.iter().map(|arn| (*arn).to_owned()).collect();
-            super::route(&Setting::Set(Announced { arns, event_bridge }), queue)
+            super::route(&Setting::Set(NotificationReceivers { arns, event_bridge }), queue)
         };
         assert_eq!(super::route(&Setting::Unset, queue), Route::None);
         assert_eq!([route(&[], false), route(&[other], false)], [Route::None, Route::None]);

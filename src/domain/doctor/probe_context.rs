@@ -129,7 +129,7 @@ impl<'a> ProbeContext<'a> {
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
-        reject_outage(self.http.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
+        outage_as_error(self.http.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
     }
 
     /// Signs a form for [`BODY`], as Uppy gets it.
@@ -160,7 +160,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Reads the object with a signed GET, since HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        reject_outage(
+        outage_as_error(
             self.get(&self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
         )
     }
@@ -168,11 +168,11 @@ impl<'a> ProbeContext<'a> {
     /// Reads the object without a signature.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let url = self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-        reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
+        outage_as_error(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
     /// Returns yes if the store rejected a request: it answered 4xx, and stored no object at `key`.
-    pub async fn refusal_answer(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
+    pub async fn rejection_answer(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
         Ok(answer_if(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
@@ -261,7 +261,7 @@ fn is_probe(key: &ObjectKey) -> bool {
 ///
 /// # Errors
 /// [`StoreError::Objects`] for an outage.
-pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> {
+pub(super) fn outage_as_error(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
         return Err(StoreError::Objects { operation: "presigned request", reason: response.describe() });
     }

@@ -14,7 +14,7 @@ use crate::{
         StoreError,
         objects::{
             http_probe::Method,
-            lifecycle::{AffectedKeys, Lifecycle},
+            lifecycle::{AffectedKeys, BucketLifecycle},
             settings::{AccessBlock, Change, Setting},
         },
     },
@@ -102,7 +102,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, options
 async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report) {
     let found = match context.objects.lifecycle_rules().await {
         Ok(Setting::Set(found)) => found,
-        Ok(Setting::Unset) => Lifecycle::default(),
+        Ok(Setting::Unset) => BucketLifecycle::default(),
         other => {
             let why = unknown(other);
             for rule in [&rules::LIFECYCLE, &rules::LIFECYCLE_EARLY, &rules::EXPIRING, &rules::ARCHIVING] {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{
     Answer, Report,
     deviation_probes::{ProbeOutcome, ProbeResult, ProbeSetup, put_as_signed, run_probes},
-    probe_context::{BODY, ProbeContext, UrlValidity, new_object, reject_outage},
+    probe_context::{BODY, ProbeContext, UrlValidity, new_object, outage_as_error},
     probe_matrix::Deviation,
     probe_names::{self, SEALED},
     rules,
@@ -146,7 +146,8 @@ async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool
         let put = context.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
         let added = deviation.map(|deviation| deviation.headers(&context.prober.copy_source(&setup.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
-        let response = reject_outage(context.http.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
+        let response =
+            outage_as_error(context.http.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
         if response.is_success() != deviation.is_none() || context.read(&key).await?.is_success() != deviation.is_none() {
             return Ok(false);
         }

@@ -95,7 +95,7 @@ fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
 async fn checksum(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("checksum");
     let response = context.put(&key, |put| put.body = Bytes::from_static(OTHER)).await?;
-    context.refusal_answer(&key, &response).await
+    context.rejection_answer(&key, &response).await
 }
 
 /// Checks that a second PUT with the same URL is rejected.

@@ -296,7 +296,7 @@ impl Subscription {
 
     /// Returns the position up to which the client has received all changes; `None` while messages wait.
     #[must_use]
-    pub fn caught_up(&self) -> Option<EventPosition> {
+    pub fn received_position(&self) -> Option<EventPosition> {
         let state = self.hub.state.lock();
         self.mailbox.is_empty().then_some(state.reached.max(self.start))
     }

@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     model::UserId,
-    store::{ChangeFeed, FeedError, FeedStart, Store, uncounted},
+    store::{ChangeFeed, FeedError, FeedStart, Store, without_failpoints},
 };
 
 /// How far the first feed goes back, so that the clients of a server that was restarted can resume.
@@ -92,7 +92,7 @@ impl EventStreams {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = uncounted(run) => {}
+            () = without_failpoints(run) => {}
         }
         if self.hub.close() {
             tokio::time::sleep(CURSOR_END).await;

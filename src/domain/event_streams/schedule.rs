@@ -61,20 +61,20 @@ impl Schedule {
     }
 
     /// Records that the token was valid at `now`.
-    pub fn checked(&mut self, now: Instant) {
+    pub fn record_check(&mut self, now: Instant) {
         self.checked = now;
         self.next_check = now + CHECK_INTERVAL;
     }
 
     /// Records that the token could not be checked at `now`. Returns whether the stream may go on until the next check.
     #[must_use]
-    pub fn unchecked(&mut self, now: Instant) -> bool {
+    pub fn record_failed_check(&mut self, now: Instant) -> bool {
         self.next_check = now + CHECK_INTERVAL;
         now.saturating_duration_since(self.checked) < MAX_UNCHECKED
     }
 
     /// Records that a message was sent at `now`.
-    pub fn sent(&mut self, now: Instant) {
+    pub fn record_message(&mut self, now: Instant) {
         self.next_heartbeat = now + HEARTBEAT;
     }
 }
@@ -94,9 +94,9 @@ mod tests {
         let mut schedule = Schedule::new(start, 0);
         assert_eq!(schedule.due(start), Due::Wait(after(start, 15)));
         assert_eq!(schedule.due(after(start, 15)), Due::Check);
-        schedule.checked(after(start, 15));
+        schedule.record_check(after(start, 15));
         assert_eq!(schedule.due(after(start, 20)), Due::Heartbeat);
-        schedule.sent(after(start, 20));
+        schedule.record_message(after(start, 20));
         assert_eq!(schedule.due(after(start, 20)), Due::Wait(after(start, 30)));
     }
 
@@ -106,8 +106,8 @@ mod tests {
         for (spread, seconds) in [(0, 30 * 60), (255, 25 * 60)] {
             let mut schedule = Schedule::new(start, spread);
             let last = after(start, seconds - 1);
-            schedule.checked(last);
-            schedule.sent(last);
+            schedule.record_check(last);
+            schedule.record_message(last);
             assert_eq!(schedule.due(last), Due::Wait(after(start, seconds)));
             assert_eq!(schedule.due(after(start, seconds)), Due::End);
         }
@@ -117,7 +117,7 @@ mod tests {
     fn a_stream_whose_token_cannot_be_checked_ends() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start, 0);
-        assert!(schedule.unchecked(after(start, 15)), "an election may be under way");
-        assert!(!schedule.unchecked(after(start, 30)));
+        assert!(schedule.record_failed_check(after(start, 15)), "an election may be under way");
+        assert!(!schedule.record_failed_check(after(start, 30)));
     }
 }

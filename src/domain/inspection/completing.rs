@@ -37,8 +37,8 @@ pub(super) fn select_by_length(multipart: PartLayout, stored: &mut Vec<StoredPar
 enum Attempt {
     /// S3 answered. The object at the key shows whether S3 has made it.
     Answered(Completion),
-    /// S3 refuses to make an object of these parts.
-    Refused,
+    /// S3 rejects these parts.
+    Rejected,
     /// Another request is completing the upload.
     ClaimedByAnother,
     /// Parts are missing.
@@ -76,7 +76,7 @@ impl PartsCompletion {
             }
             match self.complete_with_parts(image, select_parts, now).await? {
                 Attempt::Answered(completion) => (attempts, last_completion) = (attempts + 1, Some(completion)),
-                Attempt::Refused => return Ok(Inspection::PartsRefused),
+                Attempt::Rejected => return Ok(Inspection::PartsRejected),
                 Attempt::ClaimedByAnother if waited < MAX_WAIT => {
                     tokio::time::sleep(POLL_INTERVAL).await;
                     waited += POLL_INTERVAL;
@@ -94,8 +94,8 @@ impl PartsCompletion {
             }
         }
         match last_completion {
-            // S3 refuses parts that it lists itself, in each attempt.
-            Some(Completion::PartChanged) => Ok(Inspection::PartsRefused),
+            // S3 rejects parts that it lists itself, in each attempt.
+            Some(Completion::PartChanged) => Ok(Inspection::PartsRejected),
             _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
         }
     }
@@ -110,7 +110,7 @@ impl PartsCompletion {
         // Without an open upload no part is stored, so all of them are missing.
         let listed = match &image.upload_id {
             Some(upload_id) => match self.objects.list_parts(&image.key, upload_id).await {
-                Err(error @ StoreError::ObjectRefused { .. }) => return Ok(refused(image, &error)),
+                Err(error @ StoreError::ObjectRejected { .. }) => return Ok(rejected_parts(image, &error)),
                 listed => listed?.map(|parts| (upload_id, parts)),
             },
             None => return Ok(select_parts(&mut Vec::new()).map_or(Attempt::NoUpload, Attempt::Incomplete)),
@@ -134,7 +134,7 @@ impl PartsCompletion {
             self.store.images.release_object_creation(claim).await?;
         }
         match completed {
-            Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),
+            Err(error @ StoreError::ObjectRejected { .. }) => Ok(rejected_parts(image, &error)),
             completed => completed.map(Attempt::Answered),
         }
     }
@@ -152,8 +152,8 @@ impl PartsCompletion {
     }
 }
 
-/// Logs that S3 refused to complete the parts, and returns that outcome.
-fn refused(image: &Image, error: &StoreError) -> Attempt {
+/// Logs that S3 rejected the parts, and returns that outcome.
+fn rejected_parts(image: &Image, error: &StoreError) -> Attempt {
     tracing::info!(image = %image.id, %error, "S3 refused to complete the parts");
-    Attempt::Refused
+    Attempt::Rejected
 }

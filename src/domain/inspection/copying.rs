@@ -14,7 +14,7 @@ use super::{Inspection, object::has_unsigned_headers};
 use crate::{
     domain::inspection::ObjectInspector,
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
-    store::{ObjectCreationClaim, Objects, Store, StoreError, objects::COPY_DEADLINE, uncounted},
+    store::{ObjectCreationClaim, Objects, Store, StoreError, objects::COPY_DEADLINE, without_failpoints},
 };
 
 /// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
@@ -52,7 +52,7 @@ impl Drop for HeldClaim<'_> {
         // Without a runtime the process is ending, and the claim ends with its lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let store = self.store.clone();
-        runtime.spawn(uncounted(async move {
+        runtime.spawn(without_failpoints(async move {
             if let Err(error) = store.images.release_object_creation(claim).await {
                 tracing::warn!(%error, "failed to release the claim of a cancelled copy; it ends with its lease");
             }
@@ -76,7 +76,7 @@ impl CopyInspector {
             let head = match self.objects.head(&image.key).await {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(Inspection::Missing),
-                Err(error) => return mismatch_if_refused(image, error),
+                Err(error) => return mismatch_if_rejected(image, error),
             };
             // Avoids a useless copy. The digest is not compared: the object may be replaced before it is copied.
             let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
@@ -119,7 +119,7 @@ impl CopyInspector {
                 }
                 Err(error) => {
                     self.discard_attempt(image, &copy, claim).await;
-                    return mismatch_if_refused(image, error);
+                    return mismatch_if_rejected(image, error);
                 }
             }
         }
@@ -179,9 +179,9 @@ impl CopyInspector {
 }
 
 /// Returns a mismatch for an object that the store refuses to read, and any other error as it is.
-fn mismatch_if_refused(image: &Image, error: StoreError) -> Result<Inspection, StoreError> {
+fn mismatch_if_rejected(image: &Image, error: StoreError) -> Result<Inspection, StoreError> {
     match error {
-        StoreError::ObjectRefused { .. } => {
+        StoreError::ObjectRejected { .. } => {
             tracing::info!(image = %image.id, %error, "refused an object that cannot be read");
             Ok(Inspection::Mismatch(Rejection::ObjectMismatch))
         }

@@ -26,7 +26,7 @@ pub(super) enum Inspection {
     /// There is no object yet, and parts are missing.
     PartsMissing(MissingParts),
     /// There is no object, and the store refuses to make one of the parts.
-    PartsRefused,
+    PartsRejected,
     /// The store does not take uploads of this class safely.
     Unsupported(UnsupportedUpload),
 }

@@ -10,7 +10,8 @@ use crate::{
         store_capabilities::KnownCapabilities,
     },
     model::{
-        Capture, ContentType, Dimensions, Format, Image, ObjectKey, ReadyImage, Refusal, Rejection, Sha256, UploadKind, Verified,
+        Capture, ContentError, ContentType, Dimensions, Format, Image, ObjectKey, ReadyImage, Rejection, Sha256, UploadKind,
+        Verified,
     },
     store::{
         Objects, StoreError,
@@ -143,7 +144,7 @@ impl ObjectInspector {
     /// client's, is a mismatch.
     async fn compare_object(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
         match self.compare_readable(key, declared).await {
-            Err(error @ StoreError::ObjectRefused { .. }) => {
+            Err(error @ StoreError::ObjectRejected { .. }) => {
                 tracing::info!(%key, %error, "refused an object that cannot be read");
                 Ok(ObjectMatch::Mismatch(Rejection::ObjectMismatch))
             }
@@ -151,7 +152,7 @@ impl ObjectInspector {
         }
     }
 
-    /// Compares an object with its declaration. [`StoreError::ObjectRefused`] means that the store refuses to read it.
+    /// Compares an object with its declaration. [`StoreError::ObjectRejected`] means that the store refuses to read it.
     async fn compare_readable(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
         let found = if declared.is_expected {
             // The range is chosen for the largest declared size, so it may end behind the object.
@@ -184,14 +185,15 @@ impl ObjectInspector {
             return Ok(ObjectMatch::Missing);
         };
         let expected = Format::declared_as(declared.content_type);
-        let of_type = |found: Content| if found.format == expected { Ok(found) } else { Err(Refusal::OtherType(found.format)) };
+        let of_type =
+            |found: Content| if found.format == expected { Ok(found) } else { Err(ContentError::OtherType(found.format)) };
         match content.and_then(|(found, capture)| Ok((of_type(found)?, capture))) {
             Ok((Content { width, height, .. }, capture)) => {
                 Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height }, capture })
             }
-            Err(refusal) => {
-                tracing::info!(%key, reason = %refusal, "refused an object's content");
-                Ok(ObjectMatch::Mismatch(Rejection::ContentMismatch(Some(refusal))))
+            Err(error) => {
+                tracing::info!(%key, reason = %error, "refused an object's content");
+                Ok(ObjectMatch::Mismatch(Rejection::ContentMismatch(Some(error))))
             }
         }
     }
@@ -204,7 +206,7 @@ impl ObjectInspector {
         head: &Head,
         max_pixels: u64,
         peeked: Option<&Peek>,
-    ) -> Result<Option<Result<(Content, Capture), Refusal>>, StoreError> {
+    ) -> Result<Option<Result<(Content, Capture), ContentError>>, StoreError> {
         let (mut inspector, mut fetched) = (ContentInspector::new(head.size, max_pixels), FetchedRanges::default());
         let verdict = loop {
             let wanted = inspector.wanted();

@@ -144,8 +144,8 @@ impl Multipart {
             // No URL has been signed. Only the server completes the parts, so the object is created at its final key.
             let lifetimes = unopened_lifetimes(now);
             let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), idempotency.clone(), lifetimes);
-            if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
-                self.quota.explain_refusal(user, upload.size).await?;
+            if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Rejected {
+                self.quota.explain_rejection(user, upload.size).await?;
                 continue;
             }
             if self.reservations.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
@@ -227,7 +227,7 @@ impl Multipart {
             let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let expires_at = signed.iter().map(|(_, put)| put.signed.expires_at).max().unwrap_or(now);
             let due = expires_at + self.late_transfers.grace(image.upload.largest_transfer());
-            if self.store.images.raise_owned_urls_die_at(user, &[id], expires_at, due).await? == 1 {
+            if self.store.images.raise_owned_url_expiry(user, &[id], expires_at, due).await? == 1 {
                 return Ok(signed);
             }
         }

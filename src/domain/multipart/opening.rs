@@ -8,7 +8,7 @@ use crate::{
     config,
     domain::{late_transfers::LateTransfers, store_capabilities::KnownCapabilities},
     model::{Image, Lifetimes, OPENING_GRACE, PartChecksums},
-    store::{Objects, Opened, Store, StoreError},
+    store::{Objects, OpenedLifetimes, Store, StoreError},
 };
 
 /// Returns the times of a multipart upload that is not created in S3 yet: if the request is cancelled, its reservation ends soon.
@@ -45,10 +45,10 @@ impl MultipartOpening {
     }
 
     /// Returns the times of a multipart upload after it was created in S3.
-    pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
+    pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> OpenedLifetimes {
         // Only Uppy opens multipart uploads whose size is an upper bound.
         let ttl = if image.upload.is_size_bound() { self.uppy_parts_ttl() } else { self.settings.multipart_ttl };
-        Opened { expires_at: image.created_at + ttl, due: self.late_transfers.quiet_from(image) }
+        OpenedLifetimes { expires_at: image.created_at + ttl, due: self.late_transfers.writes_end_at(image) }
     }
 
     /// Returns the lifetime of a multipart upload by Uppy: at most that of a single PUT, because its reservation is an estimate,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
-pub use self::report::{Consent, Found, Orphan, OrphanError, Orphans};
-use self::report::{Shown, count};
-use super::deployment::{Deployment, Restored};
+pub use self::report::{Consent, CountedItems, Orphan, OrphanError, Orphans};
+use self::report::{ReportedOrphans, count};
+use super::deployment::{Deployment, RestoredSide};
 use crate::{
     model::{ImageId, ImageState, KeyOwner},
     store::{
@@ -55,8 +55,8 @@ impl OrphanScanner {
     /// # Errors
     /// [`OrphanError`].
     pub async fn delete(&self, before: OffsetDateTime, found: &Orphans, consent: Consent) -> Result<Orphans, OrphanError> {
-        found.allow_deletion(consent)?;
-        self.allow_deletion().await?;
+        found.require_consent(consent)?;
+        self.verify_pair_for_deletion().await?;
         self.scan(before, Action::Delete(&found.shown)).await
     }
 
@@ -64,12 +64,12 @@ impl OrphanScanner {
     ///
     /// # Errors
     /// [`OrphanError::Restored`] or [`OrphanError::Pair`].
-    pub async fn allow_deletion(&self) -> Result<(), OrphanError> {
-        let pair = self.deployment.pair().await?;
-        pair.prove()?;
-        match pair.restored() {
-            Some(Restored::Database) => Err(OrphanError::Restored { stamps: pair.stamps }),
-            Some(Restored::Bucket) | None => Ok(()),
+    pub async fn verify_pair_for_deletion(&self) -> Result<(), OrphanError> {
+        let pair = self.deployment.read_pair().await?;
+        pair.require_common_id()?;
+        match pair.restored_side() {
+            Some(RestoredSide::Database) => Err(OrphanError::Restored { stamps: pair.stamps }),
+            Some(RestoredSide::Bucket) | None => Ok(()),
         }
     }
 
@@ -112,7 +112,7 @@ enum Action<'a> {
     /// Passes each to a callback.
     Report(&'a mut (dyn FnMut(Orphan<'_>) + Send + 'a)),
     /// Deletes those that the earlier scan has reported.
-    Delete(&'a Shown),
+    Delete(&'a ReportedOrphans),
 }
 
 /// The records in the order of keys, with the next one read ahead.
@@ -209,7 +209,7 @@ impl Scan<'_, '_> {
                 orphans.retain(|orphan| shown.contains(&orphan.key));
                 self.result.new += count(found - orphans.len());
                 // Checked before each batch: bucket and database may have been joined or restored since the previous batch.
-                self.scanner.allow_deletion().await?;
+                self.scanner.verify_pair_for_deletion().await?;
                 let deleted = self.scanner.purge_orphans(&orphans).await;
                 self.result.deleted += deleted;
                 self.result.failed += count(orphans.len()) - deleted;
@@ -263,7 +263,7 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains_upload(orphan));
                 self.result.new += count(found - orphans.len());
-                self.scanner.allow_deletion().await?;
+                self.scanner.verify_pair_for_deletion().await?;
                 let aborted = self.scanner.abort_orphans(&orphans).await;
                 self.result.deleted += aborted;
                 self.result.failed += count(orphans.len()) - aborted;

@@ -32,19 +32,19 @@ pub struct Orphans {
     /// Records that could not be read. Their objects are not judged.
     pub unreadable: u64,
     /// Objects under keys of any other form. They belong to another program and are never deleted.
-    pub foreign: Found<ObjectKey>,
+    pub foreign: CountedItems<ObjectKey>,
     /// Objects, old enough to be judged, without a record or with a purged one.
-    pub orphans: Found<ListedObject>,
+    pub orphans: CountedItems<ListedObject>,
     /// Size of the orphans in bytes.
     pub orphan_bytes: u64,
     /// Open multipart uploads at keys of Valet's form.
     pub open: u64,
     /// Open multipart uploads, old enough to be judged, without a record, or with an image for which the sweeper has no work.
-    pub uploads: Found<ListedUpload>,
+    pub uploads: CountedItems<ListedUpload>,
     /// Objects and open multipart uploads without a record that are not old enough to be judged.
     pub young: u64,
     /// Ready images whose object is missing.
-    pub missing: Found<ObjectKey>,
+    pub missing: CountedItems<ObjectKey>,
     /// Orphans that were deleted, or aborted.
     pub deleted: u64,
     /// Orphans that could not be deleted.
@@ -52,17 +52,17 @@ pub struct Orphans {
     /// Orphans that the earlier scan did not report. They are not deleted.
     pub new: u64,
     /// Orphans that this scan has reported.
-    pub(super) shown: Shown,
+    pub(super) shown: ReportedOrphans,
 }
 
 /// The keys of the orphans that a scan has reported: 64 bits of a keyed hash of each, some 16 bytes of memory an orphan.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct ReportedOrphans {
     hasher: RandomState,
     keys: HashSet<u64>,
 }
 
-impl Shown {
+impl ReportedOrphans {
     /// Adds the key of an object.
     pub(super) fn insert(&mut self, key: &ObjectKey) {
         self.keys.insert(self.hasher.hash_one(key.as_str()));
@@ -84,7 +84,7 @@ impl Shown {
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for ReportedOrphans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} keys", self.keys.len())
     }
@@ -101,20 +101,20 @@ pub enum Consent {
 
 /// A count, and the first items.
 #[derive(Debug)]
-pub struct Found<T> {
+pub struct CountedItems<T> {
     /// Number of all items.
     pub count: u64,
     /// The first items, at most a hundred.
     pub first: Vec<T>,
 }
 
-impl<T> Default for Found<T> {
+impl<T> Default for CountedItems<T> {
     fn default() -> Self {
         Self { count: 0, first: Vec::new() }
     }
 }
 
-impl<T> Found<T> {
+impl<T> CountedItems<T> {
     /// Counts an item, and keeps the first [`MAX_LISTED`].
     pub(super) fn add(&mut self, item: T) {
         self.count += 1;
@@ -133,7 +133,7 @@ impl Orphans {
 
     /// Rejects a deletion that the database does not justify: with a wrong, empty or partly restored database every object looks
     /// like an orphan.
-    pub(super) fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
+    pub(super) fn require_consent(&self, consent: Consent) -> Result<(), OrphanError> {
         let (orphans, all) = (self.number(), self.objects + self.open);
         if orphans > 0 && self.records == 0 {
             return Err(OrphanError::NoRecords { objects: self.objects });
@@ -226,7 +226,7 @@ impl fmt::Display for Orphans {
 }
 
 /// Writes a line for each listed item, and one for the others.
-fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T>) -> fmt::Result {
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &CountedItems<T>) -> fmt::Result {
     for item in &found.first {
         writeln!(f, "{kind}: {item}")?;
     }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::PreviewWorker;
 use crate::{
     domain::{
-        lasting_failures::is_stuck,
+        permanent_failures::concerns_only_record,
         rendering::{RenderFailure, Rendered, Renderer},
     },
     metrics::{METRICS, Metrics},
@@ -146,7 +146,7 @@ impl PreviewWorker {
     /// Returns the result of an attempt that failed to read the object. If the bucket answers, the failure concerns this object
     /// alone, such as the key that it is encrypted with.
     async fn read_failure(&self, error: StoreError) -> Attempt {
-        if is_stuck(&self.objects, &error).await {
+        if concerns_only_record(&self.objects, &error).await {
             tracing::warn!(%error, "failed to read an image for its previews");
             return Attempt::Retry(RenderingFailure::Unreadable);
         }

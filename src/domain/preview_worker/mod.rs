@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{rendering::Renderer, sweeper::PairWatch};
 use crate::{
     config,
-    store::{Objects, QueuedRendering, Store, StoreError, uncounted},
+    store::{Objects, QueuedRendering, Store, StoreError, without_failpoints},
 };
 
 /// Interval between two reads of the queue.
@@ -76,7 +76,7 @@ impl PreviewWorker {
         };
         // Tests count the calls to MongoDB and S3, to end the process at one of them. The calls of this loop are left out; those of
         // `valet worker --once` are counted.
-        uncounted(async { tokio::join!(work, self.convert_earlier_until(renderer, &stop)) }).await;
+        without_failpoints(async { tokio::join!(work, self.convert_earlier_until(renderer, &stop)) }).await;
     }
 
     /// Makes the pictures that are due at `now`, and returns the number of images that need no further attempt.
@@ -86,7 +86,7 @@ impl PreviewWorker {
     pub async fn render_due(&self, renderer: &Renderer, now: OffsetDateTime) -> Result<u32, StoreError> {
         let (mut done, mut tried) = (0, HashSet::new());
         loop {
-            let mut due = self.next_due(now).await?;
+            let mut due = self.next_due_renderings(now).await?;
             // An image whose attempt failed may be due again at once if the clock is ahead.
             due.retain(|queued| tried.insert(queued.id()));
             if due.is_empty() {

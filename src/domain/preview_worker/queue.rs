@@ -22,7 +22,7 @@ impl PreviewWorker {
     /// Returns the next images, with the time at which they were due, and sets the metrics of the queue.
     pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
         let now = self.store.now().await?;
-        let due = self.next_due(now).await?;
+        let due = self.next_due_renderings(now).await?;
         let oldest = Box::pin(self.store.probe().oldest_waiting_rendering(now)).await?;
         METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
         METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
@@ -31,7 +31,7 @@ impl PreviewWorker {
 
     /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's
     /// other images are postponed by [`CROWD_DELAY`].
-    pub(super) async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
+    pub(super) async fn next_due_renderings(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
         let due = self.store.images.find_due_renderings(now, QUEUE_BATCH).await?;
         if due.len() < QUEUE_BATCH || dominant(&due, QueuedRendering::owner).is_none() {
             return Ok(in_turns(due, QueuedRendering::owner, QUEUE_BATCH));
@@ -41,7 +41,7 @@ impl PreviewWorker {
         let crowd = dominant(&due, QueuedRendering::owner).cloned();
         let turns = in_turns(due, QueuedRendering::owner, QUEUE_BATCH);
         if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.postpone_renderings_of(&crowd, last, &turns, now + CROWD_DELAY).await?;
+            self.store.images.postpone_owner_renderings(&crowd, last, &turns, now + CROWD_DELAY).await?;
         }
         Ok(turns)
     }

@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 
-use super::content::{Content, ContentInspector, ReadBudget, Refusal};
+use super::content::{Content, ContentError, ContentInspector, ReadBudget};
 use crate::model::{
     Format, Orientation, ThumbHash,
     decoding::{DecodeRequest, MAX_FILE_BYTES, Picture, Sandbox, Undecodable},
@@ -121,7 +121,7 @@ impl Renderer {
     /// Makes each child attempt to leave its sandbox, for the tests of the sandbox.
     #[cfg(feature = "dev")]
     #[must_use]
-    pub fn attempting(mut self, attempt: &str) -> Self {
+    pub fn with_attempt(mut self, attempt: &str) -> Self {
         self.arguments.extend(["--attempt".to_owned(), attempt.to_owned()]);
         self
     }
@@ -156,8 +156,8 @@ impl Renderer {
 /// Returns the request to decode a file, from its headers.
 fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
     let file_bytes = u32::try_from(file.len()).ok().filter(|bytes| *bytes <= MAX_FILE_BYTES).ok_or(Undecodable::TooBig)?;
-    let found = inspect(file).map_err(|refusal| match refusal {
-        Refusal::TooManyPixels => Undecodable::TooBig,
+    let found = inspect(file).map_err(|error| match error {
+        ContentError::TooManyPixels => Undecodable::TooBig,
         _ => Undecodable::Corrupt,
     })?;
     let side = |side: u32| u16::try_from(side).map_err(|_| Undecodable::TooBig);
@@ -169,7 +169,7 @@ fn request(format: Format, file: &[u8]) -> Result<DecodeRequest, Undecodable> {
 }
 
 /// Returns the content of a whole file, from its headers.
-fn inspect(file: &[u8]) -> Result<Content, Refusal> {
+fn inspect(file: &[u8]) -> Result<Content, ContentError> {
     // The bytes are in memory, so metadata of any length is read.
     let total = file.len() as u64;
     let mut inspector = ContentInspector::with_budget(total, MAX_PIXELS, ReadBudget { bytes: total, ..ReadBudget::DEFAULT });

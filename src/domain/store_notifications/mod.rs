@@ -9,7 +9,7 @@
 
 mod notified;
 mod polling;
-mod recent;
+mod recent_checks;
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,7 +19,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
 pub(in crate::domain) use self::notified::{NotifiedSender, NotifiedUpload, NotifiedUploads};
-use self::recent::{Plan, RecentChecks};
+use self::recent_checks::{Plan, RecentChecks};
 use crate::{
     config::{StoreEvents, StoreHook},
     metrics::{METRICS, Metrics},

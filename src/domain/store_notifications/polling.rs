@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::StoreNotifications;
 use crate::{
     metrics::METRICS,
-    store::{StoreError, objects::events_queue::EventsQueue, uncounted},
+    store::{StoreError, objects::events_queue::EventsQueue, without_failpoints},
 };
 
 /// Pause after failures in a row, at most.
@@ -27,7 +27,7 @@ impl StoreNotifications {
             // Tests count the calls of requests, to end the process at one of them: the calls of this loop are left out.
             let polled = tokio::select! {
                 () = stop.cancelled() => return,
-                polled = uncounted(self.poll(queue)) => polled,
+                polled = without_failpoints(self.poll(queue)) => polled,
             };
             let Err(error) = polled else {
                 failures = 0;

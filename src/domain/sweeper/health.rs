@@ -10,7 +10,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 /// Timeouts in a row after which S3 is probed; the sweep ends if it does not answer.
-const MAX_SILENCES: u32 = 3;
+const MAX_TIMEOUTS: u32 = 3;
 /// Failures in a row after which the sweep ends, to spare a store in trouble.
 const MAX_OUTAGES: u32 = 48;
 /// Pause before the next image after a failure, which doubles up to the maximum.
@@ -23,7 +23,7 @@ const MAX_REMEMBERED_OWNERS: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// Timeouts in a row.
-    silences: AtomicU32,
+    timeouts: AtomicU32,
     outages: Mutex<Outages>,
 }
 
@@ -40,8 +40,8 @@ struct Outages {
 
 /// Whether several images in a row timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// Fewer than [`MAX_SILENCES`].
+pub(super) enum TimeoutStreak {
+    /// Fewer than [`MAX_TIMEOUTS`].
     Short,
     /// Enough that the store may be down.
     Long,
@@ -71,9 +71,9 @@ impl Health {
         }
     }
 
-    /// Records that an image of the owner was settled.
-    pub(super) fn note_success(&self, owner: &str) {
-        self.forget_silences();
+    /// Records that an image of the owner was swept.
+    pub(super) fn record_success(&self, owner: &str) {
+        self.reset_timeouts();
         let mut outages = self.outages();
         outages.in_row = 0;
         outages.owners.clear();
@@ -81,17 +81,17 @@ impl Health {
     }
 
     /// Records a call without a response.
-    pub(super) fn note_silence(&self) -> Silence {
-        if self.silences.fetch_add(1, Relaxed) + 1 >= MAX_SILENCES { Silence::Long } else { Silence::Short }
+    pub(super) fn record_timeout(&self) -> TimeoutStreak {
+        if self.timeouts.fetch_add(1, Relaxed) + 1 >= MAX_TIMEOUTS { TimeoutStreak::Long } else { TimeoutStreak::Short }
     }
 
     /// Resets the count of calls without a response.
-    pub(super) fn forget_silences(&self) {
-        self.silences.store(0, Relaxed);
+    pub(super) fn reset_timeouts(&self) {
+        self.timeouts.store(0, Relaxed);
     }
 
     /// Records a temporary failure. Returns whether the sweep must end.
-    pub(super) fn note_outage(&self, owner: &str) -> bool {
+    pub(super) fn record_outage(&self, owner: &str) -> bool {
         let mut outages = self.outages();
         if outages.of_owner.len() >= MAX_REMEMBERED_OWNERS {
             outages.of_owner.clear();
@@ -112,23 +112,23 @@ mod tests {
         let health = Health::default();
         let pauses: Vec<_> = (0..9)
             .map(|_| {
-                health.note_outage("eve");
+                health.record_outage("eve");
                 health.pause("eve").as_millis()
             })
             .collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000, 2000]);
         assert_eq!(health.pause("ada"), Duration::ZERO, "the store may fail for one owner's objects only");
-        health.note_success("eve");
+        health.record_success("eve");
         assert_eq!(health.pause("eve"), Duration::ZERO);
     }
 
     #[test]
     fn failures_of_several_owners_slow_down_all_until_one_succeeds() {
         let health = Health::default();
-        health.note_outage("eve");
-        health.note_outage("bob");
+        health.record_outage("eve");
+        health.record_outage("bob");
         assert_eq!(health.pause("ada").as_millis(), 100);
-        health.note_success("ada");
+        health.record_success("ada");
         assert_eq!((health.pause("ada"), health.pause("eve").as_millis()), (Duration::ZERO, 50));
     }
 
@@ -137,23 +137,23 @@ mod tests {
         let health = Health::default();
         for _ in 0..2 {
             for failures in 1..MAX_OUTAGES {
-                assert!(!health.note_outage("eve"), "{failures}");
+                assert!(!health.record_outage("eve"), "{failures}");
             }
             // The store answers for another owner.
-            health.note_success("ada");
+            health.record_success("ada");
         }
         let ends: Vec<_> =
-            (0..MAX_OUTAGES).filter(|failure| health.note_outage(if failure % 2 == 0 { "eve" } else { "bob" })).collect();
+            (0..MAX_OUTAGES).filter(|failure| health.record_outage(if failure % 2 == 0 { "eve" } else { "bob" })).collect();
         assert_eq!(ends, [MAX_OUTAGES - 1]);
     }
 
     #[test]
-    fn every_third_timeout_in_a_row_is_a_long_silence() {
+    fn every_third_timeout_in_a_row_makes_a_long_streak() {
         let health = Health::default();
         for _ in 0..2 {
-            let silences: Vec<_> = (0..MAX_SILENCES).map(|_| health.note_silence()).collect();
-            assert_eq!(silences, [Silence::Short, Silence::Short, Silence::Long]);
-            health.note_success("ada");
+            let streaks: Vec<_> = (0..MAX_TIMEOUTS).map(|_| health.record_timeout()).collect();
+            assert_eq!(streaks, [TimeoutStreak::Short, TimeoutStreak::Short, TimeoutStreak::Long]);
+            health.record_success("ada");
         }
     }
 }

@@ -18,33 +18,33 @@ use time::OffsetDateTime;
 
 use super::{
     Sweeper,
-    health::{Health, Silence},
+    health::{Health, TimeoutStreak},
     lane::{SlowLane, SlowQueue},
     permits::OwnerPermits,
     tally::{Swept, Tally},
 };
 use crate::{
     domain::{
-        lasting_failures::is_stuck,
+        permanent_failures::concerns_only_record,
         sweep_backoff::{FIRST_DELAY, backoff},
         turns::{dominant, in_turns},
     },
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
-/// Images that are read from the queue at once, and are settled in a round, at most.
+/// Images that are read from the queue at once, and are swept in a round, at most.
 const QUEUE_BATCH: usize = 500;
 /// Images that are read to find other owners' images if one owner fills the front of the queue.
 pub(super) const MAX_QUEUE_READ: usize = 5000;
 /// Time by which the remaining images of such an owner are postponed, so that other owners' images reach the front.
 const CROWD_DELAY: Duration = Duration::from_secs(30);
-/// Images that are settled concurrently, and each owner's share of them.
+/// Images that are swept concurrently, and each owner's share of them.
 const MAX_CONCURRENT: usize = 32;
 const OWNER_SHARE: usize = 8;
-/// Slow images that are settled concurrently, and each owner's share of them.
+/// Slow images that are swept concurrently, and each owner's share of them.
 const MAX_CONCURRENT_SLOW: usize = 4;
 const SLOW_OWNER_SHARE: usize = 2;
-/// Interval between two reads of the queue while images are being settled: another owner's may have become due.
+/// Interval between two reads of the queue while images are being swept: another owner's may have become due.
 const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval between two updates of the metrics during continuous work.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ const MAX_FAILED_CLAIMS: u32 = 3;
 
 /// Selection of images to sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum SweepScope {
     /// At most [`QUEUE_BATCH`] images that are due at this time.
     Round(OffsetDateTime),
     /// All images that are due or become due, until none is left.
@@ -135,37 +135,37 @@ struct Waiting {
     now: OffsetDateTime,
     /// Start of the read.
     read_at: Instant,
-    /// Whether the read found images that are not being settled already.
+    /// Whether the read found images that are not being swept already.
     found_some: bool,
 }
 
 impl Waiting {
-    /// Removes the images that are being settled: the queue was read before they were claimed.
+    /// Removes the images that are being swept: the queue was read before they were claimed.
     fn without(mut self, under_way: &HashSet<String>) -> Self {
         self.images.retain(|due| !under_way.contains(&due.id()));
         self.found_some = !self.images.is_empty();
         self
     }
 
-    /// Returns whether to read the queue again: at intervals, and after all images that were found are settled.
-    fn is_outdated(&self, all_settled: bool) -> bool {
-        self.read_at.elapsed() >= QUEUE_READ_INTERVAL || (all_settled && self.images.is_empty() && self.found_some)
+    /// Returns whether to read the queue again: at intervals, and after all images that were found are swept.
+    fn is_outdated(&self, all_swept: bool) -> bool {
+        self.read_at.elapsed() >= QUEUE_READ_INTERVAL || (all_swept && self.images.is_empty() && self.found_some)
     }
 }
 
 impl Sweeper {
-    /// Settles the images of this scope.
+    /// Sweeps the images of this scope.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails.
-    pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
+    pub(super) async fn sweep_due(&self, scope: SweepScope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
         let mut permits = OwnerPermits::new(MAX_CONCURRENT, OWNER_SHARE);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = self.read_queue(scope).await?;
         let mut reading: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
         let mut reported_at = Instant::now();
         loop {
-            let is_continuing = scope == Scope::Continuous && !round.is_stopped();
+            let is_continuing = scope == SweepScope::Continuous && !round.is_stopped();
             let is_idle = running.is_empty();
             if is_continuing && reading.is_none() && permits.has_free() && waiting.is_outdated(is_idle) {
                 let is_report_due = reported_at.elapsed() >= REPORT_INTERVAL;
@@ -215,7 +215,7 @@ impl Sweeper {
     }
 
     /// Reads the queue, and updates the metrics if `is_report_due`.
-    async fn read_queue_and_report(&self, scope: Scope, is_report_due: bool) -> Result<Waiting, StoreError> {
+    async fn read_queue_and_report(&self, scope: SweepScope, is_report_due: bool) -> Result<Waiting, StoreError> {
         let found = self.read_queue(scope).await?;
         if is_report_due {
             self.report(found.now).await;
@@ -224,19 +224,19 @@ impl Sweeper {
     }
 
     /// Reads due images from the queue.
-    async fn read_queue(&self, scope: Scope) -> Result<Waiting, StoreError> {
+    async fn read_queue(&self, scope: SweepScope) -> Result<Waiting, StoreError> {
         let read_at = Instant::now();
         let now = match scope {
-            Scope::Round(now) => now,
-            Scope::Continuous => self.store.now().await?,
+            SweepScope::Round(now) => now,
+            SweepScope::Continuous => self.store.now().await?,
         };
-        let images = VecDeque::from(self.next_due(now).await?);
+        let images = VecDeque::from(self.next_due_images(now).await?);
         Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
     }
 
     /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
     /// postponed by [`CROWD_DELAY`].
-    async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
+    async fn next_due_images(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
         let mut due = self.store.images.find_due(now, QUEUE_BATCH).await?;
         if due.len() < QUEUE_BATCH || dominant(&due, QueuedImage::owner).is_none() {
             return Ok(in_turns(due, QueuedImage::owner, QUEUE_BATCH));
@@ -246,12 +246,12 @@ impl Sweeper {
         let crowd = dominant(&due, QueuedImage::owner).cloned();
         let turns = in_turns(due, QueuedImage::owner, QUEUE_BATCH);
         if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.reschedule_owner(&crowd, last, &turns, now + CROWD_DELAY).await?;
+            self.store.images.postpone_owner(&crowd, last, &turns, now + CROWD_DELAY).await?;
         }
         Ok(turns)
     }
 
-    /// Settles one image, or hands it over to the slow lane if it is expected to be slow or takes longer than [`QUICK_TIMEOUT`].
+    /// Sweeps one image, or hands it over to the slow lane if it is expected to be slow or takes longer than [`QUICK_TIMEOUT`].
     pub(super) async fn sweep_quick(&self, due: &QueuedImage, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         let owner = due.owner();
         round.health.pace(&owner).await;
@@ -266,19 +266,19 @@ impl Sweeper {
             Err(error) => return round.record_failed_claim(due, error),
         };
         round.failed_claims.store(0, Relaxed);
-        let (settled, lease) = match claimed {
+        let (swept, lease) = match claimed {
             ClaimOutcome::Lost => return,
             ClaimOutcome::Unreadable(error, lease) => (Err(error), lease),
             ClaimOutcome::Image(image, lease) => {
-                match tokio::time::timeout(QUICK_TIMEOUT, self.settling.settle_image(&image, lease, &round.tally)).await {
-                    Ok(settled) => (settled, lease),
+                match tokio::time::timeout(QUICK_TIMEOUT, self.image_sweeper.sweep_image(&image, lease, &round.tally)).await {
+                    Ok(swept) => (swept, lease),
                     Err(_) => return self.hand_over(&due.with_due(lease.ends), lease.now, round, lane).await,
                 }
             }
         };
         round.claimed.fetch_add(1, Relaxed);
-        self.note_health(&owner, &settled, round).await;
-        self.end_claim(due, lease, settled, &round.tally).await;
+        self.record_health(&owner, &swept, round).await;
+        self.end_claim(due, lease, swept, &round.tally).await;
     }
 
     /// Returns whether an image is expected to be slow: its last attempt failed, or its many bytes are hashed or copied.
@@ -293,28 +293,28 @@ impl Sweeper {
             Ok(None) => {}
             Ok(Some(due)) => {
                 round.claimed.fetch_add(1, Relaxed);
-                lane.take(due);
+                lane.offer(due);
             }
             Err(error) => round.record_failed_claim(due, error),
         }
     }
 
     /// Records whether the calls for this owner's image succeeded, and stops the round if the store has failed.
-    async fn note_health(&self, owner: &str, settled: &Result<(), StoreError>, round: &Round) {
-        match settled {
-            Ok(()) => round.health.note_success(owner),
+    async fn record_health(&self, owner: &str, swept: &Result<(), StoreError>, round: &Round) {
+        match swept {
+            Ok(()) => round.health.record_success(owner),
             // One call may time out although the store answers others.
             Err(StoreError::ObjectsTimeout { .. }) => {
-                if round.health.note_silence() == Silence::Long && !round.is_stopped() {
+                if round.health.record_timeout() == TimeoutStreak::Long && !round.is_stopped() {
                     if self.objects.is_reachable().await {
-                        round.health.forget_silences();
+                        round.health.reset_timeouts();
                     } else {
                         round.stop();
                     }
                 }
             }
             Err(error) if error.is_temporary() => {
-                if round.health.note_outage(owner) {
+                if round.health.record_outage(owner) {
                     round.stop();
                 }
             }
@@ -323,10 +323,10 @@ impl Sweeper {
     }
 
     /// Counts a failure, and schedules the next attempt.
-    async fn end_claim(&self, due: &QueuedImage, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
-        let Err(error) = settled else { return };
+    async fn end_claim(&self, due: &QueuedImage, lease: Lease, swept: Result<(), StoreError>, tally: &Tally) {
+        let Err(error) = swept else { return };
         tally.add(Swept { failed: 1, ..Swept::default() });
-        let (failures, wait) = if is_stuck(&self.objects, &error).await {
+        let (failures, wait) = if concerns_only_record(&self.objects, &error).await {
             let failures = due.failures.saturating_add(1);
             (failures, backoff(failures))
         } else {
@@ -340,7 +340,7 @@ impl Sweeper {
         }
     }
 
-    /// Settles images from the slow lane, until its sender is dropped.
+    /// Sweeps images from the slow lane, until its sender is dropped.
     pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
         let mut permits = OwnerPermits::new(MAX_CONCURRENT_SLOW, SLOW_OWNER_SHARE);
         let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
@@ -364,17 +364,17 @@ impl Sweeper {
         }
     }
 
-    /// Settles one image of the slow lane, with a lease by its size.
+    /// Sweeps one image of the slow lane, with a lease by its size.
     async fn sweep_slowly(&self, due: &QueuedImage, tally: &Tally) {
         let lease_for = LEASE_DURATION + Duration::from_secs(due.bytes / MIN_STORE_RATE);
         // The image was postponed by this delay when it was handed over.
         let now = due.due - HANDOVER_DELAY;
-        let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
+        let (swept, lease) = match self.store.images.claim(due, now, lease_for).await {
             Ok(ClaimOutcome::Lost) => return,
             Ok(ClaimOutcome::Unreadable(error, lease)) => (Err(error), lease),
             Ok(ClaimOutcome::Image(image, lease)) => {
-                let settled = tokio::time::timeout(lease_for, self.settling.settle_image(&image, lease, tally)).await;
-                (settled.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" })), lease)
+                let swept = tokio::time::timeout(lease_for, self.image_sweeper.sweep_image(&image, lease, tally)).await;
+                (swept.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" })), lease)
             }
             Err(error) => {
                 tally.add(Swept { failed: 1, ..Swept::default() });
@@ -382,6 +382,6 @@ impl Sweeper {
                 return;
             }
         };
-        self.end_claim(due, lease, settled, tally).await;
+        self.end_claim(due, lease, swept, tally).await;
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::store::QueuedImage;
 
-/// Capacity of the lane in images, waiting or being settled: in total, and per owner.
+/// Capacity of the lane in images, waiting or being swept: in total, and per owner.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LaneCapacity {
     pub(super) all: usize,
@@ -66,7 +66,7 @@ pub(super) fn slow_lane(capacity: LaneCapacity) -> (SlowLane, SlowQueue) {
 
 impl SlowLane {
     /// Takes an image if there is capacity. Otherwise it becomes due again soon, which does not count as a failure.
-    pub(super) fn take(&self, due: QueuedImage) {
+    pub(super) fn offer(&self, due: QueuedImage) {
         let owner = due.owner();
         if self.counts.enter(&owner, self.capacity) && self.sender.try_send(due).is_err() {
             self.counts.release(&owner);
@@ -80,7 +80,7 @@ impl SlowQueue {
         self.receiver.recv().await
     }
 
-    /// Removes an image after it was settled or has failed.
+    /// Removes an image after it was swept or has failed.
     pub(super) fn release(&self, due: &QueuedImage) {
         self.counts.release(&due.owner());
     }

@@ -4,17 +4,17 @@
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
 //! This module has the loop and the metrics. `images` and `lane` process the images that are due, `notified` those about which
-//! the store sent a notification; `settling` settles one image. `permits` and `turns` of the parent module share the work between
-//! owners. `health` ends a sweep while the store fails, `ownership` while the bucket belongs to another database. `tally` counts
-//! outcomes.
+//! the store sent a notification; `image_sweeper` sweeps one image. `permits` and `turns` of the parent module share the work
+//! between owners. `health` ends a sweep while the store fails, `pair_watch` while the bucket belongs to another database. `tally`
+//! counts outcomes.
 
 mod health;
+mod image_sweeper;
 mod images;
 mod lane;
 mod notified;
-mod ownership;
+mod pair_watch;
 mod permits;
-mod settling;
 mod tally;
 
 use std::{
@@ -28,12 +28,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use self::tally::Swept;
+pub(super) use self::{image_sweeper::ImageSweeper, pair_watch::PairWatch};
 use self::{
-    images::{MAX_QUEUE_READ, Round, Scope},
+    images::{MAX_QUEUE_READ, Round, SweepScope},
     lane::{LaneCapacity, SlowLane, slow_lane},
     tally::Tally,
 };
-pub(super) use self::{ownership::PairWatch, settling::ImageSettling};
 use super::{
     account_deletion::{AccountDeletion, SweptDeletions},
     arrival_polling::ArrivalPoller,
@@ -42,12 +42,12 @@ use super::{
     reservations::{Reservations, SweptReservations},
     store_capabilities::KnownCapabilities,
     store_notifications::NotifiedUploads,
-    sweep_backoff::STUCK,
+    sweep_backoff::FAILURES_UNTIL_STUCK,
 };
 use crate::{
     config::{self, SweepSchedule},
     metrics::{METRICS, StateLabel},
-    store::{KeyStep, Objects, Store, StoreError, uncounted},
+    store::{KeyStep, Objects, Store, StoreError, without_failpoints},
     telemetry::spans,
 };
 
@@ -58,7 +58,7 @@ const SLOW_LANE_CAPACITY: LaneCapacity = LaneCapacity { all: 16, per_owner: 4 };
 /// Accounts that a step registers, and keys of each kind that it checks, at most.
 const KEYS_PER_STEP: u32 = 500;
 /// Interval between two counts of images and accounts.
-const CENSUS_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The sweeper of this server.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Sweeper {
     pub(super) objects: Arc<Objects>,
     pub(super) sweep: config::Sweep,
     pub(super) capabilities: Arc<KnownCapabilities>,
-    pub(super) settling: ImageSettling,
+    pub(super) image_sweeper: ImageSweeper,
     pub(super) pair_watch: PairWatch,
     pub(super) arrival_poller: Arc<ArrivalPoller>,
     pub(super) notified_uploads: NotifiedUploads,
@@ -89,8 +89,8 @@ impl Sweeper {
         // Tests crash servers after a number of calls (`store/failpoint.rs`). The calls of a running sweeper are not counted, those
         // of `valet sweep` are.
         tokio::select! {
-            () = stop.cancelled() => uncounted(self.pair_watch.stamp_at_stop()).await,
-            () = uncounted(sweep) => {}
+            () = stop.cancelled() => without_failpoints(self.pair_watch.stamp_at_stop()).await,
+            () = without_failpoints(sweep) => {}
         }
     }
 
@@ -121,9 +121,9 @@ impl Sweeper {
                 Ok(swept) => tracing::info!(?swept, "swept"),
                 Err(error) => tracing::warn!(%error, "failed to sweep"),
             }
-            if counted.is_none_or(|at| at.elapsed() >= CENSUS_INTERVAL) {
-                self.date_undated().await;
-                self.take_census().await;
+            if counted.is_none_or(|at| at.elapsed() >= GAUGE_INTERVAL) {
+                self.make_undated_due().await;
+                self.update_gauges().await;
                 counted = Some(Instant::now());
             }
             self.wait_until_next_sweep().await;
@@ -145,7 +145,7 @@ impl Sweeper {
     pub async fn sweep(&self) -> Result<Swept, PairError> {
         let mut total = Swept::default();
         let sweep = async {
-            self.date_undated().await;
+            self.make_undated_due().await;
             loop {
                 let now = self.store.now().await?;
                 let (swept, more) = self.sweep_once(now).await?;
@@ -159,7 +159,7 @@ impl Sweeper {
         tokio::select! {
             swept = sweep.instrument(spans::internal("sweep")) => swept,
             // Not counted as failpoints: the number of checks depends on the time.
-            error = uncounted(self.pair_watch.watch_pair()) => Err(error),
+            error = without_failpoints(self.pair_watch.watch_pair()) => Err(error),
         }
     }
 
@@ -168,7 +168,7 @@ impl Sweeper {
         let mut total = Swept::default();
         loop {
             let round = Round::default();
-            let mut images = Box::pin(self.sweep_due(Scope::Continuous, &round, lane));
+            let mut images = Box::pin(self.sweep_due(SweepScope::Continuous, &round, lane));
             let swept = loop {
                 images = match select(images, Box::pin(tokio::time::sleep(self.sweep.interval))).await {
                     Either::Left((swept, _)) => break swept,
@@ -203,8 +203,10 @@ impl Sweeper {
             let (due, first) = self.store.images.backlog(now, MAX_COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
             METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
-            let images = self.store.images.count_stuck(STUCK, MAX_COUNTED).await?;
-            METRICS.sweep_stuck.set((images + self.store.users.count_stuck_deletions(STUCK, MAX_COUNTED).await?).into());
+            let images = self.store.images.count_stuck(FAILURES_UNTIL_STUCK, MAX_COUNTED).await?;
+            METRICS
+                .sweep_stuck
+                .set((images + self.store.users.count_stuck_deletions(FAILURES_UNTIL_STUCK, MAX_COUNTED).await?).into());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
@@ -214,8 +216,8 @@ impl Sweeper {
     }
 
     /// Makes records due now that have no readable time in the sweeper's queue.
-    async fn date_undated(&self) {
-        let dated = async { self.store.date_undated(self.store.now().await?).await };
+    async fn make_undated_due(&self) {
+        let dated = async { self.store.make_undated_due(self.store.now().await?).await };
         match dated.await {
             Ok(0) => {}
             Ok(records) => tracing::error!(records, "records had no readable time in the sweeper's queue; they are due now"),
@@ -224,7 +226,7 @@ impl Sweeper {
     }
 
     /// Sets the metrics of images, their bytes and accounts.
-    async fn take_census(&self) {
+    async fn update_gauges(&self) {
         let counted = async {
             for (state, count) in self.store.images.count_by_state().await? {
                 let label = StateLabel { state: state.as_str() };
@@ -239,7 +241,7 @@ impl Sweeper {
         }
     }
 
-    /// Runs one round at `now`. The second value is whether anything was settled, so that more may be due.
+    /// Runs one round at `now`. The second value is whether anything was swept, so that more may be due.
     ///
     /// # Errors
     /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
@@ -264,7 +266,7 @@ impl Sweeper {
         Box::pin(self.prober.probe(now)).await;
         let round = Round::default();
         // Each part runs even if another one fails.
-        let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
+        let images = Box::pin(self.sweep_due(SweepScope::Round(now), &round, lane)).await;
         let more = self.sweep_accounts(now, &round).await;
         images?;
         Ok((round.tally.total(), more? || round.may_have_more()))
@@ -273,7 +275,7 @@ impl Sweeper {
     /// Checks the keys of accounts, settles reservations and continues deletions of accounts. Returns whether more is due now.
     async fn sweep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.prober.probe(now)).await;
-        if let Some(missing) = self.store.probe().missing().await? {
+        if let Some(missing) = self.store.probe().missing_collection().await? {
             // Settling reservations while records are still to be restored would lose them.
             tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
             round.tally.add(Swept { failed: 1, ..Swept::default() });
@@ -298,7 +300,7 @@ impl Sweeper {
     /// Releases the addresses and identities of accounts that do not exist, and registers those of accounts of an earlier
     /// version.
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<KeyStep, StoreError> {
-        let registered = self.store.users.register_former(now, KEYS_PER_STEP).await?;
+        let registered = self.store.users.register_earlier_accounts(now, KEYS_PER_STEP).await?;
         let checked = self.store.users.check_keys(now, KEYS_PER_STEP).await?;
         Ok(KeyStep { failed: registered.failed + checked.failed, more: registered.more || checked.more })
     }

@@ -1,4 +1,4 @@
-//! Checks uploads that the store's notifications name, without waiting for the next sweep. They are claimed and settled as in a
+//! Checks uploads that the store's notifications name, without waiting for the next sweep. They are claimed and swept as in a
 //! sweep; the next sweep repeats a check that fails.
 
 use std::{
@@ -66,7 +66,7 @@ impl Sweeper {
         }
     }
 
-    /// Claims and settles one upload, in a round of its own.
+    /// Claims and sweeps one upload, in a round of its own.
     async fn check_notified(&self, next: &NotifiedUpload, round: &Round, lane: &SlowLane) {
         self.sweep_quick(&next.upload, next.upload.due, round, lane).await;
         let swept = round.tally.total();
@@ -84,7 +84,7 @@ fn outcome(swept: Swept) -> &'static str {
         Swept { confirmed: 1.., .. } => "confirmed",
         Swept { rejected: 1.., .. } => "rejected",
         Swept { failed: 1.., .. } => "failed",
-        // The upload is not complete, was settled by another request, or was handed over to the slow lane.
+        // The upload is not complete, was resolved by another request, or was handed over to the slow lane.
         _ => "unfinished",
     }
 }

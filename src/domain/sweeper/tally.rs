@@ -23,7 +23,7 @@ pub struct Swept {
     pub reservations: u32,
     /// Deleted accounts whose data is completely deleted.
     pub accounts: u32,
-    /// Images and accounts that could not be settled.
+    /// Images and accounts that could not be swept.
     pub failed: u32,
 }
 

@@ -1,14 +1,14 @@
 //! Opens uploads: validates declarations, reserves quota, and presigns PUTs.
 //!
 //! This file has the declarations and their validation; `open` opens uploads, `idempotency` finds the upload of an idempotency
-//! key, `known_bytes` guesses whether the bytes of an upload are known, `quota` explains why a reservation was rejected, `renew`
+//! key, `recent_uploads` guesses whether the bytes of an upload are known, `quota` explains why a reservation was rejected, `renew`
 //! signs new URLs, `redeclare` changes the declaration of pending uploads. `open`, `renew` and `redeclare` work on batches, in a
 //! few round trips for any number.
 
 mod idempotency;
-mod known_bytes;
 mod open;
 mod quota;
+mod recent_uploads;
 mod redeclare;
 mod renew;
 
@@ -17,7 +17,7 @@ use std::{fmt, sync::Arc};
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-pub(super) use self::{idempotency::IdempotencyKeys, known_bytes::RecentUploads, quota::Quota};
+pub(super) use self::{idempotency::IdempotencyKeys, quota::Quota, recent_uploads::RecentUploads};
 use super::{
     inspection::UploadInspector,
     late_transfers::LateTransfers,
@@ -245,7 +245,7 @@ impl PresignedPuts {
 
 /// Result of a declaration: an upload or image, new or known before.
 #[derive(Debug)]
-pub struct OpenedUpload {
+pub struct OpenOutcome {
     /// The ticket, for the client.
     pub ticket: Ticket,
     /// Whether this call opened the upload. Otherwise an upload or image with the same bytes or key was found.
@@ -272,7 +272,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<OpenedUpload, OpenError> {
+    pub async fn open(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<OpenOutcome, OpenError> {
         single_result(self.open_all(user, &[declared], now).await?)
     }
 

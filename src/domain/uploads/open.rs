@@ -4,8 +4,8 @@
 use time::OffsetDateTime;
 
 use super::{
-    DeclaredUpload, OpenError, OpenedUpload, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL,
-    known_bytes::Bytes,
+    DeclaredUpload, OpenError, OpenOutcome, PresignedPuts, RenewError, Ticket, Uploads, idempotency::IDEMPOTENCY_KEY_TTL,
+    recent_uploads::BytesStatus,
 };
 use crate::{
     domain::{inspection::Inspection, store_capabilities::UploadClass, unavailable_upload::UnavailableUpload},
@@ -26,7 +26,7 @@ pub(super) struct UploadRequest {
 }
 
 /// Results of the request's items, in order; `None` until an item is resolved.
-pub(super) type Results = Vec<Option<Result<OpenedUpload, OpenError>>>;
+pub(super) type Results = Vec<Option<Result<OpenOutcome, OpenError>>>;
 
 impl Uploads {
     /// Opens uploads, or finds this user's uploads and images with the same bytes or the same key. An invalid item does not
@@ -39,7 +39,7 @@ impl Uploads {
         user: UserId,
         declared: &[DeclaredUpload<'_>],
         now: OffsetDateTime,
-    ) -> Result<Vec<Result<OpenedUpload, OpenError>>, StoreError> {
+    ) -> Result<Vec<Result<OpenOutcome, OpenError>>, StoreError> {
         let support = self.capabilities.require_support(UploadClass::WithDigest);
         let mut results: Results = declared.iter().map(|_| None).collect();
         let mut requests = Vec::with_capacity(declared.len());
@@ -68,10 +68,10 @@ impl Uploads {
                 requests = self.resolve_exceeding(user, requests, &mut results).await?;
             }
         }
-        for OpenedUpload { ticket, is_new } in results.iter().flatten().flatten() {
+        for OpenOutcome { ticket, is_new } in results.iter().flatten().flatten() {
             let (Ticket::Pending(image, _) | Ticket::Ready(image)) = ticket;
             if let Some(sha256) = image.upload.sha256() {
-                self.recent.remember(user, sha256, if *is_new { Bytes::New } else { Bytes::Known });
+                self.recent.remember(user, sha256, if *is_new { BytesStatus::New } else { BytesStatus::Known });
             }
         }
         let unresolved = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
@@ -93,7 +93,7 @@ impl Uploads {
         }
         let mut rejected = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
-        if self.reservations.reserve(user, &images, now).await? == ReserveOutcome::Refused {
+        if self.reservations.reserve(user, &images, now).await? == ReserveOutcome::Rejected {
             // Not all fit into the quota: reserves those that do, in the order of the request.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
@@ -105,12 +105,12 @@ impl Uploads {
         if drafts.is_empty() {
             return Ok(rejected);
         }
-        let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.late_transfers.quiet_from(image))).collect();
+        let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.late_transfers.writes_end_at(image))).collect();
         let inserted = self.reservations.insert_reserved(user, &rows).await?;
         for (((image, puts), request), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
-                results[request.index] = Some(Ok(OpenedUpload { ticket, is_new: true }));
+                results[request.index] = Some(Ok(OpenOutcome { ticket, is_new: true }));
             } else {
                 rejected.push(request);
             }
@@ -178,8 +178,7 @@ impl Uploads {
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
         for ((request, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
-                Ok(ticket) => results[request.index] = Some(Ok(OpenedUpload { ticket, is_new: false })),
-                // An error of this item only; the others continue.
+                Ok(ticket) => results[request.index] = Some(Ok(OpenOutcome { ticket, is_new: false })),
                 Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[request.index] = Some(Err(error.into())),
                 Err(RenewError::Unsupported(unsupported)) => results[request.index] = Some(Err(unsupported.into())),
                 Err(RenewError::Unavailable(UnavailableUpload::Expired)) => {
@@ -210,7 +209,7 @@ impl Uploads {
         let usage = self.store.users.usage(user).await?;
         let mut unresolved = Vec::new();
         for request in requests {
-            match self.quota.quota_refusal(usage, request.upload.bytes()) {
+            match self.quota.quota_error(usage, request.upload.bytes()) {
                 Some(error) => results[request.index] = Some(Err(error)),
                 None => unresolved.push(request),
             }
@@ -225,9 +224,9 @@ impl Uploads {
         match self.inspector.inspect_upload(image, now).await? {
             Inspection::Verified(verified) => self.lifecycle.accept(image, &verified).await.map(drop),
             Inspection::Mismatch(why) => self.lifecycle.reject(image, why, now).await.map(drop),
-            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRefused | Inspection::Unsupported(_) => {
-                if now < self.late_transfers.quiet_from(image) {
-                    return self.store.images.prolong(image, now + self.settings.ttl).await.map(drop);
+            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRejected | Inspection::Unsupported(_) => {
+                if now < self.late_transfers.writes_end_at(image) {
+                    return self.store.images.extend_expiry(image, now + self.settings.ttl).await.map(drop);
                 }
                 self.lifecycle.expire(image, now).await.map(drop)
             }

@@ -19,13 +19,13 @@ pub(in crate::domain) struct Quota {
 
 impl Quota {
     /// Returns, as the error, why a reservation of `size` bytes was rejected; `Ok` if it would succeed now.
-    pub(in crate::domain) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), OpenError> {
+    pub(in crate::domain) async fn explain_rejection(&self, user: UserId, size: u64) -> Result<(), OpenError> {
         let usage = self.store.users.usage(user).await?;
-        self.quota_refusal(usage, size).map_or(Ok(()), Err)
+        self.quota_error(usage, size).map_or(Ok(()), Err)
     }
 
     /// Returns why an upload of `bytes` is rejected; `None` if it would be accepted.
-    pub(super) fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<OpenError> {
+    pub(super) fn quota_error(&self, usage: Option<Usage>, bytes: u64) -> Option<OpenError> {
         let Some(usage) = usage else { return Some(OpenError::NoAccount) };
         let max_pending = self.settings.max_pending;
         let too_many = || (usage.pending >= u64::from(max_pending)).then_some(OpenError::TooManyPending(max_pending));

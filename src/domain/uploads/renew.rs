@@ -36,10 +36,7 @@ impl Uploads {
         if let Some(expiry) = last_expiry {
             // All uploads get the largest grace period: a late sweep is safe.
             let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
-            self.store
-                .images
-                .raise_owned_urls_die_at(user, &pending, expiry, expiry + self.late_transfers.grace(largest))
-                .await?;
+            self.store.images.raise_owned_url_expiry(user, &pending, expiry, expiry + self.late_transfers.grace(largest)).await?;
         }
         // Read after the URLs' expiry was stored: an upload that is pending now cannot expire before its URLs.
         let current = self.store.images.find_all_owned(user, ids).await?;

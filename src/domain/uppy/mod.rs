@@ -121,7 +121,7 @@ impl UppyUploads {
             if round == 0 {
                 self.confirm_arrived_forms(user, now).await?;
             } else {
-                self.quota.explain_refusal(user, bytes).await?;
+                self.quota.explain_rejection(user, bytes).await?;
             }
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())

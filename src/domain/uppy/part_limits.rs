@@ -59,17 +59,16 @@ impl Default for PartChecks {
 
 impl PartChecks {
     /// Counts URLs that are about to be signed. Returns `false` if the parts must be checked first.
-    fn allow(&self, image: ImageId, urls: usize) -> bool {
+    fn try_count(&self, image: ImageId, urls: usize) -> bool {
         let urls = u32::try_from(urls).unwrap_or(u32::MAX);
         let mut checks = self.0.lock();
         let Some(check) = checks.get(image) else { return false };
-        // The first request after a check may be for any number of URLs.
-        let allowed =
-            check.at.elapsed() < CHECK_TTL && (check.signed == 0 || check.signed.saturating_add(urls) <= MAX_URLS_PER_CHECK);
-        if allowed {
-            checks.insert(image, PartCheck { signed: check.signed.saturating_add(urls), ..check });
+        let signed = check.signed.saturating_add(urls);
+        let is_allowed = check.at.elapsed() < CHECK_TTL && signed <= MAX_URLS_PER_CHECK;
+        if is_allowed {
+            checks.insert(image, PartCheck { signed, ..check });
         }
-        allowed
+        is_allowed
     }
 
     /// Records a listing of the image's parts, and the number of URLs that are signed after it.
@@ -96,7 +95,7 @@ impl PartLimits {
     /// # Errors
     /// [`UnavailableUpload::Rejected`] if they exceed the reservation; [`PartsError::Throttled`].
     pub(super) async fn enforce_reservation(&self, image: &Image, urls: usize, now: OffsetDateTime) -> Result<(), PartsError> {
-        if self.part_checks.allow(image.id, urls) {
+        if self.part_checks.try_count(image.id, urls) {
             return Ok(());
         }
         self.throttle.count_s3_calls(image.user, 1)?;
@@ -177,13 +176,13 @@ mod tests {
     #[test]
     fn one_listing_of_parts_suffices_for_a_few_urls() {
         let (checks, image) = (PartChecks::default(), ImageId::new());
-        assert!(!checks.allow(image, 1), "never checked");
+        assert!(!checks.try_count(image, 1), "never checked");
         checks.record(image, 1);
         // docs/quota.md and docs/uppy.md have the number.
-        assert!((1..16).all(|_| checks.allow(image, 1)));
-        assert!(!checks.allow(image, 1));
+        assert!((1..16).all(|_| checks.try_count(image, 1)));
+        assert!(!checks.try_count(image, 1));
         checks.record(image, 1000);
-        assert!(!checks.allow(image, 1), "a batch uses up a check");
-        assert!(!checks.allow(ImageId::new(), 1), "an image that was not checked");
+        assert!(!checks.try_count(image, 1), "a batch uses up a check");
+        assert!(!checks.try_count(ImageId::new(), 1), "an image that was not checked");
     }
 }

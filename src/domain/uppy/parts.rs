@@ -197,7 +197,7 @@ impl UppyUploads {
             };
             match self.parts_completion.complete_multipart(&image, &select_parts, now).await? {
                 Inspection::PartsMissing(missing) => return Err(CompletePartsError::PartsMissing(missing)),
-                Inspection::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
+                Inspection::PartsRejected => return Err(ConfirmError::PartsRejected.into()),
                 Inspection::Unsupported(error) => return Err(PartsError::from(error).into()),
                 Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
             }

@@ -190,7 +190,7 @@ impl UppyUploads {
             // The client's request aborts the upload in S3. If it is never sent, the sweeper aborts the upload.
             PartsCall::Abort => drop(self.lifecycle.delete_pending(&image, now).await?),
             PartsCall::Complete => {
-                self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
+                self.store.images.schedule_sweep_by(&image, now + FIRST_POLL_DELAY).await?;
                 self.arrival_poller.schedule();
             }
             PartsCall::Part(_) | PartsCall::List => {}

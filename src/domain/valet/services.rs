@@ -9,7 +9,7 @@ use crate::{
         account_deletion::AccountDeletion,
         multipart::Multipart,
         store_notifications::{NotifiedSender, NotifiedUploads, StoreNotifications},
-        sweeper::{ImageSettling, PairWatch, Sweeper},
+        sweeper::{ImageSweeper, PairWatch, Sweeper},
         uploads::{IdempotencyKeys, RecentUploads, Uploads},
         uppy::UppyUploads,
     },
@@ -75,7 +75,7 @@ pub(super) fn sweeper(
     notified_uploads: NotifiedUploads,
 ) -> Sweeper {
     let Base { store, objects, sweep, capabilities, prober, arrival_poller, late_transfers, .. } = base.clone();
-    let settling = ImageSettling {
+    let image_sweeper = ImageSweeper {
         store: store.clone(),
         objects: objects.clone(),
         sweep,
@@ -91,7 +91,7 @@ pub(super) fn sweeper(
         objects,
         sweep,
         capabilities,
-        settling,
+        image_sweeper,
         pair_watch: PairWatch { sweep, deployment: images.deployment.clone() },
         arrival_poller,
         notified_uploads,

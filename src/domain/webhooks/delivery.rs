@@ -26,8 +26,9 @@ use crate::{
     metrics::{METRICS, Metrics},
     model::{DisabledReason, EndpointState, WebhookEndpoint},
     store::{
-        Attempt, ClaimedDelivery, Outcome, Store, StoreError, uncounted,
+        Attempt, ClaimedDelivery, Outcome, Store, StoreError,
         webhook_sender::{SendError, Transport, WebhookAnswer, WebhookRequest, WebhookSender},
+        without_failpoints,
     },
 };
 
@@ -77,7 +78,7 @@ impl RunningAttempts {
         let id = endpoint.to_owned();
         self.tasks.spawn(async move {
             // If the attempt panics, the task still returns the id, so that the endpoint's count decreases.
-            if let Err(error) = tokio::spawn(uncounted(attempt)).await {
+            if let Err(error) = tokio::spawn(without_failpoints(attempt)).await {
                 tracing::error!(%error, "task that delivers a webhook panicked");
             }
             id
@@ -111,7 +112,7 @@ impl WebhookDelivery {
     pub async fn run_until(self: &Arc<Self>, stop: CancellationToken) {
         let mut running = RunningAttempts::default();
         loop {
-            if let Err(error) = uncounted(self.begin_due(&mut running)).await {
+            if let Err(error) = without_failpoints(self.begin_due(&mut running)).await {
                 tracing::warn!(%error, "failed to deliver webhooks");
             }
             tokio::select! {
@@ -227,11 +228,11 @@ impl WebhookDelivery {
         let signed = Signed { id: event_id, timestamp: now.unix_timestamp(), body: body.as_bytes() };
         let signature = signed.header(&self.secrets(endpoint, now));
         let request = WebhookRequest { url: &endpoint.url, id: event_id, timestamp: signed.timestamp, signature, body };
-        let permits = |transport: Transport, addresses: &[IpAddr]| match transport {
+        let is_allowed = |transport: Transport, addresses: &[IpAddr]| match transport {
             Transport::Https => are_permitted(addresses, &self.settings.allow),
             Transport::Http => are_allowed(addresses, &self.settings.allow),
         };
-        let sent = self.sender.send(&request, &permits).await;
+        let sent = self.sender.send(&request, &is_allowed).await;
         let error = sent.err();
         if let Some(error) = error {
             tracing::info!(endpoint = endpoint.id, event = event_id, %error, "failed to reach a webhook endpoint");

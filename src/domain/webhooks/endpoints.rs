@@ -46,7 +46,7 @@ pub enum EndpointError {
 
 /// Effect of a rotation while messages are still signed with the secret before the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FormerSecret {
+pub enum PreviousSecret {
     /// The rotation is rejected.
     Kept,
     /// That secret signs no more messages.
@@ -123,9 +123,9 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub async fn rotate(&self, id: &str, former: FormerSecret, now: OffsetDateTime) -> Result<SecretString, EndpointError> {
+    pub async fn rotate(&self, id: &str, previous: PreviousSecret, now: OffsetDateTime) -> Result<SecretString, EndpointError> {
         let endpoint = self.find(id).await?;
-        if former == FormerSecret::Kept && is_rotating(&endpoint, now) {
+        if previous == PreviousSecret::Kept && is_rotating(&endpoint, now) {
             return Err(EndpointError::RotatedRecently);
         }
         if !self.store.webhook_endpoints.rotate(id, endpoint.secret_generation, now).await? {

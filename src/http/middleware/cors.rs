@@ -28,7 +28,7 @@ where
     endpoint.around(move |next, request| {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let is_for_pages = !is_admin(request.uri().path());
-        let allowed = origin.filter(|origin| is_for_pages && origin.to_str().is_ok_and(|origin| origins.allow(origin)));
+        let allowed = origin.filter(|origin| is_for_pages && origin.to_str().is_ok_and(|origin| origins.allows(origin)));
         async move {
             if is_preflight(&request) {
                 return Ok(answer_preflight(allowed));
@@ -75,7 +75,7 @@ fn allow_response(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
 
 /// Adds the CORS headers to the response to a malformed request, for the origin that the received part of its head names.
 pub(in crate::http) fn allow_rejection(origins: &CorsOrigins, head: &[u8], headers: &mut HeaderMap) {
-    let allowed = find_origin(head).filter(|origin| origins.allow(origin)).and_then(|origin| HeaderValue::from_str(origin).ok());
+    let allowed = find_origin(head).filter(|origin| origins.allows(origin)).and_then(|origin| HeaderValue::from_str(origin).ok());
     allow_response(headers, allowed);
 }
 

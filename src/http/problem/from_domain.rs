@@ -61,7 +61,7 @@ impl From<StoreError> for Problem {
                     "The object store rejects this service until the operator corrects its settings. Repeat the request later.";
                 Self::new(Code::Unavailable, detail).header(header::RETRY_AFTER, OPERATOR_RETRY_AFTER)
             }
-            StoreError::ObjectRefused { .. } | StoreError::ObjectsUnsupported { .. } => {
+            StoreError::ObjectRejected { .. } | StoreError::ObjectsUnsupported { .. } => {
                 tracing::warn!(%error, "object store rejected a request permanently");
                 Self::new(
                     Code::NotSupportedByStore,
@@ -233,7 +233,7 @@ impl From<ConfirmError> for Problem {
                 Code::PartsMissing,
                 format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts for their URLs."),
             ),
-            ConfirmError::PartsRefused => Self::new(
+            ConfirmError::PartsRejected => Self::new(
                 Code::InvalidParts,
                 "The object store cannot assemble these parts. Upload those again that are too small (every part but the last \
                  needs at least 5 MiB) or too large, or delete the upload.",

@@ -276,7 +276,7 @@ mod tests {
             (StoreError::Credentials { reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::DatabaseTimeout, StatusCode::GATEWAY_TIMEOUT),
             (StoreError::ObjectsTimeout { operation }, StatusCode::GATEWAY_TIMEOUT),
-            (StoreError::ObjectRefused { operation, reason: reason() }, StatusCode::CONFLICT),
+            (StoreError::ObjectRejected { operation, reason: reason() }, StatusCode::CONFLICT),
             (StoreError::ObjectsUnsupported { operation, reason: reason() }, StatusCode::CONFLICT),
             (StoreError::Corrupt { collection: "images", id: "7".to_owned(), field: "size" }, StatusCode::INTERNAL_SERVER_ERROR),
         ] {

@@ -227,7 +227,7 @@ impl TimedIo {
     }
 
     /// Records the result of a write.
-    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) => self.timer.on_write(*bytes),
             Poll::Ready(Err(_)) => {}
@@ -277,7 +277,7 @@ impl AsyncWrite for TimedIo {
             return self.hold_back(bytes);
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_write(written)
+        self.record_write(written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -286,7 +286,7 @@ impl AsyncWrite for TimedIo {
             return self.hold_back(first);
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.note_write(written)
+        self.record_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -22,7 +22,7 @@ use super::{
     body::Body,
     multipart::LISTING_CALLS,
     operation::{CLOSED, LISTING_DEADLINE, OPENING, Operation, PATH_TOKEN, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
-    parameters::image_id,
+    parameters::parse_image_id,
     problem::{Code, Problem},
 };
 use crate::{
@@ -221,7 +221,7 @@ impl UppyApi {
             caption: body.text("caption"),
         };
         let image = app.valet.uppy.open_parts(user, &metadata, now).await.map_err(with_names(NAMES_IN_FILE))?;
-        let bucket = app.valet.backends.bucket().to_owned();
+        let bucket = app.valet.dependencies.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
 
@@ -315,7 +315,7 @@ impl UppyApi {
         app.valet.throttle.count_s3_calls(user, 1)?;
         let parts: Vec<_> = body.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
         let image = app.valet.uppy.complete_parts(user, upload_of(&upload_id, &key)?, &parts, now).await?;
-        let (key, bucket) = (image.key.to_string(), app.valet.backends.bucket().to_owned());
+        let (key, bucket) = (image.key.to_string(), app.valet.dependencies.bucket().to_owned());
         Ok(Json(UppyJoined { location: app.valet.gallery.presign_image(image, now)?.url.url, key, bucket }))
     }
 
@@ -357,7 +357,7 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
 
 /// Parses the upload's id and key, which the domain compares.
 fn upload_of<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<NamedUpload<'a>, Problem> {
-    Ok(NamedUpload { id: image_id(upload_id)?, key: key.0.as_deref().ok_or_else(Problem::not_found)? })
+    Ok(NamedUpload { id: parse_image_id(upload_id)?, key: key.0.as_deref().ok_or_else(Problem::not_found)? })
 }
 
 /// Returns the problem of a missing parameter.

@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, moves::Move, transitions::tombstone_update};
+use super::{Images, transition_update::TransitionUpdate, transitions::tombstone_update};
 use crate::{
     model::{ImageId, ImageState, UserId},
     store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
@@ -96,7 +96,7 @@ impl Images {
             (filter, Bson::from(tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox)))
         });
         let moved = self.mongo.update_each(&self.collection, deletions).await?;
-        self.moved(ImageState::Deleting, moved);
+        self.record_transitions(ImageState::Deleting, moved);
         Ok(moved)
     }
 
@@ -134,11 +134,11 @@ impl Images {
         if unreadable.is_empty() {
             return Ok(0);
         }
-        let update = Move::to(ImageState::Purged).set(doc! { "goneAt": datetime(now) });
+        let update = TransitionUpdate::to(ImageState::Purged).set(doc! { "goneAt": datetime(now) });
         let update = update.unset(["reservation", "due", "sweepFailures"]).pipeline(&self.outbox);
         let filter = self.outbox.require_empty(owned_by(user, &unreadable));
         let done = self.mongo.update_many(&self.collection, filter, update).await?;
-        self.moved(ImageState::Purged, done.modified_count);
+        self.record_transitions(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }
 }

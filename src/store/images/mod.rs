@@ -4,8 +4,8 @@
 //! This file inserts, finds and updates images; `document` converts the documents, `lookup` the results of finding several, and
 //! `indexes` has the indexes.
 //!
-//! - Changes of state: `transitions`, with the updates of `moves`; `tombstone` inserts the tombstones of uploads that were never
-//!   inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
+//! - Changes of state: `transitions`, with the updates of `transition_update`; `tombstone` inserts the tombstones of uploads that
+//!   were never inserted, `damaged_tombstone` recovers damaged ones, `deleted_account` ends the images of an account.
 //! - Pending uploads: `redeclaration` changes their declarations, `reservations` takes and finds steps of reservations.
 //! - Queues: `sweep_queue` of the sweeper, `renderings` of the workers.
 //! - Lists: `page` has the pages of the gallery, with `elements` and `positions`; `captures` lists images whose files were never
@@ -19,7 +19,6 @@ mod elements;
 mod indexes;
 mod inventory;
 mod lookup;
-mod moves;
 mod page;
 mod positions;
 mod redeclaration;
@@ -28,6 +27,7 @@ mod reservations;
 mod state_counts;
 mod sweep_queue;
 mod tombstone;
+mod transition_update;
 mod transitions;
 
 use futures_util::TryStreamExt;
@@ -74,7 +74,7 @@ pub struct Images {
 
 /// New times of a multipart upload that S3 has opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Opened {
+pub struct OpenedLifetimes {
     /// Time at which the upload expires.
     pub expires_at: OffsetDateTime,
     /// Time at which the sweeper processes it.
@@ -204,7 +204,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn raise_owned_urls_die_at(
+    pub async fn raise_owned_url_expiry(
         &self,
         user: UserId,
         ids: &[ImageId],
@@ -221,7 +221,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn prolong(&self, image: &Image, expires_at: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn extend_expiry(&self, image: &Image, expires_at: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("expiresAt", datetime(image.expires_at));
         let expires_at = datetime(expires_at);
@@ -253,13 +253,13 @@ impl Images {
         &self,
         image: &Image,
         upload_id: &str,
-        opened: Option<Opened>,
+        opened: Option<OpenedLifetimes>,
     ) -> Result<Option<Image>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         // Null also matches an absent field.
         filter.insert("uploadId", image.upload_id.clone());
         let update = match opened {
-            Some(Opened { expires_at, due }) => doc! {
+            Some(OpenedLifetimes { expires_at, due }) => doc! {
                 "$set": { "uploadId": upload_id, "expiresAt": datetime(expires_at) },
                 "$max": { "due": datetime(due) },
             },

@@ -267,7 +267,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_renderings_of(
+    pub async fn postpone_owner_renderings(
         &self,
         queued: &QueuedRendering,
         last: OffsetDateTime,

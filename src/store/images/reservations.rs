@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{Images, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, OPENING_GRACE, QuotaCounter, StepId, UserId},
-    store::{StepUnderWay, StoreError, datetime, driver_events::Operation, integer, last_step, whole_number},
+    store::{AnnouncedStep, StoreError, datetime, driver_events::Operation, integer, last_step, whole_number},
 };
 
 /// The fields of an image that settling a legacy hold needs.
@@ -39,20 +39,20 @@ pub struct UnreadableImage {
 pub enum UnsettledKind {
     /// Images that left the pending state and are still counted among open uploads or images. The settled reservation of a
     /// tombstone counts among neither; the sweeper ends it when the tombstone is due.
-    Moved,
+    NotPending,
     /// Purged images that still have a reservation.
     Purged,
 }
 
 impl UnsettledKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
+    pub const ALL: [Self; 2] = [Self::NotPending, Self::Purged];
 
     /// Returns the states and counters of images whose reservation is due to be settled.
     fn states_and_counters(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
         use ImageState::{Deleting, Expired, Purged, Ready, Rejected};
         match self {
-            Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[QuotaCounter::Pending, QuotaCounter::Image]),
+            Self::NotPending => (&[Ready, Deleting, Rejected, Expired], &[QuotaCounter::Pending, QuotaCounter::Image]),
             Self::Purged => (&[Purged], &QuotaCounter::ALL),
         }
     }
@@ -61,7 +61,7 @@ impl UnsettledKind {
 impl Images {
     /// Decides announced steps: returns those that their images have taken, and makes sure that the others can no longer be
     /// taken. A step that gives an image a reservation in place of a legacy hold is taken here.
-    pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<Vec<StepId>, StoreError> {
+    pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<Vec<StepId>, StoreError> {
         let mut taken = Vec::new();
         for step in steps {
             let is_taken = match step.hold {
@@ -77,7 +77,7 @@ impl Images {
     }
 
     /// Returns whether the image has taken this step. Otherwise marks the image so that the step fails.
-    async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
+    async fn has_taken(&self, user: UserId, step: &AnnouncedStep) -> Result<bool, StoreError> {
         let prevent = doc! { "$set": { "lastStep": StepId::new().to_string() } };
         if self.update_one(before_step(user, step), prevent).await? {
             return Ok(false);
@@ -92,7 +92,7 @@ impl Images {
 
     /// Gives an image a reservation in place of its legacy hold, in any state: a reservation that does not fit the state is settled
     /// later.
-    async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
+    async fn reserve_in_place_of_hold(&self, user: UserId, step: &AnnouncedStep, bytes: u64) -> Result<(), StoreError> {
         let mut filter = before_step(user, step);
         filter.insert("reservation", doc! { "$exists": false });
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
@@ -188,6 +188,6 @@ impl Images {
 }
 
 /// Returns a filter for the step's image as it was before the step.
-fn before_step(user: UserId, step: &StepUnderWay) -> Document {
+fn before_step(user: UserId, step: &AnnouncedStep) -> Document {
     doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
 }

@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, damaged_tombstone, document::ImageDoc, moves::Move, owned};
+use super::{Images, damaged_tombstone, document::ImageDoc, owned, transition_update::TransitionUpdate};
 use crate::{
     model::{Image, ImageState, KeyOwner, ObjectKey, QuotaCounter},
     store::{StoreError, datetime, driver_events::Operation, instant, whole_number},
@@ -225,7 +225,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reschedule_owner(
+    pub async fn postpone_owner(
         &self,
         queued: &QueuedImage,
         last: OffsetDateTime,
@@ -265,7 +265,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn sweep_by(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn schedule_sweep_by(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = owned(image.user, image.id, ImageState::Pending);
         self.update_one(filter, doc! { "$min": { "due": datetime(due) } }).await
     }
@@ -345,7 +345,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_purged(&self, image: &Image) -> Result<bool, StoreError> {
-        let update = Move::to(ImageState::Purged).set(doc! { "goneFrom": image.state().as_str() });
+        let update = TransitionUpdate::to(ImageState::Purged).set(doc! { "goneFrom": image.state().as_str() });
         let update = update.compute(doc! { "goneAt": "$$NOW" }).unset(["reservation", "due", "sweepFailures"]);
         let mut filter = owned(image.user, image.id, image.state());
         // An unreadable reservation cannot be settled, so it does not count.

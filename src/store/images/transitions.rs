@@ -1,5 +1,5 @@
-//! Transitions of images, each one conditional update that [`Move`] builds, and the claim that precedes creating the object of an
-//! upload.
+//! Transitions of images, each one conditional update that [`TransitionUpdate`] builds, and the claim that precedes creating the
+//! object of an upload.
 //!
 //! `uploadedAt` and leases are set by the database's clock.
 
@@ -11,7 +11,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::capture_fields, moves::Move, owned, renderings};
+use super::{Images, document::capture_fields, owned, renderings, transition_update::TransitionUpdate};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
     store::{StoreError, datetime, driver_events::Operation, integer},
@@ -86,7 +86,7 @@ impl Images {
     ) -> Result<Option<Image>, StoreError> {
         let (filter, update) = self.ready_update(image, verified, end);
         let ready = self.update_owned(filter, update).await?;
-        self.moved(ImageState::Ready, ready.is_some().into());
+        self.record_transitions(ImageState::Ready, ready.is_some().into());
         Ok(ready)
     }
 
@@ -98,7 +98,7 @@ impl Images {
     pub async fn mark_all_ready(&self, verified_images: &[(&Image, &Verified)]) -> Result<(), StoreError> {
         let moves = verified_images.iter().map(|(image, verified)| self.ready_update(image, verified, ReservationEnd::Later));
         let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
-        self.moved(ImageState::Ready, moved);
+        self.record_transitions(ImageState::Ready, moved);
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl Images {
     ) -> Result<Option<Image>, StoreError> {
         let update = tombstone_update(ImageState::Deleting, now).pipeline(&self.outbox);
         let tombstone = self.update_owned(owned(user, id, ImageState::Pending), update).await?;
-        self.moved(ImageState::Deleting, tombstone.is_some().into());
+        self.record_transitions(ImageState::Deleting, tombstone.is_some().into());
         Ok(tombstone)
     }
 
@@ -155,22 +155,22 @@ impl Images {
             (owned(user, *id, ImageState::Pending), Bson::from(update))
         });
         let moved = self.mongo.update_each(&self.collection, deletions).await?;
-        self.moved(ImageState::Deleting, moved);
+        self.record_transitions(ImageState::Deleting, moved);
         Ok(())
     }
 
     /// Makes a transition, and counts it if it happened.
-    pub(super) async fn transition(&self, filter: Document, update: Move) -> Result<bool, StoreError> {
+    pub(super) async fn transition(&self, filter: Document, update: TransitionUpdate) -> Result<bool, StoreError> {
         let to = update.state();
         let moved = self.mongo.update_one(&self.collection, filter, update.pipeline(&self.outbox)).await?;
-        self.moved(to, moved.into());
+        self.record_transitions(to, moved.into());
         Ok(moved)
     }
 }
 
 /// Returns the update of a transition to a tombstone, which the sweeper processes from `now` on.
-pub(in crate::store) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Move {
-    let update = Move::to(state).set(doc! { "due": datetime(now) }).compute(doc! { "urlsDieAt": written_until() });
+pub(in crate::store) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> TransitionUpdate {
+    let update = TransitionUpdate::to(state).set(doc! { "due": datetime(now) }).compute(doc! { "urlsDieAt": written_until() });
     update.unset(["live", "idemKey", "idemHash", "rendering.due", "attemptsEndAt"])
 }
 
@@ -221,7 +221,7 @@ impl Images {
 
 /// Returns the filter and the update of `pending → ready`. The update is a pipeline, so that it may contain `$$NOW`. Texts are
 /// in `$literal`, because a pipeline would read one with a leading `$` as a field path.
-fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Move) {
+fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, TransitionUpdate) {
     let mut filter = as_declared(image);
     let mut set = doc! {
         "uploadedAt": "$$NOW",
@@ -273,7 +273,7 @@ fn ready_move(image: &Image, verified: &Verified, end: ReservationEnd) -> (Docum
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
-    (filter, Move::to(ImageState::Ready).compute(set).unset(unset))
+    (filter, TransitionUpdate::to(ImageState::Ready).compute(set).unset(unset))
 }
 
 /// Returns a filter for a pending upload with the declaration against which its bytes were verified: it may have been declared

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, MetadataDirective};
 
 use super::{
     Objects,
-    errors::{Failure, error_of, failure, is_about_object, is_deleted_or_replaced, reason},
+    errors::{Failure, classify_error, error_of, is_about_object, is_deleted_or_replaced, reason},
     long_timeouts,
 };
 use crate::{
@@ -22,7 +22,7 @@ impl Objects {
     /// was deleted or replaced. A store may ignore the condition, so callers must verify the copy.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] when the object cannot be read, such as an archived one; else [`StoreError`], and the copy
+    /// [`StoreError::ObjectRejected`] when the object cannot be read, such as an archived one; else [`StoreError`], and the copy
     /// may still complete.
     pub async fn copy(
         &self,
@@ -44,7 +44,7 @@ impl Objects {
                 Ok(_) => Ok(true),
                 Err(error) if is_deleted_or_replaced(&error) => Ok(false),
                 // The object was readable a moment ago, so the store rejects the way it is copied.
-                Err(error) if failure(&error) == Failure::Object && !is_about_object(&error) => {
+                Err(error) if classify_error(&error) == Failure::Object && !is_about_object(&error) => {
                     Err(StoreError::ObjectsUnsupported { operation: "CopyObject", reason: reason(&error) })
                 }
                 Err(error) => Err(error_of("CopyObject", &error)),

@@ -108,7 +108,7 @@ pub(super) fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> b
 }
 
 /// Classifies a failed call as [`classify`] does.
-pub(super) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Failure {
+pub(super) fn classify_error<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Failure {
     classify(status(error), error.code())
 }
 
@@ -159,8 +159,8 @@ pub(super) fn error_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
 ) -> StoreError {
-    match failure(error) {
-        Failure::Object => StoreError::ObjectRefused { operation, reason: reason(error) },
+    match classify_error(error) {
+        Failure::Object => StoreError::ObjectRejected { operation, reason: reason(error) },
         Failure::Unsupported => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
         Failure::Configuration => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
         // Includes calls without a response.

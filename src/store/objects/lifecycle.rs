@@ -11,7 +11,7 @@ const MULTIPART_PREFIXES: [&str; 2] = ["u/", "in/"];
 
 /// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lifecycle {
+pub struct BucketLifecycle {
     /// Days after which every unfinished multipart upload is aborted; `None` if some are not.
     pub aborts_all_after: Option<i32>,
     /// Days after which the first unfinished multipart upload is aborted; `None` if none is.
@@ -78,7 +78,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-impl Lifecycle {
+impl BucketLifecycle {
     /// Summarizes the enabled rules.
     pub(super) fn from_rules(rules: &[LifecycleRule]) -> Self {
         let min_days = |applies: &dyn Fn(&Scope<'_>) -> bool| {
@@ -113,7 +113,7 @@ impl Lifecycle {
 
 /// Returns the days after which the rule by itself aborts every multipart upload.
 pub(super) fn aborts_all_after(rule: &LifecycleRule) -> Option<i32> {
-    Lifecycle::from_rules(std::slice::from_ref(rule)).aborts_all_after
+    BucketLifecycle::from_rules(std::slice::from_ref(rule)).aborts_all_after
 }
 
 /// Returns the days after which the rule aborts multipart uploads, if it is enabled.
@@ -152,7 +152,7 @@ mod tests {
         let days = |n| LifecycleExpiration::builder().days(n).build();
         let tag = Tag::builder().key("a").value("b").build().unwrap();
         let and = |of: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(of).build();
-        let expiring = |filter| Lifecycle::from_rules(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
+        let expiring = |filter| BucketLifecycle::from_rules(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
         for (text, wanted) in [
             ("", vec!["u/", "in/", "valet/"]),
             ("u", vec!["u/"]),
@@ -178,7 +178,7 @@ mod tests {
             rule(prefix("")).noncurrent_version_expiration(old).build().unwrap(),
             off,
         ];
-        assert_eq!(Lifecycle::from_rules(&harmless), Lifecycle::default());
+        assert_eq!(BucketLifecycle::from_rules(&harmless), BucketLifecycle::default());
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             (OnezoneIa, false),
         ] {
             let to = Transition::builder().days(30).storage_class(class.clone()).build();
-            let found = Lifecycle::from_rules(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
+            let found = BucketLifecycle::from_rules(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
             assert_eq!(!found.archiving.is_empty(), archives, "{class}");
             assert_eq!(found.expiring, []);
         }
@@ -220,10 +220,10 @@ mod tests {
             (vec![(prefix("logs/"), 1), (prefix("valet/"), 1), (tagged(), 1)], None, None),
         ] {
             let made: Vec<_> = rules.iter().map(|(filter, days)| abort(filter.clone(), *days).build().unwrap()).collect();
-            let found = Lifecycle::from_rules(&made);
+            let found = BucketLifecycle::from_rules(&made);
             assert_eq!((found.aborts_all_after, found.aborts_any_after), (all, any), "{rules:?}");
         }
         let off = abort(prefix(""), 9).status(ExpirationStatus::Disabled).build().unwrap();
-        assert_eq!(Lifecycle::from_rules(&[off]), Lifecycle::default());
+        assert_eq!(BucketLifecycle::from_rules(&[off]), BucketLifecycle::default());
     }
 }

@@ -29,7 +29,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`], also for a marker without a readable id.
-    pub async fn marker(&self) -> Result<Option<Marker>, StoreError> {
+    pub async fn read_marker(&self) -> Result<Option<Marker>, StoreError> {
         let got = match self.client.get_object().bucket(&self.bucket).key(KEY).send().await {
             Ok(got) => got,
             Err(error) if is_absent(&error) => return Ok(None),

@@ -58,7 +58,7 @@ impl Intercept for MetricsInterceptor {
         let response = context.response();
         let status = response.map(|response| response.status().as_u16());
         if let Some((start, call)) = bag.load::<CallStart>().zip(bag.load::<Metadata>()) {
-            METRICS.s3_call(call.name(), status, start.at.elapsed());
+            METRICS.record_s3_call(call.name(), status, start.at.elapsed());
             if let Some(span) = start.span.lock().take() {
                 let failed = context.output_or_error().is_some_and(|done| done.is_err());
                 let status_text = status.map_or_else(|| "no_answer".to_owned(), |status| status.to_string());

@@ -71,7 +71,7 @@ use crate::{
     config,
     metrics::{METRICS, Metrics, PRESIGNED_GETS},
     model::{ContentType, FileName, ObjectKey},
-    signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer, UrlSeries},
+    signer::{AddressingStyle, BucketLocation, Endpoint, PresignRequest, Presigned, Signer, UrlSeries},
 };
 
 /// Deadline of an S3 call, retries included: far enough below the ten seconds of a request that a failure can be handled within
@@ -92,7 +92,7 @@ pub struct Objects {
     signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
     /// The bucket's address for this server's own calls.
-    internal_location: Location,
+    internal_location: BucketLocation,
     /// Whether PUTs are sealed ([`Objects::seal_puts`]).
     sealed: Arc<AtomicBool>,
     trust: TlsTrust,
@@ -147,8 +147,8 @@ impl Objects {
         let AwsEnvironment { region, provider, endpoint_variant } = AwsEnvironment::find(config, &trust).await?;
         let style = if config.force_path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
         let locate = |endpoint: Option<&Endpoint>| match endpoint {
-            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, style)),
-            None => Location::aws(&region, &config.bucket, style, endpoint_variant)
+            Some(endpoint) => Ok(BucketLocation::endpoint(endpoint, &config.bucket, style)),
+            None => BucketLocation::aws(&region, &config.bucket, style, endpoint_variant)
                 .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
         let (location, internal_location) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);

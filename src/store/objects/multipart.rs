@@ -167,7 +167,7 @@ impl Objects {
     /// Makes the parts one object, unless an object exists already.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] when these parts cannot form an object, such as a part below 5 MiB that is not the last
+    /// [`StoreError::ObjectRejected`] when these parts cannot form an object, such as a part below 5 MiB that is not the last
     /// (`EntityTooSmall`, "Amazon S3 multipart upload limits"); else [`StoreError`], and the object may still be created.
     pub async fn complete_multipart(
         &self,

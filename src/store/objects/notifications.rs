@@ -17,14 +17,14 @@ const RULES: [(&str, &str); 2] = [("valet-u", "u/"), ("valet-in", "in/")];
 
 /// Receivers of a notification about every object that clients write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Announced {
+pub struct NotificationReceivers {
     /// ARNs of queues, topics and functions.
     pub arns: Vec<String>,
     /// Whether `EventBridge` receives all notifications of the bucket.
     pub event_bridge: bool,
 }
 
-impl Announced {
+impl NotificationReceivers {
     /// Reads the receivers whose rules together cover all keys that clients write.
     fn read(found: &GetBucketNotificationConfigurationOutput) -> Self {
         let queues = found.queue_configurations().iter().map(|rule| Announcement {
@@ -79,15 +79,15 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn announced(&self) -> Result<Setting<Announced>, StoreError> {
-        self.notifications().await?.try_map(|found| Ok(Announced::read(&found)))
+    pub async fn notification_receivers(&self) -> Result<Setting<NotificationReceivers>, StoreError> {
+        self.notifications().await?.try_map(|found| Ok(NotificationReceivers::read(&found)))
     }
 
     /// Has the store announce every object that clients write to this queue; every other rule stays as it is.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
-    pub async fn announce_to_queue(&self, arn: &str) -> Result<Change, StoreError> {
+    pub async fn notify_queue(&self, arn: &str) -> Result<Change, StoreError> {
         const OPERATION: &str = "PutBucketNotificationConfiguration";
         let found = match self.notifications().await? {
             Setting::Set(found) => found,
@@ -95,7 +95,7 @@ impl Objects {
             Setting::Unsupported => return Ok(Change::Unsupported),
             Setting::Denied => return Err(read_denied("GetBucketNotificationConfiguration")),
         };
-        if Announced::read(&found).arns.iter().any(|known| known == arn) {
+        if NotificationReceivers::read(&found).arns.iter().any(|known| known == arn) {
             return Ok(Change::None);
         }
         let has_valet_name = |rule: &QueueConfiguration| RULES.iter().any(|(name, _)| rule.id() == Some(*name));
@@ -146,10 +146,10 @@ mod tests {
         rule.filter(filter(rules)).build().unwrap()
     }
 
-    /// Returns the receivers that [`Announced`] reads from these rules.
+    /// Returns the receivers that [`NotificationReceivers`] reads from these rules.
     fn announced(rules: &[QueueConfiguration]) -> Vec<String> {
         let found = GetBucketNotificationConfigurationOutput::builder().set_queue_configurations(Some(rules.to_vec())).build();
-        Announced::read(&found).arns
+        NotificationReceivers::read(&found).arns
     }
 
     #[test]
@@ -185,7 +185,8 @@ mod tests {
             .topic_configurations(topic.build().unwrap())
             .event_bridge_configuration(EventBridgeConfiguration::builder().build())
             .build();
-        let wanted = Announced { arns: vec!["arn:aws:sns:eu-central-1:123456789012:t".to_owned()], event_bridge: true };
-        assert_eq!(Announced::read(&found), wanted);
+        let wanted =
+            NotificationReceivers { arns: vec!["arn:aws:sns:eu-central-1:123456789012:t".to_owned()], event_bridge: true };
+        assert_eq!(NotificationReceivers::read(&found), wanted);
     }
 }

@@ -4,7 +4,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
     Objects,
-    errors::{Failure, error_of, failure, is_absent, is_unavailable, lists_objects},
+    errors::{Failure, classify_error, error_of, is_absent, is_unavailable, lists_objects},
 };
 use crate::{model::ObjectKey, store::StoreError};
 
@@ -42,7 +42,7 @@ impl Objects {
         match abort.send().await {
             Ok(_) => Ok(()),
             // The id may come from a client. Some stores do not respond 404 for an unknown one (SeaweedFS: InvalidRequest).
-            Err(error) if matches!(failure(&error), Failure::Object | Failure::Unsupported) => Ok(()),
+            Err(error) if matches!(classify_error(&error), Failure::Object | Failure::Unsupported) => Ok(()),
             Err(error) => Err(error_of("AbortMultipartUpload", &error)),
         }
     }

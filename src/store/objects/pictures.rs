@@ -22,7 +22,7 @@ impl Objects {
     /// Returns the bytes of the object with this entity tag; `None` if it no longer exists or has more than `max_bytes`.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] if the object cannot be read, such as an archived one; else [`StoreError`].
+    /// [`StoreError::ObjectRejected`] if the object cannot be read, such as an archived one; else [`StoreError`].
     pub async fn read_all(&self, key: &ObjectKey, etag: &str, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
         let get = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
         let read = async {

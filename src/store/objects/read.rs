@@ -19,7 +19,8 @@ use aws_sdk_s3::{
 use super::{
     DEADLINE, Objects,
     errors::{
-        Failure, error_of, failure, is_about_object, is_absent, is_bodyless_404, is_deleted_or_replaced, outage, reason, status,
+        Failure, classify_error, error_of, is_about_object, is_absent, is_bodyless_404, is_deleted_or_replaced, outage, reason,
+        status,
     },
 };
 use crate::{
@@ -96,7 +97,7 @@ impl Objects {
     /// Returns the object's metadata, or `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] for an object that exists and cannot be read without its encryption key or before it is
+    /// [`StoreError::ObjectRejected`] for an object that exists and cannot be read without its encryption key or before it is
     /// restored; [`StoreError::ObjectsMisconfigured`] also for 403, which S3 returns for a missing key if the policy lacks
     /// `s3:ListBucket`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
@@ -184,7 +185,7 @@ impl Objects {
             // The response of some stores has no code: then the object does not exist if the bucket does.
             Err(error) if is_bodyless_404(&error) => self.probe().await.map(|()| false)?,
             // A HEAD returned 404, so no other response to a GET shows whether the object exists.
-            Err(error) if failure(&error) == Failure::Configuration => return Err(error_of("GetObject", &error)),
+            Err(error) if classify_error(&error) == Failure::Configuration => return Err(error_of("GetObject", &error)),
             Err(error) => return Err(outage("GetObject", &error)),
         };
         if !is_found {
@@ -279,11 +280,11 @@ impl Objects {
         }
     }
 
-    /// Returns the error of a failed GET. It is [`StoreError::ObjectRefused`], which rejects an upload, only if the rejection
+    /// Returns the error of a failed GET. It is [`StoreError::ObjectRejected`], which rejects an upload, only if the rejection
     /// concerns this object: its code shows that (`InvalidObjectState`), or the store accepts the same request for another key (a
     /// GET of an object under the writer's own encryption key is rejected with `InvalidRequest`).
     async fn read_error(&self, error: &SdkError<GetObjectError>) -> StoreError {
-        match failure(error) {
+        match classify_error(error) {
             // A range within the length that HEAD returned is satisfiable: the two responses contradict each other.
             Failure::Object if status(error) == Some(416) => outage("GetObject", error),
             Failure::Object if is_about_object(error) || self.accepts_other_keys().await => error_of("GetObject", error),

@@ -16,7 +16,7 @@ use aws_sdk_s3::{
 use super::{
     Objects, StoreError,
     errors::{error_of, lists_objects, status},
-    lifecycle::{Lifecycle, aborts_all_after},
+    lifecycle::{BucketLifecycle, aborts_all_after},
 };
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
@@ -76,8 +76,8 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn lifecycle_rules(&self) -> Result<Setting<Lifecycle>, StoreError> {
-        self.lifecycle().await?.try_map(|lifecycle| Ok(Lifecycle::from_rules(lifecycle.rules())))
+    pub async fn lifecycle_rules(&self) -> Result<Setting<BucketLifecycle>, StoreError> {
+        self.lifecycle().await?.try_map(|lifecycle| Ok(BucketLifecycle::from_rules(lifecycle.rules())))
     }
 
     /// Sets a rule that aborts multipart uploads older than `days`; every other rule stays as it is.

@@ -29,7 +29,7 @@ pub enum ReserveOutcome {
     /// The bytes are counted.
     Reserved,
     /// Nothing was counted: over the quota, over the limit of open uploads, or no such user.
-    Refused,
+    Rejected,
 }
 
 /// Limits of a user.
@@ -106,7 +106,7 @@ impl Users {
     ) -> Result<ReserveOutcome, StoreError> {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
         let max_others = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
-        let Some(max_others) = max_others else { return Ok(ReserveOutcome::Refused) };
+        let Some(max_others) = max_others else { return Ok(ReserveOutcome::Rejected) };
         let quota = doc! { "$ifNull": ["$quotaBytes", integer(limits.quota_bytes)] };
         let fits_quota = doc! { "$lte": ["$usedBytes", { "$subtract": [quota, integer(bytes)] }] };
         let fits_pending = doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(max_others)] };
@@ -125,11 +125,11 @@ impl Users {
         if !inserted.is_empty() && !matches!(done, Ok(true)) {
             self.inserted.add(user, inserted.into_iter());
         }
-        Ok(if done? { ReserveOutcome::Reserved } else { ReserveOutcome::Refused })
+        Ok(if done? { ReserveOutcome::Reserved } else { ReserveOutcome::Rejected })
     }
 
     /// Records that the images of these uploads were inserted: the next reservation removes their entries in `opening`.
-    pub fn note_inserted(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
+    pub fn remember_inserted(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         self.inserted.add(user, images);
     }
 

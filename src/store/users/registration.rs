@@ -209,7 +209,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn register_former(&self, now: OffsetDateTime, limit: u32) -> Result<KeyStep, StoreError> {
+    pub async fn register_earlier_accounts(&self, now: OffsetDateTime, limit: u32) -> Result<KeyStep, StoreError> {
         let records = self.collection.clone_with_type::<Document>();
         // Null also matches the absent field, and these accounts alone are in the index.
         let filter = doc! { "registered": null, "deletedAt": null };

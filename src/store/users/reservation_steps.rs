@@ -19,7 +19,7 @@ const PROJECT_FIELD: Bson = Bson::Int32(1);
 
 /// An announced step.
 #[derive(Debug, Clone, Copy)]
-pub struct StepUnderWay {
+pub struct AnnouncedStep {
     /// The image.
     pub image: ImageId,
     /// The step's id.
@@ -46,7 +46,7 @@ impl Users {
     pub(in crate::store) async fn announce_steps(
         &self,
         user: UserId,
-        steps: impl Iterator<Item = (&StepUnderWay, &ReservationStep)>,
+        steps: impl Iterator<Item = (&AnnouncedStep, &ReservationStep)>,
     ) -> Result<AnnounceOutcome, StoreError> {
         let (mut ids, mut announced) = (Vec::new(), Vec::new());
         for (step, change) in steps {
@@ -75,7 +75,7 @@ impl Users {
 
     /// Turns holds of the earlier version into announced steps, which count the same amounts. Announces no step if one of the
     /// holds no longer exists.
-    pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
+    pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[AnnouncedStep]) -> Result<bool, StoreError> {
         if steps.is_empty() {
             return Ok(true);
         }
@@ -94,7 +94,7 @@ impl Users {
     pub(in crate::store) async fn close_steps(
         &self,
         user: UserId,
-        steps: &[StepUnderWay],
+        steps: &[AnnouncedStep],
         taken: &[StepId],
     ) -> Result<(), StoreError> {
         if steps.is_empty() {
@@ -119,7 +119,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
+    pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<AnnouncedStep>, StoreError> {
         let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
         let announced = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
         self.read_steps(user, announced.into()).await
@@ -129,12 +129,12 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_all_steps(&self, user: UserId) -> Result<Vec<StepUnderWay>, StoreError> {
+    pub async fn find_all_steps(&self, user: UserId) -> Result<Vec<AnnouncedStep>, StoreError> {
         self.read_steps(user, PROJECT_FIELD).await
     }
 
     /// Reads the announced steps of a user: all that the projection of `settling` leaves.
-    async fn read_steps(&self, user: UserId, projection: Bson) -> Result<Vec<StepUnderWay>, StoreError> {
+    async fn read_steps(&self, user: UserId, projection: Bson) -> Result<Vec<AnnouncedStep>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let projection = doc! { "settling": projection };
         let query = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
@@ -152,7 +152,7 @@ impl Users {
         before: OffsetDateTime,
         users: u32,
         each: usize,
-    ) -> Result<Vec<StaleEntries<StepUnderWay>>, StoreError> {
+    ) -> Result<Vec<StaleEntries<AnnouncedStep>>, StoreError> {
         self.find_stale("settling", before, users, each, parse_step).await
     }
 
@@ -166,7 +166,7 @@ impl Users {
 }
 
 /// Returns the entry of a step, with amounts of zero.
-fn entry(step: &StepUnderWay) -> Document {
+fn entry(step: &AnnouncedStep) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),
         "step": step.step.to_string(),
@@ -183,7 +183,7 @@ fn entry(step: &StepUnderWay) -> Document {
 }
 
 /// Converts an announced step; `None` if it is damaged.
-fn parse_step(entry: &Document) -> Option<StepUnderWay> {
+fn parse_step(entry: &Document) -> Option<AnnouncedStep> {
     let hold = match entry.get("hold") {
         Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),
         None => None,
@@ -195,7 +195,7 @@ fn parse_step(entry: &Document) -> Option<StepUnderWay> {
     let counts = ["bytes", "images", "pending"];
     let is_whole = counts.iter().all(|count| whole_number(entry, count).is_some());
     let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
-    is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
+    is_whole.then_some(AnnouncedStep { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
 }
 
 /// Returns the expression of `settling`, which is absent from records of the earlier version.

@@ -7,6 +7,7 @@ use super::{
     fill, join_all, json, later, live_documents, sweep_all, unique_png,
 };
 use crate::crashes::{ABORTED, CRASHES, Fuse, LANES};
+use crate::process_client::Ended;
 
 /// Polls a future at most this many times, then drops it, like a crash at that point. Returns its output if it ended before.
 async fn poll_at_most<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
@@ -122,7 +123,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             // The process's own sweep may be in progress.
             drop(process);
         } else {
-            let (status, _, log) = process.end(Duration::from_secs(30)).await;
+            let Ended { status, err: log, .. } = process.wait_for_end(Duration::from_secs(30)).await;
             assert_eq!(status.signal(), Some(ABORTED), "{log}");
         }
         if ada.get("/api/images/gallery").await.status == 200
@@ -167,7 +168,7 @@ async fn kill_sweeps_in_lane(first: u32) -> u32 {
         let ada = user_with_images(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);
-        let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(60)).await;
+        let Ended { status, out: stdout, err: log } = settings.run(&["sweep"]).wait_for_end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
         sweep_all(&app, OffsetDateTime::now_utc()).await;

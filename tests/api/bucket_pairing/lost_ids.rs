@@ -63,11 +63,11 @@ async fn only_equal_ids_end_a_mismatch_and_permit_deletions() {
     for before in [Ids::Equal, Ids::Unequal] {
         for (ids, proof) in Ids::ALL {
             Ids::Equal.set(&app, id).await;
-            deployment.keep_pair(Duration::ZERO).await.unwrap();
+            deployment.check_and_stamp_pair(Duration::ZERO).await.unwrap();
             before.set(&app, id).await;
-            assert_eq!(deployment.keep_pair(Duration::ZERO).await.is_ok(), before == Ids::Equal);
+            assert_eq!(deployment.check_and_stamp_pair(Duration::ZERO).await.is_ok(), before == Ids::Equal);
             ids.set(&app, id).await;
-            let checked = deployment.keep_pair(Duration::ZERO).await;
+            let checked = deployment.check_and_stamp_pair(Duration::ZERO).await;
             assert_eq!(checked.is_ok(), proof == Proof::Paired, "{before:?}, {ids:?}: {checked:?}");
             let is_mismatched = match proof {
                 Proof::Paired => false,
@@ -75,7 +75,7 @@ async fn only_equal_ids_end_a_mismatch_and_permit_deletions() {
                 Proof::Unknown => before == Ids::Unequal,
             };
             assert_eq!(deployment.is_mismatched(), is_mismatched, "{before:?}, {ids:?}: {checked:?}");
-            let allowed = app.app.valet.orphans.allow_deletion().await;
+            let allowed = app.app.valet.orphans.verify_pair_for_deletion().await;
             assert_eq!(allowed.is_ok(), proof == Proof::Paired, "{before:?}, {ids:?}: {allowed:?}");
         }
     }

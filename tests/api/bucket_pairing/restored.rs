@@ -40,7 +40,7 @@ async fn restore(app: &TestApp, backup: &HashMap<&'static str, Vec<Document>>) {
 /// Pairs database and bucket, stamps both and returns the stamp in the bucket.
 async fn stamp(app: &TestApp) -> i64 {
     app.app.valet.deployment.verify_pair().await.unwrap();
-    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
+    app.app.valet.deployment.check_and_stamp_pair(Duration::ZERO).await.unwrap();
     bucket_stamp(app).await.unwrap()
 }
 
@@ -98,7 +98,7 @@ async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
         }
         // Neither a restarted server nor one that keeps running hides the restore.
         assert_eq!(restarted(&app).await.unwrap(), app.app.valet.deployment.verify_pair().await.unwrap());
-        app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
+        app.app.valet.deployment.check_and_stamp_pair(Duration::ZERO).await.unwrap();
     }
     for consent in [&["--delete", "--yes"][..], &["--delete", "--expect", "1"]] {
         let (success, output) = valet(&app, database, &[&sweep, consent].concat()).await;
@@ -134,7 +134,7 @@ async fn a_database_without_a_stamp_is_older_than_a_bucket_with_one() {
     let meta = app.db.collection::<Document>("meta");
     meta.delete_many(doc! {}).await.unwrap();
     meta.insert_many(&backup).await.unwrap();
-    let rejected = app.app.valet.orphans.allow_deletion().await;
+    let rejected = app.app.valet.orphans.verify_pair_for_deletion().await;
     assert!(matches!(rejected, Err(OrphanError::Restored { .. })), "{rejected:?}");
 }
 
@@ -149,9 +149,9 @@ async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
     let answer = stamps_answer(&app).await;
     assert!(matches!(&answer, Answer::No(reason) if reason.contains("the bucket was restored")), "{answer:?}");
     assert_eq!(app.app.valet.deployment.verify_pair().await.unwrap(), id);
-    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
+    app.app.valet.deployment.check_and_stamp_pair(Duration::ZERO).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(first), "the old stamp is kept, so that the restore stays recognizable");
-    app.app.valet.orphans.allow_deletion().await.unwrap();
+    app.app.valet.orphans.verify_pair_for_deletion().await.unwrap();
     app.app.valet.deployment.join_pair().await.unwrap();
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
     assert!(stamp(&app).await > last);
@@ -166,16 +166,16 @@ async fn unfinished_stamps_do_not_count_as_a_restore() {
     let id = app.app.valet.deployment.verify_pair().await.unwrap();
     set_bucket_stamp(&app, id, first).await;
     assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
-    app.app.valet.deployment.keep_pair(Duration::ZERO).await.unwrap();
+    app.app.valet.deployment.check_and_stamp_pair(Duration::ZERO).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes the stamp");
-    app.app.valet.deployment.keep_pair(Duration::from_secs(86_400)).await.unwrap();
+    app.app.valet.deployment.check_and_stamp_pair(Duration::from_secs(86_400)).await.unwrap();
     assert_eq!(bucket_stamp(&app).await, Some(second), "no stamp is written before its interval has passed");
     for _ in 0..10 {
-        let servers = (0..8).map(|_| app.app.valet.deployment.keep_pair(Duration::ZERO));
+        let servers = (0..8).map(|_| app.app.valet.deployment.check_and_stamp_pair(Duration::ZERO));
         for checked in futures_util::future::join_all(servers).await {
             checked.unwrap();
         }
-        assert_eq!(app.app.valet.deployment.pair().await.unwrap().restored(), None);
+        assert_eq!(app.app.valet.deployment.read_pair().await.unwrap().restored_side(), None);
     }
     assert!(bucket_stamp(&app).await > Some(second));
 }

@@ -6,6 +6,7 @@ use super::{
     ABORTED, CONVERGED, CRASHES, Caller, DateTime, Document, Duration, ExitStatusExt, Fuse, LANES, TestApp, converge, doc,
     join_all, put_parts, put_upload, unique_png,
 };
+use crate::process_client::Ended;
 
 /// Creates an upload of each kind that a sweep handles, due now, and a leftover reservation. Returns the uploads' ids and their
 /// final states.
@@ -77,7 +78,7 @@ async fn killed_after(calls: u32, ada: &Caller<'_>) -> bool {
     let final_states = left_behind(ada).await;
     fuse.set(calls);
     let process = fuse.settings(app).run(&["sweep"]);
-    let (status, stdout, log) = process.end(Duration::from_secs(60)).await;
+    let Ended { status, out: stdout, err: log } = process.wait_for_end(Duration::from_secs(60)).await;
     fuse.remove();
     assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
     converge(app, CONVERGED).await;

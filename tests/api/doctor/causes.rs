@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpSocket;
 use valet::domain::doctor::{self, Answer, Options, Report};
 
+use crate::process_client::Ended;
 use crate::{
     app::{TestApp, skip_unless_local_s3},
     relay::{Answer as Http, listen},
@@ -118,7 +119,7 @@ async fn server_that_does_not_start_reports_the_cause() {
     for (name, value, cause_text) in
         [("AWS_SECRET_ACCESS_KEY", "wrong", "SignatureDoesNotMatch"), ("S3_BUCKET", "no-such-bucket", "NoSuchBucket")]
     {
-        let start_error = Settings::for_app(&app).with(name, value).refusal().await;
+        let start_error = Settings::for_app(&app).with(name, value).start_error().await;
         assert!(
             start_error.contains(cause_text)
                 && start_error.contains(&format!("check {name}")) | start_error.contains("create the bucket"),
@@ -140,7 +141,8 @@ async fn private_certificate_authority_is_named_in_a_variable() {
     let settings = Settings::for_app(&app).with("S3_ENDPOINT", &https);
     let pem = authority().to_str().unwrap().to_owned();
     let run = async |settings: &Settings| {
-        let (status, out, err) = settings.run(&["check", "--json"]).end(std::time::Duration::from_secs(60)).await;
+        let Ended { status, out, err } =
+            settings.run(&["check", "--json"]).wait_for_end(std::time::Duration::from_secs(60)).await;
         let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
         (status.code(), report)
     };
@@ -153,6 +155,6 @@ async fn private_certificate_authority_is_named_in_a_variable() {
     assert_eq!(status, Some(1));
     assert!(report.to_string().contains("the certificate has expired"), "{report}");
     // Without the file, the server does not start.
-    let start_error = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
+    let start_error = settings.with("AWS_CA_BUNDLE", "/no/such/file").start_error().await;
     assert!(start_error.contains("- AWS_CA_BUNDLE must be the path of a readable file"), "{start_error}");
 }

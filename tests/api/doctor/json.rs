@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 use valet::domain::doctor::rules;
 
+use crate::process_client::Ended;
 use crate::{app::TestApp, serve::Settings};
 
 /// Runs the program; returns its exit status and its standard output.
 async fn run(settings: &Settings, arguments: &[&str]) -> (Option<i32>, String) {
-    let (status, out, _) = settings.run(arguments).end(Duration::from_secs(60)).await;
+    let Ended { status, out, .. } = settings.run(arguments).wait_for_end(Duration::from_secs(60)).await;
     (status.code(), out)
 }
 

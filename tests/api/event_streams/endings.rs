@@ -5,6 +5,7 @@ use tokio::{io::AsyncReadExt, net::TcpSocket};
 use valet::model::Scope;
 
 use super::*;
+use crate::process_client::Ended;
 use crate::{app::PASSWORD, serve::Settings};
 
 /// Time within which a session's end takes effect on every server (30 s), with slack for a busy machine.
@@ -106,7 +107,7 @@ async fn a_server_that_stops_ends_its_streams_at_once() {
     process.signal("-TERM");
     // A stream that counted as a request in progress would end after 25 s.
     let ended = events.end(Duration::from_secs(15)).await;
-    let (status, _, err) = process.end(Duration::from_secs(15)).await;
+    let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(15)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
     println!("the stream ended after {ended:?}");
 }

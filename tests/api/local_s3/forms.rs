@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::{ACCESS, BUCKET, Duration, Response, SECRET, Server, expect, hours};
 use secrecy::SecretString;
 use time::OffsetDateTime;
-use valet::signer::{self, AddressingStyle, Location, PostPolicy, Signer};
+use valet::signer::{self, AddressingStyle, BucketLocation, PostPolicy, Signer};
 
 /// Returns a form signed `age` hours ago, valid for another hour, for keys under `in/` and 5 to 20 bytes.
 fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -32,7 +32,7 @@ fn form_with(
         expires_at: None,
     };
     let signer = Signer::new(
-        Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
+        BucketLocation::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
         "us-east-1",
         keys,
     );

@@ -321,7 +321,7 @@ async fn headers_in_the_signed_query_are_obeyed() {
         session_token: None,
         expires_at: None,
     };
-    let location = valet::signer::Location::endpoint(
+    let location = valet::signer::BucketLocation::endpoint(
         &server.base.parse().unwrap(),
         &BUCKET.parse().unwrap(),
         valet::signer::AddressingStyle::Path,

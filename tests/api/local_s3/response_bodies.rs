@@ -3,14 +3,14 @@
 use super::{ACCESS, BUCKET, ByteStream, Duration, SECRET, Server, expect, sha256};
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
-use valet::signer::{AddressingStyle, Credentials, Location, PresignRequest, Signer};
+use valet::signer::{AddressingStyle, BucketLocation, Credentials, PresignRequest, Signer};
 
 /// Returns a signer with the server's keys.
 pub(super) fn signer(server: &Server) -> Signer {
     let keys =
         Credentials { access_key_id: ACCESS.to_owned(), secret_access_key: SECRET.into(), session_token: None, expires_at: None };
     Signer::new(
-        Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
+        BucketLocation::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), AddressingStyle::Path),
         "us-east-1",
         keys,
     )

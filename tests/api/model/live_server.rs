@@ -1,9 +1,9 @@
-//! The server under test: makes each step through the API and compares the answer with the model. `issuing` opens uploads, `bytes`
+//! The server under test: makes each step through the API and compares the answer with the model. `opening` opens uploads, `bytes`
 //! sends bytes to the store, `comparison` compares everything that is stored.
 
 mod bytes;
 mod comparison;
-mod issuing;
+mod opening;
 
 use std::{collections::HashMap, fmt, sync::Mutex};
 

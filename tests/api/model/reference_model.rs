@@ -250,7 +250,7 @@ impl Model {
             State::Pending | State::Ready => {
                 image.end(State::Deleting, 0);
                 // The object is removed at once, and again when no URL can store it any more.
-                (image.object, image.part, image.due) = (Object::Nothing, false, Some(image.quiet_from()));
+                (image.object, image.part, image.due) = (Object::Nothing, false, Some(image.writes_end_at()));
             }
         }
         (204, "")
@@ -324,7 +324,7 @@ impl Model {
             if self.images[at].state == State::Pending {
                 if self.resolve(at, now, self.moments).0 == 409 {
                     let image = &mut self.images[at];
-                    let ends = if image.in_parts { MULTIPART_TTL } else { TTL }.max(image.quiet_from());
+                    let ends = if image.in_parts { MULTIPART_TTL } else { TTL }.max(image.writes_end_at());
                     if now < ends {
                         image.due = Some(ends);
                     } else {
@@ -335,7 +335,7 @@ impl Model {
             }
             let image = &mut self.images[at];
             (image.object, image.part) = (Object::Nothing, false);
-            let ends = image.quiet_from();
+            let ends = image.writes_end_at();
             if now < ends {
                 image.due = Some(ends);
             } else {

@@ -14,6 +14,7 @@ use super::{
     },
     id, read, render_after, renderer, rendering_of, start, unique_jpeg,
 };
+use crate::process_client::Ended;
 
 /// Waits until a process serves its metrics; returns their address.
 pub(super) async fn metrics_address(process: &Process) -> String {
@@ -46,7 +47,7 @@ async fn worker_makes_previews_until_it_is_stopped() {
     .await;
     assert_eq!(app.http.get(format!("http://{address}/readyz")).send().await.unwrap().status(), 200);
     process.signal("-TERM");
-    let (status, _, err) = process.end(Duration::from_secs(60)).await;
+    let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(60)).await;
     assert!(status.success() && !err.contains("panicked"), "{status} {err}");
 }
 
@@ -57,7 +58,7 @@ async fn worker_without_its_settings_does_not_start() {
         (Settings::for_app(&app), "PREVIEWS"),
         (settings(&app).with("PREVIEW_HEIF_COMMAND", "/no/such/command"), "PREVIEW_HEIF_COMMAND"),
     ] {
-        let (status, _, err) = settings.run(&["worker"]).end(Duration::from_secs(30)).await;
+        let Ended { status, err, .. } = settings.run(&["worker"]).wait_for_end(Duration::from_secs(30)).await;
         assert!(status.code() == Some(1) && err.contains(named), "{err}");
     }
 }
@@ -76,7 +77,7 @@ async fn worker_killed_at_every_call_loses_no_preview() {
             (ada.upload("a.png", "image/png", &unique_png()).await, ada.upload("b.png", "image/png", &unique_png()).await);
         calls += 1;
         fuse.set(calls);
-        let (status, out, err) = settings.run(&["worker", "--once"]).end(Duration::from_secs(60)).await;
+        let Ended { status, out, err } = settings.run(&["worker", "--once"]).wait_for_end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {out} {err}");
         assert_eq!(ada.delete(&format!("/api/images/{}", id(&other))).await.status, 204);

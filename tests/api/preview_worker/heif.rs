@@ -14,6 +14,7 @@ use super::{
     attempts::attempts_until_failure,
     doc, id, read, render, render_after, renderer, rendering_of, start, unique_jpeg,
 };
+use crate::process_client::Ended;
 
 /// Returns the settings of a worker with this command.
 fn settings(app: &TestApp, command: &Path) -> Settings {
@@ -22,7 +23,8 @@ fn settings(app: &TestApp, command: &Path) -> Settings {
 
 /// Makes the previews that are due with `valet worker --once` and this command.
 async fn work_once(app: &TestApp, command: &Path) {
-    let (status, out, err) = settings(app, command).run(&["worker", "--once"]).end(Duration::from_secs(120)).await;
+    let Ended { status, out, err } =
+        settings(app, command).run(&["worker", "--once"]).wait_for_end(Duration::from_secs(120)).await;
     assert!(status.success(), "{status} {out} {err}");
 }
 
@@ -56,7 +58,7 @@ async fn heic_and_avif_have_both_pictures() {
         }
     }
     process.signal("-TERM");
-    let (status, _, err) = process.end(Duration::from_secs(60)).await;
+    let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(60)).await;
     assert!(status.success() && !err.contains("panicked"), "{status} {err}");
     app.audit().await;
 }

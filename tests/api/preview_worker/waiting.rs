@@ -84,7 +84,7 @@ async fn images_whose_attempts_an_outage_ends_wait_since_their_request() {
     })
     .await;
     worker.signal("-TERM");
-    assert!(worker.end(Duration::from_secs(20)).await.0.success());
+    assert!(worker.wait_for_end(Duration::from_secs(60)).await.status.success());
     assert_eq!(render_after(&app, &renderer(), Duration::from_secs(600)).await, 1);
     assert_eq!(answer(&app).await.0, Answer::Yes("no image waits".to_owned()));
 }

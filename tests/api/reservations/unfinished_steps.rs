@@ -8,7 +8,7 @@ use std::sync::{
 use mongodb::bson::Bson;
 
 use super::{Caller, DateTime, Document, TestApp, after, doc, unique_png, usage, user_of};
-use crate::mongodb_relay::{beside_through, command};
+use crate::mongodb_relay::{command, start_server_behind_relay};
 
 /// Leaves the state of a server that died after it had announced a step, which adds `added` (bytes, images, pending) to the
 /// counters: the entry exists, and the counters are unchanged. Returns the step's id.
@@ -153,7 +153,7 @@ async fn upload_becomes_ready_although_another_server_finished_its_step() {
             tokio::task::block_in_place(|| resumed.recv().unwrap());
         }
     };
-    let slow = beside_through(&app, Arc::new(pause), Arc::new(|_| {})).await;
+    let slow = start_server_behind_relay(&app, Arc::new(pause), Arc::new(|_| {})).await;
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.open_upload("a.png", "image/png", &bytes).await;

@@ -90,7 +90,7 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     let settings =
         settings.with("RATE_LIMIT", "off").with("UPLOAD_URL_TTL", "300s").with("AWS_CONTAINER_CREDENTIALS_FULL_URI", &address);
 
-    let message = settings.refusal().await;
+    let message = settings.start_error().await;
     assert!(message.contains("AWS credentials"), "a server without credentials does not start: {message}");
 
     give("one", 100);

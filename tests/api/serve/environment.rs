@@ -48,7 +48,7 @@ async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;
     let settings = Settings::for_app(&app).without("S3_ENDPOINT").with("AWS_REGION", "us-east-1");
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
-        let start_error = settings.with(name, "http://127.0.0.1:9").refusal().await;
+        let start_error = settings.with(name, "http://127.0.0.1:9").start_error().await;
         assert!(start_error.contains(&format!("- {name} ")), "{start_error}");
     }
 }
@@ -57,6 +57,6 @@ async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
 #[tokio::test]
 async fn unreachable_store_is_reported_with_its_cause() {
     let app = TestApp::start().await;
-    let start_error = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
+    let start_error = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").start_error().await;
     assert!(start_error.contains("S3 cannot be reached") && start_error.to_lowercase().contains("refused"), "{start_error}");
 }

@@ -214,7 +214,7 @@ async fn o1_failures_log_no_secrets() {
         if name.starts_with("AWS") && !s3_is_local() {
             continue;
         }
-        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", ALL_TRACE).refusal().await;
+        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", ALL_TRACE).start_error().await;
         assert!(!message.contains(CANARY) && !message.contains(JWT_SECRET), "{name}: {message}");
     }
 }

@@ -12,6 +12,7 @@ use super::{
     metrics::{measured, scrape, value},
 };
 use crate::app::{PASSWORD, TestApp, eventually};
+use crate::process_client::Ended;
 
 /// Opens a connection and sends a text.
 async fn connect(base: &str, text: &str) -> TcpStream {
@@ -28,7 +29,7 @@ async fn idle_server_stops_at_once() {
         // The client's connection stays open and idle.
         assert_eq!(client.get("/livez").await.0, 200);
         process.signal(signal);
-        let (status, out, err) = process.end(Duration::from_secs(20)).await;
+        let Ended { status, out, err } = process.wait_for_end(Duration::from_secs(20)).await;
         assert!(status.success() && out.is_empty() && err.contains("stopped"), "{status} {err}");
     }
 }
@@ -47,7 +48,7 @@ async fn stop_does_not_wait_for_incomplete_requests() {
     open.push(later);
     assert_eq!(client.get("/livez").await.0, 200);
     process.signal("-TERM");
-    let (status, _, err) = process.end(Duration::from_secs(20)).await;
+    let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(20)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
     for mut stream in open {
         assert_eq!(stream.read(&mut [0; 64]).await.unwrap_or(0), 0);
@@ -83,7 +84,7 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
     assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "no new connection is accepted");
 
-    let (status, _, err) = process.end(Duration::from_secs(30)).await;
+    let Ended { status, err, .. } = process.wait_for_end(Duration::from_secs(30)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
     assert!(began.elapsed() < Duration::from_secs(28), "{:?}", began.elapsed());
     drop(never_ends);

@@ -12,7 +12,7 @@ use valet::config::Finalize;
 use super::*;
 use crate::{
     app::{Caller, eventually},
-    relay::{Answer, Relayed, empty_answer, relay_s3},
+    relay::{Answer, RelayedRequest, empty_answer, relay_s3},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -28,7 +28,7 @@ impl Creation {
     const ALL: [Self; 2] = [Self::Copy, Self::Complete];
 
     /// Returns whether the request is this call, for an object under `u/`.
-    fn is_made_by(self, request: &Relayed) -> bool {
+    fn is_made_by(self, request: &RelayedRequest) -> bool {
         let is_of_user = request.path().contains("/u/");
         is_of_user
             && match self {
@@ -73,7 +73,11 @@ async fn copying() -> TestApp {
 }
 
 /// Starts a second server, for which `answer` answers the calls that create an object.
-async fn beside<A>(app: &TestApp, creation: Creation, answer: impl Fn(Relayed) -> A + Clone + Send + Sync + 'static) -> TestApp
+async fn beside<A>(
+    app: &TestApp,
+    creation: Creation,
+    answer: impl Fn(RelayedRequest) -> A + Clone + Send + Sync + 'static,
+) -> TestApp
 where
     A: Future<Output = Answer> + Send + 'static,
 {

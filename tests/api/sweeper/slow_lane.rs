@@ -4,9 +4,9 @@ use mongodb::bson::DateTime;
 
 use super::*;
 
-/// One owner has nine images for the lane, which accepts four of an owner: when one is settled, the lane accepts another.
+/// One owner has nine images for the lane, which accepts four of an owner: when one is swept, the lane accepts another.
 #[tokio::test]
-async fn the_slow_lane_has_room_again_when_an_image_is_settled() {
+async fn the_slow_lane_has_room_again_when_an_image_is_swept() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");

@@ -14,6 +14,7 @@ use serde_json::json;
 use valet::domain::capture_backfill::CapturesRead;
 
 use super::{MODEL, ORIGINAL, id, insert_images, photograph, this_month, timeline::months, upload_taken, walk};
+use crate::process_client::Ended;
 use crate::{
     app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     crashes::{ABORTED, CRASHES, Fuse},
@@ -307,7 +308,7 @@ async fn command_killed_at_every_call_counts_each_image_once() {
         recount(&app, None).await;
         calls += 1;
         fuse.set(calls);
-        let (status, out, err) = settings.run(&["taken", "--rate", "50"]).end(Duration::from_secs(60)).await;
+        let Ended { status, out, err } = settings.run(&["taken", "--rate", "50"]).wait_for_end(Duration::from_secs(60)).await;
         fuse.remove();
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {out} {err}");
         let is_recorded = recorded(&app, &image).await[0].is_some();

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use valet::signer::{self, AddressingStyle, Credentials, Location, Signer};
+use valet::signer::{self, AddressingStyle, BucketLocation, Credentials, Signer};
 
 use crate::{
     app::TestApp,
@@ -56,7 +56,7 @@ impl HeaderObeyingStore {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let keys = app.config.s3.credentials.clone().unwrap();
         let endpoint = app.config.s3.endpoint.as_deref().unwrap().parse().unwrap();
-        let location = Location::endpoint(&endpoint, &app.config.s3.bucket, AddressingStyle::Path);
+        let location = BucketLocation::endpoint(&endpoint, &app.config.s3.bucket, AddressingStyle::Path);
         let inside = Arc::new(Inside {
             seals,
             signer: Signer::new(location, "us-east-1", keys.clone()),

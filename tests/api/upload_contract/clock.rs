@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mongodb::bson::{DateTime, Document, doc};
 
 use crate::app::{TestApp, unique_png};
-use crate::mongodb_relay::beside_through;
+use crate::mongodb_relay::start_server_behind_relay;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -22,7 +22,7 @@ fn shift_clock(message: &mut [u8], shift: i64) {
 
 /// Starts a server whose MongoDB has a clock that is `shift` milliseconds off.
 async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
-    beside_through(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
+    start_server_behind_relay(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
 }
 
 #[tokio::test]

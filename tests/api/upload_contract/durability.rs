@@ -11,7 +11,7 @@ use valet::dev::mongod::{Mongod, MongodOptions};
 
 use crate::{
     app::{Caller, TestApp, unique_png},
-    mongodb_relay::{beside_through, command},
+    mongodb_relay::{command, start_server_behind_relay},
 };
 
 /// Every write from an upload to its deletion has write concern majority with journal.
@@ -23,7 +23,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
         let commands = commands.clone();
         move |message: &mut [u8]| commands.lock().unwrap().extend(command(message))
     };
-    let watched = beside_through(&app, Arc::new(record), Arc::new(|_| {})).await;
+    let watched = start_server_behind_relay(&app, Arc::new(record), Arc::new(|_| {})).await;
     let ada = watched.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     let ticket = ada.open_upload("b.png", "image/png", &unique_png()).await;

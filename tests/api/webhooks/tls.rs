@@ -17,7 +17,8 @@ async fn certificate_must_be_trusted_valid_and_of_the_host() {
     let trusting = settings.with("SSL_CERT_FILE", authority().to_str().unwrap());
     let test = async |settings: &Settings, host: &str| {
         let endpoint = add(&app, &format!("https://{host}:{port}/"), &[]).await.id;
-        let (status, out, err) = settings.run(&["webhook", "test", &endpoint]).end(Duration::from_secs(30)).await;
+        let Ended { status, out, err } =
+            settings.run(&["webhook", "test", &endpoint]).wait_for_end(Duration::from_secs(30)).await;
         if status.success() { Ok(out) } else { Err(err) }
     };
     let is_tls_error = |outcome: Result<String, String>| outcome.is_err_and(|err| err.contains("there was no answer: tls"));

@@ -108,7 +108,7 @@ pub struct AnonymousRequest {
 }
 
 /// One image of a gallery: its id, and its upload time in the API's format.
-pub type Shown = (String, String);
+pub type ShownImage = (String, String);
 
 /// Everything that the checker judges.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ pub struct Evidence {
     /// Messages that the endpoint has received.
     pub messages: Vec<Message>,
     /// Events whose claim the test has ended early.
-    pub hurried: BTreeSet<String>,
+    pub claims_ended_early: BTreeSet<String>,
     /// Signing secret of the endpoint.
     pub endpoint_secret: String,
     /// Service key of the app's backend.
@@ -134,7 +134,7 @@ pub struct Evidence {
     /// `None` if the store does not check credentials, such as LocalStack.
     pub anonymous: Option<Vec<AnonymousRequest>>,
     /// Galleries by the user's id, each with the reason if it is missing.
-    pub galleries: BTreeMap<String, Result<Vec<Shown>, String>>,
+    pub galleries: BTreeMap<String, Result<Vec<ShownImage>, String>>,
     pub log: String,
     /// Names of the bucket and the database, which no failing answer may contain.
     pub internals: Vec<String>,
@@ -148,7 +148,7 @@ pub struct Evidence {
 
 impl Evidence {
     /// Reads everything that the checks need from a cluster and a journal.
-    pub async fn gather(cluster: &Cluster, journal: &Journal) -> Self {
+    pub async fn collect(cluster: &Cluster, journal: &Journal) -> Self {
         let (images, users) = (read_all(cluster, "images").await, read_all(cluster, "users").await);
         let (sessions, deliveries) = (read_all(cluster, "sessions").await, read_all(cluster, "deliveries").await);
         let backend = &cluster.backend;
@@ -178,7 +178,7 @@ impl Evidence {
             sessions,
             deliveries,
             messages: backend.messages(),
-            hurried: backend.hurried(),
+            claims_ended_early: backend.claims_ended_early(),
             endpoint_secret: backend.secret.clone(),
             key: backend.key.clone(),
             dump,
@@ -351,7 +351,7 @@ impl SignIn {
 }
 
 /// Reads the gallery as its owner, page by page; the error says why it is missing.
-async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<Shown>, String> {
+async fn gallery(cluster: &Cluster, sign_in: &SignIn) -> Result<Vec<ShownImage>, String> {
     let (http, base) = (reqwest::Client::new(), cluster.servers.first().ok_or("no server")?.base());
     let text = |error: reqwest::Error| error.without_url().to_string();
     let request_json = async |request: reqwest::RequestBuilder| -> Result<Value, String> {

@@ -128,7 +128,7 @@ impl Checker {
 
     /// Checks a quiescent cluster, and records its states and digests. Objects younger than `grace` may lack an owner.
     pub async fn check(&mut self, cluster: &Cluster, journal: &Journal, grace: Duration) -> Report {
-        let evidence = Evidence::gather(cluster, journal).await;
+        let evidence = Evidence::collect(cluster, journal).await;
         let report = self.check_evidence(&evidence, grace);
         self.remember(&evidence);
         report

@@ -70,7 +70,7 @@ fn plant_messages(clean: &CleanCluster, event: &str) {
         again.at += Duration::seconds(10);
         evidence.messages.push(again);
         // A message may be repeated if the test has ended the claim of its event early.
-        evidence.hurried.clear();
+        evidence.claims_ended_early.clear();
     });
 
     clean.assert_reports_change("a message has another signature", &[20], |evidence| {

@@ -33,7 +33,7 @@ pub struct Backend {
     pub secret: String,
     receiver: Receiver,
     /// Events whose claim was ended early by the test.
-    hurried: Mutex<BTreeSet<String>>,
+    claims_ended_early: Mutex<BTreeSet<String>>,
 }
 
 /// Answers 503 to the first attempt of one message in sixteen, and 204 to all other attempts.
@@ -52,7 +52,7 @@ impl Backend {
         let secret = endpoints.secret(&endpoint.id).await.unwrap().expose_secret().to_owned();
         let key = NewServiceKey { name: KeyName::parse("load").unwrap(), scopes: Scope::ALL.to_vec(), lifetime: None };
         let key = valet.service_keys.create(key, now).await.unwrap().expose_secret().to_owned();
-        Self { key, secret, receiver, hurried: Mutex::default() }
+        Self { key, secret, receiver, claims_ended_early: Mutex::default() }
     }
 
     /// Returns the messages that were received so far.
@@ -61,13 +61,13 @@ impl Backend {
     }
 
     /// Returns the events whose claim was ended early, so that a second delivery may follow before a claim ends.
-    pub fn hurried(&self) -> BTreeSet<String> {
-        self.hurried.lock().unwrap().clone()
+    pub fn claims_ended_early(&self) -> BTreeSet<String> {
+        self.claims_ended_early.lock().unwrap().clone()
     }
 
     /// Delivers the waiting events in this process, beside the servers, without the pauses between attempts and the leases of dead
     /// servers.
-    pub async fn hurry(&self, valet: &Valet, db: &mongodb::Database) {
+    pub async fn deliver_without_pauses(&self, valet: &Valet, db: &mongodb::Database) {
         while valet.event_fan_out.fan_out_once(OffsetDateTime::now_utc()).await.unwrap().more {}
         let stop = CancellationToken::new();
         let delivery = valet.webhook_delivery.clone().unwrap();
@@ -91,7 +91,10 @@ impl Backend {
         let long_claimed: DateTime = (std::time::SystemTime::now() + LEASE - ATTEMPT).into();
         let claimed = doc! { "lease": { "$exists": true }, "due": { "$lt": long_claimed, "$gt": DateTime::from_millis(0) } };
         let found: Vec<_> = deliveries.find(claimed.clone()).await.unwrap().try_collect().await.unwrap();
-        self.hurried.lock().unwrap().extend(found.iter().map(|delivery| delivery.get_str("event").unwrap().to_owned()));
+        self.claims_ended_early
+            .lock()
+            .unwrap()
+            .extend(found.iter().map(|delivery| delivery.get_str("event").unwrap().to_owned()));
         let waiting = doc! { "lease": { "$exists": false }, "due": { "$exists": true } };
         let now = doc! { "$set": { "due": DateTime::from_millis(0) } };
         for filter in [claimed, waiting] {

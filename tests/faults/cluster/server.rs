@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    program::{PROGRAM, Process, Settings, listening_at},
-    servers::set,
+    program::{Ended, PROGRAM, Process, Settings, listening_at},
+    servers::env_var,
 };
 
 /// Returns a port below the ephemeral range, so that no outgoing connection of this machine takes it.
@@ -43,7 +43,7 @@ impl Server {
     pub fn new(number: usize, settings: Settings, logs: Arc<Mutex<String>>) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let mut settings = settings.with("BIND", &address);
-        if let (1, Some(program)) = (number, set("VALET_FAULTS_OTHER_PROGRAM")) {
+        if let (1, Some(program)) = (number, env_var("VALET_FAULTS_OTHER_PROGRAM")) {
             settings = settings.with(PROGRAM, &program);
         }
         Self { number, address, settings: Mutex::new(settings), process: Mutex::default(), logs, kills: AtomicU64::new(0) }
@@ -92,7 +92,7 @@ impl Server {
         if let Some(process) = process {
             process.signal("-KILL");
             self.kills.fetch_add(1, Ordering::Relaxed);
-            let (_, out, err) = process.end(Duration::from_secs(30)).await;
+            let Ended { out, err, .. } = process.wait_for_end(Duration::from_secs(30)).await;
             self.logs.lock().unwrap().push_str(&(out + &err));
         }
     }
@@ -106,7 +106,7 @@ impl Server {
     pub async fn stop(&self, limit: Duration) -> bool {
         let process = self.process.lock().unwrap().take().expect("the server runs");
         process.signal("-TERM");
-        let (status, out, err) = process.end(limit).await;
+        let Ended { status, out, err } = process.wait_for_end(limit).await;
         self.logs.lock().unwrap().push_str(&(out + &err));
         status.success()
     }

@@ -41,31 +41,31 @@ pub enum Fault {
     /// Applies [`Fault::BlackHole`] to connections whose first bytes contain these, and to no others.
     BlackHoleFor(&'static [u8]),
     /// Passes the request on and cuts the connection at once; the upstream completes the request.
-    CutAfterRequest(Which),
+    CutAfterRequest(RequestFilter),
     /// Cuts the connection when the answer begins: the request was executed, but the client gets no answer.
-    CutBeforeAnswer(Which),
+    CutBeforeAnswer(RequestFilter),
     /// Cuts the connection after so many more bytes of answers.
     Truncate(u64),
 }
 
 /// Requests that a cut applies to.
 #[derive(Debug, Clone)]
-pub struct Which {
+pub struct RequestFilter {
     /// Selects requests that contain any of these; an empty entry selects all.
-    holding: &'static [&'static [u8]],
+    parts: &'static [&'static [u8]],
     /// Number of cuts that are left.
     left: Arc<AtomicU64>,
 }
 
-impl Which {
+impl RequestFilter {
     /// Selects all requests.
     pub fn all() -> Self {
-        Self::holding(&[b""])
+        Self::containing(&[b""])
     }
 
     /// Selects requests that contain any of these bytes.
-    pub fn holding(holding: &'static [&'static [u8]]) -> Self {
-        Self { holding, left: Arc::new(AtomicU64::new(u64::MAX)) }
+    pub fn containing(parts: &'static [&'static [u8]]) -> Self {
+        Self { parts, left: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// Limits the number of cuts; later requests pass.
@@ -76,7 +76,7 @@ impl Which {
 
     /// Returns whether the cut applies to this request, and counts it.
     fn applies_to(&self, request: &[u8]) -> bool {
-        self.holding.iter().any(|part| contains(request, part))
+        self.parts.iter().any(|part| contains(request, part))
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }

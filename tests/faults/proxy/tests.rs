@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Fault, Proxy, Which};
+use super::{Fault, Proxy, RequestFilter};
 
 /// Limit far above the duration of any step.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -180,8 +180,8 @@ async fn cut_requests_are_executed_without_an_answer() {
     let (upstream, received) = echo().await;
     let proxy = Proxy::start(upstream).await;
     for (fault, expected) in [
-        (Fault::CutAfterRequest(Which::holding(&[b"update"]).at_most(1)), 6 + 6 + 6),
-        (Fault::CutBeforeAnswer(Which::holding(&[b"update"]).at_most(1)), 2 * (6 + 6 + 6)),
+        (Fault::CutAfterRequest(RequestFilter::containing(&[b"update"]).at_most(1)), 6 + 6 + 6),
+        (Fault::CutBeforeAnswer(RequestFilter::containing(&[b"update"]).at_most(1)), 2 * (6 + 6 + 6)),
     ] {
         proxy.set(fault);
         let mut stream = connect(&proxy).await;
@@ -192,7 +192,7 @@ async fn cut_requests_are_executed_without_an_answer() {
         assert_eq!(received.load(SeqCst), expected);
     }
     assert_eq!(proxy.counts().cut(), 2);
-    proxy.set(Fault::CutBeforeAnswer(Which::all()));
+    proxy.set(Fault::CutBeforeAnswer(RequestFilter::all()));
     assert!(assert_echoed(&mut connect(&proxy).await, b"any").await.is_err());
 }
 

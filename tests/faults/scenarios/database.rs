@@ -8,7 +8,7 @@ use super::{
     super::{
         cluster::{Options, Server, free_port},
         program::Settings,
-        proxy::{Fault, Proxy, Which},
+        proxy::{Fault, Proxy, RequestFilter},
         servers::scratch_dir,
     },
     Scenario, client_count, fault_duration,
@@ -74,9 +74,9 @@ impl ProxiedDatabase {
 
     /// F2: the database executes writes, but the answers are lost, for at most 40 writes in each of two ways.
     async fn lose_answers(&mut self) {
-        self.proxy.set(Fault::CutBeforeAnswer(Which::holding(&WRITES).at_most(40)));
+        self.proxy.set(Fault::CutBeforeAnswer(RequestFilter::containing(&WRITES).at_most(40)));
         self.scenario.run_during("F2", fault_duration(2, 20)).await;
-        self.proxy.set(Fault::CutAfterRequest(Which::holding(&WRITES).at_most(40)));
+        self.proxy.set(Fault::CutAfterRequest(RequestFilter::containing(&WRITES).at_most(40)));
         self.scenario.run_during("F2", fault_duration(2, 20)).await;
         self.proxy.heal();
         assert!(self.proxy.counts().cut() > 10, "{:?}", self.proxy.counts());
@@ -97,9 +97,9 @@ impl ProxiedDatabase {
             Hang::StoppedProcess => self.signal("-STOP"),
         }
         let half = fault_duration(6, 30);
-        self.scenario.run_until_refused(&what, half).await;
+        self.scenario.run_until_unavailable(&what, half).await;
         let early = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
-        self.scenario.run_until_refused(&what, half).await;
+        self.scenario.run_until_unavailable(&what, half).await;
         let late = footprint(&self.scenario.cluster.servers[0], &self.admins[0]).await;
         println!("{what}: {early:?} MiB and tasks, later {late:?}");
         // The load varies: growth is more than a quarter and 64 MiB, or a quarter and 100 tasks.
@@ -115,7 +115,7 @@ impl ProxiedDatabase {
     async fn disturb_connections(&mut self, ConnectionFault { name, fault, is_outage }: ConnectionFault) {
         self.proxy.set(fault);
         if is_outage {
-            self.scenario.run_until_refused(name, fault_duration(2, 20)).await
+            self.scenario.run_until_unavailable(name, fault_duration(2, 20)).await
         } else {
             self.scenario.run_during(name, fault_duration(2, 20)).await;
         }

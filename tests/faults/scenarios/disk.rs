@@ -77,7 +77,7 @@ async fn f23_full_disk_of_the_database_loses_nothing() {
     disk.fill();
     // Writes to the data files within a second; the default is once a minute.
     set.run(0, doc! { "setParameter": 1, "syncdelay": 1 }).await.unwrap();
-    scenario.run_until_refused("F23, the database", fault_duration(8, 60)).await;
+    scenario.run_until_unavailable("F23, the database", fault_duration(8, 60)).await;
     disk.clear();
     // mongod has aborted by itself or is stuck.
     set.kill(0);

@@ -133,7 +133,7 @@ async fn stopped(scenario: &mut Scenario, set: &ReplicaSet) {
     let primary = set.primary().await;
     let others: Vec<_> = (0..3).filter(|number| *number != primary).collect();
     others.iter().for_each(|number| set.signal(*number, "-STOP"));
-    scenario.run_until_refused("F4, no majority", fault_duration(5, 60)).await;
+    scenario.run_until_unavailable("F4, no majority", fault_duration(5, 60)).await;
     others.iter().for_each(|number| set.signal(*number, "-CONT"));
     scenario.assert_recovered("F4, no majority").await;
 }

@@ -25,7 +25,7 @@ use super::{
     checker::{Checker, health_cycle},
     cluster::{Cluster, LeaseWait, Options},
     journal::Journal,
-    servers::set,
+    servers::env_var,
     workload::{Profile, Workload},
 };
 
@@ -46,7 +46,7 @@ pub fn fault_duration(short: u64, long: u64) -> Duration {
 
 /// Returns whether the long forms of the scenarios run.
 fn is_long() -> bool {
-    set("VALET_FAULTS_LONG").is_some()
+    env_var("VALET_FAULTS_LONG").is_some()
 }
 
 /// Returns the number of clients: enough to have every step of every call in progress at any time, and no more than two cores can
@@ -96,7 +96,7 @@ impl Scenario {
     }
 
     /// Runs [`Scenario::run_during`] and continues until at least one call was answered 503 or 504.
-    pub async fn run_until_refused(&mut self, what: &str, time: Duration) {
+    pub async fn run_until_unavailable(&mut self, what: &str, time: Duration) {
         let (began, mut refused) = (Instant::now(), self.run_during(what, time).await);
         while refused == 0 {
             assert!(began.elapsed() < time + Duration::from_secs(60), "{what}: nothing was refused");

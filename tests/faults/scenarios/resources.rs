@@ -70,7 +70,7 @@ async fn f23_store_without_space_loses_nothing() {
     let full = || Misbehavior::error(507, "XMinioStorageFull");
     clients.add(Rule::new(&[Operation::PutObject, Operation::UploadPart], full()).share(40));
     faults.add(Rule::new(&[Operation::CopyObject, Operation::CompleteMultipart, Operation::CreateMultipart], full()));
-    scenario.run_until_refused("F23, the store", fault_duration(5, 60)).await;
+    scenario.run_until_unavailable("F23, the store", fault_duration(5, 60)).await;
     clients.heal();
     faults.heal();
     scenario.assert_recovered("F23, the store").await;

@@ -11,7 +11,7 @@ use super::{
         checker::check,
         cluster::{Cluster, LeaseWait, Options},
         journal::Journal,
-        program::Settings,
+        program::{Ended, Settings},
         workload::{Profile, Workload},
     },
     probe::Probe,
@@ -51,7 +51,7 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
     let arguments = [&["sweep", "--orphans", "--before", &now], options].concat();
-    let (status, out, err) = cluster.run(&arguments).end(Duration::from_secs(60)).await;
+    let Ended { status, out, err } = cluster.run(&arguments).wait_for_end(Duration::from_secs(60)).await;
     assert!(status.success(), "{err}");
     let count = |of: &str| {
         let line = out.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}: {out}"));

@@ -43,7 +43,7 @@ async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
     ] {
         server_faults.add(rule);
         if is_outage {
-            scenario.run_until_refused(what, fault_duration(2, 30)).await
+            scenario.run_until_unavailable(what, fault_duration(2, 30)).await
         } else {
             scenario.run_during(what, fault_duration(2, 30)).await;
         }
@@ -59,7 +59,7 @@ async fn f7_to_f12_faults_of_the_store_violate_no_invariant() {
     ] {
         proxy.set(fault);
         if is_outage {
-            scenario.run_until_refused(what, fault_duration(2, 30)).await
+            scenario.run_until_unavailable(what, fault_duration(2, 30)).await
         } else {
             scenario.run_during(what, fault_duration(2, 30)).await;
         }

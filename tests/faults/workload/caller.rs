@@ -89,7 +89,7 @@ pub struct Caller {
 
 impl Caller {
     /// Returns a caller with the same state, for concurrent calls of the same client.
-    pub fn twin(&mut self) -> Self {
+    pub fn concurrent_copy(&mut self) -> Self {
         Self {
             number: self.number,
             user: self.user.clone(),

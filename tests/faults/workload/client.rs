@@ -157,14 +157,14 @@ impl Client {
     }
 
     /// Returns the same client in another tab.
-    fn twin(&mut self) -> Self {
+    fn concurrent_copy(&mut self) -> Self {
         let session = Session {
             token: self.session.token.clone(),
             refresh: self.session.refresh.clone(),
             parent: None,
             user: self.session.user.clone(),
         };
-        let (caller, people, account) = (self.caller.twin(), self.people.clone(), self.account.clone());
+        let (caller, people, account) = (self.caller.concurrent_copy(), self.people.clone(), self.account.clone());
         Self { caller, people, me: self.me, account, session, gave_up: false }
     }
 
@@ -290,7 +290,7 @@ impl Client {
                 return;
             }
         }
-        self.people[self.me].begin_anew(&account);
+        self.people[self.me].replace_account(&account);
         self.sign_in().await;
     }
 

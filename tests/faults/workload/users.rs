@@ -154,7 +154,7 @@ impl Person {
     }
 
     /// Replaces the deleted account `old`, unless another client has replaced it.
-    pub fn begin_anew(&self, old: &Account) {
+    pub fn replace_account(&self, old: &Account) {
         let mut account = self.account.lock().unwrap();
         if account.1.email == old.email {
             let generation = account.0 + 1;

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use time::OffsetDateTime;
 use valet::{
     http::{
-        fuzzing::{Listing, after, cursor},
+        fuzzing::{Listing, encode_cursor, parse_cursor},
         problem::Code,
     },
     model::{ImageId, Position, UserId},
@@ -16,7 +16,7 @@ const LISTINGS: [fn(UserId) -> Listing; 3] = [Listing::Gallery, Listing::Pending
 
 /// Parses a cursor; asserts that a malformed one gives the problem `InvalidCursor`.
 fn read(text: &str, listing: Listing) -> Option<Position> {
-    match after(Some(text), listing) {
+    match parse_cursor(Some(text), listing) {
         Ok(position) => Some(position.expect("a cursor has a position")),
         Err(problem) => {
             assert_eq!(problem.code, Code::InvalidCursor);
@@ -43,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
     for (listing_index, at) in [(0, Some(instant)), (1, None), (2, Some(instant)), (2, None)] {
         let (listing, another) = (LISTINGS[listing_index], LISTINGS[(listing_index + 1) % 3]);
         let given = Position { at, id };
-        let text = cursor(given, listing(user));
+        let text = encode_cursor(given, listing(user));
         assert_eq!(read(&text, listing(user)), Some(given), "a cursor returns its position");
         assert_eq!(read(&text, listing(other)), None, "a cursor is rejected for another user");
         assert_eq!(read(&text, another(user)), None, "a cursor is rejected in another list");

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use valet::{
-    domain::content::{Content, ContentInspector, MAX_PIXELS, MAX_SIDE, ReadBudget, Refusal},
+    domain::content::{Content, ContentInspector, MAX_PIXELS, MAX_SIDE, ReadBudget, ContentError},
     model::Format,
 };
 
 /// Inspects a file as confirm does, and asserts that the ranges stay within the bounds.
-fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, Refusal> {
+fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, ContentError> {
     let total = file.len() as u64;
     let mut inspection = ContentInspector::with_budget(total, max_pixels, budget);
     let (mut ranges, mut bytes, mut seen) = (0, 0, 0);

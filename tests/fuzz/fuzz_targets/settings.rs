@@ -114,8 +114,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(config.accounts.provider.is_none_or(|provider| !provider.audiences.is_empty()));
     for endpoint in [&config.s3.endpoint, &config.s3.public_endpoint].into_iter().flatten() {
         assert_eq!(endpoint.parse().as_ref(), Ok(endpoint), "a parsed endpoint is parsed as itself");
-        let location = valet::signer::Location::endpoint(endpoint, &config.s3.bucket, valet::signer::AddressingStyle::Path);
+        let location = valet::signer::BucketLocation::endpoint(endpoint, &config.s3.bucket, valet::signer::AddressingStyle::Path);
         assert!(endpoint.starts_with(location.origin()), "{endpoint}");
     }
-    assert!(!config.cors.allow("null") && !config.cors.allow(""));
+    assert!(!config.cors.allows("null") && !config.cors.allows(""));
 });

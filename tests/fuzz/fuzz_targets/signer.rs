@@ -23,7 +23,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::signer::{
-    AddressingStyle, AwsEndpoint, BucketName, Credentials, Location, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
+    AddressingStyle, AwsEndpoint, BucketName, Credentials, BucketLocation, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
 };
 
 /// Access key id and secret of AWS's documentation.
@@ -61,8 +61,8 @@ fn bucket() -> BucketName {
 }
 
 /// Location that is used if the input has no valid endpoint.
-static PLAIN: LazyLock<Location> = LazyLock::new(|| {
-    Location::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region")
+static PLAIN: LazyLock<BucketLocation> = LazyLock::new(|| {
+    BucketLocation::aws(REGION, &bucket(), AddressingStyle::VirtualHost, AwsEndpoint::default()).expect("a good region")
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -73,7 +73,8 @@ fuzz_target!(|bytes: &[u8]| {
     let (content_type, digest) = (value(next()), value(next()));
     let Some(key_start) = key.chars().next() else { return };
     let style = if key_start.is_ascii_lowercase() { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
-    let location = endpoint.parse().map_or_else(|_| PLAIN.clone(), |endpoint| Location::endpoint(&endpoint, &bucket(), style));
+    let at_endpoint = |endpoint| BucketLocation::endpoint(&endpoint, &bucket(), style);
+    let location = endpoint.parse().map_or_else(|_| PLAIN.clone(), at_endpoint);
 
     // Time and lifetime are derived from the text too.
     let seed = text.bytes().fold(17_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));

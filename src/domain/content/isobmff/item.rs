@@ -1,7 +1,7 @@
 //! `meta`: the primary item, its type and its properties (ISO/IEC 23008-12, 6 and 9).
 
 use super::super::file::{Part, Stop};
-use super::{BoxContent, Brands, Coding, Format, Refusal, Size};
+use super::{BoxContent, Brands, Coding, ContentError, Format, Size};
 
 /// Bytes of a property that are kept, at most: `clap` has 32.
 const MAX_PROPERTY_BYTES: u64 = 32;
@@ -101,12 +101,12 @@ impl Items {
     pub(super) fn primary(&self, brands: Brands) -> Result<Option<(Format, Size)>, Stop> {
         let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.has_locations) else { return Ok(None) };
         let Some(coding) = self.coding(primary) else { return Ok(None) };
-        let Some(format) = brands.format(coding) else { return Err(Refusal::Malformed.into()) };
+        let Some(format) = brands.format(coding) else { return Err(ContentError::Malformed.into()) };
         let mut item_properties = Vec::new();
         for index in self.associated(primary)? {
             // Indices begin with 1; 0 means no property.
             if let Some(index) = usize::from(index).checked_sub(1) {
-                item_properties.push(self.properties.get(index).ok_or(Refusal::Malformed)?);
+                item_properties.push(self.properties.get(index).ok_or(ContentError::Malformed)?);
             }
         }
         Ok(Some((format, displayed_size(&item_properties, format)?)))
@@ -171,7 +171,7 @@ fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop>
 /// of each, the crop first (MIAF, 7.3.6.7), and browsers ignore others.
 fn displayed_size(item_properties: &[&Property], format: Format) -> Result<Size, Stop> {
     let find = |wanted: &[u8; 4]| item_properties.iter().copied().find(|property| property.kind == *wanted);
-    let mut extents = Part(&find(b"ispe").ok_or(Refusal::Malformed)?.start);
+    let mut extents = Part(&find(b"ispe").ok_or(ContentError::Malformed)?.start);
     // Version and flags.
     extents.skip(4);
     let size = Size { width: extents.u32_be()?, height: extents.u32_be()? };

@@ -2,7 +2,7 @@
 //! those that are coded with AV1.
 
 use super::super::file::{Part, Stop};
-use super::{BoxContent, Refusal, Size};
+use super::{BoxContent, ContentError, Size};
 
 /// Bytes of the box up to the end of the types of item and configuration, at most: 142 bits, if every optional field is present.
 const MAX_HEAD_BYTES: u64 = 18;
@@ -47,7 +47,7 @@ pub(super) fn read(content: &mut BoxContent<'_>) -> Result<Option<Size>, Stop> {
     let side = if is_large { 15 } else { 7 };
     let size = Size { width: bits.read(side)? + 1, height: bits.read(side)? + 1 };
     if version != 0 || is_float {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     // The positions of the chroma samples follow.
     bits.read(match subsampling {

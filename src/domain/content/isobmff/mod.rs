@@ -7,7 +7,7 @@ mod mini;
 mod track;
 
 use super::file::{File, Part, Stop};
-use super::{Format, Refusal, Size};
+use super::{ContentError, Format, Size};
 
 /// Depth of the boxes that are entered, at most: `moov/trak/mdia/minf/stbl`.
 const MAX_DEPTH: usize = 5;
@@ -27,7 +27,7 @@ pub(super) struct Boxes {
     /// Whether `meta` has been read: a file has only one (14496-12, 8.11.1).
     has_meta: bool,
     /// Reason for which `meta` gives no format and size.
-    refusal: Option<Refusal>,
+    error: Option<ContentError>,
 }
 
 /// A box that contains the cursor.
@@ -65,7 +65,7 @@ impl Boxes {
     pub(super) fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         match self.walk(file) {
             // Errors behind the item's headers do not matter to decoders that show the item.
-            Err(Stop::Refused(refusal)) => self.size_so_far().ok_or(refusal.into()),
+            Err(Stop::Rejected(error)) => self.size_so_far().ok_or(error.into()),
             other => other,
         }
     }
@@ -87,8 +87,8 @@ impl Boxes {
             if self.enclosing.is_empty() && file.at() >= file.total() {
                 // No item and no track, as in a video; or the file ends inside of its last box.
                 let is_cut = file.at() > file.total();
-                let refusal = self.refusal.unwrap_or(if is_cut { Refusal::Truncated } else { Refusal::NoPicture });
-                return self.size_so_far().ok_or(refusal.into());
+                let error = self.error.unwrap_or(if is_cut { ContentError::Truncated } else { ContentError::NoPicture });
+                return self.size_so_far().ok_or(error.into());
             }
             self.next(file)?;
             file.mark();
@@ -108,7 +108,7 @@ impl Boxes {
         let fields = match (parent.as_ref(), &next.kind) {
             (None, b"mini") if brands.has_mini && !self.has_meta => {
                 if file.total() < next.end {
-                    return Err(Refusal::Truncated.into());
+                    return Err(ContentError::Truncated.into());
                 }
                 let size = mini::read(&mut BoxContent { file, end: next.end })?;
                 self.item = size.map(|size| (Format::Avif, size));
@@ -129,10 +129,10 @@ impl Boxes {
         };
         if let Some(fields) = fields.filter(|_| self.enclosing.len() < MAX_DEPTH) {
             if file.total() < next.end {
-                return Err(Refusal::Truncated.into());
+                return Err(ContentError::Truncated.into());
             }
             if file.at() + fields > next.end {
-                return Err(Refusal::Malformed.into());
+                return Err(ContentError::Malformed.into());
             }
             file.skip(fields);
             if &next.kind == b"trak" {
@@ -159,7 +159,7 @@ impl Boxes {
                 self.has_meta = true;
                 match self.items.primary(brands) {
                     Ok(item) => self.item = item,
-                    Err(Stop::Refused(refusal)) => self.refusal = Some(refusal),
+                    Err(Stop::Rejected(error)) => self.error = Some(error),
                     Err(stop @ Stop::NeedMore { .. }) => return Err(stop),
                 }
                 Ok(self.item.filter(|_| !brands.is_av1_sequence))
@@ -189,7 +189,7 @@ impl Brands {
             is_av1_sequence: &major == b"avis" || &major != b"avif" && has(&[b"avis"]),
             has_mini: &minor == b"avif" && has(&[b"mif3"]),
         };
-        if brands.has_av1 || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(Refusal::UnknownType.into()) }
+        if brands.has_av1 || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(ContentError::UnknownType.into()) }
     }
 
     /// Returns the format of a picture of this coding. The coding decides, where the brands allow it: a file may carry the brands
@@ -236,11 +236,11 @@ fn header(file: &mut File, parent_end: Option<u64>) -> Result<Enclosing, Stop> {
         _ => (u64::from(short), 8),
     };
     if length < header_length {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     let end = start.saturating_add(length);
     if parent_end.is_some_and(|parent_end| end > parent_end) {
-        return Err(Refusal::Malformed.into());
+        return Err(ContentError::Malformed.into());
     }
     Ok(Enclosing { kind, end })
 }

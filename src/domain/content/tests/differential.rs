@@ -82,7 +82,7 @@ fn files_and_verdicts_are_written_for_the_comparison() {
         fs::write(folder.join(format!("{at}.bin")), bytes).unwrap();
         let found = match verdict(bytes) {
             Ok(content) => format!(r#""format":"{:?}","width":{},"height":{}"#, content.format, content.width, content.height),
-            Err(refusal) => format!(r#""refusal":"{}""#, refusal.as_str()),
+            Err(error) => format!(r#""refusal":"{}""#, error.as_str()),
         };
         writeln!(verdicts, r#"{{"file":"{at}.bin","name":{},{found}}}"#, serde_json::to_string(name).unwrap()).unwrap();
     }

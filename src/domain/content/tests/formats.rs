@@ -1,6 +1,6 @@
 //! Tests of each format's rules, with one broken header at a time.
 
-use super::super::{Format, Orientation, Refusal, exif};
+use super::super::{ContentError, Format, Orientation, exif};
 use super::{build, fixture, size, verdict};
 
 /// Returns the file with `old`, which it contains once, replaced by `new`.
@@ -19,7 +19,7 @@ fn jpeg_follows_decoders() {
     assert_eq!(size(&after_soi(b"\xFF\xD0")), Ok((120, 80)));
     assert_eq!(size(&after_soi(b"\xFF\xFE\0\x02stray\xFF\0")), Ok((120, 80)));
     // A second start.
-    assert_eq!(size(&after_soi(b"\xFF\xD8")), Err(Refusal::NoPicture));
+    assert_eq!(size(&after_soi(b"\xFF\xD8")), Err(ContentError::NoPicture));
     // One component, one table, one scan: the smallest set that makes a picture.
     let table = build::segment(0xDB, &[0; 65]);
     let frame = build::segment(0xC0, b"\x08\0\x10\0\x20\x01\x01\x11\0");
@@ -27,13 +27,13 @@ fn jpeg_follows_decoders() {
     let parts = |parts: &[&[u8]]| size(&[b"\xFF\xD8", &parts.concat()[..]].concat());
     assert_eq!(parts(&[&table, &frame, &scan]), Ok((32, 16)));
     assert_eq!(parts(&[&frame, &table, &scan]), Ok((32, 16)));
-    assert_eq!(parts(&[&frame, &scan]), Err(Refusal::Malformed), "no table");
-    assert_eq!(parts(&[&table, &scan]), Err(Refusal::Malformed), "no frame");
-    assert_eq!(parts(&[&table, &frame]), Err(Refusal::Truncated), "no scan");
-    assert_eq!(parts(&[&table, &build::segment(0xC0, b"\x08\0\x10\0\x20\x01\x01\x11"), &scan]), Err(Refusal::Malformed));
+    assert_eq!(parts(&[&frame, &scan]), Err(ContentError::Malformed), "no table");
+    assert_eq!(parts(&[&table, &scan]), Err(ContentError::Malformed), "no frame");
+    assert_eq!(parts(&[&table, &frame]), Err(ContentError::Truncated), "no scan");
+    assert_eq!(parts(&[&table, &build::segment(0xC0, b"\x08\0\x10\0\x20\x01\x01\x11"), &scan]), Err(ContentError::Malformed));
     // Lossless frames have no tables, and precisions of their own.
     assert_eq!(parts(&[&build::segment(0xC3, b"\x10\0\x10\0\x20\x01\x01\x11\0"), &scan]), Ok((32, 16)));
-    assert_eq!(parts(&[&table, &build::segment(0xC0, b"\x10\0\x10\0\x20\x01\x01\x11\0"), &scan]), Err(Refusal::Malformed));
+    assert_eq!(parts(&[&table, &build::segment(0xC0, b"\x10\0\x10\0\x20\x01\x01\x11\0"), &scan]), Err(ContentError::Malformed));
     // The frame of a thumbnail inside of EXIF is ignored.
     let thumbnail = [b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0".as_slice(), &plain].concat();
     let length = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
@@ -80,15 +80,15 @@ fn png_needs_a_sound_header_and_image_data() {
         header[21..].copy_from_slice(&crc);
         size(&build::png_of(&header, &[&build::png_rest()]))
     };
-    assert_eq!(with(3, 14), Err(Refusal::Malformed), "length of IHDR");
-    assert_eq!(with(4, b'J'), Err(Refusal::Malformed), "its name");
-    assert_eq!(with(16, 3), Err(Refusal::Malformed), "depth");
+    assert_eq!(with(3, 14), Err(ContentError::Malformed), "length of IHDR");
+    assert_eq!(with(4, b'J'), Err(ContentError::Malformed), "its name");
+    assert_eq!(with(16, 3), Err(ContentError::Malformed), "depth");
     assert_eq!(with(16, 16), Ok((90, 50)));
-    assert_eq!(with(17, 5), Err(Refusal::Malformed), "colour type");
-    assert_eq!(with(18, 1), Err(Refusal::Malformed), "compression");
-    assert_eq!(with(19, 1), Err(Refusal::Malformed), "filter");
-    assert_eq!(with(20, 2), Err(Refusal::Malformed), "interlace");
-    assert_eq!(size(&patched(&plain, b"IDAT", b"IEND")), Err(Refusal::NoPicture));
+    assert_eq!(with(17, 5), Err(ContentError::Malformed), "colour type");
+    assert_eq!(with(18, 1), Err(ContentError::Malformed), "compression");
+    assert_eq!(with(19, 1), Err(ContentError::Malformed), "filter");
+    assert_eq!(with(20, 2), Err(ContentError::Malformed), "interlace");
+    assert_eq!(size(&patched(&plain, b"IDAT", b"IEND")), Err(ContentError::NoPicture));
     // Browsers ignore an eXIf behind the pixels.
     let file = fixture("orientation-6.png");
     let chunk = file.windows(4).position(|window| window == b"eXIf").unwrap() - 4;
@@ -107,9 +107,9 @@ fn gif_needs_a_frame_and_its_screen_is_widened_to_it() {
     assert_eq!(gif([4, 0, 10, 0], frame), Ok((7, 10)));
     assert_eq!(gif([0; 4], frame), Ok((7, 4)));
     assert_eq!(gif([10, 0, 10, 0], &[b"\x21\xFE\x02hi\x01!\0".as_slice(), frame].concat()), Ok((10, 10)));
-    assert_eq!(gif([10, 0, 10, 0], b"\x3B"), Err(Refusal::NoPicture));
-    assert_eq!(gif([10, 0, 10, 0], b"\x21\xFE\x05hi"), Err(Refusal::Truncated));
-    assert_eq!(gif([0; 4], b"\x2C\0\0\0\0\0\0\0\0"), Err(Refusal::EmptyDimensions));
+    assert_eq!(gif([10, 0, 10, 0], b"\x3B"), Err(ContentError::NoPicture));
+    assert_eq!(gif([10, 0, 10, 0], b"\x21\xFE\x05hi"), Err(ContentError::Truncated));
+    assert_eq!(gif([0; 4], b"\x2C\0\0\0\0\0\0\0\0"), Err(ContentError::EmptyDimensions));
 }
 
 #[test]
@@ -118,17 +118,17 @@ fn webp_headers_are_checked() {
     // The two bits above 14 request upscaling, which decoders ignore.
     let scaled = patched(&lossy, b"\x9D\x01\x2A\x4B\0\x2D\0", b"\x9D\x01\x2A\x4B\xC0\x2D\x40");
     assert_eq!(size(&scaled), Ok((75, 45)));
-    assert_eq!(size(&patched(&lossy, b"\x9D\x01\x2A", b"\x9D\x01\x2B")), Err(Refusal::Malformed));
-    assert_eq!(size(&patched(&lossy, b"VP8 ", b"VP9 ")), Err(Refusal::Malformed));
+    assert_eq!(size(&patched(&lossy, b"\x9D\x01\x2A", b"\x9D\x01\x2B")), Err(ContentError::Malformed));
+    assert_eq!(size(&patched(&lossy, b"VP8 ", b"VP9 ")), Err(ContentError::Malformed));
     let mut inter = lossy.clone();
     inter[20] |= 1;
-    assert_eq!(size(&inter), Err(Refusal::Malformed));
+    assert_eq!(size(&inter), Err(ContentError::Malformed));
     let mut lossless = fixture("lossless.webp");
     lossless[20] = 0x2E;
-    assert_eq!(size(&lossless), Err(Refusal::Malformed));
+    assert_eq!(size(&lossless), Err(ContentError::Malformed));
     lossless[20] = 0x2F;
     lossless[24] |= 0x20;
-    assert_eq!(size(&lossless), Err(Refusal::Malformed));
+    assert_eq!(size(&lossless), Err(ContentError::Malformed));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn heif_is_the_primary_item_of_the_claimed_kind() {
     let avif = fixture("plain.avif");
     // Brands allow a format, the item's coding decides.
     let renamed = [b"\0\0\0\x10ftypavif\0\0\0\0".as_slice(), &plain[usize::from(plain[3])..]].concat();
-    assert_eq!(verdict(&renamed), Err(Refusal::Malformed));
+    assert_eq!(verdict(&renamed), Err(ContentError::Malformed));
     let renamed = [b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif".as_slice(), &avif[usize::from(avif[3])..]].concat();
     assert_eq!(verdict(&renamed).unwrap().format, Format::Avif);
     for (file, format) in [(&avif, Format::Avif), (&plain, Format::Heif)] {
@@ -149,21 +149,21 @@ fn heif_is_the_primary_item_of_the_claimed_kind() {
         assert_eq!(verdict(&generic).unwrap().format, Format::Heif);
     }
     let video = [b"\0\0\0\x18ftypisom\0\0\0\0isommp41".as_slice(), &plain[usize::from(plain[3])..]].concat();
-    assert_eq!(verdict(&video), Err(Refusal::UnknownType));
+    assert_eq!(verdict(&video), Err(ContentError::UnknownType));
     // No items: a video that claims to be an image.
-    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x08moov"), Err(Refusal::NoPicture));
-    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x09moov"), Err(Refusal::Truncated));
-    assert_eq!(size(&patched(&plain, b"pict", b"mdta")), Err(Refusal::NoPicture));
-    assert_eq!(size(&patched(&plain, b"pitm", b"free")), Err(Refusal::NoPicture));
-    assert_eq!(size(&patched(&plain, b"ispe", b"free")), Err(Refusal::Malformed));
+    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x08moov"), Err(ContentError::NoPicture));
+    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x09moov"), Err(ContentError::Truncated));
+    assert_eq!(size(&patched(&plain, b"pict", b"mdta")), Err(ContentError::NoPicture));
+    assert_eq!(size(&patched(&plain, b"pitm", b"free")), Err(ContentError::NoPicture));
+    assert_eq!(size(&patched(&plain, b"ispe", b"free")), Err(ContentError::Malformed));
     // Box sizes: 64 bits are legal, less than the header is not.
     let start = usize::from(plain[3]);
     let with_box = |bytes: &[u8]| size(&[&plain[..start], bytes, &plain[start..]].concat());
     assert_eq!(with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x10"), Ok((120, 80)));
-    assert_eq!(with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x0F"), Err(Refusal::Malformed));
-    assert_eq!(with_box(b"\0\0\0\x07free"), Err(Refusal::Malformed));
-    assert_eq!(with_box(b"\0\0\0\0free"), Err(Refusal::NoPicture));
-    assert_eq!(with_box(b"\0\0\0\x01free\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), Err(Refusal::Truncated));
+    assert_eq!(with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x0F"), Err(ContentError::Malformed));
+    assert_eq!(with_box(b"\0\0\0\x07free"), Err(ContentError::Malformed));
+    assert_eq!(with_box(b"\0\0\0\0free"), Err(ContentError::NoPicture));
+    assert_eq!(with_box(b"\0\0\0\x01free\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), Err(ContentError::Truncated));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn heif_items_are_found_by_wide_numbers_and_their_properties_applied_in_order() 
     assert_eq!(size(&file(&[2, 4, 3])), Ok((30, 50)));
     // Turned first, the size is 40 by 200. The crop is wider, so it is ignored.
     assert_eq!(size(&file(&[2, 3, 4])), Ok((40, 200)));
-    assert_eq!(size(&file(&[2, 5])), Err(Refusal::Malformed));
-    assert_eq!(size(&file(&[3])), Err(Refusal::Malformed));
-    assert_eq!(size(&file(&[])), Err(Refusal::Malformed));
+    assert_eq!(size(&file(&[2, 5])), Err(ContentError::Malformed));
+    assert_eq!(size(&file(&[3])), Err(ContentError::Malformed));
+    assert_eq!(size(&file(&[])), Err(ContentError::Malformed));
 }

@@ -5,21 +5,21 @@ mod webp;
 
 use super::build::*;
 use super::fixture;
-use crate::domain::content::Refusal::{self, *};
+use crate::domain::content::ContentError::{self, *};
 
 /// A file with the expected verdict.
 pub(super) struct Structure {
     pub name: &'static str,
     pub content_type: &'static str,
-    /// Width and height as displayed, or the reason of the refusal.
-    pub verdict: Result<(u32, u32), Refusal>,
+    /// Width and height as displayed, or the reason for which the file is rejected.
+    pub verdict: Result<(u32, u32), ContentError>,
     pub bytes: Vec<u8>,
 }
 
 const MIB: usize = 1 << 20;
 
 /// A name, a verdict and the file.
-type Row = (&'static str, Result<(u32, u32), Refusal>, Vec<u8>);
+type Row = (&'static str, Result<(u32, u32), ContentError>, Vec<u8>);
 
 /// Returns structures of this type.
 fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {

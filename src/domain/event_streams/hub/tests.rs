@@ -43,7 +43,7 @@ fn a_change_reaches_all_streams_of_its_owner_and_no_other() {
     assert_eq!(waiting(&phone), [Notice::Changed(made)]);
     assert_eq!(waiting(&tab), [Notice::Changed(made)]);
     assert_eq!(waiting(&other), []);
-    assert_eq!(other.caught_up(), Some(at(1001)));
+    assert_eq!(other.received_position(), Some(at(1001)));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn changes_before_the_start_are_not_sent() {
     let stream = open(&hub, user, StreamStart::Now);
     hub.publish(change(user, 960), Instant::now());
     assert_eq!(waiting(&stream), [], "the feed begins earlier, for streams that resume");
-    assert_eq!(stream.caught_up(), Some(at(1000)));
+    assert_eq!(stream.received_position(), Some(at(1000)));
 }
 
 #[test]

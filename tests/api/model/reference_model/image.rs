@@ -91,7 +91,7 @@ impl Image {
     }
 
     /// Returns the time from which no URL can write the object.
-    pub(super) fn quiet_from(&self) -> i64 {
+    pub(super) fn writes_end_at(&self) -> i64 {
         self.urls_expire_at + GRACE
     }
 

@@ -213,8 +213,8 @@ impl Client {
     /// Sends three confirms at the same time.
     async fn confirm_at_once(&mut self, id: &str, file: &Arc<File>) {
         let path = format!("/api/images/{id}/confirm");
-        let mut twins = [self.twin(), self.twin(), self.twin()];
-        let calls = twins.iter_mut().map(|twin| twin.call(Call::Confirm, Method::POST, &path, None, items([id])));
+        let mut copies = [self.concurrent_copy(), self.concurrent_copy(), self.concurrent_copy()];
+        let calls = copies.iter_mut().map(|copy| copy.call(Call::Confirm, Method::POST, &path, None, items([id])));
         for answer in futures_util::future::join_all(calls).await {
             self.apply_outcome(id, file, answer.status);
         }

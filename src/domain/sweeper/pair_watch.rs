@@ -6,7 +6,7 @@ use tracing::Instrument;
 
 use crate::{
     config,
-    domain::deployment::{Deployment, EVERY, PairError},
+    domain::deployment::{Deployment, PairError, STAMP_INTERVAL},
     telemetry::spans,
 };
 
@@ -27,7 +27,7 @@ impl PairWatch {
     /// Checks the pair at intervals, and stamps it. Returns the mismatch when the bucket belongs to another database.
     pub(in crate::domain) async fn watch_pair(&self) -> PairError {
         loop {
-            if let Err(error) = self.check_pair(EVERY).await {
+            if let Err(error) = self.check_pair(STAMP_INTERVAL).await {
                 if self.deployment.is_mismatched() {
                     return error;
                 }
@@ -42,7 +42,7 @@ impl PairWatch {
     pub(in crate::domain) async fn wait_until_paired(&self) {
         loop {
             self.pause_between_checks().await;
-            match self.check_pair(EVERY).await {
+            match self.check_pair(STAMP_INTERVAL).await {
                 Ok(()) => return tracing::warn!("working again: bucket and database belong together"),
                 Err(error) => tracing::error!(%error, "still stopped: the bucket belongs to another database"),
             }
@@ -59,7 +59,7 @@ impl PairWatch {
 
     /// Verifies the pair of bucket and database, if the last check is older than `max_age`.
     async fn check_pair(&self, max_age: Duration) -> Result<(), PairError> {
-        self.deployment.keep_pair(max_age).instrument(spans::internal("pair")).await
+        self.deployment.check_and_stamp_pair(max_age).instrument(spans::internal("pair")).await
     }
 
     /// Waits until the next check of the pair.

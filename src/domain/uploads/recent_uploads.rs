@@ -21,7 +21,7 @@ const MAX_USERS: usize = 20_000;
 
 /// Whether the user had the bytes of an upload before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bytes {
+pub(super) enum BytesStatus {
     New,
     Known,
 }
@@ -39,7 +39,7 @@ struct Memory {
     /// Uploads, as hashes of user and digest.
     uploads: GenerationalCache<u64, ()>,
     /// Users, with the bytes of their latest upload.
-    users: GenerationalCache<UserId, Bytes>,
+    users: GenerationalCache<UserId, BytesStatus>,
 }
 
 impl Default for RecentUploads {
@@ -53,12 +53,12 @@ impl RecentUploads {
     /// Returns whether these bytes of this user are likely to be known.
     pub(super) fn is_likely_known(&self, user: UserId, sha256: Sha256) -> bool {
         let mut memory = self.memory.lock();
-        memory.users.get(user).is_none_or(|latest| latest == Bytes::Known)
+        memory.users.get(user).is_none_or(|latest| latest == BytesStatus::Known)
             || memory.uploads.get(self.hashes.hash_one((user, sha256))).is_some()
     }
 
     /// Remembers an upload, and how its bytes were found.
-    pub(super) fn remember(&self, user: UserId, sha256: Sha256, bytes: Bytes) {
+    pub(super) fn remember(&self, user: UserId, sha256: Sha256, bytes: BytesStatus) {
         let mut memory = self.memory.lock();
         memory.users.insert(user, bytes);
         memory.uploads.insert(self.hashes.hash_one((user, sha256)), ());
@@ -74,14 +74,14 @@ mod tests {
         let (recent, ada, bob) = (RecentUploads::default(), UserId::new(), UserId::new());
         let [first, second, third] = ["first", "second", "third"].map(|bytes| Sha256::of([bytes]));
         assert!(recent.is_likely_known(ada, first), "the first upload of a user on this server");
-        recent.remember(ada, first, Bytes::New);
+        recent.remember(ada, first, BytesStatus::New);
         assert!(recent.is_likely_known(ada, first), "the same bytes again");
         assert!(!recent.is_likely_known(ada, second), "new bytes after new bytes");
-        recent.remember(bob, second, Bytes::New);
+        recent.remember(bob, second, BytesStatus::New);
         assert!(!recent.is_likely_known(ada, second), "bytes of another user");
-        recent.remember(ada, first, Bytes::Known);
+        recent.remember(ada, first, BytesStatus::Known);
         assert!(recent.is_likely_known(ada, third), "the upload after known bytes");
-        recent.remember(ada, third, Bytes::New);
+        recent.remember(ada, third, BytesStatus::New);
         assert!(!recent.is_likely_known(ada, second));
     }
 }

@@ -1,4 +1,4 @@
-//! Settles one image, according to its state.
+//! Sweeps one image, according to its state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use crate::{
     domain::{
         arrival_polling::{needs_polling, poll_delay},
         inspection::{Inspection, UploadInspector},
-        lasting_failures::is_lasting,
         late_transfers::LateTransfers,
         lifecycle::Lifecycle,
+        permanent_failures::is_permanent,
         removal::{ObjectRemoval, ObjectsToRemove, Removal},
         reservations::Reservations,
         uppy::{PartLimits, part_limits::PART_CHECK_INTERVAL},
@@ -27,9 +27,9 @@ const PREVIEW_INTERVAL: Duration = Duration::from_secs(30);
 /// Time after the end of an upload for which its object is kept if it cannot be read for a reason that an operator could correct.
 const UNREADABLE_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Settles claimed images.
+/// Sweeps claimed images.
 #[derive(Debug)]
-pub(in crate::domain) struct ImageSettling {
+pub(in crate::domain) struct ImageSweeper {
     pub(in crate::domain) store: Arc<Store>,
     pub(in crate::domain) objects: Arc<Objects>,
     pub(in crate::domain) sweep: config::Sweep,
@@ -41,9 +41,9 @@ pub(in crate::domain) struct ImageSettling {
     pub(in crate::domain) removal: Arc<ObjectRemoval>,
 }
 
-impl ImageSettling {
-    /// Settles a claimed image.
-    pub(super) async fn settle_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
+impl ImageSweeper {
+    /// Resolves an upload, or removes the objects of leftover keys or of a tombstone.
+    pub(super) async fn sweep_image(&self, image: &Image, lease: Lease, tally: &Tally) -> Result<(), StoreError> {
         let swept = match image.state() {
             ImageState::Pending => self.sweep_pending(image, lease).await,
             ImageState::Ready => self.sweep_leftovers(image, lease).await,
@@ -57,8 +57,11 @@ impl ImageSettling {
     /// its bytes, because no client will confirm it.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         // No URL was signed for an upload that S3 has not opened.
-        let ends =
-            if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.late_transfers.urls_quiet_from(image)) };
+        let ends = if image.is_unopened() {
+            image.expires_at
+        } else {
+            image.expires_at.max(self.late_transfers.url_writes_end_at(image))
+        };
         let mut swept = Swept::default();
         if self.awaits_preview(image, lease).await? {
             return Ok(swept);
@@ -70,7 +73,7 @@ impl ImageSettling {
             Ok(Inspection::Mismatch(why)) => {
                 swept.rejected += u32::from(self.lifecycle.reject(image, why, lease.now).await?);
             }
-            Ok(Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRefused | Inspection::Unsupported(_)) => {
+            Ok(Inspection::Missing | Inspection::PartsMissing(_) | Inspection::PartsRejected | Inspection::Unsupported(_)) => {
                 if self.part_limits.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {
@@ -79,7 +82,7 @@ impl ImageSettling {
                     swept.expired += u32::from(self.lifecycle.expire(image, lease.now).await?);
                 }
             }
-            Err(error) if lease.now >= ends + UNREADABLE_KEPT_FOR && is_lasting(&self.objects, &error).await => {
+            Err(error) if lease.now >= ends + UNREADABLE_KEPT_FOR && is_permanent(&self.objects, &error).await => {
                 tracing::warn!(image = %image.id, %error, "rejecting an upload that could not be read for a week");
                 swept.rejected += u32::from(self.lifecycle.reject(image, Rejection::ObjectMismatch, lease.now).await?);
             }
@@ -92,7 +95,7 @@ impl ImageSettling {
     /// the two. Returns `false` if the upload need not wait for a preview, or has waited long enough.
     async fn awaits_preview(&self, image: &Image, lease: Lease) -> Result<bool, StoreError> {
         let Some(preview) = image.preview_key() else { return Ok(false) };
-        if lease.now >= self.late_transfers.urls_quiet_from(image) {
+        if lease.now >= self.late_transfers.url_writes_end_at(image) {
             // No URL can write the preview any more.
             return Ok(false);
         }
@@ -111,7 +114,7 @@ impl ImageSettling {
     async fn exists(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         match self.objects.head(key).await {
             // The inspection finds out why it cannot be read.
-            Err(StoreError::ObjectRefused { .. }) => Ok(true),
+            Err(StoreError::ObjectRejected { .. }) => Ok(true),
             head => Ok(head?.is_some()),
         }
     }
@@ -128,7 +131,7 @@ impl ImageSettling {
 
     /// Deletes leftovers beside a ready image at once, and again after every URL has expired.
     async fn sweep_leftovers(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.late_transfers.quiet_from(image);
+        let ends = self.late_transfers.writes_end_at(image);
         // The server that made it ready may have died before it settled the reservation.
         let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         // A client with a URL that opens multipart uploads may open more of them, before and after this call.
@@ -148,7 +151,7 @@ impl ImageSettling {
 
     /// Deletes a tombstone's object at once, and again after every URL has expired; then ends the tombstone.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = self.late_transfers.quiet_from(image);
+        let ends = self.late_transfers.writes_end_at(image);
         // The server that made the tombstone may have died before it settled the reservation.
         let settled = if lease.now < ends { self.reservations.settle_if_reserved(image).await } else { Ok(()) };
         let removal = self.removal.remove_image_objects(image).await?;

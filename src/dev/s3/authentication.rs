@@ -18,7 +18,7 @@ pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// Place of a request's signature.
-pub(super) enum Signed {
+pub(super) enum SignatureLocation {
     /// In its query; not verified yet.
     InQuery,
     /// In its `Authorization`; not verified yet.
@@ -36,7 +36,7 @@ pub(super) enum Signed {
 /// # Errors
 ///
 /// 400 or 403, with AWS's code and message.
-pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, ErrorAnswer> {
+pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<SignatureLocation, ErrorAnswer> {
     let query = Query(request.uri.query().unwrap_or_default());
     let authorization = text_of(&request.headers, AUTHORIZATION).filter(|text| !text.trim().is_empty());
     if query.get("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS ")) {
@@ -52,13 +52,13 @@ pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Resul
         }
         let signed_headers = check_presigned(query, region, now)?;
         reject_unsigned(&request.headers, &signed_headers)?;
-        Ok(Signed::InQuery)
+        Ok(SignatureLocation::InQuery)
     } else if authorization.is_some() {
         let authorization = Authorization::check(&request.headers, region, now)?;
         reject_unsigned(&request.headers, authorization.signed_headers)?;
-        Ok(Signed::InHeader { at: authorization.signed_at })
+        Ok(SignatureLocation::InHeader { at: authorization.signed_at })
     } else {
-        Ok(Signed::Nowhere)
+        Ok(SignatureLocation::Nowhere)
     }
 }
 
@@ -106,7 +106,7 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
     if algorithm != ALGORITHM {
         return malformed(format!("X-Amz-Algorithm only supports \"{ALGORITHM}\""));
     }
-    let Some(scope) = Scope::parse(&credential) else {
+    let Some(scope) = CredentialScope::parse(&credential) else {
         return malformed(
             "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \
              \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."
@@ -172,7 +172,7 @@ pub(super) fn check_lifetime(signed_at: OffsetDateTime, expires: u32, now: Offse
 }
 
 /// The parts of a credential.
-pub(super) struct Scope<'a> {
+pub(super) struct CredentialScope<'a> {
     /// The access key's id.
     pub(super) access_key: &'a str,
     /// The day, as `YYYYMMDD`.
@@ -183,7 +183,7 @@ pub(super) struct Scope<'a> {
     pub(super) service: &'a str,
 }
 
-impl<'a> Scope<'a> {
+impl<'a> CredentialScope<'a> {
     /// Parses a credential.
     pub(super) fn parse(credential: &'a str) -> Option<Self> {
         // A key id may contain slashes; the scope is the last four segments.

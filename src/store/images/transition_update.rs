@@ -10,13 +10,13 @@ use crate::{
 
 /// The update of a transition. No other update sets `state`, so no transition lacks its event.
 #[derive(Debug)]
-pub(in crate::store) struct Move {
+pub(in crate::store) struct TransitionUpdate {
     to: ImageState,
     set: Document,
     unset: Vec<String>,
 }
 
-impl Move {
+impl TransitionUpdate {
     /// Returns a transition to this state that changes nothing else.
     pub(in crate::store) fn to(state: ImageState) -> Self {
         Self { to: state, set: doc! { "state": state.as_str() }, unset: Vec::new() }
@@ -55,8 +55,8 @@ impl Move {
 }
 
 impl Images {
-    /// Counts images that entered a state, and wakes this server's dispatcher.
-    pub(in crate::store) fn moved(&self, to: ImageState, how_many: u64) {
+    /// Counts images that entered a state, and wakes this server's fan-out of events.
+    pub(in crate::store) fn record_transitions(&self, to: ImageState, how_many: u64) {
         count_transitions(to, how_many);
         if how_many > 0 && EventType::of_transition(to).is_some() {
             self.outbox.wake();

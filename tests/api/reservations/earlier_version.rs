@@ -4,7 +4,7 @@
 use super::{DateTime, Document, PASSWORD, TestApp, after, doc, json, sha256, unique_png, usage, user_of};
 
 /// Changes the records of the user and the image into those of the earlier version: a hold instead of a reservation.
-async fn make_previous_version(app: &TestApp, user: &str, id: &str) {
+async fn make_earlier_version(app: &TestApp, user: &str, id: &str) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let image = app.db_image(id).await.unwrap();
     let bytes = image.get_document("reservation").unwrap().get_i64("bytes").unwrap();
@@ -39,7 +39,7 @@ async fn uploads_of_an_earlier_version_can_be_completed() {
             let ada = app.user().await;
             let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
             let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-            make_previous_version(&app, &ada.id, ticket.id()).await;
+            make_earlier_version(&app, &ada.id, ticket.id()).await;
             let len = i64::try_from(bytes.len()).unwrap();
             assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
             if is_converted {
@@ -78,7 +78,7 @@ async fn holds_left_by_an_earlier_version_are_converted() {
         remove_new_fields(&app, &ada.id).await;
         let bytes = unique_png();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
-        make_previous_version(&app, &ada.id, ticket.id()).await;
+        make_earlier_version(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
             // A reservation of more bytes than were sent, as of a form without a declared size.
@@ -88,9 +88,9 @@ async fn holds_left_by_an_earlier_version_are_converted() {
             let users = app.db.collection::<Document>("users");
             let wider = doc! { "$inc": { "usedBytes": 700_i64, "holds.0.bytes": 700_i64 } };
             users.update_one(doc! { "_id": &ada.id }, wider).await.unwrap();
-            previous_version_ready(&app, ticket.id()).await;
+            earlier_version_ready(&app, ticket.id()).await;
         } else {
-            previous_version_tombstone(&app, ticket.id(), state).await;
+            earlier_version_tombstone(&app, ticket.id(), state).await;
         }
         app.sweep(after(1)).await;
         let expected = if state == "ready" { (i64::try_from(bytes.len()).unwrap(), 1, 0) } else { (0, 0, 0) };
@@ -101,7 +101,7 @@ async fn holds_left_by_an_earlier_version_are_converted() {
 }
 
 /// Makes the transition `pending → ready` as the earlier version writes it.
-async fn previous_version_ready(app: &TestApp, id: &str) {
+async fn earlier_version_ready(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
     let set =
@@ -111,21 +111,21 @@ async fn previous_version_ready(app: &TestApp, id: &str) {
 }
 
 /// Changes an image to a tombstone as the earlier version wrote it.
-async fn previous_version_tombstone(app: &TestApp, id: &str, state: &str) {
+async fn earlier_version_tombstone(app: &TestApp, id: &str, state: &str) {
     let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
 /// Makes the transition `ready → deleting` as the earlier version writes it, counters included.
-async fn previous_version_delete(app: &TestApp, user: &str, id: &str) {
+async fn earlier_version_delete(app: &TestApp, user: &str, id: &str) {
     let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
-    previous_version_tombstone(app, id, "deleting").await;
+    earlier_version_tombstone(app, id, "deleting").await;
     let counted = doc! { "$inc": { "usedBytes": -size, "images": -1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
 /// Makes the transition `deleting → gone` as the earlier version writes it.
-async fn previous_version_gone(app: &TestApp, id: &str) {
+async fn earlier_version_gone(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     let set = doc! { "$set": { "state": "gone", "goneFrom": "deleting", "goneAt": DateTime::now() }, "$unset": { "due": "" } };
@@ -133,7 +133,7 @@ async fn previous_version_gone(app: &TestApp, id: &str) {
 }
 
 /// Records, as the earlier version does, that the object was deleted, and is to be deleted again when the URL has expired.
-async fn previous_version_put_off(app: &TestApp, id: &str) {
+async fn earlier_version_put_off(app: &TestApp, id: &str) {
     let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
 }
@@ -160,12 +160,12 @@ async fn changes_by_an_earlier_version_to_new_uploads_are_corrected() {
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         for step in steps.split(' ') {
             match step {
-                "ready" => previous_version_ready(&app, ticket.id()).await,
+                "ready" => earlier_version_ready(&app, ticket.id()).await,
                 "settled" => drop(app.sweep(after(300)).await),
-                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
-                "gone" => previous_version_gone(&app, ticket.id()).await,
-                "put-off" => previous_version_put_off(&app, ticket.id()).await,
-                state => previous_version_tombstone(&app, ticket.id(), state).await,
+                "deleted" => earlier_version_delete(&app, &ada.id, ticket.id()).await,
+                "gone" => earlier_version_gone(&app, ticket.id()).await,
+                "put-off" => earlier_version_put_off(&app, ticket.id()).await,
+                state => earlier_version_tombstone(&app, ticket.id(), state).await,
             }
             // Counters must never be negative, not even for a moment.
             usage(&ada).await;
@@ -190,7 +190,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         let len = i64::try_from(bytes.len()).unwrap();
         let ticket = ada.open_upload("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-        make_previous_version(&app, &ada.id, ticket.id()).await;
+        make_earlier_version(&app, &ada.id, ticket.id()).await;
         let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
         let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
         let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
@@ -200,9 +200,9 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         app.app.valet.recount.run(None, |repair| assert!(!is_drift(&repair), "{state}: {repair}")).await.unwrap();
         for step in state.split(' ').filter(|step| *step != "pending") {
             match step {
-                "ready" => previous_version_ready(&app, ticket.id()).await,
-                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
-                tombstone => previous_version_tombstone(&app, ticket.id(), tombstone).await,
+                "ready" => earlier_version_ready(&app, ticket.id()).await,
+                "deleted" => earlier_version_delete(&app, &ada.id, ticket.id()).await,
+                tombstone => earlier_version_tombstone(&app, ticket.id(), tombstone).await,
             }
         }
         app.sweep(after(1)).await;
@@ -222,7 +222,7 @@ async fn holds_and_reservations_are_limited_and_recounted_together() {
     let ada = app.user().await;
     let tickets =
         [ada.open_upload("a.png", "image/png", &unique_png()).await, ada.open_upload("b.png", "image/png", &unique_png()).await];
-    make_previous_version(&app, &ada.id, tickets[0].id()).await;
+    make_earlier_version(&app, &ada.id, tickets[0].id()).await;
     assert_eq!(ada.open_upload("c.png", "image/png", &unique_png()).await.status, 201);
     assert_eq!(ada.open_upload("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     let right = usage(&ada).await;

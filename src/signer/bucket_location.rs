@@ -6,7 +6,7 @@ use super::bucket_and_endpoint::{BucketName, Endpoint};
 
 /// A bucket's address as clients see it in URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
+pub struct BucketLocation {
     origin: String,
     host: String,
     path: String,
@@ -53,7 +53,7 @@ fn dns_suffix(region: &str) -> &'static str {
     PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
-impl Location {
+impl BucketLocation {
     /// Returns the bucket at an S3-compatible endpoint. Uses path style (`host/bucket/key`) when it is requested, when the host
     /// is an IP address, and when the bucket's name cannot be a host label under TLS.
     #[must_use]

@@ -6,12 +6,12 @@ use crate::store::{Objects, Store, StoreError, objects::Diagnosis};
 
 /// The database and the bucket, for health probes and the gallery page.
 #[derive(Debug)]
-pub struct Backends {
+pub struct Dependencies {
     pub(super) store: Arc<Store>,
     pub(super) objects: Arc<Objects>,
 }
 
-impl Backends {
+impl Dependencies {
     /// Checks that the database answers and has a writable primary.
     ///
     /// # Errors
