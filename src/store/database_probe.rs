@@ -1,4 +1,5 @@
-//! Probes of MongoDB for `valet check`. After [`DatabaseProbe::clean`], nothing of them is left in the database, not even an index.
+//! Probes of MongoDB for `valet check`. After [`DatabaseProbe::remove_scratch`], nothing of them is left in the database, not even
+//! an index.
 
 use std::time::Duration;
 
