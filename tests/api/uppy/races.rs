@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Duration, TestApp, after, json,
+    Caller, Duration, TestApp, after, json,
     parts::{chunk, file},
     skip_unless_local_s3,
 };
@@ -83,9 +83,10 @@ async fn upload_whose_parts_may_not_be_listed_is_unavailable_and_not_unknown() {
     })
     .await;
     let misconfigured = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
-    let ada = misconfigured.user().await;
+    let ada = app.user().await;
     let opened = ada.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png" })).await;
     assert_eq!(opened.status, 200, "{opened:?}");
+    let ada = Caller { app: &misconfigured, ..ada };
     let part = json!({ "method": "PUT", "key": opened.json["key"], "uploadId": "2~unknown", "partNumber": 1 });
     let answer = ada.post("/api/uppy/presign", part).await;
     assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use valet::{
-    domain::content::{Content, ContentInspector, MAX_PIXELS, MAX_SIDE, ReadBudget, ContentError},
+    domain::content::{Content, ContentError, ContentInspector, MAX_PIXELS, MAX_SIDE, ReadBudget},
     model::Format,
 };
 

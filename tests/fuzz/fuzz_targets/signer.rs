@@ -23,7 +23,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::signer::{
-    AddressingStyle, AwsEndpoint, BucketName, Credentials, BucketLocation, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
+    AddressingStyle, AwsEndpoint, BucketLocation, BucketName, Credentials, MAX_EXPIRES, PostPolicy, PresignRequest, Signer,
 };
 
 /// Access key id and secret of AWS's documentation.
