@@ -134,7 +134,7 @@ fn check_messages(evidence: &Evidence, messages: &BTreeMap<&str, Vec<&Message>>,
 }
 
 /// Returns whether the receiver answered 2xx.
-fn is_success(message: &Message) -> bool {
+pub fn is_success(message: &Message) -> bool {
     (200..300).contains(&message.status)
 }
 

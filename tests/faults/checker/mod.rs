@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::events::is_success;
 use self::{evidence::Evidence, timeline::Timelines};
 use super::{cluster::Cluster, journal::Journal};
 

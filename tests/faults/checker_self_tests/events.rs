@@ -5,6 +5,10 @@ use mongodb::bson::{DateTime, Document, doc};
 use time::Duration;
 
 use super::CleanCluster;
+use crate::{
+    checker::{evidence::Evidence, is_success},
+    webhook_receiver::Message,
+};
 
 /// Returns the delivery of an image's event of one of these types.
 fn delivery_of<'a>(clean: &'a CleanCluster, id: &str, types: &[&str]) -> &'a Document {
@@ -13,6 +17,11 @@ fn delivery_of<'a>(clean: &'a CleanCluster, id: &str, types: &[&str]) -> &'a Doc
         is_of("type", &|name| types.contains(&name), delivery) && is_of("body", &|body| body.contains(id), delivery)
     };
     clean.base.deliveries.iter().find(is_wanted).unwrap_or_else(|| panic!("{types:?} of {id}"))
+}
+
+/// Returns the message that delivered an event. The receiver has answered earlier ones with errors.
+fn delivered<'a>(evidence: &'a Evidence, event: &str) -> &'a Message {
+    evidence.messages.iter().find(|message| message.id == event && is_success(message)).unwrap()
 }
 
 /// Plants violations in events, deliveries and messages.
@@ -34,7 +43,7 @@ pub async fn plant(clean: &CleanCluster) {
         let mut twin = ready.clone();
         twin.insert("event", "another");
         evidence.deliveries.push(twin);
-        let mut message = evidence.messages.iter().find(|message| message.id == event).unwrap().clone();
+        let mut message = delivered(evidence, &event).clone();
         message.id = "another".to_owned();
         // The cloned signature is over the earlier id.
         evidence.messages.push(message.signed_again(&evidence.endpoint_secret));
@@ -66,7 +75,7 @@ pub async fn plant(clean: &CleanCluster) {
 /// Plants violations of the messages of an event.
 fn plant_messages(clean: &CleanCluster, event: &str) {
     clean.assert_reports_change("a message is repeated after it was delivered", &[20], |evidence| {
-        let mut again = evidence.messages.iter().rev().find(|message| message.id == event).unwrap().clone();
+        let mut again = delivered(evidence, event).clone();
         again.at += Duration::seconds(10);
         evidence.messages.push(again);
         // A message may be repeated if the test has ended the claim of its event early.
