@@ -67,7 +67,6 @@ export class Account extends EventTarget {
     });
   }
 
-  /** Returns the list item of a session. */
   #line(listed) {
     const name = device(listed.device);
     const used = listed.current ? "This device" : `Last used ${day(listed.lastUsedAt)}`;
@@ -92,7 +91,6 @@ export class Account extends EventTarget {
     await this.#list();
   }
 
-  /** Does `work`, and shows its problem beside the list of sessions. */
   async #attempt(work) {
     $("#devices-problem").textContent = "";
     try {
@@ -103,7 +101,6 @@ export class Account extends EventTarget {
     }
   }
 
-  /** Checks that the passwords of a form are filled in, does `work`, and shows its problem in the form. */
   async #submit(event, work) {
     event.preventDefault();
     const form = event.target;

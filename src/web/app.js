@@ -24,11 +24,10 @@ import { bytes, count, explain, monthName } from "./messages.js";
 
 /** Stops the modules that run for the signed-in user. */
 let leave = () => {};
-/** Order in which the gallery was shown last: "uploaded" or "taken". */
 const order = new StoredText("localStorage", "valet.order");
 /** Milliseconds that signing out waits for deletions. */
 const SIGN_OUT_MS = 5000;
-/** Milliseconds that other tabs have to send their deletions before the session ends. */
+/** Milliseconds that other tabs have to send their deletions. */
 const OTHER_TABS_MS = 300;
 
 function view(name) {
@@ -37,7 +36,6 @@ function view(name) {
   $("#bar").hidden = name !== "gallery";
 }
 
-/** Shows the gallery of the signed-in user, and starts the modules; `leave` stops them. */
 function enter() {
   view("gallery");
   const gallery = new Gallery();

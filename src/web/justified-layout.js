@@ -11,8 +11,8 @@ export const ratioOf = ({ width, height }) => Math.min(MAX_RATIO, Math.max(MIN_R
 
 /**
  * Returns rows `{ top, height, from, to, lefts, widths, head }` that fill `width`, each at most `target` high. A month begins with a
- * row, `head`, with room for a heading above it; the last row of a month is not stretched. The last row of an incomplete list is left out,
- * since further images would move it.
+ * row, `head`, with room for a heading above it. Its last row is not stretched. The last row of an incomplete list is left out, since
+ * further images would move it.
  */
 export function justify(images, width, target, gap, complete = true) {
   const rows = [];

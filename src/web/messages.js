@@ -39,7 +39,7 @@ const MESSAGES = {
   invalid_caption: "The caption is too long: at most 1000 characters.",
 };
 
-/** Refusals of sound images, by words of the problem's `detail`: their remedy is not that of a damaged file. */
+/** Rejections of undamaged images, by words of `detail`. */
 const REFUSALS = [
   ["too many pixels", "The image has too many pixels. Scale it down, then choose it again."],
   ["too deep in the file", "The file has too much data before its picture. Save it without metadata, then choose it again."],

@@ -8,7 +8,6 @@ const DUPLICATE = "Already in your gallery";
 const WAIT_REASONS = { offline: "Waiting for the network", again: "Trying again" };
 /** Uploads that have a line, at most; finished uploads are left out first. */
 const MAX_LINES = 200;
-/** Describes what became of the finished uploads: new images, and files that were in the gallery before. */
 const outcome = (fresh, duplicates) => !duplicates ? `${count(fresh, "image")} uploaded`
   : fresh ? `${count(fresh, "image")} uploaded, ${duplicates.toLocaleString("en")} already in your gallery`
   : `${count(duplicates, "image")} already in your gallery`;
@@ -20,7 +19,7 @@ export class UploadList {
   #lines = new Map(); // upload → list item
   #samples = []; // bytes sent at times within WINDOW_MS
   #frame = 0;
-  #dirty = new Set(); // uploads to draw again; undefined stands for all
+  #dirty = new Set(); // changed uploads; undefined for all
   #announced = "";
   #busy = false;
   #stopping = new AbortController();
@@ -177,7 +176,6 @@ export class UploadList {
     while (now - this.#samples[0].now > WINDOW_MS) this.#samples.shift();
     const first = this.#samples[0];
     const speed = (sent - first.sent) / Math.max(1, now - first.now) * 1000;
-    // The speed of the first moments says little about the rest.
     if (now - first.now < 800 || speed < 1) return `${bytes(sent)} of ${bytes(size)}`;
     return `${bytes(sent)} of ${bytes(size)}, ${duration((size - sent) / speed)} left`;
   }

@@ -10,7 +10,7 @@ const PREVIEW_HEIGHT = 720;
 const PREVIEW_BYTES = 256 << 10;
 /** Files up to this size need no preview. */
 const SMALL_BYTES = 128 << 10;
-/** Longer side of the image that a ThumbHash is made of, at most: the limit of `encode`. */
+/** Longer side of an image, at most, for a ThumbHash. */
 const HASHED_SIDE = 100;
 
 /** Returns the Base64 of the SHA-256 of a blob's bytes, as in S3's header. */
@@ -88,7 +88,6 @@ function draw(bitmap, mostWidth, mostHeight) {
   return canvas;
 }
 
-/** Encodes a canvas, of either kind, as this type. Browsers that cannot encode the type return a PNG. */
 function toBlob(canvas, type) {
   const quality = 0.8;
   return canvas.convertToBlob ? canvas.convertToBlob({ type, quality }) : new Promise((done) => { canvas.toBlob(done, type, quality); });

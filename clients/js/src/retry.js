@@ -69,8 +69,7 @@ export class RetryPolicy {
     this.onwait(null);
   }
 
-  /** Repeats a request to the API while its problem is transient. After an abort nothing waits for the request, but it ends only if `call` gave
-   * it the signal too. */
+  /** Repeats a request to the API while its problem is transient. An abort does not end a request without a signal of its own. */
   async run(call) {
     for (;;) {
       try {

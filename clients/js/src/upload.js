@@ -1,7 +1,7 @@
 // The protocol of one upload, from a file to an image in the gallery. Clients in other languages can copy this module.
 //
-// Both kinds of uploads, with one PUT and in parts, can be repeated from their first step: the server recognizes the bytes (by SHA-256 and
-// size) or the key, and continues the upload. So uploading the same file again after a reload resumes it.
+// Both kinds can be repeated from their first step: the server recognizes the bytes (by SHA-256 and size) or the key, and continues
+// the upload. So uploading the same file again after a reload resumes it.
 
 import { limited, problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
@@ -140,7 +140,7 @@ async function sendPreview(presigned, preview, signal) {
   }
 }
 
-/** Uploads in parts: sends the parts that S3 does not list, then confirms, which fails if a part is missing. Tries this four times. */
+/** Uploads in parts: sends the parts that S3 does not list, then confirms, which fails if a part is missing. */
 async function uploadInParts(file, facts, events, retry, services) {
   const { api, work } = services;
   const { signal } = retry;
@@ -168,7 +168,7 @@ async function uploadInParts(file, facts, events, retry, services) {
   }
 }
 
-/** Returns the digest of each part. Two lanes work at the same time, each on one part after the other. */
+/** Returns the digest of each part. */
 async function digestParts(file, partSize, signal, work) {
   const digests = [];
   const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
@@ -183,7 +183,7 @@ async function digestParts(file, partSize, signal, work) {
   return digests;
 }
 
-/** Sends the parts that are not `stored`. Several lanes work at the same time, each sending one part after the other. */
+/** Sends the parts that are not `stored`. */
 async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));
