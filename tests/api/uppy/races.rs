@@ -79,7 +79,12 @@ async fn upload_whose_parts_may_not_be_listed_is_unavailable_and_not_unknown() {
     let app = TestApp::start().await;
     let endpoint = crate::relay::relay_s3(&app, |request| async move {
         let lists_parts = request.parts.method == reqwest::Method::GET && request.query().contains("uploadId=");
-        if lists_parts { crate::relay::empty_answer(403) } else { request.forward().await }
+        if !lists_parts {
+            return request.forward().await;
+        }
+        let mut answer = crate::relay::empty_answer(403);
+        *answer.body_mut() = "<Error><Code>AccessDenied</Code></Error>".into();
+        answer
     })
     .await;
     let misconfigured = TestApp::start_second_server(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
@@ -87,8 +92,8 @@ async fn upload_whose_parts_may_not_be_listed_is_unavailable_and_not_unknown() {
     let opened = ada.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png" })).await;
     assert_eq!(opened.status, 200, "{opened:?}");
     let ada = Caller { app: &misconfigured, ..ada };
-    let part = json!({ "method": "PUT", "key": opened.json["key"], "uploadId": "2~unknown", "partNumber": 1 });
-    let answer = ada.post("/api/uppy/presign", part).await;
+    let list = json!({ "method": "GET", "key": opened.json["key"], "uploadId": "2~unknown" });
+    let answer = ada.post("/api/uppy/presign", list).await;
     assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
 }
