@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{IF_MATCH, IF_NONE_MATCH};
 use s3s::dto::*;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -97,10 +97,8 @@ impl S3 for Api {
     async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
         let current = bucket.meta(&req.input.key).ok();
-        let matching_tag = |name: HeaderName| condition::matching_tag_of_list(req.headers.get(name), current.as_deref());
-        let (if_match, if_none_match) = (matching_tag(IF_MATCH), matching_tag(IF_NONE_MATCH));
-        req.input.if_match = if_match.or(req.input.if_match);
-        req.input.if_none_match = if_none_match.or(req.input.if_none_match);
+        condition::read_list(req.headers.get(IF_MATCH), current.as_deref(), &mut req.input.if_match);
+        condition::read_list(req.headers.get(IF_NONE_MATCH), current.as_deref(), &mut req.input.if_none_match);
         let out = read::head(&bucket, req.input)?;
         let is_partial = out.content_range.is_some();
         let mut response = S3Response::new(out);
@@ -111,10 +109,8 @@ impl S3 for Api {
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
         let current = bucket.meta(&req.input.key).ok();
-        let matching_tag = |name: HeaderName| condition::matching_tag_of_list(req.headers.get(name), current.as_deref());
-        let (if_match, if_none_match) = (matching_tag(IF_MATCH), matching_tag(IF_NONE_MATCH));
-        req.input.if_match = if_match.or(req.input.if_match);
-        req.input.if_none_match = if_none_match.or(req.input.if_none_match);
+        condition::read_list(req.headers.get(IF_MATCH), current.as_deref(), &mut req.input.if_match);
+        condition::read_list(req.headers.get(IF_NONE_MATCH), current.as_deref(), &mut req.input.if_none_match);
         answer(read::get(bucket, req.input).await?)
     }
 

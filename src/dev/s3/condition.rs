@@ -47,12 +47,14 @@ pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// Returns the condition of an `If-Match` or `If-None-Match` with several tags, which `s3s` does not parse: the object's tag if it
-/// is among them.
-pub(super) fn matching_tag_of_list(header: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
-    let (tags, meta) = (header?.to_str().ok().filter(|tags| tags.contains(','))?, current?);
+/// Sets the condition of an `If-Match` or `If-None-Match` with several tags, which `s3s` does not parse, to the object's tag if it is
+/// among them.
+pub(super) fn read_list(header: Option<&HeaderValue>, current: Option<&Meta>, condition: &mut Option<ETagCondition>) {
+    let (Some(tags), Some(meta)) = (header.and_then(|tags| tags.to_str().ok()), current) else { return };
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
-    tags.split(',').any(|tag| bare(tag) == meta.etag).then(|| ETagCondition::ETag(meta.e_tag()))
+    if tags.contains(',') && tags.split(',').any(|tag| bare(tag) == meta.etag) {
+        *condition = Some(ETagCondition::ETag(meta.e_tag()));
+    }
 }
 
 /// The four conditions of a read, or of a copy's source.
