@@ -28,6 +28,8 @@ use crate::{
 
 /// Interval between two reads of the queue.
 const QUEUE_READ_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval between two measurements of the longest wait.
+const LAG_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after a failure to read the queue.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// Time that images under way have to end after a stop.
@@ -115,7 +117,7 @@ impl PreviewWorker {
     async fn work_until(&self, renderer: &Renderer, stop: &CancellationToken) {
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = VecDeque::<QueuedRendering>::new();
-        let (mut now, mut next_read) = (OffsetDateTime::UNIX_EPOCH, Instant::now());
+        let (mut now, mut next_read, mut next_report) = (OffsetDateTime::UNIX_EPOCH, Instant::now(), Instant::now());
         while !stop.is_cancelled() {
             if running.len() < concurrency() && Instant::now() >= next_read {
                 next_read = Instant::now() + QUEUE_READ_INTERVAL;
@@ -124,6 +126,10 @@ impl PreviewWorker {
                         (now, waiting) = (read_at, due);
                         // The queue was read before these images were claimed.
                         waiting.retain(|queued| !under_way.contains(&queued.id()));
+                        if Instant::now() >= next_report {
+                            next_report = Instant::now() + LAG_INTERVAL;
+                            self.report_lag(now).await;
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(%error, "failed to read the queue of previews");

@@ -19,14 +19,23 @@ const MAX_QUEUE_READ: usize = 5000;
 const CROWD_DELAY: Duration = Duration::from_secs(30);
 
 impl PreviewWorker {
-    /// Returns the next images, with the time at which they were due, and sets the metrics of the queue.
+    /// Returns the next images, with the time at which they were due, and sets the metric of their number.
     pub(super) async fn read_queue(&self) -> Result<(OffsetDateTime, VecDeque<QueuedRendering>), StoreError> {
         let now = self.store.now().await?;
         let due = self.next_due_renderings(now).await?;
-        let oldest = Box::pin(self.store.probe().oldest_waiting_rendering(now)).await?;
-        METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
         METRICS.preview_backlog.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
         Ok((now, due.into()))
+    }
+
+    /// Sets the metric of the longest wait at `now`. The cost grows with the number of images that an outage has postponed.
+    pub(super) async fn report_lag(&self, now: OffsetDateTime) {
+        match Box::pin(self.store.probe().oldest_waiting_rendering(now)).await {
+            Ok(oldest) => {
+                METRICS.preview_lag.set(oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64()));
+            }
+            // Measuring is not a part of reading the queue, which has not failed.
+            Err(error) => tracing::warn!(%error, "failed to measure the wait for previews"),
+        }
     }
 
     /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's
