@@ -82,8 +82,8 @@ const TIOCSTI: u64 = 0x5412;
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// Denied calls that have separate numbers by the convention x32: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`, `rt_tgsigqueueinfo`,
-/// `process_vm_readv` and `process_vm_writev`.
+/// Denied calls that have separate numbers by the convention x32: `ioctl`, `rt_sigqueueinfo`, `ptrace`, `kexec_load`,
+/// `rt_tgsigqueueinfo`, `process_vm_readv` and `process_vm_writev`.
 #[cfg(target_arch = "x86_64")]
 const X32_ALONE: [i64; 7] = [514, 524, 521, 528, 536, 539, 540];
 
@@ -154,8 +154,8 @@ fn rule(argument: u8, length: Length, is: Is, value: u64) -> Result<SeccompRule,
     SeccompRule::new(vec![SeccompCondition::new(argument, length, is, value)?])
 }
 
-/// Returns the system calls that are allowed, each with its rules: one of them must match the arguments, and a call without rules is allowed
-/// with any.
+/// Returns the system calls that are allowed, each with its rules: one of them must match the arguments, and a call without rules
+/// is allowed with any.
 fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
     calls.insert(libc::SYS_read, vec![rule(0, Length::Dword, Is::Eq, 0)?]);

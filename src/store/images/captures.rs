@@ -1,5 +1,6 @@
 //! Images that became ready before confirm read files for the time taken, the camera and the location: they have none of the fields
-//! that confirm records today. `captureRead` marks images whose files contain none of the three, or that the store refuses to return.
+//! that confirm records today. `captureRead` marks images whose files contain none of the three, or that the store refuses to
+//! return.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
