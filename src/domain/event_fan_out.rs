@@ -130,7 +130,7 @@ impl EventFanOut {
             // One document whose update fails must not keep the others from being fanned out.
             match round.process(chunk).await {
                 Ok(()) => done.events += chunk.iter().map(|record| record.events.len()).sum::<usize>(),
-                Err(error) if error.is_temporary() && !matches!(error, StoreError::Update(_)) => return Err(error),
+                Err(error) if error.is_outage() => return Err(error),
                 Err(_) => round.process_each(chunk, &mut done).await,
             }
         }

@@ -7,8 +7,8 @@
 //!
 //! Most collections have a file or folder of their name; `account_keys` has `emails` and `identities`, `deployment` has `meta`,
 //! `webhook_endpoints` has `endpoints`, `outbox` and `outbox_queue` have the events in images and users. `mongo` runs operations,
-//! with permits of `fair_semaphore`; `elections` and `driver_events` observe the driver. `reservations` takes steps that change an
-//! image and a user; `recount` and `captures` use transactions.
+//! with permits of `fair_semaphore`; `error` has their failures; `elections` and `driver_events` observe the driver. `reservations`
+//! takes steps that change an image and a user; `recount` and `captures` use transactions.
 
 mod account_keys;
 mod captures;
@@ -17,6 +17,7 @@ mod deliveries;
 mod deployment;
 mod driver_events;
 mod elections;
+mod error;
 mod failpoint;
 pub mod fair_semaphore;
 mod image_changes;
@@ -48,6 +49,7 @@ use tokio::sync::Notify;
 
 pub use deliveries::{Attempt, ClaimedDelivery, Deliveries, DueDelivery, NewDelivery, Outcome};
 pub use deployment::{DeploymentRecord, MissingCollection};
+pub use error::StoreError;
 pub use failpoint::without_failpoints;
 pub use image_changes::{ChangeFeed, FeedError, FeedPoint, FeedStart, ImageChange, ImageChanges};
 pub use images::{
@@ -70,117 +72,12 @@ pub use users::{
 };
 pub use webhook_endpoints::WebhookEndpoints;
 
-use self::{
-    driver_events::Operation,
-    mongo::{DEADLINE, MongoClient},
-    outbox::Outbox,
-};
+use self::{driver_events::Operation, mongo::MongoClient, outbox::Outbox};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ImageState, StepId},
 };
-
-/// A failed call. The caller cannot know whether a write was applied, so the write must be safe to repeat.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The database returned an error, or could not be reached.
-    #[error("{}", describe(.0))]
-    Database(#[source] mongodb::error::Error),
-    /// An update of a bulk write was rejected.
-    #[error("the database refused an update: {0}")]
-    Update(String),
-    /// The database did not respond in time.
-    #[error("the database did not respond within {} s", DEADLINE.as_secs())]
-    DatabaseTimeout,
-    /// A document deviates from those that this program writes.
-    #[error("the document {id} in {collection} cannot be read: {field} is missing or malformed")]
-    Corrupt {
-        /// The collection.
-        collection: &'static str,
-        /// The document.
-        id: String,
-        /// The field.
-        field: &'static str,
-    },
-    /// The object store returned an error, or could not be reached.
-    #[error("the object store failed ({operation}): {reason}")]
-    Objects {
-        /// The S3 operation.
-        operation: &'static str,
-        /// Status and S3's error code, or the text of the transport error. Never a URL.
-        reason: String,
-    },
-    /// The object store rejects this object, part or upload, and would reject it again.
-    #[error("the object store rejected the request permanently ({operation}): {reason}")]
-    ObjectRejected {
-        /// The S3 operation.
-        operation: &'static str,
-        /// Status and S3's error code.
-        reason: String,
-    },
-    /// The object store does not support this operation.
-    #[error("the object store does not support {operation}: {reason}")]
-    ObjectsUnsupported {
-        /// The S3 operation.
-        operation: &'static str,
-        /// Status and S3's error code.
-        reason: String,
-    },
-    /// The object store rejects the credentials, their permissions, the bucket or its encryption key.
-    #[error("the object store is misconfigured ({operation}): {reason}")]
-    ObjectsMisconfigured {
-        /// The S3 operation.
-        operation: &'static str,
-        /// Status and S3's error code.
-        reason: String,
-    },
-    /// Other requests changed the same records concurrently, in every attempt.
-    #[error("concurrent changes of {what} in every attempt")]
-    Contention {
-        /// The kind of record.
-        what: &'static str,
-    },
-    /// A GET finds the object and a HEAD does not: it was just written, so no decision about it may be based on this.
-    #[error("HeadObject finds no object where GetObject finds one")]
-    ObjectNotVisible,
-    /// The object store did not respond in time.
-    #[error("the object store did not respond in time ({operation})")]
-    ObjectsTimeout {
-        /// The S3 operation.
-        operation: &'static str,
-    },
-    /// The object store retains deleted data: versions under Object Lock or a policy without `s3:DeleteObjectVersion`, or
-    /// uploads that it cannot abort.
-    #[error("the object store retains {objects} deleted objects, or versions of them")]
-    ObjectsRemain {
-        /// Objects and uploads.
-        objects: u64,
-    },
-    /// No credentials to sign with are available.
-    #[error("no valid credentials for S3: {reason}")]
-    Credentials {
-        /// Message of the credential provider chain.
-        reason: String,
-    },
-}
-
-impl StoreError {
-    /// Returns whether every repeat of the same call fails in the same way, even after an operator has changed credentials or
-    /// permissions: waiting does not help.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::ObjectRejected { .. } | Self::ObjectsUnsupported { .. })
-    }
-
-    /// Returns whether the same call may succeed by itself after a while. Other calls are retried at growing intervals.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        let needs_operator =
-            matches!(self, Self::Corrupt { .. } | Self::ObjectsMisconfigured { .. } | Self::ObjectsRemain { .. });
-        !(self.is_final() || needs_operator)
-    }
-}
 
 /// The database.
 #[derive(Debug, Clone)]
@@ -263,15 +160,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not respond; this call is also the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?;
-        let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
-        let now = hello.get_datetime("localTime").ok().filter(|_| writable);
-        now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {
-            collection: "hello",
-            id: String::new(),
-            field: "localTime of a writable primary",
-        })
+        read_clock(&self.mongo.command(Operation::HELLO, doc! { "hello": 1 }).await?)
     }
+}
+
+/// Returns the clock of a primary from its reply to `hello`.
+fn read_clock(hello: &Document) -> Result<OffsetDateTime, StoreError> {
+    if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
+        return Err(StoreError::NotPrimary);
+    }
+    let now = hello.get_datetime("localTime").map(|at| instant(*at));
+    now.map_err(|_| StoreError::Corrupt { collection: "hello", id: String::new(), field: "localTime" })
 }
 
 /// Counts images that entered a state.
@@ -281,15 +180,6 @@ fn count_transitions(to: ImageState, how_many: u64) {
 
 /// MongoDB's error code for a violated unique index.
 const DUPLICATE_KEY: i32 = 11000;
-
-/// Describes an error of the driver, without its dump of the topology.
-fn describe(error: &mongodb::error::Error) -> String {
-    match &*error.kind {
-        ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
-        ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),
-        kind => format!("the database failed: {kind}"),
-    }
-}
 
 /// Returns whether a unique index rejected the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
@@ -369,4 +259,18 @@ fn entries<'a>(document: &'a Document, field: &str) -> impl Iterator<Item = &'a 
 /// Returns a step as the value of `lastStep` in a filter: null also matches an absent field.
 fn last_step(step: Option<StepId>) -> Bson {
     step.map_or(Bson::Null, |step| step.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_of_a_server_that_is_no_primary_is_not_read() {
+        let at = DateTime::from_millis(7000);
+        let clock = |writable: bool| read_clock(&doc! { "isWritablePrimary": writable, "localTime": at });
+        assert_eq!(clock(true).ok(), Some(instant(at)));
+        assert!(matches!(clock(false), Err(StoreError::NotPrimary)), "an election damages nothing");
+        assert!(matches!(read_clock(&doc! { "isWritablePrimary": true }), Err(StoreError::Corrupt { .. })));
+    }
 }

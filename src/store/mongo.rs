@@ -340,7 +340,7 @@ const UNFIT_VALUES: [i32; 13] = [2, 14, 16554, 16555, 16556, 16883, 17043, 17048
 
 /// Converts an error of the driver. A document that does not fit its type becomes [`StoreError::Corrupt`], because no retry can
 /// read it.
-fn to_store_error(error: mongodb::error::Error) -> StoreError {
+pub(super) fn to_store_error(error: mongodb::error::Error) -> StoreError {
     let corrupt = |id: &str| StoreError::Corrupt { collection: "a collection", id: id.to_owned(), field: "a field" };
     let code = match &*error.kind {
         ErrorKind::Bson(_) => return corrupt("of a query"),

@@ -23,7 +23,9 @@ use tokio::time::Instant;
 use super::{
     Store, StoreError, count, datetime,
     driver_events::{Operation, instrument},
-    entries, images, is_sort_time, sort_time,
+    entries, images, is_sort_time,
+    mongo::to_store_error,
+    sort_time,
     users::timeline,
     whole_number,
 };
@@ -99,7 +101,7 @@ impl Store {
         let ends = Instant::now() + DEADLINE;
         let done = instrument(operation, self.mongo.database().name(), ends, transaction).await;
         let (done, _) = done.map_err(|_| StoreError::DatabaseTimeout)?;
-        done.map_err(StoreError::Database)
+        done.map_err(to_store_error)
     }
 }
 

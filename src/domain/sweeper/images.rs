@@ -313,7 +313,7 @@ impl Sweeper {
                     }
                 }
             }
-            Err(error) if error.is_temporary() => {
+            Err(error) if error.is_outage() => {
                 if round.health.record_outage(owner) {
                     round.stop();
                 }

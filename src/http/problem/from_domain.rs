@@ -44,6 +44,7 @@ impl From<StoreError> for Problem {
                 Self::new(Code::Timeout, UNKNOWN_OUTCOME)
             }
             StoreError::Database(_)
+            | StoreError::NotPrimary
             | StoreError::Update(_)
             | StoreError::Objects { .. }
             | StoreError::ObjectNotVisible

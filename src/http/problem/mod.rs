@@ -270,6 +270,7 @@ mod tests {
         for (error, status) in [
             (StoreError::Contention { what: "images" }, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::Update(reason()), StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::NotPrimary, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::Objects { operation, reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::ObjectNotVisible, StatusCode::SERVICE_UNAVAILABLE),
             (StoreError::ObjectsMisconfigured { operation, reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
