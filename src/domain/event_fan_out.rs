@@ -111,7 +111,7 @@ impl EventFanOut {
                 break;
             }
         }
-        Ok(in_turns(found, OutboxRecord::owner, usize::MAX))
+        Ok(in_turns(found, OutboxRecord::owner))
     }
 
     /// Inserts the deliveries of these records' events, then removes the events from their documents.

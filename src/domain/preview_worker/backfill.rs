@@ -122,7 +122,7 @@ impl PreviewWorker {
     async fn wait_for_backlog(&self) -> Result<(), StoreError> {
         loop {
             let now = self.store.now().await?;
-            if self.store.images.find_due_renderings(now, MAX_BACKLOG).await?.len() < MAX_BACKLOG {
+            if self.store.images.find_due_renderings(None, now, MAX_BACKLOG).await?.len() < MAX_BACKLOG {
                 return Ok(());
             }
             tokio::time::sleep(BACKLOG_PAUSE).await;

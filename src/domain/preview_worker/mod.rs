@@ -20,7 +20,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::{rendering::Renderer, sweeper::PairWatch};
+use super::{rendering::Renderer, sweeper::PairWatch, turns::Turns};
 use crate::{
     config,
     store::{Objects, QueuedRendering, Store, StoreError, without_failpoints},
@@ -44,6 +44,8 @@ pub struct PreviewWorker {
     pub(super) settings: config::PreviewWorker,
     /// Whether a restriction of the children was found missing, and logged.
     pub(super) has_warned: AtomicBool,
+    /// Turns of owners in the queue.
+    pub(super) turns: Turns,
 }
 
 impl PreviewWorker {
@@ -94,8 +96,10 @@ impl PreviewWorker {
             if due.is_empty() {
                 return Ok(done);
             }
-            let attempts =
-                futures_util::stream::iter(due).map(|queued| async move { self.render_queued(renderer, &queued, now).await });
+            let attempts = futures_util::stream::iter(due).map(|queued| async move {
+                self.turns.record(&queued.owner());
+                self.render_queued(renderer, &queued, now).await
+            });
             done += attempts
                 .map(FutureExt::boxed)
                 .buffer_unordered(concurrency())
@@ -141,6 +145,7 @@ impl PreviewWorker {
                 && let Some(queued) = waiting.pop_front()
             {
                 under_way.insert(queued.id());
+                self.turns.record(&queued.owner());
                 let render = async move {
                     self.render_queued(renderer, &queued, now).await;
                     queued.id()

@@ -1,22 +1,17 @@
 //! Reads the workers' queue, in turns between owners.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use time::OffsetDateTime;
 
 use super::PreviewWorker;
 use crate::{
-    domain::turns::{dominant, in_turns},
     metrics::METRICS,
     store::{QueuedRendering, StoreError},
 };
 
-/// Images that are read at once.
+/// Images that are read from the front of the queue at once.
 const QUEUE_BATCH: usize = 200;
-/// Images that are read to find other owners' images if one owner fills the front of the queue.
-const MAX_QUEUE_READ: usize = 5000;
-/// Time by which the remaining images of such an owner are postponed, so that other owners' images reach the front.
-const CROWD_DELAY: Duration = Duration::from_secs(30);
 
 impl PreviewWorker {
     /// Returns the next images, with the time at which they were due, and sets the metric of their number.
@@ -38,20 +33,8 @@ impl PreviewWorker {
         }
     }
 
-    /// Returns images that are due at `now`, in turns between owners. If one owner fills the front of the queue, the owner's
-    /// other images are postponed by [`CROWD_DELAY`].
+    /// Returns images that are due at `now`, in turns between owners.
     pub(super) async fn next_due_renderings(&self, now: OffsetDateTime) -> Result<Vec<QueuedRendering>, StoreError> {
-        let due = self.store.images.find_due_renderings(now, QUEUE_BATCH).await?;
-        if due.len() < QUEUE_BATCH || dominant(&due, QueuedRendering::owner).is_none() {
-            return Ok(in_turns(due, QueuedRendering::owner, QUEUE_BATCH));
-        }
-        let due = self.store.images.find_due_renderings(now, MAX_QUEUE_READ).await?;
-        let last = due.last().filter(|_| due.len() == MAX_QUEUE_READ).map(|last| last.due);
-        let crowd = dominant(&due, QueuedRendering::owner).cloned();
-        let turns = in_turns(due, QueuedRendering::owner, QUEUE_BATCH);
-        if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.postpone_owner_renderings(&crowd, last, &turns, now + CROWD_DELAY).await?;
-        }
-        Ok(turns)
+        self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due_renderings(from, now, limit)).await
     }
 }

@@ -27,17 +27,12 @@ use crate::{
     domain::{
         permanent_failures::concerns_only_record,
         sweep_backoff::{FIRST_DELAY, backoff},
-        turns::{dominant, in_turns},
     },
     store::{ClaimOutcome, Lease, Postponement, QueuedImage, StoreError},
 };
 
-/// Images that are read from the queue at once, and are swept in a round, at most.
-const QUEUE_BATCH: usize = 500;
-/// Images that are read to find other owners' images if one owner fills the front of the queue.
-pub(super) const MAX_QUEUE_READ: usize = 5000;
-/// Time by which the remaining images of such an owner are postponed, so that other owners' images reach the front.
-const CROWD_DELAY: Duration = Duration::from_secs(30);
+/// Images that are read from the front of the queue at once, and are swept in a round, at most.
+pub(super) const QUEUE_BATCH: usize = 500;
 /// Images that are swept concurrently, and each owner's share of them.
 const MAX_CONCURRENT: usize = 32;
 const OWNER_SHARE: usize = 8;
@@ -178,6 +173,7 @@ impl Sweeper {
                 && let Some(due) = permits.take_next(&mut waiting.images, QueuedImage::owner)
             {
                 under_way.insert(due.id());
+                self.turns.record(&due.owner());
                 let now = waiting.now;
                 let sweep = async move {
                     let began = Instant::now();
@@ -223,32 +219,16 @@ impl Sweeper {
         Ok(found)
     }
 
-    /// Reads due images from the queue.
+    /// Reads due images from the queue, in turns between owners.
     async fn read_queue(&self, scope: SweepScope) -> Result<Waiting, StoreError> {
         let read_at = Instant::now();
         let now = match scope {
             SweepScope::Round(now) => now,
             SweepScope::Continuous => self.store.now().await?,
         };
-        let images = VecDeque::from(self.next_due_images(now).await?);
+        let due = self.turns.next_due(QUEUE_BATCH, |from, limit| self.store.images.find_due(from, now, limit));
+        let images = VecDeque::from(due.await?);
         Ok(Waiting { found_some: !images.is_empty(), images, now, read_at })
-    }
-
-    /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
-    /// postponed by [`CROWD_DELAY`].
-    async fn next_due_images(&self, now: OffsetDateTime) -> Result<Vec<QueuedImage>, StoreError> {
-        let mut due = self.store.images.find_due(now, QUEUE_BATCH).await?;
-        if due.len() < QUEUE_BATCH || dominant(&due, QueuedImage::owner).is_none() {
-            return Ok(in_turns(due, QueuedImage::owner, QUEUE_BATCH));
-        }
-        due = self.store.images.find_due(now, MAX_QUEUE_READ).await?;
-        let last = due.last().filter(|_| due.len() == MAX_QUEUE_READ).map(|last| last.due);
-        let crowd = dominant(&due, QueuedImage::owner).cloned();
-        let turns = in_turns(due, QueuedImage::owner, QUEUE_BATCH);
-        if let Some((last, crowd)) = last.zip(crowd) {
-            self.store.images.postpone_owner(&crowd, last, &turns, now + CROWD_DELAY).await?;
-        }
-        Ok(turns)
     }
 
     /// Sweeps one image, or hands it over to the slow lane if it is expected to be slow or takes longer than [`QUICK_TIMEOUT`].

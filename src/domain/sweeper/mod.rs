@@ -30,7 +30,7 @@ use tracing::Instrument;
 pub use self::tally::Swept;
 pub(super) use self::{image_sweeper::ImageSweeper, pair_watch::PairWatch};
 use self::{
-    images::{MAX_QUEUE_READ, Round, SweepScope},
+    images::{QUEUE_BATCH, Round, SweepScope},
     lane::{LaneCapacity, SlowLane, slow_lane},
     tally::Tally,
 };
@@ -43,6 +43,7 @@ use super::{
     store_capabilities::KnownCapabilities,
     store_notifications::NotifiedUploads,
     sweep_backoff::FAILURES_UNTIL_STUCK,
+    turns::Turns,
 };
 use crate::{
     config::{self, SweepSchedule},
@@ -74,6 +75,8 @@ pub struct Sweeper {
     pub(super) prober: Arc<CapabilityProber>,
     pub(super) reservations: Arc<Reservations>,
     pub(super) account_deletion: Arc<AccountDeletion>,
+    /// Turns of owners in the queue of due images.
+    pub(super) turns: Turns,
 }
 
 impl Sweeper {
@@ -247,7 +250,7 @@ impl Sweeper {
     /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
         // The lane has room for all images of a round. The round ends when the lane is empty.
-        let (lane, queue) = slow_lane(LaneCapacity { all: MAX_QUEUE_READ, per_owner: MAX_QUEUE_READ });
+        let (lane, queue) = slow_lane(LaneCapacity { all: QUEUE_BATCH, per_owner: QUEUE_BATCH });
         let tally = Tally::default();
         let quick = async {
             // Moved here, so that the lane closes when the quick part ends.

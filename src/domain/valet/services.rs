@@ -10,6 +10,7 @@ use crate::{
         multipart::Multipart,
         store_notifications::{NotifiedSender, NotifiedUploads, StoreNotifications},
         sweeper::{ImageSweeper, PairWatch, Sweeper},
+        turns::Turns,
         uploads::{IdempotencyKeys, RecentUploads, Uploads},
         uppy::UppyUploads,
     },
@@ -98,6 +99,7 @@ pub(super) fn sweeper(
         prober,
         reservations: images.reservations.clone(),
         account_deletion,
+        turns: Turns::default(),
     }
 }
 
@@ -111,6 +113,7 @@ pub(super) fn preview_worker(base: &Base, images: &ImageParts, config: &Config) 
         pair_watch,
         settings: config.previews.worker().cloned().unwrap_or_default(),
         has_warned: std::sync::atomic::AtomicBool::default(),
+        turns: Turns::default(),
     }
 }
 

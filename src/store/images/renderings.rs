@@ -20,7 +20,7 @@ use super::{
     elements::{Elements, Value},
     inventory::not_purged,
     owned,
-    sweep_queue::text,
+    sweep_queue::{due_between, text},
 };
 use crate::{
     model::{ContentType, Dimensions, Image, ImageState, Rendering, RenderingFailure, ThumbHash},
@@ -156,8 +156,13 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_due_renderings(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedRendering>, StoreError> {
-        let filter = doc! { "rendering.due": { "$lte": datetime(now) } };
+    pub async fn find_due_renderings(
+        &self,
+        from: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+        limit: usize,
+    ) -> Result<Vec<QueuedRendering>, StoreError> {
+        let filter = doc! { "rendering.due": due_between(from, now) };
         let records = self.collection.clone_with_type::<Document>();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let found = self.mongo.read(Operation::find(&self.collection), || async {
@@ -260,24 +265,6 @@ impl Images {
     pub async fn postpone_rendering(&self, claimed: &QueuedRendering, due: OffsetDateTime) -> Result<bool, StoreError> {
         let update = doc! { "$set": { "rendering.due": datetime(due) }, "$inc": { "rendering.attempts": -1_i64 } };
         self.update_one(claimed.filter(), update).await
-    }
-
-    /// Postpones to `until` the images in the workers' queue that are due up to `last` and have the owner of `queued`, except
-    /// `taken`, so that other owners' images come to the front.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn postpone_owner_renderings(
-        &self,
-        queued: &QueuedRendering,
-        last: OffsetDateTime,
-        taken: &[QueuedRendering],
-        until: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let taken: Vec<_> = taken.iter().map(|image| image.id.clone()).collect();
-        let filter = doc! { "user": queued.user.clone(), "rendering.due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
-        let update = doc! { "$set": { "rendering.due": datetime(until) } };
-        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Returns the ready images among the `limit` records after this id whose pictures were never requested.

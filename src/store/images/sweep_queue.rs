@@ -85,6 +85,13 @@ impl QueuedImage {
     }
 }
 
+/// Returns the condition of a time from `from` to `now`.
+pub(super) fn due_between(from: Option<OffsetDateTime>, now: OffsetDateTime) -> Document {
+    let mut between = doc! { "$lte": datetime(now) };
+    between.extend(from.map(|from| ("$gte".to_owned(), datetime(from).into())));
+    between
+}
+
 /// The fields of a [`QueuedImage`].
 fn queue_fields() -> Document {
     doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 }
@@ -145,12 +152,17 @@ pub struct PreviewWait {
 }
 
 impl Images {
-    /// Returns the records that are due at `now`, the longest due first.
+    /// Returns the records that are due at `now`, the longest due first: all of them, or those that are due since `from`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedImage>, StoreError> {
-        let filter = doc! { "due": { "$lte": datetime(now) } };
+    pub async fn find_due(
+        &self,
+        from: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+        limit: usize,
+    ) -> Result<Vec<QueuedImage>, StoreError> {
+        let filter = doc! { "due": due_between(from, now) };
         let projection = queue_fields();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let records = self.collection.clone_with_type::<Document>();
@@ -218,24 +230,6 @@ impl Images {
     pub async fn postpone_failed(&self, queued: &QueuedImage, to: Postponement) -> Result<bool, StoreError> {
         let set = doc! { "due": datetime(to.due), "sweepFailures": i64::from(to.failures) };
         self.update_one(queued.filter(), doc! { "$set": set }).await
-    }
-
-    /// Postpones to `until` the records in the queue that are due up to `last` and have the owner of `queued`, except `taken`, so
-    /// that other owners' records come to the front.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn postpone_owner(
-        &self,
-        queued: &QueuedImage,
-        last: OffsetDateTime,
-        taken: &[QueuedImage],
-        until: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        let taken: Vec<_> = taken.iter().map(|image| image.id.clone()).collect();
-        let filter = doc! { "user": queued.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
-        let update = doc! { "$set": { "due": datetime(until) } };
-        self.mongo.update_many(&self.collection, filter, update).await.map(drop)
     }
 
     /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to
