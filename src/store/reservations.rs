@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, datetime,
     images::{ReservationEnd, tombstone_update},
     integer, is_sort_time, last_step,
-    users::{AnnounceOutcome, AnnouncedStep},
+    users::{AnnounceOutcome, AnnouncedStep, QuotaLimits},
 };
 use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
@@ -30,7 +30,7 @@ pub enum StepOutcome {
     /// These images took their steps; the others had changed since they were read.
     Applied(Vec<ImageId>),
     /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or holds of the
-    /// earlier version count them.
+    /// earlier version count them, or the quota does not permit the steps.
     Conflict,
 }
 
@@ -48,7 +48,7 @@ impl Store {
         change: &ReservationStep,
     ) -> Result<Option<Image>, StoreError> {
         let steps = [announced_step(change)];
-        let announced = self.users.announce_steps(image.user, steps.iter().zip([change])).await?;
+        let announced = self.users.announce_steps(image.user, steps.iter().zip([change]), None).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(None);
         }
@@ -76,15 +76,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
     pub async fn apply_steps(&self, user: UserId, changes: &[ReservationStep]) -> Result<StepOutcome, StoreError> {
-        self.take_steps(user, changes, |change, step| plain_update(reservation_update(change.after), step)).await
+        self.take_steps(user, changes, None, |change, step| plain_update(reservation_update(change.after), step)).await
     }
 
-    /// Raises the reservation of a pending upload.
+    /// Raises the reservation of a pending upload, if the quota permits it.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
-    pub async fn grow_reservation(&self, user: UserId, growth: &ReservationStep) -> Result<StepOutcome, StoreError> {
-        let step = self.take_steps(user, std::slice::from_ref(growth), |growth, step| {
+    pub async fn grow_reservation(
+        &self,
+        user: UserId,
+        growth: &ReservationStep,
+        limits: QuotaLimits,
+    ) -> Result<StepOutcome, StoreError> {
+        let step = self.take_steps(user, std::slice::from_ref(growth), Some(limits), |growth, step| {
             let (mut set, unset) = reservation_update(growth.after);
             set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
             plain_update((set, unset), step)
@@ -102,7 +107,7 @@ impl Store {
         deletions: &[ReservationStep],
         now: OffsetDateTime,
     ) -> Result<StepOutcome, StoreError> {
-        let outcome = self.take_steps(user, deletions, |deletion, step| {
+        let outcome = self.take_steps(user, deletions, None, |deletion, step| {
             let (mut set, unset) = reservation_update(deletion.after);
             set.insert("lastStep", step.to_string());
             let update = tombstone_update(ImageState::Deleting, now).set(set).unset(unset.keys().map(String::as_str));
@@ -146,18 +151,20 @@ impl Store {
         self.users.close_steps(user, steps, &taken).await
     }
 
-    /// Announces the steps in the user's record, updates the images, and removes the entries from the user's record.
+    /// Announces the steps in the user's record, if the quota permits them where `limits` are given; updates the images, and removes
+    /// the entries from the user's record.
     async fn take_steps(
         &self,
         user: UserId,
         changes: &[ReservationStep],
+        limits: Option<QuotaLimits>,
         update_of: impl Fn(&ReservationStep, StepId) -> Bson,
     ) -> Result<StepOutcome, StoreError> {
         if changes.is_empty() {
             return Ok(StepOutcome::Applied(Vec::new()));
         }
         let steps: Vec<_> = changes.iter().map(announced_step).collect();
-        let announced = self.users.announce_steps(user, steps.iter().zip(changes)).await?;
+        let announced = self.users.announce_steps(user, steps.iter().zip(changes), limits).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(StepOutcome::Conflict);
         }

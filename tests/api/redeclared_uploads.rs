@@ -164,6 +164,39 @@ async fn larger_preview_is_reserved_or_rejected() {
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), ((bytes.len() + small.len()) as u64, 2));
 }
 
+/// Twelve uploads are declared again at the same time on two servers, and six more are opened. The quota has room for five previews.
+#[tokio::test(flavor = "multi_thread")]
+async fn larger_previews_that_are_declared_at_the_same_time_never_exceed_the_quota() {
+    const PREVIEW_BYTES: u64 = 200_000;
+    let files: Vec<_> = (0..12).map(|_| unique_png()).collect();
+    let declared_bytes = files.iter().map(|file| file.len() as u64).sum::<u64>();
+    let quota = declared_bytes + 5 * PREVIEW_BYTES + PREVIEW_BYTES / 2;
+    let app = TestApp::start_with(|config| config.uploads.quota_bytes = quota).await;
+    let other = TestApp::start_second_server(&app, |config| config.uploads.quota_bytes = quota).await;
+    let ada = app.user().await;
+    let callers = [ada.clone(), Caller { app: &other, ..ada.clone() }];
+    for file in &files {
+        assert_eq!(ada.open_upload("a.png", "image/png", file).await.status, 201);
+    }
+    let larger = json!({ "contentType": "image/jpeg", "size": PREVIEW_BYTES, "sha256": sha256(b"a preview") });
+    let redeclare = files.iter().zip(callers.iter().cycle()).map(|(file, caller)| {
+        let body = merged(declared("a.png", "image/png", file), &json!({ "preview": larger }));
+        async move { caller.post("/api/images/upload", body).await }
+    });
+    let open = (0..6).zip(callers.iter().cycle()).map(|(n, caller)| {
+        let sha256 = sha256(format!("file {n}").as_bytes());
+        let body = json!({ "fileName": "b.png", "contentType": "image/png", "size": PREVIEW_BYTES, "sha256": sha256 });
+        async move { caller.post("/api/images/upload", body).await }
+    });
+    let (redeclared, opened) = futures_util::future::join(join_all(redeclare), join_all(open)).await;
+    let accepted = redeclared.iter().filter(|answer| answer.status == 200).count();
+    let rejected = redeclared.iter().filter(|answer| answer.status != 200);
+    assert!(rejected.map(|answer| answer.problem()).all(|problem| problem == (409, "quota_exceeded")), "{redeclared:?}");
+    let accepted = (accepted + opened.iter().filter(|answer| answer.status == 201).count()) as u64;
+    assert_eq!((used(&ada).await, accepted), (declared_bytes + 5 * PREVIEW_BYTES, 5), "of {quota}");
+    app.audit().await;
+}
+
 #[tokio::test]
 async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     let app = TestApp::start().await;

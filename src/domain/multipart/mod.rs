@@ -145,7 +145,7 @@ impl Multipart {
             let lifetimes = unopened_lifetimes(now);
             let image = Image::pending(user, id, ObjectKey::final_for(user, id), upload.clone(), idempotency.clone(), lifetimes);
             if self.reservations.reserve(user, &[&image], now).await? == ReserveOutcome::Rejected {
-                self.quota.explain_rejection(user, upload.size).await?;
+                self.quota.explain_rejection(user, image.reserved).await?;
                 continue;
             }
             if self.reservations.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {

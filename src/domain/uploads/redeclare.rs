@@ -57,30 +57,29 @@ impl Uploads {
     /// larger one can still be used.
     async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), OpenError> {
         let new_bytes = upload.bytes();
-        if new_bytes <= image.reserved {
-            return Ok(());
-        }
-        let usage = self.store.users.usage(user).await?.ok_or(OpenError::NoAccount)?;
-        if let Some(error) = self.quota.excess_error(usage, new_bytes - image.reserved) {
-            return Err(error);
-        }
-        Ok(Box::pin(self.grow(user, image.id, new_bytes)).await?)
+        if new_bytes <= image.reserved { Ok(()) } else { Box::pin(self.grow(user, image.id, new_bytes)).await }
     }
 
     /// Raises the reservation of a pending upload to `bytes`. An upload in another state stays as it is.
-    async fn grow(&self, user: UserId, id: ImageId, bytes: u64) -> Result<(), StoreError> {
+    async fn grow(&self, user: UserId, id: ImageId, bytes: u64) -> Result<(), OpenError> {
         for tried in 0..reservations::MAX_ATTEMPTS {
             let Some(image) = self.store.images.find_owned(user, id).await? else { return Ok(()) };
             if image.status != ImageStatus::Pending || image.reserved >= bytes {
                 return Ok(());
             }
+            let usage = self.store.users.usage(user).await?.ok_or(OpenError::NoAccount)?;
+            if let Some(error) = self.quota.excess_error(usage, bytes - image.reserved) {
+                return Err(error);
+            }
+            // Others may take the bytes after the usage was read: the step is announced only if the quota permits it then.
             if let Some(growth) = image.growth_step(bytes)
-                && matches!(self.store.grow_reservation(user, &growth).await?, StepOutcome::Applied(images) if !images.is_empty())
+                && let StepOutcome::Applied(images) = self.store.grow_reservation(user, &growth, self.reservations.limits).await?
+                && !images.is_empty()
             {
                 return Ok(());
             }
             self.reservations.finish_abandoned_steps(user, &[id], tried).await?;
         }
-        Err(StoreError::Contention { what: "an upload that is declared again" })
+        Err(StoreError::Contention { what: "an upload that is declared again" }.into())
     }
 }

@@ -107,8 +107,7 @@ impl Users {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
         let max_others = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
         let Some(max_others) = max_others else { return Ok(ReserveOutcome::Rejected) };
-        let quota = doc! { "$ifNull": ["$quotaBytes", integer(limits.quota_bytes)] };
-        let fits_quota = doc! { "$lte": ["$usedBytes", { "$subtract": [quota, integer(bytes)] }] };
+        let fits_quota = fits_quota(bytes, limits);
         let fits_pending = doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(max_others)] };
         let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$type": "number" } });
         filter.insert("$expr", doc! { "$and": [fits_quota, fits_pending] });
@@ -240,6 +239,15 @@ impl Users {
         let found = found.await?.unwrap_or_default();
         Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
     }
+}
+
+/// Returns the condition that the quota permits `bytes` in addition to those that are counted, and to those that announced steps
+/// will add.
+pub(super) fn fits_quota(bytes: u64, limits: QuotaLimits) -> Document {
+    let quota = doc! { "$ifNull": ["$quotaBytes", integer(limits.quota_bytes)] };
+    let steps = doc! { "$cond": [{ "$isArray": "$settling" }, "$settling", []] };
+    let announced = doc! { "$sum": { "$map": { "input": steps, "in": { "$max": [0_i64, "$$this.bytes"] } } } };
+    doc! { "$lte": ["$usedBytes", { "$subtract": [quota, { "$add": [integer(bytes), announced] }] }] }
 }
 
 /// Returns the projection for [`read_usage`]. Its expression has a value for every record, so that a damaged record fails no query.

@@ -8,7 +8,11 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Users, legacy_holds, quota::StaleEntries, quota::pending, timeline};
+use super::{
+    Users, legacy_holds,
+    quota::{QuotaLimits, StaleEntries, fits_quota, pending},
+    timeline,
+};
 use crate::{
     model::{ImageId, ReservationStep, StepId, UserId},
     store::{StoreError, count, driver_events::Operation, entries, integer, last_step, whole_number},
@@ -35,22 +39,25 @@ pub struct AnnouncedStep {
 pub(in crate::store) enum AnnounceOutcome {
     /// The steps are announced.
     Announced,
-    /// Another step of one of the images is announced, or a hold of the earlier version counts one of the images.
+    /// Another step of one of the images is announced, or a hold of the earlier version counts one of the images, or the quota does
+    /// not permit the steps.
     Conflict,
     /// The user does not exist, and has no counters.
     NoUser,
 }
 
 impl Users {
-    /// Announces steps of a user's images: all of them or none.
+    /// Announces steps of a user's images: all of them or none. With `limits`, only if the quota permits the bytes that they add.
     pub(in crate::store) async fn announce_steps(
         &self,
         user: UserId,
         steps: impl Iterator<Item = (&AnnouncedStep, &ReservationStep)>,
+        limits: Option<QuotaLimits>,
     ) -> Result<AnnounceOutcome, StoreError> {
-        let (mut ids, mut announced) = (Vec::new(), Vec::new());
+        let (mut ids, mut announced, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
         for (step, change) in steps {
             let added = change.counts_after - change.counts_before;
+            bytes = bytes.saturating_add(u64::try_from(added.bytes).unwrap_or(0));
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
             if let Some(of_month) = change.timeline {
@@ -59,7 +66,8 @@ impl Users {
             ids.push(step.image.to_string());
             announced.push(entry);
         }
-        let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
+        let mut filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
+        filter.extend(limits.map(|limits| ("$expr".to_owned(), fits_quota(bytes, limits).into())));
         let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
         if self.mongo.update_one(&self.collection, filter, vec![doc! { "$set": set }]).await? {
             return Ok(AnnounceOutcome::Announced);
