@@ -48,10 +48,13 @@ pub(super) struct DueKey {
     pub(super) holder: Option<KeyHolder>,
 }
 
-/// Returns the projection for [`KeyHolder::read`]. The age is by the database's clock.
+/// Returns the projection for [`KeyHolder::read`]. The age is by the database's clock; a key is also old if its time is of another
+/// type, or so far ahead that no server wrote it.
 fn holder_projection() -> Document {
     let since = doc! { "$subtract": ["$$NOW", milliseconds(ABANDONED_AFTER)] };
-    doc! { "user": 1, "isOld": { "$lte": ["$at", since] } }
+    let until = doc! { "$add": ["$$NOW", milliseconds(FIRST_CHECK_AFTER)] };
+    let is_young = doc! { "$and": [{ "$gt": ["$at", since] }, { "$lte": ["$at", until] }] };
+    doc! { "user": 1, "isOld": { "$not": [is_young] } }
 }
 
 impl KeyHolder {

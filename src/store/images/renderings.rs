@@ -35,8 +35,9 @@ const MAX_PICTURES: usize = 2;
 pub struct QueuedRendering {
     id: Bson,
     user: Bson,
-    /// Value of `rendering.due` as it is stored, also if it cannot be read as a time; the condition of the claim.
-    stored_due: Bson,
+    /// The field `rendering.due`, or `rendering` if that is not a document; its value as it is stored, also if it cannot be read as a
+    /// time. The condition of the claim.
+    stored: (&'static str, Bson),
     /// Time at which it is due.
     pub due: OffsetDateTime,
 }
@@ -45,8 +46,11 @@ impl QueuedRendering {
     /// Reads the fields of a record that the queue needs; without a readable `rendering.due`, it is due at `now`.
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
-        let stored_due = record.get_document("rendering").ok().and_then(|rendering| rendering.get("due")).cloned();
-        Self { id: value("_id"), user: value("user"), stored_due: stored_due.into(), due: due(record).unwrap_or(now) }
+        let stored = match record.get("rendering") {
+            Some(Bson::Document(rendering)) => ("rendering.due", rendering.get("due").cloned().into()),
+            other => ("rendering", other.cloned().into()),
+        };
+        Self { id: value("_id"), user: value("user"), stored, due: due(record).unwrap_or(now) }
     }
 
     /// Returns the record's id, for logs.
@@ -64,12 +68,13 @@ impl QueuedRendering {
     /// Returns the same record, claimed until the end of the lease.
     #[must_use]
     pub fn claimed(&self, lease: Lease) -> Self {
-        Self { due: lease.ends, stored_due: datetime(lease.ends).into(), ..self.clone() }
+        Self { due: lease.ends, stored: ("rendering.due", datetime(lease.ends).into()), ..self.clone() }
     }
 
     /// Returns a filter for the record while its `rendering.due` is unchanged.
     fn filter(&self) -> Document {
-        doc! { "_id": self.id.clone(), "user": self.user.clone(), "rendering.due": self.stored_due.clone() }
+        let (field, value) = &self.stored;
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), *field: value.clone() }
     }
 }
 
@@ -152,7 +157,7 @@ fn raw_size(picture: &RawDocument) -> Option<Dimensions> {
 }
 
 impl Images {
-    /// Returns the images whose pictures are due at `now`, the longest due first.
+    /// Returns the images whose pictures are due at `now`, the longest due first: all of them, or those that are due since `from`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -166,7 +171,7 @@ impl Images {
         let records = self.collection.clone_with_type::<Document>();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let found = self.mongo.read(Operation::find(&self.collection), || async {
-            let find = records.find(filter.clone()).projection(doc! { "user": 1, "rendering.due": 1 });
+            let find = records.find(filter.clone()).projection(doc! { "user": 1, "rendering": 1 });
             find.sort(doc! { "rendering.due": 1 }).limit(limit).await?.try_collect::<Vec<_>>().await
         });
         Ok(found.await?.iter().map(|record| QueuedRendering::read(record, now)).collect())
@@ -189,9 +194,12 @@ impl Images {
             "rendering.due": { "$add": [{ "$max": ["$$NOW", datetime(now)] }, length] },
             "rendering.attempts": { "$add": [attempts, 1_i64] },
         };
+        // In place of a damaged rendering: objects may exist at the keys of the pictures.
+        let is_document = doc! { "$eq": [{ "$type": "$rendering" }, "object"] };
+        let readable = doc! { "rendering": { "$cond": [is_document, "$rendering", { "written": true }] } };
         let records = self.collection.clone_with_type::<Document>();
         let claim = async {
-            let update = records.find_one_and_update(queued.filter(), vec![doc! { "$set": set }]);
+            let update = records.find_one_and_update(queued.filter(), vec![doc! { "$set": readable }, doc! { "$set": set }]);
             update.return_document(ReturnDocument::After).await
         };
         let Some(record) = self.mongo.run(Operation::find_and_modify(&self.collection), claim).await? else {

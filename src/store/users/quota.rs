@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
 use parking_lot::Mutex;
@@ -184,7 +184,8 @@ impl Users {
         self.postpone_stale("opening", user, at).await
     }
 
-    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first.
+    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first. Entries whose `at` is a list
+    /// count as unreadable: the database compares its elements.
     pub(super) async fn find_stale<T>(
         &self,
         field: &'static str,
@@ -204,11 +205,14 @@ impl Users {
         });
         let stale_of = |document: Document| {
             let user = document.get_str("_id").ok().and_then(UserId::parse)?;
-            let stale =
-                entries(&document, field).filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
+            let is_stale = |entry: &&Document| match entry.get("at") {
+                Some(Bson::DateTime(at)) => *at < before,
+                at => matches!(at, Some(Bson::Array(_))),
+            };
+            let stale = entries(&document, field).filter(is_stale).take(each);
             let mut found = StaleEntries { user, entries: Vec::new(), unreadable: 0 };
-            for entry in stale.map(&read) {
-                match entry {
+            for entry in stale {
+                match entry.get_datetime("at").ok().and_then(|_| read(entry)) {
                     Some(entry) => found.entries.push(entry),
                     None => found.unreadable += 1,
                 }

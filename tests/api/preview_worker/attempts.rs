@@ -27,9 +27,14 @@ pub(super) async fn attempts_until_failure(app: &TestApp, image: &str, renderer:
 async fn image_whose_due_time_cannot_be_read_gets_previews() {
     let app = start().await;
     let ada = app.user().await;
-    for due in [Bson::from(DateTime::MIN), Bson::Array(vec![DateTime::from_millis(1000).into()])] {
+    let date = Bson::from(DateTime::from_millis(1000));
+    for (field, due) in [
+        ("rendering.due", Bson::from(DateTime::MIN)),
+        ("rendering.due", Bson::Array(vec![date.clone()])),
+        ("rendering", Bson::Array(vec![doc! { "due": date, "attempts": 1 }.into()])),
+    ] {
         let image = ready(&ada).await;
-        let damage = doc! { "$set": { "rendering.due": &due } };
+        let damage = doc! { "$set": { field: &due } };
         app.db.collection::<Document>("images").update_one(doc! { "_id": &image }, damage).await.unwrap();
         assert_eq!(render(&app).await, 1, "{due}");
         assert_eq!(rendering_of(&app, &image).await, doc! { "written": true }, "{due}");

@@ -37,6 +37,34 @@ async fn lists_that_are_documents_delay_no_other_user() {
     }
 }
 
+/// More users than a step takes have an entry whose time is a list.
+#[tokio::test]
+async fn entries_whose_time_is_a_list_delay_no_other_user() {
+    for field in ["opening", "settling"] {
+        let app = TestApp::start().await;
+        let users = app.db.collection::<Document>("users");
+        let entry = |at: Bson| {
+            let id = || uuid::Uuid::now_v7().to_string();
+            doc! { "image": id(), "step": id(), "before": Bson::Null, "at": at, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64 }
+        };
+        let damaged = (0..60).map(|n| {
+            let at = Bson::Array(vec![DateTime::from_millis(n).into()]);
+            let id = uuid::Uuid::now_v7().to_string();
+            let counters = doc! { "usedBytes": 0_i64, "images": 0_i64, "pending": 0_i64 };
+            let mut user = doc! { "_id": id, field: [entry(at)], "registered": true };
+            user.extend(counters);
+            user
+        });
+        users.insert_many(damaged.collect::<Vec<_>>()).await.unwrap();
+        let ada = app.user().await;
+        users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { field: [entry(an_hour_ago().into())] } }).await.unwrap();
+        for _ in 0..2 {
+            app.sweep(after(1)).await;
+        }
+        assert!(user_of(&ada).await.get_array(field).unwrap().is_empty(), "{field}");
+    }
+}
+
 /// A reservation is a list of one.
 #[tokio::test]
 async fn reservation_that_is_a_list_is_postponed() {
