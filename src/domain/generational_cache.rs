@@ -37,12 +37,6 @@ impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
         self.old.remove(&key);
         self.young.insert(key, value);
     }
-
-    /// Removes an entry.
-    pub fn remove(&mut self, key: K) {
-        self.young.remove(&key);
-        self.old.remove(&key);
-    }
 }
 
 #[cfg(test)]
@@ -62,8 +56,6 @@ mod tests {
         }
         assert_eq!(cache.get(999_999), Some("once"));
         assert_eq!(cache.get(0), None);
-        cache.remove(999_999);
-        assert_eq!(cache.get(999_999), None);
     }
 
     #[test]

@@ -68,6 +68,23 @@ fn other_addresses_of_a_network_allow_few_more_attempts() {
     assert_eq!(refused.rate.count, 40, "the error contains the rate");
 }
 
+/// Millions of keys, each of a single call, do not exceed the memory, and reset the count of no key that was used more.
+#[test]
+fn l4_a_flood_of_keys_resets_no_exhausted_key() {
+    let limit = Limit::new("x", Rate::new(100, 24 * 60 * 60));
+    let start = Instant::now();
+    let (victim, flooded) = (u64::MAX, 1_000_000);
+    assert!(limit.take(victim, 100, start).is_ok());
+    for key in 0..flooded {
+        assert!(limit.take(key, 1, start + Duration::from_millis(12) * u32::try_from(key).unwrap()).is_ok());
+        if key % 100_000 == 0 {
+            assert!(limit.len() <= 100_000);
+        }
+    }
+    assert!(limit.take(victim, 20, start + Duration::from_secs(3 * 60 * 60)).is_err(), "at most 12.5 calls have drained");
+    assert!(limit.take(flooded - 1, 100, start).is_err(), "the latest key is counted, too");
+}
+
 /// Returns a client at this address.
 fn client(address: &str) -> ClientInfo {
     ClientInfo { address: address.parse().unwrap(), device: None }

@@ -1,6 +1,8 @@
 //! One rate limit: by a key, by a key and the networks of an address, or by a user and the user's network.
 
 use std::{
+    cmp::Reverse,
+    collections::HashMap,
     hash::Hash,
     net::IpAddr,
     time::{Duration, Instant},
@@ -11,12 +13,11 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Throttled;
 use crate::{
     config::Rate,
-    domain::generational_cache::GenerationalCache,
     model::{NetworkPrefix, UserId},
     store::request_origin,
 };
 
-/// Keys that each limit remembers, in a few megabytes.
+/// Keys that each limit remembers, at most: a few megabytes.
 const CAPACITY: usize = 100_000;
 /// Rates of networks as multiples of a host's rate: for /32 and /64, for /56, for /24 and /48.
 const FACTORS: [u32; 3] = [1, 2, 4];
@@ -29,12 +30,46 @@ const USERS_OF_SITE: u32 = FACTORS[2];
 pub(super) struct Limit<K> {
     name: &'static str,
     rate: Rate,
-    empty_at: Mutex<GenerationalCache<K, Instant>>,
+    empty_at: Mutex<Buckets<K>>,
+}
+
+/// The times at which the buckets of the most loaded keys will be empty. If there are too many, the fuller half stays: a bucket that
+/// one call has filled a little makes room sooner than one that is almost full, so that calls with many keys reset no other key's
+/// count.
+#[derive(Debug)]
+struct Buckets<K> {
+    empty_at: HashMap<K, Instant>,
+    capacity: usize,
+}
+
+impl<K: Eq + Hash + Copy> Buckets<K> {
+    fn new(capacity: usize) -> Self {
+        Self { empty_at: HashMap::new(), capacity }
+    }
+
+    fn get(&self, key: K) -> Option<Instant> {
+        self.empty_at.get(&key).copied()
+    }
+
+    fn insert(&mut self, key: K, at: Instant) {
+        if self.empty_at.len() >= self.capacity && !self.empty_at.contains_key(&key) {
+            self.drop_emptier_half();
+        }
+        self.empty_at.insert(key, at);
+    }
+
+    /// Drops the buckets that will be empty first: a constant time for each insertion since the last call.
+    fn drop_emptier_half(&mut self) {
+        let kept = self.capacity / 2;
+        let mut all: Vec<_> = self.empty_at.drain().collect();
+        all.select_nth_unstable_by_key(kept, |(_, at)| Reverse(*at));
+        self.empty_at.extend(all.into_iter().take(kept));
+    }
 }
 
 impl<K: Eq + Hash + Copy> Limit<K> {
     pub(super) fn new(name: &'static str, rate: Rate) -> Self {
-        Self { name, rate, empty_at: Mutex::new(GenerationalCache::new(CAPACITY)) }
+        Self { name, rate, empty_at: Mutex::new(Buckets::new(CAPACITY)) }
     }
 
     /// Counts `n` calls, or none of them.
@@ -49,18 +84,11 @@ impl<K: Eq + Hash + Copy> Limit<K> {
 
     /// Resets a key's count.
     pub(super) fn forget(&self, key: K) {
-        self.lock().remove(key);
+        self.lock().empty_at.remove(&key);
     }
 
     /// Counts `n` requests of a key, or rejects all of them.
-    fn fill(
-        all: &mut GenerationalCache<K, Instant>,
-        name: &'static str,
-        key: K,
-        n: u32,
-        rate: Rate,
-        now: Instant,
-    ) -> Result<(), Throttled> {
+    fn fill(all: &mut Buckets<K>, name: &'static str, key: K, n: u32, rate: Rate, now: Instant) -> Result<(), Throttled> {
         let empty_at = all.get(key).map_or(now, |at| at.max(now)) + cost(rate, n);
         let ahead = empty_at.saturating_duration_since(now);
         if ahead > rate.window {
@@ -71,13 +99,19 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 
     /// Takes back `n` counted requests of a key.
-    fn drain(all: &mut GenerationalCache<K, Instant>, key: K, n: u32, rate: Rate) {
+    fn drain(all: &mut Buckets<K>, key: K, n: u32, rate: Rate) {
         if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, n))) {
             all.insert(key, before);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, GenerationalCache<K, Instant>> {
+    /// Returns the number of keys.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().empty_at.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buckets<K>> {
         self.empty_at.lock()
     }
 }
