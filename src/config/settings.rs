@@ -114,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "MAX_EVENT_STREAMS",
         "2000",
-        "open event streams, by default at most half of `MAX_CONNECTIONS`; one more is answered 503 with `Retry-After`",
+        "open event streams, by default at most half of `MAX_CONNECTIONS`, and half of them for one network; one more is answered 503 with `Retry-After`",
     ),
     setting("RATE_LIMIT", "on", "`off` disables all limits below"),
     setting("RATE_LIMIT_SIGNUP", "300/1m", "sign-ups from one address"),

@@ -11,7 +11,6 @@ use parking_lot::{Mutex, MutexGuard};
 /// Permits, and the number of permits that each holder has.
 #[derive(Debug)]
 pub struct Shares<K> {
-    total: usize,
     /// A holder may have the number of free permits divided by this.
     divisor: usize,
     held: Mutex<Held<K>>,
@@ -20,6 +19,8 @@ pub struct Shares<K> {
 /// Permits that are taken.
 #[derive(Debug)]
 struct Held<K> {
+    /// All permits, taken and free.
+    total: usize,
     sum: usize,
     /// Number of permits by holder. Contains only holders with permits, so it is no larger than `sum`.
     by_holder: HashMap<K, usize>,
@@ -44,7 +45,7 @@ impl<K: Eq + Hash + Copy> Shares<K> {
     /// holder gets one in every `divisor + 1` of all permits.
     #[must_use]
     pub fn divided(total: usize, divisor: usize) -> Arc<Self> {
-        Arc::new(Self { total, divisor, held: Mutex::new(Held { sum: 0, by_holder: HashMap::new() }) })
+        Arc::new(Self { divisor, held: Mutex::new(Held { total, sum: 0, by_holder: HashMap::new() }) })
     }
 
     /// Takes `count` permits. Returns `None` if the holder would have more than the rule allows.
@@ -52,6 +53,12 @@ impl<K: Eq + Hash + Copy> Shares<K> {
     pub fn take(self: &Arc<Self>, holder: K, count: usize) -> Option<Share<K>> {
         let mut share = Share { shares: self.clone(), holder, count: 0 };
         share.grow(count).then_some(share)
+    }
+
+    /// Lowers the number of permits to `total`, unless it is lower already. Permits that are taken stay taken.
+    pub fn lower_total(&self, total: usize) {
+        let mut held = self.lock();
+        held.total = held.total.min(total);
     }
 
     /// Returns the number of permits that are taken.
@@ -70,7 +77,7 @@ impl<K: Eq + Hash + Copy> Share<K> {
     pub fn grow(&mut self, more: usize) -> bool {
         let mut held = self.shares.lock();
         let taken = held.by_holder.get(&self.holder).copied().unwrap_or(0);
-        let free = self.shares.total.saturating_sub(held.sum);
+        let free = held.total.saturating_sub(held.sum);
         let is_first = taken == 0 && more == 1 && free > 0;
         if !is_first && taken.saturating_add(more).saturating_mul(self.shares.divisor) > free {
             return false;

@@ -116,6 +116,7 @@ impl Events {
 pub async fn request(caller: &Caller<'_>, last_event_id: Option<&str>) -> Response {
     let request = caller.app.http.get(format!("{}/api/events", caller.app.base)).bearer_auth(caller.token.as_ref().unwrap());
     let request = last_event_id.into_iter().fold(request, |request, id| request.header("last-event-id", id));
+    let request = caller.address.iter().fold(request, |request, address| request.header("x-forwarded-for", address));
     request.send().await.unwrap()
 }
 
@@ -255,7 +256,8 @@ async fn all_clients_are_reset_after_the_feed_was_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_above_the_limit_of_its_user_is_rejected() {
-    let app = TestApp::start_with(|config| config.load.max_event_streams = 7).await;
+    // One network has half of the streams.
+    let app = TestApp::start_with(|config| config.load.max_event_streams = 14).await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut open = Vec::new();
     for _ in 0..5 {
@@ -268,6 +270,8 @@ async fn stream_above_the_limit_of_its_user_is_rejected() {
     open.push(Events::open(&bob, None).await.0);
     let rejected = bob.get("/api/events").await;
     assert_eq!((rejected.problem(), rejected.header("retry-after")), ((503, "unavailable"), "30"), "{rejected:?}");
+    let elsewhere = bob.with_address("198.51.100.9");
+    open.push(Events::open(&elsewhere, None).await.0);
     // Closed streams no longer count.
     open.clear();
     eventually("the server notices the closed streams", async || request(&ada, None).await.status() == 200).await;

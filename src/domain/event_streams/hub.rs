@@ -2,10 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,8 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::mailbox::{Mailbox, Notice};
 use crate::{
+    domain::shares::{Share, Shares},
     metrics::METRICS,
-    model::{EventPosition, UserId},
+    model::{EventPosition, NetworkPrefix, UserId},
     store::ImageChange,
 };
 
@@ -35,8 +33,8 @@ pub enum TooManyStreams {
     /// The user has [`MAX_STREAMS_PER_USER`].
     #[error("too many event streams of the user")]
     OfUser,
-    /// The server has as many as its setting permits.
-    #[error("too many event streams of the server")]
+    /// The server has as many as its setting permits, or the network has as many as one network may.
+    #[error("too many event streams of the server or of the network")]
     OfServer,
 }
 
@@ -67,7 +65,8 @@ pub(super) struct Hub {
     phase: watch::Sender<Phase>,
     /// Wakes the task that opens the feed.
     pub(super) wanted: Notify,
-    max_streams: AtomicUsize,
+    /// Permits of streams, shared between networks, so that no network takes all of them.
+    permits: Arc<Shares<Option<NetworkPrefix>>>,
 }
 
 /// The open streams and the changes that they may need.
@@ -106,6 +105,7 @@ pub struct Subscription {
     hub: Arc<Hub>,
     user: UserId,
     mailbox: Arc<Mailbox>,
+    _permit: Share<Option<NetworkPrefix>>,
     /// The position after which the messages begin.
     start: EventPosition,
 }
@@ -127,24 +127,26 @@ impl Hub {
             state: Mutex::new(state),
             phase: watch::Sender::new(Phase::Idle),
             wanted: Notify::new(),
-            max_streams: AtomicUsize::new(max_streams),
+            permits: Shares::new(max_streams),
         })
     }
 
     /// Lowers the limit of open streams to `max_streams`, unless it is lower already. Open streams stay open.
     pub(super) fn lower_limit(&self, max_streams: usize) {
-        self.max_streams.fetch_min(max_streams, Relaxed);
+        self.permits.lower_total(max_streams);
     }
 
-    /// Reserves a stream of this user. It receives no message before [`Subscription::start`].
-    pub(super) fn reserve(self: &Arc<Self>, user: UserId) -> Result<Subscription, TooManyStreams> {
+    /// Reserves a stream of this user, who calls from `network`. It receives no message before [`Subscription::start`].
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        user: UserId,
+        network: Option<NetworkPrefix>,
+    ) -> Result<Subscription, TooManyStreams> {
         let mut state = self.state.lock();
         if state.streams.get(&user).is_some_and(|streams| streams.len() >= MAX_STREAMS_PER_USER) {
             return Err(TooManyStreams::OfUser);
         }
-        if state.count >= self.max_streams.load(Relaxed) {
-            return Err(TooManyStreams::OfServer);
-        }
+        let permit = self.permits.take(network, 1).ok_or(TooManyStreams::OfServer)?;
         let mailbox = Arc::<Mailbox>::default();
         state.streams.entry(user).or_default().push(mailbox.clone());
         state.count += 1;
@@ -153,7 +155,7 @@ impl Hub {
         drop(state);
         METRICS.event_streams.inc();
         self.wanted.notify_one();
-        Ok(Subscription { hub: self.clone(), user, mailbox, start })
+        Ok(Subscription { hub: self.clone(), user, mailbox, _permit: permit, start })
     }
 
     /// Waits until changes arrive; returns `false` if the server stops.

@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     model::UserId,
-    store::{ChangeFeed, FeedError, FeedStart, Store, without_failpoints},
+    store::{ChangeFeed, FeedError, FeedStart, Store, request_origin, without_failpoints},
 };
 
 /// How far the first feed goes back, so that the clients of a server that was restarted can resume.
@@ -65,12 +65,13 @@ impl EventStreams {
         self.hub.lower_limit(max_streams);
     }
 
-    /// Opens a stream of a user's changes. Once it is returned, it receives all changes after its start.
+    /// Opens a stream of a user's changes, which counts for the network of the request. Once it is returned, it receives all changes after its start.
     ///
     /// # Errors
     /// [`OpenStreamError`].
     pub async fn open(&self, user: UserId, start: StreamStart) -> Result<Subscription, OpenStreamError> {
-        let mut subscription = self.hub.reserve(user)?;
+        let network = request_origin::current().map(|origin| origin.site);
+        let mut subscription = self.hub.reserve(user, network)?;
         match tokio::time::timeout(OPEN_DEADLINE, self.hub.wait_until_live()).await {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(OpenStreamError::Unavailable),

@@ -22,7 +22,7 @@ fn hub_with_feed(max_streams: usize) -> Arc<Hub> {
 
 /// Opens and starts a stream of this user.
 fn open(hub: &Arc<Hub>, user: UserId, start: StreamStart) -> Subscription {
-    let mut stream = hub.reserve(user).unwrap();
+    let mut stream = hub.reserve(user, None).unwrap();
     stream.start(start);
     stream
 }
@@ -121,11 +121,19 @@ fn a_lost_feed_resets_open_streams() {
 fn streams_are_limited_by_user_and_server_until_they_are_dropped() {
     let hub = hub_with_feed(7);
     let (ada, bob) = (UserId::new(), UserId::new());
-    let mut streams: Vec<_> = (0..MAX_STREAMS_PER_USER).map(|_| open(&hub, ada, StreamStart::Now)).collect();
-    assert_eq!(hub.reserve(ada).unwrap_err(), TooManyStreams::OfUser);
-    streams.extend([open(&hub, bob, StreamStart::Now), open(&hub, bob, StreamStart::Now)]);
-    assert_eq!(hub.reserve(bob).unwrap_err(), TooManyStreams::OfServer);
+    let network = |n: u8| Some(NetworkPrefix::site([198, 51, n, 1].into()));
+    let mut streams: Vec<_> = (0..5).map(|n| hub.reserve(ada, network(n)).unwrap()).collect();
+    assert_eq!(streams.len(), MAX_STREAMS_PER_USER);
+    assert_eq!(hub.reserve(ada, network(5)).unwrap_err(), TooManyStreams::OfUser);
+    streams.extend([6, 7].map(|n| hub.reserve(bob, network(n)).unwrap()));
+    assert_eq!(hub.reserve(bob, network(8)).unwrap_err(), TooManyStreams::OfServer);
     drop(streams);
+    let of_network: Vec<_> = std::iter::from_fn(|| hub.reserve(UserId::new(), network(0)).ok()).collect();
+    assert_eq!(of_network.len(), 4, "one network has half of the streams");
+    assert!(hub.reserve(ada, network(1)).is_ok());
+    hub.lower_limit(4);
+    assert_eq!(hub.reserve(ada, network(1)).unwrap_err(), TooManyStreams::OfServer);
+    drop(of_network);
     let state = hub.state.lock();
     assert_eq!((state.count, state.streams.len()), (0, 0));
 }
