@@ -94,9 +94,12 @@ impl Jpeg {
         if !(1..=4).contains(&count) || header.rest().len() != 2 * count + 3 {
             return Err(ContentError::Malformed.into());
         }
+        // A scan has each component once; those of a frame may have the same id.
+        let mut components: Vec<_> = frame.components.iter().collect();
         for _ in 0..count {
             let [id, _entropy_tables] = header.array()?;
-            let component = frame.components.iter().find(|component| component.id == id).ok_or(ContentError::Malformed)?;
+            let position = components.iter().position(|component| component.id == id).ok_or(ContentError::Malformed)?;
+            let component = components.remove(position);
             if !frame.is_lossless && self.tables >> component.table & 1 == 0 {
                 return Err(ContentError::Malformed.into());
             }

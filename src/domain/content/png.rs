@@ -33,20 +33,22 @@ struct Header {
 impl Png {
     /// Continues reading up to the displayed size.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
-        let header = match self.header {
-            Some(header) => header,
-            None => {
-                let header = Header::read(file)?;
-                file.mark();
-                *self.header.insert(header)
-            }
-        };
         loop {
             let mut chunk = file.take(8)?;
             let (length, kind) = (chunk.u32_be()?, chunk.array()?);
             if length > i32::MAX as u32 {
                 return Err(ContentError::Malformed.into());
             }
+            let Some(header) = self.header else {
+                match &kind {
+                    b"IHDR" if length == Header::BYTES => self.header = Some(Header::read(file)?),
+                    // The header is the first chunk (5.6), but Firefox and Pillow pass over ancillary ones before it.
+                    [first, ..] if first & ANCILLARY != 0 => file.skip(u64::from(length) + CRC_BYTES),
+                    _ => return Err(ContentError::Malformed.into()),
+                }
+                file.mark();
+                continue;
+            };
             match &kind {
                 // Indices need a palette before them (11.2.2).
                 b"IDAT" if header.is_indexed && !self.has_palette => return Err(ContentError::Malformed.into()),
@@ -65,7 +67,8 @@ impl Png {
                 // A decoder must not read on behind a critical chunk that it does not know (13.1): a name whose first byte lacks
                 // this bit (5.4).
                 [first, ..] if &kind != b"PLTE" && first & ANCILLARY == 0 => return Err(ContentError::Malformed.into()),
-                // Like every ancillary chunk, one with an error is ignored (13.1).
+                // Like every ancillary chunk, one with an error is ignored (13.1). Browsers take the prefix that Exif has in a JPEG
+                // segment for an error.
                 b"eXIf" if self.orientation.is_none() && File::is_takeable(u64::from(length) + CRC_BYTES) => {
                     self.orientation =
                         content(file, kind, length)?.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
@@ -88,13 +91,12 @@ impl Png {
 }
 
 impl Header {
-    /// Reads `IHDR` (11.2.1), which must be the first chunk, with valid values and a correct CRC.
+    /// Length of the chunk's content.
+    const BYTES: u32 = 13;
+
+    /// Reads the content of `IHDR` (11.2.1), which must have valid values and a correct CRC.
     fn read(file: &mut File) -> Result<Self, Stop> {
-        let mut start = file.take(8)?;
-        if start.u32_be()? != 13 || start.rest() != b"IHDR" {
-            return Err(ContentError::Malformed.into());
-        }
-        let mut header = Part(content(file, *b"IHDR", 13)?.ok_or(ContentError::Malformed)?);
+        let mut header = Part(content(file, *b"IHDR", Self::BYTES)?.ok_or(ContentError::Malformed)?);
         let size = Size { width: header.u32_be()?, height: header.u32_be()? };
         let [depth, colour, compression, filter, interlace] = header.array()?;
         let depth_fits = match colour {
