@@ -26,6 +26,7 @@ def size(row):
 # Files and mutants whose verdict differs from Chromium's, with the reason.
 DECIDED = {
     "clap.heic": "the crop is the standard's",
+    "image/heic: another size": "libheif 1.15 and macOS show the picture; Pillow's libheif rejects a file whose ispe differs",
     "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
     "image/avif: crop": "the standard's crop; Chromium crops at the origin alone",
     "image/avif: minimized, without its brand": "the standard requires the brand; Chromium 148 shows the image, Chromium 156 does not",

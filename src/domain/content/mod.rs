@@ -8,11 +8,17 @@
 //!
 //! The displayed size is the one that browsers lay out (CSS `image-orientation: from-image`, the default):
 //! - JPEG: the frame's size, swapped for EXIF orientations 5 to 8 of the first Exif segment.
-//! - PNG: the same by an `eXIf` chunk, if it precedes the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one).
+//! - PNG: the same by an `eXIf` chunk, if it precedes the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one) and has no
+//!   prefix.
 //! - WebP: the canvas. Its EXIF chunk follows the pixels, Chromium ignores its orientation and cameras write none.
 //! - GIF: the logical screen, widened to its first frame, as browsers do.
-//! - AVIF and HEIF (`isobmff`; `item` reads `ispe`, `clap`, `irot`): the primary item's `ispe`, then its `clap` and `irot` (ISO/IEC
-//!   23008-12, 6.5); EXIF orientation is ignored, as the standard says. Of a sequence without an item: the size of its track.
+//! - AVIF (`isobmff`): the primary item's `ispe`, then its `clap` and `irot` (ISO/IEC 23008-12, 6.5); EXIF orientation is ignored,
+//!   as the standard says. Of a sequence without an item: the size of its track.
+//! - HEIF: the same, but the size of the picture that is coded in HEVC, or of the canvas of a grid or an overlay, is preferred to
+//!   `ispe`.
+//!
+//! No byte is fetched to check what does not affect the size: chunks and frames behind the first picture, and where an item's data
+//! is. Flags and properties that decoders reject are passed over, because decoders differ in them.
 //!
 //! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG. So is a file that ends inside
 //! its pixels: browsers show the part that exists.

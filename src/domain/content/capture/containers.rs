@@ -39,7 +39,7 @@ pub(super) fn png<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     while let Some([a, b, c, d, kind @ ..]) = fetched.get(at, 8) {
         let length = u64::from(u32::from_be_bytes([*a, *b, *c, *d]));
         match kind {
-            b"eXIf" => keep_first(&mut blocks.exif, fetched.get(at + 8, length)),
+            b"eXIf" => keep_first(&mut blocks.exif, fetched.get(at + 8, length).map(without_prefix)),
             b"iTXt" => keep_first(&mut blocks.xmp, fetched.get(at + 8, length).and_then(international_text)),
             b"IEND" => break,
             _ => {}
@@ -64,17 +64,18 @@ pub(super) fn webp<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
     while let Some([kind @ .., a, b, c, d]) = fetched.get(at, 8) {
         let length = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
         match kind {
-            // Some writers keep the prefix that Exif has in a JPEG segment.
-            b"EXIF" => {
-                let content = fetched.get(at + 8, length);
-                keep_first(&mut blocks.exif, content.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)));
-            }
+            b"EXIF" => keep_first(&mut blocks.exif, fetched.get(at + 8, length).map(without_prefix)),
             b"XMP " => keep_first(&mut blocks.xmp, fetched.get(at + 8, length)),
             _ => {}
         }
         at = at.saturating_add(8 + length + (length & 1));
     }
     blocks
+}
+
+/// Returns an Exif block without the prefix of a JPEG segment, which some writers keep in other formats.
+pub(super) fn without_prefix(exif: &[u8]) -> &[u8] {
+    exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)
 }
 
 /// Stores the found bytes unless earlier ones were stored.

@@ -268,18 +268,26 @@ fn metadata_of_every_format_is_found() {
     let plain = super::super::tests::fixture("plain.png");
     // The last chunk, `IEND`, has 12 bytes.
     let (start, iend) = plain.split_at(plain.len() - 12);
+    let with_chunk_first =
+        [&plain[..8], &build::chunk(b"tEXt", b"a\0b"), &plain[8..33], &build::chunk(b"eXIf", &exif), &plain[33..]].concat();
     let behind_pixels = [start, &build::chunk(b"eXIf", &exif), iend].concat();
     for (name, format, file, is_exif) in [
         ("JPEG", Format::Jpeg, build::jpeg(&[&xmp_segment, &build::exif(&exif)]), true),
         ("JPEG, an empty block first", Format::Jpeg, build::jpeg(&[&build::exif(b""), &build::exif(&exif)]), true),
+        ("JPEG, two bytes behind the block", Format::Jpeg, build::jpeg(&[&build::exif(&[&exif[..], &[0; 2]].concat())]), true),
         ("JPEG with XMP", Format::Jpeg, build::jpeg(&[&xmp_segment]), false),
         ("PNG", Format::Png, build::png(&[&build::chunk(b"iTXt", &text), &build::chunk(b"eXIf", &exif)]), true),
         ("PNG behind the pixels", Format::Png, behind_pixels, true),
+        ("PNG with a prefix", Format::Png, build::png(&[&build::chunk(b"eXIf", &with_prefix)]), true),
+        ("PNG with a chunk before its header", Format::Png, with_chunk_first, true),
         ("PNG with XMP", Format::Png, build::png(&[&build::chunk(b"iTXt", &text)]), false),
         ("WebP", Format::Webp, webp(&build::riff_chunk(b"EXIF", &exif)), true),
         ("WebP with a prefix", Format::Webp, webp(&build::riff_chunk(b"EXIF", &with_prefix)), true),
         ("WebP with XMP", Format::Webp, webp(&build::riff_chunk(b"XMP ", RDF)), false),
         ("HEIF", Format::Heif, heif(false, b"Exif\0", &item), true),
+        ("HEIF, the prefix not counted", Format::Heif, heif(false, b"Exif\0", &[&[0; 4], &with_prefix[..]].concat()), true),
+        ("HEIF, only the prefix", Format::Heif, heif(false, b"Exif\0", &with_prefix), true),
+        ("HEIF, only TIFF", Format::Heif, heif(false, b"Exif\0", &exif), true),
         ("HEIF with idat", Format::Heif, heif(true, b"Exif\0", &item), true),
         ("AVIF with XMP", Format::Avif, heif(false, b"mime\0application/rdf+xml\0", RDF), false),
     ] {

@@ -1,10 +1,16 @@
 //! `meta`: the primary item, its type and its properties (ISO/IEC 23008-12, 6 and 9).
 
 use super::super::file::{Part, Stop};
-use super::{BoxContent, Brands, Coding, ContentError, Format, Size};
+use super::{BoxContent, Brands, Coding, ContentError, Format, Size, derived, hevc};
 
-/// Bytes of a property that are kept, at most: `clap` has 32.
-const MAX_PROPERTY_BYTES: u64 = 32;
+/// Bytes of a property that are kept, at most: `clap` has 32, and the parameter sets of `hvcC` have some hundred.
+const MAX_PROPERTY_BYTES: u64 = 1024;
+
+/// Bytes of `iloc` that are kept, at most: some thousand entries.
+const MAX_LOCATION_BYTES: u64 = 64 << 10;
+
+/// Bytes of `idat` that are kept, at most: the data of a grid has 12.
+const MAX_DATA_BYTES: u64 = 4 << 10;
 
 /// Properties that are kept, at most: indices in `ipma` have 15 bits.
 const MAX_PROPERTIES: usize = 0x7FFF;
@@ -20,8 +26,10 @@ pub(super) struct Items {
     handles_pictures: bool,
     /// Id of the primary item.
     primary: Option<u32>,
-    /// Whether `iloc` was read.
-    has_locations: bool,
+    /// First bytes of `iloc`, which every item with data needs.
+    locations: Option<Vec<u8>>,
+    /// First bytes of `idat`, the data of items within `meta`.
+    data: Vec<u8>,
     /// Item ids and types.
     types: Vec<(u32, [u8; 4])>,
     /// Whether references name items by 32 bits.
@@ -59,7 +67,8 @@ impl Items {
                 let is_wide = primary.u32_be()? >> 24 != 0;
                 self.primary = Some(item_id(&mut primary, is_wide)?);
             }
-            (b"meta", b"iloc") => self.has_locations = true,
+            (b"meta", b"iloc") => self.locations = Some(content.first(MAX_LOCATION_BYTES)?.rest().to_vec()),
+            (b"meta", b"idat") => self.data = content.first(MAX_DATA_BYTES)?.rest().to_vec(),
             (b"iinf", b"infe") => {
                 // Version and flags (4), item_ID (2 or 4), item_protection_index (2), item_type (4).
                 let mut entry = content.first(14)?;
@@ -85,7 +94,7 @@ impl Items {
                 self.association_box_lengths.push(table.len());
             }
             (b"ipco", kind) if self.properties.len() < MAX_PROPERTIES => {
-                let start = if matches!(kind, b"ispe" | b"irot" | b"clap") {
+                let start = if matches!(kind, b"ispe" | b"irot" | b"clap" | b"hvcC") {
                     content.first(MAX_PROPERTY_BYTES)?.rest().to_vec()
                 } else {
                     Vec::new()
@@ -99,36 +108,98 @@ impl Items {
 
     /// Returns the primary item's format and displayed size; `None` if the file has no primary item, like a sequence.
     pub(super) fn primary(&self, brands: Brands) -> Result<Option<(Format, Size)>, Stop> {
-        let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.has_locations) else { return Ok(None) };
-        let Some(coding) = self.coding(primary) else { return Ok(None) };
+        let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.locations.is_some()) else { return Ok(None) };
+        let Some(coding) = self.coding(primary)? else { return Ok(None) };
         let Some(format) = brands.format(coding) else { return Err(ContentError::Malformed.into()) };
-        let mut item_properties = Vec::new();
-        for index in self.associated(primary)? {
-            // Indices begin with 1; 0 means no property.
-            if let Some(index) = usize::from(index).checked_sub(1) {
-                item_properties.push(self.properties.get(index).ok_or(ContentError::Malformed)?);
-            }
-        }
-        Ok(Some((format, displayed_size(&item_properties, format)?)))
+        Ok(Some((format, self.displayed_size(primary, format, MAX_DERIVATIONS)?)))
     }
 
-    /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if none of
-    /// the file's properties configures the decoder.
-    fn coding(&self, item: u32) -> Option<Coding> {
-        let type_of = |item: u32| self.types.iter().find(|(id, _)| *id == item).map(|(_, kind)| kind);
+    /// Returns the coding of an item, or of the images that it is derived from. `None` if an item's type is unknown, or if the
+    /// coded item has no property that configures the decoder.
+    fn coding(&self, item: u32) -> Result<Option<Coding>, Stop> {
         let mut coded = item;
         for _ in 0..MAX_DERIVATIONS {
-            match type_of(coded)? {
-                b"grid" | b"iden" | b"iovl" | b"tmap" => coded = self.sources.iter().find(|(from, _)| *from == coded)?.1,
+            match self.type_of(coded) {
+                Some(b"grid" | b"iden" | b"iovl" | b"tmap") => match self.source_of(coded) {
+                    Some(source) => coded = source,
+                    None => return Ok(None),
+                },
                 _ => break,
             }
         }
-        let has = |wanted: &[u8; 4]| self.properties.iter().any(|property| property.kind == *wanted);
-        match type_of(coded)? {
-            b"av01" => has(b"av1C").then_some(Coding::Av1),
-            b"hvc1" | b"hev1" => has(b"hvcC").then_some(Coding::Other),
-            _ => Some(Coding::Other),
+        let Some(kind) = self.type_of(coded) else { return Ok(None) };
+        let (configuration, coding) = match kind {
+            b"av01" => (b"av1C", Coding::Av1),
+            b"hvc1" | b"hev1" => (b"hvcC", Coding::Other),
+            _ => return Ok(Some(Coding::Other)),
+        };
+        Ok(find(&self.properties_of(coded)?, configuration).map(|_| coding))
+    }
+
+    /// Returns the type of an item.
+    fn type_of(&self, item: u32) -> Option<&[u8; 4]> {
+        self.types.iter().find(|(id, _)| *id == item).map(|(_, kind)| kind)
+    }
+
+    /// Returns the first item that a derived image is made of.
+    fn source_of(&self, item: u32) -> Option<u32> {
+        self.sources.iter().find(|(from, _)| *from == item).map(|(_, source)| *source)
+    }
+
+    /// Returns the size of an item, cropped and turned.
+    ///
+    /// Of AVIF, it is that of `ispe`: browsers scale a picture of another size to it. Of HEIF, it is the picture's: libheif 1.15 and
+    /// macOS show a picture of another size than `ispe` as it is, and later versions of libheif reject the file. The crop refers to
+    /// `ispe` even then.
+    ///
+    /// HEIF applies the transformations in the order of their association; AVIF has one of each, the crop first (MIAF, 7.3.6.7),
+    /// and browsers ignore others.
+    fn displayed_size(&self, item: u32, format: Format, derivations: usize) -> Result<Size, Stop> {
+        let properties = self.properties_of(item)?;
+        let extents = extents(find(&properties, b"ispe").ok_or(ContentError::Malformed)?)?;
+        let has_extents = extents.width > 0 && extents.height > 0;
+        let (picture, transformations) = if format == Format::Avif {
+            (None, [b"clap", b"irot"].into_iter().filter_map(|kind| find(&properties, kind)).collect())
+        } else {
+            let picture = if has_extents { self.picture_size(item, &properties, format, derivations) } else { None };
+            (picture, properties)
+        };
+        let apply = |(extents, picture): (Size, Size), property: &Property| match &property.kind {
+            b"irot" if property.start.first().is_some_and(|turns| turns & 1 == 1) => (extents.turned(), picture.turned()),
+            b"clap" => match clean_aperture(extents, Part(&property.start)) {
+                Some(crop) => {
+                    let inside = Size { width: crop.width.min(picture.width), height: crop.height.min(picture.height) };
+                    (crop, inside)
+                }
+                None => (extents, picture),
+            },
+            _ => (extents, picture),
+        };
+        let (_, displayed) = transformations.into_iter().fold((extents, picture.unwrap_or(extents)), apply);
+        Ok(displayed)
+    }
+
+    /// Returns the size of the picture that an item is coded as, or of the image that it is derived from or composed in. `None` if
+    /// only `ispe` is known.
+    fn picture_size(&self, item: u32, properties: &[&Property], format: Format, derivations: usize) -> Option<Size> {
+        match self.type_of(item)? {
+            b"hvc1" | b"hev1" => hevc::picture_size(&find(properties, b"hvcC")?.start),
+            b"iden" => self.displayed_size(self.source_of(item)?, format, derivations.checked_sub(1)?).ok(),
+            kind @ (b"grid" | b"iovl") => derived::canvas(kind, item, self.locations.as_ref()?, &self.data),
+            _ => None,
         }
+    }
+
+    /// Returns the properties of an item, in the order of their association.
+    fn properties_of(&self, item: u32) -> Result<Vec<&Property>, Stop> {
+        let mut properties = Vec::new();
+        for index in self.associated(item)? {
+            // Indices begin with 1; 0 means no property.
+            if let Some(index) = usize::from(index).checked_sub(1) {
+                properties.push(self.properties.get(index).ok_or(ContentError::Malformed)?);
+            }
+        }
+        Ok(properties)
     }
 
     /// Returns the indices of the item's properties, in their order.
@@ -167,24 +238,19 @@ fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop>
     Ok(None)
 }
 
-/// Returns the item's extents, cropped and turned. HEIF applies the transformations in the order of their association; AVIF has one
-/// of each, the crop first (MIAF, 7.3.6.7), and browsers ignore others.
-fn displayed_size(item_properties: &[&Property], format: Format) -> Result<Size, Stop> {
-    let find = |wanted: &[u8; 4]| item_properties.iter().copied().find(|property| property.kind == *wanted);
-    let mut extents = Part(&find(b"ispe").ok_or(ContentError::Malformed)?.start);
-    // Version and flags.
-    extents.skip(4);
-    let size = Size { width: extents.u32_be()?, height: extents.u32_be()? };
-    let transformations = match format {
-        Format::Avif => [find(b"clap"), find(b"irot")].into_iter().flatten().collect(),
-        _ => item_properties.to_vec(),
-    };
-    let apply = |size: Size, property: &Property| match &property.kind {
-        b"irot" => size.turned_if(property.start.first().is_some_and(|turns| turns & 1 == 1)),
-        b"clap" => clean_aperture(size, Part(&property.start)).unwrap_or(size),
-        _ => size,
-    };
-    Ok(transformations.into_iter().fold(size, apply))
+/// Returns the first property of this kind.
+fn find<'a>(properties: &[&'a Property], kind: &[u8; 4]) -> Option<&'a Property> {
+    properties.iter().copied().find(|property| property.kind == *kind)
+}
+
+/// Reads the extents of an item from `ispe` (23008-12, 6.5.3).
+fn extents(ispe: &Property) -> Result<Size, Stop> {
+    let mut extents = Part(&ispe.start);
+    let version = extents.u32_be()? >> 24;
+    if version != 0 {
+        return Err(ContentError::Malformed.into());
+    }
+    Ok(Size { width: extents.u32_be()?, height: extents.u32_be()? })
 }
 
 /// Returns the crop's size (ISO/IEC 14496-12, 12.1.4): width and height as fractions, rounded to whole pixels. `None` for a crop

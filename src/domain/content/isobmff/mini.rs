@@ -1,44 +1,15 @@
 //! `mini`: an image without `meta`, its properties in a few bits (`MinimizedImageBox`, ISO/IEC 23008-12 amendment 2). Browsers show
 //! those that are coded with AV1.
 
-use super::super::file::{Part, Stop};
-use super::{BoxContent, ContentError, Size};
+use super::super::file::Stop;
+use super::{BoxContent, ContentError, Size, bits::Bits};
 
 /// Bytes of the box up to the end of the types of item and configuration, at most: 142 bits, if every optional field is present.
 const MAX_HEAD_BYTES: u64 = 18;
 
-/// Bits of a box, the highest of each byte first.
-struct Bits<'a> {
-    bytes: Part<'a>,
-    /// The byte that is being read.
-    byte: u8,
-    /// Number of its bits that were not read yet.
-    left: u32,
-}
-
-impl Bits<'_> {
-    /// Reads an integer of `count` bits.
-    fn read(&mut self, count: u32) -> Result<u32, Stop> {
-        let mut value = 0;
-        for _ in 0..count {
-            if self.left == 0 {
-                (self.byte, self.left) = (self.bytes.u8()?, 8);
-            }
-            self.left -= 1;
-            value = value << 1 | u32::from(self.byte >> self.left & 1);
-        }
-        Ok(value)
-    }
-
-    /// Reads one bit.
-    fn flag(&mut self) -> Result<bool, Stop> {
-        Ok(self.read(1)? == 1)
-    }
-}
-
 /// Returns the displayed size of an image that is coded with AV1; `None` for another coding. A box that names no coding means AV1.
 pub(super) fn read(content: &mut BoxContent<'_>) -> Result<Option<Size>, Stop> {
-    let mut bits = Bits { bytes: content.first(MAX_HEAD_BYTES)?, byte: 0, left: 0 };
+    let mut bits = Bits::new(content.first(MAX_HEAD_BYTES)?);
     let (version, has_types, is_float) = (bits.read(2)?, bits.flag()?, bits.flag()?);
     let (_is_full_range, has_alpha, has_colours) = (bits.flag()?, bits.flag()?, bits.flag()?);
     // Flags of high dynamic range, a colour profile, Exif and XMP; their data follows the size.

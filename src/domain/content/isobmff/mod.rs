@@ -1,8 +1,13 @@
 //! HEIF and AVIF (ISO/IEC 14496-12, 23008-12, AV1 Image File Format): brands, then the primary item's properties, a sequence's
 //! track, or a minimized image. Boxes follow `ftyp` in any order (14496-12, 6.3.3); those that do not affect the size are skipped
-//! by their length. `item` reads `meta`, `track` reads `trak`, `mini` reads `mini`.
+//! by their length. `item` reads `meta`: the size of a picture is in the configuration of its decoder (`hevc`) or in the item's data
+//! (`derived`). `track` reads `trak`, `mini` reads `mini`.
 
+mod bits;
+mod derived;
+mod hevc;
 mod item;
+pub(super) mod locations;
 mod mini;
 mod track;
 
@@ -26,6 +31,8 @@ pub(super) struct Boxes {
     sequence: Option<(Format, Size)>,
     /// Whether `meta` has been read: a file has only one (14496-12, 8.11.1).
     has_meta: bool,
+    /// Whether `moov`, the box of the tracks, has been found.
+    has_tracks: bool,
     /// Reason for which `meta` gives no format and size.
     error: Option<ContentError>,
 }
@@ -41,8 +48,10 @@ struct Enclosing {
 /// The brands of `ftyp` (14496-12, 4.3; 23008-12, 10).
 #[derive(Debug, Clone, Copy)]
 struct Brands {
-    /// Whether `avif` or `avis` is among them.
-    has_av1: bool,
+    /// Whether `avif`, the brand of an image, is among them: decoders require `meta` then.
+    has_av1_image: bool,
+    /// Whether `avis`, the brand of a sequence, is among them: decoders require `moov` then.
+    has_av1_sequence: bool,
     /// Whether a brand of HEVC, or of items or sequences of any coding, is among them.
     has_heif: bool,
     /// Whether decoders show the track, not the item: for the major brand `avis`, and for one that is not `avif` either, with
@@ -70,19 +79,15 @@ impl Boxes {
         }
     }
 
-    /// Returns format and size of the primary item, or else of a track, as far as the file has been read.
-    pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
-        self.item.or(self.sequence)
-    }
-
     /// Reads boxes until format and size are known.
     fn walk(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
         loop {
             while let Some(enclosing) = self.enclosing.last().filter(|enclosing| enclosing.end <= file.at()).copied() {
                 self.enclosing.pop();
-                if let Some(answer) = self.leave(enclosing.kind)? {
-                    return Ok(answer);
-                }
+                self.leave(enclosing.kind)?;
+            }
+            if let Some(answer) = self.answer() {
+                return Ok(answer);
             }
             if self.enclosing.is_empty() && file.at() >= file.total() {
                 // No item and no track, as in a video; or the file ends inside of its last box.
@@ -112,12 +117,17 @@ impl Boxes {
                 }
                 let size = mini::read(&mut BoxContent { file, end: next.end })?;
                 self.item = size.map(|size| (Format::Avif, size));
+                // The box is a short form of `meta`.
+                self.has_meta = true;
                 file.skip_to(next.end);
                 self.enclosing.push(next);
                 return Ok(());
             }
             (None, b"meta") if !self.has_meta => Some(4),
-            (None, b"moov") if self.item.is_none() || brands.is_av1_sequence => Some(0),
+            (None, b"moov") => {
+                self.has_tracks = true;
+                (self.item.is_none() || brands.is_av1_sequence).then_some(0)
+            }
             (Some(b"meta"), b"iprp") | (Some(b"iprp"), b"ipco") => Some(0),
             (Some(b"meta"), b"iinf") => Some(if file.take(1)?.u8()? == 0 { 5 } else { 7 }),
             (Some(b"meta"), b"iref") => {
@@ -151,9 +161,9 @@ impl Boxes {
         Ok(())
     }
 
-    /// Evaluates a box that has been read. Returns format and size, if they are known then.
-    fn leave(&mut self, kind: [u8; 4]) -> Result<Option<(Format, Size)>, Stop> {
-        let Some(brands) = self.brands else { return Ok(None) };
+    /// Evaluates a box that has been read.
+    fn leave(&mut self, kind: [u8; 4]) -> Result<(), Stop> {
+        let Some(brands) = self.brands else { return Ok(()) };
         match &kind {
             b"meta" => {
                 self.has_meta = true;
@@ -162,16 +172,32 @@ impl Boxes {
                     Err(Stop::Rejected(error)) => self.error = Some(error),
                     Err(stop @ Stop::NeedMore { .. }) => return Err(stop),
                 }
-                Ok(self.item.filter(|_| !brands.is_av1_sequence))
             }
-            b"mini" => Ok(self.item),
             b"trak" => {
                 let picture = self.track.picture().and_then(|(coding, size)| Some((brands.format(coding)?, size)));
                 self.sequence = self.sequence.or(picture);
-                Ok(self.sequence.filter(|_| brands.is_av1_sequence))
             }
-            _ => Ok(None),
+            _ => {}
         }
+        Ok(())
+    }
+
+    /// Returns format and size, if no later box changes them: those of the track for a sequence of AV1, else of the item.
+    fn answer(&self) -> Option<(Format, Size)> {
+        let is_av1_sequence = self.brands.is_some_and(|brands| brands.is_av1_sequence);
+        self.completed(if is_av1_sequence { self.sequence } else { self.item })
+    }
+
+    /// Returns format and size of the primary item, or else of a track, as far as the file has been read.
+    pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
+        self.completed(self.item.or(self.sequence))
+    }
+
+    /// Returns the picture, if each box that a brand of AVIF requires has been found: without it, no decoder shows the picture.
+    fn completed(&self, picture: Option<(Format, Size)>) -> Option<(Format, Size)> {
+        let brands = self.brands?;
+        let is_complete = (self.has_meta || !brands.has_av1_image) && (self.has_tracks || !brands.has_av1_sequence);
+        picture.filter(|(format, _)| is_complete || *format != Format::Avif)
     }
 }
 
@@ -182,21 +208,27 @@ impl Brands {
         let (compatible, _) = ftyp.rest().as_chunks::<4>();
         let has = |wanted: &[&[u8; 4]]| wanted.contains(&&major) || compatible.iter().any(|brand| wanted.contains(&brand));
         let brands = Self {
-            has_av1: has(&[b"avif", b"avis"]),
+            has_av1_image: has(&[b"avif"]),
+            has_av1_sequence: has(&[b"avis"]),
             has_heif: has(&[
                 b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf",
             ]),
             is_av1_sequence: &major == b"avis" || &major != b"avif" && has(&[b"avis"]),
             has_mini: &minor == b"avif" && has(&[b"mif3"]),
         };
-        if brands.has_av1 || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(ContentError::UnknownType.into()) }
+        if brands.has_av1() || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(ContentError::UnknownType.into()) }
+    }
+
+    /// Returns whether a brand of AV1 is among them.
+    fn has_av1(self) -> bool {
+        self.has_av1_image || self.has_av1_sequence
     }
 
     /// Returns the format of a picture of this coding. The coding decides, where the brands allow it: a file may carry the brands
     /// of several.
     fn format(self, coding: Coding) -> Option<Format> {
         match coding {
-            Coding::Av1 if self.has_av1 => Some(Format::Avif),
+            Coding::Av1 if self.has_av1() => Some(Format::Avif),
             _ if self.has_heif => Some(Format::Heif),
             _ => None,
         }

@@ -1,6 +1,10 @@
 //! Builds small image files of any structure, with the pictures of the fixtures.
 
+mod heif;
+
 use super::fixture;
+
+pub(super) use heif::{Derived, Heif, grid};
 
 /// An Exif orientation that turns by a quarter.
 pub(super) const TURNED: u16 = 6;
@@ -240,109 +244,4 @@ impl Mini {
 pub(in crate::domain::content) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
     let (major, compatible) = brands.split_first().unwrap();
     boxed(b"ftyp", &[&major[..], &[0; 4], &compatible.iter().copied().copied().collect::<Vec<_>>().concat()])
-}
-
-/// A HEIF of 120x80 with one item, number 1, whose data is in `mdat`.
-#[derive(Clone)]
-pub(super) struct Heif {
-    pub brands: Vec<&'static [u8; 4]>,
-    /// Type of the item.
-    pub item: [u8; 4],
-    /// Properties of the item behind `ispe` and the decoder's configuration.
-    pub properties: Vec<Vec<u8>>,
-    /// Indices of the properties in the order of their association; if empty, the order of `properties`. The first of these has
-    /// the index 3, behind `ispe` and the decoder's configuration.
-    pub order: Vec<u8>,
-    /// Boxes between `ftyp` and the others.
-    pub before: Vec<u8>,
-    /// Boxes inside of `meta`, before the others.
-    pub within: Vec<u8>,
-    /// Bytes in `mdat` before the item's.
-    pub filler: usize,
-    /// Whether `mdat` precedes `meta`.
-    pub data_first: bool,
-    /// Whether the length of `meta` is zero, which means up to the end of the file.
-    pub to_end: bool,
-    pub config: Vec<u8>,
-    pub data: Vec<u8>,
-}
-
-impl Heif {
-    /// Returns the picture of plain.heic.
-    pub(super) fn heic() -> Self {
-        let plain = fixture("plain.heic");
-        let config = boxed(b"hvcC", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"hvcC"])]);
-        Self::new(vec![b"heic", b"mif1", b"heic"], b"hvc1", config, find(&plain, &[b"mdat"]).to_vec())
-    }
-
-    /// Returns the picture of plain.avif.
-    pub(super) fn avif() -> Self {
-        let plain = fixture("plain.avif");
-        let config = boxed(b"av1C", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"])]);
-        Self::new(vec![b"avif", b"avif", b"mif1", b"miaf"], b"av01", config, find(&plain, &[b"mdat"]).to_vec())
-    }
-
-    fn new(brands: Vec<&'static [u8; 4]>, item: &[u8; 4], config: Vec<u8>, data: Vec<u8>) -> Self {
-        Self {
-            brands,
-            item: *item,
-            properties: Vec::new(),
-            order: Vec::new(),
-            before: Vec::new(),
-            within: Vec::new(),
-            filler: 0,
-            data_first: false,
-            to_end: false,
-            config,
-            data,
-        }
-    }
-
-    /// Adds a property of the item.
-    pub(super) fn with(mut self, property: Vec<u8>) -> Self {
-        self.properties.push(property);
-        self
-    }
-
-    /// Returns `meta`, with the item's data at this offset.
-    fn meta(&self, data_at: usize) -> Vec<u8> {
-        let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
-        let order = if self.order.is_empty() {
-            (3..3 + u8::try_from(self.properties.len()).unwrap()).collect()
-        } else {
-            self.order.clone()
-        };
-        let associated: Vec<u8> = [1, 0x82].into_iter().chain(order.iter().map(|index| index | 0x80)).collect();
-        let content = [
-            full(b"hdlr", 0, 0, &[&[0; 4], b"pict", &[0; 13]]),
-            self.within.clone(),
-            full(b"pitm", 0, 0, &[&[0, 1]]),
-            full(b"iloc", 0, 0, &[&[0x44, 0, 0, 1], &[0, 1, 0, 0, 0, 1], &number(data_at), &number(self.data.len())]),
-            full(b"iinf", 0, 0, &[&[0, 1], &full(b"infe", 2, 0, &[&[0, 1, 0, 0], &self.item, &[0]])]),
-            boxed(
-                b"iprp",
-                &[
-                    &boxed(b"ipco", &[&ispe(120, 80), &self.config, &self.properties.concat()]),
-                    &full(b"ipma", 0, 0, &[&[0, 0, 0, 1, 0, 1, u8::try_from(associated.len()).unwrap()], &associated]),
-                ],
-            ),
-        ];
-        let mut meta = full(b"meta", 0, 0, &[&content.concat()]);
-        if self.to_end {
-            meta[..4].fill(0);
-        }
-        meta
-    }
-
-    /// Returns the file.
-    pub(super) fn build(&self) -> Vec<u8> {
-        let start = [ftyp(&self.brands), self.before.clone()].concat();
-        let data = boxed(b"mdat", &[&vec![0; self.filler], &self.data]);
-        if self.data_first {
-            let meta = self.meta(start.len() + 8 + self.filler);
-            return [start, data, meta].concat();
-        }
-        let at = start.len() + self.meta(0).len() + 8 + self.filler;
-        [start, self.meta(at), data].concat()
-    }
 }

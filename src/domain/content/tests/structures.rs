@@ -1,6 +1,7 @@
 //! A file for each structure that the formats' specifications allow, or that writers make against them, with the verdict of
 //! browsers and other decoders. `.ci/differential` shows the files to Chromium and Pillow.
 
+mod heif;
 mod webp;
 
 use super::build::*;
@@ -35,11 +36,15 @@ pub(super) fn all() -> Vec<Structure> {
         gifs(),
         webp::simple(),
         webp::extended(),
-        heics(),
-        cropped_heics(),
-        avifs(),
-        minimized(),
-        sequences(),
+        heif::heics(),
+        heif::broken_heics(),
+        heif::cropped(),
+        heif::sized(),
+        heif::composed(),
+        heif::avifs(),
+        heif::minimized(),
+        heif::sequences(),
+        heif::branded(),
     ]
     .into_iter()
     .flatten()
@@ -215,162 +220,6 @@ fn gifs() -> Vec<Structure> {
             ("no frame", Err(NoPicture), gif(&[b"\x3B"])),
             ("cut in a comment", Err(Truncated), gif(&[&extension(0xFE, b"c", 400)])[..300].to_vec()),
             ("cut in the pixels", Ok((33, 21)), gif(&[])[..gif(&[]).len() - 20].to_vec()),
-        ],
-    )
-}
-
-fn heics() -> Vec<Structure> {
-    let heic = Heif::heic();
-    let behind = |filler: usize| Heif { data_first: true, filler, ..heic.clone() };
-    let free = |length: usize| boxed(b"free", &[&vec![0; length]]);
-    let sefd = boxed(b"sefd", &[&[0; 143]]);
-    rows(
-        "image/heic",
-        vec![
-            ("plain", Ok((120, 80)), heic.build()),
-            ("turned", Ok((80, 120)), heic.clone().with(irot(3)).build()),
-            ("Samsung: pixels of 1.3 MB first", Ok((120, 80)), [behind(1_300_000).build(), free(20_000), sefd.clone()].concat()),
-            ("Samsung: pixels of 6 MB first, turned", Ok((80, 120)), [behind(6_000_000).with(irot(1)).build(), sefd].concat()),
-            (
-                "pixels first by a length of 64 bits",
-                Ok((120, 80)),
-                Heif { before: wide(b"mdat", &vec![0; 1_200_000]), ..heic.clone() }.build(),
-            ),
-            (
-                "index of 330 KB behind the pixels",
-                Ok((80, 120)),
-                Heif { within: free(330_000), ..behind(1_900_000) }.with(irot(1)).build(),
-            ),
-            ("index of 3 MB", Ok((120, 80)), Heif { within: free(3 * MIB), ..heic.clone() }.build()),
-            ("index to the end of the file", Ok((120, 80)), Heif { to_end: true, ..behind(1_200_000) }.build()),
-            (
-                "several data boxes",
-                Ok((120, 80)),
-                Heif {
-                    before: [
-                        boxed(b"uuid", &[&[0; 40]]),
-                        boxed(b"mdat", &[&vec![0; 700_000]]),
-                        free(20),
-                        boxed(b"mdat", &[&vec![0; 700_000]]),
-                    ]
-                    .concat(),
-                    ..heic.clone()
-                }
-                .build(),
-            ),
-            ("14 boxes of 100 KB", Ok((120, 80)), Heif { before: free(100_000).repeat(14), ..heic.clone() }.build()),
-            ("60 boxes of 20 KB", Ok((120, 80)), Heif { before: free(20_000).repeat(60), ..heic.clone() }.build()),
-            ("cut in pixels that come first", Err(Truncated), behind(1_500_000).build()[..1_200_000].to_vec()),
-            ("cut in the index behind the pixels", Err(Truncated), {
-                let file = behind(1_200_000).build();
-                file[..file.len() - 40].to_vec()
-            }),
-            (
-                "pixels first, no index",
-                Err(NoPicture),
-                [ftyp(&[b"heic", b"mif1", b"heic"]), boxed(b"mdat", &[&vec![0; 1_200_000]])].concat(),
-            ),
-            ("no location of the item", Err(NoPicture), replaced(heic.build(), b"iloc", b"free")),
-            ("no item information", Err(NoPicture), replaced(heic.build(), b"iinf", b"free")),
-            ("no configuration of the decoder", Err(NoPicture), replaced(heic.build(), b"hvcC", b"free")),
-        ],
-    )
-}
-
-fn cropped_heics() -> Vec<Structure> {
-    let heic = Heif::heic();
-    rows(
-        "image/heic",
-        vec![
-            ("crop", Ok((100, 60)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).build()),
-            ("crop, then turned", Ok((60, 100)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).with(irot(1)).build()),
-            ("crop with a denominator of zero", Ok((120, 80)), heic.clone().with(clap([100, 0, 60, 1, 0, 1, 0, 1])).build()),
-            ("crop of no width", Ok((120, 80)), heic.clone().with(clap([0, 1, 60, 1, 0, 1, 0, 1])).build()),
-            ("crop larger than the image", Ok((120, 80)), heic.clone().with(clap([121, 1, 60, 1, 0, 1, 0, 1])).build()),
-            ("crop outside of the image", Ok((120, 80)), heic.clone().with(clap([100, 1, 60, 1, 40, 1, 0, 1])).build()),
-            ("crop cut short", Ok((120, 80)), heic.clone().with(boxed(b"clap", &[&[0, 0, 0, 9]])).build()),
-        ],
-    )
-}
-
-fn avifs() -> Vec<Structure> {
-    let avif = Heif::avif();
-    let branded = |brands: &[&'static [u8; 4]]| Heif { brands: brands.to_vec(), ..avif.clone() }.build();
-    rows(
-        "image/avif",
-        vec![
-            ("plain", Ok((120, 80)), avif.build()),
-            (
-                "pixels of 1.2 MB first, turned",
-                Ok((80, 120)),
-                Heif { data_first: true, filler: 1_200_000, ..avif.clone() }.with(irot(1)).build(),
-            ),
-            (
-                "free space of 1.2 MB first",
-                Ok((120, 80)),
-                Heif { before: boxed(b"free", &[&vec![0; 1_200_000]]), ..avif.clone() }.build(),
-            ),
-            ("brands of both codings", Ok((120, 80)), branded(&[b"mif1", b"mif1", b"heic", b"avif", b"miaf"])),
-            ("major brand heic", Ok((120, 80)), branded(&[b"heic", b"mif1", b"avif", b"miaf"])),
-            ("major brand miaf", Ok((120, 80)), branded(&[b"miaf", b"avif", b"mif1"])),
-            ("no compatible brands", Ok((120, 80)), branded(&[b"avif"])),
-            ("crop at the origin", Ok((100, 60)), avif.clone().with(clap([100, 1, 60, 1, -10, 1, -10, 1])).build()),
-            ("crop outside of the image", Ok((120, 80)), avif.clone().with(clap([100, 1, 60, 1, 40, 1, 0, 1])).build()),
-            ("crop with a denominator of zero", Ok((120, 80)), avif.clone().with(clap([100, 1, 60, 0, 0, 1, 0, 1])).build()),
-            ("turned twice", Ok((80, 120)), Heif { order: vec![3, 3], ..avif.clone() }.with(irot(1)).build()),
-            ("no configuration of the decoder", Err(NoPicture), replaced(avif.build(), b"av1C", b"free")),
-        ],
-    )
-}
-
-/// Returns images without `meta`.
-fn minimized() -> Vec<Structure> {
-    let mini = || Mini { minor: b"avif", types: None, orientation: 1, is_large: false };
-    let mini_of_types = |types| Mini { types: Some(types), ..mini() }.build();
-    rows(
-        "image/avif",
-        vec![
-            ("minimized", Ok((120, 80)), mini().build()),
-            ("minimized, turned", Ok((80, 120)), Mini { orientation: 6, ..mini() }.build()),
-            ("minimized, mirrored", Ok((120, 80)), Mini { orientation: 4, ..mini() }.build()),
-            ("minimized, with sides of 15 bits", Ok((120, 80)), Mini { is_large: true, ..mini() }.build()),
-            ("minimized, with its coding in the box", Ok((120, 80)), mini_of_types([b"av01", b"av1C"])),
-            ("minimized, of no coding", Err(UnknownType), Mini { minor: b"\0\0\0\0", ..mini() }.build()),
-            ("minimized, of an unknown coding", Err(NoPicture), mini_of_types([b"xxxx", b"xxxC"])),
-            ("minimized, without its brand", Err(NoPicture), replaced(mini().build(), b"mif3", b"avif")),
-            ("minimized, of a later version", Err(Malformed), replaced(mini().build(), b"mini\x08", b"mini\x48")),
-            ("minimized, cut short", Err(Truncated), mini().build()[..200].to_vec()),
-        ],
-    )
-}
-
-/// Returns image sequences: a track, with or without items.
-fn sequences() -> Vec<Structure> {
-    let animated = fixture("animated.avif");
-    let bare = replaced(replaced(animated.clone(), b"meta", b"free"), b"avifavis", b"avisavis");
-    let wider = |file: Vec<u8>| replaced(file, b"\x40\0\0\0\0\x40\0\0\0\x30\0\0", b"\x40\0\0\0\0\x50\0\0\0\x30\0\0");
-    rows(
-        "image/avif",
-        vec![
-            ("sequence with an item", Ok((64, 48)), animated.clone()),
-            ("sequence without an item", Ok((64, 48)), bare.clone()),
-            ("sequence with the handler of videos", Ok((64, 48)), {
-                let handler = bare.windows(4).rposition(|window| window == b"pict").unwrap();
-                [&bare[..handler], b"vide", &bare[handler + 4..]].concat()
-            }),
-            (
-                "sequence of another major brand and a size unlike the item's",
-                Ok((80, 48)),
-                replaced(wider(animated.clone()), b"ftypavis", b"ftypmsf1"),
-            ),
-            ("track of a size unlike the item's before it", Ok((64, 48)), {
-                let file = replaced(wider(animated.clone()), b"ftypavis", b"ftypavif");
-                let at = |kind: &[u8; 4]| file.windows(4).position(|window| window == kind).unwrap() - 4;
-                let (meta, moov, data) = (at(b"meta"), at(b"moov"), at(b"mdat"));
-                [&file[..meta], &file[moov..data], &file[meta..moov], &file[data..]].concat()
-            }),
-            ("sequence of a size unlike the item's", Ok((80, 48)), wider(animated.clone())),
-            ("sequence whose track has no media", Err(NoPicture), replaced(bare, b"mdia", b"free")),
         ],
     )
 }

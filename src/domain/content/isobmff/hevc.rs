@@ -1,0 +1,109 @@
+//! The size of a picture that is coded with HEVC, from the configuration of its decoder (ISO/IEC 14496-15, 8.3.3.1) and the
+//! sequence parameter set in it (ITU-T H.265, 7.3.2.2).
+
+use super::super::file::{Part, Stop};
+use super::{ContentError, Size, bits::Bits};
+
+/// Bytes of the configuration before its arrays of parameter sets.
+const HEAD_BYTES: usize = 22;
+
+/// Type of a unit that is a sequence parameter set.
+const SEQUENCE_PARAMETER_SET: u8 = 33;
+
+/// Returns the size of the decoded picture, by the first sequence parameter set of the configuration. `None` if there is none or it
+/// cannot be read.
+pub(super) fn picture_size(configuration: &[u8]) -> Option<Size> {
+    first_parameter_set(Part(configuration)).ok().flatten().and_then(|unit| read_size(&unit).ok())
+}
+
+/// Returns the first sequence parameter set, without the bytes that keep start codes out of it (7.3.1.1).
+fn first_parameter_set(mut configuration: Part<'_>) -> Result<Option<Vec<u8>>, Stop> {
+    configuration.take(HEAD_BYTES)?;
+    for _ in 0..configuration.u8()? {
+        let kind = configuration.u8()? & 0x3F;
+        for _ in 0..configuration.u16_be()? {
+            let length = configuration.u16_be()?;
+            let unit = configuration.take(length.into())?;
+            if kind == SEQUENCE_PARAMETER_SET {
+                return Ok(Some(without_emulation_prevention(unit)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Removes each 3 behind two zeros.
+fn without_emulation_prevention(unit: &[u8]) -> Vec<u8> {
+    let mut zeros = 0;
+    let is_content = |byte: &&u8| {
+        let is_content = zeros < 2 || **byte != 3;
+        zeros = if **byte == 0 { zeros + 1 } else { 0 };
+        is_content
+    };
+    unit.iter().filter(is_content).copied().collect()
+}
+
+/// Reads the size of a sequence's pictures: that of the coded pictures without the margins of the conformance window.
+fn read_size(unit: &[u8]) -> Result<Size, Stop> {
+    let mut bits = Bits::new(Part(unit));
+    // The header of the unit (16), the id of the video parameter set (4), the number of sub-layers less one (3), a flag (1).
+    bits.read(20)?;
+    let sub_layers = bits.read(3)?;
+    bits.read(1)?;
+    skip_profile(&mut bits, sub_layers)?;
+    let _id = golomb(&mut bits)?;
+    let chroma_format = golomb(&mut bits)?;
+    // Luma samples for each chroma sample, across and down.
+    let (across, down) = match chroma_format {
+        0 | 3 => (1, 1),
+        1 => (2, 2),
+        2 => (2, 1),
+        _ => return Err(ContentError::Malformed.into()),
+    };
+    // Whether the three planes are coded separately.
+    bits.read(u32::from(chroma_format == 3))?;
+    let (width, height) = (golomb(&mut bits)?, golomb(&mut bits)?);
+    let mut margins = [0; 4];
+    if bits.flag()? {
+        for margin in &mut margins {
+            *margin = golomb(&mut bits)?;
+        }
+    }
+    let [left, right, top, bottom] = margins.map(u64::from);
+    let inside = |side: u32, margin: u64| u64::from(side).checked_sub(margin).and_then(|side| u32::try_from(side).ok());
+    let size = inside(width, across * (left + right)).zip(inside(height, down * (top + bottom)));
+    let (width, height) = size.ok_or(ContentError::Malformed)?;
+    Ok(Size { width, height })
+}
+
+/// Skips the profile and level of a sequence, and those of its sub-layers (7.3.3).
+fn skip_profile(bits: &mut Bits<'_>, sub_layers: u32) -> Result<(), Stop> {
+    const PROFILE_BITS: u32 = 88;
+    const LEVEL_BITS: u32 = 8;
+    bits.read(PROFILE_BITS + LEVEL_BITS)?;
+    if sub_layers == 0 {
+        return Ok(());
+    }
+    let mut length = 0;
+    // There are flags for eight sub-layers; the last ones are not used.
+    for sub_layer in 0..8 {
+        let (has_profile, has_level) = (bits.flag()?, bits.flag()?);
+        if sub_layer < sub_layers {
+            length += u32::from(has_profile) * PROFILE_BITS + u32::from(has_level) * LEVEL_BITS;
+        }
+    }
+    bits.read(length)?;
+    Ok(())
+}
+
+/// Reads an integer of variable length (9.2): a number of zeros, then a one and so many bits.
+fn golomb(bits: &mut Bits<'_>) -> Result<u32, Stop> {
+    let mut zeros = 0;
+    while !bits.flag()? {
+        zeros += 1;
+        if zeros == 32 {
+            return Err(ContentError::Malformed.into());
+        }
+    }
+    Ok((1 << zeros) - 1 + bits.read(zeros)?)
+}
