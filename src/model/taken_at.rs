@@ -52,7 +52,7 @@ impl TakenAt {
         let time = Time::from_hms(two_digits(11)?, two_digits(14)?, two_digits(17)?).ok()?;
         let offset = match offset {
             "" => None,
-            text => Some(parse_offset(text)?),
+            text => parse_offset(text)?,
         };
         Self::new(PrimitiveDateTime::new(date, time), offset)
     }
@@ -77,11 +77,13 @@ impl TakenAt {
     }
 }
 
-/// Parses `Z` or an offset such as `+05:30`; `None` if it is out of range.
+/// Parses `Z` or an offset such as `+05:30`; `None` if it is out of range. Returns `Some(None)` for `-00:00`, which means that the
+/// offset is unknown (RFC 3339, 4.3).
 #[must_use]
-pub fn parse_offset(text: &str) -> Option<UtcOffset> {
+pub fn parse_offset(text: &str) -> Option<Option<UtcOffset>> {
     let (sign, hours, minutes) = match text.as_bytes() {
-        b"Z" => return Some(UtcOffset::UTC),
+        b"Z" => return Some(Some(UtcOffset::UTC)),
+        b"-00:00" => return Some(None),
         [sign @ (b'+' | b'-'), h, hh, b':', m, mm] => (*sign, [*h, *hh], [*m, *mm]),
         _ => return None,
     };
@@ -91,7 +93,7 @@ pub fn parse_offset(text: &str) -> Option<UtcOffset> {
     let (hours, minutes) = (number(hours)?, number(minutes).filter(|minutes| *minutes < 60)?);
     let total = hours * 60 + minutes;
     let signed = if sign == b'-' { -total } else { total };
-    (total <= TakenAt::MAX_OFFSET_MINUTES).then(|| UtcOffset::from_whole_seconds(signed * 60).ok())?
+    (total <= TakenAt::MAX_OFFSET_MINUTES).then(|| UtcOffset::from_whole_seconds(signed * 60).ok())?.map(Some)
 }
 
 impl fmt::Display for TakenAt {
@@ -169,6 +171,7 @@ mod tests {
             assert_eq!(TakenAt::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(TakenAt::parse("2024-12-21T23:39:24+00:00").unwrap().to_string(), "2024-12-21T23:39:24Z");
+        assert_eq!(TakenAt::parse("2024-12-21T23:39:24-00:00").unwrap().to_string(), "2024-12-21T23:39:24");
     }
 
     #[test]

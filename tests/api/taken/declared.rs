@@ -67,6 +67,16 @@ async fn declared_time_is_that_of_a_file_without_one_by_every_way_of_uploading()
 }
 
 #[tokio::test]
+async fn declared_time_of_an_unknown_offset_has_none() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.post("/api/images/upload", with_time(&bytes, "image/png", &format!("{LOCAL}-00:00"))).await;
+    assert_eq!(finish(&app, &ada, &ticket.json, bytes).await["takenAt"], LOCAL);
+    app.audit().await;
+}
+
+#[tokio::test]
 async fn time_in_the_file_is_used_instead_of_the_declared_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;

@@ -71,7 +71,8 @@ impl Rest<'_> {
         (count > 0).then(|| (0..3).fold(0, milli))
     }
 
-    /// Takes the offset at the end of the text. Returns `Some(None)` for a text without an offset.
+    /// Takes the offset at the end of the text. Returns `Some(None)` for a text without an offset, or with one that means an unknown
+    /// offset.
     fn offset(&mut self) -> Option<Option<UtcOffset>> {
         let text = std::str::from_utf8(self.0).ok()?.trim();
         match text.as_bytes() {
@@ -79,9 +80,9 @@ impl Rest<'_> {
             // Editors also write `+0000`.
             [sign @ (b'+' | b'-'), h, hh, m, mm] => {
                 let text = [*sign, *h, *hh, b':', *m, *mm];
-                parse_offset(std::str::from_utf8(&text).ok()?).map(Some)
+                parse_offset(std::str::from_utf8(&text).ok()?)
             }
-            _ => parse_offset(text).map(Some),
+            _ => parse_offset(text),
         }
     }
 }

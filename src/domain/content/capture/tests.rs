@@ -124,7 +124,10 @@ const TIMES: &[TimeCase<'_>] = &[
     ("the date line", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "+14:00")], Some("2024-12-21T23:39:24+14:00")),
     ("an impossible offset", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "+15:00")], Some("2024-12-21T23:39:24")),
     ("an unknown offset", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "   :  ")], Some("2024-12-21T23:39:24")),
+    ("an offset that means none", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "-00:00")], Some("2024-12-21T23:39:24")),
+    ("an offset of none within the date", &[(ORIGINAL, "2025:01:14 18:31:30-0000")], Some("2025-01-14T18:31:30")),
     ("UTC", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "Z")], Some("2024-12-21T23:39:24Z")),
+    ("Greenwich", &[(ORIGINAL, "2024:12:21 23:39:24"), (OFFSET_ORIGINAL, "+00:00")], Some("2024-12-21T23:39:24Z")),
     ("an offset within the date", &[(ORIGINAL, "2025:01:14 18:31:30+0000")], Some("2025-01-14T18:31:30Z")),
     (
         "no original date",
