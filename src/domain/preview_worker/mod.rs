@@ -49,11 +49,17 @@ pub struct PreviewWorker {
 }
 
 impl PreviewWorker {
-    /// Returns a renderer with the worker's settings, whose children run this program.
+    /// Returns a renderer with the worker's settings, whose children run this program. Removes the images that a killed worker left
+    /// in the folder of temporary files.
     ///
     /// # Errors
     /// [`std::io::Error`] if the path of this program is unknown.
     pub fn renderer(&self) -> std::io::Result<Renderer> {
+        match Renderer::remove_leftovers() {
+            Ok(0) => {}
+            Ok(conversions) => tracing::info!(conversions, "removed temporary files of a worker that was killed"),
+            Err(error) => tracing::warn!(%error, "failed to remove temporary files of workers that were killed"),
+        }
         let renderer = Renderer::of_this_program()?;
         Ok(match &self.settings.heif_command {
             Some(command) => renderer.with_heif_command(command.clone()),

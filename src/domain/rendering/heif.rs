@@ -7,15 +7,14 @@
 
 use std::{
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
 };
 
 use bytes::Bytes;
 use tokio::{fs, process::Command};
-use uuid::Uuid;
 
-use super::{CrashCause, RenderFailure, Renderer, child::cause, inspect};
+use super::{CrashCause, RenderFailure, Renderer, child::cause, folder::Folder, inspect};
 use crate::model::{
     Format,
     decoding::{DecodeRequest, MAX_FILE_BYTES, Undecodable},
@@ -23,27 +22,6 @@ use crate::model::{
 
 /// Longest report of a command that was not started, in bytes.
 const MAX_REPORT_BYTES: u64 = 256;
-
-/// A temporary folder of this process. It is removed, with its contents, when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    /// Creates a folder that only the worker's user can read.
-    async fn create() -> io::Result<Self> {
-        let folder = Self(std::env::temp_dir().join(format!("valet-heif-{}", Uuid::new_v4().simple())));
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        builder.mode(0o700);
-        builder.create(&folder.0).await?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Hides this process's environment and memory, which contain credentials, from processes of the same user, which could read them
 /// in `/proc`.
@@ -61,14 +39,14 @@ pub(super) async fn convert(
     file: &[u8],
 ) -> Result<Bytes, RenderFailure> {
     become_untraceable().map_err(RenderFailure::Io)?;
-    let folder = Folder::create().await.map_err(RenderFailure::Io)?;
-    let image = folder.0.join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
+    let folder = Folder::create().map_err(RenderFailure::Io)?;
+    let image = folder.path().join(if request.format == Format::Avif { "image.avif" } else { "image.heic" });
     fs::write(&image, file).await.map_err(RenderFailure::Io)?;
     let (report, reporter) = io::pipe().map_err(RenderFailure::Io)?;
     let mut converter = Command::new(&renderer.program)
         .args(["decode", "--command"])
-        .args([command, &image, &folder.0.join("picture.jpg")])
-        .current_dir(&folder.0)
+        .args([command, &image, &folder.path().join("picture.jpg")])
+        .current_dir(folder.path())
         .env_clear()
         .stdin(reporter)
         .stdout(Stdio::null())
@@ -102,7 +80,7 @@ pub(super) async fn convert(
 async fn picture(folder: &Folder, request: DecodeRequest) -> Option<Bytes> {
     let names = std::iter::once("picture.jpg".to_owned()).chain((1..10).map(|number| format!("picture-{number}.jpg")));
     for name in names {
-        let path = folder.0.join(name);
+        let path = folder.path().join(name);
         // Does not follow links, which could lead out of the folder.
         let Ok(found) = fs::symlink_metadata(&path).await else { continue };
         if !found.is_file() || found.len() > u64::from(MAX_FILE_BYTES) {

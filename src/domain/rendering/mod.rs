@@ -1,9 +1,11 @@
 //! Makes the pictures of an image in a child process that has no rights (`valet decode`, [`crate::model::decoding`]).
 //!
 //! This process parses headers alone: it verifies the format, and chooses the decoder by it. The child decodes (`child`). Its
-//! output counts as hostile, and `verification` checks it. `heif` converts HEIC and AVIF by a command of the operator.
+//! output counts as hostile, and `verification` checks it. `heif` converts HEIC and AVIF by a command of the operator, in a
+//! temporary `folder`.
 
 mod child;
+mod folder;
 mod heif;
 mod verification;
 
@@ -110,6 +112,14 @@ impl Renderer {
     #[must_use]
     pub fn with_heif_command(self, command: PathBuf) -> Self {
         Self { heif_command: Some(command), ..self }
+    }
+
+    /// Removes the temporary files of conversions whose process was killed, and returns the number of conversions.
+    ///
+    /// # Errors
+    /// [`std::io::Error`] if the folder of temporary files cannot be read.
+    pub fn remove_leftovers() -> std::io::Result<usize> {
+        folder::remove_leftovers()
     }
 
     /// Returns whether a command makes a JPEG of HEIC and AVIF.

@@ -1,7 +1,10 @@
 //! Covers HEIC and AVIF, which the operator's command (`PREVIEW_HEIF_COMMAND`) decodes for a worker: pictures, names of failures,
 //! and images that failed before there was a command. libheif's commands are in Debian's package libheif-examples.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     super::{
@@ -150,5 +153,39 @@ async fn images_that_waited_for_a_command_are_tried_again_once() {
         }
     }
     app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// A killed process cannot remove its temporary files.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_removes_the_images_that_a_killed_one_left_in_temporary_files() {
+    let app = start().await;
+    let ada = app.user().await;
+    let temporary = std::env::temp_dir().join(format!("valet-temporary-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir(&temporary).unwrap();
+    let settings = settings(&app, &script("exec sleep 25")).with("TMPDIR", temporary.to_str().unwrap());
+    let images = || -> BTreeSet<PathBuf> {
+        let folders = std::fs::read_dir(&temporary).unwrap().map(|folder| folder.unwrap().path());
+        folders.map(|folder| folder.join("image.heic")).filter(|image| image.exists()).collect()
+    };
+    const MESSAGE: &str = "removed temporary files of a worker that was killed";
+
+    ada.upload("a.heic", "image/heic", &fixture("plain.heic")).await;
+    let killed = settings.run(&["worker"]);
+    eventually("the first worker converts", async || images().len() == 1).await;
+    let left = images();
+    killed.signal("-KILL");
+    killed.wait_for_end(Duration::from_secs(10)).await;
+    assert_eq!(images(), left);
+
+    ada.upload("b.heic", "image/heic", &fixture("iphone.heic")).await;
+    let second = settings.run(&["worker"]);
+    eventually("the second worker converts", async || !images().is_empty() && images().is_disjoint(&left)).await;
+    assert!(second.err().contains(MESSAGE), "{}", second.err());
+    // The second worker still uses its folder, or has removed it.
+    let Ended { status, err, .. } = settings.run(&["worker", "--once"]).wait_for_end(Duration::from_secs(60)).await;
+    assert!(status.success() && !err.contains(MESSAGE), "{status} {err}");
+    drop(second);
+    std::fs::remove_dir_all(temporary).unwrap();
     app.audit().await;
 }
