@@ -2,10 +2,16 @@
 
 use crate::model::Orientation;
 
+/// Returns the TIFF block of a segment APP1; `None` for another segment, or an empty block. Like Chromium, accepts any byte in the
+/// place of the second zero (Exif 3.0, 4.7.2.1).
+pub(super) fn block(segment: &[u8]) -> Option<&[u8]> {
+    segment.strip_prefix(b"Exif\0")?.get(1..).filter(|block| !block.is_empty())
+}
+
 /// Returns the orientation of the block's image; `None` if it has none.
 ///
-/// Like browsers, it reads only the first directory, and only a tag of one SHORT. A broken block has no orientation; the image is
-/// accepted.
+/// Like browsers, it reads only the first directory, and only a whole entry of one SHORT. A broken block has no orientation; the
+/// image is accepted.
 pub(super) fn orientation(tiff: &[u8]) -> Option<Orientation> {
     let big = match tiff.get(..4)? {
         b"MM\0*" => true,
@@ -23,14 +29,16 @@ pub(super) fn orientation(tiff: &[u8]) -> Option<Orientation> {
 
     const ORIENTATION: u16 = 0x0112;
     const SHORT: u16 = 3;
+    const ENTRY_BYTES: usize = 12;
     let directory = usize::try_from(u32_at(4)?).ok()?;
-    // An entry has 12 bytes: tag (2), type (2), count (4), value (4).
+    // Each entry has a tag (2), type (2), count (4) and value (4).
     let mut entry = directory.checked_add(2)?;
     for _ in 0..u16_at(directory)? {
+        let end = entry.checked_add(ENTRY_BYTES).filter(|end| *end <= tiff.len())?;
         if u16_at(entry)? == ORIENTATION && u16_at(entry.checked_add(2)?)? == SHORT && u32_at(entry.checked_add(4)?)? == 1 {
             return Orientation::new(u16_at(entry.checked_add(8)?)?);
         }
-        entry = entry.checked_add(12)?;
+        entry = end;
     }
     None
 }

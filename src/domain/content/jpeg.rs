@@ -62,7 +62,7 @@ impl Jpeg {
                 0xDB => self.tables |= quantization_tables(segment(file)?)?,
                 0xDD => restart_interval(segment(file)?)?,
                 0xE1 if self.orientation.is_none() => {
-                    let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0").filter(|tiff| !tiff.is_empty());
+                    let tiff = exif::block(segment(file)?.rest());
                     self.orientation = tiff.map(|tiff| exif::orientation(tiff).unwrap_or(Orientation::NORMAL));
                 }
                 // DAC, DNL, APPn, COM.

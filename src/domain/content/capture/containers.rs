@@ -1,5 +1,6 @@
 //! Finds the metadata of JPEG, PNG and WebP files, also behind the pixels if these bytes were fetched.
 
+use super::super::exif;
 use super::{Blocks, FetchedRanges};
 
 /// Returns the blocks of the APP1 segments before the first scan (Exif 3.0, 4.7.2; XMP part 3, 1.1.3).
@@ -19,7 +20,7 @@ pub(super) fn jpeg<'a>(fetched: &'a FetchedRanges<'_>) -> Blocks<'a> {
                 let length = usize::from(u16::from_be_bytes([*high, *low])).max(2);
                 let Some(segment) = rest.get(4..2 + length) else { break };
                 if *code == 0xE1 {
-                    keep_first(&mut blocks.exif, segment.strip_prefix(b"Exif\0\0").filter(|exif| !exif.is_empty()));
+                    keep_first(&mut blocks.exif, exif::block(segment));
                     keep_first(&mut blocks.xmp, segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0"));
                 }
                 2 + length

@@ -278,6 +278,12 @@ fn metadata_of_every_format_is_found() {
         ("JPEG", Format::Jpeg, build::jpeg(&[&xmp_segment, &build::exif(&exif)]), true),
         ("JPEG, an empty block first", Format::Jpeg, build::jpeg(&[&build::exif(b""), &build::exif(&exif)]), true),
         ("JPEG, two bytes behind the block", Format::Jpeg, build::jpeg(&[&build::exif(&[&exif[..], &[0; 2]].concat())]), true),
+        (
+            "JPEG, another fill byte",
+            Format::Jpeg,
+            build::jpeg(&[&build::segment(0xE1, &[b"Exif\0\xFF", &exif[..]].concat())]),
+            true,
+        ),
         ("JPEG with XMP", Format::Jpeg, build::jpeg(&[&xmp_segment]), false),
         ("PNG", Format::Png, build::png(&[&build::chunk(b"iTXt", &text), &build::chunk(b"eXIf", &exif)]), true),
         ("PNG behind the pixels", Format::Png, behind_pixels, true),

@@ -31,6 +31,7 @@ fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
 pub(super) fn all() -> Vec<Structure> {
     [
         jpegs(),
+        jpeg_exif(),
         jpeg_frames(),
         pngs(),
         gifs(),
@@ -53,7 +54,7 @@ pub(super) fn all() -> Vec<Structure> {
 
 fn jpegs() -> Vec<Structure> {
     let exif6 = exif(&orientation(TURNED));
-    let without_orientation = exif(&tiff(&[short(0x0100, 120)]));
+    let larger = replaced(jpeg(&[]), b"\x08\0\x50\0\x78", b"\x08\x08\0\x10\0");
     let scan = jpeg(&[]).windows(2).position(|window| window == b"\xFF\xDA").unwrap();
     rows(
         "image/jpeg",
@@ -77,10 +78,14 @@ fn jpegs() -> Vec<Structure> {
             ("comment of length 1", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x01"])),
             ("APP0 of length 0", Ok((120, 80)), jpeg(&[b"\xFF\xE0\0\0"])),
             ("APP1 of length 0 before Exif", Ok((80, 120)), jpeg(&[b"\xFF\xE1\0\0", &exif6])),
-            ("first Exif silent", Ok((120, 80)), jpeg(&[&without_orientation, &exif6])),
-            ("first Exif empty", Ok((80, 120)), jpeg(&[&exif(b""), &exif6])),
-            ("first Exif turned, second upright", Ok((80, 120)), jpeg(&[&exif6, &exif(&orientation(1))])),
-            ("XMP before Exif", Ok((80, 120)), jpeg(&[&segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), &exif6])),
+            ("thumbnail larger than the image", Ok((120, 80)), jpeg(&[&segment(0xE0, &[b"JFXX\0\x10", &larger[..]].concat())])),
+            ("second image larger than the first", Ok((120, 80)), [jpeg(&[&segment(0xE2, b"MPF\0")]), larger.clone()].concat()),
+            ("JPEG in a segment", Ok((120, 80)), jpeg(&[&segment(0xE5, &larger)])),
+            ("number of lines behind the scan", Err(EmptyDimensions), {
+                let file = replaced(jpeg(&[]), b"\xFF\xC0\0\x11\x08\0\x50", b"\xFF\xC0\0\x11\x08\0\0");
+                [&file[..file.len() - 2], &segment(0xDC, &[0, 80]), b"\xFF\xD9"].concat()
+            }),
+            ("arithmetic coding", Ok((120, 80)), replaced(jpeg(&[]), b"\xFF\xC0\0\x11", b"\xFF\xC9\0\x11")),
             ("fill bytes", Ok((120, 80)), jpeg(&[&[0xFF; 300]])),
             ("stray bytes", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x02stray\xFF\0"])),
             ("restart marker before the frame", Ok((120, 80)), jpeg(&[b"\xFF\xD0"])),
@@ -101,6 +106,29 @@ fn jpegs() -> Vec<Structure> {
             ),
             ("scan before any frame", Err(Malformed), jpeg(&[b"\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"])),
             ("end before any scan", Err(NoPicture), jpeg(&[b"\xFF\xD9"])),
+        ],
+    )
+}
+
+fn jpeg_exif() -> Vec<Structure> {
+    let exif6 = exif(&orientation(TURNED));
+    let without_orientation = exif(&tiff(&[short(0x0100, 120)]));
+    rows(
+        "image/jpeg",
+        vec![
+            ("first Exif silent", Ok((120, 80)), jpeg(&[&without_orientation, &exif6])),
+            ("first Exif empty", Ok((80, 120)), jpeg(&[&exif(b""), &exif6])),
+            (
+                "Exif with another fill byte",
+                Ok((80, 120)),
+                jpeg(&[&segment(0xE1, &[b"Exif\0\xFF", &orientation(TURNED)[..]].concat())]),
+            ),
+            ("Exif without a fill byte", Ok((120, 80)), jpeg(&[&segment(0xE1, &[b"Exif\0", &orientation(TURNED)[..]].concat())])),
+            ("Exif with two bytes behind it", Ok((80, 120)), jpeg(&[&exif(&[&orientation(TURNED)[..], &[0; 2]].concat())])),
+            ("Exif cut behind its entry", Ok((80, 120)), jpeg(&[&exif(&orientation(TURNED)[..22])])),
+            ("Exif cut in its entry", Ok((120, 80)), jpeg(&[&exif(&orientation(TURNED)[..20])])),
+            ("first Exif turned, second upright", Ok((80, 120)), jpeg(&[&exif6, &exif(&orientation(1))])),
+            ("XMP before Exif", Ok((80, 120)), jpeg(&[&segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), &exif6])),
         ],
     )
 }
@@ -167,6 +195,8 @@ fn pngs() -> Vec<Structure> {
             ("eXIf, then 60 texts of 300 KB", Ok((50, 90)), png(&[&exif6, &text(300_000).repeat(60)])),
             ("20 texts of 60 KB, then eXIf", Ok((50, 90)), png(&[&text(60_000).repeat(20), &exif6])),
             ("3 MB of text, then eXIf", Ok((50, 90)), png(&[&text(3_000_000), &exif6])),
+            ("eXIf cut in its entry", Ok((90, 50)), png(&[&chunk(b"eXIf", &orientation(TURNED)[..20])])),
+            ("eXIf cut behind its entry", Ok((50, 90)), png(&[&chunk(b"eXIf", &orientation(TURNED)[..22])])),
             ("eXIf with a prefix", Ok((90, 50)), png(&[&chunk(b"eXIf", &[b"Exif\0\0", &orientation(TURNED)[..]].concat())])),
             ("eXIf with a wrong CRC", Ok((90, 50)), png(&[&broken(exif6.clone())])),
             ("eXIf with a wrong CRC, then a sound one", Ok((50, 90)), png(&[&broken(exif6.clone()), &exif6])),
@@ -217,6 +247,13 @@ fn gifs() -> Vec<Structure> {
                 Ok((33, 30)),
                 replaced(gif(&[]), b"\x2C\0\0\0\0\x21\0\x15\0", b"\x2C\0\0\x09\0\x21\0\x15\0"),
             ),
+            ("second frame beyond the screen", Ok((33, 21)), {
+                let file = gif(&[]);
+                let frame = file.windows(3).position(|window| window == b"\x2C\0\0").unwrap();
+                let moved = replaced(file[frame..].to_vec(), b"\x2C\0\0\0\0", b"\x2C\x14\0\x14\0");
+                [&file[..file.len() - 1], &moved].concat()
+            }),
+            ("screen without sides", Ok((33, 21)), replaced(gif(&[]), b"GIF89a\x21\0\x15\0", b"GIF89a\0\0\0\0")),
             ("no frame", Err(NoPicture), gif(&[b"\x3B"])),
             ("cut in a comment", Err(Truncated), gif(&[&extension(0xFE, b"c", 400)])[..300].to_vec()),
             ("cut in the pixels", Ok((33, 21)), gif(&[])[..gif(&[]).len() - 20].to_vec()),

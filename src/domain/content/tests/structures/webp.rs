@@ -66,9 +66,14 @@ pub(super) fn extended() -> Vec<Structure> {
     let at = |kind: &[u8; 4]| alpha.windows(4).position(|window| window == kind).unwrap();
     let (opaque, picture) = (&alpha[at(b"ALPH")..at(b"VP8 ")], &alpha[at(b"VP8 ")..]);
     let size = vp8x(0x10, 77, 47);
+    let (xmp, exif, icc) =
+        (riff_chunk(b"XMP ", b"<x/>"), riff_chunk(b"EXIF", &orientation(TURNED)), riff_chunk(b"ICCP", &[0; 20]));
     rows(
         "image/webp",
         vec![
+            ("metadata before the picture", Ok((75, 45)), still(&[&vp8x(0x2C, 75, 45), &xmp, &exif, &icc, &lossy])),
+            ("a profile behind the picture", Ok((75, 45)), still(&[&vp8x(0x20, 75, 45), &lossy, &icc])),
+            ("a turned Exif block behind a picture without a canvas", Ok((75, 45)), still(&[&lossy, &exif])),
             ("alpha without its flag", Ok((77, 47)), still(&[&vp8x(0, 77, 47), opaque, picture])),
             ("unknown chunk before alpha", Ok((77, 47)), still(&[&size, &unknown, opaque, picture])),
             ("unknown chunk behind alpha", Err(Malformed), still(&[&size, opaque, &unknown, picture])),
