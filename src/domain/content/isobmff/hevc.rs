@@ -107,3 +107,62 @@ fn golomb(bits: &mut Bits<'_>) -> Result<u32, Stop> {
     }
     Ok((1 << zeros) - 1 + bits.read(zeros)?)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::super::tests::build::bits;
+    use super::{HEAD_BYTES, picture_size};
+
+    /// Returns the size by a configuration with this sequence parameter set behind another unit.
+    fn size(unit: &[u8]) -> Option<(u32, u32)> {
+        let length = u16::try_from(unit.len()).unwrap().to_be_bytes();
+        let head = [&[0; HEAD_BYTES][..], &[2, 0xA0, 0, 1, 0, 2, 0x40, 1, 0xA1, 0, 1]].concat();
+        picture_size(&[&head, &length[..], unit].concat()).map(|size| (size.width, size.height))
+    }
+
+    /// Parameter sets of x265 for pictures of 102x68, which are coded in 104x72.
+    #[test]
+    fn the_conformance_window_is_in_units_of_chroma_samples() {
+        for (chroma, unit) in [
+            ("4:2:0", "42010103700000030090000003000003001ea03481275796ea4929ae6e021a0c0800000300c8000003000840"),
+            ("4:2:2", "4201010408000003009d3800000300001eb034812752e5ba924a6b9b808683020000030032000003000210"),
+            ("4:4:4", "4201010408000003009e3800000300001e90069024ee5cb752494d737010d06040000006400000030042"),
+            ("grey", "4201010408000003009ff800000300001ec0d2049dcb96ea4929ae6c0800000300c8000003000840"),
+        ] {
+            let unit: Vec<u8> = (0..unit.len()).step_by(2).map(|at| u8::from_str_radix(&unit[at..at + 2], 16).unwrap()).collect();
+            assert_eq!(size(&unit), Some((102, 68)), "{chroma}");
+            for cut in 0..20 {
+                assert_eq!(size(&unit[..cut]), None, "{chroma} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn profiles_of_sub_layers_are_skipped() {
+        // Arbitrary bits of a profile (88) and a level (8).
+        let profile = [(32, 0xAAAA_AAAA), (32, 0xAAAA_AAAA), (24, 0xAA_AAAA)];
+        let level = [(8, 0xAA)];
+        let start = [(16, 0x4201), (4, 0), (3, 2), (1, 1)];
+        // The first sub-layer has both, the second a level.
+        let flags = [(4, 0b1101), (12, 0)];
+        // The id 0, 4:2:0, 640x480 and no window: of variable length, each.
+        let rest = [(1, 1), (3, 2), (19, 641), (17, 481), (1, 0)];
+        let fields = [&start[..], &profile, &level, &flags, &profile, &level, &level, &rest].concat();
+        assert_eq!(size(&bits(&fields)), Some((640, 480)));
+    }
+
+    #[test]
+    fn impossible_values_have_no_size() {
+        let profile = [(16, 0x4201), (8, 1), (32, 0xAAAA_AAAA), (32, 0xAAAA_AAAA), (32, 0xAAAA_AAAA), (1, 1)];
+        let size_with = |rest: &[(u32, u32)]| size(&bits(&[&profile[..], rest].concat()));
+        assert_eq!(size_with(&[(3, 2), (19, 641), (17, 481), (1, 0)]), Some((640, 480)));
+        assert_eq!(
+            size_with(&[(3, 2), (19, 641), (17, 481), (1, 1), (19, 641), (3, 7)]),
+            None,
+            "a window larger than the picture"
+        );
+        assert_eq!(size_with(&[(5, 5), (19, 641), (17, 481), (1, 0)]), None, "an unknown format of chroma");
+        assert_eq!(size_with(&[(3, 2), (32, 0), (32, 1), (17, 481), (1, 0)]), None, "a width of more than 32 bits");
+    }
+}

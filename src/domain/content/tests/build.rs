@@ -205,7 +205,7 @@ pub(super) fn clap(fields: [i32; 8]) -> Vec<u8> {
 }
 
 /// Returns fields, each a number of bits and a value, the highest bit first, with zeros up to a whole byte.
-pub(super) fn bits(fields: &[(u32, u32)]) -> Vec<u8> {
+pub(in crate::domain::content) fn bits(fields: &[(u32, u32)]) -> Vec<u8> {
     let bits: Vec<u8> =
         fields.iter().flat_map(|(count, value)| (0..*count).rev().map(move |at| (value >> at & 1) as u8)).collect();
     bits.chunks(8).map(|byte| byte.iter().enumerate().map(|(at, bit)| bit << (7 - at)).sum()).collect()
