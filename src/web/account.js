@@ -22,6 +22,7 @@ export class Account extends EventTarget {
     on($("#close-account"), "click", () => this.close());
     on(this.#dialog, "close", () => {
       this.#clear();
+      if (this.#dialog.open) return; // Forward has opened it again.
       // The button that opened the dialog is in the menu, which has closed.
       if (this.#dialog.contains(document.activeElement) || document.activeElement === document.body) $(".menu summary").focus();
       this.dispatchEvent(new Event("closed"));

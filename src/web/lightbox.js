@@ -38,6 +38,7 @@ export class Lightbox extends EventTarget {
     on(gallery, "change", () => this.#changed());
     on(window, "resize", () => this.#fit());
     on(this.#dialog, "close", () => {
+      if (this.isOpen) return; // Forward has opened it again.
       this.#stage.replaceChildren();
       document.title = "Valet";
       this.#dispatch("closed");
@@ -117,7 +118,6 @@ export class Lightbox extends EventTarget {
     this.#fit();
   }
 
-  /** Makes the caption field as high as its lines. */
   #fit() {
     this.#caption.style.height = "auto";
     this.#caption.style.height = `${this.#caption.scrollHeight + 2}px`;

@@ -39,6 +39,18 @@ const waitUntilAnnounced = (page, text) => page.evaluate((text) => new Promise((
   check();
 }), text);
 
+/** Goes back, and forward before the dialog's `close` event, which comes with the next frame; waits until what follows has happened. */
+const goBackAndForward = (page) => page.evaluate(() => new Promise((done) => {
+  const { hash } = location;
+  addEventListener("popstate", () => {
+    // A real Forward may come after the frame.
+    history.pushState({ opened: true }, "", hash);
+    dispatchEvent(new PopStateEvent("popstate"));
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)));
+  }, { once: true });
+  history.back();
+}));
+
 for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
   test(`messages are shown over every dialog, and its address opens and closes it, ${name}`, async (t) => {
     const { page } = await listed(t, 30, { viewport });
@@ -71,10 +83,11 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await page.goBack();
       await dialog.waitFor({ state: "hidden" });
       assert.equal(page.url(), `${BASE}/`);
-      // The dialog's `close` event has a task of its own. After a Forward before it, which only a program sends, the page goes back once more.
-      await page.evaluate(() => new Promise((done) => setTimeout(done)));
       await page.goForward();
       await dialog.waitFor();
+      await goBackAndForward(page);
+      assert.match(page.url(), address, `${id}: its address stays`);
+      assert.ok(await dialog.isVisible(), `${id}: it stays open`);
       await page.goBack();
       await dialog.waitFor({ state: "hidden" });
       // After the dialog was closed in any way, Back does not open it again.
