@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import test from "node:test";
-import { account, photos, screenshot, until, visitor } from "./harness.js";
+import { account, BASE, photos, screenshot, until, visitor } from "./harness.js";
 import { add, api, CHANGES, events, gallery, image, large, MIB, page, partsArrived, reactPage, reload, retryInDashboard, rotateInDashboard, same, upload, uploadChanged, usage, watch } from "./uppy.js";
 
 const MARK = "uppy-plugin";
@@ -139,6 +139,39 @@ for (const version of ["6", "5"]) {
     assert.equal((await usage(user)).pending, 0);
     await opened.evaluate(() => app.uppy.getPlugin("ValetUpload").setOptions({ explain: ({ code, status }) => `${code}, ${status}` }));
     assert.deepEqual((await upload(opened, "retryAll")).failed, ["type_not_allowed, 422", "content_mismatch, 422"]);
+  });
+
+  test(`${name}: options that are changed later have an effect on the files that are sent then`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await openApp(t, context, user, (code) => code.replace('api: "https://api.example.com"', 'limit: 1, api: "https://api.invalid"'));
+    const seen = watch(opened);
+    const [held, release] = [[], () => held.shift().fallback()];
+    await onBucket(opened, (route) => held.push(route));
+    const setOptions = (options) => opened.evaluate((options) => app.uppy.getPlugin("ValetUpload").setOptions(options), options);
+    await setOptions({ api: BASE });
+    const files = Array.from({ length: 5 }, (_, i) => image(`${i}.png`));
+    await add(opened, files);
+    const uploading = upload(opened);
+    await until(() => held.length === 1, "one file is sent");
+    await setOptions({ limit: 3 });
+    await until(() => held.length === 3, "three files are sent");
+    await setOptions({ limit: 1 });
+    for (let left = 3; left; left -= 1) {
+      assert.equal(held.length, left);
+      await release();
+      if (left === 1) break;
+      const done = files.length - left - 1;
+      await opened.waitForFunction((done) => app.uppy.getFiles().filter((file) => file.progress.uploadComplete).length === done, done);
+      await new Promise((later) => { setTimeout(later, 300); });
+    }
+    await until(() => held.length === 1, "the next one takes its turn");
+    await setOptions({ limit: undefined });
+    await until(() => held.length === 2, "three at a time are the default");
+    await release();
+    await release();
+    assert.deepEqual(await uploading, { successful: 5, failed: [] });
+    assert.equal(singles(seen), 5);
+    for (const file of files) await same(user, file);
   });
 
   test(`${name}: a removed file and a cancelled batch leave nothing behind`, async (t) => {

@@ -47,7 +47,6 @@ export class RetryPolicy {
     this.most = most;
   }
 
-  /** Resets the count after a success. */
   reset() {
     this.#failures = 0;
   }
@@ -93,19 +92,24 @@ export class Turns {
     this.#free = most;
   }
 
+  /** Adds this many turns, and begins as many waiting jobs. A negative number takes turns away, from running jobs when they end. */
+  add(turns) {
+    this.#free += turns;
+    for (const begin of this.#waiting.splice(0, Math.min(turns, this.#free))) begin();
+  }
+
   /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
   async run(signal, work) {
     await this.#take(signal);
     try {
       return await work();
     } finally {
-      this.#free += 1;
-      this.#waiting.shift()?.();
+      this.add(1);
     }
   }
 
   async #take(signal) {
-    while (this.#free === 0) {
+    while (this.#free < 1) {
       await abortable(signal, (resolve) => {
         this.#waiting.push(resolve);
         return () => { this.#waiting = this.#waiting.filter((one) => one !== resolve); };

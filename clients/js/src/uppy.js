@@ -40,10 +40,29 @@ export default class ValetUpload extends BasePlugin {
     super(uppy, opts);
     this.type = "uploader";
     this.id = opts.id ?? "ValetUpload";
-    this.#turns = new Turns(opts.limit ?? 3);
+    this.#turns = new Turns(this.#limit);
+    this.#connect();
+  }
+
+  /**
+   * Changes options, for files that are sent later: all of them but `id`.
+   * @param {Partial<ValetUploadOptions>} changes
+   */
+  setOptions(changes) {
+    const [{ api }, limit] = [this.opts, this.#limit];
+    super.setOptions(changes);
+    this.#turns.add(this.#limit - limit);
+    if (this.opts.api !== api) this.#connect();
+  }
+
+  get #limit() {
+    return this.opts.limit ?? 3;
+  }
+
+  #connect() {
     // `setOptions` may replace the token.
     const token = (stale) => (typeof this.opts.token === "function" ? this.opts.token(stale) : this.opts.token);
-    this.#api = createApi({ api: opts.api, token });
+    this.#api = createApi({ api: this.opts.api, token });
   }
 
   install() {

@@ -8,7 +8,6 @@ export class RetryPolicy {
     signal: any;
     onwait: () => void;
     most: number;
-    /** Resets the count after a success. */
     reset(): void;
     /** Waits before the next attempt, or throws `problem` after too many failures. */
     wait(problem: any): Promise<void>;
@@ -19,6 +18,8 @@ export class RetryPolicy {
 /** Runs at most `most` jobs at a time, in the order of their calls. */
 export class Turns {
     constructor(most: any);
+    /** Adds this many turns, and begins as many waiting jobs. A negative number takes turns away, from running jobs when they end. */
+    add(turns: any): void;
     /** Runs `work` when it is its turn; rejects if the signal is aborted before. */
     run(signal: any, work: any): Promise<any>;
     #private;
