@@ -168,7 +168,7 @@ test("a tab leaves the uploads alone that another tab has taken over from a clos
   await heir.evaluate(() => uploader.restore());
   const owners = async () => {
     const { indexedDbStore } = await import("/src/index.js");
-    return (await indexedDbStore().all()).map(({ tab }) => tab === sessionStorage.getItem("valet.tab"));
+    return (await indexedDbStore().all()).filter(({ id }) => id).map(({ tab }) => tab === sessionStorage.getItem("valet.tab"));
   };
   await until(async () => (await heir.evaluate(owners)).join() === "true,true", "the records name the second tab");
   const third = await context.newPage();
@@ -179,6 +179,22 @@ test("a tab leaves the uploads alone that another tab has taken over from a clos
   await heir.unrouteAll({ behavior: "ignoreErrors" });
   await heir.reload();
   await assertContinued(heir, user);
+});
+
+test("a duplicated tab, which has a copy of sessionStorage, leaves the uploads of the first one alone", async (t) => {
+  const { context, user, page } = await withTwoUploads(t);
+  const id = await page.evaluate(() => sessionStorage.getItem("valet.tab"));
+  const duplicate = await context.newPage();
+  await duplicate.addInitScript((id) => { sessionStorage.setItem("valet.tab", sessionStorage.getItem("valet.tab") ?? id); }, id);
+  await duplicate.goto(page.url());
+  await start(duplicate, user);
+  await duplicate.evaluate(() => uploader.restore());
+  assert.equal(await duplicate.evaluate(() => uploader.items.length), 0);
+  assert.notEqual(await duplicate.evaluate(() => sessionStorage.getItem("valet.tab")), id);
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("valet.tab")), id);
+  await assertContinued(page, user);
 });
 
 test("another tab can delete the database, and later files are stored in a new one", async (t) => {

@@ -120,7 +120,6 @@ export function fileStore({ File, Directory, Paths }, name = "valet-uploads") {
   const list = () => (folder.exists ? folder.list().filter(({ uri }) => uri.endsWith(".json")).map(({ uri }) => new File(uri)) : []);
   const store = {
     all: async () => (await Promise.all(list().map(read))).filter((record) => record !== undefined),
-    get: async (key) => read(at(key)),
     async put(record) {
       folder.create({ intermediates: true, idempotent: true });
       await at(record.key).write(JSON.stringify(record));

@@ -22,6 +22,7 @@ export { indexedDbStore, memoryStore };
  * @typedef {import("./types.js").UploadState} UploadState
  * @typedef {import("./types.js").UploaderOptions} UploaderOptions
  * @typedef {import("./types.js").Store} Store
+ * @typedef {import("./types.js").StoredClaim} StoredClaim
  * @typedef {import("./types.js").StoredFile} StoredFile
  */
 

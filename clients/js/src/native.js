@@ -146,7 +146,6 @@ export function inAppFolders(store, folders) {
       const [records, named] = await Promise.all([store.all(), pairs()]);
       return records.map((record) => moved(record, named));
     },
-    get: async (key) => moved(await store.get(key), await pairs()),
     put: async (record) => store.put(moved(record, (await pairs()).map(([name, uri]) => [uri, name]))),
     delete: (key) => store.delete(key),
     clear: () => store.clear(),

@@ -1,6 +1,7 @@
 // Stores the files of unfinished uploads, in IndexedDB or in memory, so that uploads continue after a reload. Small files are stored
 // whole. Of large files, only a record without the bytes is stored, and the user has to choose them again.
 
+import { limited } from "./http.js";
 import { locks } from "./storage.js";
 
 /** Largest file that is stored whole. */
@@ -9,6 +10,8 @@ const MAX_FILE_BYTES = 16 << 20;
 const MAX_TOTAL_BYTES = 512 << 20;
 /** Time after which another tab's file is uploaded here if it is unknown whether that tab runs. At worst the bytes are sent twice. */
 const BUSY_MS = 15 * 60_000;
+/** Time that the page before a reload may take to release its lock. */
+const RELOAD_MS = 1000;
 
 /**
  * Returns the store of this origin's IndexedDB database `name`. Its methods reject where the browser denies it.
@@ -41,7 +44,6 @@ export function indexedDbStore(name = "valet") {
   };
   return {
     all: call("getAll", "readonly"),
-    get: call("get", "readonly"),
     put: call("put"),
     delete: call("delete"),
     clear: call("clear"),
@@ -50,12 +52,11 @@ export function indexedDbStore(name = "valet") {
 
 /**
  * Returns a store in memory, for Node and for tests. `records` outlives the uploader if the app keeps it.
- * @param {Map<string, import("./types.js").StoredFile>} [records]
+ * @param {Map<string, import("./types.js").StoredFile | import("./types.js").StoredClaim>} [records]
  * @returns {import("./types.js").Store}
  */
 export const memoryStore = (records = new Map()) => ({
   all: async () => [...records.values()],
-  get: async (key) => records.get(key),
   put: async (record) => records.set(record.key, record),
   delete: async (key) => records.delete(key),
   clear: async () => records.clear(),
@@ -76,20 +77,13 @@ export class PendingFiles {
   constructor(store, user) {
     this.#store = store;
     this.#user = user;
-    // Id of this tab, through its reloads if the browser allows that. Its lock shows other tabs that it still runs.
-    this.#tab = String(Math.random()).slice(2);
-    try {
-      this.#tab = sessionStorage["valet.tab"] ??= this.#tab;
-    } catch {
-      // The next load has another id.
-    }
-    if (store) locks.then((manager) => manager?.request(lockOf(this.#tab), { mode: "shared" }, () => new Promise(() => {})));
+    if (store) this.#tab = tab ??= ownTab();
   }
 
   /** Stores a file until {@link remove}. */
   async add(key, file) {
     const { name, size, type, lastModified, caption } = file;
-    const put = (content) => this.#attempt((store) => store.put({ key, user: this.#user, tab: this.#tab, storedAt: Date.now(), name, size, type, lastModified, caption, file: content }).then(() => true));
+    const put = (content) => this.#put({ key, name, size, type, lastModified, caption, file: content });
     // Of a phone's file, only the URI is stored.
     if (file.put) return put({ uri: file.uri });
     const small = size <= MAX_FILE_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
@@ -99,15 +93,17 @@ export class PendingFiles {
     await put(null);
   }
 
-  /** Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. */
-  async claim(key, id) {
-    const record = await this.#attempt((store) => store.get(key));
-    if (record && (record.id !== id || record.tab !== this.#tab)) await this.#attempt((store) => store.put({ ...record, id, tab: this.#tab, storedAt: Date.now() }));
+  /**
+   * Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. A record of its own, because
+   * browsers would write the file again with the file's record.
+   */
+  claim(key, id) {
+    return this.#put({ key: key + CLAIM, id });
   }
 
   remove(key) {
     this.#count(key, 0);
-    return this.#attempt((store) => store.delete(key));
+    return this.#attempt((store) => store.delete(key + CLAIM).then(() => store.delete(key)));
   }
 
   /**
@@ -115,17 +111,27 @@ export class PendingFiles {
    * running tab has. Without locks, {@link BUSY_MS} decides.
    */
   async leftovers() {
-    const all = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);
-    const manager = await locks;
-    const held = new Set(((await manager?.query())?.held ?? []).map((lock) => lock.name));
+    const stored = ((await this.#attempt((store) => store.all())) ?? []).filter((record) => record.user === this.#user);
+    const claims = new Map(stored.map((record) => [record.key, record]));
+    const all = stored.filter(({ key }) => !key.endsWith(CLAIM)).map((record) => ({ ...record, ...claims.get(record.key + CLAIM), key: record.key }));
+    const own = await this.#tab;
+    const held = (await (await locks)?.query())?.held.map((lock) => lock.name);
     const isBrowser = typeof document !== "undefined";
-    const elsewhere = (record) => isBrowser && record.tab !== this.#tab && (manager ? held.has(lockOf(record.tab)) : Date.now() - record.storedAt < BUSY_MS);
+    const elsewhere = (record) => isBrowser && record.tab !== own && (held ? held.includes(lockOf(record.tab)) : Date.now() - record.storedAt < BUSY_MS);
     const orphans = all.filter((record) => !elsewhere(record));
     for (const { key, file } of orphans) this.#count(key, file?.size ?? 0);
     return {
       orphans,
       busy: new Set(all.filter(elsewhere).map((record) => record.id)),
     };
+  }
+
+  /** Stores a record; returns whether that succeeded. */
+  #put(record) {
+    return this.#attempt(async (store) => {
+      await store.put({ ...record, user: this.#user, tab: await this.#tab, storedAt: Date.now() });
+      return true;
+    });
   }
 
   /** Sets the number of bytes that are stored for a file. A file of a phone takes none. */
@@ -144,4 +150,27 @@ export class PendingFiles {
   }
 }
 
+/** End of the key of the record with an upload's id. */
+const CLAIM = ".id";
 const lockOf = (tab) => `valet.tab.${tab}`;
+
+let tab;
+/**
+ * Resolves to the id of this tab, through its reloads if the browser allows that. Its lock shows other tabs that it still runs; a duplicated
+ * tab, which has a copy of the id, does not get it and takes another id.
+ */
+async function ownTab() {
+  const [manager, fresh] = [await locks, String(Math.random()).slice(2)];
+  const take = async (id) => {
+    // Resolves when the tab has the lock, and never releases it.
+    const hold = (signal) => new Promise((resolve, reject) => { manager.request(lockOf(id), { signal }, () => new Promise(resolve)).catch(reject); });
+    if (manager) await limited(null, hold, RELOAD_MS);
+    return (sessionStorage["valet.tab"] = id);
+  };
+  try {
+    return await take(sessionStorage["valet.tab"] ?? fresh);
+  } catch {
+    take(fresh).catch(() => {}); // Without sessionStorage, the next load has another id.
+    return fresh;
+  }
+}

@@ -38,7 +38,8 @@
 
 /**
  * @typedef {{ key: string, user: string, tab: string, name: string, size: number, type: string, lastModified: number, storedAt?: number, caption?: string, file: Blob | { uri: string } | null, id?: string }} StoredFile
- * @typedef {{ all(): Promise<StoredFile[]>, get(key: string): Promise<StoredFile | undefined>, put(record: StoredFile): Promise<unknown>, delete(key: string): Promise<unknown>, clear(): Promise<unknown> }} Store
+ * @typedef {{ key: string, user: string, tab: string, storedAt: number, id?: string }} StoredClaim The id of a stored file's upload, and the tab that has it.
+ * @typedef {{ all(): Promise<(StoredFile | StoredClaim)[]>, put(record: StoredFile | StoredClaim): Promise<unknown>, delete(key: string): Promise<unknown>, clear(): Promise<unknown> }} Store
  */
 
 /**

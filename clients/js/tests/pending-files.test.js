@@ -46,3 +46,21 @@ test("a file that could not be stored takes no room", async () => {
   isFull = false;
   assert.deepEqual(await add(files, records, "free", 32), Array(32).fill(true));
 });
+
+test("the id of an upload is stored beside its file, and both are removed", async () => {
+  const records = new Map();
+  const files = new PendingFiles(memoryStore(records), "ada");
+  await files.add("one", FILE);
+  await files.claim("one", "id of one");
+  const later = new PendingFiles(memoryStore(records), "ada");
+  const { orphans } = await later.leftovers();
+  assert.deepEqual(orphans.map(({ key, id, file, name }) => [key, id, file, name]), [["one", "id of one", FILE, "one.png"]]);
+  await later.remove("one");
+  assert.deepEqual([...records.keys()], []);
+});
+
+test("records of earlier versions have the id in the file's record", async () => {
+  const record = { key: "one", user: "ada", tab: "1", name: "one.png", size: FILE.size, type: "", lastModified: 1, file: FILE, id: "id of one" };
+  const { orphans } = await new PendingFiles(memoryStore(new Map([["one", record]])), "ada").leftovers();
+  assert.deepEqual(orphans.map(({ key, id }) => [key, id]), [["one", "id of one"]]);
+});

@@ -10,6 +10,7 @@
  * @typedef {import("./types.js").UploadState} UploadState
  * @typedef {import("./types.js").UploaderOptions} UploaderOptions
  * @typedef {import("./types.js").Store} Store
+ * @typedef {import("./types.js").StoredClaim} StoredClaim
  * @typedef {import("./types.js").StoredFile} StoredFile
  */
 /**
@@ -37,6 +38,7 @@ export type Uploader = import("./types.js").Uploader;
 export type UploadState = import("./types.js").UploadState;
 export type UploaderOptions = import("./types.js").UploaderOptions;
 export type Store = import("./types.js").Store;
+export type StoredClaim = import("./types.js").StoredClaim;
 export type StoredFile = import("./types.js").StoredFile;
 import { indexedDbStore } from "./pending-files.js";
 import { memoryStore } from "./pending-files.js";

@@ -4,7 +4,7 @@
  * @returns {import("./types.js").Store}
  */
 export function indexedDbStore(name?: string): import("./types.js").Store;
-export function memoryStore(records?: Map<string, import("./types.js").StoredFile>): import("./types.js").Store;
+export function memoryStore(records?: Map<string, import("./types.js").StoredFile | import("./types.js").StoredClaim>): import("./types.js").Store;
 export function isAvailable(store?: import("./types.js").Store): Promise<boolean>;
 /** The unfinished uploads of one user in a store. */
 export class PendingFiles {
@@ -12,8 +12,11 @@ export class PendingFiles {
     constructor(store: import("./types.js").Store | null, user: string);
     /** Stores a file until {@link remove}. */
     add(key: any, file: any): Promise<any>;
-    /** Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. */
-    claim(key: any, id: any): Promise<void>;
+    /**
+     * Stores the upload's id and tab, so that other tabs neither upload the file nor offer to discard the upload. A record of its own, because
+     * browsers would write the file again with the file's record.
+     */
+    claim(key: any, id: any): Promise<any>;
     remove(key: any): Promise<any>;
     /**
      * Returns the files of earlier visits: `orphans` are this user's files that no running tab uploads, `busy` the ids of uploads that a

@@ -76,10 +76,19 @@ export type StoredFile = {
     } | null;
     id?: string;
 };
+/**
+ * The id of a stored file's upload, and the tab that has it.
+ */
+export type StoredClaim = {
+    key: string;
+    user: string;
+    tab: string;
+    storedAt: number;
+    id?: string;
+};
 export type Store = {
-    all(): Promise<StoredFile[]>;
-    get(key: string): Promise<StoredFile | undefined>;
-    put(record: StoredFile): Promise<unknown>;
+    all(): Promise<(StoredFile | StoredClaim)[]>;
+    put(record: StoredFile | StoredClaim): Promise<unknown>;
     delete(key: string): Promise<unknown>;
     clear(): Promise<unknown>;
 };
