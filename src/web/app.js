@@ -170,7 +170,6 @@ function enter() {
   uploader.restore().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
 }
 
-/** Opens the image in the page's address. */
 async function openImage(lightbox, address, id) {
   try {
     if (await lightbox.open(id)) return;

@@ -61,7 +61,6 @@ export class Changes extends EventTarget {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
-  /** Reports to all tabs. */
   #reportToTabs(name, detail) {
     this.#channel.postMessage({ user: this.#user, name, detail });
     this.#report(name, detail);

@@ -31,10 +31,8 @@ export function icon(name) {
 export const button = (label, picture, onclick, more = {}) =>
   el("button", { type: "button", class: "icon-button", ariaLabel: label, title: label, onclick, ...more }, icon(picture));
 
-/** Returns the open modal dialog, or null. */
 export const openDialog = () => [...document.querySelectorAll("dialog:modal")].at(-1) ?? null;
 
-/** Returns whether a key event is for a text field. */
 export const isTyping = ({ target }) => Boolean(target.matches?.("input:not([type=checkbox]), textarea"));
 
 function moveMessages() {

@@ -247,5 +247,4 @@ function isNewer(image, other, time) {
 /** Returns the candidates of `srcset`: the previews, by width. */
 export const srcset = ({ previews = [] }) => previews.map(({ url, width }) => `${url} ${width}w`).join(", ");
 
-/** Returns the image's caption, or its file name. */
 export const nameOf = (image) => image.caption || image.fileName;

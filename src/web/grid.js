@@ -175,7 +175,6 @@ export class Grid extends EventTarget {
     return null;
   }
 
-  /** Returns the distance of an image's row from the top of the page. */
   #topOf(index) {
     return this.#list.getBoundingClientRect().top + scrollY + this.#layout.rows[this.#rowOf(index)].top;
   }

@@ -81,7 +81,6 @@ export class UndoDelete {
     this.#waiting.delete(batch);
   }
 
-  /** Undoes the last deletion. */
   undo() {
     const batch = [...this.#waiting].pop();
     if (!batch) return;
@@ -130,7 +129,6 @@ export class UndoDelete {
   }
 }
 
-/** Returns the number of images of batches. */
 const total = (batches) => [...batches].reduce((sum, { ids }) => sum + ids.length, 0);
 
 /** Yields ids for one request each. */

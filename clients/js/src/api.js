@@ -2,9 +2,9 @@
 
 import { openStream, Problem, problem, request } from "./http.js";
 
-/** Time in milliseconds that the first call of a batch waits for further calls. */
+/** Time in milliseconds that the first call waits for further calls; after a batch, for each call that it had. */
 const GATHER_MS = 10;
-/** The same while a batch is under way, unless its response comes before. */
+/** The same at most, while a batch is under way. */
 const MOST_GATHER_MS = 500;
 /** Calls in one batch, at most. The server accepts 100. */
 const MOST_IN_BATCH = 50;
@@ -53,14 +53,19 @@ function tokens(source) {
 function gathered(one, many) {
   let waiting = [];
   let underWay = 0;
+  let timer;
   const alone = ({ input, resolve, reject }) => one(input).then(resolve, reject);
+  const sendIn = (ms) => {
+    clearTimeout(timer);
+    timer = setTimeout(send, ms);
+  };
   const send = async () => {
     const calls = waiting.splice(0, MOST_IN_BATCH).filter((call) => !call.signal.aborted);
-    if (waiting.length) setTimeout(send);
+    if (waiting.length) sendIn(0);
     underWay += 1;
     await answer(calls);
     underWay -= 1;
-    if (waiting.length && !underWay) send();
+    if (waiting.length && !underWay) sendIn(GATHER_MS * calls.length);
   };
   const answer = async (calls) => {
     if (calls.length < 2) return Promise.all(calls.map(alone));
@@ -79,7 +84,7 @@ function gathered(one, many) {
   };
   return (input, signal) => new Promise((resolve, reject) => {
     waiting.push({ input, signal, resolve, reject });
-    if (waiting.length === 1) setTimeout(send, underWay ? MOST_GATHER_MS : GATHER_MS);
+    if (waiting.length === 1) sendIn(underWay ? MOST_GATHER_MS : GATHER_MS);
   });
 }
 

@@ -61,7 +61,6 @@ function idIn(data) {
   }
 }
 
-/** Reads one stream to its end. */
 async function read(api, lastEventId, signal, take, onBegin) {
   const stopping = new AbortController();
   const stop = () => stopping.abort(signal.reason);

@@ -114,13 +114,11 @@ export async function openStream(method, url, options = {}) {
   return response.body;
 }
 
-/** Throws the problem of a request without a response. */
 function noAnswer(error, signal) {
   if (signal?.aborted) throw signal.reason;
   throw problem({ code: "no_answer", detail: error.message });
 }
 
-/** Returns the problem that a response describes. */
 function refusal(response, text) {
   let answer;
   try {

@@ -1,5 +1,4 @@
-// Computes what an upload declares of a file: digest, type, preview and ThumbHash. Runs in a worker (worker.js), or on the page itself if
-// workers are not available (worker-pool.js).
+// Computes what an upload declares of a file: digest, type, preview and ThumbHash. worker-pool.js runs it.
 
 import { sha256 } from "./sha256.js";
 import { encode } from "./thumbhash.js";
@@ -14,8 +13,8 @@ const SMALL_BYTES = 128 << 10;
 const HASHED_SIDE = 100;
 
 /** Returns the Base64 of the SHA-256 of a blob's bytes, as in S3's header. */
-export async function digest(blob) {
-  const bytes = new Uint8Array(await blob.arrayBuffer());
+export async function digest(blob, buffer = blob.arrayBuffer()) {
+  const bytes = new Uint8Array(await buffer);
   const hash = globalThis.crypto?.subtle ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)) : sha256(bytes);
   return base64(hash);
 }
@@ -25,8 +24,9 @@ export async function digest(blob) {
  * A preview that fails is left out.
  */
 export async function inspect(file, wantsDigest) {
-  const contentType = sniff(new Uint8Array(await file.slice(0, 64).arrayBuffer())) || file.type || "application/octet-stream";
-  const facts = { contentType, sha256: wantsDigest ? await digest(file) : undefined };
+  const buffer = await (wantsDigest ? file : file.slice(0, 64)).arrayBuffer();
+  const contentType = sniff(new Uint8Array(buffer.slice(0, 64))) || file.type || "application/octet-stream";
+  const facts = { contentType, sha256: wantsDigest ? await digest(file, buffer) : undefined };
   // A damaged file, or a format that this browser does not decode (HEIC in most): the server may still accept it. Node decodes none.
   const isUnknown = (await globalThis.ImageDecoder?.isTypeSupported(contentType).catch(() => false)) === false;
   const bitmap = isUnknown ? null : await globalThis.createImageBitmap?.(file).catch(() => null);

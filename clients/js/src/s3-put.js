@@ -62,4 +62,4 @@ async function putByFetch({ method, url, headers }, body, signal, progress) {
 /** Returns whether S3 has the bytes: from this PUT (2xx), or from an earlier one whose response was lost (412: the URL writes once). */
 export const hasArrived = (status) => (status >= 200 && status < 300) || status === 412;
 /** Returns whether S3 may accept the same request later. */
-export const isRepeatable = (status) => status === 0 || status === 409 || status === 408 || status === 429 || status >= 500;
+export const isRepeatable = (status) => [0, 408, 409, 429].includes(status) || status >= 500;

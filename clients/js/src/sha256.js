@@ -52,7 +52,6 @@ export class Sha256 {
   }
 }
 
-/** Returns the 32 bytes of the digest. */
 export function sha256(bytes) {
   const hash = new Sha256();
   hash.update(bytes);

@@ -1,6 +1,5 @@
 // ThumbHash (https://evanw.github.io/thumbhash/): an image in about 25 bytes, for a placeholder. Implements the published algorithm:
 // the colours as luminance, two differences and alpha, each as the lowest frequencies of a cosine transform, four bits a coefficient.
-// Pure functions over RGBA bytes.
 
 const { PI, abs, cos, max, round } = Math;
 
@@ -19,7 +18,6 @@ function* frequencies(nx, ny) {
 
 /** Returns the hash of an image of at most 100 by 100 pixels; `rgba` is not premultiplied. */
 export function encode(w, h, rgba) {
-  if (w > 100 || h > 100) throw new RangeError("at most 100 by 100 pixels");
   const n = w * h;
   let [r, g, b, a] = [0, 0, 0, 0];
   for (let i = 0; i < n; i += 1) {
@@ -140,7 +138,6 @@ export function decode(hash) {
   return { w, h, rgba };
 }
 
-/** Returns the approximate ratio of width to height. */
 export function ratioOf(hash) {
   const hasAlpha = hash[2] & 0x80;
   const landscape = hash[4] & 0x80;

@@ -1,7 +1,7 @@
 // The protocol of one upload, from a file to an image in the gallery. Clients in other languages can copy this module.
 //
 // Both kinds can be repeated from their first step: the server recognizes the bytes (by SHA-256 and size) or the key, and continues
-// the upload. So uploading the same file again after a reload resumes it.
+// the upload.
 
 import { limited, problem } from "./http.js";
 import { RetryPolicy } from "./retry.js";
@@ -22,7 +22,7 @@ const MAX_PARTS = 10_000;
  * Uploads a file and returns the image. `file` is a Blob with a name, or a file of native.js, which has its own `inspect` and `put` and is
  * always sent in one PUT. `services` has `api` (the calls of api.js), `work` (worker-pool.js) and, if files wait for their turn to be sent,
  * `turns`. `events` has functions to call: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
- * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, and `found(id)` if the gallery has these bytes already.
+ * `stage("preparing" | "opening" | "sending" | "confirming")`, `preview(blob)`, and `found(id)` if the gallery has these bytes already.
  */
 export async function upload(file, events, signal, services) {
   const retry = new RetryPolicy(signal, events.waiting);
@@ -34,7 +34,6 @@ export async function upload(file, events, signal, services) {
   return (inParts ? uploadInParts : uploadWhole)(file, facts, events, retry, services);
 }
 
-/** Returns what an upload declares of a file. */
 const inspect = (file, wantsDigest, { work }) => (file.inspect ? file.inspect() : work.inspect(file, wantsDigest));
 
 /**
@@ -49,6 +48,7 @@ async function uploadWhole(file, facts, events, retry, services) {
   const store = new RetryPolicy(signal, events.waiting);
   const open = async (known) => timed(await opened(retry, events, () => api.openUpload(describe(file, known), signal)));
   const reopen = async () => (facts = await readable(file, () => inspect(file, true, services)), open(facts));
+  events.stage("opening");
   let ticket = await open(facts);
   if (ticket.state === "ready") events.found(ticket.id);
   for (let before = null, unanswered = 0; ticket.state === "pending";) {
@@ -146,6 +146,7 @@ async function uploadInParts(file, facts, events, retry, services) {
   const { signal } = retry;
   const partSize = Math.max(PART_BYTES, Math.ceil(file.size / MAX_PARTS / (1 << 20)) * (1 << 20));
   const digests = await digestParts(file, partSize, signal, work);
+  events.stage("opening");
   const declared = { ...describe(file, facts), partSize, partChecksums: "sha256" };
   delete declared.sha256;
   delete declared.preview;
@@ -168,7 +169,6 @@ async function uploadInParts(file, facts, events, retry, services) {
   }
 }
 
-/** Returns the digest of each part. */
 async function digestParts(file, partSize, signal, work) {
   const digests = [];
   const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
@@ -183,7 +183,6 @@ async function digestParts(file, partSize, signal, work) {
   return digests;
 }
 
-/** Sends the parts that are not `stored`. */
 async function sendMissing(file, { id, partSize, partCount, digests, api }, stored, events, retry) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));
@@ -207,7 +206,7 @@ async function sendMissing(file, { id, partSize, partCount, digests, api }, stor
 /** Whether the browser reports a connection that several transfers at a time would clog. */
 const isSlow = () => {
   const { saveData, effectiveType } = globalThis.navigator?.connection ?? {};
-  return Boolean(saveData) || /2g/.test(effectiveType ?? "");
+  return saveData || /2g/.test(effectiveType);
 };
 
 /** Sends one part. Each attempt gets a new URL, so that no URL has expired. */

@@ -13,7 +13,7 @@ export class Upload {
   constructor(uploader, { file = null, name, size, caption }, more = {}) {
     Object.assign(this, {
       key: uuid(), file, name, size, caption, state: "waiting", waitReason: null, sent: 0, problem: null, preview: null, id: null, image: null,
-      duplicate: false, before: null, controller: null, ...more,
+      duplicate: false, ...more,
     });
     // Bound, for handlers and for proxies (Vue).
     for (const action of ["pause", "resume", "retry", "cancel"]) this[action] = () => uploader[action](this);
@@ -197,18 +197,18 @@ export class Uploader extends EventTarget {
     for (let item = this.#startable(); item; item = this.#startable()) this.#run(item);
   }
 
-  /** Returns the next upload to start. While some are sent, as many are prepared, and others confirmed: the connection is never idle. */
+  /** Returns the next upload to start. While some are sent, as many are inspected, and more opened and confirmed, in batches. */
   #startable() {
     const active = this.items.filter((item) => item.active);
-    const preparing = active.filter((item) => item.state === "preparing").length;
-    const canStart = !this.paused && !this.#stopping.signal.aborted && preparing < this.#concurrency && active.length < 3 * this.#concurrency;
+    const count = active.filter((item) => item.step === "preparing").length;
+    const canStart = !this.paused && !this.#stopping.signal.aborted && count < this.#concurrency && active.length < 8 * this.#concurrency;
     // A stopped attempt may still compute a digest: a second attempt beside it would send the bytes twice.
     return canStart ? this.items.find((item) => item.state === "waiting" && !item.isRunning) : undefined;
   }
 
   async #run(item) {
     const controller = (item.controller = new AbortController());
-    Object.assign(item, { state: "preparing", waitReason: null, isRunning: true, before: item.id });
+    Object.assign(item, { state: "preparing", step: "preparing", waitReason: null, isRunning: true, before: item.id });
     const set = (values) => {
       if (controller.signal.aborted) return;
       Object.assign(item, values);
@@ -222,8 +222,9 @@ export class Uploader extends EventTarget {
         set({ size: item.file.size });
       }
       item.image = await upload(withName(item), {
-        stage: (state) => {
-          set({ state });
+        stage: (step) => {
+          item.step = step;
+          set({ state: step === "opening" ? "preparing" : step });
           this.#next();
         },
         progress: (sent) => set({ sent: Math.min(sent, item.size) }),
@@ -295,7 +296,6 @@ function withName({ file, name, caption }) {
   return Object.assign(new Blob([file], { type }), { name, caption, lastModified });
 }
 
-/** Returns the file of a stored record. */
 function reviveBlob({ file, name, type, lastModified }) {
   return globalThis.File ? new File([file], name, { type, lastModified }) : file;
 }
@@ -303,12 +303,11 @@ function reviveBlob({ file, name, type, lastModified }) {
 // A Blob, also one of another frame, has a method of this name.
 const isStream = ({ stream }) => typeof stream === "object";
 
-/** Reads a stream into a Blob. */
 async function collect({ stream, size, type = "" }) {
   const blob = await new Response(stream).blob().catch(() => null);
   if (blob?.size !== size) throw problem({ code: "file_unreadable" });
   return new Blob([blob], { type });
 }
 
-/** Returns a random key. Works without `crypto` (React Native) and outside of secure contexts. */
-const uuid = () => (globalThis.crypto?.getRandomValues(new Uint32Array(4)) ?? Array.from({ length: 4 }, () => Math.floor(Math.random() * 2 ** 32))).join("-");
+/** Returns a random key. */
+const uuid = () => Array.from({ length: 3 }, () => String(Math.random()).slice(2)).join("-");

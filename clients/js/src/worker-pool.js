@@ -1,10 +1,12 @@
 // Runs `digest` and `inspect` of image-processing.js in workers, or on the page itself if workers are not available.
 
-import * as onPage from "./image-processing.js";
+import { digest, inspect } from "./image-processing.js";
 import { abortError } from "./retry.js";
 
 /** At most two workers: each may have a decoded photo in memory, 200 MB for one of 50 megapixels. */
 const MAX_WORKERS = Math.min(2, Math.max(1, (globalThis.navigator?.hardwareConcurrency || 2) - 1));
+
+const onPage = { digest, inspect };
 
 export class WorkerPool {
   #open = new Map(); // job number → { resolve, reject, job, input, worker }
@@ -13,12 +15,10 @@ export class WorkerPool {
   // A script of Bun or Deno would not end while a worker runs.
   #isUnavailable = typeof document === "undefined";
 
-  /** Returns the Base64 of the SHA-256 of a blob. */
   digest(blob) {
     return this.#run("digest", [blob]);
   }
 
-  /** Returns what an upload declares of a file. */
   inspect(file, wantsDigest) {
     return this.#run("inspect", [file, wantsDigest]);
   }
@@ -37,7 +37,7 @@ export class WorkerPool {
       const { resolve, reject } = this.#open.get(data.number);
       this.#open.delete(data.number);
       worker.load -= 1;
-      if (data.error) reject(Object.assign(new Error(data.error.message), { name: data.error.name }));
+      if (data.error) reject(Object.assign(new Error(), data.error));
       else resolve(data.result);
     };
     // The script did not load (an old browser, a new release on the server), or memory ran out: the page runs the jobs itself.
@@ -58,10 +58,9 @@ export class WorkerPool {
   /** Runs a job in an idle worker, a new one, or the one with the fewest jobs. */
   #run(job, input) {
     if (this.#isUnavailable) return onPage[job](...input);
-    const idle = this.#workers.find((worker) => worker.load === 0);
-    let worker;
+    let [worker] = this.#workers.sort((a, b) => a.load - b.load);
     try {
-      worker = idle ?? (this.#workers.length < MAX_WORKERS ? this.#start() : this.#workers.reduce((a, b) => (a.load <= b.load ? a : b)));
+      if (worker?.load !== 0 && this.#workers.length < MAX_WORKERS) worker = this.#start();
     } catch {
       this.#isUnavailable = true; // The browser denies workers, as it does together with storage.
       return onPage[job](...input);

@@ -186,7 +186,7 @@ test("hundreds of files are opened and confirmed in batches", async (t) => {
   assert.ok(calls < 60, `${calls} calls for 60 files`);
 });
 
-test("three files are sent at a time, while others are prepared", async (t) => {
+test("three files are sent at a time, while 24 at most are open", async (t) => {
   const { user, uploader } = await started();
   let [sending, most, release] = [0, 0];
   const released = new Promise((done) => { release = done; });
@@ -197,12 +197,14 @@ test("three files are sent at a time, while others are prepared", async (t) => {
     await new Promise((done) => { setTimeout(done, 100); });
     return send().finally(() => { sending -= 1; });
   });
-  const files = Array.from({ length: 9 }, (_, i) => image(`${i}.png`));
+  const files = Array.from({ length: 27 }, (_, i) => image(`${i}.png`));
   const items = uploader.add(files);
-  await until(() => sending === 3 && items.filter((item) => item.id).length === 6, "three more are open");
+  await until(() => sending === 3 && items.filter((item) => item.id).length === 24, "21 more are open");
+  await new Promise((done) => { setTimeout(done, 300); });
+  assert.equal(items.filter((item) => item.state === "waiting").length, 3);
   release();
   await Promise.all(items.map((item) => item.finished));
-  assert.deepEqual([most, seen.filter((kind) => kind === "put").length], [3, 9]);
+  assert.deepEqual([most, seen.filter((kind) => kind === "put").length], [3, 27]);
   await assertGallery(user, files);
 });
 

@@ -1,8 +1,8 @@
-// Covers batches of requests: requests of about the same time are sent together.
+// Covers what many files cost: requests of about the same time are sent together, and each file is stored once.
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { createUploader } from "valet-upload";
+import { createUploader, memoryStore } from "valet-upload";
 import { account, assertGallery, BASE, image, intercept, unanswered, until } from "./harness.js";
 
 const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
@@ -26,5 +26,24 @@ test("requests gather while one is under way, but do not wait for an answer that
   assert.ok(openings < 5, `${openings} requests for 7 files`);
   one.cancel();
   first(new Response("{}"));
+  await assertGallery(user, files);
+});
+
+test("many files are opened and confirmed in batches, and their bytes are stored once", async (t) => {
+  const user = await account();
+  const stored = [];
+  const store = memoryStore();
+  const put = async (record) => {
+    if (record.file) stored.push(record.name);
+    return store.put(record);
+  };
+  const uploader = createUploader({ api: BASE, token: user.token, store: { ...store, put } });
+  // As long as a PUT over a network takes.
+  const seen = intercept(t, async ({ kind }) => { if (kind === "put") await pause(100); });
+  const files = Array.from({ length: 60 }, (_, i) => image(`${String(i).padStart(2, "0")}.png`));
+  await Promise.all(uploader.add(files).map((item) => item.finished));
+  const requests = seen.filter((kind) => kind !== "put").length;
+  assert.ok(requests < 60, `${requests} requests besides ${files.length} PUTs`);
+  assert.deepEqual(stored.sort(), files.map(({ name }) => name));
   await assertGallery(user, files);
 });

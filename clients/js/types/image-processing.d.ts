@@ -1,5 +1,5 @@
 /** Returns the Base64 of the SHA-256 of a blob's bytes, as in S3's header. */
-export function digest(blob: any): Promise<string>;
+export function digest(blob: any, buffer?: any): Promise<string>;
 /**
  * Returns what an upload declares of a file: `{contentType, sha256?, thumbHash?, preview?: {blob, sha256}}`; and `shown`, a blob to display.
  * A preview that fails is left out.

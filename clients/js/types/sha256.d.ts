@@ -1,4 +1,3 @@
-/** Returns the 32 bytes of the digest. */
 export function sha256(bytes: any): Uint8Array<ArrayBuffer>;
 /** A digest of bytes that are read piece by piece. */
 export class Sha256 {

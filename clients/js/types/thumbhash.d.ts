@@ -6,5 +6,4 @@ export function decode(hash: any): {
     h: number;
     rgba: Uint8ClampedArray<ArrayBuffer>;
 };
-/** Returns the approximate ratio of width to height. */
 export function ratioOf(hash: any): number;

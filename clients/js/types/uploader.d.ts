@@ -52,7 +52,6 @@ export class Uploader extends EventTarget {
     stop(): void;
     #private;
 }
-/** Returns the file of a stored record. */
 declare function reviveBlob({ file, name, type, lastModified }: {
     file: any;
     name: any;
