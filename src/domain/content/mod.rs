@@ -108,7 +108,7 @@ enum Parser {
     Png(png::Png),
     Gif(gif::Gif),
     Webp(webp::Webp),
-    Boxes(isobmff::Boxes),
+    Boxes(Box<isobmff::Boxes>),
 }
 
 /// Inspects one file step by step.
@@ -225,7 +225,7 @@ impl Parser {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => (Self::Png(png::Png::default()), 8),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => (Self::Gif(gif::Gif::default()), 6),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Self::Webp(webp::Webp::default()), 4),
-            [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => (Self::Boxes(isobmff::Boxes::default()), 0),
+            [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => (Self::Boxes(Box::default()), 0),
             _ => return Err(ContentError::UnknownType.into()),
         };
         file.rewind();
