@@ -21,8 +21,13 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Appends SigV4's `UriEncode` of a name or value of the query: every byte except RFC 3986's unreserved ones is encoded once,
-/// space as `%20`.
+/// Returns whether SigV4's `UriEncode` leaves a text as it is.
+pub(super) fn is_unreserved(text: &str) -> bool {
+    text.bytes().all(is_plain)
+}
+
+/// Appends SigV4's `UriEncode` of a value of the query: every byte except RFC 3986's unreserved ones is encoded once, space as
+/// `%20`.
 pub(super) fn push_component(out: &mut Vec<u8>, text: &str) {
     push_encoded(out, text, |byte| PLAIN[usize::from(byte)]);
 }

@@ -65,7 +65,7 @@ pub struct PresignRequest<'a> {
     /// value must not be sent: it is listed in `X-Amz-SignedHeaders` and has no line in the canonical request. Only stores that
     /// ignore signed headers which a request lacks accept such a URL (Ceph RGW; AWS rejects it).
     pub headers: &'a [(&'static str, &'a str)],
-    /// Query parameters besides those of the signature, not percent-encoded.
+    /// Query parameters besides those of the signature, not percent-encoded. Their names consist of unreserved characters.
     pub query: &'a [(&'static str, &'a str)],
 }
 
@@ -106,8 +106,11 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Buffer size in bytes for a URL and its canonical request as this program makes them, without a session token.
-const TYPICAL_BUFFER_BYTES: usize = 1400;
+/// Buffer size in bytes for a URL and its canonical request as this program makes them, without a session token and signed headers.
+/// Allocators take longer for larger sizes.
+const TYPICAL_BUFFER_BYTES: usize = 1024;
+/// Bytes that a signed header adds to the buffer.
+const HEADER_BYTES: usize = 128;
 
 impl Signer {
     /// Returns the credentials with which it signs.
@@ -144,7 +147,8 @@ impl Signer {
         signed_at: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, CredentialsExpired> {
-        let mut url = Vec::with_capacity(TYPICAL_BUFFER_BYTES + 2 * self.token.len());
+        let header_bytes = HEADER_BYTES * request.headers.len();
+        let mut url = Vec::with_capacity(TYPICAL_BUFFER_BYTES + header_bytes + 2 * self.token.len());
         let expires_at = self.presign_into(request, signed_at, ttl, &mut url)?;
         // Lossless: locations and encoded text are ASCII.
         Ok(Presigned { url: String::from_utf8(url).unwrap_or_default(), expires_at })
@@ -275,11 +279,12 @@ fn push_headers(out: &mut Vec<u8>, headers: Headers<'_>) {
     }
 }
 
-/// Appends percent-encoded query parameters, each after an ampersand.
+/// Appends query parameters with percent-encoded values, each after an ampersand.
 fn push_pairs(out: &mut Vec<u8>, pairs: &[(&'static str, &str)]) {
     for (name, value) in pairs {
+        debug_assert!(encoding::is_unreserved(name), "the name is written as it is");
         out.push(b'&');
-        encoding::push_component(out, name);
+        out.extend_from_slice(name.as_bytes());
         out.push(b'=');
         encoding::push_component(out, value);
     }
