@@ -49,8 +49,9 @@ struct ReadUrls<'a> {
     ttl: Duration,
     /// Signer of imgproxy's URLs, if the server uses imgproxy.
     previews: Option<&'a Previews>,
-    /// One series for each type, in the order of [`ContentType`]; created when the first URL of the type is signed.
-    series: [OnceLock<GetSeries>; ContentType::ALL.len()],
+    /// One series for each type, in the order of [`ContentType`]; created when the first URL of the type is signed. Boxed, because
+    /// pages are moved, and have images of few types.
+    series: [OnceLock<Box<GetSeries>>; ContentType::ALL.len()],
 }
 
 impl ReadUrls<'_> {
@@ -61,7 +62,7 @@ impl ReadUrls<'_> {
             return Ok(series);
         }
         let series = self.objects.presign_gets(content_type, &self.cache_control, self.signed_at, self.ttl)?;
-        Ok(slot.get_or_init(|| series))
+        Ok(slot.get_or_init(|| Box::new(series)))
     }
 
     /// Returns the pictures of an image of this size: those of a worker, whose sizes are `made`, else those of imgproxy.

@@ -1,7 +1,7 @@
 //! Runs MongoDB operations: applies the deadline, limits concurrency to the pool size, records driver events, and repeats reads
 //! that may have missed acknowledged writes. The operations themselves belong to the modules of the collections.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use mongodb::{
     Client, Collection, Database, IndexModel,
@@ -102,7 +102,7 @@ impl MongoClient {
         operation: Operation<'_>,
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<T, StoreError> {
-        Ok(self.run_until(operation, Instant::now() + DEADLINE, call).await?.0)
+        Ok(self.run_until(operation, Instant::now() + DEADLINE, Box::pin(call)).await?.0)
     }
 
     /// Runs a command on the database, as [`MongoClient::run`] does.
@@ -202,7 +202,7 @@ impl MongoClient {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let generation = self.elections.generation();
-            let (answer, from) = self.run_until(operation, deadline, call()).await?;
+            let (answer, from) = self.run_until(operation, deadline, Box::pin(call())).await?;
             // `None` means the driver answered without a round trip, so the result cannot be stale.
             if from.is_none_or(|from| self.elections.is_current(&from)) {
                 return Ok(answer);
@@ -229,14 +229,15 @@ impl MongoClient {
         }
         loop {
             let latest = self.elections.latest_election();
-            let query = async { self.database.run_command(doc! { "hello": 1 }).await };
+            let query = Box::pin(async { self.database.run_command(doc! { "hello": 1 }).await });
             let (hello, from) = self.run_until(Operation::HELLO, deadline, query).await?;
             let is_current = match HelloState::read(&hello) {
                 HelloState::NotReplicated => self.elections.mark_not_replicated(),
                 HelloState::NotPrimary => false,
                 HelloState::Primary { election, written } => {
                     let users = self.database.collection("users");
-                    let caught_up = self.run_until(Operation::find(&users), deadline, caught_up(&users, written)).await?.1;
+                    let caught_up =
+                        self.run_until(Operation::find(&users), deadline, Box::pin(caught_up(&users, written))).await?.1;
                     from.is_some_and(|from| {
                         caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
                     })
@@ -251,12 +252,13 @@ impl MongoClient {
         }
     }
 
-    /// Runs an operation with a permit, until `deadline` at most. Returns its answer, and the server that sent it.
+    /// Runs an operation with a permit, until `deadline` at most. Returns its answer, and the server that sent it. The call is
+    /// boxed, because the driver's futures are large, and a future is copied whole each time that it moves.
     async fn run_until<T>(
         &self,
         operation: Operation<'_>,
         deadline: Instant,
-        call: impl Future<Output = mongodb::error::Result<T>>,
+        call: Pin<Box<impl Future<Output = mongodb::error::Result<T>>>>,
     ) -> Result<(T, Option<ServerAddress>), StoreError> {
         let permit = self.permit(deadline).await?;
         let outcome = driver_events::instrument(operation, self.database.name(), deadline, call).await;

@@ -37,7 +37,9 @@ where
             // After the body has arrived, so that slow bodies hold no permit.
             let _request_permit = permits.acquire(request.uri().path(), operation, network)?;
             let deadline = operation.map_or(operation::SHORT_DEADLINE, |operation| operation.deadline);
-            match tokio::time::timeout(deadline, permits.scope(network, next.call(request))).await {
+            // Boxed, because a future is copied whole each time that it moves, here into each scope.
+            let handler = Box::pin(next.call(request));
+            match tokio::time::timeout(deadline, permits.scope(network, handler)).await {
                 Ok(response) => Ok(response?.into_response()),
                 Err(_) => Err(Problem::new(Code::Timeout, UNKNOWN_OUTCOME).into()),
             }

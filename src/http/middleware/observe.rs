@@ -49,7 +49,8 @@ where
             let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
             // With the audit log's target, so that its lines have this span whatever else is logged.
             let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = &*path, user = tracing::field::Empty);
-            let respond = async {
+            // Boxed, because a future is copied whole each time that it moves, here into both spans.
+            let respond = Box::pin(async {
                 let in_flight = InFlight::begin(RequestLabels {
                     route: route.unwrap_or("other").to_owned(),
                     method: known_method(&method).unwrap_or("other"),
@@ -60,7 +61,7 @@ where
                 traced.record_response(status);
                 in_flight.end(status);
                 response
-            };
+            });
             Ok(respond.instrument(span).instrument(traced.span()).await)
         }
     })
