@@ -1,12 +1,19 @@
 //! Finds the documented operation of a request before the router runs: for limits, metrics and `Allow`.
 
+use std::collections::HashMap;
+
 use poem::http::Method;
 
 use super::operation::Operation;
 
 /// The documented paths.
 #[derive(Debug)]
-pub struct RouteTable(Vec<DocumentedRoute>);
+pub struct RouteTable {
+    /// Paths without parameters. Most requests are for one of these, and every request looks for its path twice.
+    literal: HashMap<String, DocumentedRoute>,
+    /// Paths with parameters; those with fewer first.
+    parameterized: Vec<DocumentedRoute>,
+}
 
 /// A documented operation with its metadata.
 #[derive(Debug)]
@@ -42,14 +49,16 @@ impl RouteTable {
             }
         }
         // A literal segment takes precedence over a parameter, as in the router.
-        routes.sort_by_key(|route| route.segments.iter().filter(|segment| segment.is_none()).count());
-        Self(routes)
+        let parameters = |route: &DocumentedRoute| route.segments.iter().filter(|segment| segment.is_none()).count();
+        routes.sort_by_key(parameters);
+        let (literal, parameterized): (Vec<_>, _) = routes.into_iter().partition(|route| parameters(route) == 0);
+        Self { literal: literal.into_iter().map(|route| (route.template.clone(), route)).collect(), parameterized }
     }
 
     /// Returns the documented path that a request's path matches.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&DocumentedRoute> {
-        self.0.iter().find(|route| route.matches(path))
+        self.literal.get(path).or_else(|| self.parameterized.iter().find(|route| route.matches(path)))
     }
 
     /// Returns the methods of a path for the header `Allow`: HEAD wherever GET is, OPTIONS everywhere (RFC 9110 section 10.2.1).

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Response, Route};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route, endpoint::BoxEndpoint};
 
 use super::{
     middleware::{
@@ -28,10 +28,11 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
         bucket: app.valet.dependencies.bucket_origin(),
         previews: config.previews.imgproxy().map(|imgproxy| imgproxy.origin().to_owned()),
     };
-    let routes = static_files::mount(api_routes(config.switches), &origins, config.switches);
+    let api = Arc::new(api_endpoint(config.switches));
+    let routes = static_files::mount(api_routes(api.clone(), config.switches), &origins, config.switches);
     let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };
     // From the innermost to the outermost.
-    let endpoint = with_compression(routes.data(app));
+    let endpoint = with_compression(Routes { api, all: routes }.data(app));
     let endpoint = with_admission(endpoint, proxies.clone(), documented.clone(), config.load.max_requests);
     // Boxed: the compiler limits the depth of nested types.
     let endpoint = with_problems(endpoint, documented.clone()).boxed();
@@ -49,14 +50,33 @@ fn route_table(switches: Switches) -> RouteTable {
     }))
 }
 
+/// All routes, with a short way to those of the API.
+struct Routes {
+    api: Arc<BoxEndpoint<'static>>,
+    all: Route,
+}
+
+impl Endpoint for Routes {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let path = request.uri().path();
+        // The router of all paths rejects an encoded path that is not UTF-8; the one inside the API does not.
+        if path.starts_with("/api/") && !path.contains('%') { self.api.call(request).await } else { self.all.call(request).await }
+    }
+}
+
+/// Returns the endpoint of the API, which has a router of its own.
+fn api_endpoint(switches: Switches) -> BoxEndpoint<'static> {
+    match switches.uppy {
+        true => openapi::service().into_endpoint(),
+        false => openapi::service_without_uppy().into_endpoint(),
+    }
+}
+
 /// Returns the routes of the API.
-fn api_routes(switches: Switches) -> Route {
-    let api = match switches.uppy {
-        true => openapi::service().into_endpoint().map_to_response().boxed(),
-        false => openapi::service_without_uppy().into_endpoint().map_to_response().boxed(),
-    };
+fn api_routes(api: Arc<BoxEndpoint<'static>>, switches: Switches) -> Route {
     // Not nested at the root, where it would hide the other routes.
-    let api = Arc::new(api);
     let routes = Route::new().nest_no_strip("/api", api.clone()).at("/livez", api.clone()).at("/readyz", api.clone());
     if switches.uppy { routes.nest_no_strip("/uppy", api) } else { routes }
 }
