@@ -34,8 +34,8 @@ pub struct PageWriter<'a> {
     next_cursor: Option<String>,
 }
 
-/// Approximate bytes of an image in the response, for the capacity of the buffer.
-const IMAGE_BYTES: usize = 1100;
+/// Initial capacity of the buffer of a response: for an image without pictures in smaller sizes.
+const INITIAL_BYTES: usize = 2200;
 
 impl<'a> PageWriter<'a> {
     /// Takes the first `limit` images of a gallery.
@@ -72,13 +72,17 @@ impl<'a> PageWriter<'a> {
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn write(&self) -> Result<RawJson<ImagePage>, StoreError> {
-        let mut out = Vec::with_capacity(self.rows.len() * IMAGE_BYTES + 2 * IMAGE_BYTES);
+        let mut out = Vec::with_capacity(INITIAL_BYTES);
         out.extend_from_slice(b"{\"images\":[");
         for (index, row) in self.rows.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
             self.push_image(row, &mut out)?;
+            if index == 0 {
+                // The images of a page take about as much each.
+                out.reserve(out.len() * self.rows.len());
+            }
         }
         out.push(b']');
         if let Some(cursor) = &self.next_cursor {

@@ -218,7 +218,10 @@ fn datetime(at: OffsetDateTime) -> DateTime {
 
 /// Returns a stored time; the epoch for a time outside of the years that `OffsetDateTime` has.
 fn instant(at: DateTime) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.timestamp_millis()) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    let (seconds, millis) = (at.timestamp_millis().div_euclid(1000), at.timestamp_millis().rem_euclid(1000));
+    let millis = u16::try_from(millis).unwrap_or_default();
+    let at = OffsetDateTime::from_unix_timestamp(seconds).and_then(|second| second.replace_millisecond(millis));
+    at.unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// Earliest time by which images are ordered: the beginning of year 0, the first of RFC 3339. An earlier stored time is damaged.
@@ -263,6 +266,8 @@ fn last_step(step: Option<StepId>) -> Bson {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -272,5 +277,15 @@ mod tests {
         assert_eq!(clock(true).ok(), Some(instant(at)));
         assert!(matches!(clock(false), Err(StoreError::NotPrimary)), "an election damages nothing");
         assert!(matches!(read_clock(&doc! { "isWritablePrimary": true }), Err(StoreError::Corrupt { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn stored_times_are_milliseconds_since_the_epoch(near in -400_000_000_000_000..400_000_000_000_000_i64, any: i64) {
+            for millis in [near, any] {
+                let expected = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
+                prop_assert_eq!(instant(DateTime::from_millis(millis)), expected.unwrap_or(OffsetDateTime::UNIX_EPOCH));
+            }
+        }
     }
 }

@@ -37,8 +37,8 @@ impl<'a> From<RawBsonRef<'a>> for Value<'a> {
 /// Bytes of the length at the beginning of a document.
 const LENGTH_BYTES: usize = 4;
 
-/// The elements of a document: name and value, or `None` for a malformed element or one with a type that is not read here, and
-/// nothing after it. The caller then uses the driver's iterator.
+/// The elements of a document: name in ASCII and value, or `None` for a malformed element or one with another name or a type that is
+/// not read here, and nothing after it. The caller then uses the driver's iterator.
 #[derive(Debug, Clone)]
 pub(super) struct Elements<'a> {
     /// Bytes that are not read yet, with the zero at the end; `None` after the last or a malformed element.
@@ -54,7 +54,7 @@ impl<'a> Elements<'a> {
 }
 
 impl<'a> Iterator for Elements<'a> {
-    type Item = Option<(&'a str, Value<'a>)>;
+    type Item = Option<(&'a [u8], Value<'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.rest.take()?;
@@ -68,11 +68,11 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// Returns the name and the value of an element, and the bytes after it.
-fn read(bytes: &[u8]) -> Option<(&str, Value<'_>, &[u8])> {
+fn read(bytes: &[u8]) -> Option<(&[u8], Value<'_>, &[u8])> {
     let (kind, bytes) = bytes.split_first()?;
-    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let end = bytes.iter().position(|byte| *byte == 0 || !byte.is_ascii()).filter(|end| bytes[*end] == 0)?;
     let (value, rest) = read_value(*kind, &bytes[end + 1..])?;
-    Some((std::str::from_utf8(&bytes[..end]).ok()?, value, rest))
+    Some((&bytes[..end], value, rest))
 }
 
 /// Returns a value of this BSON type, and the bytes after it; `None` if it is malformed or the type is not read here.
@@ -128,13 +128,13 @@ mod tests {
     use super::*;
 
     /// Returns the elements as this module reads them; `None` if it leaves them to the driver.
-    fn ours(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
+    fn ours(document: &RawDocument) -> Option<Vec<(&[u8], Value<'_>)>> {
         Elements::of(document.as_bytes()).collect()
     }
 
     /// Returns the elements as the driver reads them; `None` if it rejects the document.
-    fn driver(document: &RawDocument) -> Option<Vec<(&str, Value<'_>)>> {
-        document.into_iter().map(|element| element.ok().map(|(name, value)| (name.as_str(), value.into()))).collect()
+    fn driver(document: &RawDocument) -> Option<Vec<(&[u8], Value<'_>)>> {
+        document.into_iter().map(|element| element.ok().map(|(name, value)| (name.as_str().as_bytes(), value.into()))).collect()
     }
 
     #[test]
@@ -146,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_left_to_the_driver() {
-        for document in [rawdoc! { "a": 1.5 }, rawdoc! { "a": true }] {
+    fn other_types_and_names_are_left_to_the_driver() {
+        for document in [rawdoc! { "a": 1.5 }, rawdoc! { "a": true }, rawdoc! { "é": 1_i32 }] {
             assert_eq!(ours(&document), None);
         }
     }

@@ -204,33 +204,33 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads a field, or returns the name of one that is malformed.
-    fn read(&mut self, name: &str, value: Value<'a>) -> Result<(), &'static str> {
+    fn read(&mut self, name: &[u8], value: Value<'a>) -> Result<(), &'static str> {
         match (name, value) {
-            ("_id", Value::Text(text)) => self.id = Some(text),
-            ("key", Value::Text(text)) => self.key = Some(text),
-            ("fileName", Value::Text(text)) => self.file_name = Some(text),
-            ("contentType", Value::Text(text)) => self.content_type = ContentType::parse(text),
-            ("sha256", Value::Text(text)) => self.sha256 = Some(text),
-            ("caption", Value::Text(text)) => self.caption = Some(text),
-            ("preview", Value::Document(declared)) => {
+            (b"_id", Value::Text(text)) => self.id = Some(text),
+            (b"key", Value::Text(text)) => self.key = Some(text),
+            (b"fileName", Value::Text(text)) => self.file_name = Some(text),
+            (b"contentType", Value::Text(text)) => self.content_type = ContentType::parse(text),
+            (b"sha256", Value::Text(text)) => self.sha256 = Some(text),
+            (b"caption", Value::Text(text)) => self.caption = Some(text),
+            (b"preview", Value::Document(declared)) => {
                 let content_type = declared.get_str("contentType").ok().and_then(ContentType::parse);
                 self.preview = Some(content_type.ok_or("preview")?);
             }
-            ("thumbHash", Value::Text(text)) => self.thumb_hash = Some(text),
-            ("takenAt", Value::Text(text)) => self.taken_at = TakenAt::parse(text).map(|_| text),
-            ("takenSort", Value::Time(at)) => self.taken_sort = sort_time(at),
-            ("camera", Value::Text(text)) => self.camera = Some(text),
-            ("location", Value::Document(location)) => {
+            (b"thumbHash", Value::Text(text)) => self.thumb_hash = Some(text),
+            (b"takenAt", Value::Text(text)) => self.taken_at = TakenAt::parse(text).map(|_| text),
+            (b"takenSort", Value::Time(at)) => self.taken_sort = sort_time(at),
+            (b"camera", Value::Text(text)) => self.camera = Some(text),
+            (b"location", Value::Document(location)) => {
                 let degrees = |name| location.get_f64(name).ok();
                 let degrees = degrees("latitude").zip(degrees("longitude"));
                 self.location = degrees.and_then(|(north, east)| Location::new(north, east));
             }
-            ("pictures", Value::Array(pictures)) => self.pictures = Some(renderings::raw_pictures(pictures)),
-            ("size", Value::Integer(n)) => self.size = u64::try_from(n).ok(),
-            ("width", Value::Integer(n)) => self.width = u32::try_from(n).ok(),
-            ("height", Value::Integer(n)) => self.height = u32::try_from(n).ok(),
-            ("createdAt", Value::Time(at)) => self.created_at = Some(instant(at)),
-            ("uploadedAt", Value::Time(at)) => self.uploaded_at = Some(instant(at)),
+            (b"pictures", Value::Array(pictures)) => self.pictures = Some(renderings::raw_pictures(pictures)),
+            (b"size", Value::Integer(n)) => self.size = u64::try_from(n).ok(),
+            (b"width", Value::Integer(n)) => self.width = u32::try_from(n).ok(),
+            (b"height", Value::Integer(n)) => self.height = u32::try_from(n).ok(),
+            (b"createdAt", Value::Time(at)) => self.created_at = Some(instant(at)),
+            (b"uploadedAt", Value::Time(at)) => self.uploaded_at = Some(instant(at)),
             _ => {}
         }
         Ok(())
@@ -280,7 +280,7 @@ fn row_of_any_types(document: &RawDocument, user: UserId) -> Result<GalleryRow<'
     let mut fields = Fields::default();
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;
-        fields.read(name.as_str(), value.into())?;
+        fields.read(name.as_str().as_bytes(), value.into())?;
     }
     fields.row(document, user)
 }
